@@ -98,6 +98,9 @@ class DatasetConfig:
     """Name of the text column."""
     label: str = "label"
     """Name of the label column."""
+    label_names: list[str] = field(default_factory=list)
+    """Names of the integer labels 0, 1, …; empty: as the data names them (`labels.json`, the
+    features of a Hugging Face data set), else the labels themselves."""
     encoding: str = "utf-8"
     """Of the user's csv or tsv files."""
     validation_size: float = 0.1
@@ -245,7 +248,7 @@ class TrainConfig:
 
     dataset: DatasetConfig
     backbone: dict[str, BackboneConfig]
-    pooling: dict[str, PoolingConfig] = field(default_factory=lambda: {"mean": PoolingConfig()})
+    pooling: dict[str, PoolingConfig] = field(default_factory=dict)
     layers: LayersConfig = field(default_factory=LayersConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -253,10 +256,38 @@ class TrainConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
+    sweep: str = "main"
+    """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0
     """First seed of the training runs; also draws the samples of `limit`."""
     seeds: int = 6
     """How many training runs, with seeds `seed`, `seed` + 1, …"""
+
+
+@dataclass
+class ReproduceConfig:
+    """A whole comparison: `conf/reproduce/NAME.yaml`."""
+
+    profile: str
+    backbone: list[str]
+    """Names of backbones; those that cannot be had are skipped with a line that says so."""
+    dataset: dict[str, LimitConfig]
+    """Names of data sets, each with the size of its sample."""
+    layer_seeds: int = 6
+    """Training runs of each layer alone."""
+    fusion_seeds: int = 6
+    """Training runs of each fusion."""
+    max_length: int = 512
+
+
+@dataclass
+class ReproduceCommand:
+    """What `layerfusion reproduce` composes."""
+
+    reproduce: ReproduceConfig
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+    paths: PathsConfig = field(default_factory=PathsConfig)
+    extract: ExtractConfig = field(default_factory=ExtractConfig)
 
 
 # -- checks -------------------------------------------------------------------------------------

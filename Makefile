@@ -1,0 +1,37 @@
+# `make reproduce` and `make test` each do all the set-up that is missing.
+PYTHON ?= python3
+PROFILE ?= quick
+RUN := .venv/bin/
+ARGS ?=
+
+.PHONY: setup test lint reproduce sweep bench clean help
+.DEFAULT_GOAL := help
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv .venv
+	$(RUN)python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	touch .venv/ready
+
+setup: .venv/ready  ## make the environment in .venv
+
+test: .venv/ready  ## run the tests
+	$(RUN)python -m pytest -n 2 $(ARGS)
+
+lint: .venv/ready  ## check style and types
+	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright
+
+reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick or full)
+	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)
+
+sweep: .venv/ready  ## sweep over layers, backbones and data sets (ARGS='dataset=r8,sms_spam')
+	$(RUN)layerfusion train -m experiment=layers $(ARGS)
+
+bench: .venv/ready  ## measure speed against others in the same run
+	$(RUN)python -m benchmarks.extraction
+
+clean:  ## remove the environment and what runs wrote, the cache included
+	rm -rf .venv outputs/*
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12

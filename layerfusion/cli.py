@@ -1,0 +1,103 @@
+"""The command line: `layerfusion COMMAND …`. Nothing heavy is imported before a command is known."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from layerfusion.errors import UserError, unknown
+
+USAGE = """\
+Which layers of which frozen language models carry the signal for your texts?
+
+usage: layerfusion COMMAND [...]
+
+  plan       say what a job would cost, before any work: texts, tokens, FLOPs, bytes, minutes
+  extract    pass the texts through the models once and cache every layer
+  train      train a head on cached layers; a sweep with -m
+  report     DIR: tables, figures and one HTML page from the jobs under DIR
+  reproduce  the whole comparison, downloads included, ending in a report
+  cache      ls | verify: look after the cached embeddings
+
+Jobs are composed by Hydra:
+  layerfusion train dataset=rotten_tomatoes 'backbone=[minilm,smollm2]' layers=all fusion=gated
+  layerfusion train -m dataset=r8,sms_spam layers=last,all
+  layerfusion train dataset=local dataset.path=reviews.csv backbone.mine.path=models/mine
+`layerfusion train --help` lists what there is to choose from."""
+
+
+def _train(arguments: list[str]) -> int:
+    from layerfusion.commands import train
+
+    return train(arguments)
+
+
+def _extract(arguments: list[str]) -> int:
+    from layerfusion.commands import extract
+
+    return extract(arguments)
+
+
+def _plan(arguments: list[str]) -> int:
+    from layerfusion.commands import plan
+
+    return plan(arguments)
+
+
+def _reproduce(arguments: list[str]) -> int:
+    from layerfusion.reproduce import main as reproduce
+
+    return reproduce(arguments)
+
+
+def _report(arguments: list[str]) -> int:
+    from layerfusion.commands import report
+
+    return report(arguments)
+
+
+def _cache(arguments: list[str]) -> int:
+    from layerfusion.commands import cache
+
+    return cache(arguments)
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "plan": _plan,
+    "extract": _extract,
+    "train": _train,
+    "report": _report,
+    "reproduce": _reproduce,
+    "cache": _cache,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns:
+        0 where all went well, 1 where a job of a sweep failed, 2 for a mistake of the user's.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if words[0] in ("-V", "--version"):
+        from layerfusion import __version__
+
+        print(__version__)
+        return 0
+    try:
+        if words[0] not in COMMANDS:
+            raise unknown("command", words[0], COMMANDS)
+        return COMMANDS[words[0]](words[1:])
+    except UserError as error:
+        print(f"layerfusion: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,81 @@
+"""What each command of the command line does."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.composition import run_hydra
+from layerfusion.config import TrainConfig
+from layerfusion.errors import UserError, unknown
+
+log = logging.getLogger(__name__)
+
+
+def train(arguments: Sequence[str]) -> int:
+    """`layerfusion train`: one job, or a sweep with `-m`."""
+
+    def task(config: TrainConfig, folder: Path) -> float:
+        from layerfusion.runs.job import run_job
+        from layerfusion.runs.words import result_lines
+
+        record = run_job(config, folder)
+        for line in result_lines(record):
+            log.info(line)
+        log.info("record: %s", folder)
+        return record.validation["accuracy"].mean
+
+    return run_hydra("train", task, arguments)
+
+
+def extract(arguments: Sequence[str]) -> int:
+    """`layerfusion extract`: fill the store, nothing else."""
+
+    def task(config: TrainConfig, _folder: Path) -> None:
+        from layerfusion.runs.inputs import dataset_of, extract_all
+
+        for name, source in extract_all(config, dataset_of(config)).items():
+            for pooling, store in source.stores.items():
+                log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
+
+    return run_hydra("extract", task, arguments)
+
+
+def plan(arguments: Sequence[str]) -> int:
+    """`layerfusion plan`: what a job would cost."""
+
+    def task(config: TrainConfig, _folder: Path) -> None:
+        from layerfusion.runs.plan import make_plan, plan_lines
+
+        for line in plan_lines(make_plan(config)):
+            log.info(line)
+
+    return run_hydra("plan", task, arguments)
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`layerfusion report DIR`: tables, figures and one page."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise UserError("usage: layerfusion report DIR, the folder that holds finished jobs")
+    from layerfusion.report import write_report
+
+    folder = Path(arguments[0])
+    print(write_report(folder, folder, title="LayerFusion report"))
+    return 0
+
+
+def cache(arguments: Sequence[str]) -> int:
+    """`layerfusion cache ls|verify [--delete] [FOLDER]`: look after the store."""
+    from layerfusion.config import PathsConfig
+    from layerfusion.embeddings.inspect import list_stores, verify_stores
+
+    words = [word for word in arguments if word != "--delete"]
+    if not words or words[0] not in ("ls", "verify"):
+        raise unknown("layerfusion cache", words[0] if words else "", ("ls", "verify [--delete]"))
+    folder = Path(words[1] if len(words) > 1 else PathsConfig().cache)
+    if words[0] == "ls":
+        for line in list_stores(folder):
+            print(line)
+        return 0
+    return verify_stores(folder, delete="--delete" in arguments)

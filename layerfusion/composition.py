@@ -1,0 +1,181 @@
+"""Hydra: where the configs lie, how a command composes one, and its errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerfusion.config import ReproduceCommand, TrainConfig, load
+from layerfusion.errors import UserError, unknown
+from layerfusion.runs.identity import register_resolver
+
+
+def config_folder() -> Path:
+    """The folder of the YAML files: inside the installed package, or at the checkout's root."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
+
+
+def register() -> None:
+    """Make the typed schema and the resolvers known to Hydra."""
+    from hydra.core.config_store import ConfigStore
+
+    ConfigStore.instance().store(name="schema", node=TrainConfig)
+    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
+    register_resolver()
+
+
+def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
+    """Compose `conf/NAME.yaml` with the command line and call the task, once a job.
+
+    Everything after the command is Hydra's: overrides, `-m`, `--cfg job`, `--config-dir`, `--help`.
+
+    Args:
+        name: the primary config.
+        task: called with the checked config and the job's folder.
+        arguments: the command line after the command.
+
+    Returns:
+        0, or 1 where a job of a sweep failed.
+
+    Raises:
+        UserError: for a mistake in the command line or, outside a sweep, in the job.
+    """
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    mistakes: list[UserError] = []
+    sweep = False
+
+    def run(composed: DictConfig) -> Any:
+        nonlocal sweep
+        context = HydraConfig.get()
+        sweep = context.mode == RunMode.MULTIRUN
+        try:
+            return task(load(composed), Path(context.runtime.output_dir))
+        except UserError as error:
+            # Kept for the end: Hydra would print a traceback, and a sweep goes on without it.
+            mistakes.append(error)
+            if sweep:
+                print(f"layerfusion: {context.job.override_dirname}: {error}", file=sys.stderr)
+            return None
+
+    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_user_error(error, arguments) from error
+    finally:
+        sys.argv = before[0]
+        if before[1] is None:
+            os.environ.pop("HYDRA_FULL_ERROR")
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before[1]
+    if mistakes and not sweep:
+        raise mistakes[0]
+    return 1 if mistakes else 0
+
+
+def compose(name: str, overrides: Sequence[str]) -> Any:
+    """Compose a config outside `hydra.main`, for commands that make many jobs of their own.
+
+    Raises:
+        UserError: for a name or key that does not exist.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    try:
+        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+            return hydra_compose(name, overrides=user_keys(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_user_error(error, overrides) from error
+
+
+# -- the user's own keys ------------------------------------------------------------------------
+
+
+def user_keys(arguments: Sequence[str]) -> list[str]:
+    """Let users name what no file declares: `layers.fixed.NAME=[…]` and `backbone.NAME.path=…`.
+
+    Hydra wants `++` before a new key. A backbone that only its path declares is taken out of the
+    list `backbone=[…]`, and is the only one where no such list is given.
+    """
+    known = set(group_options("backbone", arguments))
+    own = {
+        match[1]
+        for argument in arguments
+        if (match := re.match(r"\+*backbone\.([^.=]+)\.path=", argument)) and match[1] not in known
+    }
+    result = []
+    for argument in arguments:
+        if re.match(r"layers\.fixed\.[^.=]+=", argument):
+            argument = f"++{argument}"
+        elif match := re.match(r"backbone\.([^.=]+)\.", argument):
+            argument = f"++{argument}" if match[1] in own else argument
+        elif match := re.fullmatch(r"backbone=\[?([\w,. -]*)\]?", argument):
+            names = [name.strip() for name in match[1].split(",")]
+            argument = f"backbone=[{','.join(name for name in names if name not in own)}]"
+        result.append(argument)
+    if own and not any(argument.startswith("backbone=") for argument in arguments):
+        result.append("backbone=[]")
+    return result
+
+
+def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
+    """The files of a config group, those of the user's `--config-dir` included."""
+    folders = [config_folder()]
+    for place, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd") and place + 1 < len(arguments):
+            folders.append(Path(arguments[place + 1]))
+        elif argument.startswith("--config-dir="):
+            folders.append(Path(argument.partition("=")[2]))
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
+    """Hydra's and OmegaConf's errors in one line, with what is allowed."""
+    text = str(error)
+    if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
+        return unknown(match[1], match[2], group_options(match[1], arguments))
+    if match := re.search(r"Could not override '([\w.]+)'", text):
+        return _unknown_key(match[1])
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = error.__cause__
+    if cause is not None and str(cause).strip():
+        lines.append(str(cause).strip().splitlines()[0])
+    return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+
+
+def _unknown_key(key: str) -> UserError:
+    """Name the deepest part of a key that exists, and what it has."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node: Any = OmegaConf.structured(TrainConfig)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        names = list(node) if isinstance(node, DictConfig) and not node._is_missing() else []
+        if part not in names:
+            return unknown(".".join(parts[:depth]) or "config", part, names)
+        child = node._get_node(part)
+        if isinstance(child, DictConfig) and child._is_missing():
+            return UserError(f"{key}: there is no such key in the composed config")
+        node = child
+    return UserError(f"{key}: there is no such key")

@@ -1,0 +1,352 @@
+"""A frozen pretrained model and the tap on all of its layers.
+
+Nothing here names a model family. The blocks are the `ModuleList` with as many members as the
+config says the model has layers; a forward pass of a few tokens, compared with the model's own
+`output_hidden_states`, proves the choice each time a model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerfusion.config import BackboneConfig
+from layerfusion.embeddings.shape import NORM, ModelShape
+from layerfusion.errors import UserError
+
+Visit = Callable[[str, Tensor], None]
+"""Called with a layer's name and its token vectors, (batch, tokens, width)."""
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
+"""What transformers raises for a folder that it cannot load."""
+
+log = logging.getLogger(__name__)
+
+
+class _TopReached(Exception):
+    """Leaves the forward pass once the highest wanted layer has been visited."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model ready to be tapped."""
+
+    name: str
+    model: nn.Module
+    tokenizer: Any
+    blocks: nn.ModuleList | None
+    """None where the model shares its blocks (ALBERT): all hidden states are kept instead."""
+    shape: ModelShape
+    pad_id: int
+    device: torch.device
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[str], visit: Visit
+    ) -> None:
+        """Visit the wanted layers, bottom up; blocks above the highest are not computed.
+
+        Args:
+            input_ids: Shape: (batch, tokens), padded on the right.
+            attention_mask: 1 on real tokens. Shape: (batch, tokens).
+            layers: names out of `self.shape.layers`.
+            visit: called once a layer.
+        """
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.blocks is None:
+            states = self.model(**inputs, output_hidden_states=True).hidden_states
+            for number, state in enumerate(states):
+                if str(number) in layers:
+                    visit(str(number), state)
+            return
+        with _taps(self.blocks, layers, visit):
+            try:
+                output = self.model(**inputs)
+            except _TopReached:
+                return
+        visit(NORM, output[0])
+
+
+@contextmanager
+def _taps(blocks: nn.ModuleList, layers: Sequence[str], visit: Visit) -> Iterator[None]:
+    """Hooks that visit what enters each wanted block, and what leaves the last."""
+    wanted = set(layers)
+    top = -1 if NORM in wanted else max(int(layer) for layer in wanted)
+
+    def reached(layer: int, hidden: Tensor) -> None:
+        if str(layer) in wanted:
+            visit(str(layer), hidden)
+        if layer == top:
+            raise _TopReached
+
+    def enters(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            reached(layer, args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def leaves(_module: nn.Module, _args: Any, output: Any) -> None:
+        reached(len(blocks), output if isinstance(output, Tensor) else output[0])
+
+    handles = [
+        block.register_forward_pre_hook(enters(number), with_kwargs=True)
+        for number, block in enumerate(blocks)
+        if str(number) in wanted
+    ]
+    handles.append(blocks[-1].register_forward_hook(leaves))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+# -- loading ------------------------------------------------------------------------------------
+
+
+def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) -> Backbone:
+    """Load a model folder, find its blocks and learn its layers.
+
+    Args:
+        name: for messages.
+        folder: a Hugging Face folder with safetensors weights.
+        config: dtype, length limit, whether code of the model's own may run.
+        device: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        UserError: where the folder cannot be loaded or weights of its blocks are missing.
+    """
+    import transformers
+
+    where = choose_device(device)
+    trust = config.trust_remote_code
+    tokenizer = load_tokenizer(name, folder, config)
+    try:
+        with _quiet_transformers():
+            model, info = transformers.AutoModel.from_pretrained(
+                folder,
+                dtype=getattr(torch, config.dtype),
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=trust,
+                output_loading_info=True,
+            )
+    except LOADING_ERRORS as error:
+        raise _cannot_load(name, folder, error) from error
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    model.eval().requires_grad_(False).to(where)
+    if hasattr(model.config, "use_cache"):
+        model.config.use_cache = False
+    blocks, layers = _find_layers(name, model, where)
+    _refuse_missing(name, folder, model, blocks, info["missing_keys"])
+    pad_id = tokenizer.pad_token_id
+    if pad_id is None or pad_id >= model.get_input_embeddings().num_embeddings:
+        pad_id = 0
+    return Backbone(
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        blocks=blocks,
+        shape=_shape(model, blocks, layers, length_limit(config.max_length, model, tokenizer)),
+        pad_id=pad_id,
+        device=where,
+    )
+
+
+def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
+    """Load the fast tokenizer of a model folder.
+
+    Raises:
+        UserError: where there is none.
+    """
+    import transformers
+
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=config.trust_remote_code
+        )
+    except LOADING_ERRORS as error:
+        raise _cannot_load(name, folder, error) from error
+    if not tokenizer.is_fast:
+        raise UserError(f"backbone {name}: {folder} has no fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def empty_shape(folder: Path, config: BackboneConfig) -> ModelShape:
+    """Shape of a model from its config alone: no weights are read, nothing is computed.
+
+    Whether the model ends in a norm of its own shows only when it runs; here it counts as if.
+    """
+    import transformers
+
+    trust = config.trust_remote_code
+    try:
+        settings = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust
+        )
+        with torch.device("meta"):
+            model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
+    except LOADING_ERRORS as error:
+        raise _cannot_load(folder.name, folder, error) from error
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    count = _text_config(model).num_hidden_layers
+    layers = (*(str(number) for number in range(count + 1)), NORM)
+    lists = _block_lists(model, count)
+    limit = config.max_length or getattr(_text_config(model), "max_position_embeddings", 512)
+    return _shape(model, lists[0] if lists else None, layers, limit)
+
+
+def _cannot_load(name: str, folder: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"backbone {name}: {folder} cannot be loaded: {reason}")
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Hide the loading bars and the table of unused weights; missing ones are checked here."""
+    from transformers.utils import logging as transformers_logging
+
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+def choose_device(device: str) -> torch.device:
+    """The device that `auto` or a name stands for.
+
+    Raises:
+        UserError: for a device that this machine does not have.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"extract.device={device}: this machine does not have it: {reason}") from error
+    return chosen
+
+
+def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
+    """Most tokens of a text: what is asked for, never more than tokenizer and positions allow."""
+    limits = [int(tokenizer.model_max_length)]
+    positions = getattr(_text_config(model), "max_position_embeddings", None)
+    if positions is not None and positions > 0:
+        # RoBERTa's kind of table starts after its padding index.
+        offsets = [
+            module.padding_idx + 1
+            for module in model.modules()
+            if isinstance(module, nn.Embedding)
+            and module.num_embeddings == positions
+            and module.padding_idx is not None
+        ]
+        limits.append(positions - max(offsets, default=0))
+    if asked is not None:
+        limits.append(asked)
+    limit = min(limits)
+    if limit > 1_000_000:
+        raise UserError("max_length: the model states no limit, so one has to be given")
+    return limit
+
+
+def _text_config(model: nn.Module) -> Any:
+    config: Any = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+@torch.inference_mode()
+def _find_layers(
+    name: str, model: nn.Module, device: torch.device
+) -> tuple[nn.ModuleList | None, tuple[str, ...]]:
+    """Choose the list of blocks that reproduces the model's own hidden states on a few tokens."""
+    count = _text_config(model).num_hidden_layers
+    ids = torch.arange(1, 5, device=device)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    output = model(**inputs, output_hidden_states=True)
+    reference = output.hidden_states
+    indices = tuple(str(number) for number in range(count + 1))
+    for blocks in _block_lists(model, count):
+        seen: dict[str, Tensor] = {}
+        with _taps(blocks, (*indices, NORM), seen.__setitem__):
+            final = model(**inputs)[0]
+        same = all(layer in seen for layer in indices) and all(
+            torch.equal(seen[layer], state)
+            for layer, state in zip(indices[:-1], reference[:-1], strict=True)
+        )
+        if same:
+            normed = not torch.equal(seen[indices[-1]], final)
+            return blocks, (*indices, NORM) if normed else indices
+    if len(reference) != count + 1:
+        raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
+    log.info("%s shares its blocks: all hidden states are kept during the pass", name)
+    return None, indices
+
+
+def _block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
+    """Lists that may hold the blocks, the outermost first."""
+    lists = [
+        (path.count("."), module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    return [module for _, module in sorted(lists, key=lambda item: item[0])]
+
+
+def _shape(
+    model: nn.Module, blocks: nn.ModuleList | None, layers: tuple[str, ...], max_length: int
+) -> ModelShape:
+    embeddings = model.get_input_embeddings().weight.numel()
+    total = sum(parameter.numel() for parameter in model.parameters())
+    if blocks is None:
+        # One shared block: its parameters are held once and multiplied at every layer.
+        count = sum(layer != NORM for layer in layers) - 1
+        matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1) - embeddings
+        parameters = (total - embeddings, *(0,) * (count - 1))
+        weights = (matrices,) * count
+    else:
+        parameters = tuple(sum(p.numel() for p in block.parameters()) for block in blocks)
+        weights = tuple(
+            sum(p.numel() for p in block.parameters() if p.dim() > 1) for block in blocks
+        )
+    return ModelShape(
+        layers=layers,
+        width=_text_config(model).hidden_size,
+        max_length=max_length,
+        total_parameters=total,
+        embedding_parameters=embeddings,
+        block_parameters=parameters,
+        block_weights=weights,
+    )
+
+
+def _refuse_missing(
+    name: str, folder: Path, model: nn.Module, blocks: nn.ModuleList | None, missing: Sequence[str]
+) -> None:
+    """Random weights in a block or an embedding would give vectors that mean nothing."""
+    parts = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
+    for block in blocks or ():
+        parts |= {id(parameter) for parameter in block.parameters()}
+    for path, parameter in model.named_parameters():
+        if id(parameter) in parts and any(key.endswith(path) for key in missing):
+            raise UserError(
+                f"backbone {name}: {folder} has no weights for {path}"
+                f" ({len(missing)} are missing); is it the right model?"
+            )

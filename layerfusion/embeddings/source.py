@@ -1,0 +1,83 @@
+"""A configured backbone with its files and its stores: where the vectors of some texts come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerfusion.assets import Asset, resolve
+from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig, SourceConfig
+from layerfusion.embeddings.shape import ModelShape
+from layerfusion.embeddings.spec import backbone_spec
+from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.errors import UserError
+
+EMBEDDINGS = "embeddings"
+CALIBRATIONS = "calibrations.json"
+
+
+@dataclass(frozen=True)
+class EmbeddingSource:
+    """A backbone's files, and one store a pooling."""
+
+    name: str
+    config: BackboneConfig
+    poolings: Mapping[str, PoolingConfig]
+    asset: Asset
+    stores: Mapping[str, EmbeddingStore]
+    cache: Path
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model's shape; known once anything has been extracted."""
+        for store in self.stores.values():
+            if store.shape is not None:
+                return store.shape
+        raise UserError(f"backbone {self.name}: nothing has been extracted yet")
+
+    def extract(
+        self, texts: Sequence[str], options: ExtractConfig, layers: Sequence[str] | None = None
+    ) -> None:
+        """Extract what the stores lack of some texts; the model is loaded only if they do."""
+        from layerfusion.embeddings.extract import extract, lacking
+
+        if not lacking(self.stores, texts, layers, options):
+            return
+        from layerfusion.embeddings.backbone import load_backbone
+
+        backbone = load_backbone(self.name, self.asset.path, self.config, options.device)
+        extract(
+            backbone,
+            self.stores,
+            self.poolings,
+            texts,
+            layers=layers,
+            config=self.config,
+            options=options,
+            calibrations=self.cache / CALIBRATIONS,
+        )
+
+
+def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
+    """Where a backbone's files come from: the user's folder, or else the configured sources."""
+    return [SourceConfig(path=config.path)] if config.path else list(config.sources)
+
+
+def open_source(
+    name: str, config: BackboneConfig, poolings: Mapping[str, PoolingConfig], cache: Path
+) -> EmbeddingSource:
+    """Fetch a backbone's files where they are missing, and open its stores.
+
+    Raises:
+        UserError: where no source can serve the files, or a store has another schema.
+    """
+    asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    stores = {
+        pooling: EmbeddingStore(
+            cache / EMBEDDINGS,
+            backbone_spec(config, how, model=asset.identity, folder=asset.path),
+        )
+        for pooling, how in poolings.items()
+    }
+    return EmbeddingSource(name, config, dict(poolings), asset, stores, cache)

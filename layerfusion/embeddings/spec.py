@@ -1,0 +1,84 @@
+"""Everything that changes a vector, written out so that it can be hashed and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from layerfusion.config import BackboneConfig, PoolingConfig
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece.bpe.model",
+)
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """A text's vectors are a pure function of this and the text; one store belongs to each spec."""
+
+    model: str
+    """Identity of the model's files: pinned hashes, a hub commit or a hash of their content."""
+    tokenizer: str
+    """sha256 over the tokenizer's files."""
+    dtype: str
+    max_length: int | None
+    truncation_side: str
+    template: str
+    long_texts: str
+    window_overlap: int | None
+    """None unless long texts are read in windows."""
+    pool: str
+    skip_first: bool
+
+    def canonical(self) -> str:
+        """The spec as canonical JSON: sorted keys, no spaces."""
+        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+    def hash(self) -> str:
+        """The first 16 hex digits of the sha256 of the canonical form: the store's name."""
+        return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
+
+
+def backbone_spec(
+    config: BackboneConfig, pooling: PoolingConfig, *, model: str, folder: Path
+) -> BackboneSpec:
+    """The spec of a backbone under a pooling; `folder` holds its files, `model` identifies them."""
+    return BackboneSpec(
+        model=model,
+        tokenizer=tokenizer_hash(folder),
+        dtype=config.dtype,
+        max_length=config.max_length,
+        truncation_side=config.truncation_side,
+        template=config.template,
+        long_texts=config.long_texts,
+        window_overlap=config.window_overlap if config.long_texts == "windows" else None,
+        pool=pooling.pool,
+        skip_first=pooling.skip_first,
+    )
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """sha256 over names and contents of the tokenizer's files in a model folder."""
+    digest = hashlib.sha256()
+    for name in TOKENIZER_FILES:
+        path = folder / name
+        if path.is_file():
+            digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def text_hash(text: str) -> bytes:
+    """128-bit hash of a text: its address in every store."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

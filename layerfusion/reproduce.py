@@ -1,0 +1,206 @@
+"""`layerfusion reproduce`: every layer alone, the last layers fused, all layers fused; a report."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layerfusion.composition import compose
+from layerfusion.config import LayersConfig, ReproduceCommand, TrainConfig, load
+from layerfusion.embeddings.shape import ModelShape
+from layerfusion.errors import UserError
+from layerfusion.report import write_report
+from layerfusion.runs.identity import job_id
+from layerfusion.runs.inputs import dataset_of, extract_all
+from layerfusion.runs.job import run_job
+from layerfusion.runs.plan import make_plan, plan_lines, together
+from layerfusion.runs.words import duration, percent
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row of the comparison."""
+
+    name: str
+    config: TrainConfig
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Compose the profile, extract, train every row, and write the report.
+
+    Returns:
+        0, or 1 where something that the profile asks for could not be had or failed.
+    """
+    if set(arguments) & {"-h", "--help"}:
+        print("usage: layerfusion reproduce [reproduce=quick|full] [KEY=VALUE ...]")
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    command = _command(arguments)
+    profile = command.reproduce
+    folder = Path(command.paths.outputs) / "reproduce"
+    started = time.perf_counter()
+    skipped: list[str] = []
+
+    say(f"profile {profile.profile}: {', '.join(profile.dataset)} with {len(profile.backbone)} models")
+    bases = _bases(command, skipped)
+    say("1 of 3: every text once through every model")
+    shapes = _extract(bases, skipped)
+    jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
+    if not jobs:
+        raise UserError(f"reproduce: nothing could be extracted: {'; '.join(skipped)}")
+    say(f"2 of 3: {len(jobs)} rows, a small head each")
+    finished = _train(jobs, folder / "jobs" / profile.profile, skipped)
+    say("3 of 3: the report")
+    page = write_report(
+        folder / "jobs" / profile.profile,
+        folder,
+        title=f"LayerFusion: layers and fusion, profile {profile.profile}",
+        facts=_facts(arguments, profile.profile, skipped),
+        jobs=finished,
+    )
+    for line in skipped:
+        say(f"left out: {line}")
+    say(f"done in {duration(time.perf_counter() - started)}; open {page}")
+    return 1 if skipped else 0
+
+
+def say(line: str) -> None:
+    """Tell the user what is going on."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:
+    """The rows for one data set.
+
+    Every layer of each model alone; all layers of each model; the last layers of all models; all
+    layers of all models.
+    """
+    profile = command.reproduce
+    jobs = []
+    for name, shape in shapes.items():
+        alone = replace(base, backbone={name: base.backbone[name]})
+        jobs += [
+            Job(
+                f"{name} layer {layer}",
+                replace(
+                    alone, layers=LayersConfig("fixed", {name: [layer]}), seeds=profile.layer_seeds
+                ),
+            )
+            for layer in shape.layers
+        ]
+        jobs.append(
+            Job(
+                f"{name} all layers",
+                replace(alone, layers=LayersConfig("all"), seeds=profile.fusion_seeds),
+            )
+        )
+    if len(shapes) > 1:
+        together = replace(
+            base, backbone={n: base.backbone[n] for n in shapes}, seeds=profile.fusion_seeds
+        )
+        models = "+".join(shapes)
+        jobs += [
+            Job(f"{models} {kind} layers", replace(together, layers=LayersConfig(kind)))
+            for kind in ("last", "all")
+        ]
+    return jobs
+
+
+# -- steps --------------------------------------------------------------------------------------
+
+
+def _command(arguments: Sequence[str]) -> ReproduceCommand:
+    from omegaconf import OmegaConf
+
+    command = OmegaConf.to_object(compose("reproduce", arguments))
+    assert isinstance(command, ReproduceCommand)
+    return command
+
+
+def _bases(command: ReproduceCommand, skipped: list[str]) -> list[TrainConfig]:
+    """One config a data set, with all its backbones; data that cannot be had is left out."""
+    bases = []
+    for name, limit in command.reproduce.dataset.items():
+        overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
+        overrides += [
+            f"backbone.{backbone}.max_length={command.reproduce.max_length}"
+            for backbone in command.reproduce.backbone
+        ]
+        base = replace(
+            load(compose("train", overrides)),
+            limit=limit,
+            logger=command.logger,
+            paths=command.paths,
+            extract=command.extract,
+            sweep=f"reproduce-{command.reproduce.profile}",
+        )
+        try:
+            dataset = dataset_of(base)
+        except UserError as error:
+            skipped.append(f"data set {name}: {error}")
+            say(skipped[-1])
+            continue
+        counts = ", ".join(f"{len(split.texts)} {name}" for name, split in dataset.splits.items())
+        say(f"  {name}: {counts} rows, {dataset.origin}")
+        bases.append(base)
+    return bases
+
+
+def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict[str, ModelShape]]:
+    """Extract model by model; a model that cannot be had is left out of every data set."""
+    shapes: dict[str, dict[str, ModelShape]] = {base.dataset.name: {} for base in bases}
+    gone: set[str] = set()
+    plans = {
+        (base.dataset.name, name): make_plan(replace(base, backbone={name: backbone}))
+        for base in bases
+        for name, backbone in base.backbone.items()
+    }
+    for base in bases:
+        for name, backbone in base.backbone.items():
+            if name in gone:
+                continue
+            plan = plans.pop((base.dataset.name, name))
+            for line in plan_lines(plan)[2:-1]:
+                say(f"  {base.dataset.name}, {line}")
+            try:
+                single = replace(base, backbone={name: backbone})
+                sources = extract_all(single, dataset_of(single))
+            except UserError as error:
+                skipped.append(f"backbone {name}: {error}")
+                say(skipped[-1])
+                gone.add(name)
+                continue
+            shapes[base.dataset.name][name] = sources[name].shape
+            if plans:
+                left = together([plan for key, plan in plans.items() if key[1] not in gone])
+                say(f"  about {duration(left)} of extraction left")
+    return shapes
+
+
+def _train(jobs: Sequence[Job], folder: Path, skipped: list[str]) -> list[str]:
+    """Run the rows; returns the names of the finished jobs."""
+    finished = []
+    started = time.perf_counter()
+    for number, job in enumerate(jobs, 1):
+        name = job_id(job.config)
+        label = f"{job.config.dataset.name}, {job.name}"
+        try:
+            record = run_job(job.config, folder / name)
+        except UserError as error:
+            skipped.append(f"{label}: {error}")
+            say(skipped[-1])
+            continue
+        finished.append(name)
+        left = (time.perf_counter() - started) / number * (len(jobs) - number)
+        accuracy = percent(record.test["accuracy"])
+        say(f"  [{number}/{len(jobs)}] {label}: {accuracy}; about {duration(left)} left")
+    return finished
+
+
+def _facts(arguments: Sequence[str], profile: str, skipped: Sequence[str]) -> list[str]:
+    command = " ".join(["layerfusion reproduce", *arguments])
+    return [f"Profile {profile}.", f"Command: {command}", *(f"Left out: {line}" for line in skipped)]

@@ -1,0 +1,103 @@
+"""What a job runs on: its texts, its embeddings, and the layers it selects."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource, open_source
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.selection import Selection, select
+from layerfusion.texts import TextDataset, load_dataset
+
+SPLITS = ("train", "validation", "test")
+DATASETS_KEPT = 4
+
+_datasets: dict[str, TextDataset] = {}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that exists before a head is trained."""
+
+    dataset: TextDataset
+    hashes: Mapping[str, list[bytes]]
+    """Split to the hashes of its texts."""
+    sources: Mapping[str, EmbeddingSource]
+    selection: Selection
+
+
+def prepare(config: TrainConfig) -> Inputs:
+    """Load the texts, fetch the models, extract what the cache lacks and select layers."""
+    dataset = dataset_of(config)
+    sources = extract_all(config, dataset)
+    shapes = {name: source.shape for name, source in sources.items()}
+    hashes = {
+        split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS
+    }
+    return Inputs(dataset, hashes, sources, select(config.layers, shapes, list(config.pooling)))
+
+
+def dataset_of(config: TrainConfig) -> TextDataset:
+    """The texts of a job; the last few data sets stay in memory, since sweeps come back to them."""
+    key = json.dumps([asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache])
+    if key not in _datasets:
+        while len(_datasets) >= DATASETS_KEPT:
+            _datasets.pop(next(iter(_datasets)))
+        _datasets[key] = load_dataset(
+            config.dataset, config.limit, seed=config.seed, cache=Path(config.paths.cache)
+        )
+    return _datasets[key]
+
+
+def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, EmbeddingSource]:
+    """Fill the stores of every backbone with every text of a data set."""
+    cache = Path(config.paths.cache)
+    # Every backbone's files first: a missing one shows before hours of work on another.
+    sources = {
+        name: open_source(name, backbone, config.pooling, cache)
+        for name, backbone in config.backbone.items()
+    }
+    texts = [text for split in SPLITS for text in dataset.splits[split].texts]
+    for source in sources.values():
+        source.extract(texts, config.extract)
+    return sources
+
+
+def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Read the selected layers, and nothing else, from the stores.
+
+    Returns:
+        Split to one tensor a selected layer, (rows, width) float32, in the selection's order; and
+        split to its labels, (rows,) int64.
+    """
+    features = {
+        split: _gather(inputs.sources, [choice.layer for choice in inputs.selection], hashes)
+        for split, hashes in inputs.hashes.items()
+    }
+    targets = {
+        split: torch.from_numpy(np.asarray(inputs.dataset.splits[split].labels, np.int64))
+        for split in inputs.hashes
+    }
+    return features, targets
+
+
+def _gather(
+    sources: Mapping[str, EmbeddingSource], layers: list[LayerId], hashes: list[bytes]
+) -> list[Tensor]:
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for layer in layers:
+        wanted.setdefault((layer.backbone, layer.pooling), []).append(layer.layer)
+    found = {
+        (backbone, pooling): sources[backbone].stores[pooling].read(hashes, names)
+        for (backbone, pooling), names in wanted.items()
+    }
+    return [torch.from_numpy(found[x.backbone, x.pooling][x.layer]) for x in layers]

@@ -1,0 +1,280 @@
+"""One job: from a config to the record of its result."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import platform
+import resource
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+
+from layerfusion.assets.files import temporary_beside, write_atomically
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.errors import UserError
+from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.training import fit
+from layerfusion.runs.floor import floor
+from layerfusion.runs.identity import job_id
+from layerfusion.runs.inputs import SPLITS, Inputs, prepare, read_features
+from layerfusion.runs.metrics import evaluate
+from layerfusion.runs.record import (
+    CONFIG,
+    METRICS,
+    PREDICTIONS,
+    BackboneRecord,
+    CostRecord,
+    DataRecord,
+    Estimate,
+    FloorRecord,
+    LayerRecord,
+    RunRecord,
+    SeedRecord,
+    read_record,
+    write_record,
+)
+from layerfusion.runs.statistics import bootstrap_interval, mean_sd
+from layerfusion.runs.tracking import Tracker, open_tracker
+
+PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
+
+
+def run_job(config: TrainConfig, folder: Path) -> RunRecord:
+    """Run a job, or read its record where it has finished before.
+
+    Args:
+        config: the job.
+        folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    if (folder / METRICS).exists():
+        return read_record(folder)
+    refuse_distributed(config)
+    inputs = prepare(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = asdict(config)
+    write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
+    floor_record, _ = floor(inputs.dataset, Path(config.paths.cache), seed=config.seed)
+    with open_tracker(
+        config.logger,
+        folder=folder,
+        name=describe(config),
+        group=config.logger.group or config.sweep,
+        job_type="train",
+        tags=[config.dataset.name, config.fusion.name, *config.backbone],
+        config=settings,
+    ) as tracker:
+        trained = _train(config, inputs, tracker)
+        record = _record(config, inputs, floor_record, trained)
+        seeds = len(trained.seeds)
+        tracker.finish_with(
+            record, np.tile(trained.target, seeds), trained.probabilities.argmax(2).reshape(-1)
+        )
+        _write_predictions(folder / PREDICTIONS, trained)
+        write_record(record, folder)
+    return record
+
+
+def describe(config: TrainConfig) -> str:
+    """A job's name for people: data set, layers, backbones, operator."""
+    layers = config.layers.name
+    if layers == "fixed":
+        parts = [f"{name}[{','.join(map(str, v))}]" for name, v in config.layers.fixed.items()]
+        return f"{config.dataset.name} {'+'.join(parts)} {config.fusion.name}"
+    return f"{config.dataset.name} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
+
+
+def refuse_distributed(config: TrainConfig) -> None:
+    """Small heads gain nothing from several devices, and Lightning's DDP breaks in a sweep.
+
+    Raises:
+        UserError: for more than one device.
+    """
+    if config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: a head is trained on 1 device; run several"
+            " jobs side by side instead"
+        )
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Trained:
+    seeds: list[SeedRecord]
+    target: np.ndarray
+    """Labels of test. Shape: (rows,)."""
+    probabilities: np.ndarray
+    """Of test. Shape: (seeds, rows, classes), float32."""
+    gates: np.ndarray | None
+    """Mean over test rows and seeds. Shape: (sources,)."""
+    head_parameters: int
+    seconds: float
+
+
+def _train(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> _Trained:
+    """Train one head a seed; test is looked at once, with the weights that validation chose."""
+    features, targets = read_features(inputs)
+    data = FusionData(features, targets, batch_size=config.trainer.batch_size)
+    names = [str(choice.layer) for choice in inputs.selection]
+    records, probabilities, gates, parameters = [], [], [], 0
+    for seed in range(config.seed, config.seed + config.seeds):
+        fitted = fit(
+            data,
+            config.fusion,
+            config.trainer,
+            num_classes=len(inputs.dataset.label_names),
+            seed=seed,
+            names=names,
+            logger=tracker.lightning_logger(f"seed{seed}"),
+        )
+        metrics = {}
+        for split in ("validation", "test"):
+            logits, weights = fitted.classifier.predict_logits(data.features[split])
+            metrics[split] = evaluate(logits, targets[split])
+        probabilities.append(logits.float().softmax(dim=1).numpy())
+        if weights is not None:
+            gates.append(weights.mean(dim=0).numpy())
+        parameters = sum(p.numel() for p in fitted.classifier.parameters())
+        records.append(
+            SeedRecord(seed, fitted.best_epoch, fitted.epochs, fitted.seconds, **metrics)
+        )
+    return _Trained(
+        records,
+        targets["test"].numpy(),
+        np.stack(probabilities),
+        np.mean(gates, axis=0) if gates else None,
+        parameters,
+        sum(record.seconds for record in records),
+    )
+
+
+def _write_predictions(path: Path, trained: _Trained) -> None:
+    """One row a seed and test row: seed, row, target, pred and the probability of each class."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    seeds, rows, classes = trained.probabilities.shape
+    table = pa.table(
+        {
+            "seed": np.repeat([record.seed for record in trained.seeds], rows),
+            "row": np.tile(np.arange(rows), seeds),
+            "target": np.tile(trained.target, seeds),
+            "pred": trained.probabilities.argmax(axis=2).reshape(-1),
+            "prob": pa.FixedSizeListArray.from_arrays(trained.probabilities.reshape(-1), classes),
+        }
+    )
+    with temporary_beside(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+# -- the record ---------------------------------------------------------------------------------
+
+
+def _record(
+    config: TrainConfig, inputs: Inputs, floor_record: FloorRecord, trained: _Trained
+) -> RunRecord:
+    dataset = inputs.dataset
+    right = (trained.probabilities.argmax(axis=2) == trained.target).mean(axis=0)
+    low, high = bootstrap_interval(right, seed=config.seed)
+    estimates = {}
+    for split in ("validation", "test"):
+        runs = [getattr(record, split) for record in trained.seeds]
+        estimates[split] = {
+            name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
+        }
+    estimates["test"]["accuracy"] = replace(estimates["test"]["accuracy"], low=low, high=high)
+    gates = [None] * len(inputs.selection) if trained.gates is None else trained.gates.tolist()
+    return RunRecord(
+        job=job_id(config),
+        protocol="honest",
+        dataset=DataRecord(
+            name=dataset.name,
+            origin=dataset.origin,
+            fingerprint=dataset.fingerprint,
+            label_names=list(dataset.label_names),
+            rows={split: len(dataset.splits[split].texts) for split in SPLITS},
+            available=dict(dataset.available),
+            sampled=dataset.sampled,
+            overlap=dataset.overlap,
+            notes=list(dataset.notes),
+        ),
+        backbones={
+            name: _backbone_record(inputs, source) for name, source in inputs.sources.items()
+        },
+        selection=config.layers.name,
+        layers=[
+            LayerRecord(
+                backbone=choice.layer.backbone,
+                layer=choice.layer.layer,
+                pooling=choice.layer.pooling,
+                depth=inputs.sources[choice.layer.backbone].shape.depth(choice.layer.layer),
+                width=inputs.sources[choice.layer.backbone].shape.width,
+                reason=choice.reason,
+                mean_gate=gate,
+            )
+            for choice, gate in zip(inputs.selection, gates, strict=True)
+        ],
+        fusion=config.fusion.name,
+        seeds=trained.seeds,
+        validation=estimates["validation"],
+        test=estimates["test"],
+        floor=floor_record,
+        cost=CostRecord(trained.head_parameters, trained.seconds, peak_memory()),
+        versions=versions(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
+    shape = source.shape
+    hashes = [key for split in SPLITS for key in inputs.hashes[split]]
+    chosen = [choice.layer for choice in inputs.selection if choice.layer.backbone == source.name]
+    highest = max((x.layer for x in chosen), key=shape.layers.index, default=shape.layers[0])
+    store = next(iter(source.stores.values()))
+    counts = store.tokens(hashes)
+    used = {(x.pooling, x.layer) for x in chosen}
+    unique = set(hashes)
+    return BackboneRecord(
+        origin=source.asset.origin,
+        spec=asdict(store.spec),
+        spec_hash=store.name,
+        num_blocks=shape.num_blocks,
+        layers=list(shape.layers),
+        highest_layer=highest,
+        texts=len(hashes),
+        tokens=int(counts.seen.sum()),
+        cut_texts=int((counts.cut > 0).sum()),
+        cut_tokens=int(counts.cut.sum()),
+        parameters=shape.parameters(highest),
+        flops_per_text=shape.flops(highest, counts.seen.tolist()) / len(hashes),
+        milliseconds_per_text=1000 * store.seconds(unique) / len(unique),
+        store_bytes=round(
+            sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)
+        ),
+    )
+
+
+def peak_memory() -> int:
+    """Largest resident size that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """What computed a result: Python, the machine and the packages that matter."""
+    found = {package: importlib.metadata.version(package) for package in PACKAGES}
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        **found,
+    }

@@ -1,0 +1,45 @@
+"""Figures in words, for the terminal and the log."""
+
+from __future__ import annotations
+
+from layerfusion.runs.record import Estimate, RunRecord
+
+
+def percent(estimate: Estimate) -> str:
+    """A share as per cent: mean, ± sd over seeds, [95 % interval] over test rows."""
+    text = f"{100 * estimate.mean:.1f}"
+    if estimate.sd is not None:
+        text += f" ± {100 * estimate.sd:.1f}"
+    if estimate.low is not None and estimate.high is not None:
+        text += f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return f"{text} %"
+
+
+def result_lines(record: RunRecord) -> list[str]:
+    """A job's result beside its floor, and what a reader has to know of its data."""
+    floor = Estimate(record.floor.test["accuracy"], None, record.floor.low, record.floor.high)
+    seeds = "1 seed" if len(record.seeds) == 1 else f"{len(record.seeds)} seeds"
+    sources = f"{len(record.layers)} source{'s' * (len(record.layers) != 1)}"
+    names = "+".join(record.backbone_names)
+    lines = [
+        f"{record.dataset.name}: test accuracy {percent(record.test['accuracy'])}, macro-F1"
+        f" {percent(record.test['macro_f1'])} ({record.fusion} of {sources} of {names}, {seeds},"
+        f" {record.dataset.rows['test']} test rows)",
+        f"{record.dataset.name}: floor {percent(floor)} (TF-IDF of {record.floor.features} and"
+        " logistic regression on the whole text)",
+    ]
+    return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in the unit that a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def size(count: float) -> str:
+    """Bytes in MB or GB (powers of ten)."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

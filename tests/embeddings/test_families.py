@@ -1,0 +1,174 @@
+"""The contracts of the tap, on tiny random models of every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.tiny import CONFIGS, WITH_NORM, WORDS, tiny_folder
+
+from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.extract import pool_layers
+from layerfusion.embeddings.shape import NORM
+from layerfusion.embeddings.tokens import collate, tokenize
+
+FAMILIES = tuple(CONFIGS)
+POOLINGS = {
+    "mean": PoolingConfig("mean"),
+    "first": PoolingConfig("first"),
+    "last": PoolingConfig("last"),
+    "max": PoolingConfig("max"),
+    "rest": PoolingConfig("mean", skip_first=True),
+}
+
+
+@pytest.fixture(scope="module")
+def texts() -> list[str]:
+    generator = np.random.default_rng(0)
+    return [" ".join(generator.choice(WORDS, size)) for size in (1, 2, 5, 9, 17, 30)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def backbone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+    folder = tiny_folder(request.param, tmp_path_factory.mktemp(request.param))
+    return load_backbone(request.param, folder, BackboneConfig(), "cpu")
+
+
+def vectors(
+    backbone: Backbone, texts: list[str], layers: tuple[str, ...] | None = None
+) -> dict[tuple[str, str], np.ndarray]:
+    tokens = tokenize(backbone.tokenizer, texts, BackboneConfig(), backbone.shape.max_length)
+    batch = collate([text.windows[0] for text in tokens], backbone.pad_id)
+    pooled = pool_layers(backbone, batch, layers or backbone.shape.layers, POOLINGS)
+    return {key: value.numpy() for key, value in pooled.items()}
+
+
+def reference(backbone: Backbone, text: str) -> tuple[list[np.ndarray], np.ndarray]:
+    """The model's own hidden states of one text alone, and what its last block returns."""
+    ids = torch.tensor([backbone.tokenizer(text)["input_ids"]])
+    before: list[torch.Tensor] = []
+    handle = None
+    if backbone.blocks is not None:
+        handle = backbone.blocks[-1].register_forward_hook(
+            lambda _module, _args, output: before.append(
+                output if isinstance(output, torch.Tensor) else output[0]
+            )
+        )
+    with torch.no_grad():
+        states = backbone.model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True
+        ).hidden_states
+    if handle is not None:
+        handle.remove()
+    last = before[-1] if before else states[-1]
+    return [state[0].double().numpy() for state in states], last[0].double().numpy()
+
+
+def pooled_by_hand(hidden: np.ndarray, name: str) -> np.ndarray:
+    if name == "first":
+        return hidden[0]
+    if name == "last":
+        return hidden[-1]
+    if name == "max":
+        return np.array([max(column) for column in hidden.T])
+    if name == "rest" and len(hidden) > 1:
+        hidden = hidden[1:]
+    return np.array([sum(column) / len(hidden) for column in hidden.T])
+
+
+def assert_close(actual: np.ndarray, expected: np.ndarray, relative: float = 1e-5) -> None:
+    difference = np.linalg.norm(actual - expected, axis=-1)
+    assert (difference <= relative * np.linalg.norm(expected, axis=-1) + 1e-12).all()
+
+
+def test_every_tapped_layer_is_the_models_own_hidden_state(
+    backbone: Backbone, texts: list[str]
+) -> None:
+    for text in texts:
+        states, last = reference(backbone, text)
+        found = vectors(backbone, [text])
+        expected = dict(zip(map(str, range(len(states))), states, strict=True))
+        expected[str(len(states) - 1)] = last
+        if NORM in backbone.shape.layers:
+            expected[NORM] = states[-1]
+        assert set(expected) == set(backbone.shape.layers)
+        for (pooling, layer), vector in found.items():
+            assert_close(vector[0], pooled_by_hand(expected[layer], pooling))
+
+
+def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone) -> None:
+    assert (NORM in backbone.shape.layers) == (backbone.name in WITH_NORM)
+    assert backbone.shape.num_blocks == 3
+    assert (backbone.blocks is None) == (backbone.name == "albert")
+
+
+def test_a_text_does_not_depend_on_its_neighbours(backbone: Backbone, texts: list[str]) -> None:
+    together = vectors(backbone, texts)
+    for row, text in enumerate(texts):
+        alone = vectors(backbone, [text])
+        for key, vector in alone.items():
+            assert_close(together[key][row], vector[0])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_tokenizers_side_of_padding_changes_nothing(
+    family: str, texts: list[str], tmp_path: Path
+) -> None:
+    sides = []
+    for side in ("left", "right"):
+        folder = tiny_folder(family, tmp_path / side, padding_side=side)
+        sides.append(vectors(load_backbone(family, folder, BackboneConfig(), "cpu"), texts))
+    for key, vector in sides[0].items():
+        assert_close(vector, sides[1][key])
+
+
+def test_cutting_the_model_changes_nothing_below(backbone: Backbone, texts: list[str]) -> None:
+    whole = vectors(backbone, texts)
+    for top in backbone.shape.layers:
+        kept = backbone.shape.layers[: backbone.shape.layers.index(top) + 1]
+        ran: list[int] = []
+        handles = [
+            block.register_forward_hook(lambda *_, number=number: ran.append(number))
+            for number, block in enumerate(backbone.blocks or ())
+        ]
+        cut = vectors(backbone, texts, kept)
+        for handle in handles:
+            handle.remove()
+        assert set(cut) == {(pooling, layer) for pooling in POOLINGS for layer in kept}
+        for key, vector in cut.items():
+            np.testing.assert_array_equal(vector, whole[key])
+        if backbone.blocks is not None:
+            assert ran == list(range(backbone.shape.blocks_below(top)))
+
+
+def test_a_missing_pad_token_is_never_added(backbone: Backbone) -> None:
+    rows = backbone.model.get_input_embeddings().num_embeddings  # type: ignore[operator]
+    assert rows == 300
+    assert 0 <= backbone.pad_id < rows
+
+
+def test_parameters_and_flops_count_the_blocks_below(backbone: Backbone) -> None:
+    shape = backbone.shape
+    total = sum(parameter.numel() for parameter in backbone.model.parameters())
+    assert shape.parameters(shape.layers[-1]) <= total
+    per_layer = [shape.flops(layer, [7, 3]) for layer in shape.layers if layer != NORM]
+    assert per_layer[0] == 0
+    steps = np.diff(per_layer)
+    assert (steps > 0).all()
+    if backbone.blocks is not None:
+        matrices = [m for m in backbone.blocks[0].modules() if isinstance(m, torch.nn.Linear)]
+        linear = sum(m.weight.numel() for m in matrices)
+        if linear:
+            assert steps[0] >= 2 * linear * 10
+
+
+def test_roberta_gets_as_many_tokens_as_it_has_positions(tmp_path: Path) -> None:
+    folder = tiny_folder("roberta", tmp_path)
+    backbone = load_backbone("roberta", folder, BackboneConfig(), "cpu")
+    assert backbone.shape.max_length == 200 - 2  # its table starts after the padding index 1
+    found = vectors(backbone, [" ".join(["oil"] * 400)])
+    assert all(np.isfinite(vector).all() for vector in found.values())
+
