@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.embeddings import store as store_module
+from layerfusion.embeddings.inspect import list_stores, verify_stores
+from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
+from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
+from layerfusion.errors import UserError
+
+
+def spec_of(**changes: object) -> BackboneSpec:
+    config = BackboneConfig()
+    spec = backbone_spec(config, PoolingConfig(), model="m", folder=Path("/nowhere"))
+    return BackboneSpec(**{**spec.__dict__, **changes})
+
+
+def fill(store: EmbeddingStore, texts: list[str], layers: list[str], offset: float = 0.0) -> Path:
+    values = {
+        layer: np.array([[offset + int(layer) + 10 * len(t), 1.0] for t in texts], np.float32)
+        for layer in layers
+    }
+    counts = TokenCounts(np.array([len(t) for t in texts]), np.zeros(len(texts), int))
+    return store.write([text_hash(t) for t in texts], values, counts, seconds=len(texts) * 0.5)
+
+
+def hashes(texts: list[str]) -> list[bytes]:
+    return [text_hash(text) for text in texts]
+
+
+def test_rows_come_back_in_the_order_asked_with_repeats(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["a", "bb"], ["0", "1"])
+    fill(store, ["ccc"], ["0", "1"])
+    asked = ["ccc", "a", "bb", "a"]
+    found = EmbeddingStore(tmp_path, spec_of()).read(hashes(asked), ["1"])["1"]
+    assert found.dtype == np.float32
+    assert found[:, 0].tolist() == [31, 11, 21, 11]
+    assert store.tokens(hashes(asked)).seen.tolist() == [3, 1, 2, 1]
+
+
+def test_the_layers_of_a_text_may_lie_in_several_shards(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["a", "bb"], ["0"])
+    assert store.missing(hashes(["a", "bb", "ccc"]), ["0"]).tolist() == [False, False, True]
+    assert store.missing(hashes(["a"]), ["0", "2"]).tolist() == [True]
+    fill(store, ["bb", "a"], ["2"])
+    assert not store.missing(hashes(["a", "bb"]), ["0", "2"]).any()
+    found = store.read(hashes(["a", "bb"]), ["0", "2"])
+    assert found["0"][:, 0].tolist() == [10, 20]
+    assert found["2"][:, 0].tolist() == [12, 22]
+    with pytest.raises(KeyError, match="no \\['1'\\]"):
+        store.read(hashes(["a"]), ["1"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(pieces=st.lists(st.sets(st.integers(0, 20), min_size=1), min_size=1, max_size=5))
+def test_any_mix_of_shards_reads_as_one_table(
+    tmp_path_factory: pytest.TempPathFactory, pieces: list[set[int]]
+) -> None:
+    root = tmp_path_factory.mktemp("mix")
+    store = EmbeddingStore(root, spec_of())
+    for piece in pieces:
+        fill(store, ["x" * n for n in sorted(piece)], ["0", "1"])
+    known = sorted(set().union(*pieces))
+    found = EmbeddingStore(root, spec_of()).read(hashes(["x" * n for n in known]), ["1"])["1"]
+    assert found[:, 0].tolist() == [1 + 10 * n for n in known]
+
+
+def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
+    path = store.write(
+        [text_hash("a")], values, TokenCounts(np.ones(1), np.zeros(1)), seconds=1.0
+    )
+    header = store_module.read_header(path)
+    assert (header["0"]["dtype"], header["1"]["dtype"]) == ("F16", "F32")
+    assert store.read([text_hash("a")], ["1"])["1"].tolist() == [[65520.0]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "other"},
+        {"tokenizer": "other"},
+        {"dtype": "bfloat16"},
+        {"max_length": 128},
+        {"truncation_side": "left"},
+        {"template": "query: {text}"},
+        {"long_texts": "windows"},
+        {"window_overlap": 3},
+        {"pool": "last"},
+        {"skip_first": True},
+    ],
+)
+def test_everything_that_changes_a_vector_changes_the_store(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    assert spec_of(**change).hash() != spec_of().hash()
+    assert EmbeddingStore(tmp_path, spec_of(**change)).folder != tmp_path / spec_of().hash()
+
+
+def test_a_spec_has_one_canonical_form() -> None:
+    assert json.loads(spec_of().canonical()) == spec_of().__dict__
+    assert spec_of().hash() == spec_of().hash()
+    assert len(set(BackboneSpec.__dataclass_fields__) ^ set(spec_of().__dict__)) == 0
+
+
+def test_another_schema_is_refused(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    described = store.folder / store_module.SPEC_FILE
+    raw = json.loads(described.read_text())
+    described.write_text(json.dumps({**raw, "schema": 99}))
+    with pytest.raises(UserError, match="schema 99, this version reads schema 1"):
+        EmbeddingStore(tmp_path, spec_of())
+
+
+def test_a_full_disk_is_one_line_and_keeps_what_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["a"], ["0"])
+
+    def full(_path: Path, _content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(UserError, match="disk is full; the 1 texts finished so far are kept"):
+            fill(store, ["bb"], ["0"])
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".safetensors"]
+    fill(store, ["bb"], ["0"])
+    assert len(EmbeddingStore(tmp_path, spec_of())) == 2
+
+
+def test_writers_side_by_side_see_each_others_shards(tmp_path: Path) -> None:
+    one, two = EmbeddingStore(tmp_path, spec_of()), EmbeddingStore(tmp_path, spec_of())
+    fill(one, ["a"], ["0"])
+    fill(two, ["a", "bb"], ["0"])
+    one.refresh()
+    for store in (one, two):
+        assert store.read(hashes(["a", "bb"]), ["0"])["0"][:, 0].tolist() == [10, 20]
+
+
+def test_verify_finds_and_removes_a_damaged_shard(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = EmbeddingStore(tmp_path / "embeddings", spec_of())
+    fill(store, ["a"], ["0"])
+    damaged = fill(store, ["bb"], ["0"])
+    assert verify_stores(tmp_path, delete=False) == 0
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert verify_stores(tmp_path, delete=False) == 1
+    assert str(damaged) in capsys.readouterr().out
+    assert verify_stores(tmp_path, delete=True) == 0
+    again = EmbeddingStore(tmp_path / "embeddings", spec_of())
+    assert again.missing(hashes(["a", "bb"]), ["0"]).tolist() == [False, True]
+    (line,) = list_stores(tmp_path)
+    assert "1 texts" in line
+
+
+def test_a_cut_off_shard_is_named(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    path = fill(store, ["a"], ["0"])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match="damaged shard"):
+        EmbeddingStore(tmp_path, spec_of())
+
+
+def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    fill(store, ["a", "bb"], ["0", "1"])
+    assert store.seconds(hashes(["a"])) == pytest.approx(0.5)
+    assert store.bytes_per_text(["1"]) == 2 * 2

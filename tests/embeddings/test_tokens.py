@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.extract import extract
+from layerfusion.embeddings.spec import backbone_spec, text_hash
+from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.embeddings.tokens import batches, collate, tokenize
+from layerfusion.errors import UserError
+from layerfusion.config import ExtractConfig
+
+WINDOWS = {"long_texts": "windows", "window_overlap": 3, "max_length": 10}
+
+
+@pytest.fixture(scope="module")
+def bert(bert_folder: Path) -> Backbone:
+    return load_backbone("bert", bert_folder, BackboneConfig(), "cpu")
+
+
+def vectors_of(
+    backbone: Backbone, texts: list[str], config: BackboneConfig, pool: PoolingConfig, root: Path
+) -> dict[str, np.ndarray]:
+    spec = backbone_spec(config, pool, model=str(config), folder=root)
+    store = EmbeddingStore(root, spec)
+    limited = Backbone(
+        **{
+            **backbone.__dict__,
+            "shape": type(backbone.shape)(
+                **{**backbone.shape.__dict__, "max_length": config.max_length or 200}
+            ),
+        }
+    )
+    extract(
+        limited,
+        {"pool": store},
+        {"pool": pool},
+        texts,
+        config=config,
+        options=ExtractConfig(token_budget=64, store_dtype="float32"),
+        calibrations=root / "calibrations.json",
+    )
+    return store.read([text_hash(text) for text in texts], backbone.shape.layers)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 600)
+)
+def test_batches_hold_every_row_once_longest_first_within_the_budget(
+    lengths: list[int], budget: int
+) -> None:
+    made = list(batches(lengths, budget))
+    assert sorted(row for batch in made for row in batch) == list(range(len(lengths)))
+    order = [lengths[row] for batch in made for row in batch]
+    assert order == sorted(order, reverse=True)
+    for batch in made:
+        assert len(batch) == 1 or len(batch) * max(lengths[row] for row in batch) <= budget
+
+
+def test_the_mask_comes_from_lengths_not_from_the_pad_id(bert: Backbone) -> None:
+    tokens = tokenize(bert.tokenizer, ["oil <pad> oil", "oil"], BackboneConfig(), 50)
+    batch = collate([text.windows[0] for text in tokens], pad_id=1)
+    assert batch.attention_mask.sum(dim=1).tolist() == [len(t.windows[0].ids) for t in tokens]
+
+
+def test_truncation_counts_what_it_cuts_on_either_side(bert: Backbone) -> None:
+    text = "oil ship wheat rate bank"
+    for side, kept in (("right", ["oil", "ship", "wheat"]), ("left", ["wheat", "rate", "bank"])):
+        config = BackboneConfig(truncation_side=side)
+        (found,) = tokenize(bert.tokenizer, [text], config, 5)
+        words = bert.tokenizer.convert_ids_to_tokens(found.windows[0].ids.tolist())
+        assert words == ["<s>", *kept, "</s>"]
+        assert (found.seen, found.cut) == (5, 2)
+
+
+def test_the_template_goes_around_the_text(bert: Backbone) -> None:
+    config = BackboneConfig(template="film was {text} good")
+    (found,) = tokenize(bert.tokenizer, ["oil {text}"], config, 50)
+    (plain,) = tokenize(bert.tokenizer, ["film was oil {text} good"], BackboneConfig(), 50)
+    np.testing.assert_array_equal(found.windows[0].ids, plain.windows[0].ids)
+
+
+@pytest.mark.parametrize("words", [1, 7, 8, 9, 13, 14, 40])
+def test_windows_pool_every_token_of_a_text_once(bert: Backbone, words: int) -> None:
+    text = " ".join(["oil", "ship", "wheat", "rate"] * 10).split()[:words]
+    config = BackboneConfig(**WINDOWS)
+    (found,) = tokenize(bert.tokenizer, [" ".join(text)], config, 10)
+    pooled = [
+        token
+        for window in found.windows
+        for token in bert.tokenizer.convert_ids_to_tokens(
+            window.ids[window.start : window.stop].tolist()
+        )
+    ]
+    assert pooled == ["<s>", *text, "</s>"]
+    assert found.seen == len(pooled)
+    assert found.cut == 0
+    for window in found.windows[1:]:
+        assert window.start == 1 + 3  # <s> and the overlap are context
+    assert all(len(window.ids) <= 10 for window in found.windows)
+
+
+@pytest.mark.parametrize("pool", ["mean", "first", "last", "max", "rest"])
+def test_windows_of_a_short_text_equal_truncation(
+    bert: Backbone, tmp_path: Path, pool: str
+) -> None:
+    how = PoolingConfig("mean", skip_first=True) if pool == "rest" else PoolingConfig(pool)
+    texts = ["oil ship", "wheat", "rate bank good bad film plot"]
+    cut = vectors_of(bert, texts, BackboneConfig(max_length=10), how, tmp_path)
+    windows = vectors_of(bert, texts, BackboneConfig(**WINDOWS), how, tmp_path)
+    for layer, expected in cut.items():
+        np.testing.assert_allclose(windows[layer], expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("pool", ["mean", "first", "last", "max", "rest"])
+def test_windows_of_a_long_text_pool_all_its_tokens(
+    bert: Backbone, tmp_path: Path, pool: str
+) -> None:
+    """Layer 0 of a model whose positions are switched off sees no context: pooling is exact."""
+    bert.model.embeddings.position_embeddings.weight.zero_()  # type: ignore[union-attr, operator]
+    how = PoolingConfig("mean", skip_first=True) if pool == "rest" else PoolingConfig(pool)
+    text = " ".join(["oil", "ship", "wheat", "rate", "bank"] * 6)
+    whole = vectors_of(bert, [text], BackboneConfig(max_length=200), how, tmp_path)
+    windows = vectors_of(bert, [text, "oil"], BackboneConfig(**WINDOWS), how, tmp_path)
+    np.testing.assert_allclose(windows["0"][0], whole["0"][0], rtol=1e-5, atol=1e-6)
+
+
+def test_an_overlap_that_fills_the_window_is_refused(bert: Backbone) -> None:
+    config = BackboneConfig(long_texts="windows", window_overlap=8, max_length=10)
+    with pytest.raises(UserError, match="overlap of at most 7"):
+        tokenize(bert.tokenizer, ["oil"], config, 10)
+
+
+def test_a_text_without_tokens_is_named(llama_folder: Path) -> None:
+    llama = load_backbone("llama", llama_folder, BackboneConfig(), "cpu")
+    with pytest.raises(UserError, match="no token of the text ''"):
+        tokenize(llama.tokenizer, ["fine", ""], BackboneConfig(), 10)

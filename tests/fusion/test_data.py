@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from layerfusion.errors import UserError
+from layerfusion.fusion.data import FusionData, Standardiser, TensorBatches
+
+
+def _features(rows: int, widths: tuple[int, ...] = (3, 5), seed: int = 0) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [4 * torch.randn(rows, width, generator=generator) + 7 for width in widths]
+
+
+def _data(**changes: object) -> FusionData:
+    features = {
+        split: _features(rows, seed=k)
+        for k, (split, rows) in enumerate([("train", 20), ("validation", 7), ("test", 9)])
+    }
+    targets = {split: torch.arange(len(x[0])) % 2 for split, x in features.items()}
+    return FusionData(features, targets, batch_size=8, **changes)  # pyright: ignore[reportArgumentType]
+
+
+def test_standardiser_equals_scikit_learn() -> None:
+    train, test = _features(50), _features(10, seed=1)
+    standardise = Standardiser.fit(train)
+    for k, (ours, source) in enumerate(zip(standardise(test), test, strict=True)):
+        expected = StandardScaler().fit(train[k].numpy()).transform(source.numpy())
+        np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-5)
+        assert ours.dtype == torch.float32
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 12600.3])
+def test_a_constant_feature_becomes_zero(value: float) -> None:
+    train = [torch.full((31, 2), value)]
+    standardise = Standardiser.fit(train)
+    assert torch.equal(standardise.std[0], torch.ones(2))
+    assert standardise(train)[0].abs().max() < 1e-2 * max(1, abs(value)) * 1e-4
+    assert Standardiser.fit(train)([torch.full((1, 2), value + 3)])[0].mean() == pytest.approx(3)
+
+
+def test_a_small_spread_on_a_large_mean_is_kept() -> None:
+    values = 12_000 + torch.arange(64.0)[:, None] / 64
+    standardised = Standardiser.fit([values])([values])[0]
+    assert standardised.std(correction=0) == pytest.approx(1, abs=1e-2)
+
+
+def test_float16_features_are_standardised_in_float32() -> None:
+    half = [torch.full((4, 1), 60000.0, dtype=torch.float16) * torch.tensor([[1], [-1], [1], [-1]])]
+    standardised = Standardiser.fit(half)(half)[0]
+    assert standardised.flatten().tolist() == [1.0, -1.0, 1.0, -1.0]
+
+
+def test_data_is_standardised_by_train_alone() -> None:
+    data = _data()
+    raw = _features(20)
+    for k, source in enumerate(data.features["train"]):
+        torch.testing.assert_close(source.mean(0), torch.zeros(source.shape[1]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(source.std(0, correction=0), torch.ones(source.shape[1]))
+        test = _features(9, seed=2)[k]
+        expected = (test - raw[k].mean(0)) / raw[k].std(0, correction=0)
+        torch.testing.assert_close(data.features["test"][k], expected)
+
+
+def test_other_splits_do_not_move_the_statistics() -> None:
+    features = {"train": _features(20), "validation": _features(7), "test": _features(9)}
+    targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
+    plain = FusionData(features, targets, 8)
+    features |= {"validation": [x + 1e6 for x in features["validation"]]}
+    features |= {"test": [x * 1e6 for x in features["test"]]}
+    moved = FusionData(features, targets, 8)
+    for ours, theirs in zip(plain.features["train"], moved.features["train"], strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(rows=st.integers(1, 40), batch_size=st.integers(1, 50), shuffle=st.booleans())
+def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shuffle: bool) -> None:
+    target = torch.arange(rows)
+    features = [target[:, None].float(), -target[:, None].float()]
+    batches = TensorBatches(features, target, batch_size, shuffle=shuffle)
+    seen = list(batches)
+    assert len(seen) == len(batches)
+    assert {len(y) for _, y in seen[:-1]} <= {batch_size}
+    assert sorted(torch.cat([y for _, y in seen]).tolist()) == list(range(rows))
+    for (x, negative), y in seen:
+        assert torch.equal(x.flatten(), y.float())  # a row keeps its class and its other sources
+        assert torch.equal(negative.flatten(), -y.float())
+
+
+def _orders(batches: TensorBatches, epochs: int) -> list[list[int]]:
+    return [torch.cat([y for _, y in batches]).tolist() for _ in range(epochs)]
+
+
+def test_train_order_follows_the_seed_and_differs_between_epochs() -> None:
+    rows = torch.arange(30)
+    orders = [
+        _orders(TensorBatches([rows[:, None]], rows, 8, shuffle=True, seed=seed), 3)
+        for seed in (0, 0, 1)
+    ]
+    assert orders[0] == orders[1]
+    assert orders[0] != orders[2]
+    assert len({tuple(order) for order in orders[0]}) == 3
+
+
+def test_train_order_neither_reads_nor_moves_the_global_generator() -> None:
+    rows = torch.arange(30)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = _orders(TensorBatches([rows[:, None]], rows, 8, shuffle=True), 2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert _orders(TensorBatches([rows[:, None]], rows, 8, shuffle=True), 2) == first
+
+
+def test_validation_keeps_its_order() -> None:
+    data = _data()
+    batches = list(data.val_dataloader())
+    torch.testing.assert_close(torch.cat([y for _, y in batches]), data.targets["validation"])
+    assert torch.equal(batches[0][0][1], data.features["validation"][1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"validation": []}, r"sources of validation have shapes \[\], not"),
+        ({"validation": _features(7, (3, 4))}, r"validation have shapes .*4.*, not .*\(7, 5\)"),
+        ({"test": _features(8)}, r"test have shapes .*\(8, 3\).*, not .*\(9, 3\)"),
+        ({"train": []}, "no source to fuse"),
+    ],
+)
+def test_features_that_do_not_fit_are_named(
+    change: dict[str, list[Tensor]], message: str
+) -> None:
+    features = {"train": _features(20), "validation": _features(7), "test": _features(9)}
+    targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
+    with pytest.raises(UserError, match=message):
+        FusionData(features | change, targets, 8)
+
+
+def test_an_empty_validation_is_an_error() -> None:
+    features = {"train": _features(20), "validation": _features(0)}
+    targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
+    with pytest.raises(UserError, match="validation has no rows"):
+        FusionData(features, targets, 8)

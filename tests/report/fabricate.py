@@ -1,0 +1,213 @@
+"""Jobs that nobody ran: made-up records and predictions with the shape of real ones."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerfusion.runs.record import (
+    PREDICTIONS,
+    BackboneRecord,
+    CostRecord,
+    DataRecord,
+    Estimate,
+    FloorRecord,
+    LayerRecord,
+    RunRecord,
+    SeedRecord,
+    write_record,
+)
+
+MODELS: dict[str, list[str]] = {
+    "minilm": [str(i) for i in range(7)],
+    "smollm2": [*(str(i) for i in range(31)), "norm"],
+}
+WIDTHS = {"minilm": 384, "smollm2": 576}
+Source = tuple[str, str]
+
+
+def dataset(name: str = "toy", *, rows: int = 300, fingerprint: str = "", **kwargs: Any) -> DataRecord:
+    base = DataRecord(
+        name=name,
+        origin=f"wheel {name}-files==1.0",
+        fingerprint=fingerprint or hashlib.sha256(name.encode()).hexdigest(),
+        label_names=["neg", "pos"],
+        rows={"train": 450, "validation": 50, "test": rows},
+        available={"train": 500, "test": rows},
+        sampled=False,
+        overlap=0,
+        notes=["Validation was made here: 10 % of train, stratified, seed 0."],
+    )
+    return replace(base, **kwargs)
+
+
+def backbone(name: str, highest: str, layers: Sequence[str], *, spec: str = "") -> BackboneRecord:
+    share = (layers.index(highest) + 1) / len(layers)
+    return BackboneRecord(
+        origin=f"wheel llm-{name}==0.1.2",
+        spec={"model": f"{name}-pinned", "max_length": 256, "pool": "mean"},
+        spec_hash=spec or hashlib.sha256(name.encode()).hexdigest()[:16],
+        num_blocks=sum(layer.isdigit() for layer in layers) - 1,
+        layers=list(layers),
+        highest_layer=highest,
+        texts=800,
+        tokens=83_000,
+        cut_texts=24,
+        cut_tokens=5_120,
+        parameters=int(len(layers) * 4.1e6 * share),
+        flops_per_text=len(layers) * 8e8 * share,
+        milliseconds_per_text=3.1 * len(layers),
+        store_bytes=int(800 * 4 * WIDTHS.get(name, 64) * len(layers) * share),
+    )
+
+
+def write_job(
+    runs: Path,
+    data: DataRecord,
+    sources: Sequence[Source],
+    test: float,
+    validation: float,
+    *,
+    selection: str = "fixed",
+    fusion: str = "gated",
+    pooling: str = "mean",
+    seeds: int = 6,
+    log_loss: float | None = None,
+    gates: Sequence[float] | None = None,
+    models: Mapping[str, list[str]] = MODELS,
+    salt: str = "",
+    spec: str = "",
+    floor: float = 0.76,
+    right: np.ndarray | None = None,
+) -> RunRecord:
+    """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
+
+    How hard a row is does not depend on the job, so jobs are right on much the same rows.
+    """
+    rows = data.rows["test"]
+    text = f"{data.name} {data.fingerprint} {sources} {selection} {fusion} {pooling} {salt}"
+    job = hashlib.sha256(text.encode()).hexdigest()[:12]
+    noise = np.random.default_rng(int(job, 16))
+    if right is None:
+        hard = np.random.default_rng(7).permutation(rows) / rows
+        right = hard + 0.13 * noise.normal(size=rows) + 0.03 * noise.normal(size=(seeds, rows)) < test
+    target = np.arange(rows) % 2
+    pred = np.where(right, target, 1 - target)
+    accuracy = right.mean(axis=1)
+    spread = 1.96 * float(np.sqrt(accuracy.mean() * (1 - accuracy.mean()) / rows))
+    loss = 1.2 * (1 - test) + 0.1 if log_loss is None else log_loss
+    sd = float(accuracy.std(ddof=1)) if seeds > 1 else None
+
+    def estimates(mean: float, low: float | None = None, high: float | None = None) -> dict[str, Estimate]:
+        return {
+            "accuracy": Estimate(mean, sd, low, high),
+            "macro_f1": Estimate(mean - 0.02, sd),
+            "log_loss": Estimate(loss, 0.01 if sd is not None else None),
+            "calibration_error": Estimate(0.04, 0.005 if sd is not None else None),
+        }
+
+    mean = float(accuracy.mean())
+    names = list(dict.fromkeys(name for name, _ in sources))
+    if gates is None and fusion == "gated":
+        raw = noise.gamma(4.0, size=len(sources)) + 4
+        gates = (raw / raw.sum()).tolist()
+    record = RunRecord(
+        job=job,
+        protocol="honest",
+        dataset=data,
+        backbones={
+            name: backbone(
+                name,
+                max((l for n, l in sources if n == name), key=models[name].index),
+                models[name],
+                spec=spec,
+            )
+            for name in names
+        },
+        selection=selection,
+        layers=[
+            LayerRecord(
+                backbone=name,
+                layer=layer,
+                pooling=pooling,
+                depth=1.0 if layer == "norm" else int(layer) / max(int(x) for x in models[name] if x != "norm"),
+                width=WIDTHS.get(name, 64),
+                reason=selection,
+                mean_gate=None if gates is None else gates[index],
+            )
+            for index, (name, layer) in enumerate(sources)
+        ],
+        fusion=fusion,
+        seeds=[
+            SeedRecord(seed, 12, 22, 1.4, {"accuracy": validation}, {"accuracy": float(accuracy[seed])})
+            for seed in range(seeds)
+        ],
+        validation=estimates(validation),
+        test=estimates(mean, max(0.0, mean - spread), min(1.0, mean + spread)),
+        floor=FloorRecord(
+            features="words",
+            c=10.0,
+            cross_validation={"words c=10": floor - 0.01, "characters c=10": floor - 0.02},
+            test={"accuracy": floor, "macro_f1": floor - 0.01, "log_loss": 0.5},
+            low=floor - 0.045,
+            high=floor + 0.045,
+            seconds=0.7,
+        ),
+        cost=CostRecord(100_000 * len(sources) + 514, 8.4 * len(sources), 1_400_000_000),
+        versions={"python": "3.12.1", "layerfusion": "0.1.0", "torch": "2.13.0"},
+        created="2026-01-05T10:00:00+00:00",
+    )
+    folder = runs / f"{data.name.replace('/', '-')}-{job}"
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.table(
+        {
+            "seed": np.repeat(np.arange(seeds), rows),
+            "row": np.tile(np.arange(rows), seeds),
+            "target": np.tile(target, seeds),
+            "pred": pred.reshape(-1),
+            "prob": pa.FixedSizeListArray.from_arrays(np.full(2 * seeds * rows, 0.5, np.float32), 2),
+        }
+    )
+    pq.write_table(table, folder / PREDICTIONS)
+    write_record(record, folder)
+    return record
+
+
+def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float = 0.76) -> None:
+    """Every layer of both models alone, and six fusions; `lift` is what fusing all layers adds."""
+    wiggle = np.random.default_rng(3)
+    for name, layers in MODELS.items():
+        top = {"minilm": 0.775, "smollm2": 0.81}[name]
+        for index, layer in enumerate(layers):
+            depth = index / (len(layers) - 1)
+            curve = top - 0.22 * (1 - depth) ** 3 - (0.09 if name == "smollm2" else 0.02) * depth**4
+            last = layer == layers[-1]
+            write_job(
+                runs,
+                data,
+                [(name, layer)],
+                curve,
+                curve + 0.02 * wiggle.normal(),
+                selection="last" if last else "fixed",
+                floor=floor,
+            )
+    last = [(name, layers[-1]) for name, layers in MODELS.items()]
+    both = [(name, layer) for name, layers in MODELS.items() for layer in layers]
+    for fusion, extra in (("gated", 0.0), ("concat", -0.02)):
+        write_job(runs, data, last, 0.79 + extra, 0.80 + extra, selection="last", fusion=fusion, floor=floor)
+        for name in MODELS:
+            own = [source for source in both if source[0] == name]
+            write_job(
+                runs, data, own, 0.785 + extra, 0.79 + extra, selection="all", fusion=fusion, floor=floor
+            )
+        write_job(
+            runs, data, both, 0.81 + lift + extra, 0.86 + extra, selection="all", fusion=fusion, floor=floor
+        )
+    write_job(runs, data, [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")], 0.80, 0.81, floor=floor)
