@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import ReproduceCommand, TrainConfig, load
+from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig, load
 from layerfusion.errors import UserError, unknown
 from layerfusion.runs.identity import register_resolver
 
@@ -24,7 +24,7 @@ def register() -> None:
     """Make the typed schema and the resolvers known to Hydra."""
     from hydra.core.config_store import ConfigStore
 
-    ConfigStore.instance().store(name="schema", node=TrainConfig)
+    ConfigStore.instance().store(name="schema", node=ComposedConfig)
     ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
     register_resolver()
 
@@ -110,7 +110,8 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 
 
 def user_keys(arguments: Sequence[str]) -> list[str]:
-    """Let users name what no file declares: `layers.fixed.NAME=[…]` and `backbone.NAME.path=…`.
+    """Let users set what no file declares: `layers.fixed.NAME=[…]`, any key of a backbone, and a
+    backbone of their own by `backbone.NAME.path=…`.
 
     Hydra wants `++` before a new key. A backbone that only its path declares is taken out of the
     list `backbone=[…]`, and is the only one where no such list is given.
@@ -126,7 +127,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
         if re.match(r"layers\.fixed\.[^.=]+=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
-            argument = f"++{argument}" if match[1] in own else argument
+            argument = f"++{argument}" if match[1] in own or match[1] in known else argument
         elif match := re.fullmatch(r"backbone=\[?([\w,. -]*)\]?", argument):
             names = [name.strip() for name in match[1].split(",")]
             argument = f"backbone=[{','.join(name for name in names if name not in own)}]"
@@ -157,6 +158,8 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
         return unknown(match[1], match[2], group_options(match[1], arguments))
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1])
+    if override := getattr(error, "override", None):
+        return UserError(f"{override}: not an override that Hydra can read")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause).strip():

@@ -247,7 +247,7 @@ class TrainConfig:
     """One job: a data set, some backbones, their layers, one fusion."""
 
     dataset: DatasetConfig
-    backbone: dict[str, BackboneConfig]
+    backbone: dict[str, BackboneConfig] = field(default_factory=dict)
     pooling: dict[str, PoolingConfig] = field(default_factory=dict)
     layers: LayersConfig = field(default_factory=LayersConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
@@ -262,6 +262,13 @@ class TrainConfig:
     """First seed of the training runs; also draws the samples of `limit`."""
     seeds: int = 6
     """How many training runs, with seeds `seed`, `seed` + 1, …"""
+
+
+@dataclass
+class ComposedConfig(TrainConfig):
+    """What Hydra composes: it cannot set keys of a new backbone in a typed dict, so `load` does."""
+
+    backbone: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -320,6 +327,8 @@ def check(config: TrainConfig) -> None:
         raise UserError("backbone: at least one is needed, for example backbone=[minilm]")
     for name, backbone in config.backbone.items():
         key = f"backbone.{name}"
+        if not backbone.path and not backbone.sources:
+            raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
         _choice(f"{key}.dtype", backbone.dtype, DTYPES)
         _choice(f"{key}.long_texts", backbone.long_texts, LONG_TEXTS)
         _choice(f"{key}.truncation_side", backbone.truncation_side, ("right", "left"))
@@ -378,8 +387,9 @@ def load(composed: Any) -> TrainConfig:
     from omegaconf.errors import OmegaConfBaseException
 
     try:
+        settings = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
         schema = OmegaConf.structured(TrainConfig)
-        config = OmegaConf.to_object(OmegaConf.merge(schema, composed))
+        config = OmegaConf.to_object(OmegaConf.merge(schema, settings))
     except OmegaConfBaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         where = f"{error.full_key}: " if error.full_key else ""

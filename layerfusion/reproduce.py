@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> int:
     started = time.perf_counter()
     skipped: list[str] = []
 
-    say(f"profile {profile.profile}: {', '.join(profile.dataset)} with {len(profile.backbone)} models")
+    say(
+        f"profile {profile.profile}: {', '.join(profile.dataset)} with {len(profile.backbone)} models"
+    )
     bases = _bases(command, skipped)
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
@@ -60,7 +62,6 @@ def main(arguments: Sequence[str]) -> int:
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
         facts=_facts(arguments, profile.profile, skipped),
-        jobs=finished,
     )
     for line in skipped:
         say(f"left out: {line}")
@@ -203,4 +204,8 @@ def _train(jobs: Sequence[Job], folder: Path, skipped: list[str]) -> list[str]:
 
 def _facts(arguments: Sequence[str], profile: str, skipped: Sequence[str]) -> list[str]:
     command = " ".join(["layerfusion reproduce", *arguments])
-    return [f"Profile {profile}.", f"Command: {command}", *(f"Left out: {line}" for line in skipped)]
+    return [
+        f"Profile {profile}.",
+        f"Command: {command}",
+        *(f"Left out: {line}" for line in skipped),
+    ]

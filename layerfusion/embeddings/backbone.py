@@ -241,7 +241,9 @@ def choose_device(device: str) -> torch.device:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"extract.device={device}: this machine does not have it: {reason}") from error
+        raise UserError(
+            f"extract.device={device}: this machine does not have it: {reason}"
+        ) from error
     return chosen
 
 

@@ -106,9 +106,7 @@ def extract(
     todo = lacking(stores, texts, layers, options)
     if not todo:
         return Extraction(0, 0, 0.0)
-    tokens = tokenize(
-        backbone.tokenizer, list(todo.values()), config, backbone.shape.max_length
-    )
+    tokens = tokenize(backbone.tokenizer, list(todo.values()), config, backbone.shape.max_length)
     items = [_Item(*entry, t) for entry, t in zip(todo.items(), tokens, strict=True)]
     # Longest first, so that a batch too large for the memory shows in the first second; ties by
     # hash, so that a run that was interrupted goes on with the same batches.

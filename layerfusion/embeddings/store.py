@@ -141,7 +141,9 @@ class EmbeddingStore:
         """
         together = self._places(texts, frozenset(layers))
         return {
-            layer: self._gather(len(texts), layer, together or self._places(texts, {layer}, must=True))
+            layer: self._gather(
+                len(texts), layer, together or self._places(texts, {layer}, must=True)
+            )
             for layer in layers
         }
 
@@ -312,4 +314,3 @@ def _sha256(path: Path) -> str:
 def _size(entry: dict[str, Any]) -> int:
     start, stop = entry["data_offsets"]
     return stop - start
-

@@ -58,6 +58,8 @@ def tokenize(
     Raises:
         UserError: for a text without any token, and for an overlap that fills the whole window.
     """
+    if not texts:
+        return []
     special = tokenizer.num_special_tokens_to_add()
     overlap = config.window_overlap if config.long_texts == "windows" else 0
     if max_length - special <= overlap:
@@ -98,9 +100,7 @@ def _truncated(parts: list[tuple[np.ndarray, np.ndarray]], text: str) -> Tokeniz
     return TokenizedText((Window(ids, 0, len(ids), opens=True),), seen=len(ids), cut=cut)
 
 
-def _windows(
-    parts: list[tuple[np.ndarray, np.ndarray]], overlap: int, text: str
-) -> TokenizedText:
+def _windows(parts: list[tuple[np.ndarray, np.ndarray]], overlap: int, text: str) -> TokenizedText:
     """Each token is pooled once: repeated ones are context, special ones count at the ends."""
     windows = []
     for number, (ids, special) in enumerate(parts):

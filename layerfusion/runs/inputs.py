@@ -40,15 +40,15 @@ def prepare(config: TrainConfig) -> Inputs:
     dataset = dataset_of(config)
     sources = extract_all(config, dataset)
     shapes = {name: source.shape for name, source in sources.items()}
-    hashes = {
-        split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS
-    }
+    hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     return Inputs(dataset, hashes, sources, select(config.layers, shapes, list(config.pooling)))
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:
     """The texts of a job; the last few data sets stay in memory, since sweeps come back to them."""
-    key = json.dumps([asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache])
+    key = json.dumps(
+        [asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache]
+    )
     if key not in _datasets:
         while len(_datasets) >= DATASETS_KEPT:
             _datasets.pop(next(iter(_datasets)))

@@ -17,7 +17,6 @@ import yaml
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
-from layerfusion.errors import UserError
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.runs.floor import floor
@@ -57,7 +56,6 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
     """
     if (folder / METRICS).exists():
         return read_record(folder)
-    refuse_distributed(config)
     inputs = prepare(config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
@@ -67,7 +65,7 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         config.logger,
         folder=folder,
         name=describe(config),
-        group=config.logger.group or config.sweep,
+        group=config.sweep,
         job_type="train",
         tags=[config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
@@ -75,9 +73,9 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         trained = _train(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
         seeds = len(trained.seeds)
-        tracker.finish_with(
-            record, np.tile(trained.target, seeds), trained.probabilities.argmax(2).reshape(-1)
-        )
+        preds = trained.probabilities.argmax(axis=2).reshape(-1)
+        labels = record.dataset.label_names
+        tracker.finish_with(record, (np.tile(trained.target, seeds), preds, labels))
         _write_predictions(folder / PREDICTIONS, trained)
         write_record(record, folder)
     return record
@@ -90,19 +88,6 @@ def describe(config: TrainConfig) -> str:
         parts = [f"{name}[{','.join(map(str, v))}]" for name, v in config.layers.fixed.items()]
         return f"{config.dataset.name} {'+'.join(parts)} {config.fusion.name}"
     return f"{config.dataset.name} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
-
-
-def refuse_distributed(config: TrainConfig) -> None:
-    """Small heads gain nothing from several devices, and Lightning's DDP breaks in a sweep.
-
-    Raises:
-        UserError: for more than one device.
-    """
-    if config.trainer.devices != 1:
-        raise UserError(
-            f"trainer.devices={config.trainer.devices}: a head is trained on 1 device; run several"
-            " jobs side by side instead"
-        )
 
 
 # -- training -----------------------------------------------------------------------------------
@@ -258,9 +243,7 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
         parameters=shape.parameters(highest),
         flops_per_text=shape.flops(highest, counts.seen.tolist()) / len(hashes),
         milliseconds_per_text=1000 * store.seconds(unique) / len(unique),
-        store_bytes=round(
-            sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)
-        ),
+        store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
     )
 
 

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# One thread a test process: the machine's cores go to the processes of pytest-xdist.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    """A test that changes the environment or the working folder has to put them back."""
+    environment, folder = dict(os.environ), Path.cwd()
+    yield
+    ours = {key for key in os.environ if not key.startswith(("PYTEST_", "WANDB_", "_WANDB"))}
+    changed = {key for key in ours if os.environ[key] != environment.get(key)}
+    # Lightning and transformers settle a few of their own when they are first imported.
+    changed -= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"}
+    changed -= {"PYTORCH_NVML_BASED_CUDA_CHECK"}
+    assert not changed, f"the test left {sorted(changed)} in the environment"
+    assert Path.cwd() == folder, "the test left another working folder"
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing outside this machine can be reached."""
+
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError("network is unreachable")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -1,0 +1,256 @@
+"""The command line as a user meets it, on a tiny model and a tiny file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.tiny import tiny_folder
+
+from layerfusion.cli import COMMANDS, main
+from layerfusion.composition import compose, config_folder, group_options
+from layerfusion.config import load
+
+GOOD = "good great film plot actor".split()  # noqa: SIM905
+BAD = "bad awful loss fell crude".split()  # noqa: SIM905
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_folder("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    generator = np.random.default_rng(0)
+    rows = []
+    for number in range(160):
+        label = number % 2
+        words = generator.choice(GOOD if label else BAD, 6)
+        rows.append((f"the {' '.join(words)} {number}", "pos" if label else "neg"))
+    path = tmp_path_factory.mktemp("data") / "reviews.csv"
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def job(model: Path, reviews: Path, tmp_path: Path) -> list[str]:
+    return [
+        "dataset=local",
+        f"dataset.path={reviews}",
+        f"backbone.tiny.path={model}",
+        f"paths.cache={tmp_path / 'cache'}",
+        f"paths.outputs={tmp_path / 'outputs'}",
+        "logger=none",
+        "seeds=1",
+        "trainer.max_epochs=3",
+        "extract.token_budget=512",
+    ]
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(arguments)
+    return code, capsys.readouterr().err.strip()
+
+
+# -- what works ---------------------------------------------------------------------------------
+
+
+def test_a_job_leaves_its_record_and_is_not_run_twice(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, "layers=all"], capsys)
+    assert code == 0, said
+    (record,) = (tmp_path / "outputs/runs").glob("*/metrics.json")
+    content = json.loads(record.read_text())
+    assert [layer["layer"] for layer in content["layers"]] == ["0", "1", "2", "3", "norm"]
+    gates = [layer["mean_gate"] for layer in content["layers"]]
+    assert sum(gates) == pytest.approx(1, abs=1e-5)
+    assert content["test"]["accuracy"]["mean"] > 0.8  # the words give the label away
+    predictions = pd.read_parquet(record.parent / "predictions.parquet")
+    right = (predictions.pred == predictions.target).mean()
+    assert right == pytest.approx(content["test"]["accuracy"]["mean"])
+    assert load(_yaml(record.parent / "config.yaml")).layers.name == "all"
+    before = record.stat().st_mtime_ns
+    assert run(["train", *job, "layers=all"], capsys)[0] == 0
+    assert record.stat().st_mtime_ns == before
+
+
+def _yaml(path: Path) -> object:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.load(path)
+
+
+def test_a_sweep_has_one_folder_a_job_and_ends_in_a_report(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["train", "-m", *job, "layers=fixed", "layers.fixed.tiny=[0],[2],[-1],[norm]"]
+    assert run(sweep, capsys)[0] == 0
+    folder = tmp_path / "outputs/sweeps/main"
+    records = sorted(folder.glob("*/metrics.json"))
+    layers = {json.loads(path.read_text())["layers"][0]["layer"] for path in records}
+    assert layers == {"0", "2", "3", "norm"}
+    assert all(json.loads(path.read_text())["job"] == path.parent.name for path in records)
+    assert main(["report", str(folder)]) == 0
+    assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_a_failed_job_of_a_sweep_does_not_stop_the_others(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = ["train", "-m", *job, "layers=fixed", "layers.fixed.tiny=[99],[1]"]
+    code, said = run(sweep, capsys)
+    assert code == 1
+    assert "there is no '99'; there are: 0, 1, 2, 3, norm" in said
+    assert len(list((tmp_path / "outputs/sweeps/main").glob("*/metrics.json"))) == 1
+
+
+def test_plan_counts_without_extracting(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["plan", *job], capsys)
+    assert code == 0
+    assert "160 of 160 texts to extract" in said
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert run(["extract", *job], capsys)[0] == 0
+    assert "all 160 texts are in the store already" in run(["plan", *job], capsys)[1]
+    assert main(["cache", "verify", str(tmp_path / "cache")]) == 0
+    assert main(["cache", "ls", str(tmp_path / "cache")]) == 0
+    assert "160 texts" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, layerfusion.cli as c; c.main(['--help']); print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(ran.stdout.split())
+    assert all(command in loaded for command in COMMANDS)  # the usage lists them
+    assert not loaded & {"torch", "lightning", "hydra", "pandas", "numpy", "transformers"}
+
+
+@pytest.mark.parametrize("dataset", group_options("dataset"))
+def test_every_dataset_composes(dataset: str) -> None:
+    extra = ["dataset.path=x.csv"] if dataset == "local" else []
+    extra += ["dataset.hub=owner/name"] if dataset == "hub" else []
+    config = load(compose("train", [f"dataset={dataset}", *extra]))
+    assert config.dataset.name
+
+
+@pytest.mark.parametrize("backbone", group_options("backbone"))
+def test_every_backbone_composes(backbone: str) -> None:
+    extra = ["backbone.local.path=x"] if backbone == "local" else []
+    config = load(compose("train", [f"backbone=[{backbone}]", *extra]))
+    assert list(config.backbone) == [backbone]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        f"{group}={option}"
+        for group in ("layers", "fusion", "trainer", "logger", "paths", "extract", "pooling")
+        for option in group_options(group)
+    ]
+    + [f"experiment={name}" for name in group_options("experiment")],
+)
+def test_every_other_option_composes(option: str) -> None:
+    extra = ["layers.fixed.minilm=[1]"] if option in ("layers=fixed", "experiment=layers") else []
+    if option.startswith("pooling="):
+        option = f"pooling=[{option.partition('=')[2]}]"
+    load(compose("train", [option, *extra]))
+
+
+def test_every_config_file_lies_in_a_known_group() -> None:
+    folders = {path.parent.name for path in config_folder().glob("*/*.yaml")}
+    assert folders <= {
+        *("dataset", "backbone", "pooling", "layers", "fusion", "trainer"),
+        *("logger", "paths", "extract", "experiment", "reproduce"),
+    }
+
+
+# -- mistakes: one line, exit code 2 ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "there is no 'trian'; there are: plan, extract, train"),
+        (["report"], "usage: layerfusion report DIR"),
+        (["cache", "wipe"], "there is no 'wipe'; there are: ls, verify"),
+        (["cache", "ls", "nowhere"], "nowhere: no embeddings are cached there"),
+        (["report", "nowhere"], "nowhere"),
+        (["train", "backbone=[nope]"], "backbone: there is no 'nope'; there are: "),
+        (["train", "dataset=nope"], "dataset: there is no 'nope'; there are: "),
+        (["train", "layers=nope"], "layers: there is no 'nope'; there are: all, fixed, last"),
+        (["train", "fusion=nope"], "fusion: there is no 'nope'; there are: concat, gated"),
+        (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: gated, concat"),
+        (["train", "limit.trian=3"], "limit: there is no 'trian'; there are: train, test"),
+        (["train", "seeds=many"], "seeds"),
+        (["train", "seeds=0"], "seeds=0: it must be at least 1"),
+        (["train", "limit.train=1"], "limit.train=1: it must be at least 2"),
+        (["train", "fusion.dropout=1"], "fusion.dropout=1.0: it must lie in [0, 1)"),
+        (["train", "backbone.minilm.dtype=int8"], "there are: float32, bfloat16, float16"),
+        (["train", "layers=fixed"], "layers=fixed needs layers"),
+        (["train", "layers=fixed", "layers.fixed.mpnet=[1]"], "there is no 'mpnet'"),
+        (["train", "extract.shard=2"], "extract.shard=2: it must lie between 0 and"),
+        (["train", "dataset=local"], "dataset"),
+        (["train", "seeds=[1"], "seeds"),
+        (["reproduce", "reproduce=nope"], "there is no 'nope'; there are: full, quick"),
+    ],
+)
+def test_a_mistake_on_the_command_line(
+    arguments: list[str],
+    says: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, said = run(arguments, capsys)
+    assert says in said
+    assert len(said.splitlines()) == 1
+    assert said.startswith("layerfusion: ")
+    assert code == 2
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ("words,label\nfine,a\n", "words"),
+        ("text,label\nfine,a\n,b\nok,a\n", "row"),
+        ("text,label\nfine,a\nok,a\n", "one label only (a); two are needed"),
+        ("", "empty"),
+    ],
+)
+def test_a_mistake_in_a_file(
+    content: str,
+    says: str,
+    job: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "mistake.csv"
+    path.write_text(content)
+    code, said = run(["train", *job, f"dataset.path={path}"], capsys)
+    assert code == 2
+    assert says in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_layer_and_folder_mistakes_lose_nothing(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = ["train", *job, "layers=fixed", "layers.fixed.tiny=[7]"]
+    code, said = run(wrong, capsys)
+    assert code == 2
+    assert "layers of tiny: there is no '7'; there are: 0, 1, 2, 3, norm" in said
+    assert "all 160 texts are in the store already" in run(["plan", *job], capsys)[1]
+    (tmp_path / "empty").mkdir()
+    code, said = run(["train", *job, f"backbone.tiny.path={tmp_path / 'empty'}"], capsys)
+    assert code == 2
+    assert "Traceback" not in said
