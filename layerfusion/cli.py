@@ -1,4 +1,4 @@
-"""The command line: `layerfusion COMMAND …`. Nothing heavy is imported before a command is known."""
+"""The command line, `layerfusion COMMAND …`: nothing heavy is imported before it is known."""
 
 from __future__ import annotations
 

@@ -110,10 +110,9 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 
 
 def user_keys(arguments: Sequence[str]) -> list[str]:
-    """Let users set what no file declares: `layers.fixed.NAME=[…]`, any key of a backbone, and a
-    backbone of their own by `backbone.NAME.path=…`.
+    """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
 
-    Hydra wants `++` before a new key. A backbone that only its path declares is taken out of the
+    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…` and `backbone.NAME.path=FOLDER`. Hydra wants `++` before a new key. A backbone that only its path declares is taken out of the
     list `backbone=[…]`, and is the only one where no such list is given.
     """
     known = set(group_options("backbone", arguments))

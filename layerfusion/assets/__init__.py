@@ -1,0 +1,6 @@
+"""Where files come from: a path, a pinned wheel or the hub; hashed, never executed."""
+
+from layerfusion.assets.resolve import available, resolve
+from layerfusion.assets.source import Asset, Kind
+
+__all__ = ["Asset", "Kind", "available", "resolve"]

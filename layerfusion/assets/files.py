@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,3 +44,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or nothing."""
     with temporary_beside(path) as temporary:
         temporary.write_bytes(content)
+
+
+def remove_stale(folder: Path, hours: float = 24.0) -> None:
+    """Remove what writers that were killed left behind, once no living one can still need it."""
+    for path in folder.glob(".*.tmp"):
+        try:
+            if time.time() - path.stat().st_mtime > hours * 3600:
+                path.unlink()
+        except FileNotFoundError:
+            continue

@@ -313,7 +313,7 @@ def _block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
 
 
 def _shape(
-    model: nn.Module, blocks: nn.ModuleList | None, layers: tuple[str, ...], max_length: int
+    model: Any, blocks: nn.ModuleList | None, layers: tuple[str, ...], max_length: int
 ) -> ModelShape:
     embeddings = model.get_input_embeddings().weight.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -340,7 +340,7 @@ def _shape(
 
 
 def _refuse_missing(
-    name: str, folder: Path, model: nn.Module, blocks: nn.ModuleList | None, missing: Sequence[str]
+    name: str, folder: Path, model: Any, blocks: nn.ModuleList | None, missing: Sequence[str]
 ) -> None:
     """Random weights in a block or an embedding would give vectors that mean nothing."""
     parts = {id(parameter) for parameter in model.get_input_embeddings().parameters()}

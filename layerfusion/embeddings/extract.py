@@ -242,7 +242,7 @@ def _write(
         for layer, values in rows.items():
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(bad):
-                text = items[new[bad[0]]].text
+                text = items[int(new[bad[0]])].text
                 raise UserError(
                     f"backbone {name}, layer {layer}: a value that is not finite for the text"
                     f" {text[:80]!r}; try backbone.{name}.dtype=float32"

@@ -31,7 +31,8 @@ class ModelShape:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelShape:
         """Rebuild the shape from its JSON form."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
+        return cls(**{**raw, **lists})
 
     @property
     def num_blocks(self) -> int:

@@ -1,4 +1,4 @@
-"""A configured backbone with its files and its stores: where the vectors of some texts come from."""
+"""A configured backbone with its files and its stores: where vectors come from."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""From pooled layers to one vector and a class: operators, head, training."""

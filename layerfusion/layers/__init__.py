@@ -1,0 +1,1 @@
+"""Which layers carry the signal: names and selection."""

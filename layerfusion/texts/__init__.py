@@ -1,0 +1,6 @@
+"""Labelled texts: read, cleaned, split, fingerprinted."""
+
+from layerfusion.texts.dataset import TextDataset, fingerprint, load_dataset
+from layerfusion.texts.splits import Split
+
+__all__ = ["Split", "TextDataset", "fingerprint", "load_dataset"]

@@ -68,9 +68,7 @@ def test_every_text_is_computed_once_whatever_asks_for_it(
 def test_parts_of_the_texts_add_up_to_the_whole(
     bert_folder: Path, corpus: list[str], tmp_path: Path
 ) -> None:
-    counts = [
-        run(bert_folder, tmp_path, corpus, shard=part, num_shards=3)[1] for part in range(3)
-    ]
+    counts = [run(bert_folder, tmp_path, corpus, shard=part, num_shards=3)[1] for part in range(3)]
     assert sum(counts) == len(corpus)
     assert min(counts) > 0
     assert run(bert_folder, tmp_path, corpus)[1] == 0

@@ -171,4 +171,3 @@ def test_roberta_gets_as_many_tokens_as_it_has_positions(tmp_path: Path) -> None
     assert backbone.shape.max_length == 200 - 2  # its table starts after the padding index 1
     found = vectors(backbone, [" ".join(["oil"] * 400)])
     assert all(np.isfinite(vector).all() for vector in found.values())
-

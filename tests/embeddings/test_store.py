@@ -78,9 +78,7 @@ def test_any_mix_of_shards_reads_as_one_table(
 def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
-    path = store.write(
-        [text_hash("a")], values, TokenCounts(np.ones(1), np.zeros(1)), seconds=1.0
-    )
+    path = store.write([text_hash("a")], values, TokenCounts(np.ones(1), np.zeros(1)), seconds=1.0)
     header = store_module.read_header(path)
     assert (header["0"]["dtype"], header["1"]["dtype"]) == ("F16", "F32")
     assert store.read([text_hash("a")], ["1"])["1"].tolist() == [[65520.0]]

@@ -49,9 +49,7 @@ def vectors_of(
     return store.read([text_hash(text) for text in texts], backbone.shape.layers)
 
 
-@given(
-    lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 600)
-)
+@given(lengths=st.lists(st.integers(1, 300), max_size=60), budget=st.integers(1, 600))
 def test_batches_hold_every_row_once_longest_first_within_the_budget(
     lengths: list[int], budget: int
 ) -> None:

@@ -30,7 +30,7 @@ def test_standardiser_equals_scikit_learn() -> None:
     train, test = _features(50), _features(10, seed=1)
     standardise = Standardiser.fit(train)
     for k, (ours, source) in enumerate(zip(standardise(test), test, strict=True)):
-        expected = StandardScaler().fit(train[k].numpy()).transform(source.numpy())
+        expected = np.asarray(StandardScaler().fit(train[k].numpy()).transform(source.numpy()))
         np.testing.assert_allclose(ours.numpy(), expected, rtol=1e-4, atol=1e-5)
         assert ours.dtype == torch.float32
 
@@ -134,9 +134,7 @@ def test_validation_keeps_its_order() -> None:
         ({"train": []}, "no source to fuse"),
     ],
 )
-def test_features_that_do_not_fit_are_named(
-    change: dict[str, list[Tensor]], message: str
-) -> None:
+def test_features_that_do_not_fit_are_named(change: dict[str, list[Tensor]], message: str) -> None:
     features = {"train": _features(20), "validation": _features(7), "test": _features(9)}
     targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
     with pytest.raises(UserError, match=message):

@@ -48,9 +48,7 @@ def _weights(operator: FusionOperator) -> dict[str, np.ndarray]:
     return {name: value.detach().double().numpy() for name, value in operator.state_dict().items()}
 
 
-def _reference_gated(
-    operator: GatedFusion, sources: list[Tensor]
-) -> tuple[np.ndarray, np.ndarray]:
+def _reference_gated(operator: GatedFusion, sources: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
     w = _weights(operator)
     fused, gates = [], []
     for row in range(len(sources[0])):
@@ -138,7 +136,7 @@ def test_a_higher_temperature_makes_gates_more_even() -> None:
     spread = []
     for temperature in (0.5, 1.0, 4.0):
         operator = GatedFusion(WIDTHS, WIDTH, temperature, importance=[1, 2, 6])
-        gates = operator.fuse(_sources())[1]
+        gates = operator.fuse(_sources())[1].detach()
         spread.append(float((gates.amax(1) - gates.amin(1)).max()))
     assert spread == sorted(spread, reverse=True)
 

@@ -33,7 +33,9 @@ WIDTHS = {"minilm": 384, "smollm2": 576}
 Source = tuple[str, str]
 
 
-def dataset(name: str = "toy", *, rows: int = 300, fingerprint: str = "", **kwargs: Any) -> DataRecord:
+def dataset(
+    name: str = "toy", *, rows: int = 300, fingerprint: str = "", **kwargs: Any
+) -> DataRecord:
     base = DataRecord(
         name=name,
         origin=f"wheel {name}-files==1.0",
@@ -97,7 +99,9 @@ def write_job(
     noise = np.random.default_rng(int(job, 16))
     if right is None:
         hard = np.random.default_rng(7).permutation(rows) / rows
-        right = hard + 0.13 * noise.normal(size=rows) + 0.03 * noise.normal(size=(seeds, rows)) < test
+        right = (
+            hard + 0.13 * noise.normal(size=rows) + 0.03 * noise.normal(size=(seeds, rows)) < test
+        )
     target = np.arange(rows) % 2
     pred = np.where(right, target, 1 - target)
     accuracy = right.mean(axis=1)
@@ -105,7 +109,9 @@ def write_job(
     loss = 1.2 * (1 - test) + 0.1 if log_loss is None else log_loss
     sd = float(accuracy.std(ddof=1)) if seeds > 1 else None
 
-    def estimates(mean: float, low: float | None = None, high: float | None = None) -> dict[str, Estimate]:
+    def estimates(
+        mean: float, low: float | None = None, high: float | None = None
+    ) -> dict[str, Estimate]:
         return {
             "accuracy": Estimate(mean, sd, low, high),
             "macro_f1": Estimate(mean - 0.02, sd),
@@ -137,7 +143,9 @@ def write_job(
                 backbone=name,
                 layer=layer,
                 pooling=pooling,
-                depth=1.0 if layer == "norm" else int(layer) / max(int(x) for x in models[name] if x != "norm"),
+                depth=1.0
+                if layer == "norm"
+                else int(layer) / max(int(x) for x in models[name] if x != "norm"),
                 width=WIDTHS.get(name, 64),
                 reason=selection,
                 mean_gate=None if gates is None else gates[index],
@@ -146,7 +154,9 @@ def write_job(
         ],
         fusion=fusion,
         seeds=[
-            SeedRecord(seed, 12, 22, 1.4, {"accuracy": validation}, {"accuracy": float(accuracy[seed])})
+            SeedRecord(
+                seed, 12, 22, 1.4, {"accuracy": validation}, {"accuracy": float(accuracy[seed])}
+            )
             for seed in range(seeds)
         ],
         validation=estimates(validation),
@@ -172,7 +182,9 @@ def write_job(
             "row": np.tile(np.arange(rows), seeds),
             "target": np.tile(target, seeds),
             "pred": pred.reshape(-1),
-            "prob": pa.FixedSizeListArray.from_arrays(np.full(2 * seeds * rows, 0.5, np.float32), 2),
+            "prob": pa.FixedSizeListArray.from_arrays(
+                np.full(2 * seeds * rows, 0.5, np.float32), 2
+            ),
         }
     )
     pq.write_table(table, folder / PREDICTIONS)
@@ -201,13 +213,38 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
     last = [(name, layers[-1]) for name, layers in MODELS.items()]
     both = [(name, layer) for name, layers in MODELS.items() for layer in layers]
     for fusion, extra in (("gated", 0.0), ("concat", -0.02)):
-        write_job(runs, data, last, 0.79 + extra, 0.80 + extra, selection="last", fusion=fusion, floor=floor)
+        write_job(
+            runs,
+            data,
+            last,
+            0.79 + extra,
+            0.80 + extra,
+            selection="last",
+            fusion=fusion,
+            floor=floor,
+        )
         for name in MODELS:
             own = [source for source in both if source[0] == name]
             write_job(
-                runs, data, own, 0.785 + extra, 0.79 + extra, selection="all", fusion=fusion, floor=floor
+                runs,
+                data,
+                own,
+                0.785 + extra,
+                0.79 + extra,
+                selection="all",
+                fusion=fusion,
+                floor=floor,
             )
         write_job(
-            runs, data, both, 0.81 + lift + extra, 0.86 + extra, selection="all", fusion=fusion, floor=floor
+            runs,
+            data,
+            both,
+            0.81 + lift + extra,
+            0.86 + extra,
+            selection="all",
+            fusion=fusion,
+            floor=floor,
         )
-    write_job(runs, data, [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")], 0.80, 0.81, floor=floor)
+    write_job(
+        runs, data, [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")], 0.80, 0.81, floor=floor
+    )

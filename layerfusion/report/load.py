@@ -1,0 +1,250 @@
+"""Finished jobs, grouped by the data they can be compared on."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerfusion.errors import UserError
+from layerfusion.report.compare import best_on_validation
+from layerfusion.runs.record import PREDICTIONS, DataRecord, LayerRecord, RunRecord, find_records
+
+COLUMNS = ("seed", "row", "target", "pred")
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A finished job and how often it was right on each test row."""
+
+    record: RunRecord
+    target: np.ndarray
+    """Labels of the test rows. Shape: (rows,)."""
+    correct: np.ndarray
+    """Share of the seeds that were right on a row. Shape: (rows,)."""
+
+    @property
+    def sources(self) -> int:
+        """How many layers it fuses: K."""
+        return len(self.record.layers)
+
+    @property
+    def layer(self) -> LayerRecord:
+        """The first layer; of a single-layer job, its only one."""
+        return self.record.layers[0]
+
+    @property
+    def level(self) -> int:
+        """Position of `layer` among the layers of its model, bottom up."""
+        return self.record.backbones[self.layer.backbone].layers.index(self.layer.layer)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether `layer` is the topmost one of its model."""
+        return self.level == len(self.record.backbones[self.layer.backbone].layers) - 1
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The layers of one model that were run alone, bottom up."""
+
+    label: str
+    """The backbone, and whatever sets it apart from other curves of the same backbone."""
+    backbone: str
+    variant: int
+    """0 for the first curve of a backbone, 1 for the next (another pooling, for example)."""
+    points: tuple[Job, ...]
+
+    @property
+    def layers(self) -> list[str]:
+        """Every layer the model has, bottom up, whether it was run alone or not."""
+        return self.points[0].record.backbones[self.backbone].layers
+
+    @property
+    def last(self) -> Job | None:
+        """The job on the topmost layer, where there is one."""
+        return self.points[-1] if self.points[-1].is_last else None
+
+    @property
+    def best(self) -> Job:
+        """The layer that validation chooses."""
+        return best_on_validation(self.points)
+
+
+@dataclass(frozen=True, eq=False)
+class DataGroup:
+    """All jobs that saw the same rows under the same protocol, hence can be compared."""
+
+    label: str
+    """The data set's name; with its fingerprint where several samples share the name."""
+    key: str
+    """The label as part of a file name or anchor."""
+    jobs: tuple[Job, ...]
+    curves: tuple[Curve, ...]
+    fused: tuple[Job, ...]
+    """Jobs with more than one layer."""
+    repeats: tuple[Job, ...]
+    """Single-layer jobs on a layer that its curve shows by another job (other settings)."""
+
+    @property
+    def data(self) -> DataRecord:
+        """The data, as any of the jobs recorded it."""
+        return self.jobs[0].record.dataset
+
+    @property
+    def rows(self) -> int:
+        """Test rows."""
+        return len(self.jobs[0].correct)
+
+    @property
+    def singles(self) -> tuple[Job, ...]:
+        """All points of all curves."""
+        return tuple(job for curve in self.curves for job in curve.points)
+
+    def curve_of(self, job: Job) -> Curve:
+        """The curve that a single-layer job is a point of."""
+        return next(curve for curve in self.curves if job in curve.points)
+
+
+def load_groups(runs: Path) -> tuple[DataGroup, ...]:
+    """Read every finished job under a folder and group the jobs by the data they saw.
+
+    Raises:
+        UserError: where there is no finished job, or one lacks its predictions.
+    """
+    found = find_records(runs) if runs.is_dir() else []
+    if not found:
+        raise UserError(f"{runs}: no finished job (a folder with metrics.json) under it")
+    unique: dict[str, tuple[Path, RunRecord]] = {}
+    for folder, record in found:
+        unique.setdefault(record.job, (folder, record))
+    by_data: dict[tuple[str, str, str], list[Job]] = defaultdict(list)
+    for folder, record in unique.values():
+        job = read_job(folder, record)
+        data = job.record.dataset
+        by_data[data.name, data.fingerprint, job.record.protocol].append(job)
+    labels = _labels(sorted(by_data))
+    keys = _file_names(labels.values())
+    return tuple(
+        _group(label, key, by_data[identity])
+        for (identity, label), key in zip(labels.items(), keys, strict=True)
+    )
+
+
+def read_job(folder: Path, record: RunRecord) -> Job:
+    """Read a job's predictions.
+
+    Raises:
+        UserError: where the file is missing or does not fit the record.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run job {record.job} again (remove its folder first)")
+    try:
+        table = pq.read_table(path, columns=list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error
+    if table.num_columns != len(COLUMNS):
+        raise UserError(f"{path}: found columns {table.column_names}, needed {list(COLUMNS)}")
+    seed, row, target, pred = (table.column(name).to_numpy() for name in COLUMNS)
+    rows, seeds = record.dataset.rows["test"], len(record.seeds)
+    counts = np.bincount(row, minlength=rows)
+    if len(counts) != rows or not (counts == seeds).all() or len(np.unique(seed)) != seeds:
+        raise UserError(
+            f"{path}: {len(row)} predictions, expected one for each of {rows} test rows and"
+            f" {seeds} seeds"
+        )
+    labels = np.empty(rows, dtype=np.int64)
+    labels[row] = target
+    right = np.bincount(row, weights=pred == target, minlength=rows) / seeds
+    return Job(record, labels, right)
+
+
+# -- grouping -----------------------------------------------------------------------------------
+
+
+def _group(label: str, key: str, jobs: Sequence[Job]) -> DataGroup:
+    for job in jobs:
+        if not np.array_equal(job.target, jobs[0].target):
+            raise UserError(
+                f"{label}: jobs {jobs[0].record.job} and {job.record.job} have the same"
+                " fingerprint but other test labels"
+            )
+    jobs = sorted(jobs, key=_order)
+    curves, repeats = _curves([job for job in jobs if job.sources == 1])
+    fused = tuple(job for job in jobs if job.sources > 1)
+    return DataGroup(label, key, tuple(jobs), curves, fused, repeats)
+
+
+def _order(job: Job) -> tuple[object, ...]:
+    """Independent of where the folders lie: few layers first, then by content."""
+    layers = [(layer.backbone, layer.pooling) for layer in job.record.layers]
+    return job.sources, layers, job.level, job.record.fusion, job.record.job
+
+
+def _curves(singles: Sequence[Job]) -> tuple[tuple[Curve, ...], tuple[Job, ...]]:
+    """Curves by (backbone, pooling, operator, spec), and the jobs that repeat a point."""
+    by_curve: dict[tuple[str, str, str, str], dict[str, list[Job]]] = {}
+    for job in singles:
+        by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
+    curves, repeats = [], []
+    labels = _distinct_labels(list(by_curve))
+    for (key, by_layer), label in zip(by_curve.items(), labels, strict=True):
+        variant = sum(curve.backbone == key[0] for curve in curves)
+        points = [best_on_validation(jobs) for jobs in by_layer.values()]
+        repeats += [job for jobs in by_layer.values() for job in jobs if job not in points]
+        points.sort(key=lambda job: job.level)
+        curves.append(Curve(label, key[0], variant, tuple(points)))
+    return tuple(curves), tuple(repeats)
+
+
+def _curve_key(job: Job) -> tuple[str, str, str, str]:
+    layer = job.layer
+    spec = job.record.backbones[layer.backbone].spec_hash
+    return layer.backbone, layer.pooling, job.record.fusion, spec
+
+
+def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    """The backbone, followed by no more of pooling, operator and spec than tells keys apart."""
+    labels = []
+    for key in keys:
+        rivals = [other for other in keys if other[0] == key[0] and other != key]
+        parts = []
+        for index in (1, 2, 3):
+            if any(other[index] != key[index] for other in rivals):
+                parts.append(key[index] if index < 3 else f"spec {key[index][:6]}")
+                rivals = [other for other in rivals if other[index] == key[index]]
+        labels.append(f"{key[0]} ({', '.join(parts)})" if parts else key[0])
+    return labels
+
+
+def _labels(identities: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
+    """Label by (name, fingerprint, protocol): the name, and what tells it from its namesakes."""
+    names = Counter(name for name, _, _ in identities)
+    rows = Counter((name, fingerprint) for name, fingerprint, _ in identities)
+    labels = {}
+    for name, fingerprint, protocol in identities:
+        parts = [f"data {fingerprint[:8]}"] if names[name] > rows[name, fingerprint] else []
+        parts += [protocol] if protocol != "honest" else []
+        labels[name, fingerprint, protocol] = f"{name} ({', '.join(parts)})" if parts else name
+    return labels
+
+
+def _file_names(labels: Iterable[str]) -> list[str]:
+    """Labels as distinct lower-case file names."""
+    names: list[str] = []
+    for label in labels:
+        base = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "data"
+        name, count = base, 1
+        while name in names:
+            count += 1
+            name = f"{base}-{count}"
+        names.append(name)
+    return names

@@ -1,0 +1,92 @@
+"""The report as Markdown, for reading in a repository."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from layerfusion.report.canvas import Drawing
+from layerfusion.report.tables import Table
+from layerfusion.report.words import Summary
+
+if TYPE_CHECKING:
+    from layerfusion.report.page import Report, Section
+
+GATES = (
+    "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"
+    " a weight, not a proof of importance: layers that say the same share it in any proportion."
+)
+
+
+def markdown(report: Report) -> str:
+    """Everything that the page shows; the figures are the PNG files beside it."""
+    parts = [f"# {plain(report.title)}", *map(plain, report.intro), "## Summary"]
+    for section in report.sections:
+        parts += [f"### {plain(section.label)}", *_summary(section.summary)]
+    for section in report.sections:
+        parts += _section(section)
+    parts.append("## Where it comes from")
+    parts += _bullets(report.facts)
+    for table in report.provenance:
+        parts += _table(table)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    """Text with everything escaped that Markdown or HTML would read as more than text."""
+    line = " ".join(text.splitlines())
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line).replace("&", "&amp;")
+
+
+def _summary(summary: Summary) -> list[str]:
+    tiles = "; ".join(
+        f"{tile.name.lower()} **{plain(tile.value)}** {plain(tile.interval)}"
+        for tile in summary.tiles
+    )
+    sample = [f"**{plain(summary.sample)}**"] if summary.sample else []
+    return [
+        *sample,
+        f"**{plain(summary.headline)}.**",
+        tiles,
+        *map(plain, summary.paragraphs),
+    ]
+
+
+def _section(section: Section) -> list[str]:
+    parts = [f"## {plain(section.label)}", "### Layers"]
+    if section.layer_figure is None or section.layer_table is None:
+        parts.append("No layer was run alone.")
+    else:
+        parts += [*_figure(section.layer_figure), *_table(section.layer_table)]
+    parts.append("### Fusion")
+    if section.fusion_figure is not None:
+        parts += _figure(section.fusion_figure)
+    parts += _table(section.fusion_table)
+    if section.gates:
+        parts += ["### Gates", GATES]
+    for figure, table in section.gates:
+        parts += [*_figure(figure), *_table(table)]
+    parts.append("### Cost")
+    for table in section.costs:
+        parts += _table(table)
+    return [*parts, "### Data and protocol", *_bullets(section.notes)]
+
+
+def _figure(figure: Drawing) -> list[str]:
+    return [f"![{plain(figure.alt)}](figures/{figure.key}.png)", f"*{plain(figure.caption)}*"]
+
+
+def _bullets(lines: tuple[str, ...]) -> list[str]:
+    return ["\n".join(f"- {plain(line)}" for line in lines)]
+
+
+def _table(table: Table) -> list[str]:
+    head = " | ".join(plain(column.title) for column in table.columns)
+    rule = " | ".join("---:" if column.numeric else "---" for column in table.columns)
+    lines = [f"| {head} |", f"| {rule} |"]
+    for row in table.rows:
+        cells = [plain(cell) for cell in row.cells]
+        if row.mark == "chosen":
+            cells = [f"**{cell}**" for cell in cells]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [f"**{plain(table.title)}**", "\n".join(lines), plain(table.note)]

@@ -1,0 +1,113 @@
+"""Numbers and jobs as people write them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from layerfusion.report.compare import Difference
+from layerfusion.report.load import DataGroup, Job
+from layerfusion.runs.record import Estimate, FloorRecord
+
+NONE = "–"
+SPACE = "\u00a0"
+MINUS = "\u2212"
+
+
+# -- numbers ------------------------------------------------------------------------------------
+
+
+def percent(share: float) -> str:
+    """0.8123 → 81.2 %."""
+    return f"{100 * share:.1f}{SPACE}%"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """(0.77, 0.853) → [77.0, 85.3]; a dash where there is none."""
+    if low is None or high is None:
+        return NONE
+    return f"[{100 * low:.1f},{SPACE}{100 * high:.1f}]"
+
+
+def points(difference: float) -> str:
+    """0.012 → +1.2; a second decimal where one would round a difference to nothing."""
+    value = 100 * difference
+    text = f"{value:+.2f}" if 0 < abs(value) < 0.05 else f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", MINUS)
+
+
+def point_interval(difference: Difference) -> str:
+    """[−3.0, +0.4]."""
+    return f"[{points(difference.low)},{SPACE}{points(difference.high)}]"
+
+
+def mean_sd(estimate: Estimate) -> str:
+    """81.2 ± 0.3, in per cent; without the sd where there was one seed."""
+    sd = "" if estimate.sd is None else f"{SPACE}±{SPACE}{100 * estimate.sd:.1f}"
+    return f"{100 * estimate.mean:.1f}{sd}"
+
+
+def count(number: float) -> str:
+    """1234567 → 1,234,567."""
+    return f"{number:,.0f}"
+
+
+def plural(number: int, noun: str) -> str:
+    """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
+    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
+
+
+def listing(names: Sequence[str]) -> str:
+    """[a, b, c] → a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+# -- jobs ---------------------------------------------------------------------------------------
+
+
+def layer_name(layer: str) -> str:
+    """What a layer is called in a sentence: layer 5, or the final norm."""
+    return "the final norm" if layer == "norm" else f"layer {layer}"
+
+
+def single_name(group: DataGroup, job: Job) -> str:
+    """layer 5 of minilm."""
+    return f"{layer_name(job.layer.layer)} of {group.curve_of(job).label}"
+
+
+def floor_name(floor: FloorRecord) -> str:
+    """What the floor is made of."""
+    return f"TF-IDF ({floor.features}) + logistic regression"
+
+
+def job_names(group: DataGroup) -> dict[Job, str]:
+    """A distinct name for every job of a group that is not a point of a curve."""
+    jobs = [*group.fused, *group.repeats]
+    plain = {job: _fusion_name(job) for job in jobs}
+    seen = Counter(plain.values())
+    return {
+        job: name if seen[name] == 1 else f"{name} (job {job.record.job[:6]})"
+        for job, name in plain.items()
+    }
+
+
+def _fusion_name(job: Job) -> str:
+    record = job.record
+    models = listing(record.backbone_names)
+    poolings = list(dict.fromkeys(layer.pooling for layer in record.layers))
+    if record.selection == "last":
+        what = f"last layer{'s' if len(record.backbone_names) > 1 else ''} of {models}"
+    elif record.selection == "all":
+        what = f"all layers of {models}"
+    else:
+        what = " + ".join(_layers_of(job, name) for name in record.backbone_names)
+        what += "" if record.selection == "fixed" else f" ({record.selection})"
+    pooled = f", poolings {listing(poolings)}" if len(poolings) > 1 else ""
+    return f"{what}{pooled}, {record.fusion}"
+
+
+def _layers_of(job: Job, backbone: str, *, most: int = 6) -> str:
+    chosen = dict.fromkeys(x.layer for x in job.record.layers if x.backbone == backbone)
+    if len(chosen) > most:
+        return f"{backbone} ({len(chosen)} layers)"
+    return f"{backbone} {', '.join(chosen)}"

@@ -1,0 +1,253 @@
+"""The report on the finished jobs of a folder: one HTML page, one Markdown file, figures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.report.canvas import Drawing
+from layerfusion.report.costs import job_cost_table, model_cost_table
+from layerfusion.report.figures import (
+    Colors,
+    fusion_figure,
+    gate_figure,
+    layer_figure,
+    model_colors,
+)
+from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.markdown import GATES, markdown
+from layerfusion.report.names import count, job_names, listing, plural
+from layerfusion.report.tables import (
+    Column,
+    Row,
+    Table,
+    comparisons,
+    fusion_table,
+    gate_table,
+    layer_table,
+)
+from layerfusion.report.words import Summary, summarise
+
+
+@dataclass(frozen=True)
+class Section:
+    """All about one data set."""
+
+    label: str
+    key: str
+    summary: Summary
+    layer_figure: Drawing | None
+    layer_table: Table | None
+    fusion_figure: Drawing | None
+    fusion_table: Table
+    gates: tuple[tuple[Drawing, Table], ...]
+    costs: tuple[Table, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def figures(self) -> tuple[Drawing, ...]:
+        """Every figure of the section, in order."""
+        ahead = (self.layer_figure, self.fusion_figure)
+        return (*(f for f in ahead if f is not None), *(f for f, _ in self.gates))
+
+
+@dataclass(frozen=True)
+class Report:
+    """What both pages show."""
+
+    title: str
+    intro: tuple[str, ...]
+    sections: tuple[Section, ...]
+    provenance: tuple[Table, ...]
+    facts: tuple[str, ...]
+
+
+def write_report(runs: Path, out: Path, *, title: str, facts: Sequence[str] = ()) -> Path:
+    """Write `report.html`, `report.md` and `figures/*.png` on every finished job under a folder.
+
+    The same jobs give the same files, wherever their folders lie.
+
+    Args:
+        runs: folder with the jobs, at any depth.
+        out: folder to write to.
+        title: of the report.
+        facts: sentences or commands that a reader should know, printed with the provenance.
+
+    Returns:
+        Path of the HTML page, which needs no other file.
+
+    Raises:
+        UserError: where there is no finished job, or one lacks its predictions.
+    """
+    report = build_report(load_groups(runs), title=title, facts=facts)
+    for section in report.sections:
+        for figure in section.figures:
+            write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
+    write_atomically(out / "report.md", markdown(report).encode())
+    page = out / "report.html"
+    write_atomically(page, html(report).encode())
+    return page
+
+
+def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str] = ()) -> Report:
+    """Gather what the pages show."""
+    colors = model_colors(groups)
+    return Report(
+        title,
+        _intro(groups),
+        tuple(_section(group, colors) for group in groups),
+        _provenance(groups),
+        tuple(facts),
+    )
+
+
+def html(report: Report) -> str:
+    """The page: self-contained, without a single request to anywhere."""
+    environment = Environment(
+        loader=PackageLoader("layerfusion.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    # SVG made by the figures is the one thing that is not escaped; its texts are, when drawn.
+    environment.filters["svg"] = Markup
+    template = environment.get_template("template.html")
+    return template.render(report=report, gates_note=GATES)
+
+
+# -- parts --------------------------------------------------------------------------------------
+
+
+def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
+    jobs = [job for group in groups for job in group.jobs]
+    models = sorted({name for job in jobs for name in job.record.backbone_names})
+    return (
+        f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'} frozen"
+        f" language model{'s' if len(models) > 1 else ''} {listing(models)}; the vectors of every"
+        " layer were pooled and kept. On them small heads were trained, on one layer alone or on"
+        " several fused. No language model was changed."
+        f" This page reports {plural(len(jobs), 'job')} on {plural(len(groups), 'data set')}.",
+        "Every choice is made on validation, and test only says what the choice is worth. Square"
+        " brackets are 95 % bootstrap intervals over test rows; ± is the standard deviation over"
+        " training seeds. Where the interval of a difference contains zero, these rows show no"
+        " difference, whatever the sign of the figure. Intervals are not widened for the number of"
+        " comparisons: of twenty, one may miss by chance. The floor is a bag-of-words classifier"
+        " without any language model; a model that does not beat it earns nothing here.",
+    )
+
+
+def _section(group: DataGroup, colors: Colors) -> Section:
+    rows = comparisons(group)
+    compared = any(row.difference is not None for row in rows)
+    names = job_names(group)
+    gated = [job for job in group.fused if job.record.layers[0].mean_gate is not None]
+    gated.sort(key=lambda job: [row.job for row in rows].index(job))
+    return Section(
+        group.label,
+        group.key,
+        summarise(group),
+        layer_figure(group, colors) if group.curves else None,
+        layer_table(group) if group.curves else None,
+        fusion_figure(group, rows, colors) if compared else None,
+        fusion_table(rows, group.jobs[0]),
+        tuple(
+            (gate_figure(group, job, names[job], number, colors), gate_table(names[job], job))
+            for number, job in enumerate(gated, start=1)
+        ),
+        (model_cost_table(group), job_cost_table(rows)),
+        _notes(group),
+    )
+
+
+def _notes(group: DataGroup) -> tuple[str, ...]:
+    data = group.data
+    rows = ", ".join(
+        f"{split} {count(used)}"
+        + (f" of {count(data.available[split])}" if split in data.available else "")
+        for split, used in data.rows.items()
+    )
+    seeds = sorted({tuple(seed.seed for seed in job.record.seeds) for job in group.jobs})
+    written = "; ".join(", ".join(map(str, each)) for each in seeds)
+    protocol = group.jobs[0].record.protocol
+    meaning = (
+        "layer, operator and epoch are chosen on validation, test is evaluated once at the end"
+        if protocol == "honest"
+        else "not the honest one; figures made this way are not comparable with the rest"
+    )
+    missing = [
+        f"{curve.label}: {len(curve.points)} of {len(curve.layers)} layers were run alone."
+        for curve in group.curves
+        if len(curve.points) < len(curve.layers)
+    ]
+    return (
+        f"Rows used: {rows}; {plural(len(data.label_names), 'class')}.".replace(
+            "classs", "classes"
+        ),
+        "The rows are a seeded, stratified sample." if data.sampled else "All rows were used.",
+        f"{plural(data.overlap, 'test row')} also occur in train with the same text."
+        if data.overlap
+        else "No text of test occurs in train.",
+        *data.notes,
+        *missing,
+        f"Protocol {protocol}: {meaning}.",
+        f"Seeds: {written}.",
+    )
+
+
+# -- provenance ---------------------------------------------------------------------------------
+
+
+def _provenance(groups: Sequence[DataGroup]) -> tuple[Table, ...]:
+    return (_versions(groups), _data(groups), _models(groups), _jobs(groups))
+
+
+def _versions(groups: Sequence[DataGroup]) -> Table:
+    found: dict[str, dict[str, None]] = {}
+    for job in _all(groups):
+        for package, version in job.record.versions.items():
+            found.setdefault(package, {})[version] = None
+    rows = [Row((package, ", ".join(sorted(found[package])))) for package in sorted(found)]
+    return Table("Versions", _texts("Package", "Version"), tuple(rows))
+
+
+def _data(groups: Sequence[DataGroup]) -> Table:
+    rows = [Row((g.label, g.data.origin, g.data.fingerprint)) for g in groups]
+    return Table("Data", _texts("Data set", "Origin", "Fingerprint"), tuple(rows))
+
+
+def _models(groups: Sequence[DataGroup]) -> Table:
+    rows: dict[tuple[str, str], Row] = {}
+    for job in _all(groups):
+        for name in job.record.backbone_names:
+            backbone = job.record.backbones[name]
+            spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
+            cells = (name, backbone.origin, backbone.spec_hash, spec)
+            rows[name, backbone.spec_hash] = Row(cells)
+    ordered = tuple(rows[key] for key in sorted(rows))
+    return Table("Models", _texts("Model", "Origin", "Spec hash", "Spec"), ordered)
+
+
+def _jobs(groups: Sequence[DataGroup]) -> Table:
+    rows = []
+    for group in groups:
+        names = job_names(group)
+        for job in group.jobs:
+            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion}"
+            cells = (group.label, names.get(job, point), job.record.job, job.record.created)
+            rows.append(Row(cells))
+    return Table("Jobs", _texts("Data set", "What", "Job", "Made"), tuple(rows))
+
+
+def _texts(*titles: str) -> tuple[Column, ...]:
+    return tuple(Column(title, numeric=False) for title in titles)
+
+
+def _all(groups: Sequence[DataGroup]) -> list[Job]:
+    return [job for group in groups for job in group.jobs]

@@ -1,0 +1,161 @@
+"""A labelled data set, from a config to three splits with a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from layerfusion.assets import Asset, resolve
+from layerfusion.config import DatasetConfig, DataSourceConfig, LimitConfig
+from layerfusion.errors import UserError
+from layerfusion.texts.labels import class_indices, clean_texts
+from layerfusion.texts.layout import read_label_names, read_tables
+from layerfusion.texts.splits import Split, complete_splits
+from layerfusion.texts.table import SPLITS, Columns, Table
+
+
+@dataclass(frozen=True)
+class TextDataset:
+    """Texts with their classes, in three splits."""
+
+    name: str
+    splits: dict[str, Split]
+    """train, validation and test, always all three."""
+    label_names: tuple[str, ...]
+    fingerprint: str
+    """sha256 of the texts and label names as used: the same for the same content, whatever files
+    it came from."""
+    origin: str
+    """Where it came from, for a reader."""
+    available: dict[str, int]
+    """Rows of each split before a sample was taken."""
+    sampled: bool
+    overlap: int
+    """Rows of test whose text also occurs in train or validation."""
+    notes: tuple[str, ...]
+    """What a reader of the figures has to know: splits made here, texts dropped."""
+
+
+def load_dataset(
+    config: DatasetConfig, limit: LimitConfig, *, seed: int, cache: Path
+) -> TextDataset:
+    """Find, read, check and split a data set.
+
+    Args:
+        config: where the data is and how to read it. `train`, `path` and `hub` go before
+            `sources`, in this order.
+        limit: sizes of the samples to take, if any.
+        seed: draws the samples of `limit`; `config.split_seed` draws the splits.
+        cache: downloads lie there.
+
+    Raises:
+        UserError: naming the file, split, row or label that is wrong.
+    """
+    if config.split_seed < 0:
+        raise UserError(f"dataset.split_seed={config.split_seed}: it must be at least 0")
+    tables, names, origin = _read(config, cache)
+    try:
+        texts = {split: clean_texts(split, table) for split, table in tables.items()}
+        label_names, indices = class_indices(tables, names)
+        given = {split: Split(texts[split], indices[split]) for split in tables}
+        splits = complete_splits(given, label_names, config, limit, seed=seed)
+    except UserError as error:
+        raise UserError(f"dataset {config.name}: {error}") from error
+    return TextDataset(
+        name=config.name,
+        splits=splits.used,
+        label_names=label_names,
+        fingerprint=fingerprint(splits.used, label_names),
+        origin=origin,
+        available=splits.available,
+        sampled=splits.sampled,
+        overlap=splits.overlap,
+        notes=splits.notes,
+    )
+
+
+def fingerprint(splits: dict[str, Split], label_names: tuple[str, ...]) -> str:
+    """sha256 over canonical JSON of every split's texts and label names, in order."""
+    content = [
+        [split, [[text, label_names[label]] for text, label in zip(*_columns(rows), strict=True)]]
+        for split, rows in splits.items()
+    ]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+
+
+def _columns(rows: Split) -> tuple[tuple[str, ...], list[int]]:
+    return rows.texts, rows.labels.tolist()
+
+
+# -- where the tables come from -----------------------------------------------------------------
+
+
+def _read(
+    config: DatasetConfig, cache: Path
+) -> tuple[dict[str, Table], tuple[str, ...] | None, str]:
+    """The tables by split, the names of their labels where they have any, and their origin."""
+    if config.train or config.validation or config.test:
+        tables, path, origin = _read_files(config, cache)
+    else:
+        asset, source = _asset(_sources(config), config, cache)
+        tables = read_tables(asset.path, source, _columns_of(source, config))
+        path, origin = asset.path, asset.origin
+    names = tuple(config.label_names) or read_label_names(path) or tables["train"].label_names
+    return tables, names, origin
+
+
+def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], Path, str]:
+    """The files that the user named one by one."""
+    if config.train is None:
+        raise UserError("dataset.train: a file is needed beside dataset.validation and .test")
+    tables: dict[str, Table] = {}
+    paths: list[Path] = []
+    given = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
+    for split, name in given.items():
+        asset, source = _asset([_user_source(config, path=name)], config, cache)
+        if asset.path.is_dir():
+            raise UserError(f"dataset.{split}={name}: a file is needed; for a folder, dataset.path")
+        tables |= {split: read_tables(asset.path, source, _columns_of(source, config))["train"]}
+        paths.append(asset.path)
+    return tables, paths[0], f"path {', '.join(given.values())}"
+
+
+def _sources(config: DatasetConfig) -> list[DataSourceConfig]:
+    if config.path:
+        return [_user_source(config, path=config.path)]
+    if config.hub:
+        return [_user_source(config, hub=config.hub)]
+    if not config.sources:
+        raise UserError(
+            "dataset: it needs dataset.path (file or folder), dataset.train (file) or dataset.hub"
+            " (owner/name)"
+        )
+    return config.sources
+
+
+def _user_source(
+    config: DatasetConfig, *, path: str | None = None, hub: str | None = None
+) -> DataSourceConfig:
+    return DataSourceConfig(
+        path=path,
+        hub=hub,
+        revision=config.revision,
+        inside=config.subset if hub else None,
+        encoding=config.encoding,
+    )
+
+
+def _asset(
+    sources: list[DataSourceConfig], config: DatasetConfig, cache: Path
+) -> tuple[Asset, DataSourceConfig]:
+    asset = resolve(sources, key=f"dataset {config.name}", kind="dataset", cache=cache)
+    served = next(source for source in sources if source is asset.source)
+    return asset, served
+
+
+def _columns_of(source: DataSourceConfig, config: DatasetConfig) -> Columns:
+    return Columns(
+        text=source.text or config.text, label=source.label or config.label, where=source.where
+    )

@@ -1,0 +1,186 @@
+"""Reading a table of texts and labels from a file: parquet, csv, tsv, tab, json, jsonl."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerfusion.errors import UserError
+from layerfusion.texts.table import Columns, Table, make_table
+
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+SNIFFED = (",", "\t", ";", "|")
+SNIFFED_SUFFIXES = (".txt", ".data", "")
+SUFFIXES = (".parquet", *DELIMITERS, ".json", ".jsonl", *SNIFFED_SUFFIXES[:-1])
+"""What a data file may end in, with or without `.gz` after it (but parquet)."""
+
+
+def read_file(
+    path: Path, columns: Columns, *, encoding: str = "utf-8", skip_rows: Sequence[int] = ()
+) -> Table:
+    """Read one file.
+
+    Args:
+        path: its suffix says the format; `.gz` after it is unpacked on the way. Other text files
+            are read as csv with the delimiter whose header names both columns.
+        columns: which columns and rows to take.
+        encoding: of a text file; a byte-order mark is tolerated.
+        skip_rows: line numbers (0 = first) of a csv-like file that are not data.
+
+    Raises:
+        UserError: naming the file and what is wrong with it.
+    """
+    suffix = data_suffix(path)
+    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
+        encoding = "utf-8-sig"
+    try:
+        if suffix == ".parquet":
+            return _read_parquet(path, columns)
+        if suffix in (".json", ".jsonl"):
+            return _read_json(path, columns, encoding, lines=suffix == ".jsonl")
+        delimiter = DELIMITERS.get(suffix)
+        if delimiter is None:
+            if suffix not in SNIFFED_SUFFIXES:
+                raise UserError(f"{path}: cannot read {suffix!r}; allowed: {', '.join(SUFFIXES)}")
+            delimiter = _sniffed(path, columns, encoding)
+        return _read_csv(path, columns, encoding, skip_rows, delimiter)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: byte {error.object[error.start]:#04x} is not {error.encoding};"
+            " set dataset.encoding, for example to latin-1"
+        ) from error
+    except LookupError as error:
+        raise UserError(f"dataset.encoding={encoding}: there is no such encoding") from error
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
+
+
+def data_suffix(path: Path) -> str:
+    """The suffix that says the format: `.csv` of `reviews.CSV.gz`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+# -- formats ------------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path, columns: Columns) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        wanted = {columns.text, columns.label, *columns.where}
+        read = file.read(columns=[name for name in file.schema_arrow.names if name in wanted])
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
+    values: dict[str, Any] = dict.fromkeys(file.schema_arrow.names, ())
+    values |= {name: read.column(name).to_pylist() for name in read.column_names}
+    names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
+    return make_table(path.name, values, columns, typed=True, label_names=names)
+
+
+def _parquet_label_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
+    """The class names that the `datasets` library writes into the files it makes."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return tuple(features[label]["names"])
+    except (KeyError, ValueError, TypeError):
+        return None
+
+
+def _read_json(path: Path, columns: Columns, encoding: str, *, lines: bool) -> Table:
+    content = _content(path, encoding)
+    try:
+        records = _json_lines(content, path) if lines else json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg != "Extra data":  # which is what json lines look like under this name
+            raise UserError(f"{path}: not readable as json: {error}") from error
+        records = _json_lines(content, path)
+    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
+        raise UserError(f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]")
+    names = list(dict.fromkeys(name for record in records for name in record))
+    values = {name: [record.get(name) for record in records] for name in names}
+    return make_table(path.name, values, columns, typed=True)
+
+
+def _json_lines(content: str, path: Path) -> list[Any]:
+    records: list[Any] = []
+    # Only line feeds end a record: a text may hold other line separators unescaped.
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not readable as json: {error}") from error
+    return records
+
+
+def _read_csv(
+    path: Path, columns: Columns, encoding: str, skip_rows: Sequence[int], delimiter: str
+) -> Table:
+    import pandas
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            # Nothing is interpreted: "NA", "null" and "01" are texts and labels like any other.
+            frame = pandas.read_csv(
+                path,
+                sep=delimiter,
+                dtype=str,
+                keep_default_na=False,
+                na_filter=False,
+                index_col=False,
+                encoding=encoding,
+                skiprows=list(skip_rows),
+            )
+    except pandas.errors.EmptyDataError as error:
+        raise UserError(f"{path}: the file is empty") from error
+    except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
+        reason = _first_line(error).removeprefix("Error tokenizing data. C error: ")
+        raise UserError(f"{path}: not readable as a table: {reason}") from error
+    values: dict[str, list[Any]] = {str(name): frame[name].tolist() for name in frame.columns}
+    table = make_table(path.name, values, columns, typed=False)
+    if delimiter == "\t":
+        _refuse_open_quotes(table)
+    return table
+
+
+def _refuse_open_quotes(table: Table) -> None:
+    """A cell with tabs and line ends is a quote that was never closed and swallowed rows."""
+    for index, text in enumerate(table.texts):
+        if "\t" in text and "\n" in text:
+            raise UserError(
+                f"{table.where(index)}: the text runs over tabs and lines; close its quote, or"
+                ' double quotes that belong to a text ("")'
+            )
+
+
+def _sniffed(path: Path, columns: Columns, encoding: str) -> str:
+    """The delimiter under which the first line names both columns."""
+    header = next(iter(_content(path, encoding).splitlines()), "")
+    for delimiter in SNIFFED:
+        names = [name.strip().strip('"') for name in header.split(delimiter)]
+        if columns.text in names and columns.label in names:
+            return delimiter
+    raise UserError(
+        f"{path}: the first line does not name the columns {columns.text!r} and {columns.label!r}"
+        f" between commas, tabs, semicolons or bars; it reads {header[:80]!r}"
+    )
+
+
+def _content(path: Path, encoding: str) -> str:
+    opened: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", encoding=encoding, newline="") as file:
+        return file.read()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

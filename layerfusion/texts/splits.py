@@ -1,0 +1,177 @@
+"""From the splits that the data has to the three that are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from layerfusion.config import DatasetConfig, LimitConfig
+from layerfusion.errors import UserError
+from layerfusion.texts.sampling import hold_out, hold_out_size, sample
+from layerfusion.texts.table import SPLITS
+
+
+@dataclass(frozen=True)
+class Split:
+    """Texts with their classes."""
+
+    texts: tuple[str, ...]
+    labels: np.ndarray
+    """Class indices. Shape: (rows,), int64."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self.texts)
+
+    def take(self, chosen: np.ndarray) -> Split:
+        """The rows where `chosen` is true, in their order."""
+        texts = tuple(text for text, keep in zip(self.texts, chosen, strict=True) if keep)
+        return Split(texts, self.labels[chosen])
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits, and what was done to get them."""
+
+    used: dict[str, Split]
+    available: dict[str, int]
+    """Rows of each split before a sample was taken."""
+    sampled: bool
+    overlap: int
+    """Rows of test whose text also occurs in train or validation."""
+    notes: tuple[str, ...] = field(default=())
+
+
+def complete_splits(
+    given: dict[str, Split],
+    label_names: tuple[str, ...],
+    config: DatasetConfig,
+    limit: LimitConfig,
+    *,
+    seed: int,
+) -> Splits:
+    """Make the splits that are missing, drop duplicates and take samples, as configured.
+
+    A test split that is given stays as it is; its sample depends on nothing but test itself.
+
+    Raises:
+        UserError: where a class would be lost from train.
+    """
+    splits = dict(given)
+    notes: list[str] = []
+    # Classes are drawn in the order of their names, so that the same content gives the same rows
+    # whatever its source numbers the classes by.
+    ranks = np.argsort(np.argsort(np.array(label_names)))
+    if "test" not in splits:
+        splits["train"], splits["test"] = _cut(splits["train"], ranks, config, "test", notes)
+    if config.dedupe:
+        _drop_duplicates(splits, label_names, notes)
+    made = "validation" not in splits
+    available = {split: len(rows) for split, rows in splits.items()}
+    if made:
+        size = hold_out_size(ranks[splits["train"].labels], config.validation_size, "validation")
+        available["train"] -= size
+        available["validation"] = size
+    sampled = _sample_train(splits, ranks, limit, notes, seed=seed)
+    sampled |= _sample_test(splits, ranks, limit, notes, seed=seed)
+    if made:
+        splits["train"], splits["validation"] = _cut(
+            splits["train"], ranks, config, "validation", notes
+        )
+    overlap = _overlap(splits)
+    if overlap:
+        notes.append(
+            f"{overlap:,} of {len(splits['test']):,} test rows also occur in train;"
+            " dataset.dedupe=true drops them from train"
+        )
+    return Splits(
+        used={split: splits[split] for split in SPLITS},
+        available={split: available[split] for split in SPLITS},
+        sampled=sampled,
+        overlap=overlap,
+        notes=tuple(notes),
+    )
+
+
+def _cut(
+    train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str, notes: list[str]
+) -> tuple[Split, Split]:
+    share = config.test_size if purpose == "test" else config.validation_size
+    leaves = hold_out(ranks[train.labels], share, seed=config.split_seed, purpose=purpose)
+    notes.append(
+        f"{purpose}: {int(leaves.sum()):,} rows of train, stratified ({share:.0%}, split_seed"
+        f" {config.split_seed}), as the data has no {purpose}"
+    )
+    return train.take(~leaves), train.take(leaves)
+
+
+def _drop_duplicates(
+    splits: dict[str, Split], label_names: tuple[str, ...], notes: list[str]
+) -> None:
+    held = set(splits["test"].texts)
+    for split in ("train", "validation"):
+        if split not in splits:
+            continue
+        before = splits[split]
+        splits[split] = before.take(np.array([text not in held for text in before.texts], bool))
+        dropped = len(before) - len(splits[split])
+        if dropped:
+            notes.append(f"dedupe: {dropped:,} rows of {split} dropped that also occur in test")
+        if not len(splits[split]):
+            raise UserError(f"dataset.dedupe: every text of {split} also occurs in test")
+    kept = np.bincount(splits["train"].labels, minlength=len(label_names))
+    lost = [name for name, count in zip(label_names, kept, strict=True) if count == 0]
+    if lost:
+        raise UserError(
+            f"dataset.dedupe: all train rows of {', '.join(lost)} also occur in test, so train"
+            " would lose the label"
+        )
+
+
+def _sample_train(
+    splits: dict[str, Split],
+    ranks: np.ndarray,
+    limit: LimitConfig,
+    notes: list[str],
+    *,
+    seed: int,
+) -> bool:
+    """Shrink train and validation together, in proportion."""
+    parts = [split for split in ("train", "validation") if split in splits]
+    total = sum(len(splits[split]) for split in parts)
+    if limit.train is None or limit.train >= total:
+        return False
+    sizes = {"train": limit.train}
+    if len(parts) == 2:
+        validation = max(1, round(limit.train * len(splits["validation"]) / total))
+        sizes = {"train": limit.train - validation, "validation": validation}
+    if sizes["train"] < len(ranks):
+        raise UserError(
+            f"limit.train={limit.train} leaves {sizes['train']} rows to train on, fewer than the"
+            f" {len(ranks)} labels, each of which needs one"
+        )
+    for split, size in sizes.items():
+        rows = splits[split]
+        splits[split] = rows.take(
+            sample(ranks[rows.labels], size, seed=seed, purpose=f"limit.{split}")
+        )
+    notes.append(f"limit.train: a stratified sample of {limit.train:,} of {total:,} rows")
+    return True
+
+
+def _sample_test(
+    splits: dict[str, Split], ranks: np.ndarray, limit: LimitConfig, notes: list[str], *, seed: int
+) -> bool:
+    rows = splits["test"]
+    if limit.test is None or limit.test >= len(rows):
+        return False
+    chosen = sample(ranks[rows.labels], limit.test, seed=seed, purpose="limit.test")
+    splits["test"] = rows.take(chosen)
+    notes.append(f"limit.test: a stratified sample of {limit.test:,} of {len(rows):,} rows")
+    return True
+
+
+def _overlap(splits: dict[str, Split]) -> int:
+    seen = {*splits["train"].texts, *splits["validation"].texts}
+    return sum(text in seen for text in splits["test"].texts)

@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+import pytest
+
+from layerfusion.assets import available, resolve
+from layerfusion.assets.paths import content_identity
+from layerfusion.config import SourceConfig
+from layerfusion.errors import UserError
+from tests.assets.fakes import FakeIndex, wheel_source, write_model, write_wheel
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_first_source_that_can_serve_is_taken_and_logged(
+    index: FakeIndex, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = write_wheel(index.folder, "fake", {"pkg/a.csv": b"a"})
+    sources = [SourceConfig(path="absent"), wheel_source(part, inside="pkg/a.csv")]
+    with caplog.at_level(logging.INFO, logger="layerfusion"):
+        asset = resolve(sources, key="dataset fake", kind="dataset", cache=cache)
+    assert asset.source is sources[1]
+    assert "dataset fake: from wheel fake==1.0" in caplog.text
+
+
+def test_every_source_is_listed_where_none_serves(index: FakeIndex, cache: Path) -> None:
+    index.message = "ERROR: network is unreachable"
+    part = write_wheel(index.folder, "fake", {"a": b"a"})
+    with pytest.raises(UserError) as error:
+        resolve(
+            [SourceConfig(path="absent"), wheel_source(part)], key="k", kind="dataset", cache=cache
+        )
+    message = one_line(error)
+    assert message.startswith("k: no source can serve: path absent: not found in")
+    assert "LAYERFUSION_DATA" in message
+    assert "network is unreachable" in message
+
+
+@pytest.mark.parametrize("source", [SourceConfig(), SourceConfig(path="a", hub="b/c")])
+def test_a_source_is_of_exactly_one_kind(cache: Path, source: SourceConfig) -> None:
+    with pytest.raises(UserError, match="exactly one of path, wheel, hub"):
+        resolve([source], key="k", kind="dataset", cache=cache)
+
+
+def test_no_sources_at_all(cache: Path) -> None:
+    with pytest.raises(UserError, match=r"k: no source is given; k\.path may name"):
+        resolve([], key="k", kind="dataset", cache=cache)
+
+
+# -- paths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["backbone", "dataset"])
+def test_paths_are_looked_for_in_the_folders_of_the_environment(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    write_model(tmp_path / "second" / "thing")
+    variable = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}[kind]
+    monkeypatch.setenv(variable, f"{tmp_path / 'first'}{os.pathsep}{tmp_path / 'second'}")
+    source = SourceConfig(path="thing")
+    asset = resolve([source], key="k", kind=kind, cache=cache)  # type: ignore[arg-type]
+    assert asset.path == tmp_path / "second" / "thing"
+    assert asset.origin == "path thing"
+    assert available([source], kind=kind, cache=cache) == asset  # type: ignore[arg-type]
+
+
+def test_working_folder_goes_first_and_absolute_paths_stay(tmp_path: Path, cache: Path) -> None:
+    here = write_model(Path.cwd() / "thing")
+    for path in ("thing", str(here)):
+        asset = resolve([SourceConfig(path=path)], key="k", kind="backbone", cache=cache)
+        assert asset.path == here
+
+
+def test_identity_follows_content_not_place_or_other_files(tmp_path: Path, cache: Path) -> None:
+    one, other = write_model(tmp_path / "one"), write_model(tmp_path / "other")
+    (other / "README.md").write_text("more")
+    before = content_identity(one, "backbone", cache)
+    assert content_identity(other, "backbone", cache) == before
+    (other / "tokenizer.json").write_text('{"a": 1}')
+    assert content_identity(other, "backbone", cache) != before
+
+
+def test_identity_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "one")
+    weights = folder / "model.safetensors"
+    before = content_identity(folder, "backbone", cache)
+    state = weights.stat()
+    weights.write_bytes(b"WEIGHTS")  # same size; the old time makes it look unchanged
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert content_identity(folder, "backbone", cache) == before
+    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    assert content_identity(folder, "backbone", cache) != before
+
+
+def test_broken_memory_is_only_a_memory(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "one")
+    before = content_identity(folder, "backbone", cache)
+    (cache / "assets" / "hashes.json").write_text('{"cut o')
+    assert content_identity(folder, "backbone", cache) == before
+
+
+# -- models -------------------------------------------------------------------------------------
+
+
+def model_error(folder: Path, cache: Path) -> str:
+    with pytest.raises(UserError) as error:
+        resolve([SourceConfig(path=str(folder))], key="backbone.x", kind="backbone", cache=cache)
+    message = one_line(error)
+    assert str(folder) in message
+    return message
+
+
+def test_folder_without_config(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "m", config_json=None)
+    assert "has no config.json; it holds model.safetensors" in model_error(folder, cache)
+
+
+def test_folder_without_weights(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "m", model_safetensors=None)
+    assert "has no model.safetensors" in model_error(folder, cache)
+
+
+def test_folder_with_pickled_weights_only(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "m", model_safetensors=None)
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    message = model_error(folder, cache)
+    assert "pickled weights only (pytorch_model.bin)" in message
+
+
+def test_folder_that_lacks_a_shard(tmp_path: Path, cache: Path) -> None:
+    folder = write_model(tmp_path / "m", model_safetensors=None)
+    shards = {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
+    (folder / shards["a"]).write_bytes(b"x")
+    assert "lacks model-2-of-2.safetensors" in model_error(folder, cache)
+    (folder / shards["b"]).write_bytes(b"x")
+    source = SourceConfig(path=str(folder))
+    assert resolve([source], key="k", kind="backbone", cache=cache).path == folder
+
+
+def test_file_that_is_no_model(tmp_path: Path, cache: Path) -> None:
+    file = tmp_path / "weights.bin"
+    file.write_bytes(b"pickle")
+    assert "pickle" in model_error(file, cache)
+
+
+def test_several_gguf_files_must_be_told_apart(tmp_path: Path, cache: Path) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    for name in ("a.gguf", "b.gguf"):
+        (folder / name).write_bytes(b"x")
+    assert "a.gguf, b.gguf" in model_error(folder, cache)
+
+
+def test_folder_with_a_gguf_is_converted_once(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    (folder / "x.gguf").write_bytes(b"x")
+    converted: list[Path] = []
+
+    def convert(gguf_file: Path, ready: Path) -> None:
+        converted.append(gguf_file)
+        write_model(ready)
+
+    monkeypatch.setattr("layerfusion.assets.gguf._convert", convert)
+    source = SourceConfig(path=str(folder))
+    assert available([source], kind="backbone", cache=cache) is None
+    first = resolve([source], key="k", kind="backbone", cache=cache)
+    assert resolve([source], key="k", kind="backbone", cache=cache) == first
+    assert available([source], kind="backbone", cache=cache) == first
+    assert converted == [folder / "x.gguf"]
+    assert first.path.parent == cache / "assets"
+
+
+def test_unreadable_gguf_is_one_line_and_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"no gguf")
+    assert "cannot be read" in model_error(file, cache)
+    assert not [path for path in (cache / "assets").iterdir() if path.is_dir()]

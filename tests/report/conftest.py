@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerfusion.report.page import write_report
+from tests.report.fabricate import dataset, write_job, write_sweep
+
+HOSTILE = "<script>alert('x')</script>|*a*"
+
+
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on a whole sweep, and on a sample of few rows whose name is hostile."""
+    folder = tmp_path_factory.mktemp("report")
+    write_sweep(folder / "runs", dataset("reviews", overlap=2))
+    sample = dataset(
+        HOSTILE,
+        rows=60,
+        sampled=True,
+        available={"train": 5000, "test": 900},
+        notes=["<b>note</b>"],
+    )
+    for layer, accuracy in (("4", 0.7), ("6", 0.75)):
+        write_job(folder / "runs", sample, [("minilm", layer)], accuracy, accuracy, seeds=1)
+    write_job(
+        folder / "runs",
+        sample,
+        [("minilm", "4"), ("minilm", "6")],
+        0.7,
+        0.7,
+        fusion="concat",
+        seeds=1,
+    )
+    write_report(
+        folder / "runs", folder / "out", title="A <title>", facts=["limit.test=60 & so on"]
+    )
+    return folder

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from layerfusion.errors import UserError
+from layerfusion.report.load import load_groups
+from layerfusion.report.words import summarise
+from layerfusion.runs.record import PREDICTIONS
+from tests.report.fabricate import MODELS, dataset, write_job, write_sweep
+
+
+def test_samples_that_differ_are_not_mixed_and_say_which_they_are(tmp_path: Path) -> None:
+    small = dataset("r8", rows=40, fingerprint="a" * 64)
+    large = dataset("r8", rows=80, fingerprint="b" * 64)
+    for data, test in ((small, 0.9), (large, 0.6)):
+        write_job(tmp_path, data, [("minilm", "3")], test, test)
+    write_job(tmp_path, dataset("sst2", rows=40), [("minilm", "3")], 0.7, 0.7)
+    groups = load_groups(tmp_path)
+    assert [group.label for group in groups] == ["r8 (data aaaaaaaa)", "r8 (data bbbbbbbb)", "sst2"]
+    assert [group.rows for group in groups] == [40, 80, 40]
+    assert [len(group.jobs) for group in groups] == [1, 1, 1]
+    assert len({group.key for group in groups}) == 3
+
+
+def test_a_last_layer_job_is_a_point_of_its_curve(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(), [("smollm2", "5")], 0.7, 0.7)
+    write_job(tmp_path, dataset(), [("smollm2", "norm")], 0.6, 0.6, selection="last")
+    (group,) = load_groups(tmp_path)
+    (curve,) = group.curves
+    assert [job.layer.layer for job in curve.points] == ["5", "norm"]
+    assert curve.last is curve.points[-1]
+    assert curve.last.record.selection == "last"
+
+
+def test_curves_are_bottom_up_and_complete(tmp_path: Path) -> None:
+    write_sweep(tmp_path, dataset(rows=20))
+    (group,) = load_groups(tmp_path)
+    assert {c.label: [job.layer.layer for job in c.points] for c in group.curves} == MODELS
+    assert len(group.fused) == 9
+
+
+def test_poolings_and_operators_are_curves_of_their_own(tmp_path: Path) -> None:
+    for pooling, fusion in (("mean", "gated"), ("last", "gated"), ("last", "concat")):
+        write_job(tmp_path, dataset(), [("minilm", "3")], 0.7, 0.7, pooling=pooling, fusion=fusion)
+    write_job(tmp_path, dataset(), [("smollm2", "3")], 0.7, 0.7)
+    (group,) = load_groups(tmp_path)
+    assert {curve.label for curve in group.curves} == {
+        "minilm (mean)",
+        "minilm (last, gated)",
+        "minilm (last, concat)",
+        "smollm2",
+    }
+    assert sorted(c.variant for c in group.curves if c.backbone == "minilm") == [0, 1, 2]
+
+
+def test_of_jobs_on_one_layer_validation_chooses_the_point(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(), [("minilm", "3")], 0.8, 0.70, salt="fast")
+    write_job(tmp_path, dataset(), [("minilm", "3")], 0.7, 0.75, salt="slow")
+    (group,) = load_groups(tmp_path)
+    assert [j.record.validation["accuracy"].mean for j in group.singles] == [0.75]
+    assert [j.record.validation["accuracy"].mean for j in group.repeats] == [0.70]
+    assert "layer 3 of minilm" in summarise(group).paragraphs[0]
+
+
+def test_correct_is_the_share_of_seeds(tmp_path: Path) -> None:
+    right = np.array([[True, False, True], [True, False, False]])
+    data = dataset(rows=3)
+    write_job(tmp_path, data, [("minilm", "3")], 0, 0, seeds=2, right=right)
+    (group,) = load_groups(tmp_path)
+    (job,) = group.jobs
+    assert job.correct.tolist() == [1.0, 0.0, 0.5]
+    assert job.correct.mean() == pytest.approx(job.record.test["accuracy"].mean)
+
+
+def one_job(folder: Path) -> Path:
+    write_job(folder, dataset(rows=10), [("minilm", "3")], 0.7, 0.7, seeds=2)
+    (path,) = folder.rglob(PREDICTIONS)
+    return path
+
+
+def test_missing_predictions_are_named(tmp_path: Path) -> None:
+    path = one_job(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="predictions.parquet: missing") as error:
+        load_groups(tmp_path)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_predictions_that_do_not_fit_the_record_are_refused(tmp_path: Path) -> None:
+    path = one_job(tmp_path)
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 19), path)
+    with pytest.raises(UserError, match="19 predictions, expected one for each of 10 test rows"):
+        load_groups(tmp_path)
+    pq.write_table(table.drop_columns(["pred"]), path)
+    with pytest.raises(UserError, match="columns"):
+        load_groups(tmp_path)
+    path.write_bytes(b"not parquet")
+    with pytest.raises(UserError, match="not a table"):
+        load_groups(tmp_path)
+
+
+def test_same_fingerprint_with_other_labels_is_refused(tmp_path: Path) -> None:
+    path = one_job(tmp_path)
+    table = pq.read_table(path)
+    other = pa.array(1 - table.column("target").to_numpy())
+    write_job(tmp_path, dataset(rows=10), [("minilm", "5")], 0.7, 0.7, seeds=2)
+    pq.write_table(table.set_column(table.schema.get_field_index("target"), "target", other), path)
+    with pytest.raises(UserError, match="other test labels"):
+        load_groups(tmp_path)

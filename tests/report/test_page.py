@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from layerfusion.errors import UserError
+from layerfusion.report.load import load_groups
+from layerfusion.report.page import Report, build_report, write_report
+from layerfusion.report.tables import Table
+from tests.report.conftest import HOSTILE
+from tests.report.fabricate import dataset, write_job
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that every element is closed in order, and gathers what a test asks about."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.text: list[str] = []
+        self.captions: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def source(written: Path) -> str:
+    return (written / "out" / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+@pytest.fixture(scope="module")
+def report(written: Path) -> Report:
+    return build_report(load_groups(written / "runs"), title="again")
+
+
+def tables(report: Report) -> list[Table]:
+    found = list(report.provenance)
+    for section in report.sections:
+        found += [section.fusion_table, *section.costs, *(table for _, table in section.gates)]
+        found += [section.layer_table] if section.layer_table else []
+    return found
+
+
+def test_every_element_is_closed_in_order(page: Page) -> None:
+    assert page.open == []
+    assert page.tags.count("main") == 1
+
+
+def test_ids_are_distinct_and_references_resolve(page: Page, source: str) -> None:
+    ids = [value for _, name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    used = {value[1:] for _, name, value in page.attributes if name == "href"}
+    used |= set(re.findall(r"url\(#([^)]+)\)", source))
+    assert used <= set(ids)
+
+
+def test_nothing_is_requested_from_anywhere(page: Page, source: str) -> None:
+    assert "http" not in source
+    assert "//" not in re.sub(r"</?\w+>", "", "".join(v for _, _, v in page.attributes))
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert "@import" not in source
+    assert all(value.startswith("#") for _, name, value in page.attributes if name == "href")
+
+
+def test_texts_from_configs_are_escaped(page: Page, source: str, written: Path) -> None:
+    assert HOSTILE not in source
+    assert HOSTILE in "".join(page.text)
+    assert "<b>note</b>" in "".join(page.text)
+    markdown = (written / "out" / "report.md").read_text()
+    assert "<script" not in markdown.replace("\\<script", "")
+
+
+def test_sample_is_said_before_any_result(source: str) -> None:
+    card = source[source.index('id="summary"') :]
+    assert "60 of 900 test rows" in card
+    assert card.index("60 of 900") < card.index("<h3>")
+
+
+def test_both_pages_show_every_table(report: Report, page: Page, written: Path) -> None:
+    markdown = (written / "out" / "report.md").read_text().replace("\\", "")
+    assert page.tags.count("table") == len(tables(report)) > 10
+    rows = page.tags.count("tr")
+    assert rows == sum(len(table.rows) + 1 for table in tables(report))
+    for table in tables(report):
+        assert f"**{table.title}**" in markdown
+        assert all(len(row.cells) == len(table.columns) for row in table.rows)
+    assert sum(line.startswith("| ") for line in markdown.splitlines()) == rows + len(
+        tables(report)
+    )
+
+
+def test_figures_are_images_that_both_pages_show(report: Report, page: Page, written: Path) -> None:
+    figures = [figure for section in report.sections for figure in section.figures]
+    assert page.tags.count("svg") == 2 * len(figures)
+    files = sorted((written / "out" / "figures").iterdir())
+    assert [file.stem for file in files] == sorted(figure.key for figure in figures)
+    markdown = (written / "out" / "report.md").read_text()
+    for file in files:
+        content = file.read_bytes()
+        assert content.startswith(b"\x89PNG")
+        assert len(content) > 5000
+        assert f"(figures/{file.name})" in markdown
+
+
+def test_gated_fusions_have_gate_figures_and_others_do_not(report: Report) -> None:
+    by_label = {section.label: section for section in report.sections}
+    assert len(by_label["reviews"].gates) == 5
+    assert by_label[HOSTILE].gates == ()
+
+
+def test_same_jobs_elsewhere_give_the_same_files(tmp_path: Path) -> None:
+    data = dataset(rows=40)
+    for layer in ("3", "5"):
+        write_job(tmp_path / "a", data, [("minilm", layer)], 0.7, 0.7, seeds=2)
+    write_job(tmp_path / "a", data, [("minilm", "3"), ("minilm", "5")], 0.7, 0.7, seeds=2)
+    for number, folder in enumerate(sorted((tmp_path / "a").iterdir(), reverse=True)):
+        shutil.copytree(folder, tmp_path / "b" / f"{number}" / "deep")
+    first = write_report(tmp_path / "a", tmp_path / "one", title="t").parent
+    second = write_report(tmp_path / "b", tmp_path / "two", title="t").parent
+    files = sorted(path.relative_to(first) for path in first.rglob("*.*"))
+    assert len(files) == 5
+    assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
+
+
+def test_no_finished_job_is_an_error_of_one_line(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(UserError, match="no finished job") as error:
+            write_report(folder, tmp_path / "out", title="t")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kinds", ["single", "fused"])
+def test_one_job_alone_makes_a_report(tmp_path: Path, kinds: str) -> None:
+    sources = [("minilm", "6")] + ([("minilm", "5")] if kinds == "fused" else [])
+    write_job(tmp_path / "runs", dataset(rows=40), sources, 0.7, 0.7, seeds=1)
+    text = write_report(tmp_path / "runs", tmp_path, title="t").read_text()
+    assert Page(text).open == []
+    assert ("Nothing was fused" in text) == (kinds == "single")
+    assert ("No layer was run alone" in text) == (kinds == "fused")

