@@ -1,0 +1,1 @@
+"""What is fast, against whom, as ratios measured in one run."""
