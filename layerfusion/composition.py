@@ -90,6 +90,10 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
 def compose(name: str, overrides: Sequence[str]) -> Any:
     """Compose a config outside `hydra.main`, for commands that make many jobs of their own.
 
+    Args:
+        name: the primary config.
+        overrides: as on the command line, `--config-dir` included.
+
     Raises:
         UserError: for a name or key that does not exist.
     """
@@ -99,9 +103,12 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     from omegaconf.errors import OmegaConfBaseException
 
     register()
+    rest, folders = split_config_dirs(user_keys(overrides))
+    places = ",".join(f"file://{folder.resolve()}" for folder in folders)
+    search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:
         with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
-            return hydra_compose(name, overrides=user_keys(overrides))
+            return hydra_compose(name, overrides=[*rest, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, overrides) from error
 
@@ -112,21 +119,19 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 def user_keys(arguments: Sequence[str]) -> list[str]:
     """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
 
-    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…` and `backbone.NAME.path=FOLDER`. Hydra wants `++` before a new key. A backbone that only its path declares is taken out of the
-    list `backbone=[…]`, and is the only one where no such list is given.
+    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…` and `backbone.NAME.path=FOLDER`. Hydra
+    wants `++` before a new key. A backbone that only its path declares is taken out of the list
+    `backbone=[…]`, and is the only one where no such list is given.
     """
     known = set(group_options("backbone", arguments))
-    own = {
-        match[1]
-        for argument in arguments
-        if (match := re.match(r"\+*backbone\.([^.=]+)\.path=", argument)) and match[1] not in known
-    }
+    paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
+    own = {match[1] for match in paths if match} - known
     result = []
     for argument in arguments:
         if re.match(r"layers\.fixed\.[^.=]+=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
-            argument = f"++{argument}" if match[1] in own or match[1] in known else argument
+            argument = f"++{argument}" if match[1] in own | known else argument
         elif match := re.fullmatch(r"backbone=\[?([\w,. -]*)\]?", argument):
             names = [name.strip() for name in match[1].split(",")]
             argument = f"backbone=[{','.join(name for name in names if name not in own)}]"
@@ -136,14 +141,24 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     return result
 
 
+def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The command line without `--config-dir`, and the folders that it names."""
+    rest: list[str] = []
+    folders: list[Path] = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config-dir", "-cd"):
+            folders.append(Path(next(words, ".")))
+        elif word.startswith("--config-dir="):
+            folders.append(Path(word.partition("=")[2]))
+        else:
+            rest.append(word)
+    return rest, folders
+
+
 def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
     """The files of a config group, those of the user's `--config-dir` included."""
-    folders = [config_folder()]
-    for place, argument in enumerate(arguments):
-        if argument in ("--config-dir", "-cd") and place + 1 < len(arguments):
-            folders.append(Path(arguments[place + 1]))
-        elif argument.startswith("--config-dir="):
-            folders.append(Path(argument.partition("=")[2]))
+    folders = [config_folder(), *split_config_dirs(arguments)[1]]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
 

@@ -285,6 +285,9 @@ class ReproduceConfig:
     fusion_seeds: int = 6
     """Training runs of each fusion."""
     max_length: int = 512
+    """Tokens of a text; the report counts what that cuts."""
+    validation_size: float = 0.1
+    """Share of train that becomes validation where the data has none."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from layerfusion.composition import compose
+from layerfusion.composition import compose, split_config_dirs
 from layerfusion.config import LayersConfig, ReproduceCommand, TrainConfig, load
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
@@ -27,6 +27,13 @@ class Job:
 
     name: str
     config: TrainConfig
+    sources: int
+    """How many layers it fuses."""
+
+    @property
+    def weight(self) -> float:
+        """Share of the time that is left: training grows with seeds and sources."""
+        return self.config.seeds * (3 + self.sources)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str]) -> int:
     say(
         f"profile {profile.profile}: {', '.join(profile.dataset)} with {len(profile.backbone)} models"
     )
-    bases = _bases(command, skipped)
+    bases = _bases(command, skipped, split_config_dirs(arguments)[1])
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
@@ -90,6 +97,7 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
                 replace(
                     alone, layers=LayersConfig("fixed", {name: [layer]}), seeds=profile.layer_seeds
                 ),
+                sources=1,
             )
             for layer in shape.layers
         ]
@@ -97,6 +105,7 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
             Job(
                 f"{name} all layers",
                 replace(alone, layers=LayersConfig("all"), seeds=profile.fusion_seeds),
+                sources=len(shape.layers),
             )
         )
     if len(shapes) > 1:
@@ -104,9 +113,10 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
             base, backbone={n: base.backbone[n] for n in shapes}, seeds=profile.fusion_seeds
         )
         models = "+".join(shapes)
+        counts = {"last": len(shapes), "all": sum(len(x.layers) for x in shapes.values())}
         jobs += [
-            Job(f"{models} {kind} layers", replace(together, layers=LayersConfig(kind)))
-            for kind in ("last", "all")
+            Job(f"{models} {kind} layers", replace(together, layers=LayersConfig(kind)), count)
+            for kind, count in counts.items()
         ]
     return jobs
 
@@ -122,15 +132,19 @@ def _command(arguments: Sequence[str]) -> ReproduceCommand:
     return command
 
 
-def _bases(command: ReproduceCommand, skipped: list[str]) -> list[TrainConfig]:
+def _bases(
+    command: ReproduceCommand, skipped: list[str], folders: Sequence[Path]
+) -> list[TrainConfig]:
     """One config a data set, with all its backbones; data that cannot be had is left out."""
     bases = []
     for name, limit in command.reproduce.dataset.items():
         overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
+        overrides.append(f"dataset.validation_size={command.reproduce.validation_size}")
         overrides += [
             f"backbone.{backbone}.max_length={command.reproduce.max_length}"
             for backbone in command.reproduce.backbone
         ]
+        overrides += [f"--config-dir={folder}" for folder in folders]
         base = replace(
             load(compose("train", overrides)),
             limit=limit,
@@ -196,7 +210,8 @@ def _train(jobs: Sequence[Job], folder: Path, skipped: list[str]) -> list[str]:
             say(skipped[-1])
             continue
         finished.append(name)
-        left = (time.perf_counter() - started) / number * (len(jobs) - number)
+        rate = (time.perf_counter() - started) / sum(job.weight for job in jobs[:number])
+        left = rate * sum(job.weight for job in jobs[number:])
         accuracy = percent(record.test["accuracy"])
         say(f"  [{number}/{len(jobs)}] {label}: {accuracy}; about {duration(left)} left")
     return finished

@@ -1,4 +1,4 @@
-"""What a finished job leaves: `metrics.json`, `predictions.parquet` and `config.yaml` in its folder.
+"""What a finished job leaves: `metrics.json`, `predictions.parquet` and `config.yaml`.
 
 `metrics.json` is written last and atomically, so a folder that holds one is a finished job.
 """
@@ -110,7 +110,7 @@ class FloorRecord:
     """TF-IDF and logistic regression on the whole text: what any model has to beat."""
 
     features: str
-    """words or characters, chosen by cross-validation on train."""
+    """words, words and pairs, or characters: chosen by cross-validation on train."""
     c: float
     """Inverse strength of the regularisation, chosen likewise."""
     cross_validation: dict[str, float]

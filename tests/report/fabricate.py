@@ -131,7 +131,7 @@ def write_job(
         backbones={
             name: backbone(
                 name,
-                max((l for n, l in sources if n == name), key=models[name].index),
+                max((layer for n, layer in sources if n == name), key=models[name].index),
                 models[name],
                 spec=spec,
             )

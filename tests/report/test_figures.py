@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfusion.report.figures import spread
+from layerfusion.report.layer_curves import spread
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))

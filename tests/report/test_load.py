@@ -33,6 +33,7 @@ def test_a_last_layer_job_is_a_point_of_its_curve(tmp_path: Path) -> None:
     (group,) = load_groups(tmp_path)
     (curve,) = group.curves
     assert [job.layer.layer for job in curve.points] == ["5", "norm"]
+    assert curve.last is not None
     assert curve.last is curve.points[-1]
     assert curve.last.record.selection == "last"
 
@@ -86,7 +87,7 @@ def one_job(folder: Path) -> Path:
 def test_missing_predictions_are_named(tmp_path: Path) -> None:
     path = one_job(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match="predictions.parquet: missing") as error:
+    with pytest.raises(UserError, match=r"predictions\.parquet: missing") as error:
         load_groups(tmp_path)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tests.report.fabricate import dataset, write_job
 ROWS = 200
 
 
-def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: object) -> DataGroup:
+def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: Any) -> DataGroup:
     """Layers 3 and 6 alone (70 and 60 %), and both fused; hard rows are hard for all."""
     toy = dataset(rows=ROWS, **data)
     jobs = [
@@ -55,7 +56,7 @@ def test_interval_that_contains_zero_shows_no_difference(tmp_path: Path) -> None
 
 def test_chosen_layer_is_compared_with_the_last_and_with_hindsight(tmp_path: Path) -> None:
     text = words(summarise(group_with(tmp_path, fused=0.7)))
-    assert "Validation chooses layer 3 of minilm among 2 single layers" in text
+    assert "Validation (50 rows) chooses layer 3 of minilm among 2 single layers" in text
     assert "last layer of the same model (layer 6) reaches 60.0 %" in text
     assert "choosing gained 10.0 points" in text
     assert "Hindsight agrees" in text
@@ -82,6 +83,16 @@ def test_floor_is_beaten_only_beyond_the_interval(
     tmp_path: Path, floor: float, expected: str
 ) -> None:
     assert expected in words(summarise(group_with(tmp_path, fused=0.7, floor=floor)))
+
+
+@pytest.mark.parametrize(
+    ("floor", "end"),
+    [(0.5, "can show"), (0.69, "nothing clearly beats the floor"), (0.9, "the floor does better")],
+)
+def test_headline_says_where_the_floor_is_not_beaten(
+    tmp_path: Path, floor: float, end: str
+) -> None:
+    assert summarise(group_with(tmp_path, fused=0.7, floor=floor)).headline.endswith(end)
 
 
 def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None:

@@ -1,0 +1,91 @@
+"""The whole comparison on tiny models and a tiny file, by configs of a user's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.tiny import tiny_folder
+
+from layerfusion.cli import main
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A `--config-dir` with two models, a data set and a profile."""
+    generator = np.random.default_rng(0)
+    rows = [
+        (" ".join(generator.choice(["good", "bad"][n % 2 :], 5)) + f" {n}", n % 2)
+        for n in range(90)
+    ]
+    data = tmp_path / "toy.csv"
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(data, index=False)
+    folder = tmp_path / "own"
+    for family in ("bert", "llama"):
+        model = tiny_folder(family, tmp_path / family)
+        _write(folder / f"backbone/{family}.yaml", f"{family}:\n  sources: [{{path: {model}}}]\n")
+    _write(folder / "backbone/gone.yaml", "gone:\n  sources: [{path: /nowhere/at/all}]\n")
+    _write(folder / "dataset/toy.yaml", f"name: toy\nsources: [{{path: {data}}}]\n")
+    _write(
+        folder / "reproduce/tiny.yaml",
+        "profile: tiny\nbackbone: [bert, llama]\ndataset: {toy: {}}\n"
+        "layer_seeds: 1\nfusion_seeds: 2\nmax_length: 32\n",
+    )
+    return folder
+
+
+def _write(path: Path, content: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content)
+
+
+def command(own: Path, tmp_path: Path, *more: str) -> list[str]:
+    places = [f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'outputs'}"]
+    options = ["logger=none", "extract.token_budget=256", *more]
+    return ["reproduce", f"--config-dir={own}", "reproduce=tiny", *places, *options]
+
+
+@pytest.mark.slow
+def test_every_row_is_trained_and_reported(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(own, tmp_path)) == 0
+    said = capsys.readouterr().err
+    folder = tmp_path / "outputs/reproduce"
+    records = [json.loads(path.read_text()) for path in folder.glob("jobs/tiny/*/metrics.json")]
+    rows = {
+        (record["selection"], tuple(f"{x['backbone']}:{x['layer']}" for x in record["layers"]))
+        for record in records
+    }
+    layers = {"bert": ["0", "1", "2", "3"], "llama": ["0", "1", "2", "3", "norm"]}
+    singles = {("fixed", (f"{name}:{layer}",)) for name in layers for layer in layers[name]}
+    everything = {name: tuple(f"{name}:{layer}" for layer in layers[name]) for name in layers}
+    assert rows == singles | {
+        ("all", everything["bert"]),
+        ("all", everything["llama"]),
+        ("last", ("bert:3", "llama:norm")),
+        ("all", everything["bert"] + everything["llama"]),
+    }
+    assert {record["dataset"]["name"] for record in records} == {"toy"}
+    page = (folder / "report.html").read_text()
+    assert "toy" in page
+    assert (folder / "report.md").exists()
+    assert list((folder / "figures").glob("*.png"))
+    assert f"open {folder / 'report.html'}" in said
+    assert "[13/13]" in said
+    assert main(command(own, tmp_path)) == 0  # nothing is left to do
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(own, tmp_path, "reproduce.backbone=[bert,gone]")) == 1
+    said = capsys.readouterr().err
+    assert "left out: backbone gone: " in said
+    records = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/metrics.json"))
+    assert len(records) == 4 + 1
+    assert "/nowhere/at/all" in (tmp_path / "outputs/reproduce/report.html").read_text()
