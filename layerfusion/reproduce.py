@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     """Compose the profile, extract, train every row, and write the report.
 
     Returns:
-        0, or 1 where something that the profile asks for could not be had or failed.
+        0, or 1 where a row failed; what cannot be had here is left out with a line that says so.
     """
     if set(arguments) & {"-h", "--help"}:
         print("usage: layerfusion reproduce [reproduce=quick|full] [KEY=VALUE ...]")
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str]) -> int:
     folder = Path(command.paths.outputs) / "reproduce"
     started = time.perf_counter()
     skipped: list[str] = []
+    failed: list[str] = []
 
-    say(
-        f"profile {profile.profile}: {', '.join(profile.dataset)} with {len(profile.backbone)} models"
-    )
+    data, models = ", ".join(profile.dataset), ", ".join(profile.backbone)
+    say(f"profile {profile.profile}: {models} on {data}")
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
@@ -62,18 +62,19 @@ def main(arguments: Sequence[str]) -> int:
     if not jobs:
         raise UserError(f"reproduce: nothing could be extracted: {'; '.join(skipped)}")
     say(f"2 of 3: {len(jobs)} rows, a small head each")
-    finished = _train(jobs, folder / "jobs" / profile.profile, skipped)
+    finished = _train(jobs, folder / "jobs" / profile.profile, failed)
     say("3 of 3: the report")
     page = write_report(
         folder / "jobs" / profile.profile,
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
-        facts=_facts(arguments, profile.profile, skipped),
+        facts=_facts(arguments, profile.profile, [*skipped, *failed]),
+        only=finished,
     )
-    for line in skipped:
+    for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
-    return 1 if skipped else 0
+    return 1 if failed else 0
 
 
 def say(line: str) -> None:
@@ -196,7 +197,7 @@ def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict
     return shapes
 
 
-def _train(jobs: Sequence[Job], folder: Path, skipped: list[str]) -> list[str]:
+def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[str]:
     """Run the rows; returns the names of the finished jobs."""
     finished = []
     started = time.perf_counter()
@@ -206,8 +207,8 @@ def _train(jobs: Sequence[Job], folder: Path, skipped: list[str]) -> list[str]:
         try:
             record = run_job(job.config, folder / name)
         except UserError as error:
-            skipped.append(f"{label}: {error}")
-            say(skipped[-1])
+            failed.append(f"{label}: {error}")
+            say(failed[-1])
             continue
         finished.append(name)
         rate = (time.perf_counter() - started) / sum(job.weight for job in jobs[:number])

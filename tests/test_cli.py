@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tests.tiny import tiny_folder
 
 from layerfusion.cli import COMMANDS, main
 from layerfusion.composition import compose, config_folder, group_options
 from layerfusion.config import load
+from tests.tiny import tiny_folder
 
 GOOD = "good great film plot actor".split()  # noqa: SIM905
 BAD = "bad awful loss fell crude".split()  # noqa: SIM905

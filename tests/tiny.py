@@ -9,10 +9,14 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
-WORDS = (
-    "the a of in and to company said it shares profit loss wheat ship oil price rose fell film was"
-    " good bad great awful plot actor story bank rate dollar trade crude acq earn net year mln"
-).split()
+# fmt: off
+WORDS = [
+    "the", "a", "of", "in", "and", "to", "company", "said", "it", "shares", "profit", "loss",
+    "wheat", "ship", "oil", "price", "rose", "fell", "film", "was", "good", "bad", "great",
+    "awful", "plot", "actor", "story", "bank", "rate", "dollar", "trade", "crude", "acq", "earn",
+    "net", "year", "mln",
+]
+# fmt: on
 SPECIAL = ("<unk>", "<pad>", "<s>", "</s>")
 VOCAB = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
 SIZES: dict[str, Any] = {

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -30,6 +31,9 @@ VARIABLES = {
 }
 PIXEL = 1 / 72
 """Inches; figures are laid out in the pixels that they take on the page."""
+
+Colors = Mapping[str, str]
+"""Backbone to its colour."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,11 @@ def canvas(
 
 def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str) -> Drawing:
     """Draw a figure in both layouts; `draw` takes whether the layout is the narrow one."""
-    style = {"svg.fonttype": "none", "font.family": "DejaVu Sans", "text.parse_math": False}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "font.family": "DejaVu Sans",
+        "text.parse_math": False,
+    }
     drawn: dict[bool, str] = {}
     for narrow in (False, True):
         # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
@@ -91,7 +99,7 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), svg)
     svg = svg.replace("'DejaVu Sans'", "var(--sans)")
     svg = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg, count=5)
@@ -100,3 +108,8 @@ def _svg(figure: Figure, alt: str) -> str:
     label = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {most}"'
     svg = svg.replace("<svg", label, 1).replace("xlink:href", "href")
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def shortened(text: str, most: int) -> str:
+    """A text cut to a number of characters, the last one an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +112,12 @@ class DataGroup:
         return next(curve for curve in self.curves if job in curve.points)
 
 
-def load_groups(runs: Path) -> tuple[DataGroup, ...]:
+def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGroup, ...]:
     """Read every finished job under a folder and group the jobs by the data they saw.
+
+    Args:
+        runs: the folder.
+        only: hashes of the jobs to read; all where None.
 
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
@@ -123,7 +127,8 @@ def load_groups(runs: Path) -> tuple[DataGroup, ...]:
         raise UserError(f"{runs}: no finished job (a folder with metrics.json) under it")
     unique: dict[str, tuple[Path, RunRecord]] = {}
     for folder, record in found:
-        unique.setdefault(record.job, (folder, record))
+        if only is None or record.job in only:
+            unique.setdefault(record.job, (folder, record))
     by_data: dict[tuple[str, str, str], list[Job]] = defaultdict(list)
     for folder, record in unique.values():
         job = read_job(folder, record)

@@ -71,7 +71,7 @@ def layer_name(layer: str) -> str:
 
 
 def single_name(group: DataGroup, job: Job) -> str:
-    """layer 5 of minilm."""
+    """A single layer in a sentence: layer 5 of minilm."""
     return f"{layer_name(job.layer.layer)} of {group.curve_of(job).label}"
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.report.canvas import Drawing
+from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.costs import job_cost_table, model_cost_table
-from layerfusion.report.figures import (
-    Colors,
-    fusion_figure,
-    gate_figure,
-    layer_figure,
-    model_colors,
-)
+from layerfusion.report.figures import fusion_figure, gate_figure, model_colors
+from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import GATES, markdown
 from layerfusion.report.names import count, job_names, listing, plural
@@ -68,7 +64,14 @@ class Report:
     facts: tuple[str, ...]
 
 
-def write_report(runs: Path, out: Path, *, title: str, facts: Sequence[str] = ()) -> Path:
+def write_report(
+    runs: Path,
+    out: Path,
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    only: Collection[str] | None = None,
+) -> Path:
     """Write `report.html`, `report.md` and `figures/*.png` on every finished job under a folder.
 
     The same jobs give the same files, wherever their folders lie.
@@ -78,6 +81,7 @@ def write_report(runs: Path, out: Path, *, title: str, facts: Sequence[str] = ()
         out: folder to write to.
         title: of the report.
         facts: sentences or commands that a reader should know, printed with the provenance.
+        only: hashes of the jobs to show; all where None.
 
     Returns:
         Path of the HTML page, which needs no other file.
@@ -85,7 +89,7 @@ def write_report(runs: Path, out: Path, *, title: str, facts: Sequence[str] = ()
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
     """
-    report = build_report(load_groups(runs), title=title, facts=facts)
+    report = build_report(load_groups(runs, only), title=title, facts=facts)
     for section in report.sections:
         for figure in section.figures:
             write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
@@ -173,8 +177,11 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         + (f" of {count(data.available[split])}" if split in data.available else "")
         for split, used in data.rows.items()
     )
-    seeds = sorted({tuple(seed.seed for seed in job.record.seeds) for job in group.jobs})
-    written = "; ".join(", ".join(map(str, each)) for each in seeds)
+    seeds = Counter(tuple(seed.seed for seed in job.record.seeds) for job in group.jobs)
+    written = "; ".join(
+        f"{', '.join(map(str, used))} ({plural(jobs, 'job')})"
+        for used, jobs in sorted(seeds.items())
+    )
     protocol = group.jobs[0].record.protocol
     meaning = (
         "layer, operator and epoch are chosen on validation, test is evaluated once at the end"

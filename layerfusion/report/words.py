@@ -61,10 +61,10 @@ def summarise(group: DataGroup) -> Summary:
             _hindsight_sentence(group, best),
             *(_other_model_sentence(c, best) for c in group.curves if best not in c.points),
         )
-        floor = _floor_sentence(group, best)
+        floor = _floor_sentence(best, fused)
     else:
         layers = ("No layer was run alone, so there is no single layer to compare with.",)
-        floor = _floor_sentence(group, fused or best_on_validation(group.jobs))
+        floor = _floor_sentence(None, fused)
     return Summary(
         _headline(group, fused, best),
         _sample_sentence(group),
@@ -93,20 +93,30 @@ def says(difference: Difference, *, gain: str, loss: str) -> str:
 
 
 def _headline(group: DataGroup, fused: Job | None, best: Job | None) -> str:
-    if best is None:
-        what = job_names(group)[fused] if fused is not None else "no job"
-        return f"Without a single layer to compare with: {what}"
-    start = f"{single_name(group, best)} is the single layer to choose"
-    start = start[0].upper() + start[1:]
+    parts = []
+    if best is not None:
+        parts.append(f"Validation chooses {single_name(group, best)}")
+        parts.append(_fusion_clause(group, fused, best))
+    elif fused is not None:
+        parts.append(
+            f"Validation chooses {job_names(group)[fused]}, with no single layer beside it"
+        )
+    verdicts = {over_floor(job).verdict for job in (best, fused) if job is not None}
+    if verdicts == {"loss"}:
+        parts.append("the floor does better")
+    elif "gain" not in verdicts:
+        parts.append("nothing clearly beats the floor")
+    return "; ".join(parts)
+
+
+def _fusion_clause(group: DataGroup, fused: Job | None, best: Job) -> str:
     if fused is None:
-        return f"{start}; nothing was fused"
+        return "nothing was fused"
     difference = over(fused, best)
-    end = {
-        "gain": f"fusing gained {_size(difference)} points",
-        "loss": f"fusing lost {_size(difference)} points",
-        "open": f"fusing made {no_difference(group.rows)}",
-    }[difference.verdict]
-    return f"{start}; {end}"
+    if difference.verdict == "open":
+        return f"fusing made {no_difference(group.rows)}"
+    verb = "gained" if difference.verdict == "gain" else "lost"
+    return f"fusing {verb} {_size(difference)} points"
 
 
 def _tiles(group: DataGroup, fused: Job | None, best: Job | None) -> tuple[Tile, ...]:
@@ -153,7 +163,8 @@ def _sample_sentence(group: DataGroup) -> str | None:
 def _choice_sentence(group: DataGroup, best: Job) -> str:
     models = listing([curve.label for curve in group.curves])
     return (
-        f"Validation chooses {single_name(group, best)} among"
+        f"Validation ({plural(group.data.rows['validation'], 'row')}) chooses"
+        f" {single_name(group, best)} among"
         f" {plural(len(group.singles), 'single layer')} of {models}; on test it reaches"
         f" {_with_interval(best)}."
     )
@@ -192,19 +203,21 @@ def _other_model_sentence(curve: Curve, best: Job) -> str:
     )
 
 
-def _floor_sentence(group: DataGroup, job: Job) -> str:
-    floor = job.record.floor
-    who = "the chosen layer" if job.sources == 1 else "the chosen fusion"
-    difference = over_floor(job)
-    words = {
-        "gain": f"{who} beats it by {_size(difference)} points {point_interval(difference)}",
-        "loss": f"{who} falls behind it by {_size(difference)} points {point_interval(difference)}",
-        "open": f"between it and {who} there is {says(difference, gain='', loss='')}",
-    }[difference.verdict]
+def _floor_sentence(best: Job | None, fused: Job | None) -> str:
+    chosen = {"layer": best, "fusion": fused}
+    jobs = {f"the chosen {what}": job for what, job in chosen.items() if job is not None}
+    floor = next(iter(jobs.values())).record.floor
     return (
         f"The floor, {floor_name(floor)} on the whole text, reaches"
-        f" {percent(floor.test['accuracy'])} {interval(floor.low, floor.high)}: {words}."
+        f" {percent(floor.test['accuracy'])} {interval(floor.low, floor.high)}:"
+        f" {'; '.join(_against_floor(who, over_floor(job)) for who, job in jobs.items())}."
     )
+
+
+def _against_floor(who: str, difference: Difference) -> str:
+    if difference.verdict == "open":
+        return f"between it and {who} there is {says(difference, gain='', loss='')}"
+    return f"{who} {says(difference, gain='beats it by', loss='falls behind it by')}"
 
 
 def _fusion_sentences(group: DataGroup, fused: Job | None, best: Job | None) -> list[str]:
@@ -243,7 +256,8 @@ def _others_sentence(others: Sequence[tuple[str, Difference]], *, most: int = 2)
             named = [f"{name} ({points(d.mean)} {point_interval(d)})" for name, d in found]
             part += f": {listing(named)}"
         parts.append(part)
-    return f"Of the {plural(len(others), 'other fusion')}, measured against that layer, {'; '.join(parts)}."
+    start = f"Of the {plural(len(others), 'other fusion')}, measured against that layer,"
+    return f"{start} {'; '.join(parts)}."
 
 
 def _with_interval(job: Job) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.tiny import tiny_folder
 
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import extract as extract_module
@@ -20,6 +19,7 @@ from layerfusion.embeddings.extract import calibrated_budget, extract
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.errors import UserError
+from tests.tiny import tiny_folder
 
 MEAN = {"mean": PoolingConfig()}
 
@@ -196,7 +196,7 @@ def test_no_memory_for_a_single_text_says_what_to_lower(
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(extract_module, "pool_layers", none)
-    with pytest.raises(UserError, match="lower backbone.tiny.max_length"):
+    with pytest.raises(UserError, match=r"lower backbone\.tiny\.max_length"):
         run(bert_folder, tmp_path, ["oil ship"])
 
 

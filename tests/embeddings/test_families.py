@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.tiny import CONFIGS, WITH_NORM, WORDS, tiny_folder
 
 from layerfusion.config import BackboneConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import pool_layers
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.tokens import collate, tokenize
+from tests.tiny import CONFIGS, WITH_NORM, WORDS, tiny_folder
 
 FAMILIES = tuple(CONFIGS)
 POOLINGS = {
@@ -131,7 +131,7 @@ def test_cutting_the_model_changes_nothing_below(backbone: Backbone, texts: list
         kept = backbone.shape.layers[: backbone.shape.layers.index(top) + 1]
         ran: list[int] = []
         handles = [
-            block.register_forward_hook(lambda *_, number=number: ran.append(number))
+            block.register_forward_hook(lambda *_, number=number, ran=ran: ran.append(number))
             for number, block in enumerate(backbone.blocks or ())
         ]
         cut = vectors(backbone, texts, kept)

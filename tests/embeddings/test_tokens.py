@@ -7,14 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import batches, collate, tokenize
 from layerfusion.errors import UserError
-from layerfusion.config import ExtractConfig
 
 WINDOWS = {"long_texts": "windows", "window_overlap": 3, "max_length": 10}
 
