@@ -46,8 +46,9 @@ def main(rows: int = 400, repeats: int = 3) -> None:
             begun = time.perf_counter()
             expected = peer.encode(texts)
             theirs.append(time.perf_counter() - begun)
-        last = store.read([text_hash(text) for text in texts], ["6"])["6"]
-    last /= np.linalg.norm(last, axis=1, keepdims=True)
+            last = store.read([text_hash(text) for text in texts], ["6"])["6"]
+            last /= np.linalg.norm(last, axis=1, keepdims=True)
+            differences.append(float(np.abs(last - expected).max()))
     print(f"{len(texts)} texts of r8, minilm, {repeats} repeats, median seconds")
     print(f"  all {len(backbone.shape.layers)} layers, written: {statistics.median(ours):.2f}")
     print(f"  sentence-transformers, 1 layer: {statistics.median(theirs):.2f}")
