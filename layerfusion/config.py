@@ -197,7 +197,7 @@ class FusionConfig:
     """gated or concat."""
     width: int = 256
     """Width of the fused vector."""
-    dropout: float = 0.1
+    dropout: float = 0.3
     """On the fused vector, before the classification layer."""
     temperature: float = 1.0
     """Of the gates' softmax."""
@@ -211,7 +211,7 @@ class TrainerConfig:
     patience: int = 10
     """Epochs without a better validation log-loss before training ends."""
     batch_size: int = 64
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     weight_decay: float = 1e-2
     accelerator: str = "cpu"
     """Where the head is trained: cpu, gpu, mps or auto; small heads are fastest on a CPU."""
