@@ -67,6 +67,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "pad_token_id": 1,
         },
     ),
+    "fnet": ("FNetConfig", SIZES),
+    "convbert": ("ConvBertConfig", {**SIZES, "embedding_size": 32}),
     "albert": ("AlbertConfig", {**SIZES, "embedding_size": 16}),
     "t5": (
         "T5Config",

@@ -27,6 +27,9 @@ Visit = Callable[[str, Tensor], None]
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
 """What transformers raises for a folder that it cannot load."""
 
+PADDING_TOLERANCE = 0.01
+"""Relative difference below which padding counts as masked: rounding in bfloat16 stays under it."""
+
 log = logging.getLogger(__name__)
 
 
@@ -45,6 +48,9 @@ class Backbone:
     """None where the model shares its blocks (ALBERT): all hidden states are kept instead."""
     shape: ModelShape
     pad_id: int
+    masks_padding: bool
+    """Whether padding leaves the real tokens as they are. Convolutions and Fourier mixing over the
+    positions do not heed the mask: texts of different length never share a batch there."""
     device: torch.device
 
     def forward(
@@ -156,6 +162,7 @@ def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) 
         blocks=blocks,
         shape=_shape(model, blocks, layers, length_limit(config.max_length, model, tokenizer)),
         pad_id=pad_id,
+        masks_padding=_masks_padding(model, pad_id, where),
         device=where,
     )
 
@@ -300,6 +307,18 @@ def _find_layers(
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
     log.info("%s shares its blocks: all hidden states are kept during the pass", name)
     return None, indices
+
+
+@torch.inference_mode()
+def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
+    """Compare a few tokens alone with the same tokens padded."""
+    ids = torch.arange(1, 5, device=device)[None]
+    padded = torch.cat([ids, torch.full((1, 3), pad_id, device=device)], dim=1)
+    mask = torch.ones_like(padded)
+    mask[:, ids.shape[1] :] = 0
+    alone = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0].float()
+    beside = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
+    return bool((alone - beside).norm() <= PADDING_TOLERANCE * alone.norm())
 
 
 def _block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:

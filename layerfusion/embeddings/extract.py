@@ -152,7 +152,8 @@ def _forward(
     windows = [window for item in items for window in item.tokens.windows]
     lengths = [len(window.ids) for window in windows]
     pooled: dict[tuple[str, str], Tensor] = {}
-    pending = deque(batches(lengths, budget))
+    equal = not backbone.masks_padding
+    pending = deque(batches(lengths, budget, equal=equal))
     while pending:
         rows = pending.popleft()
         batch = collate([windows[row] for row in rows], backbone.pad_id)
@@ -169,7 +170,7 @@ def _forward(
             budget = len(rows) // 2 * lengths[rows[0]]
             log.warning("%s: out of memory, going on with %d tokens", backbone.name, budget)
             rest = sorted([*rows, *(row for later in pending for row in later)])
-            again = batches([lengths[row] for row in rest], budget)
+            again = batches([lengths[row] for row in rest], budget, equal=equal)
             pending = deque([rest[place] for place in places] for places in again)
             continue
         for key, vectors in done.items():

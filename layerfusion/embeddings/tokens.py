@@ -137,14 +137,18 @@ class Batch:
         )
 
 
-def batches(lengths: Sequence[int], token_budget: int) -> Iterator[list[int]]:
+def batches(
+    lengths: Sequence[int], token_budget: int, *, equal: bool = False
+) -> Iterator[list[int]]:
     """Group rows, longest first, so that rows × longest row stays within the budget.
 
-    A row that is longer than the budget makes a batch of its own. Yields lists of row numbers.
+    A row that is longer than the budget makes a batch of its own. With `equal`, only rows of the
+    same length share a batch, and nothing is ever padded. Yields lists of row numbers.
     """
     batch: list[int] = []
     for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > token_budget:
+        full = batch and (len(batch) + 1) * lengths[batch[0]] > token_budget
+        if full or (equal and batch and lengths[row] != lengths[batch[0]]):
             yield batch
             batch = []
         batch.append(row)

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.extract import pool_layers
+from layerfusion.embeddings.extract import extract, pool_layers
 from layerfusion.embeddings.shape import NORM
+from layerfusion.embeddings.spec import backbone_spec, text_hash
+from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import collate, tokenize
 from tests.tiny import CONFIGS, WITH_NORM, WORDS, tiny_folder
 
+UNMASKED = ("fnet", "convbert")
+"""They mix positions without heeding the mask: extraction never pads them."""
 FAMILIES = tuple(CONFIGS)
 POOLINGS = {
     "mean": PoolingConfig("mean"),
@@ -105,11 +109,39 @@ def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone)
     assert (backbone.blocks is None) == (backbone.name == "albert")
 
 
-def test_a_text_does_not_depend_on_its_neighbours(backbone: Backbone, texts: list[str]) -> None:
+def extracted(backbone: Backbone, texts: list[str], root: Path) -> dict[str, np.ndarray]:
+    """What a user gets: through batches and the store, in float32."""
+    config = BackboneConfig()
+    spec = backbone_spec(config, POOLINGS["mean"], model=backbone.name, folder=root)
+    store = EmbeddingStore(root, spec)
+    extract(
+        backbone,
+        {"mean": store},
+        {"mean": POOLINGS["mean"]},
+        texts,
+        config=config,
+        options=ExtractConfig(token_budget=400, store_dtype="float32"),
+        calibrations=root / "calibrations.json",
+    )
+    return store.read([text_hash(text) for text in texts], backbone.shape.layers)
+
+
+def test_a_text_does_not_depend_on_its_neighbours(
+    backbone: Backbone, texts: list[str], tmp_path: Path
+) -> None:
+    together = extracted(backbone, texts, tmp_path / "together")
+    for row, text in enumerate(texts):
+        for layer, vector in extracted(backbone, [text], tmp_path / str(row)).items():
+            assert_close(together[layer][row], vector[0])
+
+
+def test_every_pooling_ignores_padding(backbone: Backbone, texts: list[str]) -> None:
+    assert backbone.masks_padding == (backbone.name not in UNMASKED)
+    if not backbone.masks_padding:
+        return
     together = vectors(backbone, texts)
     for row, text in enumerate(texts):
-        alone = vectors(backbone, [text])
-        for key, vector in alone.items():
+        for key, vector in vectors(backbone, [text]).items():
             assert_close(together[key][row], vector[0])
 
 
