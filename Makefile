@@ -24,8 +24,8 @@ lint: .venv/ready  ## check style and types
 reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick or full)
 	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)
 
-sweep: .venv/ready  ## sweep over layers, backbones and data sets (ARGS='dataset=r8,sms_spam')
-	$(RUN)layerfusion train -m experiment=layers $(ARGS)
+sweep: .venv/ready  ## sweep over layers and operators (ARGS='dataset=r8,sms_spam limit.train=1000')
+	$(RUN)layerfusion train -m experiment=operators $(ARGS)
 
 bench: .venv/ready  ## measure speed against others in the same run
 	$(RUN)python -m benchmarks.extraction

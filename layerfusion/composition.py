@@ -48,43 +48,42 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     import hydra
     from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
-    from hydra.types import RunMode
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
     register()
+    sweep = bool({"-m", "--multirun"} & set(arguments))
     mistakes: list[UserError] = []
-    sweep = False
 
     def run(composed: DictConfig) -> Any:
-        nonlocal sweep
         context = HydraConfig.get()
-        sweep = context.mode == RunMode.MULTIRUN
         try:
             return task(load(composed), Path(context.runtime.output_dir))
         except UserError as error:
-            # Kept for the end: Hydra would print a traceback, and a sweep goes on without it.
-            mistakes.append(error)
-            if sweep:
-                print(f"layerfusion: {context.job.override_dirname}: {error}", file=sys.stderr)
-            return None
+            if not sweep:
+                mistakes.append(error)  # one line at the end; Hydra would print a traceback
+                return None
+            print(f"layerfusion: {context.job.override_dirname}: {error}", file=sys.stderr)
+            raise  # Hydra runs the other jobs first, whatever the launcher
 
-    before = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
+    except UserError:
+        return 1  # a job of a sweep; its line is printed
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, arguments) from error
     finally:
-        sys.argv = before[0]
-        if before[1] is None:
+        sys.argv = words
+        if verbose is None:
             os.environ.pop("HYDRA_FULL_ERROR")
         else:
-            os.environ["HYDRA_FULL_ERROR"] = before[1]
-    if mistakes and not sweep:
+            os.environ["HYDRA_FULL_ERROR"] = verbose
+    if mistakes:
         raise mistakes[0]
-    return 1 if mistakes else 0
+    return 0
 
 
 def compose(name: str, overrides: Sequence[str]) -> Any:
@@ -126,19 +125,25 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     known = set(group_options("backbone", arguments))
     paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
     own = {match[1] for match in paths if match} - known
+    listed = any(argument.startswith("backbone=") for argument in arguments)
     result = []
     for argument in arguments:
         if re.match(r"layers\.fixed\.[^.=]+=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
             argument = f"++{argument}" if match[1] in own | known else argument
-        elif match := re.fullmatch(r"backbone=\[?([\w,. -]*)\]?", argument):
-            names = [name.strip() for name in match[1].split(",")]
-            argument = f"backbone=[{','.join(name for name in names if name not in own)}]"
+            if match[1] in own and not listed:
+                result.append("backbone=[]")
+                listed = True
+        elif own and argument.startswith("backbone="):
+            argument = re.sub(r"\[([^\]]*)\]", lambda found: _without(own, found[1]), argument)
         result.append(argument)
-    if own and not any(argument.startswith("backbone=") for argument in arguments):
-        result.append("backbone=[]")
     return result
+
+
+def _without(own: set[str], names: str) -> str:
+    kept = [name for name in names.split(",") if name.strip() not in own]
+    return f"[{','.join(kept)}]"
 
 
 def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -167,6 +172,11 @@ def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
 
 def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
     """Hydra's and OmegaConf's errors in one line, with what is allowed."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause  # raised while the job's name was composed
+        cause = cause.__cause__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
         return unknown(match[1], match[2], group_options(match[1], arguments))

@@ -18,6 +18,7 @@ SELECTIONS = ("last", "all", "fixed")
 OPERATORS = ("gated", "concat")
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
+ACCELERATORS = ("cpu", "gpu", "mps", "auto")
 STORE_DTYPES = ("auto", "float32")
 
 
@@ -211,7 +212,7 @@ class TrainerConfig:
     patience: int = 10
     """Epochs without a better validation log-loss before training ends."""
     batch_size: int = 64
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     weight_decay: float = 1e-2
     accelerator: str = "cpu"
     """Where the head is trained: cpu, gpu, mps or auto; small heads are fastest on a CPU."""
@@ -332,6 +333,8 @@ def check(config: TrainConfig) -> None:
         key = f"backbone.{name}"
         if not backbone.path and not backbone.sources:
             raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
+        if config.layers.name == "fixed" and not config.layers.fixed.get(name):
+            raise UserError(f"layers=fixed: no layer of {name} is given, layers.fixed.{name}=[…]")
         _choice(f"{key}.dtype", backbone.dtype, DTYPES)
         _choice(f"{key}.long_texts", backbone.long_texts, LONG_TEXTS)
         _choice(f"{key}.truncation_side", backbone.truncation_side, ("right", "left"))
@@ -349,8 +352,6 @@ def check(config: TrainConfig) -> None:
             )
     _choice("layers", config.layers.name, SELECTIONS)
     if config.layers.name == "fixed":
-        if not any(config.layers.fixed.values()):
-            raise UserError("layers=fixed needs layers, for example layers.fixed.minilm=[3,5]")
         for name in config.layers.fixed:
             if name not in config.backbone:
                 raise unknown("layers.fixed", name, config.backbone)
@@ -363,7 +364,15 @@ def check(config: TrainConfig) -> None:
     for item in fields(TrainerConfig):
         value = getattr(config.trainer, item.name)
         if isinstance(value, (int, float)):
-            _at_least(f"trainer.{item.name}", value, 0 if item.name == "weight_decay" else 1e-12)
+            whole = isinstance(value, int)
+            least = 1 if whole else 0 if item.name == "weight_decay" else 1e-12
+            _at_least(f"trainer.{item.name}", value, least)
+    if config.trainer.devices != 1:
+        raise UserError(
+            f"trainer.devices={config.trainer.devices}: a head trains on 1 device; run jobs side by"
+            " side instead"
+        )
+    _choice("trainer.accelerator", config.trainer.accelerator, ACCELERATORS)
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _choice("extract.store_dtype", config.extract.store_dtype, STORE_DTYPES)

@@ -170,11 +170,18 @@ def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict
     """Extract model by model; a model that cannot be had is left out of every data set."""
     shapes: dict[str, dict[str, ModelShape]] = {base.dataset.name: {} for base in bases}
     gone: set[str] = set()
-    plans = {
-        (base.dataset.name, name): make_plan(replace(base, backbone={name: backbone}))
-        for base in bases
-        for name, backbone in base.backbone.items()
-    }
+    plans = {}
+    for base in bases:
+        for name, backbone in base.backbone.items():
+            try:
+                plan = make_plan(replace(base, backbone={name: backbone}))
+            except UserError as error:
+                if name not in gone:
+                    skipped.append(f"backbone {name}: {error}")
+                    say(skipped[-1])
+                gone.add(name)
+                continue
+            plans[base.dataset.name, name] = plan
     for base in bases:
         for name, backbone in base.backbone.items():
             if name in gone:

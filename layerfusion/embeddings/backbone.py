@@ -151,7 +151,7 @@ def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) 
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
     blocks, layers = _find_layers(name, model, where)
-    _refuse_missing(name, folder, model, blocks, info["missing_keys"])
+    _refuse_missing(name, folder, model, info["missing_keys"])
     pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id >= model.get_input_embeddings().num_embeddings:
         pad_id = 0
@@ -296,9 +296,9 @@ def _find_layers(
         seen: dict[str, Tensor] = {}
         with _taps(blocks, (*indices, NORM), seen.__setitem__):
             final = model(**inputs)[0]
-        same = all(layer in seen for layer in indices) and all(
-            torch.equal(seen[layer], state)
-            for layer, state in zip(indices[:-1], reference[:-1], strict=True)
+        same = len(reference) == len(indices) and all(
+            layer in seen and torch.equal(seen[layer], state)
+            for layer, state in zip(indices[:-1], reference, strict=False)
         )
         if same:
             normed = not torch.equal(seen[indices[-1]], final)
@@ -358,16 +358,12 @@ def _shape(
     )
 
 
-def _refuse_missing(
-    name: str, folder: Path, model: Any, blocks: nn.ModuleList | None, missing: Sequence[str]
-) -> None:
-    """Random weights in a block or an embedding would give vectors that mean nothing."""
-    parts = {id(parameter) for parameter in model.get_input_embeddings().parameters()}
-    for block in blocks or ():
-        parts |= {id(parameter) for parameter in block.parameters()}
-    for path, parameter in model.named_parameters():
-        if id(parameter) in parts and any(key.endswith(path) for key in missing):
-            raise UserError(
-                f"backbone {name}: {folder} has no weights for {path}"
-                f" ({len(missing)} are missing); is it the right model?"
-            )
+def _refuse_missing(name: str, folder: Path, model: nn.Module, missing: Sequence[str]) -> None:
+    """Random weights would give vectors that mean nothing; only a pooler's are never used."""
+    paths = [path for path, _ in model.named_parameters() if "pooler" not in path]
+    random = [path for path in paths if any(key.endswith(path) for key in missing)]
+    if random:
+        raise UserError(
+            f"backbone {name}: {folder} has no weights for {random[0]} ({len(random)} are missing);"
+            " is it the right model?"
+        )

@@ -119,7 +119,7 @@ def extract(
             begun = time.perf_counter()
             vectors, budget = _forward(backbone, shard, layers, poolings, budget, bar)
             seconds = time.perf_counter() - begun
-            _write(backbone.name, shard, vectors, stores, layers, seconds, options.store_dtype)
+            _write(backbone.name, shard, vectors, stores, layers, seconds)
     return Extraction(len(items), total, time.perf_counter() - started)
 
 
@@ -229,7 +229,6 @@ def _write(
     stores: Mapping[str, EmbeddingStore],
     layers: Sequence[str],
     seconds: float,
-    dtype: str,
 ) -> None:
     """One shard to each store that lacks some of the texts."""
     hashes = [item.hash for item in items]
@@ -253,7 +252,6 @@ def _write(
             rows,
             TokenCounts(seen[new], cut[new]),
             seconds=seconds * len(new) / len(items),
-            dtype=dtype,
         )
 
 
@@ -266,7 +264,10 @@ def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) ->
     A few real texts of middling length pass through the lowest blocks under each candidate. The
     answer is kept, so that an extraction that was interrupted goes on with the same batches.
     """
-    kept = json.loads(path.read_text()) if path.exists() else {}
+    try:
+        kept = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        kept = {}  # never measured, or cut off: a measurement is cheap
     key = f"{platform.node()} {backbone.device} {backbone.model.dtype} {backbone.shape.layers[-1]}"
     key += f" {backbone.shape.width}x{backbone.shape.num_blocks} {torch.get_num_threads()} threads"
     if key not in kept:
@@ -292,7 +293,9 @@ def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
             begun = time.perf_counter()
             try:
                 pool_layers(backbone, batch, layers, {"mean": PoolingConfig()})
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
                 return max(rates, key=rates.__getitem__, default=candidates[0])
             times.append(time.perf_counter() - begun)
         rates[budget] = sum(len(row.ids) for row in rows) / min(times)

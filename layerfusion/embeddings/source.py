@@ -65,7 +65,11 @@ def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
 
 
 def open_source(
-    name: str, config: BackboneConfig, poolings: Mapping[str, PoolingConfig], cache: Path
+    name: str,
+    config: BackboneConfig,
+    poolings: Mapping[str, PoolingConfig],
+    cache: Path,
+    store_dtype: str = "auto",
 ) -> EmbeddingSource:
     """Fetch a backbone's files where they are missing, and open its stores.
 
@@ -76,7 +80,9 @@ def open_source(
     stores = {
         pooling: EmbeddingStore(
             cache / EMBEDDINGS,
-            backbone_spec(config, how, model=asset.identity, folder=asset.path),
+            backbone_spec(
+                config, how, model=asset.identity, folder=asset.path, store_dtype=store_dtype
+            ),
         )
         for pooling, how in poolings.items()
     }

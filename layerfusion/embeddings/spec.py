@@ -41,6 +41,8 @@ class BackboneSpec:
     """None unless long texts are read in windows."""
     pool: str
     skip_first: bool
+    store_dtype: str
+    """auto: a layer is rounded to float16 on disk where its values allow it."""
 
     def canonical(self) -> str:
         """The spec as canonical JSON: sorted keys, no spaces."""
@@ -52,7 +54,12 @@ class BackboneSpec:
 
 
 def backbone_spec(
-    config: BackboneConfig, pooling: PoolingConfig, *, model: str, folder: Path
+    config: BackboneConfig,
+    pooling: PoolingConfig,
+    *,
+    model: str,
+    folder: Path,
+    store_dtype: str = "auto",
 ) -> BackboneSpec:
     """The spec of a backbone under a pooling; `folder` holds its files, `model` identifies them."""
     return BackboneSpec(
@@ -66,6 +73,7 @@ def backbone_spec(
         window_overlap=config.window_overlap if config.long_texts == "windows" else None,
         pool=pooling.pool,
         skip_first=pooling.skip_first,
+        store_dtype=store_dtype,
     )
 
 

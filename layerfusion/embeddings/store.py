@@ -190,7 +190,6 @@ class EmbeddingStore:
         tokens: TokenCounts,
         *,
         seconds: float,
-        dtype: str = "auto",
     ) -> Path:
         """Add one shard.
 
@@ -199,7 +198,6 @@ class EmbeddingStore:
             layers: layer to its vectors. Shape: (texts, width), finite.
             tokens: counts of the texts.
             seconds: time that the forward pass took.
-            dtype: `auto` keeps a layer in float16 where its largest value allows it.
 
         Raises:
             UserError: where the disk is full; what was written before stays.
@@ -209,7 +207,7 @@ class EmbeddingStore:
             TOKENS: np.stack([tokens.seen, tokens.cut], axis=1).astype(np.int32),
         }
         for layer, values in layers.items():
-            half = dtype == "auto" and float(np.abs(values).max()) <= FLOAT16_MAX
+            half = self.spec.store_dtype == "auto" and float(np.abs(values).max()) <= FLOAT16_MAX
             arrays[layer] = np.ascontiguousarray(values, np.float16 if half else np.float32)
         content = save(arrays, metadata={"seconds": f"{seconds:.6f}"})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"

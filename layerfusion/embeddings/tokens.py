@@ -67,7 +67,8 @@ def tokenize(
             f"window_overlap={overlap}: a window of {max_length} tokens with {special} special "
             f"ones has room for an overlap of at most {max_length - special - 1}"
         )
-    tokenizer.truncation_side = "right" if overlap else config.truncation_side
+    windows = config.long_texts == "windows"
+    tokenizer.truncation_side = "right" if windows else config.truncation_side
     encoded = tokenizer(
         [config.template.replace("{text}", text) for text in texts],
         truncation=True,
@@ -85,7 +86,6 @@ def tokenize(
         strict=True,
     ):
         pieces[owner].append((np.asarray(ids, np.int32), np.asarray(mask, bool)))
-    windows = config.long_texts == "windows"
     return [
         _windows(parts, overlap, text) if windows else _truncated(parts, text)
         for text, parts in zip(texts, pieces, strict=True)

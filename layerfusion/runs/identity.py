@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
 
 from layerfusion.config import TrainConfig, load
 
+RESULT_VERSION = 1
+"""Raised when the code gives other results for the same settings."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep")
 """Groups that change where and how fast a result is made, not the result."""
-IRRELEVANT_KEYS = frozenset({"description", "num_layers", "accelerator", "devices", "bytes"})
+HINTS = ("description", "num_layers", "width")
+"""Keys of a backbone that are for readers and plans."""
 
 
 def job_id(config: TrainConfig) -> str:
     """The first 12 hex digits of the sha256 of the settings that change a job's result."""
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
+    settings["dataset"].pop("description")
+    for key in ("accelerator", "devices"):
+        settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
-        backbone.pop("width")  # a hint for the plan, unlike the width of the fusion
-    canonical = json.dumps(_without(settings), sort_keys=True, separators=(",", ":"))
+        for key in HINTS:
+            backbone.pop(key)
+    settings["order"] = list(config.backbone)  # the sources' order sets the initial weights
+    settings["store_dtype"] = config.extract.store_dtype
+    settings["version"] = RESULT_VERSION
+    canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
-
-
-def _without(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _without(v) for k, v in value.items() if k not in IRRELEVANT_KEYS}
-    if isinstance(value, list):
-        return [_without(item) for item in value]
-    return value
 
 
 def register_resolver() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, open_source
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.errors import UserError
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Selection, select
 from layerfusion.texts import TextDataset, load_dataset
@@ -37,6 +38,11 @@ class Inputs:
 
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
+    if config.extract.num_shards != 1:
+        raise UserError(
+            f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"
+            " `layerfusion extract`; training needs all of them"
+        )
     dataset = dataset_of(config)
     sources = extract_all(config, dataset)
     shapes = {name: source.shape for name, source in sources.items()}
@@ -60,16 +66,21 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, EmbeddingSource]:
     """Fill the stores of every backbone with every text of a data set."""
-    cache = Path(config.paths.cache)
     # Every backbone's files first: a missing one shows before hours of work on another.
-    sources = {
-        name: open_source(name, backbone, config.pooling, cache)
-        for name, backbone in config.backbone.items()
-    }
+    sources = open_sources(config)
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     for source in sources.values():
         source.extract(texts, config.extract)
     return sources
+
+
+def open_sources(config: TrainConfig) -> dict[str, EmbeddingSource]:
+    """Files and stores of every backbone; nothing is extracted."""
+    cache, dtype = Path(config.paths.cache), config.extract.store_dtype
+    return {
+        name: open_source(name, backbone, config.pooling, cache, dtype)
+        for name, backbone in config.backbone.items()
+    }
 
 
 def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import logging
 import platform
 import resource
 import sys
@@ -21,7 +22,14 @@ from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.runs.floor import floor
 from layerfusion.runs.identity import job_id
-from layerfusion.runs.inputs import SPLITS, Inputs, prepare, read_features
+from layerfusion.runs.inputs import (
+    SPLITS,
+    Inputs,
+    dataset_of,
+    open_sources,
+    prepare,
+    read_features,
+)
 from layerfusion.runs.metrics import evaluate
 from layerfusion.runs.record import (
     CONFIG,
@@ -41,6 +49,8 @@ from layerfusion.runs.record import (
 from layerfusion.runs.statistics import bootstrap_interval, mean_sd
 from layerfusion.runs.tracking import Tracker, open_tracker
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 
 
@@ -55,7 +65,11 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         UserError: for anything that the user can mend.
     """
     if (folder / METRICS).exists():
-        return read_record(folder)
+        record = read_record(folder)
+        if still_holds(record, config):
+            log.info("finished before: %s", folder)
+            return record
+        log.info("%s: its texts or models have changed since, so it runs again", folder)
     inputs = prepare(config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
@@ -72,13 +86,21 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
     ) as tracker:
         trained = _train(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
-        seeds = len(trained.seeds)
-        preds = trained.probabilities.argmax(axis=2).reshape(-1)
-        labels = record.dataset.label_names
-        tracker.finish_with(record, (np.tile(trained.target, seeds), preds, labels))
         _write_predictions(folder / PREDICTIONS, trained)
         write_record(record, folder)
+        preds = trained.probabilities[0].argmax(axis=1)
+        tracker.finish_with(record, (trained.target, preds, record.dataset.label_names))
     return record
+
+
+def still_holds(record: RunRecord, config: TrainConfig) -> bool:
+    """Whether the texts and the models behind a job's config are still those of its record."""
+    if dataset_of(config).fingerprint != record.dataset.fingerprint:
+        return False
+    return all(
+        record.backbones[name].spec == asdict(next(iter(source.stores.values())).spec)
+        for name, source in open_sources(config).items()
+    )
 
 
 def describe(config: TrainConfig) -> str:
@@ -241,10 +263,18 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
         cut_texts=int((counts.cut > 0).sum()),
         cut_tokens=int(counts.cut.sum()),
         parameters=shape.parameters(highest),
-        flops_per_text=shape.flops(highest, counts.seen.tolist()) / len(hashes),
+        flops_per_text=shape.flops(highest, _windows(source, counts.seen)) / len(hashes),
         milliseconds_per_text=1000 * store.seconds(unique) / len(unique),
         store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
     )
+
+
+def _windows(source: EmbeddingSource, tokens: np.ndarray) -> list[int]:
+    """Lengths that pass through the model; the overlap of windows is left out."""
+    if source.config.long_texts == "truncate":
+        return tokens.tolist()
+    limit = source.shape.max_length
+    return [min(limit, n - start) for n in tokens.tolist() for start in range(0, n, limit)]
 
 
 def peak_memory() -> int:

@@ -123,7 +123,13 @@ def _known(
     root = Path(job.paths.cache) / EMBEDDINGS
     shape, lacking = None, set()
     for pooling in job.pooling.values():
-        spec = backbone_spec(config, pooling, model=asset.identity, folder=asset.path)
+        spec = backbone_spec(
+            config,
+            pooling,
+            model=asset.identity,
+            folder=asset.path,
+            store_dtype=job.extract.store_dtype,
+        )
         store = None
         if (root / spec.hash() / SPEC_FILE).exists():
             store = EmbeddingStore(root, spec)

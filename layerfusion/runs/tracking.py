@@ -228,7 +228,7 @@ def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
         settings=wandb.Settings(**known),
         **arguments,
     )
-    if run.url:
+    if not run.offline and run.url:
         log.info("W&B: %s", run.url)
     return run
 
@@ -240,7 +240,7 @@ def _never_failing(outcome: str = "the job goes on without it") -> Iterator[None
 
     try:
         yield
-    except (wandb.Error, OSError, TimeoutError) as error:
+    except (wandb.Error, OSError, TimeoutError, ValueError, TypeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         log.warning("W&B: %s; %s", lines[0].rstrip("."), outcome)
 

@@ -112,7 +112,9 @@ def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone)
 def extracted(backbone: Backbone, texts: list[str], root: Path) -> dict[str, np.ndarray]:
     """What a user gets: through batches and the store, in float32."""
     config = BackboneConfig()
-    spec = backbone_spec(config, POOLINGS["mean"], model=backbone.name, folder=root)
+    spec = backbone_spec(
+        config, POOLINGS["mean"], model=backbone.name, folder=root, store_dtype="float32"
+    )
     store = EmbeddingStore(root, spec)
     extract(
         backbone,
@@ -120,7 +122,7 @@ def extracted(backbone: Backbone, texts: list[str], root: Path) -> dict[str, np.
         {"mean": POOLINGS["mean"]},
         texts,
         config=config,
-        options=ExtractConfig(token_budget=400, store_dtype="float32"),
+        options=ExtractConfig(token_budget=400),
         calibrations=root / "calibrations.json",
     )
     return store.read([text_hash(text) for text in texts], backbone.shape.layers)

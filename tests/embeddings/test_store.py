@@ -97,6 +97,7 @@ def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
         {"window_overlap": 3},
         {"pool": "last"},
         {"skip_first": True},
+        {"store_dtype": "float32"},
     ],
 )
 def test_everything_that_changes_a_vector_changes_the_store(

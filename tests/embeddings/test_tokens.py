@@ -26,7 +26,7 @@ def bert(bert_folder: Path) -> Backbone:
 def vectors_of(
     backbone: Backbone, texts: list[str], config: BackboneConfig, pool: PoolingConfig, root: Path
 ) -> dict[str, np.ndarray]:
-    spec = backbone_spec(config, pool, model=str(config), folder=root)
+    spec = backbone_spec(config, pool, model=str(config), folder=root, store_dtype="float32")
     store = EmbeddingStore(root, spec)
     limited = Backbone(
         **{
@@ -42,7 +42,7 @@ def vectors_of(
         {"pool": pool},
         texts,
         config=config,
-        options=ExtractConfig(token_budget=64, store_dtype="float32"),
+        options=ExtractConfig(token_budget=64),
         calibrations=root / "calibrations.json",
     )
     return store.read([text_hash(text) for text in texts], backbone.shape.layers)
