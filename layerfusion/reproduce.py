@@ -167,41 +167,41 @@ def _bases(
 
 
 def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict[str, ModelShape]]:
-    """Extract model by model; a model that cannot be had is left out of every data set."""
+    """Extract data set by data set; a model that fails is left out from there on."""
     shapes: dict[str, dict[str, ModelShape]] = {base.dataset.name: {} for base in bases}
+    singles = [
+        (name, replace(base, backbone={name: backbone}))
+        for base in bases
+        for name, backbone in base.backbone.items()
+    ]
     gone: set[str] = set()
-    plans = {}
-    for base in bases:
-        for name, backbone in base.backbone.items():
-            try:
-                plan = make_plan(replace(base, backbone={name: backbone}))
-            except UserError as error:
-                if name not in gone:
-                    skipped.append(f"backbone {name}: {error}")
-                    say(skipped[-1])
-                gone.add(name)
-                continue
-            plans[base.dataset.name, name] = plan
-    for base in bases:
-        for name, backbone in base.backbone.items():
-            if name in gone:
-                continue
-            plan = plans.pop((base.dataset.name, name))
-            for line in plan_lines(plan)[2:-1]:
-                say(f"  {base.dataset.name}, {line}")
-            try:
-                single = replace(base, backbone={name: backbone})
-                sources = extract_all(single, dataset_of(single))
-            except UserError as error:
-                skipped.append(f"backbone {name}: {error}")
-                say(skipped[-1])
-                gone.add(name)
-                continue
-            shapes[base.dataset.name][name] = sources[name].shape
-            if plans:
-                left = together([plan for key, plan in plans.items() if key[1] not in gone])
-                say(f"  about {duration(left)} of extraction left")
+    for place, (name, single) in enumerate(singles):
+        if name in gone:
+            continue
+        try:
+            for line in plan_lines(make_plan(single))[2:-1]:
+                say(f"  {single.dataset.name}, {line}")
+            sources = extract_all(single, dataset_of(single))
+            shapes[single.dataset.name][name] = sources[name].shape
+        except UserError as error:
+            skipped.append(f"backbone {name}: {error}")
+            say(skipped[-1])
+            gone.add(name)
+            continue
+        rest = [later for other, later in singles[place + 1 :] if other not in gone]
+        if rest:
+            say(f"  about {duration(_seconds_left(rest))} of extraction left")
     return shapes
+
+
+def _seconds_left(jobs: Sequence[TrainConfig]) -> float:
+    left = 0.0
+    for job in jobs:
+        try:
+            left += together([make_plan(job)])
+        except UserError:
+            continue  # a model that cannot be planned is told of when its turn comes
+    return left
 
 
 def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[str]:

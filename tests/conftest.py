@@ -19,7 +19,9 @@ def no_leaks() -> Iterator[None]:
     """A test that changes the environment or the working folder has to put them back."""
     environment, folder = dict(os.environ), Path.cwd()
     yield
-    ours = {key for key in os.environ if not key.startswith(("PYTEST_", "WANDB_", "_WANDB", "TORCH"))}
+    ours = {
+        key for key in os.environ if not key.startswith(("PYTEST_", "WANDB_", "_WANDB", "TORCH"))
+    }
     changed = {key for key in ours if os.environ[key] != environment.get(key)}
     # Lightning and transformers settle a few of their own when they are first imported.
     changed -= {"PL_GLOBAL_SEED", "PL_SEED_WORKERS", "KMP_INIT_AT_FORK", "KMP_DUPLICATE_LIB_OK"}
