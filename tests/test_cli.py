@@ -14,6 +14,7 @@ import pytest
 from layerfusion.cli import COMMANDS, main
 from layerfusion.composition import compose, config_folder, group_options
 from layerfusion.config import load
+from layerfusion.runs import inputs
 from tests.tiny import tiny_folder
 
 GOOD = "good great film plot actor".split()  # noqa: SIM905
@@ -81,6 +82,23 @@ def test_a_job_leaves_its_record_and_is_not_run_twice(
     assert code == 0
     assert "finished before" in said
     assert record.stat().st_mtime_ns == before
+
+
+def test_changed_texts_are_not_answered_from_an_old_record(
+    job: list[str], reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "changing.csv"
+    data.write_text(reviews.read_text())
+    arguments = ["train", *job, f"dataset.path={data}"]
+    assert run(arguments, capsys)[0] == 0
+    (path,) = (tmp_path / "outputs/runs").glob("*/metrics.json")
+    before = json.loads(path.read_text())["dataset"]["fingerprint"]
+    data.write_text(reviews.read_text().replace("plot", "wheat"))
+    inputs._datasets.clear()  # as in a new process
+    code, said = run(arguments, capsys)
+    assert code == 0
+    assert "have changed since" in said
+    assert json.loads(path.read_text())["dataset"]["fingerprint"] != before
 
 
 def _yaml(path: Path) -> object:

@@ -70,11 +70,10 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
             log.info("finished before: %s", folder)
             return record
         log.info("%s: its texts or models have changed since, so it runs again", folder)
-    inputs = prepare(config)
+        (folder / METRICS).unlink()
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
     write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
-    floor_record, _ = floor(inputs.dataset, Path(config.paths.cache), seed=config.seed)
     with open_tracker(
         config.logger,
         folder=folder,
@@ -84,6 +83,8 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         tags=[config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
+        inputs = prepare(config)
+        floor_record, _ = floor(inputs.dataset, Path(config.paths.cache), seed=config.seed)
         trained = _train(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
         _write_predictions(folder / PREDICTIONS, trained)
