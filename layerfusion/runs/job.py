@@ -71,6 +71,7 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
             return record
         log.info("%s: its texts or models have changed since, so it runs again", folder)
         (folder / METRICS).unlink()
+    inputs = prepare(config)  # mistakes of the user's end here, in one line and without a W&B run
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
     write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
@@ -83,7 +84,6 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         tags=[config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
-        inputs = prepare(config)
         floor_record, _ = floor(inputs.dataset, Path(config.paths.cache), seed=config.seed)
         trained = _train(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
