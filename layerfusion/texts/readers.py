@@ -13,6 +13,7 @@ from layerfusion.errors import UserError
 from layerfusion.texts.table import Columns, Table, make_table
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+"""The usual one of each suffix; many a .csv has semicolons, so its header is asked first."""
 SNIFFED = (",", "\t", ";", "|")
 SNIFFED_SUFFIXES = (".txt", ".data", "")
 SUFFIXES = (".parquet", *DELIMITERS, ".json", ".jsonl", *SNIFFED_SUFFIXES[:-1])
@@ -42,11 +43,9 @@ def read_file(
             return _read_parquet(path, columns)
         if suffix in (".json", ".jsonl"):
             return _read_json(path, columns, encoding, lines=suffix == ".jsonl")
-        delimiter = DELIMITERS.get(suffix)
-        if delimiter is None:
-            if suffix not in SNIFFED_SUFFIXES:
-                raise UserError(f"{path}: cannot read {suffix!r}; allowed: {', '.join(SUFFIXES)}")
-            delimiter = _sniffed(path, columns, encoding)
+        if suffix not in (*DELIMITERS, *SNIFFED_SUFFIXES):
+            raise UserError(f"{path}: cannot read {suffix!r}; allowed: {', '.join(SUFFIXES)}")
+        delimiter = _sniffed(path, columns, encoding, usual=DELIMITERS.get(suffix))
         return _read_csv(path, columns, encoding, skip_rows, delimiter)
     except UnicodeDecodeError as error:
         raise UserError(
@@ -163,13 +162,15 @@ def _refuse_open_quotes(table: Table) -> None:
             )
 
 
-def _sniffed(path: Path, columns: Columns, encoding: str) -> str:
-    """The delimiter under which the first line names both columns."""
+def _sniffed(path: Path, columns: Columns, encoding: str, usual: str | None) -> str:
+    """The delimiter under which the first line names both columns, else the usual one."""
     header = next(iter(_content(path, encoding).splitlines()), "")
     for delimiter in SNIFFED:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
         if columns.text in names and columns.label in names:
             return delimiter
+    if usual is not None:
+        return usual
     raise UserError(
         f"{path}: the first line does not name the columns {columns.text!r} and {columns.label!r}"
         f" between commas, tabs, semicolons or bars; it reads {header[:80]!r}"

@@ -38,6 +38,7 @@ JSONL = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
 WRITERS: dict[str, Callable[[Path], object]] = {
     "x.csv": lambda path: path.write_bytes(delimited(",")),
     "X.CSV": lambda path: path.write_bytes(delimited(",")),
+    "semicolons.csv": lambda path: path.write_bytes(delimited(";")),
     "x.tsv": lambda path: path.write_bytes(delimited("\t")),
     "x.tab": lambda path: path.write_bytes(delimited("\t")),
     "x.txt": lambda path: path.write_bytes(delimited(";")),
