@@ -101,7 +101,7 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
             b"Text,class\na,b\n",
             "no column 'text' (dataset.text); there are: 'Text', 'class'",
         ),
-        ("x.csv", b"text;label\na;b\n", "there are: 'text;label'"),
+        ("x.csv", b"text:label\na:b\n", "there are: 'text:label'"),
         ("x.jsonl", b'{"text": "a"}\n', "no column 'label' (dataset.label); there are: 'text'"),
         ("x.csv", b"", "the file is empty"),
         ("x.csv", b"text,label\n", "no rows"),
