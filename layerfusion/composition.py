@@ -53,6 +53,8 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
 
     register()
     sweep = bool({"-m", "--multirun"} & set(arguments))
+    if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
+        raise UserError("--cfg and --info show one job: leave -m out")
     mistakes: list[UserError] = []
 
     def run(composed: DictConfig) -> Any:

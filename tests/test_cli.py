@@ -227,6 +227,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (["train", "extract.num_shards=2", "dataset=sms_spam"], "extract.num_shards=2"),
         (["train", "extract.shard=2"], "extract.shard=2: it must lie between 0 and"),
         (["train", "dataset=local"], "dataset"),
+        (["train", "-m", "--cfg", "job"], "leave -m out"),
         (["train", "seeds=[1"], "seeds"),
         (["reproduce", "reproduce=nope"], "there is no 'nope'; there are: full, quick"),
     ],
