@@ -15,6 +15,7 @@ usage: layerfusion COMMAND [...]
 
   plan       say what a job would cost, before any work: texts, tokens, FLOPs, bytes, minutes
   extract    pass the texts through the models once and cache every layer
+  profile    every importance score of every layer, and what each selection would take
   train      train a head on cached layers; a sweep with -m
   report     DIR: tables, figures and one HTML page from the jobs under DIR
   reproduce  the whole comparison, downloads included, ending in a report
@@ -37,6 +38,12 @@ def _extract(arguments: list[str]) -> int:
     from layerfusion.commands import extract
 
     return extract(arguments)
+
+
+def _profile(arguments: list[str]) -> int:
+    from layerfusion.commands import profile
+
+    return profile(arguments)
 
 
 def _plan(arguments: list[str]) -> int:
@@ -66,6 +73,7 @@ def _cache(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "extract": _extract,
+    "profile": _profile,
     "train": _train,
     "report": _report,
     "reproduce": _reproduce,

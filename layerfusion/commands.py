@@ -42,6 +42,18 @@ def extract(arguments: Sequence[str]) -> int:
     return run_hydra("extract", task, arguments)
 
 
+def profile(arguments: Sequence[str]) -> int:
+    """`layerfusion profile`: every score of every layer, as table, JSON and figure."""
+
+    def task(config: TrainConfig, folder: Path) -> None:
+        from layerfusion.runs.profile import run_profile
+
+        run_profile(config, folder)
+        log.info("profile: %s", folder)
+
+    return run_hydra("profile", task, arguments)
+
+
 def plan(arguments: Sequence[str]) -> int:
     """`layerfusion plan`: what a job would cost."""
 

@@ -14,12 +14,28 @@ from layerfusion.errors import UserError, unknown
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
 POOLS = ("mean", "first", "last", "max")
-SELECTIONS = ("last", "all", "fixed")
+SELECTIONS = ("last", "all", "fixed", "top_k", "adaptive", "greedy")
+"""The first three need no scores; the others look at the labels of train."""
+SCORES = (
+    "probe",
+    "accuracy",
+    "gradient",
+    "attention_entropy",
+    "gradient_entropy",
+    "logme",
+    "h_score",
+    "fisher",
+    "effective_rank",
+)
+"""What a selection may rank layers by; `probe` is its held-out log-loss."""
+HELD_OUT = ("folds", "validation")
 OPERATORS = ("gated", "concat")
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
 ACCELERATORS = ("cpu", "gpu", "mps", "auto")
 STORE_DTYPES = ("auto", "float32")
+STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
+"""C of a probe: on 200 to 7,000 rows the best lay between 0.001 and 0.1."""
 
 
 # -- assets -------------------------------------------------------------------------------------
@@ -180,14 +196,50 @@ class ExtractConfig:
 
 
 @dataclass
+class BudgetConfig:
+    """The most that the selected layers may cost; layers above it are not looked at."""
+
+    max_layer: int | None = None
+    """Highest layer of each model; its final norm counts as its last block."""
+    flops_per_text: float | None = None
+    """Forward passes up to the highest selected layer of each model, summed over the models; mean
+    over the texts of train."""
+    ms_per_text: float | None = None
+    """The same in milliseconds, as measured when this machine extracted the texts."""
+
+
+@dataclass
 class LayersConfig:
     """Which layers become sources of the fusion: `conf/layers/NAME.yaml`."""
 
     name: str = "last"
-    """last, all or fixed."""
+    """last, all, fixed, top_k, adaptive or greedy."""
     fixed: dict[str, list[Any]] = field(default_factory=dict)
     """Backbone to its layers for `fixed`: indices (0 = what enters the first block), -1 and the
     like counted from the last, or `norm`."""
+    score: str = "probe"
+    """What `top_k` and `adaptive` rank layers by."""
+    k: int = 4
+    """How many layers `top_k` takes."""
+    max_layers: int = 8
+    """How many layers `adaptive` and `greedy` take at most."""
+    mass: float = 0.95
+    """`adaptive` stops when the layers taken, and those like them, hold this share of weight."""
+    max_similarity: float = 0.95
+    """A layer is a near-duplicate of a better one from this linear CKA on; 1 keeps all."""
+    held_out: str = "folds"
+    """What a layer is judged on: folds of train, or the validation split."""
+    folds: int = 5
+    strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
+    """Inverse strengths C of the regularisation that each layer's probe chooses among."""
+    sample: int = 256
+    """Texts of train that the scores which need the model itself are taken over."""
+    gradient_weight: float = 0.5
+    """Of the gradient in `gradient_entropy`; the rest is the attention's."""
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    pilot: int | None = None
+    """Choose on as many rows of train, extract the rest up to the chosen layers only; it grows by
+    itself until the choice is stable. None: everything is extracted."""
 
 
 @dataclass
@@ -244,6 +296,17 @@ class PathsConfig:
 
 
 @dataclass
+class ProfileConfig:
+    """What `layerfusion profile` looks at."""
+
+    scores: list[str] = field(default_factory=lambda: list(SCORES))
+    """Scores to compute; those that a model does not give are left out with the reason."""
+    judge: bool = False
+    """After all choices are made, judge them on test: accuracy of every layer, regret of every
+    selection. For studies of the scores; it tells nothing that may be chosen by."""
+
+
+@dataclass
 class TrainConfig:
     """One job: a data set, some backbones, their layers, one fusion."""
 
@@ -257,6 +320,7 @@ class TrainConfig:
     paths: PathsConfig = field(default_factory=PathsConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
+    profile: ProfileConfig = field(default_factory=ProfileConfig)
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0
@@ -319,6 +383,27 @@ def _share(key: str, value: float) -> None:
         raise UserError(f"{key}={value}: it must lie between 0 and 1")
 
 
+def _check_layers(layers: LayersConfig) -> None:
+    _choice("layers.score", layers.score, SCORES)
+    _choice("layers.held_out", layers.held_out, HELD_OUT)
+    for key, least in (("k", 1), ("max_layers", 1), ("folds", 2), ("sample", 1), ("pilot", 20)):
+        _at_least(f"layers.{key}", getattr(layers, key), least)
+    for key in ("mass", "max_similarity", "gradient_weight"):
+        if not 0 <= getattr(layers, key) <= 1:
+            raise UserError(f"layers.{key}={getattr(layers, key)}: it must lie in [0, 1]")
+    if not layers.strengths or not all(0 < c < float("inf") for c in layers.strengths):
+        raise UserError(f"layers.strengths={layers.strengths}: it must list positive numbers")
+    for item in fields(BudgetConfig):
+        _at_least(f"layers.budget.{item.name}", getattr(layers.budget, item.name), 0)
+    if layers.pilot is not None and layers.name not in SELECTIONS[3:]:
+        raise UserError(
+            f"layers.pilot: layers={layers.name} needs no pilot; it goes with"
+            f" {', '.join(SELECTIONS[3:])}"
+        )
+    if layers.pilot is not None and layers.held_out == "validation":
+        raise UserError("layers.pilot: it is judged by folds of its own, layers.held_out=folds")
+
+
 def check(config: TrainConfig) -> None:
     """Check everything that can be known before any work.
 
@@ -355,6 +440,7 @@ def check(config: TrainConfig) -> None:
         for name in config.layers.fixed:
             if name not in config.backbone:
                 raise unknown("layers.fixed", name, config.backbone)
+    _check_layers(config.layers)
     _choice("fusion", config.fusion.name, OPERATORS)
     _at_least("fusion.width", config.fusion.width, 1)
     if not config.fusion.temperature > 0:
@@ -383,6 +469,8 @@ def check(config: TrainConfig) -> None:
             f"extract.shard={config.extract.shard}: it must lie between 0 and "
             f"extract.num_shards - 1 = {config.extract.num_shards - 1}"
         )
+    for score in config.profile.scores:
+        _choice("profile.scores", score, SCORES)
     _at_least("limit.train", config.limit.train, 2)
     _at_least("limit.test", config.limit.test, 1)
     _at_least("seeds", config.seeds, 1)

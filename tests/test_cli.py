@@ -198,14 +198,17 @@ def test_every_config_file_lies_in_a_known_group() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["trian"], "there is no 'trian'; there are: plan, extract, train"),
+        (["trian"], "there is no 'trian'; there are: plan, extract, profile, train"),
         (["report"], "usage: layerfusion report DIR"),
         (["cache", "wipe"], "there is no 'wipe'; there are: ls, verify"),
         (["cache", "ls", "nowhere"], "nowhere: no embeddings are cached there"),
         (["report", "nowhere"], "nowhere"),
         (["train", "backbone=[nope]"], "backbone: there is no 'nope'; there are: "),
         (["train", "dataset=nope"], "dataset: there is no 'nope'; there are: "),
-        (["train", "layers=nope"], "layers: there is no 'nope'; there are: all, fixed, last"),
+        (
+            ["train", "layers=nope"],
+            "layers: there is no 'nope'; there are: adaptive, all, fixed, greedy, last, top_k",
+        ),
         (["train", "fusion=nope"], "fusion: there is no 'nope'; there are: concat, gated"),
         (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: gated, concat"),
         (["train", "limit.trian=3"], "limit: there is no 'trian'; there are: train, test"),

@@ -113,10 +113,17 @@ def _taps(blocks: nn.ModuleList, layers: Sequence[str], visit: Visit) -> Iterato
             handle.remove()
 
 
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether a pass failed because its batch did not fit: fewer rows may."""
+    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+
+
 # -- loading ------------------------------------------------------------------------------------
 
 
-def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) -> Backbone:
+def load_backbone(
+    name: str, folder: Path, config: BackboneConfig, device: str, *, eager: bool = False
+) -> Backbone:
     """Load a model folder, find its blocks and learn its layers.
 
     Args:
@@ -124,6 +131,8 @@ def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) 
         folder: a Hugging Face folder with safetensors weights.
         config: dtype, length limit, whether code of the model's own may run.
         device: auto, cpu, cuda, cuda:N or mps.
+        eager: compute the attention step by step, so that its weights can be had. Slower; a model
+            has to be built so, as some (Falcon) return weights without their mask otherwise.
 
     Raises:
         UserError: where the folder cannot be loaded or weights of its blocks are missing.
@@ -132,6 +141,7 @@ def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) 
 
     where = choose_device(device)
     trust = config.trust_remote_code
+    attention = {"attn_implementation": "eager"} if eager else {}
     tokenizer = load_tokenizer(name, folder, config)
     try:
         with _quiet_transformers():
@@ -142,6 +152,7 @@ def load_backbone(name: str, folder: Path, config: BackboneConfig, device: str) 
                 local_files_only=True,
                 trust_remote_code=trust,
                 output_loading_info=True,
+                **attention,
             )
     except LOADING_ERRORS as error:
         raise _cannot_load(name, folder, error) from error
@@ -281,11 +292,15 @@ def _text_config(model: nn.Module) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _find_layers(
     name: str, model: nn.Module, device: torch.device
 ) -> tuple[nn.ModuleList | None, tuple[str, ...]]:
-    """Choose the list of blocks that reproduces the model's own hidden states on a few tokens."""
+    """Choose the list of blocks that reproduces the model's own hidden states on a few tokens.
+
+    Without inference mode: a table that a model computes in its first pass and keeps, such as its
+    rotary positions, could never take part in a gradient.
+    """
     count = _text_config(model).num_hidden_layers
     ids = torch.arange(1, 5, device=device)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -309,7 +324,7 @@ def _find_layers(
     return None, indices
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
     """Compare a few tokens alone with the same tokens padded."""
     ids = torch.arange(1, 5, device=device)[None]

@@ -53,13 +53,13 @@ class _Item:
 def lacking(
     stores: Mapping[str, EmbeddingStore],
     texts: Sequence[str],
-    layers: Sequence[str] | None,
+    layers: Mapping[str, Sequence[str]] | None,
     options: ExtractConfig,
 ) -> dict[bytes, str]:
     """Texts by hash, each once, that a store lacks and that fall to this process.
 
-    With `layers` None all of the model's layers are asked for; before the first extraction
-    nobody knows them, and every text is lacking.
+    With `layers` None all of the model's layers are asked for, under every pooling; before the
+    first extraction nobody knows them, and every text is lacking.
     """
     found = {text_hash(text): text for text in texts}
     mine = [
@@ -68,9 +68,10 @@ def lacking(
         if int.from_bytes(key[:8], "little") % options.num_shards == options.shard
     ]
     missing = np.zeros(len(mine), bool)
-    for store in stores.values():
-        wanted = layers or (store.shape.layers if store.shape else None)
-        missing |= store.missing(mine, wanted) if wanted else True
+    for pooling, store in stores.items():
+        everything = store.shape.layers if store.shape else None
+        wanted = everything if layers is None else layers.get(pooling, ())
+        missing |= True if wanted is None else store.missing(mine, wanted)
     return {key: found[key] for key, lacks in zip(mine, missing, strict=True) if lacks}
 
 
@@ -80,7 +81,7 @@ def extract(
     poolings: Mapping[str, PoolingConfig],
     texts: Sequence[str],
     *,
-    layers: Sequence[str] | None = None,
+    layers: Mapping[str, Sequence[str]] | None = None,
     config: BackboneConfig,
     options: ExtractConfig,
     calibrations: Path,
@@ -92,7 +93,7 @@ def extract(
         stores: pooling name to its store; all poolings are taken in the same pass.
         poolings: pooling name to how it pools.
         texts: in any order, with any repeats.
-        layers: layers to keep; all of the model's where None. Blocks above are not computed.
+        layers: pooling to the layers to keep; all where None. Blocks above are not computed.
         config: how texts become tokens.
         options: sizes, device, and which part of the texts is this process's.
         calibrations: file that remembers the batch size found for a model on a machine.
@@ -100,7 +101,7 @@ def extract(
     Raises:
         UserError: for a vector that is not finite, a full disk, a text without tokens.
     """
-    layers = tuple(layers or backbone.shape.layers)
+    layers = dict.fromkeys(stores, backbone.shape.layers) if layers is None else layers
     for store in stores.values():
         store.describe_model(backbone.shape)
     todo = lacking(stores, texts, layers, options)
@@ -143,7 +144,7 @@ Vectors = dict[tuple[str, str], np.ndarray]
 def _forward(
     backbone: Backbone,
     items: Sequence[_Item],
-    layers: Sequence[str],
+    layers: Mapping[str, Sequence[str]],
     poolings: Mapping[str, PoolingConfig],
     budget: int,
     bar: TokenBar,
@@ -199,9 +200,18 @@ def _by_text(
 
 @torch.inference_mode()
 def pool_layers(
-    backbone: Backbone, batch: Batch, layers: Sequence[str], poolings: Mapping[str, PoolingConfig]
+    backbone: Backbone,
+    batch: Batch,
+    layers: Mapping[str, Sequence[str]],
+    poolings: Mapping[str, PoolingConfig],
 ) -> dict[tuple[str, str], Tensor]:
     """Pass a batch through the model and pool each wanted layer as it appears.
+
+    Args:
+        backbone: the model.
+        batch: its input.
+        layers: pooling to the layers wanted.
+        poolings: pooling to how it pools.
 
     Returns:
         (pooling, layer) to vectors on the CPU. Shape: (batch, width), float32.
@@ -210,11 +220,14 @@ def pool_layers(
     pooled: dict[tuple[str, str], Tensor] = {}
 
     def visit(layer: str, hidden: Tensor) -> None:
-        for name, how in poolings.items():
-            start = first_pooled(batch.start, batch.stop, batch.opens, how)
-            pooled[name, layer] = pool(hidden, start, batch.stop, how.pool)
+        for name, wanted in layers.items():
+            if layer in wanted:
+                how = poolings[name]
+                start = first_pooled(batch.start, batch.stop, batch.opens, how)
+                pooled[name, layer] = pool(hidden, start, batch.stop, how.pool)
 
-    backbone.forward(batch.input_ids, batch.attention_mask, layers, visit)
+    together = list(dict.fromkeys(layer for wanted in layers.values() for layer in wanted))
+    backbone.forward(batch.input_ids, batch.attention_mask, together, visit)
     return {key: vectors.cpu() for key, vectors in pooled.items()}
 
 
@@ -227,18 +240,19 @@ def _write(
     items: Sequence[_Item],
     vectors: Vectors,
     stores: Mapping[str, EmbeddingStore],
-    layers: Sequence[str],
+    layers: Mapping[str, Sequence[str]],
     seconds: float,
 ) -> None:
     """One shard to each store that lacks some of the texts."""
     hashes = [item.hash for item in items]
     seen = np.array([item.tokens.seen for item in items])
     cut = np.array([item.tokens.cut for item in items])
-    for pooling, store in stores.items():
-        new = np.flatnonzero(store.missing(hashes, layers))
+    for pooling, wanted in layers.items():
+        store = stores[pooling]
+        new = np.flatnonzero(store.missing(hashes, wanted))
         if not len(new):
             continue
-        rows = {layer: vectors[pooling, layer][new] for layer in layers}
+        rows = {layer: vectors[pooling, layer][new] for layer in wanted}
         for layer, values in rows.items():
             bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
             if len(bad):
@@ -292,7 +306,7 @@ def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
         for _ in range(3):
             begun = time.perf_counter()
             try:
-                pool_layers(backbone, batch, layers, {"mean": PoolingConfig()})
+                pool_layers(backbone, batch, {"mean": layers}, {"mean": PoolingConfig()})
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise

@@ -37,9 +37,18 @@ class EmbeddingSource:
         raise UserError(f"backbone {self.name}: nothing has been extracted yet")
 
     def extract(
-        self, texts: Sequence[str], options: ExtractConfig, layers: Sequence[str] | None = None
+        self,
+        texts: Sequence[str],
+        options: ExtractConfig,
+        layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Extract what the stores lack of some texts; the model is loaded only if they do."""
+        """Extract what the stores lack of some texts; the model is loaded only if they do.
+
+        Args:
+            texts: in any order, with any repeats.
+            options: device and sizes.
+            layers: pooling to the layers to keep; all where None.
+        """
         from layerfusion.embeddings.extract import extract, lacking
 
         if not lacking(self.stores, texts, layers, options):

@@ -19,3 +19,10 @@ class LayerId:
 
     def __str__(self) -> str:
         return f"{self.backbone}:{self.layer}:{self.pooling}"
+
+    @property
+    def words(self) -> str:
+        """For people: `layer 15 of smollm2`, and the pooling where it is not the mean."""
+        layer = "norm" if self.layer == "norm" else f"layer {self.layer}"
+        pooling = "" if self.pooling == "mean" else f" ({self.pooling})"
+        return f"{layer} of {self.backbone}{pooling}"

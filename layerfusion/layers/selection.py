@@ -1,13 +1,25 @@
-"""Which layers of which models become sources of the fusion."""
+"""Which layers of which models become sources of the fusion, and why each of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from layerfusion.config import LayersConfig
-from layerfusion.embeddings.shape import ModelShape
+from layerfusion.errors import UserError
+from layerfusion.layers.budget import Budget
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.probe import HeldOut
+from layerfusion.layers.scores import ScoreTable, oriented
+
+PAIRED = ("probe", "log_loss", "accuracy")
+"""Scores that are means over rows, so that two layers are compared row by row."""
+LEAST_WEIGHT = 0.05
+"""Of a selected layer, relative to the heaviest: a fusion that starts from less never uses it."""
 
 
 @dataclass(frozen=True)
@@ -16,37 +28,242 @@ class Choice:
 
     layer: LayerId
     reason: str
+    weight: float | None = None
+    """Relative to the other choices, what a weighted fusion starts from; none: all alike."""
 
 
-Selection = tuple[Choice, ...]
+@dataclass(frozen=True)
+class Selection:
+    """The selected layers, in the order they were chosen, and what was passed over."""
+
+    choices: tuple[Choice, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> list[LayerId]:
+        """The layers alone."""
+        return [choice.layer for choice in self.choices]
 
 
-def select(
-    config: LayersConfig, shapes: Mapping[str, ModelShape], poolings: Sequence[str]
-) -> Selection:
-    """Select layers of several models at once; every pooling of a layer is a source of its own.
+def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> Selection:
+    """`last`, `all` or `fixed`: selections that look at no data.
 
-    Args:
-        config: `last`, `all` or `fixed` with its layers.
-        shapes: backbone to its shape, in the order the sources shall have.
-        poolings: names of the poolings.
+    `last` and `all` choose among what the budget allows; every pooling of a layer is a source.
 
     Raises:
-        UserError: for a layer that a model does not have.
+        UserError: for a layer that a model does not have, or that the budget does not allow.
     """
-    chosen: list[tuple[str, str, str]] = []
-    for backbone, shape in shapes.items():
-        if config.name == "last":
-            chosen.append((backbone, shape.layers[-1], "the last layer"))
-        elif config.name == "all":
-            chosen += [(backbone, layer, "all layers") for layer in shape.layers]
-        else:
-            asked = dict.fromkeys(
-                shape.resolve(backbone, layer) for layer in config.fixed.get(backbone, ())
-            )
-            chosen += [(backbone, layer, "fixed by the user") for layer in asked]
-    return tuple(
-        Choice(LayerId(backbone, layer, pooling), reason)
-        for backbone, layer, reason in chosen
-        for pooling in poolings
+    if config.name == "fixed":
+        chosen = list(dict.fromkeys(_asked(config, layers, budget)))
+        reason = "fixed by the user"
+    else:
+        allowed = budget.affordable(layers)
+        tops = {x.backbone: x.layer for x in allowed}  # bottom up: the last one stays
+        chosen = [x for x in allowed if config.name == "all" or x.layer == tops[x.backbone]]
+        capped = len(allowed) < len(layers)
+        reason = {"last": "the last layer", "all": "all layers"}[config.name]
+        reason += " within the budget" * capped
+    if not budget.allows(chosen):
+        raise UserError(
+            f"layers.budget ({budget.limits()}): layers={config.name} takes {budget.words(chosen)};"
+            " select fewer or lower ones"
+        )
+    return Selection(tuple(Choice(layer, reason) for layer in chosen))
+
+
+def _asked(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> list[LayerId]:
+    found = []
+    for name in dict.fromkeys(layer.backbone for layer in layers):
+        for asked in config.fixed.get(name, ()):
+            layer = budget.models[name].shape.resolve(name, asked)
+            found += [x for x in layers if x.backbone == name and x.layer == layer]
+    return found
+
+
+# -- selections by score ------------------------------------------------------------------------
+
+
+def select_by_score(
+    config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
+) -> Selection:
+    """`top_k` or `adaptive`: the best layers by a score, near-duplicates passed over.
+
+    How far a layer is behind the best is measured in standard errors, z (see `behind`), and its
+    weight is exp(-z² / 2): how well it could still be the best. `top_k` takes the k heaviest;
+    `adaptive` takes the heaviest until they, and the near-duplicates passed over for them, hold
+    `config.mass` of all weight, so that a flat profile gives many layers and a steep one few.
+
+    Args:
+        config: the score and the limits.
+        table: scores of the candidates.
+        similarity: linear CKA between them. Shape: (candidates, candidates).
+        budget: what they may cost together.
+
+    Raises:
+        UserError: where no candidate has the score, or there are fewer than k.
+    """
+    usable = _usable(config.score, table, budget)
+    distance = behind(table, config.score, usable)
+    weights = np.exp(-0.5 * np.square(distance))
+    order = sorted(usable, key=lambda n: (distance[n], n))
+    total = float(weights[usable].sum())
+    if config.name == "top_k" and config.k > len(order):
+        raise UserError(f"layers.k={config.k}: there are {len(order)} layers to choose among")
+    chosen: list[int] = []
+    reasons, notes = [], []
+    held = 0.0
+    for n in order:
+        if config.name == "top_k" and len(chosen) == config.k:
+            break
+        if config.name == "adaptive" and (
+            len(chosen) == config.max_layers or held >= config.mass * total
+        ):
+            break
+        like = _duplicate(n, chosen, similarity, config.max_similarity)
+        if like is not None:
+            held += weights[n]
+            notes.append(f"dropped {_dropped(table, n, like, similarity)}")
+            continue
+        if not budget.allows([table.layers[m] for m in [*chosen, n]]):
+            notes.append(f"dropped {_words(table, n, config.score)}: over the budget with the rest")
+            continue
+        held += weights[n]
+        chosen.append(n)
+        reasons.append(f"{_words(table, n, config.score)}, {_rank(distance[n])}")
+    shares = np.maximum(weights[chosen] / weights[chosen].max(), LEAST_WEIGHT)
+    shares /= shares.sum()
+    if config.name == "top_k" and len(chosen) < config.k:
+        notes.append(f"only {len(chosen)} of k={config.k}: the others are near-duplicates")
+    return Selection(
+        tuple(
+            Choice(table.layers[n], reason, float(share))
+            for n, reason, share in zip(chosen, reasons, shares, strict=True)
+        ),
+        tuple(notes),
     )
+
+
+def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
+    """How many standard errors each usable layer is behind the best of them; infinite for others.
+
+    The probe's figures are paired by row: z = mean(d) / (sd(d) / √rows) of the differences d to the
+    best layer's. The other scores have no rows; there a standard error is taken to be half the
+    standard deviation of the score over the layers. Scores that do not compare across models
+    are held against the best layer of their own model and pooling.
+
+    Shape: (candidates,).
+    """
+    values = oriented(table, score)
+    distance = np.full(len(values), np.inf)
+    if score in PAIRED:
+        rows = np.stack([_per_row(table.held_out[n], score) for n in usable])
+        difference = rows[np.argmax(values[usable])] - rows
+        error = difference.std(axis=1) / np.sqrt(rows.shape[1])
+        distance[usable] = np.maximum(difference.mean(axis=1), 0) / np.maximum(error, 1e-12)
+        return distance
+    for group in table.comparable(score):
+        own = np.intersect1d(group, usable)
+        if len(own):
+            error = values[own].std() / 2
+            distance[own] = (values[own].max() - values[own]) / max(error, 1e-12)
+    return distance
+
+
+def _per_row(held: HeldOut, score: str) -> np.ndarray:
+    return held.right.double().numpy() if score == "accuracy" else -held.losses.numpy()
+
+
+def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
+    """Positions of the layers that have the score and that the budget allows."""
+    values = oriented(table, score)
+    scored = [n for n in range(len(values)) if np.isfinite(values[n])]
+    if not scored:
+        reason = table.missing.get(score, "it has no value for any layer")
+        raise UserError(f"layers.score={score}: {reason}")
+    allowed = set(budget.affordable([table.layers[n] for n in scored]))
+    return [n for n in scored if table.layers[n] in allowed]
+
+
+def _duplicate(n: int, chosen: Sequence[int], similarity: Tensor, limit: float) -> int | None:
+    """The chosen layer that a layer repeats."""
+    if limit >= 1 or not chosen:
+        return None
+    closest = max(chosen, key=lambda other: float(similarity[n, other]))
+    return closest if float(similarity[n, closest]) >= limit else None
+
+
+def _dropped(table: ScoreTable, n: int, like: int, similarity: Tensor) -> str:
+    cka = f"{float(similarity[n, like]):.3f}".lstrip("0")
+    return f"{table.layers[n].words}: CKA {cka} with {table.layers[like].words}"
+
+
+def _words(table: ScoreTable, n: int, score: str) -> str:
+    name = "log_loss" if score == "probe" else score
+    label = {"log_loss": "held-out log-loss", "accuracy": "held-out accuracy"}.get(name, name)
+    return f"{table.layers[n].words}: {label} {table.values[name][n]:.4g}"
+
+
+def _rank(distance: float) -> str:
+    return "the best" if distance == 0 else f"{distance:.1f} standard errors behind the best"
+
+
+# -- forward selection --------------------------------------------------------------------------
+
+
+def select_greedy(
+    config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
+) -> Selection:
+    """`greedy`: forward selection by the held-out log-loss of the averaged log-probabilities.
+
+    Each step adds the layer that lowers the loss of the logarithmic opinion pool most (ensemble
+    selection: Caruana et al., ICML 2004), until what it gains is within the standard error of the
+    gain over the rows. It finds layers that complement each other, which no score of single layers
+    can. Complexity: O(steps · candidates · rows · classes).
+
+    Args:
+        config: the limits.
+        table: scores with held-out probabilities.
+        similarity: linear CKA between the candidates.
+        budget: what they may cost together.
+    """
+    usable = _usable("probe", table, budget)
+    target = table.held_out[0].target
+    pool = torch.zeros_like(table.held_out[0].log_probs)
+    losses: Tensor | None = None
+    chosen: list[int] = []
+    reasons: list[str] = []
+    while len(chosen) < config.max_layers:
+        trials = {}
+        for n in usable:
+            if n in chosen or _duplicate(n, chosen, similarity, config.max_similarity) is not None:
+                continue
+            if budget.allows([table.layers[m] for m in [*chosen, n]]):
+                mixed = ((pool + table.held_out[n].log_probs) / (len(chosen) + 1)).log_softmax(1)
+                trials[n] = -mixed.gather(1, target[:, None])[:, 0].double()
+        if not trials:
+            break
+        best = min(trials, key=lambda n: float(trials[n].mean()))
+        loss = trials[best].mean()
+        words = f"{table.layers[best].words}: held-out log-loss {loss:.4f}"
+        if losses is not None:
+            gain = losses - trials[best]
+            error = float(gain.std()) / np.sqrt(len(gain))
+            if float(gain.mean()) <= error:
+                break
+            words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
+        chosen.append(best)
+        reasons.append(words)
+        pool, losses = pool + table.held_out[best].log_probs, trials[best]
+    return Selection(
+        tuple(Choice(table.layers[n], why) for n, why in zip(chosen, reasons, strict=True))
+    )
+
+
+def pooled_losses(table: ScoreTable, layers: Sequence[LayerId]) -> Tensor:
+    """Held-out log-loss of each row under the averaged log-probabilities of some layers.
+
+    Shape: (rows,), float64.
+    """
+    held = [table.held_out[table.layers.index(layer)] for layer in layers]
+    mixed = torch.stack([one.log_probs for one in held]).mean(dim=0).log_softmax(dim=1)
+    return -mixed.gather(1, held[0].target[:, None])[:, 0].double()

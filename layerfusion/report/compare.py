@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from layerfusion.errors import UserError
+from layerfusion.runs.statistics import Difference, paired_interval
 
 if TYPE_CHECKING:
     from layerfusion.report.load import Job
-
-RESAMPLES = 20_000
-LEVEL = 0.95
-
-Verdict = Literal["gain", "loss", "open"]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How much more accurate one system is than another on the same test rows."""
-
-    mean: float
-    low: float
-    high: float
-    rows: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """`gain` or `loss` where the interval leaves zero out, else `open`."""
-        if self.low > 0:
-            return "gain"
-        return "loss" if self.high < 0 else "open"
 
 
 def best_on_validation(jobs: Sequence[Job]) -> Job:
@@ -47,34 +24,6 @@ def best_on_validation(jobs: Sequence[Job]) -> Job:
 def best_on_test(jobs: Sequence[Job]) -> Job:
     """The job with the highest test accuracy: hindsight, which nobody has when choosing."""
     return min(jobs, key=lambda job: _rank(job, "test"))
-
-
-def paired_interval(
-    a: np.ndarray, b: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Difference:
-    """Accuracy of `a` minus accuracy of `b`, with a 95 % percentile bootstrap over test rows.
-
-    Rows are drawn in pairs, so what makes a text hard for both systems cancels out. A row's
-    difference takes few distinct values (multiples of 1 / seeds), so the resamples are drawn as
-    multinomial counts of these values, which is the same distribution as drawing rows.
-
-    Args:
-        a: share of the seeds that were right on each test row. Shape: (rows,).
-        b: the same of the other system. Shape: (rows,).
-        resamples: how many bootstrap samples.
-        seed: of the resampling.
-
-    Raises:
-        UserError: where the two do not have the same, positive number of rows.
-    """
-    if a.shape != b.shape or a.size == 0:
-        raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
-    values, counts = np.unique(np.round(a - b, 12), return_counts=True)
-    rows = a.size
-    draws = np.random.default_rng(seed).multinomial(rows, counts / rows, size=resamples)
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(draws @ values / rows, [tail, 1 - tail])
-    return Difference(float(np.mean(a - b)), float(low), float(high), rows)
 
 
 def unpaired_interval(

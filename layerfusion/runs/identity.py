@@ -5,20 +5,42 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Any
 
 from layerfusion.config import TrainConfig, load
 
 RESULT_VERSION = 1
 """Raised when the code gives other results for the same settings."""
-IRRELEVANT = ("paths", "logger", "extract", "sweep")
+IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile")
 """Groups that change where and how fast a result is made, not the result."""
 HINTS = ("description", "num_layers", "width")
 """Keys of a backbone that are for readers and plans."""
+UNSCORED = {
+    "last": ("name", "budget"),
+    "all": ("name", "budget"),
+    "fixed": ("name", "fixed", "budget"),
+}
+"""Keys that matter to a selection which looks at no scores."""
+HEAD = ("fusion", "trainer", "seeds")
+"""What a layer profile does not depend on: it trains no head."""
 
 
 def job_id(config: TrainConfig) -> str:
     """The first 12 hex digits of the sha256 of the settings that change a job's result."""
+    return _hash(_settings(config))
+
+
+def profile_id(config: TrainConfig) -> str:
+    """The same for a layer profile."""
+    settings = _settings(config)
+    settings["profile"] = asdict(config.profile)
+    return _hash({key: value for key, value in settings.items() if key not in HEAD})
+
+
+def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
+    keys = UNSCORED.get(config.layers.name, settings["layers"])
+    settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
@@ -28,18 +50,32 @@ def job_id(config: TrainConfig) -> str:
     settings["order"] = list(config.backbone)  # the sources' order sets the initial weights
     settings["store_dtype"] = config.extract.store_dtype
     settings["version"] = RESULT_VERSION
+    return settings
+
+
+def _hash(settings: dict[str, Any]) -> str:
     canonical = json.dumps(settings, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def register_resolver() -> None:
-    """Let configs say `${layerfusion.job:}` for the name of the job that they compose."""
+    """Let configs say `${layerfusion.job:}` for the name of the job that they compose.
+
+    `${layerfusion.profile:}` is the name of the layer profile.
+    """
     from omegaconf import DictConfig, OmegaConf
 
-    def name(*, _root_: DictConfig) -> str:
-        tree = OmegaConf.to_container(_root_)
+    def composed(root: DictConfig) -> TrainConfig:
+        tree = OmegaConf.to_container(root)
         assert isinstance(tree, dict)
         tree.pop("hydra", None)
-        return job_id(load(tree))
+        return load(tree)
 
-    OmegaConf.register_new_resolver("layerfusion.job", name, replace=True)
+    def job(*, _root_: DictConfig) -> str:
+        return job_id(composed(_root_))
+
+    def profile(*, _root_: DictConfig) -> str:
+        return profile_id(composed(_root_))
+
+    OmegaConf.register_new_resolver("layerfusion.job", job, replace=True)
+    OmegaConf.register_new_resolver("layerfusion.profile", profile, replace=True)

@@ -15,8 +15,11 @@ from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
-from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.selection import Selection, select
+from layerfusion.layers.candidates import read_layers
+from layerfusion.layers.selection import Selection
+from layerfusion.runs.pilot import run_pilot
+from layerfusion.runs.record import PilotRecord
+from layerfusion.runs.selecting import select
 from layerfusion.texts import TextDataset, load_dataset
 
 SPLITS = ("train", "validation", "test")
@@ -34,6 +37,7 @@ class Inputs:
     """Split to the hashes of its texts."""
     sources: Mapping[str, EmbeddingSource]
     selection: Selection
+    pilot: PilotRecord | None = None
 
 
 def prepare(config: TrainConfig) -> Inputs:
@@ -44,10 +48,13 @@ def prepare(config: TrainConfig) -> Inputs:
             " `layerfusion extract`; training needs all of them"
         )
     dataset = dataset_of(config)
-    sources = extract_all(config, dataset)
-    shapes = {name: source.shape for name, source in sources.items()}
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
-    return Inputs(dataset, hashes, sources, select(config.layers, shapes, list(config.pooling)))
+    if config.layers.pilot is not None:
+        sources = open_sources(config)
+        selection, pilot = run_pilot(config, dataset, sources)
+        return Inputs(dataset, hashes, sources, selection, pilot)
+    sources = extract_all(config, dataset)
+    return Inputs(dataset, hashes, sources, select(config, dataset, sources))
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:
@@ -91,7 +98,7 @@ def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Te
         split to its labels, (rows,) int64.
     """
     features = {
-        split: _gather(inputs.sources, [choice.layer for choice in inputs.selection], hashes)
+        split: read_layers(inputs.sources, inputs.selection.layers, hashes)
         for split, hashes in inputs.hashes.items()
     }
     targets = {
@@ -99,16 +106,3 @@ def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Te
         for split in inputs.hashes
     }
     return features, targets
-
-
-def _gather(
-    sources: Mapping[str, EmbeddingSource], layers: list[LayerId], hashes: list[bytes]
-) -> list[Tensor]:
-    wanted: dict[tuple[str, str], list[str]] = {}
-    for layer in layers:
-        wanted.setdefault((layer.backbone, layer.pooling), []).append(layer.layer)
-    found = {
-        (backbone, pooling): sources[backbone].stores[pooling].read(hashes, names)
-        for (backbone, pooling), names in wanted.items()
-    }
-    return [torch.from_numpy(found[x.backbone, x.pooling][x.layer]) for x in layers]

@@ -48,6 +48,7 @@ from layerfusion.runs.record import (
 )
 from layerfusion.runs.statistics import bootstrap_interval, mean_sd
 from layerfusion.runs.tracking import Tracker, open_tracker
+from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +100,8 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
     if dataset_of(config).fingerprint != record.dataset.fingerprint:
         return False
     return all(
-        record.backbones[name].spec == asdict(next(iter(source.stores.values())).spec)
+        name not in record.backbones
+        or record.backbones[name].spec in [asdict(s.spec) for s in source.stores.values()]
         for name, source in open_sources(config).items()
     )
 
@@ -133,7 +135,9 @@ def _train(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> _Trained:
     """Train one head a seed; test is looked at once, with the weights that validation chose."""
     features, targets = read_features(inputs)
     data = FusionData(features, targets, batch_size=config.trainer.batch_size)
-    names = [str(choice.layer) for choice in inputs.selection]
+    names = [str(layer) for layer in inputs.selection.layers]
+    weights_known = all(choice.weight is not None for choice in inputs.selection.choices)
+    importance = [choice.weight or 0.0 for choice in inputs.selection.choices]
     records, probabilities, gates, parameters = [], [], [], 0
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(
@@ -143,6 +147,7 @@ def _train(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> _Trained:
             num_classes=len(inputs.dataset.label_names),
             seed=seed,
             names=names,
+            importance=importance if weights_known else None,
             logger=tracker.lightning_logger(f"seed{seed}"),
         )
         metrics = {}
@@ -201,23 +206,16 @@ def _record(
             name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
         }
     estimates["test"]["accuracy"] = replace(estimates["test"]["accuracy"], low=low, high=high)
-    gates = [None] * len(inputs.selection) if trained.gates is None else trained.gates.tolist()
+    gates = (
+        [None] * len(inputs.selection.choices) if trained.gates is None else trained.gates.tolist()
+    )
     return RunRecord(
         job=job_id(config),
         protocol="honest",
-        dataset=DataRecord(
-            name=dataset.name,
-            origin=dataset.origin,
-            fingerprint=dataset.fingerprint,
-            label_names=list(dataset.label_names),
-            rows={split: len(dataset.splits[split].texts) for split in SPLITS},
-            available=dict(dataset.available),
-            sampled=dataset.sampled,
-            overlap=dataset.overlap,
-            notes=list(dataset.notes),
-        ),
+        dataset=data_record(dataset),
         backbones={
-            name: _backbone_record(inputs, source) for name, source in inputs.sources.items()
+            name: _backbone_record(inputs, inputs.sources[name])
+            for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
         },
         selection=config.layers.name,
         layers=[
@@ -229,8 +227,9 @@ def _record(
                 width=inputs.sources[choice.layer.backbone].shape.width,
                 reason=choice.reason,
                 mean_gate=gate,
+                weight=choice.weight,
             )
-            for choice, gate in zip(inputs.selection, gates, strict=True)
+            for choice, gate in zip(inputs.selection.choices, gates, strict=True)
         ],
         fusion=config.fusion.name,
         seeds=trained.seeds,
@@ -240,15 +239,33 @@ def _record(
         cost=CostRecord(trained.head_parameters, trained.seconds, peak_memory()),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        considered=list(inputs.sources),
+        selection_notes=list(inputs.selection.notes),
+        pilot=inputs.pilot,
+    )
+
+
+def data_record(dataset: TextDataset) -> DataRecord:
+    """What a record keeps of a data set."""
+    return DataRecord(
+        name=dataset.name,
+        origin=dataset.origin,
+        fingerprint=dataset.fingerprint,
+        label_names=list(dataset.label_names),
+        rows={split: len(dataset.splits[split].texts) for split in SPLITS},
+        available=dict(dataset.available),
+        sampled=dataset.sampled,
+        overlap=dataset.overlap,
+        notes=list(dataset.notes),
     )
 
 
 def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
     shape = source.shape
     hashes = [key for split in SPLITS for key in inputs.hashes[split]]
-    chosen = [choice.layer for choice in inputs.selection if choice.layer.backbone == source.name]
-    highest = max((x.layer for x in chosen), key=shape.layers.index, default=shape.layers[0])
-    store = next(iter(source.stores.values()))
+    chosen = [layer for layer in inputs.selection.layers if layer.backbone == source.name]
+    highest = max((x.layer for x in chosen), key=shape.layers.index)
+    store = source.stores[chosen[0].pooling]
     counts = store.tokens(hashes)
     used = {(x.pooling, x.layer) for x in chosen}
     unique = set(hashes)

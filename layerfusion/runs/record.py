@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class LayerRecord:
     reason: str
     mean_gate: float | None
     """Mean over test texts and seeds; none where the operator has no gates."""
+    weight: float | None = None
+    """Share that the selection gave it, which a weighted fusion starts from; none: all alike."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,26 @@ class CostRecord:
 
 
 @dataclass(frozen=True)
+class PilotRecord:
+    """What choosing layers on a sample saved."""
+
+    rows: list[int]
+    """Sizes of the sample, the last of which settled the choice."""
+    texts_whole: int
+    """Different texts whose layers were all extracted."""
+    texts: int
+    """Different texts of the job."""
+    flops: float
+    flops_full: float
+    """Of extracting all layers of all texts; here and below a text counts as the pilot's mean."""
+    bytes: int
+    bytes_full: int
+    seconds: float | None
+    seconds_full: float | None
+    """From the time that the pilot took; none where it was not measured."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -151,6 +173,11 @@ class RunRecord:
     cost: CostRecord
     versions: dict[str, str]
     created: str
+    considered: list[str] = field(default_factory=list)
+    """Backbones that the selection chose among."""
+    selection_notes: list[str] = field(default_factory=list)
+    """What the selection passed over, and why."""
+    pilot: PilotRecord | None = None
     schema: int = SCHEMA
 
     @property
@@ -187,6 +214,7 @@ def read_record(folder: Path) -> RunRecord:
                 "test": {k: Estimate(**v) for k, v in raw["test"].items()},
                 "floor": FloorRecord(**raw["floor"]),
                 "cost": CostRecord(**raw["cost"]),
+                "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -39,7 +39,7 @@ def run(
         {"mean": store},
         MEAN,
         texts,
-        layers=layers,
+        layers=None if layers is None else {"mean": layers},
         config=config,
         options=ExtractConfig(**settings),
         calibrations=root / "calibrations.json",

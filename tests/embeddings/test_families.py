@@ -46,7 +46,8 @@ def vectors(
 ) -> dict[tuple[str, str], np.ndarray]:
     tokens = tokenize(backbone.tokenizer, texts, BackboneConfig(), backbone.shape.max_length)
     batch = collate([text.windows[0] for text in tokens], backbone.pad_id)
-    pooled = pool_layers(backbone, batch, layers or backbone.shape.layers, POOLINGS)
+    wanted = dict.fromkeys(POOLINGS, layers or backbone.shape.layers)
+    pooled = pool_layers(backbone, batch, wanted, POOLINGS)
     return {key: value.numpy() for key, value in pooled.items()}
 
 

@@ -121,11 +121,11 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
     shown = run.history[-1]
     table = json.loads(_file(tmp_path, shown["layers.path"]).read_text())
     assert table["columns"] == [
-        *["backbone", "layer", "pooling", "depth", "width", "reason", "mean_gate"]
+        *["backbone", "layer", "pooling", "depth", "width", "reason", "mean_gate", "weight"]
     ]
     assert table["data"] == [
-        ["minilm", "3", "mean", 0.5, 384, "fixed", 0.7],
-        ["minilm", "norm", "mean", 1.0, 384, "fixed", None],
+        ["minilm", "3", "mean", 0.5, 384, "fixed", 0.7, None],
+        ["minilm", "norm", "mean", 1.0, 384, "fixed", None, None],
     ]
     matrix = json.loads(_file(tmp_path, shown["confusion_table.path"]).read_text())
     counts = {(actual, predicted): rows for actual, predicted, rows in matrix["data"]}

@@ -1,0 +1,291 @@
+"""Scores for which a sample of texts passes through the model itself, kept by their content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.config import ExtractConfig
+from layerfusion.embeddings.backbone import Backbone, load_backbone, out_of_memory
+from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.progress import TokenBar
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.tokens import Batch, Window, batches, collate, tokenize
+from layerfusion.errors import UserError
+from layerfusion.layers.attention import attention_entropy
+from layerfusion.layers.gradient import gradient_times_activation
+from layerfusion.layers.held_out import SCORES
+from layerfusion.layers.probe import LinearProbe
+
+VERSION = 1
+"""Raised with any change that changes a value."""
+ATTENTION = "attention_entropy"
+GRADIENT = "gradient"
+ATTENTION_CELLS = 64_000_000
+"""Weights that the attention of one batch may hold in all blocks and heads: 256 MB in float32."""
+NOT_OF_THE_TEXT = ("pool", "skip_first", "store_dtype", "long_texts", "window_overlap")
+"""Parts of a spec that change no value here: tokens are not pooled, long texts always truncated."""
+
+K = TypeVar("K")
+
+
+def sample_attention(
+    source: EmbeddingSource, texts: Sequence[str], options: ExtractConfig
+) -> dict[str, np.ndarray]:
+    """Attention entropy of each head of each block, mean over the texts of two tokens or more.
+
+    Block i is layer "i"; layer 0 and the final norm have no attention and are not in the result.
+    Long texts are truncated. The model is loaded only where nothing is kept.
+
+    Args:
+        source: the model.
+        texts: the sample.
+        options: device and batch size.
+
+    Returns:
+        Layer to its heads. Shape: (heads,), float64.
+
+    Raises:
+        UserError: for a model without a weight for each pair of tokens, for a value that is not
+            finite, and where no text has two tokens.
+    """
+    path = _path(source, ATTENTION, texts)
+    values = _read(path)
+    if values is None:
+        values = _attention_means(source, texts, options)
+        _write(path, values)
+    return {layer: np.array(heads) for layer, heads in values.items()}
+
+
+def sample_gradient(
+    source: EmbeddingSource,
+    texts: Sequence[str],
+    labels: Sequence[int],
+    heads: Mapping[str, LinearProbe],
+    options: ExtractConfig,
+) -> dict[tuple[str, str], float]:
+    """Gradient × activation of every layer, mean over the texts.
+
+    Long texts are truncated. The model is loaded only where nothing is kept.
+
+    Args:
+        source: the model.
+        texts: the sample.
+        labels: class index of each text.
+        heads: pooling to the linear head on the last layer.
+        options: device and batch size.
+
+    Returns:
+        (pooling, layer) to the mean.
+
+    Raises:
+        UserError: for a value that is not finite.
+    """
+    poolings = {name: source.poolings[name] for name in heads}
+    path = _path(
+        source,
+        GRADIENT,
+        texts,
+        labels=[int(label) for label in labels],
+        poolings={name: asdict(pooling) for name, pooling in poolings.items()},
+        heads={name: _head_hash(head) for name, head in heads.items()},
+    )
+    values = _read(path)
+    if values is None:
+        values = _gradient_means(source, texts, labels, heads, options)
+        _write(path, values)
+    return {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
+
+
+# -- passing the sample -------------------------------------------------------------------------
+
+
+def _attention_means(
+    source: EmbeddingSource, texts: Sequence[str], options: ExtractConfig
+) -> dict[str, list[float]]:
+    backbone = load_backbone(
+        source.name, source.asset.path, source.config, options.device, eager=True
+    )
+    windows = _windows(source, backbone, texts)
+    lengths = torch.tensor([len(window.ids) for window in windows])
+    longest = int(lengths.max())
+    if longest < 2:
+        raise UserError(f"{ATTENTION}: no text of the sample has two tokens for {source.name}")
+    # Every block's weights lie in memory at once, a number for each pair of tokens and head.
+    heads = getattr(backbone.model.config, "num_attention_heads", 1)
+    room = ATTENTION_CELLS // (backbone.shape.num_blocks * heads * longest)
+    budget = min(_budget(backbone, options), room)
+
+    def entropies(batch: Batch, _rows: list[int]) -> dict[str, Tensor]:
+        tokens = batch.attention_mask.sum(dim=1)
+        weights = _attention_weights(backbone, batch)
+        return {str(n): attention_entropy(block, tokens) for n, block in enumerate(weights, 1)}
+
+    found = _over_batches(backbone, windows, budget, ATTENTION, entropies)
+    means = {layer: values[lengths > 1].double().mean(dim=0) for layer, values in found.items()}
+    for layer, values in means.items():
+        _refuse_not_finite(source.name, ATTENTION, layer, values)
+    return {layer: values.tolist() for layer, values in means.items()}
+
+
+@torch.inference_mode()
+def _attention_weights(backbone: Backbone, batch: Batch) -> Sequence[Tensor]:
+    """Weights of every block. Shapes: (batch, heads, tokens, tokens)."""
+    output = backbone.model(
+        input_ids=batch.input_ids, attention_mask=batch.attention_mask, output_attentions=True
+    )
+    weights = [block for block in getattr(output, "attentions", None) or () if block is not None]
+    rows, tokens = batch.input_ids.shape
+    odd = [tuple(x.shape) for x in weights if x.shape != (rows, x.shape[1], tokens, tokens)]
+    if odd:
+        reason = f"gives attention weights of shape {odd[0]}, not one a pair of {tokens} tokens"
+    elif not weights:
+        reason = "gives no attention weights"
+    elif len(weights) != backbone.shape.num_blocks:
+        reason = f"gives attention weights in {len(weights)} of {backbone.shape.num_blocks} blocks"
+    else:
+        return weights
+    raise UserError(
+        f"{ATTENTION}: backbone {backbone.name} {reason} ({type(backbone.model).__name__});"
+        " choose layers.score=probe, gradient or logme"
+    )
+
+
+def _gradient_means(
+    source: EmbeddingSource,
+    texts: Sequence[str],
+    labels: Sequence[int],
+    heads: Mapping[str, LinearProbe],
+    options: ExtractConfig,
+) -> dict[str, dict[str, float]]:
+    backbone = load_backbone(source.name, source.asset.path, source.config, options.device)
+    windows = _windows(source, backbone, texts)
+    target = torch.tensor(labels)
+
+    def gradients(batch: Batch, rows: list[int]) -> dict[tuple[str, str], Tensor]:
+        return gradient_times_activation(backbone, batch, target[rows], heads, source.poolings)
+
+    found = _over_batches(backbone, windows, _budget(backbone, options), GRADIENT, gradients)
+    means: dict[str, dict[str, float]] = {name: {} for name in heads}
+    for (pooling, layer), values in found.items():
+        _refuse_not_finite(source.name, GRADIENT, layer, values)
+        means[pooling][layer] = float(values.double().mean())
+    return means
+
+
+def _windows(source: EmbeddingSource, backbone: Backbone, texts: Sequence[str]) -> list[Window]:
+    """One row a text, whatever the embeddings do with long ones."""
+    if not texts:
+        raise UserError(f"backbone {source.name}: there is no text to score its layers with")
+    config = replace(source.config, long_texts="truncate")
+    found = tokenize(backbone.tokenizer, texts, config, backbone.shape.max_length)
+    return [text.windows[0] for text in found]
+
+
+def _budget(backbone: Backbone, options: ExtractConfig) -> int:
+    """Tokens of a batch; the smallest that extraction tries, as more is kept in memory here."""
+    smallest = CPU_BUDGETS[0] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
+    return options.token_budget or smallest
+
+
+def _over_batches(
+    backbone: Backbone,
+    windows: Sequence[Window],
+    budget: int,
+    kind: str,
+    score: Callable[[Batch, list[int]], Mapping[K, Tensor]],
+) -> dict[K, Tensor]:
+    """Score all rows in batches, which are halved where the memory does not hold them.
+
+    Returns:
+        What `score` names, with the values of all rows. Shapes: (rows, …), float32.
+    """
+    lengths = [len(window.ids) for window in windows]
+    values: dict[K, Tensor] = {}
+    pending = deque(batches(lengths, budget, equal=not backbone.masks_padding))
+    with TokenBar(f"{kind} {backbone.name}", sum(lengths)) as bar:
+        while pending:
+            rows = pending.popleft()
+            batch = collate([windows[row] for row in rows], backbone.pad_id)
+            try:
+                found = score(batch.to(backbone.device), rows)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if len(rows) == 1:
+                    raise UserError(
+                        f"{kind}: backbone {backbone.name}: no memory for one text of"
+                        f" {lengths[rows[0]]} tokens on {backbone.device}; lower"
+                        f" backbone.{backbone.name}.max_length"
+                    ) from error
+                half = len(rows) // 2
+                pending.extendleft((rows[half:], rows[:half]))
+                continue
+            for key, value in found.items():
+                if key not in values:
+                    values[key] = torch.empty(len(windows), *value.shape[1:])
+                values[key][rows] = value.float().cpu()
+            bar.update(sum(lengths[row] for row in rows))
+    return values
+
+
+def _refuse_not_finite(name: str, kind: str, layer: str, values: Tensor) -> None:
+    if not bool(values.isfinite().all()):
+        raise UserError(
+            f"{kind}: backbone {name}, layer {layer}: a value that is not finite; try"
+            f" backbone.{name}.dtype=float32"
+        )
+
+
+# -- keeping ------------------------------------------------------------------------------------
+
+
+def _path(source: EmbeddingSource, kind: str, texts: Sequence[str], **more: Any) -> Path:
+    """The file of a result: its name is a hash of all that the result is a function of."""
+    spec = json.loads(next(iter(source.stores.values())).spec.canonical())
+    content = {
+        "kind": kind,
+        "version": VERSION,
+        "backbone": {key: spec[key] for key in spec if key not in NOT_OF_THE_TEXT},
+        "texts": [text_hash(text).hex() for text in texts],
+        **more,
+    }
+    return source.cache / SCORES / f"{_hash(content, sort=True)}.json"
+
+
+def _head_hash(head: LinearProbe) -> str:
+    digest = hashlib.sha256(str(tuple(head.weight.shape)).encode())
+    for tensor in (head.weight, head.bias):
+        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is kept, in its order; none where there is nothing, or nothing whole."""
+    try:
+        kept = json.loads(path.read_text())
+        whole = kept["sha256"] == _hash(kept["values"])
+    except (FileNotFoundError, ValueError, TypeError, KeyError):
+        return None  # never computed, or damaged: it is computed again
+    return kept["values"] if whole else None
+
+
+def _write(path: Path, values: Mapping[str, Any]) -> None:
+    content = {"values": values, "sha256": _hash(values)}
+    write_atomically(path, json.dumps(content, indent=2).encode())
+
+
+def _hash(content: Any, *, sort: bool = False) -> str:
+    text = json.dumps(content, sort_keys=sort, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

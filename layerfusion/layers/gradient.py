@@ -1,0 +1,109 @@
+"""How much a task's loss leans on each layer: gradient × activation through the frozen model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from layerfusion.config import PoolingConfig
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.pooling import first_pooled, pool
+from layerfusion.embeddings.tokens import Batch
+from layerfusion.errors import UserError
+from layerfusion.layers.probe import LinearProbe
+
+LOSS_SCALE = 1024.0
+"""Keeps gradients above what float16 can tell from 0; a power of two, so other dtypes are exact."""
+
+
+def gradient_times_activation(
+    backbone: Backbone,
+    batch: Batch,
+    target: Tensor,
+    heads: Mapping[str, LinearProbe],
+    poolings: Mapping[str, PoolingConfig],
+) -> dict[tuple[str, str], Tensor]:
+    """Size of gradient × activation at every layer, for each text and pooling.
+
+    With L_i the cross-entropy of the linear head on the pooled last layer of text i, and h_l the
+    hidden states of layer l, G_li = Σ_t Σ_j |∂L_i/∂h_ltj · h_ltj| over real tokens t and features
+    j. The summand is what removing a feature would do to the loss, to first order.
+
+    The weights stay frozen and gather no gradients. One forward pass, one backward pass a pooling;
+    memory: all activations of the batch. Rows are independent of each other and of padding where
+    `backbone.masks_padding`; elsewhere a batch must hold texts of one length.
+
+    Args:
+        backbone: the model.
+        batch: whole texts, one a row.
+        target: class indices. Shape: (batch,).
+        heads: pooling to the head on the last layer, on the CPU.
+        poolings: pooling to how it pools.
+
+    Returns:
+        (pooling, layer) to G on the CPU. Shape: (batch,), float32.
+
+    Raises:
+        UserError: for a model (XLNet) whose hidden states, as it gives them, lead to no loss.
+    """
+    layers = backbone.shape.layers
+    batch = batch.to(backbone.device)
+    hidden: dict[str, Tensor] = {}
+    with torch.enable_grad(), _graph_from_embeddings(backbone.model):
+        backbone.forward(batch.input_ids, batch.attention_mask, layers, hidden.__setitem__)
+        losses = {
+            name: LOSS_SCALE * _loss(hidden[layers[-1]], batch, target, head, poolings[name])
+            for name, head in heads.items()
+        }
+    states = [hidden[layer] for layer in layers]
+    tokens = batch.attention_mask.sum(dim=1)
+    found: dict[tuple[str, str], Tensor] = {}
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, states, retain_graph=True, allow_unused=True)
+        for layer, state, gradient in zip(layers, states, gradients, strict=True):
+            if gradient is None:
+                raise UserError(
+                    f"gradient: backbone {backbone.name} hands out copies of its hidden states"
+                    f" ({type(backbone.model).__name__}), layer {layer} has no gradient; choose"
+                    " layers.score=probe or logme"
+                )
+            found[name, layer] = _size(state.detach(), gradient, tokens).cpu()
+    return found
+
+
+def _size(hidden: Tensor, gradient: Tensor, tokens: Tensor) -> Tensor:
+    """Sum of |gradient × activation| over the real tokens. Shape: (batch,), float32."""
+    # Positions are those of the hidden states: some models (Longformer) pad on by themselves.
+    padding = torch.arange(hidden.shape[1], device=hidden.device) >= tokens[:, None]
+    product = (gradient.float() / LOSS_SCALE * hidden.float()).abs()
+    return product.masked_fill(padding[:, :, None], 0.0).sum(dim=(1, 2))
+
+
+def _loss(
+    hidden: Tensor, batch: Batch, target: Tensor, head: LinearProbe, pooling: PoolingConfig
+) -> Tensor:
+    """Summed over the texts: none is in another's loss, so the gradients are those of each."""
+    start = first_pooled(batch.start, batch.stop, batch.opens, pooling)
+    # The head works in double precision, which some accelerators lack.
+    pooled = pool(hidden, start, batch.stop, pooling.pool).cpu()
+    return F.cross_entropy(head.logits(pooled), target.cpu(), reduction="sum")
+
+
+@contextmanager
+def _graph_from_embeddings(model: nn.Module) -> Iterator[None]:
+    """Let the graph start at the embedded tokens, so that no weight needs a gradient."""
+
+    def start(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        # A copy, because some models go on in place, which the start of a graph does not allow.
+        return output.detach().requires_grad_().clone()
+
+    handle = model.get_input_embeddings().register_forward_hook(start)  # type: ignore[operator]
+    try:
+        yield
+    finally:
+        handle.remove()

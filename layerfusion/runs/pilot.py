@@ -1,0 +1,147 @@
+"""Choosing layers on a sample, so that a large corpus is extracted no further than it is needed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.layers.budget import Budget
+from layerfusion.layers.candidates import all_layers
+from layerfusion.layers.selection import Selection, pooled_losses
+from layerfusion.runs.record import PilotRecord
+from layerfusion.runs.selecting import budget_of, candidates_of, select_scored, selection_lines
+from layerfusion.texts import TextDataset
+from layerfusion.texts.sampling import sample
+
+log = logging.getLogger(__name__)
+
+GROWTH = 2
+PURPOSE = "layers.pilot"
+
+
+def run_pilot(
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+) -> tuple[Selection, PilotRecord]:
+    """Choose on a stratified sample of train, then extract the rest up to the chosen layers only.
+
+    The sample is extracted whole. It doubles until it is large enough: the choice made on half of
+    it is, on all of it, within a standard error of the choice made on all of it, by the held-out
+    log-loss of the averaged log-probabilities. A sample that reaches all of train is the full way.
+    """
+    train = dataset.splits["train"]
+    labels = np.asarray(train.labels)
+    size = min(config.layers.pilot or 0, len(labels))
+    sizes: list[int] = []
+    while True:
+        sizes.append(size)
+        rows = _rows(labels, size, config.seed)
+        for source in sources.values():
+            source.extract([train.texts[row] for row in rows], config.extract)
+        budget = budget_of(config, dataset, sources, rows)
+        selection, loss = _choose(config, dataset, sources, rows, budget)
+        if loss <= 0 or size >= len(labels):
+            break
+        log.info("pilot: %d rows do not settle the choice yet", size)
+        size = min(GROWTH * size, len(labels))
+    for line in selection_lines(selection):
+        log.info(line)
+    texts = [text for split in dataset.splits.values() for text in split.texts]
+    for name, layers in wanted(selection).items():
+        sources[name].extract(texts, config.extract, layers)
+    pilot = {train.texts[row] for row in _rows(labels, size, config.seed)}
+    record = _record(sizes, len(pilot), len(set(texts)), selection, sources, budget)
+    log.info(
+        "pilot: %d of %d texts extracted whole; %.0f %% fewer FLOPs, %.0f %% fewer bytes",
+        record.texts_whole,
+        record.texts,
+        100 * (1 - record.flops / record.flops_full),
+        100 * (1 - record.bytes / record.bytes_full),
+    )
+    return selection, record
+
+
+def wanted(selection: Selection) -> dict[str, dict[str, list[str]]]:
+    """Backbone to pooling to the layers that a selection needs of it."""
+    result: dict[str, dict[str, list[str]]] = {}
+    for layer in selection.layers:
+        result.setdefault(layer.backbone, {}).setdefault(layer.pooling, []).append(layer.layer)
+    return result
+
+
+def _rows(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
+    if size >= len(labels):
+        return np.arange(len(labels))
+    return np.flatnonzero(sample(labels, size, seed=seed, purpose=PURPOSE))
+
+
+def _choose(
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, EmbeddingSource],
+    rows: np.ndarray,
+    budget: Budget,
+) -> tuple[Selection, float]:
+    """The choice on some rows, and by how much more than its error the half's choice is worse."""
+    layers = budget.affordable(all_layers(sources))
+    candidates = candidates_of(config, dataset, sources, layers, rows)
+    selection, table = select_scored(config, candidates, budget)
+    half = rows[
+        sample(candidates.labels.numpy(), len(rows) // 2, seed=config.seed, purpose=PURPOSE)
+    ]
+    earlier, _ = select_scored(
+        config, candidates_of(config, dataset, sources, layers, half), budget
+    )
+    if not table.held_out:  # chosen by a score without probes
+        probing = replace(config, layers=replace(config.layers, name="greedy"))
+        _, table = select_scored(probing, candidates, budget)
+    worse = pooled_losses(table, earlier.layers) - pooled_losses(table, selection.layers)
+    error = float(worse.std()) / np.sqrt(len(worse))
+    return selection, float(worse.mean()) - error
+
+
+def _record(
+    sizes: list[int],
+    whole: int,
+    texts: int,
+    selection: Selection,
+    sources: Mapping[str, EmbeddingSource],
+    budget: Budget,
+) -> PilotRecord:
+    """What was computed and kept beside the full way; a text costs the mean of the pilot's."""
+    rest = texts - whole
+    needed = wanted(selection)
+    flops = flops_full = size = size_full = 0.0
+    seconds: float | None = 0.0
+    seconds_full: float | None = 0.0
+    for name, source in sources.items():
+        model = budget.models[name]
+        top = model.shape.layers[-1]
+        flops_full += texts * model.flops[top]
+        flops += whole * model.flops[top]
+        everything = sum(s.bytes_per_text(model.shape.layers) for s in source.stores.values())
+        size_full += texts * everything
+        size += whole * everything
+        time = model.ms(top)
+        seconds_full = _add(seconds_full, texts, time)
+        seconds = _add(seconds, whole, time)
+        if name in needed:
+            chosen = [layer for layers in needed[name].values() for layer in layers]
+            highest = max(chosen, key=model.shape.layers.index)
+            flops += rest * model.flops[highest]
+            seconds = _add(seconds, rest, model.ms(highest))
+            for pooling, layers in needed[name].items():
+                size += rest * source.stores[pooling].bytes_per_text(layers)
+    return PilotRecord(
+        sizes, whole, texts, flops, flops_full, round(size), round(size_full), seconds, seconds_full
+    )
+
+
+def _add(total: float | None, texts: int, milliseconds: float | None) -> float | None:
+    if total is None or milliseconds is None:
+        return None
+    return total + texts * milliseconds / 1000

@@ -1,0 +1,332 @@
+"""The layer profile: all scores of all layers, what layers and models share, and the choices."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.errors import UserError
+from layerfusion.layers.budget import Budget
+from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.complementarity import complementarity
+from layerfusion.layers.probe import cross_validate, fit_probes
+from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
+from layerfusion.layers.selection import (
+    Choice,
+    Selection,
+    behind,
+    select_by_score,
+    select_greedy,
+)
+from layerfusion.runs.identity import profile_id
+from layerfusion.runs.inputs import dataset_of, extract_all
+from layerfusion.runs.job import data_record, versions
+from layerfusion.runs.profile_record import (
+    PROFILE,
+    Accuracy,
+    BackboneProfile,
+    LayerProfile,
+    ModelPair,
+    Profile,
+    Regret,
+    SelectionProfile,
+    read_profile,
+    write_profile,
+)
+from layerfusion.runs.selecting import budget_of, candidates_of, similarity_of
+from layerfusion.runs.statistics import bootstrap_interval, paired_interval
+from layerfusion.texts import TextDataset
+
+log = logging.getLogger(__name__)
+
+HALVES = 50
+"""Random halvings of test over which the cross-fitted regret is averaged."""
+
+
+def run_profile(config: TrainConfig, folder: Path) -> Profile:
+    """Make the layer profile of a data set and some models, or read it where it was made before.
+
+    Raises:
+        UserError: for anything that the user can mend.
+    """
+    dataset = dataset_of(config)
+    if (folder / PROFILE).exists():
+        kept = read_profile(folder)
+        if kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config):
+            log.info("made before: %s", folder)
+            return kept
+    profile = make_profile(config, dataset, extract_all(config, dataset))
+    write_profile(profile, folder)
+    return profile
+
+
+def make_profile(
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+) -> Profile:
+    """Compute a profile; everything needed is in the stores."""
+    layers = all_layers(sources)
+    budget = budget_of(config, dataset, sources)
+    candidates = candidates_of(config, dataset, sources, layers)
+    names = list(dict.fromkeys(["probe", *config.profile.scores]))
+    table = compute_scores(candidates, names, config.layers, config.extract, lenient=True)
+    similarity = similarity_of(candidates)
+    selections = _selections(config, table, similarity, budget)
+    judge = Judge(config, dataset, candidates, table) if config.profile.judge else None
+    if judge:
+        log.info("judging %d layers and %d selections on test", len(layers), len(selections))
+    folds = config.layers.folds
+    return Profile(
+        job=profile_id(config),
+        dataset=data_record(dataset),
+        backbones={name: _backbone(source, table) for name, source in sources.items()},
+        rows=len(candidates.labels),
+        held_out=f"{folds} folds of train" if config.layers.held_out == "folds" else "validation",
+        layers=[_layer(n, table, budget, judge) for n in range(len(layers))],
+        similarity=similarity.numpy().round(4).tolist(),
+        spearman=_spearman(table),
+        seconds=dict(table.seconds),
+        missing=dict(table.missing),
+        pairs=_pairs(table),
+        selections=[
+            judge.selection(name, choice) if judge else _selection(name, choice, table)
+            for name, choice in selections.items()
+        ],
+        versions=versions(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+# -- choices ------------------------------------------------------------------------------------
+
+
+def _selections(
+    config: TrainConfig, table: ScoreTable, similarity: Tensor, budget: Budget
+) -> dict[str, Selection]:
+    """What each way of choosing takes.
+
+    `last` is what most people take: of the models' last layers, under the first pooling, the one
+    that does best on held-out rows. `best by SCORE` is the one layer that a score likes best.
+    """
+    scored = replace(config.layers, score="probe")
+    lasts = last_layers(table)
+    usual = [n for n in lasts if table.layers[n].pooling == table.layers[0].pooling]
+    losses = table.values["log_loss"]
+    found = {"last": _single(table, min(usual, key=losses.__getitem__), "last")}
+    if len(lasts) > len(usual):
+        found["last, best pooling"] = _single(table, min(lasts, key=losses.__getitem__), "last")
+    for score, values in table.values.items():
+        if np.isfinite(values).any():
+            usable = np.flatnonzero(np.isfinite(values)).tolist()
+            distance = behind(table, score, usable)
+            best = min(usable, key=lambda n: (distance[n], n))
+            found[f"best by {score}"] = _single(table, best, score)
+    for name, choose in (
+        ("top_k", select_by_score),
+        ("adaptive", select_by_score),
+        ("greedy", select_greedy),
+    ):
+        wanted = replace(scored, name=name, k=min(scored.k, len(table.layers)))
+        found[name] = choose(wanted, table, similarity, budget)
+    return found
+
+
+def last_layers(table: ScoreTable) -> list[int]:
+    """Position of the last layer of each model under each pooling."""
+    return [int(places[-1]) for places in groups(table.layers).values()]
+
+
+def _single(table: ScoreTable, n: int, score: str) -> Selection:
+    if score == "last":
+        reason = f"{table.layers[n].words}: of the last layers the one with the lowest log-loss"
+    else:
+        reason = f"{table.layers[n].words}: {score} {table.values[score][n]:.4g}"
+    return Selection((Choice(table.layers[n], reason),))
+
+
+# -- parts of the record ------------------------------------------------------------------------
+
+
+def _backbone(source: EmbeddingSource, table: ScoreTable) -> BackboneProfile:
+    return BackboneProfile(
+        origin=source.asset.origin,
+        num_blocks=source.shape.num_blocks,
+        layers=list(source.shape.layers),
+        spec_hashes={pooling: store.name for pooling, store in source.stores.items()},
+        attention_heads={
+            layer: values.tolist() for layer, values in table.heads.get(source.name, {}).items()
+        },
+    )
+
+
+def _layer(n: int, table: ScoreTable, budget: Budget, judge: Judge | None) -> LayerProfile:
+    layer = table.layers[n]
+    cost = budget.cost([layer])
+    scores = {
+        name: float(values[n]) if np.isfinite(values[n]) else None
+        for name, values in table.values.items()
+    }
+    return LayerProfile(
+        backbone=layer.backbone,
+        layer=layer.layer,
+        pooling=layer.pooling,
+        depth=budget.models[layer.backbone].shape.depth(layer.layer),
+        scores=scores,
+        strength=table.held_out[n].strength,
+        flops_per_text=cost.flops,
+        milliseconds_per_text=cost.ms,
+        test=judge.accuracy(judge.layers[n]) if judge else None,
+    )
+
+
+def _spearman(table: ScoreTable) -> dict[str, dict[str, float | None]]:
+    """Rank correlation of each score with probe accuracy over the layers of each source."""
+    result: dict[str, dict[str, float | None]] = {}
+    for (backbone, pooling), places in groups(table.layers).items():
+        source = backbone if pooling == "mean" else f"{backbone} ({pooling})"
+        accuracy = table.values["accuracy"][places]
+        result[source] = {}
+        for name in table.values:
+            if name != "accuracy":
+                values = oriented(table, name)[places]
+                both = np.isfinite(values)
+                varied = both.sum() > 2 and np.ptp(values[both]) > 0 and np.ptp(accuracy[both]) > 0
+                result[source][name] = (
+                    _rank_correlation(values[both], accuracy[both]) if varied else None
+                )
+    return result
+
+
+def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's: Pearson's of the ranks, ties sharing theirs."""
+    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+
+
+def _pairs(table: ScoreTable) -> list[ModelPair]:
+    """Every pair of models, each by its best layer."""
+    losses = table.values["log_loss"]
+    best: dict[str, int] = {}
+    for n, layer in enumerate(table.layers):
+        other = best.get(layer.backbone, n)
+        best[layer.backbone] = n if losses[n] < losses[other] else other
+    right = [one.right.numpy() for one in table.held_out]
+    pairs = []
+    for (first, a), (second, b) in itertools.combinations(best.items(), 2):
+        found = complementarity(right[a], right[b])
+        pairs.append(
+            ModelPair(
+                first, second, a, b, found.error_overlap, found.q_statistic, found.oracle_gain
+            )
+        )
+    return pairs
+
+
+def _selection(name: str, choice: Selection, table: ScoreTable) -> SelectionProfile:
+    return SelectionProfile(
+        name=name,
+        layers=[table.layers.index(layer) for layer in choice.layers],
+        reasons=[one.reason for one in choice.choices],
+        notes=list(choice.notes),
+    )
+
+
+# -- on test ------------------------------------------------------------------------------------
+
+
+class Judge:
+    """Linear probes on test, looked at once all choices are made.
+
+    A selection of several layers is judged by a probe on their standardised vectors side by side,
+    with a strength of its own found in the same folds.
+    """
+
+    def __init__(
+        self, config: TrainConfig, dataset: TextDataset, candidates: Candidates, table: ScoreTable
+    ) -> None:
+        test = dataset.splits["test"]
+        if not len(test.texts):
+            raise UserError("profile.judge: the data set has no test rows")
+        self.config = config
+        self.candidates = candidates
+        self.table = table
+        self.target = torch.from_numpy(np.asarray(test.labels, np.int64))
+        hashes = [text_hash(text) for text in test.texts]
+        self.test = read_layers(candidates.sources, candidates.layers, hashes)
+        strengths = [one.strength for one in table.held_out]
+        self.layers = self._right(candidates.features, self.test, strengths)
+        self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
+        usual = [
+            n for n in last_layers(table) if table.layers[n].pooling == table.layers[0].pooling
+        ]
+        self.last = self.layers[min(usual, key=table.values["log_loss"].__getitem__)]
+
+    def _right(
+        self, features: Sequence[Tensor], test: Sequence[Tensor], strengths: Sequence[float]
+    ) -> list[np.ndarray]:
+        """Whether each probe is right on each test row. Shapes: (rows,)."""
+        classes = self.candidates.num_classes
+        probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
+        return [
+            (probe.logits(rows).argmax(dim=1) == self.target).numpy().astype(float)
+            for probe, rows in zip(probes, test, strict=True)
+        ]
+
+    def selection(self, name: str, choice: Selection) -> SelectionProfile:
+        """A selection with its accuracy and regret."""
+        places = [self.table.layers.index(layer) for layer in choice.layers]
+        right = self.layers[places[0]] if len(places) == 1 else self._together(places)
+        regret = paired_interval(self.layers[self.hindsight], right)
+        over = paired_interval(right, self.last)
+        return replace(
+            _selection(name, choice, self.table),
+            test=self.accuracy(right),
+            regret=Regret(regret.mean, regret.low, regret.high, self._cross_fitted(right)),
+            over_last=(over.mean, over.low, over.high),
+        )
+
+    def accuracy(self, right: np.ndarray) -> Accuracy:
+        """Accuracy with its interval."""
+        low, high = bootstrap_interval(right, seed=self.config.seed)
+        return Accuracy(float(right.mean()), low, high)
+
+    def _together(self, places: Sequence[int]) -> np.ndarray:
+        train, test = [], []
+        for n in places:
+            features = self.candidates.features[n].double()
+            std, mean = torch.std_mean(features, dim=0, correction=0)
+            std = torch.where(std <= 1e-7 * mean.abs(), 1.0, std)
+            train.append(((features - mean) / std).float())
+            test.append(((self.test[n] - mean) / std).float())
+        side_by_side = torch.cat(train, dim=1)
+        held = cross_validate(
+            [side_by_side],
+            self.candidates.labels,
+            self.candidates.fold_of,
+            num_classes=self.candidates.num_classes,
+            strengths=self.config.layers.strengths,
+        )
+        strengths = [held[0].strength]
+        return self._right([side_by_side], [torch.cat(test, dim=1)], strengths)[0]
+
+    def _cross_fitted(self, right: np.ndarray) -> float:
+        rng = np.random.default_rng(self.config.seed)
+        layers = np.stack(self.layers)
+        regrets = []
+        for _ in range(HALVES):
+            order = rng.permutation(len(right))
+            for half in (order[: len(order) // 2], order[len(order) // 2 :]):
+                rest = np.setdiff1d(order, half)
+                best = int(layers[:, half].mean(axis=1).argmax())
+                regrets.append(float(layers[best, rest].mean() - right[rest].mean()))
+        return float(np.mean(regrets))

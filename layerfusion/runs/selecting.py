@@ -1,0 +1,124 @@
+"""From a job's texts and models to its selected layers; nothing here reads test."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.layers.budget import Budget, measure
+from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.scores import FROM_MODEL, ScoreTable, compute_scores
+from layerfusion.layers.selection import Selection, select_by_score, select_greedy, select_plain
+from layerfusion.layers.similarity import linear_cka
+from layerfusion.texts import TextDataset
+
+log = logging.getLogger(__name__)
+
+PLAIN = ("last", "all", "fixed")
+SIMILARITY_ROWS = 1000
+"""Rows that layers are compared on: enough for a CKA to two digits."""
+
+
+def select(
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+) -> Selection:
+    """Select the layers of a job, and say why."""
+    layers = all_layers(sources)
+    budget = budget_of(config, dataset, sources)
+    if config.layers.name in PLAIN:
+        return select_plain(config.layers, layers, budget)
+    affordable = budget.affordable(layers)
+    if config.layers.name != "greedy" and config.layers.score in FROM_MODEL:
+        affordable = layers  # the head that these scores start from sits on the last layer
+    candidates = candidates_of(config, dataset, sources, affordable)
+    selection, _ = select_scored(config, candidates, budget)
+    for line in selection_lines(selection):
+        log.info(line)
+    return selection
+
+
+def select_scored(
+    config: TrainConfig, candidates: Candidates, budget: Budget
+) -> tuple[Selection, ScoreTable]:
+    """`top_k`, `adaptive` or `greedy` on some candidates, with the scores behind the choice."""
+    greedy = config.layers.name == "greedy"
+    names = ["probe"] if greedy else [config.layers.score]
+    table = compute_scores(candidates, names, config.layers, config.extract)
+    chosen = select_greedy if greedy else select_by_score
+    return chosen(config.layers, table, similarity_of(candidates), budget), table
+
+
+def selection_lines(selection: Selection) -> list[str]:
+    """A selection in words."""
+    lines = [f"selected {choice.reason}" for choice in selection.choices]
+    return lines + list(selection.notes)
+
+
+def budget_of(
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, EmbeddingSource],
+    rows: np.ndarray | None = None,
+) -> Budget:
+    """What layers cost on train, or on some of its rows, and what they may cost."""
+    texts = dataset.splits["train"].texts
+    hashes = [text_hash(texts[row]) for row in (range(len(texts)) if rows is None else rows)]
+    models = {name: measure(source, hashes) for name, source in sources.items()}
+    return Budget(config.layers.budget, models)
+
+
+def candidates_of(
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, EmbeddingSource],
+    layers: Sequence[LayerId],
+    rows: np.ndarray | None = None,
+) -> Candidates:
+    """Layers with their vectors on train, and on validation where that is what judges them.
+
+    Args:
+        config: the job.
+        dataset: its texts.
+        sources: its models.
+        layers: what may be chosen.
+        rows: of train; all where none.
+    """
+    train = dataset.splits["train"]
+    rows = np.arange(len(train.texts)) if rows is None else rows
+    texts = [train.texts[row] for row in rows]
+    labels = np.asarray(train.labels)[rows]
+    if config.layers.held_out == "validation":
+        judge = dataset.splits["validation"]
+        fold_of = torch.cat(
+            [torch.full((len(texts),), -1), torch.zeros(len(judge.texts), dtype=torch.int64)]
+        )
+        texts = [*texts, *judge.texts]
+        labels = np.concatenate([labels, np.asarray(judge.labels)])
+    else:
+        fold_of = stratified_folds(labels, texts, config.layers.folds, seed=config.seed)
+    features = read_layers(sources, layers, [text_hash(text) for text in texts])
+    return Candidates(
+        tuple(layers),
+        tuple(features),
+        torch.from_numpy(labels.astype(np.int64)),
+        fold_of,
+        tuple(texts),
+        len(dataset.label_names),
+        sources,
+    )
+
+
+def similarity_of(candidates: Candidates) -> Tensor:
+    """Debiased linear CKA between candidates on an even sample of their rows."""
+    rows = len(candidates.labels)
+    places = torch.linspace(0, rows - 1, min(rows, SIMILARITY_ROWS)).round().long()
+    return linear_cka([layer[places] for layer in candidates.features])

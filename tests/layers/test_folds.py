@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+from layerfusion.errors import UserError
+from layerfusion.layers.folds import stratified_folds
+
+
+def test_folds_share_rows_and_classes_out_evenly() -> None:
+    labels = np.repeat([0, 1, 2], [53, 31, 16])
+    folds = stratified_folds(labels, range(100), 5, seed=0).numpy()
+    assert sorted(np.bincount(folds).tolist()) == [20] * 5
+    for label, count in enumerate((53, 31, 16)):
+        sizes = np.bincount(folds[labels == label], minlength=5)
+        assert sizes.max() - sizes.min() <= 1
+        assert sizes.sum() == count
+
+
+def test_a_seed_gives_the_same_folds_and_another_seed_others() -> None:
+    labels = np.arange(60) % 3
+    first, again, other = (stratified_folds(labels, range(60), 3, seed=s) for s in (1, 1, 2))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_the_same_text_is_never_on_both_sides() -> None:
+    labels = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1])
+    texts = ["a", "b", "a", "c", "d", "d", "e", "f", "a"]
+    folds = stratified_folds(labels, texts, 2, seed=0).numpy()
+    for text in set(texts):
+        assert len({folds[n] for n in range(9) if texts[n] == text}) == 1
+
+
+def test_a_class_with_one_text_stays_in_every_fit(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    labels = np.array([0] * 10 + [1] + [2, 2])
+    folds = stratified_folds(labels, range(13), 3, seed=0).numpy()
+    assert folds[10] == -1
+    assert set(folds[11:]) <= {0, 1, 2}
+    assert len(set(folds[11:])) == 2
+    assert "2 of 3 classes have fewer than 3 texts" in caplog.text
+
+
+def test_too_many_folds_name_what_is_possible() -> None:
+    with pytest.raises(UserError, match=r"layers.folds=5: .* 3 different texts; .*layers.folds=3"):
+        stratified_folds(np.array([0, 0, 0, 1, 1]), range(5), 5, seed=0)

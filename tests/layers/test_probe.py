@@ -1,0 +1,125 @@
+"""The batched probes against scikit-learn, one at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from layerfusion.errors import UserError
+from layerfusion.layers import probe
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.probe import cross_validate, fit_probes
+
+STRENGTHS = (1e-3, 1e-2, 1.0)
+
+
+def layers(rows: int, classes: int, seed: int = 0) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """Layers of several widths and scales, correlated features, one of them constant."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % classes
+    means = torch.randn(classes, 24, generator=generator)
+    features = []
+    for width, scale, noise in ((24, 1.0, 2.0), (24, 500.0, 4.0), (40, 0.01, 3.0)):
+        mix = torch.randn(24, width, generator=generator)
+        signal = means[labels] + noise * torch.randn(rows, 24, generator=generator)
+        layer = scale * (signal @ mix + torch.randn(rows, width, generator=generator))
+        layer[:, 3] = 7.0
+        features.append(layer)
+    return features, labels
+
+
+def reference(c: float) -> object:
+    return make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-8, max_iter=20_000))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+@pytest.mark.parametrize("rows", [30, 200])
+def test_a_fit_is_that_of_scikit_learn(classes: int, rows: int) -> None:
+    features, labels = layers(rows, classes)
+    strengths = [1.0, 1e-2, 1e-3]
+    probes = fit_probes(features, labels, strengths, num_classes=classes, tolerance=1e-6)
+    for layer, c, fitted in zip(features, strengths, probes, strict=True):
+        oracle = reference(c).fit(layer.double().numpy(), labels.numpy())
+        expected = oracle.predict_log_proba(layer.double().numpy())
+        found = fitted.logits(layer).log_softmax(dim=1).numpy()
+        assert np.abs(found - expected).max() < 5e-3
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_each_fold_and_strength_is_a_pipeline_of_scikit_learn(classes: int) -> None:
+    features, labels = layers(120, classes)
+    fold_of = stratified_folds(labels.numpy(), range(120), 4, seed=0)
+    held = cross_validate(
+        features, labels, fold_of, num_classes=classes, strengths=STRENGTHS, tolerance=1e-6
+    )
+    for layer, found in zip(features, held, strict=True):
+        tables = {}
+        for c in STRENGTHS:
+            tables[c] = np.zeros((120, classes))
+            for fold in range(4):
+                out = (fold_of == fold).numpy()
+                oracle = reference(c).fit(layer.double().numpy()[~out], labels.numpy()[~out])
+                tables[c][out] = oracle.predict_log_proba(layer.double().numpy()[out])
+        losses = {c: -t[np.arange(120), labels.numpy()].mean() for c, t in tables.items()}
+        assert found.strength == min(losses, key=losses.__getitem__)
+        assert np.abs(found.log_probs.numpy() - tables[found.strength]).max() < 1e-2
+        assert found.log_loss == pytest.approx(losses[found.strength], abs=1e-4)
+        right = tables[found.strength].argmax(axis=1) == labels.numpy()
+        assert found.accuracy == pytest.approx(right.mean(), abs=0.01)
+
+
+def test_layers_and_batches_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, labels = layers(90, 3)
+    fold_of = stratified_folds(labels.numpy(), range(90), 3, seed=0)
+    settings = {"num_classes": 3, "tolerance": 1e-5}
+    together = cross_validate(features, labels, fold_of, **settings)
+    monkeypatch.setattr(probe, "CELLS", 1)
+    apart = [cross_validate([layer], labels, fold_of, **settings)[0] for layer in features[::-1]]
+    for first, second in zip(together, apart[::-1], strict=True):
+        assert torch.allclose(first.log_probs, second.log_probs, atol=2e-3)
+        assert first.strength == second.strength
+
+
+def test_labels_held_out_change_nothing_but_the_verdict() -> None:
+    """A probe never sees the labels of the rows it is judged on."""
+    features, labels = layers(100, 2)
+    fold_of = torch.full((100,), -1)
+    fold_of[60:] = 0
+    turned = labels.clone()
+    turned[60:] = 1 - turned[60:]
+    settings = {"num_classes": 2, "strengths": [1e-2]}
+    first = cross_validate(features, labels, fold_of, **settings)
+    second = cross_validate(features, turned, fold_of, **settings)
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.log_probs, b.log_probs)
+        assert a.accuracy == pytest.approx(1 - b.accuracy)
+        assert len(a.target) == 40
+
+
+def test_separable_data_and_a_missing_class_converge() -> None:
+    labels = torch.tensor([0, 1] * 20)
+    features = [torch.stack([labels * 2.0 - 1, torch.zeros(40)], dim=1)]
+    (fitted,) = fit_probes(features, labels, [1e4], num_classes=3)
+    probabilities = fitted.logits(features[0]).softmax(dim=1)
+    assert (probabilities.argmax(dim=1) == labels).all()
+    assert probabilities[:, 2].max() < 0.01
+
+
+def test_a_fit_that_is_cut_off_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    features, labels = layers(60, 2)
+    monkeypatch.setattr(probe, "MAX_STEPS", 1)
+    fit_probes(features[:1], labels, [1.0], num_classes=2)
+    assert "left a gradient of" in caplog.text
+
+
+def test_features_that_are_not_finite_are_refused() -> None:
+    features, labels = layers(20, 2)
+    features[1][3, 4] = torch.nan
+    with pytest.raises(UserError, match="not finite"):
+        fit_probes(features, labels, [1.0] * 3, num_classes=2)
