@@ -17,7 +17,7 @@ from torch import Tensor
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.pooling import combine, first_pooled, pool
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.spec import text_hash
@@ -161,7 +161,7 @@ def _forward(
         try:
             done = pool_layers(backbone, batch, layers, poolings)
         except RuntimeError as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if len(rows) == 1:
                 raise UserError(
@@ -229,10 +229,6 @@ def pool_layers(
     together = list(dict.fromkeys(layer for wanted in layers.values() for layer in wanted))
     backbone.forward(batch.input_ids, batch.attention_mask, together, visit)
     return {key: vectors.cpu() for key, vectors in pooled.items()}
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
 def _write(
@@ -308,7 +304,7 @@ def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
             try:
                 pool_layers(backbone, batch, {"mean": layers}, {"mean": PoolingConfig()})
             except RuntimeError as error:
-                if not _out_of_memory(error):
+                if not out_of_memory(error):
                     raise
                 return max(rates, key=rates.__getitem__, default=candidates[0])
             times.append(time.perf_counter() - begun)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -42,7 +43,7 @@ K = TypeVar("K")
 
 def sample_attention(
     source: EmbeddingSource, texts: Sequence[str], options: ExtractConfig
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], float]:
     """Attention entropy of each head of each block, mean over the texts of two tokens or more.
 
     Block i is layer "i"; layer 0 and the final norm have no attention and are not in the result.
@@ -54,18 +55,15 @@ def sample_attention(
         options: device and batch size.
 
     Returns:
-        Layer to its heads. Shape: (heads,), float64.
+        Layer to its heads, shape (heads,), float64; and the seconds it takes, or once took.
 
     Raises:
         UserError: for a model without a weight for each pair of tokens, for a value that is not
             finite, and where no text has two tokens.
     """
     path = _path(source, ATTENTION, texts)
-    values = _read(path)
-    if values is None:
-        values = _attention_means(source, texts, options)
-        _write(path, values)
-    return {layer: np.array(heads) for layer, heads in values.items()}
+    values, seconds = _kept(path, lambda: _attention_means(source, texts, options))
+    return {layer: np.array(heads) for layer, heads in values.items()}, seconds
 
 
 def sample_gradient(
@@ -74,7 +72,7 @@ def sample_gradient(
     labels: Sequence[int],
     heads: Mapping[str, LinearProbe],
     options: ExtractConfig,
-) -> dict[tuple[str, str], float]:
+) -> tuple[dict[tuple[str, str], float], float]:
     """Gradient × activation of every layer, mean over the texts.
 
     Long texts are truncated. The model is loaded only where nothing is kept.
@@ -87,7 +85,7 @@ def sample_gradient(
         options: device and batch size.
 
     Returns:
-        (pooling, layer) to the mean.
+        (Pooling, layer) to the mean; and the seconds it takes, or once took.
 
     Raises:
         UserError: for a value that is not finite.
@@ -101,11 +99,9 @@ def sample_gradient(
         poolings={name: asdict(pooling) for name, pooling in poolings.items()},
         heads={name: _head_hash(head) for name, head in heads.items()},
     )
-    values = _read(path)
-    if values is None:
-        values = _gradient_means(source, texts, labels, heads, options)
-        _write(path, values)
-    return {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
+    values, seconds = _kept(path, lambda: _gradient_means(source, texts, labels, heads, options))
+    found = {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
+    return found, seconds
 
 
 # -- passing the sample -------------------------------------------------------------------------
@@ -271,19 +267,26 @@ def _head_hash(head: LinearProbe) -> str:
     return digest.hexdigest()
 
 
+def _kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], float]:
+    """What is kept, or else computed and kept now; and the seconds that computing it took."""
+    kept = _read(path)
+    if kept is None:
+        begun = time.perf_counter()
+        values = compute()
+        kept = {"values": values, "seconds": round(time.perf_counter() - begun, 3)}
+        content = {**kept, "sha256": _hash(values)}
+        write_atomically(path, json.dumps(content, indent=2).encode())
+    return kept["values"], kept["seconds"]
+
+
 def _read(path: Path) -> dict[str, Any] | None:
-    """What is kept, in its order; none where there is nothing, or nothing whole."""
+    """What a file keeps, in its order; none where there is nothing, or nothing whole."""
     try:
         kept = json.loads(path.read_text())
-        whole = kept["sha256"] == _hash(kept["values"])
+        whole = kept["sha256"] == _hash(kept["values"]) and kept["seconds"] >= 0
     except (FileNotFoundError, ValueError, TypeError, KeyError):
         return None  # never computed, or damaged: it is computed again
-    return kept["values"] if whole else None
-
-
-def _write(path: Path, values: Mapping[str, Any]) -> None:
-    content = {"values": values, "sha256": _hash(values)}
-    write_atomically(path, json.dumps(content, indent=2).encode())
+    return kept if whole else None
 
 
 def _hash(content: Any, *, sort: bool = False) -> str:

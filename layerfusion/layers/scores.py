@@ -15,6 +15,7 @@ from torch import Tensor
 from layerfusion.config import ExtractConfig, LayersConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
+from layerfusion.layers.backbone_scores import sample_attention, sample_gradient
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.layer_id import LayerId
@@ -114,16 +115,13 @@ def compute_scores(
             seconds[name] = time.perf_counter() - begun
     sample = _sample(candidates, config.sample)
     if wanted & {"gradient", "gradient_entropy"}:
-        begun = time.perf_counter()
-        values["gradient"] = _gradient(candidates, held, sample, options)
-        seconds["gradient"] = time.perf_counter() - begun
+        values["gradient"], seconds["gradient"] = _gradient(candidates, held, sample, options)
     if wanted & {"attention_entropy", "gradient_entropy"}:
-        begun = time.perf_counter()
-        values["attention_entropy"], heads, reasons = _attention(
+        values["attention_entropy"], heads, reasons, spent = _attention(
             candidates, sample, options, lenient=lenient
         )
         missing["attention_entropy"] = "; ".join([NO_ATTENTION, *reasons])
-        seconds["attention_entropy"] = time.perf_counter() - begun
+        seconds["attention_entropy"] = spent
     if "gradient_entropy" in wanted:
         values["gradient_entropy"] = gradient_entropy(
             values["gradient"],
@@ -181,10 +179,9 @@ def _sample(candidates: Candidates, size: int) -> list[int]:
 
 def _gradient(
     candidates: Candidates, held: Sequence[HeldOut], sample: list[int], options: ExtractConfig
-) -> np.ndarray:
-    from layerfusion.layers.backbone_scores import sample_gradient
-
+) -> tuple[np.ndarray, float]:
     values = np.full(len(candidates.layers), np.nan)
+    seconds = 0.0
     texts = [candidates.texts[row] for row in sample]
     labels = [int(candidates.labels[row]) for row in sample]
     for name, source in candidates.sources.items():
@@ -198,30 +195,31 @@ def _gradient(
             num_classes=candidates.num_classes,
         )
         heads: dict[str, LinearProbe] = dict(zip(source.stores, probes, strict=True))
-        found = sample_gradient(source, texts, labels, heads, options)
+        found, spent = sample_gradient(source, texts, labels, heads, options)
+        seconds += spent
         for (pooling, layer), value in found.items():
             values[candidates.position(LayerId(name, layer, pooling))] = value
-    return values
+    return values, seconds
 
 
 def _attention(
     candidates: Candidates, sample: list[int], options: ExtractConfig, *, lenient: bool
-) -> tuple[np.ndarray, dict[str, Mapping[str, np.ndarray]], list[str]]:
-    from layerfusion.layers.backbone_scores import sample_attention
-
+) -> tuple[np.ndarray, dict[str, Mapping[str, np.ndarray]], list[str], float]:
     values = np.full(len(candidates.layers), np.nan)
+    seconds = 0.0
     texts = [candidates.texts[row] for row in sample]
     heads: dict[str, Mapping[str, np.ndarray]] = {}
     reasons = []
     for name, source in candidates.sources.items():
         try:
-            heads[name] = sample_attention(source, texts, options)
+            heads[name], spent = sample_attention(source, texts, options)
         except UserError as error:
             if not lenient:
                 raise
             reasons.append(str(error))
             continue
+        seconds += spent
         for n, layer in enumerate(candidates.layers):
             if layer.backbone == name and layer.layer in heads[name]:
                 values[n] = heads[name][layer.layer].mean()
-    return values, heads, reasons
+    return values, heads, reasons, seconds

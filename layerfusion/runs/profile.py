@@ -130,7 +130,8 @@ def _selections(
         if np.isfinite(values).any():
             usable = np.flatnonzero(np.isfinite(values)).tolist()
             distance = behind(table, score, usable)
-            best = min(usable, key=lambda n: (distance[n], n))
+            # Where a score does not compare across models, each has a best layer of its own.
+            best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
             found[f"best by {score}"] = _single(table, best, score)
     for name, choose in (
         ("top_k", select_by_score),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerfusion.errors import UserError
@@ -32,7 +32,7 @@ def layers(rows: int, classes: int, seed: int = 0) -> tuple[list[torch.Tensor], 
     return features, labels
 
 
-def reference(c: float) -> object:
+def reference(c: float) -> Pipeline:
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, tol=1e-8, max_iter=20_000))
 
 
