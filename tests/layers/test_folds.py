@@ -45,5 +45,5 @@ def test_a_class_with_one_text_stays_in_every_fit(caplog: pytest.LogCaptureFixtu
 
 
 def test_too_many_folds_name_what_is_possible() -> None:
-    with pytest.raises(UserError, match=r"layers.folds=5: .* 3 different texts in train; .*layers.folds=3"):
+    with pytest.raises(UserError, match=r"folds=5: .* 3 different texts .*folds=3 is possible"):
         stratified_folds(np.array([0, 0, 0, 1, 1]), range(5), 5, seed=0)

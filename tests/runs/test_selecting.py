@@ -1,0 +1,249 @@
+"""Selection, profile and pilot as jobs run them, on a tiny model and a tiny file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.runs import inputs
+from layerfusion.runs.profile_record import find_profiles
+from layerfusion.runs.record import find_records
+from tests.tiny import tiny_folder
+
+GOOD = "good great film plot actor".split()  # noqa: SIM905
+BAD = "bad awful loss fell crude".split()  # noqa: SIM905
+SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("models")
+    return {name: tiny_folder(name, root / name) for name in ("llama", "bert", "fnet")}
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three files; a few words of the other label make it hard enough to tell layers apart."""
+    generator = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("data")
+    for split, rows in (("train", 240), ("test", 60)):
+        made = []
+        for number in range(rows):
+            label = number % 2
+            mixed = [GOOD, BAD] if label else [BAD, GOOD]
+            words = [*generator.choice(mixed[0], 4), *generator.choice(mixed[1], 3)]
+            made.append((f"{' '.join(generator.permutation(words))} {number}", "np"[label]))
+        pd.DataFrame(made, columns=["text", "label"]).to_csv(folder / f"{split}.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def job(folders: dict[str, Path], texts: Path, tmp_path: Path) -> list[str]:
+    return [
+        *("dataset=local", f"dataset.path={texts}", f"backbone.tiny.path={folders['llama']}"),
+        *(f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'outputs'}"),
+        *("logger=none", "seeds=1", "trainer.max_epochs=3", "extract.token_budget=512"),
+        *("pooling=[mean,last]", "layers.folds=3", "layers.sample=40"),
+    ]
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = main(arguments)
+    return code, capsys.readouterr().err.strip()
+
+
+def chosen(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
+    return {
+        record.job: [(layer.layer, layer.pooling, layer.reason) for layer in record.layers]
+        for _, record in find_records(folder)
+    }
+
+
+@pytest.mark.parametrize("selection", SCORED)
+def test_a_selection_records_what_it_chose_and_why(
+    selection: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, *selection.split()], capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    assert record.considered == ["tiny"]
+    for layer in record.layers:
+        assert layer.reason.startswith(("layer ", "norm of"))
+        assert "held-out log-loss" in layer.reason
+        assert f"selected {layer.reason}" in said
+    if selection != SCORED[2]:
+        assert sum(layer.weight or 0 for layer in record.layers) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("selection", [*SCORED, "layers=adaptive layers.pilot=60"])
+def test_test_labels_change_no_choice(
+    selection: str,
+    job: list[str],
+    texts: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = tmp_path / "turned"
+    copy.mkdir()
+    train = pd.read_csv(texts / "train.csv")
+    test = pd.read_csv(texts / "test.csv")
+    train.to_csv(copy / "train.csv", index=False)
+    test.label = test.label.map({"n": "p", "p": "n"})
+    test.to_csv(copy / "test.csv", index=False)
+    found = []
+    for folder, name in ((texts, "first"), (copy, "second")):
+        outputs = tmp_path / name
+        inputs._datasets.clear()  # as in a new process
+        arguments = ["train", *job, *selection.split(), f"dataset.path={folder}"]
+        assert run([*arguments, f"paths.outputs={outputs}"], capsys)[0] == 0
+        ((_, record),) = find_records(outputs)
+        found.append((record.layers, record.test["accuracy"].mean))
+    (layers, accuracy), (same, turned) = found
+    assert [(x.layer, x.pooling, x.reason) for x in layers] == [
+        (x.layer, x.pooling, x.reason) for x in same
+    ]
+    assert accuracy + turned == pytest.approx(1)  # the labels of test did change
+
+
+def test_a_pilot_keeps_the_chosen_layers_of_the_rest_only(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *job, "layers=top_k", "layers.k=1", "layers.budget.max_layer=1"]
+    code, said = run([*arguments, "layers.pilot=60", "extract.shard_texts=32"], capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    pilot = record.pilot
+    assert pilot is not None
+    assert pilot.rows[0] == 60
+    assert pilot.rows[-1] == pilot.texts_whole < 216
+    assert pilot.texts == 300
+    assert pilot.flops < pilot.flops_full
+    assert pilot.bytes < pilot.bytes_full
+    (layer,) = record.layers
+    stores = list((tmp_path / "cache/embeddings").iterdir())
+    texts_by_layer = [_texts_by_layer(folder) for folder in stores]
+    used = next(found for found in texts_by_layer if found[layer.layer] == 300)
+    others = [count for name, count in used.items() if name != layer.layer]
+    others += [count for found in texts_by_layer if found is not used for count in found.values()]
+    assert set(others) == {pilot.texts_whole}
+
+
+def _texts_by_layer(folder: Path) -> dict[str, int]:
+    from layerfusion.embeddings.store import open_shard
+
+    shards = [open_shard(path) for path in folder.glob("*.safetensors")]
+    layers = {layer for shard in shards for layer in shard.layers}
+    return {x: len({h for s in shards if x in s.layers for h in s.hashes}) for x in layers}
+
+
+def test_a_pilot_gives_the_job_of_the_full_way_where_it_chooses_the_same(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["train", *job, "layers=top_k", "layers.k=1", "layers.budget.max_layer=0"]
+    records = []
+    for name, more in (("whole", []), ("pilot", ["layers.pilot=40"])):
+        places = [f"paths.cache={tmp_path / name}", f"paths.outputs={tmp_path / name / 'out'}"]
+        assert run([*arguments, *places, *more, "pooling=[mean]"], capsys)[0] == 0
+        ((_, record),) = find_records(tmp_path / name / "out")
+        records.append(record)
+    assert [x.layer for x in records[0].layers] == [x.layer for x in records[1].layers] == ["0"]
+    assert records[0].test["log_loss"].mean == pytest.approx(records[1].test["log_loss"].mean)
+
+
+def test_probes_are_kept_between_jobs(
+    job: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from layerfusion.layers import held_out
+
+    assert run(["train", *job, "layers=adaptive"], capsys)[0] == 0
+
+    def never(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("the probes were fitted again")
+
+    monkeypatch.setattr(held_out, "cross_validate", never)
+    assert run(["train", *job, "layers=greedy", "fusion=concat"], capsys)[0] == 0
+
+
+def test_a_profile_holds_every_score_of_every_layer(
+    job: list[str], folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [f"backbone.small.path={folders['bert']}", f"backbone.plain.path={folders['fnet']}"]
+    arguments = ["profile", *job, *models, "profile.judge=true"]
+    code, said = run(arguments, capsys)
+    assert code == 0, said
+    ((folder, profile),) = find_profiles(tmp_path / "outputs")
+    assert len(profile.layers) == 2 * (5 + 4 + 4)
+    for layer in profile.layers:
+        blocks = layer.layer not in ("0", "norm") and layer.backbone != "plain"
+        for name, value in layer.scores.items():
+            has = blocks if name in ("attention_entropy", "gradient_entropy") else True
+            assert (value is not None) == has, (layer.name, name)
+        assert layer.test is not None
+        assert layer.test.low <= layer.test.mean <= layer.test.high
+    assert "plain gives no attention" in profile.missing["attention_entropy"]
+    assert len(profile.pairs) == 3
+    similarity = np.array(profile.similarity)
+    assert np.allclose(similarity, similarity.T)
+    assert np.allclose(np.diag(similarity), 1)
+    names = [selection.name for selection in profile.selections]
+    assert {"last", "best by accuracy", "best by gradient", "top_k", "adaptive", "greedy"} < set(
+        names
+    )
+    for selection in profile.selections:
+        assert selection.regret is not None
+        assert selection.regret.low <= selection.regret.mean <= selection.regret.high
+        if len(selection.layers) == 1:
+            assert selection.regret.mean >= 0  # hindsight is the best of all single layers
+            assert selection.test == profile.layers[selection.layers[0]].test
+    best = max(layer.test.mean for layer in profile.layers if layer.test)
+    assert profile.hindsight is not None
+    assert profile.layers[profile.hindsight].test.mean == best  # type: ignore[union-attr]
+    before = (folder / "profile.json").stat().st_mtime_ns
+    assert "made before" in run(arguments, capsys)[1]
+    assert (folder / "profile.json").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers"),
+        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
+        ("layers=adaptive layers.score=nope", "layers.score: there is no 'nope'; there are: "),
+        ("layers=last layers.pilot=50", "layers=last needs no pilot"),
+        ("layers=greedy layers.budget.ms_per_text=0.000001", "allows no layer: the cheapest is"),
+        ("layers=all layers.budget.flops_per_text=-1", "must be at least 0"),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "layer 3 of tiny"),
+        ("layers=adaptive layers.strengths=[0]", "it must list positive numbers"),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    more: str, says: str, job: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, *more.split()], capsys)
+    assert code == 2
+    assert says in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+def test_a_score_that_a_model_does_not_give_gets_one_line(
+    job: list[str], folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [x for x in job if "backbone.tiny" not in x]
+    model = f"backbone.plain.path={folders['fnet']}"
+    selection = ["layers=top_k", "layers.k=1", "layers.score=attention_entropy"]
+    code, said = run(["train", *arguments, model, *selection], capsys)
+    assert code == 2
+    assert "attention_entropy: backbone plain gives no attention" in said.splitlines()[-1]
+
+
+def test_a_budget_is_kept(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["train", *job, "layers=adaptive", "layers.budget.max_layer=2"], capsys)[0] == 0
+    assert run(["train", *job, "layers=last", "layers.budget.max_layer=1"], capsys)[0] == 0
+    for layers in chosen(tmp_path / "outputs").values():
+        assert all(layer in ("0", "1", "2") for layer, _, _ in layers)
