@@ -23,7 +23,7 @@ from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.runs.inputs import dataset_of, extract_all
 
 
-def main(dataset: str = "rotten_tomatoes", c: float = 1.0) -> None:
+def main(dataset: str, c: float) -> None:
     """Fit on all of train, judge on the first 1,500 rows of test."""
     job = [f"dataset={dataset}", "backbone=[minilm,smollm2]", "limit.test=1500"]
     config = load(compose("train", [*job, "dataset.validation_size=0.01", "logger=none"]))
@@ -69,4 +69,5 @@ def main(dataset: str = "rotten_tomatoes", c: float = 1.0) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2], *map(float, sys.argv[2:]))
+    asked = sys.argv[1:]
+    main(asked[0] if asked else "rotten_tomatoes", float(asked[1]) if asked[1:] else 1.0)

@@ -26,8 +26,9 @@ from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
 
-TOLERANCE = 1e-4
-"""Largest entry of the gradient of the mean loss at which a fit ends: scikit-learn's own."""
+TOLERANCE = 3e-4
+"""Largest entry of the gradient of the mean loss, in the eigenbasis, at which a fit ends. On r8 and
+mr the held-out log-loss of the strengths that are chosen is then within 0.0003 of that at 1e-5."""
 MAX_STEPS = 300
 HISTORY = 10
 """Steps that the recursion remembers."""

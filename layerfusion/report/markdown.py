@@ -62,6 +62,10 @@ def _section(section: Section) -> list[str]:
     if section.fusion_figure is not None:
         parts += _figure(section.fusion_figure)
     parts += _table(section.fusion_table)
+    if section.choices:
+        parts.append("### Choices")
+    for table in section.choices:
+        parts += _table(table)
     if section.gates:
         parts += ["### Gates", GATES]
     for figure, table in section.gates:

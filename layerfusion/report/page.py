@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.report.canvas import Colors, Drawing
+from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
 from layerfusion.report.figures import fusion_figure, gate_figure, model_colors
 from layerfusion.report.layer_curves import layer_figure
@@ -42,6 +43,7 @@ class Section:
     layer_table: Table | None
     fusion_figure: Drawing | None
     fusion_table: Table
+    choices: tuple[Table, ...]
     gates: tuple[tuple[Drawing, Table], ...]
     costs: tuple[Table, ...]
     notes: tuple[str, ...]
@@ -161,6 +163,7 @@ def _section(group: DataGroup, colors: Colors) -> Section:
         layer_table(group) if group.curves else None,
         fusion_figure(group, rows, colors) if compared else None,
         fusion_table(rows, group.jobs[0]),
+        choice_tables(group),
         tuple(
             (gate_figure(group, job, names[job], number, colors), gate_table(names[job], job))
             for number, job in enumerate(gated, start=1)

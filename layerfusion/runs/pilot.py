@@ -13,6 +13,7 @@ from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.selection import Selection, pooled_losses
+from layerfusion.runs.identity import job_id
 from layerfusion.runs.record import PilotRecord
 from layerfusion.runs.selecting import budget_of, candidates_of, select_scored, selection_lines
 from layerfusion.texts import TextDataset
@@ -54,7 +55,9 @@ def run_pilot(
     for name, layers in wanted(selection).items():
         sources[name].extract(texts, config.extract, layers)
     pilot = {train.texts[row] for row in _rows(labels, size, config.seed)}
-    record = _record(sizes, len(pilot), len(set(texts)), selection, sources, budget)
+    full_job = job_id(replace(config, layers=replace(config.layers, pilot=None)))
+    counts = (len(pilot), len(set(texts)))
+    record = _record(sizes, counts, selection, sources, budget, full_job)
     log.info(
         "pilot: %d of %d texts extracted whole; %.0f %% fewer FLOPs, %.0f %% fewer bytes",
         record.texts_whole,
@@ -106,13 +109,14 @@ def _choose(
 
 def _record(
     sizes: list[int],
-    whole: int,
-    texts: int,
+    counts: tuple[int, int],
     selection: Selection,
     sources: Mapping[str, EmbeddingSource],
     budget: Budget,
+    full_job: str,
 ) -> PilotRecord:
     """What was computed and kept beside the full way; a text costs the mean of the pilot's."""
+    whole, texts = counts
     rest = texts - whole
     needed = wanted(selection)
     flops = flops_full = size = size_full = 0.0
@@ -137,7 +141,16 @@ def _record(
             for pooling, layers in needed[name].items():
                 size += rest * source.stores[pooling].bytes_per_text(layers)
     return PilotRecord(
-        sizes, whole, texts, flops, flops_full, round(size), round(size_full), seconds, seconds_full
+        rows=sizes,
+        texts_whole=whole,
+        texts=texts,
+        flops=flops,
+        flops_full=flops_full,
+        bytes=round(size),
+        bytes_full=round(size_full),
+        seconds=seconds,
+        seconds_full=seconds_full,
+        full_job=full_job,
     )
 
 

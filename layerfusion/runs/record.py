@@ -152,6 +152,8 @@ class PilotRecord:
     seconds: float | None
     seconds_full: float | None
     """From the time that the pilot took; none where it was not measured."""
+    full_job: str
+    """Hash of the job that differs in nothing but the pilot."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,68 @@
+"""The tables of choices, on fabricated jobs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from layerfusion.report.choices import choice_tables
+from layerfusion.report.load import load_groups
+from layerfusion.report.page import write_report
+from layerfusion.runs.record import PilotRecord, RunRecord, find_records, write_record
+from tests.report.fabricate import dataset, write_job
+
+SOURCES = [("minilm", "3"), ("smollm2", "15")]
+
+
+def right(rate: float) -> np.ndarray:
+    return np.arange(dataset().rows["test"])[None] < rate * dataset().rows["test"]
+
+
+def amend(runs: Path, record: RunRecord, **changes: object) -> None:
+    (folder,) = [path for path, found in find_records(runs) if found.job == record.job]
+    write_record(replace(record, **changes), folder)  # type: ignore[arg-type]
+
+
+def test_a_pilot_is_held_against_the_job_it_names(tmp_path: Path) -> None:
+    settings = {"selection": "adaptive", "seeds": 1}
+    full = write_job(tmp_path, dataset(), SOURCES, 0.8, 0.8, right=right(0.8), **settings)
+    other = write_job(
+        tmp_path, dataset(), SOURCES, 0.5, 0.5, right=right(0.5), salt="x", **settings
+    )
+    pilot = write_job(
+        tmp_path, dataset(), SOURCES, 0.7, 0.7, right=right(0.7), salt="p", **settings
+    )
+    saved = PilotRecord([250, 500], 500, 5000, 30e9, 100e9, 1000, 10_000, 40.0, 100.0, full.job)
+    layers = [
+        replace(layer, reason="layer 3 of minilm: the best", weight=0.5) for layer in pilot.layers
+    ]
+    amend(tmp_path, pilot, pilot=saved, layers=layers, selection_notes=["dropped layer 4"])
+    (group,) = load_groups(tmp_path)
+    reasons, savings = choice_tables(group)
+    cells = [row.cells for row in reasons.rows]
+    assert sum("the best" in row for row in cells) == 2
+    assert any("dropped layer 4" in row for row in cells)
+    ((_, tried, texts, flops, size, time, points),) = [row.cells for row in savings.rows]
+    assert tried == "250 → 500"
+    assert texts == "500 of 5,000"
+    assert (flops, size, time) == ("70", "90", "60")
+    assert points.startswith("−10.0")
+    assert other.job != full.job
+    page = write_report(tmp_path, tmp_path, title="t").read_text()
+    assert "What the pilot saved" in page
+    assert "What the pilot saved" in (tmp_path / "report.md").read_text()
+
+
+def test_without_its_full_job_a_pilot_stands_alone(tmp_path: Path) -> None:
+    pilot = write_job(tmp_path, dataset(), SOURCES, 0.7, 0.7, selection="greedy")
+    saved = PilotRecord([500], 500, 5000, 30e9, 100e9, 1000, 10_000, None, None, "0" * 12)
+    amend(tmp_path, pilot, pilot=saved)
+    _, savings = choice_tables(load_groups(tmp_path)[0])
+    assert savings.rows[0].cells[-2:] == ("–", "–")
+
+
+def test_plain_selections_need_no_table(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(), SOURCES, 0.7, 0.7, selection="all")
+    assert choice_tables(load_groups(tmp_path)[0]) == ()
