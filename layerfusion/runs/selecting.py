@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -27,11 +29,30 @@ PLAIN = ("last", "all", "fixed")
 SIMILARITY_ROWS = 1000
 """Rows that layers are compared on: enough for a CKA to two digits."""
 
+_selections: dict[str, Selection] = {}
+
 
 def select(
     config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
 ) -> Selection:
-    """Select the layers of a job, and say why."""
+    """Select the layers of a job, and say why.
+
+    What was selected stays in memory: the jobs of a sweep that differ in what follows ask again.
+    """
+    specs = {name: [s.spec.canonical() for s in x.stores.values()] for name, x in sources.items()}
+    key = json.dumps([dataset.fingerprint, specs, asdict(config.layers), config.seed])
+    if key not in _selections:
+        _selections[key] = _select(config, dataset, sources)
+    selection = _selections[key]
+    if config.layers.name not in PLAIN:
+        for line in selection_lines(selection):
+            log.info(line)
+    return selection
+
+
+def _select(
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+) -> Selection:
     layers = all_layers(sources)
     budget = budget_of(config, dataset, sources)
     if config.layers.name in PLAIN:
@@ -40,10 +61,7 @@ def select(
     if config.layers.name != "greedy" and config.layers.score in FROM_MODEL:
         affordable = layers  # the head that these scores start from sits on the last layer
     candidates = candidates_of(config, dataset, sources, affordable)
-    selection, _ = select_scored(config, candidates, budget)
-    for line in selection_lines(selection):
-        log.info(line)
-    return selection
+    return select_scored(config, candidates, budget)[0]
 
 
 def select_scored(

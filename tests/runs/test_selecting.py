@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.runs import inputs
+from layerfusion.runs import inputs, selecting
 from layerfusion.runs.profile_record import find_profiles
 from layerfusion.runs.record import find_records
 from tests.tiny import tiny_folder
@@ -42,7 +43,10 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def job(folders: dict[str, Path], texts: Path, tmp_path: Path) -> list[str]:
+def job(
+    folders: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    monkeypatch.setattr(selecting, "_selections", {})  # as in a new process
     return [
         *("dataset=local", f"dataset.path={texts}", f"backbone.tiny.path={folders['llama']}"),
         *(f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'outputs'}"),
@@ -166,6 +170,24 @@ def test_probes_are_kept_between_jobs(
 
     monkeypatch.setattr(held_out, "cross_validate", never)
     assert run(["train", *job, "layers=greedy", "fusion=concat"], capsys)[0] == 0
+
+
+def test_a_sweep_selects_once(
+    job: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls = []
+    real = selecting.select_scored
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(selecting, "select_scored", counted)
+    sweep = ["train", "-m", *job, "layers=adaptive,greedy", "fusion=gated,concat"]
+    code, said = run(sweep, capsys)
+    assert code == 0, said
+    assert len(calls) == 2
+    assert said.count("selected layer") + said.count("selected norm") >= 4
 
 
 def test_a_profile_holds_every_score_of_every_layer(
