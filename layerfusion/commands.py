@@ -46,10 +46,16 @@ def profile(arguments: Sequence[str]) -> int:
     """`layerfusion profile`: every score of every layer, as table, JSON and figure."""
 
     def task(config: TrainConfig, folder: Path) -> None:
+        from layerfusion.report.profile_figure import write_profile_figure
+        from layerfusion.report.profile_tables import profile_lines, write_csv
         from layerfusion.runs.profile import run_profile
 
-        run_profile(config, folder)
-        log.info("profile: %s", folder)
+        made = run_profile(config, folder)
+        write_csv(made, folder / "profile.csv")
+        write_profile_figure(made, folder / "profile.png")
+        for line in profile_lines(made):
+            log.info(line)
+        log.info("profile: %s (profile.json, profile.csv, profile.png)", folder)
 
     return run_hydra("profile", task, arguments)
 
@@ -67,13 +73,18 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`layerfusion report DIR`: tables, figures and one page."""
+    """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UserError("usage: layerfusion report DIR, the folder that holds finished jobs")
     from layerfusion.report import write_report
+    from layerfusion.report.regret import write_profiles_report
 
     folder = Path(arguments[0])
-    print(write_report(folder, folder, title="LayerFusion report"))
+    judged = write_profiles_report(folder, folder) if folder.is_dir() else None
+    if judged is not None:
+        print(judged)
+    if judged is None or any(folder.rglob("metrics.json")):
+        print(write_report(folder, folder, title="LayerFusion report"))
     return 0
 
 

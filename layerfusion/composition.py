@@ -178,7 +178,7 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
     while cause is not None:
         if isinstance(cause, UserError):
             return cause  # raised while the job's name was composed
-        cause = cause.__cause__
+        cause = cause.__cause__ or cause.__context__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
         return unknown(match[1], match[2], group_options(match[1], arguments))

@@ -228,7 +228,8 @@ class LayersConfig:
     max_similarity: float = 0.95
     """A layer is a near-duplicate of a better one from this linear CKA on; 1 keeps all."""
     held_out: str = "folds"
-    """What a layer is judged on: folds of train, or the validation split."""
+    """What a layer is judged on: folds of train, or the validation split. Scores without held-out
+    rows see validation too where it is the judge."""
     folds: int = 5
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
     """Inverse strengths C of the regularisation that each layer's probe chooses among."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterator
@@ -28,6 +29,18 @@ def no_leaks() -> Iterator[None]:
     changed -= {"PYTORCH_NVML_BASED_CUDA_CHECK"}
     assert not changed, f"the test left {sorted(changed)} in the environment"
     assert Path.cwd() == folder, "the test left another working folder"
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Hydra sets up logging for the whole process; the next test starts without."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:], root.level = handlers, level
 
 
 @pytest.fixture

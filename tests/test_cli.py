@@ -145,6 +145,11 @@ def test_plan_counts_without_extracting(
     assert "160 texts" in capsys.readouterr().out
 
 
+def test_an_experiment_is_stronger_than_the_command() -> None:
+    assert load(compose("profile", ["experiment=layer_scores"])).profile.judge
+    assert not load(compose("profile", [])).profile.judge
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, layerfusion.cli as c; c.main(['--help']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

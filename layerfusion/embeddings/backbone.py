@@ -58,6 +58,8 @@ class Backbone:
     ) -> None:
         """Visit the wanted layers, bottom up; blocks above the highest are not computed.
 
+        A model that shares its blocks (`blocks` is None) runs to its end all the same.
+
         Args:
             input_ids: Shape: (batch, tokens), padded on the right.
             attention_mask: 1 on real tokens. Shape: (batch, tokens).
@@ -370,6 +372,7 @@ def _shape(
         embedding_parameters=embeddings,
         block_parameters=parameters,
         block_weights=weights,
+        ends_early=blocks is not None,
     )
 
 

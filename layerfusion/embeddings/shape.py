@@ -27,6 +27,8 @@ class ModelShape:
     """Of each block."""
     block_weights: tuple[int, ...]
     """Entries of each block's matrices: each is multiplied once a token."""
+    ends_early: bool = True
+    """Whether a pass can end at a layer; a model that shares its blocks always runs to its end."""
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelShape:
@@ -42,6 +44,10 @@ class ModelShape:
     def blocks_below(self, layer: str) -> int:
         """How many blocks have to be computed for a layer."""
         return self.num_blocks if layer == NORM else int(layer)
+
+    def blocks_run(self, layer: str) -> int:
+        """How many blocks are computed for a layer."""
+        return self.blocks_below(layer) if self.ends_early else self.num_blocks
 
     def depth(self, layer: str) -> float:
         """Relative depth: 0 for what enters the first block, 1 for what leaves the last."""
@@ -63,7 +69,7 @@ class ModelShape:
             layer: the highest layer computed.
             tokens: tokens of each text.
         """
-        count = self.blocks_below(layer)
+        count = self.blocks_run(layer)
         squares = float(sum(length * length for length in tokens))
         weights = float(sum(self.block_weights[:count]))
         return 2.0 * weights * sum(tokens) + 4.0 * self.width * count * squares

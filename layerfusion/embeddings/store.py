@@ -223,12 +223,17 @@ class EmbeddingStore:
         self.refresh()
         return path
 
-    def seconds(self, texts: Iterable[bytes]) -> float:
-        """Time that the forward pass of some texts took, from the shares of their shards."""
-        share = {
-            name: shard.seconds / max(1, len(shard.hashes)) for name, shard in self._shards.items()
-        }
-        return sum(share[self._rows[text][0][0]] for text in set(texts))
+    def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
+        """Time that the pass up to a layer took a text, from the shares of its shards.
+
+        Texts of which only passes that ended below it are known are left out; none if all are.
+        """
+        times = []
+        for text in set(texts):
+            shards = [self._shards[name] for name, _ in self._rows.get(text, ())]
+            found = [shard.seconds / len(shard.hashes) for shard in shards if layer in shard.layers]
+            times += found[:1]
+        return sum(times) / len(times) if times else None
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
         """Bytes that some layers of a text take, averaged over the shards that hold them."""

@@ -31,7 +31,7 @@ class ModelCost:
         """
         if self.milliseconds is None:
             return None
-        share = (1 + self.shape.blocks_below(layer)) / (1 + self.shape.num_blocks)
+        share = (1 + self.shape.blocks_run(layer)) / (1 + self.shape.num_blocks)
         return self.milliseconds * share
 
 
@@ -52,9 +52,8 @@ def measure(source: EmbeddingSource, hashes: Sequence[bytes]) -> ModelCost:
         limit = shape.max_length
         tokens = [min(limit, n - start) for n in tokens for start in range(0, n, limit)]
     flops = {layer: shape.flops(layer, tokens) / len(hashes) for layer in shape.layers}
-    unique = [key for key in set(hashes)]
-    seconds = store.seconds(unique)
-    return ModelCost(shape, flops, 1000 * seconds / len(unique) if seconds else None)
+    seconds = store.seconds_per_text(hashes, shape.layers[-1])
+    return ModelCost(shape, flops, 1000 * seconds if seconds else None)
 
 
 class Budget:

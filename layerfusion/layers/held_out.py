@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,10 +21,17 @@ from layerfusion.layers.probe import NEVER, TOLERANCE, HeldOut, cross_validate
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Raised with any change that changes a probe."""
 SCORES = "scores"
 """Folder of a cache that scores are kept in."""
+
+
+@dataclass(frozen=True)
+class _Kept:
+    held: HeldOut
+    seconds: float
+    """Its share of the time that the fit took."""
 
 
 def held_out_probes(
@@ -38,13 +46,10 @@ def held_out_probes(
         One result a candidate, and the seconds that fitting them takes or once took.
     """
     layers = candidates.layers
-    found: dict[int, HeldOut] = {}
-    seconds = 0.0
-    for path, places in _files(candidates, config).items():
-        kept = _read(path, [layers[n].layer for n in places], candidates)
-        if kept is not None:
-            found |= dict(zip(places, kept[0], strict=True))
-            seconds += kept[1]
+    found: dict[int, _Kept] = {}
+    files = {path: (_read(path, candidates), p) for path, p in _files(candidates, config).items()}
+    for kept, places in files.values():
+        found |= {n: kept[layers[n].layer] for n in places if layers[n].layer in kept}
     missing = [n for n in range(len(layers)) if n not in found]
     if missing:
         begun = time.perf_counter()
@@ -56,14 +61,13 @@ def held_out_probes(
             strengths=config.strengths,
             device=device,
         )
-        found |= dict(zip(missing, fresh, strict=True))
-        taken = time.perf_counter() - begun
-        seconds += taken
-        for path, places in _files(candidates, config).items():
-            if places[0] in missing:
-                share = taken * len(places) / len(missing)
-                _write(path, {layers[n].layer: found[n] for n in places}, share)
-    return tuple(found[n] for n in range(len(layers))), seconds
+        seconds = (time.perf_counter() - begun) / len(missing)
+        found |= {n: _Kept(held, seconds) for n, held in zip(missing, fresh, strict=True)}
+        for path, (kept, places) in files.items():
+            if set(places) & set(missing):
+                _write(path, kept | {layers[n].layer: found[n] for n in places})
+    ordered = [found[n] for n in range(len(layers))]
+    return tuple(one.held for one in ordered), sum(one.seconds for one in ordered)
 
 
 def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]]:
@@ -87,26 +91,24 @@ def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]
     return found
 
 
-def _read(
-    path: Path, layers: list[str], candidates: Candidates
-) -> tuple[list[HeldOut], float] | None:
-    """What a file keeps of some layers, and the seconds they took; none where it lacks one."""
+def _read(path: Path, candidates: Candidates) -> dict[str, _Kept]:
+    """Layer to what a file keeps of it; nothing where there is no file, or a damaged one."""
     if not path.exists():
-        return None
+        return {}
     target = candidates.labels[candidates.fold_of != NEVER]
     try:
         with safe_open(path, framework="pt") as file:
-            strengths = json.loads(file.metadata()["strengths"])
-            held = [HeldOut(file.get_tensor(x), target, strengths[x]) for x in layers]
-            return held, float(file.metadata()["seconds"])
-    except (SafetensorError, KeyError, ValueError) as error:
+            facts = json.loads((file.metadata() or {})["layers"])
+            return {
+                layer: _Kept(HeldOut(file.get_tensor(layer), target, strength), seconds)
+                for layer, (strength, seconds) in facts.items()
+            }
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         log.warning("%s: %s; its probes are fitted again", path, error)
-        return None
+        return {}
 
 
-def _write(path: Path, held: dict[str, HeldOut], seconds: float) -> None:
-    strengths = json.dumps({layer: one.strength for layer, one in held.items()})
-    tensors = {layer: one.log_probs.contiguous() for layer, one in held.items()}
-    write_atomically(
-        path, save(tensors, metadata={"strengths": strengths, "seconds": f"{seconds:.3f}"})
-    )
+def _write(path: Path, kept: dict[str, _Kept]) -> None:
+    facts = {layer: (one.held.strength, round(one.seconds, 4)) for layer, one in kept.items()}
+    tensors = {layer: one.held.log_probs.contiguous() for layer, one in kept.items()}
+    write_atomically(path, save(tensors, metadata={"layers": json.dumps(facts)}))

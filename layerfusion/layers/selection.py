@@ -108,7 +108,9 @@ def select_by_score(
     order = sorted(usable, key=lambda n: (distance[n], n))
     total = float(weights[usable].sum())
     if config.name == "top_k" and config.k > len(order):
-        raise UserError(f"layers.k={config.k}: there are {len(order)} layers to choose among")
+        left = len(table.layers) - len(order)
+        why = f" ({left} more are over the budget or lack the score)" if left else ""
+        raise UserError(f"layers.k={config.k}: there are {len(order)} layers to choose among{why}")
     chosen: list[int] = []
     reasons, notes = [], []
     held = 0.0
@@ -133,7 +135,7 @@ def select_by_score(
     shares = np.maximum(weights[chosen] / weights[chosen].max(), LEAST_WEIGHT)
     shares /= shares.sum()
     if config.name == "top_k" and len(chosen) < config.k:
-        notes.append(f"only {len(chosen)} of k={config.k}: the others are near-duplicates")
+        notes.append(f"only {len(chosen)} of k={config.k}: all others were dropped")
     return Selection(
         tuple(
             Choice(table.layers[n], reason, float(share))
@@ -158,7 +160,7 @@ def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
     if score in PAIRED:
         rows = np.stack([_per_row(table.held_out[n], score) for n in usable])
         difference = rows[np.argmax(values[usable])] - rows
-        error = difference.std(axis=1) / np.sqrt(rows.shape[1])
+        error = np.array([standard_error(torch.from_numpy(one)) for one in difference])
         distance[usable] = np.maximum(difference.mean(axis=1), 0) / np.maximum(error, 1e-12)
         return distance
     for group in table.comparable(score):
@@ -247,8 +249,8 @@ def select_greedy(
         words = f"{table.layers[best].words}: held-out log-loss {loss:.4f}"
         if losses is not None:
             gain = losses - trials[best]
-            error = float(gain.std()) / np.sqrt(len(gain))
-            if float(gain.mean()) <= error:
+            error = standard_error(gain)
+            if not float(gain.mean()) > error:
                 break
             words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
         chosen.append(best)
@@ -257,6 +259,11 @@ def select_greedy(
     return Selection(
         tuple(Choice(table.layers[n], why) for n, why in zip(chosen, reasons, strict=True))
     )
+
+
+def standard_error(values: Tensor) -> float:
+    """Of the mean of some rows; infinite for a single one, which says nothing of its error."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("inf")
 
 
 def pooled_losses(table: ScoreTable, layers: Sequence[LayerId]) -> Tensor:

@@ -43,8 +43,8 @@ def _reasons(group: DataGroup, jobs: list[Job]) -> Table:
             Column("Weight %"),
         ),
         tuple(rows),
-        "Chosen on train alone, by cross-validated probes; held-out log-loss is in nats. The weight"
-        " is what the fusion starts from.",
+        "Chosen without a look at test; log-loss is in nats, of linear probes on rows they were"
+        " not fitted on. The weight is what the fusion starts from.",
     )
 
 

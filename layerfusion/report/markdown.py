@@ -28,7 +28,7 @@ def markdown(report: Report) -> str:
     parts.append("## Where it comes from")
     parts += _bullets(report.facts)
     for table in report.provenance:
-        parts += _table(table)
+        parts += markdown_table(table)
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -57,22 +57,22 @@ def _section(section: Section) -> list[str]:
     if section.layer_figure is None or section.layer_table is None:
         parts.append("No layer was run alone.")
     else:
-        parts += [*_figure(section.layer_figure), *_table(section.layer_table)]
+        parts += [*_figure(section.layer_figure), *markdown_table(section.layer_table)]
     parts.append("### Fusion")
     if section.fusion_figure is not None:
         parts += _figure(section.fusion_figure)
-    parts += _table(section.fusion_table)
+    parts += markdown_table(section.fusion_table)
     if section.choices:
         parts.append("### Choices")
     for table in section.choices:
-        parts += _table(table)
+        parts += markdown_table(table)
     if section.gates:
         parts += ["### Gates", GATES]
     for figure, table in section.gates:
-        parts += [*_figure(figure), *_table(table)]
+        parts += [*_figure(figure), *markdown_table(table)]
     parts.append("### Cost")
     for table in section.costs:
-        parts += _table(table)
+        parts += markdown_table(table)
     return [*parts, "### Data and protocol", *_bullets(section.notes)]
 
 
@@ -84,7 +84,8 @@ def _bullets(lines: tuple[str, ...]) -> list[str]:
     return ["\n".join(f"- {plain(line)}" for line in lines)]
 
 
-def _table(table: Table) -> list[str]:
+def markdown_table(table: Table) -> list[str]:
+    """A table with its title above and its note below, as blocks of Markdown."""
     head = " | ".join(plain(column.title) for column in table.columns)
     rule = " | ".join("---:" if column.numeric else "---" for column in table.columns)
     lines = [f"| {head} |", f"| {rule} |"]

@@ -260,7 +260,8 @@ def _test_lines(profile: Profile) -> list[str]:
         return []
     title = (
         "On test: probe accuracy, %, and points behind the best single layer in hindsight,"
-        f" {profile.layers[place].name}, {percentage(best.mean)} {between(best, percentage)}; brackets: 95 %"
+        f" {profile.layers[place].name}, {percentage(best.mean)} {between(best, percentage)};"
+        " brackets: 95 %"
     )
     return [*textwrap.wrap(title, WIDTH), *_aligned(rows)]
 

@@ -21,6 +21,8 @@ UNSCORED = {
     "fixed": ("name", "fixed", "budget"),
 }
 """Keys that matter to a selection which looks at no scores."""
+CHOICE = ("name", "fixed", "score", "pilot")
+"""Keys of a selection that a layer profile, which makes every choice, does not heed."""
 HEAD = ("fusion", "trainer", "seeds")
 """What a layer profile does not depend on: it trains no head."""
 
@@ -34,6 +36,8 @@ def profile_id(config: TrainConfig) -> str:
     """The same for a layer profile."""
     settings = _settings(config)
     settings["profile"] = asdict(config.profile)
+    layers = asdict(config.layers)
+    settings["layers"] = {key: layers[key] for key in layers if key not in CHOICE}
     return _hash({key: value for key, value in settings.items() if key not in HEAD})
 
 
@@ -47,7 +51,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     for backbone in settings["backbone"].values():
         for key in HINTS:
             backbone.pop(key)
-    settings["order"] = list(config.backbone)  # the sources' order sets the initial weights
+    # The sources' order sets the initial weights.
+    settings["order"] = [list(config.backbone), list(config.pooling)]
     settings["store_dtype"] = config.extract.store_dtype
     settings["version"] = RESULT_VERSION
     return settings

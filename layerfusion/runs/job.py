@@ -99,11 +99,13 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
     """Whether the texts and the models behind a job's config are still those of its record."""
     if dataset_of(config).fingerprint != record.dataset.fingerprint:
         return False
-    return all(
-        name not in record.backbones
-        or record.backbones[name].spec in [asdict(s.spec) for s in source.stores.values()]
-        for name, source in open_sources(config).items()
-    )
+    sources = open_sources(config)
+    return record.considered == {name: spec_hashes(source) for name, source in sources.items()}
+
+
+def spec_hashes(source: EmbeddingSource) -> list[str]:
+    """Names of a model's stores, in the order of the poolings."""
+    return [store.name for store in source.stores.values()]
 
 
 def describe(config: TrainConfig) -> str:
@@ -239,7 +241,7 @@ def _record(
         cost=CostRecord(trained.head_parameters, trained.seconds, peak_memory()),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        considered=list(inputs.sources),
+        considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
         selection_notes=list(inputs.selection.notes),
         pilot=inputs.pilot,
     )
@@ -268,6 +270,7 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
     store = source.stores[chosen[0].pooling]
     counts = store.tokens(hashes)
     used = {(x.pooling, x.layer) for x in chosen}
+    seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
     return BackboneRecord(
         origin=source.asset.origin,
@@ -282,7 +285,7 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
         cut_tokens=int(counts.cut.sum()),
         parameters=shape.parameters(highest),
         flops_per_text=shape.flops(highest, _windows(source, counts.seen)) / len(hashes),
-        milliseconds_per_text=1000 * store.seconds(unique) / len(unique),
+        milliseconds_per_text=None if seconds is None else 1000 * seconds,
         store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
     )
 

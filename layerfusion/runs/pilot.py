@@ -12,10 +12,17 @@ from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
-from layerfusion.layers.selection import Selection, pooled_losses
+from layerfusion.layers.scores import compute_scores
+from layerfusion.layers.selection import Selection, pooled_losses, standard_error
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.record import PilotRecord
-from layerfusion.runs.selecting import budget_of, candidates_of, select_scored, selection_lines
+from layerfusion.runs.selecting import (
+    budget_of,
+    candidates_of,
+    layers_to_score,
+    select_scored,
+    selection_lines,
+)
 from layerfusion.texts import TextDataset
 from layerfusion.texts.sampling import sample
 
@@ -38,15 +45,21 @@ def run_pilot(
     labels = np.asarray(train.labels)
     size = min(config.layers.pilot or 0, len(labels))
     sizes: list[int] = []
+    whole: set[str] = set()
     while True:
         sizes.append(size)
         rows = _rows(labels, size, config.seed)
+        texts = [train.texts[row] for row in rows]
         for source in sources.values():
-            source.extract([train.texts[row] for row in rows], config.extract)
+            source.extract(texts, config.extract)
+        whole.update(texts)
         budget = budget_of(config, dataset, sources, rows)
-        selection, loss = _choose(config, dataset, sources, rows, budget)
-        if loss <= 0 or size >= len(labels):
-            break
+        half = _half(labels, rows, config.seed)
+        everything = size >= len(labels)
+        if everything or np.bincount(labels[half]).max() >= config.layers.folds:
+            selection, loss = _choose(config, dataset, sources, rows, half, budget)
+            if everything or loss <= 0:
+                break
         log.info("pilot: %d rows do not settle the choice yet", size)
         size = min(GROWTH * size, len(labels))
     for line in selection_lines(selection):
@@ -54,9 +67,8 @@ def run_pilot(
     texts = [text for split in dataset.splits.values() for text in split.texts]
     for name, layers in wanted(selection).items():
         sources[name].extract(texts, config.extract, layers)
-    pilot = {train.texts[row] for row in _rows(labels, size, config.seed)}
     full_job = job_id(replace(config, layers=replace(config.layers, pilot=None)))
-    counts = (len(pilot), len(set(texts)))
+    counts = (len(whole), len(set(texts)))
     record = _record(sizes, counts, selection, sources, budget, full_job)
     log.info(
         "pilot: %d of %d texts extracted whole; %.0f %% fewer FLOPs, %.0f %% fewer bytes",
@@ -82,29 +94,34 @@ def _rows(labels: np.ndarray, size: int, seed: int) -> np.ndarray:
     return np.flatnonzero(sample(labels, size, seed=seed, purpose=PURPOSE))
 
 
+def _half(labels: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
+    return rows[sample(labels[rows], len(rows) // 2, seed=seed, purpose=PURPOSE)]
+
+
 def _choose(
     config: TrainConfig,
     dataset: TextDataset,
     sources: Mapping[str, EmbeddingSource],
     rows: np.ndarray,
+    half: np.ndarray,
     budget: Budget,
 ) -> tuple[Selection, float]:
-    """The choice on some rows, and by how much more than its error the half's choice is worse."""
-    layers = budget.affordable(all_layers(sources))
+    """The choice on some rows, and by how much more than its error the half's choice is worse.
+
+    With all of train there is nothing left to grow to, and the half is not asked.
+    """
+    layers = layers_to_score(config, budget, all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers, rows)
     selection, table = select_scored(config, candidates, budget)
-    half = rows[
-        sample(candidates.labels.numpy(), len(rows) // 2, seed=config.seed, purpose=PURPOSE)
-    ]
+    if len(rows) == len(dataset.splits["train"].texts):
+        return selection, 0.0
     earlier, _ = select_scored(
         config, candidates_of(config, dataset, sources, layers, half), budget
     )
     if not table.held_out:  # chosen by a score without probes
-        probing = replace(config, layers=replace(config.layers, name="greedy"))
-        _, table = select_scored(probing, candidates, budget)
+        table = compute_scores(candidates, ["probe"], config.layers, config.extract)
     worse = pooled_losses(table, earlier.layers) - pooled_losses(table, selection.layers)
-    error = float(worse.std()) / np.sqrt(len(worse))
-    return selection, float(worse.mean()) - error
+    return selection, float(worse.mean()) - standard_error(worse)
 
 
 def _record(

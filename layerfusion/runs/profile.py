@@ -31,7 +31,7 @@ from layerfusion.layers.selection import (
     select_greedy,
 )
 from layerfusion.runs.identity import profile_id
-from layerfusion.runs.inputs import dataset_of, extract_all
+from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
 from layerfusion.runs.job import data_record, versions
 from layerfusion.runs.profile_record import (
     PROFILE,
@@ -62,9 +62,13 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         UserError: for anything that the user can mend.
     """
     dataset = dataset_of(config)
+    if config.profile.judge and len(dataset.splits["test"].texts) < 2:
+        raise UserError("profile.judge: at least two test rows are needed")
     if (folder / PROFILE).exists():
         kept = read_profile(folder)
-        if kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config):
+        same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)
+        models = {name: _spec_hashes(source) for name, source in open_sources(config).items()}
+        if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("made before: %s", folder)
             return kept
     profile = make_profile(config, dataset, extract_all(config, dataset))
@@ -91,7 +95,7 @@ def make_profile(
         job=profile_id(config),
         dataset=data_record(dataset),
         backbones={name: _backbone(source, table) for name, source in sources.items()},
-        rows=len(candidates.labels),
+        rows=len(dataset.splits["train"].texts),
         held_out=f"{folds} folds of train" if config.layers.held_out == "folds" else "validation",
         layers=[_layer(n, table, budget, judge) for n in range(len(layers))],
         similarity=similarity.numpy().round(4).tolist(),
@@ -123,6 +127,7 @@ def _selections(
     lasts = last_layers(table)
     usual = [n for n in lasts if table.layers[n].pooling == table.layers[0].pooling]
     losses = table.values["log_loss"]
+    affordable = len(budget.affordable(table.layers))
     found = {"last": _single(table, min(usual, key=losses.__getitem__), "last")}
     if len(lasts) > len(usual):
         found["last, best pooling"] = _single(table, min(lasts, key=losses.__getitem__), "last")
@@ -138,7 +143,7 @@ def _selections(
         ("adaptive", select_by_score),
         ("greedy", select_greedy),
     ):
-        wanted = replace(scored, name=name, k=min(scored.k, len(table.layers)))
+        wanted = replace(scored, name=name, k=min(scored.k, affordable))
         found[name] = choose(wanted, table, similarity, budget)
     return found
 
@@ -164,11 +169,15 @@ def _backbone(source: EmbeddingSource, table: ScoreTable) -> BackboneProfile:
         origin=source.asset.origin,
         num_blocks=source.shape.num_blocks,
         layers=list(source.shape.layers),
-        spec_hashes={pooling: store.name for pooling, store in source.stores.items()},
+        spec_hashes=_spec_hashes(source),
         attention_heads={
             layer: values.tolist() for layer, values in table.heads.get(source.name, {}).items()
         },
     )
+
+
+def _spec_hashes(source: EmbeddingSource) -> dict[str, str]:
+    return {pooling: store.name for pooling, store in source.stores.items()}
 
 
 def _layer(n: int, table: ScoreTable, budget: Budget, judge: Judge | None) -> LayerProfile:
@@ -256,8 +265,6 @@ class Judge:
         self, config: TrainConfig, dataset: TextDataset, candidates: Candidates, table: ScoreTable
     ) -> None:
         test = dataset.splits["test"]
-        if not len(test.texts):
-            raise UserError("profile.judge: the data set has no test rows")
         self.config = config
         self.candidates = candidates
         self.table = table

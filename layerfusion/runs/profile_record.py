@@ -97,7 +97,8 @@ class SelectionProfile:
     """A selection and, where it was judged, what it is worth with a linear probe."""
 
     name: str
-    """last, all, top_k, adaptive, greedy; `best by SCORE` for the one layer that a score likes."""
+    """last (under the first pooling), `last, best pooling`, top_k, adaptive, greedy, and `best by
+    SCORE` for the one layer that a score likes best."""
     layers: list[int]
     """Positions in `Profile.layers`."""
     reasons: list[str]
@@ -142,8 +143,8 @@ class Profile:
     """Source (see `LayerProfile.source`) to score to its rank correlation with probe accuracy,
     oriented so that 1 is agreement; none where the score is constant or has no meaning."""
     seconds: dict[str, float]
-    """Score to what it took for all layers, beyond the extraction; cached parts count as of when
-    they were first computed only if known, else 0."""
+    """Score to what it takes for all layers, beyond the extraction; what was kept from before
+    counts as when it was computed."""
     missing: dict[str, str]
     """Score to the reason why it has no value for some layers."""
     pairs: list[ModelPair]

@@ -175,8 +175,8 @@ class RunRecord:
     cost: CostRecord
     versions: dict[str, str]
     created: str
-    considered: list[str] = field(default_factory=list)
-    """Backbones that the selection chose among."""
+    considered: dict[str, list[str]] = field(default_factory=dict)
+    """Backbones that the selection chose among, each with its spec hashes, one a pooling."""
     selection_notes: list[str] = field(default_factory=list)
     """What the selection passed over, and why."""
     pilot: PilotRecord | None = None

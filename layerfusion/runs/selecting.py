@@ -39,7 +39,10 @@ def select(
 
     What was selected stays in memory: the jobs of a sweep that differ in what follows ask again.
     """
-    specs = {name: [s.spec.canonical() for s in x.stores.values()] for name, x in sources.items()}
+    specs = {
+        name: {pooling: store.name for pooling, store in source.stores.items()}
+        for name, source in sources.items()
+    }
     key = json.dumps([dataset.fingerprint, specs, asdict(config.layers), config.seed])
     if key not in _selections:
         _selections[key] = _select(config, dataset, sources)
@@ -57,10 +60,7 @@ def _select(
     budget = budget_of(config, dataset, sources)
     if config.layers.name in PLAIN:
         return select_plain(config.layers, layers, budget)
-    affordable = budget.affordable(layers)
-    if config.layers.name != "greedy" and config.layers.score in FROM_MODEL:
-        affordable = layers  # the head that these scores start from sits on the last layer
-    candidates = candidates_of(config, dataset, sources, affordable)
+    candidates = candidates_of(config, dataset, sources, layers_to_score(config, budget, layers))
     return select_scored(config, candidates, budget)[0]
 
 
@@ -73,6 +73,15 @@ def select_scored(
     table = compute_scores(candidates, names, config.layers, config.extract)
     chosen = select_greedy if greedy else select_by_score
     return chosen(config.layers, table, similarity_of(candidates), budget), table
+
+
+def layers_to_score(
+    config: TrainConfig, budget: Budget, layers: Sequence[LayerId]
+) -> Sequence[LayerId]:
+    """The layers that the budget allows; all where the score starts from the last one's head."""
+    affordable = budget.affordable(layers)
+    from_model = config.layers.name != "greedy" and config.layers.score in FROM_MODEL
+    return layers if from_model else affordable
 
 
 def selection_lines(selection: Selection) -> list[str]:

@@ -179,5 +179,8 @@ def test_a_cut_off_shard_is_named(tmp_path: Path) -> None:
 def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     fill(store, ["a", "bb"], ["0", "1"])
-    assert store.seconds(hashes(["a"])) == pytest.approx(0.5)
+    assert store.seconds_per_text(hashes(["a"]), "1") == pytest.approx(0.5)
+    fill(store, ["c"], ["0"])
+    assert store.seconds_per_text(hashes(["a", "c"]), "1") == pytest.approx(0.5)
+    assert store.seconds_per_text(hashes(["c"]), "1") is None  # its pass ended below
     assert store.bytes_per_text(["1"]) == 2 * 2

@@ -123,3 +123,34 @@ def test_features_that_are_not_finite_are_refused() -> None:
     features[1][3, 4] = torch.nan
     with pytest.raises(UserError, match="not finite"):
         fit_probes(features, labels, [1.0] * 3, num_classes=2)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_constant_layer_is_a_coin_and_harms_no_other(classes: int) -> None:
+    features, labels = layers(80, classes)
+    constant = torch.ones(80, 24)
+    for batch in ([constant], [constant, features[0]], [features[0], constant]):
+        probes = fit_probes(batch, labels, [1.0] * len(batch), num_classes=classes)
+        for layer, fitted in zip(batch, probes, strict=True):
+            if layer is constant:
+                chances = fitted.logits(layer).softmax(dim=1)
+                assert torch.allclose(chances, torch.full_like(chances, 1 / classes), atol=1e-3)
+            else:
+                assert (fitted.logits(layer).argmax(dim=1) == labels).double().mean() > 0.8
+        fold_of = stratified_folds(labels.numpy(), range(80), 2, seed=0)
+        cross_validate(batch, labels, fold_of, num_classes=classes)
+
+
+def test_a_feature_that_is_constant_where_a_fold_is_fitted_weighs_nothing_there() -> None:
+    features, labels = layers(60, 3)
+    layer = features[0].clone()
+    layer[:, 5] = 0.0
+    layer[40:, 5] = 3.0
+    fold_of = torch.zeros(60, dtype=torch.int64)
+    fold_of[:40] = -1
+    (found,) = cross_validate(
+        [layer], labels, fold_of, num_classes=3, strengths=[1.0], tolerance=1e-6
+    )
+    oracle = reference(1.0).fit(layer[:40].double().numpy(), labels[:40].numpy())
+    expected = oracle.predict_log_proba(layer[40:].double().numpy())
+    assert np.abs(found.log_probs.numpy() - expected).max() < 2e-2

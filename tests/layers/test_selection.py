@@ -164,7 +164,7 @@ def test_the_distance_is_the_paired_standard_error() -> None:
         difference = scores.held_out[n].losses - scores.held_out[best].losses
         expected = 0.0
         if n != best:
-            error = difference.numpy().std() / np.sqrt(ROWS)
+            error = difference.numpy().std(ddof=1) / np.sqrt(ROWS)
             expected = float(difference.mean()) / error
         assert distance[n] == pytest.approx(expected)
 
@@ -236,3 +236,8 @@ def test_gradient_entropy_by_hand() -> None:
     found = gradient_entropy(gradient, entropy, models, 0.25)
     assert np.isnan(found[0])
     assert found[1:].tolist() == pytest.approx([0.75, 0.25, 0.0, 1.0])
+
+
+def test_one_held_out_row_says_nothing_of_an_error() -> None:
+    scores = table(held_out(SHARP, rows=1))
+    assert len(select_greedy(LayersConfig("greedy"), scores, DIFFERENT, budget()).layers) == 1

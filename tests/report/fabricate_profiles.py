@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -61,7 +62,7 @@ def profile(
     if judged:
         layers = [replace(layer, test=_test(layer)) for layer in layers]
     made = Profile(
-        job=f"{abs(hash((name, *models, *poolings, seed))):012x}"[:12],
+        job=hashlib.sha256(repr((name, *models, *poolings, seed)).encode()).hexdigest()[:12],
         dataset=dataset(name),
         backbones={x: BackboneProfile(f"wheel {x}", 6, list(y), {}, {}) for x, y in models.items()},
         rows=450,
@@ -80,9 +81,12 @@ def profile(
 
 
 def judge(
-    profile: Profile, regrets: Mapping[str, tuple[float, float, float]], **over_last: float
+    profile: Profile,
+    regrets: Mapping[str, tuple[float, float, float]],
+    *,
+    over_last: tuple[float, float, float] = (0.01, 0.0, 0.02),
 ) -> Profile:
-    """The profile with exactly these selections, each of layer 0, judged to these regrets."""
+    """The profile with exactly these selections, judged to these regrets, each of a layer alone."""
     selections = [
         SelectionProfile(
             name=name,
@@ -91,7 +95,7 @@ def judge(
             notes=[],
             test=Accuracy(0.8 - regret[0], 0.75, 0.85),
             regret=Regret(*regret, cross_fitted=regret[0] - 0.005),
-            over_last=(over_last.get(name, 0.0), -0.01, 0.03),
+            over_last=over_last,
         )
         for number, (name, regret) in enumerate(regrets.items())
     ]

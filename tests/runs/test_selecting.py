@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,8 @@ def test_a_selection_records_what_it_chose_and_why(
     code, said = run(["train", *job, *selection.split()], capsys)
     assert code == 0, said
     ((_, record),) = find_records(tmp_path / "outputs")
-    assert record.considered == ["tiny"]
+    assert list(record.considered) == ["tiny"]
+    assert len(record.considered["tiny"]) == 2  # a store a pooling
     for layer in record.layers:
         assert layer.reason.startswith(("layer ", "norm of"))
         assert "held-out log-loss" in layer.reason
@@ -240,6 +242,7 @@ def test_a_profile_holds_every_score_of_every_layer(
         ("layers=all layers.budget.flops_per_text=-1", "must be at least 0"),
         ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "layer 3 of tiny"),
         ("layers=adaptive layers.strengths=[0]", "it must list positive numbers"),
+        ("layers=adaptive layers.mass=7", "layerfusion: layers.mass=7.0: it must lie in [0, 1]"),
     ],
 )
 def test_a_mistake_gets_one_line(
@@ -269,3 +272,57 @@ def test_a_budget_is_kept(
     assert run(["train", *job, "layers=last", "layers.budget.max_layer=1"], capsys)[0] == 0
     for layers in chosen(tmp_path / "outputs").values():
         assert all(layer in ("0", "1", "2") for layer, _, _ in layers)
+
+
+def test_a_profile_is_made_again_where_something_that_changes_it_changed(
+    job: list[str], folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = [*job, "profile.scores=[probe]"]
+    assert "made before" not in run(["profile", *quick], capsys)[1]
+    for more in (
+        ["layers.folds=2"],
+        ["layers.held_out=validation"],
+        ["pooling=[last,mean]"],
+        ["layers.budget.max_layer=0"],
+    ):
+        code, said = run(["profile", *quick, *more], capsys)
+        assert code == 0, said
+        assert "made before" not in said, more
+    assert (
+        "made before"
+        in run(["profile", *quick, "layers=adaptive", "layers.score=logme"], capsys)[1]
+    )
+    copy = tmp_path / "model"
+    shutil.copytree(folders["llama"], copy)
+    own = [x for x in quick if "backbone.tiny" not in x] + [f"backbone.tiny.path={copy}"]
+    assert run(["profile", *own], capsys)[0] == 0
+    shutil.rmtree(copy)
+    shutil.copytree(folders["bert"], copy)
+    assert "made before" not in run(["profile", *own], capsys)[1]
+
+
+def test_a_pilot_too_small_for_its_folds_grows(
+    job: list[str], texts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(texts / "train.csv")
+    table.label = [f"class{number % 20}" for number in range(len(table))]
+    path = tmp_path / "many.csv"
+    table.to_csv(path, index=False)
+    arguments = ["train", *job, f"dataset.path={path}", "layers=greedy", "layers.pilot=20"]
+    code, said = run(arguments, capsys)
+    assert code == 0, said
+    assert "20 rows do not settle the choice yet" in said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    assert record.pilot is not None
+    assert record.pilot.rows[0] == 20
+    assert len(record.pilot.rows) > 1
+
+
+def test_a_pilot_may_rank_by_a_score_from_the_model_under_a_budget(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = "layers=top_k layers.k=1 layers.score=gradient layers.budget.max_layer=1 layers.pilot=60"
+    code, said = run(["train", *job, *more.split()], capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    assert record.layers[0].layer in ("0", "1")
