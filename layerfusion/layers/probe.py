@@ -30,6 +30,8 @@ TOLERANCE = 1e-4
 """Largest entry of the gradient of the mean loss, in the eigenbasis, at which a fit ends. On r8 and
 mr the held-out log-loss of the strengths that are chosen is then within 0.0001 of that at 1e-5."""
 MAX_STEPS = 300
+BASIS_ROWS = 4
+"""Rows a feature from which the eigenbasis is found."""
 HISTORY = 10
 """Steps that the recursion remembers."""
 CELLS = 48_000_000
@@ -176,7 +178,7 @@ class _Problem:
     x: Tensor
     """Standardised features in the eigenbasis, then ones. Shape: (L, n, D)."""
     spectrum: Tensor
-    """Mean square of each column of x. Shape: (L, D)."""
+    """Mean square of each column of x, or about that. Shape: (L, D)."""
     basis: Tensor
     """Eigenvectors as columns. Shape: (L, d, d)."""
     mean: Tensor
@@ -339,8 +341,9 @@ class _Solution:
     def probes(self) -> list[LinearProbe]:
         """The first problem of each layer, on raw features."""
         problem = self.problem
-        inner = self.w[:, 0, :, :-1].double() @ problem.basis.double().mT / problem.std[:, None]
-        bias = self.w[:, 0, :, -1].double() - (inner @ problem.mean[:, :, None])[..., 0]
+        mean, std = problem.mean.double(), problem.std.double()
+        inner = self.w[:, 0, :, :-1].double() @ problem.basis.double().mT / std[:, None]
+        bias = self.w[:, 0, :, -1].double() - (inner @ mean[:, :, None])[..., 0]
         if inner.shape[1] == 1:
             inner = torch.cat([torch.zeros_like(inner), inner], dim=1)
             bias = torch.cat([torch.zeros_like(bias), bias], dim=1)
@@ -384,30 +387,32 @@ def _batches(
 def _rotated(
     features: Sequence[Tensor], device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Standardise each layer and turn it to the eigenbasis of its covariance."""
-    rotated, spectra, bases, means, stds = [], [], [], [], []
-    for layer in features:
-        if not bool(layer.isfinite().all()):
-            raise UserError("probe: a feature is not finite")
+    """Standardise each layer and turn it to the eigenbasis of its covariance.
+
+    The basis only speeds the optimisation up, so a part of the rows is enough to find it.
+    """
+    rows, width = features[0].shape
+    part = torch.linspace(0, rows - 1, min(rows, BASIS_ROWS * width)).round().long()
+    x = torch.ones(len(features), rows, width + 1, device=device)
+    spectra, bases, means, stds = [], [], [], []
+    for layer, turned in zip(features, x, strict=True):
         # Float64: decoders have features in the thousands whose squares float32 cannot add.
         std, mean = torch.std_mean(layer.double(), dim=0, correction=0)
-        std = torch.where(std <= 1e-7 * mean.abs(), 1.0, std)
-        x = ((layer - mean) / std).float().to(device)
+        if not bool(std.isfinite().all()):
+            raise UserError("probe: a feature is not finite")
+        std = torch.where(std <= 1e-7 * mean.abs(), 1.0, std).float().to(device)
+        mean = mean.float().to(device)
+        standard = (layer.to(device) - mean) / std
+        some = standard[part.to(device)] if len(part) < rows else standard
         # On the CPU: not every device has a solver for eigenvalues.
-        values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu())
+        values, vectors = torch.linalg.eigh((some.T @ some / len(some)).cpu())
         basis = vectors.to(device)
-        rotated.append(F.pad(x @ basis, (0, 1), value=1.0))
+        turned[:, :-1] = standard @ basis
         spectra.append(F.pad(values.clamp_min(0), (0, 1), value=1.0).to(device))
         bases.append(basis)
-        means.append(mean.to(device))
-        stds.append(std.to(device))
-    return (
-        torch.stack(rotated),
-        torch.stack(spectra),
-        torch.stack(bases),
-        torch.stack(means),
-        torch.stack(stds),
-    )
+        means.append(mean)
+        stds.append(std)
+    return x, torch.stack(spectra), torch.stack(bases), torch.stack(means), torch.stack(stds)
 
 
 def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -415,7 +420,7 @@ def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Te
     shares = fitted_on.double() / fitted_on.sum(dim=1, keepdim=True)
     result = []
     for layer, m, s in zip(features, mean.cpu(), std.cpu(), strict=True):
-        x = (layer - m) / s
+        x = ((layer - m) / s).double()
         centre = shares @ x
         spread = (shares @ x.square()) - centre.square()
         # A feature that is constant on the rows fitted on says no more than the free bias: under
