@@ -138,7 +138,7 @@ class Profile:
     """How held-out figures were made, in words: `5 folds of train`."""
     layers: list[LayerProfile]
     similarity: list[list[float]]
-    """Debiased linear CKA between layers, in their order."""
+    """Debiased linear CKA between standardised layers, in their order."""
     spearman: dict[str, dict[str, float | None]]
     """Source (see `LayerProfile.source`) to score to its rank correlation with probe accuracy,
     oriented so that 1 is agreement; none where the score is constant or has no meaning."""

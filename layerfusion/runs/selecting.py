@@ -14,6 +14,7 @@ from torch import Tensor
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.fusion.data import Standardiser
 from layerfusion.layers.budget import Budget, measure
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
@@ -145,7 +146,12 @@ def candidates_of(
 
 
 def similarity_of(candidates: Candidates) -> Tensor:
-    """Debiased linear CKA between candidates on an even sample of their rows."""
+    """Debiased linear CKA between candidates on an even sample of their rows.
+
+    Of standardised vectors, as probes and fusion see them: in decoders a few features are so large
+    that without it they alone would make all layers alike.
+    """
     rows = len(candidates.labels)
     places = torch.linspace(0, rows - 1, min(rows, SIMILARITY_ROWS)).round().long()
-    return linear_cka([layer[places] for layer in candidates.features])
+    sample = [[layer[places]] for layer in candidates.features]
+    return linear_cka([Standardiser.fit(one)(one)[0] for one in sample])

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from layerfusion.cli import main
+from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.similarity import linear_cka
 from layerfusion.runs import inputs, selecting
 from layerfusion.runs.profile_record import find_profiles
 from layerfusion.runs.record import find_records
@@ -326,3 +329,13 @@ def test_a_pilot_may_rank_by_a_score_from_the_model_under_a_budget(
     assert code == 0, said
     ((_, record),) = find_records(tmp_path / "outputs")
     assert record.layers[0].layer in ("0", "1")
+
+
+def test_a_few_huge_features_do_not_make_layers_alike() -> None:
+    generator = torch.Generator().manual_seed(0)
+    huge = 1e4 * torch.randn(200, 1, generator=generator)
+    layers = [torch.cat([torch.randn(200, 30, generator=generator), huge], dim=1) for _ in "ab"]
+    nobody = torch.zeros(200, dtype=torch.int64)
+    candidates = Candidates((), tuple(layers), nobody, nobody, (), 2, {})
+    assert float(linear_cka(layers)[0, 1]) > 0.99
+    assert float(selecting.similarity_of(candidates)[0, 1]) < 0.2
