@@ -14,8 +14,11 @@ from layerfusion.errors import UserError, unknown
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
 POOLS = ("mean", "first", "last", "max")
-SELECTIONS = ("last", "all", "fixed", "top_k", "adaptive", "greedy")
-"""The first three need no scores; the others look at the labels of train."""
+PLAIN = ("last", "all", "fixed")
+"""Selections that look at no data."""
+SCORED = ("top_k", "adaptive", "greedy")
+"""Selections that look at the labels of train."""
+SELECTIONS = (*PLAIN, *SCORED)
 SCORES = (
     "probe",
     "accuracy",
@@ -396,10 +399,9 @@ def _check_layers(layers: LayersConfig) -> None:
         raise UserError(f"layers.strengths={layers.strengths}: it must list positive numbers")
     for item in fields(BudgetConfig):
         _at_least(f"layers.budget.{item.name}", getattr(layers.budget, item.name), 0)
-    if layers.pilot is not None and layers.name not in SELECTIONS[3:]:
+    if layers.pilot is not None and layers.name not in SCORED:
         raise UserError(
-            f"layers.pilot: layers={layers.name} needs no pilot; it goes with"
-            f" {', '.join(SELECTIONS[3:])}"
+            f"layers.pilot: layers={layers.name} needs no pilot; it goes with {', '.join(SCORED)}"
         )
     if layers.pilot is not None and layers.held_out == "validation":
         raise UserError("layers.pilot: it is judged by folds of its own, layers.held_out=folds")

@@ -36,6 +36,16 @@ class EmbeddingSource:
                 return store.shape
         raise UserError(f"backbone {self.name}: nothing has been extracted yet")
 
+    def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
+        """Lengths that pass through the model for texts of so many tokens.
+
+        Where long texts are read in windows there is one for each; their overlap is left out.
+        """
+        if self.config.long_texts == "truncate":
+            return list(tokens)
+        limit = self.shape.max_length
+        return [min(limit, n - start) for n in tokens for start in range(0, n, limit)]
+
     def extract(
         self,
         texts: Sequence[str],

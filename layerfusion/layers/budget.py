@@ -47,11 +47,8 @@ def measure(source: EmbeddingSource, hashes: Sequence[bytes]) -> ModelCost:
     """The cost of a model on some texts whose layers are all in the store."""
     shape = source.shape
     store = next(iter(source.stores.values()))
-    tokens = store.tokens(hashes).seen.tolist()
-    if source.config.long_texts == "windows":  # the overlap is left out
-        limit = shape.max_length
-        tokens = [min(limit, n - start) for n in tokens for start in range(0, n, limit)]
-    flops = {layer: shape.flops(layer, tokens) / len(hashes) for layer in shape.layers}
+    lengths = source.pass_lengths(store.tokens(hashes).seen.tolist())
+    flops = {layer: shape.flops(layer, lengths) / len(hashes) for layer in shape.layers}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     return ModelCost(shape, flops, 1000 * seconds if seconds else None)
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config import STRENGTHS
+from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -396,12 +397,10 @@ def _rotated(
     x = torch.ones(len(features), rows, width + 1, device=device)
     spectra, bases, means, stds = [], [], [], []
     for layer, turned in zip(features, x, strict=True):
-        # Float64: decoders have features in the thousands whose squares float32 cannot add.
-        std, mean = torch.std_mean(layer.double(), dim=0, correction=0)
+        scale = Standardiser.fit([layer])
+        mean, std = scale.mean[0].to(device), scale.std[0].to(device)
         if not bool(std.isfinite().all()):
             raise UserError("probe: a feature is not finite")
-        std = torch.where(std <= 1e-7 * mean.abs(), 1.0, std).float().to(device)
-        mean = mean.float().to(device)
         standard = (layer.to(device) - mean) / std
         some = standard[part.to(device)] if len(part) < rows else standard
         # On the CPU: not every device has a solver for eigenvalues.

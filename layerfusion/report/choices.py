@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from layerfusion.config import PLAIN
 from layerfusion.report.compare import over
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import NONE, count, job_names, layer_name, point_interval, points
 from layerfusion.report.tables import Column, Row, Table
-
-PLAIN = ("last", "all", "fixed")
 
 
 def choice_tables(group: DataGroup) -> tuple[Table, ...]:

@@ -284,18 +284,11 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
         cut_texts=int((counts.cut > 0).sum()),
         cut_tokens=int(counts.cut.sum()),
         parameters=shape.parameters(highest),
-        flops_per_text=shape.flops(highest, _windows(source, counts.seen)) / len(hashes),
+        flops_per_text=shape.flops(highest, source.pass_lengths(counts.seen.tolist()))
+        / len(hashes),
         milliseconds_per_text=None if seconds is None else 1000 * seconds,
         store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
     )
-
-
-def _windows(source: EmbeddingSource, tokens: np.ndarray) -> list[int]:
-    """Lengths that pass through the model; the overlap of windows is left out."""
-    if source.config.long_texts == "truncate":
-        return tokens.tolist()
-    limit = source.shape.max_length
-    return [min(limit, n - start) for n in tokens.tolist() for start in range(0, n, limit)]
 
 
 def peak_memory() -> int:

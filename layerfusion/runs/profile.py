@@ -17,10 +17,12 @@ from torch import Tensor
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.complementarity import complementarity
+from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
 from layerfusion.layers.selection import (
@@ -87,7 +89,8 @@ def make_profile(
     table = compute_scores(candidates, names, config.layers, config.extract, lenient=True)
     similarity = similarity_of(candidates)
     selections = _selections(config, table, similarity, budget)
-    judge = Judge(config, dataset, candidates, table) if config.profile.judge else None
+    last = selections["last"].layers[0]
+    judge = Judge(config, dataset, candidates, table, last) if config.profile.judge else None
     if judge:
         log.info("judging %d layers and %d selections on test", len(layers), len(selections))
     folds = config.layers.folds
@@ -124,7 +127,7 @@ def _selections(
     that does best on held-out rows. `best by SCORE` is the one layer that a score likes best.
     """
     scored = replace(config.layers, score="probe")
-    lasts = last_layers(table)
+    lasts = [int(places[-1]) for places in groups(table.layers).values()]
     usual = [n for n in lasts if table.layers[n].pooling == table.layers[0].pooling]
     losses = table.values["log_loss"]
     affordable = len(budget.affordable(table.layers))
@@ -146,11 +149,6 @@ def _selections(
         wanted = replace(scored, name=name, k=min(scored.k, affordable))
         found[name] = choose(wanted, table, similarity, budget)
     return found
-
-
-def last_layers(table: ScoreTable) -> list[int]:
-    """Position of the last layer of each model under each pooling."""
-    return [int(places[-1]) for places in groups(table.layers).values()]
 
 
 def _single(table: ScoreTable, n: int, score: str) -> Selection:
@@ -262,7 +260,12 @@ class Judge:
     """
 
     def __init__(
-        self, config: TrainConfig, dataset: TextDataset, candidates: Candidates, table: ScoreTable
+        self,
+        config: TrainConfig,
+        dataset: TextDataset,
+        candidates: Candidates,
+        table: ScoreTable,
+        last: LayerId,
     ) -> None:
         test = dataset.splits["test"]
         self.config = config
@@ -274,10 +277,7 @@ class Judge:
         strengths = [one.strength for one in table.held_out]
         self.layers = self._right(candidates.features, self.test, strengths)
         self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
-        usual = [
-            n for n in last_layers(table) if table.layers[n].pooling == table.layers[0].pooling
-        ]
-        self.last = self.layers[min(usual, key=table.values["log_loss"].__getitem__)]
+        self.last = self.layers[table.layers.index(last)]
 
     def _right(
         self, features: Sequence[Tensor], test: Sequence[Tensor], strengths: Sequence[float]
@@ -309,14 +309,10 @@ class Judge:
         return Accuracy(float(right.mean()), low, high)
 
     def _together(self, places: Sequence[int]) -> np.ndarray:
-        train, test = [], []
-        for n in places:
-            features = self.candidates.features[n].double()
-            std, mean = torch.std_mean(features, dim=0, correction=0)
-            std = torch.where(std <= 1e-7 * mean.abs(), 1.0, std)
-            train.append(((features - mean) / std).float())
-            test.append(((self.test[n] - mean) / std).float())
-        side_by_side = torch.cat(train, dim=1)
+        train = [self.candidates.features[n] for n in places]
+        scale = Standardiser.fit(train)
+        side_by_side = torch.cat(scale(train), dim=1)
+        test = torch.cat(scale([self.test[n] for n in places]), dim=1)
         held = cross_validate(
             [side_by_side],
             self.candidates.labels,
@@ -325,7 +321,7 @@ class Judge:
             strengths=self.config.layers.strengths,
         )
         strengths = [held[0].strength]
-        return self._right([side_by_side], [torch.cat(test, dim=1)], strengths)[0]
+        return self._right([side_by_side], [test], strengths)[0]
 
     def _cross_fitted(self, right: np.ndarray) -> float:
         rng = np.random.default_rng(self.config.seed)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import TrainConfig
+from layerfusion.config import PLAIN, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.fusion.data import Standardiser
+from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.budget import Budget, measure
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
@@ -26,7 +26,6 @@ from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
 
-PLAIN = ("last", "all", "fixed")
 SIMILARITY_ROWS = 1000
 """Rows that layers are compared on: enough for a CKA to two digits."""
 

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
-from layerfusion.fusion.data import FusionData, Standardiser, TensorBatches
+from layerfusion.fusion.data import FusionData, TensorBatches
 
 
 def _features(rows: int, widths: tuple[int, ...] = (3, 5), seed: int = 0) -> list[Tensor]:
