@@ -58,6 +58,8 @@ class Plan:
     flops_per_second: float
     device: str
     backbones: tuple[BackbonePlan, ...]
+    pilot: int | None = None
+    """Rows of train that are extracted whole at first; the rest only as far as they then ask."""
 
 
 def make_plan(config: TrainConfig) -> Plan:
@@ -70,7 +72,7 @@ def make_plan(config: TrainConfig) -> Plan:
         for name, backbone in config.backbone.items()
     )
     rows = {split: len(dataset.splits[split].texts) for split in SPLITS}
-    return Plan(dataset.name, rows, speed, str(device), plans)
+    return Plan(dataset.name, rows, speed, str(device), plans, config.layers.pilot)
 
 
 def plan_backbone(
@@ -181,6 +183,12 @@ def plan_lines(plan: Plan) -> list[str]:
         f"together: {size(sum(b.store_bytes for b in plan.backbones))} on disk, about"
         f" {duration(sum(b.seconds for b in plan.backbones))} of extraction"
     )
+    if plan.pilot is not None and any(backbone.missing for backbone in plan.backbones):
+        lines.append(
+            f"layers.pilot={plan.pilot}: that is the most it can take; all layers of"
+            f" {min(plan.pilot, plan.rows['train'])} rows of train first, then the others only up"
+            " to the layers chosen, and more whole rows where these do not settle the choice"
+        )
     return lines
 
 
