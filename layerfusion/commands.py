@@ -33,11 +33,13 @@ def extract(arguments: Sequence[str]) -> int:
     """`layerfusion extract`: fill the store, nothing else."""
 
     def task(config: TrainConfig, _folder: Path) -> None:
+        from layerfusion.embeddings.store import EmbeddingStore
         from layerfusion.runs.inputs import dataset_of, extract_all
 
         for name, source in extract_all(config, dataset_of(config)).items():
             for pooling, store in source.stores.items():
-                log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
+                if isinstance(store, EmbeddingStore):
+                    log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
 
     return run_hydra("extract", task, arguments)
 

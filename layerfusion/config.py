@@ -31,6 +31,7 @@ SCORES = (
     "effective_rank",
 )
 """What a selection may rank layers by; `probe` is its held-out log-loss."""
+LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
 OPERATORS = ("gated", "concat")
 LOGGERS = ("wandb", "none")
@@ -180,6 +181,21 @@ class PoolingConfig:
 
 
 @dataclass
+class LexicalConfig:
+    """TF-IDF of the texts as a source of its own: `conf/lexical/NAME.yaml`, under its name."""
+
+    description: str = ""
+    features: str = "words"
+    """words, words and pairs, or characters."""
+    width: int = 512
+    """Width of the dense vector; less where train has fewer texts or words."""
+    max_features: int = 50_000
+    """Words or runs of characters that are counted, the most frequent ones."""
+    basis_rows: int = 4096
+    """Texts of train that the dense directions are found from; the counts learn from all."""
+
+
+@dataclass
 class ExtractConfig:
     """The pass of every text through every model."""
 
@@ -317,6 +333,8 @@ class TrainConfig:
     dataset: DatasetConfig
     backbone: dict[str, BackboneConfig] = field(default_factory=dict)
     pooling: dict[str, PoolingConfig] = field(default_factory=dict)
+    lexical: dict[str, LexicalConfig] = field(default_factory=dict)
+    """Lexical sources beside the layers of the backbones."""
     layers: LayersConfig = field(default_factory=LayersConfig)
     fusion: FusionConfig = field(default_factory=FusionConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
@@ -417,6 +435,12 @@ def check(config: TrainConfig) -> None:
     _share("dataset.test_size", config.dataset.test_size)
     if not config.backbone:
         raise UserError("backbone: at least one is needed, for example backbone=[minilm]")
+    for name, lexical in config.lexical.items():
+        _choice(f"lexical.{name}.features", lexical.features, LEXICAL_FEATURES)
+        for key in ("width", "max_features", "basis_rows"):
+            _at_least(f"lexical.{name}.{key}", getattr(lexical, key), 2)
+        if name in config.backbone:
+            raise UserError(f"lexical.{name}: a backbone has the same name; rename one of them")
     for name, backbone in config.backbone.items():
         key = f"backbone.{name}"
         if not backbone.path and not backbone.sources:
@@ -441,8 +465,8 @@ def check(config: TrainConfig) -> None:
     _choice("layers", config.layers.name, SELECTIONS)
     if config.layers.name == "fixed":
         for name in config.layers.fixed:
-            if name not in config.backbone:
-                raise unknown("layers.fixed", name, config.backbone)
+            if name not in config.backbone and name not in config.lexical:
+                raise unknown("layers.fixed", name, [*config.backbone, *config.lexical])
     _check_layers(config.layers)
     _choice("fusion", config.fusion.name, OPERATORS)
     _at_least("fusion.width", config.fusion.width, 1)

@@ -51,7 +51,7 @@ class ModelShape:
 
     def depth(self, layer: str) -> float:
         """Relative depth: 0 for what enters the first block, 1 for what leaves the last."""
-        return self.blocks_below(layer) / self.num_blocks
+        return self.blocks_below(layer) / self.num_blocks if self.num_blocks else 1.0
 
     def parameters(self, layer: str) -> int:
         """Parameters needed for a layer: the embeddings and the blocks below it."""

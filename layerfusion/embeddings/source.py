@@ -2,19 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+import numpy as np
 
 from layerfusion.assets import Asset, resolve
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig, SourceConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import backbone_spec
-from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
 EMBEDDINGS = "embeddings"
 CALIBRATIONS = "calibrations.json"
+
+
+class Spec(Protocol):
+    """All that changes a vector."""
+
+    def canonical(self) -> str:
+        """As canonical JSON."""
+        ...
+
+
+class Store(Protocol):
+    """Vectors of texts by the texts' hashes."""
+
+    @property
+    def spec(self) -> Spec:
+        """All that changes a vector."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The spec's hash."""
+        ...
+
+    def read(self, texts: Sequence[bytes], layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Layer to the vectors of some texts. Shapes: (texts, width), float32."""
+        ...
+
+    def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
+        """Tokens seen and cut."""
+        ...
+
+    def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
+        """Measured time up to a layer; none where it was not measured."""
+        ...
+
+    def bytes_per_text(self, layers: Iterable[str]) -> float:
+        """Bytes that some layers of a text take."""
+        ...
+
+
+class Source(Protocol):
+    """Where vectors come from: the layers of a backbone, or something that is read like them."""
+
+    @property
+    def name(self) -> str:
+        """In the config."""
+        ...
+
+    @property
+    def origin(self) -> str:
+        """For a reader."""
+        ...
+
+    @property
+    def stores(self) -> Mapping[str, Store]:
+        """Pooling to its store."""
+        ...
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the caches."""
+        ...
+
+    @property
+    def shape(self) -> ModelShape:
+        """Its layers and what they cost."""
+        ...
+
+    def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
+        """Lengths that pass through the model for texts of so many tokens."""
+        ...
+
+    def extract(
+        self,
+        texts: Sequence[str],
+        options: ExtractConfig,
+        layers: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Fill the stores with what they lack of some texts."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,6 +110,11 @@ class EmbeddingSource:
     asset: Asset
     stores: Mapping[str, EmbeddingStore]
     cache: Path
+
+    @property
+    def origin(self) -> str:
+        """Where its files come from."""
+        return self.asset.origin
 
     @property
     def shape(self) -> ModelShape:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from layerfusion.config import BackboneConfig, PoolingConfig
 
+TFIDF = "tfidf"
+"""The pooling of a lexical source."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",

@@ -15,7 +15,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -246,7 +245,7 @@ class EmbeddingStore:
                 rows += len(shard.hashes)
         return total / rows if rows else 0.0
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The spec's hash."""
         return self.folder.name

@@ -9,7 +9,7 @@ import numpy as np
 
 from layerfusion.config import BudgetConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import Source
 from layerfusion.errors import UserError
 from layerfusion.layers.layer_id import LayerId
 
@@ -43,7 +43,7 @@ class Cost:
     ms: float | None
 
 
-def measure(source: EmbeddingSource, hashes: Sequence[bytes]) -> ModelCost:
+def measure(source: Source, hashes: Sequence[bytes]) -> ModelCost:
     """The cost of a model on some texts whose layers are all in the store."""
     shape = source.shape
     store = next(iter(source.stores.values()))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.layers.layer_id import LayerId
 
 
@@ -32,14 +32,20 @@ class Candidates:
     fold_of: Tensor
     texts: tuple[str, ...]
     num_classes: int
-    sources: Mapping[str, EmbeddingSource]
+    sources: Mapping[str, Source]
+
+    @property
+    def models(self) -> dict[str, EmbeddingSource]:
+        """The sources that texts can pass through again; lexical ones are none."""
+        found = self.sources.items()
+        return {name: source for name, source in found if isinstance(source, EmbeddingSource)}
 
     def position(self, layer: LayerId) -> int:
         """Place of a layer among the candidates."""
         return self.layers.index(layer)
 
 
-def all_layers(sources: Mapping[str, EmbeddingSource]) -> tuple[LayerId, ...]:
+def all_layers(sources: Mapping[str, Source]) -> tuple[LayerId, ...]:
     """Every layer of every model under every pooling, bottom up."""
     return tuple(
         LayerId(name, layer, pooling)
@@ -50,7 +56,7 @@ def all_layers(sources: Mapping[str, EmbeddingSource]) -> tuple[LayerId, ...]:
 
 
 def read_layers(
-    sources: Mapping[str, EmbeddingSource], layers: Sequence[LayerId], hashes: Sequence[bytes]
+    sources: Mapping[str, Source], layers: Sequence[LayerId], hashes: Sequence[bytes]
 ) -> list[Tensor]:
     """Read some layers, and nothing else, from the stores.
 

@@ -6,18 +6,21 @@ import hashlib
 import json
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch.nn import functional as F
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config import LayersConfig
+from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
-from layerfusion.layers.probe import NEVER, TOLERANCE, HeldOut, cross_validate
+from layerfusion.layers.probe import NEVER, TOLERANCE, HeldOut, cross_validate, fit_probes
 
 log = logging.getLogger(__name__)
 
@@ -52,22 +55,73 @@ def held_out_probes(
         found |= {n: kept[layers[n].layer] for n in places if layers[n].layer in kept}
     missing = [n for n in range(len(layers)) if n not in found]
     if missing:
+        found |= _judge(candidates, missing, config, device)
+        for path, (kept, places) in files.items():
+            if set(places) & set(missing):
+                _write(path, kept | {layers[n].layer: found[n] for n in places})
+    ordered = [found[n] for n in range(len(layers))]
+    return tuple(one.held for one in ordered), sum(one.seconds for one in ordered)
+
+
+def _judge(
+    candidates: Candidates, places: Sequence[int], config: LayersConfig, device: torch.device
+) -> dict[int, _Kept]:
+    """All layers in one optimisation; lexical sources one by one, since each fold has its own."""
+    owners = {n: candidates.sources[candidates.layers[n].backbone] for n in places}
+    lexical = {n: owner for n, owner in owners.items() if isinstance(owner, LexicalSource)}
+    layers = [n for n in places if n not in lexical]
+    found = {}
+    if layers:
         begun = time.perf_counter()
         fresh = cross_validate(
-            [candidates.features[n] for n in missing],
+            [candidates.features[n] for n in layers],
             candidates.labels,
             candidates.fold_of,
             num_classes=candidates.num_classes,
             strengths=config.strengths,
             device=device,
         )
-        seconds = (time.perf_counter() - begun) / len(missing)
-        found |= {n: _Kept(held, seconds) for n, held in zip(missing, fresh, strict=True)}
-        for path, (kept, places) in files.items():
-            if set(places) & set(missing):
-                _write(path, kept | {layers[n].layer: found[n] for n in places})
-    ordered = [found[n] for n in range(len(layers))]
-    return tuple(one.held for one in ordered), sum(one.seconds for one in ordered)
+        seconds = (time.perf_counter() - begun) / len(layers)
+        found = {n: _Kept(held, seconds) for n, held in zip(layers, fresh, strict=True)}
+    for n, source in lexical.items():
+        begun = time.perf_counter()
+        held = _learned_anew(candidates, source, config, device)
+        found[n] = _Kept(held, time.perf_counter() - begun)
+    return found
+
+
+def _learned_anew(
+    candidates: Candidates, source: LexicalSource, config: LayersConfig, device: torch.device
+) -> HeldOut:
+    """A lexical source's probe on rows that neither it nor its vectors were learned from.
+
+    Vectors learned from all rows tell of the ones left out: on 1,800 rows of mr they made the
+    held-out accuracy of words 2 points better than it is.
+    """
+    held = candidates.fold_of != NEVER
+    target = candidates.labels[held]
+    log_probs = torch.zeros(len(config.strengths), len(held), candidates.num_classes)
+    for fold in range(int(candidates.fold_of.max()) + 1):
+        out = candidates.fold_of == fold
+        if not bool(out.any()):
+            continue
+        learned_from = [candidates.texts[row] for row in torch.where(~out)[0].tolist()]
+        judged = [candidates.texts[row] for row in torch.where(out)[0].tolist()]
+        vectors = source.relearned([*learned_from, *judged], learned_from)
+        inside, outside = vectors[: len(learned_from)], vectors[len(learned_from) :]
+        probes = fit_probes(
+            [inside] * len(config.strengths),
+            candidates.labels[~out],
+            config.strengths,
+            num_classes=candidates.num_classes,
+            device=device,
+        )
+        for one, probe in zip(log_probs, probes, strict=True):
+            one[out] = probe.logits(outside).log_softmax(dim=1)
+    log_probs = log_probs[:, held]
+    losses = [float(F.nll_loss(one.double(), target)) for one in log_probs]
+    best = min(range(len(losses)), key=losses.__getitem__)
+    return HeldOut(log_probs[best].clone(), target, config.strengths[best])
 
 
 def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]]:

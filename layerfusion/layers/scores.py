@@ -184,7 +184,7 @@ def _gradient(
     seconds = 0.0
     texts = [candidates.texts[row] for row in sample]
     labels = [int(candidates.labels[row]) for row in sample]
-    for name, source in candidates.sources.items():
+    for name, source in candidates.models.items():
         last = source.shape.layers[-1]
         tops = [LayerId(name, last, pooling) for pooling in source.stores]
         places = [candidates.position(layer) for layer in tops]
@@ -210,7 +210,7 @@ def _attention(
     texts = [candidates.texts[row] for row in sample]
     heads: dict[str, Mapping[str, np.ndarray]] = {}
     reasons = []
-    for name, source in candidates.sources.items():
+    for name, source in candidates.models.items():
         try:
             heads[name], spent = sample_attention(source, texts, options)
         except UserError as error:

@@ -74,8 +74,10 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
 def _asked(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> list[LayerId]:
     found = []
     for name in dict.fromkeys(layer.backbone for layer in layers):
-        for asked in config.fixed.get(name, ()):
-            layer = budget.models[name].shape.resolve(name, asked)
+        shape = budget.models[name].shape
+        # A lexical source has a single layer, so naming the source is enough.
+        for asked in config.fixed.get(name, () if shape.num_blocks else shape.layers):
+            layer = shape.resolve(name, asked)
             found += [x for x in layers if x.backbone == name and x.layer == layer]
     return found
 

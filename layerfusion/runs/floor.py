@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
@@ -24,6 +23,7 @@ from layerfusion.runs.metrics import evaluate
 from layerfusion.runs.record import FloorRecord
 from layerfusion.runs.statistics import bootstrap_interval
 from layerfusion.texts.dataset import TextDataset
+from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS, tfidf
 
 log = logging.getLogger(__name__)
 
@@ -33,25 +33,12 @@ Sparse = Any
 FLOOR_VERSION = 1
 """To be raised with any change here that changes a floor."""
 
-# A word is a run of anything but spaces and punctuation, so that combining marks stay inside the
-# words of Indic and Thai script, which `\w` would cut; a punctuation mark is a token of its own.
-_PUNCTUATION = r"\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u303f\u060c\u061b\u061f\u0964"
-_TOKEN = rf"[^{_PUNCTUATION}]+|\S"
-
-FEATURES: dict[str, dict[str, Any]] = {
-    "words": {"token_pattern": _TOKEN},
-    "words and pairs": {"token_pattern": _TOKEN, "ngram_range": (1, 2)},
-    "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
-}
-"""The features tried: settings of scikit-learn's TfidfVectorizer."""
 C_VALUES = (1.0, 10.0, 100.0)
 """The inverse strengths of the regularisation tried with each."""
 FOLDS = 3
 CHOICE_WORK = 60e6
 """Characters × classes that a cross-validation may read: about a minute on one core. Where train
 has more, the choice is made on a stratified sample of it; the fit takes all rows."""
-PRUNE_ROWS = 1000
-"""From as many rows on, runs of characters that occur in one text only are left out."""
 _LEAST_PROBABILITY = 1e-7
 """Of a class; one that does not occur in train would have log-loss infinity."""
 
@@ -186,8 +173,7 @@ def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:
 def _vectorise(
     name: str, texts: np.ndarray, others: np.ndarray | list[str]
 ) -> tuple[Sparse, Sparse]:
-    prune = name == "characters" and len(texts) >= PRUNE_ROWS
-    vectoriser = TfidfVectorizer(**FEATURES[name], sublinear_tf=True, min_df=2 if prune else 1)
+    vectoriser = tfidf(name, len(texts))
     return vectoriser.fit_transform(texts), vectoriser.transform(others)
 
 

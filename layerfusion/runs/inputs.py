@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource, open_source
+from layerfusion.embeddings.lexical import open_lexical
+from layerfusion.embeddings.source import Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import read_layers
@@ -35,7 +36,7 @@ class Inputs:
     dataset: TextDataset
     hashes: Mapping[str, list[bytes]]
     """Split to the hashes of its texts."""
-    sources: Mapping[str, EmbeddingSource]
+    sources: Mapping[str, Source]
     selection: Selection
     pilot: PilotRecord | None = None
 
@@ -50,7 +51,7 @@ def prepare(config: TrainConfig) -> Inputs:
     dataset = dataset_of(config)
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     if config.layers.pilot is not None:
-        sources = open_sources(config)
+        sources = open_sources(config, dataset)
         selection, pilot = run_pilot(config, dataset, sources)
         return Inputs(dataset, hashes, sources, selection, pilot)
     sources = extract_all(config, dataset)
@@ -71,23 +72,29 @@ def dataset_of(config: TrainConfig) -> TextDataset:
     return _datasets[key]
 
 
-def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, EmbeddingSource]:
+def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     """Fill the stores of every backbone with every text of a data set."""
     # Every backbone's files first: a missing one shows before hours of work on another.
-    sources = open_sources(config)
+    sources = open_sources(config, dataset)
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     for source in sources.values():
         source.extract(texts, config.extract)
     return sources
 
 
-def open_sources(config: TrainConfig) -> dict[str, EmbeddingSource]:
-    """Files and stores of every backbone; nothing is extracted."""
+def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
+    """Files and stores of every backbone, and the lexical sources; nothing is extracted."""
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
-    return {
+    models: dict[str, Source] = {
         name: open_source(name, backbone, config.pooling, cache, dtype)
         for name, backbone in config.backbone.items()
     }
+    train = dataset.splits["train"].texts
+    texts = [text for split in SPLITS for text in dataset.splits[split].texts]
+    lexical: dict[str, Source] = {
+        name: open_lexical(name, one, train, texts, cache) for name, one in config.lexical.items()
+    }
+    return {**models, **lexical}
 
 
 def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import json
 import logging
 import platform
 import resource
@@ -17,7 +18,7 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import Source
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.runs.floor import floor
@@ -97,13 +98,14 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
 
 def still_holds(record: RunRecord, config: TrainConfig) -> bool:
     """Whether the texts and the models behind a job's config are still those of its record."""
-    if dataset_of(config).fingerprint != record.dataset.fingerprint:
+    dataset = dataset_of(config)
+    if dataset.fingerprint != record.dataset.fingerprint:
         return False
-    sources = open_sources(config)
+    sources = open_sources(config, dataset)
     return record.considered == {name: spec_hashes(source) for name, source in sources.items()}
 
 
-def spec_hashes(source: EmbeddingSource) -> list[str]:
+def spec_hashes(source: Source) -> list[str]:
     """Names of a model's stores, in the order of the poolings."""
     return [store.name for store in source.stores.values()]
 
@@ -262,7 +264,7 @@ def data_record(dataset: TextDataset) -> DataRecord:
     )
 
 
-def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
+def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     shape = source.shape
     hashes = [key for split in SPLITS for key in inputs.hashes[split]]
     chosen = [layer for layer in inputs.selection.layers if layer.backbone == source.name]
@@ -273,8 +275,8 @@ def _backbone_record(inputs: Inputs, source: EmbeddingSource) -> BackboneRecord:
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
     return BackboneRecord(
-        origin=source.asset.origin,
-        spec=asdict(store.spec),
+        origin=source.origin,
+        spec=json.loads(store.spec.canonical()),
         spec_hash=store.name,
         num_blocks=shape.num_blocks,
         layers=list(shape.layers),

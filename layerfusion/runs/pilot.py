@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from layerfusion.config import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import Source
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.scores import compute_scores
@@ -33,7 +33,7 @@ PURPOSE = "layers.pilot"
 
 
 def run_pilot(
-    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
 ) -> tuple[Selection, PilotRecord]:
     """Choose on a stratified sample of train, then extract the rest up to the chosen layers only.
 
@@ -101,7 +101,7 @@ def _half(labels: np.ndarray, rows: np.ndarray, seed: int) -> np.ndarray:
 def _choose(
     config: TrainConfig,
     dataset: TextDataset,
-    sources: Mapping[str, EmbeddingSource],
+    sources: Mapping[str, Source],
     rows: np.ndarray,
     half: np.ndarray,
     budget: Budget,
@@ -128,7 +128,7 @@ def _record(
     sizes: list[int],
     counts: tuple[int, int],
     selection: Selection,
-    sources: Mapping[str, EmbeddingSource],
+    sources: Mapping[str, Source],
     budget: Budget,
     full_job: str,
 ) -> PilotRecord:

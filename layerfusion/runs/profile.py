@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from layerfusion.config import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
@@ -69,7 +69,8 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
     if (folder / PROFILE).exists():
         kept = read_profile(folder)
         same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)
-        models = {name: _spec_hashes(source) for name, source in open_sources(config).items()}
+        sources = open_sources(config, dataset)
+        models = {name: _spec_hashes(source) for name, source in sources.items()}
         if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("made before: %s", folder)
             return kept
@@ -79,7 +80,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
 
 
 def make_profile(
-    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
 ) -> Profile:
     """Compute a profile; everything needed is in the stores."""
     layers = all_layers(sources)
@@ -162,9 +163,9 @@ def _single(table: ScoreTable, n: int, score: str) -> Selection:
 # -- parts of the record ------------------------------------------------------------------------
 
 
-def _backbone(source: EmbeddingSource, table: ScoreTable) -> BackboneProfile:
+def _backbone(source: Source, table: ScoreTable) -> BackboneProfile:
     return BackboneProfile(
-        origin=source.asset.origin,
+        origin=source.origin,
         num_blocks=source.shape.num_blocks,
         layers=list(source.shape.layers),
         spec_hashes=_spec_hashes(source),
@@ -174,7 +175,7 @@ def _backbone(source: EmbeddingSource, table: ScoreTable) -> BackboneProfile:
     )
 
 
-def _spec_hashes(source: EmbeddingSource) -> dict[str, str]:
+def _spec_hashes(source: Source) -> dict[str, str]:
     return {pooling: store.name for pooling, store in source.stores.items()}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config import PLAIN, TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.budget import Budget, measure
@@ -32,9 +32,7 @@ SIMILARITY_ROWS = 1000
 _selections: dict[str, Selection] = {}
 
 
-def select(
-    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
-) -> Selection:
+def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
     """Select the layers of a job, and say why.
 
     What was selected stays in memory: the jobs of a sweep that differ in what follows ask again.
@@ -53,9 +51,7 @@ def select(
     return selection
 
 
-def _select(
-    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, EmbeddingSource]
-) -> Selection:
+def _select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
     layers = all_layers(sources)
     budget = budget_of(config, dataset, sources)
     if config.layers.name in PLAIN:
@@ -93,7 +89,7 @@ def selection_lines(selection: Selection) -> list[str]:
 def budget_of(
     config: TrainConfig,
     dataset: TextDataset,
-    sources: Mapping[str, EmbeddingSource],
+    sources: Mapping[str, Source],
     rows: np.ndarray | None = None,
 ) -> Budget:
     """What layers cost on train, or on some of its rows, and what they may cost."""
@@ -106,7 +102,7 @@ def budget_of(
 def candidates_of(
     config: TrainConfig,
     dataset: TextDataset,
-    sources: Mapping[str, EmbeddingSource],
+    sources: Mapping[str, Source],
     layers: Sequence[LayerId],
     rows: np.ndarray | None = None,
 ) -> Candidates:

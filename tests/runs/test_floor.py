@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from layerfusion.runs import floor as module
 from layerfusion.runs.floor import C_VALUES, FEATURES, floor
 from layerfusion.texts import Split, TextDataset, fingerprint
+from layerfusion.texts.tfidf import tfidf
 
 
 def _dataset(
@@ -147,7 +148,7 @@ def test_the_smallest_data_set_is_taken(tmp_path: Path) -> None:
 
 
 def test_words_keep_combining_marks_and_other_scripts() -> None:
-    analyse = module.TfidfVectorizer(**FEATURES["words"]).build_analyzer()
+    analyse = tfidf("words", rows=2).build_analyzer()
     assert analyse("हिन्दी भाषा।") == ["हिन्दी", "भाषा", "।"]
     assert analyse("Don't stop, “naïve” 日本語。") == [
         *["don", "'", "t", "stop", ",", "“", "naïve", "”", "日本語", "。"]

@@ -1,0 +1,38 @@
+"""TF-IDF of words, words and pairs, or characters: what the floor and lexical sources read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+# A word is a run of anything but spaces and punctuation, so that combining marks stay inside the
+# words of Indic and Thai script, which `\w` would cut; a punctuation mark is a token of its own.
+_PUNCTUATION = r"\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u303f\u060c\u061b\u061f\u0964"
+_TOKEN = rf"[^{_PUNCTUATION}]+|\S"
+
+FEATURES: dict[str, dict[str, Any]] = {
+    "words": {"token_pattern": _TOKEN},
+    "words and pairs": {"token_pattern": _TOKEN, "ngram_range": (1, 2)},
+    "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
+}
+"""What is counted: settings of scikit-learn's TfidfVectorizer."""
+PRUNE_ROWS = 1000
+"""From as many rows on, runs of characters that occur in one text only are left out."""
+
+
+def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVectorizer:
+    """A vectoriser, not fitted yet.
+
+    Args:
+        features: one of `FEATURES`.
+        rows: texts that it will be fitted on.
+        max_features: keep no more than so many, the most frequent ones.
+    """
+    prune = features == "characters" and rows >= PRUNE_ROWS
+    return TfidfVectorizer(
+        **FEATURES[features],
+        sublinear_tf=True,
+        min_df=2 if prune else 1,
+        max_features=max_features,
+    )
