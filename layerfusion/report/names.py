@@ -47,9 +47,11 @@ def mean_sd(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f}{sd}"
 
 
-def p_value(p: float) -> str:
-    """0.0123 → 0.012; below that, < 0.001."""
-    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
+def p_value(p: float, *, bound: bool = False) -> str:
+    """0.0123 → 0.012; 0.0001 → < 0.001; ≤ 0.012 where it is only known to be no larger."""
+    if p < 0.001:
+        return f"<{SPACE}0.001"
+    return f"≤{SPACE}{p:.3f}" if bound else f"{p:.3f}"
 
 
 def count(number: float) -> str:

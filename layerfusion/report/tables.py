@@ -208,8 +208,8 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
                     _difference(row.difference),
                     count(row.mcnemar.only_a) if row.exact else NONE,
                     count(row.mcnemar.only_b) if row.exact else NONE,
-                    _p_value(row.mcnemar.p, row),
-                    _p_value(row.adjusted, row),
+                    p_value(row.mcnemar.p, bound=not row.exact),
+                    p_value(row.adjusted, bound=not row.exact),
                     row.mark,
                 )
             )
@@ -223,11 +223,6 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         f" ({family}). ▲ better, ▼ worse: adjusted p below 0.05 and an interval on the same side"
         f" of 0; without a mark these rows show no difference.{loose}",
     )
-
-
-def _p_value(p: float, row: Finding) -> str:
-    text = p_value(p)
-    return text if row.exact or text.startswith("<") else f"≤ {text}"
 
 
 def _fusion_row(row: Comparison, job: Job) -> Row:

@@ -290,7 +290,7 @@ def _says(finding: Finding, *, gain: str, loss: str) -> str:
         gain=gain,
         loss=loss,
         verdict=finding.verdict,
-        reason=f"adjusted p {p_value(finding.adjusted)}",
+        reason=f"adjusted p {p_value(finding.adjusted, bound=not finding.exact)}",
     )
 
 

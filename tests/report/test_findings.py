@@ -163,7 +163,7 @@ def test_jobs_without_the_predictions_of_the_floor_get_a_weaker_test(
     assert table is not None
     (row,) = table.rows
     assert row.cells[3:5] == ("–", "–")
-    assert row.cells[5].startswith(("≤ 0.", "<"))
+    assert row.cells[5].startswith(("≤\u00a00.", "<"))
     assert "did not keep the floor's predictions" in table.note
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from layerfusion.report.findings import find_all
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.names import interval, mean_sd, points
+from layerfusion.report.names import interval, mean_sd, p_value, points
 from layerfusion.report.words import Summary
 from layerfusion.report.words import summarise as summarise_with
 from layerfusion.runs.record import Estimate
@@ -149,3 +149,9 @@ def test_points(value: float, text: str) -> None:
 def test_numbers_that_are_missing_are_not_invented() -> None:
     assert interval(None, None) == "–"
     assert mean_sd(Estimate(0.5, None)) == "50.0"
+
+
+def test_p_values() -> None:
+    assert p_value(0.0123) == "0.012"
+    assert p_value(0.0123, bound=True).replace("\u00a0", " ") == "≤ 0.012"
+    assert p_value(1e-9).replace("\u00a0", " ") == "< 0.001"
