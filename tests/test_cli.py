@@ -76,6 +76,13 @@ def test_a_job_leaves_its_record_and_is_not_run_twice(
     predictions = pd.read_parquet(record.parent / "predictions.parquet")
     right = (predictions.pred == predictions.target).mean()
     assert right == pytest.approx(content["test"]["accuracy"]["mean"])
+    floor = (predictions.floor == predictions.target).mean()
+    assert floor == pytest.approx(content["floor"]["test"]["accuracy"])
+    for figure in ("accuracy", "macro_f1", "consensus"):
+        estimate = content["test"][figure]
+        assert estimate["low"] <= estimate["mean"] <= estimate["high"]
+    # With one seed there is nothing to agree on.
+    assert content["test"]["consensus"]["mean"] == content["test"]["accuracy"]["mean"]
     assert load(_yaml(record.parent / "config.yaml")).layers.name == "all"
     before = record.stat().st_mtime_ns
     code, said = run(["train", *job, "layers=all"], capsys)

@@ -29,7 +29,7 @@ def best_on_test(jobs: Sequence[Job]) -> Job:
 def unpaired_interval(
     a: tuple[float, float, float], b: tuple[float, float, float], rows: int
 ) -> Difference:
-    """Difference of two (accuracy, low, high) whose rows are not at hand, for example the floor's.
+    """Difference of two (accuracy, low, high) whose rows are not at hand.
 
     Newcombe's square-and-add interval (Statistics in Medicine 17, 1998) for independent samples.
     Both were measured on the same rows and hard rows are hard for both, so it errs to the wide
@@ -44,11 +44,16 @@ def unpaired_interval(
 
 def over(job: Job, reference: Job) -> Difference:
     """How much more accurate a job is than another one on the same rows."""
-    return paired_interval(job.correct, reference.correct)
+    return paired_interval(job.correct, reference.correct, job.target)
 
 
 def over_floor(job: Job) -> Difference:
-    """How much more accurate a job is than TF-IDF with logistic regression."""
+    """How much more accurate a job is than TF-IDF with logistic regression.
+
+    Paired where the job keeps the floor's predictions, which older ones do not.
+    """
+    if job.floor is not None:
+        return paired_interval(job.correct, job.floor.astype(float), job.target)
     floor = job.record.floor
     return unpaired_interval(
         accuracy(job), (floor.test["accuracy"], floor.low, floor.high), len(job.correct)

@@ -20,8 +20,8 @@ from layerfusion.report.canvas import (
     shortened,
 )
 from layerfusion.report.load import DataGroup, Job
-from layerfusion.report.names import single_name
-from layerfusion.report.tables import Comparison, sentence_case
+from layerfusion.report.names import sentence_case, single_name
+from layerfusion.report.tables import Comparison
 from layerfusion.runs.record import LayerRecord
 
 
@@ -36,17 +36,19 @@ def model_colors(groups: Sequence[DataGroup]) -> dict[str, str]:
 
 def fusion_figure(group: DataGroup, rows: Sequence[Comparison], colors: Colors) -> Drawing:
     """The difference of every system to the chosen single layer."""
-    shown = [row for row in rows if row.difference is not None]
+    shown = [row for row in rows if row.finding is not None]
     reference = next(row.job for row in rows if row.job is not None and row.is_reference)
     return drawing(
         f"{group.key}-fusion",
         lambda narrow: _draw_fusion(shown, colors, narrow=narrow),
         alt=f"{group.label}: accuracy against the chosen single layer, in points. "
-        + "; ".join(f"{r.name}: {100 * r.difference.mean:+.1f}" for r in shown if r.difference),
+        + "; ".join(
+            f"{r.name}: {100 * r.finding.difference.mean:+.1f}" for r in shown if r.finding
+        ),
         caption="Test accuracy minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same"
-        " test rows. Filled: the interval leaves zero out. Open: no difference that these"
-        " rows can show. Grey: the floor, whose interval is unpaired and wider.",
+        " test rows. Filled: the interval and the exact test, adjusted for the number of"
+        " comparisons, show a difference. Open: these rows can show none. Grey: the floor.",
     )
 
 
@@ -60,9 +62,9 @@ def _draw_fusion(rows: Sequence[Comparison], colors: Colors, *, narrow: bool) ->
     axes.axvline(0, color=INK, linewidth=1.2)
     axes.set_xlabel("points against the chosen single layer")
     for y, row in enumerate(rows):
-        difference = row.difference
-        if difference is None:
+        if row.finding is None:
             continue
+        difference = row.finding.difference
         color = MUTED if row.job is None else _job_color(row.job, colors)
         low, high = 100 * difference.low, 100 * difference.high
         axes.plot([low, high], [y, y], color=color, linewidth=2.4, solid_capstyle="round")
@@ -71,7 +73,7 @@ def _draw_fusion(rows: Sequence[Comparison], colors: Colors, *, narrow: bool) ->
             y,
             marker="o",
             markersize=8,
-            markerfacecolor=PAPER if difference.verdict == "open" else color,
+            markerfacecolor=PAPER if row.finding.verdict == "open" else color,
             markeredgecolor=color,
             markeredgewidth=1.8,
         )

@@ -15,19 +15,32 @@ import pyarrow.parquet as pq
 from layerfusion.errors import UserError
 from layerfusion.report.compare import best_on_validation
 from layerfusion.runs.record import PREDICTIONS, DataRecord, LayerRecord, RunRecord, find_records
+from layerfusion.runs.significance import consensus
 
-COLUMNS = ("seed", "row", "target", "pred")
+COLUMNS = ("seed", "row", "target", "pred", "prob")
+FLOOR = "floor"
+"""A column that predictions made before it lack."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A finished job and how often it was right on each test row."""
+    """A finished job and how often it was right on each test row.
+
+    Accuracies are means over the seeds, as is `correct`. Significance tests need one answer a row
+    and take the `consensus`, which is another system than the mean of the seeds, and mostly a
+    little better.
+    """
 
     record: RunRecord
     target: np.ndarray
     """Labels of the test rows. Shape: (rows,)."""
     correct: np.ndarray
     """Share of the seeds that were right on a row. Shape: (rows,)."""
+    consensus: np.ndarray
+    """Whether the class of the highest mean probability over the seeds is right. Shape: (rows,)."""
+    floor: np.ndarray | None = None
+    """Whether the floor is right on a row; none where an older job did not keep it. Shape: (rows,).
+    """
 
     @property
     def sources(self) -> int:
@@ -107,6 +120,11 @@ class DataGroup:
         """All points of all curves."""
         return tuple(job for curve in self.curves for job in curve.points)
 
+    @property
+    def chosen(self) -> Job | None:
+        """The single layer that validation chooses, where any was run alone."""
+        return best_on_validation(self.singles) if self.singles else None
+
     def curve_of(self, job: Job) -> Curve:
         """The curve that a single-layer job is a point of."""
         return next(curve for curve in self.curves if job in curve.points)
@@ -143,7 +161,7 @@ def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGr
 
 
 def read_job(folder: Path, record: RunRecord) -> Job:
-    """Read a job's predictions.
+    """Read a job's predictions, by seed and row, and settle where they are right.
 
     Raises:
         UserError: where the file is missing or does not fit the record.
@@ -152,13 +170,14 @@ def read_job(folder: Path, record: RunRecord) -> Job:
     if not path.is_file():
         raise UserError(f"{path}: missing; run job {record.job} again (remove its folder first)")
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        kept = FLOOR in pq.read_schema(path).names
+        table = pq.read_table(path, columns=[*COLUMNS, FLOOR] if kept else list(COLUMNS))
     except (pa.ArrowException, OSError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error
-    if table.num_columns != len(COLUMNS):
+    if not set(COLUMNS) <= set(table.column_names):
         raise UserError(f"{path}: found columns {table.column_names}, needed {list(COLUMNS)}")
-    seed, row, target, pred = (table.column(name).to_numpy() for name in COLUMNS)
+    seed, row, target, pred = (table.column(name).to_numpy() for name in COLUMNS[:4])
     rows, seeds = record.dataset.rows["test"], len(record.seeds)
     counts = np.bincount(row, minlength=rows)
     if len(counts) != rows or not (counts == seeds).all() or len(np.unique(seed)) != seeds:
@@ -169,7 +188,20 @@ def read_job(folder: Path, record: RunRecord) -> Job:
     labels = np.empty(rows, dtype=np.int64)
     labels[row] = target
     right = np.bincount(row, weights=pred == target, minlength=rows) / seeds
-    return Job(record, labels, right)
+    classes = len(record.dataset.label_names)
+    prob = table.column("prob").combine_chunks()
+    if not pa.types.is_fixed_size_list(prob.type) or prob.type.list_size != classes:
+        raise UserError(
+            f"{path}: prob is {prob.type}, expected the probabilities of {classes} classes"
+        )
+    by_seed = np.lexsort((row, seed))
+    probabilities = prob.flatten().to_numpy().reshape(-1, classes)[by_seed]
+    agreed = consensus(probabilities.reshape(seeds, rows, classes)) == labels
+    floor = None
+    if kept:
+        floor = np.zeros(rows, dtype=bool)
+        floor[row] = table.column(FLOOR).to_numpy() == target
+    return Job(record, labels, right, agreed, floor)
 
 
 # -- grouping -----------------------------------------------------------------------------------

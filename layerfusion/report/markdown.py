@@ -62,6 +62,8 @@ def _section(section: Section) -> list[str]:
     if section.fusion_figure is not None:
         parts += _figure(section.fusion_figure)
     parts += markdown_table(section.fusion_table)
+    if section.finding_table is not None:
+        parts += markdown_table(section.finding_table)
     if section.choices:
         parts.append("### Choices")
     for table in section.choices:

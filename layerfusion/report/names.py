@@ -47,6 +47,13 @@ def mean_sd(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f}{sd}"
 
 
+def p_value(p: float, *, bound: bool = False) -> str:
+    """0.0123 → 0.012; 0.0001 → < 0.001; ≤ 0.012 where it is only known to be no larger."""
+    if p < 0.001:
+        return f"<{SPACE}0.001"
+    return f"≤{SPACE}{p:.3f}" if bound else f"{p:.3f}"
+
+
 def count(number: float) -> str:
     """1234567 → 1,234,567."""
     return f"{number:,.0f}"
@@ -89,6 +96,40 @@ def job_names(group: DataGroup) -> dict[Job, str]:
         job: name if seen[name] == 1 else f"{name} (job {job.record.job[:6]})"
         for job, name in plain.items()
     }
+
+
+def shown_names(group: DataGroup) -> dict[Job, str]:
+    """What is held against the chosen single layer, itself included, in the order of the tables.
+
+    Single layers that stand for their model, and all jobs that are not a point of a curve.
+    """
+    named: dict[Job, str] = {}
+    for curve in group.curves:
+        if curve.last is not None:
+            also = ", also its best" if curve.last is curve.best else ""
+            top = layer_name(curve.last.layer.layer)
+            named[curve.last] = f"{curve.label}: last layer ({top}){also}"
+    for curve in group.curves:
+        best = layer_name(curve.best.layer.layer)
+        named.setdefault(curve.best, f"{curve.label}: best layer by validation ({best})")
+    names = job_names(group)
+    rank = {"last": 0, "all": 1}
+    others = sorted(
+        names,
+        key=lambda job: (
+            job.sources == 1,
+            rank.get(job.record.selection, 2),
+            len(job.record.backbone_names),
+            job.sources,
+            names[job],
+        ),
+    )
+    return named | {job: sentence_case(names[job], job) for job in others}
+
+
+def sentence_case(name: str, job: Job) -> str:
+    """A job's name with a capital, unless it starts with the name of a model."""
+    return name if name.startswith(job.record.backbone_names) else name[0].upper() + name[1:]
 
 
 def _fusion_name(job: Job) -> str:

@@ -16,6 +16,7 @@ from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
 from layerfusion.report.figures import fusion_figure, gate_figure, model_colors
+from layerfusion.report.findings import Findings, find_all
 from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import GATES, markdown
@@ -25,6 +26,7 @@ from layerfusion.report.tables import (
     Row,
     Table,
     comparisons,
+    finding_table,
     fusion_table,
     gate_table,
     layer_table,
@@ -43,6 +45,7 @@ class Section:
     layer_table: Table | None
     fusion_figure: Drawing | None
     fusion_table: Table
+    finding_table: Table | None
     choices: tuple[Table, ...]
     gates: tuple[tuple[Drawing, Table], ...]
     costs: tuple[Table, ...]
@@ -104,10 +107,11 @@ def write_report(
 def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str] = ()) -> Report:
     """Gather what the pages show."""
     colors = model_colors(groups)
+    findings = find_all(groups)
     return Report(
         title,
         _intro(groups),
-        tuple(_section(group, colors) for group in groups),
+        tuple(_section(group, findings[group], colors) for group in groups),
         _provenance(groups),
         tuple(facts),
     )
@@ -141,28 +145,31 @@ def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
         " several fused. No language model was changed."
         f" This page reports {plural(len(jobs), 'job')} on {plural(len(groups), 'data set')}.",
         "Every choice is made on validation, and test only says what the choice is worth. Square"
-        " brackets are 95 % bootstrap intervals over test rows; ± is the standard deviation over"
-        " training seeds. Where the interval of a difference contains zero, these rows show no"
-        " difference, whatever the sign of the figure. Intervals are not widened for the number of"
+        " brackets are 95 % bootstrap intervals over test rows, drawn class by class; ± is the"
+        " standard deviation over training seeds. A difference is called a gain or a loss only if"
+        " its interval leaves zero out and the exact test of McNemar still shows it once adjusted"
+        " for the number of comparisons (Holm), at 5 %; otherwise these rows show no difference,"
+        " whatever the sign of the figure. Intervals themselves are not widened for the number of"
         " comparisons: of twenty, one may miss by chance. The floor is a bag-of-words classifier"
         " without any language model; a model that does not beat it earns nothing here.",
     )
 
 
-def _section(group: DataGroup, colors: Colors) -> Section:
-    rows = comparisons(group)
-    compared = any(row.difference is not None for row in rows)
+def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
+    rows = comparisons(group, findings)
+    compared = any(row.finding is not None for row in rows)
     names = job_names(group)
     gated = [job for job in group.fused if job.record.layers[0].mean_gate is not None]
     gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(
         group.label,
         group.key,
-        summarise(group),
+        summarise(group, findings),
         layer_figure(group, colors) if group.curves else None,
         layer_table(group) if group.curves else None,
         fusion_figure(group, rows, colors) if compared else None,
-        fusion_table(rows, group.jobs[0]),
+        fusion_table(rows, group.chosen or group.jobs[0]),
+        finding_table(rows, findings),
         choice_tables(group),
         tuple(
             (gate_figure(group, job, names[job], number, colors), gate_table(names[job], job))

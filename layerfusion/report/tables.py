@@ -6,19 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerfusion.report.compare import Difference, best_on_validation, over, over_floor
+from layerfusion.report.findings import Finding, Findings, Kind
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import (
     NONE,
     count,
     floor_name,
     interval,
-    job_names,
-    layer_name,
     mean_sd,
+    p_value,
+    plural,
     point_interval,
     points,
+    shown_names,
 )
+from layerfusion.runs.statistics import Difference
 
 Mark = Literal["", "chosen", "floor"]
 
@@ -56,7 +58,7 @@ class Comparison:
     name: str
     job: Job | None
     """None is the floor."""
-    difference: Difference | None
+    finding: Finding | None
     """None for the chosen single layer itself, and where there is none."""
     is_reference: bool = False
 
@@ -104,43 +106,19 @@ def layer_table(group: DataGroup) -> Table:
     )
 
 
-def comparisons(group: DataGroup) -> tuple[Comparison, ...]:
+def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
     """The floor, single layers that stand for their model, and everything fused, in order."""
-    reference = best_on_validation(group.singles) if group.singles else None
-    named: dict[Job, str] = {}
-    for curve in group.curves:
-        if curve.last is not None:
-            also = ", also its best" if curve.last is curve.best else ""
-            top = layer_name(curve.last.layer.layer)
-            named[curve.last] = f"{curve.label}: last layer ({top}){also}"
-    for curve in group.curves:
-        best = layer_name(curve.best.layer.layer)
-        named.setdefault(curve.best, f"{curve.label}: best layer by validation ({best})")
-    names = job_names(group)
-    rank = {"last": 0, "all": 1}
-    others = sorted(
-        names,
-        key=lambda job: (
-            job.sources == 1,
-            rank.get(job.record.selection, 2),
-            len(job.record.backbone_names),
-            job.sources,
-            names[job],
-        ),
-    )
-    named |= {job: sentence_case(names[job], job) for job in others}
-    shown = group.jobs[0] if reference is None else reference
-    floor = _floor_difference(shown) if reference is not None else None
+    reference = group.chosen
+    floor = (reference or group.jobs[0]).record.floor
+
+    def against(job: Job | None) -> Finding | None:
+        return None if reference in (None, job) else findings.between(job, reference)
+
     return (
-        Comparison(floor_name(shown.record.floor), None, floor),
+        Comparison(floor_name(floor), None, against(None)),
         *(
-            Comparison(
-                name,
-                job,
-                None if reference is None or job is reference else over(job, reference),
-                job is reference,
-            )
-            for job, name in named.items()
+            Comparison(name, job, against(job), job is reference)
+            for job, name in shown_names(group).items()
         ),
     )
 
@@ -161,6 +139,7 @@ def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
             Column("95 % interval"),
             Column("Against chosen layer, points"),
             Column("Macro-F1 %"),
+            Column("Its 95 % interval"),
             Column("Log-loss"),
             Column("Calibration error %"),
             Column("Head parameters"),
@@ -169,9 +148,80 @@ def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
         tuple(
             _floor_row(row, floor) if row.job is None else _fusion_row(row, row.job) for row in rows
         ),
-        "Marked: the single layer that validation chooses, against which all else is compared on"
-        " the same test rows (paired bootstrap). An interval that contains 0 shows no difference."
-        " The floor's difference has a wider, unpaired interval. K is the number of layers fused.",
+        "Set off: the single layer that validation chooses, against which all else is compared on"
+        " the same test rows (paired bootstrap). ▲ and ▼: a difference that the exact test shows,"
+        " adjusted for the number of comparisons; see the next table. Without them there is no"
+        " difference that these rows can show. Mean ± standard deviation over seeds. K is the"
+        " number of layers fused.",
+    )
+
+
+AGAINST: dict[Kind, str] = {
+    "layer": "the chosen layer",
+    "floor": "the floor",
+    "concat": "concat of the same layers",
+}
+
+
+def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | None:
+    """Every comparison with its exact test; none where there is nothing to compare.
+
+    Args:
+        rows: names of what is compared, in order.
+        findings: the comparisons.
+    """
+    if not findings.rows:
+        return None
+    names = {row.job: row.name for row in rows}
+    order = {job: place for place, job in enumerate(names)}
+    shown = sorted(findings.rows, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
+    family = "; ".join(
+        f"{plural(findings.family[kind], 'comparison')} with {what}"
+        for kind, what in AGAINST.items()
+        if findings.family.get(kind)
+    )
+    loose = (
+        ""
+        if all(row.exact for row in shown)
+        else (
+            " Some jobs did not keep the floor's predictions: there the interval is unpaired and"
+            " wider, and p (≤) the largest that the two accuracies allow."
+        )
+    )
+    return Table(
+        "What the test rows show",
+        (
+            Column("What", numeric=False),
+            Column("Against", numeric=False),
+            Column("Difference, points"),
+            Column("Only it right"),
+            Column("Only the other right"),
+            Column("p"),
+            Column("p (Holm)"),
+            Column("Shown", numeric=False),
+        ),
+        tuple(
+            Row(
+                (
+                    names[row.what],
+                    AGAINST[row.kind],
+                    _difference(row.difference),
+                    count(row.mcnemar.only_a) if row.exact else NONE,
+                    count(row.mcnemar.only_b) if row.exact else NONE,
+                    p_value(row.mcnemar.p, bound=not row.exact),
+                    p_value(row.adjusted, bound=not row.exact),
+                    row.mark,
+                )
+            )
+            for row in shown
+        ),
+        "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
+        " interval, stratified by class. The test sees one answer a row, the consensus: the class"
+        " of the highest mean probability over the seeds, which is not the mean over seeds. p:"
+        " exact two-sided McNemar on the rows that only one of the two has right. p (Holm):"
+        " adjusted for all comparisons of its kind in this report, over all data sets"
+        f" ({family}). ▲ better, ▼ worse: adjusted p below 0.05 and an interval on the same side"
+        f" of 0; without a mark these rows show no difference.{loose}",
     )
 
 
@@ -183,8 +233,9 @@ def _fusion_row(row: Comparison, job: Job) -> Row:
             count(job.sources),
             mean_sd(test["accuracy"]),
             interval(test["accuracy"].low, test["accuracy"].high),
-            "chosen" if row.is_reference else _difference(row.difference),
+            "chosen" if row.is_reference else _finding(row.finding),
             mean_sd(test["macro_f1"]),
+            interval(test["macro_f1"].low, test["macro_f1"].high),
             f"{test['log_loss'].mean:.3f}",
             mean_sd(test["calibration_error"]),
             count(job.record.cost.head_parameters),
@@ -202,8 +253,9 @@ def _floor_row(row: Comparison, job: Job) -> Row:
             NONE,
             f"{100 * floor.test['accuracy']:.1f}",
             interval(floor.low, floor.high),
-            _difference(row.difference),
+            _finding(row.finding),
             _optional_percent(floor.test.get("macro_f1")),
+            interval(floor.macro_f1_low, floor.macro_f1_high),
             f"{floor.test['log_loss']:.3f}" if "log_loss" in floor.test else NONE,
             _optional_percent(floor.test.get("calibration_error")),
             NONE,
@@ -213,25 +265,18 @@ def _floor_row(row: Comparison, job: Job) -> Row:
     )
 
 
-def _floor_difference(reference: Job) -> Difference:
-    """The floor against a job: the other way round than `over_floor` says it."""
-    ahead = over_floor(reference)
-    return Difference(-ahead.mean, -ahead.high, -ahead.low, ahead.rows)
-
-
-def _difference(difference: Difference | None) -> str:
-    if difference is None:
+def _finding(finding: Finding | None) -> str:
+    if finding is None:
         return NONE
+    return f"{_difference(finding.difference)} {finding.mark}".rstrip()
+
+
+def _difference(difference: Difference) -> str:
     return f"{points(difference.mean)} {point_interval(difference)}"
 
 
 def _optional_percent(share: float | None) -> str:
     return NONE if share is None else f"{100 * share:.1f}"
-
-
-def sentence_case(name: str, job: Job) -> str:
-    """A job's name with a capital, unless it starts with the name of a model."""
-    return name if name.startswith(job.record.backbone_names) else name[0].upper() + name[1:]
 
 
 def gate_table(name: str, job: Job) -> Table:

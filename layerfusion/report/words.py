@@ -1,4 +1,4 @@
-"""What the figures say, in sentences that claim no more than the intervals do."""
+"""What the figures say, in sentences that claim no more than the tests do."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from layerfusion.report.compare import (
     accuracy,
     best_on_test,
     best_on_validation,
-    over,
-    over_floor,
 )
+from layerfusion.report.findings import Finding, Findings
 from layerfusion.report.load import Curve, DataGroup, Job
 from layerfusion.report.names import (
     count,
@@ -21,12 +20,14 @@ from layerfusion.report.names import (
     job_names,
     layer_name,
     listing,
+    p_value,
     percent,
     plural,
     point_interval,
     points,
     single_name,
 )
+from layerfusion.runs.statistics import Verdict
 
 
 @dataclass(frozen=True)
@@ -50,41 +51,62 @@ class Summary:
     paragraphs: tuple[str, ...]
 
 
-def summarise(group: DataGroup) -> Summary:
-    """Say what was found on a data set."""
-    best = best_on_validation(group.singles) if group.singles else None
+def summarise(group: DataGroup, findings: Findings) -> Summary:
+    """Say what was found on a data set; a gain or a loss only where its test shows one."""
+    best = group.chosen
     fused = best_on_validation(group.fused) if group.fused else None
     if best is not None:
         layers = (
             _choice_sentence(group, best),
-            _last_sentence(group, best),
+            _last_sentence(group, findings, best),
             _hindsight_sentence(group, best),
-            *(_other_model_sentence(c, best) for c in group.curves if best not in c.points),
+            *(
+                _other_model_sentence(c, findings, best)
+                for c in group.curves
+                if best not in c.points
+            ),
         )
-        floor = _floor_sentence(best, fused)
+        floor = _floor_sentence(findings, best, fused)
     else:
         layers = ("No layer was run alone, so there is no single layer to compare with.",)
-        floor = _floor_sentence(None, fused)
+        floor = _floor_sentence(findings, None, fused)
     return Summary(
-        _headline(group, fused, best),
+        _headline(group, findings, fused, best),
         _sample_sentence(group),
         _tiles(group, fused, best),
-        (" ".join(layers), floor, " ".join(_fusion_sentences(group, fused, best))),
+        (" ".join(layers), floor, " ".join(_fusion_sentences(group, findings, fused, best))),
     )
 
 
 def no_difference(rows: int) -> str:
-    """The plain words for an interval that contains zero."""
+    """The plain words for a difference that may be chance."""
     return f"no difference that the {plural(rows, 'test row')} can show"
 
 
-def says(difference: Difference, *, gain: str, loss: str) -> str:
-    """`gain 1.2 points [0.3, 2.0]`, `loss …`, or that there is no difference to be seen."""
+def says(
+    difference: Difference,
+    *,
+    gain: str,
+    loss: str,
+    verdict: Verdict | None = None,
+    reason: str = "",
+) -> str:
+    """`gain 1.2 points [0.3, 2.0]`, `loss …`, or that there is no difference to be seen.
+
+    Args:
+        difference: the figures.
+        gain: verb for a gain.
+        loss: verb for a loss.
+        verdict: which of them a test allows; where None, the interval decides.
+        reason: what speaks against a difference though its interval leaves zero out.
+    """
     between = point_interval(difference)
-    if difference.verdict == "open":
+    verdict = verdict or difference.verdict
+    if verdict == "open":
         words = no_difference(difference.rows)
-        return f"{words} ({points(difference.mean)} points {between})"
-    verb = gain if difference.verdict == "gain" else loss
+        against = f", {reason}" if reason and difference.verdict != "open" else ""
+        return f"{words} ({points(difference.mean)} points {between}{against})"
+    verb = gain if verdict == "gain" else loss
     size = points(abs(difference.mean)).lstrip("+")
     return f"{verb} {size} points {between}"
 
@@ -92,16 +114,16 @@ def says(difference: Difference, *, gain: str, loss: str) -> str:
 # -- headline and tiles -------------------------------------------------------------------------
 
 
-def _headline(group: DataGroup, fused: Job | None, best: Job | None) -> str:
+def _headline(group: DataGroup, findings: Findings, fused: Job | None, best: Job | None) -> str:
     parts = []
     if best is not None:
         parts.append(f"Validation chooses {single_name(group, best)}")
-        parts.append(_fusion_clause(group, fused, best))
+        parts.append(_fusion_clause(group, findings, fused, best))
     elif fused is not None:
         parts.append(
             f"Validation chooses {job_names(group)[fused]}, with no single layer beside it"
         )
-    verdicts = {over_floor(job).verdict for job in (best, fused) if job is not None}
+    verdicts = {findings.between(job, None).verdict for job in (best, fused) if job is not None}
     if verdicts == {"loss"}:
         parts.append("the floor does better")
     elif "gain" not in verdicts:
@@ -109,14 +131,14 @@ def _headline(group: DataGroup, fused: Job | None, best: Job | None) -> str:
     return "; ".join(parts)
 
 
-def _fusion_clause(group: DataGroup, fused: Job | None, best: Job) -> str:
+def _fusion_clause(group: DataGroup, findings: Findings, fused: Job | None, best: Job) -> str:
     if fused is None:
         return "nothing was fused"
-    difference = over(fused, best)
-    if difference.verdict == "open":
+    finding = findings.between(fused, best)
+    if finding.verdict == "open":
         return f"fusing made {no_difference(group.rows)}"
-    verb = "gained" if difference.verdict == "gain" else "lost"
-    return f"fusing {verb} {_size(difference)} points"
+    verb = "gained" if finding.verdict == "gain" else "lost"
+    return f"fusing {verb} {_size(finding.difference)} points"
 
 
 def _tiles(group: DataGroup, fused: Job | None, best: Job | None) -> tuple[Tile, ...]:
@@ -170,14 +192,14 @@ def _choice_sentence(group: DataGroup, best: Job) -> str:
     )
 
 
-def _last_sentence(group: DataGroup, best: Job) -> str:
+def _last_sentence(group: DataGroup, findings: Findings, best: Job) -> str:
     curve = group.curve_of(best)
     if curve.last is None:
         top = curve.layers[-1]
         return f"The last layer of {curve.label} ({layer_name(top)}) was not run alone."
     if curve.last is best:
         return "It is also the last layer of its model."
-    words = says(over(best, curve.last), gain="choosing gained", loss="choosing lost")
+    words = _says(findings.between(best, curve.last), gain="choosing gained", loss="choosing lost")
     return (
         f"The last layer of the same model ({layer_name(curve.last.layer.layer)}) reaches"
         f" {_with_interval(curve.last)}: {words}."
@@ -195,32 +217,34 @@ def _hindsight_sentence(group: DataGroup, best: Job) -> str:
     )
 
 
-def _other_model_sentence(curve: Curve, best: Job) -> str:
-    words = says(over(curve.best, best), gain="ahead by", loss="behind by")
+def _other_model_sentence(curve: Curve, findings: Findings, best: Job) -> str:
+    words = _says(findings.between(curve.best, best), gain="ahead by", loss="behind by")
     return (
         f"Of {curve.label} validation chooses {layer_name(curve.best.layer.layer)}, with"
         f" {_with_interval(curve.best)} on test: {words}."
     )
 
 
-def _floor_sentence(best: Job | None, fused: Job | None) -> str:
+def _floor_sentence(findings: Findings, best: Job | None, fused: Job | None) -> str:
     chosen = {"layer": best, "fusion": fused}
     jobs = {f"the chosen {what}": job for what, job in chosen.items() if job is not None}
     floor = next(iter(jobs.values())).record.floor
+    found = "; ".join(_against_floor(who, findings.between(job, None)) for who, job in jobs.items())
     return (
         f"The floor, {floor_name(floor)} on the whole text, reaches"
-        f" {percent(floor.test['accuracy'])} {interval(floor.low, floor.high)}:"
-        f" {'; '.join(_against_floor(who, over_floor(job)) for who, job in jobs.items())}."
+        f" {percent(floor.test['accuracy'])} {interval(floor.low, floor.high)}: {found}."
     )
 
 
-def _against_floor(who: str, difference: Difference) -> str:
-    if difference.verdict == "open":
-        return f"between it and {who} there is {says(difference, gain='', loss='')}"
-    return f"{who} {says(difference, gain='beats it by', loss='falls behind it by')}"
+def _against_floor(who: str, finding: Finding) -> str:
+    if finding.verdict == "open":
+        return f"between it and {who} there is {_says(finding, gain='', loss='')}"
+    return f"{who} {_says(finding, gain='beats it by', loss='falls behind it by')}"
 
 
-def _fusion_sentences(group: DataGroup, fused: Job | None, best: Job | None) -> list[str]:
+def _fusion_sentences(
+    group: DataGroup, findings: Findings, fused: Job | None, best: Job | None
+) -> list[str]:
     if fused is None:
         return ["Nothing was fused."]
     names = job_names(group)
@@ -232,16 +256,16 @@ def _fusion_sentences(group: DataGroup, fused: Job | None, best: Job | None) -> 
     start += f"; on test it reaches {_with_interval(fused)}"
     if best is None:
         return [f"{start}."]
-    words = says(over(fused, best), gain="fusing gained", loss="fusing lost")
-    others = [(names[job], over(job, best)) for job in group.fused if job is not fused]
+    words = _says(findings.between(fused, best), gain="fusing gained", loss="fusing lost")
+    others = [(names[job], findings.between(job, best)) for job in group.fused if job is not fused]
     sentences = [f"{start}. Against {single_name(group, best)} alone: {words}."]
     return [*sentences, *([_others_sentence(others)] if others else [])]
 
 
-def _others_sentence(others: Sequence[tuple[str, Difference]], *, most: int = 2) -> str:
+def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) -> str:
     """What the fusions that were not chosen did, by verdict; a few by name, many by number."""
     by_verdict = {
-        verdict: [(name, d) for name, d in others if d.verdict == verdict]
+        verdict: [(name, t.difference) for name, t in others if t.verdict == verdict]
         for verdict in ("gain", "loss", "open")
     }
     if len(by_verdict["open"]) == len(others):
@@ -258,6 +282,16 @@ def _others_sentence(others: Sequence[tuple[str, Difference]], *, most: int = 2)
         parts.append(part)
     start = f"Of the {plural(len(others), 'other fusion')}, measured against that layer,"
     return f"{start} {'; '.join(parts)}."
+
+
+def _says(finding: Finding, *, gain: str, loss: str) -> str:
+    return says(
+        finding.difference,
+        gain=gain,
+        loss=loss,
+        verdict=finding.verdict,
+        reason=f"adjusted p {p_value(finding.adjusted, bound=not finding.exact)}",
+    )
 
 
 def _with_interval(job: Job) -> str:

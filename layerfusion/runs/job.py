@@ -47,7 +47,8 @@ from layerfusion.runs.record import (
     read_record,
     write_record,
 )
-from layerfusion.runs.statistics import bootstrap_interval, mean_sd
+from layerfusion.runs.significance import consensus
+from layerfusion.runs.statistics import bootstrap_interval, mean_sd, metric_intervals
 from layerfusion.runs.tracking import Tracker, open_tracker
 from layerfusion.texts import TextDataset
 
@@ -86,10 +87,12 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         tags=[config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
-        floor_record, _ = floor(inputs.dataset, Path(config.paths.cache), seed=config.seed)
+        floor_record, floor_preds = floor(
+            inputs.dataset, Path(config.paths.cache), seed=config.seed
+        )
         trained = _train(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
-        _write_predictions(folder / PREDICTIONS, trained)
+        _write_predictions(folder / PREDICTIONS, trained, floor_preds)
         write_record(record, folder)
         preds = trained.probabilities[0].argmax(axis=1)
         tracker.finish_with(record, (trained.target, preds, record.dataset.label_names))
@@ -175,8 +178,11 @@ def _train(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> _Trained:
     )
 
 
-def _write_predictions(path: Path, trained: _Trained) -> None:
-    """One row a seed and test row: seed, row, target, pred and the probability of each class."""
+def _write_predictions(path: Path, trained: _Trained, floor_preds: np.ndarray) -> None:
+    """One row a seed and test row: seed, row, target, pred, the probability of each class, floor.
+
+    The floor has no seeds: what it predicts of a row stands beside each of them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -188,6 +194,7 @@ def _write_predictions(path: Path, trained: _Trained) -> None:
             "target": np.tile(trained.target, seeds),
             "pred": trained.probabilities.argmax(axis=2).reshape(-1),
             "prob": pa.FixedSizeListArray.from_arrays(trained.probabilities.reshape(-1), classes),
+            "floor": np.tile(floor_preds, seeds),
         }
     )
     with temporary_beside(path) as temporary:
@@ -201,15 +208,19 @@ def _record(
     config: TrainConfig, inputs: Inputs, floor_record: FloorRecord, trained: _Trained
 ) -> RunRecord:
     dataset = inputs.dataset
-    right = (trained.probabilities.argmax(axis=2) == trained.target).mean(axis=0)
-    low, high = bootstrap_interval(right, seed=config.seed)
-    estimates = {}
+    estimates: dict[str, dict[str, Estimate]] = {}
     for split in ("validation", "test"):
         runs = [getattr(record, split) for record in trained.seeds]
         estimates[split] = {
             name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
         }
-    estimates["test"]["accuracy"] = replace(estimates["test"]["accuracy"], low=low, high=high)
+    test, target, seed = estimates["test"], trained.target, config.seed
+    intervals = metric_intervals(target, trained.probabilities.argmax(axis=2), seed)
+    for name, (low, high) in intervals.items():
+        test[name] = replace(test[name], low=low, high=high)
+    right = consensus(trained.probabilities) == target
+    low, high = bootstrap_interval(right, target, seed)
+    test["consensus"] = Estimate(float(right.mean()), None, low, high)
     gates = (
         [None] * len(inputs.selection.choices) if trained.gates is None else trained.gates.tolist()
     )

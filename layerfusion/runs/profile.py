@@ -272,7 +272,7 @@ class Judge:
         self.config = config
         self.candidates = candidates
         self.table = table
-        self.target = torch.from_numpy(np.asarray(test.labels, np.int64))
+        self.target = np.asarray(test.labels, np.int64)
         hashes = [text_hash(text) for text in test.texts]
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]
@@ -287,7 +287,7 @@ class Judge:
         classes = self.candidates.num_classes
         probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
         return [
-            (probe.logits(rows).argmax(dim=1) == self.target).numpy().astype(float)
+            (probe.logits(rows).argmax(dim=1).numpy() == self.target).astype(float)
             for probe, rows in zip(probes, test, strict=True)
         ]
 
@@ -295,8 +295,8 @@ class Judge:
         """A selection with its accuracy and regret."""
         places = [self.table.layers.index(layer) for layer in choice.layers]
         right = self.layers[places[0]] if len(places) == 1 else self._together(places)
-        regret = paired_interval(self.layers[self.hindsight], right)
-        over = paired_interval(right, self.last)
+        regret = paired_interval(self.layers[self.hindsight], right, self.target)
+        over = paired_interval(right, self.last, self.target)
         return replace(
             _selection(name, choice, self.table),
             test=self.accuracy(right),
@@ -306,7 +306,7 @@ class Judge:
 
     def accuracy(self, right: np.ndarray) -> Accuracy:
         """Accuracy with its interval."""
-        low, high = bootstrap_interval(right, seed=self.config.seed)
+        low, high = bootstrap_interval(right, self.target, self.config.seed)
         return Accuracy(float(right.mean()), low, high)
 
     def _together(self, places: Sequence[int]) -> np.ndarray:

@@ -104,7 +104,7 @@ class Estimate:
     """Over seeds; none with one seed."""
     low: float | None = None
     high: float | None = None
-    """95 % bootstrap interval over test rows; none where it is not computed."""
+    """95 % bootstrap interval over test rows, drawn class by class; none where not computed."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,9 @@ class FloorRecord:
     high: float
     """95 % bootstrap interval of the test accuracy."""
     seconds: float
+    macro_f1_low: float | None = None
+    macro_f1_high: float | None = None
+    """95 % bootstrap interval of the test macro-F1; none in records that are older than it."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ class RunRecord:
     seeds: list[SeedRecord]
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
+    """Also `consensus`: accuracy of the class of the highest mean probability over the seeds, which
+    is what significance tests see; missing in records that are older than it."""
     floor: FloorRecord
     cost: CostRecord
     versions: dict[str, str]

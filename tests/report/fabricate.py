@@ -88,22 +88,33 @@ def write_job(
     spec: str = "",
     floor: float = 0.76,
     right: np.ndarray | None = None,
+    floor_right: np.ndarray | None = None,
+    keep_floor: bool = True,
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
-    How hard a row is does not depend on the job, so jobs are right on much the same rows.
+    How hard a row is does not depend on the job, so jobs are right on much the same rows. The floor
+    is right on the easiest rows; with `keep_floor` off, the job is an old one that did not keep its
+    predictions.
     """
     rows = data.rows["test"]
     text = f"{data.name} {data.fingerprint} {sources} {selection} {fusion} {pooling} {salt}"
     job = hashlib.sha256(text.encode()).hexdigest()[:12]
     noise = np.random.default_rng(int(job, 16))
+    hard = np.random.default_rng(7).permutation(rows) / rows
     if right is None:
-        hard = np.random.default_rng(7).permutation(rows) / rows
         right = (
             hard + 0.13 * noise.normal(size=rows) + 0.03 * noise.normal(size=(seeds, rows)) < test
         )
+    if floor_right is None:
+        floor_noise = np.random.default_rng(8).normal(size=rows)
+        floor_right = hard + 0.13 * floor_noise < floor
+    floor_accuracy = float(floor_right.mean())
     target = np.arange(rows) % 2
     pred = np.where(right, target, 1 - target)
+    # How sure a seed is of a row settles the consensus where the seeds do not agree.
+    sure = np.random.default_rng([int(job, 16), 1]).uniform(0.5, 1, size=(seeds, rows))
+    prob = np.stack([np.where(pred == label, sure, 1 - sure) for label in (0, 1)], axis=2)
     accuracy = right.mean(axis=1)
     spread = 1.96 * float(np.sqrt(accuracy.mean() * (1 - accuracy.mean()) / rows))
     loss = 1.2 * (1 - test) + 0.1 if log_loss is None else log_loss
@@ -114,7 +125,12 @@ def write_job(
     ) -> dict[str, Estimate]:
         return {
             "accuracy": Estimate(mean, sd, low, high),
-            "macro_f1": Estimate(mean - 0.02, sd),
+            "macro_f1": Estimate(
+                mean - 0.02,
+                sd,
+                None if low is None else max(0.0, low - 0.02),
+                None if high is None else high - 0.02,
+            ),
             "log_loss": Estimate(loss, 0.01 if sd is not None else None),
             "calibration_error": Estimate(0.04, 0.005 if sd is not None else None),
         }
@@ -165,9 +181,13 @@ def write_job(
             features="words",
             c=10.0,
             cross_validation={"words c=10": floor - 0.01, "characters c=10": floor - 0.02},
-            test={"accuracy": floor, "macro_f1": floor - 0.01, "log_loss": 0.5},
-            low=floor - 0.045,
-            high=floor + 0.045,
+            test={
+                "accuracy": floor_accuracy,
+                "macro_f1": floor_accuracy - 0.01,
+                "log_loss": 0.5,
+            },
+            low=floor_accuracy - 0.045,
+            high=floor_accuracy + 0.045,
             seconds=0.7,
         ),
         cost=CostRecord(100_000 * len(sources) + 514, 8.4 * len(sources), 1_400_000_000),
@@ -182,11 +202,12 @@ def write_job(
             "row": np.tile(np.arange(rows), seeds),
             "target": np.tile(target, seeds),
             "pred": pred.reshape(-1),
-            "prob": pa.FixedSizeListArray.from_arrays(
-                np.full(2 * seeds * rows, 0.5, np.float32), 2
-            ),
+            "prob": pa.FixedSizeListArray.from_arrays(prob.reshape(-1).astype(np.float32), 2),
+            "floor": np.tile(np.where(floor_right, target, 1 - target), seeds),
         }
     )
+    if not keep_floor:
+        table = table.drop_columns(["floor"])
     pq.write_table(table, folder / PREDICTIONS)
     write_record(record, folder)
     return record

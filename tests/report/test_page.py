@@ -69,6 +69,7 @@ def tables(report: Report) -> list[Table]:
     for section in report.sections:
         found += [section.fusion_table, *section.costs, *(table for _, table in section.gates)]
         found += [section.layer_table] if section.layer_table else []
+        found += [section.finding_table] if section.finding_table else []
     return found
 
 

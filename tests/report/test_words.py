@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layerfusion.report.findings import find_all
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.names import interval, mean_sd, points
-from layerfusion.report.words import Summary, summarise
+from layerfusion.report.names import interval, mean_sd, p_value, points
+from layerfusion.report.words import Summary
+from layerfusion.report.words import summarise as summarise_with
 from layerfusion.runs.record import Estimate
 from tests.report.fabricate import dataset, write_job
 
@@ -25,9 +27,23 @@ def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: Any) -> 
     ]
     for sources, accuracy in jobs:
         right = np.tile(np.arange(ROWS) < round(accuracy * ROWS), (2, 1))
-        write_job(runs, toy, sources, accuracy, accuracy, seeds=2, right=right, floor=floor)
+        write_job(
+            runs,
+            toy,
+            sources,
+            accuracy,
+            accuracy,
+            seeds=2,
+            right=right,
+            floor_right=np.arange(ROWS) < round(floor * ROWS),
+        )
     (group,) = load_groups(runs)
     return group
+
+
+def summarise(group: DataGroup) -> Summary:
+    """As in a report on this data set alone."""
+    return summarise_with(group, find_all([group])[group])
 
 
 def words(summary: Summary) -> str:
@@ -52,6 +68,24 @@ def test_interval_that_contains_zero_shows_no_difference(tmp_path: Path) -> None
     assert "no difference that the 200 test rows can show (+0.5 points [0.0, +1.5])" in text
     assert "fusing gained" not in text
     assert "fusing lost" not in text
+
+
+def test_a_gain_that_the_number_of_comparisons_takes_away_is_not_called_one(tmp_path: Path) -> None:
+    """Six rows of 200 gained and none lost: p = 2 / 2⁶, which one more comparison doubles."""
+    alone = group_with(tmp_path, fused=0.73)
+    assert "fusing gained 3.0 points [+1" in words(summarise(alone))
+    right = np.tile(np.arange(ROWS) < 0.7 * ROWS, (2, 1))
+    layers = [("minilm", "2"), ("minilm", "3")]
+    write_job(tmp_path, dataset(rows=ROWS), layers, 0.7, 0.7, seeds=2, right=right)
+    (group,) = load_groups(tmp_path)
+    text = words(summarise(group))
+    assert "fusing made no difference that the 200 test rows can show" in text
+    assert "(+3.0 points [+1.0, +5.5], adjusted p 0.062)" in text
+    assert "fusing gained" not in text
+    # The same in a report where another data set brings the comparison.
+    other = group_with(tmp_path / "elsewhere", fused=0.7)
+    found = find_all([alone, other])[alone]
+    assert "fusing gained" not in words(summarise_with(alone, found))
 
 
 def test_chosen_layer_is_compared_with_the_last_and_with_hindsight(tmp_path: Path) -> None:
@@ -115,3 +149,9 @@ def test_points(value: float, text: str) -> None:
 def test_numbers_that_are_missing_are_not_invented() -> None:
     assert interval(None, None) == "–"
     assert mean_sd(Estimate(0.5, None)) == "50.0"
+
+
+def test_p_values() -> None:
+    assert p_value(0.0123) == "0.012"
+    assert p_value(0.0123, bound=True).replace("\u00a0", " ") == "≤ 0.012"
+    assert p_value(1e-9).replace("\u00a0", " ") == "< 0.001"

@@ -1,0 +1,154 @@
+"""Which differences on test are more than chance, all comparisons of a report taken together.
+
+What may be said of a pair of systems is settled here, once, for the tables, the figures and the
+sentences: a gain or a loss needs the exact test to hold after Holm's adjustment, and the interval
+of the difference to lie on the same side of zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+from layerfusion.report.compare import best_on_validation, over, over_floor
+from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.names import shown_names
+from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
+from layerfusion.runs.statistics import Difference, Verdict
+
+Kind = Literal["layer", "floor", "concat"]
+"""What a system is compared with: the single layer that validation chooses, the floor, or `concat`
+on the same layers. The comparisons of one kind, over all data sets of a report, are one family."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One system against another on the same test rows."""
+
+    kind: Kind
+    what: Job | None
+    against: Job | None
+    """None is the floor."""
+    difference: Difference
+    """Of the mean accuracies over seeds, with its interval."""
+    mcnemar: McNemar
+    """Of the consensus over seeds."""
+    exact: bool
+    """Whether both are known row by row; otherwise p is the largest that it can be."""
+    adjusted: float
+    """P after Holm's adjustment over the comparisons of this kind in the report."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """`gain` or `loss` where both the adjusted test and the interval show it, else `open`.
+
+        The two may disagree, as the consensus is tested and the interval is of the mean over seeds.
+        """
+        a, b = self.mcnemar.only_a, self.mcnemar.only_b
+        if self.adjusted >= ALPHA:
+            return "open"
+        verdict = "gain" if a > b else "loss"
+        return verdict if verdict == self.difference.verdict else "open"
+
+    @property
+    def mark(self) -> str:
+        """▲ for a gain, ▼ for a loss, else nothing."""
+        return {"gain": "▲", "loss": "▼", "open": ""}[self.verdict]
+
+    @property
+    def flipped(self) -> Finding:
+        """The same, told from the other side."""
+        d, m = self.difference, self.mcnemar
+        return replace(
+            self,
+            what=self.against,
+            against=self.what,
+            difference=Difference(-d.mean, -d.high, -d.low, d.rows),
+            mcnemar=McNemar(m.only_b, m.only_a, m.p),
+        )
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The comparisons of one data set."""
+
+    rows: tuple[Finding, ...]
+    family: Mapping[Kind, int]
+    """How many comparisons of each kind the report makes, over all its data sets."""
+
+    def between(self, what: Job | None, against: Job | None) -> Finding:
+        """The comparison of two systems, either way round; None is the floor.
+
+        Raises:
+            KeyError: where the report does not compare the two.
+        """
+        for row in self.rows:
+            if (row.what, row.against) == (what, against):
+                return row
+            if (row.what, row.against) == (against, what):
+                return row.flipped
+        raise KeyError("these two are not compared")
+
+
+def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
+    """Compare all that the report shows, and adjust for the number of comparisons.
+
+    - With the single layer that validation chooses: the floor, the last and the best layer of every
+      model, and everything fused.
+    - With the floor: everything fused.
+    - With `concat` on the same layers, where there is such a job: everything else that is fused.
+    """
+    found = [(group, row) for group in groups for row in _compare(group)]
+    adjusted: list[tuple[DataGroup, Finding]] = []
+    for kind in get_args(Kind):
+        family = [(group, row) for group, row in found if row.kind == kind]
+        p_values = holm([row.mcnemar.p for _, row in family])
+        adjusted += [
+            (group, replace(row, adjusted=p))
+            for (group, row), p in zip(family, p_values, strict=True)
+        ]
+    sizes: Counter[Kind] = Counter(row.kind for _, row in found)
+    return {
+        group: Findings(tuple(row for owner, row in adjusted if owner is group), sizes)
+        for group in groups
+    }
+
+
+def _compare(group: DataGroup) -> list[Finding]:
+    rows = []
+    if group.chosen is not None:
+        shown = [job for job in shown_names(group) if job is not group.chosen]
+        rows.append(replace(_with_floor(group.chosen), kind="layer").flipped)
+        rows += [_paired("layer", job, group.chosen) for job in shown]
+    rows += [_with_floor(job) for job in group.fused]
+    by_layers: dict[frozenset[tuple[str, ...]], list[Job]] = {}
+    for job in group.fused:
+        if job.record.fusion == "concat":
+            by_layers.setdefault(_layers(job), []).append(job)
+    for job in group.fused:
+        plain = by_layers.get(_layers(job))
+        if plain and job.record.fusion != "concat":
+            rows.append(_paired("concat", job, best_on_validation(plain)))
+    return rows
+
+
+def _layers(job: Job) -> frozenset[tuple[str, ...]]:
+    spec = {name: backbone.spec_hash for name, backbone in job.record.backbones.items()}
+    return frozenset((x.backbone, spec[x.backbone], x.layer, x.pooling) for x in job.record.layers)
+
+
+def _paired(kind: Kind, job: Job, reference: Job) -> Finding:
+    test = mcnemar(job.consensus, reference.consensus)
+    return Finding(kind, job, reference, over(job, reference), test, True, test.p)
+
+
+def _with_floor(job: Job) -> Finding:
+    if job.floor is not None:
+        test = mcnemar(job.consensus, job.floor)
+    else:
+        rows = len(job.consensus)
+        right = round(job.record.floor.test["accuracy"] * rows)
+        test = mcnemar_at_most(int(job.consensus.sum()), right, rows)
+    return Finding("floor", job, None, over_floor(job), test, job.floor is not None, test.p)

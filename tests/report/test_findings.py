@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerfusion.report.findings import Finding, find_all
+from layerfusion.report.load import DataGroup, load_groups
+from layerfusion.report.tables import comparisons, finding_table, fusion_table
+from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar
+from layerfusion.runs.statistics import Difference
+from tests.report.fabricate import dataset, write_job, write_sweep
+
+BOTH = [("minilm", "3"), ("minilm", "6")]
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataGroup, ...]:
+    folder = tmp_path_factory.mktemp("findings")
+    write_sweep(folder, dataset("a", rows=400), lift=0.1)
+    write_sweep(folder, dataset("b", rows=100))
+    return load_groups(folder)
+
+
+# -- what is compared ---------------------------------------------------------------------------
+
+
+def test_everything_fused_is_held_against_layer_floor_and_concat(
+    groups: tuple[DataGroup, ...],
+) -> None:
+    found = find_all(groups)
+    for group in groups:
+        pairs = Counter((row.kind, row.what) for row in found[group].rows)
+        assert set(pairs.values()) == {1}
+        for job in group.fused:
+            assert ("layer", job) in pairs
+            assert ("floor", job) in pairs
+            # Of gated fusions all but the one of three layers have a concat on the same layers.
+            alike = job.record.fusion == "gated" and job.sources != 3
+            assert (("concat", job) in pairs) == alike
+        assert ("layer", None) in pairs
+        assert ("layer", group.chosen) not in pairs
+        for row in found[group].rows:
+            if row.kind == "concat":
+                assert row.what is not None
+                assert row.against is not None
+                assert row.against.record.fusion == "concat"
+                assert {(x.backbone, x.layer) for x in row.what.record.layers} == {
+                    (x.backbone, x.layer) for x in row.against.record.layers
+                }
+
+
+def test_concat_on_the_layers_of_another_spec_is_another_source(tmp_path: Path) -> None:
+    for fusion, spec in (("gated", "a" * 16), ("concat", "b" * 16)):
+        write_job(tmp_path, dataset(), BOTH, 0.7, 0.7, fusion=fusion, spec=spec)
+    groups = load_groups(tmp_path)
+    assert {row.kind for row in find_all(groups)[groups[0]].rows} == {"floor"}
+
+
+def test_families_reach_over_all_data_sets(groups: tuple[DataGroup, ...]) -> None:
+    found = find_all(groups)
+    for kind in ("layer", "floor", "concat"):
+        family = [row for group in groups for row in found[group].rows if row.kind == kind]
+        expected = holm([row.mcnemar.p for row in family])
+        assert [row.adjusted for row in family] == expected
+        assert all(findings.family[kind] == len(family) for findings in found.values())
+    alone = find_all(groups[:1])[groups[0]]
+    together = found[groups[0]]
+    for a, b in zip(alone.rows, together.rows, strict=True):
+        assert a.mcnemar == b.mcnemar
+        assert a.adjusted <= b.adjusted
+
+
+def test_the_consensus_is_tested(groups: tuple[DataGroup, ...]) -> None:
+    group = groups[0]
+    assert group.chosen is not None
+    for job in group.fused:
+        found = find_all(groups)[group].between(job, group.chosen)
+        assert found.mcnemar == mcnemar(job.consensus, group.chosen.consensus)
+        assert found.difference.mean == pytest.approx(
+            job.correct.mean() - group.chosen.correct.mean()
+        )
+
+
+def test_a_comparison_may_be_told_from_either_side(groups: tuple[DataGroup, ...]) -> None:
+    group, findings = groups[0], find_all(groups)[groups[0]]
+    floor, chosen = findings.between(None, group.chosen), findings.between(group.chosen, None)
+    assert chosen.mcnemar == McNemar(floor.mcnemar.only_b, floor.mcnemar.only_a, floor.mcnemar.p)
+    assert chosen.difference.mean == -floor.difference.mean
+    assert (chosen.difference.low, chosen.difference.high) == (
+        -floor.difference.high,
+        -floor.difference.low,
+    )
+    assert chosen.adjusted == floor.adjusted
+    with pytest.raises(KeyError, match="not compared"):
+        findings.between(group.curves[0].points[0], group.fused[0])
+
+
+# -- what may be said ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("low", "only_a", "only_b", "adjusted", "verdict"),
+    [
+        (0.01, 20, 5, 0.01, "gain"),
+        (0.01, 20, 5, ALPHA, "open"),  # Holm rejects what the interval shows
+        (-0.01, 20, 5, 0.01, "open"),  # the consensus differs, the mean over seeds need not
+        (0.01, 5, 20, 0.01, "open"),  # they point to opposite sides
+        (-0.09, 5, 20, 0.01, "loss"),
+    ],
+)
+def test_a_claim_needs_the_test_and_the_interval(
+    low: float, only_a: int, only_b: int, adjusted: float, verdict: str
+) -> None:
+    difference = Difference(low + 0.02, low, low + 0.04, 100)
+    test = McNemar(only_a, only_b, 0.001)
+    one = Finding("layer", None, None, difference, test, True, adjusted)
+    assert one.verdict == verdict
+    assert one.mark == {"gain": "▲", "loss": "▼", "open": ""}[verdict]
+    assert one.flipped.verdict == {"gain": "loss", "loss": "gain", "open": "open"}[verdict]
+
+
+def test_equal_systems_are_rarely_marked(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(0), 200
+    for number in range(12):
+        right = rng.random((1, rows)) < 0.75
+        for fusion in ("gated", "concat"):
+            layers = [("minilm", "3"), ("smollm2", str(number))]
+            write_job(
+                tmp_path, dataset(rows=rows), layers, 0, 0, right=right, seeds=1, fusion=fusion
+            )
+    write_job(
+        tmp_path, dataset(rows=rows), BOTH[:1], 0, 0, right=rng.random((1, rows)) < 0.75, seeds=1
+    )
+    (group,) = load_groups(tmp_path)
+    findings = find_all([group])[group]
+    assert [row.mark for row in findings.rows if row.kind != "floor"] == [""] * 37
+
+
+# -- the floor of older jobs --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("floor", "shown"), [(0.5, "▲"), (0.72, "")])
+def test_jobs_without_the_predictions_of_the_floor_get_a_weaker_test(
+    tmp_path: Path, floor: float, shown: str
+) -> None:
+    for folder, keep in (("new", True), ("old", False)):
+        write_job(tmp_path / folder, dataset(), BOTH, 0.75, 0.7, floor=floor, keep_floor=keep)
+    new, old = (load_groups(tmp_path / folder)[0] for folder in ("new", "old"))
+    exact, bound = (find_all([group])[group].rows[0] for group in (new, old))
+    assert old.jobs[0].floor is None
+    assert (exact.exact, bound.exact) == (True, False)
+    assert bound.mcnemar.p >= exact.mcnemar.p
+    assert bound.difference.mean == pytest.approx(exact.difference.mean)
+    assert bound.difference.high - bound.difference.low > (
+        exact.difference.high - exact.difference.low
+    )
+    assert bound.mark == shown
+    table = finding_table(comparisons(old, find_all([old])[old]), find_all([old])[old])
+    assert table is not None
+    (row,) = table.rows
+    assert row.cells[3:5] == ("–", "–")
+    assert row.cells[5].startswith(("≤\u00a00.", "<"))
+    assert "did not keep the floor's predictions" in table.note
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def test_tables_show_every_comparison_with_its_mark(groups: tuple[DataGroup, ...]) -> None:
+    for group in groups:
+        findings = find_all(groups)[group]
+        rows = comparisons(group, findings)
+        table = finding_table(rows, findings)
+        assert table is not None
+        assert len(table.rows) == len(findings.rows)
+        marks = Counter(row.cells[-1] for row in table.rows)
+        assert marks == Counter(row.mark for row in findings.rows)
+        assert f"{findings.family['layer']} comparisons with the chosen layer" in table.note
+        fusions = fusion_table(rows, group.jobs[0])
+        titles = [column.title for column in fusions.columns]
+        assert {"Macro-F1 %", "Its 95 % interval", "Calibration error %"} <= set(titles)
+        against = titles.index("Against chosen layer, points")
+        for comparison, row in zip(rows, fusions.rows, strict=True):
+            if comparison.finding is not None:
+                assert row.cells[against].endswith(comparison.finding.mark or "]")
+    assert "▲" in {row.mark for row in find_all(groups)[groups[0]].rows}
+
+
+def test_nothing_to_compare_makes_no_table(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(), BOTH, 0.7, 0.7)
+    (group,) = load_groups(tmp_path)
+    findings = replace(find_all([group])[group], rows=())
+    assert finding_table(comparisons(group, findings), findings) is None
