@@ -34,6 +34,8 @@ SCORES = (
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
 OPERATORS = ("gated", "concat")
+STACKED = "stacked"
+"""A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
 ACCELERATORS = ("cpu", "gpu", "mps", "auto")
@@ -244,6 +246,8 @@ class LayersConfig:
     """How many layers `adaptive` and `greedy` take at most."""
     mass: float = 0.95
     """`adaptive` stops when the layers taken, and those like them, hold this share of weight."""
+    least_gain: float = 0.5
+    """`greedy` stops when a layer gains no more than so many standard errors of its gain."""
     max_similarity: float = 0.95
     """A layer is a near-duplicate of a better one from this linear CKA on; 1 keeps all."""
     held_out: str = "folds"
@@ -410,6 +414,7 @@ def _check_layers(layers: LayersConfig) -> None:
     _choice("layers.held_out", layers.held_out, HELD_OUT)
     for key, least in (("k", 1), ("max_layers", 1), ("folds", 2), ("sample", 1), ("pilot", 20)):
         _at_least(f"layers.{key}", getattr(layers, key), least)
+    _at_least("layers.least_gain", layers.least_gain, 0)
     for key in ("mass", "max_similarity", "gradient_weight"):
         if not 0 <= getattr(layers, key) <= 1:
             raise UserError(f"layers.{key}={getattr(layers, key)}: it must lie in [0, 1]")
@@ -468,7 +473,7 @@ def check(config: TrainConfig) -> None:
             if name not in config.backbone and name not in config.lexical:
                 raise unknown("layers.fixed", name, [*config.backbone, *config.lexical])
     _check_layers(config.layers)
-    _choice("fusion", config.fusion.name, OPERATORS)
+    _choice("fusion", config.fusion.name, (*OPERATORS, STACKED))
     _at_least("fusion.width", config.fusion.width, 1)
     if not config.fusion.temperature > 0:
         raise UserError(f"fusion.temperature={config.fusion.temperature}: it must be above 0")

@@ -202,7 +202,7 @@ def test_every_other_option_composes(option: str) -> None:
 def test_every_config_file_lies_in_a_known_group() -> None:
     folders = {path.parent.name for path in config_folder().glob("*/*.yaml")}
     assert folders <= {
-        *("dataset", "backbone", "pooling", "layers", "fusion", "trainer"),
+        *("dataset", "backbone", "pooling", "lexical", "layers", "fusion", "trainer"),
         *("logger", "paths", "extract", "experiment", "reproduce"),
     }
 

@@ -1,4 +1,4 @@
-"""Stacked fusion: the sources' own probes, calibrated, and weighed on rows that they never saw.
+"""Stacked fusion: the sources' own probes, weighed on rows that they never saw.
 
 Every source keeps a linear probe of its own. What the probes say of rows that they were not fitted
 on (Wolpert, Neural Networks 5, 1992) shows how far each can be trusted, so that the weights are
@@ -35,15 +35,14 @@ FACTS = 3
 class Pool:
     """How the probes' log-probabilities become one.
 
-    log p(c|x) = log softmax_c(κ Σ_k g_k(x) log p_k(c|x)^t_k), with g(x) = softmax(b + G e(x)): a
-    logarithmic opinion pool. t_k calibrates source k, κ > 0 says how far sources that agree make
-    each other surer, and e(x) are the standardised facts of what the sources say of x.
+    log p(c|x) = log softmax_c(κ Σ_k g_k(x) log p_k(c|x)), with g(x) = softmax(b + G e(x)): a
+    logarithmic opinion pool. κ > 0 calibrates it: it says how far sources that agree make each
+    other surer. κ g_k tempers each source, so that one that is surer than it is right weighs less.
+    e(x) are the standardised facts of what the sources say of x.
     """
 
     form: str
     """One of `FORMS`."""
-    temperatures: Tensor
-    """t. Shape: (K,)."""
     bias: Tensor
     """b. Shape: (K,)."""
     scale: Tensor
@@ -64,10 +63,10 @@ class Pool:
         Returns:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K).
         """
-        calibrated = _calibrate(log_probs.double(), self.temperatures)
-        facts = (evidence(calibrated) - self.mean) / self.std
+        said = log_probs.double()
+        facts = (evidence(said) - self.mean) / self.std
         gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
-        return _mix(calibrated, gates, self.scale), gates
+        return _mix(said, gates, self.scale), gates
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class Stack:
         sources = len(self.probes)
         if sources == 1:
             return probes + 1
-        pool = {"single": 1, "weighted": 2 * sources, "gated": 2 * sources + self.pool.gate.numel()}
+        pool = {"single": 1, "weighted": sources + 1, "gated": sources + 1 + self.pool.gate.numel()}
         return probes + pool[self.pool.form]
 
 
@@ -188,29 +187,26 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
     """
     said = log_probs.double()
     sources = len(said)
-    temperatures = torch.stack([_temperature(one, target) for one in said])
-    calibrated = _calibrate(said, temperatures)
-    facts = evidence(calibrated)
+    facts = evidence(said)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)
     facts = (facts - mean) / std
     bias = torch.zeros(sources, dtype=torch.float64)
     log_scale = torch.zeros((), dtype=torch.float64)
     gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
+    learned = {"single": [log_scale], "weighted": [log_scale, bias]}
     if form == "single":
-        losses = torch.stack([F.nll_loss(one, target) for one in calibrated])
-        bias = torch.full_like(bias, -torch.inf)
-        bias[losses.argmin()] = 0.0
-        return Pool(form, temperatures, bias, log_scale.exp(), gate, mean, std)
+        losses = torch.stack([F.nll_loss(one, target) for one in said])
+        bias[torch.arange(sources) != losses.argmin()] = -torch.inf
 
     def loss() -> Tensor:
         gates = torch.softmax(bias + facts @ gate.T, dim=1)
-        pooled = F.nll_loss(_mix(calibrated, gates, log_scale.exp()), target)
-        pull = WEIGHT_PENALTY * (bias.square().sum() + log_scale.square())
-        return pooled + pull + GATE_PENALTY * gate.square().sum()
+        pooled = F.nll_loss(_mix(said, gates, log_scale.exp()), target)
+        pull = log_scale.square() + (bias.square().sum() if form != "single" else 0.0)
+        return pooled + WEIGHT_PENALTY * pull + GATE_PENALTY * gate.square().sum()
 
-    _minimise(loss, [bias, log_scale] + [gate] * (form == "gated"))
-    return Pool(form, temperatures, bias, log_scale.exp(), gate, mean, std)
+    _minimise(loss, learned.get(form, [log_scale, bias, gate]))
+    return Pool(form, bias, log_scale.exp(), gate, mean, std)
 
 
 def evidence(log_probs: Tensor) -> Tensor:
@@ -225,24 +221,8 @@ def evidence(log_probs: Tensor) -> Tensor:
     return torch.cat([entropy, log_probs.amax(dim=2), distance]).T
 
 
-def _calibrate(log_probs: Tensor, temperatures: Tensor) -> Tensor:
-    return (log_probs * temperatures[:, None, None]).log_softmax(dim=2)
-
-
 def _mix(log_probs: Tensor, gates: Tensor, scale: Tensor) -> Tensor:
     return (scale * torch.einsum("nk,knc->nc", gates, log_probs)).log_softmax(dim=1)
-
-
-def _temperature(log_probs: Tensor, target: Tensor) -> Tensor:
-    """The exponent t > 0 that makes p^t the most probable (Guo et al., ICML 2017)."""
-    log_t = torch.zeros((), dtype=torch.float64)
-
-    def loss() -> Tensor:
-        calibrated = (log_probs * log_t.exp()).log_softmax(dim=1)
-        return F.nll_loss(calibrated, target) + WEIGHT_PENALTY * log_t.square()
-
-    _minimise(loss, [log_t])
-    return log_t.exp()
 
 
 def _minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:

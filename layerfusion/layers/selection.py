@@ -220,9 +220,9 @@ def select_greedy(
     """`greedy`: forward selection by the held-out log-loss of the averaged log-probabilities.
 
     Each step adds the layer that lowers the loss of the logarithmic opinion pool most (ensemble
-    selection: Caruana et al., ICML 2004), until what it gains is within the standard error of the
-    gain over the rows. It finds layers that complement each other, which no score of single layers
-    can. Complexity: O(steps · candidates · rows · classes).
+    selection: Caruana et al., ICML 2004), until what it gains is no more than `least_gain` standard
+    errors of the gain over the rows. It finds layers that complement each other, which no score of
+    single layers can. Complexity: O(steps · candidates · rows · classes).
 
     Args:
         config: the limits.
@@ -252,7 +252,7 @@ def select_greedy(
         if losses is not None:
             gain = losses - trials[best]
             error = standard_error(gain)
-            if not float(gain.mean()) > error:
+            if not float(gain.mean()) > config.least_gain * error:
                 break
             words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
         chosen.append(best)

@@ -9,7 +9,7 @@ import logging
 import platform
 import resource
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,8 @@ import yaml
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import Source
-from layerfusion.fusion.data import FusionData
-from layerfusion.fusion.training import fit
 from layerfusion.runs.floor import floor
+from layerfusion.runs.heads import Trained, train_heads
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import (
     SPLITS,
@@ -29,9 +28,7 @@ from layerfusion.runs.inputs import (
     dataset_of,
     open_sources,
     prepare,
-    read_features,
 )
-from layerfusion.runs.metrics import evaluate
 from layerfusion.runs.record import (
     CONFIG,
     METRICS,
@@ -43,13 +40,12 @@ from layerfusion.runs.record import (
     FloorRecord,
     LayerRecord,
     RunRecord,
-    SeedRecord,
     read_record,
     write_record,
 )
 from layerfusion.runs.significance import consensus
 from layerfusion.runs.statistics import bootstrap_interval, mean_sd, metric_intervals
-from layerfusion.runs.tracking import Tracker, open_tracker
+from layerfusion.runs.tracking import open_tracker
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -90,7 +86,7 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         floor_record, floor_preds = floor(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
-        trained = _train(config, inputs, tracker)
+        trained = train_heads(config, inputs, tracker)
         record = _record(config, inputs, floor_record, trained)
         _write_predictions(folder / PREDICTIONS, trained, floor_preds)
         write_record(record, folder)
@@ -122,63 +118,10 @@ def describe(config: TrainConfig) -> str:
     return f"{config.dataset.name} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
 
 
-# -- training -----------------------------------------------------------------------------------
+# -- files ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Trained:
-    seeds: list[SeedRecord]
-    target: np.ndarray
-    """Labels of test. Shape: (rows,)."""
-    probabilities: np.ndarray
-    """Of test. Shape: (seeds, rows, classes), float32."""
-    gates: np.ndarray | None
-    """Mean over test rows and seeds. Shape: (sources,)."""
-    head_parameters: int
-    seconds: float
-
-
-def _train(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> _Trained:
-    """Train one head a seed; test is looked at once, with the weights that validation chose."""
-    features, targets = read_features(inputs)
-    data = FusionData(features, targets, batch_size=config.trainer.batch_size)
-    names = [str(layer) for layer in inputs.selection.layers]
-    weights_known = all(choice.weight is not None for choice in inputs.selection.choices)
-    importance = [choice.weight or 0.0 for choice in inputs.selection.choices]
-    records, probabilities, gates, parameters = [], [], [], 0
-    for seed in range(config.seed, config.seed + config.seeds):
-        fitted = fit(
-            data,
-            config.fusion,
-            config.trainer,
-            num_classes=len(inputs.dataset.label_names),
-            seed=seed,
-            names=names,
-            importance=importance if weights_known else None,
-            logger=tracker.lightning_logger(f"seed{seed}"),
-        )
-        metrics = {}
-        for split in ("validation", "test"):
-            logits, weights = fitted.classifier.predict_logits(data.features[split])
-            metrics[split] = evaluate(logits, targets[split])
-        probabilities.append(logits.float().softmax(dim=1).numpy())
-        if weights is not None:
-            gates.append(weights.mean(dim=0).numpy())
-        parameters = sum(p.numel() for p in fitted.classifier.parameters())
-        records.append(
-            SeedRecord(seed, fitted.best_epoch, fitted.epochs, fitted.seconds, **metrics)
-        )
-    return _Trained(
-        records,
-        targets["test"].numpy(),
-        np.stack(probabilities),
-        np.mean(gates, axis=0) if gates else None,
-        parameters,
-        sum(record.seconds for record in records),
-    )
-
-
-def _write_predictions(path: Path, trained: _Trained, floor_preds: np.ndarray) -> None:
+def _write_predictions(path: Path, trained: Trained, floor_preds: np.ndarray) -> None:
     """One row a seed and test row: seed, row, target, pred, the probability of each class, floor.
 
     The floor has no seeds: what it predicts of a row stands beside each of them.
@@ -205,7 +148,7 @@ def _write_predictions(path: Path, trained: _Trained, floor_preds: np.ndarray) -
 
 
 def _record(
-    config: TrainConfig, inputs: Inputs, floor_record: FloorRecord, trained: _Trained
+    config: TrainConfig, inputs: Inputs, floor_record: FloorRecord, trained: Trained
 ) -> RunRecord:
     dataset = inputs.dataset
     estimates: dict[str, dict[str, Estimate]] = {}
@@ -256,6 +199,7 @@ def _record(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
         selection_notes=list(inputs.selection.notes),
+        fusion_notes=trained.notes,
         pilot=inputs.pilot,
     )
 

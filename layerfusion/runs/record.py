@@ -89,6 +89,7 @@ class SeedRecord:
 
     seed: int
     best_epoch: int
+    """0 where the head is not trained in epochs."""
     epochs: int
     seconds: float
     validation: dict[str, float]
@@ -184,6 +185,8 @@ class RunRecord:
     """Backbones that the selection chose among, each with its spec hashes, one a pooling."""
     selection_notes: list[str] = field(default_factory=list)
     """What the selection passed over, and why."""
+    fusion_notes: list[str] = field(default_factory=list)
+    """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
     schema: int = SCHEMA
 

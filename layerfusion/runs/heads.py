@@ -1,0 +1,148 @@
+"""The heads of a job, one a seed, trained or stacked from probes; test is looked at once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor
+
+from layerfusion.config import STACKED, TrainConfig
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.stacking import fit_stack
+from layerfusion.fusion.training import fit
+from layerfusion.layers.held_out import held_out_probes
+from layerfusion.runs.inputs import Inputs, read_features
+from layerfusion.runs.metrics import evaluate
+from layerfusion.runs.record import SeedRecord
+from layerfusion.runs.selecting import candidates_of
+from layerfusion.runs.tracking import Tracker
+
+JUDGED = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The heads of a job and what they say of test."""
+
+    seeds: list[SeedRecord]
+    target: np.ndarray
+    """Labels of test. Shape: (rows,)."""
+    probabilities: np.ndarray
+    """Of test. Shape: (seeds, rows, classes), float32."""
+    gates: np.ndarray | None
+    """Mean over test rows and seeds. Shape: (sources,)."""
+    head_parameters: int
+    seconds: float
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class _Head:
+    """One seed's head and what it says."""
+
+    logits: Mapping[str, Tensor]
+    """Split to logits. Shapes: (rows, classes)."""
+    gates: Tensor | None
+    """Of test. Shape: (rows, sources)."""
+    parameters: int
+    seconds: float
+    best_epoch: int = 0
+    epochs: int = 0
+    note: str = ""
+
+
+def train_heads(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Trained:
+    """Make one head a seed on the selected layers."""
+    features, targets = read_features(inputs)
+    if config.fusion.name == STACKED:
+        heads = _stack(config, inputs, features, targets)
+    else:
+        heads = _train(config, inputs, features, targets, tracker)
+    records = []
+    for seed, head in heads.items():
+        metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
+        records.append(SeedRecord(seed, head.best_epoch, head.epochs, head.seconds, **metrics))
+    gates = [head.gates.mean(dim=0).numpy() for head in heads.values() if head.gates is not None]
+    return Trained(
+        records,
+        targets["test"].numpy(),
+        np.stack([head.logits["test"].float().softmax(dim=1).numpy() for head in heads.values()]),
+        np.mean(gates, axis=0) if gates else None,
+        max(head.parameters for head in heads.values()),
+        sum(record.seconds for record in records),
+        [f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
+    )
+
+
+def _train(
+    config: TrainConfig,
+    inputs: Inputs,
+    features: Mapping[str, list[Tensor]],
+    targets: Mapping[str, Tensor],
+    tracker: Tracker,
+) -> dict[int, _Head]:
+    """Seed to a head trained by gradient descent, its epoch chosen on validation."""
+    data = FusionData(features, targets, batch_size=config.trainer.batch_size)
+    weights = [choice.weight for choice in inputs.selection.choices]
+    known = [weight for weight in weights if weight is not None]
+    heads = {}
+    for seed in range(config.seed, config.seed + config.seeds):
+        fitted = fit(
+            data,
+            config.fusion,
+            config.trainer,
+            num_classes=len(inputs.dataset.label_names),
+            seed=seed,
+            names=[str(layer) for layer in inputs.selection.layers],
+            importance=known if len(known) == len(weights) else None,
+            logger=tracker.lightning_logger(f"seed{seed}"),
+        )
+        said = {split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED}
+        heads[seed] = _Head(
+            {split: logits for split, (logits, _) in said.items()},
+            said["test"][1],
+            fitted.classifier.num_parameters,
+            fitted.seconds,
+            fitted.best_epoch,
+            fitted.epochs,
+        )
+    return heads
+
+
+def _stack(
+    config: TrainConfig,
+    inputs: Inputs,
+    features: Mapping[str, list[Tensor]],
+    targets: Mapping[str, Tensor],
+) -> dict[int, _Head]:
+    """Seed to a stack of probes; the seed deals the folds that the probes are held out by."""
+    device = choose_device(config.extract.device)
+    layers = replace(config.layers, held_out="folds")
+    heads = {}
+    for seed in range(config.seed, config.seed + config.seeds):
+        begun = time.perf_counter()
+        dealt = replace(config, seed=seed, layers=layers)
+        chosen = inputs.selection.layers
+        candidates = candidates_of(dealt, inputs.dataset, inputs.sources, chosen)
+        held, _ = held_out_probes(candidates, layers, device)
+        stack = fit_stack(
+            features["train"],
+            targets["train"],
+            held,
+            num_classes=len(inputs.dataset.label_names),
+            seed=seed,
+            device=device,
+        )
+        said = {split: stack.predict(features[split]) for split in JUDGED}
+        heads[seed] = _Head(
+            {split: log_probs for split, (log_probs, _) in said.items()},
+            said["test"][1] if len(chosen) > 1 else None,
+            stack.num_parameters,
+            time.perf_counter() - begun,
+            note=stack.reason,
+        )
+    return heads

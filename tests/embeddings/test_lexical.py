@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.feature_extraction.text import TfidfVectorizer
+from torch.nn import functional as F
+
+from layerfusion.config import ExtractConfig, LayersConfig, LexicalConfig
+from layerfusion.embeddings.lexical import LAYER, LexicalFit, LexicalSource, open_lexical
+from layerfusion.embeddings.spec import TFIDF, text_hash
+from layerfusion.errors import UserError
+from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.probe import fit_probes
+from layerfusion.layers.scores import compute_scores
+
+WORDS = [f"w{n}" for n in range(60)]
+
+
+def _texts(rows: int, seed: int = 0) -> tuple[list[str], np.ndarray]:
+    """Two classes that prefer different halves of the words."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, rows)
+    odds = np.where(np.arange(60) < 30, 1.0, 2.0)
+    odds = {0: odds / odds.sum(), 1: odds[::-1] / odds.sum()}
+    texts = [" ".join(rng.choice(WORDS, size=12, p=odds[label])) for label in labels]
+    return [f"{text} row{n}" for n, text in enumerate(texts)], labels
+
+
+def _source(tmp_path: Path, texts: list[str], **more: int | str) -> LexicalSource:
+    settings = {"width": 400, **more}
+    return open_lexical("words", LexicalConfig(**settings), texts, texts, tmp_path)
+
+
+def test_full_width_keeps_the_angles_of_tfidf() -> None:
+    texts, _ = _texts(40)
+    counts = TfidfVectorizer(token_pattern=r"\S+", sublinear_tf=True).fit_transform(texts)
+    expected = (counts @ counts.T).toarray()
+    vectors = LexicalFit.learn(texts, LexicalConfig(width=39)).vectors(texts)
+    # One direction of forty is left out, the least of all.
+    np.testing.assert_allclose((vectors @ vectors.T).numpy(), expected, atol=0.05)
+
+
+def test_directions_have_about_equal_spread() -> None:
+    texts, _ = _texts(400)
+    spread = LexicalFit.learn(texts, LexicalConfig(width=50)).vectors(texts).std(dim=0)
+    assert float(spread.max() / spread.min()) < 3
+
+
+@pytest.mark.parametrize("features", ["words", "words and pairs", "characters"])
+def test_vectors_of_other_texts_change_nothing(features: str, tmp_path: Path) -> None:
+    texts, _ = _texts(30)
+    config = LexicalConfig(features=features, width=8)
+    alone = open_lexical("x", config, texts, texts, tmp_path / "a").stores[TFIDF]
+    more = open_lexical("x", config, texts, [*texts, "unseen words"], tmp_path / "b").stores[TFIDF]
+    hashes = [text_hash(text) for text in texts]
+    np.testing.assert_array_equal(
+        alone.read(hashes, [LAYER])[LAYER], more.read(hashes, [LAYER])[LAYER]
+    )
+    assert alone.name == more.name
+    assert more.name != open_lexical("x", config, texts[1:], texts, tmp_path).stores[TFIDF].name
+
+
+def test_vectors_are_kept_and_a_damaged_file_is_made_again(tmp_path: Path) -> None:
+    texts, _ = _texts(30)
+    hashes = [text_hash(text) for text in texts]
+    first = _source(tmp_path, texts).stores[TFIDF].read(hashes, [LAYER])[LAYER]
+    (path,) = (tmp_path / "lexical").glob("*.safetensors")
+    made = path.stat().st_mtime_ns
+    np.testing.assert_array_equal(
+        _source(tmp_path, texts).stores[TFIDF].read(hashes, [LAYER])[LAYER], first
+    )
+    assert path.stat().st_mtime_ns == made
+    path.write_bytes(path.read_bytes()[:100])
+    np.testing.assert_array_equal(
+        _source(tmp_path, texts).stores[TFIDF].read(hashes, [LAYER])[LAYER], first
+    )
+
+
+def test_it_is_a_source_with_one_layer_and_no_passes(tmp_path: Path) -> None:
+    texts, _ = _texts(30)
+    source = _source(tmp_path, texts, width=8)
+    assert [str(layer) for layer in all_layers({"words": source})] == ["words:0:tfidf"]
+    assert all_layers({"words": source})[0].words == "TF-IDF of words"
+    assert source.shape.depth(LAYER) == 1.0
+    assert source.shape.flops(LAYER, source.pass_lengths([5, 7])) == 0
+    assert source.shape.width == 8
+
+
+def test_no_words_to_count_is_one_clear_line() -> None:
+    with pytest.raises(UserError, match="lexical: no words of train to count"):
+        LexicalFit.learn([" ", ""], LexicalConfig())
+    with pytest.raises(UserError, match="1 texts of train with 2 different words are too few"):
+        LexicalFit.learn(["two words"], LexicalConfig())
+
+
+# -- judged without leaking ---------------------------------------------------------------------
+
+
+def _candidates(tmp_path: Path, texts: list[str], labels: np.ndarray) -> Candidates:
+    sources = {"words": _source(tmp_path, texts)}
+    layers = all_layers(sources)
+    features = read_layers(sources, layers, [text_hash(text) for text in texts])
+    folds = stratified_folds(labels, texts, 4, seed=0)
+    target = torch.from_numpy(labels.astype(np.int64))
+    return Candidates(layers, tuple(features), target, folds, tuple(texts), 2, sources)
+
+
+def test_each_fold_is_judged_by_vectors_learned_without_it(tmp_path: Path) -> None:
+    texts, labels = _texts(120)
+    candidates = _candidates(tmp_path, texts, labels)
+    config = LayersConfig(strengths=[0.01])
+    ((held,), _) = held_out_probes(candidates, config, torch.device("cpu"))
+    for fold in range(4):
+        out = candidates.fold_of == fold
+        inside = [text for text, left in zip(texts, out.tolist(), strict=True) if not left]
+        outside = [text for text, left in zip(texts, out.tolist(), strict=True) if left]
+        fit = LexicalFit.learn(inside, LexicalConfig(width=400))
+        (probe,) = fit_probes([fit.vectors(inside)], candidates.labels[~out], [0.01], num_classes=2)
+        expected = probe.logits(fit.vectors(outside)).log_softmax(dim=1)
+        torch.testing.assert_close(held.log_probs[out], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_held_out_accuracy_of_noise_is_that_of_chance(tmp_path: Path) -> None:
+    texts, _ = _texts(300)
+    labels = np.random.default_rng(1).integers(0, 2, 300)
+    ((held,), _) = held_out_probes(
+        _candidates(tmp_path, texts, labels), LayersConfig(), torch.device("cpu")
+    )
+    assert held.log_loss > 0.68
+    assert abs(held.accuracy - 0.5) < 0.1
+
+
+def test_scores_that_need_a_model_leave_lexical_sources_out(tmp_path: Path) -> None:
+    texts, labels = _texts(60)
+    candidates = _candidates(tmp_path, texts, labels)
+    names = ["probe", "logme", "fisher", "gradient", "attention_entropy"]
+    table = compute_scores(candidates, names, LayersConfig(), ExtractConfig(device="cpu"))
+    assert np.isfinite(table.values["log_loss"]).all()
+    assert np.isfinite(table.values["logme"]).all()
+    assert np.isnan(table.values["gradient"]).all()
+    assert np.isnan(table.values["attention_entropy"]).all()
+    assert F.nll_loss(table.held_out[0].log_probs, table.held_out[0].target) < 0.69
