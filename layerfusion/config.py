@@ -142,6 +142,11 @@ class LimitConfig:
     train: int | None = None
     """Rows of train and validation together."""
     test: int | None = None
+    per_class: int | None = None
+    """Rows of each class of train and validation together, or all where a class has fewer; drawn
+    from what `train` leaves."""
+    draw: int = 0
+    """Which sample of `per_class`: another number draws other rows of train, and the same test."""
 
 
 @dataclass
@@ -505,6 +510,8 @@ def check(config: TrainConfig) -> None:
         _choice("profile.scores", score, SCORES)
     _at_least("limit.train", config.limit.train, 2)
     _at_least("limit.test", config.limit.test, 1)
+    _at_least("limit.per_class", config.limit.per_class, 2)
+    _at_least("limit.draw", config.limit.draw, 0)
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
 

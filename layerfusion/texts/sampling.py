@@ -53,6 +53,21 @@ def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndar
     return _draw(labels, allocate(counts, size, least, counts), seed, purpose)
 
 
+def sample_classes(labels: np.ndarray, most: int, *, seed: int, purpose: str) -> np.ndarray:
+    """A sample of as many rows of every class, or of all where a class has fewer.
+
+    Args:
+        labels: class indices. Shape: (rows,).
+        most: rows of a class.
+        seed: draws the rows.
+        purpose: makes the draws of one seed independent of each other.
+
+    Returns:
+        True for the rows in the sample. Shape: (rows,).
+    """
+    return _draw(labels, np.minimum(np.bincount(labels), most), seed, purpose)
+
+
 def allocate(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
     """Share out `total` in proportion to `counts`, by largest remainder, within bounds.
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from layerfusion.config import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
-from layerfusion.texts.sampling import hold_out, hold_out_size, sample
+from layerfusion.texts.sampling import hold_out, hold_out_size, sample, sample_classes
 from layerfusion.texts.table import SPLITS
 
 
@@ -74,6 +74,7 @@ def complete_splits(
         available["train"] -= size
         available["validation"] = size
     sampled = _sample_train(splits, ranks, limit, notes, seed=seed)
+    sampled |= _sample_classes(splits, ranks, limit, notes, seed=seed)
     sampled |= _sample_test(splits, ranks, limit, notes, seed=seed)
     if made:
         splits["train"], splits["validation"] = _cut(
@@ -157,6 +158,38 @@ def _sample_train(
             sample(ranks[rows.labels], size, seed=seed, purpose=f"limit.{split}")
         )
     notes.append(f"limit.train: a stratified sample of {limit.train:,} of {total:,} rows")
+    return True
+
+
+def _sample_classes(
+    splits: dict[str, Split],
+    ranks: np.ndarray,
+    limit: LimitConfig,
+    notes: list[str],
+    *,
+    seed: int,
+) -> bool:
+    """Shrink every class of train and validation together to the same number of rows."""
+    if limit.per_class is None:
+        return False
+    parts = [split for split in ("train", "validation") if split in splits]
+    total = sum(len(splits[split]) for split in parts)
+    sizes = {"train": limit.per_class}
+    if len(parts) == 2:
+        validation = max(1, round(limit.per_class * len(splits["validation"]) / total))
+        sizes = {"train": limit.per_class - validation, "validation": validation}
+    for split, size in sizes.items():
+        rows = splits[split]
+        purpose = f"limit.per_class.{split}.{limit.draw}"
+        chosen = sample_classes(ranks[rows.labels], size, seed=seed, purpose=purpose)
+        splits[split] = rows.take(chosen)
+    left = sum(len(splits[split]) for split in parts)
+    if left == total:
+        return False
+    notes.append(
+        f"limit.per_class: {limit.per_class:,} rows of each class, {left:,} of {total:,} in all"
+        f" (draw {limit.draw})"
+    )
     return True
 
 

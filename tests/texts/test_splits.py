@@ -176,3 +176,29 @@ def test_dedupe_never_loses_a_class(tmp_path: Path, load: Load) -> None:
     write(tmp_path / "test.csv", [*rows("s", a=3), ("only", "rare")])
     with pytest.raises(UserError, match=r"dedupe: all train rows of rare also occur in test"):
         load(path=tmp_path, dedupe=True)
+
+
+def test_as_many_rows_of_each_class(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("t", a=60, b=30, c=3))
+    write(tmp_path / "test.csv", rows("s", a=1, b=1, c=1))
+    data = load(path=tmp_path, limit=LimitConfig(per_class=10))
+    found = pairs(data, "train", "validation")
+    assert [sum(label == name for _, label in found) for name in "abc"] == [10, 10, 3]
+    assert data.sampled
+    assert "limit.per_class: 10 rows of each class, 23 of 93 in all (draw 0)" in data.notes
+    again = load(path=tmp_path, limit=LimitConfig(per_class=10))
+    other = load(path=tmp_path, limit=LimitConfig(per_class=10, draw=1))
+    assert again.fingerprint == data.fingerprint != other.fingerprint
+    assert other.splits["test"].texts == data.splits["test"].texts
+    larger = load(path=tmp_path, limit=LimitConfig(per_class=20))
+    seen = {*larger.splits["train"].texts, *larger.splits["validation"].texts}
+    assert {*data.splits["train"].texts, *data.splits["validation"].texts} <= seen
+
+
+def test_a_validation_that_is_given_shrinks_with_train(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("t", a=40, b=40))
+    write(tmp_path / "validation.csv", rows("v", a=10, b=10))
+    write(tmp_path / "test.csv", rows("s", a=1, b=1))
+    data = load(path=tmp_path, limit=LimitConfig(per_class=10))
+    sizes = {split: counts(part) for split, part in data.splits.items()}
+    assert sizes == {"train": [8, 8], "validation": [2, 2], "test": [1, 1]}
