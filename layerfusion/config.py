@@ -33,7 +33,20 @@ SCORES = (
 """What a selection may rank layers by; `probe` is its held-out log-loss."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
-OPERATORS = ("gated", "concat")
+OPERATORS = (
+    "gated",
+    "concat",
+    "sum",
+    "mean",
+    "hadamard",
+    "matmul",
+    "quaternion",
+    "moe",
+    "scalar_mix",
+    "cooccurrence",
+    "attention",
+    "late",
+)
 STACKED = "stacked"
 """A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 LOGGERS = ("wandb", "none")
@@ -276,13 +289,27 @@ class FusionConfig:
     """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`."""
 
     name: str = "gated"
-    """gated or concat."""
+    """An operator (see `OPERATORS`), or `stacked`."""
     width: int = 256
-    """Width of the fused vector."""
+    """Width of the fused vector, or of the projected sources where the two differ."""
     dropout: float = 0.3
     """On the fused vector, before the classification layer."""
     temperature: float = 1.0
-    """Of the gates' softmax."""
+    """Of the softmax of `gated`."""
+    source_dropout: float = 0.0
+    """Chance that `gated` leaves a source out of a training example; one always stays."""
+    entropy_penalty: float = 0.0
+    """Of the gates' mean entropy, added to the training loss; it makes gates choose."""
+    residual: bool = False
+    """Put the projected sources beside the fused vector; every operator but `late` can."""
+    side: int = 16
+    """Rows of the square matrices of `matmul`."""
+    experts: int = 4
+    """How many `moe` has."""
+    heads: int = 4
+    """How many `attention` has."""
+    match_capacity: bool = False
+    """Choose the width so that the head has as many parameters as `concat` at `width`."""
 
 
 @dataclass
@@ -482,8 +509,13 @@ def check(config: TrainConfig) -> None:
     _at_least("fusion.width", config.fusion.width, 1)
     if not config.fusion.temperature > 0:
         raise UserError(f"fusion.temperature={config.fusion.temperature}: it must be above 0")
-    if not 0 <= config.fusion.dropout < 1:
-        raise UserError(f"fusion.dropout={config.fusion.dropout}: it must lie in [0, 1)")
+    for key in ("dropout", "source_dropout"):
+        if not 0 <= getattr(config.fusion, key) < 1:
+            raise UserError(f"fusion.{key}={getattr(config.fusion, key)}: it must lie in [0, 1)")
+    for key, least in (("side", 1), ("experts", 1), ("heads", 1), ("entropy_penalty", 0)):
+        _at_least(f"fusion.{key}", getattr(config.fusion, key), least)
+    if config.fusion.residual and config.fusion.name in ("late", STACKED):
+        raise UserError(f"fusion.residual: {config.fusion.name} ends in classes, not in a vector")
     for item in fields(TrainerConfig):
         value = getattr(config.trainer, item.name)
         if isinstance(value, (int, float)):

@@ -224,7 +224,10 @@ def test_every_config_file_lies_in_a_known_group() -> None:
             ["train", "layers=nope"],
             "layers: there is no 'nope'; there are: adaptive, all, fixed, greedy, last, top_k",
         ),
-        (["train", "fusion=nope"], "fusion: there is no 'nope'; there are: concat, gated"),
+        (
+            ["train", "fusion=nope"],
+            "fusion: there is no 'nope'; there are: attention, concat, cooccurrence, gated",
+        ),
         (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: gated, concat"),
         (["train", "limit.trian=3"], "limit: there is no 'trian'; there are: train, test"),
         (["train", "seeds=many"], "seeds"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torchmetrics.classification import (
 from layerfusion.config import FusionConfig, TrainerConfig
 from layerfusion.fusion.data import Batch
 from layerfusion.fusion.operators import build_operator
+from layerfusion.fusion.operators.capacity import classification_layer, matched_width
 
 PREDICT_ROWS = 1024
 """Rows of a batch where no gradients are kept."""
@@ -55,9 +57,13 @@ class FusionClassifier(LightningModule):
         fusion_config = FusionConfig(**fusion)
         self.trainer_config = TrainerConfig(**trainer)
         self.names = [str(k) for k in range(len(widths))] if names is None else list(names)
-        self.operator = build_operator(fusion_config, widths, importance)
-        self.dropout = nn.Dropout(fusion_config.dropout)
-        self.classify = nn.Linear(fusion_config.width, num_classes)
+        if fusion_config.match_capacity:
+            width = matched_width(fusion_config, widths, num_classes)
+            fusion_config = replace(fusion_config, width=width)
+        self.fusion_config = fusion_config
+        self.operator = build_operator(fusion_config, widths, num_classes, importance)
+        self.dropout = nn.Dropout(0.0 if self.operator.classifies else fusion_config.dropout)
+        self.classify = classification_layer(self.operator, num_classes)
         # Arguments are sound by construction; torchmetrics' checks read every batch again.
         checks = {"num_classes": num_classes, "validate_args": False}
         self.val_metrics = MetricCollection(
@@ -81,9 +87,16 @@ class FusionClassifier(LightningModule):
         return self._logits_and_gates(sources)[0]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy of a train batch."""
+        """Cross-entropy of a train batch, with what the operator's gates and own heads add."""
         sources, target = batch
-        loss = F.cross_entropy(self(sources), target)
+        logits, gates = self._logits_and_gates(sources)
+        loss = F.cross_entropy(logits, target)
+        own = self.operator.source_losses(sources, target)
+        if own is not None:
+            loss = loss + own
+        if gates is not None and self.fusion_config.entropy_penalty > 0:
+            entropy = torch.special.entr(gates).sum(dim=1).mean()
+            loss = loss + self.fusion_config.entropy_penalty * entropy
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         return loss
 

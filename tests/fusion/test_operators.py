@@ -1,28 +1,35 @@
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerfusion.config import OPERATORS as NAMES
 from layerfusion.config import FusionConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.operators import (
-    OPERATORS,
-    ConcatFusion,
-    FusionOperator,
-    GatedFusion,
-    build_operator,
-)
+from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.operators import OPERATORS, FusionOperator, build_operator
+from layerfusion.fusion.operators.capacity import head_flops, head_parameters, matched_width
+from layerfusion.fusion.operators.gated import GatedFusion
+from tests.fusion.references import EXPERTS, HEADS, REFERENCES, SIDE, TEMPERATURE, gelu
 
-WIDTHS = (3, 5, 3)
-WIDTH = 4
+WIDTHS = (3, 5, 6)
+WIDTH = 8
+CLASSES = 3
 BATCH = 6
+RESIDUAL = [name for name in NAMES if name != "late"]
+
+
+def _config(name: str, **more: object) -> FusionConfig:
+    own = {"width": WIDTH, "side": SIDE, "heads": HEADS, "experts": EXPERTS}
+    return FusionConfig(name, **{**own, "temperature": TEMPERATURE, **more})  # type: ignore[arg-type]
 
 
 def _sources(widths: Sequence[int] = WIDTHS, rows: int = BATCH) -> list[Tensor]:
@@ -36,62 +43,54 @@ def _trained(operator: FusionOperator) -> FusionOperator:
     with torch.no_grad():
         for parameter in operator.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return operator
+    return operator.eval()
 
 
-# An independent reference: numpy in float64, one row at a time.
-def _gelu(x: np.ndarray) -> np.ndarray:
-    return x * 0.5 * (1 + np.vectorize(math.erf)(x / math.sqrt(2)))
+def _operator(name: str, widths: Sequence[int] = WIDTHS, **more: object) -> FusionOperator:
+    return _trained(build_operator(_config(name, **more), widths, CLASSES))
 
 
-def _weights(operator: FusionOperator) -> dict[str, np.ndarray]:
+def _weights(operator: nn.Module) -> dict[str, np.ndarray]:
     return {name: value.detach().double().numpy() for name, value in operator.state_dict().items()}
 
 
-def _reference_gated(operator: GatedFusion, sources: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    w = _weights(operator)
-    fused, gates = [], []
-    for row in range(len(sources[0])):
-        z = [
-            _gelu(
-                w[f"projections.{k}.weight"] @ source[row].double().numpy()
-                + w[f"projections.{k}.bias"]
-            )
-            for k, source in enumerate(sources)
-        ]
-        scores = (w["gate.weight"] @ np.concatenate(z) + w["gate.bias"]) / operator.temperature
-        g = np.exp(scores) / np.exp(scores).sum()
-        fused.append(sum(weight * vector for weight, vector in zip(g, z, strict=True)))
-        gates.append(g)
-    return np.array(fused), np.array(gates)
+# -- one harness for all of them ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-@pytest.mark.parametrize("widths", [(3,), (4, 4), WIDTHS])
-def test_gated_equals_the_reference(widths: tuple[int, ...], temperature: float) -> None:
-    operator = _trained(GatedFusion(widths, WIDTH, temperature))
-    assert isinstance(operator, GatedFusion)
-    sources = _sources(widths)
+def test_the_table_has_what_the_config_allows() -> None:
+    assert tuple(OPERATORS) == NAMES == tuple(REFERENCES)
+
+
+@pytest.mark.parametrize("widths", [(4, 4), WIDTHS, (7, 2, 3, 9, 5)])
+@pytest.mark.parametrize("name", NAMES)
+def test_operators_equal_the_reference(name: str, widths: tuple[int, ...]) -> None:
+    operator = _operator(name, widths).double()
+    sources = [source.double() for source in _sources(widths)]
     fused, gates = operator.fuse(sources)
-    expected_fused, expected_gates = _reference_gated(operator, sources)
-    np.testing.assert_allclose(fused.detach().numpy(), expected_fused, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(gates.detach().numpy(), expected_gates, rtol=1e-4, atol=1e-6)
-
-
-def test_concat_equals_the_reference() -> None:
-    operator = _trained(ConcatFusion(WIDTHS, WIDTH))
-    sources = _sources()
-    fused, gates = operator.fuse(sources)
+    assert fused.shape == (BATCH, operator.width)
     w = _weights(operator)
-    x = np.concatenate([source.double().numpy() for source in sources], axis=1)
-    expected = _gelu(x @ w["projection.weight"].T + w["projection.bias"])
-    np.testing.assert_allclose(fused.detach().numpy(), expected, rtol=1e-4, atol=1e-5)
-    assert gates is None
+    for row in range(BATCH):
+        expected, weights = REFERENCES[name](w, [source[row].numpy() for source in sources])
+        np.testing.assert_allclose(fused[row].detach().numpy(), expected, rtol=1e-7, atol=1e-9)
+        assert (gates is None) == (weights is None)
+        if gates is not None and weights is not None:
+            np.testing.assert_allclose(gates[row].detach().numpy(), weights, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_right(name: str) -> None:
-    operator = _trained(build_operator(FusionConfig(name, width=WIDTH), WIDTHS)).double()
+def test_gates_are_shares(name: str) -> None:
+    gates = _operator(name).fuse(_sources())[1]
+    if gates is not None:
+        assert gates.shape == (BATCH, len(WIDTHS))
+        torch.testing.assert_close(gates.sum(dim=1), torch.ones(BATCH))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_gradients_are_right(name: str, residual: bool) -> None:
+    if residual and name not in RESIDUAL:
+        return
+    operator = _operator(name, residual=residual).double()
     sources = [source.double().requires_grad_() for source in _sources(rows=2)]
     parameters = tuple(operator.parameters())
 
@@ -102,34 +101,91 @@ def test_gradients_are_right(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("widths", [(3,), (4, 4), WIDTHS])
-def test_parameters_of_the_table_are_those_of_the_module(
-    name: str, widths: tuple[int, ...]
-) -> None:
-    operator = build_operator(FusionConfig(name, width=WIDTH), widths)
-    assert operator(_sources(widths)).shape == (BATCH, WIDTH)
-    counted = sum(parameter.numel() for parameter in operator.parameters())
-    assert OPERATORS[name].num_parameters(widths, WIDTH) == counted
+def test_the_order_of_the_sources_matters_where_the_table_says_so(name: str) -> None:
+    """Sources change places together with the weights that belong to them."""
+    widths = (4, 4, 4)
+    order = [2, 0, 1]
+    operator, moved = _operator(name, widths, width=16), _operator(name, widths, width=16)
+    weights = dict(operator.state_dict())
+    for key, value in operator.state_dict().items():
+        parts = key.split(".")
+        if parts[0] in ("projections", "heads"):
+            place = next(n for n, part in enumerate(parts) if part.isdigit())
+            source = ".".join([*parts[:place], str(order[int(parts[place])]), *parts[place + 1 :]])
+            weights[key] = operator.state_dict()[source]
+        elif key in ("projection.weight", "experts.weight", "gate.weight"):
+            columns = value.unflatten(1, (3, -1))[:, order].flatten(1)
+            own = name == "gated"  # its gate has a row a source as well
+            weights[key] = columns[order] if own else columns
+        elif key == "scores" or (key == "gate.bias" and name == "gated"):
+            weights[key] = value[order]
+    moved.load_state_dict(weights)
+    sources = _sources(widths)
+    fused, gates = operator.fuse(sources)
+    again, again_gates = moved.fuse([sources[k] for k in order])
+    same = torch.allclose(fused, again, rtol=1e-4, atol=1e-5)
+    assert same != OPERATORS[name].ordered
+    if gates is not None and again_gates is not None:
+        torch.testing.assert_close(again_gates, gates[:, order])
 
 
-def test_one_gated_source_is_its_projection_exactly() -> None:
-    operator = _trained(GatedFusion([5], WIDTH, importance=[0.3]))
+@pytest.mark.parametrize("name", NAMES)
+def test_rows_do_not_see_each_other(name: str) -> None:
+    operator = _operator(name)
+    sources = _sources()
+    alone = torch.cat([operator([x[row : row + 1] for x in sources]) for row in range(BATCH)])
+    torch.testing.assert_close(operator(sources), alone)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_one_source_is_the_plain_head(name: str, residual: bool) -> None:
+    torch.manual_seed(0)
+    operator = build_operator(_config(name, residual=residual), [5], CLASSES)
     (x,) = _sources([5])
-    weights = operator.state_dict()
-    expected = F.gelu(F.linear(x, weights["projections.0.weight"], weights["projections.0.bias"]))
-    assert torch.equal(operator([x]), expected)
+    fused, gates = operator.fuse([x])
+    w = _weights(operator)
+    expected = gelu(x.double().numpy() @ w["projection.weight"].T + w["projection.bias"])
+    np.testing.assert_allclose(fused.detach().numpy(), expected, rtol=1e-5, atol=1e-6)
+    assert gates is None
+    assert not operator.classifies
 
 
-def test_gates_start_at_the_importance() -> None:
+@pytest.mark.parametrize("sources", [2, 5, 39])
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_vanishes_or_explodes(name: str, sources: int) -> None:
+    torch.manual_seed(0)
+    widths = [(384, 576, 768)[k % 3] for k in range(sources)]
+    config = FusionConfig(name, width=64, side=8)
+    operator = build_operator(config, widths, CLASSES)
+    layer = nn.Identity() if operator.classifies else nn.Linear(operator.width, CLASSES)
+    optimiser = torch.optim.AdamW([*operator.parameters(), *layer.parameters()], lr=1e-3)
+    x, target = _sources(widths, rows=32), torch.arange(32) % CLASSES
+    losses = []
+    for _ in range(12):
+        fused = operator(x)
+        assert 1e-2 < float(fused.detach().std()) < 1e2
+        loss = F.cross_entropy(layer(fused), target)
+        own = operator.source_losses(x, target)
+        (loss if own is None else loss + own).backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in operator.parameters())
+        optimiser.step()
+        optimiser.zero_grad()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < losses[0]
+
+
+# -- gates --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gated", "scalar_mix", "late"])
+def test_gates_start_at_the_importance(name: str) -> None:
     importance = [2.0, 1.0, 5.0]
-    _, gates = GatedFusion(WIDTHS, WIDTH, importance=importance).fuse(_sources())
-    expected = torch.tensor([importance]).expand(BATCH, -1) / 8
-    torch.testing.assert_close(gates, expected)
-
-
-def test_gates_start_even_without_importance() -> None:
-    _, gates = GatedFusion(WIDTHS, WIDTH).fuse(_sources())
-    torch.testing.assert_close(gates, torch.full((BATCH, 3), 1 / 3))
+    config = _config(name, temperature=1.0)
+    _, gates = build_operator(config, WIDTHS, CLASSES, importance).fuse(_sources())
+    torch.testing.assert_close(gates, torch.tensor([importance]).expand(BATCH, -1) / 8)
+    _, even = build_operator(config, WIDTHS, CLASSES).fuse(_sources())
+    torch.testing.assert_close(even, torch.full((BATCH, 3), 1 / 3))
 
 
 def test_a_higher_temperature_makes_gates_more_even() -> None:
@@ -141,53 +197,190 @@ def test_a_higher_temperature_makes_gates_more_even() -> None:
     assert spread == sorted(spread, reverse=True)
 
 
-def test_gated_does_not_depend_on_the_order_of_the_sources() -> None:
-    operator = _trained(GatedFusion(WIDTHS, WIDTH))
-    order = [2, 0, 1]
-    permuted = GatedFusion([WIDTHS[k] for k in order], WIDTH)
-    weights = operator.state_dict()
-    moved = {
-        f"projections.{new}.{part}": weights[f"projections.{old}.{part}"]
-        for new, old in enumerate(order)
-        for part in ("weight", "bias")
-    }
-    blocks = weights["gate.weight"].unflatten(1, (len(WIDTHS), WIDTH))
-    moved["gate.weight"] = blocks[order][:, order].flatten(1)
-    moved["gate.bias"] = weights["gate.bias"][order]
-    permuted.load_state_dict(moved)
+def test_source_dropout_leaves_sources_out_but_never_all() -> None:
+    torch.manual_seed(0)
+    operator = GatedFusion(WIDTHS, WIDTH, source_dropout=0.5)
+    sources = _sources(rows=2000)
+    gates = operator.train().fuse(sources)[1].detach()
+    torch.testing.assert_close(gates.sum(dim=1), torch.ones(2000))
+    # Each is left out half of the time, but for the one of the largest draw: 1/3 · (1/2)^3 less.
+    assert float((gates == 0).double().mean()) == pytest.approx(0.5 - 0.125 / 3, abs=0.03)
+    assert bool((operator.eval().fuse(sources)[1] > 0).all())
 
+
+def test_an_entropy_penalty_sharpens_the_gates() -> None:
+    sources, target = _sources(rows=64), torch.arange(64) % CLASSES
+
+    def entropy(penalty: float) -> float:
+        torch.manual_seed(0)
+        fusion = vars(_config("gated", temperature=1.0, entropy_penalty=penalty, dropout=0.0))
+        head = FusionClassifier(WIDTHS, CLASSES, fusion, {})
+        head.log = lambda *_, **__: None  # type: ignore[method-assign]
+        optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
+        for _ in range(60):
+            head.training_step((sources, target), 0).backward()
+            optimiser.step()
+            optimiser.zero_grad()
+        gates = head.operator.fuse(sources)[1]
+        assert gates is not None
+        return float(torch.special.entr(gates.detach()).sum(dim=1).mean())
+
+    assert entropy(0.5) < 0.7 * entropy(0.0)
+
+
+# -- late: heads of their own -------------------------------------------------------------------
+
+
+def test_late_trains_every_head_for_itself() -> None:
+    operator = _operator("late")
+    sources, target = _sources(), torch.arange(BATCH) % CLASSES
+    w = _weights(operator)
+    expected = []
+    for row in range(BATCH):
+        for k, source in enumerate(sources):
+            z = gelu(
+                w[f"projections.linear.{k}.weight"] @ source[row].double().numpy()
+                + w[f"projections.linear.{k}.bias"]
+            )
+            logits = w[f"heads.{k}.weight"] @ z + w[f"heads.{k}.bias"]
+            expected.append(np.log(np.exp(logits).sum()) - logits[int(target[row])])
+    loss = operator.source_losses(sources, target)
+    assert loss is not None
+    assert float(loss.detach()) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+def test_late_ends_in_classes() -> None:
+    head = FusionClassifier(WIDTHS, CLASSES, vars(_config("late")), {})
+    logits = head.eval()(_sources())
+    torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(BATCH))
+    with pytest.raises(UserError, match=r"fusion\.residual: late ends in classes"):
+        build_operator(_config("late", residual=True), WIDTHS, CLASSES)
+
+
+# -- residual -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RESIDUAL)
+def test_residual_puts_the_projected_sources_first(name: str) -> None:
+    operator = _operator(name, residual=True)
     sources = _sources()
     fused, gates = operator.fuse(sources)
-    permuted_fused, permuted_gates = permuted.fuse([sources[k] for k in order])
-    torch.testing.assert_close(permuted_fused, fused)
-    assert gates is not None
-    torch.testing.assert_close(permuted_gates, gates[:, order])
+    inner = operator.get_submodule("operator")
+    assert isinstance(inner, FusionOperator)
+    assert operator.width == len(WIDTHS) * WIDTH + inner.width == fused.shape[1]
+    plain, plain_gates = inner.fuse(sources)
+    torch.testing.assert_close(fused[:, len(WIDTHS) * WIDTH :], plain)
+    assert (gates is None) == (plain_gates is None)
+    w = _weights(operator)
+    for k, source in enumerate(sources):
+        expected = gelu(
+            source.double().numpy() @ w[f"projections.linear.{k}.weight"].T
+            + w[f"projections.linear.{k}.bias"]
+        )
+        part = fused[:, k * WIDTH : (k + 1) * WIDTH].detach().numpy()
+        np.testing.assert_allclose(part, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_residual_uses_the_projections_there_are() -> None:
+    widths = (384, 576)
+    for name in ("gated", "sum", "hadamard", "quaternion", "attention"):
+        config = FusionConfig(name)
+        more = head_parameters(replace(config, residual=True), widths, 2)
+        # Nothing but the classification layer grows, by K · width columns.
+        assert more - head_parameters(config, widths, 2) == 2 * 2 * config.width
+    concat = FusionConfig("concat")
+    more = head_parameters(replace(concat, residual=True), widths, 2)
+    assert more - head_parameters(concat, widths, 2) == (960 + 2) * 256 + 2 * 2 * 256
+
+
+# -- capacity -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_classes", [2, 8, 52])
+@pytest.mark.parametrize("widths", [(384,), (384, 576), (384, 576, 768, 384)])
+@pytest.mark.parametrize("name", NAMES)
+def test_matched_heads_have_the_same_capacity(
+    name: str, widths: tuple[int, ...], num_classes: int
+) -> None:
+    target = head_parameters(FusionConfig("concat"), widths, num_classes)
+    for residual in (False, True):
+        if residual and name not in RESIDUAL:
+            continue
+        config = FusionConfig(name, match_capacity=True, residual=residual)
+        width = matched_width(config, widths, num_classes)
+        found = head_parameters(replace(config, width=width), widths, num_classes)
+        assert abs(found - target) <= 0.05 * target
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_rows_do_not_see_each_other(name: str) -> None:
-    operator = _trained(build_operator(FusionConfig(name, width=WIDTH), WIDTHS))
-    sources = _sources()
-    alone = torch.cat([operator([x[row : row + 1] for x in sources]) for row in range(BATCH)])
-    torch.testing.assert_close(operator(sources), alone)
+def test_the_classifier_has_the_parameters_that_are_counted(name: str) -> None:
+    widths = (384, 576)
+    for matched in (False, True):
+        config = FusionConfig(name, match_capacity=matched)
+        head = FusionClassifier(widths, 8, vars(config), {})
+        width = matched_width(config, widths, 8) if matched else config.width
+        assert head.num_parameters == head_parameters(replace(config, width=width), widths, 8)
 
 
-def test_the_table_has_what_the_config_allows() -> None:
-    assert tuple(OPERATORS) == NAMES
+def test_a_capacity_that_cannot_be_matched_says_what_is_nearest() -> None:
+    config = FusionConfig("matmul", width=20, side=16, match_capacity=True)
+    with pytest.raises(UserError, match=r"cannot have the .* the nearest width is 16 with"):
+        matched_width(config, (384, 384), 2)
+
+
+def test_flops_are_those_of_the_products() -> None:
+    widths, classes = (384, 576), 8
+    last = 2 * 256 * classes
+    inward = 2 * sum(widths) * 256
+    assert head_flops(FusionConfig("concat"), widths, classes) == inward + last
+    assert head_flops(FusionConfig("sum"), widths, classes) == inward + last
+    gate = 2 * 2 * 256 * 2
+    mix = 2 * 2 * 256
+    assert head_flops(FusionConfig("gated"), widths, classes) == inward + gate + mix + last
+    assert head_flops(FusionConfig("matmul"), widths, classes) == inward + 2 * 16**3 + last
+
+
+# -- mistakes -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("importance", [[1.0, 2.0], [1.0, 0.0, 2.0], [1.0, math.nan, 2.0]])
 def test_importance_must_be_one_positive_number_a_source(importance: list[float]) -> None:
     with pytest.raises(UserError, match=r"importance: .* 3 sources, found \["):
-        build_operator(FusionConfig(), WIDTHS, importance)
+        build_operator(FusionConfig(), WIDTHS, CLASSES, importance)
 
 
 def test_an_unknown_operator_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="no 'sum'; there are: gated, concat"):
-        build_operator(FusionConfig("sum"), WIDTHS)
+    with pytest.raises(UserError, match="no 'add'; there are: gated, concat, sum"):
+        build_operator(FusionConfig("add"), WIDTHS, CLASSES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_source_is_an_error(name: str) -> None:
     with pytest.raises(UserError, match="no source to fuse"):
-        build_operator(FusionConfig(name), [])
+        build_operator(FusionConfig(name), [], CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "says"),
+    [
+        ("matmul", 100, r"fusion.width=100: matmul needs a multiple of 16 .* 96 or 112"),
+        ("quaternion", 10, r"fusion.width=10: quaternion needs a multiple of 4 .* 8 or 12"),
+        ("attention", 3, r"fusion.width=3: attention needs a multiple of 4 .* such as 4"),
+    ],
+)
+def test_a_width_that_cannot_be_split_names_those_near_it(name: str, width: int, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        build_operator(FusionConfig(name, width=width), WIDTHS, CLASSES)
+
+
+def test_every_pair_of_operators_differs() -> None:
+    """A name that built another operator would pass all else."""
+    torch.manual_seed(0)
+    found = {}
+    for name in NAMES:
+        operator = _operator(name, (8, 8), width=16)
+        found[name] = operator(_sources((8, 8)))
+    for one, other in itertools.combinations(found, 2):
+        assert found[one].shape != found[other].shape or not torch.allclose(
+            found[one], found[other], atol=1e-3
+        )

@@ -143,16 +143,19 @@ def test_the_test_split_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_predict_is_the_same_in_batches_and_row_by_row() -> None:
     torch.manual_seed(0)
-    classifier = FusionClassifier([6], CLASSES, {"name": "gated", "width": 8, "dropout": 0.9}, {})
-    x = torch.randn(PREDICT_ROWS + 3, 6)
+    fusion = {"name": "gated", "width": 8, "dropout": 0.9}
+    classifier = FusionClassifier([6, 4], CLASSES, fusion, {})
+    sources = [torch.randn(PREDICT_ROWS + 3, width) for width in (6, 4)]
+    x = sources[0]
     classifier.train()
-    logits, gates = classifier.predict_logits([x])
+    logits, gates = classifier.predict_logits(sources)
     assert classifier.training
     assert not logits.requires_grad
     assert gates is not None
     assert (len(logits), len(gates)) == (len(x), len(x))
     for row in (0, PREDICT_ROWS - 1, PREDICT_ROWS, len(x) - 1):
-        torch.testing.assert_close(classifier.predict_logits([x[row : row + 1]])[0][0], logits[row])
+        alone, _ = classifier.predict_logits([source[row : row + 1] for source in sources])
+        torch.testing.assert_close(alone[0], logits[row])
 
 
 def test_hyper_parameters_are_plain_containers() -> None:

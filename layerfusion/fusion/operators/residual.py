@@ -1,0 +1,36 @@
+"""The residual form of an operator."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerfusion.fusion.operators.base import FusionOperator, Projections
+
+
+class ResidualFusion(FusionOperator):
+    """[z_1; …; z_K; fused]: the projected sources beside what another operator makes of them.
+
+    The projections are the operator's own where it has such of the right width, else new ones.
+
+    Args:
+        operator: what fuses.
+        hidden: width of the z_k.
+    """
+
+    def __init__(self, operator: FusionOperator, hidden: int) -> None:
+        super().__init__(operator.widths, len(operator.widths) * hidden + operator.width)
+        self.operator = operator
+        own = getattr(operator, "projections", None)
+        self.projections = (
+            own
+            if isinstance(own, Projections) and set(own.out_widths) == {hidden}
+            else Projections(operator.widths, hidden)
+        )
+
+    def fuse(self, sources: list[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Fuse one batch, with the operator's gates."""
+        fused, gates = self.operator.fuse(sources)
+        projected = F.gelu(torch.cat(self.projections(sources), dim=1))
+        return torch.cat([projected, fused], dim=1), gates
