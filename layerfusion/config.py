@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from layerfusion.errors import UserError, unknown
+from layerfusion.protocol import AS_PUBLISHED, HONEST, check_protocol
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
@@ -379,6 +380,9 @@ class TrainConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    protocol: str = HONEST
+    """honest, or as_published: what published scripts do, test in the choice of the epoch included;
+    its figures have names of their own and enter no honest table."""
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0
@@ -505,7 +509,9 @@ def check(config: TrainConfig) -> None:
             if name not in config.backbone and name not in config.lexical:
                 raise unknown("layers.fixed", name, [*config.backbone, *config.lexical])
     _check_layers(config.layers)
-    _choice("fusion", config.fusion.name, (*OPERATORS, STACKED))
+    check_protocol(config, TrainConfig(config.dataset))
+    if config.protocol != AS_PUBLISHED:
+        _choice("fusion", config.fusion.name, (*OPERATORS, STACKED))
     _at_least("fusion.width", config.fusion.width, 1)
     if not config.fusion.temperature > 0:
         raise UserError(f"fusion.temperature={config.fusion.temperature}: it must be above 0")
