@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 def train(arguments: Sequence[str]) -> int:
     """`layerfusion train`: one job, or a sweep with `-m`."""
 
-    def task(config: TrainConfig, folder: Path) -> float:
+    def task(config: TrainConfig, folder: Path) -> float | None:
         from layerfusion.runs.job import run_job
         from layerfusion.runs.words import result_lines
 
@@ -24,7 +24,8 @@ def train(arguments: Sequence[str]) -> int:
         for line in result_lines(record):
             log.info(line)
         log.info("record: %s", folder)
-        return record.validation["accuracy"].mean
+        # What a sweeper may choose by: nothing, where all figures are of test.
+        return None if record.published else record.validation["accuracy"].mean
 
     return run_hydra("train", task, arguments)
 

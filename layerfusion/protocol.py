@@ -75,6 +75,19 @@ def check_protocol(config: TrainConfig, default: TrainConfig) -> None:
     _check_fixed(config, default)
 
 
+def require_honest(config: TrainConfig, command: str) -> None:
+    """Refuse a command that knows the honest protocol only.
+
+    Raises:
+        UserError: under any other.
+    """
+    if config.protocol != HONEST:
+        raise UserError(
+            f"protocol={config.protocol}: it goes with train and extract; `layerfusion {command}`"
+            f" knows protocol={HONEST} only"
+        )
+
+
 def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:
     """Refuse what a user changed and the protocol fixes."""
     if list(map(asdict, config.pooling.values())) != [{"pool": "mean", "skip_first": False}]:

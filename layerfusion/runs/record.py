@@ -16,6 +16,8 @@ from layerfusion.errors import UserError
 SCHEMA = 1
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+CLAIMED_PREDICTIONS = "claimed_predictions.parquet"
+"""In place of the former under `protocol=as_published`: of the epoch that test itself chose."""
 CONFIG = "config.yaml"
 
 
@@ -89,7 +91,7 @@ class SeedRecord:
 
     seed: int
     best_epoch: int
-    """0 where the head is not trained in epochs."""
+    """0 where the head is not trained in epochs; the best on test under `protocol=as_published`."""
     epochs: int
     seconds: float
     validation: dict[str, float]
@@ -161,6 +163,21 @@ class PilotRecord:
 
 
 @dataclass(frozen=True)
+class PublishedRecord:
+    """What only a job under `protocol=as_published` has."""
+
+    residual: bool
+    """Whether the operator was taken in its residual form."""
+    padding: dict[str, float]
+    """Backbone to the share of the positions in its means that are padding."""
+    epochs: int
+    halvings: int
+    """Random halvings of test behind `split_half_accuracy`."""
+    test_accuracy_by_epoch: list[list[float]]
+    """Of each seed, after every epoch; the largest is what would be claimed."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -176,7 +193,9 @@ class RunRecord:
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
     """Also `consensus`: accuracy of the class of the highest mean probability over the seeds, which
-    is what significance tests see; missing in records that are older than it."""
+    is what significance tests see; missing in records that are older than it. Under
+    `protocol=as_published` none of these, but `claimed_accuracy`, `last_epoch_accuracy`,
+    `split_half_accuracy` and `selection_bias`, and nothing in `validation`."""
     floor: FloorRecord
     cost: CostRecord
     versions: dict[str, str]
@@ -188,6 +207,7 @@ class RunRecord:
     fusion_notes: list[str] = field(default_factory=list)
     """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
+    published: PublishedRecord | None = None
     schema: int = SCHEMA
 
     @property
@@ -225,6 +245,7 @@ def read_record(folder: Path) -> RunRecord:
                 "floor": FloorRecord(**raw["floor"]),
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
+                "published": PublishedRecord(**raw["published"]) if raw.get("published") else None,
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
