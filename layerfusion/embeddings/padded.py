@@ -2,6 +2,8 @@
 
 A text is padded to the longer one of its batch of two. Its vector is a pure function of (backbone
 spec, text, neighbour), so it lies in a store like any other, addressed by the two texts together.
+Of the neighbour only the length counts, so that batches of one length pass through the model
+together.
 """
 
 from __future__ import annotations
@@ -29,19 +31,38 @@ PADDED_MEAN = "padded_mean"
 """Name of the pooling, which no `pooling=` can ask for."""
 PADDED_POOLING = {PADDED_MEAN: PoolingConfig(pool=PADDED_MEAN)}
 
-Address = bytes
-Rows = tuple[str, ...]
+TOKEN_BUDGETS = {"cpu": 1024}
+TOKEN_BUDGET = 16384
+"""Of one pass, on a CPU and elsewhere, where `extract.token_budget` does not say."""
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """The texts of one pass, and where their vectors lie."""
+    """A published batch, and where the vectors of its texts lie."""
 
-    texts: Rows
-    addresses: tuple[Address, ...]
+    texts: tuple[str, ...]
+    addresses: tuple[bytes, ...]
 
 
-def padded_addresses(texts: Sequence[str]) -> list[Address]:
+@dataclass(frozen=True)
+class _Work:
+    """A published batch on its way to a shard."""
+
+    batch: _Batch
+    tokens: tuple[TokenizedText, ...]
+
+    @property
+    def length(self) -> int:
+        """Positions that each of its texts takes."""
+        return max(text.seen for text in self.tokens)
+
+    @property
+    def cost(self) -> int:
+        """Positions that pass through the model."""
+        return len(self.tokens) * self.length
+
+
+def padded_addresses(texts: Sequence[str]) -> list[bytes]:
     """Where the vectors of a split lie: one 128-bit hash a text, of it and of its neighbour.
 
     Args:
@@ -67,12 +88,12 @@ def padded_lengths(tokens: Sequence[int]) -> list[int]:
 def extract_padded(
     source: EmbeddingSource, splits: Sequence[Sequence[str]], options: ExtractConfig
 ) -> None:
-    """Extract the last hidden state of what the store of `padded_mean` lacks, two texts at a time.
+    """Extract the last hidden state of what the store of `padded_mean` lacks.
 
     Args:
         source: a backbone opened with `PADDED_POOLING`.
         splits: the texts of each split in the data's order; no batch crosses a split.
-        options: device and sizes; batches stay those of the protocol.
+        options: device and sizes; who is padded with whom does not depend on them.
 
     Raises:
         UserError: for a vector that is not finite, a full disk, a text without tokens.
@@ -93,16 +114,17 @@ def extract_padded(
     store.describe_model(backbone.shape)
     texts = [text for batch in mine for text in batch.texts]
     tokens = iter(tokenize(backbone.tokenizer, texts, source.config, backbone.shape.max_length))
-    work = [(batch, [next(tokens) for _ in batch.texts]) for batch in mine]
-    total = sum(len(made) * max(text.seen for text in made) for _, made in work)
-    with TokenBar(backbone.name, total) as bar:
+    work = [_Work(batch, tuple(next(tokens) for _ in batch.texts)) for batch in mine]
+    work.sort(key=lambda item: -item.length)  # longest first: a lack of memory shows at once
+    budget = options.token_budget or TOKEN_BUDGETS.get(backbone.device.type, TOKEN_BUDGET)
+    with TokenBar(backbone.name, sum(item.cost for item in work)) as bar:
         for shard in _shards(work, options):
-            _extract_shard(backbone, store, shard, bar)
+            _extract_shard(backbone, store, shard, budget, bar)
 
 
 @torch.inference_mode()
-def padded_mean(backbone: Backbone, texts: Sequence[TokenizedText]) -> Tensor:
-    """The last hidden state of one padded batch, averaged over all positions, padding included.
+def padded_mean(backbone: Backbone, texts: Sequence[TokenizedText], length: int) -> Tensor:
+    """The last hidden state of texts padded to a length, averaged over all of it, padding included.
 
     Padded on the tokenizer's own side with its pad token, or with `eos` where it has none.
 
@@ -110,12 +132,11 @@ def padded_mean(backbone: Backbone, texts: Sequence[TokenizedText]) -> Tensor:
         Shape: (texts, width), float32, on the CPU.
     """
     ids = [text.windows[0].ids for text in texts]
-    longest = max(map(len, ids))
     left = backbone.tokenizer.padding_side == "left"
-    padded = torch.full((len(ids), longest), _pad_id(backbone), dtype=torch.int64)
+    padded = torch.full((len(ids), length), _pad_id(backbone), dtype=torch.int64)
     mask = torch.zeros_like(padded)
     for row, tokens in enumerate(ids):
-        place = slice(longest - len(tokens), None) if left else slice(len(tokens))
+        place = slice(length - len(tokens), None) if left else slice(len(tokens))
         padded[row, place] = torch.from_numpy(tokens.astype(np.int64))
         mask[row, place] = 1
     seen: list[Tensor] = []
@@ -144,43 +165,51 @@ def _batches(texts: Sequence[str]) -> Iterator[_Batch]:
         yield _Batch(batch, tuple(addresses))
 
 
-Work = tuple[_Batch, list[TokenizedText]]
-
-
-def _shards(work: Sequence[Work], options: ExtractConfig) -> Iterator[list[Work]]:
-    shard: list[Work] = []
-    tokens = 0
+def _shards(work: Sequence[_Work], options: ExtractConfig) -> Iterator[list[_Work]]:
+    shard: list[_Work] = []
     for item in work:
         shard.append(item)
-        tokens += sum(text.seen for text in item[1])
         full = PUBLISHED_BATCH * len(shard) >= options.shard_texts
-        if full or tokens >= options.shard_tokens:
+        if full or sum(done.cost for done in shard) >= options.shard_tokens:
             yield shard
-            shard, tokens = [], 0
+            shard = []
     if shard:
         yield shard
 
 
+def _passes(shard: Sequence[_Work], budget: int) -> Iterator[list[_Work]]:
+    """Batches of one length, together while they stay within the budget."""
+    together: list[_Work] = []
+    for item in shard:
+        cost = sum(other.cost for other in together) + item.cost
+        if together and (item.length != together[0].length or cost > budget):
+            yield together
+            together = []
+        together.append(item)
+    yield together
+
+
 def _extract_shard(
-    backbone: Backbone, store: EmbeddingStore, shard: Sequence[Work], bar: TokenBar
+    backbone: Backbone, store: EmbeddingStore, shard: Sequence[_Work], budget: int, bar: TokenBar
 ) -> None:
     begun = time.perf_counter()
     vectors = []
-    for _, texts in shard:
-        vectors.append(padded_mean(backbone, texts).numpy())
-        bar.update(len(texts) * max(text.seen for text in texts))
+    for together in _passes(shard, budget):
+        texts = [text for item in together for text in item.tokens]
+        vectors.append(padded_mean(backbone, texts, together[0].length).numpy())
+        bar.update(sum(item.cost for item in together))
     rows = np.concatenate(vectors)
     top = backbone.shape.layers[-1]
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
-        text = [text for batch, _ in shard for text in batch.texts][bad[0]]
+        text = [text for item in shard for text in item.batch.texts][bad[0]]
         raise UserError(
             f"backbone {backbone.name}, layer {top}: a value that is not finite for the text"
             f" {text[:80]!r}; try backbone.{backbone.name}.dtype=float32"
         )
-    tokens = [text for _, texts in shard for text in texts]
+    tokens = [text for item in shard for text in item.tokens]
     store.write(
-        [address for batch, _ in shard for address in batch.addresses],
+        [address for item in shard for address in item.batch.addresses],
         {top: rows},
         TokenCounts(np.array([t.seen for t in tokens]), np.array([t.cut for t in tokens])),
         seconds=time.perf_counter() - begun,

@@ -8,6 +8,7 @@ standardised. The operators of the honest protocol are in `fusion.operators`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +63,7 @@ class PublishedSum(FusionOperator):
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, None]:
         """Fuse one batch; there are no gates."""
         first, second = (
-            F.normalize(project(x), dim=1)
-            for project, x in zip(self.project, sources, strict=True)
+            F.normalize(project(x), dim=1) for project, x in zip(self.project, sources, strict=True)
         )
         return first + second, None
 
@@ -110,7 +110,7 @@ class PublishedExperts(FusionOperator):
         super().__init__(widths, WIDTH)
         steps = [sum(widths), *GATE, EXPERTS]
         layers: list[nn.Module] = []
-        for source, target in zip(steps, steps[1:], strict=False):
+        for source, target in pairwise(steps):
             layers += [nn.Linear(source, target), nn.ReLU()]
         self.gate = nn.Sequential(*layers[:-1])
         self.experts = nn.Linear(sum(widths), EXPERTS * WIDTH)
@@ -155,7 +155,8 @@ def build_published(config: FusionConfig, widths: Sequence[int]) -> FusionOperat
         raise unknown("fusion", config.name, PUBLISHED)
     if not 1 <= len(widths) <= MOST_SOURCES:
         raise UserError(
-            f"fusion={config.name}: published operators take one or two sources, found {len(widths)}"
+            f"fusion={config.name}: published operators take one or two sources,"
+            f" found {len(widths)}"
         )
     if len(widths) == 1:
         return PublishedConcat(widths)

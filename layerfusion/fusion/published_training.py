@@ -95,7 +95,5 @@ def fit_as_published(
     return PublishedFit(np.stack(correct), probabilities, parameters, seconds)
 
 
-def _on(
-    rows: tuple[Sequence[Tensor], Tensor], device: torch.device
-) -> tuple[list[Tensor], Tensor]:
+def _on(rows: tuple[Sequence[Tensor], Tensor], device: torch.device) -> tuple[list[Tensor], Tensor]:
     return [source.to(device) for source in rows[0]], rows[1].to(device)

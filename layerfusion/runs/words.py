@@ -21,7 +21,8 @@ def result_lines(record: RunRecord) -> list[str]:
     seeds = "1 seed" if len(record.seeds) == 1 else f"{len(record.seeds)} seeds"
     sources = f"{len(record.layers)} source{'s' * (len(record.layers) != 1)}"
     names = "+".join(record.backbone_names)
-    made = f"({record.fusion} of {sources} of {names}, {seeds}, {record.dataset.rows['test']} test rows)"
+    rows = record.dataset.rows["test"]
+    made = f"({record.fusion} of {sources} of {names}, {seeds}, {rows} test rows)"
     if record.published is None:
         result = (
             f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
@@ -41,8 +42,8 @@ def _claim(record: RunRecord, made: str) -> str:
     """What the published protocol would claim, and what is wrong with it."""
     test = record.test
     return (
-        f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be claimed"
-        f" {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen on one"
+        f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be"
+        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen on one"
         f" half of test and judged on the other: {percent(test['split_half_accuracy'])}; selection"
         f" bias {100 * test['selection_bias'].mean:+.1f} points"
     )

@@ -68,7 +68,10 @@ def complete_splits(
     ranks = np.argsort(np.argsort(np.array(label_names)))
     if "test" not in splits:
         leaves = _leaves(splits["train"], ranks, config, "test", notes)
-        splits["test"], splits["train"] = splits["train"].take(leaves), splits["train"].take(~leaves)
+        splits["test"], splits["train"] = (
+            splits["train"].take(leaves),
+            splits["train"].take(~leaves),
+        )
     if config.dedupe:
         _drop_duplicates(splits, label_names, notes)
     made = "validation" not in splits
