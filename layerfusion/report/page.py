@@ -21,6 +21,7 @@ from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import GATES, markdown
 from layerfusion.report.names import count, job_names, listing, plural
+from layerfusion.report.published import PublishedReport, load_published, published_report
 from layerfusion.report.tables import (
     Column,
     Row,
@@ -32,6 +33,7 @@ from layerfusion.report.tables import (
     layer_table,
 )
 from layerfusion.report.words import Summary, summarise
+from layerfusion.runs.record import RunRecord
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class Report:
     sections: tuple[Section, ...]
     provenance: tuple[Table, ...]
     facts: tuple[str, ...]
+    published: PublishedReport | None = None
+    """On jobs under the published protocol, which nothing else here is about."""
 
 
 def write_report(
@@ -94,7 +98,9 @@ def write_report(
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
     """
-    report = build_report(load_groups(runs, only), title=title, facts=facts)
+    report = build_report(
+        load_groups(runs, only), title=title, facts=facts, published=load_published(runs, only)
+    )
     for section in report.sections:
         for figure in section.figures:
             write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
@@ -104,8 +110,21 @@ def write_report(
     return page
 
 
-def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str] = ()) -> Report:
-    """Gather what the pages show."""
+def build_report(
+    groups: Sequence[DataGroup],
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    published: Sequence[RunRecord] = (),
+) -> Report:
+    """Gather what the pages show.
+
+    Args:
+        groups: the honest jobs.
+        title: of the report.
+        facts: printed with the provenance.
+        published: jobs under the published protocol.
+    """
     colors = model_colors(groups)
     findings = find_all(groups)
     return Report(
@@ -114,6 +133,7 @@ def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str
         tuple(_section(group, findings[group], colors) for group in groups),
         _provenance(groups),
         tuple(facts),
+        published_report(published, groups),
     )
 
 
@@ -137,6 +157,8 @@ def html(report: Report) -> str:
 
 def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
+    if not jobs:
+        return ("No job here followed the honest protocol: this page has no result.",)
     models = sorted({name for job in jobs for name in job.record.backbone_names})
     return (
         f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'} frozen"
@@ -192,12 +214,6 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         f"{', '.join(map(str, used))} ({plural(jobs, 'job')})"
         for used, jobs in sorted(seeds.items())
     )
-    protocol = group.jobs[0].record.protocol
-    meaning = (
-        "layer, operator and epoch are chosen on validation, test is evaluated once at the end"
-        if protocol == "honest"
-        else "not the honest one; figures made this way are not comparable with the rest"
-    )
     missing = [
         f"{curve.label}: {len(curve.points)} of {len(curve.layers)} layers were run alone."
         for curve in group.curves
@@ -213,7 +229,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         else "No text of test occurs in train.",
         *data.notes,
         *missing,
-        f"Protocol {protocol}: {meaning}.",
+        "Protocol honest: layer, operator and epoch are chosen on validation, test is evaluated"
+        " once at the end.",
         f"Seeds: {written}.",
     )
 

@@ -43,9 +43,9 @@ def _claim(record: RunRecord, made: str) -> str:
     test = record.test
     return (
         f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be"
-        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen on one"
-        f" half of test and judged on the other: {percent(test['split_half_accuracy'])}; selection"
-        f" bias {100 * test['selection_bias'].mean:+.1f} points"
+        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen"
+        f" on one half of test and judged on the other: {percent(test['split_half_accuracy'])};"
+        f" selection bias {100 * test['selection_bias'].mean:+.1f} points"
     )
 
 
