@@ -20,7 +20,11 @@ GATES = (
 
 def markdown(report: Report) -> str:
     """Everything that the page shows; the figures are the PNG files beside it."""
-    parts = [f"# {plain(report.title)}", *map(plain, report.intro), "## Summary" if report.sections else ""]
+    parts = [
+        f"# {plain(report.title)}",
+        *map(plain, report.intro),
+        "## Summary" if report.sections else "",
+    ]
     for section in report.sections:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:

@@ -12,7 +12,7 @@ from torch import nn
 from layerfusion.config import FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.published import PUBLISHED, build_head, build_published
-from layerfusion.fusion.published_training import fit_as_published
+from layerfusion.fusion.published_training import EpochDone, PublishedFit, fit_as_published
 from layerfusion.protocol import PUBLISHED_OPERATORS
 
 WIDTHS = [(7, 5), (5, 7), (6, 6)]
@@ -135,14 +135,23 @@ def test_training_is_seeded_and_keeps_the_epoch_that_is_best_on_test() -> None:
     x = torch.randn(90, 6, generator=generator) + torch.eye(3)[target].repeat(1, 2)
     told: list[tuple[int, float, float]] = []
 
-    def run(seed: int, **extra: object) -> object:
+    def note(epoch: int, loss: float, accuracy: float) -> None:
+        told.append((epoch, loss, accuracy))
+
+    def run(seed: int, epoch_done: EpochDone = lambda *_: None) -> PublishedFit:
         train, test = ([x[:60], x[:60, :3]], target[:60]), ([x[60:], x[60:, :3]], target[60:])
         config, device = FusionConfig("published_sum"), torch.device("cpu")
         return fit_as_published(
-            train, test, config, num_classes=3, seed=seed, device=device, **extra
+            train,
+            test,
+            config,
+            num_classes=3,
+            seed=seed,
+            device=device,
+            epoch_done=epoch_done,
         )
 
-    fit = run(0, epoch_done=lambda *said: told.append(said))
+    fit = run(0, note)
     torch.manual_seed(99)  # what ran before does not matter
     again, other = run(0), run(1)
     assert np.array_equal(fit.correct, again.correct)
