@@ -148,8 +148,8 @@ def _note(records: Sequence[RunRecord], names: Sequence[str], group: DataGroup |
     spread = (
         points(biases[0])
         if len(biases) == 1
-        else f"{points(min(biases))} to {points(max(biases))}, {points(sum(biases) / len(biases))}"
-        " on average,"
+        else f"{points(min(biases))} to {points(max(biases))},"
+        f" {points(sum(biases) / len(biases))} on average"
     )
     beside = (
         "The honest columns are on the same rows, from jobs on the same models and no other, and"
@@ -160,7 +160,7 @@ def _note(records: Sequence[RunRecord], names: Sequence[str], group: DataGroup |
     )
     return (
         f"Would be claimed: {percent(claimed)} ({names[best]}{among}); with its epoch chosen on"
-        f" other rows, {percent(left)}. Selection bias: {spread} points. {beside}"
+        f" other rows, {percent(left)}. Selection bias in points: {spread}. {beside}"
     )
 
 

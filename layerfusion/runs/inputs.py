@@ -24,6 +24,7 @@ from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.published_inputs import (
     extract_published,
     published_addresses,
+    require_two_test_rows,
     select_published,
 )
 from layerfusion.runs.record import PilotRecord
@@ -57,6 +58,7 @@ def prepare(config: TrainConfig) -> Inputs:
         )
     dataset = dataset_of(config)
     if config.protocol == AS_PUBLISHED:
+        require_two_test_rows(dataset)
         models = extract_all(config, dataset)
         return Inputs(dataset, published_addresses(dataset), models, select_published(models))
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}

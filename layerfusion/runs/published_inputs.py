@@ -9,9 +9,23 @@ import numpy as np
 from layerfusion.config import ExtractConfig
 from layerfusion.embeddings.padded import PADDED_MEAN, extract_padded, padded_addresses
 from layerfusion.embeddings.source import EmbeddingSource, Source
+from layerfusion.errors import UserError
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
 from layerfusion.texts import TextDataset
+
+
+def require_two_test_rows(dataset: TextDataset) -> None:
+    """Refuse a test split that cannot be halved, before any work.
+
+    Raises:
+        UserError: where it has a single row.
+    """
+    if len(dataset.splits["test"]) < 2:
+        raise UserError(
+            f"dataset {dataset.name}: 1 test row cannot be halved, which the selection bias of"
+            " protocol=as_published needs; at least 2 are needed"
+        )
 
 
 def published_splits(dataset: TextDataset) -> dict[str, list[str]]:
