@@ -149,20 +149,40 @@ def choose_pool(
     Returns:
         The pool fitted on all rows, the cross-validated log-loss of each form, and the reason.
     """
+    form, losses = judge_forms(log_probs, target, seed=seed)
+    pool = fit_pool(log_probs, target, form)
     if len(log_probs) == 1:
-        pool = fit_pool(log_probs, target, "single")
         return pool, {}, "a single source, calibrated"
-    losses = {form: _cross_validated(log_probs, target, form, seed) for form in FORMS}
+    means = {name: float(loss.mean()) for name, loss in losses.items()}
+    words = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+    return pool, means, f"{form}: held-out log-loss {words}"
+
+
+def judge_forms(
+    log_probs: Tensor, target: Tensor, *, seed: int = 0
+) -> tuple[str, dict[str, Tensor]]:
+    """The form that cross-validation supports, and what each form loses on rows held out.
+
+    Args:
+        log_probs: what each source said of rows it had not seen. Shape: (K, rows, classes).
+        target: class indices. Shape: (rows,).
+        seed: of the folds.
+
+    Returns:
+        One of `FORMS`, and form to its log-loss of each row. Shapes: (rows,), float64, in nats.
+    """
+    forms = FORMS if len(log_probs) > 1 else FORMS[:1]
+    losses = {form: _cross_validated(log_probs, target, form, seed) for form in forms}
     form = "single"
+    if len(forms) == 1:
+        return form, losses
     worse = losses["weighted"] - losses["single"]
     if float(worse.mean()) <= standard_error(worse):
         form = "weighted"
     gain = losses[form] - losses["gated"]
     if float(gain.mean()) > standard_error(gain):
         form = "gated"
-    means = {name: float(loss.mean()) for name, loss in losses.items()}
-    words = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return fit_pool(log_probs, target, form), means, f"{form}: held-out log-loss {words}"
+    return form, losses
 
 
 def _cross_validated(log_probs: Tensor, target: Tensor, form: str, seed: int) -> Tensor:

@@ -320,6 +320,7 @@ class _Problem:
         length = (start < 0).to(w.dtype)
         low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
         at_low = start.clone()
+        undecided = length > 0
         for _ in range(20):
             residual = _probs(logits + change * length[:, :, None, None]) - self.y
             along = ((residual * change).sum(dim=2) * self.weights).sum(dim=2)

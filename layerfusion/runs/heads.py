@@ -58,7 +58,7 @@ class _Head:
 def train_heads(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Trained:
     """Make one head a seed on the selected layers."""
     features, targets = read_features(inputs)
-    if config.fusion.name == STACKED:
+    if inputs.fusion.name == STACKED:
         heads = _stack(config, inputs, features, targets)
     else:
         heads = _train(config, inputs, features, targets, tracker)
@@ -93,7 +93,7 @@ def _train(
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(
             data,
-            config.fusion,
+            inputs.fusion,
             config.trainer,
             num_classes=len(inputs.dataset.label_names),
             seed=seed,

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config import TrainConfig
+from layerfusion.config import AUTO, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.runs.floor import floor
 from layerfusion.runs.heads import Trained, train_heads
@@ -189,7 +189,7 @@ def _record(
             )
             for choice, gate in zip(inputs.selection.choices, gates, strict=True)
         ],
-        fusion=config.fusion.name,
+        fusion=_fusion_name(config, inputs),
         seeds=trained.seeds,
         validation=estimates["validation"],
         test=estimates["test"],
@@ -199,9 +199,14 @@ def _record(
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
         selection_notes=list(inputs.selection.notes),
-        fusion_notes=trained.notes,
+        fusion_notes=[*(inputs.decision.reasons if inputs.decision else []), *trained.notes],
         pilot=inputs.pilot,
+        entrants=inputs.decision.entrants if inputs.decision else [],
     )
+
+
+def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
+    return f"auto: {inputs.fusion.name}" if config.fusion.name == AUTO else inputs.fusion.name
 
 
 def data_record(dataset: TextDataset) -> DataRecord:

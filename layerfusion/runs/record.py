@@ -161,6 +161,29 @@ class PilotRecord:
 
 
 @dataclass(frozen=True)
+class EntrantRecord:
+    """A fusion that `fusion=auto` judged on rows of train held out."""
+
+    fusion: str
+    width: int
+    """Means nothing for `stacked`."""
+    team: str
+    """How its layers were found."""
+    layers: list[str]
+    folds: int
+    """On how many folds it was judged before it was dropped."""
+    log_loss: float
+    """Mean over the rows judged, in nats; comparable only where the folds are the same."""
+    behind: float
+    """Mean difference to the chosen one on the rows that both were judged on."""
+    behind_error: float | None
+    """Standard error of the difference; none for a single row."""
+    head_parameters: int
+    flops_per_text: float
+    """Of the models up to the highest layer of each."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -188,6 +211,8 @@ class RunRecord:
     fusion_notes: list[str] = field(default_factory=list)
     """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
+    entrants: list[EntrantRecord] = field(default_factory=list)
+    """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
     schema: int = SCHEMA
 
     @property
@@ -225,6 +250,7 @@ def read_record(folder: Path) -> RunRecord:
                 "floor": FloorRecord(**raw["floor"]),
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
+                "entrants": [EntrantRecord(**v) for v in raw.get("entrants", ())],
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
