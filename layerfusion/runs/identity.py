@@ -32,6 +32,20 @@ def job_id(config: TrainConfig) -> str:
     return _hash(_settings(config))
 
 
+def recipe_id(config: TrainConfig) -> str:
+    """The same without the models, the lexical sources and the sample of each class.
+
+    Jobs that share it differ in what they are given, not in what they do with it.
+    """
+    settings = _settings(config)
+    for key in ("backbone", "lexical"):
+        settings.pop(key)
+    settings["order"] = list(config.pooling)
+    for key in ("per_class", "draw"):
+        settings["limit"].pop(key)
+    return _hash(settings)
+
+
 def profile_id(config: TrainConfig) -> str:
     """The same for a layer profile."""
     settings = _settings(config)
@@ -46,6 +60,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     keys = UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
+    if config.limit.per_class is None:
+        settings["limit"]["draw"] = 0  # nothing is drawn
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
