@@ -69,14 +69,14 @@ def gate_record(
         epochs: of each seed and epoch, the mean gate of each source.
     """
     rows_of = {label: np.flatnonzero(target == index) for index, label in enumerate(label_names)}
-    orders = [np.argsort(own, kind="stable") for own in gates.T]
+    orders = [np.argsort(own, kind="stable").tolist() for own in gates.T]
 
-    def shown(source: int, rows: np.ndarray) -> list[GateText]:
+    def shown(source: int, rows: Sequence[int]) -> list[GateText]:
         return [
             GateText(
-                int(row),
+                row,
                 clipped(texts[row]),
-                label_names[target[row]],
+                label_names[int(target[row])],
                 round(float(gates[row, source]), _DIGITS),
             )
             for row in rows
