@@ -66,7 +66,7 @@ def count_block(group: DataGroup) -> Block | None:
         return None
     return Block(
         "Whether more models help",
-        " ".join(_says(name, steps) for name, steps in ways.items()),
+        _text(ways),
         (_figure(group, ways),),
         (_table(ways),),
     )
@@ -83,6 +83,13 @@ def _steps(known: dict[System, Job]) -> list[Step]:
         )
         for size in sizes
     ]
+
+
+def _text(ways: dict[str, list[Step]]) -> str:
+    """In words, for the ways of fusing that reach the most models."""
+    most = max(steps[-1].models for steps in ways.values())
+    said = [_says(name, steps) for name, steps in ways.items() if steps[-1].models == most]
+    return " ".join(f"{line[0].upper()}{line[1:]}" for line in said)
 
 
 def _says(name: str, steps: Sequence[Step]) -> str:
@@ -139,7 +146,8 @@ def _table(ways: dict[str, list[Step]]) -> Table:
         tuple(rows),
         "The sd over seeds is the root of the mean variance of the subsets. The sd over subsets"
         " falls by itself as subsets come to share most of their models, so a fall of it says"
-        " little; that over seeds has no such reason to.",
+        " little; that over seeds has no such reason to, but with few seeds it is itself known"
+        " roughly only.",
     )
 
 
@@ -151,7 +159,7 @@ def _figure(group: DataGroup, ways: dict[str, list[Step]]) -> Drawing:
         f"{group.key}-model-counts",
         lambda narrow: _draw(ways, narrow=narrow),
         alt=f"{group.label}: test accuracy and its standard deviation over seeds by the number of"
-        " models fused. " + " ".join(_says(name, steps) for name, steps in ways.items()),
+        f" models fused. {_text(ways)}",
         caption="Test accuracy, and its standard deviation over seeds, against the number of"
         " models. Dots: one subset of the models each. Lines: mean accuracy of the subsets, and"
         " root of their mean variance.",
