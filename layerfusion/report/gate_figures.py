@@ -145,6 +145,7 @@ def _draw_epochs(
                 "arrowstyle": "-",
                 "color": colors[layer.backbone],
                 "linewidth": 0.7,
+                "relpos": (0, 0.5),
             },
             annotation_clip=False,
         )

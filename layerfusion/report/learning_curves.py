@@ -269,7 +269,12 @@ def _draw(trial: Trial, lines: Sequence[_Line], *, narrow: bool) -> Figure:
             va="center",
             color=line.color,
             fontsize=11,
-            arrowprops={"arrowstyle": "-", "color": line.color, "linewidth": 0.7},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.color,
+                "linewidth": 0.7,
+                "relpos": (0, 0.5),
+            },
             annotation_clip=False,
         )
     return figure

@@ -111,9 +111,9 @@ def _table(
             Column("Shown", numeric=False),
         ),
         tuple(rows),
-        "Taken: the sources that the selection took; a model that it leaves out is one that it found"
-        " nothing to gain from. Paired differences of the mean accuracies over seeds; exact McNemar of"
-        " the consensus, adjusted (Holm) for the"
+        "Taken: the sources that the selection took; a model that it leaves out is one that it"
+        " found nothing to gain from. Paired differences of the mean accuracies over seeds; exact"
+        " McNemar of the consensus, adjusted (Holm) for the"
         f" {plural(findings.family['part'], 'comparison')} of this kind in the report.",
     )
 
