@@ -107,6 +107,13 @@ class Stack:
         pool = {"single": 1, "weighted": sources + 1, "gated": sources + 1 + self.pool.gate.numel()}
         return probes + pool[self.pool.form]
 
+    @property
+    def num_flops(self) -> int:
+        """Floating-point operations for one text: two for each entry of a product."""
+        probes = sum(2 * probe.weight.numel() for probe in self.probes)
+        mixed = 2 * len(self.probes) * self.probes[0].bias.numel()
+        return probes + mixed + (2 * self.pool.gate.numel() if self.pool.form == "gated" else 0)
+
 
 def fit_stack(
     features: Sequence[Tensor],

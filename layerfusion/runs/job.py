@@ -17,11 +17,12 @@ import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config import AUTO, TrainConfig
+from layerfusion.config import AUTO, LimitConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.runs.floor import floor
+from layerfusion.runs.gates import gate_record
 from layerfusion.runs.heads import Trained, train_heads
-from layerfusion.runs.identity import job_id
+from layerfusion.runs.identity import job_id, recipe_id
 from layerfusion.runs.inputs import (
     SPLITS,
     Inputs,
@@ -46,7 +47,7 @@ from layerfusion.runs.record import (
 from layerfusion.runs.significance import consensus
 from layerfusion.runs.statistics import bootstrap_interval, mean_sd, metric_intervals
 from layerfusion.runs.tracking import open_tracker
-from layerfusion.texts import TextDataset
+from layerfusion.texts import TextDataset, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -165,12 +166,14 @@ def _record(
     low, high = bootstrap_interval(right, target, seed)
     test["consensus"] = Estimate(float(right.mean()), None, low, high)
     gates = (
-        [None] * len(inputs.selection.choices) if trained.gates is None else trained.gates.tolist()
+        [None] * len(inputs.selection.choices)
+        if trained.gates is None
+        else trained.gates.mean(axis=0).tolist()
     )
     return RunRecord(
         job=job_id(config),
         protocol="honest",
-        dataset=data_record(dataset),
+        dataset=data_record(dataset, config.limit),
         backbones={
             name: _backbone_record(inputs, inputs.sources[name])
             for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
@@ -194,7 +197,9 @@ def _record(
         validation=estimates["validation"],
         test=estimates["test"],
         floor=floor_record,
-        cost=CostRecord(trained.head_parameters, trained.seconds, peak_memory()),
+        cost=CostRecord(
+            trained.head_parameters, trained.seconds, peak_memory(), trained.head_flops
+        ),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
@@ -202,6 +207,17 @@ def _record(
         fusion_notes=[*(inputs.decision.reasons if inputs.decision else []), *trained.notes],
         pilot=inputs.pilot,
         entrants=inputs.decision.entrants if inputs.decision else [],
+        gates=None
+        if trained.gates is None
+        else gate_record(
+            trained.gates,
+            trained.target,
+            dataset.splits["test"].texts,
+            dataset.label_names,
+            trained.gate_epochs,
+        ),
+        recipe=recipe_id(config),
+        lexical=list(config.lexical),
     )
 
 
@@ -209,7 +225,7 @@ def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
     return f"auto: {inputs.fusion.name}" if config.fusion.name == AUTO else inputs.fusion.name
 
 
-def data_record(dataset: TextDataset) -> DataRecord:
+def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
     """What a record keeps of a data set."""
     return DataRecord(
         name=dataset.name,
@@ -221,6 +237,9 @@ def data_record(dataset: TextDataset) -> DataRecord:
         sampled=dataset.sampled,
         overlap=dataset.overlap,
         notes=list(dataset.notes),
+        test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
+        per_class=limit.per_class,
+        draw=0 if limit.per_class is None else limit.draw,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
+from layerfusion.runs.gates import GateRecord, read_gates
 
 SCHEMA = 1
 METRICS = "metrics.json"
@@ -36,6 +37,12 @@ class DataRecord:
     """Rows of test whose text also occurs in train."""
     notes: list[str]
     """What a reader of the figures has to know: splits made here, texts dropped."""
+    test_fingerprint: str = ""
+    """Of the test rows alone: samples of train that share it are measured on the same texts."""
+    per_class: int | None = None
+    """Rows of each class that were drawn from train and validation together; none: all."""
+    draw: int = 0
+    """Which of such samples."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +143,8 @@ class CostRecord:
     train_seconds: float
     peak_memory_bytes: int
     """Largest resident size of the process so far."""
+    head_flops: int | None = None
+    """Of the head for one text; none in records that are older than it."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +222,13 @@ class RunRecord:
     pilot: PilotRecord | None = None
     entrants: list[EntrantRecord] = field(default_factory=list)
     """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
+    gates: GateRecord | None = None
+    """None where the operator has no gates, and in records that are older than it."""
+    recipe: str = ""
+    """Hash of the settings without the models, the lexical sources and the sample of each class:
+    jobs of one recipe differ in nothing else."""
+    lexical: list[str] = field(default_factory=list)
+    """Which of `considered` are lexical sources, not models."""
     schema: int = SCHEMA
 
     @property
@@ -251,6 +267,7 @@ def read_record(folder: Path) -> RunRecord:
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
                 "entrants": [EntrantRecord(**v) for v in raw.get("entrants", ())],
+                "gates": read_gates(raw["gates"]) if raw.get("gates") else None,
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -173,6 +173,7 @@ def test_a_stack_of_one_source_is_its_calibrated_probe() -> None:
     logits = stack.probes[0].logits(x)
     assert torch.equal(log_probs.argmax(dim=1), logits.argmax(dim=1))
     assert stack.num_parameters == 2 * 7 + 1
+    assert stack.num_flops == 2 * 2 * 6 + 2 * 2  # the probe's product, and the scale of two classes
 
 
 def test_the_same_seed_gives_the_same_stack() -> None:
