@@ -1,6 +1,7 @@
 # `make reproduce` and `make test` each do all the set-up that is missing.
 PYTHON ?= python3
 PROFILE ?= quick
+EXPERIMENT ?= fusion_operators
 RUN := .venv/bin/
 ARGS ?=
 
@@ -24,8 +25,8 @@ lint: .venv/ready  ## check style and types
 reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick or full)
 	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)
 
-sweep: .venv/ready  ## sweep over layers and operators (ARGS='dataset=r8,sms_spam limit.train=1000')
-	$(RUN)layerfusion train -m experiment=operators $(ARGS)
+sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pairs, model_count or few_shot)
+	$(RUN)layerfusion train -m experiment=$(EXPERIMENT) $(ARGS)
 
 bench: .venv/ready  ## measure speed against others in the same run
 	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.probes

@@ -72,6 +72,13 @@ def test_a_job_leaves_its_record_and_is_not_run_twice(
     assert [layer["layer"] for layer in content["layers"]] == ["0", "1", "2", "3", "norm"]
     gates = [layer["mean_gate"] for layer in content["layers"]]
     assert sum(gates) == pytest.approx(1, abs=1e-5)
+    classes = content["gates"]["classes"]
+    rows = sum(one["rows"] for one in classes)
+    assert rows == content["dataset"]["rows"]["test"]
+    for k, gate in enumerate(gates):
+        whole = sum(one["rows"] * one["gates"][k] for one in classes) / rows
+        assert gate == pytest.approx(whole, abs=1e-5)
+    assert len(content["gates"]["epochs"]) == content["seeds"][0]["epochs"]
     assert content["test"]["accuracy"]["mean"] > 0.8  # the words give the label away
     predictions = pd.read_parquet(record.parent / "predictions.parquet")
     right = (predictions.pred == predictions.target).mean()
@@ -228,7 +235,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         ),
         (
             ["train", "fusion=nope"],
-            "fusion: there is no 'nope'; there are: attention, concat, cooccurrence, gated",
+            "fusion: there is no 'nope'; there are: attention, auto, concat, cooccurrence, gated",
         ),
         (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: gated, concat"),
         (["train", "limit.trian=3"], "limit: there is no 'trian'; there are: train, test"),

@@ -20,7 +20,7 @@ from torchmetrics.classification import (
 from layerfusion.config import FusionConfig, TrainerConfig
 from layerfusion.fusion.data import Batch
 from layerfusion.fusion.operators import build_operator
-from layerfusion.fusion.operators.capacity import classification_layer, matched_width
+from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
 
 PREDICT_ROWS = 1024
 """Rows of a batch where no gradients are kept."""
@@ -76,11 +76,18 @@ class FusionClassifier(LightningModule):
         )
         self._gate_sum = torch.zeros(len(widths))
         self._gate_rows = 0
+        self.gate_epochs: list[list[float]] = []
+        """Of each epoch validated, the mean gate of each source."""
 
     @property
     def num_parameters(self) -> int:
         """Trained parameters of operator and classification layer."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    @property
+    def num_flops(self) -> int:
+        """Floating-point operations for one text: see `head_flops`."""
+        return head_flops(self.fusion_config, self.hparams["widths"], self.hparams["num_classes"])
 
     def forward(self, sources: list[Tensor]) -> Tensor:
         """Logits of a batch of standardised sources. Shape: (batch, num_classes)."""
@@ -118,6 +125,7 @@ class FusionClassifier(LightningModule):
         self.val_metrics.reset()
         if self._gate_rows:
             means = (self._gate_sum / self._gate_rows).tolist()
+            self.gate_epochs.append(means)
             self.log_dict({f"gates/{name}": m for name, m in zip(self.names, means, strict=True)})
             self._gate_sum, self._gate_rows = torch.zeros(len(self.names)), 0
 

@@ -24,7 +24,7 @@ from layerfusion.layers.probe import NEVER, TOLERANCE, HeldOut, cross_validate, 
 
 log = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 """Raised with any change that changes a probe."""
 SCORES = "scores"
 """Folder of a cache that scores are kept in."""

@@ -35,6 +35,10 @@ BASIS_ROWS = 4
 """Rows a feature from which the eigenbasis is found."""
 HISTORY = 10
 """Steps that the recursion remembers."""
+LEAST_SLOPE = 0.01
+"""Of a class's slope in the initial matrix, relative to where nothing is known but its frequency:
+once a rare class is fitted its probabilities saturate, and the inverse of their slope would throw
+the next step out of sight. On 52 classes it also halves the steps."""
 CELLS = 12_000_000
 """Numbers that one batch of layers may hold in features and logits: about 50 MB. Four times as many
 take a quarter longer with 52 classes: a step then waits for memory."""
@@ -250,6 +254,13 @@ class _Problem:
             None if self.spread is None else self.spread[:, problems],
         )
 
+    @property
+    def least_slope(self) -> Tensor:
+        """The least p (1 - p) that the initial matrix takes for true. Shape: (Q, K)."""
+        frequency = self.weights @ self.y.T
+        one_row = 1 / self.x.shape[1]
+        return LEAST_SLOPE * (frequency * (1 - frequency)).clamp_min(one_row)
+
     def scores(self, w: Tensor) -> Tensor:
         """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
         return (w.flatten(1, 2) @ self.x.mT).unflatten(1, w.shape[1:3])
@@ -286,6 +297,7 @@ class _Problem:
             q -= share[:, :, None, None] * rise
             shares.append(share)
         ridge = F.pad(self.penalty[:, None].expand(-1, self.x.shape[2] - 1), (0, 1))
+        slope = torch.maximum(slope, self.least_slope)
         curved = slope[..., None] * self.spectrum[:, None, None] + ridge[None, :, None]
         q /= curved.clamp_min(1e-12)
         for (step, rise, inverse), share in zip(history, reversed(shares), strict=True):
@@ -308,6 +320,7 @@ class _Problem:
         length = (start < 0).to(w.dtype)
         low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
         at_low = start.clone()
+        undecided = length > 0
         for _ in range(20):
             residual = _probs(logits + change * length[:, :, None, None]) - self.y
             along = ((residual * change).sum(dim=2) * self.weights).sum(dim=2)
@@ -325,6 +338,9 @@ class _Problem:
             ahead = undecided & ~beyond
             low, at_low = torch.where(ahead, length, low), torch.where(ahead, along, at_low)
             length = torch.where(undecided, torch.where(beyond, inside, further), length)
+        else:
+            # Undecided to the end: as far as the loss is known to fall, if that is any way at all.
+            length = torch.where(undecided, low, length)
         return length
 
 

@@ -1,8 +1,8 @@
-"""Which layers the automatic selections took and why, and what a pilot saved."""
+"""What was chosen by itself and why: layers, fusions; and what a pilot saved."""
 
 from __future__ import annotations
 
-from layerfusion.config import PLAIN
+from layerfusion.config import PLAIN, STACKED
 from layerfusion.report.compare import over
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import NONE, count, job_names, layer_name, point_interval, points
@@ -10,12 +10,15 @@ from layerfusion.report.tables import Column, Row, Table
 
 
 def choice_tables(group: DataGroup) -> tuple[Table, ...]:
-    """Reasons of every automatic selection, and savings of every pilot, where there are any."""
+    """Reasons of every automatic choice, and savings of every pilot, where there are any."""
     chosen = [job for job in group.jobs if job.record.selection not in PLAIN]
     pilots = [job for job in chosen if job.record.pilot is not None]
+    races = [job for job in group.jobs if job.record.entrants]
+    names = job_names(group)
     tables = []
     if chosen:
         tables.append(_reasons(group, chosen))
+    tables += [_entrants(_name(job, names), job) for job in races]
     if pilots:
         tables.append(_savings(group, pilots))
     return tuple(tables)
@@ -45,6 +48,51 @@ def _reasons(group: DataGroup, jobs: list[Job]) -> Table:
         "Chosen without a look at test; log-loss is in nats, of linear probes on rows they were"
         " not fitted on. The weight is what the fusion starts from.",
     )
+
+
+def _entrants(name: str, job: Job) -> Table:
+    first = job.record.entrants[0]
+    rows = []
+    for one in job.record.entrants:
+        width = NONE if one.fusion == STACKED else count(one.width)
+        error = NONE if one.behind_error is None else f"{one.behind_error:.4f}"
+        rows.append(
+            Row(
+                (
+                    one.fusion,
+                    width,
+                    f"{one.team} ({', '.join(one.layers)})",
+                    count(one.folds),
+                    f"{one.log_loss:.4f}",
+                    NONE if one is first else f"{one.behind:+.4f} ± {error}".replace("-", "−"),
+                    count(one.head_parameters),
+                    f"{one.flops_per_text / 1e9:.2f}",
+                ),
+                "chosen" if one is first else "",
+            )
+        )
+    reasons = " ".join(f"{line.removeprefix('auto: ')}." for line in _decision(job))
+    return Table(
+        f"What auto judged: {name}",
+        (
+            Column("Fusion", numeric=False),
+            Column("Width"),
+            Column("Layers", numeric=False),
+            Column("Folds"),
+            Column("Held-out log-loss"),
+            Column("Behind the chosen one"),
+            Column("Head parameters"),
+            Column("GFLOPs a text"),
+        ),
+        tuple(rows),
+        "Chosen on train alone. The worse half of the trained heads is dropped after one fold, two"
+        " and so on, so log-losses compare where the folds are the same; the difference is over"
+        f" the rows that both were judged on, ± its standard error. {reasons}",
+    )
+
+
+def _decision(job: Job) -> list[str]:
+    return [line for line in job.record.fusion_notes if line.startswith("auto: ")]
 
 
 def _savings(group: DataGroup, pilots: list[Job]) -> Table:

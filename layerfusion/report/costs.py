@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.load import DataGroup, Job
-from layerfusion.report.names import NONE, count, percent
+from layerfusion.report.names import NONE, count, mega, percent
 from layerfusion.report.tables import Column, Comparison, Row, Table
 from layerfusion.runs.record import BackboneRecord
 
@@ -78,13 +78,14 @@ def job_cost_table(rows: Sequence[Comparison]) -> Table:
             Column("K"),
             Column("GFLOPs a text"),
             Column("Head parameters"),
+            Column("Head MFLOPs a text"),
             Column("Training seconds"),
             Column("Peak memory, MB"),
         ),
         tuple(_job_cost_row(row.name, row.job) for row in rows if row.job is not None),
-        "Operations are those of all models that the job needs, each up to its highest layer."
-        " Training is over all seeds, from the store. Peak memory is that of the whole process"
-        " so far, earlier jobs included.",
+        "Operations are those of all models that the job needs, each up to its highest layer; those"
+        " of a head are two for each entry of its products. Training is over all seeds, from the"
+        " store. Peak memory is that of the whole process so far, earlier jobs included.",
     )
 
 
@@ -97,6 +98,7 @@ def _job_cost_row(name: str, job: Job) -> Row:
             count(job.sources),
             f"{flops / 1e9:,.1f}",
             count(record.cost.head_parameters),
+            mega(record.cost.head_flops),
             f"{record.cost.train_seconds:,.1f}",
             f"{record.cost.peak_memory_bytes / 1e6:,.0f}",
         )

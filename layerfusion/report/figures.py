@@ -11,14 +11,13 @@ from layerfusion.report.canvas import (
     GRID,
     INK,
     MUTED,
-    PAPER,
     SERIES,
     Colors,
     Drawing,
     canvas,
     drawing,
-    shortened,
 )
+from layerfusion.report.forest import FILLED, Branch, draw_forest
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import sentence_case, single_name
 from layerfusion.report.tables import Comparison
@@ -38,58 +37,29 @@ def fusion_figure(group: DataGroup, rows: Sequence[Comparison], colors: Colors) 
     """The difference of every system to the chosen single layer."""
     shown = [row for row in rows if row.finding is not None]
     reference = next(row.job for row in rows if row.job is not None and row.is_reference)
+    branches = [
+        Branch(
+            row.name,
+            row.finding,
+            MUTED if row.job is None else _job_color(row.job, colors),
+            muted=row.job is None,
+        )
+        for row in shown
+        if row.finding is not None
+    ]
     return drawing(
         f"{group.key}-fusion",
-        lambda narrow: _draw_fusion(shown, colors, narrow=narrow),
+        lambda narrow: draw_forest(
+            branches, "points against the chosen single layer", narrow=narrow
+        ),
         alt=f"{group.label}: accuracy against the chosen single layer, in points. "
         + "; ".join(
             f"{r.name}: {100 * r.finding.difference.mean:+.1f}" for r in shown if r.finding
         ),
         caption="Test accuracy minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same"
-        " test rows. Filled: the interval and the exact test, adjusted for the number of"
-        " comparisons, show a difference. Open: these rows can show none. Grey: the floor.",
+        f" test rows. {FILLED} Grey: the floor.",
     )
-
-
-def _draw_fusion(rows: Sequence[Comparison], colors: Colors, *, narrow: bool) -> Figure:
-    # On wide screens the names stand in a column of their own, on narrow ones above their lines.
-    width, step, left = (360, 38, 14) if narrow else (760, 27, 310)
-    figure, axes = canvas(width, step * len(rows) + 62, left, 14, 8, 46)
-    axes.set_ylim(len(rows) - 0.4, -0.8 if narrow else -0.6)
-    axes.set_yticks([])
-    axes.grid(axis="x", color=GRID, linewidth=0.8)
-    axes.axvline(0, color=INK, linewidth=1.2)
-    axes.set_xlabel("points against the chosen single layer")
-    for y, row in enumerate(rows):
-        if row.finding is None:
-            continue
-        difference = row.finding.difference
-        color = MUTED if row.job is None else _job_color(row.job, colors)
-        low, high = 100 * difference.low, 100 * difference.high
-        axes.plot([low, high], [y, y], color=color, linewidth=2.4, solid_capstyle="round")
-        axes.plot(
-            100 * difference.mean,
-            y,
-            marker="o",
-            markersize=8,
-            markerfacecolor=PAPER if row.finding.verdict == "open" else color,
-            markeredgecolor=color,
-            markeredgewidth=1.8,
-        )
-        axes.annotate(
-            shortened(row.name, 50),
-            (0, y),
-            (4, 13) if narrow else (-12, 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha="left" if narrow else "right",
-            va="center",
-            color=INK if row.job is not None else MUTED,
-            fontsize=11.5,
-            annotation_clip=False,
-        )
-    return figure
 
 
 def _job_color(job: Job, colors: Colors) -> str:

@@ -15,12 +15,14 @@ from typing import Literal, get_args
 from layerfusion.report.compare import best_on_validation, over, over_floor
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import shown_names
+from layerfusion.report.systems import best_part, without_lexical
 from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
 from layerfusion.runs.statistics import Difference, Verdict
 
-Kind = Literal["layer", "floor", "concat"]
-"""What a system is compared with: the single layer that validation chooses, the floor, or `concat`
-on the same layers. The comparisons of one kind, over all data sets of a report, are one family."""
+Kind = Literal["layer", "floor", "concat", "part", "lexical"]
+"""What a system is compared with: the single layer that validation chooses, the floor, `concat` on
+the same layers, the best of its models alone, or the same without its lexical sources. The
+comparisons of one kind, over all data sets of a report, are one family."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,10 @@ class Findings:
                 return row.flipped
         raise KeyError("these two are not compared")
 
+    def of(self, kind: Kind, what: Job) -> Finding | None:
+        """The comparison of one kind that a job takes part in; none where there is none."""
+        return next((row for row in self.rows if row.kind == kind and row.what is what), None)
+
 
 def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
     """Compare all that the report shows, and adjust for the number of comparisons.
@@ -99,6 +105,9 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
       model, and everything fused.
     - With the floor: everything fused.
     - With `concat` on the same layers, where there is such a job: everything else that is fused.
+    - With the best of its models alone (on validation): every job on several models, where each
+      of them was run alone under the same settings.
+    - With the same without lexical sources: every job that has them, where there is such a job.
     """
     found = [(group, row) for group in groups for row in _compare(group)]
     adjusted: list[tuple[DataGroup, Finding]] = []
@@ -126,15 +135,18 @@ def _compare(group: DataGroup) -> list[Finding]:
     by_layers: dict[frozenset[tuple[str, ...]], list[Job]] = {}
     for job in group.fused:
         if job.record.fusion == "concat":
-            by_layers.setdefault(_layers(job), []).append(job)
+            by_layers.setdefault(layers_of(job), []).append(job)
     for job in group.fused:
-        plain = by_layers.get(_layers(job))
+        plain = by_layers.get(layers_of(job))
         if plain and job.record.fusion != "concat":
             rows.append(_paired("concat", job, best_on_validation(plain)))
+    rows += [_paired("part", *pair) for pair in best_part(group.jobs).items()]
+    rows += [_paired("lexical", *pair) for pair in without_lexical(group.jobs).items()]
     return rows
 
 
-def _layers(job: Job) -> frozenset[tuple[str, ...]]:
+def layers_of(job: Job) -> frozenset[tuple[str, ...]]:
+    """The sources that a job fuses, whatever their order."""
     spec = {name: backbone.spec_hash for name, backbone in job.record.backbones.items()}
     return frozenset((x.backbone, spec[x.backbone], x.layer, x.pooling) for x in job.record.layers)
 

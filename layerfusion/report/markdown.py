@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Drawing
 from layerfusion.report.tables import Table
 from layerfusion.report.words import Summary
@@ -29,6 +30,8 @@ def markdown(report: Report) -> str:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:
         parts += _section(section)
+    for block in report.curves:
+        parts += _block(block, "##")
     if report.published is not None:
         parts += ["## Published against honest", *map(plain, report.published.intro)]
         for table in (*report.published.tables, report.published.provenance):
@@ -72,18 +75,32 @@ def _section(section: Section) -> list[str]:
     parts += markdown_table(section.fusion_table)
     if section.finding_table is not None:
         parts += markdown_table(section.finding_table)
+    for block in section.experiments:
+        parts += _block(block, "###")
     if section.choices:
         parts.append("### Choices")
     for table in section.choices:
         parts += markdown_table(table)
     if section.gates:
         parts += ["### Gates", GATES]
-    for figure, table in section.gates:
-        parts += [*_figure(figure), *markdown_table(table)]
+    for view in section.gates:
+        for figure in (view.figure, *view.more):
+            parts += _figure(figure)
+        for table in (view.table, *view.tables):
+            parts += markdown_table(table)
     parts.append("### Cost")
     for table in section.costs:
         parts += markdown_table(table)
     return [*parts, "### Data and protocol", *_bullets(section.notes)]
+
+
+def _block(block: Block, level: str) -> list[str]:
+    parts = [f"{level} {plain(block.title)}", plain(block.text)]
+    for figure in block.figures:
+        parts += _figure(figure)
+    for table in block.tables:
+        parts += markdown_table(table)
+    return parts
 
 
 def _figure(figure: Drawing) -> list[str]:

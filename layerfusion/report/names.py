@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from layerfusion.report.compare import Difference
 from layerfusion.report.load import DataGroup, Job
-from layerfusion.runs.record import Estimate, FloorRecord
+from layerfusion.runs.record import Estimate, FloorRecord, LayerRecord
 
 NONE = "–"
 SPACE = "\u00a0"
@@ -59,6 +59,11 @@ def count(number: float) -> str:
     return f"{number:,.0f}"
 
 
+def mega(number: int | None) -> str:
+    """1234567 → 1.235; a dash where it is not known."""
+    return NONE if number is None else f"{number / 1e6:,.3f}"
+
+
 def plural(number: int, noun: str) -> str:
     """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
     return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
@@ -75,6 +80,11 @@ def listing(names: Sequence[str]) -> str:
 def layer_name(layer: str) -> str:
     """What a layer is called in a sentence: layer 5, or the final norm."""
     return "the final norm" if layer == "norm" else f"layer {layer}"
+
+
+def source_name(layer: LayerRecord) -> str:
+    """A source in few words: minilm 5 mean."""
+    return f"{layer.backbone} {layer.layer} {layer.pooling}"
 
 
 def single_name(group: DataGroup, job: Job) -> str:

@@ -12,15 +12,22 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
-from layerfusion.report.figures import fusion_figure, gate_figure, model_colors
+from layerfusion.report.figures import fusion_figure, model_colors
 from layerfusion.report.findings import Findings, find_all
+from layerfusion.report.gates import GateView, gate_views
 from layerfusion.report.layer_curves import layer_figure
+from layerfusion.report.learning_curves import curve_block, trials
+from layerfusion.report.lexical import lexical_block
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import GATES, markdown
+from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural
+from layerfusion.report.operators import operator_block
+from layerfusion.report.pairs import pair_block
 from layerfusion.report.published import PublishedReport, load_published, published_report
 from layerfusion.report.tables import (
     Column,
@@ -29,7 +36,6 @@ from layerfusion.report.tables import (
     comparisons,
     finding_table,
     fusion_table,
-    gate_table,
     layer_table,
 )
 from layerfusion.report.words import Summary, summarise
@@ -48,8 +54,9 @@ class Section:
     fusion_figure: Drawing | None
     fusion_table: Table
     finding_table: Table | None
+    experiments: tuple[Block, ...]
     choices: tuple[Table, ...]
-    gates: tuple[tuple[Drawing, Table], ...]
+    gates: tuple[GateView, ...]
     costs: tuple[Table, ...]
     notes: tuple[str, ...]
 
@@ -57,7 +64,11 @@ class Section:
     def figures(self) -> tuple[Drawing, ...]:
         """Every figure of the section, in order."""
         ahead = (self.layer_figure, self.fusion_figure)
-        return (*(f for f in ahead if f is not None), *(f for f, _ in self.gates))
+        return (
+            *(figure for figure in ahead if figure is not None),
+            *(figure for block in self.experiments for figure in block.figures),
+            *(figure for view in self.gates for figure in (view.figure, *view.more)),
+        )
 
 
 @dataclass(frozen=True)
@@ -67,10 +78,17 @@ class Report:
     title: str
     intro: tuple[str, ...]
     sections: tuple[Section, ...]
+    curves: tuple[Block, ...]
+    """Learning curves, over samples of the same data."""
     provenance: tuple[Table, ...]
     facts: tuple[str, ...]
     published: PublishedReport | None = None
     """On jobs under the published protocol, which nothing else here is about."""
+
+    @property
+    def figures(self) -> tuple[Drawing, ...]:
+        """Every figure of the report, in order."""
+        return tuple(figure for part in (*self.sections, *self.curves) for figure in part.figures)
 
 
 def write_report(
@@ -101,9 +119,8 @@ def write_report(
     report = build_report(
         load_groups(runs, only), title=title, facts=facts, published=load_published(runs, only)
     )
-    for section in report.sections:
-        for figure in section.figures:
-            write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
+    for figure in report.figures:
+        write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
     write_atomically(out / "report.md", markdown(report).encode())
     page = out / "report.html"
     write_atomically(page, html(report).encode())
@@ -119,6 +136,8 @@ def build_report(
 ) -> Report:
     """Gather what the pages show.
 
+    A sample of few rows a class has no section of its own where it is part of a learning curve.
+
     Args:
         groups: the honest jobs.
         title: of the report.
@@ -126,11 +145,20 @@ def build_report(
         published: jobs under the published protocol.
     """
     colors = model_colors(groups)
-    findings = find_all(groups)
+    curves = {trial: curve_block(trial, colors) for trial in trials(groups)}
+    joined = {
+        group
+        for trial, block in curves.items()
+        for group in trial.groups
+        if block is not None and group.data.per_class is not None
+    }
+    shown = [group for group in groups if group not in joined]
+    findings = find_all(shown)
     return Report(
         title,
         _intro(groups),
-        tuple(_section(group, findings[group], colors) for group in groups),
+        tuple(_section(group, findings[group], colors) for group in shown),
+        tuple(block for block in curves.values() if block is not None),
         _provenance(groups),
         tuple(facts),
         published_report(published, groups),
@@ -182,6 +210,12 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
     compared = any(row.finding is not None for row in rows)
     names = job_names(group)
     gated = [job for job in group.fused if job.record.layers[0].mean_gate is not None]
+    experiments = (
+        operator_block(group, findings),
+        pair_block(group, findings),
+        count_block(group),
+        lexical_block(group, findings),
+    )
     gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(
         group.label,
@@ -192,11 +226,9 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
         fusion_figure(group, rows, colors) if compared else None,
         fusion_table(rows, group.chosen or group.jobs[0]),
         finding_table(rows, findings),
+        tuple(block for block in experiments if block is not None),
         choice_tables(group),
-        tuple(
-            (gate_figure(group, job, names[job], number, colors), gate_table(names[job], job))
-            for number, job in enumerate(gated, start=1)
-        ),
+        gate_views(group, gated, names, colors),
         (model_cost_table(group), job_cost_table(rows)),
         _notes(group),
     )

@@ -161,6 +161,7 @@ AGAINST: dict[Kind, str] = {
     "floor": "the floor",
     "concat": "concat of the same layers",
 }
+"""What the table of findings shows; the others have tables of their own."""
 
 
 def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | None:
@@ -170,11 +171,12 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         rows: names of what is compared, in order.
         findings: the comparisons.
     """
-    if not findings.rows:
+    found = [row for row in findings.rows if row.kind in AGAINST]
+    if not found:
         return None
     names = {row.job: row.name for row in rows}
     order = {job: place for place, job in enumerate(names)}
-    shown = sorted(findings.rows, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
+    shown = sorted(found, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
     family = "; ".join(
         f"{plural(findings.family[kind], 'comparison')} with {what}"
         for kind, what in AGAINST.items()

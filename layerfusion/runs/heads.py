@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
@@ -34,8 +34,12 @@ class Trained:
     probabilities: np.ndarray
     """Of test. Shape: (seeds, rows, classes), float32."""
     gates: np.ndarray | None
-    """Mean over test rows and seeds. Shape: (sources,)."""
+    """Of each test row, mean over the seeds. Shape: (rows, sources)."""
+    gate_epochs: list[list[list[float]]]
+    """Of each seed and epoch, the mean gate of each source over validation."""
     head_parameters: int
+    head_flops: int
+    """For one text."""
     seconds: float
     notes: list[str]
     published: PublishedRecord | None = None
@@ -51,7 +55,9 @@ class _Head:
     gates: Tensor | None
     """Of test. Shape: (rows, sources)."""
     parameters: int
+    flops: int
     seconds: float
+    gate_epochs: list[list[float]] = field(default_factory=list)
     best_epoch: int = 0
     epochs: int = 0
     note: str = ""
@@ -60,7 +66,7 @@ class _Head:
 def train_heads(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Trained:
     """Make one head a seed on the selected layers."""
     features, targets = read_features(inputs)
-    if config.fusion.name == STACKED:
+    if inputs.fusion.name == STACKED:
         heads = _stack(config, inputs, features, targets)
     else:
         heads = _train(config, inputs, features, targets, tracker)
@@ -68,13 +74,15 @@ def train_heads(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Traine
     for seed, head in heads.items():
         metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
         records.append(SeedRecord(seed, head.best_epoch, head.epochs, head.seconds, **metrics))
-    gates = [head.gates.mean(dim=0).numpy() for head in heads.values() if head.gates is not None]
+    gates = [head.gates.numpy() for head in heads.values() if head.gates is not None]
     return Trained(
         records,
         targets["test"].numpy(),
         np.stack([head.logits["test"].float().softmax(dim=1).numpy() for head in heads.values()]),
         np.mean(gates, axis=0) if gates else None,
+        [head.gate_epochs for head in heads.values() if head.gate_epochs],
         max(head.parameters for head in heads.values()),
+        max(head.flops for head in heads.values()),
         sum(record.seconds for record in records),
         [f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
     )
@@ -95,7 +103,7 @@ def _train(
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(
             data,
-            config.fusion,
+            inputs.fusion,
             config.trainer,
             num_classes=len(inputs.dataset.label_names),
             seed=seed,
@@ -108,7 +116,9 @@ def _train(
             {split: logits for split, (logits, _) in said.items()},
             said["test"][1],
             fitted.classifier.num_parameters,
+            fitted.classifier.num_flops,
             fitted.seconds,
+            fitted.classifier.gate_epochs,
             fitted.best_epoch,
             fitted.epochs,
         )
@@ -144,6 +154,7 @@ def _stack(
             {split: log_probs for split, (log_probs, _) in said.items()},
             said["test"][1] if len(chosen) > 1 else None,
             stack.num_parameters,
+            stack.num_flops,
             time.perf_counter() - begun,
             note=stack.reason,
         )

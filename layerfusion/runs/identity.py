@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from layerfusion.config import TrainConfig, load
+from layerfusion.config import AUTO, STACKED, TrainConfig, load
 
-RESULT_VERSION = 1
+RESULT_VERSION = 2
 """Raised when the code gives other results for the same settings."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile")
 """Groups that change where and how fast a result is made, not the result."""
@@ -32,6 +32,20 @@ def job_id(config: TrainConfig) -> str:
     return _hash(_settings(config))
 
 
+def recipe_id(config: TrainConfig) -> str:
+    """The same without the models, the lexical sources and the sample of each class.
+
+    Jobs that share it differ in what they are given, not in what they do with it.
+    """
+    settings = _settings(config)
+    for key in ("backbone", "lexical"):
+        settings.pop(key)
+    settings["order"] = list(config.pooling)
+    for key in ("per_class", "draw"):
+        settings["limit"].pop(key)
+    return _hash(settings)
+
+
 def profile_id(config: TrainConfig) -> str:
     """The same for a layer profile."""
     settings = _settings(config)
@@ -43,9 +57,16 @@ def profile_id(config: TrainConfig) -> str:
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
-    keys = UNSCORED.get(config.layers.name, settings["layers"])
+    # Stacked fusion, which auto may choose, fits probes whatever the selection.
+    probed = config.fusion.name in (STACKED, AUTO)
+    keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
+    if config.limit.per_class is None:
+        settings["limit"]["draw"] = 0  # nothing is drawn
+    if config.fusion.name != AUTO:
+        for key in ("among", "widths"):
+            settings["fusion"].pop(key)
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():

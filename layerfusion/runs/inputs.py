@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import TrainConfig
+from layerfusion.config import AUTO, PLAIN, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.padded import PADDED_POOLING
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
@@ -20,6 +20,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
 from layerfusion.protocol import AS_PUBLISHED
+from layerfusion.runs.choosing import Decision, decide
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.published_inputs import (
     extract_published,
@@ -46,7 +47,11 @@ class Inputs:
     """Split to the hashes of its texts."""
     sources: Mapping[str, Source]
     selection: Selection
+    fusion: FusionConfig
+    """With what `fusion=auto` chose in its place."""
     pilot: PilotRecord | None = None
+    decision: Decision | None = None
+    """Of `fusion=auto`."""
 
 
 def prepare(config: TrainConfig) -> Inputs:
@@ -60,14 +65,24 @@ def prepare(config: TrainConfig) -> Inputs:
     if config.protocol == AS_PUBLISHED:
         require_two_test_rows(dataset)
         models = extract_all(config, dataset)
-        return Inputs(dataset, published_addresses(dataset), models, select_published(models))
+        selection = select_published(models)
+        return Inputs(dataset, published_addresses(dataset), models, selection, config.fusion)
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
+    selection, pilot = None, None
     if config.layers.pilot is not None:
         sources = open_sources(config, dataset)
         selection, pilot = run_pilot(config, dataset, sources)
-        return Inputs(dataset, hashes, sources, selection, pilot)
-    sources = extract_all(config, dataset)
-    return Inputs(dataset, hashes, sources, select(config, dataset, sources))
+    else:
+        sources = extract_all(config, dataset)
+    if config.fusion.name == AUTO:
+        if config.layers.name in PLAIN:
+            selection = select(config, dataset, sources)
+        decision = decide(config, dataset, sources, selection)
+        found = (decision.selection, decision.fusion)
+        return Inputs(dataset, hashes, sources, *found, pilot, decision)
+    if selection is None:
+        selection = select(config, dataset, sources)
+    return Inputs(dataset, hashes, sources, selection, config.fusion, pilot)
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:

@@ -17,12 +17,13 @@ import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config import TrainConfig
+from layerfusion.config import AUTO, LimitConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.floor import floor
+from layerfusion.runs.gates import gate_record
 from layerfusion.runs.heads import Trained, train_heads
-from layerfusion.runs.identity import job_id
+from layerfusion.runs.identity import job_id, recipe_id
 from layerfusion.runs.inputs import (
     SPLITS,
     Inputs,
@@ -49,7 +50,7 @@ from layerfusion.runs.record import (
 from layerfusion.runs.significance import consensus
 from layerfusion.runs.statistics import bootstrap_interval, mean_sd, metric_intervals
 from layerfusion.runs.tracking import open_tracker
-from layerfusion.texts import TextDataset
+from layerfusion.texts import TextDataset, fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -178,12 +179,14 @@ def _record(
             for name, record in backbones.items()
         }
     gates = (
-        [None] * len(inputs.selection.choices) if trained.gates is None else trained.gates.tolist()
+        [None] * len(inputs.selection.choices)
+        if trained.gates is None
+        else trained.gates.mean(axis=0).tolist()
     )
     return RunRecord(
         job=job_id(config),
         protocol=config.protocol,
-        dataset=data_record(dataset),
+        dataset=data_record(dataset, config.limit),
         backbones=backbones,
         selection=config.layers.name,
         layers=[
@@ -199,20 +202,38 @@ def _record(
             )
             for choice, gate in zip(inputs.selection.choices, gates, strict=True)
         ],
-        fusion=config.fusion.name,
+        fusion=_fusion_name(config, inputs),
         seeds=trained.seeds,
         validation=estimates["validation"],
         test=estimates["test"],
         floor=floor_record,
-        cost=CostRecord(trained.head_parameters, trained.seconds, peak_memory()),
+        cost=CostRecord(
+            trained.head_parameters, trained.seconds, peak_memory(), trained.head_flops
+        ),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
         selection_notes=list(inputs.selection.notes),
-        fusion_notes=trained.notes,
+        fusion_notes=[*(inputs.decision.reasons if inputs.decision else []), *trained.notes],
         pilot=inputs.pilot,
+        entrants=inputs.decision.entrants if inputs.decision else [],
+        gates=None
+        if trained.gates is None
+        else gate_record(
+            trained.gates,
+            trained.target,
+            dataset.splits["test"].texts,
+            dataset.label_names,
+            trained.gate_epochs,
+        ),
+        recipe=recipe_id(config),
+        lexical=list(config.lexical),
         published=trained.published,
     )
+
+
+def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
+    return f"auto: {inputs.fusion.name}" if config.fusion.name == AUTO else inputs.fusion.name
 
 
 def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> None:
@@ -226,7 +247,7 @@ def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> No
     test["consensus"] = Estimate(float(right.mean()), None, low, high)
 
 
-def data_record(dataset: TextDataset) -> DataRecord:
+def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
     """What a record keeps of a data set."""
     return DataRecord(
         name=dataset.name,
@@ -238,6 +259,9 @@ def data_record(dataset: TextDataset) -> DataRecord:
         sampled=dataset.sampled,
         overlap=dataset.overlap,
         notes=list(dataset.notes),
+        test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
+        per_class=limit.per_class,
+        draw=0 if limit.per_class is None else limit.draw,
     )
 
 

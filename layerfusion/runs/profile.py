@@ -99,7 +99,7 @@ def make_profile(
     folds = config.layers.folds
     return Profile(
         job=profile_id(config),
-        dataset=data_record(dataset),
+        dataset=data_record(dataset, config.limit),
         backbones={name: _backbone(source, table) for name, source in sources.items()},
         rows=len(dataset.splits["train"].texts),
         held_out=f"{folds} folds of train" if config.layers.held_out == "folds" else "validation",

@@ -12,6 +12,7 @@ from typing import Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
+from layerfusion.runs.gates import GateRecord, read_gates
 
 SCHEMA = 1
 METRICS = "metrics.json"
@@ -38,6 +39,12 @@ class DataRecord:
     """Rows of test whose text also occurs in train."""
     notes: list[str]
     """What a reader of the figures has to know: splits made here, texts dropped."""
+    test_fingerprint: str = ""
+    """Of the test rows alone: samples of train that share it are measured on the same texts."""
+    per_class: int | None = None
+    """Rows of each class that were drawn from train and validation together; none: all."""
+    draw: int = 0
+    """Which of such samples."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +145,8 @@ class CostRecord:
     train_seconds: float
     peak_memory_bytes: int
     """Largest resident size of the process so far."""
+    head_flops: int | None = None
+    """Of the head for one text; none in records that are older than it."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +187,29 @@ class PublishedRecord:
 
 
 @dataclass(frozen=True)
+class EntrantRecord:
+    """A fusion that `fusion=auto` judged on rows of train held out."""
+
+    fusion: str
+    width: int
+    """Means nothing for `stacked`."""
+    team: str
+    """How its layers were found."""
+    layers: list[str]
+    folds: int
+    """On how many folds it was judged before it was dropped."""
+    log_loss: float
+    """Mean over the rows judged, in nats; comparable only where the folds are the same."""
+    behind: float
+    """Mean difference to the chosen one on the rows that both were judged on."""
+    behind_error: float | None
+    """Standard error of the difference; none for a single row."""
+    head_parameters: int
+    flops_per_text: float
+    """Of the models up to the highest layer of each."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -208,6 +240,15 @@ class RunRecord:
     """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
     published: PublishedRecord | None = None
+    entrants: list[EntrantRecord] = field(default_factory=list)
+    """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
+    gates: GateRecord | None = None
+    """None where the operator has no gates, and in records that are older than it."""
+    recipe: str = ""
+    """Hash of the settings without the models, the lexical sources and the sample of each class:
+    jobs of one recipe differ in nothing else."""
+    lexical: list[str] = field(default_factory=list)
+    """Which of `considered` are lexical sources, not models."""
     schema: int = SCHEMA
 
     @property
@@ -246,6 +287,8 @@ def read_record(folder: Path) -> RunRecord:
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
                 "published": PublishedRecord(**raw["published"]) if raw.get("published") else None,
+                "entrants": [EntrantRecord(**v) for v in raw.get("entrants", ())],
+                "gates": read_gates(raw["gates"]) if raw.get("gates") else None,
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:

@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from layerfusion.fusion.stacking import (
     FACTS,
-    GATE_PENALTY,
-    WEIGHT_PENALTY,
+    GATE_ROWS,
+    WEIGHT_ROWS,
     Pool,
     choose_pool,
     evidence,
@@ -77,7 +77,7 @@ def test_weights_are_at_the_optimum_that_scipy_finds() -> None:
         mixed = np.exp(x[3]) * np.einsum("k,knc->nc", g, own)
         log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
         picked = log_probs[np.arange(200), target.numpy()]
-        return -picked.mean() + WEIGHT_PENALTY * ((x[:3] ** 2).sum() + x[3] ** 2)
+        return -picked.mean() + WEIGHT_ROWS / 200 * ((x[:3] ** 2).sum() + x[3] ** 2)
 
     found = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9}).x
     np.testing.assert_allclose(pool.bias.numpy(), found[:3], atol=1e-3)
@@ -89,7 +89,7 @@ def test_gates_start_from_the_weights_and_are_pulled_towards_them() -> None:
     weighted, gated = (fit_pool(said, target, form) for form in ("weighted", "gated"))
     assert not weighted.gate.any()
     assert gated.gate.any()
-    pull = GATE_PENALTY * float(gated.gate.square().sum())
+    pull = GATE_ROWS / 300 * float(gated.gate.square().sum())
     assert _loss(gated, said, target) + pull <= _loss(weighted, said, target) + 1e-6
 
 
@@ -173,6 +173,7 @@ def test_a_stack_of_one_source_is_its_calibrated_probe() -> None:
     logits = stack.probes[0].logits(x)
     assert torch.equal(log_probs.argmax(dim=1), logits.argmax(dim=1))
     assert stack.num_parameters == 2 * 7 + 1
+    assert stack.num_flops == 2 * 2 * 6 + 2 * 2  # the probe's product, and the scale of two classes
 
 
 def test_the_same_seed_gives_the_same_stack() -> None:

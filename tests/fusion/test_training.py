@@ -127,6 +127,9 @@ def test_every_epoch_is_logged_on_its_own() -> None:
     fitted = _fit(_data(), logger=logger)
     for name in ("train/loss", "val/log_loss", "val/accuracy", "val/macro_f1", "gates/0"):
         assert len(logger.series(name)) == fitted.epochs
+    kept = np.array(fitted.classifier.gate_epochs)
+    for source in (0, 1):
+        np.testing.assert_allclose(kept[:, source], logger.series(f"gates/{source}"), rtol=1e-6)
     sums = np.add(logger.series("gates/0"), logger.series("gates/1"))
     np.testing.assert_allclose(sums, 1, rtol=1e-5)
 

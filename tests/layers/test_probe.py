@@ -109,6 +109,22 @@ def test_separable_data_and_a_missing_class_converge() -> None:
     assert probabilities[:, 2].max() < 0.01
 
 
+def test_rare_classes_among_many_converge_in_few_steps(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Their probabilities saturate after the first step, and with them what the steps are scaled by.
+    monkeypatch.setattr(probe, "MAX_STEPS", 25)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.cat([torch.zeros(540), torch.ones(260), torch.arange(50).repeat(2)]).long()
+    features = torch.randn(50, 128, generator=generator)[labels]
+    features += 0.2 * torch.randn(900, 128, generator=generator)
+    (fitted,) = fit_probes([features], labels, [1e-3], num_classes=50)
+    assert not caplog.records
+    oracle = reference(1e-3).fit(features.double().numpy(), labels.numpy())
+    expected = oracle.predict_log_proba(features.double().numpy())
+    assert np.abs(fitted.logits(features).log_softmax(dim=1).numpy() - expected).max() < 0.01
+
+
 def test_a_fit_that_is_cut_off_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layerfusion.runs.gates import GateRecord
 from layerfusion.runs.record import (
     PREDICTIONS,
     BackboneRecord,
@@ -28,7 +29,10 @@ from layerfusion.runs.record import (
 MODELS: dict[str, list[str]] = {
     "minilm": [str(i) for i in range(7)],
     "smollm2": [*(str(i) for i in range(31)), "norm"],
+    "mpnet": [str(i) for i in range(13)],
+    "words": ["0"],
 }
+SWEPT = {name: MODELS[name] for name in ("minilm", "smollm2")}
 WIDTHS = {"minilm": 384, "smollm2": 576}
 Source = tuple[str, str]
 
@@ -90,6 +94,11 @@ def write_job(
     right: np.ndarray | None = None,
     floor_right: np.ndarray | None = None,
     keep_floor: bool = True,
+    recipe: str = "",
+    considered: Sequence[str] = (),
+    lexical: Sequence[str] = (),
+    gate_record: GateRecord | None = None,
+    head_flops: int | None = None,
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
@@ -99,6 +108,7 @@ def write_job(
     """
     rows = data.rows["test"]
     text = f"{data.name} {data.fingerprint} {sources} {selection} {fusion} {pooling} {salt}"
+    text += f" {recipe} {considered} {lexical}" if recipe else ""
     job = hashlib.sha256(text.encode()).hexdigest()[:12]
     noise = np.random.default_rng(int(job, 16))
     hard = np.random.default_rng(7).permutation(rows) / rows
@@ -161,7 +171,7 @@ def write_job(
                 pooling=pooling,
                 depth=1.0
                 if layer == "norm"
-                else int(layer) / max(int(x) for x in models[name] if x != "norm"),
+                else int(layer) / max(1, *(int(x) for x in models[name] if x != "norm")),
                 width=WIDTHS.get(name, 64),
                 reason=selection,
                 mean_gate=None if gates is None else gates[index],
@@ -190,9 +200,15 @@ def write_job(
             high=floor_accuracy + 0.045,
             seconds=0.7,
         ),
-        cost=CostRecord(100_000 * len(sources) + 514, 8.4 * len(sources), 1_400_000_000),
+        cost=CostRecord(
+            100_000 * len(sources) + 514, 8.4 * len(sources), 1_400_000_000, head_flops
+        ),
         versions={"python": "3.12.1", "layerfusion": "0.1.0", "torch": "2.13.0"},
         created="2026-01-05T10:00:00+00:00",
+        considered={name: [f"spec of {name}"] for name in (*considered, *lexical)},
+        gates=gate_record,
+        recipe=recipe,
+        lexical=list(lexical),
     )
     folder = runs / f"{data.name.replace('/', '-')}-{job}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -216,7 +232,7 @@ def write_job(
 def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float = 0.76) -> None:
     """Every layer of both models alone, and six fusions; `lift` is what fusing all layers adds."""
     wiggle = np.random.default_rng(3)
-    for name, layers in MODELS.items():
+    for name, layers in SWEPT.items():
         top = {"minilm": 0.775, "smollm2": 0.81}[name]
         for index, layer in enumerate(layers):
             depth = index / (len(layers) - 1)
@@ -231,8 +247,8 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
                 selection="last" if last else "fixed",
                 floor=floor,
             )
-    last = [(name, layers[-1]) for name, layers in MODELS.items()]
-    both = [(name, layer) for name, layers in MODELS.items() for layer in layers]
+    last = [(name, layers[-1]) for name, layers in SWEPT.items()]
+    both = [(name, layer) for name, layers in SWEPT.items() for layer in layers]
     for fusion, extra in (("gated", 0.0), ("concat", -0.02)):
         write_job(
             runs,
@@ -244,7 +260,7 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
             fusion=fusion,
             floor=floor,
         )
-        for name in MODELS:
+        for name in SWEPT:
             own = [source for source in both if source[0] == name]
             write_job(
                 runs,

@@ -10,7 +10,13 @@ import numpy as np
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import write_report
-from layerfusion.runs.record import PilotRecord, RunRecord, find_records, write_record
+from layerfusion.runs.record import (
+    EntrantRecord,
+    PilotRecord,
+    RunRecord,
+    find_records,
+    write_record,
+)
 from tests.report.fabricate import dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "15")]
@@ -66,3 +72,26 @@ def test_without_its_full_job_a_pilot_stands_alone(tmp_path: Path) -> None:
 def test_plain_selections_need_no_table(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(), SOURCES, 0.7, 0.7, selection="all")
     assert choice_tables(load_groups(tmp_path)[0]) == ()
+
+
+def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> None:
+    made = write_job(tmp_path, dataset(), SOURCES, 0.8, 0.8, fusion="auto: gated")
+    common = {"layers": ["minilm:3:mean"], "head_parameters": 1234, "flops_per_text": 2.5e9}
+    entrants = [
+        EntrantRecord("gated", 64, "greedy", folds=5, log_loss=0.4, behind=0.0,
+                      behind_error=0.0, **common),
+        EntrantRecord("stacked", 256, "adaptive", folds=5, log_loss=0.45, behind=0.05,
+                      behind_error=0.01, **common),
+    ]  # fmt: skip
+    amend(tmp_path, made, entrants=entrants, fusion_notes=["auto: gated: the lowest", "seed 0: x"])
+    (group,) = load_groups(tmp_path)
+    table = choice_tables(group)[-1]
+    assert [row.cells[0] for row in table.rows] == ["gated", "stacked"]
+    assert table.rows[0].cells[5] == "–"
+    assert table.rows[1].cells == (
+        *("stacked", "–", "adaptive (minilm:3:mean)", "5", "0.4500"),
+        *("+0.0500 ± 0.0100", "1,234", "2.50"),
+    )
+    assert "gated: the lowest." in table.note
+    assert "seed 0" not in table.note
+    assert "What auto judged" in write_report(tmp_path, tmp_path, title="t").read_text()

@@ -14,7 +14,7 @@ from layerfusion.report.load import load_groups
 from layerfusion.report.tables import comparisons, fusion_table
 from layerfusion.report.words import summarise
 from layerfusion.runs.record import METRICS, PREDICTIONS
-from tests.report.fabricate import MODELS, dataset, write_job, write_sweep
+from tests.report.fabricate import SWEPT, dataset, write_job, write_sweep
 
 
 def test_samples_that_differ_are_not_mixed_and_say_which_they_are(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_last_layer_job_is_a_point_of_its_curve(tmp_path: Path) -> None:
 def test_curves_are_bottom_up_and_complete(tmp_path: Path) -> None:
     write_sweep(tmp_path, dataset(rows=20))
     (group,) = load_groups(tmp_path)
-    assert {c.label: [job.layer.layer for job in c.points] for c in group.curves} == MODELS
+    assert {c.label: [job.layer.layer for job in c.points] for c in group.curves} == SWEPT
     assert len(group.fused) == 9
 
 

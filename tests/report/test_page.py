@@ -67,10 +67,12 @@ def report(written: Path) -> Report:
 def tables(report: Report) -> list[Table]:
     found = list(report.provenance)
     for section in report.sections:
-        found += [section.fusion_table, *section.costs, *(table for _, table in section.gates)]
+        found += [section.fusion_table, *section.costs, *section.choices]
+        found += [table for view in section.gates for table in (view.table, *view.tables)]
+        found += [table for block in section.experiments for table in block.tables]
         found += [section.layer_table] if section.layer_table else []
         found += [section.finding_table] if section.finding_table else []
-    return found
+    return [*found, *(table for block in report.curves for table in block.tables)]
 
 
 def test_every_element_is_closed_in_order(page: Page) -> None:
@@ -122,7 +124,7 @@ def test_both_pages_show_every_table(report: Report, page: Page, written: Path) 
 
 
 def test_figures_are_images_that_both_pages_show(report: Report, page: Page, written: Path) -> None:
-    figures = [figure for section in report.sections for figure in section.figures]
+    figures = report.figures
     assert page.tags.count("svg") == 2 * len(figures)
     files = sorted((written / "out" / "figures").iterdir())
     assert [file.stem for file in files] == sorted(figure.key for figure in figures)

@@ -88,7 +88,10 @@ def test_a_selection_records_what_it_chose_and_why(
         assert sum(layer.weight or 0 for layer in record.layers) == pytest.approx(1)
 
 
-@pytest.mark.parametrize("selection", [*SCORED, "layers=adaptive layers.pilot=60"])
+AUTO = "layers=all fusion=auto fusion.among=[stacked,gated] fusion.widths=[4] lexical=[words]"
+
+
+@pytest.mark.parametrize("selection", [*SCORED, "layers=adaptive layers.pilot=60", AUTO])
 def test_test_labels_change_no_choice(
     selection: str,
     job: list[str],
@@ -110,8 +113,9 @@ def test_test_labels_change_no_choice(
         arguments = ["train", *job, *selection.split(), f"dataset.path={folder}"]
         assert run([*arguments, f"paths.outputs={outputs}"], capsys)[0] == 0
         ((_, record),) = find_records(outputs)
-        found.append((record.layers, record.test["accuracy"].mean))
-    (layers, accuracy), (same, turned) = found
+        found.append((record.layers, record.test["accuracy"].mean, record.entrants))
+    (layers, accuracy, entrants), (same, turned, again) = found
+    assert entrants == again
     assert [(x.layer, x.pooling, x.reason) for x in layers] == [
         (x.layer, x.pooling, x.reason) for x in same
     ]
@@ -161,6 +165,42 @@ def test_a_pilot_gives_the_job_of_the_full_way_where_it_chooses_the_same(
         records.append(record)
     assert [x.layer for x in records[0].layers] == [x.layer for x in records[1].layers] == ["0"]
     assert records[0].test["log_loss"].mean == pytest.approx(records[1].test["log_loss"].mean)
+
+
+def test_auto_records_all_that_it_judged_and_runs_the_best(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*job, "layers=adaptive", *AUTO.split()[1:]]
+    code, said = run(["train", *arguments], capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    best = record.entrants[0]
+    assert record.fusion == f"auto: {best.fusion}"
+    assert [f"{x.backbone}:{x.layer}:{x.pooling}" for x in record.layers] == best.layers
+    assert best.behind == 0
+    assert {one.fusion for one in record.entrants} == {"stacked", "gated"}
+    judged_fully = [one.log_loss for one in record.entrants if one.folds == 3]
+    assert best.log_loss == min(judged_fully)
+    assert record.fusion_notes[0].startswith("auto: ")
+    assert "the lowest of" in record.fusion_notes[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("fusion.among=[gatd]", "fusion.among"),
+        ("fusion.among=[]", "at least one"),
+        ("fusion.widths=[0]", "fusion.widths"),
+        ("layers=adaptive layers.budget.flops_per_text=-1", "flops_per_text"),
+    ],
+)
+def test_a_mistake_in_auto_gets_one_line(
+    setting: str, words: str, job: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, "fusion=auto", *setting.split()], capsys)
+    assert code == 2
+    assert words in said
+    assert "\n" not in said
 
 
 def test_probes_are_kept_between_jobs(

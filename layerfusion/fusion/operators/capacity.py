@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import lru_cache
 
 import torch
@@ -55,14 +56,12 @@ def matched_width(config: FusionConfig, widths: Sequence[int], num_classes: int)
     Raises:
         UserError: where no width that the operator can split comes within 5 %.
     """
-    return _matched_width(tuple(sorted(vars(config).items())), tuple(widths), num_classes)
+    return _matched_width(json.dumps(asdict(config)), tuple(widths), num_classes)
 
 
 @lru_cache(maxsize=256)
-def _matched_width(
-    settings: tuple[tuple[str, object], ...], widths: tuple[int, ...], num_classes: int
-) -> int:
-    config = FusionConfig(**dict(settings))  # type: ignore[arg-type]
+def _matched_width(settings: str, widths: tuple[int, ...], num_classes: int) -> int:
+    config = FusionConfig(**json.loads(settings))
     plain = replace(config, name="concat", residual=False)
     target = head_parameters(plain, widths, num_classes)
     step = OPERATORS[config.name].multiple_of(config)

@@ -1,0 +1,78 @@
+"""Trained heads judged on a fold of train that neither they nor their inputs have learned from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerfusion.config import TrainerConfig
+from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.race import Entrant
+from layerfusion.fusion.training import fit
+from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.layer_id import LayerId
+
+
+@dataclass
+class HeldOutHeads:
+    """Log-losses of heads on folds held out; validation chooses their epoch, as it does later."""
+
+    candidates: Candidates
+    """The layers that the heads fuse, on train, with its folds."""
+    validation: dict[LayerId, Tensor]
+    """The same layers on validation. Shapes: (rows, width)."""
+    validation_texts: Sequence[str]
+    validation_labels: Tensor
+    trainer: TrainerConfig
+    seed: int
+    _relearned: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def __call__(self, entrant: Entrant, fold: int) -> Tensor:
+        """Log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
+        candidates, layers = self.candidates, entrant.selection.layers
+        out = candidates.fold_of == fold
+        split = [self._split(layer, fold) for layer in layers]
+        labels = candidates.labels
+        features = {
+            "train": [train[~out] for train, _ in split],
+            "validation": [validation for _, validation in split],
+            "held out": [train[out] for train, _ in split],
+        }
+        targets = {
+            "train": labels[~out],
+            "validation": self.validation_labels,
+            "held out": labels[out],
+        }
+        data = FusionData(features, targets, batch_size=self.trainer.batch_size)
+        weights = [choice.weight for choice in entrant.selection.choices]
+        known = [weight for weight in weights if weight is not None]
+        fitted = fit(
+            data,
+            entrant.fusion,
+            self.trainer,
+            num_classes=candidates.num_classes,
+            seed=self.seed,
+            importance=known if len(known) == len(weights) else None,
+        )
+        logits, _ = fitted.classifier.predict_logits(data.features["held out"])
+        return F.cross_entropy(logits.double(), labels[out], reduction="none")
+
+    def _split(self, layer: LayerId, fold: int) -> tuple[Tensor, Tensor]:
+        """A layer on train and on validation; a lexical one learned without the fold."""
+        candidates = self.candidates
+        source = candidates.sources[layer.backbone]
+        if not isinstance(source, LexicalSource):
+            return candidates.features[candidates.position(layer)], self.validation[layer]
+        key = (layer.backbone, fold)
+        if key not in self._relearned:
+            out = candidates.fold_of == fold
+            inside = [candidates.texts[row] for row in torch.where(~out)[0].tolist()]
+            everything = [*candidates.texts, *self.validation_texts]
+            self._relearned[key] = source.relearned(everything, inside)
+        vectors = self._relearned[key]
+        return vectors[: len(candidates.texts)], vectors[len(candidates.texts) :]

@@ -1,0 +1,145 @@
+"""Which fusion of which layers: candidates judged on rows held out, worse ones dropped early."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from layerfusion.config import STACKED, FusionConfig
+from layerfusion.fusion.operators.capacity import head_parameters
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.probe import NEVER
+from layerfusion.layers.selection import Selection, standard_error
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A fusion of some layers, before it is known what it is worth."""
+
+    team: str
+    """How its layers were found."""
+    selection: Selection
+    fusion: FusionConfig
+    parameters: int
+    """Of the head; of a stack, those of its probes."""
+
+    @property
+    def words(self) -> str:
+        """For a reader: operator, width where it has one, and layers."""
+        width = "" if self.fusion.name == STACKED else f" of width {self.fusion.width}"
+        sources = len(self.selection.layers)
+        return f"{self.fusion.name}{width} on {self.team} (K = {sources})"
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """What an entrant was worth on the rows that it was judged on."""
+
+    entrant: Entrant
+    losses: Tensor
+    """Log-loss of each row in nats, NaN where the entrant was not judged. Shape: (rows,)."""
+    folds: int
+    """How many folds it was judged on before it was dropped."""
+
+    @property
+    def log_loss(self) -> float:
+        """Mean over the rows judged."""
+        return float(self.losses.nanmean())
+
+    def behind(self, other: Standing) -> tuple[float, float]:
+        """Mean difference to another on the rows that both were judged on, and its error."""
+        difference = self.losses - other.losses
+        difference = difference[~difference.isnan()]
+        return float(difference.mean()), standard_error(difference)
+
+
+Losses = Callable[[Entrant, int], Tensor]
+"""Log-loss of an entrant on the rows of a fold, having learned from the others."""
+
+
+def entrants_of(
+    teams: Mapping[str, Selection],
+    settings: FusionConfig,
+    widths: Mapping[LayerId, int],
+    num_classes: int,
+) -> list[Entrant]:
+    """Every fusion that `fusion.among` and `fusion.widths` name, of every team.
+
+    Of a single layer there is one plain head a width, whatever the operator.
+
+    Args:
+        teams: how layers were found, and the layers.
+        settings: names, widths and all else of the fusions.
+        widths: of the layers.
+        num_classes: number of classes.
+    """
+    entrants = []
+    operators = [name for name in settings.among if name != STACKED]
+    for team, selection in teams.items():
+        own = [widths[layer] for layer in selection.layers]
+        if STACKED in settings.among:
+            size = sum(width + 1 for width in own) * num_classes
+            entrants.append(Entrant(team, selection, replace(settings, name=STACKED), size))
+        for name in operators if len(own) > 1 else operators[:1]:
+            for width in settings.widths:
+                head = replace(settings, name=name, width=width)
+                size = head_parameters(head, own, num_classes)
+                entrants.append(Entrant(team, selection, head, size))
+    return entrants
+
+
+def race(
+    entrants: Sequence[Entrant],
+    stacked: Callable[[Entrant], Tensor],
+    trained: Losses,
+    fold_of: Tensor,
+) -> list[Standing]:
+    """Judge entrants by successive halving over folds, the best one first.
+
+    Jamieson and Talwalkar, *Non-stochastic best arm identification and hyperparameter
+    optimization* (AISTATS 2016): all trained heads are judged on one fold, the better half on two,
+    and so on; those that are left on all folds. Stacked fusions cost nearly nothing, so each is
+    judged on all rows. Whoever was judged on all rows comes before those who were not.
+
+    Args:
+        entrants: who takes part.
+        stacked: losses of a stacked entrant on all rows held out. Shape: (rows,).
+        trained: losses of any other on the rows of a fold.
+        fold_of: the fold that holds each row out, -1 where none does. Shape: (rows of train,).
+    """
+    own = fold_of[fold_of != NEVER]
+    folds = int(own.max()) + 1
+    finished = [Standing(one, stacked(one), folds) for one in entrants if _is_stacked(one)]
+    running = {one: torch.full((len(own),), torch.nan, dtype=torch.float64)
+               for one in entrants if not _is_stacked(one)}  # fmt: skip
+    dropped: list[Standing] = []
+    done = 0
+    for stop in _rungs(folds):
+        for one, losses in running.items():
+            for fold in range(done, stop):
+                losses[own == fold] = trained(one, fold)
+        done = stop
+        ranked = sorted(running, key=lambda one: float(running[one].nanmean()))
+        if ranked:
+            log.info("auto: %d heads on %d of %d folds", len(ranked), done, folds)
+        keep = len(ranked) if done == folds else math.ceil(len(ranked) / 2)
+        dropped = [Standing(one, running[one], done) for one in ranked[keep:]] + dropped
+        running = {one: running[one] for one in ranked[:keep]}
+    finished += [Standing(one, losses, folds) for one, losses in running.items()]
+    return sorted(finished, key=lambda standing: standing.log_loss) + dropped
+
+
+def _rungs(folds: int) -> list[int]:
+    """1, 2, 4, … while that is less than half of the folds, and last all of them."""
+    return [*(2**n for n in range(folds.bit_length()) if 2 * 2**n < folds), folds]
+
+
+def _is_stacked(entrant: Entrant) -> bool:
+    return entrant.fusion.name == STACKED

@@ -1,0 +1,131 @@
+"""Successive halving against known worths, and what a trained head may see of a fold."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from layerfusion.config import FusionConfig, LexicalConfig, TrainerConfig
+from layerfusion.embeddings.lexical import LexicalSource, open_lexical
+from layerfusion.embeddings.spec import TFIDF
+from layerfusion.fusion.held_out_heads import HeldOutHeads
+from layerfusion.fusion.operators.capacity import head_parameters
+from layerfusion.fusion.race import Entrant, entrants_of, race
+from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.selection import Choice, Selection
+
+A, B = LayerId("a", "1", "mean"), LayerId("b", "2", "mean")
+BOTH = Selection((Choice(A, ""), Choice(B, "")))
+ONE = Selection((Choice(A, ""),))
+FOLD_OF = torch.tensor([0, 1, 2, 3, 4, -1] * 20)
+
+
+def entrant(name: str, width: int = 8) -> Entrant:
+    return Entrant("team", BOTH, FusionConfig(name=name, width=width), 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> None:
+    heads = [entrant("gated", width) for width in range(1, 9)]
+    generator = torch.Generator().manual_seed(seed)
+    asked: Counter[int] = Counter()
+
+    def trained(one: Entrant, fold: int) -> Tensor:
+        asked[one.fusion.width] += 1
+        noise = torch.randn(20, generator=generator, dtype=torch.float64)
+        return one.fusion.width + 0.1 * noise + fold
+
+    stack = entrant("stacked")
+    standings = race(
+        [*heads, stack], lambda _: torch.full((100,), 3.5, dtype=torch.float64), trained, FOLD_OF
+    )
+    assert [asked[width] for width in range(1, 9)] == [5, 5, 2, 2, 1, 1, 1, 1]
+    assert [one.folds for one in standings] == [5, 5, 5, 2, 2, 1, 1, 1, 1]
+    # A fold's own difficulty (0 … 4) is the same for all, and 2 on average.
+    assert standings[0].entrant.fusion.width == 1
+    assert standings[0].log_loss == pytest.approx(3, abs=0.1)
+    assert standings[1].entrant is stack
+    assert not standings[0].losses.isnan().any()
+    difference, error = standings[-1].behind(standings[0])
+    assert difference == pytest.approx(standings[-1].entrant.fusion.width - 1, abs=0.2)
+    assert 0 < error < 0.1
+
+
+def test_a_stack_alone_needs_no_heads() -> None:
+    def never(*_: object) -> Tensor:
+        raise AssertionError
+
+    (only,) = race([entrant("stacked")], lambda _: torch.ones(100), never, FOLD_OF)
+    assert only.log_loss == 1
+    assert only.folds == 5
+
+
+def test_entrants_are_all_fusions_of_all_teams_at_all_widths() -> None:
+    settings = FusionConfig(among=["stacked", "gated", "late"], widths=[4, 16], dropout=0.1)
+    found = entrants_of({"one": ONE, "both": BOTH}, settings, {A: 6, B: 10}, 3)
+    names = [(one.team, one.fusion.name, one.fusion.width) for one in found]
+    # Of a single layer the head is plain, whatever the operator.
+    assert names == [
+        ("one", "stacked", settings.width),
+        ("one", "gated", 4),
+        ("one", "gated", 16),
+        ("both", "stacked", settings.width),
+        ("both", "gated", 4),
+        ("both", "gated", 16),
+        ("both", "late", 4),
+        ("both", "late", 16),
+    ]
+    assert all(one.fusion.dropout == 0.1 for one in found)
+    assert found[0].parameters == 7 * 3
+    assert found[-1].parameters == head_parameters(found[-1].fusion, [6, 10], 3)
+
+
+def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    labels = torch.from_numpy(np.arange(60) % 2)
+    texts = [f"{'good fine' if n % 2 else 'bad poor'} {n}" for n in range(60)]
+    vectors = torch.from_numpy(generator.normal(size=(60, 5)).astype(np.float32))
+    vectors[:, 0] += labels
+    fold_of = torch.arange(60) // 20
+    words: LexicalSource = open_lexical("w", LexicalConfig(width=4), texts, texts, tmp_path)
+    lexical = LayerId("w", "tfidf", TFIDF)
+
+    class Model:
+        pass
+
+    def heads(labels: Tensor, texts: list[str]) -> HeldOutHeads:
+        candidates = Candidates(
+            (A, lexical),
+            (vectors, torch.full((60, 4), torch.nan)),  # never read: learned anew for the fold
+            labels,
+            fold_of,
+            tuple(texts),
+            2,
+            {"a": Model(), "w": words},  # type: ignore[dict-item]
+        )
+        trainer = TrainerConfig(max_epochs=3, batch_size=16)
+        return HeldOutHeads(candidates, {A: vectors[:10]}, texts[:10], labels[:10], trainer, seed=0)
+
+    one = Entrant(
+        "both",
+        Selection((Choice(A, ""), Choice(lexical, ""))),
+        FusionConfig(name="concat", width=4),
+        1,
+    )
+    losses = heads(labels, texts)(one, 2)
+    assert losses.shape == (20,)
+    assert bool(losses.isfinite().all())
+    flipped = labels.clone()
+    flipped[fold_of == 2] = 1 - flipped[fold_of == 2]
+    # With every label of the fold turned, p becomes 1 - p of the same head: it saw none of them.
+    turned = heads(flipped, texts)(one, 2)
+    torch.testing.assert_close((-losses).exp() + (-turned).exp(), torch.ones(20).double())
+    # Words of the fold alone change nothing of what is learned, and so nothing of other rows.
+    other = [f"{text} unseen" if n == 59 else text for n, text in enumerate(texts)]
+    torch.testing.assert_close(heads(labels, other)(one, 2)[:19], losses[:19])

@@ -1,0 +1,249 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from layerfusion.report.findings import find_all
+from layerfusion.report.lexical import lexical_block
+from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.model_counts import count_block
+from layerfusion.report.operators import operator_block
+from layerfusion.report.pairs import pair_block
+from layerfusion.report.systems import best_part, system_of, without_lexical
+from layerfusion.report.tables import Table
+from layerfusion.runs.significance import holm
+from tests.report.fabricate import dataset, write_job
+
+ROWS = 400
+SEEDS = 3
+LAST = {"minilm": ("minilm", "6"), "smollm2": ("smollm2", "norm"), "mpnet": ("mpnet", "12")}
+
+
+def _right(accuracy: float, number: int) -> np.ndarray:
+    """Which rows three seeds get right; easy rows come first, the seeds differ at the edge."""
+    edge = np.random.default_rng(number).random((SEEDS, ROWS)) * 0.1
+    return np.arange(ROWS) / ROWS < accuracy + edge - 0.05
+
+
+def _write(
+    runs: Path, models: tuple[str, ...], accuracy: float, validation: float, **kwargs: object
+) -> None:
+    lexical = kwargs.get("lexical") or ()
+    sources = [LAST[name] for name in models] + [("words", "0") for _ in list(lexical)]  # type: ignore[call-overload]
+    right = _right(accuracy, 1000 * len(sources) + sum(map(len, models)))
+    settings: dict[str, object] = {"recipe": "a" * 12, "fusion": "stacked", "selection": "last"}
+    settings |= {"considered": models, "seeds": SEEDS, "right": right} | kwargs
+    write_job(runs, dataset(rows=ROWS), sources, accuracy, validation, **settings)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory: pytest.TempPathFactory) -> DataGroup:
+    """Three models alone, in pairs and together; two of them with words as well."""
+    runs = tmp_path_factory.mktemp("experiments")
+    accuracy = {"minilm": 0.70, "smollm2": 0.74, "mpnet": 0.80}
+    for size in (1, 2, 3):
+        for models in combinations(sorted(accuracy), size):
+            best = max(accuracy[name] for name in models)
+            # Validation prefers smollm2 to mpnet, which is better on test.
+            validation = 0.9 if "smollm2" in models else best
+            _write(runs, models, best + 0.02 * (size - 1), validation)
+    _write(runs, ("minilm",), 0.85, 0.8, lexical=("words",))
+    _write(runs, ("minilm", "mpnet"), 0.83, 0.8, lexical=("words",))
+    _write(runs, ("minilm",), 0.85, 0.8, recipe="b" * 12, fusion="gated")
+    (group,) = load_groups(runs)
+    return group
+
+
+def _column(table: Table, title: str) -> list[str]:
+    place = [column.title for column in table.columns].index(title)
+    return [row.cells[place] for row in table.rows]
+
+
+def _job(group: DataGroup, models: str, *, words: bool = False) -> Job:
+    wanted = set(models.split())
+    (found,) = [
+        job
+        for job in group.jobs
+        if (system := system_of(job)) is not None
+        and system.recipe == "a" * 12
+        and {name for name, _ in system.models} == wanted
+        and bool(system.lexical) == words
+    ]
+    return found
+
+
+# -- which jobs belong together -----------------------------------------------------------------
+
+
+def test_parts_are_jobs_of_one_model_under_the_same_settings(group: DataGroup) -> None:
+    best = best_part(group.jobs)
+    assert len(best) == 4  # three pairs and all; of words no two models were run alone
+    assert best[_job(group, "minilm mpnet")] is _job(group, "mpnet")
+    assert best[_job(group, "minilm smollm2")] is _job(group, "smollm2")
+    # On validation smollm2 looks better than mpnet, so that is what one would have taken.
+    assert best[_job(group, "mpnet smollm2")] is _job(group, "smollm2")
+    pairs = without_lexical(group.jobs)
+    assert pairs == {
+        _job(group, names, words=True): _job(group, names) for names in ("minilm", "minilm mpnet")
+    }
+
+
+def test_a_model_under_another_spec_is_another_model(group: DataGroup) -> None:
+    other = [
+        replace(job, record=replace(job.record, considered={"mpnet": ["another spec"]}))
+        if job is _job(group, "mpnet")
+        else job
+        for job in group.jobs
+    ]
+    assert _job(group, "minilm mpnet") not in best_part(other)
+    assert _job(group, "minilm smollm2") in best_part(other)
+
+
+def test_records_older_than_recipes_belong_to_nothing(tmp_path: Path) -> None:
+    for models in (("minilm",), ("mpnet",), ("minilm", "mpnet")):
+        _write(tmp_path, models, 0.7, 0.7, recipe="")
+    (old,) = load_groups(tmp_path)
+    findings = find_all([old])[old]
+    assert best_part(old.jobs) == without_lexical(old.jobs) == {}
+    assert pair_block(old, findings) is None
+    assert count_block(old) is None
+    assert lexical_block(old, findings) is None
+
+
+# -- pairs --------------------------------------------------------------------------------------
+
+
+def test_pairs_are_tested_against_their_part(group: DataGroup) -> None:
+    findings = find_all([group])[group]
+    rows = [row for row in findings.rows if row.kind == "part"]
+    p_values = []
+    for row in rows:
+        assert row.what is not None
+        assert row.against is not None
+        only = row.what.consensus & ~row.against.consensus
+        other = row.against.consensus & ~row.what.consensus
+        p = binomtest(int(only.sum()), int(only.sum() + other.sum())).pvalue
+        assert row.mcnemar.p == pytest.approx(p)
+        assert row.difference.mean == pytest.approx(
+            row.what.correct.mean() - row.against.correct.mean()
+        )
+        p_values.append(row.mcnemar.p)
+    assert [row.adjusted for row in rows] == pytest.approx(holm(p_values))
+
+
+def test_the_table_of_pairs_has_every_job_on_several_models(group: DataGroup) -> None:
+    block = pair_block(group, find_all([group])[group])
+    assert block is not None
+    (table,) = block.tables
+    assert _column(table, "Models") == [
+        *("minilm + mpnet", "minilm + smollm2", "mpnet + smollm2", "minilm + mpnet + smollm2")
+    ]
+    assert _column(table, "Alone, by validation") == ["mpnet", "smollm2", "smollm2", "smollm2"]
+    for models, shown in zip(
+        _column(table, "Models"), _column(table, "Difference, points"), strict=True
+    ):
+        job = _job(group, models.replace(" + ", " "))
+        difference = 100 * (job.correct.mean() - best_part(group.jobs)[job].correct.mean())
+        assert float(shown.split()[0].replace("−", "-")) == pytest.approx(difference, abs=0.051)
+    (figure,) = block.figures
+    for name in ("minilm", "smollm2", "mpnet", "alone"):
+        assert f">{name}</text>" in figure.wide
+    assert figure.wide.count(">alone</text>") == 3
+
+
+# -- number of models ---------------------------------------------------------------------------
+
+
+def test_counts_show_means_and_spreads(group: DataGroup) -> None:
+    block = count_block(group)
+    assert block is not None
+    (table,) = block.tables
+    assert _column(table, "Models") == ["1", "2", "3"]
+    assert _column(table, "Subsets run") == ["3 of 3", "3 of 3", "1 of 1"]
+    names = ["minilm", "mpnet", "smollm2"]
+    for size, mean, subsets, seeds in zip(
+        (1, 2, 3),
+        _column(table, "Mean test %"),
+        _column(table, "Sd over subsets, points"),
+        _column(table, "Sd over seeds, points"),
+        strict=True,
+    ):
+        jobs = [_job(group, " ".join(models)) for models in combinations(names, size)]
+        accuracy = np.array([[seed.test["accuracy"] for seed in job.record.seeds] for job in jobs])
+        assert mean == f"{100 * accuracy.mean():.1f}"
+        if size < 3:
+            assert subsets == f"{100 * accuracy.mean(axis=1).std(ddof=1):.2f}"
+        assert seeds == f"{100 * np.sqrt(accuracy.var(axis=1, ddof=1).mean()):.2f}"
+    assert _column(table, "Sd over subsets, points")[2] == "–"
+    # What validation chooses is not the best on test.
+    alone = _job(group, "smollm2").record.test["accuracy"].mean
+    assert _column(table, "Chosen on validation %")[0] == f"{100 * alone:.1f}"
+
+
+@pytest.mark.parametrize(("sds", "words"), [((2, 1), "and falls"), ((1, 2), "does not fall")])
+def test_the_words_say_whether_the_spread_falls(
+    tmp_path: Path, sds: tuple[int, int], words: str
+) -> None:
+    for models in (("minilm",), ("mpnet",), ("minilm", "mpnet")):
+        right = np.zeros((2, ROWS), dtype=bool)
+        right[0, : 200 + sds[len(models) - 1]] = True
+        right[1, : 200 - sds[len(models) - 1]] = True
+        _write(tmp_path, models, 0.5, 0.5, right=right, seeds=2)
+    (group,) = load_groups(tmp_path)
+    block = count_block(group)
+    assert block is not None
+    assert words in block.text
+
+
+# -- lexical sources ----------------------------------------------------------------------------
+
+
+def test_lexical_sources_are_judged_against_the_same_without(group: DataGroup) -> None:
+    findings = find_all([group])[group]
+    block = lexical_block(group, findings)
+    assert block is not None
+    (table,) = block.tables
+    assert _column(table, "Models") == ["minilm", "minilm + mpnet"]
+    assert _column(table, "Taken") == ["minilm, words", "minilm, mpnet, words"]
+    assert "2 comparisons" in table.note
+    for names, without, having in zip(
+        ("minilm", "minilm mpnet"),
+        _column(table, "Without %"),
+        _column(table, "With %"),
+        strict=True,
+    ):
+        plain, more = _job(group, names), _job(group, names, words=True)
+        assert without.startswith(f"{100 * plain.correct.mean():.1f}")
+        assert having.startswith(f"{100 * more.correct.mean():.1f}")
+    # 15 points over 400 rows, nested: rows that only one has right nearly all fall to one side.
+    assert _column(table, "Shown") == ["▲", ""]
+
+
+# -- operators ----------------------------------------------------------------------------------
+
+
+def test_operators_on_the_same_sources_stand_together(tmp_path: Path) -> None:
+    heads = {"gated": 0.8, "concat": 0.7, "sum": 0.72}
+    for fusion, accuracy in heads.items():
+        _write(tmp_path, ("minilm", "mpnet"), accuracy, 0.7, fusion=fusion, head_flops=2_500_000)
+    _write(tmp_path, ("minilm", "smollm2"), 0.7, 0.7, fusion="gated")
+    (group,) = load_groups(tmp_path)
+    findings = find_all([group])[group]
+    block = operator_block(group, findings)
+    assert block is not None
+    (table,) = block.tables
+    assert _column(table, "Operator") == ["gated", "sum", "concat"]
+    assert _column(table, "Head MFLOPs a text") == ["2.500"] * 3
+    against = _column(table, "Against concat, points")
+    assert against[0].endswith("▲")
+    assert against[2] == "–"
+    assert len(block.figures) == 1
+
+
+def test_two_operators_are_no_comparison_of_operators(group: DataGroup) -> None:
+    assert operator_block(group, find_all([group])[group]) is None

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerfusion.report.gates import MOST_CLASSES, MOST_SOURCES, leading_sources, telling_classes
+from layerfusion.report.load import load_groups
+from layerfusion.report.page import Section, build_report, write_report
+from layerfusion.runs.gates import ClassGates, gate_record
+from layerfusion.runs.record import LayerRecord, read_record
+from tests.report.fabricate import dataset, write_job
+
+TEXT = "<b>bold</b> | *text*"
+ROWS = 40
+SOURCES = [("minilm", "3"), ("minilm", "6"), ("mpnet", "12")]
+
+
+def _gates(sources: int, seed: int = 0) -> np.ndarray:
+    raw = np.random.default_rng(seed).gamma(2.0, size=(ROWS, sources))
+    return raw / raw.sum(axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs = tmp_path_factory.mktemp("gates")
+    data = dataset(rows=ROWS)
+    gates, target = _gates(3), np.arange(ROWS) % 2
+    texts = [f"text {row} {TEXT}" for row in range(ROWS)]
+    epochs = [[[0.2, 0.3, 0.5], [0.1, 0.3, 0.6]], [[0.4, 0.3, 0.3], [0.1, 0.5, 0.4]]]
+    kept = gate_record(gates, target, texts, data.label_names, epochs)
+    mean = gates.mean(axis=0).tolist()
+    for salt, validation in (("worse", 0.7), ("better", 0.8)):
+        write_job(runs, data, SOURCES, 0.75, validation, salt=salt, gates=mean, gate_record=kept)
+    write_report(runs, runs / "out", title="t")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def section(written: Path) -> Section:
+    (section,) = build_report(load_groups(written), title="t").sections
+    return section
+
+
+def test_records_keep_their_gates(written: Path) -> None:
+    records = [read_record(path.parent) for path in written.glob("*/metrics.json")]
+    assert len(records) == 2
+    for record in records:
+        assert record.gates is not None
+        assert [one.label for one in record.gates.classes] == ["neg", "pos"]
+
+
+def test_the_details_are_of_the_fusion_that_validation_chooses(section: Section) -> None:
+    detailed = [view for view in section.gates if view.details]
+    assert len(section.gates) == 2
+    assert len(detailed) == 1
+    (view,) = detailed
+    assert [figure.key.rpartition("-")[2] for figure in view.more] == ["classes", "epochs"]
+
+
+def test_tables_show_gates_by_class_and_texts_at_both_ends(section: Section) -> None:
+    (view,) = [view for view in section.gates if view.details]
+    by_class, texts = view.tables
+    gates = _gates(3)
+    assert [column.title for column in by_class.columns][2:] == ["neg (20 rows)", "pos (20 rows)"]
+    for k, row in enumerate(by_class.rows):
+        expected = [gates[:, k].mean(), gates[::2, k].mean(), gates[1::2, k].mean()]
+        assert row.cells[1:] == tuple(f"{gate:.3f}" for gate in expected)
+    assert len(texts.rows) == 3 * 6
+    first = texts.rows[0].cells
+    top = int(gates[:, 0].argmax())
+    assert first[1:] == (
+        "highest",
+        f"{gates[top, 0]:.3f}",
+        ("neg", "pos")[top % 2],
+        f"text {top} {TEXT}",
+    )
+
+
+def test_example_texts_are_escaped(written: Path) -> None:
+    page = (written / "out" / "report.html").read_text()
+    assert TEXT not in page
+    assert escape(TEXT) in page
+    assert "<b>" not in (written / "out" / "report.md").read_text()
+
+
+def test_many_classes_and_sources_stay_readable() -> None:
+    labels = [f"class {number}" for number in range(52)]
+    sources = [("smollm2", str(layer)) for layer in range(30)]
+    gates = _gates(30)
+    target = np.arange(ROWS) % 2 * 30
+    target[:4] = [1, 2, 3, 4]
+    kept = gate_record(gates, target, ["t"] * ROWS, labels)
+    layers = [
+        LayerRecord(name, layer, "mean", 0.5, 64, "", float(gate))
+        for (name, layer), gate in zip(sources, gates.mean(axis=0), strict=True)
+    ]
+    shown = leading_sources(layers)
+    assert len(shown) == MOST_SOURCES
+    assert sorted(gates.mean(axis=0))[-MOST_SOURCES] == min(gates.mean(axis=0)[k] for k in shown)
+    many = [ClassGates(label, 9, (gates[k % ROWS]).tolist()) for k, label in enumerate(labels)]
+    assert len(telling_classes(many, layers)) == MOST_CLASSES
+    assert len(telling_classes(kept.classes, layers)) == 6  # those that test has
+
+
+def test_a_class_of_few_rows_has_to_differ_more() -> None:
+    layers = [LayerRecord("m", str(k), "mean", 0.5, 64, "", 0.5) for k in range(2)]
+    even = [ClassGates(f"even {k}", 100, [0.5, 0.5]) for k in range(MOST_CLASSES - 1)]
+    few, many = ClassGates("few", 1, [0.7, 0.3]), ClassGates("many", 100, [0.6, 0.4])
+    names = [one.label for one in telling_classes([*even, few, many], layers)]
+    assert "many" in names
+    assert "few" in names
+    crowd = [ClassGates(f"crowd {k}", 100, [0.6, 0.4]) for k in range(MOST_CLASSES)]
+    assert few not in telling_classes([few, *crowd], layers)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from layerfusion.report.figures import model_colors
+from layerfusion.report.learning_curves import curve_block, trials
+from layerfusion.report.load import load_groups
+from layerfusion.report.page import build_report
+from tests.report.fabricate import dataset, write_job
+
+ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
+ROWS = 200
+
+
+def _write(runs: Path, *, test: str = "t" * 64, models: tuple[str, ...] = ("minilm",)) -> None:
+    """One system on samples of 10 and 50 rows a class, in draws, and on all rows."""
+    for size, accuracies in ACCURACIES.items():
+        for draw, accuracy in enumerate(accuracies):
+            data = dataset(
+                "toy",
+                rows=ROWS,
+                fingerprint=f"{size}-{draw}-{test}".ljust(64, "0"),
+                test_fingerprint=test,
+                per_class=size,
+                draw=draw,
+            )
+            if size is not None:
+                data.rows.update(train=2 * size - 2, validation=2)
+            write_job(
+                runs,
+                data,
+                [(name, "6") for name in models],
+                accuracy,
+                accuracy,
+                right=np.tile(np.arange(ROWS) < round(accuracy * ROWS), (2, 1)),
+                seeds=2,
+                fusion="stacked",
+                recipe="a" * 12,
+                considered=models,
+            )
+
+
+def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
+    _write(tmp_path)
+    groups = load_groups(tmp_path)
+    assert len(groups) == 6
+    (trial,) = trials(groups)
+    assert trial.sizes == [10, 50, None]
+    block = curve_block(trial, model_colors(groups))
+    assert block is not None
+    (table,) = block.tables
+    titles = [column.title for column in table.columns]
+    assert titles == ["System", "10 a class", "50 a class", "All (250 a class)"]
+    floor, row = table.rows
+    assert floor.cells[0] == "TF-IDF floor"
+    # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
+    assert [cell.replace("\u00a0", " ") for cell in row.cells] == [
+        "minilm",
+        "60.0 ± 5.0 (3)",
+        "71.0 ± 1.4 (2)",
+        "80.0 (1)",
+    ]
+
+
+def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None:
+    _write(tmp_path)
+    report = build_report(load_groups(tmp_path), title="t")
+    assert len(report.sections) == 1
+    assert len(report.curves) == 1
+    (jobs,) = [table for table in report.provenance if table.title == "Jobs"]
+    assert len(jobs.rows) == 6
+
+
+def test_other_test_rows_are_another_curve(tmp_path: Path) -> None:
+    _write(tmp_path)
+    _write(tmp_path, test="u" * 64)
+    assert len(trials(load_groups(tmp_path))) == 2
+
+
+@pytest.mark.parametrize("fingerprint", ["", "t" * 64])
+def test_one_size_is_no_curve(tmp_path: Path, fingerprint: str) -> None:
+    for draw in (0, 1):
+        data = dataset(
+            fingerprint=str(draw) * 64, test_fingerprint=fingerprint, per_class=10, draw=draw
+        )
+        write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, recipe="a", considered=["minilm"])
+    report = build_report(load_groups(tmp_path), title="t")
+    assert report.curves == ()
+    assert len(report.sections) == 2

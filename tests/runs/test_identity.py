@@ -1,0 +1,49 @@
+"""Which settings name a job."""
+
+from __future__ import annotations
+
+import pytest
+
+from layerfusion.composition import compose
+from layerfusion.config import load
+from layerfusion.runs.identity import job_id
+
+
+def name_of(*overrides: str) -> str:
+    return job_id(load(compose("train", list(overrides))))
+
+
+@pytest.mark.parametrize(
+    ("common", "one", "other"),
+    [
+        ("fusion=concat", "fusion.width=64", "fusion.width=65"),
+        ("layers=greedy", "layers.folds=4", "layers.folds=5"),
+        ("fusion=stacked", "layers.folds=4", "layers.folds=5"),
+        ("fusion=auto", "layers.folds=4", "layers.folds=5"),
+        ("fusion=auto", "fusion.widths=[8]", "fusion.widths=[9]"),
+        ("limit.per_class=10", "limit.draw=1", "limit.draw=2"),
+        ("", "seed=0", "seed=1"),
+        ("", "pooling=[mean,last]", "pooling=[last,mean]"),
+        ("", "backbone=[minilm]", "backbone=[mpnet]"),
+    ],
+)
+def test_what_changes_a_result_changes_the_name(common: str, one: str, other: str) -> None:
+    shared = [common] if common else []
+    assert name_of(*shared, one) != name_of(*shared, other)
+
+
+@pytest.mark.parametrize(
+    ("common", "one", "other"),
+    [
+        ("", "paths.outputs=a", "paths.outputs=b"),
+        ("", "extract.token_budget=64", "extract.token_budget=65"),
+        ("", "sweep=a", "sweep=b"),
+        ("", "logger=none", "logger=wandb"),
+        ("fusion=concat", "layers.folds=4", "layers.folds=5"),
+        ("fusion=concat", "fusion.widths=[8]", "fusion.widths=[9]"),
+        ("", "limit.draw=1", "limit.draw=2"),
+    ],
+)
+def test_what_changes_no_result_changes_no_name(common: str, one: str, other: str) -> None:
+    shared = [common] if common else []
+    assert name_of(*shared, one) == name_of(*shared, other)
