@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig, load
+from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig
 from layerfusion.errors import UserError, unknown
+from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.runs.identity import register_resolver
 
 
@@ -46,7 +47,6 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         UserError: for a mistake in the command line or, outside a sweep, in the job.
     """
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
@@ -55,26 +55,24 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     sweep = bool({"-m", "--multirun"} & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise UserError("--cfg and --info show one job: leave -m out")
+    job = JobTask(name, task, sweep=sweep)
     mistakes: list[UserError] = []
 
     def run(composed: DictConfig) -> Any:
-        context = HydraConfig.get()
         try:
-            return task(load(composed), Path(context.runtime.output_dir))
+            return job(composed)
         except UserError as error:
-            if not sweep:
-                mistakes.append(error)  # one line at the end; Hydra would print a traceback
-                return None
-            print(f"layerfusion: {context.job.override_dirname}: {error}", file=sys.stderr)
-            raise  # Hydra runs the other jobs first, whatever the launcher
+            mistakes.append(error)  # one line at the end; Hydra would print a traceback
+            return None
 
     words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
         hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
-    except UserError:
-        return 1  # a job of a sweep; its line is printed
+    except (JobsFailed, LauncherFailed) as error:
+        print(f"layerfusion: {error}", file=sys.stderr)
+        return 1
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, arguments) from error
     finally:

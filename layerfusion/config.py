@@ -525,7 +525,8 @@ def check(config: TrainConfig) -> None:
     if config.trainer.devices != 1:
         raise UserError(
             f"trainer.devices={config.trainer.devices}: a head trains on 1 device; run jobs side by"
-            " side instead"
+            " side instead. (DDP would start each of its processes with the command of the whole"
+            " sweep, and a head is too small to share.)"
         )
     _choice("trainer.accelerator", config.trainer.accelerator, ACCELERATORS)
     _choice("logger", config.logger.name, LOGGERS)
