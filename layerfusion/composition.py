@@ -13,6 +13,10 @@ from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.runs.identity import register_resolver
+from layerfusion.runs.machine import processes_that_fit
+
+VERSION_BASE = "1.3"
+"""Of Hydra, whose defaults changed over its versions."""
 
 
 def config_folder() -> Path:
@@ -24,10 +28,12 @@ def config_folder() -> Path:
 def register() -> None:
     """Make the typed schema and the resolvers known to Hydra."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="schema", node=ComposedConfig)
     ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
     register_resolver()
+    OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)
 
 
 def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
@@ -69,7 +75,8 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
+        place = str(config_folder())
+        hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
     except (JobsFailed, LauncherFailed) as error:
         print(f"layerfusion: {error}", file=sys.stderr)
         return 1
@@ -106,7 +113,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:
-        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        with initialize_config_dir(str(config_folder().resolve()), version_base=VERSION_BASE):
             return hydra_compose(name, overrides=[*rest, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, overrides) from error
@@ -162,7 +169,7 @@ def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
-    """The files of a config group, those of the user's `--config-dir` included."""
+    """The options of a config group, those of the user's `--config-dir` included."""
     folders = [config_folder(), *split_config_dirs(arguments)[1]]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
@@ -179,7 +186,7 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
-        return unknown(match[1], match[2], group_options(match[1], arguments))
+        return unknown(match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])])
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1])
     if override := getattr(error, "override", None):
@@ -189,6 +196,16 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
     if cause is not None and str(cause).strip():
         lines.append(str(cause).strip().splitlines()[0])
     return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+
+
+def _stored(group: str) -> list[str]:
+    """Options of a config group that come from Hydra and its plugins."""
+    from hydra.core.config_store import ConfigStore
+
+    try:
+        return [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)]
+    except OSError:  # a group that only files make
+        return []
 
 
 def _unknown_key(key: str) -> UserError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,13 @@ class JobTask:
         self.command, self.run, self.sweep = command, run, sweep
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a launcher's process, where Hydra does not know the project's resolvers yet."""
-        from layerfusion.composition import register
+        """Arrive in a launcher's process, where Hydra knows nothing of the project yet."""
+        from hydra import version
+
+        from layerfusion.composition import VERSION_BASE, register
 
         self.__dict__.update(state)
+        version.setbase(VERSION_BASE)
         register()
 
     def __call__(self, composed: Any) -> Any:
@@ -99,11 +103,14 @@ class JobTask:
         """Run a job of a sweep, its failure kept in its folder."""
         from hydra.core.hydra_config import HydraConfig
 
+        from layerfusion.runs.machine import own_gpu
         from layerfusion.runs.sweep import FAILED, clear_failure, label_of, write_failure
 
         clear_failure(folder)
         try:
-            return self._run(composed, folder)
+            config = load(composed)
+            with own_gpu(config):
+                return self.run(config, folder)
         except Exception as error:  # whatever it is, the other jobs go on
             overrides = list(HydraConfig.get().overrides.task)
             write_failure(folder, self.command, overrides, error)
@@ -112,3 +119,41 @@ class JobTask:
                 line = f"{type(error).__name__}: {line}; traceback in {folder / FAILED}"
             log.error("failed: %s: %s", label_of(folder), line, exc_info=True)
             raise JobFailed(line) from None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all jobs of a sweep need in another process; Hydra's own names."""
+
+    hydra_context: Any
+    config: Any
+    task_function: Any
+    singletons: Any
+
+    @classmethod
+    def of(cls, hydra_context: Any, config: Any, task_function: Any) -> Shared:
+        """Gather it in the process that launches."""
+        from hydra.core.singleton import Singleton
+
+        return cls(hydra_context, config, task_function, Singleton.get_state())
+
+
+def run_elsewhere(shared: Shared, overrides: Sequence[str], number: int) -> Any:
+    """Compose and run one job of a sweep in a process of a launcher; Hydra's `JobReturn`."""
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import run_job, setup_globals
+    from omegaconf import open_dict
+
+    Singleton.set_state(shared.singletons)
+    setup_globals()
+    loader = shared.hydra_context.config_loader
+    config = loader.load_sweep_config(shared.config, list(overrides))
+    with open_dict(config.hydra.job) as job:
+        job.id, job.num = str(number), number
+    return run_job(
+        hydra_context=shared.hydra_context,
+        task_function=shared.task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )

@@ -13,6 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from layerfusion.errors import UserError
+
 Overrides = tuple[str, ...]
 KEPT = 500
 """Composed jobs in memory, about a megabyte each; later ones are composed twice."""
@@ -127,6 +129,8 @@ class GridSweeper(BasicSweeper):
         for batch in self.split_overrides_to_chunks([list(job) for job in jobs], self.max_batch_size):
             try:
                 results = self.launcher.launch(batch, initial_job_idx=len(said))
+            except UserError:
+                raise
             except Exception as error:  # launchers have their own: a worker was killed, for example
                 raise LauncherFailed(error) from error
             said |= dict(zip((tuple(job) for job in batch), results, strict=True))

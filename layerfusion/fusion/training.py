@@ -88,7 +88,7 @@ def fit(
         loop = Trainer(
             max_epochs=trainer.max_epochs,
             accelerator=trainer.accelerator,
-            devices=trainer.devices,
+            devices=_devices(trainer),
             deterministic=True,
             callbacks=[best, EarlyStopping(MONITOR, patience=trainer.patience, mode="min")],
             logger=logger or False,
@@ -137,6 +137,13 @@ class BestWeights(Callback):
         """Put the best weights back."""
         if self._weights:
             pl_module.load_state_dict(self._weights)
+
+
+def _devices(trainer: TrainerConfig) -> list[int] | int:
+    """The GPU that is the current one: Lightning would take the first in every process."""
+    if trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return [torch.cuda.current_device()]
+    return trainer.devices
 
 
 @contextmanager
