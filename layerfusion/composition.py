@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig
+from layerfusion.config import ComposedConfig, ReproduceCommand, SearchCommand, TrainConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.runs.identity import register_resolver
@@ -32,6 +32,7 @@ def register() -> None:
 
     ConfigStore.instance().store(name="schema", node=ComposedConfig)
     ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
+    ConfigStore.instance().store(name="search_schema", node=SearchCommand)
     register_resolver()
     OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)
 

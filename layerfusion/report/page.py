@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -21,6 +21,7 @@ from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import GATES, markdown
 from layerfusion.report.names import count, job_names, listing, plural
+from layerfusion.report.search_history import search_tables
 from layerfusion.report.tables import (
     Column,
     Row,
@@ -95,6 +96,7 @@ def write_report(
         UserError: where there is no finished job, or one lacks its predictions.
     """
     report = build_report(load_groups(runs, only), title=title, facts=facts)
+    report = replace(report, provenance=(*search_tables(runs), *report.provenance))
     for section in report.sections:
         for figure in section.figures:
             write_atomically(out / "figures" / f"{figure.key}.png", figure.png)

@@ -20,7 +20,7 @@ from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.runs.floor import floor
-from layerfusion.runs.heads import Trained, train_heads
+from layerfusion.runs.heads import Trained, Watch, train_heads
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import (
     SPLITS,
@@ -53,12 +53,13 @@ log = logging.getLogger(__name__)
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 
 
-def run_job(config: TrainConfig, folder: Path) -> RunRecord:
+def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> RunRecord:
     """Run a job, or read its record where it has finished before.
 
     Args:
         config: the job.
         folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
+        watch: callbacks for the training runs.
 
     Raises:
         UserError: for anything that the user can mend.
@@ -86,7 +87,7 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
         floor_record, floor_preds = floor(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
-        trained = train_heads(config, inputs, tracker)
+        trained = train_heads(config, inputs, tracker, watch)
         record = _record(config, inputs, floor_record, trained)
         _write_predictions(folder / PREDICTIONS, trained, floor_preds)
         write_record(record, folder)

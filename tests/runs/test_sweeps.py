@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -240,7 +241,7 @@ def test_a_sweep_that_was_stopped_goes_on(
     said = process.communicate(timeout=60)[1]
     if number == signal.SIGINT and process.returncode != 0:
         assert process.returncode == 130
-        assert said.splitlines()[-1] == "layerfusion: stopped; what was finished is kept"
+        assert "layerfusion: stopped; what was finished is kept" in said
     states = {job.state for job in read_jobs(folder)}
     assert "running" not in states
     assert "failed" not in states
@@ -265,3 +266,48 @@ def test_two_sweeps_on_one_folder_share_the_jobs(
         made = [line for line in log.read_text().splitlines() if "][INFO] record: " in line]
         before = [line for line in log.read_text().splitlines() if "finished before" in line]
         assert len(made) - len(before) == 1  # trained by one of them only
+
+
+# -- launchers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"],
+        ["hydra/launcher=ray", "hydra.launcher.init.num_cpus=2"],
+    ],
+    ids=["joblib", "submitit", "ray"],
+)
+def test_every_launcher_gives_the_same_numbers(
+    base: list[str], tmp_path: Path, undisturbed: dict[str, Any], launcher: list[str]
+) -> None:
+    """One job is there already, from another launcher, and two fail."""
+    if launcher[0].endswith("ray") and find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'layerfusion[ray]'")
+    assert main(sweep_words(base, tmp_path, "layers=last", "fusion=gated")) == 0
+    done = next((tmp_path / "sweeps/main").glob("*/metrics.json"))
+    before = done.stat().st_mtime_ns
+    grid = ["layers=last,all", "fusion=gated", "dataset.text=text,words"]
+    ran = start(sweep_words(base, tmp_path, *grid, *launcher))
+    said = ran.communicate(timeout=200)[1]
+    assert ran.returncode == 1, said
+    assert "Traceback" not in said
+    assert "2 of 4 jobs failed; `layerfusion status" in said
+    folder = tmp_path / "sweeps/main"
+    found = results(folder)
+    assert len(found) == 2
+    assert found == {name: undisturbed[name] for name in found}
+    assert done.stat().st_mtime_ns == before
+    failed = [job for job in read_jobs(folder) if job.state == "failed"]
+    assert len(failed) == 2
+    assert all("words" in job.reason for job in failed)
+
+
+def test_an_unknown_launcher_is_told(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(sweep_words(base, tmp_path, "hydra/launcher=slurm")) == 2
+    said = capsys.readouterr().err
+    assert "hydra/launcher: there is no 'slurm'; there are: joblib, ray, basic, submitit" in said
