@@ -187,7 +187,9 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
-        return unknown(match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])])
+        return unknown(
+            match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])]
+        )
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1])
     if override := getattr(error, "override", None):

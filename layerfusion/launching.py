@@ -148,8 +148,8 @@ def run_elsewhere(shared: Shared, overrides: Sequence[str], number: int) -> Any:
     setup_globals()
     loader = shared.hydra_context.config_loader
     config = loader.load_sweep_config(shared.config, list(overrides))
-    with open_dict(config.hydra.job) as job:
-        job.id, job.num = str(number), number
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
     return run_job(
         hydra_context=shared.hydra_context,
         task_function=shared.task_function,

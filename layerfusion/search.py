@@ -81,6 +81,12 @@ class Pruning(Callback):
             raise optuna.TrialPruned
 
 
+def median_pruner(search: SearchConfig) -> optuna.pruners.MedianPruner:
+    """Prunes a trial that is behind the median of the earlier ones after as many epochs."""
+    # Optuna's warm-up ends at this step, ours after it.
+    return optuna.pruners.MedianPruner(search.startup, n_warmup_steps=search.warmup + 1)
+
+
 def suggest(trial: Trial, space: Mapping[str, Any]) -> list[str]:
     """Draw one value for each key of the space, as overrides.
 
@@ -116,7 +122,7 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
             raise UserError(f"search.{key}={getattr(search, key)}: it must be at least {least}")
     if not search.space:
         raise UserError("search.space: it names no key to search over")
-    return command, [*(word for word in rest if word not in own), *places]
+    return command, [*places, *(word for word in rest if word not in own)]
 
 
 def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
@@ -129,9 +135,7 @@ def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> opt
         storage=journal,
         direction="minimize",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(
-            n_startup_trials=search.startup, n_warmup_steps=search.warmup
-        ),
+        pruner=median_pruner(search),
     )
     # Seeded, and not the same draws again when it goes on.
     study.sampler = optuna.samplers.TPESampler(
@@ -241,8 +245,8 @@ def _in_range(trial: Trial, key: str, values: Any) -> int | float:
     allowed = {"low", "high", "log", "step"}
     if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= allowed:
         raise UserError(
-            f"search.space.{key}: a list of values, or a range {{low: …, high: …}} with log: true or"
-            f" step: … where wanted; it is {values}"
+            f"search.space.{key}: a list of values, or a range {{low: …, high: …}} with log: true"
+            f" or step: … where wanted; it is {values}"
         )
     whole = isinstance(values["low"], int) and isinstance(values["high"], int)
     draw = trial.suggest_int if whole else trial.suggest_float

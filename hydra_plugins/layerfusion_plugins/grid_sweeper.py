@@ -126,7 +126,9 @@ class GridSweeper(BasicSweeper):
 
         assert self.launcher is not None
         said: dict[Overrides, JobReturn] = {}
-        for batch in self.split_overrides_to_chunks([list(job) for job in jobs], self.max_batch_size):
+        for batch in self.split_overrides_to_chunks(
+            [list(job) for job in jobs], self.max_batch_size
+        ):
             try:
                 results = self.launcher.launch(batch, initial_job_idx=len(said))
             except UserError:

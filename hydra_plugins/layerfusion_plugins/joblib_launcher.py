@@ -6,6 +6,7 @@ Ours, since `hydra-joblib-launcher` 1.2 takes all cores unless told otherwise.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -39,8 +40,8 @@ class JoblibLauncher(Launcher):
         from joblib import Parallel, delayed
 
         shared = Shared.of(self.hydra_context, self.config, self.task_function)
-        pool = Parallel(n_jobs=min(self.n_jobs, len(job_overrides)), backend="loky", batch_size=1)
-        results = pool(
+        pool = Parallel(n_jobs=min(self.n_jobs, len(job_overrides)), backend="loky")
+        results: Any = pool(
             delayed(run_elsewhere)(shared, list(overrides), number)
             for number, overrides in enumerate(job_overrides, initial_job_idx)
         )

@@ -44,7 +44,7 @@ class RayLauncher(Launcher):
             UserError: where Ray is not installed.
         """
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
                 "hydra/launcher=ray: Ray is not installed, pip install 'layerfusion[ray]'"

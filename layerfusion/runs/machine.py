@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from layerfusion.config import TrainConfig
 
 NVIDIA = Path("/dev/nvidiactl")
-"""There where a driver for NVIDIA's GPUs is: torch, which takes seconds to import, is asked then."""
+"""There where a driver for NVIDIA's GPUs is; only then is torch asked, slow as it is to import."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """What a container may use, where it is limited; of the two generations of control groups."""
 GIB = 2**30
