@@ -28,7 +28,7 @@ sweep: .venv/ready  ## sweep over layers and operators (ARGS='dataset=r8,sms_spa
 	$(RUN)layerfusion train -m experiment=operators $(ARGS)
 
 bench: .venv/ready  ## measure speed against others in the same run
-	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.probes
+	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.probes && $(RUN)python -m benchmarks.sweep
 
 clean:  ## remove the environment and what runs wrote, the cache included
 	rm -rf .venv outputs/*

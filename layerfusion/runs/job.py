@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -257,9 +258,13 @@ def peak_memory() -> int:
 
 def versions() -> dict[str, str]:
     """What computed a result: Python, the machine and the packages that matter."""
-    found = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        **found,
+        **_packages(),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
