@@ -17,6 +17,8 @@ usage: layerfusion COMMAND [...]
   extract    pass the texts through the models once and cache every layer
   profile    every importance score of every layer, and what each selection would take
   train      train a head on cached layers; a sweep with -m
+  search     look for the best head and layers beyond grids: an Optuna study that resumes
+  status     DIR: which jobs of a sweep are done, failed, running or missing, and the time left
   report     DIR: tables, figures and one HTML page from the jobs under DIR
   reproduce  the whole comparison, downloads included, ending in a report
   cache      ls | verify: look after the cached embeddings
@@ -58,6 +60,18 @@ def _reproduce(arguments: list[str]) -> int:
     return reproduce(arguments)
 
 
+def _search(arguments: list[str]) -> int:
+    from layerfusion.search import main as search
+
+    return search(arguments)
+
+
+def _status(arguments: list[str]) -> int:
+    from layerfusion.commands import status
+
+    return status(arguments)
+
+
 def _report(arguments: list[str]) -> int:
     from layerfusion.commands import report
 
@@ -75,6 +89,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "extract": _extract,
     "profile": _profile,
     "train": _train,
+    "search": _search,
+    "status": _status,
     "report": _report,
     "reproduce": _reproduce,
     "cache": _cache,

@@ -15,64 +15,64 @@ log = logging.getLogger(__name__)
 
 def train(arguments: Sequence[str]) -> int:
     """`layerfusion train`: one job, or a sweep with `-m`."""
+    return run_hydra("train", _train_job, arguments)
 
-    def task(config: TrainConfig, folder: Path) -> float | None:
-        from layerfusion.runs.job import run_job
-        from layerfusion.runs.words import result_lines
 
-        record = run_job(config, folder)
-        for line in result_lines(record):
-            log.info(line)
-        log.info("record: %s", folder)
-        # What a sweeper may choose by: nothing, where all figures are of test.
-        return None if record.published else record.validation["accuracy"].mean
+def _train_job(config: TrainConfig, folder: Path) -> float | None:
+    from layerfusion.runs.job import run_job
+    from layerfusion.runs.words import result_lines
 
-    return run_hydra("train", task, arguments)
+    record = run_job(config, folder)
+    for line in result_lines(record):
+        log.info(line)
+    log.info("record: %s", folder)
+    # What a sweeper may choose by: nothing, where all figures are of test.
+    return None if record.published else record.validation["accuracy"].mean
 
 
 def extract(arguments: Sequence[str]) -> int:
     """`layerfusion extract`: fill the store, nothing else."""
+    return run_hydra("extract", _extract_job, arguments)
 
-    def task(config: TrainConfig, _folder: Path) -> None:
-        from layerfusion.embeddings.store import EmbeddingStore
-        from layerfusion.runs.inputs import dataset_of, extract_all
 
-        for name, source in extract_all(config, dataset_of(config)).items():
-            for pooling, store in source.stores.items():
-                if isinstance(store, EmbeddingStore):
-                    log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
+def _extract_job(config: TrainConfig, _folder: Path) -> None:
+    from layerfusion.embeddings.store import EmbeddingStore
+    from layerfusion.runs.inputs import dataset_of, extract_all
 
-    return run_hydra("extract", task, arguments)
+    for name, source in extract_all(config, dataset_of(config)).items():
+        for pooling, store in source.stores.items():
+            if isinstance(store, EmbeddingStore):
+                log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
 
 
 def profile(arguments: Sequence[str]) -> int:
     """`layerfusion profile`: every score of every layer, as table, JSON and figure."""
+    return run_hydra("profile", _profile_job, arguments)
 
-    def task(config: TrainConfig, folder: Path) -> None:
-        from layerfusion.report.profile_figure import write_profile_figure
-        from layerfusion.report.profile_tables import profile_lines, write_csv
-        from layerfusion.runs.profile import run_profile
 
-        made = run_profile(config, folder)
-        write_csv(made, folder / "profile.csv")
-        write_profile_figure(made, folder / "profile.png")
-        for line in profile_lines(made):
-            log.info(line)
-        log.info("profile: %s (profile.json, profile.csv, profile.png)", folder)
+def _profile_job(config: TrainConfig, folder: Path) -> None:
+    from layerfusion.report.profile_figure import write_profile_figure
+    from layerfusion.report.profile_tables import profile_lines, write_csv
+    from layerfusion.runs.profile import run_profile
 
-    return run_hydra("profile", task, arguments)
+    made = run_profile(config, folder)
+    write_csv(made, folder / "profile.csv")
+    write_profile_figure(made, folder / "profile.png")
+    for line in profile_lines(made):
+        log.info(line)
+    log.info("profile: %s (profile.json, profile.csv, profile.png)", folder)
 
 
 def plan(arguments: Sequence[str]) -> int:
     """`layerfusion plan`: what a job would cost."""
+    return run_hydra("plan", _plan_job, arguments)
 
-    def task(config: TrainConfig, _folder: Path) -> None:
-        from layerfusion.runs.plan import make_plan, plan_lines
 
-        for line in plan_lines(make_plan(config)):
-            log.info(line)
+def _plan_job(config: TrainConfig, _folder: Path) -> None:
+    from layerfusion.runs.plan import make_plan, plan_lines
 
-    return run_hydra("plan", task, arguments)
+    for line in plan_lines(make_plan(config)):
+        log.info(line)
 
 
 def report(arguments: Sequence[str]) -> int:
@@ -89,6 +89,17 @@ def report(arguments: Sequence[str]) -> int:
         print(judged)
     if judged is None or any(folder.rglob(METRICS)):
         print(write_report(folder, folder, title="LayerFusion report"))
+    return 0
+
+
+def status(arguments: Sequence[str]) -> int:
+    """`layerfusion status DIR`: how a sweep stands, also while it runs."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise UserError("usage: layerfusion status DIR, the folder of a sweep")
+    from layerfusion.runs.sweep import status_lines
+
+    for line in status_lines(Path(arguments[0])):
+        print(line)
     return 0
 
 

@@ -9,9 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import ComposedConfig, ReproduceCommand, TrainConfig, load
+from layerfusion.config import ComposedConfig, ReproduceCommand, SearchCommand, TrainConfig
 from layerfusion.errors import UserError, unknown
+from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.runs.identity import register_resolver
+from layerfusion.runs.machine import processes_that_fit
+
+VERSION_BASE = "1.3"
+"""Of Hydra, whose defaults changed over its versions."""
 
 
 def config_folder() -> Path:
@@ -23,10 +28,13 @@ def config_folder() -> Path:
 def register() -> None:
     """Make the typed schema and the resolvers known to Hydra."""
     from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="schema", node=ComposedConfig)
     ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
+    ConfigStore.instance().store(name="search_schema", node=SearchCommand)
     register_resolver()
+    OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)
 
 
 def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
@@ -46,7 +54,6 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         UserError: for a mistake in the command line or, outside a sweep, in the job.
     """
     import hydra
-    from hydra.core.hydra_config import HydraConfig
     from hydra.errors import HydraException
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
@@ -55,26 +62,25 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     sweep = bool({"-m", "--multirun"} & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise UserError("--cfg and --info show one job: leave -m out")
+    job = JobTask(name, task, sweep=sweep)
     mistakes: list[UserError] = []
 
     def run(composed: DictConfig) -> Any:
-        context = HydraConfig.get()
         try:
-            return task(load(composed), Path(context.runtime.output_dir))
+            return job(composed)
         except UserError as error:
-            if not sweep:
-                mistakes.append(error)  # one line at the end; Hydra would print a traceback
-                return None
-            print(f"layerfusion: {context.job.override_dirname}: {error}", file=sys.stderr)
-            raise  # Hydra runs the other jobs first, whatever the launcher
+            mistakes.append(error)  # one line at the end; Hydra would print a traceback
+            return None
 
     words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
-        hydra.main(version_base="1.3", config_path=str(config_folder()), config_name=name)(run)()
-    except UserError:
-        return 1  # a job of a sweep; its line is printed
+        place = str(config_folder())
+        hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
+    except (JobsFailed, LauncherFailed) as error:
+        print(f"layerfusion: {error}", file=sys.stderr)
+        return 1
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, arguments) from error
     finally:
@@ -108,7 +114,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:
-        with initialize_config_dir(str(config_folder().resolve()), version_base="1.3"):
+        with initialize_config_dir(str(config_folder().resolve()), version_base=VERSION_BASE):
             return hydra_compose(name, overrides=[*rest, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, overrides) from error
@@ -164,7 +170,7 @@ def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
-    """The files of a config group, those of the user's `--config-dir` included."""
+    """The options of a config group, those of the user's `--config-dir` included."""
     folders = [config_folder(), *split_config_dirs(arguments)[1]]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
@@ -181,7 +187,9 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
-        return unknown(match[1], match[2], group_options(match[1], arguments))
+        return unknown(
+            match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])]
+        )
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1])
     if override := getattr(error, "override", None):
@@ -191,6 +199,16 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
     if cause is not None and str(cause).strip():
         lines.append(str(cause).strip().splitlines()[0])
     return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+
+
+def _stored(group: str) -> list[str]:
+    """Options of a config group that come from Hydra and its plugins."""
+    from hydra.core.config_store import ConfigStore
+
+    try:
+        return [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)]
+    except OSError:  # a group that only files make
+        return []
 
 
 def _unknown_key(key: str) -> UserError:

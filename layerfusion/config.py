@@ -6,7 +6,10 @@ into them and checks it. Nothing here imports torch, so that `--help` stays fast
 
 from __future__ import annotations
 
+import json
+from copy import deepcopy
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Any
 
 from layerfusion.errors import UserError, unknown
@@ -434,6 +437,32 @@ class ReproduceCommand:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
 
 
+@dataclass
+class SearchConfig:
+    """A study beyond grids: `conf/search/NAME.yaml`."""
+
+    name: str
+    """Of the study, and of its folder."""
+    trials: int = 40
+    """In all, those of earlier runs of the same study included."""
+    seconds: float | None = None
+    """No new trial is begun after as many."""
+    startup: int = 10
+    """Trials drawn at random, before which nothing is pruned either."""
+    warmup: int = 5
+    """Epochs of a trial that are never pruned."""
+    space: dict[str, Any] = field(default_factory=dict)
+    """Key of a job to a list of values, or to a range {low, high} with `log` or `step`."""
+
+
+@dataclass
+class SearchCommand:
+    """What `layerfusion search` composes; all else on its command line is the jobs'."""
+
+    search: SearchConfig
+    paths: PathsConfig = field(default_factory=PathsConfig)
+
+
 # -- checks -------------------------------------------------------------------------------------
 
 
@@ -549,7 +578,8 @@ def check(config: TrainConfig) -> None:
     if config.trainer.devices != 1:
         raise UserError(
             f"trainer.devices={config.trainer.devices}: a head trains on 1 device; run jobs side by"
-            " side instead"
+            " side instead. (DDP would start each of its processes with the command of the whole"
+            " sweep, and a head is too small to share.)"
         )
     _choice("trainer.accelerator", config.trainer.accelerator, ACCELERATORS)
     _choice("logger", config.logger.name, LOGGERS)
@@ -583,12 +613,26 @@ def load(composed: Any) -> TrainConfig:
 
     try:
         settings = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
-        schema = OmegaConf.structured(TrainConfig)
-        config = OmegaConf.to_object(OmegaConf.merge(schema, settings))
+        # A sweep names its jobs before it runs them, so each config is asked for twice.
+        return deepcopy(_typed(json.dumps(settings)))
     except OmegaConfBaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         where = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"{where}{lines[0] if lines else error}") from error
+
+
+@lru_cache(maxsize=1000)
+def _typed(settings: str) -> TrainConfig:
+    from omegaconf import OmegaConf
+
+    config = OmegaConf.to_object(OmegaConf.merge(_schema(), json.loads(settings)))
     assert isinstance(config, TrainConfig)
     check(config)
     return config
+
+
+@lru_cache
+def _schema() -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.structured(TrainConfig)

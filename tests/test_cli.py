@@ -212,7 +212,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
     folders = {path.parent.name for path in config_folder().glob("*/*.yaml")}
     assert folders <= {
         *("dataset", "backbone", "pooling", "lexical", "layers", "fusion", "trainer"),
-        *("logger", "paths", "extract", "experiment", "reproduce"),
+        *("logger", "paths", "extract", "experiment", "reproduce", "search"),
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import numpy as np
 from layerfusion.assets import Asset, resolve
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig, SourceConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import backbone_spec
+from layerfusion.embeddings.spec import BackboneSpec, backbone_spec
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
@@ -185,7 +186,7 @@ def open_source(
     """
     asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
     stores = {
-        pooling: EmbeddingStore(
+        pooling: _open_store(
             cache / EMBEDDINGS,
             backbone_spec(
                 config, how, model=asset.identity, folder=asset.path, store_dtype=store_dtype
@@ -194,3 +195,19 @@ def open_source(
         for pooling, how in poolings.items()
     }
     return EmbeddingSource(name, config, dict(poolings), asset, stores, cache)
+
+
+def _open_store(root: Path, spec: BackboneSpec) -> EmbeddingStore:
+    """The store of a spec; the jobs of a sweep share it as long as its shards stay the same."""
+    shards = sorted((root / spec.hash()).glob("*.safetensors"))
+    states = [(path.name, path.stat()) for path in shards]
+    listing = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
+    store = _opened(root, spec, listing)
+    if store.shards == {name for name, _ in states} and listing:
+        return store
+    return EmbeddingStore(root, spec)  # it has grown since, or may have been taken away
+
+
+@lru_cache(maxsize=32)
+def _opened(root: Path, spec: BackboneSpec, _listing: tuple[object, ...]) -> EmbeddingStore:
+    return EmbeddingStore(root, spec)

@@ -95,6 +95,11 @@ class EmbeddingStore:
                     self._rows.setdefault(text, []).append((path.name, row))
 
     @property
+    def shards(self) -> set[str]:
+        """Names of the shards that it knows of."""
+        return set(self._shards)
+
+    @property
     def shape(self) -> ModelShape | None:
         """Shape of the model; none before the first extraction."""
         path = self.folder / SHAPE_FILE

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from layerfusion.config import FusionConfig
 from layerfusion.fusion.data import TensorBatches
@@ -29,6 +30,8 @@ class PublishedFit:
     probabilities: np.ndarray
     """Of test after the claimed epoch. Shape: (rows, classes), float32."""
     parameters: int
+    flops: int
+    """Of the head for one text."""
     seconds: float
 
     @property
@@ -92,7 +95,10 @@ def fit_as_published(
         epoch_done(epoch, float(torch.stack(losses).mean()), float(right.mean()))
     parameters = sum(parameter.numel() for parameter in model.parameters())
     seconds = time.perf_counter() - started
-    return PublishedFit(np.stack(correct), probabilities, parameters, seconds)
+    with FlopCounterMode(display=False) as counter:
+        head(operator([source[:1] for source in judged.features]))
+    flops = counter.get_total_flops()
+    return PublishedFit(np.stack(correct), probabilities, parameters, flops, seconds)
 
 
 def _on(rows: tuple[Sequence[Tensor], Tensor], device: torch.device) -> tuple[list[Tensor], Tensor]:

@@ -49,6 +49,7 @@ def fit(
     names: Sequence[str] | None = None,
     importance: Sequence[float] | None = None,
     logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Fitted:
     """Train one head on train, choosing the epoch on validation; test is never passed on.
 
@@ -64,6 +65,7 @@ def fit(
         names: what each source is called in the log.
         importance: K positive numbers, which operators with gates start from.
         logger: where the epochs' metrics go; nowhere if none.
+        callbacks: of Lightning; what they raise ends the training.
 
     Raises:
         UserError: where the training diverges in its first epoch, or for more than one device.
@@ -88,9 +90,13 @@ def fit(
         loop = Trainer(
             max_epochs=trainer.max_epochs,
             accelerator=trainer.accelerator,
-            devices=trainer.devices,
+            devices=_devices(trainer),
             deterministic=True,
-            callbacks=[best, EarlyStopping(MONITOR, patience=trainer.patience, mode="min")],
+            callbacks=[
+                best,
+                EarlyStopping(MONITOR, patience=trainer.patience, mode="min"),
+                *callbacks,
+            ],
             logger=logger or False,
             log_every_n_steps=len(data.train_dataloader()),
             enable_checkpointing=False,
@@ -137,6 +143,13 @@ class BestWeights(Callback):
         """Put the best weights back."""
         if self._weights:
             pl_module.load_state_dict(self._weights)
+
+
+def _devices(trainer: TrainerConfig) -> list[int] | int:
+    """The GPU that is the current one: Lightning would take the first in every process."""
+    if trainer.accelerator in ("auto", "gpu") and torch.cuda.is_available():
+        return [torch.cuda.current_device()]
+    return trainer.devices
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -29,6 +29,7 @@ from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
 from layerfusion.report.published import PublishedReport, load_published, published_report
+from layerfusion.report.search_history import search_tables
 from layerfusion.report.tables import (
     Column,
     Row,
@@ -119,6 +120,7 @@ def write_report(
     report = build_report(
         load_groups(runs, only), title=title, facts=facts, published=load_published(runs, only)
     )
+    report = replace(report, provenance=(*search_tables(runs), *report.provenance))
     for figure in report.figures:
         write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
     write_atomically(out / "report.md", markdown(report).encode())

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from lightning.pytorch import Callback
 from torch import Tensor
 
 from layerfusion.config import STACKED, TrainConfig
@@ -22,6 +23,8 @@ from layerfusion.runs.selecting import candidates_of
 from layerfusion.runs.tracking import Tracker
 
 JUDGED = ("validation", "test")
+Watch = Callable[[int], Sequence[Callback]]
+"""Number of a training run, counted from 0, to the callbacks that watch it."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +66,15 @@ class _Head:
     note: str = ""
 
 
-def train_heads(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Trained:
-    """Make one head a seed on the selected layers."""
+def train_heads(
+    config: TrainConfig, inputs: Inputs, tracker: Tracker, watch: Watch | None = None
+) -> Trained:
+    """Make one head a seed on the selected layers, its training watched by callbacks."""
     features, targets = read_features(inputs)
     if inputs.fusion.name == STACKED:
         heads = _stack(config, inputs, features, targets)
     else:
-        heads = _train(config, inputs, features, targets, tracker)
+        heads = _train(config, inputs, features, targets, tracker, watch)
     records = []
     for seed, head in heads.items():
         metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
@@ -94,6 +99,7 @@ def _train(
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
     tracker: Tracker,
+    watch: Watch | None,
 ) -> dict[int, _Head]:
     """Seed to a head trained by gradient descent, its epoch chosen on validation."""
     data = FusionData(features, targets, batch_size=config.trainer.batch_size)
@@ -110,6 +116,7 @@ def _train(
             names=[str(layer) for layer in inputs.selection.layers],
             importance=known if len(known) == len(weights) else None,
             logger=tracker.lightning_logger(f"seed{seed}"),
+            callbacks=watch(seed - config.seed) if watch else (),
         )
         said = {split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED}
         heads[seed] = _Head(

@@ -10,6 +10,7 @@ import platform
 import resource
 import sys
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from layerfusion.embeddings.source import Source
 from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record
-from layerfusion.runs.heads import Trained, train_heads
+from layerfusion.runs.heads import Trained, Watch, train_heads
 from layerfusion.runs.identity import job_id, recipe_id
 from layerfusion.runs.inputs import (
     SPLITS,
@@ -57,12 +58,13 @@ log = logging.getLogger(__name__)
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 
 
-def run_job(config: TrainConfig, folder: Path) -> RunRecord:
+def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> RunRecord:
     """Run a job, or read its record where it has finished before.
 
     Args:
         config: the job.
         folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
+        watch: callbacks for the training runs.
 
     Raises:
         UserError: for anything that the user can mend.
@@ -91,8 +93,10 @@ def run_job(config: TrainConfig, folder: Path) -> RunRecord:
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
         published = config.protocol == AS_PUBLISHED
-        train = train_as_published if published else train_heads
-        trained = train(config, inputs, tracker)
+        if published:
+            trained = train_as_published(config, inputs, tracker)
+        else:
+            trained = train_heads(config, inputs, tracker, watch)
         record = _record(config, inputs, floor_record, trained)
         predictions = CLAIMED_PREDICTIONS if published else PREDICTIONS
         _write_predictions(folder / predictions, trained, floor_preds)
@@ -302,9 +306,13 @@ def peak_memory() -> int:
 
 def versions() -> dict[str, str]:
     """What computed a result: Python, the machine and the packages that matter."""
-    found = {package: importlib.metadata.version(package) for package in PACKAGES}
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        **found,
+        **_packages(),
     }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in PACKAGES}

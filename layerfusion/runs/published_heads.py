@@ -47,7 +47,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     target = targets["test"].numpy()
     accelerator = config.trainer.accelerator
     device = choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
-    seeds, curves, probabilities, parameters = [], [], [], 0
+    seeds, curves, probabilities, parameters, flops = [], [], [], 0, 0
     for seed in range(config.seed, config.seed + config.seeds):
         fit = fit_as_published(
             train,
@@ -70,13 +70,15 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
         seeds.append(SeedRecord(seed, fit.claimed + 1, epochs, fit.seconds, {}, figures))
         curves.append(curve)
         probabilities.append(fit.probabilities)
-        parameters = fit.parameters
+        parameters, flops = fit.parameters, fit.flops
     return Trained(
         seeds,
         target,
         np.stack(probabilities),
         None,
+        [],
         parameters,
+        flops,
         sum(record.seconds for record in seeds),
         [],
         PublishedRecord(

@@ -159,6 +159,7 @@ def test_one_backbone_is_the_head_on_its_vector(folder: Path) -> None:
     ((_, record),) = find_records(folder / "alone")
     weights = 48 * 1024 + 1024 + 1024 * 256 + 256 + 256 * 2 + 2
     assert record.cost.head_parameters == weights
+    assert record.cost.head_flops == 2 * (48 * 1024 + 1024 * 256 + 256 * 2)
 
 
 def test_the_protocol_changes_the_name_of_a_job(folder: Path) -> None:
@@ -196,11 +197,12 @@ def test_what_the_protocol_fixes_is_refused_in_one_line(
     assert not list((folder / "refused").rglob(METRICS))
 
 
-@pytest.mark.parametrize("command", ["plan", "profile"])
+@pytest.mark.parametrize("command", ["plan", "profile", "search"])
 def test_honest_commands_refuse_it(
     command: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([command, *arguments(folder), *PUBLISHED]) == 2
+    outputs = f"paths.outputs={folder / command}"
+    assert main([command, *arguments(folder), *PUBLISHED, outputs]) == 2
     assert f"`layerfusion {command}` knows protocol=honest only" in capsys.readouterr().err
 
 

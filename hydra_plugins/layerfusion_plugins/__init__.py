@@ -1,0 +1,1 @@
+"""Hydra finds its plugins in this namespace; what they do is in `layerfusion`."""

@@ -1,0 +1,143 @@
+"""Hydra's grid of jobs, with a plan on disk before the first one and the failures at the end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from layerfusion.errors import UserError
+
+Overrides = tuple[str, ...]
+KEPT = 500
+"""Composed jobs in memory, about a megabyte each; later ones are composed twice."""
+
+
+class ComposedOnce:
+    """A config loader that keeps what the plan composed until the launcher asks for it.
+
+    Composing is the dearest part of a short job, and the sweep needs every job's name first.
+    """
+
+    def __init__(self, plain: Any) -> None:
+        self.plain = plain
+        self._kept: dict[Overrides, DictConfig] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Travel to other processes without what is kept: they compose their own jobs."""
+        return {"plain": self.plain, "_kept": {}}
+
+    def keep(self, master_config: DictConfig, overrides: Overrides) -> DictConfig:
+        """Compose a job, and keep it for the next `load_sweep_config`."""
+        config = self.plain.load_sweep_config(master_config, list(overrides))
+        OmegaConf.set_struct(config, False)
+        OmegaConf.set_readonly(config.hydra, False)
+        if len(self._kept) < KEPT:
+            self._kept[overrides] = config
+        return config
+
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: Sequence[str]
+    ) -> DictConfig:
+        """As Hydra's own loader."""
+        kept = self._kept.pop(tuple(sweep_overrides), None)
+        return kept or self.plain.load_sweep_config(master_config, list(sweep_overrides))
+
+
+class GridSweeper(BasicSweeper):
+    """Every combination of the values on the command line, each result once.
+
+    A mistake that can be seen without running a job is told before the first one. A failed job does
+    not stop the others; one that another process runs is looked at again at the end.
+    """
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Give plan and launcher a loader that composes each job once."""
+        self.loader = ComposedOnce(hydra_context.config_loader)
+        context = HydraContext(config_loader=self.loader, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
+        super().setup(hydra_context=context, task_function=task_function, config=config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run the grid.
+
+        Returns:
+            What the launcher says of each job.
+
+        Raises:
+            JobsFailed: at the end, where any failed.
+        """
+        from layerfusion.launching import BUSY, JobsFailed
+        from layerfusion.runs.sweep import wait_until_free
+
+        assert self.config is not None
+        parser = OverridesParser.create(config_loader=self.loader.plain)
+        words = [*self._parse_config(), *arguments]
+        (grid,) = self.split_arguments(parser.parse_overrides(words), None)
+        todo = self._plan([tuple(overrides) for overrides in grid])
+        results: list[JobReturn] = []
+        while todo:
+            said = self._launch(list(todo))
+            busy = [overrides for overrides in todo if _returned(said[overrides], BUSY)]
+            results += [said[overrides] for overrides in todo if overrides not in busy]
+            todo = {overrides: todo[overrides] for overrides in busy}
+            wait_until_free(list(todo.values()))
+        failed = sum(result.status is JobStatus.FAILED for result in results)
+        if failed:
+            raise JobsFailed(failed, len(results), Path(self.config.hydra.sweep.dir))
+        return results
+
+    def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:
+        """Compose every job and write the plan; each job with its folder, each folder once."""
+        from layerfusion.runs.sweep import RECORDS, write_plan
+
+        assert self.config is not None
+        self.config.hydra.sweep.dir = str(self.config.hydra.sweep.dir)
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
+        command = self.config.hydra.job.name
+        jobs: dict[Overrides, Path] = {}
+        plans: dict[Path, dict[str, Overrides]] = {}
+        for overrides in grid:
+            sweep = self.loader.keep(self.config, overrides).hydra.sweep
+            sweep.subdir = str(sweep.subdir)  # its hash is not worked out again
+            folder = Path(sweep.dir) / sweep.subdir
+            plan = plans.setdefault(folder.parent, {})
+            if folder.name not in plan or command not in RECORDS:
+                plan[folder.name] = overrides
+                jobs[overrides] = folder
+        if len(jobs) < len(grid):
+            same = len(grid) - len(jobs)
+            print(f"{same} of {len(grid)} jobs give the same result as another", file=sys.stderr)
+        if command in RECORDS:
+            for folder, plan in plans.items():
+                write_plan(folder, command, plan)
+        return jobs
+
+    def _launch(self, jobs: Sequence[Overrides]) -> dict[Overrides, JobReturn]:
+        from layerfusion.launching import LauncherFailed
+
+        assert self.launcher is not None
+        said: dict[Overrides, JobReturn] = {}
+        for batch in self.split_overrides_to_chunks(
+            [list(job) for job in jobs], self.max_batch_size
+        ):
+            try:
+                results = self.launcher.launch(batch, initial_job_idx=len(said))
+            except UserError:
+                raise
+            except Exception as error:  # launchers have their own: a worker was killed, for example
+                raise LauncherFailed(error) from error
+            said |= dict(zip((tuple(job) for job in batch), results, strict=True))
+        return said
+
+
+def _returned(result: JobReturn, value: str) -> bool:
+    return result.status is JobStatus.COMPLETED and result.return_value == value

@@ -1,0 +1,63 @@
+"""What `layerfusion search` leaves for readers: `search.json`, every trial of a study."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.errors import UserError
+
+HISTORY = "search.json"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial."""
+
+    number: int
+    state: str
+    """complete, pruned or fail."""
+    params: dict[str, Any]
+    value: float | None
+    """Mean validation log-loss over the seeds; none unless complete."""
+    epochs: int
+    """Epochs reported, over all seeds so far."""
+    job: str | None
+    """Its job's folder beside the history."""
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class SearchHistory:
+    """A study and its trials, in the order in which they were begun."""
+
+    name: str
+    job: str
+    """The overrides that all trials share."""
+    trials: list[TrialRecord]
+
+
+def write_history(history: SearchHistory, folder: Path) -> None:
+    """Write `search.json`."""
+    content = json.dumps(asdict(history), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / HISTORY, content.encode())
+
+
+def find_histories(folder: Path) -> list[SearchHistory]:
+    """Every study under a folder.
+
+    Raises:
+        UserError: for a file that is no history.
+    """
+    found = []
+    for path in sorted(folder.rglob(HISTORY)):
+        try:
+            raw = json.loads(path.read_text())
+            trials = [TrialRecord(**trial) for trial in raw.pop("trials")]
+            found.append(SearchHistory(**raw, trials=trials))
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise UserError(f"{path}: not a search's history ({error})") from error
+    return found

@@ -1,0 +1,313 @@
+"""Sweeps that survive: failures, kills, two at once, launchers; the same records every time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.runs import job as jobs
+from layerfusion.runs.sweep import (
+    FAILED,
+    JobBusy,
+    held,
+    is_held,
+    read_jobs,
+    short_labels,
+    status_lines,
+    write_plan,
+)
+from tests.tiny import tiny_folder
+
+ROOT = Path(__file__).parents[2]
+WORDS = (
+    ["good", "great", "film", "plot", "actor"],
+    ["bad", "awful", "loss", "fell", "crude"],
+)
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """A tiny model, a tiny file, and a cache that all sweeps here share."""
+    folder = tmp_path_factory.mktemp("sweeps")
+    generator = np.random.default_rng(0)
+    rows = [
+        (f"the {' '.join(generator.choice(WORDS[n % 2], 6))} {n}", f"class {n % 2}")
+        for n in range(120)
+    ]
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "texts.csv", index=False)
+    return [
+        "dataset=local",
+        f"dataset.path={folder / 'texts.csv'}",
+        f"backbone.tiny.path={tiny_folder('bert', folder / 'bert')}",
+        f"paths.cache={folder / 'cache'}",
+        "logger=none",
+        "seeds=1",
+        "trainer.max_epochs=3",
+        "extract.token_budget=512",
+        "fusion.width=8",
+    ]
+
+
+def sweep_words(base: list[str], outputs: Path, *more: str) -> list[str]:
+    return ["train", "-m", *base, f"paths.outputs={outputs}", *more]
+
+
+GRID = ("layers=last,all", "fusion=gated,concat")
+
+
+@pytest.fixture(scope="session")
+def undisturbed(base: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the grid gives when nothing goes wrong."""
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    assert main(sweep_words(base, outputs, *GRID)) == 0
+    found = results(outputs / "sweeps/main")
+    assert len(found) == 4
+    return found
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """Job to all of its record that does not depend on when and how fast it was made."""
+    found = {}
+    for path in sorted(folder.glob("*/metrics.json")):
+        record = json.loads(path.read_text())
+        predictions = pd.read_parquet(path.parent / "predictions.parquet")
+        found[path.parent.name] = (
+            record["test"],
+            record["validation"],
+            record["layers"],
+            [seed["best_epoch"] for seed in record["seeds"]],
+            predictions.pred.tolist(),
+            np.stack(predictions.prob.to_list()).tolist(),
+        )
+    return found
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def test_a_failed_job_keeps_its_traceback_and_runs_again(
+    base: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right = jobs.train_heads
+
+    def wrong(config: Any, *rest: Any) -> Any:
+        if config.fusion.name == "concat":
+            raise RuntimeError("the lamp is broken")
+        return right(config, *rest)
+
+    words = sweep_words(base, tmp_path, "layers=last,all", "fusion=concat,gated")
+    monkeypatch.setattr(jobs, "train_heads", wrong)
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "RuntimeError: the lamp is broken; traceback in" in said
+    folder = tmp_path / "sweeps/main"
+    assert len(results(folder)) == 2
+    failed = [path.parent for path in folder.glob(f"*/{FAILED}")]
+    assert len(failed) == 2
+    for job in failed:
+        for text in ((job / FAILED).read_text(), (job / "train.log").read_text()):
+            assert "Traceback" in text
+            assert "in wrong" in text
+        assert (job / FAILED).read_text().startswith("layerfusion train dataset=local")
+        assert not (job / "metrics.json").exists()
+    assert main(["status", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "4 jobs: 2 done, 2 failed, 0 running, 0 missing" in told
+    assert "failed: layers=all fusion=concat\n  RuntimeError: the lamp is broken" in told
+
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
+    monkeypatch.setattr(jobs, "train_heads", right)
+    assert main(words) == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert not list(folder.glob(f"*/{FAILED}"))
+    assert "4 jobs: 4 done" in status_lines(folder)[0]
+
+
+def test_a_mistake_in_the_grid_is_told_before_any_job(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(sweep_words(base, tmp_path, "fusion.dropout=0.1,3")) == 2
+    assert "fusion.dropout=3.0: it must lie in [0, 1)" in capsys.readouterr().err
+    assert main(sweep_words(base, tmp_path, "trainer.devices=1,2")) == 2
+    assert "DDP would start each of its processes" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.log"))
+
+
+def test_jobs_with_the_same_result_run_once(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # `k` means nothing to layers=last, and where a store lies nothing to any result.
+    words = sweep_words(base, tmp_path, "layers.k=2,3", "extract.shard_texts=8,9")
+    assert main(words) == 0
+    assert "3 of 4 jobs give the same result as another" in capsys.readouterr().err
+    assert len(results(tmp_path / "sweeps/main")) == 1
+
+
+# -- status ---------------------------------------------------------------------------------------
+
+
+def test_labels_leave_out_what_all_jobs_share() -> None:
+    planned = {
+        "a": ["dataset=r8", "seeds=2", "fusion=gated", "hydra/launcher=joblib"],
+        "b": ["dataset=r8", "seeds=2", "fusion=concat"],
+    }
+    assert short_labels(planned) == {"a": "fusion=gated", "b": "fusion=concat"}
+    assert short_labels({"a": ["dataset=r8"]}) == {"a": "dataset=r8"}
+
+
+def test_status_counts_and_estimates(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no sweep was started here"):
+        status_lines(tmp_path)
+    write_plan(tmp_path, "train", {name: [f"seed={name}"] for name in "abcd"})
+    write_plan(tmp_path, "train", {name: [f"seed={name}"] for name in "de"})  # another grid
+    assert [job.label for job in read_jobs(tmp_path)] == [f"seed={n}" for n in "abcde"]
+    assert "not known before the first job" in status_lines(tmp_path)[1]
+    for name, seconds in (("a", 100), ("b", 300)):
+        (tmp_path / name).mkdir()
+        for file, when in (("config.yaml", 1000), ("metrics.json", 1000 + seconds)):
+            (tmp_path / name / file).touch()
+            os.utime(tmp_path / name / file, (when, when))
+    with held(tmp_path / "c", wait=False), held(tmp_path / "d", wait=False):
+        lines = status_lines(tmp_path)
+        assert "5 jobs: 2 done, 0 failed, 2 running, 1 missing" in lines[0]
+        # three jobs of 200 s, two at a time
+        assert "about 5 min (3 min a job, 2 at a time)" in lines[1]
+    assert "3 missing" in status_lines(tmp_path)[0]
+    assert "about 10 min" in status_lines(tmp_path)[1]
+
+
+def test_a_folder_is_held_by_one_process_and_freed_by_a_kill(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from layerfusion.runs.sweep import held\n"
+        "with held(Path(sys.argv[1]), wait=False): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert other.stdout is not None
+    assert other.stdout.readline() == "held\n"
+    assert is_held(tmp_path)
+    with pytest.raises(JobBusy), held(tmp_path, wait=False):
+        pass
+    other.kill()
+    other.wait()
+    other.stdout.close()
+    assert not is_held(tmp_path)
+
+
+# -- kills and company ----------------------------------------------------------------------------
+
+
+def start(words: list[str], **changes: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, **changes}
+    return subprocess.Popen(
+        [sys.executable, "-m", "layerfusion", *words],
+        cwd=ROOT,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_was_stopped_goes_on(
+    base: list[str], tmp_path: Path, undisturbed: dict[str, Any], number: signal.Signals
+) -> None:
+    words = sweep_words(base, tmp_path, *GRID)
+    folder = tmp_path / "sweeps/main"
+    process = start(words)
+    generator = np.random.default_rng()
+    while not list(folder.glob("*/train.log")) and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(generator.uniform(0, 2))
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    if number == signal.SIGINT and process.returncode != 0:
+        assert process.returncode == 130
+        assert "layerfusion: stopped; what was finished is kept" in said
+    states = {job.state for job in read_jobs(folder)}
+    assert "running" not in states
+    assert "failed" not in states
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
+    assert main(words) == 0
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert results(folder) == undisturbed
+
+
+def test_two_sweeps_on_one_folder_share_the_jobs(
+    base: list[str], tmp_path: Path, undisturbed: dict[str, Any]
+) -> None:
+    words = sweep_words(base, tmp_path, *GRID)
+    both = [start(words), start(words)]
+    for process in both:
+        said = process.communicate(timeout=120)[1]
+        assert process.returncode == 0, said
+    folder = tmp_path / "sweeps/main"
+    assert results(folder) == undisturbed
+    for log in folder.glob("*/train.log"):
+        assert log.read_text().count("test accuracy") >= 1
+        made = [line for line in log.read_text().splitlines() if "][INFO] record: " in line]
+        before = [line for line in log.read_text().splitlines() if "finished before" in line]
+        assert len(made) - len(before) == 1  # trained by one of them only
+
+
+# -- launchers ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        ["hydra/launcher=submitit_local", "hydra.sweeper.max_batch_size=2"],
+        ["hydra/launcher=ray", "hydra.launcher.init.num_cpus=2"],
+    ],
+    ids=["joblib", "submitit", "ray"],
+)
+def test_every_launcher_gives_the_same_numbers(
+    base: list[str], tmp_path: Path, undisturbed: dict[str, Any], launcher: list[str]
+) -> None:
+    """One job is there already, from another launcher, and two fail."""
+    if launcher[0].endswith("ray") and find_spec("ray") is None:
+        pytest.skip("Ray is not installed: pip install 'layerfusion[ray]'")
+    assert main(sweep_words(base, tmp_path, "layers=last", "fusion=gated")) == 0
+    done = next((tmp_path / "sweeps/main").glob("*/metrics.json"))
+    before = done.stat().st_mtime_ns
+    grid = ["layers=last,all", "fusion=gated", "dataset.text=text,words"]
+    ran = start(sweep_words(base, tmp_path, *grid, *launcher))
+    said = ran.communicate(timeout=200)[1]
+    assert ran.returncode == 1, said
+    assert "Traceback" not in said
+    assert "2 of 4 jobs failed; `layerfusion status" in said
+    folder = tmp_path / "sweeps/main"
+    found = results(folder)
+    assert len(found) == 2
+    assert found == {name: undisturbed[name] for name in found}
+    assert done.stat().st_mtime_ns == before
+    failed = [job for job in read_jobs(folder) if job.state == "failed"]
+    assert len(failed) == 2
+    assert all("words" in job.reason for job in failed)
+
+
+def test_an_unknown_launcher_is_told(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(sweep_words(base, tmp_path, "hydra/launcher=slurm")) == 2
+    said = capsys.readouterr().err
+    assert "hydra/launcher: there is no 'slurm'; there are: joblib, ray, basic, submitit" in said

@@ -1,0 +1,168 @@
+"""`layerfusion search`: it resumes, prunes, looks at validation only and ends in the report."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerfusion import search
+from layerfusion.cli import main
+from layerfusion.composition import compose, group_options
+from layerfusion.config import SearchCommand, SearchConfig
+from layerfusion.errors import UserError
+from layerfusion.report.search_history import search_tables
+from layerfusion.runs.record import read_record
+from layerfusion.runs.search_record import find_histories
+from layerfusion.runs.sweep import held
+from tests.tiny import tiny_folder
+
+SPACE = """\
+name: small
+trials: 6
+startup: 2
+warmup: 1
+space:
+  layers: [last, all]
+  fusion: [concat, sum]
+  fusion.width: {low: 4, high: 16}
+  trainer.learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> list[str]:
+    generator = np.random.default_rng(0)
+    kinds = (["good", "great", "film"], ["bad", "awful", "loss"])
+    texts = [(" ".join(generator.choice(kinds[n % 2], 5)), f"class {n % 2}") for n in range(100)]
+    pd.DataFrame(texts, columns=["text", "label"]).to_csv(tmp_path / "texts.csv", index=False)
+    (tmp_path / "mine/search").mkdir(parents=True)
+    (tmp_path / "mine/search/small.yaml").write_text(SPACE)
+    return [
+        "search",
+        f"--config-dir={tmp_path / 'mine'}",
+        "search=small",
+        "dataset=local",
+        f"dataset.path={tmp_path / 'texts.csv'}",
+        f"backbone.tiny.path={tiny_folder('bert', tmp_path / 'bert')}",
+        f"paths.cache={tmp_path / 'cache'}",
+        f"paths.outputs={tmp_path}",
+        "logger=none",
+        "seeds=2",
+        "trainer.max_epochs=6",
+        "extract.token_budget=512",
+    ]
+
+
+def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    right, begun = search.run_job, 0
+
+    def killed(*given: Any, **named: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun == 3:
+            raise KeyboardInterrupt
+        return right(*given, **named)
+
+    monkeypatch.setattr(search, "run_job", killed)
+    assert main(words) == 130
+    folder = tmp_path / "search/small"
+    (first,) = find_histories(folder)
+    assert len(first.trials) == 2
+    capsys.readouterr()
+    assert main(words) == 0
+    said = capsys.readouterr()
+    (history,) = find_histories(folder)
+    assert len(history.trials) == 6
+    assert history.trials[:2] == first.trials
+    values = [trial.value for trial in history.trials if trial.value is not None]
+    best = next(trial for trial in history.trials if trial.value == min(values))
+    assert best.job is not None
+    record = read_record(folder / best.job)
+    # the mean over the seeds, on validation; its command line gives the same job
+    seeds = [seed.validation["log_loss"] for seed in record.seeds]
+    assert best.value == pytest.approx(sum(seeds) / 2)
+    command = shlex.split(said.out.strip())
+    assert command[:2] == ["layerfusion", "train"]
+    assert main(command[1:]) == 0
+    assert (tmp_path / "runs" / best.job / "metrics.json").exists()
+    # nothing left to do
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "[6/6]" not in capsys.readouterr().err
+
+    (table,) = search_tables(folder)
+    assert len(table.rows) == 6
+    assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
+    assert main(["report", str(folder)]) == 0
+    assert "Search history: small" in (folder / "report.md").read_text()
+
+
+def test_a_hopeless_trial_is_pruned_and_not_before_its_time() -> None:
+    pruner = search.median_pruner(SearchConfig("x", startup=2, warmup=1))
+    study = search.optuna.create_study(direction="minimize", pruner=pruner)
+    for first in (1.0, 2.0):
+        earlier = study.ask()
+        for step in (1, 2):
+            earlier.report(first / step, step)
+        study.tell(earlier, first / 2)
+    told = SimpleNamespace(callback_metrics={search.MONITOR: 0.74})
+    kept = search.Pruning(study.ask(), before=0)  # the median of 0.5 and 1.0 is 0.75
+    behind = search.Pruning(study.ask(), before=0)
+    for _ in range(2):
+        kept.on_validation_end(told, None)  # type: ignore[arg-type]
+    told.callback_metrics[search.MONITOR] = 0.76
+    behind.on_validation_end(told, None)  # type: ignore[arg-type]
+    with pytest.raises(search.optuna.TrialPruned):
+        behind.on_validation_end(told, None)  # type: ignore[arg-type]
+    # the best so far is what is told
+    kept.on_validation_end(told, None)  # type: ignore[arg-type]
+    assert kept.trial.study.trials[2].intermediate_values == {1: 0.74, 2: 0.74, 3: 0.74}
+    second = search.Pruning(kept.trial, before=6)  # the next seed goes on behind the first
+    second.on_validation_end(told, None)  # type: ignore[arg-type]
+    assert kept.trial.study.trials[2].intermediate_values[7] == 0.76
+
+
+def test_mistakes_are_told(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "search.trials=0"]) == 2
+    assert "search.trials=0: it must be at least 1" in capsys.readouterr().err
+    assert main([*words, "search.trails=3"]) == 2
+    assert main([*words, "fusion.dropout=2"]) == 2
+    with held(tmp_path / "search/small", wait=False):
+        assert main(words) == 2
+    assert "another process runs this study" in capsys.readouterr().err
+    assert main([*words, "search.trials=1"]) == 0
+    assert main([*words, "search.trials=2", "seeds=1"]) == 2
+    assert "holds a study of another job or space" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "values", [3, {"low": 1}, {"low": 3, "high": 1}, {"low": 1, "high": 2, "b": 1}]
+)
+def test_a_range_that_is_none(values: Any) -> None:
+    trial = search.optuna.create_study().ask()
+    with pytest.raises(UserError, match=r"search\.space\.seeds"):
+        search.suggest(trial, {"seeds": values})
+
+
+@pytest.mark.parametrize("option", group_options("search"))
+def test_every_search_composes(option: str) -> None:
+    from omegaconf import OmegaConf
+
+    command = OmegaConf.to_object(compose("search", [f"search={option}"]))
+    assert isinstance(command, SearchCommand)
+    trial = search.optuna.create_study().ask()
+    for word in search.suggest(trial, command.search.space):
+        compose("train", [word])
