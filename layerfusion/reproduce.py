@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import LayersConfig, ReproduceCommand, TrainConfig, load
+from layerfusion.config import LayersConfig, ReproduceCommand, TrainConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.report import write_report
@@ -19,6 +19,7 @@ from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.runs.job import run_job
 from layerfusion.runs.plan import make_plan, plan_lines, together
 from layerfusion.runs.words import duration, percent
+from layerfusion.settings import load
 
 
 @dataclass(frozen=True)
