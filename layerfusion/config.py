@@ -428,6 +428,10 @@ class ReproduceCommand:
     """What `layerfusion reproduce` composes."""
 
     reproduce: ReproduceConfig
+    plan: bool = False
+    """Say what extraction would take, and stop."""
+    check: str | None = None
+    """A file with the figures of an earlier run, which this one has to give again."""
     logger: LoggerConfig = field(default_factory=LoggerConfig)
     paths: PathsConfig = field(default_factory=PathsConfig)
     extract: ExtractConfig = field(default_factory=ExtractConfig)
