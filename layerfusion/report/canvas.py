@@ -1,4 +1,4 @@
-"""Drawing surfaces: figures in pixels, as inline SVG that follows the page's colours and as PNG.
+"""Drawing surfaces: figures in pixels, as inline SVG that follows the page's colours, PNG and PDF.
 
 Every figure is drawn in two layouts, one for wide and one for narrow screens. In the SVG the
 colours are replaced by the page's CSS variables, so one drawing serves light and dark.
@@ -50,6 +50,7 @@ class Drawing:
     narrow: str
     """SVG for narrow screens."""
     png: bytes
+    pdf: bytes
 
 
 def canvas(
@@ -74,6 +75,7 @@ def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str)
     """Draw a figure in both layouts; `draw` takes whether the layout is the narrow one."""
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
+        "pdf.fonttype": 42,  # texts stay texts
         "font.family": "DejaVu Sans",
         "text.parse_math": False,
     }
@@ -83,11 +85,12 @@ def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str)
         with rc_context({**style, "svg.hashsalt": f"{key}-{narrow}"}):
             drawn[narrow] = _svg(draw(narrow), alt)
     with rc_context(style):
-        png = io.BytesIO()
-        draw(False).savefig(
-            png, format="png", dpi=160, facecolor="white", metadata={"Software": None}
-        )
-    return Drawing(key, alt, caption, drawn[False], drawn[True], png.getvalue())
+        png, pdf, figure = io.BytesIO(), io.BytesIO(), draw(False)
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        # Neither a date nor the maker's version: the same jobs give the same files.
+        nothing = {"Creator": None, "Producer": None, "CreationDate": None}
+        figure.savefig(pdf, format="pdf", facecolor="white", metadata=nothing)
+    return Drawing(key, alt, caption, drawn[False], drawn[True], png.getvalue(), pdf.getvalue())
 
 
 def _svg(figure: Figure, alt: str) -> str:

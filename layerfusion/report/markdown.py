@@ -17,6 +17,10 @@ GATES = (
     "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"
     " a weight, not a proof of importance: layers that say the same share it in any proportion."
 )
+FILES = (
+    "Every table lies as CSV and LaTeX in tables/, every figure as PNG and PDF in figures/, beside"
+    " this page."
+)
 
 
 def markdown(report: Report) -> str:
@@ -30,6 +34,7 @@ def markdown(report: Report) -> str:
         parts += _block(block, "##")
     parts.append("## Where it comes from")
     parts += _bullets(report.facts)
+    parts.append(FILES)
     for table in report.provenance:
         parts += markdown_table(table)
     return "\n\n".join(part for part in parts if part) + "\n"

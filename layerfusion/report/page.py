@@ -16,6 +16,7 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
+from layerfusion.report.exports import find_parts, named_tables, write_exports
 from layerfusion.report.figures import fusion_figure, model_colors
 from layerfusion.report.findings import Findings, find_all
 from layerfusion.report.gates import GateView, gate_views
@@ -23,7 +24,7 @@ from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.learning_curves import curve_block, trials
 from layerfusion.report.lexical import lexical_block
 from layerfusion.report.load import DataGroup, Job, load_groups
-from layerfusion.report.markdown import GATES, markdown
+from layerfusion.report.markdown import FILES, GATES, markdown
 from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
@@ -59,16 +60,6 @@ class Section:
     costs: tuple[Table, ...]
     notes: tuple[str, ...]
 
-    @property
-    def figures(self) -> tuple[Drawing, ...]:
-        """Every figure of the section, in order."""
-        ahead = (self.layer_figure, self.fusion_figure)
-        return (
-            *(figure for figure in ahead if figure is not None),
-            *(figure for block in self.experiments for figure in block.figures),
-            *(figure for view in self.gates for figure in (view.figure, *view.more)),
-        )
-
 
 @dataclass(frozen=True)
 class Report:
@@ -85,7 +76,14 @@ class Report:
     @property
     def figures(self) -> tuple[Drawing, ...]:
         """Every figure of the report, in order."""
-        return tuple(figure for part in (*self.sections, *self.curves) for figure in part.figures)
+        return tuple(find_parts(self, Drawing))
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Every table of the report by its file's name, that of a section ahead."""
+        rest = replace(self, sections=())
+        by_section = [(section.key, find_parts(section, Table)) for section in self.sections]
+        return named_tables([*by_section, ("", find_parts(rest, Table))])
 
 
 def write_report(
@@ -96,9 +94,10 @@ def write_report(
     facts: Sequence[str] = (),
     only: Collection[str] | None = None,
 ) -> Path:
-    """Write `report.html`, `report.md` and `figures/*.png` on every finished job under a folder.
+    """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
-    The same jobs give the same files, wherever their folders lie.
+    The same jobs give the same files, wherever their folders lie. Figures and tables of an earlier
+    report that this one lacks are removed.
 
     Args:
         runs: folder with the jobs, at any depth.
@@ -115,8 +114,7 @@ def write_report(
     """
     report = build_report(load_groups(runs, only), title=title, facts=facts)
     report = replace(report, provenance=(*search_tables(runs), *report.provenance))
-    for figure in report.figures:
-        write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
+    write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
     page = out / "report.html"
     write_atomically(page, html(report).encode())
@@ -160,7 +158,7 @@ def html(report: Report) -> str:
     # SVG made by the figures is the one thing that is not escaped; its texts are, when drawn.
     environment.filters["svg"] = Markup
     template = environment.get_template("template.html")
-    return template.render(report=report, gates_note=GATES)
+    return template.render(report=report, gates_note=GATES, files_note=FILES)
 
 
 # -- parts --------------------------------------------------------------------------------------
