@@ -57,8 +57,7 @@ def canvas(
     width: float, height: float, left: float, right: float, top: float, bottom: float
 ) -> tuple[Figure, Axes]:
     """A figure with one plot in it; all in pixels."""
-    figure = Figure(figsize=(width * PIXEL, height * PIXEL))
-    FigureCanvasAgg(figure)
+    figure = sheet(width, height)
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
     axes = figure.add_axes(box)
     axes.set_facecolor("none")
@@ -69,6 +68,13 @@ def canvas(
     axes.xaxis.label.set(color=MUTED, fontsize=11)
     axes.yaxis.label.set(color=MUTED, fontsize=11)
     return figure, axes
+
+
+def sheet(width: float, height: float) -> Figure:
+    """A figure with nothing in it; in pixels."""
+    figure = Figure(figsize=(width * PIXEL, height * PIXEL))
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str) -> Drawing:

@@ -25,12 +25,13 @@ FILES = (
 
 def markdown(report: Report) -> str:
     """Everything that the page shows; the figures are the PNG files beside it."""
-    parts = [f"# {plain(report.title)}", *map(plain, report.intro), "## Summary"]
+    parts = [f"# {plain(report.title)}", *map(plain, report.intro)]
+    parts += ["## Summary"] if report.sections else []
     for section in report.sections:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:
         parts += _section(section)
-    for block in report.curves:
+    for block in (*report.curves, *report.profiles):
         parts += _block(block, "##")
     parts.append("## Where it comes from")
     parts += _bullets(report.facts)
@@ -95,7 +96,8 @@ def _block(block: Block, level: str) -> list[str]:
     parts = [f"{level} {plain(block.title)}", plain(block.text)]
     for figure in block.figures:
         parts += _figure(figure)
-    for table in block.tables:
+    parts += _bullets(block.lines) if block.lines else []
+    for table in (*block.tables, *block.folded):
         parts += markdown_table(table)
     return parts
 

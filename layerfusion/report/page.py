@@ -29,6 +29,7 @@ from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
+from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.search_history import search_tables
 from layerfusion.report.tables import (
     Column,
@@ -40,6 +41,7 @@ from layerfusion.report.tables import (
     layer_table,
 )
 from layerfusion.report.words import Summary, summarise
+from layerfusion.runs.record import METRICS
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,8 @@ class Report:
     """Learning curves, over samples of the same data."""
     provenance: tuple[Table, ...]
     facts: tuple[str, ...]
+    profiles: tuple[Block, ...] = ()
+    """Layer profiles, and the study of those that were judged on test."""
 
     @property
     def figures(self) -> tuple[Drawing, ...]:
@@ -110,9 +114,12 @@ def write_report(
         Path of the HTML page, which needs no other file.
 
     Raises:
-        UserError: where there is no finished job, or one lacks its predictions.
+        UserError: where there is neither a finished job nor a profile, or a job lacks its
+            predictions.
     """
-    report = build_report(load_groups(runs, only), title=title, facts=facts)
+    profiles = profile_blocks(runs, only)
+    groups = () if profiles and not any(runs.rglob(METRICS)) else load_groups(runs, only)
+    report = build_report(groups, title=title, facts=facts, profiles=profiles)
     report = replace(report, provenance=(*search_tables(runs), *report.provenance))
     write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
@@ -121,7 +128,13 @@ def write_report(
     return page
 
 
-def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str] = ()) -> Report:
+def build_report(
+    groups: Sequence[DataGroup],
+    *,
+    title: str,
+    facts: Sequence[str] = (),
+    profiles: Sequence[Block] = (),
+) -> Report:
     """Gather what the pages show.
 
     A sample of few rows a class has no section of its own where it is part of a learning curve.
@@ -143,6 +156,7 @@ def build_report(groups: Sequence[DataGroup], *, title: str, facts: Sequence[str
         tuple(block for block in curves.values() if block is not None),
         _provenance(groups),
         tuple(facts),
+        tuple(profiles),
     )
 
 
@@ -166,6 +180,11 @@ def html(report: Report) -> str:
 
 def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
+    if not jobs:
+        return (
+            "Each text was passed once through frozen language models; the vectors of every layer"
+            " were pooled, and each layer was judged on its own. No fusion was trained here.",
+        )
     models = sorted({name for job in jobs for name in job.record.backbone_names})
     return (
         f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'} frozen"
@@ -255,7 +274,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
 
 
 def _provenance(groups: Sequence[DataGroup]) -> tuple[Table, ...]:
-    return (_versions(groups), _data(groups), _models(groups), _jobs(groups))
+    tables = (_versions(groups), _data(groups), _models(groups), _jobs(groups))
+    return tuple(table for table in tables if table.rows)
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:
