@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from layerfusion.errors import UserError, unknown
+from layerfusion.protocol import AS_PUBLISHED, HONEST, check_protocol
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
@@ -389,6 +390,9 @@ class TrainConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    protocol: str = HONEST
+    """honest, or as_published: what published scripts do, test in the choice of the epoch included;
+    its figures have names of their own and enter no honest table."""
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0
@@ -562,7 +566,9 @@ def check(config: TrainConfig) -> None:
             if name not in config.backbone and name not in config.lexical:
                 raise unknown("layers.fixed", name, [*config.backbone, *config.lexical])
     _check_layers(config.layers)
-    _check_fusion(config.fusion)
+    check_protocol(config, TrainConfig(config.dataset))
+    if config.protocol != AS_PUBLISHED:
+        _check_fusion(config.fusion)
     for item in fields(TrainerConfig):
         value = getattr(config.trainer, item.name)
         if isinstance(value, (int, float)):

@@ -20,6 +20,7 @@ from layerfusion.composition import compose, split_config_dirs
 from layerfusion.config import SearchCommand, SearchConfig, TrainConfig, load
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
+from layerfusion.protocol import require_honest
 from layerfusion.reproduce import say
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.job import run_job
@@ -128,6 +129,7 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
 def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
     """Open or begin the study; trials that a kill cut short are queued anew."""
     base = load(compose("train", words))
+    require_honest(base, "search")
     setup = {"space": search.space, "job": job_id(base)}
     journal = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
     study = optuna.create_study(

@@ -201,6 +201,8 @@ def test_every_backbone_composes(backbone: str) -> None:
 )
 def test_every_other_option_composes(option: str) -> None:
     extra = ["layers.fixed.minilm=[1]"] if option == "layers=fixed" else []
+    if option.startswith("fusion=published_"):
+        extra = ["protocol=as_published"]
     if option.startswith("pooling="):
         option = f"pooling=[{option.partition('=')[2]}]"
     load(compose("train", [option, *extra]))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerfusion.errors import UserError
+from layerfusion.protocol import HONEST
 from layerfusion.report.compare import best_on_validation
 from layerfusion.runs.record import PREDICTIONS, DataRecord, LayerRecord, RunRecord, find_records
 from layerfusion.runs.significance import consensus
@@ -92,7 +93,7 @@ class Curve:
 
 @dataclass(frozen=True, eq=False)
 class DataGroup:
-    """All jobs that saw the same rows under the same protocol, hence can be compared."""
+    """All honest jobs that saw the same rows, hence can be compared."""
 
     label: str
     """The data set's name; with its fingerprint where several samples share the name."""
@@ -131,7 +132,7 @@ class DataGroup:
 
 
 def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGroup, ...]:
-    """Read every finished job under a folder and group the jobs by the data they saw.
+    """Read every finished job of the honest protocol and group the jobs by the data they saw.
 
     Args:
         runs: the folder.
@@ -140,6 +141,25 @@ def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGr
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
     """
+    by_data: dict[tuple[str, str], list[Job]] = defaultdict(list)
+    for folder, record in finished(runs, only):
+        if record.protocol == HONEST:
+            data = record.dataset
+            by_data[data.name, data.fingerprint].append(read_job(folder, record))
+    labels = _labels(sorted(by_data))
+    keys = _file_names(labels.values())
+    return tuple(
+        _group(label, key, by_data[identity])
+        for (identity, label), key in zip(labels.items(), keys, strict=True)
+    )
+
+
+def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path, RunRecord]]:
+    """Folder and record of every finished job under a folder, each job once, of any protocol.
+
+    Raises:
+        UserError: where there is none.
+    """
     found = find_records(runs) if runs.is_dir() else []
     if not found:
         raise UserError(f"{runs}: no finished job (a folder with metrics.json) under it")
@@ -147,17 +167,7 @@ def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGr
     for folder, record in found:
         if only is None or record.job in only:
             unique.setdefault(record.job, (folder, record))
-    by_data: dict[tuple[str, str, str], list[Job]] = defaultdict(list)
-    for folder, record in unique.values():
-        job = read_job(folder, record)
-        data = job.record.dataset
-        by_data[data.name, data.fingerprint, job.record.protocol].append(job)
-    labels = _labels(sorted(by_data))
-    keys = _file_names(labels.values())
-    return tuple(
-        _group(label, key, by_data[identity])
-        for (identity, label), key in zip(labels.items(), keys, strict=True)
-    )
+    return list(unique.values())
 
 
 def read_job(folder: Path, record: RunRecord) -> Job:
@@ -262,16 +272,13 @@ def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
     return labels
 
 
-def _labels(identities: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """Label by (name, fingerprint, protocol): the name, and what tells it from its namesakes."""
-    names = Counter(name for name, _, _ in identities)
-    rows = Counter((name, fingerprint) for name, fingerprint, _ in identities)
-    labels = {}
-    for name, fingerprint, protocol in identities:
-        parts = [f"data {fingerprint[:8]}"] if names[name] > rows[name, fingerprint] else []
-        parts += [protocol] if protocol != "honest" else []
-        labels[name, fingerprint, protocol] = f"{name} ({', '.join(parts)})" if parts else name
-    return labels
+def _labels(identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Label by (name, fingerprint): the name, and what tells it from its namesakes."""
+    names = Counter(name for name, _ in identities)
+    return {
+        (name, fingerprint): f"{name} (data {fingerprint[:8]})" if names[name] > 1 else name
+        for name, fingerprint in identities
+    }
 
 
 def _file_names(labels: Iterable[str]) -> list[str]:

@@ -25,14 +25,21 @@ FILES = (
 
 def markdown(report: Report) -> str:
     """Everything that the page shows; the figures are the PNG files beside it."""
-    parts = [f"# {plain(report.title)}", *map(plain, report.intro)]
-    parts += ["## Summary"] if report.sections else []
+    parts = [
+        f"# {plain(report.title)}",
+        *map(plain, report.intro),
+        "## Summary" if report.sections else "",
+    ]
     for section in report.sections:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:
         parts += _section(section)
     for block in (*report.curves, *report.profiles):
         parts += _block(block, "##")
+    if report.published is not None:
+        parts += ["## Published against honest", *map(plain, report.published.intro)]
+        for table in (*report.published.tables, report.published.provenance):
+            parts += markdown_table(table)
     parts.append("## Where it comes from")
     parts += _bullets(report.facts)
     parts.append(FILES)

@@ -30,6 +30,7 @@ from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
 from layerfusion.report.profile_blocks import profile_blocks
+from layerfusion.report.published import PublishedReport, load_published, published_report
 from layerfusion.report.search_history import search_tables
 from layerfusion.report.tables import (
     Column,
@@ -41,7 +42,12 @@ from layerfusion.report.tables import (
     layer_table,
 )
 from layerfusion.report.words import Summary, summarise
-from layerfusion.runs.record import METRICS
+from layerfusion.runs.record import METRICS, RunRecord
+
+PROFILES_ONLY = (
+    "Each text was passed once through frozen language models; the vectors of every layer were"
+    " pooled, and each layer was judged on its own. No head was trained here beyond the probes."
+)
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,8 @@ class Report:
     """Learning curves, over samples of the same data."""
     provenance: tuple[Table, ...]
     facts: tuple[str, ...]
+    published: PublishedReport | None = None
+    """On jobs under the published protocol, which nothing else here is about."""
     profiles: tuple[Block, ...] = ()
     """Layer profiles, and the study of those that were judged on test."""
 
@@ -118,8 +126,14 @@ def write_report(
             predictions.
     """
     profiles = profile_blocks(runs, only)
-    groups = () if profiles and not any(runs.rglob(METRICS)) else load_groups(runs, only)
-    report = build_report(groups, title=title, facts=facts, profiles=profiles)
+    trained = not profiles or any(runs.rglob(METRICS))
+    report = build_report(
+        load_groups(runs, only) if trained else (),
+        title=title,
+        facts=facts,
+        published=load_published(runs, only) if trained else (),
+        profiles=profiles,
+    )
     report = replace(report, provenance=(*search_tables(runs), *report.provenance))
     write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
@@ -133,11 +147,19 @@ def build_report(
     *,
     title: str,
     facts: Sequence[str] = (),
+    published: Sequence[RunRecord] = (),
     profiles: Sequence[Block] = (),
 ) -> Report:
     """Gather what the pages show.
 
     A sample of few rows a class has no section of its own where it is part of a learning curve.
+
+    Args:
+        groups: the honest jobs.
+        title: of the report.
+        facts: printed with the provenance.
+        published: jobs under the published protocol.
+        profiles: what there is on layer profiles.
     """
     colors = model_colors(groups)
     curves = {trial: curve_block(trial, colors) for trial in trials(groups)}
@@ -151,11 +173,12 @@ def build_report(
     findings = find_all(shown)
     return Report(
         title,
-        _intro(groups),
+        _intro(groups) if groups or published else (PROFILES_ONLY,),
         tuple(_section(group, findings[group], colors) for group in shown),
         tuple(block for block in curves.values() if block is not None),
         _provenance(groups),
         tuple(facts),
+        published_report(published, groups),
         tuple(profiles),
     )
 
@@ -181,10 +204,7 @@ def html(report: Report) -> str:
 def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
     if not jobs:
-        return (
-            "Each text was passed once through frozen language models; the vectors of every layer"
-            " were pooled, and each layer was judged on its own. No fusion was trained here.",
-        )
+        return ("No job here followed the honest protocol: this page has no result.",)
     models = sorted({name for job in jobs for name in job.record.backbone_names})
     return (
         f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'} frozen"
@@ -244,12 +264,6 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         f"{', '.join(map(str, used))} ({plural(jobs, 'job')})"
         for used, jobs in sorted(seeds.items())
     )
-    protocol = group.jobs[0].record.protocol
-    meaning = (
-        "layer, operator and epoch are chosen on validation, test is evaluated once at the end"
-        if protocol == "honest"
-        else "not the honest one; figures made this way are not comparable with the rest"
-    )
     missing = [
         f"{curve.label}: {len(curve.points)} of {len(curve.layers)} layers were run alone."
         for curve in group.curves
@@ -265,7 +279,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         else "No text of test occurs in train.",
         *data.notes,
         *missing,
-        f"Protocol {protocol}: {meaning}.",
+        "Protocol honest: layer, operator and epoch are chosen on validation, test is evaluated"
+        " once at the end.",
         f"Seeds: {written}.",
     )
 

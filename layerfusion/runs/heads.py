@@ -18,7 +18,7 @@ from layerfusion.fusion.training import fit
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.runs.inputs import Inputs, read_features
 from layerfusion.runs.metrics import evaluate
-from layerfusion.runs.record import SeedRecord
+from layerfusion.runs.record import PublishedRecord, SeedRecord
 from layerfusion.runs.selecting import candidates_of
 from layerfusion.runs.tracking import Tracker
 
@@ -45,6 +45,8 @@ class Trained:
     """For one text."""
     seconds: float
     notes: list[str]
+    published: PublishedRecord | None = None
+    """Only under `protocol=as_published`."""
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,21 @@ from torch import Tensor
 
 from layerfusion.config import AUTO, PLAIN, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
-from layerfusion.embeddings.source import Source, open_source
+from layerfusion.embeddings.padded import PADDED_POOLING
+from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
+from layerfusion.protocol import AS_PUBLISHED
 from layerfusion.runs.choosing import Decision, decide
 from layerfusion.runs.pilot import run_pilot
+from layerfusion.runs.published_inputs import (
+    extract_published,
+    published_addresses,
+    require_two_test_rows,
+    select_published,
+)
 from layerfusion.runs.record import PilotRecord
 from layerfusion.runs.selecting import select
 from layerfusion.texts import TextDataset, load_dataset
@@ -54,6 +62,11 @@ def prepare(config: TrainConfig) -> Inputs:
             " `layerfusion extract`; training needs all of them"
         )
     dataset = dataset_of(config)
+    if config.protocol == AS_PUBLISHED:
+        require_two_test_rows(dataset)
+        models = extract_all(config, dataset)
+        selection = select_published(models)
+        return Inputs(dataset, published_addresses(dataset), models, selection, config.fusion)
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
     if config.layers.pilot is not None:
@@ -89,6 +102,10 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     """Fill the stores of every backbone with every text of a data set."""
     # Every backbone's files first: a missing one shows before hours of work on another.
+    if config.protocol == AS_PUBLISHED:
+        models = open_models(config)
+        extract_published(models, dataset, config.extract)
+        return dict(models)
     sources = open_sources(config, dataset)
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     for source in sources.values():
@@ -98,17 +115,23 @@ def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     """Files and stores of every backbone, and the lexical sources; nothing is extracted."""
-    cache, dtype = Path(config.paths.cache), config.extract.store_dtype
-    models: dict[str, Source] = {
-        name: open_source(name, backbone, config.pooling, cache, dtype)
-        for name, backbone in config.backbone.items()
-    }
+    cache, models = Path(config.paths.cache), open_models(config)
     train = dataset.splits["train"].texts
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     lexical: dict[str, Source] = {
         name: open_lexical(name, one, train, texts, cache) for name, one in config.lexical.items()
     }
     return {**models, **lexical}
+
+
+def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
+    """Files and stores of every backbone, under the pooling that the protocol takes."""
+    cache, dtype = Path(config.paths.cache), config.extract.store_dtype
+    poolings = PADDED_POOLING if config.protocol == AS_PUBLISHED else config.pooling
+    return {
+        name: open_source(name, backbone, poolings, cache, dtype)
+        for name, backbone in config.backbone.items()
+    }
 
 
 def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:

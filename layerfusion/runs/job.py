@@ -20,6 +20,7 @@ import yaml
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import AUTO, LimitConfig, TrainConfig
 from layerfusion.embeddings.source import Source
+from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record
 from layerfusion.runs.heads import Trained, Watch, train_heads
@@ -31,7 +32,9 @@ from layerfusion.runs.inputs import (
     open_sources,
     prepare,
 )
+from layerfusion.runs.published_heads import padded_cost, train_as_published
 from layerfusion.runs.record import (
+    CLAIMED_PREDICTIONS,
     CONFIG,
     METRICS,
     PREDICTIONS,
@@ -83,18 +86,24 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         name=describe(config),
         group=config.sweep,
         job_type="train",
-        tags=[config.dataset.name, config.fusion.name, *config.backbone],
+        tags=[config.protocol, config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
         floor_record, floor_preds = floor(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
-        trained = train_heads(config, inputs, tracker, watch)
+        published = config.protocol == AS_PUBLISHED
+        if published:
+            trained = train_as_published(config, inputs, tracker)
+        else:
+            trained = train_heads(config, inputs, tracker, watch)
         record = _record(config, inputs, floor_record, trained)
-        _write_predictions(folder / PREDICTIONS, trained, floor_preds)
+        predictions = CLAIMED_PREDICTIONS if published else PREDICTIONS
+        _write_predictions(folder / predictions, trained, floor_preds)
         write_record(record, folder)
         preds = trained.probabilities[0].argmax(axis=1)
-        tracker.finish_with(record, (trained.target, preds, record.dataset.label_names))
+        confusion = (trained.target, preds, record.dataset.label_names)
+        tracker.finish_with(record, None if published else confusion)
     return record
 
 
@@ -115,6 +124,8 @@ def spec_hashes(source: Source) -> list[str]:
 def describe(config: TrainConfig) -> str:
     """A job's name for people: data set, layers, backbones, operator."""
     layers = config.layers.name
+    if config.protocol != HONEST:
+        layers = f"{config.protocol}, {layers}"
     if layers == "fixed":
         parts = [f"{name}[{','.join(map(str, v))}]" for name, v in config.layers.fixed.items()]
         return f"{config.dataset.name} {'+'.join(parts)} {config.fusion.name}"
@@ -160,13 +171,17 @@ def _record(
         estimates[split] = {
             name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
         }
-    test, target, seed = estimates["test"], trained.target, config.seed
-    intervals = metric_intervals(target, trained.probabilities.argmax(axis=2), seed)
-    for name, (low, high) in intervals.items():
-        test[name] = replace(test[name], low=low, high=high)
-    right = consensus(trained.probabilities) == target
-    low, high = bootstrap_interval(right, target, seed)
-    test["consensus"] = Estimate(float(right.mean()), None, low, high)
+    backbones = {
+        name: _backbone_record(inputs, inputs.sources[name])
+        for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
+    }
+    if trained.published is None:
+        _add_intervals(estimates["test"], trained, config.seed)
+    else:
+        backbones = {
+            name: padded_cost(record, inputs.sources[name], dataset)
+            for name, record in backbones.items()
+        }
     gates = (
         [None] * len(inputs.selection.choices)
         if trained.gates is None
@@ -174,12 +189,9 @@ def _record(
     )
     return RunRecord(
         job=job_id(config),
-        protocol="honest",
+        protocol=config.protocol,
         dataset=data_record(dataset, config.limit),
-        backbones={
-            name: _backbone_record(inputs, inputs.sources[name])
-            for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
-        },
+        backbones=backbones,
         selection=config.layers.name,
         layers=[
             LayerRecord(
@@ -220,11 +232,23 @@ def _record(
         ),
         recipe=recipe_id(config),
         lexical=list(config.lexical),
+        published=trained.published,
     )
 
 
 def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
     return f"auto: {inputs.fusion.name}" if config.fusion.name == AUTO else inputs.fusion.name
+
+
+def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> None:
+    """Give test figures their intervals over test rows, and add the consensus of the seeds."""
+    target = trained.target
+    intervals = metric_intervals(target, trained.probabilities.argmax(axis=2), seed)
+    for name, (low, high) in intervals.items():
+        test[name] = replace(test[name], low=low, high=high)
+    right = consensus(trained.probabilities) == target
+    low, high = bootstrap_interval(right, target, seed)
+    test["consensus"] = Estimate(float(right.mean()), None, low, high)
 
 
 def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:

@@ -17,6 +17,7 @@ from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tokenize
+from layerfusion.protocol import require_honest
 from layerfusion.runs.inputs import SPLITS, dataset_of
 from layerfusion.runs.words import duration, size
 from layerfusion.texts import TextDataset
@@ -64,6 +65,7 @@ class Plan:
 
 def make_plan(config: TrainConfig) -> Plan:
     """Count what a job needs. Texts are read, fetched if need be; no model is fetched or run."""
+    require_honest(config, "plan")
     dataset = dataset_of(config)
     device = choose_device(config.extract.device)
     speed = EFFICIENCY * matrix_speed(device)

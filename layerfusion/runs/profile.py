@@ -32,6 +32,7 @@ from layerfusion.layers.selection import (
     select_by_score,
     select_greedy,
 )
+from layerfusion.protocol import require_honest
 from layerfusion.runs.identity import profile_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
 from layerfusion.runs.job import data_record, versions
@@ -63,6 +64,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
     Raises:
         UserError: for anything that the user can mend.
     """
+    require_honest(config, "profile")
     dataset = dataset_of(config)
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
         raise UserError("profile.judge: at least two test rows are needed")

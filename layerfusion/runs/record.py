@@ -17,6 +17,8 @@ from layerfusion.runs.gates import GateRecord, read_gates
 SCHEMA = 1
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
+CLAIMED_PREDICTIONS = "claimed_predictions.parquet"
+"""In place of the former under `protocol=as_published`: of the epoch that test itself chose."""
 CONFIG = "config.yaml"
 
 
@@ -96,7 +98,7 @@ class SeedRecord:
 
     seed: int
     best_epoch: int
-    """0 where the head is not trained in epochs."""
+    """0 where the head is not trained in epochs; the best on test under `protocol=as_published`."""
     epochs: int
     seconds: float
     validation: dict[str, float]
@@ -170,6 +172,21 @@ class PilotRecord:
 
 
 @dataclass(frozen=True)
+class PublishedRecord:
+    """What only a job under `protocol=as_published` has."""
+
+    residual: bool
+    """Whether the operator was taken in its residual form."""
+    padding: dict[str, float]
+    """Backbone to the share of the positions in its means that are padding."""
+    epochs: int
+    halvings: int
+    """Random halvings of test behind `split_half_accuracy`."""
+    test_accuracy_by_epoch: list[list[float]]
+    """Of each seed, after every epoch; the largest is what would be claimed."""
+
+
+@dataclass(frozen=True)
 class EntrantRecord:
     """A fusion that `fusion=auto` judged on rows of train held out."""
 
@@ -208,7 +225,9 @@ class RunRecord:
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
     """Also `consensus`: accuracy of the class of the highest mean probability over the seeds, which
-    is what significance tests see; missing in records that are older than it."""
+    is what significance tests see; missing in records that are older than it. Under
+    `protocol=as_published` none of these, but `claimed_accuracy`, `last_epoch_accuracy`,
+    `split_half_accuracy` and `selection_bias`, and nothing in `validation`."""
     floor: FloorRecord
     cost: CostRecord
     versions: dict[str, str]
@@ -220,6 +239,7 @@ class RunRecord:
     fusion_notes: list[str] = field(default_factory=list)
     """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
+    published: PublishedRecord | None = None
     entrants: list[EntrantRecord] = field(default_factory=list)
     """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
     gates: GateRecord | None = None
@@ -266,6 +286,7 @@ def read_record(folder: Path) -> RunRecord:
                 "floor": FloorRecord(**raw["floor"]),
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
+                "published": PublishedRecord(**raw["published"]) if raw.get("published") else None,
                 "entrants": [EntrantRecord(**v) for v in raw.get("entrants", ())],
                 "gates": read_gates(raw["gates"]) if raw.get("gates") else None,
             }

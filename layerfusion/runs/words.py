@@ -21,14 +21,32 @@ def result_lines(record: RunRecord) -> list[str]:
     seeds = "1 seed" if len(record.seeds) == 1 else f"{len(record.seeds)} seeds"
     sources = f"{len(record.layers)} source{'s' * (len(record.layers) != 1)}"
     names = "+".join(record.backbone_names)
+    rows = record.dataset.rows["test"]
+    made = f"({record.fusion} of {sources} of {names}, {seeds}, {rows} test rows)"
+    if record.published is None:
+        result = (
+            f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
+            f" {percent(record.test['macro_f1'])} {made}"
+        )
+    else:
+        result = _claim(record, made)
     lines = [
-        f"{record.dataset.name}: test accuracy {percent(record.test['accuracy'])}, macro-F1"
-        f" {percent(record.test['macro_f1'])} ({record.fusion} of {sources} of {names}, {seeds},"
-        f" {record.dataset.rows['test']} test rows)",
+        f"{record.dataset.name}: {result}",
         f"{record.dataset.name}: floor {percent(floor)} (TF-IDF of {record.floor.features} and"
         " logistic regression on the whole text)",
     ]
     return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
+
+
+def _claim(record: RunRecord, made: str) -> str:
+    """What the published protocol would claim, and what is wrong with it."""
+    test = record.test
+    return (
+        f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be"
+        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen"
+        f" on one half of test and judged on the other: {percent(test['split_half_accuracy'])};"
+        f" selection bias {100 * test['selection_bias'].mean:+.1f} points"
+    )
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from layerfusion.assets import Asset, resolve
 from layerfusion.config import DatasetConfig, DataSourceConfig, LimitConfig
 from layerfusion.errors import UserError
@@ -36,6 +38,9 @@ class TextDataset:
     """Rows of test whose text also occurs in train or validation."""
     notes: tuple[str, ...]
     """What a reader of the figures has to know: splits made here, texts dropped."""
+    train_order: np.ndarray | None = None
+    """Place that each row of train, then of validation, had before validation was cut out of
+    train; none where the data has a validation of its own. Shape: (rows,)."""
 
 
 def load_dataset(
@@ -73,6 +78,7 @@ def load_dataset(
         sampled=splits.sampled,
         overlap=splits.overlap,
         notes=splits.notes,
+        train_order=splits.train_order,
     )
 
 

@@ -41,6 +41,9 @@ class Splits:
     overlap: int
     """Rows of test whose text also occurs in train or validation."""
     notes: tuple[str, ...] = field(default=())
+    train_order: np.ndarray | None = None
+    """Place that each row of train, then of validation, had before validation was cut out of
+    train; none where the data has a validation of its own. Shape: (rows,)."""
 
 
 def complete_splits(
@@ -64,7 +67,11 @@ def complete_splits(
     # whatever its source numbers the classes by.
     ranks = np.argsort(np.argsort(np.array(label_names)))
     if "test" not in splits:
-        splits["train"], splits["test"] = _cut(splits["train"], ranks, config, "test", notes)
+        leaves = _leaves(splits["train"], ranks, config, "test", notes)
+        splits["test"], splits["train"] = (
+            splits["train"].take(leaves),
+            splits["train"].take(~leaves),
+        )
     if config.dedupe:
         _drop_duplicates(splits, label_names, notes)
     made = "validation" not in splits
@@ -76,10 +83,12 @@ def complete_splits(
     sampled = _sample_train(splits, ranks, limit, notes, seed=seed)
     sampled |= _sample_classes(splits, ranks, limit, notes, seed=seed)
     sampled |= _sample_test(splits, ranks, limit, notes, seed=seed)
+    order = None
     if made:
-        splits["train"], splits["validation"] = _cut(
-            splits["train"], ranks, config, "validation", notes
-        )
+        whole = splits["train"]
+        leaves = _leaves(whole, ranks, config, "validation", notes)
+        splits["train"], splits["validation"] = whole.take(~leaves), whole.take(leaves)
+        order = np.concatenate([np.flatnonzero(~leaves), np.flatnonzero(leaves)])
     overlap = _overlap(splits)
     if overlap:
         notes.append(
@@ -92,19 +101,21 @@ def complete_splits(
         sampled=sampled,
         overlap=overlap,
         notes=tuple(notes),
+        train_order=order,
     )
 
 
-def _cut(
+def _leaves(
     train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str, notes: list[str]
-) -> tuple[Split, Split]:
+) -> np.ndarray:
+    """Which rows leave train for a split that the data lacks. Shape: (rows,), bool."""
     share = config.test_size if purpose == "test" else config.validation_size
     leaves = hold_out(ranks[train.labels], share, seed=config.split_seed, purpose=purpose)
     notes.append(
         f"{purpose}: {int(leaves.sum()):,} rows of train, stratified ({share:.0%}, split_seed"
         f" {config.split_seed}), as the data has no {purpose}"
     )
-    return train.take(~leaves), train.take(leaves)
+    return leaves
 
 
 def _drop_duplicates(
