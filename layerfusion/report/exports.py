@@ -112,9 +112,7 @@ def _written_before(out: Path) -> set[str]:
     except (FileNotFoundError, ValueError):
         return set()  # no report yet, or a list that is none: nothing is known to be the report's
     paths = [Path(name) for name in names if isinstance(name, str)]
-    return {
-        path.as_posix() for path in paths if len(path.parts) == 2 and path.parts[0] in FOLDERS
-    }
+    return {path.as_posix() for path in paths if len(path.parts) == 2 and path.parts[0] in FOLDERS}
 
 
 # -- CSV ----------------------------------------------------------------------------------------
@@ -174,7 +172,7 @@ def _simple(cell: str) -> str:
 
 
 def table_latex(table: Table) -> str:
-    """A table as a `tabular` of the packages booktabs and amssymb, ready for `\\input`."""
+    """A table as a `tabular` of the packages booktabs and amssymb, to be put into a paper."""
     align = "".join("r" if column.numeric else "l" for column in table.columns)
     lines = [
         f"% {_comment(table.title)}",

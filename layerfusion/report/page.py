@@ -29,9 +29,11 @@ from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
+from layerfusion.report.pareto import pareto_block
 from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.published import PublishedReport, load_published, published_report
 from layerfusion.report.search_history import search_tables
+from layerfusion.report.skipped import skipped_table
 from layerfusion.report.tables import (
     Column,
     Row,
@@ -93,9 +95,13 @@ class Report:
     @property
     def tables(self) -> dict[str, Table]:
         """Every table of the report by its file's name, that of a section ahead."""
-        rest = replace(self, sections=())
-        by_section = [(section.key, find_parts(section, Table)) for section in self.sections]
-        return named_tables([*by_section, ("", find_parts(rest, Table))])
+        rest = replace(self, sections=(), profiles=())
+        groups = [(section.key, find_parts(section, Table)) for section in self.sections]
+        groups += [
+            (f"profile-{number}", find_parts(block, Table))
+            for number, block in enumerate(self.profiles, start=1)
+        ]
+        return named_tables([*groups, ("", find_parts(rest, Table))])
 
 
 def write_report(
@@ -134,7 +140,9 @@ def write_report(
         published=load_published(runs, only) if trained else (),
         profiles=profiles,
     )
-    report = replace(report, provenance=(*search_tables(runs), *report.provenance))
+    skipped = skipped_table(runs)
+    extra = (*([skipped] if skipped.rows else []), *search_tables(runs))
+    report = replace(report, provenance=(*extra, *report.provenance))
     write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
     page = out / "report.html"
@@ -233,6 +241,7 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
         pair_block(group, findings),
         count_block(group),
         lexical_block(group, findings),
+        pareto_block(group, colors),
     )
     gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(

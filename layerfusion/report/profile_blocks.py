@@ -10,7 +10,7 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.names import NONE, SPACE, count, listing, percent, plural, points
 from layerfusion.report.profile_panels import profile_figures
 from layerfusion.report.profile_tables import best_of, score_names, sources
-from layerfusion.report.profile_words import between, form, number, percentage, seconds, unsigned
+from layerfusion.report.profile_words import between, form, number, percentage, unsigned
 from layerfusion.report.regret import regret_block
 from layerfusion.report.regret_rows import Cell, is_judged, named_cells, read_profiles
 from layerfusion.report.tables import Column, Row, Table
@@ -64,7 +64,10 @@ def _text(profile: Profile) -> str:
             else f"{points(high - last)} points against its last layer"
         )
         best.append(f"of {source}, layer {top.layer} with {percent(high)} ({gain})")
-    missing = [f"No {name} of some layers: {why}." for name, why in profile.missing.items()]
+    lacking: dict[str, list[str]] = {}
+    for name, why in profile.missing.items():
+        lacking.setdefault(why, []).append(name)
+    missing = [f"No {' or '.join(which)} of some layers: {why}." for why, which in lacking.items()]
     return " ".join(
         [
             f"{plural(len(profile.layers), 'layer')} of {listing(list(profile.backbones))} on"
@@ -152,7 +155,7 @@ def _agreement_table(profile: Profile) -> Table:
                 (
                     name,
                     *(number(found.get(name), ".2f") for found in profile.spearman.values()),
-                    seconds(profile.seconds.get(name)),
+                    number(profile.seconds.get(name), ",.1f"),
                 )
             )
             for name in names

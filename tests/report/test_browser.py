@@ -28,8 +28,10 @@ def browser() -> Iterator[Browser]:
     with sync_playwright() as driver:
         path = _executable(driver)
         if path is None:
-            pytest.skip("no Chromium: install it (apt-get install chromium) or run `playwright"
-                        " install chromium`")
+            pytest.skip(
+                "no Chromium: install it (apt-get install chromium) or run `playwright"
+                " install chromium`"
+            )
         # Root, which containers run as, has no sandbox.
         chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield chromium

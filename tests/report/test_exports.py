@@ -21,13 +21,15 @@ from layerfusion.report.exports import (
 from layerfusion.report.load import load_groups
 from layerfusion.report.names import count, interval, mean_sd, points
 from layerfusion.report.page import Report, build_report
+from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.runs.record import Estimate
 
 
 @pytest.fixture(scope="module")
 def report(written: Path) -> Report:
-    return build_report(load_groups(written / "runs"), title="again")
+    runs = written / "runs"
+    return build_report(load_groups(runs), title="again", profiles=profile_blocks(runs))
 
 
 def _read(table: Table) -> list[dict[str, str]]:

@@ -10,6 +10,7 @@ import pytest
 from layerfusion.errors import UserError
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import Report, build_report, write_report
+from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.tables import Table
 from tests.report.conftest import HOSTILE
 from tests.report.fabricate import dataset, write_job
@@ -61,7 +62,8 @@ def page(source: str) -> Page:
 
 @pytest.fixture(scope="module")
 def report(written: Path) -> Report:
-    return build_report(load_groups(written / "runs"), title="again")
+    runs = written / "runs"
+    return build_report(load_groups(runs), title="again", profiles=profile_blocks(runs))
 
 
 def tables(report: Report) -> list[Table]:
@@ -76,19 +78,21 @@ def test_every_element_is_closed_in_order(page: Page) -> None:
 def test_ids_are_distinct_and_references_resolve(page: Page, source: str) -> None:
     ids = [value for _, name, value in page.attributes if name == "id"]
     assert len(ids) == len(set(ids))
-    used = {value[1:] for _, name, value in page.attributes if name == "href"}
+    used = {value[1:] for _, name, value in page.attributes if name == "href" and value[0] == "#"}
     used |= set(re.findall(r"url\(#([^)]+)\)", source))
     assert used <= set(ids)
 
 
 def test_nothing_is_requested_from_anywhere(page: Page, source: str) -> None:
     assert "http" not in source
-    assert "//" not in re.sub(r"</?\w+>", "", "".join(v for _, _, v in page.attributes))
+    values = "".join(value for _, _, value in page.attributes if value[:5] != "data:")
+    assert "//" not in re.sub(r"</?\w+>", "", values)
     assert not {"link", "img", "iframe", "object"} & set(page.tags)
     assert page.tags.count("script") == 1
     assert not {"src", "srcset"} & {name for _, name, _ in page.attributes}
     assert "@import" not in source
-    assert all(value.startswith("#") for _, name, value in page.attributes if name == "href")
+    links = [value for _, name, value in page.attributes if name == "href"]
+    assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
 
 
 def test_texts_from_configs_are_escaped(page: Page, source: str, written: Path) -> None:
@@ -150,7 +154,9 @@ def test_same_jobs_elsewhere_give_the_same_files(tmp_path: Path) -> None:
     first = write_report(tmp_path / "a", tmp_path / "one", title="t").parent
     second = write_report(tmp_path / "b", tmp_path / "two", title="t").parent
     files = sorted(path.relative_to(first) for path in first.rglob("*.*"))
-    assert {"report.html", "figures/toy-layers.pdf", "tables/toy-models.tex"} <= set(map(str, files))
+    assert {"report.html", "figures/toy-layers.pdf", "tables/toy-models.tex"} <= set(
+        map(str, files)
+    )
     assert all((first / file).read_bytes() == (second / file).read_bytes() for file in files)
 
 
