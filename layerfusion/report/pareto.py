@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import (
@@ -81,8 +82,8 @@ def _text(best: Sequence[Job], names: dict[Job, str]) -> str:
     if len(best) == 1:
         (only,) = best
         return (
-            f"{names[only][:1].upper()}{names[only][1:]} is both the cheapest and the most accurate"
-            " on validation: nothing dearer is worth its price here."
+            f"The cheapest job is also the most accurate on validation: {names[only]}. Nothing"
+            " dearer is worth its price here."
         )
     cheap, dear = best[0], best[-1]
     times = flops(dear) / flops(cheap)
@@ -148,6 +149,7 @@ def _draw(
     axes.set_xlabel("GFLOPs a text, logarithmic")
     axes.set_ylabel("accuracy on test, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: "")
     floor = 100 * group.jobs[0].record.floor.test["accuracy"]
