@@ -5,7 +5,7 @@ EXPERIMENT ?= fusion_operators
 RUN := .venv/bin/
 ARGS ?=
 
-.PHONY: setup test lint reproduce sweep bench clean help
+.PHONY: setup test lint reproduce reproduce-check sweep bench clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -22,8 +22,11 @@ test: .venv/ready  ## run the tests
 lint: .venv/ready  ## check style and types
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright
 
-reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick or full)
+reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick, full or paper)
 	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)
+
+reproduce-check: .venv/ready  ## the same, held against the figures in docs/results
+	$(RUN)layerfusion reproduce reproduce=$(PROFILE) check=docs/results/$(PROFILE).json $(ARGS)
 
 sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pairs, model_count or few_shot)
 	$(RUN)layerfusion train -m experiment=$(EXPERIMENT) $(ARGS)
@@ -35,4 +38,4 @@ clean:  ## remove the environment and what runs wrote, the cache included
 	rm -rf .venv outputs/*
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 12

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import TrainConfig, load
+from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError
+from layerfusion.settings import load
 
 log = logging.getLogger(__name__)
 

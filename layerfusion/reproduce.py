@@ -1,24 +1,36 @@
-"""`layerfusion reproduce`: every layer alone, the last layers fused, all layers fused; a report."""
+"""`layerfusion reproduce`: every layer alone, last, all and chosen layers fused; a report."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from layerfusion.assets.files import write_atomically
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import LayersConfig, ReproduceCommand, TrainConfig, load
+from layerfusion.config import (
+    STACKED,
+    FusionConfig,
+    LayersConfig,
+    ReproduceCommand,
+    TrainConfig,
+)
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.report import write_report
+from layerfusion.reproduce_check import RESULTS, differences, figures, read_figures
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.runs.job import run_job
 from layerfusion.runs.plan import make_plan, plan_lines, together
+from layerfusion.runs.record import RunRecord
 from layerfusion.runs.words import duration, percent
+from layerfusion.settings import load
 
 
 @dataclass(frozen=True)
@@ -40,10 +52,14 @@ def main(arguments: Sequence[str]) -> int:
     """Compose the profile, extract, train every row, and write the report.
 
     Returns:
-        0, or 1 where a row failed; what cannot be had here is left out with a line that says so.
+        0, or 1 where a row failed or differs from the figures it is checked against; what cannot
+        be had here is left out with a line that says so.
     """
     if set(arguments) & {"-h", "--help"}:
-        print("usage: layerfusion reproduce [reproduce=quick|full] [KEY=VALUE ...]")
+        print(
+            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [check=FILE]"
+            " [KEY=VALUE ...]"
+        )
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     command = _command(arguments)
@@ -56,6 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     data, models = ", ".join(profile.dataset), ", ".join(profile.backbone)
     say(f"profile {profile.profile}: {models} on {data}")
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
+    if command.plan:
+        return _plan(bases)
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
@@ -69,12 +87,15 @@ def main(arguments: Sequence[str]) -> int:
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
         facts=_facts(arguments, profile.profile, [*skipped, *failed]),
-        only=finished,
+        only=[record.job for record in finished.values()],
     )
+    found = figures(finished)
+    write_atomically(folder / RESULTS, json.dumps(found, indent=1, sort_keys=True).encode())
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
-    return 1 if failed else 0
+    changed = _check(found, command.check) if command.check else False
+    return 1 if failed or changed else 0
 
 
 def say(line: str) -> None:
@@ -85,10 +106,11 @@ def say(line: str) -> None:
 def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:
     """The rows for one data set.
 
-    Every layer of each model alone; all layers of each model; the last layers of all models; all
-    layers of all models.
+    Every layer of each model alone; all layers of each model, and those that greedy selection
+    takes, stacked; the same of all models together, and their last layers.
     """
     profile = command.reproduce
+    greedy, stack = LayersConfig("greedy"), FusionConfig(STACKED)
     jobs = []
     for name, shape in shapes.items():
         alone = replace(base, backbone={name: base.backbone[name]})
@@ -109,6 +131,8 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
                 sources=len(shape.layers),
             )
         )
+        stacked = replace(alone, seeds=profile.fusion_seeds, layers=greedy, fusion=stack)
+        jobs.append(Job(f"{name} chosen layers, stacked", stacked, greedy.max_layers))
     if len(shapes) > 1:
         together = replace(
             base, backbone={n: base.backbone[n] for n in shapes}, seeds=profile.fusion_seeds
@@ -119,6 +143,13 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
             Job(f"{models} {kind} layers", replace(together, layers=LayersConfig(kind)), count)
             for kind, count in counts.items()
         ]
+        jobs.append(
+            Job(
+                f"{models} chosen layers, stacked",
+                replace(together, layers=greedy, fusion=stack),
+                greedy.max_layers,
+            )
+        )
     return jobs
 
 
@@ -204,9 +235,9 @@ def _seconds_left(jobs: Sequence[TrainConfig]) -> float:
     return left
 
 
-def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[str]:
-    """Run the rows; returns the names of the finished jobs."""
-    finished = []
+def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> dict[str, RunRecord]:
+    """Run the rows; returns what they are called and the records of the finished ones."""
+    finished = {}
     started = time.perf_counter()
     for number, job in enumerate(jobs, 1):
         name = job_id(job.config)
@@ -217,12 +248,36 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[str]:
             failed.append(f"{label}: {error}")
             say(failed[-1])
             continue
-        finished.append(name)
+        finished[label] = record
         rate = (time.perf_counter() - started) / sum(job.weight for job in jobs[:number])
         left = rate * sum(job.weight for job in jobs[number:])
         accuracy = percent(record.test["accuracy"])
         say(f"  [{number}/{len(jobs)}] {label}: {accuracy}; about {duration(left)} left")
     return finished
+
+
+def _plan(bases: Sequence[TrainConfig]) -> int:
+    """Say what every text through every model takes."""
+    singles = [
+        replace(base, backbone={name: backbone})
+        for base in bases
+        for name, backbone in base.backbone.items()
+    ]
+    for single in singles:
+        for line in plan_lines(make_plan(single))[:-1]:
+            print(line)
+    print(f"about {duration(_seconds_left(singles))} of extraction in all, on this machine")
+    return 0
+
+
+def _check(found: dict[str, Any], path: str) -> bool:
+    """Tell what is not as it was; whether anything is."""
+    changed = differences(found, read_figures(Path(path)))
+    for line in changed:
+        say(f"changed: {line}")
+    if not changed:
+        say(f"the same figures as {path}")
+    return bool(changed)
 
 
 def _facts(arguments: Sequence[str], profile: str, skipped: Sequence[str]) -> list[str]:

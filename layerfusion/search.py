@@ -17,7 +17,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import SearchCommand, SearchConfig, TrainConfig, load
+from layerfusion.config import SearchCommand, SearchConfig, TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.protocol import require_honest
@@ -26,6 +26,7 @@ from layerfusion.runs.identity import job_id
 from layerfusion.runs.job import run_job
 from layerfusion.runs.search_record import SearchHistory, TrialRecord, write_history
 from layerfusion.runs.sweep import JobBusy, clear_failure, held, write_failure
+from layerfusion.settings import load
 
 JOURNAL = "optuna.journal"
 USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"

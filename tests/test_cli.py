@@ -13,8 +13,8 @@ import pytest
 
 from layerfusion.cli import COMMANDS, main
 from layerfusion.composition import compose, config_folder, group_options
-from layerfusion.config import load
 from layerfusion.runs import inputs
+from layerfusion.settings import load
 from tests.tiny import tiny_folder
 
 GOOD = "good great film plot actor".split()  # noqa: SIM905

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 
 from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.reproduce_check import differences, read_figures
 from tests.tiny import tiny_folder
 
 
@@ -59,7 +61,10 @@ def test_every_row_is_trained_and_reported(
     rows = {
         (record["selection"], tuple(f"{x['backbone']}:{x['layer']}" for x in record["layers"]))
         for record in records
+        if record["selection"] != "greedy"
     }
+    chosen = [record for record in records if record["selection"] == "greedy"]
+    assert [record["fusion"] for record in chosen] == ["stacked"] * 3
     layers = {"bert": ["0", "1", "2", "3"], "llama": ["0", "1", "2", "3", "norm"]}
     singles = {("fixed", (f"{name}:{layer}",)) for name in layers for layer in layers[name]}
     everything = {name: tuple(f"{name}:{layer}" for layer in layers[name]) for name in layers}
@@ -75,8 +80,19 @@ def test_every_row_is_trained_and_reported(
     assert (folder / "report.md").exists()
     assert list((folder / "figures").glob("*.png"))
     assert f"open {folder / 'report.html'}" in said
-    assert "[13/13]" in said
-    assert main(command(own, tmp_path)) == 0  # nothing is left to do
+    assert "[16/16]" in said
+    results = folder / "results.json"
+    assert main(command(own, tmp_path, f"check={results}")) == 0  # nothing is left to do
+    assert "the same figures" in capsys.readouterr().err
+    other = json.loads(results.read_text())
+    other["toy"]["jobs"]["bert layer 2"]["test"] -= 0.02
+    other["toy"]["jobs"]["bert layer 1"]["test"] -= 0.01  # within the tolerance
+    changed = tmp_path / "changed.json"
+    changed.write_text(json.dumps(other))
+    assert main(command(own, tmp_path, f"check={changed}")) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed")]
+    assert len(said) == 1
+    assert "bert layer 2" in said[0]
 
 
 @pytest.mark.slow
@@ -87,5 +103,42 @@ def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
     said = capsys.readouterr().err
     assert "left out: backbone gone: " in said
     records = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/metrics.json"))
-    assert len(records) == 4 + 1
+    assert len(records) == 4 + 2
     assert "/nowhere/at/all" in (tmp_path / "outputs/reproduce/report.html").read_text()
+
+
+def test_what_it_would_take_is_said_without_running_anything(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(own, tmp_path, "plan=true")) == 0
+    assert "of extraction in all" in capsys.readouterr().out
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_figures_that_are_not_there_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"check=.*no figures"):
+        read_figures(tmp_path / "none.json")
+
+
+def test_every_kind_of_difference_is_told() -> None:
+    job = {"layers": ["a:1:mean"], "test": 0.8}
+    data = {"fingerprint": "f", "floor": 0.7, "jobs": {"one": job, "two": job}}
+    assert differences({"x": data}, {"x": data}) == []
+    other = {
+        "fingerprint": "f",
+        "floor": 0.706,
+        "jobs": {"one": {"layers": ["a:2:mean"], "test": 0.84}, "three": job},
+    }
+    assert differences({"x": data, "y": data}, {"x": other, "z": data}) == sorted(
+        [
+            "data set y: not expected",
+            "data set z: missing",
+            "x, floor: accuracy 70.00 %, expected 70.60 ± 0.5",
+            "x, one: accuracy 80.00 %, expected 84.00 ± 1.5",
+            "x, one: layers a:1:mean, expected a:2:mean",
+            "x, row three: missing",
+            "x, row two: not expected",
+        ]
+    )
+    (line,) = differences({"x": data}, {"x": {**data, "fingerprint": "g"}})
+    assert "other texts or labels" in line

@@ -4,16 +4,10 @@ A probe is L2-regularised logistic regression on a layer's standardised features
 classes, or a single sigmoid for two, as in scikit-learn. All folds and strengths of a layer share
 its features, so a step of the optimisation is two matrix products a layer instead of hundreds, and
 the layers themselves are batched.
-
-The method is L-BFGS (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4) in the eigenbasis
-of each layer's covariance. There the Hessian of a logistic loss is nearly diagonal, s S + λ with
-the eigenvalues S and the mean slope s of the probabilities, and its inverse is the initial matrix
-of the recursion: tens of steps, where plain L-BFGS takes hundreds.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -24,21 +18,13 @@ from torch.nn import functional as F
 from layerfusion.config import STRENGTHS
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
-
-log = logging.getLogger(__name__)
+from layerfusion.layers.logistic import Problem, Solution
 
 TOLERANCE = 1e-4
 """Largest entry of the gradient of the mean loss, in the eigenbasis, at which a fit ends. On r8 and
 mr the held-out log-loss of the strengths that are chosen is then within 0.0001 of that at 1e-5."""
-MAX_STEPS = 300
 BASIS_ROWS = 4
 """Rows a feature from which the eigenbasis is found."""
-HISTORY = 10
-"""Steps that the recursion remembers."""
-LEAST_SLOPE = 0.01
-"""Of a class's slope in the initial matrix, relative to where nothing is known but its frequency:
-once a rare class is fitted its probabilities saturate, and the inverse of their slope would throw
-the next step out of sight. On 52 classes it also halves the steps."""
 CELLS = 12_000_000
 """Numbers that one batch of layers may hold in features and logits: about 50 MB. Four times as many
 take a quarter longer with 52 classes: a step then waits for memory."""
@@ -165,207 +151,23 @@ def fit_probes(
         for places, problem in _batches(
             chosen, labels, everything, num_classes, [strength], device
         ):
-            for place, probe in zip(places, problem.minimise(tolerance).probes(), strict=True):
+            for place, probe in zip(
+                places, _linear_probes(problem.minimise(tolerance)), strict=True
+            ):
                 results[mine[place]] = probe
     return [result for result in results if result is not None]
 
 
-# -- the optimisation ---------------------------------------------------------------------------
-#
-# Shapes: layers L, rows n, problems Q = folds × strengths, columns K (classes; 1 for two classes),
-# width D = d + 1: the features in the eigenbasis, and a column of ones for the bias. The rows come
-# last in the logits: a softmax over classes that lie apart in memory takes a twentieth of the time.
-
-
-@dataclass(frozen=True)
-class _Problem:
-    """All probes of some layers of equal width."""
-
-    x: Tensor
-    """Standardised features in the eigenbasis, then ones. Shape: (L, n, D)."""
-    spectrum: Tensor
-    """Mean square of each column of x, or about that. Shape: (L, D)."""
-    basis: Tensor
-    """Eigenvectors as columns. Shape: (L, d, d)."""
-    mean: Tensor
-    """Of the features. Shape: (L, d)."""
-    std: Tensor
-    y: Tensor
-    """Targets. Shape: (K, n), float32."""
-    weights: Tensor
-    """1 / rows fitted on, for those; else 0. Shape: (Q, n)."""
-    penalty: Tensor
-    """λ = 1 / (C · rows fitted on). Shape: (Q,)."""
-    spread: Tensor | None
-    """Variance of each feature on the rows fitted on over that on all rows: what the penalty has to
-    be weighted by for a probe to be that of features standardised on its own rows.
-    Shape: (L, Q, d); none where every problem is fitted on all rows."""
-
-    def minimise(self, tolerance: float) -> _Solution:
-        """Run all problems until each gradient is below the tolerance."""
-        layers, rows, width = self.x.shape
-        columns, problems = len(self.y), len(self.penalty)
-        w = self.x.new_zeros(layers, problems, columns, width)
-        z = self.x.new_zeros(layers, problems, columns, rows)
-        active = torch.arange(problems, device=w.device)
-        part, current, logits = self, w.clone(), z.clone()
-        slope, gradient = part.slope_and_gradient(current, logits)
-        history: list[tuple[Tensor, Tensor, Tensor]] = []
-        for _ in range(MAX_STEPS):
-            unfinished = gradient.abs().amax(dim=(2, 3)) > tolerance
-            going = unfinished.any(dim=0)
-            if not going.all():
-                w[:, active], z[:, active] = current, logits
-                if not going.any():
-                    return _Solution(self, w, z)
-                part, active = part.take(going), active[going]
-                current, logits = current[:, going], logits[:, going]
-                slope, gradient = slope[:, going], gradient[:, going]
-                history = [(s[:, going], y[:, going], r[:, going]) for s, y, r in history]
-                unfinished = unfinished[:, going]
-            step = -part.precondition(gradient, slope, history)
-            step *= unfinished[:, :, None, None]
-            change = part.scores(step)
-            length = part.search(current, logits, step, change, gradient)
-            step *= length[:, :, None, None]
-            current = current + step
-            logits = logits + change * length[:, :, None, None]
-            before = gradient
-            slope, gradient = part.slope_and_gradient(current, logits)
-            rise = gradient - before
-            curvature = (step * rise).sum(dim=(2, 3))
-            history = [*history[1 - HISTORY :], (step, rise, _inverse(curvature))]
-        w[:, active], z[:, active] = current, logits
-        worst = float(gradient.abs().max())
-        log.warning("probes: %d steps left a gradient of %.1e", MAX_STEPS, worst)
-        return _Solution(self, w, z)
-
-    def take(self, problems: Tensor) -> _Problem:
-        """The same layers with some of the problems. Shape of `problems`: (Q,), bool."""
-        return _Problem(
-            self.x,
-            self.spectrum,
-            self.basis,
-            self.mean,
-            self.std,
-            self.y,
-            self.weights[problems],
-            self.penalty[problems],
-            None if self.spread is None else self.spread[:, problems],
-        )
-
-    @property
-    def least_slope(self) -> Tensor:
-        """The least p (1 - p) that the initial matrix takes for true. Shape: (Q, K)."""
-        frequency = self.weights @ self.y.T
-        one_row = 1 / self.x.shape[1]
-        return LEAST_SLOPE * (frequency * (1 - frequency)).clamp_min(one_row)
-
-    def scores(self, w: Tensor) -> Tensor:
-        """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
-        return (w.flatten(1, 2) @ self.x.mT).unflatten(1, w.shape[1:3])
-
-    def slope_and_gradient(self, w: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean p (1 - p), shape (L, Q, K), and gradient of the mean loss, shape (L, Q, K, D)."""
-        probs = _probs(logits)
-        weights = self.weights[:, None]
-        slope = ((probs - probs.square()) * weights).sum(dim=3)
-        residual = (probs - self.y) * weights
-        gradient = residual.flatten(1, 2) @ self.x
-        return slope, gradient.unflatten(1, w.shape[1:3]) + self.shrink(w)
-
-    def shrink(self, w: Tensor) -> Tensor:
-        """Gradient of the penalty; the bias is free. Shape: (L, Q, K, D)."""
-        inner = w[..., :-1]
-        if self.spread is not None:
-            plain = inner.flatten(1, 2) @ self.basis.mT  # out of the eigenbasis and back
-            plain = plain.unflatten(1, w.shape[1:3]) * self.spread[:, :, None]
-            inner = (plain.flatten(1, 2) @ self.basis).unflatten(1, w.shape[1:3])
-        return F.pad(inner * self.penalty[:, None, None], (0, 1))
-
-    def precondition(
-        self,
-        gradient: Tensor,
-        slope: Tensor,
-        history: Sequence[tuple[Tensor, Tensor, Tensor]],
-    ) -> Tensor:
-        """The inverse Hessian times the gradient, by the two loops of L-BFGS."""
-        q = gradient.clone()
-        shares = []
-        for step, rise, inverse in reversed(history):
-            share = inverse * (step * q).sum(dim=(2, 3))
-            q -= share[:, :, None, None] * rise
-            shares.append(share)
-        ridge = F.pad(self.penalty[:, None].expand(-1, self.x.shape[2] - 1), (0, 1))
-        slope = torch.maximum(slope, self.least_slope)
-        curved = slope[..., None] * self.spectrum[:, None, None] + ridge[None, :, None]
-        q /= curved.clamp_min(1e-12)
-        for (step, rise, inverse), share in zip(history, reversed(shares), strict=True):
-            back = inverse * (rise * q).sum(dim=(2, 3))
-            q += (share - back)[:, :, None, None] * step
-        return q
-
-    def search(
-        self, w: Tensor, logits: Tensor, step: Tensor, change: Tensor, gradient: Tensor
-    ) -> Tensor:
-        """Length of each problem's step, at which the slope along it has at least halved.
-
-        The logits are linear in the length, so a trial costs no matrix product. The loss is convex,
-        so the slope grows with the length: a bracket and the secant find where it vanishes.
-        Shape: (L, Q).
-        """
-        start = (gradient * step).sum(dim=(2, 3))
-        shrink_w = (self.shrink(w) * step).sum(dim=(2, 3))
-        shrink_step = (self.shrink(step) * step).sum(dim=(2, 3))
-        length = (start < 0).to(w.dtype)
-        low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
-        at_low = start.clone()
-        undecided = length > 0
-        for _ in range(20):
-            residual = _probs(logits + change * length[:, :, None, None]) - self.y
-            along = ((residual * change).sum(dim=2) * self.weights).sum(dim=2)
-            along += shrink_w + length * shrink_step
-            undecided = (along.abs() > 0.5 * start.abs()) & (length > 0)
-            if not undecided.any():
-                break
-            beyond = along > 0
-            high = torch.where(undecided & beyond, length, high)
-            secant = (length * at_low - low * along) / (at_low - along)
-            further = torch.where((secant > length) & (secant < 4 * length), secant, 4 * length)
-            inside = torch.where((secant > low) & (secant < length), secant, (low + length) / 2)
-            # Once there is an upper end, it is never left again.
-            further = torch.where(further < high, further, (length + high) / 2)
-            ahead = undecided & ~beyond
-            low, at_low = torch.where(ahead, length, low), torch.where(ahead, along, at_low)
-            length = torch.where(undecided, torch.where(beyond, inside, further), length)
-        else:
-            # Undecided to the end: as far as the loss is known to fall, if that is any way at all.
-            length = torch.where(undecided, low, length)
-        return length
-
-
-@dataclass(frozen=True)
-class _Solution:
-    problem: _Problem
-    w: Tensor
-    """Shape: (L, Q, K, D)."""
-    logits: Tensor
-    """Of all rows, those held out included. Shape: (L, Q, K, n)."""
-
-    @property
-    def device(self) -> torch.device:
-        return self.logits.device
-
-    def probes(self) -> list[LinearProbe]:
-        """The first problem of each layer, on raw features."""
-        problem = self.problem
-        mean, std = problem.mean.double(), problem.std.double()
-        inner = self.w[:, 0, :, :-1].double() @ problem.basis.double().mT / std[:, None]
-        bias = self.w[:, 0, :, -1].double() - (inner @ mean[:, :, None])[..., 0]
-        if inner.shape[1] == 1:
-            inner = torch.cat([torch.zeros_like(inner), inner], dim=1)
-            bias = torch.cat([torch.zeros_like(bias), bias], dim=1)
-        return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
+def _linear_probes(solution: Solution) -> list[LinearProbe]:
+    """The first problem of each layer, on raw features."""
+    problem = solution.problem
+    mean, std = problem.mean.double(), problem.std.double()
+    inner = solution.w[:, 0, :, :-1].double() @ problem.basis.double().mT / std[:, None]
+    bias = solution.w[:, 0, :, -1].double() - (inner @ mean[:, :, None])[..., 0]
+    if inner.shape[1] == 1:
+        inner = torch.cat([torch.zeros_like(inner), inner], dim=1)
+        bias = torch.cat([torch.zeros_like(bias), bias], dim=1)
+    return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
 
 
 def _batches(
@@ -375,7 +177,7 @@ def _batches(
     num_classes: int,
     strengths: Sequence[float],
     device: torch.device | None,
-) -> Iterator[tuple[list[int], _Problem]]:
+) -> Iterator[tuple[list[int], Problem]]:
     """Problems of layers of equal width, as many at once as memory allows, with their places."""
     device = device or torch.device("cpu")
     columns = 1 if num_classes == 2 else num_classes
@@ -396,7 +198,7 @@ def _batches(
             if not bool(fitted_on.all()):
                 spread = _spread([features[p] for p in mine], fitted_on, mean, std)
                 spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
-            yield mine, _Problem(
+            yield mine, Problem(
                 x, spectrum, basis, mean, std, y.to(device), masks.to(device), penalty.to(device),
                 spread,
             )  # fmt: skip
@@ -445,17 +247,7 @@ def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Te
     return torch.stack(result)
 
 
-def _probs(logits: Tensor) -> Tensor:
-    return logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)
-
-
 def _log_probs(logits: Tensor) -> Tensor:
     if logits.shape[-1] == 1:
         return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
     return logits.log_softmax(dim=-1)
-
-
-def _inverse(curvature: Tensor) -> Tensor:
-    """1 / curvature; 0, which makes the recursion pass a pair by, where a problem stood still."""
-    usable = curvature > 1e-20
-    return torch.where(usable, 1 / curvature.clamp_min(1e-20), 0.0)

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from layerfusion.config import AUTO, STACKED, TrainConfig, load
+from layerfusion.config import AUTO, STACKED, TrainConfig
+from layerfusion.settings import load
 
 RESULT_VERSION = 2
 """Raised when the code gives other results for the same settings."""

@@ -10,7 +10,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from layerfusion.errors import UserError
-from layerfusion.layers import probe
+from layerfusion.layers import logistic, probe
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.probe import cross_validate, fit_probes
 
@@ -113,7 +113,7 @@ def test_rare_classes_among_many_converge_in_few_steps(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # Their probabilities saturate after the first step, and with them what the steps are scaled by.
-    monkeypatch.setattr(probe, "MAX_STEPS", 25)
+    monkeypatch.setattr(logistic, "MAX_STEPS", 25)
     generator = torch.Generator().manual_seed(0)
     labels = torch.cat([torch.zeros(540), torch.ones(260), torch.arange(50).repeat(2)]).long()
     features = torch.randn(50, 128, generator=generator)[labels]
@@ -129,7 +129,7 @@ def test_a_fit_that_is_cut_off_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     features, labels = layers(60, 2)
-    monkeypatch.setattr(probe, "MAX_STEPS", 1)
+    monkeypatch.setattr(logistic, "MAX_STEPS", 1)
     fit_probes(features[:1], labels, [1.0], num_classes=2)
     assert "left a gradient of" in caplog.text
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from layerfusion.composition import compose
-from layerfusion.config import load
 from layerfusion.runs.gates import EXAMPLES, LONGEST, clipped, gate_record, read_gates
 from layerfusion.runs.identity import job_id, recipe_id
+from layerfusion.settings import load
 
 GATES = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.4, 0.6], [0.7, 0.3]])
 TARGET = np.array([0, 0, 2, 2, 2])

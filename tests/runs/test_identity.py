@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from layerfusion.composition import compose
-from layerfusion.config import load
 from layerfusion.runs.identity import job_id
+from layerfusion.settings import load
 
 
 def name_of(*overrides: str) -> str:

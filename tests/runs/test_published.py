@@ -12,10 +12,11 @@ import transformers
 
 from layerfusion.cli import main
 from layerfusion.composition import compose
-from layerfusion.config import TrainConfig, load
+from layerfusion.config import TrainConfig
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import prepare, read_features
 from layerfusion.runs.record import METRICS, RunRecord, find_records
+from layerfusion.settings import load
 from tests.tiny import WORDS, tiny_folder
 
 PUBLISHED = ["protocol=as_published", "fusion=published_hadamard"]
