@@ -81,14 +81,12 @@ def report(arguments: Sequence[str]) -> int:
         raise UserError("usage: layerfusion report DIR, the folder that holds finished jobs")
     from layerfusion.report import write_report
     from layerfusion.report.regret import write_profiles_report
-    from layerfusion.runs.record import METRICS
 
     folder = Path(arguments[0])
     judged = write_profiles_report(folder, folder) if folder.is_dir() else None
     if judged is not None:
         print(judged)
-    if judged is None or any(folder.rglob(METRICS)):
-        print(write_report(folder, folder, title="LayerFusion report"))
+    print(write_report(folder, folder, title="LayerFusion report"))
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from layerfusion.errors import unknown
 
 NORM = "norm"
+BATCH = 32
+"""Texts of the batch whose latency is measured."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -17,8 +17,13 @@ from layerfusion.embeddings.spec import BackboneSpec, backbone_spec
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
+if TYPE_CHECKING:
+    from layerfusion.embeddings.backbone import Backbone
+
 EMBEDDINGS = "embeddings"
 CALIBRATIONS = "calibrations.json"
+TIMED_TEXTS = 200
+"""Texts among which those of middling length are found."""
 
 
 class Spec(Protocol):
@@ -165,6 +170,21 @@ class EmbeddingSource:
             options=options,
             calibrations=self.cache / CALIBRATIONS,
         )
+        self._time(backbone, texts)
+
+    def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:
+        """Measure how long the model takes for a text and for a batch, once a store."""
+        from layerfusion.embeddings.latency import measure_latency, read_latency, write_latency
+        from layerfusion.embeddings.tokens import tokenize
+
+        folders = [one.folder for one in self.stores.values() if read_latency(one.folder) is None]
+        if not folders:
+            return
+        some = texts[:TIMED_TEXTS]
+        tokens = tokenize(backbone.tokenizer, some, self.config, backbone.shape.max_length)
+        latency = measure_latency(backbone, [one for text in tokens for one in text.windows])
+        for folder in folders:
+            write_latency(latency, folder)
 
 
 def asset_sources(config: BackboneConfig) -> list[SourceConfig]:

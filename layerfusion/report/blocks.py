@@ -16,3 +16,7 @@ class Block:
     text: str
     figures: tuple[Drawing, ...]
     tables: tuple[Table, ...]
+    folded: tuple[Table, ...] = ()
+    """Tables that a reader has to open."""
+    lines: tuple[str, ...] = ()
+    """Sentences below the figures, one each."""

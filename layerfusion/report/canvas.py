@@ -1,4 +1,4 @@
-"""Drawing surfaces: figures in pixels, as inline SVG that follows the page's colours and as PNG.
+"""Drawing surfaces: figures in pixels, as inline SVG that follows the page's colours, PNG and PDF.
 
 Every figure is drawn in two layouts, one for wide and one for narrow screens. In the SVG the
 colours are replaced by the page's CSS variables, so one drawing serves light and dark.
@@ -50,14 +50,14 @@ class Drawing:
     narrow: str
     """SVG for narrow screens."""
     png: bytes
+    pdf: bytes
 
 
 def canvas(
     width: float, height: float, left: float, right: float, top: float, bottom: float
 ) -> tuple[Figure, Axes]:
     """A figure with one plot in it; all in pixels."""
-    figure = Figure(figsize=(width * PIXEL, height * PIXEL))
-    FigureCanvasAgg(figure)
+    figure = sheet(width, height)
     box = (left / width, bottom / height, 1 - (left + right) / width, 1 - (top + bottom) / height)
     axes = figure.add_axes(box)
     axes.set_facecolor("none")
@@ -70,10 +70,18 @@ def canvas(
     return figure, axes
 
 
+def sheet(width: float, height: float) -> Figure:
+    """A figure with nothing in it; in pixels."""
+    figure = Figure(figsize=(width * PIXEL, height * PIXEL))
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str) -> Drawing:
     """Draw a figure in both layouts; `draw` takes whether the layout is the narrow one."""
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
+        "pdf.fonttype": 42,  # texts stay texts
         "font.family": "DejaVu Sans",
         "text.parse_math": False,
     }
@@ -83,11 +91,12 @@ def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str)
         with rc_context({**style, "svg.hashsalt": f"{key}-{narrow}"}):
             drawn[narrow] = _svg(draw(narrow), alt)
     with rc_context(style):
-        png = io.BytesIO()
-        draw(False).savefig(
-            png, format="png", dpi=160, facecolor="white", metadata={"Software": None}
-        )
-    return Drawing(key, alt, caption, drawn[False], drawn[True], png.getvalue())
+        png, pdf, figure = io.BytesIO(), io.BytesIO(), draw(False)
+        figure.savefig(png, format="png", dpi=160, facecolor="white", metadata={"Software": None})
+        # Neither a date nor the maker's version: the same jobs give the same files.
+        nothing = {"Creator": None, "Producer": None, "CreationDate": None}
+        figure.savefig(pdf, format="pdf", facecolor="white", metadata=nothing)
+    return Drawing(key, alt, caption, drawn[False], drawn[True], png.getvalue(), pdf.getvalue())
 
 
 def _svg(figure: Figure, alt: str) -> str:

@@ -17,6 +17,10 @@ GATES = (
     "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"
     " a weight, not a proof of importance: layers that say the same share it in any proportion."
 )
+FILES = (
+    "Every table lies as CSV and LaTeX in tables/, every figure as PNG and PDF in figures/, beside"
+    " this page."
+)
 
 
 def markdown(report: Report) -> str:
@@ -30,7 +34,7 @@ def markdown(report: Report) -> str:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:
         parts += _section(section)
-    for block in report.curves:
+    for block in (*report.curves, *report.profiles):
         parts += _block(block, "##")
     if report.published is not None:
         parts += ["## Published against honest", *map(plain, report.published.intro)]
@@ -38,6 +42,7 @@ def markdown(report: Report) -> str:
             parts += markdown_table(table)
     parts.append("## Where it comes from")
     parts += _bullets(report.facts)
+    parts.append(FILES)
     for table in report.provenance:
         parts += markdown_table(table)
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -98,7 +103,8 @@ def _block(block: Block, level: str) -> list[str]:
     parts = [f"{level} {plain(block.title)}", plain(block.text)]
     for figure in block.figures:
         parts += _figure(figure)
-    for table in block.tables:
+    parts += _bullets(block.lines) if block.lines else []
+    for table in (*block.tables, *block.folded):
         parts += markdown_table(table)
     return parts
 

@@ -16,6 +16,7 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
+from layerfusion.report.exports import find_parts, named_tables, write_exports
 from layerfusion.report.figures import fusion_figure, model_colors
 from layerfusion.report.findings import Findings, find_all
 from layerfusion.report.gates import GateView, gate_views
@@ -23,13 +24,16 @@ from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.learning_curves import curve_block, trials
 from layerfusion.report.lexical import lexical_block
 from layerfusion.report.load import DataGroup, Job, load_groups
-from layerfusion.report.markdown import GATES, markdown
+from layerfusion.report.markdown import FILES, GATES, markdown
 from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
+from layerfusion.report.pareto import pareto_block
+from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.published import PublishedReport, load_published, published_report
 from layerfusion.report.search_history import search_tables
+from layerfusion.report.skipped import skipped_table
 from layerfusion.report.tables import (
     Column,
     Row,
@@ -40,7 +44,12 @@ from layerfusion.report.tables import (
     layer_table,
 )
 from layerfusion.report.words import Summary, summarise
-from layerfusion.runs.record import RunRecord
+from layerfusion.runs.record import METRICS, RunRecord
+
+PROFILES_ONLY = (
+    "Each text was passed once through frozen language models; the vectors of every layer were"
+    " pooled, and each layer was judged on its own. No head was trained here beyond the probes."
+)
 
 
 @dataclass(frozen=True)
@@ -61,16 +70,6 @@ class Section:
     costs: tuple[Table, ...]
     notes: tuple[str, ...]
 
-    @property
-    def figures(self) -> tuple[Drawing, ...]:
-        """Every figure of the section, in order."""
-        ahead = (self.layer_figure, self.fusion_figure)
-        return (
-            *(figure for figure in ahead if figure is not None),
-            *(figure for block in self.experiments for figure in block.figures),
-            *(figure for view in self.gates for figure in (view.figure, *view.more)),
-        )
-
 
 @dataclass(frozen=True)
 class Report:
@@ -85,11 +84,24 @@ class Report:
     facts: tuple[str, ...]
     published: PublishedReport | None = None
     """On jobs under the published protocol, which nothing else here is about."""
+    profiles: tuple[Block, ...] = ()
+    """Layer profiles, and the study of those that were judged on test."""
 
     @property
     def figures(self) -> tuple[Drawing, ...]:
         """Every figure of the report, in order."""
-        return tuple(figure for part in (*self.sections, *self.curves) for figure in part.figures)
+        return tuple(find_parts(self, Drawing))
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Every table of the report by its file's name, that of a section ahead."""
+        rest = replace(self, sections=(), profiles=())
+        groups = [(section.key, find_parts(section, Table)) for section in self.sections]
+        groups += [
+            (f"profile-{number}", find_parts(block, Table))
+            for number, block in enumerate(self.profiles, start=1)
+        ]
+        return named_tables([*groups, ("", find_parts(rest, Table))])
 
 
 def write_report(
@@ -100,9 +112,10 @@ def write_report(
     facts: Sequence[str] = (),
     only: Collection[str] | None = None,
 ) -> Path:
-    """Write `report.html`, `report.md` and `figures/*.png` on every finished job under a folder.
+    """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
-    The same jobs give the same files, wherever their folders lie.
+    The same jobs give the same files, wherever their folders lie. Figures and tables of an earlier
+    report that this one lacks are removed.
 
     Args:
         runs: folder with the jobs, at any depth.
@@ -115,14 +128,22 @@ def write_report(
         Path of the HTML page, which needs no other file.
 
     Raises:
-        UserError: where there is no finished job, or one lacks its predictions.
+        UserError: where there is neither a finished job nor a profile, or a job lacks its
+            predictions.
     """
+    profiles = profile_blocks(runs, only)
+    trained = not profiles or any(runs.rglob(METRICS))
     report = build_report(
-        load_groups(runs, only), title=title, facts=facts, published=load_published(runs, only)
+        load_groups(runs, only) if trained else (),
+        title=title,
+        facts=facts,
+        published=load_published(runs, only) if trained else (),
+        profiles=profiles,
     )
-    report = replace(report, provenance=(*search_tables(runs), *report.provenance))
-    for figure in report.figures:
-        write_atomically(out / "figures" / f"{figure.key}.png", figure.png)
+    skipped = skipped_table(runs)
+    extra = (*([skipped] if skipped.rows else []), *search_tables(runs))
+    report = replace(report, provenance=(*extra, *report.provenance))
+    write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
     page = out / "report.html"
     write_atomically(page, html(report).encode())
@@ -135,6 +156,7 @@ def build_report(
     title: str,
     facts: Sequence[str] = (),
     published: Sequence[RunRecord] = (),
+    profiles: Sequence[Block] = (),
 ) -> Report:
     """Gather what the pages show.
 
@@ -145,6 +167,7 @@ def build_report(
         title: of the report.
         facts: printed with the provenance.
         published: jobs under the published protocol.
+        profiles: what there is on layer profiles.
     """
     colors = model_colors(groups)
     curves = {trial: curve_block(trial, colors) for trial in trials(groups)}
@@ -158,12 +181,13 @@ def build_report(
     findings = find_all(shown)
     return Report(
         title,
-        _intro(groups),
+        _intro(groups) if groups or published else (PROFILES_ONLY,),
         tuple(_section(group, findings[group], colors) for group in shown),
         tuple(block for block in curves.values() if block is not None),
         _provenance(groups),
         tuple(facts),
         published_report(published, groups),
+        tuple(profiles),
     )
 
 
@@ -179,7 +203,7 @@ def html(report: Report) -> str:
     # SVG made by the figures is the one thing that is not escaped; its texts are, when drawn.
     environment.filters["svg"] = Markup
     template = environment.get_template("template.html")
-    return template.render(report=report, gates_note=GATES)
+    return template.render(report=report, gates_note=GATES, files_note=FILES)
 
 
 # -- parts --------------------------------------------------------------------------------------
@@ -217,6 +241,7 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
         pair_block(group, findings),
         count_block(group),
         lexical_block(group, findings),
+        pareto_block(group, colors),
     )
     gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(
@@ -273,7 +298,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
 
 
 def _provenance(groups: Sequence[DataGroup]) -> tuple[Table, ...]:
-    return (_versions(groups), _data(groups), _models(groups), _jobs(groups))
+    tables = (_versions(groups), _data(groups), _models(groups), _jobs(groups))
+    return tuple(table for table in tables if table.rows)
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:

@@ -16,7 +16,13 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.report.canvas import GRID, MUTED, PAPER, canvas, shortened
 from layerfusion.report.layer_curves import NORM_OFFSET, spread
 from layerfusion.report.names import plural
-from layerfusion.report.profile_heat_maps import LIKENESS, RANKS, draw_likeness, draw_ranks
+from layerfusion.report.profile_heat_maps import (
+    LIKENESS,
+    RANKS,
+    draw_likeness,
+    draw_ranks,
+    ranks_note,
+)
 from layerfusion.report.profile_layout import (
     LABEL,
     MARGIN,
@@ -55,10 +61,10 @@ def draw_profile(profile: Profile) -> Figure:
     (width, height), (edge, _) = layout.curves, layout.square
     right, bottom = layout.width - layout.left - width, layout.height - layout.top - height
     figure, axes = canvas(layout.width, layout.height, layout.left, right, layout.top, bottom)
-    chosen = {n for one in profile.selections if one.name == "adaptive" for n in one.layers}
+    chosen = adaptive_layers(profile)
     _write_heading(figure, layout, profile, adaptive=bool(chosen))
     _write_title(figure, layout, layout.left, layout.top - 22, "a", "Held-out accuracy by depth")
-    _draw_curves(axes, profile, strands, chosen, height)
+    draw_accuracy(axes, profile, strands, chosen, height)
     title = "Linear CKA between layers"
     _write_title(figure, layout, edge, layout.top - 22, "c", title)
     color_scale(figure, layout, edge + 216, layout.top - 22, LIKENESS, ("0", "1"))
@@ -66,6 +72,8 @@ def draw_profile(profile: Profile) -> Figure:
     title = "Rank that each score gives a layer within its model and pooling"
     _write_title(figure, layout, layout.left, layout.ranks - 44, "b", title)
     draw_ranks(figure, layout, profile, strands, chosen)
+    note, below = ranks_note(layout), layout.height - 22
+    write(figure, layout, layout.left, below, note, color=MUTED, fontsize=10)
     color_scale(figure, layout, layout.left + 500, layout.ranks - 44, RANKS, ("best", "worst"))
     return figure
 
@@ -89,10 +97,21 @@ def _write_title(
 # -- accuracy -----------------------------------------------------------------------------------
 
 
-def _draw_curves(
-    axes: Axes, profile: Profile, strands: Sequence[Strand], chosen: set[int], height: float
+def adaptive_layers(profile: Profile) -> set[int]:
+    """Positions of the layers that the selection adaptive takes: those that figures mark."""
+    return {n for one in profile.selections if one.name == "adaptive" for n in one.layers}
+
+
+def draw_accuracy(
+    axes: Axes,
+    profile: Profile,
+    strands: Sequence[Strand],
+    chosen: set[int],
+    height: float,
+    *,
+    named: bool = True,
 ) -> None:
-    """Panel a: one curve a source, named at its end."""
+    """Panel a: one curve a source, `named` at its end."""
     axes.set_xlim(-0.02, 1.02 + NORM_OFFSET)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
     axes.set_xlabel("relative depth: 0 enters the first block, 1 leaves the last; ◇ final norm")
@@ -114,7 +133,7 @@ def _draw_curves(
     low, high = axes.get_ylim()
     axes.set_ylim(low, high)
     heights = spread([y for _, _, y in ends], gap=(high - low) * 16 / height)
-    for (strand, x, y), shown in zip(ends, heights, strict=True):
+    for (strand, x, y), shown in zip(ends if named else (), heights if named else (), strict=True):
         axes.annotate(
             strand.label(LABEL),
             (x, y),

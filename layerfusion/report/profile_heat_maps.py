@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from layerfusion.layers.scores import LOW_IS_GOOD
-from layerfusion.report.canvas import INK, MUTED, PAPER
+from layerfusion.report.canvas import MUTED, PAPER
 from layerfusion.report.layer_curves import spread
 from layerfusion.report.names import MINUS
 from layerfusion.report.profile_layout import (
@@ -34,6 +34,8 @@ LIKENESS = LinearSegmentedColormap.from_list(
     "likeness", ["#fff8ef", "#f6cf9c", "#e08a2e", "#b04a00", "#3d1400"]
 )
 """Each of one hue, light to dark, so that it reads in grey and to the colour-blind."""
+ON_LIGHT, ON_DARK = "#1f2329", "#ffffff"
+"""Figures in cells: the cells keep their colours on a dark page, so these do too."""
 NOTHING, HATCH = "#eceef0", "#c3c8ce"
 ROOM_FOR_VALUES, ROOM_FOR_DOTS, ROOM_FOR_CKA = 54.0, 6.0, 34.0
 """Pixels of a column."""
@@ -65,9 +67,12 @@ def draw_ranks(
         for index in ticks_that_fit(layers, layout.column):
             text, style = layers[index], {"ha": "center", "color": MUTED, "fontsize": 9}
             write(figure, layout, middles[index], bottom + 10, text, **style)
+
+
+def ranks_note(layout: Layout) -> str:
+    """How the marks of `draw_ranks` are read."""
     mark = "Bold" if layout.column >= ROOM_FOR_VALUES else "Dot"
-    note = f"{mark}: the best of its model and pooling. ↓: low is good. Hatched: no value."
-    write(figure, layout, layout.left, bottom + 34, note, color=MUTED, fontsize=10)
+    return f"{mark}: the best of its model and pooling. ↓: low is good. Hatched: no value."
 
 
 def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
@@ -85,9 +90,14 @@ def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
 
 
 def draw_likeness(
-    figure: Figure, layout: Layout, profile: Profile, strands: Sequence[Strand]
+    figure: Figure,
+    layout: Layout,
+    profile: Profile,
+    strands: Sequence[Strand],
+    *,
+    named: bool = True,
 ) -> None:
-    """Panel c: CKA between all layers, sources set apart by lines and named at the side."""
+    """Panel c: CKA between all layers, sources set apart by lines and `named` at the side."""
     order = [n for strand in strands for n in strand.places]
     matrix = np.array(profile.similarity)[np.ix_(order, order)]
     x, side = layout.square
@@ -95,10 +105,10 @@ def draw_likeness(
     axes = panel(figure, layout, x, layout.top, side, side)
     # The extent is in layers, so that separators stand between cells.
     extent = (0.0, float(len(order)), float(len(order)), 0.0)
-    axes.imshow(matrix, cmap=LIKENESS, vmin=0, vmax=1, extent=extent, interpolation="nearest")
+    axes.imshow(matrix, cmap=LIKENESS, vmin=0, vmax=1, extent=extent, interpolation="none")
     if cell >= ROOM_FOR_CKA:
         for (row, column), value in np.ndenumerate(matrix):
-            style = {"color": INK if value < 0.6 else PAPER, "fontsize": 9.5}
+            style = {"color": ON_LIGHT if value < 0.6 else ON_DARK, "fontsize": 9.5}
             text = f"{value:.2f}".replace("-", MINUS)
             axes.text(column + 0.5, row + 0.52, text, ha="center", va="center", **style)
     ends = np.cumsum([len(strand.places) for strand in strands]).tolist()
@@ -111,7 +121,8 @@ def draw_likeness(
     for strand, start, label in zip(strands, starts, labels, strict=True):
         name = strand.label(LABEL)
         style = {"ha": "right", "color": strand.color, "fontsize": 11}
-        write(figure, layout, x - 13, layout.top + label, name, **style)
+        if named:
+            write(figure, layout, x - 13, layout.top + label, name, **style)
         _draw_edge(figure, layout, profile, strand, start * cell, cell)
 
 
@@ -148,7 +159,7 @@ def _draw_block(
                 continue
             shade = (ranked[index] - 1) / most
             box.set_facecolor(RANKS(shade))
-            ink = INK if shade > 0.5 else PAPER
+            ink = ON_LIGHT if shade > 0.5 else ON_DARK
             if column >= ROOM_FOR_VALUES:
                 weight = "bold" if n == best else "normal"
                 share = name == "accuracy"

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.report.blocks import Block
 from layerfusion.report.markdown import markdown_table, plain
 from layerfusion.report.names import NONE, count, listing, plural, point_interval, points
 from layerfusion.report.profile_words import between, number, percentage, seconds, unsigned
@@ -88,6 +89,22 @@ def write_profiles_report(folder: Path, out: Path) -> Path | None:
     path = out / "selections.md"
     write_atomically(path, ("\n\n".join(part for part in parts if part) + "\n").encode())
     return path
+
+
+def regret_block(cells: Sequence[Cell]) -> Block | None:
+    """The same for the page; none where no profile was judged on test."""
+    if not cells:
+        return None
+    rows = selection_rows(cells)
+    scores = score_rows(cells, rows)
+    return Block(
+        TITLE,
+        f"{_extent(cells, rows)} {MEANING} {INTERVALS}",
+        (regret_figure(cells, rows),),
+        (mean_table(cells, rows), *([score_table(cells, scores)] if scores else [])),
+        regret_table(cells, rows),
+        price_sentences(cells, scores),
+    )
 
 
 def _extent(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> str:

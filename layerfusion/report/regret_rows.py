@@ -77,11 +77,24 @@ class ScoreRow:
 
 def judged_cells(folder: Path) -> tuple[Cell, ...]:
     """Every profile under a folder that was judged on test, each job once."""
+    return named_cells([one for one in read_profiles(folder) if is_judged(one)])
+
+
+def is_judged(profile: Profile) -> bool:
+    """Whether the profile looked at test once all its choices were made."""
+    return any(one.regret for one in profile.selections)
+
+
+def read_profiles(folder: Path) -> list[Profile]:
+    """Every profile under a folder, each job once."""
     unique: dict[tuple[str, str], Profile] = {}
     for _, profile in find_profiles(folder):
-        if any(one.regret for one in profile.selections):
-            unique.setdefault((profile.job, profile.dataset.fingerprint), profile)
-    profiles = list(unique.values())
+        unique.setdefault((profile.job, profile.dataset.fingerprint), profile)
+    return list(unique.values())
+
+
+def named_cells(profiles: Sequence[Profile]) -> tuple[Cell, ...]:
+    """Profiles in order, with names that tell them apart."""
     samples = {(one.dataset.name, one.dataset.fingerprint) for one in profiles}
     names = Counter(name for name, _ in samples)
     named = []

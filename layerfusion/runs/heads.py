@@ -12,6 +12,7 @@ from torch import Tensor
 
 from layerfusion.config import STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.stacking import fit_stack
 from layerfusion.fusion.training import fit
@@ -23,6 +24,8 @@ from layerfusion.runs.selecting import candidates_of
 from layerfusion.runs.tracking import Tracker
 
 JUDGED = ("validation", "test")
+CALLS = 5
+"""Of which the fastest says how long a head takes."""
 Watch = Callable[[int], Sequence[Callback]]
 """Number of a training run, counted from 0, to the callbacks that watch it."""
 
@@ -47,6 +50,8 @@ class Trained:
     notes: list[str]
     published: PublishedRecord | None = None
     """Only under `protocol=as_published`."""
+    head_milliseconds: tuple[float | None, float | None] = (None, None)
+    """For one text and for a batch of 32; none: not measured."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,8 @@ class _Head:
     parameters: int
     flops: int
     seconds: float
+    milliseconds: tuple[float, float]
+    """For one text and for a batch of 32."""
     gate_epochs: list[list[float]] = field(default_factory=list)
     best_epoch: int = 0
     epochs: int = 0
@@ -90,7 +97,26 @@ def train_heads(
         max(head.flops for head in heads.values()),
         sum(record.seconds for record in records),
         [f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
+        head_milliseconds=next(iter(heads.values())).milliseconds,
     )
+
+
+def milliseconds(
+    predict: Callable[[Sequence[Tensor]], object], features: Sequence[Tensor]
+) -> tuple[float, float]:
+    """What a trained head takes for one text and for a batch of 32, the fastest of a few calls."""
+    taken = []
+    for rows in (1, BATCH):
+        some = [source[:rows] for source in features]
+        # Rows come round again where test has fewer.
+        some = [source.repeat(-(-rows // len(source)), 1)[:rows] for source in some]
+        times = []
+        for _ in range(CALLS):
+            begun = time.perf_counter()
+            predict(some)
+            times.append(time.perf_counter() - begun)
+        taken.append(1000 * min(times))
+    return taken[0], taken[1]
 
 
 def _train(
@@ -125,6 +151,7 @@ def _train(
             fitted.classifier.num_parameters,
             fitted.classifier.num_flops,
             fitted.seconds,
+            milliseconds(fitted.classifier.predict_logits, data.features["test"]),
             fitted.classifier.gate_epochs,
             fitted.best_epoch,
             fitted.epochs,
@@ -163,6 +190,7 @@ def _stack(
             stack.num_parameters,
             stack.num_flops,
             time.perf_counter() - begun,
+            milliseconds(stack.predict, features["test"]),
             note=stack.reason,
         )
     return heads

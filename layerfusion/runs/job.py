@@ -9,6 +9,7 @@ import logging
 import platform
 import resource
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
@@ -19,7 +20,9 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.config import AUTO, LimitConfig, TrainConfig
+from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record
@@ -212,7 +215,11 @@ def _record(
         test=estimates["test"],
         floor=floor_record,
         cost=CostRecord(
-            trained.head_parameters, trained.seconds, peak_memory(), trained.head_flops
+            trained.head_parameters,
+            trained.seconds,
+            peak_memory(),
+            trained.head_flops,
+            *trained.head_milliseconds,
         ),
         versions=versions(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -279,6 +286,7 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     used = {(x.pooling, x.layer) for x in chosen}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
+    latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
     return BackboneRecord(
         origin=source.origin,
         spec=json.loads(store.spec.canonical()),
@@ -295,7 +303,13 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         / len(hashes),
         milliseconds_per_text=None if seconds is None else 1000 * seconds,
         store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
+        milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
+        milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
     )
+
+
+def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
+    return 1000 * seconds[layer] if layer in seconds else None
 
 
 def peak_memory() -> int:

@@ -73,6 +73,10 @@ class BackboneRecord:
     """Measured when the texts were extracted on this machine, all layers; none: not measured."""
     store_bytes: int
     """The selected layers of the texts of this job on disk."""
+    milliseconds_one: float | None = None
+    milliseconds_batch: float | None = None
+    """Of one text of middling length and of a batch of 32, up to the highest layer; measured when
+    the model was loaded to extract them. None: not measured."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,9 @@ class CostRecord:
     """Largest resident size of the process so far."""
     head_flops: int | None = None
     """Of the head for one text; none in records that are older than it."""
+    head_milliseconds: float | None = None
+    head_milliseconds_batch: float | None = None
+    """Of a trained head for one text and for a batch of 32; none: not measured."""
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def _job(folder: Path, label: str, record: str) -> SweepJob:
     if finished.exists():
         return SweepJob(folder, label, "done", seconds=_seconds(folder, finished))
     if failed.exists():
-        return SweepJob(folder, label, "failed", reason=_last_line(failed))
+        return SweepJob(folder, label, "failed", reason=last_line(failed))
     return SweepJob(folder, label, "missing")
 
 
@@ -214,7 +214,8 @@ def _time_left(jobs: Sequence[SweepJob]) -> str:
     return f"time left: about {about} ({duration(mean)} a job, {pace})"
 
 
-def _last_line(path: Path) -> str:
+def last_line(path: Path) -> str:
+    """What a failed job's traceback ends in."""
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     return lines[-1].removeprefix("layerfusion.errors.") if lines else ""
 

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from layerfusion.report.page import write_report
+from layerfusion.runs.profile_record import write_profile
 from tests.report.fabricate import dataset, write_job, write_sweep
+from tests.report.fabricate_profiles import MODELS, profile
 
 HOSTILE = "<script>alert('x')</script>|*a*"
 
@@ -32,6 +34,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         0.7,
         fusion="concat",
         seeds=1,
+    )
+    write_profile(profile("reviews"), folder / "runs" / "profile")
+    write_profile(
+        profile("reviews", {"smollm2": MODELS["smollm2"]}, ("mean", "last"), judged=True),
+        folder / "runs" / "judged",
     )
     write_report(
         folder / "runs", folder / "out", title="A <title>", facts=["limit.test=60 & so on"]

@@ -71,6 +71,8 @@ def backbone(name: str, highest: str, layers: Sequence[str], *, spec: str = "") 
         flops_per_text=len(layers) * 8e8 * share,
         milliseconds_per_text=3.1 * len(layers),
         store_bytes=int(800 * 4 * WIDTHS.get(name, 64) * len(layers) * share),
+        milliseconds_one=2.5 * len(layers) * share,
+        milliseconds_batch=40.0 * len(layers) * share,
     )
 
 
@@ -99,6 +101,7 @@ def write_job(
     lexical: Sequence[str] = (),
     gate_record: GateRecord | None = None,
     head_flops: int | None = None,
+    head_milliseconds: tuple[float | None, float | None] = (None, None),
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
@@ -201,7 +204,11 @@ def write_job(
             seconds=0.7,
         ),
         cost=CostRecord(
-            100_000 * len(sources) + 514, 8.4 * len(sources), 1_400_000_000, head_flops
+            100_000 * len(sources) + 514,
+            8.4 * len(sources),
+            1_400_000_000,
+            head_flops,
+            *head_milliseconds,
         ),
         versions={"python": "3.12.1", "layerfusion": "0.1.0", "torch": "2.13.0"},
         created="2026-01-05T10:00:00+00:00",

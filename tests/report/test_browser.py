@@ -1,0 +1,206 @@
+"""The page as people see it: in Chromium, on a phone, on a desk, in the dark and on paper."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+PHONE, DESK = 360, 1280
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass
+class Opened:
+    """A page and everything that it complained about or asked for."""
+
+    page: Page
+    complaints: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as driver:
+        path = _executable(driver)
+        if path is None:
+            pytest.skip(
+                "no Chromium: install it (apt-get install chromium) or run `playwright"
+                " install chromium`"
+            )
+        # Root, which containers run as, has no sandbox.
+        chromium = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def _executable(driver: Playwright) -> str | None:
+    installed = [shutil.which(name) for name in NAMES] + [driver.chromium.executable_path]
+    return next((path for path in installed if path and Path(path).exists()), None)
+
+
+def _open(browser: Browser, report: Path, width: int, **options: object) -> Opened:
+    context = browser.new_context(viewport={"width": width, "height": 800}, **options)  # type: ignore[arg-type]
+    opened = Opened(context.new_page())
+    opened.page.on("console", lambda message: opened.complaints.append(message.text))
+    opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
+    opened.page.on("request", lambda request: opened.requests.append(request.url))
+    opened.page.goto(report.as_uri())
+    return opened
+
+
+@pytest.fixture(scope="module")
+def source(written: Path) -> Path:
+    return written / "out" / "report.html"
+
+
+@pytest.fixture(scope="module", params=[PHONE, DESK])
+def opened(browser: Browser, source: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
+    opened = _open(browser, source, request.param)
+    yield opened
+    opened.page.context.close()
+
+
+@pytest.fixture
+def desk(browser: Browser, source: Path) -> Iterator[Page]:
+    page = _open(browser, source, DESK).page
+    yield page
+    page.context.close()
+
+
+def test_it_complains_of_nothing_and_asks_for_nothing(opened: Opened, source: Path) -> None:
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    assert opened.complaints == []
+    assert {url for url in opened.requests if not url.startswith("data:")} == {source.as_uri()}
+
+
+def test_the_page_does_not_scroll_sideways(opened: Opened) -> None:
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    widest, room = opened.page.evaluate(
+        "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
+    )
+    assert widest <= room
+    # What is wider than the page scrolls in a box of its own.
+    outside = opened.page.evaluate(
+        """[...document.querySelectorAll('main *')].filter(e => !e.closest('.scroll, svg'))
+           .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
+    )
+    assert outside == []
+
+
+def test_every_figure_is_there_once_and_has_size(opened: Opened) -> None:
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    sizes = opened.page.evaluate(
+        """[...document.querySelectorAll('figure')].map(f => [...f.querySelectorAll('svg')]
+           .map(s => s.getBoundingClientRect()).filter(b => b.width > 0)
+           .map(b => [b.width, b.height]))"""
+    )
+    assert len(sizes) > 5
+    for shown in sizes:
+        ((width, height),) = shown
+        assert min(width, height) > 100
+
+
+@pytest.mark.parametrize("how", ["click", "keyboard"])
+def test_a_table_sorts(desk: Page, how: str) -> None:
+    table = desk.locator("section[id^=data-] > .scroll table.named").first
+    place = [text.split("%")[0] for text in table.locator("thead th").all_inner_texts()].index(
+        "Test "
+    )
+    head = table.locator("thead th").nth(place)
+    button = head.locator("button")
+
+    def column() -> list[str]:
+        return table.locator(f"tbody td:nth-child({place + 1})").all_inner_texts()
+
+    def press() -> None:
+        if how == "click":
+            button.click()
+        else:
+            button.focus()
+            desk.keyboard.press("Enter")
+
+    at_first = column()
+    numbers = sorted(float(cell.split("±")[0]) for cell in at_first)
+    assert numbers != [float(cell.split("±")[0]) for cell in at_first]
+    press()
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert [float(cell.split("±")[0]) for cell in column()] == numbers
+    press()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert [float(cell.split("±")[0]) for cell in column()] == numbers[::-1]
+    press()
+    assert head.get_attribute("aria-sort") is None
+    assert column() == at_first
+
+
+def test_signs_intervals_times_and_gaps_sort_as_numbers(browser: Browser, source: Path) -> None:
+    cells = ["–", "1,234", "−1.2 [−2.0, +0.1]", "+0.5 ▲", "86.5 ± 1.6", "12 ms", "2 min", "norm"]
+    script = source.read_text().split("<script>")[1].split("</script>")[0]
+    rows = "".join(f"<tr><td>{cell}</td></tr>" for cell in cells)
+    context = browser.new_context()
+    page = context.new_page()
+    page.set_content(
+        f"<table><thead><tr><th class=number>x</th></tr></thead><tbody>{rows}</tbody></table>"
+        f"<script>{script}</script>"
+    )
+    ordered = ["−1.2 [−2.0, +0.1]", "12 ms", "+0.5 ▲", "86.5 ± 1.6", "2 min", "1,234"]
+    page.click("button")
+    assert page.locator("td").all_inner_texts() == [*ordered, "–", "norm"]
+    page.click("button")
+    assert page.locator("td").all_inner_texts() == [*ordered[::-1], "–", "norm"]
+    context.close()
+
+
+def test_without_javascript_the_tables_stand(browser: Browser, source: Path) -> None:
+    page = _open(browser, source, DESK, java_script_enabled=False).page
+    assert page.locator("table").count() > 10
+    assert page.locator("th button").count() == 0
+    page.context.close()
+
+
+def _contrast(page: Page) -> tuple[float, float]:
+    """Luminance of the ground, and the contrast of text on it as WCAG has it."""
+    colors = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
+    light = []
+    for color in colors:
+        channels = [int(x) / 255 for x in color[4:-1].split(",")[:3]]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        light.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    low, high = sorted(light)
+    return light[0], (high + 0.05) / (low + 0.05)
+
+
+def test_light_and_dark_can_be_read(desk: Page) -> None:
+    desk.emulate_media(color_scheme="light")
+    ground, contrast = _contrast(desk)
+    assert ground > 0.9
+    assert contrast > 7
+    desk.emulate_media(color_scheme="dark")
+    ground, contrast = _contrast(desk)
+    assert ground < 0.1
+    assert contrast > 7
+
+
+def test_paper_is_light_whole_and_a_page_a_section(desk: Page) -> None:
+    desk.emulate_media(media="print", color_scheme="dark")
+    assert _contrast(desk)[0] > 0.9
+    desk.set_viewport_size({"width": 700, "height": 1000})  # A4 without its margins
+    desk.evaluate("dispatchEvent(new Event('beforeprint'))")
+    cut = desk.evaluate(
+        """[...document.querySelectorAll('.scroll')]
+           .filter(e => e.scrollWidth > e.clientWidth + 1 || !e.clientHeight)
+           .map(e => e.getAttribute('aria-label'))"""
+    )
+    assert cut == []
+    desk.emulate_media(media="screen")
+    pdf = desk.pdf(format="A4")
+    sections = desk.locator("section").count()
+    assert pdf.startswith(b"%PDF")
+    assert pdf.count(b"/Type /Page\n") >= sections

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from layerfusion.report.costs import job_cost_table, model_cost_table
+from layerfusion.report.figures import model_colors
+from layerfusion.report.findings import find_all
+from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.pareto import flops, front, pareto_block
+from layerfusion.report.tables import comparisons
+from tests.report.fabricate import dataset, write_job
+
+LAYERS = ("0", "2", "4", "6")
+
+
+def _group(folder: Path, validation: tuple[float, ...]) -> DataGroup:
+    data = dataset(rows=40)
+    for layer, accuracy in zip(LAYERS, validation, strict=True):
+        write_job(folder, data, [("minilm", layer)], 0.7, accuracy, seeds=2, head_flops=1000)
+    (group,) = load_groups(folder)
+    return group
+
+
+def _on_front(jobs: list[Job]) -> set[str]:
+    """By the definition: nothing else is at least as good in both and better in one."""
+    points = {
+        job.layer.layer: (flops(job), round(job.record.validation["accuracy"].mean, 9))
+        for job in jobs
+    }
+    return {
+        layer
+        for layer, (cost, accuracy) in points.items()
+        if not any(
+            other_cost <= cost and other >= accuracy and (other_cost < cost or other > accuracy)
+            for other_cost, other in points.values()
+        )
+    }
+
+
+@given(st.tuples(*[st.sampled_from([0.6, 0.7, 0.8])] * 4))
+def test_the_front_is_what_nothing_beats(
+    tmp_path_factory: pytest.TempPathFactory, validation: tuple[float, ...]
+) -> None:
+    group = _groups(tmp_path_factory, validation)
+    best = front(group.jobs)
+    assert {job.layer.layer for job in best} == _on_front(list(group.jobs))
+    costs = [flops(job) for job in best]
+    assert costs == sorted(costs)
+
+
+_made: dict[tuple[float, ...], DataGroup] = {}
+
+
+def _groups(factory: pytest.TempPathFactory, validation: tuple[float, ...]) -> DataGroup:
+    if validation not in _made:
+        _made[validation] = _group(factory.mktemp("front"), validation)
+    return _made[validation]
+
+
+def test_operations_are_those_of_each_model_once_and_of_the_head(tmp_path: Path) -> None:
+    pairs = [("minilm", "2"), ("minilm", "6"), ("smollm2", "15")]
+    record = write_job(tmp_path, dataset(rows=40), pairs, 0.7, 0.7, seeds=2, head_flops=1234)
+    (group,) = load_groups(tmp_path)
+    expected = sum(record.backbones[name].flops_per_text for name in ("minilm", "smollm2")) + 1234
+    assert flops(group.jobs[0]) == pytest.approx(expected)
+
+
+def test_latency_of_a_job_is_that_of_its_models_and_its_head(tmp_path: Path) -> None:
+    data = dataset(rows=40)
+    both = [("minilm", "6"), ("smollm2", "norm")]
+    write_job(tmp_path, data, both, 0.7, 0.7, seeds=2, head_milliseconds=(0.5, 1.0))
+    write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, seeds=2)
+    (group,) = load_groups(tmp_path)
+    rows = comparisons(group, find_all([group])[group])
+    table = job_cost_table(rows)
+    titles = [column.title for column in table.columns]
+    one, batch = titles.index("ms, one text"), titles.index("ms, batch of 32")
+    found = {(row.cells[one], row.cells[batch]) for row in table.rows}
+    # 2.5 and 40 ms a layer are made up there; the head of the second was not measured.
+    layers = 7 + 32
+    assert found == {(f"{2.5 * layers + 0.5:.1f}", f"{40 * layers + 1:,.1f}"), ("–", "–")}
+    models = model_cost_table(group)
+    place = [column.title for column in models.columns].index("ms, one text")
+    assert [row.cells[place] for row in models.rows] == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
+
+
+def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
+    group = _group(tmp_path, (0.6, 0.7, 0.65, 0.8))
+    block = pareto_block(group, model_colors([group]))
+    assert block is not None
+    (table,) = block.tables
+    assert table.rows[0].cells[0].startswith("layer 0")
+    assert len(table.rows) == 3
+    assert "3 jobs" in block.text
+    costs = [float(row.cells[1]) for row in table.rows]
+    assert np.all(np.diff(costs) > 0)
+    assert block.figures[0].key == "toy-cost"
+
+
+def test_one_job_has_no_front(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
+    (group,) = load_groups(tmp_path)
+    assert pareto_block(group, model_colors([group])) is None

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.report.page import write_report
+from layerfusion.report.profile_blocks import profile_blocks
+from layerfusion.report.tables import Table
+from layerfusion.runs.profile_record import write_profile
+from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate_profiles import profile
+
+MODELS = {"minilm": ["0", "1", "2"], "smollm2": ["0", "1", "2", "norm"]}
+
+
+def _table(tables: tuple[Table, ...], title: str) -> Table:
+    return next(table for table in tables if table.title == title)
+
+
+def test_a_profile_has_its_figures_and_every_number(tmp_path: Path) -> None:
+    made = profile("toy", MODELS)
+    write_profile(made, tmp_path / "p")
+    (block,) = profile_blocks(tmp_path)
+    assert [figure.key for figure in block.figures] == [
+        f"profile-1-{name}" for name in ("accuracy", "scores", "cka")
+    ]
+    pairs = _table(block.tables, "How models complement each other")
+    assert [row.cells[2:] for row in pairs.rows] == [("0.28", "0.66", "+8.4")] * len(made.pairs)
+    layers = _table(block.folded, "Every score of every layer")
+    place = [column.title for column in layers.columns].index("Accuracy %")
+    found = [float(row.cells[place]) for row in layers.rows]
+    assert found == pytest.approx(
+        [100 * (layer.scores["accuracy"] or 0) for layer in made.layers], abs=0.0501
+    )
+    best = max(
+        (layer for layer in made.layers if layer.backbone == "minilm"),
+        key=lambda layer: layer.scores["accuracy"] or 0,
+    )
+    assert f"of minilm, layer {best.layer} with {100 * (best.scores['accuracy'] or 0):.1f}" in (
+        block.text
+    )
+
+
+def test_nothing_of_test_is_shown_unless_it_was_judged(tmp_path: Path) -> None:
+    write_profile(profile("toy", MODELS), tmp_path / "a" / "p")
+    write_profile(profile("toy", MODELS, judged=True), tmp_path / "b" / "p")
+    (plain,) = profile_blocks(tmp_path / "a")
+    judged, study = profile_blocks(tmp_path / "b")
+
+    def titles(tables: tuple[Table, ...]) -> set[str]:
+        return {column.title for table in tables for column in table.columns}
+
+    assert not {title for title in titles((*plain.tables, *plain.folded)) if "Test" in title}
+    assert "Test %" in titles(judged.tables) & titles(judged.folded)
+    assert study.lines
+
+
+def test_jobs_of_others_are_left_out(tmp_path: Path) -> None:
+    made = profile("toy", MODELS)
+    write_profile(made, tmp_path / "p")
+    assert profile_blocks(tmp_path, only=["another"]) == ()
+    assert len(profile_blocks(tmp_path, only=[made.job])) == 1
+
+
+@pytest.mark.parametrize("kinds", ["profiles", "jobs", "both"])
+def test_one_command_reports_whatever_there_is(
+    tmp_path: Path, kinds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if kinds != "jobs":
+        write_profile(profile("toy", MODELS, judged=True), tmp_path / "p")
+    if kinds != "profiles":
+        write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
+    assert main(["report", str(tmp_path)]) == 0
+    page = (tmp_path / "report.html").read_text()
+    assert str(tmp_path / "report.html") in capsys.readouterr().out
+    assert ("Layer profile: toy" in page) == (kinds != "jobs")
+    assert ('id="data-toy"' in page) == (kinds != "profiles")
+    assert (tmp_path / "figures" / "profile-1-cka.pdf").exists() == (kinds != "jobs")
+
+
+def test_an_empty_folder_is_an_error_of_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no finished job"):
+        write_report(tmp_path, tmp_path / "out", title="t")
