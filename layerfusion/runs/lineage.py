@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import layerfusion
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, Source
+from layerfusion.embeddings.store import SPEC_FILE
 from layerfusion.runs.record import CONFIG, METRICS, PREDICTIONS
 from layerfusion.texts import TextDataset
 
@@ -35,7 +36,7 @@ class Ingredient:
     description: Mapping[str, Any]
     """Uploaded: it tells versions of the artifact apart."""
     folder: Path | None = None
-    """Referred to, where there is one."""
+    """Of a store, where it is one of a model's."""
 
 
 def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ingredient]:
@@ -50,8 +51,8 @@ def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ing
     found = [Ingredient(f"texts-{dataset.name}", "dataset", texts)]
     for name, source in sources.items():
         for pooling, store in source.stores.items():
-            spec = {"spec_hash": store.name, "origin": source.origin}
-            description = {**spec, "spec": json.loads(store.spec.canonical())}
+            spec = json.loads(store.spec.canonical())
+            description = {"spec_hash": store.name, "origin": source.origin, "spec": spec}
             stored = isinstance(source, EmbeddingSource)
             folder = source.cache / EMBEDDINGS / store.name if stored else None
             found.append(Ingredient(f"store-{name}-{pooling}", "embeddings", description, folder))
@@ -67,8 +68,8 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
         with artifact.new_file(DESCRIPTION) as file:
             json.dump(one.description, file, indent=1, sort_keys=True, ensure_ascii=False)
         if one.folder is not None:
-            # No checksum: a store's content follows from its spec, and it may be many gigabytes.
-            artifact.add_reference(one.folder.resolve().as_uri(), checksum=False)
+            # Not the folder, whose shards W&B would list one by one: all else follows from the spec.
+            artifact.add_reference((one.folder / SPEC_FILE).resolve().as_uri())
         # `use_artifact` refuses new artifacts offline and waits for the server online; this is the
         # call that it makes, which does neither.
         log = getattr(run, "_log_artifact", None)

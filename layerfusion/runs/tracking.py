@@ -163,7 +163,7 @@ def open_tracker(
         group: what the runs of the sweep share, unless the config names a group.
         job_type: for example train.
         tags: added to those of the config.
-        config: the whole config of the job, nested; shown under dotted keys.
+        config: the whole config of the job, nested; shown flat.
     """
     disabled = logger.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
     if logger.name != "wandb" or disabled:
@@ -205,15 +205,23 @@ def open_tracker(
                 _tell_sync(Path(run.dir).parent)
 
 
+def goes_online(mode: str = "auto") -> bool:
+    """Whether runs go to W&B's server under this mode of the config."""
+    return _mode(mode) in ("online", "shared")
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config under dotted keys; lists of plain values stay lists."""
+    """A nested config under keys like `fusion/name`; lists of plain values stay lists.
+
+    W&B reads a dot in a key as a path, and would not find it when it groups and filters.
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
+            flat.update(flatten(value, f"{name}/"))
         else:
             flat[name] = value
     return flat
@@ -222,7 +230,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
     """Start a run in the wanted mode, else offline, else not at all."""
     with _never_failing("going on offline"):
-        return _init(logger, _mode(logger), arguments)
+        return _init(logger, _mode(logger.mode), arguments)
     with _never_failing():
         return _init(logger, "offline", arguments)
     return None
@@ -246,14 +254,14 @@ def _show_failure(run: Run, error: BaseException) -> None:
     run.notes = reason
 
 
-def _mode(logger: LoggerConfig) -> Mode:
+def _mode(mode: str) -> Mode:
     """The mode asked for by the config, else by the environment, else by whether there is a key."""
     import wandb
 
-    if logger.mode != "auto":
-        return cast(Mode, logger.mode)
-    if mode := os.environ.get("WANDB_MODE"):
-        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(mode, mode))
+    if mode != "auto":
+        return cast(Mode, mode)
+    if wanted := os.environ.get("WANDB_MODE"):
+        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(wanted, wanted))
     wandb.setup(wandb.Settings(silent=True))
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
@@ -263,7 +271,9 @@ def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
 
     # The list of installed packages costs .3 s a job; the sources are kept by `_keep_code`;
     # git would tell of the folder that the user happens to be in.
+    # A killed job keeps all but its last second for `wandb sync`; by default, all but 15 s.
     quiet = {
+        "x_transaction_log_flush_interval": 1.0,
         "silent": True,
         "console": "off",
         "init_timeout": 60,

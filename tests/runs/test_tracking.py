@@ -108,10 +108,11 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
         "project": "layerfusion",
         "run_group": "a sweep",
         "job_type": "train",
+        "notes": "",
         "tags": ["mine", "mr", "gated"],
     }
-    assert run.config["dataset.name"] == "mr"
-    assert run.config["layers.fixed.minilm"] == [3, "norm"]
+    assert run.config["dataset/name"] == "mr"
+    assert run.config["layers/fixed/minilm"] == [3, "norm"]
     for seed in (0, 1):
         for name in ("train/loss", "val/log_loss", "val/accuracy", "gates/minilm:3:mean"):
             rows = [row for row in run.history if f"seed{seed}/{name}" in row]
@@ -283,7 +284,7 @@ assert "wandb" not in sys.modules
 
 def test_flatten() -> None:
     nested = {"a": {"b": 1, "c": {"d": None}}, "e": [1, 2], "f": [{"g": 3}, {"g": 4}], "h": {}}
-    assert flatten(nested) == {"a.b": 1, "a.c.d": None, "e": [1, 2], "f.0.g": 3, "f.1.g": 4}
+    assert flatten(nested) == {"a/b": 1, "a/c/d": None, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
 
 
 def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:
