@@ -54,10 +54,10 @@ def publish(project: str, entity: str | None) -> tuple[str, str]:
         owner = entity or wandb.Api().default_entity
         if not owner:
             raise UserError("dashboard: the key has no default entity; give --entity NAME")
+        report = build_report(project, owner)
+        report.save()  # first, since it asks whether there is such a project
         workspace = build_workspace(project, owner)
         workspace.save()
-        report = build_report(project, owner)
-        report.save()
     except (wandb.Error, OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise

@@ -68,7 +68,7 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
         with artifact.new_file(DESCRIPTION) as file:
             json.dump(one.description, file, indent=1, sort_keys=True, ensure_ascii=False)
         if one.folder is not None:
-            # Not the folder, whose shards W&B would list one by one: all else follows from the spec.
+            # Not the folder, whose shards W&B would list one by one: they follow from the spec.
             artifact.add_reference((one.folder / SPEC_FILE).resolve().as_uri())
         # `use_artifact` refuses new artifacts offline and waits for the server online; this is the
         # call that it makes, which does neither.

@@ -107,7 +107,8 @@ def test_a_sweep_is_a_group_whose_results_are_traced_to_their_data(
         for name in ("metrics.json", "predictions.parquet", "config.yaml"):
             assert result.entries[name] == (folder / name).resolve().as_uri()
     # The sources once a sweep, and all of them.
-    (code,) = [run.artifacts["code-layerfusion"] for run in runs.values() if len(run.artifacts) > 3]
+    kept = [run.artifacts.get("code-layerfusion") for run in runs.values()]
+    (code,) = [one for one in kept if one is not None]
     assert code.kind == "code"
     sources = Path(tracking.__file__).parents[1].rglob("*.py")
     root = Path(tracking.__file__).parents[1]
@@ -221,7 +222,13 @@ def sync(address: str, *paths: Path) -> str:
     environment |= {"WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40, "WANDB_SILENT": "false"}
     command = [str(WANDB), "sync", *map(str, paths)]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, check=True
+        command,
+        env=environment,
+        cwd=paths[0],  # it leaves a folder of its own where it is called
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
     )
     return done.stdout + done.stderr
 
