@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import wandb
+from wandb.errors import CommError
 
 from layerfusion.cli import main
 from layerfusion.composition import compose
@@ -152,7 +153,7 @@ def test_what_wandb_refuses_is_one_line(
     spaces: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse() -> None:
-        raise wandb.errors.CommError("the key is not known\nmore")
+        raise CommError("the key is not known\nmore")
 
     monkeypatch.setattr(wandb, "Api", refuse)
     monkeypatch.setattr(tracking, "goes_online", lambda: True)

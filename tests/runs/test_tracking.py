@@ -16,6 +16,7 @@ import wandb
 from wandb.errors import CommError
 
 from layerfusion.config import FusionConfig, LoggerConfig, TrainerConfig
+from layerfusion.errors import UserError
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.runs import tracking
@@ -29,7 +30,7 @@ from layerfusion.runs.record import (
     RunRecord,
 )
 from layerfusion.runs.shown import summary
-from layerfusion.runs.tracking import NullTracker, WandbTracker, flatten, open_tracker
+from layerfusion.runs.tracking import EndedEarly, NullTracker, WandbTracker, flatten, open_tracker
 from tests.runs.wandb_file import read_offline_run
 
 ARGUMENTS: dict[str, Any] = {
@@ -140,6 +141,28 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
 def _file(folder: Path, path: str) -> Path:
     (found,) = folder.glob(f"wandb/offline-run-*/files/{path}")
     return found
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "reason"),
+    [
+        (KeyboardInterrupt(), 255, "KeyboardInterrupt"),
+        (UserError("layers: there is no 9"), 1, "UserError: layers: there is no 9"),
+        (EndedEarly(), 0, ""),
+    ],
+)
+def test_how_a_job_ends_is_how_its_run_ends(
+    tmp_path: Path, error: BaseException, exit_code: int, reason: str
+) -> None:
+    with (
+        pytest.raises(type(error)),
+        open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS),
+    ):
+        raise error
+    run = read_offline_run(tmp_path)
+    assert run.exit_code == exit_code
+    assert run.summary.get("error", "") == run.run["notes"] == reason
+    assert ("pruned" in run.run["tags"]) == isinstance(error, EndedEarly)
 
 
 def test_a_job_that_fails_ends_its_run_with_exit_code_1(tmp_path: Path) -> None:
