@@ -20,6 +20,7 @@ usage: layerfusion COMMAND [...]
   search     look for the best head and layers beyond grids: an Optuna study that resumes
   status     DIR: which jobs of a sweep are done, failed, running or missing, and the time left
   report     DIR: tables, figures and one HTML page from the jobs under DIR
+  dashboard  DIR: a W&B workspace and report; without a key, the report opened in the browser
   reproduce  the whole comparison, downloads included, ending in a report
   cache      ls | verify: look after the cached embeddings
 
@@ -78,6 +79,12 @@ def _report(arguments: list[str]) -> int:
     return report(arguments)
 
 
+def _dashboard(arguments: list[str]) -> int:
+    from layerfusion.commands import dashboard
+
+    return dashboard(arguments)
+
+
 def _cache(arguments: list[str]) -> int:
     from layerfusion.commands import cache
 
@@ -92,6 +99,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "search": _search,
     "status": _status,
     "report": _report,
+    "dashboard": _dashboard,
     "reproduce": _reproduce,
     "cache": _cache,
 }

@@ -79,14 +79,47 @@ def report(arguments: Sequence[str]) -> int:
     """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
         raise UserError("usage: layerfusion report DIR, the folder that holds finished jobs")
+    for page in _write_pages(Path(arguments[0])):
+        print(page)
+    return 0
+
+
+def _write_pages(folder: Path) -> list[Path]:
     from layerfusion.report import write_report
     from layerfusion.report.regret import write_profiles_report
 
-    folder = Path(arguments[0])
     judged = write_profiles_report(folder, folder) if folder.is_dir() else None
-    if judged is not None:
-        print(judged)
-    print(write_report(folder, folder, title="LayerFusion report"))
+    pages = [] if judged is None else [judged]
+    pages.append(write_report(folder, folder, title="LayerFusion report"))
+    return pages
+
+
+def dashboard(arguments: Sequence[str]) -> int:
+    """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
+    import argparse
+
+    from layerfusion.config import LoggerConfig, PathsConfig
+    from layerfusion.runs.tracking import goes_online
+
+    parser = argparse.ArgumentParser(
+        "layerfusion dashboard",
+        description="Build a W&B workspace and report; without a key, open the local report.",
+    )
+    parser.add_argument("folder", nargs="?", metavar="DIR", default=PathsConfig().outputs)
+    parser.add_argument("--project", default=LoggerConfig().project)
+    parser.add_argument("--entity", help="user or team; without it, that of the key")
+    options = parser.parse_args(arguments)
+    if goes_online():
+        from layerfusion.runs.dashboard import publish
+
+        for address in publish(options.project, options.entity):
+            print(address)
+        return 0
+    import webbrowser
+
+    for page in _write_pages(Path(options.folder)):
+        print(page)
+        webbrowser.open(page.resolve().as_uri())
     return 0
 
 

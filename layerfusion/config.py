@@ -345,8 +345,10 @@ class LoggerConfig:
     mode: str = "auto"
     """auto: online where an API key is found, else offline; online; offline."""
     group: str | None = None
-    """Name that the runs of a sweep share; none: the sweep's folder."""
+    """Name that the runs of a sweep share; none: the sweep's folder, or none for single jobs."""
     tags: list[str] = field(default_factory=list)
+    code: bool = True
+    """Keep the package's sources with the first run of each sweep; about a tenth of a second."""
 
 
 @dataclass

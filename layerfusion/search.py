@@ -26,6 +26,7 @@ from layerfusion.runs.identity import job_id
 from layerfusion.runs.job import run_job
 from layerfusion.runs.search_record import SearchHistory, TrialRecord, write_history
 from layerfusion.runs.sweep import JobBusy, clear_failure, held, write_failure
+from layerfusion.runs.tracking import EndedEarly
 from layerfusion.settings import load
 
 JOURNAL = "optuna.journal"
@@ -59,6 +60,10 @@ def main(arguments: Sequence[str]) -> int:
     return _conclude(study, words, folder)
 
 
+class Hopeless(EndedEarly, optuna.TrialPruned):
+    """Ends a trial that is behind."""
+
+
 class Pruning(Callback):
     """Reports the best validation log-loss so far after each epoch, and ends a hopeless trial.
 
@@ -80,7 +85,7 @@ class Pruning(Callback):
         self.best = min(self.best, float(trainer.callback_metrics[MONITOR]))
         self.trial.report(self.best, self.step)
         if self.trial.should_prune():
-            raise optuna.TrialPruned
+            raise Hopeless
 
 
 def median_pruner(search: SearchConfig) -> optuna.pruners.MedianPruner:

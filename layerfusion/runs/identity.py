@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from layerfusion.config import AUTO, STACKED, TrainConfig
@@ -54,6 +55,12 @@ def profile_id(config: TrainConfig) -> str:
     layers = asdict(config.layers)
     settings["layers"] = {key: layers[key] for key in layers if key not in CHOICE}
     return _hash({key: value for key, value in settings.items() if key not in HEAD})
+
+
+def sweep_of(config: TrainConfig, folder: Path) -> str | None:
+    """The sweep that a job belongs to; none for one by itself, which lies in no sweep's folder."""
+    named = config.sweep != TrainConfig.sweep
+    return config.sweep if named or folder.parent.name == config.sweep else None
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:

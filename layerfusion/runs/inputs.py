@@ -54,13 +54,20 @@ class Inputs:
     """Of `fusion=auto`."""
 
 
+def find(config: TrainConfig) -> None:
+    """Read the texts and look up the models' files, where most mistakes in a command show.
+
+    Raises:
+        UserError: for what cannot be found or read.
+    """
+    _require_all_texts(config)
+    dataset_of(config)
+    open_models(config)
+
+
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
-    if config.extract.num_shards != 1:
-        raise UserError(
-            f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"
-            " `layerfusion extract`; training needs all of them"
-        )
+    _require_all_texts(config)
     dataset = dataset_of(config)
     if config.protocol == AS_PUBLISHED:
         require_two_test_rows(dataset)
@@ -83,6 +90,14 @@ def prepare(config: TrainConfig) -> Inputs:
     if selection is None:
         selection = select(config, dataset, sources)
     return Inputs(dataset, hashes, sources, selection, config.fusion, pilot)
+
+
+def _require_all_texts(config: TrainConfig) -> None:
+    if config.extract.num_shards != 1:
+        raise UserError(
+            f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"
+            " `layerfusion extract`; training needs all of them"
+        )
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:

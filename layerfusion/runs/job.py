@@ -27,14 +27,16 @@ from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record
 from layerfusion.runs.heads import Trained, Watch, train_heads
-from layerfusion.runs.identity import job_id, recipe_id
+from layerfusion.runs.identity import job_id, recipe_id, sweep_of
 from layerfusion.runs.inputs import (
     SPLITS,
     Inputs,
     dataset_of,
+    find,
     open_sources,
     prepare,
 )
+from layerfusion.runs.lineage import ingredients
 from layerfusion.runs.published_heads import padded_cost, train_as_published
 from layerfusion.runs.record import (
     CLAIMED_PREDICTIONS,
@@ -79,7 +81,10 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
             return record
         log.info("%s: its texts or models have changed since, so it runs again", folder)
         (folder / METRICS).unlink()
-    inputs = prepare(config)  # mistakes of the user's end here, in one line and without a W&B run
+    group = sweep_of(config, folder)
+    if group is None:
+        # What it lacks is told in one line, without a W&B run; jobs of a sweep show it in theirs.
+        find(config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
     write_atomically(folder / CONFIG, yaml.safe_dump(settings, sort_keys=False).encode())
@@ -87,11 +92,13 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         config.logger,
         folder=folder,
         name=describe(config),
-        group=config.sweep,
+        group=group,
         job_type="train",
         tags=[config.protocol, config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
+        inputs = prepare(config)
+        tracker.uses(ingredients(inputs.dataset, inputs.sources))
         floor_record, floor_preds = floor(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )

@@ -6,7 +6,7 @@ import datetime
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,9 +33,10 @@ from layerfusion.layers.selection import (
     select_greedy,
 )
 from layerfusion.protocol import require_honest
-from layerfusion.runs.identity import profile_id
-from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
+from layerfusion.runs.identity import profile_id, sweep_of
+from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
 from layerfusion.runs.job import data_record, versions
+from layerfusion.runs.lineage import ingredients
 from layerfusion.runs.profile_record import (
     PROFILE,
     Accuracy,
@@ -50,6 +51,7 @@ from layerfusion.runs.profile_record import (
 )
 from layerfusion.runs.selecting import budget_of, candidates_of, similarity_of
 from layerfusion.runs.statistics import bootstrap_interval, paired_interval
+from layerfusion.runs.tracking import open_tracker
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -76,8 +78,21 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("made before: %s", folder)
             return kept
-    profile = make_profile(config, dataset, extract_all(config, dataset))
-    write_profile(profile, folder)
+    open_models(config)  # a missing model is told in one line, without a W&B run
+    with open_tracker(
+        config.logger,
+        folder=folder,
+        name=f"{dataset.name} layers of {'+'.join(config.backbone)}",
+        group=sweep_of(config, folder),
+        job_type="profile",
+        tags=["profile", dataset.name, *config.backbone],
+        config=asdict(config),
+    ) as tracker:
+        sources = extract_all(config, dataset)
+        tracker.uses(ingredients(dataset, sources))
+        profile = make_profile(config, dataset, sources)
+        write_profile(profile, folder)
+        tracker.finish_with_profile(profile)
     return profile
 
 

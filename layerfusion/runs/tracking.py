@@ -9,46 +9,71 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
-import numpy as np
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from layerfusion.config import LoggerConfig
-from layerfusion.runs.record import LayerRecord, RunRecord
+from layerfusion.runs.lineage import Ingredient, log_code, log_result, log_use
+from layerfusion.runs.profile_record import Profile
+from layerfusion.runs.record import RunRecord
+from layerfusion.runs.shown import (
+    EPOCH,
+    Confusion,
+    define_epoch_metrics,
+    define_result_metrics,
+    job_media,
+    profile_media,
+    profile_summary,
+    summary,
+)
 
 if TYPE_CHECKING:
     from wandb import Run
 
 log = logging.getLogger(__name__)
 
-Confusion = tuple[np.ndarray, np.ndarray, Sequence[str]]
-"""Target and predicted class index of every row, shapes (rows,), and the names of the classes."""
-
-MAX_CONFUSION_CLASSES = 100
-"""W&B keeps 10,000 cells of a table."""
 Mode = Literal["online", "offline", "disabled", "shared"]
 _MAX_NAME = 128
 _MAX_TAG = 64
+_MAX_REASON = 500
+_INTERRUPTED = 255
+"""Exit code that W&B itself gives a run that was stopped by hand."""
 _SYNC_TOLD: set[str] = set()
+_CODE_KEPT: set[tuple[str, str | None]] = set()
+"""Projects and groups that this process has shown its sources to."""
+
+
+class EndedEarly(Exception):
+    """Ends a job that need not go on: its run is shown as finished, tagged `pruned`."""
 
 
 class Tracker(Protocol):
     """Where a job shows its progress and result."""
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Show what the job reads."""
+        ...
 
     def lightning_logger(self, prefix: str) -> Logger | None:
         """A logger for one training run, whose metrics are named `prefix/…`."""
         ...
 
     def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
-        """Show the result of the job."""
+        """Show the result of the job, whose files are written."""
+        ...
+
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Show a layer profile, whose file is written."""
         ...
 
 
 class NullTracker:
     """Shows nothing."""
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Do nothing."""
 
     def lightning_logger(self, prefix: str) -> None:
         """None: the Trainer logs nothing."""
@@ -56,43 +81,63 @@ class NullTracker:
     def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
         """Do nothing."""
 
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Do nothing."""
+
 
 class WandbTracker:
-    """Shows a job as one W&B run."""
+    """Shows a job as one W&B run.
 
-    def __init__(self, run: Run) -> None:
+    Args:
+        run: the run.
+        folder: the job's folder, where the files of its result are.
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
         self.run = run
+        self.folder = folder
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Show what the job reads, where its lineage begins."""
+        with _never_failing():
+            log_use(self.run, inputs)
 
     def lightning_logger(self, prefix: str) -> WandbLogger:
         """A logger on the same run; its charts are drawn over the epochs of its training run."""
         with _never_failing():
-            self.run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/epoch")
+            define_epoch_metrics(self.run, prefix)
         return _PrefixedLogger(experiment=self.run, prefix=prefix)
 
     def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
-        """Show summary figures, the layers with their gates, the confusion matrix and the cost."""
-        import wandb
-
+        """Show summary figures, layers, gates, the confusion matrix, and the result's files."""
         with _never_failing():
+            define_result_metrics(self.run)
             self.run.summary.update(summary(record))
-            columns, rows = layer_table(record)
-            shown: dict[str, Any] = {"layers": wandb.Table(columns=columns, data=rows)}
-            if confusion is not None and len(confusion[2]) <= MAX_CONFUSION_CLASSES:
-                target, preds, label_names = confusion
-                shown["confusion"] = wandb.plot.confusion_matrix(
-                    y_true=target.tolist(), preds=preds.tolist(), class_names=list(label_names)
-                )
-            self.run.log(shown)
+            self.run.log(job_media(record, confusion))
+            test = {name: estimate.mean for name, estimate in record.test.items()}
+            fingerprint = {"fingerprint": record.dataset.fingerprint}
+            log_result(self.run, record.job, self.folder, {**fingerprint, "test": test})
+
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Show the best layers, accuracy by depth, all scores, and the profile's file."""
+        with _never_failing():
+            self.run.summary.update(profile_summary(profile))
+            self.run.log(profile_media(profile))
+            fingerprint = {"fingerprint": profile.dataset.fingerprint}
+            log_result(self.run, profile.job, self.folder, fingerprint)
 
 
 class _PrefixedLogger(WandbLogger):
-    """Lightning's logger with `seed0/val/log_loss` for `seed0-val/log_loss`."""
+    """Lightning's logger with `seed0/val/log_loss` for `log_loss`; the epoch is shared by all."""
 
-    LOGGER_JOIN_CHAR = "/"
+    def __init__(self, *, experiment: Run, prefix: str) -> None:
+        super().__init__(experiment=experiment)
+        self._own = prefix
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        named = {key if key == EPOCH else f"{self._own}/{key}": v for key, v in metrics.items()}
         with _never_failing():
-            super().log_metrics(metrics, step)
+            super().log_metrics(named, step)
 
 
 @contextmanager
@@ -118,7 +163,7 @@ def open_tracker(
         group: what the runs of the sweep share, unless the config names a group.
         job_type: for example train.
         tags: added to those of the config.
-        config: the whole config of the job, nested; shown under dotted keys.
+        config: the whole config of the job, nested; shown flat.
     """
     disabled = logger.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
     if logger.name != "wandb" or disabled:
@@ -139,8 +184,20 @@ def open_tracker(
             return
         exit_code = 1
         try:
-            yield WandbTracker(run)
+            if logger.code:
+                _keep_code(run)
+            yield WandbTracker(run, folder)
             exit_code = 0
+        except EndedEarly:
+            exit_code = 0
+            with _never_failing():
+                run.tags = (*(run.tags or ()), "pruned")
+            raise
+        except BaseException as error:
+            exit_code = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+            with _never_failing():
+                _show_failure(run, error)
+            raise
         finally:
             with _never_failing():
                 run.finish(exit_code=exit_code)
@@ -148,61 +205,63 @@ def open_tracker(
                 _tell_sync(Path(run.dir).parent)
 
 
+def goes_online(mode: str = "auto") -> bool:
+    """Whether runs go to W&B's server under this mode of the config."""
+    return _mode(mode) in ("online", "shared")
+
+
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config under dotted keys; lists of plain values stay lists."""
+    """A nested config under keys like `fusion/name`; lists of plain values stay lists.
+
+    W&B reads a dot in a key as a path, and would not find it when it groups and filters.
+    """
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}."))
+            flat.update(flatten(value, f"{name}/"))
         else:
             flat[name] = value
     return flat
 
 
-def summary(record: RunRecord) -> dict[str, float | int | str]:
-    """The figures of a job that a table of jobs is sorted by; what is not known is left out."""
-    figures: dict[str, float | int | str | None] = {"job": record.job, "protocol": record.protocol}
-    for split, estimates in (("validation", record.validation), ("test", record.test)):
-        for metric, estimate in estimates.items():
-            figures[f"{split}/{metric}"] = estimate.mean
-            for part in ("sd", "low", "high"):
-                figures[f"{split}/{metric}_{part}"] = getattr(estimate, part)
-    figures |= {f"floor/{metric}": value for metric, value in record.floor.test.items()}
-    figures |= {f"cost/{name}": value for name, value in asdict(record.cost).items()}
-    for name, backbone in record.backbones.items():
-        for cost in ("parameters", "flops_per_text", "milliseconds_per_text", "store_bytes"):
-            figures[f"cost/{name}/{cost}"] = getattr(backbone, cost)
-        figures[f"cost/{name}/highest_layer"] = backbone.highest_layer
-        figures[f"cost/{name}/cut_texts"] = backbone.cut_texts
-    return {name: value for name, value in figures.items() if value is not None}
-
-
-def layer_table(record: RunRecord) -> tuple[list[Any], list[Any]]:
-    """Columns and rows of the selected layers, as the record has them."""
-    columns = [field.name for field in fields(LayerRecord)]
-    return columns, [list(astuple(layer)) for layer in record.layers]
-
-
 def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
     """Start a run in the wanted mode, else offline, else not at all."""
     with _never_failing("going on offline"):
-        return _init(logger, _mode(logger), arguments)
+        return _init(logger, _mode(logger.mode), arguments)
     with _never_failing():
         return _init(logger, "offline", arguments)
     return None
 
 
-def _mode(logger: LoggerConfig) -> Mode:
+def _keep_code(run: Run) -> None:
+    """Show the sources once a sweep and process, or once a job by itself: they are the same."""
+    place = (run.project, run.group)
+    if place not in _CODE_KEPT:
+        with _never_failing():
+            log_code(run)
+        if run.group:
+            _CODE_KEPT.add(place)
+
+
+def _show_failure(run: Run, error: BaseException) -> None:
+    """Say in the table of runs why a job failed."""
+    lines = str(error).splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:_MAX_REASON]
+    run.summary["error"] = reason
+    run.notes = reason
+
+
+def _mode(mode: str) -> Mode:
     """The mode asked for by the config, else by the environment, else by whether there is a key."""
     import wandb
 
-    if logger.mode != "auto":
-        return cast(Mode, logger.mode)
-    if mode := os.environ.get("WANDB_MODE"):
-        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(mode, mode))
+    if mode != "auto":
+        return cast(Mode, mode)
+    if wanted := os.environ.get("WANDB_MODE"):
+        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(wanted, wanted))
     wandb.setup(wandb.Settings(silent=True))
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
@@ -210,8 +269,11 @@ def _mode(logger: LoggerConfig) -> Mode:
 def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
     import wandb
 
-    # The list of installed packages costs .3 s a job; code and git are nobody's business here.
+    # The list of installed packages costs .3 s a job; the sources are kept by `_keep_code`;
+    # git would tell of the folder that the user happens to be in.
+    # A killed job keeps all but its last second for `wandb sync`; by default, all but 15 s.
     quiet = {
+        "x_transaction_log_flush_interval": 1.0,
         "silent": True,
         "console": "off",
         "init_timeout": 60,

@@ -16,6 +16,7 @@ import wandb
 from wandb.errors import CommError
 
 from layerfusion.config import FusionConfig, LoggerConfig, TrainerConfig
+from layerfusion.errors import UserError
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.runs import tracking
@@ -28,7 +29,8 @@ from layerfusion.runs.record import (
     LayerRecord,
     RunRecord,
 )
-from layerfusion.runs.tracking import NullTracker, WandbTracker, flatten, open_tracker, summary
+from layerfusion.runs.shown import summary
+from layerfusion.runs.tracking import EndedEarly, NullTracker, WandbTracker, flatten, open_tracker
 from tests.runs.wandb_file import read_offline_run
 
 ARGUMENTS: dict[str, Any] = {
@@ -107,14 +109,15 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
         "project": "layerfusion",
         "run_group": "a sweep",
         "job_type": "train",
+        "notes": "",
         "tags": ["mine", "mr", "gated"],
     }
-    assert run.config["dataset.name"] == "mr"
-    assert run.config["layers.fixed.minilm"] == [3, "norm"]
+    assert run.config["dataset/name"] == "mr"
+    assert run.config["layers/fixed/minilm"] == [3, "norm"]
     for seed in (0, 1):
         for name in ("train/loss", "val/log_loss", "val/accuracy", "gates/minilm:3:mean"):
             rows = [row for row in run.history if f"seed{seed}/{name}" in row]
-            assert [row[f"seed{seed}/epoch"] for row in rows] == [0, 1, 2]
+            assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert run.summary["test/accuracy"] == 0.8
     assert run.summary["cost/minilm/flops_per_text"] == 2.5e9
 
@@ -138,6 +141,28 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
 def _file(folder: Path, path: str) -> Path:
     (found,) = folder.glob(f"wandb/offline-run-*/files/{path}")
     return found
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "reason"),
+    [
+        (KeyboardInterrupt(), 255, "KeyboardInterrupt"),
+        (UserError("layers: there is no 9"), 1, "UserError: layers: there is no 9"),
+        (EndedEarly(), 0, ""),
+    ],
+)
+def test_how_a_job_ends_is_how_its_run_ends(
+    tmp_path: Path, error: BaseException, exit_code: int, reason: str
+) -> None:
+    with (
+        pytest.raises(type(error)),
+        open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS),
+    ):
+        raise error
+    run = read_offline_run(tmp_path)
+    assert run.exit_code == exit_code
+    assert run.summary.get("error", "") == run.run["notes"] == reason
+    assert ("pruned" in run.run["tags"]) == isinstance(error, EndedEarly)
 
 
 def test_a_job_that_fails_ends_its_run_with_exit_code_1(tmp_path: Path) -> None:
@@ -282,7 +307,7 @@ assert "wandb" not in sys.modules
 
 def test_flatten() -> None:
     nested = {"a": {"b": 1, "c": {"d": None}}, "e": [1, 2], "f": [{"g": 3}, {"g": 4}], "h": {}}
-    assert flatten(nested) == {"a.b": 1, "a.c.d": None, "e": [1, 2], "f.0.g": 3, "f.1.g": 4}
+    assert flatten(nested) == {"a/b": 1, "a/c/d": None, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
 
 
 def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:

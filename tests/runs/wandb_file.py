@@ -17,6 +17,17 @@ _BLOCK = 32768
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """An artifact that a run made, or, where `used`, one that it read."""
+
+    kind: str
+    metadata: dict[str, Any]
+    entries: dict[str, str]
+    """Path inside the artifact to what it refers to; empty where the file itself is kept."""
+    used: bool
+
+
 @dataclass
 class OfflineRun:
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -24,6 +35,9 @@ class OfflineRun:
     summary: dict[str, Any] = field(default_factory=dict)
     run: dict[str, Any] = field(default_factory=dict)
     exit_code: int | None = None
+    better: dict[str, str] = field(default_factory=dict)
+    """Metric to the end of the scale that its summary keeps: max or min."""
+    artifacts: dict[str, Artifact] = field(default_factory=dict)
 
 
 def read_offline_run(folder: Path) -> OfflineRun:
@@ -43,7 +57,7 @@ def _parse(path: Path) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found.config |= _items(record.run.config.update)
-            for key in ("display_name", "project", "run_group", "job_type"):
+            for key in ("display_name", "project", "run_group", "job_type", "notes"):
                 found.run[key] = getattr(record.run, key)
             found.run["tags"] = list(record.run.tags)
         elif kind == "config":
@@ -52,6 +66,17 @@ def _parse(path: Path) -> OfflineRun:
             found.history.append(_items(record.history.item))
         elif kind == "summary":
             found.summary |= _items(record.summary.update)
+        elif kind == "metric":
+            ends = [end for end in ("max", "min") if getattr(record.metric.summary, end)]
+            found.better |= dict.fromkeys([record.metric.name] * len(ends), "".join(ends))
+        elif kind == "artifact":
+            one = record.artifact
+            found.artifacts[one.name] = Artifact(
+                one.type,
+                json.loads(one.metadata or "{}"),
+                {entry.path: entry.ref for entry in one.manifest.contents},
+                one.use_after_commit,
+            )
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
     return found
