@@ -16,12 +16,12 @@ from wandb.errors import CommError
 
 from layerfusion.cli import main
 from layerfusion.composition import compose
-from layerfusion.settings import load
 from layerfusion.errors import UserError
 from layerfusion.report.load import load_groups
 from layerfusion.runs import dashboard, tracking
 from layerfusion.runs.shown import job_media, profile_media, profile_summary, summary
 from layerfusion.runs.tracking import flatten
+from layerfusion.settings import load
 from tests.report.fabricate import dataset, write_sweep
 from tests.report.fabricate_profiles import profile
 
