@@ -246,6 +246,25 @@ def test_sync_uploads_a_finished_run_with_its_lineage(base: list[str], tmp_path:
     assert ("result", f"result-{record.job}") in uploaded.made
 
 
+@pytest.mark.slow
+def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_path: Path) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "logger.mode=online"]
+    with wandb_server() as (address, uploaded):
+        environment = os.environ | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40}
+        environment["WANDB_ERROR_REPORTING"] = "false"
+        command = [sys.executable, "-m", "layerfusion", "train", *words]
+        subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+    (run,) = uploaded.runs
+    (folder,) = (tmp_path / "runs").iterdir()
+    record = read_record(folder)
+    assert uploaded.exit_code == {run: 0}
+    assert uploaded.summary[run]["test/accuracy"] == record.test["accuracy"].mean
+    assert len(_losses(uploaded, run)) == 3
+    assert sorted(uploaded.used) == ["store-tiny-mean", "texts-local"]
+    assert ("result", f"result-{record.job}") in uploaded.made
+
+
+@pytest.mark.slow
 def test_sync_uploads_what_a_killed_job_left(base: list[str], tmp_path: Path) -> None:
     words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=100000"]
     command = [sys.executable, "-m", "layerfusion", "train", *words, "trainer.patience=100000"]

@@ -110,6 +110,12 @@ def _answer(uploaded: Uploaded, sent: dict[str, Any], host: str) -> dict[str, An
     if "useArtifact(" in query:
         uploaded.used.append(variables["input"]["artifactID"])
         return {"useArtifact": {"artifact": {"id": variables["input"]["artifactID"]}}}
+    if "query ArtifactType(" in query:
+        return {"project": {"artifact": None}}
+    if "viewer" in query:
+        none = {"edges": []}
+        viewer = {"id": "v", "entity": "me", "username": "me", "flags": "{}", "admin": 0}
+        return {"viewer": viewer | {"teams": none, "apiKeys": none}}
     if "createRunFiles" in query:
         files = [
             {"name": name, "uploadUrl": f"http://{host}/upload/{name}"}
