@@ -78,7 +78,7 @@ class Findings:
 
     rows: tuple[Finding, ...]
     family: Mapping[Kind, int]
-    """How many comparisons of each kind the report makes, over all its data sets."""
+    """How many different comparisons of each kind the report makes, over all its data sets."""
 
     def between(self, what: Job | None, against: Job | None) -> Finding:
         """The comparison of two systems, either way round; None is the floor.
@@ -111,18 +111,35 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
     """
     found = [(group, row) for group in groups for row in _compare(group)]
     adjusted: list[tuple[DataGroup, Finding]] = []
+    sizes: Counter[Kind] = Counter()
     for kind in get_args(Kind):
         family = [(group, row) for group, row in found if row.kind == kind]
-        p_values = holm([row.mcnemar.p for _, row in family])
-        adjusted += [
-            (group, replace(row, adjusted=p))
-            for (group, row), p in zip(family, p_values, strict=True)
-        ]
-    sizes: Counter[Kind] = Counter(row.kind for _, row in found)
+        # Jobs given more models may settle on the same layers: that is one comparison, made twice;
+        # and a job that settles on those it is compared with is no comparison at all.
+        asked = {
+            (group.key, *systems): row.mcnemar.p
+            for group, row in family
+            if len(set(systems := (_system(row.what), _system(row.against)))) == 2
+        }
+        p_values = dict(zip(asked, holm(list(asked.values())), strict=True))
+        sizes[kind] = len(asked)
+        for group, row in family:
+            key = (group.key, _system(row.what), _system(row.against))
+            adjusted.append((group, replace(row, adjusted=p_values.get(key, 1.0))))
     return {
         group: Findings(tuple(row for owner, row in adjusted if owner is group), sizes)
         for group in groups
     }
+
+
+def _system(job: Job | None) -> tuple[object, ...]:
+    """What makes the predictions of a job: settings and sources, chosen without a look at test."""
+    if job is None:
+        return ("floor",)
+    record = job.record
+    specs = {name: backbone.spec_hash for name, backbone in record.backbones.items()}
+    layers = [(x.backbone, specs[x.backbone], x.layer, x.pooling) for x in record.layers]
+    return (record.recipe or record.job, record.fusion, *layers)
 
 
 def _compare(group: DataGroup) -> list[Finding]:

@@ -90,7 +90,8 @@ def _table(rows: list[tuple[tuple[str, int, str], Finding]], findings: Findings)
         f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
         " may leave lexical ones out. Paired differences of the mean accuracies over seeds;"
         " exact McNemar of the consensus, adjusted (Holm) for the"
-        f" {plural(findings.family['lexical'], 'comparison')} of this kind in the report.",
+        f" {plural(findings.family['lexical'], 'different comparison')} of this kind in the"
+        " report.",
     )
 
 

@@ -114,7 +114,7 @@ def _table(
         "Taken: the sources that the selection took; a model that it leaves out is one that it"
         " found nothing to gain from. Paired differences of the mean accuracies over seeds; exact"
         " McNemar of the consensus, adjusted (Holm) for the"
-        f" {plural(findings.family['part'], 'comparison')} of this kind in the report.",
+        f" {plural(findings.family['part'], 'different comparison')} of this kind in the report.",
     )
 
 

@@ -210,7 +210,7 @@ def test_lexical_sources_are_judged_against_the_same_without(group: DataGroup) -
     (table,) = block.tables
     assert _column(table, "Models") == ["minilm", "minilm + mpnet"]
     assert _column(table, "Taken") == ["minilm, words", "minilm, mpnet, words"]
-    assert "2 comparisons" in table.note
+    assert "2 different comparisons" in table.note
     for names, without, having in zip(
         ("minilm", "minilm mpnet"),
         _column(table, "Without %"),
@@ -247,3 +247,37 @@ def test_operators_on_the_same_sources_stand_together(tmp_path: Path) -> None:
 
 def test_two_operators_are_no_comparison_of_operators(group: DataGroup) -> None:
     assert operator_block(group, find_all([group])[group]) is None
+
+
+def test_a_selection_that_settles_on_the_same_layers_is_no_further_comparison(
+    tmp_path: Path,
+) -> None:
+    settings: dict[str, object] = {
+        "recipe": "a" * 12, "fusion": "stacked", "selection": "greedy", "seeds": SEEDS
+    }  # fmt: skip
+    both, alone = _right(0.80, 1), _right(0.72, 2)
+
+    def write(considered: tuple[str, ...], sources: list[tuple[str, str]], right: object) -> None:
+        write_job(
+            tmp_path, dataset(rows=ROWS), sources, 0.8, 0.8, considered=considered,
+            right=right, **settings,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    pair = [LAST["minilm"], LAST["mpnet"]]
+    write(("minilm",), [LAST["minilm"]], alone)
+    write(("mpnet",), [LAST["mpnet"]], alone)
+    write(("smollm2",), [LAST["smollm2"]], alone)
+    write(("minilm", "mpnet"), pair, both)
+    write(("minilm", "mpnet", "smollm2"), pair, both)  # leaves smollm2 out: the same system
+    write(("mpnet", "smollm2"), [LAST["mpnet"]], alone)  # no other than mpnet alone
+    (group,) = load_groups(tmp_path)
+    findings = find_all([group])[group]
+    rows = [row for row in findings.rows if row.kind == "part"]
+    assert len(rows) == 3
+    assert findings.family["part"] == 1
+    found = {tuple(row.what.record.considered): row for row in rows if row.what is not None}
+    pair_alone = found["minilm", "mpnet"].mcnemar.p
+    assert pair_alone < 0.05
+    assert found["minilm", "mpnet"].adjusted == pair_alone
+    assert found["minilm", "mpnet", "smollm2"].adjusted == pair_alone
+    assert found["mpnet", "smollm2"].adjusted == 1.0
