@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layerfusion.config import PLAIN
 from layerfusion.errors import UserError
 from layerfusion.protocol import HONEST
 from layerfusion.report.compare import best_on_validation
@@ -104,7 +105,8 @@ class DataGroup:
     fused: tuple[Job, ...]
     """Jobs with more than one layer."""
     repeats: tuple[Job, ...]
-    """Single-layer jobs on a layer that its curve shows by another job (other settings)."""
+    """Single-layer jobs that are no point of a curve: a selection by score took the layer, or the
+    curve shows it by another job (other settings)."""
 
     @property
     def data(self) -> DataRecord:
@@ -237,11 +239,17 @@ def _order(job: Job) -> tuple[object, ...]:
 
 
 def _curves(singles: Sequence[Job]) -> tuple[tuple[Curve, ...], tuple[Job, ...]]:
-    """Curves by (backbone, pooling, operator, spec), and the jobs that repeat a point."""
+    """Curves by (backbone, pooling, operator, spec), and the jobs that are no point of one.
+
+    A selection by score that settled on one layer is no look at that layer, so where layers were
+    asked for by name it is left out of the curves.
+    """
     by_curve: dict[tuple[str, str, str, str], dict[str, list[Job]]] = {}
-    for job in singles:
+    asked = [job for job in singles if job.record.selection in PLAIN] or list(singles)
+    for job in asked:
         by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
-    curves, repeats = [], []
+    curves: list[Curve] = []
+    repeats = [job for job in singles if job not in asked]
     labels = _distinct_labels(list(by_curve))
     for (key, by_layer), label in zip(by_curve.items(), labels, strict=True):
         variant = sum(curve.backbone == key[0] for curve in curves)
