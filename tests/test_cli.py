@@ -259,7 +259,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (["train", "dataset=local"], "dataset"),
         (["train", "-m", "--cfg", "job"], "leave -m out"),
         (["train", "seeds=[1"], "seeds"),
-        (["reproduce", "reproduce=nope"], "there is no 'nope'; there are: full, quick"),
+        (["reproduce", "reproduce=nope"], "there is no 'nope'; there are: full, paper, quick"),
     ],
 )
 def test_a_mistake_on_the_command_line(

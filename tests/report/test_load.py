@@ -42,16 +42,17 @@ def test_a_last_layer_job_is_a_point_of_its_curve(tmp_path: Path) -> None:
 
 
 def test_a_selection_that_settled_on_one_layer_is_no_point_of_a_curve(tmp_path: Path) -> None:
-    write_job(tmp_path, dataset(), [("smollm2", "5")], 0.7, 0.7)
-    chosen = {"selection": "greedy", "fusion": "stacked"}
-    write_job(tmp_path, dataset(), [("smollm2", "6")], 0.6, 0.6, **chosen)
-    (group,) = load_groups(tmp_path)
+    mixed, alone = tmp_path / "mixed", tmp_path / "alone"
+    write_job(mixed, dataset(), [("smollm2", "5")], 0.7, 0.7)
+    for folder in (mixed, alone):
+        write_job(
+            folder, dataset(), [("smollm2", "6")], 0.6, 0.6, selection="greedy", fusion="stacked"
+        )
+    (group,) = load_groups(mixed)
     (curve,) = group.curves
     assert [job.layer.layer for job in curve.points] == ["5"]
     assert [job.layer.layer for job in group.repeats] == ["6"]
     # Where nothing else was run it is all that there is to show.
-    alone = tmp_path / "alone"
-    write_job(alone, dataset(), [("smollm2", "6")], 0.6, 0.6, **chosen)
     (only,) = load_groups(alone)
     assert [job.layer.layer for job in only.curves[0].points] == ["6"]
 
