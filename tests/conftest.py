@@ -35,6 +35,10 @@ def no_leaks() -> Iterator[None]:
 def own_logging() -> Iterator[None]:
     """Hydra sets up logging for the whole process; the next test starts without."""
     root = logging.getLogger()
+    for handler in root.handlers[:]:
+        if isinstance(handler, logging.FileHandler):  # of a command that a wider fixture ran
+            root.removeHandler(handler)
+            handler.close()
     handlers, level = root.handlers[:], root.level
     yield
     for handler in root.handlers:

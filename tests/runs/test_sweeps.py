@@ -240,8 +240,10 @@ def test_a_sweep_that_was_stopped_goes_on(
     process.send_signal(number)
     said = process.communicate(timeout=60)[1]
     if number == signal.SIGINT and process.returncode != 0:
-        assert process.returncode == 130
-        assert "layerfusion: stopped; what was finished is kept" in said
+        # Python itself ends by the signal where it comes while the interpreter shuts down.
+        assert process.returncode in (130, -signal.SIGINT)
+        if process.returncode == 130:
+            assert "layerfusion: stopped; what was finished is kept" in said
     states = {job.state for job in read_jobs(folder)}
     assert "running" not in states
     assert "failed" not in states
