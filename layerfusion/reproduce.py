@@ -87,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
         facts=_facts(arguments, profile.profile, [*skipped, *failed]),
-        only=[record.job for record in finished.values()],
+        only=[record.job for _, record in finished],
     )
     found = figures(finished)
     write_atomically(folder / RESULTS, json.dumps(found, indent=1, sort_keys=True).encode())
@@ -200,11 +200,7 @@ def _bases(
 def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict[str, ModelShape]]:
     """Extract data set by data set; a model that fails is left out from there on."""
     shapes: dict[str, dict[str, ModelShape]] = {base.dataset.name: {} for base in bases}
-    singles = [
-        (name, replace(base, backbone={name: backbone}))
-        for base in bases
-        for name, backbone in base.backbone.items()
-    ]
+    singles = _singles(bases)
     gone: set[str] = set()
     for place, (name, single) in enumerate(singles):
         if name in gone:
@@ -235,9 +231,9 @@ def _seconds_left(jobs: Sequence[TrainConfig]) -> float:
     return left
 
 
-def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> dict[str, RunRecord]:
-    """Run the rows; returns what they are called and the records of the finished ones."""
-    finished = {}
+def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[str, RunRecord]]:
+    """Run the rows; returns the finished ones' names and records."""
+    finished = []
     started = time.perf_counter()
     for number, job in enumerate(jobs, 1):
         name = job_id(job.config)
@@ -248,7 +244,7 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> dict[str, Ru
             failed.append(f"{label}: {error}")
             say(failed[-1])
             continue
-        finished[label] = record
+        finished.append((job.name, record))
         rate = (time.perf_counter() - started) / sum(job.weight for job in jobs[:number])
         left = rate * sum(job.weight for job in jobs[number:])
         accuracy = percent(record.test["accuracy"])
@@ -258,16 +254,26 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> dict[str, Ru
 
 def _plan(bases: Sequence[TrainConfig]) -> int:
     """Say what every text through every model takes."""
-    singles = [
-        replace(base, backbone={name: backbone})
+    plans = []
+    for name, single in _singles(bases):
+        try:
+            plans.append(make_plan(single))
+        except UserError as error:
+            say(f"left out: backbone {name}: {error}")
+            continue
+        for line in plan_lines(plans[-1])[:-1]:
+            print(line)
+    print(f"about {duration(together(plans))} of extraction in all, on this machine")
+    return 0
+
+
+def _singles(bases: Sequence[TrainConfig]) -> list[tuple[str, TrainConfig]]:
+    """Each model on each data set, with the model's name."""
+    return [
+        (name, replace(base, backbone={name: backbone}))
         for base in bases
         for name, backbone in base.backbone.items()
     ]
-    for single in singles:
-        for line in plan_lines(make_plan(single))[:-1]:
-            print(line)
-    print(f"about {duration(_seconds_left(singles))} of extraction in all, on this machine")
-    return 0
 
 
 def _check(found: dict[str, Any], path: str) -> bool:

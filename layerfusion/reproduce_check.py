@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,14 @@ FLOOR_TOLERANCE = 0.005
 """Of the floor's accuracy: a convex problem, solved to a tolerance."""
 
 
-def figures(records: Mapping[str, RunRecord]) -> dict[str, Any]:
+def figures(rows: Iterable[tuple[str, RunRecord]]) -> dict[str, Any]:
     """What a run found, without a text of its data: data set to its rows.
 
     Args:
-        records: `DATA SET, ROW` to the record of the row.
+        rows: what each row is called, and its record.
     """
     found: dict[str, Any] = {}
-    for name, record in records.items():
+    for name, record in rows:
         data = found.setdefault(
             record.dataset.name,
             {
@@ -35,7 +35,7 @@ def figures(records: Mapping[str, RunRecord]) -> dict[str, Any]:
                 "jobs": {},
             },
         )
-        data["jobs"][name.partition(", ")[2]] = {
+        data["jobs"][name] = {
             "job": record.job,
             "layers": [f"{x.backbone}:{x.layer}:{x.pooling}" for x in record.layers],
             "fusion": record.fusion,

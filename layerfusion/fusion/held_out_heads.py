@@ -49,15 +49,13 @@ class HeldOutHeads:
             "held out": labels[out],
         }
         data = FusionData(features, targets, batch_size=self.trainer.batch_size)
-        weights = [choice.weight for choice in entrant.selection.choices]
-        known = [weight for weight in weights if weight is not None]
         fitted = fit(
             data,
             entrant.fusion,
             self.trainer,
             num_classes=candidates.num_classes,
             seed=self.seed,
-            importance=known if len(known) == len(weights) else None,
+            importance=entrant.selection.weights,
         )
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
         return F.cross_entropy(logits.double(), labels[out], reduction="none")

@@ -158,10 +158,10 @@ def choose_pool(
     Returns:
         The pool fitted on all rows, the cross-validated log-loss of each form, and the reason.
     """
+    if len(log_probs) == 1:
+        return fit_pool(log_probs, target, "single"), {}, "a single source, calibrated"
     form, losses = judge_forms(log_probs, target, seed=seed)
     pool = fit_pool(log_probs, target, form)
-    if len(log_probs) == 1:
-        return pool, {}, "a single source, calibrated"
     means = {name: float(loss.mean()) for name, loss in losses.items()}
     words = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     return pool, means, f"{form}: held-out log-loss {words}"

@@ -44,6 +44,12 @@ class Selection:
         """The layers alone."""
         return [choice.layer for choice in self.choices]
 
+    @property
+    def weights(self) -> list[float] | None:
+        """What a weighted fusion starts from; none where not every layer has a weight."""
+        known = [choice.weight for choice in self.choices if choice.weight is not None]
+        return known if len(known) == len(self.choices) else None
+
 
 def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> Selection:
     """`last`, `all` or `fixed`: selections that look at no data.

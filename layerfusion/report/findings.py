@@ -136,10 +136,7 @@ def _system(job: Job | None) -> tuple[object, ...]:
     """What makes the predictions of a job: settings and sources, chosen without a look at test."""
     if job is None:
         return ("floor",)
-    record = job.record
-    specs = {name: backbone.spec_hash for name, backbone in record.backbones.items()}
-    layers = [(x.backbone, specs[x.backbone], x.layer, x.pooling) for x in record.layers]
-    return (record.recipe or record.job, record.fusion, *layers)
+    return (job.record.recipe or job.record.job, job.record.fusion, *_sources(job))
 
 
 def _compare(group: DataGroup) -> list[Finding]:
@@ -164,8 +161,12 @@ def _compare(group: DataGroup) -> list[Finding]:
 
 def layers_of(job: Job) -> frozenset[tuple[str, ...]]:
     """The sources that a job fuses, whatever their order."""
+    return frozenset(_sources(job))
+
+
+def _sources(job: Job) -> list[tuple[str, ...]]:
     spec = {name: backbone.spec_hash for name, backbone in job.record.backbones.items()}
-    return frozenset((x.backbone, spec[x.backbone], x.layer, x.pooling) for x in job.record.layers)
+    return [(x.backbone, spec[x.backbone], x.layer, x.pooling) for x in job.record.layers]
 
 
 def _paired(kind: Kind, job: Job, reference: Job) -> Finding:

@@ -12,8 +12,6 @@ from layerfusion.report.names import listing
 from layerfusion.runs.profile_record import Profile, SelectionProfile, find_profiles
 from layerfusion.runs.statistics import Difference
 
-NORMAL = 1.96
-"""Standard errors on either side of a 95 % interval."""
 BEST_BY = "best by "
 PROBE = "log_loss"
 """The score that selections use unless told otherwise; the others are held against it."""

@@ -129,8 +129,6 @@ def _train(
 ) -> dict[int, _Head]:
     """Seed to a head trained by gradient descent, its epoch chosen on validation."""
     data = FusionData(features, targets, batch_size=config.trainer.batch_size)
-    weights = [choice.weight for choice in inputs.selection.choices]
-    known = [weight for weight in weights if weight is not None]
     heads = {}
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(
@@ -140,7 +138,7 @@ def _train(
             num_classes=len(inputs.dataset.label_names),
             seed=seed,
             names=[str(layer) for layer in inputs.selection.layers],
-            importance=known if len(known) == len(weights) else None,
+            importance=inputs.selection.weights,
             logger=tracker.lightning_logger(f"seed{seed}"),
             callbacks=watch(seed - config.seed) if watch else (),
         )
