@@ -74,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
     if command.plan:
         return _plan(bases)
+    # Before the work: a path that is wrong should not cost the run.
+    expected = read_figures(Path(command.check)) if command.check else None
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
@@ -94,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
-    changed = _check(found, command.check) if command.check else False
+    changed = expected is not None and _changed(found, expected, str(command.check))
     return 1 if failed or changed else 0
 
 
@@ -276,9 +278,9 @@ def _singles(bases: Sequence[TrainConfig]) -> list[tuple[str, TrainConfig]]:
     ]
 
 
-def _check(found: dict[str, Any], path: str) -> bool:
+def _changed(found: dict[str, Any], expected: dict[str, Any], path: str) -> bool:
     """Tell what is not as it was; whether anything is."""
-    changed = differences(found, read_figures(Path(path)))
+    changed = differences(found, expected)
     for line in changed:
         say(f"changed: {line}")
     if not changed:

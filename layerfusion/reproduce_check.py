@@ -78,9 +78,17 @@ def read_figures(path: Path) -> dict[str, Any]:
         UserError: where there are none.
     """
     try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
         raise UserError(f"check={path}: no figures of an earlier run ({error})") from error
+    if not isinstance(found, dict) or not all(
+        isinstance(data, dict) and data.keys() >= {"fingerprint", "floor", "jobs"}
+        for data in found.values()
+    ):
+        raise UserError(
+            f"check={path}: not figures of `layerfusion reproduce`, which writes them to {RESULTS}"
+        )
+    return found
 
 
 def _missing(what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

@@ -115,9 +115,21 @@ def test_what_it_would_take_is_said_without_running_anything(
     assert not (tmp_path / "outputs").exists()
 
 
-def test_figures_that_are_not_there_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"check=.*no figures"):
-        read_figures(tmp_path / "none.json")
+def test_figures_that_are_not_there_are_one_line(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And cost no work: nothing has run when it is said."""
+    assert main(command(own, tmp_path, f"check={tmp_path / 'none.json'}")) == 2
+    assert "none.json: no figures of an earlier run" in capsys.readouterr().err
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("content", ["[]", '{"toy": {"floor": 1}}', '{"version": 1}'])
+def test_another_file_is_not_taken_for_figures(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "other.json"
+    file.write_text(content)
+    with pytest.raises(UserError, match=r"other\.json: not figures"):
+        read_figures(file)
 
 
 def test_every_kind_of_difference_is_told() -> None:
