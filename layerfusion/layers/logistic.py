@@ -62,8 +62,9 @@ class Problem:
         w = self.x.new_zeros(layers, problems, columns, width)
         z = self.x.new_zeros(layers, problems, columns, rows)
         active = torch.arange(problems, device=w.device)
-        part, current, logits = self, w.clone(), z.clone()
-        slope, gradient = part.slope_and_gradient(current, logits)
+        # All three are linear in w, so that a step moves them by what it costs to find out once.
+        part, current, logits, pull = self, w.clone(), z.clone(), w.clone()
+        slope, gradient = part.slope_and_gradient(logits, pull)
         history: list[tuple[Tensor, Tensor, Tensor]] = []
         for _ in range(MAX_STEPS):
             unfinished = gradient.abs().amax(dim=(2, 3)) > tolerance
@@ -73,19 +74,20 @@ class Problem:
                 if not going.any():
                     return Solution(self, w, z)
                 part, active = part.take(going), active[going]
-                current, logits = current[:, going], logits[:, going]
+                current, logits, pull = current[:, going], logits[:, going], pull[:, going]
                 slope, gradient = slope[:, going], gradient[:, going]
                 history = [(s[:, going], y[:, going], r[:, going]) for s, y, r in history]
                 unfinished = unfinished[:, going]
             step = -part.precondition(gradient, slope, history)
             step *= unfinished[:, :, None, None]
-            change = part.scores(step)
-            length = part.search(current, logits, step, change, gradient)
-            step *= length[:, :, None, None]
+            change, tug = part.scores(step), part.shrink(step)
+            length = part.search(logits, pull, step, change, tug, gradient)[:, :, None, None]
+            step *= length
             current = current + step
-            logits = logits + change * length[:, :, None, None]
+            logits = logits + change * length
+            pull = pull + tug * length
             before = gradient
-            slope, gradient = part.slope_and_gradient(current, logits)
+            slope, gradient = part.slope_and_gradient(logits, pull)
             rise = gradient - before
             curvature = (step * rise).sum(dim=(2, 3))
             history = [*history[1 - HISTORY :], (step, rise, _inverse(curvature))]
@@ -119,14 +121,19 @@ class Problem:
         """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
         return (w.flatten(1, 2) @ self.x.mT).unflatten(1, w.shape[1:3])
 
-    def slope_and_gradient(self, w: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean p (1 - p), shape (L, Q, K), and gradient of the mean loss, shape (L, Q, K, D)."""
+    def slope_and_gradient(self, logits: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean p (1 - p), shape (L, Q, K), and gradient of the mean loss, shape (L, Q, K, D).
+
+        Args:
+            logits: X · w. Shape: (L, Q, K, n).
+            pull: gradient of the penalty at w. Shape: (L, Q, K, D).
+        """
         probs = _probs(logits)
         weights = self.weights[:, None]
         slope = ((probs - probs.square()) * weights).sum(dim=3)
         residual = (probs - self.y) * weights
         gradient = residual.flatten(1, 2) @ self.x
-        return slope, gradient.unflatten(1, w.shape[1:3]) + self.shrink(w)
+        return slope, gradient.unflatten(1, pull.shape[1:3]) + pull
 
     def shrink(self, w: Tensor) -> Tensor:
         """Gradient of the penalty; the bias is free. Shape: (L, Q, K, D)."""
@@ -160,26 +167,37 @@ class Problem:
         return q
 
     def search(
-        self, w: Tensor, logits: Tensor, step: Tensor, change: Tensor, gradient: Tensor
+        self,
+        logits: Tensor,
+        pull: Tensor,
+        step: Tensor,
+        change: Tensor,
+        tug: Tensor,
+        gradient: Tensor,
     ) -> Tensor:
         """Length of each problem's step, at which the slope along it has at least halved.
 
         The logits are linear in the length, so a trial costs no matrix product. The loss is convex,
         so the slope grows with the length: a bracket and the secant find where it vanishes.
+        `change` and `tug` are what a whole step adds to the logits and to the pull.
         Shape: (L, Q).
         """
         start = (gradient * step).sum(dim=(2, 3))
-        shrink_w = (self.shrink(w) * step).sum(dim=(2, 3))
-        shrink_step = (self.shrink(step) * step).sum(dim=(2, 3))
-        length = (start < 0).to(w.dtype)
+        # What does not depend on the length: the penalty's part at its start, and the targets'.
+        still = (pull * step).sum(dim=(2, 3)) - ((self.y * change).sum(dim=2) * self.weights).sum(2)
+        bend = (tug * step).sum(dim=(2, 3))
+        length = (start < 0).to(logits.dtype)
         low, high = torch.zeros_like(length), torch.full_like(length, torch.inf)
-        at_low = start.clone()
+        at_low, along = start.clone(), start.clone()
         undecided = length > 0
         for _ in range(20):
-            residual = _probs(logits + change * length[:, :, None, None]) - self.y
-            along = ((residual * change).sum(dim=2) * self.weights).sum(dim=2)
-            along += shrink_w + length * shrink_step
-            undecided = (along.abs() > 0.5 * start.abs()) & (length > 0)
+            some = undecided.any(dim=0)
+            mine = slice(None) if bool(some.all()) else torch.where(some)[0]
+            tried, moved = length[:, mine], change[:, mine]
+            probs = _probs(torch.addcmul(logits[:, mine], moved, tried[:, :, None, None]))
+            risen = ((probs * moved).sum(dim=2) * self.weights[mine]).sum(dim=2)
+            along[:, mine] = risen + still[:, mine] + tried * bend[:, mine]
+            undecided = (along.abs() > 0.5 * start.abs()) & undecided
             if not undecided.any():
                 break
             beyond = along > 0
