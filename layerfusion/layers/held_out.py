@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +20,13 @@ from layerfusion.config import LayersConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
-from layerfusion.layers.probe import NEVER, TOLERANCE, HeldOut, cross_validate, fit_probes
+from layerfusion.layers.probe import (
+    NEVER,
+    TOLERANCE,
+    HeldOut,
+    cross_validate_in_batches,
+    fit_probes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +34,9 @@ VERSION = 3
 """Raised with any change that changes a probe."""
 SCORES = "scores"
 """Folder of a cache that scores are kept in."""
+KEPT_EVERY = 30.0
+"""Seconds of fitting after which what there is is kept: the most that a kill can lose, but for the
+batch of layers that is being fitted. On 52 classes a layer alone may take a minute."""
 
 
 @dataclass(frozen=True)
@@ -54,40 +63,47 @@ def held_out_probes(
     for kept, places in files.values():
         found |= {n: kept[layers[n].layer] for n in places if layers[n].layer in kept}
     missing = [n for n in range(len(layers)) if n not in found]
-    if missing:
-        found |= _judge(candidates, missing, config, device)
+    unsaved: set[int] = set()
+    saved = time.perf_counter()
+    for fresh in _judge(candidates, missing, config, device) if missing else ():
+        found |= fresh
+        unsaved |= set(fresh)
+        if not set(missing) <= set(found) and time.perf_counter() - saved < KEPT_EVERY:
+            continue
         for path, (kept, places) in files.items():
-            if set(places) & set(missing):
-                _write(path, kept | {layers[n].layer: found[n] for n in places})
+            if unsaved & set(places):
+                _write(path, kept | {layers[n].layer: found[n] for n in places if n in found})
+        unsaved, saved = set(), time.perf_counter()
     ordered = [found[n] for n in range(len(layers))]
     return tuple(one.held for one in ordered), sum(one.seconds for one in ordered)
 
 
 def _judge(
     candidates: Candidates, places: Sequence[int], config: LayersConfig, device: torch.device
-) -> dict[int, _Kept]:
-    """All layers in one optimisation; lexical sources one by one, since each fold has its own."""
+) -> Iterator[dict[int, _Kept]]:
+    """All layers in one optimisation, batch by batch; then lexical sources one by one.
+
+    Those are learned anew for each fold.
+    """
     owners = {n: candidates.sources[candidates.layers[n].backbone] for n in places}
     lexical = {n: owner for n, owner in owners.items() if isinstance(owner, LexicalSource)}
     layers = [n for n in places if n not in lexical]
-    found = {}
-    if layers:
+    begun = time.perf_counter()
+    for batch in cross_validate_in_batches(
+        [candidates.features[n] for n in layers],
+        candidates.labels,
+        candidates.fold_of,
+        num_classes=candidates.num_classes,
+        strengths=config.strengths,
+        device=device,
+    ):
+        seconds = (time.perf_counter() - begun) / len(batch)
+        yield {layers[place]: _Kept(held, seconds) for place, held in batch.items()}
         begun = time.perf_counter()
-        fresh = cross_validate(
-            [candidates.features[n] for n in layers],
-            candidates.labels,
-            candidates.fold_of,
-            num_classes=candidates.num_classes,
-            strengths=config.strengths,
-            device=device,
-        )
-        seconds = (time.perf_counter() - begun) / len(layers)
-        found = {n: _Kept(held, seconds) for n, held in zip(layers, fresh, strict=True)}
     for n, source in lexical.items():
         begun = time.perf_counter()
         held = _learned_anew(candidates, source, config, device)
-        found[n] = _Kept(held, time.perf_counter() - begun)
-    return found
+        yield {n: _Kept(held, time.perf_counter() - begun)}
 
 
 def _learned_anew(

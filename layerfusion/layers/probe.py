@@ -102,12 +102,37 @@ def cross_validate(
         tolerance: largest entry of the gradient of the mean loss at the end.
         device: where to compute; the CPU if none.
     """
+    results: list[HeldOut | None] = [None] * len(features)
+    for batch in cross_validate_in_batches(
+        features,
+        labels,
+        fold_of,
+        num_classes=num_classes,
+        strengths=strengths,
+        tolerance=tolerance,
+        device=device,
+    ):
+        for place, held in batch.items():
+            results[place] = held
+    return [result for result in results if result is not None]
+
+
+def cross_validate_in_batches(
+    features: Sequence[Tensor],
+    labels: Tensor,
+    fold_of: Tensor,
+    *,
+    num_classes: int,
+    strengths: Sequence[float] = STRENGTHS,
+    tolerance: float = TOLERANCE,
+    device: torch.device | None = None,
+) -> Iterator[dict[int, HeldOut]]:
+    """`cross_validate`, handed over as it goes: place of a layer to its result, batch by batch."""
     folds = int(fold_of.max()) + 1
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
     held = fold_of != NEVER
     target = labels[held]
     own = fold_of[held]
-    results: list[HeldOut | None] = [None] * len(features)
     for places, problem in _batches(features, labels, fitted_on, num_classes, strengths, device):
         solution = problem.minimise(tolerance)
         # Every probe scored every row on its way; a row's own fold is the one that left it out.
@@ -117,11 +142,12 @@ def cross_validate(
         rows = torch.arange(len(own), device=logits.device)
         logits = logits.movedim(-1, 2)[:, own.to(logits.device), rows]  # L, rows, strengths, K
         log_probs = _log_probs(logits).cpu()
+        batch = {}
         for place, layer in zip(places, log_probs, strict=True):
             losses = [float(F.nll_loss(one.double(), target)) for one in layer.unbind(1)]
             best = min(range(len(losses)), key=losses.__getitem__)
-            results[place] = HeldOut(layer[:, best].clone(), target, strengths[best])
-    return [result for result in results if result is not None]
+            batch[place] = HeldOut(layer[:, best].clone(), target, strengths[best])
+        yield batch
 
 
 def fit_probes(

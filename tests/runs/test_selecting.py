@@ -213,8 +213,31 @@ def test_probes_are_kept_between_jobs(
     def never(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("the probes were fitted again")
 
-    monkeypatch.setattr(held_out, "cross_validate", never)
+    monkeypatch.setattr(held_out, "cross_validate_in_batches", never)
     assert run(["train", *job, "layers=greedy", "fusion=concat"], capsys)[0] == 0
+
+
+def test_probes_that_were_fitted_before_a_kill_are_not_fitted_again(
+    job: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from layerfusion.layers import held_out, probe
+
+    fitted: list[int] = []
+    real = held_out.cross_validate_in_batches
+
+    def killed(features: Any, *arguments: Any, **settings: Any) -> Any:
+        for batch in real(features, *arguments, **settings):
+            yield batch
+            fitted.append(len(features))
+            if len(fitted) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(probe, "CELLS", 1)  # every layer is a batch of its own
+    monkeypatch.setattr(held_out, "KEPT_EVERY", 0.0)
+    monkeypatch.setattr(held_out, "cross_validate_in_batches", killed)
+    assert run(["train", *job, "layers=adaptive"], capsys)[0] != 0
+    assert run(["train", *job, "layers=adaptive"], capsys)[0] == 0
+    assert fitted[2] == fitted[0] - 2
 
 
 def test_a_sweep_selects_once(
