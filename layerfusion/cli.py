@@ -17,6 +17,7 @@ usage: layerfusion COMMAND [...]
   extract    pass the texts through the models once and cache every layer
   profile    every importance score of every layer, and what each selection would take
   train      train a head on cached layers; a sweep with -m
+  predict    JOB INPUT: classes and probabilities of new texts, by the classifier of a job
   search     look for the best head and layers beyond grids: an Optuna study that resumes
   status     DIR: which jobs of a sweep are done, failed, running or missing, and the time left
   report     DIR: tables, figures and one HTML page from the jobs under DIR
@@ -61,6 +62,12 @@ def _reproduce(arguments: list[str]) -> int:
     return reproduce(arguments)
 
 
+def _predict(arguments: list[str]) -> int:
+    from layerfusion.predict import main as predict
+
+    return predict(arguments)
+
+
 def _search(arguments: list[str]) -> int:
     from layerfusion.search import main as search
 
@@ -96,6 +103,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "extract": _extract,
     "profile": _profile,
     "train": _train,
+    "predict": _predict,
     "search": _search,
     "status": _status,
     "report": _report,

@@ -391,6 +391,9 @@ class TrainConfig:
     protocol: str = HONEST
     """honest, or as_published: what published scripts do, test in the choice of the epoch included;
     its figures have names of their own and enter no honest table."""
+    bundle: bool | None = None
+    """Keep the classifier in the job's folder, for `layerfusion predict`. None: of a job by itself,
+    not of the jobs of a sweep."""
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0

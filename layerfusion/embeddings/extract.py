@@ -6,23 +6,21 @@ import json
 import logging
 import platform
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
-from layerfusion.embeddings.pooling import combine, first_pooled, pool
+from layerfusion.embeddings.forward import Vectors, embed, pool_layers
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
-from layerfusion.embeddings.tokens import Batch, TokenizedText, batches, collate, tokenize
+from layerfusion.embeddings.tokens import TokenizedText, collate, tokenize
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -118,7 +116,8 @@ def extract(
     with TokenBar(backbone.name, total) as bar:
         for shard in _shards(items, options):
             begun = time.perf_counter()
-            vectors, budget = _forward(backbone, shard, layers, poolings, budget, bar)
+            cut = [item.tokens for item in shard]
+            vectors, budget = embed(backbone, cut, layers, poolings, budget, bar.update)
             seconds = time.perf_counter() - begun
             _write(backbone.name, shard, vectors, stores, layers, seconds)
     return Extraction(len(items), total, time.perf_counter() - started)
@@ -135,100 +134,6 @@ def _shards(items: Sequence[_Item], options: ExtractConfig) -> Iterator[list[_It
             shard, cost = [], 0
     if shard:
         yield shard
-
-
-Vectors = dict[tuple[str, str], np.ndarray]
-"""(pooling, layer) to the vectors of a shard. Shape: (texts, width), float32."""
-
-
-def _forward(
-    backbone: Backbone,
-    items: Sequence[_Item],
-    layers: Mapping[str, Sequence[str]],
-    poolings: Mapping[str, PoolingConfig],
-    budget: int,
-    bar: TokenBar,
-) -> tuple[Vectors, int]:
-    """Pool all layers of some texts; returns the budget too, smaller where memory ran out."""
-    windows = [window for item in items for window in item.tokens.windows]
-    lengths = [len(window.ids) for window in windows]
-    pooled: dict[tuple[str, str], Tensor] = {}
-    equal = not backbone.masks_padding
-    pending = deque(batches(lengths, budget, equal=equal))
-    while pending:
-        rows = pending.popleft()
-        batch = collate([windows[row] for row in rows], backbone.pad_id)
-        try:
-            done = pool_layers(backbone, batch, layers, poolings)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-            if len(rows) == 1:
-                raise UserError(
-                    f"backbone {backbone.name}: no memory for one text of {lengths[rows[0]]}"
-                    f" tokens on {backbone.device}; lower backbone.{backbone.name}.max_length"
-                ) from error
-            budget = len(rows) // 2 * lengths[rows[0]]
-            log.warning("%s: out of memory, going on with %d tokens", backbone.name, budget)
-            rest = sorted([*rows, *(row for later in pending for row in later)])
-            again = batches([lengths[row] for row in rest], budget, equal=equal)
-            pending = deque([rest[place] for place in places] for places in again)
-            continue
-        for key, vectors in done.items():
-            if key not in pooled:
-                pooled[key] = torch.empty(len(windows), vectors.shape[1])
-            pooled[key][rows] = vectors
-        bar.update(sum(lengths[row] for row in rows))
-    return _by_text(items, pooled, poolings), budget
-
-
-def _by_text(
-    items: Sequence[_Item],
-    pooled: Mapping[tuple[str, str], Tensor],
-    poolings: Mapping[str, PoolingConfig],
-) -> Vectors:
-    windows = [window for item in items for window in item.tokens.windows]
-    owner = torch.tensor([n for n, item in enumerate(items) for _ in item.tokens.windows])
-    spans = collate(windows, pad_id=0)
-    vectors = {}
-    for (name, layer), values in pooled.items():
-        how = poolings[name]
-        tokens = spans.stop - first_pooled(spans.start, spans.stop, spans.opens, how)
-        vectors[name, layer] = combine(values, tokens, owner, len(items), how.pool).numpy()
-    return vectors
-
-
-@torch.inference_mode()
-def pool_layers(
-    backbone: Backbone,
-    batch: Batch,
-    layers: Mapping[str, Sequence[str]],
-    poolings: Mapping[str, PoolingConfig],
-) -> dict[tuple[str, str], Tensor]:
-    """Pass a batch through the model and pool each wanted layer as it appears.
-
-    Args:
-        backbone: the model.
-        batch: its input.
-        layers: pooling to the layers wanted.
-        poolings: pooling to how it pools.
-
-    Returns:
-        (pooling, layer) to vectors on the CPU. Shape: (batch, width), float32.
-    """
-    batch = batch.to(backbone.device)
-    pooled: dict[tuple[str, str], Tensor] = {}
-
-    def visit(layer: str, hidden: Tensor) -> None:
-        for name, wanted in layers.items():
-            if layer in wanted:
-                how = poolings[name]
-                start = first_pooled(batch.start, batch.stop, batch.opens, how)
-                pooled[name, layer] = pool(hidden, start, batch.stop, how.pool)
-
-    together = list(dict.fromkeys(layer for wanted in layers.values() for layer in wanted))
-    backbone.forward(batch.input_ids, batch.attention_mask, together, visit)
-    return {key: vectors.cpu() for key, vectors in pooled.items()}
 
 
 def _write(

@@ -39,6 +39,8 @@ FOLDER = "lexical"
 """Folder of a cache that the vectors are kept in."""
 LAYER = "0"
 """The only layer that a lexical source has."""
+COMPARED = 100
+"""Texts by which vectors that were kept are compared with those that come out now."""
 _UNLIMITED = 2**31
 
 
@@ -83,6 +85,22 @@ class LexicalFit:
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Dense vectors of any texts. Shape: (texts, width), float32."""
         return torch.from_numpy((self.counts.transform(texts) @ self.components).astype(np.float32))
+
+    def state(self) -> tuple[dict[str, Tensor], list[str]]:
+        """What it is made of: tensors, and what is counted in the order of their features."""
+        vocabulary = sorted(self.counts.vocabulary_, key=self.counts.vocabulary_.__getitem__)
+        idf = torch.from_numpy(np.ascontiguousarray(self.counts.idf_))
+        return {"idf": idf, "components": torch.from_numpy(self.components)}, vocabulary
+
+    @classmethod
+    def from_state(
+        cls, features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
+    ) -> LexicalFit:
+        """What `state` took apart."""
+        counts = tfidf(features, rows=0)
+        counts.set_params(vocabulary=list(vocabulary))
+        counts.idf_ = tensors["idf"].numpy()
+        return cls(counts, tensors["components"].numpy())
 
 
 @dataclass(frozen=True)
@@ -223,6 +241,24 @@ class LexicalSource:
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Nothing to do ahead: the vectors are computed when they are first read."""
+
+    def refitted(self) -> LexicalFit:
+        """What its vectors are made by, learned again from the texts of train.
+
+        Raises:
+            UserError: where it does not give the vectors that were kept, which another machine or
+                version then made.
+        """
+        store = self.stores[TFIDF]
+        fit = LexicalFit.learn(store.train, self.config)
+        some = store.texts[:COMPARED]
+        kept = store.read([text_hash(text) for text in some], [LAYER])[LAYER]
+        if not np.allclose(fit.vectors(some).numpy(), kept, atol=1e-3):
+            raise UserError(
+                f"lexical {self.name}: the vectors in {store.folder} were made elsewhere and do not"
+                " come out the same here; delete that folder and run the job again"
+            )
+        return fit
 
     def relearned(self, texts: Sequence[str], learned_from: Sequence[str]) -> Tensor:
         """Vectors of some texts, learned from some others alone. Shape: (texts, width)."""

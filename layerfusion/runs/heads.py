@@ -14,6 +14,7 @@ from layerfusion.config import STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.saved import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack
 from layerfusion.fusion.training import fit
 from layerfusion.layers.held_out import held_out_probes
@@ -48,6 +49,8 @@ class Trained:
     """For one text."""
     seconds: float
     notes: list[str]
+    heads: list[Head] = field(default_factory=list)
+    """One a seed; none under `protocol=as_published`, whose heads nobody should use."""
     published: PublishedRecord | None = None
     """Only under `protocol=as_published`."""
     head_milliseconds: tuple[float | None, float | None] = (None, None)
@@ -55,9 +58,10 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class _Head:
+class _Made:
     """One seed's head and what it says."""
 
+    head: Head
     logits: Mapping[str, Tensor]
     """Split to logits. Shapes: (rows, classes)."""
     gates: Tensor | None
@@ -98,6 +102,7 @@ def train_heads(
         sum(record.seconds for record in records),
         [f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
         head_milliseconds=next(iter(heads.values())).milliseconds,
+        heads=[made.head for made in heads.values()],
     )
 
 
@@ -126,7 +131,7 @@ def _train(
     targets: Mapping[str, Tensor],
     tracker: Tracker,
     watch: Watch | None,
-) -> dict[int, _Head]:
+) -> dict[int, _Made]:
     """Seed to a head trained by gradient descent, its epoch chosen on validation."""
     data = FusionData(features, targets, batch_size=config.trainer.batch_size)
     heads = {}
@@ -143,7 +148,8 @@ def _train(
             callbacks=watch(seed - config.seed) if watch else (),
         )
         said = {split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED}
-        heads[seed] = _Head(
+        heads[seed] = _Made(
+            OperatorHead(fitted.classifier, data.standardiser),
             {split: logits for split, (logits, _) in said.items()},
             said["test"][1],
             fitted.classifier.num_parameters,
@@ -162,7 +168,7 @@ def _stack(
     inputs: Inputs,
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
-) -> dict[int, _Head]:
+) -> dict[int, _Made]:
     """Seed to a stack of probes; the seed deals the folds that the probes are held out by."""
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
@@ -182,7 +188,8 @@ def _stack(
             device=device,
         )
         said = {split: stack.predict(features[split]) for split in JUDGED}
-        heads[seed] = _Head(
+        heads[seed] = _Made(
+            StackHead(stack),
             {split: log_probs for split, (log_probs, _) in said.items()},
             said["test"][1] if len(chosen) > 1 else None,
             stack.num_parameters,

@@ -13,7 +13,7 @@ from layerfusion.settings import load
 
 RESULT_VERSION = 2
 """Raised when the code gives other results for the same settings."""
-IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile")
+IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Groups that change where and how fast a result is made, not the result."""
 HINTS = ("description", "num_layers", "width")
 """Keys of a backbone that are for readers and plans."""

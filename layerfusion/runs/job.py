@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.protocol import AS_PUBLISHED, HONEST
+from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record
 from layerfusion.runs.heads import Trained, Watch, train_heads
@@ -74,14 +76,19 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
     Raises:
         UserError: for anything that the user can mend.
     """
+    group = sweep_of(config, folder)
+    published = config.protocol == AS_PUBLISHED
+    keeps = not published and (group is None if config.bundle is None else config.bundle)
     if (folder / METRICS).exists():
         record = read_record(folder)
-        if still_holds(record, config):
+        if not still_holds(record, config):
+            log.info("%s: its texts or models have changed since, so it runs again", folder)
+        elif keeps and not has_bundle(folder):
+            log.info("%s: it has kept no classifier, so it runs again", folder)
+        else:
             log.info("finished before: %s", folder)
             return record
-        log.info("%s: its texts or models have changed since, so it runs again", folder)
         (folder / METRICS).unlink()
-    group = sweep_of(config, folder)
     if group is None:
         # What it lacks is told in one line, without a W&B run; jobs of a sweep show it in theirs.
         find(config)
@@ -102,7 +109,6 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         floor_record, floor_preds = floor(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
-        published = config.protocol == AS_PUBLISHED
         if published:
             trained = train_as_published(config, inputs, tracker)
         else:
@@ -110,6 +116,8 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         record = _record(config, inputs, floor_record, trained)
         predictions = CLAIMED_PREDICTIONS if published else PREDICTIONS
         _write_predictions(folder / predictions, trained, floor_preds)
+        if keeps:
+            save_bundle(folder / BUNDLE, config, inputs, trained.heads, bundle_facts(record))
         write_record(record, folder)
         preds = trained.probabilities[0].argmax(axis=1)
         confusion = (trained.target, preds, record.dataset.label_names)
@@ -140,6 +148,20 @@ def describe(config: TrainConfig) -> str:
         parts = [f"{name}[{','.join(map(str, v))}]" for name, v in config.layers.fixed.items()]
         return f"{config.dataset.name} {'+'.join(parts)} {config.fusion.name}"
     return f"{config.dataset.name} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
+
+
+def bundle_facts(record: RunRecord) -> dict[str, Any]:
+    """What a reader of a classifier should know of its making."""
+    return {
+        "job": record.job,
+        "dataset": record.dataset.name,
+        "fingerprint": record.dataset.fingerprint,
+        "fusion": record.fusion,
+        "test_accuracy": asdict(record.test["consensus"]),
+        "test_rows": record.dataset.rows["test"],
+        "versions": record.versions,
+        "created": record.created,
+    }
 
 
 # -- files ---------------------------------------------------------------------------------------

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import layerfusion
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, Source
 from layerfusion.embeddings.store import SPEC_FILE
+from layerfusion.runs.bundle import BUNDLE
 from layerfusion.runs.record import CONFIG, METRICS, PREDICTIONS
 from layerfusion.texts import TextDataset
 
 if TYPE_CHECKING:
     from wandb import Run
 
-BUNDLE = "bundle"
 DESCRIPTION = "description.json"
 RESULT_FILES = (METRICS, PREDICTIONS, CONFIG, "profile.json", "profile.csv")
 

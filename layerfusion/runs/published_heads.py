@@ -81,7 +81,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
         flops,
         sum(record.seconds for record in seeds),
         [],
-        PublishedRecord(
+        published=PublishedRecord(
             residual=config.fusion.residual,
             padding={
                 name: _padding(source, inputs.dataset) for name, source in inputs.sources.items()

@@ -85,11 +85,11 @@ def _read_parquet(path: Path, columns: Columns) -> Table:
     return make_table(path.name, values, columns, typed=True, label_names=names)
 
 
-def _parquet_label_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...] | None:
+def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
     """The class names that the `datasets` library writes into the files it makes."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return tuple(features[label]["names"])
+        return tuple(features[label]["names"]) if label is not None else None
     except (KeyError, ValueError, TypeError):
         return None
 
@@ -167,7 +167,7 @@ def _sniffed(path: Path, columns: Columns, encoding: str, usual: str | None) -> 
     header = next(iter(_content(path, encoding).splitlines()), "")
     for delimiter in SNIFFED:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
-        if columns.text in names and columns.label in names:
+        if columns.text in names and columns.label in (None, *names):
             return delimiter
     if usual is not None:
         return usual

@@ -16,7 +16,8 @@ class Columns:
     """Which columns of a table hold what, and which rows count."""
 
     text: str
-    label: str
+    label: str | None
+    """None: the rows have no labels."""
     where: Mapping[str, str]
     """Keep the rows whose column equals the value."""
 
@@ -55,7 +56,8 @@ def make_table(
         UserError: for a column that does not exist, naming those that do, or where no row is left.
     """
     for name, key in [(columns.text, "text"), (columns.label, "label")]:
-        require_column(place, name, f"dataset.{key}", values)
+        if name is not None:
+            require_column(place, name, f"dataset.{key}", values)
     for name in columns.where:
         require_column(place, name, "where", values)
     total = len(values[columns.text])
@@ -67,7 +69,8 @@ def make_table(
     if not kept:
         wanted = ", ".join(f"{name}={value}" for name, value in columns.where.items())
         raise UserError(f"{place}: no rows" + (f" with {wanted}, out of {total}" if total else ""))
-    texts, labels = values[columns.text], values[columns.label]
+    texts = values[columns.text]
+    labels = [None] * total if columns.label is None else values[columns.label]
     return Table(
         place=place,
         texts=[texts[index] for index in kept],

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings import extract as extract_module
+from layerfusion.embeddings import forward
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract
 from layerfusion.embeddings.spec import backbone_spec, text_hash
@@ -90,11 +90,11 @@ from pathlib import Path
 from tests.embeddings.test_extract import run
 from layerfusion.embeddings import extract as module
 import time
-forward = module._forward
+embed = module.embed
 def slowly(*args):
     time.sleep(0.03)
-    return forward(*args)
-module._forward = slowly
+    return embed(*args)
+module.embed = slowly
 texts = Path(sys.argv[3]).read_text().splitlines()
 print("go", flush=True)
 run(Path(sys.argv[1]), Path(sys.argv[2]), texts)
@@ -172,7 +172,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     bert_folder: Path, corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, _ = run(bert_folder, tmp_path / "calm", corpus)
-    real = extract_module.pool_layers
+    real = forward.pool_layers
     refused: list[int] = []
 
     def small_memory(backbone: Any, batch: Any, *rest: Any) -> Any:
@@ -181,7 +181,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
             raise torch.OutOfMemoryError("out of memory")
         return real(backbone, batch, *rest)
 
-    monkeypatch.setattr(extract_module, "pool_layers", small_memory)
+    monkeypatch.setattr(forward, "pool_layers", small_memory)
     store, computed = run(bert_folder, tmp_path, corpus)
     assert refused
     assert computed == len(corpus)
@@ -195,7 +195,7 @@ def test_no_memory_for_a_single_text_says_what_to_lower(
     def none(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(extract_module, "pool_layers", none)
+    monkeypatch.setattr(forward, "pool_layers", none)
     with pytest.raises(UserError, match=r"lower backbone\.tiny\.max_length"):
         run(bert_folder, tmp_path, ["oil ship"])
 

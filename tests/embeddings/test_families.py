@@ -10,7 +10,8 @@ import torch
 
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.extract import extract, pool_layers
+from layerfusion.embeddings.extract import extract
+from layerfusion.embeddings.forward import pool_layers
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore

@@ -1,0 +1,302 @@
+"""The classifier that a job leaves: heads, lexical sources and how texts become vectors.
+
+A bundle is a folder with JSON and safetensors, no pickle and no language model: those are named
+with the hashes of their weights and fetched, or looked for, where the bundle is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from layerfusion.assets import resolve
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.paths import content_identity
+from layerfusion.config import TrainConfig
+from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.forward import embed
+from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
+from layerfusion.embeddings.source import EmbeddingSource, asset_sources
+from layerfusion.embeddings.tokens import tokenize
+from layerfusion.errors import UserError, unknown
+from layerfusion.fusion.saved import Head, head_from, head_state, mean_probabilities
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.runs.inputs import Inputs
+from layerfusion.settings import load as load_settings
+
+BUNDLE = "bundle"
+"""Folder in a job's folder."""
+DESCRIPTION = "bundle.json"
+"""Written last: a bundle that has it is whole."""
+HEADS = "heads.safetensors"
+SCHEMA = 1
+PIECE = 1024
+"""Texts that are embedded and classified together."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which files a language model's vectors came from."""
+
+    origin: str
+    """For a reader."""
+    identity: str
+    """Of where they came from: pinned hashes, a commit, or the content of a folder."""
+    content: str
+    """sha256 over the files themselves, by which they are known when they come from elsewhere."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained classifier of texts, from loading on.
+
+    Its probabilities are the means of the seeds' heads: the system whose accuracy the record of its
+    job has as `consensus`.
+    """
+
+    folder: Path
+    label_names: tuple[str, ...]
+    layers: tuple[LayerId, ...]
+    """The heads' sources, in their order."""
+    config: TrainConfig
+    """Of its job; says how texts become vectors."""
+    models: Mapping[str, Model]
+    """The language models that its layers come from."""
+    heads: tuple[Head, ...]
+    lexical: Mapping[str, LexicalFit]
+    facts: Mapping[str, Any]
+    """For a reader: job, data, versions, figures."""
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Classify texts.
+
+        The models are loaded at the first call and stay in memory. Nothing is cached on disk.
+
+        Args:
+            texts: outer white space is stripped, as in training.
+
+        Returns:
+            Shape: (texts, classes), float32, in the order of `label_names`; rows add up to 1.
+
+        Raises:
+            UserError: for an empty text, or where a model cannot be had or has other weights.
+        """
+        for number, text in enumerate(texts):
+            if not text.strip():
+                raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
+        pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
+        said = [self._classify([text.strip() for text in piece]) for piece in pieces]
+        return np.concatenate(said or [np.empty((0, len(self.label_names)), np.float32)])
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The name of the most probable class of each text."""
+        return [self.label_names[k] for k in self.probabilities(texts).argmax(axis=1)]
+
+    def _classify(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = self._vectors(texts)
+        features = [vectors[layer] for layer in self.layers]
+        return mean_probabilities(self.heads, features).numpy()
+
+    def _vectors(self, texts: Sequence[str]) -> dict[LayerId, Tensor]:
+        """Each source of some texts. Shapes: (texts, width), float32."""
+        found: dict[LayerId, Tensor] = {}
+        for layer in self.layers:
+            if layer.backbone in self.lexical:
+                found[layer] = self.lexical[layer.backbone].vectors(texts)
+        for name, backbone in self._backbones.items():
+            found |= self._embedded(name, backbone, texts)
+        return found
+
+    def _embedded(
+        self, name: str, backbone: Backbone, texts: Sequence[str]
+    ) -> dict[LayerId, Tensor]:
+        """The layers of one model, the blocks above the highest of them left out."""
+        mine = [layer for layer in self.layers if layer.backbone == name]
+        wanted: dict[str, list[str]] = {}
+        for layer in mine:
+            wanted.setdefault(layer.pooling, []).append(layer.layer)
+        tokens = tokenize(
+            backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
+        )
+        order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
+        usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
+        budget = self.config.extract.token_budget or usual
+        poolings = {pooling: self.config.pooling[pooling] for pooling in wanted}
+        vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
+        back = np.argsort(order)
+        return {
+            layer: torch.from_numpy(vectors[layer.pooling, layer.layer][back]) for layer in mine
+        }
+
+    @cached_property
+    def _backbones(self) -> dict[str, Backbone]:
+        """The models that its layers come from, their weights checked."""
+        names = dict.fromkeys(layer.backbone for layer in self.layers)
+        return {name: self._load(name) for name in names if name not in self.lexical}
+
+    def _load(self, name: str) -> Backbone:
+        config, cache = self.config.backbone[name], Path(self.config.paths.cache)
+        sources = asset_sources(config)
+        asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
+        model = self.models[name]
+        same = asset.identity == model.identity
+        if not same and content_identity(asset.path, "backbone", cache) != model.content:
+            raise UserError(
+                f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
+                f" trained with, which came from {model.origin}"
+            )
+        return load_backbone(name, asset.path, config, self.config.extract.device)
+
+
+def save_bundle(
+    folder: Path, config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: dict[str, Any]
+) -> None:
+    """Keep a job's classifier.
+
+    Args:
+        folder: of the bundle; made where it is missing.
+        config: of the job.
+        inputs: what it ran on.
+        heads: one a seed.
+        facts: for a reader.
+
+    Raises:
+        UserError: where a lexical source cannot be learned again.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)  # not whole until it is there again
+    tensors: dict[str, Tensor] = {}
+    described = []
+    for number, head in enumerate(heads):
+        state, about = head_state(head)
+        tensors |= {f"{number}.{name}": values for name, values in state.items()}
+        described.append(about)
+    write_atomically(folder / HEADS, save(tensors))
+    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
+    sources = {name: inputs.sources[name] for name in used}
+    for name, source in sources.items():
+        if isinstance(source, LexicalSource):
+            state, vocabulary = source.refitted().state()
+            write_atomically(folder / f"{name}.safetensors", save(state))
+            words = json.dumps(vocabulary, ensure_ascii=False)
+            write_atomically(folder / f"{name}.json", words.encode())
+    models = {
+        name: asdict(
+            Model(
+                one.origin,
+                one.asset.identity,
+                content_identity(one.asset.path, "backbone", one.cache),
+            )
+        )
+        for name, one in sources.items()
+        if isinstance(one, EmbeddingSource)
+    }
+    description = {
+        "schema": SCHEMA,
+        "label_names": list(inputs.dataset.label_names),
+        "layers": [asdict(layer) for layer in inputs.selection.layers],
+        "models": models,
+        "heads": described,
+        "config": asdict(config),
+        "facts": facts,
+    }
+    content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / DESCRIPTION, content.encode())
+
+
+def has_bundle(folder: Path) -> bool:
+    """Whether a job's folder holds a whole classifier."""
+    return (folder / BUNDLE / DESCRIPTION).is_file()
+
+
+def load_bundle(
+    folder: Path | str,
+    *,
+    device: str = "auto",
+    cache: str | None = None,
+    models: Mapping[str, str] | None = None,
+) -> Bundle:
+    """Read a classifier that a job left.
+
+    Args:
+        folder: of the bundle, or of its job.
+        device: where the language models run.
+        cache: where downloaded models lie; as in the job where None.
+        models: backbone to a folder with its files, in place of where the job found them.
+
+    Raises:
+        UserError: where there is no bundle, or it is damaged or of another schema.
+    """
+    place = Path(folder)
+    if not (place / DESCRIPTION).is_file():
+        place = place / BUNDLE
+    with _damage_told(place):
+        raw = json.loads((place / DESCRIPTION).read_text())
+        if raw["schema"] != SCHEMA:
+            raise UserError(f"{place}: schema {raw['schema']}, this version reads {SCHEMA}")
+        config = load_settings(raw["config"])
+        layers = tuple(LayerId(**layer) for layer in raw["layers"])
+        tensors = load((place / HEADS).read_bytes())
+        heads = tuple(
+            head_from(_below(tensors, f"{number}."), about)
+            for number, about in enumerate(raw["heads"])
+        )
+        names = dict.fromkeys(layer.backbone for layer in layers)
+        lexical = {
+            name: LexicalFit.from_state(
+                config.lexical[name].features,
+                load((place / f"{name}.safetensors").read_bytes()),
+                json.loads((place / f"{name}.json").read_text()),
+            )
+            for name in names
+            if name in config.lexical
+        }
+    for name, path in (models or {}).items():
+        if name not in raw["models"]:
+            raise unknown("model", name, raw["models"])
+        config.backbone[name] = replace(config.backbone[name], path=path)
+    config = replace(
+        config,
+        extract=replace(config.extract, device=device),
+        paths=replace(config.paths, cache=cache or config.paths.cache),
+    )
+    return Bundle(
+        place,
+        tuple(raw["label_names"]),
+        layers,
+        config,
+        {name: Model(**model) for name, model in raw["models"].items()},
+        heads,
+        lexical,
+        raw["facts"],
+    )
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+@contextmanager
+def _damage_told(folder: Path) -> Iterator[None]:
+    """Turn what a missing or damaged file raises into one line."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no classifier, as {Path(error.filename).name} is missing; a job leaves one"
+            " in its folder, a job of a sweep with bundle=true"
+        ) from error
+    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{folder}: the classifier is damaged: {error}") from error
