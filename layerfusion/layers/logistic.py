@@ -27,8 +27,9 @@ once a rare class is fitted its probabilities saturate, and the inverse of their
 the next step out of sight. On 52 classes it also halves the steps."""
 
 # Shapes: layers L, rows n, problems Q = folds × strengths, columns K (classes; 1 for two classes),
-# width D = d + 1: the features in the eigenbasis, and a column of ones for the bias. The rows come
-# last in the logits: a softmax over classes that lie apart in memory takes a twentieth of the time.
+# width D: the features in the eigenbasis, as many as there are, or as rows to fit on if those are
+# fewer, and a column of ones for the bias. The rows come last in the logits: a softmax over classes
+# that lie apart in memory takes twenty times as long.
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Problem:
     spectrum: Tensor
     """Mean square of each column of x, or about that. Shape: (L, D)."""
     basis: Tensor
-    """Eigenvectors as columns. Shape: (L, d, d)."""
+    """Eigenvectors as columns. Shape: (L, d, D - 1); square where there is a spread."""
     mean: Tensor
     """Of the features. Shape: (L, d)."""
     std: Tensor

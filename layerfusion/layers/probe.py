@@ -130,18 +130,22 @@ def cross_validate_in_batches(
     """`cross_validate`, handed over as it goes: place of a layer to its result, batch by batch."""
     folds = int(fold_of.max()) + 1
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
-    held = fold_of != NEVER
-    target = labels[held]
-    own = fold_of[held]
-    for places, problem in _batches(features, labels, fitted_on, num_classes, strengths, device):
-        solution = problem.minimise(tolerance)
-        # Every probe scored every row on its way; a row's own fold is the one that left it out.
-        logits = solution.logits.unflatten(1, (folds, len(strengths)))[
-            ..., held.to(solution.device)
-        ]
-        rows = torch.arange(len(own), device=logits.device)
-        logits = logits.movedim(-1, 2)[:, own.to(logits.device), rows]  # L, rows, strengths, K
-        log_probs = _log_probs(logits).cpu()
+    held = torch.where(fold_of != NEVER)[0]
+    target, own = labels[held], fold_of[held]
+    fewest = int(fitted_on.sum(dim=1).min())
+    for places in _groups(features, num_classes, folds * len(strengths)):
+        layers = [features[place] for place in places]
+        # The folds of a wide layer have less in common than each of them leaves out: see `_turned`.
+        wide = layers[0].shape[1] > fewest
+        log_probs = torch.empty(len(layers), len(held), len(strengths), num_classes)
+        for deal in [[fold] for fold in range(folds)] if wide else [list(range(folds))]:
+            problem = _problem(layers, labels, fitted_on[deal], num_classes, strengths, device)
+            # Every probe scores every row on its way; a row's own fold is the one that left it out.
+            logits = problem.minimise(tolerance).logits.unflatten(1, (len(deal), len(strengths)))
+            for number, fold in enumerate(deal):
+                out = held[own == fold].to(logits.device)
+                said = logits[:, number, :, :, out].permute(0, 3, 1, 2)  # L, rows, strengths, K
+                log_probs[:, own == fold] = _log_probs(said).cpu()
         batch = {}
         for place, layer in zip(places, log_probs, strict=True):
             losses = [float(F.nll_loss(one.double(), target)) for one in layer.unbind(1)]
@@ -174,12 +178,11 @@ def fit_probes(
     for strength in sorted(set(strengths)):
         mine = [place for place, own in enumerate(strengths) if own == strength]
         chosen = [features[place] for place in mine]
-        for places, problem in _batches(
-            chosen, labels, everything, num_classes, [strength], device
-        ):
-            for place, probe in zip(
-                places, _linear_probes(problem.minimise(tolerance)), strict=True
-            ):
+        for places in _groups(chosen, num_classes, 1):
+            layers = [chosen[place] for place in places]
+            problem = _problem(layers, labels, everything, num_classes, [strength], device)
+            probes = _linear_probes(problem.minimise(tolerance))
+            for place, probe in zip(places, probes, strict=True):
                 results[mine[place]] = probe
     return [result for result in results if result is not None]
 
@@ -196,67 +199,101 @@ def _linear_probes(solution: Solution) -> list[LinearProbe]:
     return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
 
 
-def _batches(
+def _groups(features: Sequence[Tensor], num_classes: int, problems: int) -> Iterator[list[int]]:
+    """Places of layers of equal width, as many at once as memory allows."""
+    columns = 1 if num_classes == 2 else num_classes
+    by_width: dict[int, list[int]] = {}
+    for place, layer in enumerate(features):
+        by_width.setdefault(layer.shape[1], []).append(place)
+    for width, places in by_width.items():
+        rows = len(features[places[0]])
+        size = max(1, CELLS // max(1, rows * (width + 6 * columns * problems)))
+        for start in range(0, len(places), size):
+            yield places[start : start + size]
+
+
+def _problem(
     features: Sequence[Tensor],
     labels: Tensor,
     fitted_on: Tensor,
     num_classes: int,
     strengths: Sequence[float],
     device: torch.device | None,
-) -> Iterator[tuple[list[int], Problem]]:
-    """Problems of layers of equal width, as many at once as memory allows, with their places."""
+) -> Problem:
+    """Layers of equal width, fitted on each of some sets of rows with each of some strengths.
+
+    Args:
+        features: Shapes: (rows, d).
+        labels: class indices. Shape: (rows,).
+        fitted_on: a set of rows each. Shape: (sets, rows), bool.
+        num_classes: number of classes.
+        strengths: C of the probes.
+        device: where to compute; the CPU if none.
+    """
     device = device or torch.device("cpu")
-    columns = 1 if num_classes == 2 else num_classes
-    y = labels[None].float() if columns == 1 else F.one_hot(labels, num_classes).T.float()
+    y = labels[None].float() if num_classes == 2 else F.one_hot(labels, num_classes).T.float()
     counts = fitted_on.sum(dim=1)
     masks = (fitted_on / counts[:, None]).repeat_interleave(len(strengths), dim=0)
     penalty = 1 / (torch.tensor(strengths)[None] * counts[:, None]).flatten()
-    by_width: dict[int, list[int]] = {}
-    for place, layer in enumerate(features):
-        by_width.setdefault(layer.shape[1], []).append(place)
-    for width, places in by_width.items():
-        cells = len(labels) * (width + 6 * columns * len(masks))
-        size = max(1, CELLS // max(1, cells))
-        for start in range(0, len(places), size):
-            mine = places[start : start + size]
-            x, spectrum, basis, mean, std = _rotated([features[p] for p in mine], device)
-            spread = None
-            if not bool(fitted_on.all()):
-                spread = _spread([features[p] for p in mine], fitted_on, mean, std)
-                spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
-            yield mine, Problem(
-                x, spectrum, basis, mean, std, y.to(device), masks.to(device), penalty.to(device),
-                spread,
-            )  # fmt: skip
+    one_set = len(fitted_on) == 1
+    seen = fitted_on[0] if one_set else torch.ones(len(labels), dtype=torch.bool)
+    x, spectrum, basis, mean, std = _turned(features, seen, device)
+    spread = None
+    if not one_set:
+        spread = _spread(features, fitted_on, mean, std)
+        spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
+    return Problem(
+        x, spectrum, basis, mean, std, y.to(device), masks.to(device), penalty.to(device), spread
+    )
 
 
-def _rotated(
-    features: Sequence[Tensor], device: torch.device
+def _turned(
+    features: Sequence[Tensor], seen: Tensor, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Standardise each layer and turn it to the eigenbasis of its covariance.
+    """Standardise each layer by the rows seen and turn it to the eigenbasis of their covariance.
 
-    The basis only speeds the optimisation up, so a part of the rows is enough to find it.
+    The basis only speeds the optimisation up, so a part of the rows is enough to find it; but where
+    a layer is wider than they are many, all it needs is the space that they span: a regularised
+    weight has no part outside (Schölkopf and others, COLT 2001).
     """
     rows, width = features[0].shape
-    part = torch.linspace(0, rows - 1, min(rows, BASIS_ROWS * width)).round().long()
-    x = torch.ones(len(features), rows, width + 1, device=device)
+    used = torch.where(seen)[0]
+    if len(used) > BASIS_ROWS * width:
+        used = used[torch.linspace(0, len(used) - 1, BASIS_ROWS * width).round().long()]
+    size = min(len(used), width)
+    x = torch.ones(len(features), rows, size + 1, device=device)
     spectra, bases, means, stds = [], [], [], []
     for layer, turned in zip(features, x, strict=True):
-        scale = Standardiser.fit([layer])
+        scale = Standardiser.fit([layer[seen]])
         mean, std = scale.mean[0].to(device), scale.std[0].to(device)
         if not bool(std.isfinite().all()):
             raise UserError("probe: a feature is not finite")
         standard = (layer.to(device) - mean) / std
-        some = standard[part.to(device)] if len(part) < rows else standard
-        # On the CPU: not every device has a solver for eigenvalues.
-        values, vectors = torch.linalg.eigh((some.T @ some / len(some)).cpu())
-        basis = vectors.to(device)
+        some = standard[used.to(device)]
+        values, basis = _span(some) if size < width else _axes(some)
         turned[:, :-1] = standard @ basis
         spectra.append(F.pad(values.clamp_min(0), (0, 1), value=1.0).to(device))
         bases.append(basis)
         means.append(mean)
         stds.append(std)
     return x, torch.stack(spectra), torch.stack(bases), torch.stack(means), torch.stack(stds)
+
+
+def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, shape (d,), and eigenvectors, shape (d, d), of the rows' covariance."""
+    # On the CPU: not every device has a solver for eigenvalues.
+    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu())
+    return values, vectors.to(x.device)
+
+
+def _span(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of fewer rows than features: shapes (n,) and (d, n); empty directions are zero."""
+    # In float64, as the square roots of small eigenvalues scale the directions.
+    values, vectors = torch.linalg.eigh((x.double() @ x.double().T / len(x)).cpu())
+    real = values > 1e-10 * values[-1].clamp_min(1e-30)
+    scales = torch.where(real, (values.clamp_min(1e-30) * len(x)).rsqrt(), 0.0)
+    basis = x.double().T @ (vectors * scales).to(x.device)
+    return torch.where(real, values, 0.0).float(), basis.float()
 
 
 def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -50,26 +50,27 @@ def test_a_fit_is_that_of_scikit_learn(classes: int, rows: int) -> None:
 
 
 @pytest.mark.parametrize("classes", [2, 4])
-def test_each_fold_and_strength_is_a_pipeline_of_scikit_learn(classes: int) -> None:
-    features, labels = layers(120, classes)
-    fold_of = stratified_folds(labels.numpy(), range(120), 4, seed=0)
+@pytest.mark.parametrize("rows", [120, 36])  # of 36, the layers are wider than a fold leaves rows
+def test_each_fold_and_strength_is_a_pipeline_of_scikit_learn(rows: int, classes: int) -> None:
+    features, labels = layers(rows, classes)
+    fold_of = stratified_folds(labels.numpy(), range(rows), 4, seed=0)
     held = cross_validate(
         features, labels, fold_of, num_classes=classes, strengths=STRENGTHS, tolerance=1e-6
     )
     for layer, found in zip(features, held, strict=True):
         tables = {}
         for c in STRENGTHS:
-            tables[c] = np.zeros((120, classes))
+            tables[c] = np.zeros((rows, classes))
             for fold in range(4):
                 out = (fold_of == fold).numpy()
                 oracle = reference(c).fit(layer.double().numpy()[~out], labels.numpy()[~out])
                 tables[c][out] = oracle.predict_log_proba(layer.double().numpy()[out])
-        losses = {c: -t[np.arange(120), labels.numpy()].mean() for c, t in tables.items()}
+        losses = {c: -t[np.arange(rows), labels.numpy()].mean() for c, t in tables.items()}
         assert found.strength == min(losses, key=losses.__getitem__)
         assert np.abs(found.log_probs.numpy() - tables[found.strength]).max() < 1e-2
         assert found.log_loss == pytest.approx(losses[found.strength], abs=1e-4)
         right = tables[found.strength].argmax(axis=1) == labels.numpy()
-        assert found.accuracy == pytest.approx(right.mean(), abs=0.01)
+        assert found.accuracy == pytest.approx(right.mean(), abs=1.01 / rows)
 
 
 def test_layers_and_batches_do_not_touch_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
