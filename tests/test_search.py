@@ -7,8 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from layerfusion import search
@@ -20,7 +18,7 @@ from layerfusion.report.search_history import search_tables
 from layerfusion.runs.record import read_record
 from layerfusion.runs.search_record import find_histories
 from layerfusion.runs.sweep import held
-from tests.tiny import tiny_folder
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 SPACE = """\
 name: small
@@ -37,25 +35,19 @@ space:
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    generator = np.random.default_rng(0)
-    kinds = (["good", "great", "film"], ["bad", "awful", "loss"])
-    texts = [(" ".join(generator.choice(kinds[n % 2], 5)), f"class {n % 2}") for n in range(100)]
-    pd.DataFrame(texts, columns=["text", "label"]).to_csv(tmp_path / "texts.csv", index=False)
+    texts = tiny_texts(tmp_path / "texts.csv", 100)
+    job = tiny_job(texts, tiny_folder("bert", tmp_path / "bert"), tmp_path / "cache")
     (tmp_path / "mine/search").mkdir(parents=True)
     (tmp_path / "mine/search/small.yaml").write_text(SPACE)
     return [
         "search",
         f"--config-dir={tmp_path / 'mine'}",
         "search=small",
-        "dataset=local",
-        f"dataset.path={tmp_path / 'texts.csv'}",
-        f"backbone.tiny.path={tiny_folder('bert', tmp_path / 'bert')}",
-        f"paths.cache={tmp_path / 'cache'}",
+        *job,
         f"paths.outputs={tmp_path}",
         "logger=none",
         "seeds=2",
         "trainer.max_epochs=6",
-        "extract.token_budget=512",
     ]
 
 
