@@ -16,8 +16,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from layerfusion.command_config import SearchCommand, SearchConfig
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import SearchCommand, SearchConfig, TrainConfig
+from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.protocol import require_honest

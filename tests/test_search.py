@@ -11,8 +11,8 @@ import pytest
 
 from layerfusion import search
 from layerfusion.cli import main
+from layerfusion.command_config import SearchCommand, SearchConfig
 from layerfusion.composition import compose, group_options
-from layerfusion.config import SearchCommand, SearchConfig
 from layerfusion.errors import UserError
 from layerfusion.report.search_history import search_tables
 from layerfusion.runs.record import read_record
