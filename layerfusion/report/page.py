@@ -240,7 +240,8 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
     rows = comparisons(group, findings)
     compared = any(row.finding is not None for row in rows)
     names = job_names(group)
-    gated = [job for job in group.fused if job.record.layers[0].mean_gate is not None]
+    shown = [row.job for row in rows if row.job is not None and row.job.sources > 1]
+    gated = [job for job in shown if job.record.layers[0].mean_gate is not None]
     experiments = (
         operator_block(group, findings),
         pair_block(group, findings),
@@ -248,7 +249,6 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
         lexical_block(group, findings),
         pareto_block(group, colors),
     )
-    gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(
         group.label,
         group.key,
