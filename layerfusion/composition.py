@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import ComposedConfig, ReproduceCommand, SearchCommand, TrainConfig
+from layerfusion.command_config import ReproduceCommand, SearchCommand
+from layerfusion.config import ComposedConfig, TrainConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.runs.identity import register_resolver

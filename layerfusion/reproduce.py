@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.command_config import ReproduceCommand
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import (
-    STACKED,
-    FusionConfig,
-    LayersConfig,
-    ReproduceCommand,
-    TrainConfig,
-)
+from layerfusion.config import STACKED, FusionConfig, LayersConfig, TrainConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.report import write_report

@@ -12,12 +12,14 @@ from typing import Any
 
 import optuna
 from lightning.pytorch import Callback, LightningModule, Trainer
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from layerfusion.command_config import SearchCommand, SearchConfig
 from layerfusion.composition import compose, split_config_dirs
-from layerfusion.config import SearchCommand, SearchConfig, TrainConfig
+from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.protocol import require_honest
@@ -30,6 +32,8 @@ from layerfusion.runs.tracking import EndedEarly
 from layerfusion.settings import load
 
 JOURNAL = "optuna.journal"
+LEAST_FOR_IMPORTANCE = 10
+"""Complete trials; with fewer the shares are chance."""
 USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"
 
 
@@ -108,6 +112,21 @@ def suggest(trial: Trial, space: Mapping[str, Any]) -> list[str]:
             value = _in_range(trial, key, values)
         drawn.append(f"{key}={value}")
     return drawn
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """How much of the variance of the values each key of the space explains by itself.
+
+    fANOVA (Hutter et al. 2014), on the complete trials.
+
+    Returns:
+        Key to share; empty where there are too few trials, or all came to the same.
+    """
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in done}) < 2:
+        return {}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {key: float(share) for key, share in shares.items()}
 
 
 # -- steps ----------------------------------------------------------------------------------------
@@ -211,6 +230,8 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
     if not study.get_trials(states=(TrialState.COMPLETE,)):
         say("no trial has come to an end")
         return 1
+    history = replace(_history(study, words), importance=importance(study))
+    write_history(history, folder)
     best = study.best_trial
     drawn = [f"{key}={value}" for key, value in best.params.items()]
     counts = {state: len(study.get_trials(states=(state,))) for state in TrialState}

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,10 +14,7 @@ from layerfusion.cli import COMMANDS, main
 from layerfusion.composition import compose, config_folder, group_options
 from layerfusion.runs import inputs
 from layerfusion.settings import load
-from tests.tiny import tiny_folder
-
-GOOD = "good great film plot actor".split()  # noqa: SIM905
-BAD = "bad awful loss fell crude".split()  # noqa: SIM905
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 
 @pytest.fixture(scope="session")
@@ -28,30 +24,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def reviews(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    generator = np.random.default_rng(0)
-    rows = []
-    for number in range(160):
-        label = number % 2
-        words = generator.choice(GOOD if label else BAD, 6)
-        rows.append((f"the {' '.join(words)} {number}", "pos" if label else "neg"))
-    path = tmp_path_factory.mktemp("data") / "reviews.csv"
-    pd.DataFrame(rows, columns=["text", "label"]).to_csv(path, index=False)
-    return path
+    return tiny_texts(tmp_path_factory.mktemp("data") / "reviews.csv", 160)
 
 
 @pytest.fixture
 def job(model: Path, reviews: Path, tmp_path: Path) -> list[str]:
-    return [
-        "dataset=local",
-        f"dataset.path={reviews}",
-        f"backbone.tiny.path={model}",
-        f"paths.cache={tmp_path / 'cache'}",
-        f"paths.outputs={tmp_path / 'outputs'}",
-        "logger=none",
-        "seeds=1",
-        "trainer.max_epochs=3",
-        "extract.token_budget=512",
-    ]
+    job = tiny_job(reviews, model, tmp_path / "cache")
+    return [*job, f"paths.outputs={tmp_path / 'outputs'}", "logger=none", "seeds=1"]
 
 
 def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:

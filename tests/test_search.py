@@ -7,20 +7,18 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pandas as pd
 import pytest
 
 from layerfusion import search
 from layerfusion.cli import main
+from layerfusion.command_config import SearchCommand, SearchConfig
 from layerfusion.composition import compose, group_options
-from layerfusion.config import SearchCommand, SearchConfig
 from layerfusion.errors import UserError
-from layerfusion.report.search_history import search_tables
+from layerfusion.report.search_history import search_blocks
 from layerfusion.runs.record import read_record
 from layerfusion.runs.search_record import find_histories
 from layerfusion.runs.sweep import held
-from tests.tiny import tiny_folder
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 SPACE = """\
 name: small
@@ -37,25 +35,19 @@ space:
 
 @pytest.fixture
 def words(tmp_path: Path) -> list[str]:
-    generator = np.random.default_rng(0)
-    kinds = (["good", "great", "film"], ["bad", "awful", "loss"])
-    texts = [(" ".join(generator.choice(kinds[n % 2], 5)), f"class {n % 2}") for n in range(100)]
-    pd.DataFrame(texts, columns=["text", "label"]).to_csv(tmp_path / "texts.csv", index=False)
+    texts = tiny_texts(tmp_path / "texts.csv", 100)
+    job = tiny_job(texts, tiny_folder("bert", tmp_path / "bert"), tmp_path / "cache")
     (tmp_path / "mine/search").mkdir(parents=True)
     (tmp_path / "mine/search/small.yaml").write_text(SPACE)
     return [
         "search",
         f"--config-dir={tmp_path / 'mine'}",
         "search=small",
-        "dataset=local",
-        f"dataset.path={tmp_path / 'texts.csv'}",
-        f"backbone.tiny.path={tiny_folder('bert', tmp_path / 'bert')}",
-        f"paths.cache={tmp_path / 'cache'}",
+        *job,
         f"paths.outputs={tmp_path}",
         "logger=none",
         "seeds=2",
         "trainer.max_epochs=6",
-        "extract.token_budget=512",
     ]
 
 
@@ -101,11 +93,13 @@ def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
     assert main(words) == 0
     assert "[6/6]" not in capsys.readouterr().err
 
-    (table,) = search_tables(folder)
+    (block,) = search_blocks(folder)
+    (table,) = block.folded
     assert len(table.rows) == 6
     assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
     assert main(["report", str(folder)]) == 0
     assert "Search history: small" in (folder / "report.md").read_text()
+    assert (folder / "figures/search-1-history.png").exists()
 
 
 def test_a_hopeless_trial_is_pruned_and_not_before_its_time() -> None:
@@ -131,6 +125,31 @@ def test_a_hopeless_trial_is_pruned_and_not_before_its_time() -> None:
     second = search.Pruning(kept.trial, before=6)  # the next seed goes on behind the first
     second.on_validation_end(told, None)  # type: ignore[arg-type]
     assert kept.trial.study.trials[2].intermediate_values[7] == 0.76
+
+
+def test_importance_is_of_what_moves_the_value() -> None:
+    study = search.optuna.create_study(direction="minimize")
+    assert search.importance(study) == {}
+    for number in range(24):
+        trial = study.ask()
+        value = trial.suggest_float("matters", 0, 1)
+        trial.suggest_float("idle", 0, 1)
+        study.tell(trial, value**2)
+        if number + 1 < search.LEAST_FOR_IMPORTANCE:
+            assert search.importance(study) == {}
+    shares = search.importance(study)
+    assert list(shares) == ["matters", "idle"]
+    assert shares["matters"] > 0.8
+    assert sum(shares.values()) == pytest.approx(1)
+
+
+def test_trials_that_all_come_to_the_same_tell_nothing_of_importance() -> None:
+    study = search.optuna.create_study(direction="minimize")
+    for _ in range(search.LEAST_FOR_IMPORTANCE):
+        trial = study.ask()
+        trial.suggest_float("idle", 0, 1)
+        study.tell(trial, 0.5)
+    assert search.importance(study) == {}
 
 
 def test_mistakes_are_told(

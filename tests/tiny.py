@@ -1,10 +1,12 @@
-"""Tiny random models of many families, saved as ordinary Hugging Face folders."""
+"""Tiny random models of many families, saved as ordinary Hugging Face folders, and quick jobs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -17,6 +19,8 @@ WORDS = [
     "net", "year", "mln",
 ]
 # fmt: on
+GOOD = ("good", "great", "film", "plot", "actor")
+BAD = ("bad", "awful", "loss", "fell", "crude")
 SPECIAL = ("<unk>", "<pad>", "<s>", "</s>")
 VOCAB = {word: number for number, word in enumerate((*SPECIAL, *WORDS))}
 SIZES: dict[str, Any] = {
@@ -154,3 +158,26 @@ def tiny_folder(family: str, folder: Path, *, padding_side: str = "right", **cha
     decoder = family in DECODERS
     tiny_tokenizer(decoder=decoder, padding_side=padding_side).save_pretrained(folder)
     return folder
+
+
+def tiny_texts(path: Path, rows: int) -> Path:
+    """Write as many distinct texts, of two labels that their words tell apart."""
+    generator = np.random.default_rng(0)
+    made = [
+        (f"the {' '.join(generator.choice((BAD, GOOD)[n % 2], 6))} {n}", ("neg", "pos")[n % 2])
+        for n in range(rows)
+    ]
+    pd.DataFrame(made, columns=["text", "label"]).to_csv(path, index=False)
+    return path
+
+
+def tiny_job(texts: Path, model: Path, cache: Path) -> list[str]:
+    """A quick job on the command line; seeds and tracking are each test's own."""
+    return [
+        "dataset=local",
+        f"dataset.path={texts}",
+        f"backbone.tiny.path={model}",
+        f"paths.cache={cache}",
+        "trainer.max_epochs=3",
+        "extract.token_budget=512",
+    ]

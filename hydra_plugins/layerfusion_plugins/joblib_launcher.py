@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
+from hydra_plugins.layerfusion_plugins.pool_launcher import Job, PoolLauncher
 from layerfusion.launching import Shared, run_elsewhere
 
 
-class JoblibLauncher(Launcher):
+class JoblibLauncher(PoolLauncher):
     """Runs jobs in loky's processes, which live on from job to job.
 
     Args:
@@ -27,22 +25,10 @@ class JoblibLauncher(Launcher):
     def __init__(self, n_jobs: int) -> None:
         self.n_jobs = n_jobs
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Keep what Hydra hands to launchers."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
+    def run_jobs(self, shared: Shared, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         """Run the jobs and wait for all of them."""
         from joblib import Parallel, delayed
 
-        shared = Shared.of(self.hydra_context, self.config, self.task_function)
-        pool = Parallel(n_jobs=min(self.n_jobs, len(job_overrides)), backend="loky")
-        results: Any = pool(
-            delayed(run_elsewhere)(shared, list(overrides), number)
-            for number, overrides in enumerate(job_overrides, initial_job_idx)
-        )
+        pool = Parallel(n_jobs=min(self.n_jobs, len(jobs)), backend="loky")
+        results: Any = pool(delayed(run_elsewhere)(shared, *job) for job in jobs)
         return list(results)

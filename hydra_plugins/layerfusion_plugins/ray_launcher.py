@@ -9,15 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
+from hydra_plugins.layerfusion_plugins.pool_launcher import Job, PoolLauncher
 from layerfusion.errors import UserError
 from layerfusion.launching import Shared, run_elsewhere
 
 
-class RayLauncher(Launcher):
+class RayLauncher(PoolLauncher):
     """Runs each job as one Ray task.
 
     Args:
@@ -29,37 +27,25 @@ class RayLauncher(Launcher):
     def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
         self.init, self.remote = dict(init), dict(remote)
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Keep what Hydra hands to launchers."""
-        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
-
-    def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
+    def run_jobs(self, shared: Shared, jobs: Sequence[Job]) -> Sequence[JobReturn]:
         """Run the jobs and wait for all of them.
 
         Raises:
-            UserError: where Ray is not installed.
+            UserError: where Ray is not installed, or not whole.
         """
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
-                "hydra/launcher=ray: Ray is not installed, pip install 'layerfusion[ray]'"
+                f"hydra/launcher=ray: Ray does not load ({error}): pip install 'layerfusion[ray]'"
             ) from error
         ours = not ray.is_initialized()
         if ours:
             ray.init(**self.init)
         try:
             run = ray.remote(**self.remote)(run_elsewhere)
-            shared = ray.put(Shared.of(self.hydra_context, self.config, self.task_function))
-            pending = [
-                run.remote(shared, list(overrides), number)
-                for number, overrides in enumerate(job_overrides, initial_job_idx)
-            ]
-            return ray.get(pending)
+            sent = ray.put(shared)
+            return ray.get([run.remote(sent, *job) for job in jobs])
         finally:
             if ours:
                 ray.shutdown()

@@ -1,7 +1,7 @@
 """Lexical sources: texts as dense TF-IDF vectors, which need no language model and see every word.
 
 Unlike a layer's, these vectors depend on the texts that the counts were learned from: those of
-train, and nothing else. A judgement by folds therefore learns them anew without the fold.
+train, and nothing else. A judgement by folds therefore learns them anew without the fold, once.
 """
 
 from __future__ import annotations
@@ -261,8 +261,13 @@ class LexicalSource:
         return fit
 
     def relearned(self, texts: Sequence[str], learned_from: Sequence[str]) -> Tensor:
-        """Vectors of some texts, learned from some others alone. Shape: (texts, width)."""
-        return LexicalFit.learn(learned_from, self.config).vectors(texts)
+        """Vectors of some texts of the data set, learned from some alone. Shape: (texts, width).
+
+        They are kept: the probes that judge a source and the heads of `fusion=auto` have the same
+        folds.
+        """
+        store = LexicalStore(self.config, learned_from, self.stores[TFIDF].texts, self.cache)
+        return torch.from_numpy(store.read([text_hash(text) for text in texts], [LAYER])[LAYER])
 
 
 def open_lexical(

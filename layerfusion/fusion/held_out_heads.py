@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.layer_id import LayerId
 
 
-@dataclass
+@dataclass(frozen=True)
 class HeldOutHeads:
     """Log-losses of heads on folds held out; validation chooses their epoch, as it does later."""
 
@@ -30,7 +30,6 @@ class HeldOutHeads:
     validation_labels: Tensor
     trainer: TrainerConfig
     seed: int
-    _relearned: dict[tuple[str, int], Tensor] = field(default_factory=dict)
 
     def __call__(self, entrant: Entrant, fold: int) -> Tensor:
         """Log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
@@ -66,11 +65,7 @@ class HeldOutHeads:
         source = candidates.sources[layer.backbone]
         if not isinstance(source, LexicalSource):
             return candidates.features[candidates.position(layer)], self.validation[layer]
-        key = (layer.backbone, fold)
-        if key not in self._relearned:
-            out = candidates.fold_of == fold
-            inside = [candidates.texts[row] for row in torch.where(~out)[0].tolist()]
-            everything = [*candidates.texts, *self.validation_texts]
-            self._relearned[key] = source.relearned(everything, inside)
-        vectors = self._relearned[key]
+        inside = torch.where(candidates.fold_of != fold)[0].tolist()
+        everything = [*candidates.texts, *self.validation_texts]
+        vectors = source.relearned(everything, [candidates.texts[row] for row in inside])
         return vectors[: len(candidates.texts)], vectors[len(candidates.texts) :]

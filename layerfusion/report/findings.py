@@ -169,6 +169,12 @@ def _sources(job: Job) -> list[tuple[str, ...]]:
     return [(x.backbone, spec[x.backbone], x.layer, x.pooling) for x in job.record.layers]
 
 
+def outcome_of(job: Job) -> tuple[object, ...]:
+    """What only jobs share that fuse the same sources alike and gave the same predictions."""
+    log_loss = job.record.test["log_loss"].mean
+    return (job.record.fusion, *_sources(job), log_loss, job.correct.tobytes())
+
+
 def _paired(kind: Kind, job: Job, reference: Job) -> Finding:
     test = mcnemar(job.consensus, reference.consensus)
     return Finding(kind, job, reference, over(job, reference), test, True, test.p)

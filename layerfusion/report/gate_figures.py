@@ -19,7 +19,8 @@ from layerfusion.report.canvas import (
     drawing,
     shortened,
 )
-from layerfusion.report.layer_curves import LINES, spread
+from layerfusion.report.layer_curves import LINES
+from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.names import source_name
 from layerfusion.runs.gates import ClassGates, GateRecord
 from layerfusion.runs.record import LayerRecord
@@ -129,24 +130,10 @@ def _draw_epochs(
     axes.set_ylabel("mean gate, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
-    high = axes.get_ylim()[1]
-    heights = spread(list(epochs[-1]), gap=high * 15 / plot)
-    for layer, end, shown in zip(layers, epochs[-1], heights, strict=True):
-        axes.annotate(
-            shortened(source_name(layer), 18 if narrow else 28),
-            (1, end),
-            (1.04, shown),
-            xycoords=("axes fraction", "data"),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            color=colors[layer.backbone],
-            fontsize=10.5,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": colors[layer.backbone],
-                "linewidth": 0.7,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
+    most = 18 if narrow else 28
+    ends = [
+        LineEnd(shortened(source_name(layer), most), len(epochs), last, colors[layer.backbone])
+        for layer, last in zip(layers, epochs[-1], strict=True)
+    ]
+    name_lines(axes, ends)
     return figure

@@ -22,6 +22,7 @@ from layerfusion.report.canvas import (
     shortened,
 )
 from layerfusion.report.compare import accuracy
+from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.load import Curve, DataGroup, Job
 from layerfusion.report.names import percent
 
@@ -62,37 +63,23 @@ def _draw_layers(group: DataGroup, colors: Colors, *, narrow: bool) -> Figure:
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
     axes.set_ylabel("accuracy, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
-    ends: list[tuple[str, float, str]] = []
+    ends: list[LineEnd] = []
     for curve in group.curves:
         color = colors[curve.backbone]
         _draw_curve(axes, curve, color, LINES[curve.variant % len(LINES)])
-        ends.append((curve.label, 100 * accuracy(curve.points[-1])[0], color))
+        last = curve.points[-1]
+        ends.append(LineEnd(curve.label, position(last), 100 * accuracy(last)[0], color))
     floor = 100 * group.jobs[0].record.floor.test["accuracy"]
     axes.axhline(floor, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
-    ends.append(("TF-IDF floor", floor, MUTED))
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    for curve in group.curves:
-        x, top_end = position(curve.best), 100 * accuracy(curve.best)[0]
-        axes.vlines(x, low, top_end, color=colors[curve.backbone], linewidth=0.9, alpha=0.7)
+    ends.append(LineEnd("TF-IDF floor", axes.get_xlim()[1], floor, MUTED))
     if narrow:
         _draw_legend(figure, ends, group.curves, width, height + bottom + top)
     else:
-        heights = spread([y for _, y, _ in ends], gap=(high - low) * 16 / (height - top))
-        for (label, y, color), shown in zip(ends, heights, strict=True):
-            # The floor's line ends at the frame, a curve may end left of it: both get a leader.
-            axes.annotate(
-                label,
-                (1, y),
-                (1.035, shown),
-                xycoords=("axes fraction", "data"),
-                textcoords=("axes fraction", "data"),
-                va="center",
-                color=color,
-                fontsize=12,
-                arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.7},
-                annotation_clip=False,
-            )
+        name_lines(axes, ends, fontsize=12)
+    low = axes.get_ylim()[0]
+    for curve in group.curves:
+        x, top_end = position(curve.best), 100 * accuracy(curve.best)[0]
+        axes.vlines(x, low, top_end, color=colors[curve.backbone], linewidth=0.9, alpha=0.7)
     _draw_rulers(axes, rulers, colors, narrow=narrow)
     return figure
 
@@ -192,20 +179,18 @@ def _below(
 
 def _draw_legend(
     figure: Figure,
-    ends: Sequence[tuple[str, float, str]],
+    ends: Sequence[LineEnd],
     curves: Sequence[Curve],
     width: float,
     height: float,
 ) -> None:
     styles = [LINES[curve.variant % len(LINES)] for curve in curves]
-    for index, ((label, _, color), style) in enumerate(
-        zip(ends, [*styles, (0, (6, 3))], strict=True)
-    ):
+    for index, (end, style) in enumerate(zip(ends, [*styles, (0, (6, 3))], strict=True)):
         y = 1 - (10 + 18 * index) / height
         figure.add_artist(
-            _line([46 / width, 70 / width], [y, y], color=color, style=style, figure=figure)
+            _line([46 / width, 70 / width], [y, y], color=end.color, style=style, figure=figure)
         )
-        figure.text(78 / width, y, label, color=color, fontsize=12, va="center")
+        figure.text(78 / width, y, end.name, color=end.color, fontsize=12, va="center")
 
 
 def _line(x: list[float], y: list[float], *, color: str, style: Any, figure: Figure) -> Any:
@@ -215,22 +200,3 @@ def _line(x: list[float], y: list[float], *, color: str, style: Any, figure: Fig
 def position(job: Job) -> float:
     """Where a layer stands on the depth axis."""
     return job.layer.depth + (NORM_OFFSET if job.layer.layer == "norm" else 0)
-
-
-def spread(heights: Sequence[float], *, gap: float) -> list[float]:
-    """Move labels apart until neighbours are at least `gap` from each other, as little as needed.
-
-    Returns:
-        The new heights, in the order given.
-    """
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
-    blocks: list[tuple[list[int], float]] = []  # members, height of the lowest one
-    for index in order:
-        blocks.append(([index], heights[index]))
-        while len(blocks) > 1 and blocks[-2][1] + gap * len(blocks[-2][0]) > blocks[-1][1]:
-            upper, lower = blocks.pop(), blocks.pop()
-            members = lower[0] + upper[0]
-            centre = sum(heights[i] - gap * rank for rank, i in enumerate(members)) / len(members)
-            blocks.append((members, centre))
-    placed = {i: low + gap * rank for members, low in blocks for rank, i in enumerate(members)}
-    return [placed[index] for index in range(len(heights))]

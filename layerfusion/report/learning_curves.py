@@ -21,7 +21,8 @@ from layerfusion.report.canvas import (
     drawing,
     shortened,
 )
-from layerfusion.report.layer_curves import LINES, spread
+from layerfusion.report.layer_curves import LINES
+from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import NONE, SPACE, count, plural
 from layerfusion.report.systems import (
@@ -256,25 +257,6 @@ def _draw(trial: Trial, lines: Sequence[_Line], *, narrow: bool) -> Figure:
             name = shortened(line.name, 46)
             figure.text(48 / width, y, name, color=line.color, fontsize=11, va="center")
         return figure
-    low, high = axes.get_ylim()
-    gap = (high - low) * 17 / plot
-    heights = spread([line.means[-1] for line in lines], gap=gap)
-    axes.set_ylim(min(low, min(heights) - gap / 2), max(high, max(heights) + gap / 2))
-    for line, shown in zip(lines, heights, strict=True):
-        axes.annotate(
-            shortened(line.name, 34),
-            (line.x[-1], line.means[-1]),
-            (1.04, shown),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            color=line.color,
-            fontsize=11,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": line.color,
-                "linewidth": 0.7,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
+    ends = [LineEnd(shortened(li.name, 34), li.x[-1], li.means[-1], li.color) for li in lines]
+    name_lines(axes, ends)
     return figure

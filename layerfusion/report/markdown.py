@@ -34,7 +34,7 @@ def markdown(report: Report) -> str:
         parts += [f"### {plain(section.label)}", *_summary(section.summary)]
     for section in report.sections:
         parts += _section(section)
-    for block in (*report.curves, *report.profiles):
+    for block in (*report.curves, *report.searches, *report.profiles):
         parts += _block(block, "##")
     if report.published is not None:
         parts += ["## Published against honest", *map(plain, report.published.intro)]

@@ -32,7 +32,7 @@ from layerfusion.report.pairs import pair_block
 from layerfusion.report.pareto import pareto_block
 from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.published import PublishedReport, load_published, published_report
-from layerfusion.report.search_history import search_tables
+from layerfusion.report.search_history import search_blocks
 from layerfusion.report.skipped import skipped_table
 from layerfusion.report.tables import (
     Column,
@@ -86,6 +86,7 @@ class Report:
     """On jobs under the published protocol, which nothing else here is about."""
     profiles: tuple[Block, ...] = ()
     """Layer profiles, and the study of those that were judged on test."""
+    searches: tuple[Block, ...] = ()
 
     @property
     def figures(self) -> tuple[Drawing, ...]:
@@ -139,10 +140,11 @@ def write_report(
         facts=facts,
         published=load_published(runs, only) if trained else (),
         profiles=profiles,
+        searches=search_blocks(runs),
     )
     skipped = skipped_table(runs)
-    extra = (*([skipped] if skipped.rows else []), *search_tables(runs))
-    report = replace(report, provenance=(*extra, *report.provenance))
+    if skipped.rows:
+        report = replace(report, provenance=(skipped, *report.provenance))
     write_exports(out, report.tables, report.figures)
     write_atomically(out / "report.md", markdown(report).encode())
     page = out / "report.html"
@@ -157,6 +159,7 @@ def build_report(
     facts: Sequence[str] = (),
     published: Sequence[RunRecord] = (),
     profiles: Sequence[Block] = (),
+    searches: Sequence[Block] = (),
 ) -> Report:
     """Gather what the pages show.
 
@@ -168,6 +171,7 @@ def build_report(
         facts: printed with the provenance.
         published: jobs under the published protocol.
         profiles: what there is on layer profiles.
+        searches: the same of searches.
     """
     colors = model_colors(groups)
     curves = {trial: curve_block(trial, colors) for trial in trials(groups)}
@@ -188,6 +192,7 @@ def build_report(
         tuple(facts),
         published_report(published, groups),
         tuple(profiles),
+        tuple(searches),
     )
 
 
@@ -235,7 +240,8 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
     rows = comparisons(group, findings)
     compared = any(row.finding is not None for row in rows)
     names = job_names(group)
-    gated = [job for job in group.fused if job.record.layers[0].mean_gate is not None]
+    shown = [row.job for row in rows if row.job is not None and row.job.sources > 1]
+    gated = [job for job in shown if job.record.layers[0].mean_gate is not None]
     experiments = (
         operator_block(group, findings),
         pair_block(group, findings),
@@ -243,7 +249,6 @@ def _section(group: DataGroup, findings: Findings, colors: Colors) -> Section:
         lexical_block(group, findings),
         pareto_block(group, colors),
     )
-    gated.sort(key=lambda job: [row.job for row in rows].index(job))
     return Section(
         group.label,
         group.key,

@@ -14,7 +14,8 @@ from matplotlib.patheffects import withStroke
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.report.canvas import GRID, MUTED, PAPER, canvas, shortened
-from layerfusion.report.layer_curves import NORM_OFFSET, spread
+from layerfusion.report.layer_curves import NORM_OFFSET
+from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.names import plural
 from layerfusion.report.profile_heat_maps import (
     LIKENESS,
@@ -64,7 +65,7 @@ def draw_profile(profile: Profile) -> Figure:
     chosen = adaptive_layers(profile)
     _write_heading(figure, layout, profile, adaptive=bool(chosen))
     _write_title(figure, layout, layout.left, layout.top - 22, "a", "Held-out accuracy by depth")
-    draw_accuracy(axes, profile, strands, chosen, height)
+    draw_accuracy(axes, profile, strands, chosen)
     title = "Linear CKA between layers"
     _write_title(figure, layout, edge, layout.top - 22, "c", title)
     color_scale(figure, layout, edge + 216, layout.top - 22, LIKENESS, ("0", "1"))
@@ -107,7 +108,6 @@ def draw_accuracy(
     profile: Profile,
     strands: Sequence[Strand],
     chosen: set[int],
-    height: float,
     *,
     named: bool = True,
 ) -> None:
@@ -117,7 +117,7 @@ def draw_accuracy(
     axes.set_xlabel("relative depth: 0 enters the first block, 1 leaves the last; ◇ final norm")
     axes.set_ylabel("accuracy, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
-    ends: list[tuple[Strand, float, float]] = []
+    ends: list[LineEnd] = []
     for strand in strands:
         points = [
             (n, _position(profile.layers[n]), 100 * accuracy)
@@ -129,27 +129,9 @@ def draw_accuracy(
             axes.plot(x, y, color=strand.color, linewidth=1.7, linestyle=strand.line)
             for n, depth, accuracy in points:
                 _draw_point(axes, profile.layers[n], strand, depth, accuracy, ring=n in chosen)
-            ends.append((strand, x[-1], y[-1]))
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high)
-    heights = spread([y for _, _, y in ends], gap=(high - low) * 16 / height)
-    for (strand, x, y), shown in zip(ends if named else (), heights if named else (), strict=True):
-        axes.annotate(
-            strand.label(LABEL),
-            (x, y),
-            (1.03, shown),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            color=strand.color,
-            fontsize=11,
-            arrowprops={
-                "arrowstyle": "-",
-                "color": strand.color,
-                "linewidth": 0.8,
-                "linestyle": (0, (1, 2)),
-            },
-            annotation_clip=False,
-        )
+            ends.append(LineEnd(strand.label(LABEL), x[-1], y[-1], strand.color))
+    if named:
+        name_lines(axes, ends)
 
 
 def _draw_point(

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from layerfusion.layers.scores import LOW_IS_GOOD
 from layerfusion.report.canvas import MUTED, PAPER
-from layerfusion.report.layer_curves import spread
+from layerfusion.report.line_ends import spread
 from layerfusion.report.names import MINUS
 from layerfusion.report.profile_layout import (
     CHARACTER,

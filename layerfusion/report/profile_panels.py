@@ -91,7 +91,7 @@ def _draw_accuracy(
     names = CHARACTER * max(len(strand.label(LABEL)) for strand in strands)
     right = 12.0 if narrow else names + 40
     figure, axes = canvas(width, top + plot + 46, 52, right, top, 46)
-    draw_accuracy(axes, profile, strands, chosen, plot, named=not narrow)
+    draw_accuracy(axes, profile, strands, chosen, named=not narrow)
     axes.set_xlabel("relative depth" if narrow else axes.get_xlabel())
     if narrow:
         _write_legend(figure, _bare(width, top + plot + 46), strands, 52)

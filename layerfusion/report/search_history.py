@@ -1,27 +1,59 @@
-"""The history of searches under a folder, as tables."""
+"""Searches under a folder: how the best value came down, what was drawn, what mattered."""
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
-from layerfusion.report.names import NONE
+from layerfusion.report.blocks import Block
+from layerfusion.report.names import NONE, plural
+from layerfusion.report.search_figure import history_figure
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.runs.search_record import SearchHistory, TrialRecord, find_histories
 from layerfusion.runs.words import duration
 
 
-def search_tables(runs: Path) -> tuple[Table, ...]:
-    """One table a study: every trial, what was drawn, and the best so far."""
-    return tuple(_table(history) for history in find_histories(runs))
+def search_blocks(runs: Path) -> tuple[Block, ...]:
+    """One part of the page a study."""
+    return tuple(
+        _block(history, f"search-{number}")
+        for number, history in enumerate(find_histories(runs), start=1)
+    )
 
 
-def _table(history: SearchHistory) -> Table:
+def _block(history: SearchHistory, key: str) -> Block:
+    best = history.best
+    importance = (_importance_table(history),) if history.importance else ()
+    return Block(
+        f"Search: {history.name}",
+        _text(history, best),
+        () if best is None else (history_figure(history, best, key),),
+        importance,
+        (_history_table(history, best),),
+    )
+
+
+def _text(history: SearchHistory, best: TrialRecord | None) -> str:
+    ended = Counter(trial.state for trial in history.trials)
+    counts = ", ".join(
+        f"{ended[state]} {word}"
+        for state, word in (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))
+        if ended[state]
+    )
+    said = (
+        f"{plural(len(history.trials), 'trial')} ({counts}) of {history.job}, judged by the mean"
+        " validation log-loss of their seeds. Test was not looked at for any choice here."
+    )
+    if best is None:
+        return f"{said} None has come to an end."
+    drawn = ", ".join(f"{key}={_value(value)}" for key, value in best.params.items())
+    return f"{said} The best is trial {best.number}, with {best.value:.4f}: {drawn}."
+
+
+def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
     keys = list(dict.fromkeys(key for trial in history.trials for key in trial.params))
-    best = min((t.value for t in history.trials if t.value is not None), default=None)
-    rows, so_far = [], None
-    for trial in history.trials:
-        if trial.value is not None and (so_far is None or trial.value < so_far):
-            so_far = trial.value
+    rows = []
+    for trial, so_far in zip(history.trials, history.best_so_far, strict=True):
         drawn = (_value(trial.params.get(key)) for key in keys)
         cells = (
             str(trial.number),
@@ -31,7 +63,7 @@ def _table(history: SearchHistory) -> Table:
             NONE if trial.seconds is None else duration(trial.seconds),
             trial.job or NONE,
         )
-        rows.append(Row(cells, "chosen" if best is not None and trial.value == best else ""))
+        rows.append(Row(cells, "chosen" if trial is best else ""))
     titles = ("Trial", *keys, "Validation log-loss", "Best so far", "Time", "Job")
     columns = tuple(
         Column(title, numeric=title in ("Trial", "Validation log-loss", "Best so far", "Time"))
@@ -41,9 +73,19 @@ def _table(history: SearchHistory) -> Table:
         f"Search history: {history.name}",
         columns,
         tuple(rows),
-        f"Trials of `{history.job}`, judged by the mean validation log-loss of their seeds. Test"
-        " was not looked at for any choice here; a pruned trial was behind the median of the"
-        " earlier ones at the same epoch.",
+        "A pruned trial was behind the median of the earlier ones at the same epoch.",
+    )
+
+
+def _importance_table(history: SearchHistory) -> Table:
+    ordered = sorted(history.importance.items(), key=lambda item: -item[1])
+    return Table(
+        f"What mattered: {history.name}",
+        (Column("Setting", numeric=False), Column("Share, %")),
+        tuple(Row((key, f"{100 * share:.0f}")) for key, share in ordered),
+        "Share of the variance of the validation log-loss over the space that each setting explains"
+        " by itself (fANOVA: random forests fitted to the complete trials). With few trials it is"
+        " a rough guide, and it tells nothing of values that were not in the space.",
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from layerfusion.report.findings import Finding, Findings, Kind
+from layerfusion.report.findings import Finding, Findings, Kind, outcome_of
 from layerfusion.report.load import DataGroup, Job
 from layerfusion.report.names import (
     NONE,
@@ -22,6 +22,7 @@ from layerfusion.report.names import (
 )
 from layerfusion.runs.statistics import Difference
 
+SHARED = " =: jobs that settled on the same sources and gave the same predictions share a row."
 Mark = Literal["", "chosen", "floor"]
 
 
@@ -61,6 +62,13 @@ class Comparison:
     finding: Finding | None
     """None for the chosen single layer itself, and where there is none."""
     is_reference: bool = False
+    twins: tuple[Job, ...] = ()
+    """Other jobs that ended in the same sources and gave the same predictions."""
+
+    @property
+    def label(self) -> str:
+        """The name, and which jobs are the same."""
+        return f"{self.name}{''.join(f' = job {job.record.job[:6]}' for job in self.twins)}"
 
 
 # -- accuracy -----------------------------------------------------------------------------------
@@ -107,18 +115,25 @@ def layer_table(group: DataGroup) -> Table:
 
 
 def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
-    """The floor, single layers that stand for their model, and everything fused, in order."""
+    """The floor, single layers that stand for their model, and everything fused, in order.
+
+    Selections may end in the same sources: jobs that gave the same predictions share a row.
+    """
     reference = group.chosen
     floor = (reference or group.jobs[0]).record.floor
 
     def against(job: Job | None) -> Finding | None:
         return None if reference in (None, job) else findings.between(job, reference)
 
+    named = shown_names(group)
+    same: dict[tuple[object, ...], list[Job]] = {}
+    for job in named:
+        same.setdefault(outcome_of(job), []).append(job)
     return (
         Comparison(floor_name(floor), None, against(None)),
         *(
-            Comparison(name, job, against(job), job is reference)
-            for job, name in shown_names(group).items()
+            Comparison(named[job], job, against(job), job is reference, tuple(twins))
+            for job, *twins in same.values()
         ),
     )
 
@@ -152,7 +167,7 @@ def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
         " the same test rows (paired bootstrap). ▲ and ▼: a difference that the exact test shows,"
         " adjusted for the number of comparisons; see the next table. Without them there is no"
         " difference that these rows can show. Mean ± standard deviation over seeds. K is the"
-        " number of layers fused.",
+        " number of layers fused." + (SHARED if any(row.twins for row in rows) else ""),
     )
 
 
@@ -171,10 +186,10 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         rows: names of what is compared, in order.
         findings: the comparisons.
     """
-    found = [row for row in findings.rows if row.kind in AGAINST]
+    names = {row.job: row.name for row in rows}  # the floor is the job None; twins are told once
+    found = [row for row in findings.rows if row.kind in AGAINST and row.what in names]
     if not found:
         return None
-    names = {row.job: row.name for row in rows}
     order = {job: place for place, job in enumerate(names)}
     shown = sorted(found, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
     family = "; ".join(
@@ -231,7 +246,7 @@ def _fusion_row(row: Comparison, job: Job) -> Row:
     test = job.record.test
     return Row(
         (
-            row.name,
+            row.label,
             count(job.sources),
             mean_sd(test["accuracy"]),
             interval(test["accuracy"].low, test["accuracy"].high),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,24 @@ class SearchHistory:
     job: str
     """The overrides that all trials share."""
     trials: list[TrialRecord]
+    importance: dict[str, float] = field(default_factory=dict)
+    """Key of the space to the share of the values' variance that it explains; none while the study
+    goes on, or with too few complete trials."""
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The complete trial of the least value, the first of several."""
+        done = [trial for trial in self.trials if trial.value is not None]
+        return min(done, key=lambda trial: trial.value or 0.0, default=None)
+
+    @property
+    def best_so_far(self) -> list[float | None]:
+        """For each trial the least value up to it."""
+        found: list[float | None] = []
+        for trial in self.trials:
+            values = [v for v in (*found[-1:], trial.value) if v is not None]
+            found.append(min(values, default=None))
+        return found
 
 
 def write_history(history: SearchHistory, folder: Path) -> None:

@@ -125,6 +125,22 @@ def test_each_fold_is_judged_by_vectors_learned_without_it(tmp_path: Path) -> No
         torch.testing.assert_close(held.log_probs[out], expected, rtol=1e-3, atol=1e-4)
 
 
+def test_what_a_fold_learned_is_learned_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts, labels = _texts(120)
+    candidates = _candidates(tmp_path, texts, labels)
+    held_out_probes(candidates, LayersConfig(strengths=[0.01]), torch.device("cpu"))
+    inside = [texts[row] for row in torch.where(candidates.fold_of != 2)[0].tolist()]
+    expected = LexicalFit.learn(inside, LexicalConfig(width=400)).vectors(texts)
+    monkeypatch.setattr(LexicalFit, "learn", None)
+    source = candidates.sources["words"]
+    assert isinstance(source, LexicalSource)
+    torch.testing.assert_close(source.relearned(texts, inside), expected)
+    # Other strengths fit other probes, on the same vectors.
+    held_out_probes(candidates, LayersConfig(strengths=[0.1]), torch.device("cpu"))
+
+
 def test_held_out_accuracy_of_noise_is_that_of_chance(tmp_path: Path) -> None:
     texts, _ = _texts(300)
     labels = np.random.default_rng(1).integers(0, 2, 300)

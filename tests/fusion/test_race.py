@@ -93,13 +93,13 @@ def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> N
     vectors = torch.from_numpy(generator.normal(size=(60, 5)).astype(np.float32))
     vectors[:, 0] += labels
     fold_of = torch.arange(60) // 20
-    words: LexicalSource = open_lexical("w", LexicalConfig(width=4), texts, texts, tmp_path)
     lexical = LayerId("w", "tfidf", TFIDF)
 
     class Model:
         pass
 
     def heads(labels: Tensor, texts: list[str]) -> HeldOutHeads:
+        words: LexicalSource = open_lexical("w", LexicalConfig(width=4), texts, texts, tmp_path)
         candidates = Candidates(
             (A, lexical),
             (vectors, torch.full((60, 4), torch.nan)),  # never read: learned anew for the fold

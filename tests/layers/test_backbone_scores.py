@@ -1,10 +1,8 @@
-"""Scores over a sample against transformers' own outputs, and what is kept of them."""
+"""Scores over a sample against transformers' own outputs, whatever the batches."""
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,72 +12,22 @@ import torch
 import transformers
 from torch import Tensor
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config import ExtractConfig
 from layerfusion.embeddings.shape import NORM
-from layerfusion.embeddings.source import EmbeddingSource, open_source
 from layerfusion.errors import UserError
 from layerfusion.layers import backbone_scores
-from layerfusion.layers.probe import LinearProbe
-from tests import tiny
-from tests.tiny import WITH_NORM, tiny_folder
-
-POOLINGS = {"mean": PoolingConfig("mean"), "first": PoolingConfig("first")}
-TEXTS = [
-    "oil price rose",
-    "the film was good and the plot was great and the actor was awful and the story was bad",
-    "net",
-    "company said profit fell in the year to the bank of trade",
-    "bad plot",
-    "oil price fell",
-]
-LABELS = [2, 0, 1, 2, 0, 2]
-CPU = ExtractConfig(device="cpu", token_budget=60)
-WITH_ATTENTION = (
-    "bert",
-    "deberta_v2",
-    "modernbert",
-    "convbert",
-    "albert",
-    "t5",
-    "gpt2",
-    "llama",
-    "falcon",
+from tests.layers.sampled import (
+    CPU,
+    HEADS,
+    LABELS,
+    TEXTS,
+    WITH_ATTENTION,
+    kept_files,
+    opened,
+    sample_attention,
+    sample_gradient,
 )
-
-
-def sample_attention(*arguments: Any) -> dict[str, np.ndarray]:
-    values, seconds = backbone_scores.sample_attention(*arguments)
-    assert seconds >= 0
-    return values
-
-
-def sample_gradient(*arguments: Any) -> dict[tuple[str, str], float]:
-    values, seconds = backbone_scores.sample_gradient(*arguments)
-    assert seconds >= 0
-    return values
-
-
-def head(seed: int) -> LinearProbe:
-    generator = torch.Generator().manual_seed(seed)
-    return LinearProbe(
-        0.1 * torch.randn(3, 32, generator=generator), torch.randn(3, generator=generator)
-    )
-
-
-HEADS = {"mean": head(0), "first": head(1)}
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    names = (*WITH_ATTENTION, "fnet")
-    return {name: tiny_folder(name, tmp_path_factory.mktemp(name)) for name in names}
-
-
-def opened(
-    folder: Path, cache: Path, poolings: dict[str, PoolingConfig] = POOLINGS, **settings: Any
-) -> EmbeddingSource:
-    config = BackboneConfig(path=str(folder), **settings)
-    return open_source("tiny", config, poolings, cache)
+from tests.tiny import WITH_NORM
 
 
 def token_ids(folder: Path, text: str) -> Tensor:
@@ -89,20 +37,6 @@ def token_ids(folder: Path, text: str) -> Tensor:
 def plain_model(folder: Path, **settings: Any) -> Any:
     model = transformers.AutoModel.from_pretrained(folder, **settings)
     return (model.get_encoder() if model.config.is_encoder_decoder else model).eval()
-
-
-def forbid_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: object, **_kwargs: object) -> None:
-        raise AssertionError("the model is loaded")
-
-    monkeypatch.setattr(backbone_scores, "load_backbone", refuse)
-
-
-def kept_files(cache: Path) -> list[Path]:
-    return sorted((cache / "scores").glob("*"))
-
-
-# -- values -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", WITH_ATTENTION)
@@ -268,156 +202,3 @@ def test_batches_that_do_not_fit_are_halved(
     most = 0
     with pytest.raises(UserError, match=r"^gradient: .*for one text of 21 tokens on cpu; lower"):
         sample_gradient(source, TEXTS[:3], LABELS[:3], HEADS, options)
-
-
-# -- keeping ------------------------------------------------------------------------------------
-
-
-def test_what_is_kept_needs_no_model(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = opened(folders["modernbert"], tmp_path)
-    attention = sample_attention(source, TEXTS, CPU)
-    gradient = sample_gradient(source, TEXTS, LABELS, HEADS, CPU)
-    forbid_the_model(monkeypatch)
-    again = opened(folders["modernbert"], tmp_path)
-    other = replace(CPU, token_budget=7)
-    kept = sample_attention(again, TEXTS, other)
-    assert list(kept) == list(attention)
-    for layer, heads in kept.items():
-        assert heads.dtype == np.float64
-        np.testing.assert_array_equal(heads, attention[layer])
-    labels = np.array(LABELS)  # any integers will do
-    found = sample_gradient(again, TEXTS, labels, HEADS, other)  # type: ignore[arg-type]
-    assert list(found.items()) == list(gradient.items())
-    # A pooling of the embeddings changes no attention.
-    pooled = opened(folders["modernbert"], tmp_path, {"max": PoolingConfig("max")})
-    assert list(sample_attention(pooled, TEXTS, CPU)) == list(attention)
-
-
-def test_whatever_changes_a_value_changes_its_address(
-    folders: dict[str, Path], tmp_path: Path
-) -> None:
-    source = opened(folders["bert"], tmp_path)
-    moved = replace(HEADS["mean"], bias=HEADS["mean"].bias + torch.tensor([0.0, 1e-3, 0.0]))
-    calls: list[tuple[EmbeddingSource, list[str], list[int], dict[str, LinearProbe]]] = [
-        (source, TEXTS, LABELS, HEADS),
-        (source, TEXTS[::-1], LABELS[::-1], HEADS),
-        (source, TEXTS[:-1], LABELS[:-1], HEADS),
-        (source, TEXTS, [0, *LABELS[1:]], HEADS),
-        (source, TEXTS, LABELS, {"mean": HEADS["mean"]}),
-        (source, TEXTS, LABELS, {**HEADS, "mean": moved}),
-        (opened(folders["bert"], tmp_path, template="it was {text}"), TEXTS, LABELS, HEADS),
-        (opened(folders["bert"], tmp_path, max_length=5), TEXTS, LABELS, HEADS),
-        (opened(folders["bert"], tmp_path, dtype="bfloat16"), TEXTS, LABELS, HEADS),
-        (
-            opened(folders["bert"], tmp_path, {**POOLINGS, "first": PoolingConfig("last")}),
-            *(TEXTS, LABELS, HEADS),
-        ),
-        (opened(folders["albert"], tmp_path), TEXTS, LABELS, HEADS),
-    ]
-    for count, (where, texts, labels, heads) in enumerate(calls, 1):
-        for _ in range(2):
-            sample_gradient(where, texts, labels, heads, CPU)
-            assert len(kept_files(tmp_path)) == count
-    for where, texts, labels, heads in calls:
-        sample_gradient(where, texts, labels, heads, CPU)
-    assert len(kept_files(tmp_path)) == len(calls)
-    sample_attention(source, TEXTS, CPU)
-    assert len(kept_files(tmp_path)) == len(calls) + 1
-
-
-def test_a_damaged_file_is_computed_again(folders: dict[str, Path], tmp_path: Path) -> None:
-    source = opened(folders["bert"], tmp_path)
-    expected = sample_gradient(source, TEXTS, LABELS, HEADS, CPU)
-    (path,) = kept_files(tmp_path)
-    whole = path.read_text()
-    values = json.loads(whole)["values"]
-    digit = whole.replace(str(values["mean"]["0"]), "1.5")
-    assert digit != whole
-    for damaged in ("", whole[:-40], digit, "[]", "null", '{"values": {}}', "\x00" * 80):
-        path.write_text(damaged)
-        assert sample_gradient(source, TEXTS, LABELS, HEADS, CPU) == expected
-        again = json.loads(path.read_text())
-        assert (again["values"], again["sha256"]) == (values, json.loads(whole)["sha256"])
-    path.write_bytes(b"\xff\xfe" + whole.encode())
-    assert sample_gradient(source, TEXTS, LABELS, HEADS, CPU) == expected
-
-
-# -- errors -------------------------------------------------------------------------------------
-
-
-CHOOSE = "choose layers.score=probe, gradient or logme"
-
-
-def test_a_model_without_attention_says_so(folders: dict[str, Path], tmp_path: Path) -> None:
-    with pytest.raises(UserError) as error:
-        sample_attention(opened(folders["fnet"], tmp_path), TEXTS, CPU)
-    assert str(error.value) == (
-        f"attention_entropy: backbone tiny gives no attention weights (FNetModel); {CHOOSE}"
-    )
-    assert not kept_files(tmp_path)
-    assert len(sample_gradient(opened(folders["fnet"], tmp_path), TEXTS, LABELS, HEADS, CPU)) == 8
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "reason"),
-    [
-        (
-            "Mamba",
-            {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3, "state_size": 4},
-            "gives no attention weights",
-        ),
-        (
-            "Longformer",
-            {**tiny.SIZES, "attention_window": 4},
-            "gives attention weights of shape (2, 4, 21, 5), not one a pair of 21 tokens",
-        ),
-        (
-            "Lfm2",
-            {
-                **{k: v for k, v in tiny.GROUPED.items() if k != "head_dim"},
-                "layer_types": ["conv", "full_attention", "conv"],
-            },
-            "gives attention weights in 1 of 3 blocks",
-        ),
-    ],
-)
-def test_attention_of_another_kind_is_refused(
-    name: str,
-    settings: dict[str, Any],
-    reason: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(tiny.CONFIGS, name, (f"{name}Config", settings))
-    source = opened(tiny_folder(name, tmp_path / "model"), tmp_path)
-    options = ExtractConfig(device="cpu", token_budget=42)
-    with pytest.raises(UserError) as error:
-        sample_attention(source, TEXTS, options)
-    assert str(error.value) == (
-        f"attention_entropy: backbone tiny {reason} ({name}Model); {CHOOSE}"
-    )
-
-
-def test_a_value_that_is_not_finite_names_model_and_layer(tmp_path: Path) -> None:
-    folder = tiny_folder("albert", tmp_path / "model")
-    model = transformers.AutoModel.from_pretrained(folder)
-    with torch.no_grad():
-        model.encoder.albert_layer_groups[0].albert_layers[0].ffn.bias[0] = torch.nan
-    model.save_pretrained(folder)
-    source = opened(folder, tmp_path)
-    reason = r"a value that is not finite; try backbone\.tiny\.dtype=float32$"
-    with pytest.raises(UserError, match=rf"^attention_entropy: backbone tiny, layer 2: {reason}"):
-        sample_attention(source, TEXTS, CPU)
-    with pytest.raises(UserError, match=rf"^gradient: backbone tiny, layer 0: {reason}"):
-        sample_gradient(source, TEXTS, LABELS, HEADS, CPU)
-    assert not kept_files(tmp_path)
-
-
-def test_no_texts_are_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
-    source = opened(folders["bert"], tmp_path)
-    with pytest.raises(UserError, match=r"^backbone tiny: there is no text to score its layers"):
-        sample_gradient(source, [], [], HEADS, CPU)
-    with pytest.raises(UserError, match=r"^backbone tiny: there is no text to score its layers"):
-        sample_attention(source, [], CPU)

@@ -6,7 +6,8 @@ import pytest
 
 from layerfusion.report.page import write_report
 from layerfusion.runs.profile_record import write_profile
-from tests.report.fabricate import dataset, write_job, write_sweep
+from layerfusion.runs.search_record import write_history
+from tests.report.fabricate import dataset, search_history, write_job, write_sweep
 from tests.report.fabricate_profiles import MODELS, profile
 
 HOSTILE = "<script>alert('x')</script>|*a*"
@@ -40,6 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         profile("reviews", {"smollm2": MODELS["smollm2"]}, ("mean", "last"), judged=True),
         folder / "runs" / "judged",
     )
+    write_history(search_history(HOSTILE), folder / "runs" / "search")
     write_report(
         folder / "runs", folder / "out", title="A <title>", facts=["limit.test=60 & so on"]
     )

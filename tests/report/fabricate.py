@@ -25,6 +25,7 @@ from layerfusion.runs.record import (
     SeedRecord,
     write_record,
 )
+from layerfusion.runs.search_record import SearchHistory, TrialRecord
 
 MODELS: dict[str, list[str]] = {
     "minilm": [str(i) for i in range(7)],
@@ -292,3 +293,24 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
     write_job(
         runs, data, [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")], 0.80, 0.81, floor=floor
     )
+
+
+LOSSES = (0.61, 0.58, None, 0.63, 0.52, None, 0.55, 0.52)
+ENDED = {2: "pruned", 5: "fail"}
+
+
+def search_history(name: str = "heads", values: tuple[float | None, ...] = LOSSES) -> SearchHistory:
+    """A study whose trials came to these values, None for those that did not."""
+    trials = [
+        TrialRecord(
+            number,
+            "complete" if value is not None else ENDED.get(number, "fail"),
+            {"fusion": ("gated", "concat")[number % 2], "trainer.learning_rate": 10.0**-number},
+            value,
+            7,
+            f"job{number}",
+            2.0,
+        )
+        for number, value in enumerate(values)
+    ]
+    return SearchHistory(name, "dataset=reviews", trials, {"fusion": 0.2, "trainer.lr": 0.8})

@@ -11,6 +11,7 @@ from layerfusion.errors import UserError
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import Report, build_report, write_report
 from layerfusion.report.profile_blocks import profile_blocks
+from layerfusion.report.search_history import search_blocks
 from layerfusion.report.tables import Table
 from tests.report.conftest import HOSTILE
 from tests.report.fabricate import dataset, write_job
@@ -63,7 +64,12 @@ def page(source: str) -> Page:
 @pytest.fixture(scope="module")
 def report(written: Path) -> Report:
     runs = written / "runs"
-    return build_report(load_groups(runs), title="again", profiles=profile_blocks(runs))
+    return build_report(
+        load_groups(runs),
+        title="again",
+        profiles=profile_blocks(runs),
+        searches=search_blocks(runs),
+    )
 
 
 def tables(report: Report) -> list[Table]:

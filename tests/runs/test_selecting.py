@@ -17,10 +17,8 @@ from layerfusion.layers.similarity import linear_cka
 from layerfusion.runs import inputs, selecting
 from layerfusion.runs.profile_record import find_profiles
 from layerfusion.runs.record import find_records
-from tests.tiny import tiny_folder
+from tests.tiny import BAD, GOOD, tiny_folder, tiny_job
 
-GOOD = "good great film plot actor".split()  # noqa: SIM905
-BAD = "bad awful loss fell crude".split()  # noqa: SIM905
 SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
 
 
@@ -52,9 +50,8 @@ def job(
 ) -> list[str]:
     monkeypatch.setattr(selecting, "_selections", {})  # as in a new process
     return [
-        *("dataset=local", f"dataset.path={texts}", f"backbone.tiny.path={folders['llama']}"),
-        *(f"paths.cache={tmp_path / 'cache'}", f"paths.outputs={tmp_path / 'outputs'}"),
-        *("logger=none", "seeds=1", "trainer.max_epochs=3", "extract.token_budget=512"),
+        *tiny_job(texts, folders["llama"], tmp_path / "cache"),
+        *(f"paths.outputs={tmp_path / 'outputs'}", "logger=none", "seeds=1"),
         *("pooling=[mean,last]", "layers.folds=3", "layers.sample=40"),
     ]
 

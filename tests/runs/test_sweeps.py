@@ -29,36 +29,18 @@ from layerfusion.runs.sweep import (
     status_lines,
     write_plan,
 )
-from tests.tiny import tiny_folder
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 ROOT = Path(__file__).parents[2]
-WORDS = (
-    ["good", "great", "film", "plot", "actor"],
-    ["bad", "awful", "loss", "fell", "crude"],
-)
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny model, a tiny file, and a cache that all sweeps here share."""
     folder = tmp_path_factory.mktemp("sweeps")
-    generator = np.random.default_rng(0)
-    rows = [
-        (f"the {' '.join(generator.choice(WORDS[n % 2], 6))} {n}", f"class {n % 2}")
-        for n in range(120)
-    ]
-    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "texts.csv", index=False)
-    return [
-        "dataset=local",
-        f"dataset.path={folder / 'texts.csv'}",
-        f"backbone.tiny.path={tiny_folder('bert', folder / 'bert')}",
-        f"paths.cache={folder / 'cache'}",
-        "logger=none",
-        "seeds=1",
-        "trainer.max_epochs=3",
-        "extract.token_budget=512",
-        "fusion.width=8",
-    ]
+    texts = tiny_texts(folder / "texts.csv", 120)
+    job = tiny_job(texts, tiny_folder("bert", folder / "bert"), folder / "cache")
+    return [*job, "logger=none", "seeds=1", "fusion.width=8"]
 
 
 def sweep_words(base: list[str], outputs: Path, *more: str) -> list[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from layerfusion.cli import main
@@ -21,36 +20,18 @@ from layerfusion.runs import tracking
 from layerfusion.runs.record import read_record
 from tests.runs.wandb_file import OfflineRun, read_offline_run
 from tests.runs.wandb_server import Uploaded, wandb_server
-from tests.tiny import tiny_folder
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 WANDB = Path(sys.executable).with_name("wandb")
-WORDS = (
-    ["good", "great", "film", "plot", "actor"],
-    ["bad", "awful", "loss", "fell", "crude"],
-)
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A tiny model, a tiny file, and a cache that all jobs here share."""
     folder = tmp_path_factory.mktemp("wandb")
-    generator = np.random.default_rng(0)
-    rows = [
-        (f"the {' '.join(generator.choice(WORDS[n % 2], 6))} {n}", f"class {n % 2}")
-        for n in range(80)
-    ]
-    pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "texts.csv", index=False)
-    return [
-        "dataset=local",
-        f"dataset.path={folder / 'texts.csv'}",
-        f"backbone.tiny.path={tiny_folder('bert', folder / 'bert')}",
-        f"paths.cache={folder / 'cache'}",
-        "logger.mode=offline",
-        "seeds=2",
-        "trainer.max_epochs=3",
-        "extract.token_budget=512",
-        "fusion.width=8",
-    ]
+    texts = tiny_texts(folder / "texts.csv", 80)
+    job = tiny_job(texts, tiny_folder("bert", folder / "bert"), folder / "cache")
+    return [*job, "logger.mode=offline", "seeds=2", "fusion.width=8"]
 
 
 @pytest.fixture(autouse=True)
