@@ -1,0 +1,188 @@
+"""The classifier that a job leaves, from its folder to the labels of new texts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.runs.bundle import DESCRIPTION, HEADS, load_bundle
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
+
+FUSIONS = ("gated", "concat", "stacked")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two models, train and test, and a finished job of each fusion: `runs/FUSION`."""
+    root = tmp_path_factory.mktemp("predict")
+    tiny_folder("bert", root / "bert")
+    tiny_folder("llama", root / "llama")
+    rows = pd.read_csv(tiny_texts(root / "all.csv", 90))
+    rows[:60].to_csv(root / "train.csv", index=False)
+    rows[60:].to_csv(root / "test.csv", index=False)
+    for fusion in FUSIONS:
+        assert (
+            main(["train", *job(root), f"fusion={fusion}", f"hydra.run.dir={root}/{fusion}"]) == 0
+        )
+    return root
+
+
+def job(root: Path) -> list[str]:
+    return [
+        *(word for word in tiny_job(root, root / "bert", root / "cache") if ".path=" not in word),
+        f"dataset.train={root}/train.csv",
+        f"dataset.test={root}/test.csv",
+        f"backbone.bert.path={root}/bert",
+        f"backbone.llama.path={root}/llama",
+        "pooling=[mean,last]",
+        "lexical=[words]",
+        "layers=fixed",
+        "layers.fixed.bert=[1,3]",
+        "layers.fixed.llama=[2,norm]",
+        "layers.fixed.words=[0]",
+        "logger=none",
+        "seeds=2",
+        f"paths.outputs={root}/outputs",
+    ]
+
+
+def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(["predict", *arguments]) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_it_says_of_test_what_the_job_recorded(fusion: str, folder: Path, tmp_path: Path) -> None:
+    """From the texts on, without the cache: only what half precision on disk rounds may differ."""
+    out = tmp_path / "said.parquet"
+    assert main(["predict", f"{folder}/{fusion}", f"{folder}/test.csv", "-o", str(out)]) == 0
+    said = pd.read_parquet(out)
+    recorded = pd.read_parquet(folder / fusion / "predictions.parquet").sort_values(["seed", "row"])
+    each = np.stack(recorded["prob"].tolist()).reshape(2, 30, 2)
+    found = said[["p(neg)", "p(pos)"]].to_numpy()
+    np.testing.assert_allclose(found, each.mean(axis=0), atol=5e-3)
+    assert said["text"].tolist() == pd.read_csv(folder / "test.csv")["text"].tolist()
+    assert set(said["label"]) <= {"neg", "pos"}
+    truth = pd.read_csv(folder / "test.csv")["label"]
+    metrics = json.loads((folder / fusion / "metrics.json").read_text())
+    assert (said["label"] == truth).mean() == pytest.approx(metrics["test"]["consensus"]["mean"])
+
+
+def test_texts_do_not_depend_on_their_neighbours(folder: Path) -> None:
+    bundle = load_bundle(folder / "gated")
+    texts = pd.read_csv(folder / "test.csv")["text"].tolist()
+    together = bundle.probabilities(texts)
+    assert together.shape == (30, 2)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-5)
+    alone = np.concatenate([bundle.probabilities([f"  {text}\n"]) for text in texts[:3]])
+    np.testing.assert_allclose(alone, together[:3], atol=1e-4)
+    assert bundle.probabilities([]).shape == (0, 2)
+    assert bundle.predict(texts[:2]) == [bundle.label_names[k] for k in together[:2].argmax(1)]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_every_form_of_input_and_output_says_the_same(
+    suffix: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a good film, said the bank", 'a "bad" one']
+    given, out = tmp_path / f"given{suffix}", tmp_path / f"out{suffix}"
+    table = pd.DataFrame({"review": texts, "stars": [1, 2]})
+    readers = {
+        ".csv": pd.read_csv,
+        ".tsv": lambda path: pd.read_csv(path, sep="\t"),
+        ".jsonl": lambda path: pd.read_json(path, lines=True),
+        ".parquet": pd.read_parquet,
+    }
+    if suffix == ".parquet":
+        table.to_parquet(given)
+    elif suffix == ".jsonl":
+        table.to_json(given, orient="records", lines=True)
+    else:
+        table.to_csv(given, index=False, sep="\t" if suffix == ".tsv" else ",")
+    command = ["predict", f"{folder}/concat", str(given), "--text", "review", "-o", str(out)]
+    assert main(command) == 0
+    found = readers[suffix](out)
+    assert found["text"].tolist() == texts
+    (tmp_path / "lines.txt").write_text("\n".join(texts) + "\n")
+    capsys.readouterr()
+    assert main(["predict", f"{folder}/concat/bundle", f"{tmp_path}/lines.txt"]) == 0
+    printed = tmp_path / "printed.csv"
+    printed.write_text(capsys.readouterr().out)
+    expected = pd.read_csv(printed)
+    assert found["label"].tolist() == expected["label"].tolist()
+    np.testing.assert_allclose(found["p(pos)"], expected["p(pos)"], atol=1e-5)
+
+
+def test_it_can_be_taken_elsewhere(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The bundle is a folder of its own; the models may lie anywhere, if they are the same."""
+    shutil.copytree(folder / "gated" / "bundle", tmp_path / "taken")
+    shutil.copytree(folder / "bert", tmp_path / "models" / "b")
+    given = ["predict", f"{tmp_path}/taken", f"{folder}/test.csv", "--cache", f"{tmp_path}/cache"]
+    capsys.readouterr()
+    assert main([*given, "--model", f"bert={tmp_path}/models/b"]) == 0
+    moved = capsys.readouterr().out
+    assert main(["predict", f"{folder}/gated", f"{folder}/test.csv"]) == 0
+    assert moved == capsys.readouterr().out
+    said = told([*given[1:], "--model", f"bert={folder}/llama"], capsys)
+    assert "backbone bert" in said
+    assert "does not hold the files" in said
+    assert "there are: bert, llama" in told([*given[1:], "--model", "brt=x"], capsys)
+    assert "NAME=FOLDER" in told([*given[1:], "--model", "bert"], capsys)
+
+
+def test_jobs_of_a_sweep_keep_none_unless_told_to(folder: Path, tmp_path: Path) -> None:
+    words = [*job(folder), f"paths.outputs={tmp_path}", "fusion=concat", "seeds=1", "sweep=s"]
+    assert main(["train", "-m", *words]) == 0
+    (record,) = tmp_path.glob("sweeps/s/*/metrics.json")
+    assert not (record.parent / "bundle").exists()
+    with pytest.raises(UserError, match="bundle=true"):
+        load_bundle(record.parent)
+    # The job is the same one: it is run again for its classifier, and then finished for good.
+    assert main(["train", "-m", *words, "bundle=true"]) == 0
+    made = (record.parent / "bundle" / DESCRIPTION).stat().st_mtime_ns
+    assert main(["train", "-m", *words, "bundle=true"]) == 0
+    assert (record.parent / "bundle" / DESCRIPTION).stat().st_mtime_ns == made
+
+
+def test_what_is_wrong_with_a_classifier_is_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = tmp_path / "taken"
+    shutil.copytree(folder / "gated" / "bundle", taken)
+    given = [str(taken), f"{folder}/test.csv"]
+    (taken / HEADS).write_bytes((taken / HEADS).read_bytes()[:-100])
+    assert "damaged" in told(given, capsys)
+    (taken / HEADS).unlink()
+    assert f"{HEADS} is missing" in told(given, capsys)
+    (taken / DESCRIPTION).write_text('{"schema": 99}')
+    assert "schema 99" in told(given, capsys)
+    (taken / DESCRIPTION).unlink()
+    assert "no classifier" in told(given, capsys)
+
+
+def test_what_is_wrong_with_the_texts_is_one_line(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle, lines = f"{folder}/gated", tmp_path / "lines.txt"
+    lines.write_text("good film\n\nbad film\n")
+    assert "lines.txt, row 2: the text is empty" in told([bundle, str(lines)], capsys)
+    assert "no such file" in told([bundle, f"{tmp_path}/none.csv"], capsys)
+    table = f"{folder}/test.csv"
+    said = told([bundle, table, "--text", "body"], capsys)
+    assert "there is no column 'body'" in said
+    assert "there are: .csv" in told([bundle, table, "-o", "out.xls"], capsys)
+    assert "there is no folder" in told([bundle, table, "-o", f"{tmp_path}/no/out.csv"], capsys)
+    with pytest.raises(UserError, match="text 2 of 2 is empty"):
+        load_bundle(bundle).probabilities(["good", " "])
