@@ -87,6 +87,7 @@ def test_a_sweep_is_a_group_whose_results_are_traced_to_their_data(
         assert (result.kind, result.used) == ("result", False)
         for name in ("metrics.json", "predictions.parquet", "config.yaml"):
             assert result.entries[name] == (folder / name).resolve().as_uri()
+        assert f"model-{job}" not in run.artifacts  # jobs of a sweep keep none
     # The sources once a sweep, and all of them.
     kept = [run.artifacts.get("code-layerfusion") for run in runs.values()]
     (code,) = [one for one in kept if one is not None]
@@ -225,6 +226,10 @@ def test_sync_uploads_a_finished_run_with_its_lineage(base: list[str], tmp_path:
     assert uploaded.summary[run]["test/accuracy"] == record.test["accuracy"].mean
     assert sorted(uploaded.used) == ["store-tiny-mean", "texts-local"]
     assert ("result", f"result-{record.job}") in uploaded.made
+    assert ("model", f"model-{record.job}") in uploaded.made
+    model = read_offline_run(file.parents[2]).artifacts[f"model-{record.job}"]
+    kept = {path.name: path.resolve().as_uri() for path in (file.parents[2] / "bundle").iterdir()}
+    assert model.entries == kept
 
 
 @pytest.mark.slow
