@@ -9,7 +9,7 @@ least composed; a command that is neither run nor listed fails.
 from __future__ import annotations
 
 import importlib.util
-import os
+import json
 import re
 import subprocess
 import sys
@@ -137,7 +137,7 @@ def _follow(block: Block, place: Path, capfd: pytest.CaptureFixture[str]) -> Non
     elif block.language == "python":
         exec(compile(block.text, "a python block", "exec"), {})
     else:
-        assert block.language == "text", f"a {block.language} block says no file in its first line"
+        assert block.language in ("text", "math"), f"{block.text}: it names no file to write it to"
 
 
 def _run(command: Command) -> int:
@@ -239,6 +239,31 @@ def test_every_row_of_a_table_has_as_many_cells(page: Path) -> None:
         cells = [len(re.findall(r"(?<!\\)\|", re.sub(r"`[^`]*`", "", row))) for row in rows]
         assert len(set(cells)) == 1, f"{page.name}: {rows[cells.index(max(cells))]}"
         assert re.fullmatch(r"[|: -]+", rows[1]), f"{page.name}: {rows[0]}: no line below the head"
+
+
+def test_the_results_are_those_of_the_run_that_is_kept() -> None:
+    kept = json.loads((ROOT / "docs/results/quick.json").read_text())
+    columns = [kept["rotten_tomatoes"], kept["r8"]]
+    figures: dict[str, list[float]] = {"TF-IDF floor": [column["floor"] for column in columns]}
+    for row, job in {
+        "minilm, last layer": "minilm layer 6",
+        "smollm2, last layer": "smollm2 layer norm",
+        "all layers of both, gated": "minilm+smollm2 all layers",
+        "last layers of both, gated": "minilm+smollm2 last layers",
+        "greedy layers of both, stacked": "minilm+smollm2 chosen layers, stacked",
+    }.items():
+        figures[row] = [column["jobs"][job]["test"] for column in columns]
+    for row, judge in (
+        ("**the layer that validation chooses**", "validation"),
+        ("best layer in hindsight", "test"),
+    ):
+        layers = [[v for k, v in x["jobs"].items() if " layer " in k] for x in columns]
+        best = [max(column, key=lambda job: job[judge]) for column in layers]
+        figures[row] = [job["test"] for job in best]
+    page = (ROOT / "docs/results.md").read_text()
+    for row, values in figures.items():
+        (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)$", page, re.MULTILINE)
+        assert re.findall(r"\d+\.\d", line) == [f"{100 * value:.1f}" for value in values], row
 
 
 def test_every_page_is_linked_from_the_index() -> None:
