@@ -63,8 +63,8 @@ def commands(block: Block) -> list[Command]:
 
 
 def inline_commands(page: Path) -> list[Command]:
-    """Commands of `layerfusion` in the running text, those with placeholders left out."""
+    """Commands in the running text, those with placeholders left out."""
     prose = re.sub(r"<!--.*?-->", "", _FENCE.sub("", page.read_text()), flags=re.DOTALL)
-    spans = re.findall(r"(?<!`)`(layerfusion [^`]+)`", prose)
+    spans = re.findall(r"(?<!`)`((?:layerfusion|make|python -m) [^`]+)`", prose)
     lines = [" ".join(span.split()) for span in spans]
-    return [Command(line) for line in lines if not re.search(r"…|\b[A-Z]{3,}\b", line)]
+    return [Command(line) for line in lines if not re.search(r"…|\b[A-Z]{3,}\b(?!=)", line)]

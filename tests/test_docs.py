@@ -197,6 +197,9 @@ def _inline() -> list[tuple[str, Command]]:
 def test_a_command_in_the_running_text_composes(
     page: str, command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if command.words[0] != "layerfusion":
+        assert _run(command) == 0
+        return
     command_name, *words = command.words[1:]
     if command_name in ("train", "profile", "extract", "plan") and "--help" not in words:
         load(compose(command_name, single(words)))
