@@ -133,12 +133,15 @@ def cross_validate_in_batches(
     held = torch.where(fold_of != NEVER)[0]
     target, own = labels[held], fold_of[held]
     fewest = int(fitted_on.sum(dim=1).min())
+    columns = 1 if num_classes == 2 else num_classes
     for places in _groups(features, num_classes, folds * len(strengths)):
         layers = [features[place] for place in places]
-        # The folds of a wide layer have less in common than each of them leaves out: see `_turned`.
-        wide = layers[0].shape[1] > fewest
+        width = layers[0].shape[1]
+        # Fold by fold a layer is turned and standardised once each, and no spread is needed: worth
+        # it where the rows span less than its width, or where there are more logits than features.
+        apart = width > fewest or columns * folds * len(strengths) > width
         log_probs = torch.empty(len(layers), len(held), len(strengths), num_classes)
-        for deal in [[fold] for fold in range(folds)] if wide else [list(range(folds))]:
+        for deal in [[fold] for fold in range(folds)] if apart else [list(range(folds))]:
             problem = _problem(layers, labels, fitted_on[deal], num_classes, strengths, device)
             # Every probe scores every row on its way; a row's own fold is the one that left it out.
             logits = problem.minimise(tolerance).logits.unflatten(1, (len(deal), len(strengths)))
