@@ -1,11 +1,12 @@
 """What the noise of a figure is: over seeds, over test rows and over draws of the training rows.
 
-Every interval but that of `crossed_interval` is a percentile bootstrap over test rows (Efron, 1979),
-stratified by class: rows are drawn anew within each true class, whose size stays what it is. So it
-says how much a figure would change with other test texts of the same classes in the same numbers,
-not with other seeds and not with other class sizes. Where test is a plain random sample and the classes differ in accuracy, the
-interval is a little too narrow for the accuracy of the whole population; and a class of one row can
-only repeat that row, so what rare classes contribute (most of all to macro-F1) counts as certain.
+Every interval is a percentile bootstrap over test rows (Efron, 1979), but for that of
+`crossed_interval`, and stratified by class: rows are drawn anew within each true class, whose size
+stays what it is. So it says how much a figure would change with other test texts of the same
+classes in the same numbers, not with other seeds and not with other class sizes. Where test is a
+plain random sample and the classes differ in accuracy, the interval is a little too narrow for the
+accuracy of the whole population; and a class of one row can only repeat that row, so what rare
+classes contribute (most of all to macro-F1) counts as certain.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from layerfusion.report.figures import model_colors
-from layerfusion.report.learning_curves import curve_block, trials
+from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import build_report
+from layerfusion.report.trials import trials
 from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
