@@ -157,7 +157,7 @@ def _figure(
     recipes = list(dict.fromkeys(system.recipe for system in accuracies))
     lines = [_line(trial, "TF-IDF floor", _floor(trial), MUTED, (0, (6, 3)))]
     for system, sizes in accuracies.items():
-        models = model_names(system)
+        models = [model.name for model in system.models]
         color = colors.get(models[0], INK) if len(models) == 1 else INK
         style = LINES[(2 * recipes.index(system.recipe) + bool(system.lexical)) % len(LINES)]
         lines.append(_line(trial, names[system], sizes, color, style))

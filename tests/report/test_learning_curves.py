@@ -59,7 +59,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     assert floor.cells[0] == "TF-IDF floor"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
     assert [cell.replace("\u00a0", " ") for cell in row.cells] == [
-        "minilm",
+        "minilm 6",
         "60.0 ± 5.0 (3)",
         "71.0 ± 1.4 (2)",
         "80.0 (1)",
