@@ -113,7 +113,10 @@ def trial(
 
 @pytest.mark.parametrize("regime", REGIMES)
 def test_intervals_cover_the_difference_of_other_draws_and_rows(regime: str) -> None:
-    """In 5,000 trials 97.7, 96.9 and 96.1 %: with three draws it errs to the wide side."""
+    """In 5,000 trials 97.7, 96.9 and 96.1 %: with three draws it errs to the wide side.
+
+    An interval over test rows alone covers 94, 83 and 33 %.
+    """
     rng = np.random.default_rng(3)
     covered, over_rows = 0, 0
     for _ in range(TRIALS):
