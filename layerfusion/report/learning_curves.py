@@ -21,9 +21,10 @@ from layerfusion.report.canvas import (
     drawing,
     shortened,
 )
+from layerfusion.report.draws import DrawFinding, draw_table, draws_in_words
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.line_ends import LineEnd, name_lines
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.load import Job
 from layerfusion.report.names import NONE, SPACE, count, plural
 from layerfusion.report.systems import (
     System,
@@ -33,51 +34,18 @@ from layerfusion.report.systems import (
     system_name,
 )
 from layerfusion.report.tables import Column, Row, Table
+from layerfusion.report.trials import Size, Trial
 from layerfusion.runs.statistics import mean_sd
 
-Size = int | None
-"""Rows drawn of each class; none: all there are."""
 
+def curve_block(trial: Trial, colors: Colors, found: Sequence[DrawFinding] = ()) -> Block | None:
+    """Accuracy by rows a class of every system that was tried on several sizes.
 
-@dataclass(frozen=True, eq=False)
-class Trial:
-    """All samples of a data set that are judged on the same test rows."""
-
-    label: str
-    key: str
-    groups: tuple[DataGroup, ...]
-
-    @property
-    def sizes(self) -> list[Size]:
-        """Rows a class that there are samples of, all rows last."""
-        found = {group.data.per_class for group in self.groups}
-        return sorted(found, key=lambda size: (size is None, size or 0))
-
-    def rows(self, size: Size) -> float:
-        """Mean rows a class of samples of a size."""
-        data = [group.data for group in self.groups if group.data.per_class == size]
-        learned = [one.rows["train"] + one.rows["validation"] for one in data]
-        return float(np.mean(learned)) / len(data[0].label_names)
-
-
-def trials(groups: Sequence[DataGroup]) -> tuple[Trial, ...]:
-    """Groups that differ in the rows of each class to learn from, and in nothing else."""
-    alike: dict[tuple[str, str, str], list[DataGroup]] = {}
-    for group in groups:
-        if group.data.test_fingerprint:
-            protocol = group.jobs[0].record.protocol
-            key = (group.data.name, group.data.test_fingerprint, protocol)
-            alike.setdefault(key, []).append(group)
-    found = []
-    for own in alike.values():
-        if len({group.data.per_class for group in own}) > 1:
-            first = next((g for g in own if g.data.per_class is None), own[0])
-            found.append(Trial(own[0].data.name, first.key, tuple(own)))
-    return tuple(found)
-
-
-def curve_block(trial: Trial, colors: Colors) -> Block | None:
-    """Accuracy by rows a class of every system that was tried on several sizes."""
+    Args:
+        trial: samples that share their test rows.
+        colors: of the models.
+        found: several models against the best one of them alone, over the draws.
+    """
     accuracies, known = _accuracies(trial)
     if not accuracies:
         return None
@@ -92,8 +60,8 @@ def curve_block(trial: Trial, colors: Colors) -> Block | None:
     return Block(
         f"How many rows it takes: {trial.label}",
         f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
-        (_figure(trial, accuracies, _short(names), colors),),
-        (_table(trial, accuracies, names),),
+        (_figure(trial, accuracies, _short(names), colors, found),),
+        (_table(trial, accuracies, names), *([draw_table(found, recipes)] if found else [])),
     )
 
 
@@ -185,11 +153,12 @@ def _figure(
     accuracies: Mapping[System, dict[Size, list[float]]],
     names: Mapping[System, str],
     colors: Colors,
+    found: Sequence[DrawFinding],
 ) -> Drawing:
     recipes = list(dict.fromkeys(system.recipe for system in accuracies))
     lines = [_line(trial, "TF-IDF floor", _floor(trial), MUTED, (0, (6, 3)))]
     for system, sizes in accuracies.items():
-        models = model_names(system)
+        models = [model.name for model in system.models]
         color = colors.get(models[0], INK) if len(models) == 1 else INK
         style = LINES[(2 * recipes.index(system.recipe) + bool(system.lexical)) % len(LINES)]
         lines.append(_line(trial, names[system], sizes, color, style))
@@ -200,7 +169,8 @@ def _figure(
         + "; ".join(f"{line.name} {line.means[0]:.1f} to {line.means[-1]:.1f} %" for line in lines),
         caption="Test accuracy against the rows of each class to learn and choose from; bars: one"
         " standard deviation over the draws, up and down. Black: several models, coloured: one."
-        " Broken: with lexical sources, or other settings. Grey: the floor.",
+        " Broken: with lexical sources, or other settings. Grey: the floor."
+        + draws_in_words(found),
     )
 
 

@@ -52,8 +52,11 @@ class Step:
 
 
 def count_block(group: DataGroup) -> Block | None:
-    """Accuracy and its spread by the number of models, for each way of fusing."""
-    known = by_system(group.jobs)
+    """Accuracy and its spread by the number of models, for each way of fusing.
+
+    Not where layers are fixed by name: a model then counts as often as layers of it were tried.
+    """
+    known = by_system(job for job in group.jobs if job.record.selection != "fixed")
     recipes = recipe_names(known)
     ways: dict[str, list[Step]] = {}
     for way in dict.fromkeys(replace(system, models=frozenset()) for system in known):

@@ -16,12 +16,13 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
 from layerfusion.report.costs import job_cost_table, model_cost_table
+from layerfusion.report.draws import find_over_draws
 from layerfusion.report.exports import find_parts, named_tables, write_exports
 from layerfusion.report.figures import fusion_figure, model_colors
 from layerfusion.report.findings import Findings, find_all
 from layerfusion.report.gates import GateView, gate_views
 from layerfusion.report.layer_curves import layer_figure
-from layerfusion.report.learning_curves import curve_block, trials
+from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.lexical import lexical_block
 from layerfusion.report.load import DataGroup, Job, load_groups
 from layerfusion.report.markdown import FILES, GATES, markdown
@@ -43,6 +44,7 @@ from layerfusion.report.tables import (
     fusion_table,
     layer_table,
 )
+from layerfusion.report.trials import trials
 from layerfusion.report.words import Summary, summarise
 from layerfusion.runs.record import METRICS, RunRecord
 
@@ -174,7 +176,8 @@ def build_report(
         searches: the same of searches.
     """
     colors = model_colors(groups)
-    curves = {trial: curve_block(trial, colors) for trial in trials(groups)}
+    over_draws = find_over_draws(trials(groups))
+    curves = {trial: curve_block(trial, colors, own) for trial, own in over_draws.items()}
     joined = {
         group
         for trial, block in curves.items()

@@ -135,7 +135,7 @@ def _figure(
 
     def draw(narrow: bool) -> Figure:
         return _draw(
-            [name for name, _ in models],
+            [model.label for model in models],
             [100 * alone[model].record.test["accuracy"].mean for model in models],
             {
                 (models.index(b), models.index(a)): (

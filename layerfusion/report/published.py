@@ -16,6 +16,7 @@ from layerfusion.report.compare import best_on_validation
 from layerfusion.report.load import DataGroup, Job, finished
 from layerfusion.report.names import (
     NONE,
+    SPACE,
     count,
     interval,
     job_names,
@@ -26,7 +27,7 @@ from layerfusion.report.names import (
     single_name,
 )
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.record import RunRecord
+from layerfusion.runs.record import Estimate, RunRecord
 
 COLUMNS = (
     Column("What", numeric=False),
@@ -105,7 +106,9 @@ def _intro(records: Sequence[RunRecord]) -> tuple[str, ...]:
         f" random half of the test rows and judged on the other ({halvings} stratified halvings,"
         " both directions, averaged). It is what the choice owes to having seen the rows that it"
         " is judged on. A half chooses a little worse than all rows would, so it errs to the high"
-        " side. Mean ± standard deviation over seeds.",
+        " side. Mean ± standard deviation over seeds; in square brackets 95 % bootstrap intervals"
+        " over test rows, drawn class by class, where a job recorded them. They take the epochs as"
+        " they were chosen: they show the chance in the rows, not the bias of choosing on them.",
     )
 
 
@@ -123,10 +126,10 @@ def _table(
             Row(
                 (
                     what,
-                    mean_sd(test["claimed_accuracy"]),
-                    mean_sd(test["last_epoch_accuracy"]),
-                    mean_sd(test["split_half_accuracy"]),
-                    _points(record),
+                    _figure(test["claimed_accuracy"]),
+                    _figure(test["last_epoch_accuracy"]),
+                    _figure(test["split_half_accuracy"]),
+                    _points(test["selection_bias"]),
                     ", ".join(padding),
                     count(len(record.seeds)),
                     *_honest(record, group),
@@ -152,9 +155,9 @@ def _note(records: Sequence[RunRecord], names: Sequence[str], group: DataGroup |
         f" {points(sum(biases) / len(biases))} on average"
     )
     beside = (
-        "The honest columns are on the same rows, from jobs on the same models and no other, and"
-        " in square brackets is their 95 % interval over test rows. They differ in more than the"
-        " choice of the epoch: layers, pooling, head, and validation held out of training."
+        "The honest columns are on the same rows, from jobs on the same models and no other; they"
+        " differ in more than the choice of the epoch: layers, pooling, head, and validation held"
+        " out of training."
         if group
         else "No honest job on these rows is in this folder."
     )
@@ -181,12 +184,19 @@ def _honest(record: RunRecord, group: DataGroup | None) -> tuple[str, str]:
 
 def _beside(job: Job, name: str) -> str:
     test = job.record.test["accuracy"]
-    return f"{mean_sd(test)} {interval(test.low, test.high)}, {name}"
+    return f"{_figure(test)}, {name}"
 
 
-def _points(record: RunRecord) -> str:
-    bias = record.test["selection_bias"]
-    return points(bias.mean) + ("" if bias.sd is None else f" ± {100 * bias.sd:.1f}")
+def _figure(test: Estimate) -> str:
+    known = "" if test.low is None else f" {interval(test.low, test.high)}"
+    return f"{mean_sd(test)}{known}"
+
+
+def _points(bias: Estimate) -> str:
+    text = points(bias.mean) + ("" if bias.sd is None else f" ± {100 * bias.sd:.1f}")
+    if bias.low is None or bias.high is None:
+        return text
+    return f"{text} [{points(bias.low)},{SPACE}{points(bias.high)}]"
 
 
 def _models(record: RunRecord) -> set[object]:

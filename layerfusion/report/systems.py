@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.load import Job
 from layerfusion.report.names import listing
 
-Models = frozenset[tuple[str, tuple[str, ...]]]
-"""Names of the models that a job was given, each with its spec hashes."""
+
+class Model(NamedTuple):
+    """A model that a job was given."""
+
+    name: str
+    specs: tuple[str, ...]
+    """Hashes, one a pooling."""
+    layers: tuple[str, ...] = ()
+    """What it was fixed to; empty where the job had all its layers to select from."""
+
+    @property
+    def label(self) -> str:
+        """minilm, or minilm 3, 5."""
+        return f"{self.name} {', '.join(self.layers)}" if self.layers else self.name
 
 
 @dataclass(frozen=True)
@@ -19,7 +32,7 @@ class System:
 
     recipe: str
     """Hash of what it does with what it is given."""
-    models: Models
+    models: frozenset[Model]
     """What it was given to choose layers of; it may have passed some over."""
     lexical: frozenset[str]
     """Names of the lexical sources that it was given."""
@@ -30,10 +43,14 @@ def system_of(job: Job) -> System | None:
     record = job.record
     if not record.recipe:
         return None
+    fixed: dict[str, list[str]] = {name: [] for name in record.considered}
+    if record.selection == "fixed":
+        for taken in record.layers:
+            fixed[taken.backbone].append(taken.layer)
     models = {
-        (name, tuple(specs))
+        Model(name, tuple(specs), tuple(dict.fromkeys(fixed[name])))
         for name, specs in record.considered.items()
-        if name not in record.lexical
+        if name not in record.lexical and (fixed[name] or record.selection != "fixed")
     }
     return System(record.recipe, frozenset(models), frozenset(record.lexical))
 
@@ -78,8 +95,8 @@ def without_lexical(jobs: Sequence[Job]) -> dict[Job, Job]:
 
 
 def model_names(system: System) -> list[str]:
-    """The models that it was given, by name."""
-    return sorted(name for name, _ in system.models)
+    """The models that it was given, by name, with the layers that they were fixed to."""
+    return sorted(model.label for model in system.models)
 
 
 def system_name(system: System) -> str:

@@ -53,6 +53,8 @@ class Trained:
     """One a seed; none under `protocol=as_published`, whose heads nobody should use."""
     published: PublishedRecord | None = None
     """Only under `protocol=as_published`."""
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """The same: 95 % over test rows, of each test figure."""
     head_milliseconds: tuple[float | None, float | None] = (None, None)
     """For one text and for a batch of 32; none: not measured."""
 

@@ -37,9 +37,12 @@ def job_id(config: TrainConfig) -> str:
 def recipe_id(config: TrainConfig) -> str:
     """The same without the models, the lexical sources and the sample of each class.
 
-    Jobs that share it differ in what they are given, not in what they do with it.
+    Jobs that share it differ in what they are given, not in what they do with it. Layers fixed by
+    name are part of what a model gives.
     """
     settings = _settings(config)
+    if config.layers.name == "fixed":
+        settings["layers"].pop("fixed")
     for key in ("backbone", "lexical"):
         settings.pop(key)
     settings["order"] = list(config.pooling)

@@ -210,6 +210,8 @@ def _record(
     if trained.published is None:
         _add_intervals(estimates["test"], trained, config.seed)
     else:
+        for name, (low, high) in trained.intervals.items():
+            estimates["test"][name] = replace(estimates["test"][name], low=low, high=high)
         backbones = {
             name: padded_cost(record, inputs.sources[name], dataset)
             for name, record in backbones.items()

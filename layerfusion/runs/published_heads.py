@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +20,7 @@ from layerfusion.runs.inputs import Inputs, read_features
 from layerfusion.runs.published_inputs import published_splits, train_order
 from layerfusion.runs.record import BackboneRecord, PublishedRecord, SeedRecord
 from layerfusion.runs.selection_bias import HALVINGS, selection_bias
+from layerfusion.runs.statistics import bootstrap_interval, paired_interval
 from layerfusion.runs.tracking import Tracker
 from layerfusion.texts import TextDataset
 
@@ -32,7 +34,8 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
 
     For each seed: the best test accuracy over the epochs, which is what would be claimed; that of
     the last epoch; that of an epoch chosen on other test rows (`runs.selection_bias`); and the
-    selection bias, which is the first less the third.
+    selection bias, which is the first less the third. Their intervals over test rows take the
+    epochs as they were chosen: they hold the chance in the rows, not the bias of choosing on them.
     """
     features, targets = read_features(inputs)
     order = torch.from_numpy(np.argsort(train_order(inputs.dataset)))
@@ -48,6 +51,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     accelerator = config.trainer.accelerator
     device = choose_device({"gpu": "cuda"}.get(accelerator, accelerator))
     seeds, curves, probabilities, parameters, flops = [], [], [], 0, 0
+    right: dict[str, list[np.ndarray]] = {CLAIMED: [], LAST_EPOCH: [], SPLIT_HALF: []}
     for seed in range(config.seed, config.seed + config.seeds):
         fit = fit_as_published(
             train,
@@ -66,6 +70,9 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
             SPLIT_HALF: bias.split_half,
             BIAS: bias.bias,
         }
+        right[CLAIMED].append(fit.correct[fit.claimed])
+        right[LAST_EPOCH].append(fit.correct[-1])
+        right[SPLIT_HALF].append(bias.rows)
         epochs = len(curve)
         seeds.append(SeedRecord(seed, fit.claimed + 1, epochs, fit.seconds, {}, figures))
         curves.append(curve)
@@ -90,6 +97,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
             halvings=HALVINGS,
             test_accuracy_by_epoch=curves,
         ),
+        _intervals(right, target, config.seed),
     )
 
 
@@ -98,6 +106,22 @@ def padded_cost(record: BackboneRecord, source: Source, dataset: TextDataset) ->
     _, lengths = _lengths(source, dataset)
     flops = source.shape.flops(record.highest_layer, lengths)
     return replace(record, flops_per_text=flops / len(lengths))
+
+
+def _intervals(
+    right: Mapping[str, Sequence[np.ndarray]], target: np.ndarray, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Stratified bootstraps over test rows, a row with all its seeds; of the bias, in pairs.
+
+    Args:
+        right: figure to what each row has of it, a seed. Shapes: (rows,).
+        target: class indices. Shape: (rows,).
+        seed: of the resampling.
+    """
+    by_row = {name: np.mean(rows, axis=0) for name, rows in right.items()}
+    found = {name: bootstrap_interval(rows, target, seed) for name, rows in by_row.items()}
+    bias = paired_interval(by_row[CLAIMED], by_row[SPLIT_HALF], target, seed=seed)
+    return {**found, BIAS: (bias.low, bias.high)}
 
 
 def _padding(source: Source, dataset: TextDataset) -> float:

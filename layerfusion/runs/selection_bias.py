@@ -13,7 +13,7 @@ HALVINGS = 100
 """Random halvings of test that the estimate is averaged over, each in both directions."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SelectionBias:
     """A claim and what is left of it once the epoch is chosen on other rows than those judged."""
 
@@ -22,6 +22,8 @@ class SelectionBias:
     split_half: float
     """Accuracy on one half of the rows at the epoch that is best on the other half: mean over
     random halvings and both directions."""
+    rows: np.ndarray
+    """What each row has of it: their mean is `split_half`. Shape: (rows,)."""
 
     @property
     def bias(self) -> float:
@@ -52,12 +54,15 @@ def selection_bias(
             f"protocol=as_published: {right.shape[1]} test row cannot be halved to estimate the"
             " selection bias; at least 2 are needed"
         )
-    found = []
+    size = right.shape[1]
+    rows = np.zeros(size)
     for half in _halves(target, halvings, seed):
         for chooses, judges in ((half, ~half), (~half, half)):
             epoch = right[:, chooses].mean(axis=1).argmax()
-            found.append(right[epoch, judges].mean())
-    return SelectionBias(float(right.mean(axis=1).max()), float(np.mean(found)))
+            # Each half counts as much as the other, also where one has a row more.
+            rows[judges] += right[epoch, judges] * (size / (2 * judges.sum()))
+    rows /= halvings
+    return SelectionBias(float(right.mean(axis=1).max()), float(rows.mean()), rows)
 
 
 def _halves(target: np.ndarray, halvings: int, seed: int) -> Iterator[np.ndarray]:

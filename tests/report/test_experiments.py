@@ -71,7 +71,7 @@ def _job(group: DataGroup, models: str, *, words: bool = False) -> Job:
         for job in group.jobs
         if (system := system_of(job)) is not None
         and system.recipe == "a" * 12
-        and {name for name, _ in system.models} == wanted
+        and {model.name for model in system.models} == wanted
         and bool(system.lexical) == words
     ]
     return found
@@ -91,6 +91,41 @@ def test_parts_are_jobs_of_one_model_under_the_same_settings(group: DataGroup) -
     assert pairs == {
         _job(group, names, words=True): _job(group, names) for names in ("minilm", "minilm mpnet")
     }
+
+
+def test_parts_of_layers_fixed_by_name_are_jobs_on_those_layers(tmp_path: Path) -> None:
+    for layers in (
+        {"minilm": ["3", "5"], "mpnet": ["7"]},
+        {"minilm": ["3"], "mpnet": ["8"]},
+        {"minilm": ["3", "5"]},
+        {"minilm": ["3"]},
+        {"mpnet": ["7"]},
+    ):
+        sources = [(name, layer) for name, own in layers.items() for layer in own]
+        settings = {"recipe": "a" * 12, "selection": "fixed", "seeds": SEEDS}
+        # Both models are named in every command; what is not fixed to a layer has no part in it.
+        write_job(
+            tmp_path, dataset(), sources, 0.7, 0.7, considered=("minilm", "mpnet"), **settings
+        )
+    (group,) = load_groups(tmp_path)
+
+    def job(*wanted: str) -> Job:
+        (found,) = [
+            one
+            for one in group.jobs
+            if [f"{x.backbone} {x.layer}" for x in one.record.layers] == list(wanted)
+        ]
+        return found
+
+    whole = job("minilm 3", "minilm 5", "mpnet 7")
+    best = best_part(group.jobs)
+    # Layer 8 of mpnet was not run alone.
+    assert list(best) == [whole]
+    assert best[whole] in (job("minilm 3", "minilm 5"), job("mpnet 7"))
+    block = pair_block(group, find_all([group])[group])
+    assert block is not None
+    assert block.tables[0].rows[0].cells[0] == "minilm 3, 5 + mpnet 7"
+    assert count_block(group) is None
 
 
 def test_a_model_under_another_spec_is_another_model(group: DataGroup) -> None:

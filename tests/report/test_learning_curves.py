@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from layerfusion.report.figures import model_colors
-from layerfusion.report.learning_curves import curve_block, trials
+from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import build_report
+from layerfusion.report.trials import trials
 from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
@@ -58,7 +59,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     assert floor.cells[0] == "TF-IDF floor"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
     assert [cell.replace("\u00a0", " ") for cell in row.cells] == [
-        "minilm",
+        "minilm 6",
         "60.0 ± 5.0 (3)",
         "71.0 ± 1.4 (2)",
         "80.0 (1)",

@@ -123,6 +123,25 @@ def test_a_claim_stands_beside_the_honest_jobs_on_the_same_models(runs: Path) ->
     assert len(report.provenance.rows) == 3
 
 
+def test_intervals_stand_beside_the_figures_that_have_them(runs: Path) -> None:
+    record = write_published(runs, dataset())
+    ((folder, _),) = [found for found in find_records(runs) if found[1].job == record.job]
+    test = {
+        name: replace(figure, low=figure.mean - 0.03, high=figure.mean + 0.02)
+        for name, figure in record.test.items()
+    }
+    write_record(replace(record, test=test), folder)
+    report = published_report(load_published(runs), load_groups(runs))
+    assert report is not None
+    cells = [cell.replace("\u00a0", " ") for cell in report.tables[0].rows[0].cells]
+    assert cells[1:5] == [
+        "91.3 ± 0.4 [88.3, 93.3]",
+        "89.3 ± 0.3 [86.3, 91.3]",
+        "89.8 ± 0.2 [86.8, 91.8]",
+        "+1.5 ± 0.1 [−1.5, +3.5]",
+    ]
+
+
 def test_other_rows_are_not_compared(runs: Path) -> None:
     write_published(runs, dataset(fingerprint="f" * 64))
     report = published_report(load_published(runs), load_groups(runs))

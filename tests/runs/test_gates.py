@@ -76,6 +76,14 @@ def test_a_recipe_leaves_out_what_a_job_is_given(override: str) -> None:
     assert (job == other, recipe == same) == (False, True)
 
 
+def test_a_recipe_leaves_out_which_layers_are_fixed() -> None:
+    (one, recipe), (other, same) = (
+        _ids("layers=fixed", f"layers.fixed.minilm={layers}") for layers in ("[3]", "[3,5]")
+    )
+    assert one != other
+    assert recipe == same != _ids()[1]
+
+
 @pytest.mark.parametrize("override", ["fusion=concat", "layers=all", "pooling=[last]", "seeds=2"])
 def test_a_recipe_holds_what_a_job_does(override: str) -> None:
     assert _ids()[1] != _ids(override)[1]

@@ -16,6 +16,7 @@ from layerfusion.config import TrainConfig
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import prepare, read_features
 from layerfusion.runs.record import METRICS, RunRecord, find_records
+from layerfusion.runs.statistics import bootstrap_interval
 from layerfusion.settings import load
 from tests.tiny import WORDS, tiny_folder
 
@@ -118,6 +119,14 @@ def test_a_record_says_what_would_be_claimed_under_names_of_its_own(
         assert seed.test["last_epoch_accuracy"] == curve[-1]
         gap = seed.test["claimed_accuracy"] - seed.test["split_half_accuracy"]
         assert seed.test["selection_bias"] == pytest.approx(gap)
+    for figure in record.test.values():
+        assert figure.low is not None
+        assert figure.high is not None
+        assert figure.low <= figure.mean <= figure.high
+    claimed = record.test["claimed_accuracy"]
+    right = (predictions.pred == predictions.target).to_numpy().reshape(2, -1)
+    target = predictions.target.to_numpy()[: right.shape[1]]
+    assert (claimed.low, claimed.high) == bootstrap_interval(right, target)
     mean = np.mean([seed.test["selection_bias"] for seed in record.seeds])
     assert record.test["selection_bias"].mean == pytest.approx(mean)
 

@@ -27,6 +27,7 @@ def test_a_single_epoch_that_is_better_everywhere_has_no_bias() -> None:
     bias = selection_bias(correct, np.arange(40) // 2 % 2)
     assert bias.claimed == 0.5
     assert bias.bias == pytest.approx(0, abs=1e-12)
+    np.testing.assert_allclose(bias.rows, correct[3])
 
 
 def test_it_is_the_mean_over_halves_in_both_directions() -> None:
@@ -41,6 +42,7 @@ def test_it_is_the_mean_over_halves_in_both_directions() -> None:
             measured.append(sum(int(correct[best, i]) for i in judges) / len(judges))
     found = selection_bias(correct, target, seed=4, halvings=9)
     assert found.split_half == pytest.approx(sum(measured) / 18)
+    assert found.rows.mean() == pytest.approx(found.split_half)
     assert found.claimed == max(row.sum() for row in correct) / 21
 
 

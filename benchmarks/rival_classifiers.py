@@ -1,0 +1,135 @@
+"""What people build on sentence embeddings with scikit-learn: the rivals of `benchmarks.rivals`."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.ensemble import StackingClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+from layerfusion.texts.tfidf import tfidf
+
+STRENGTHS = np.logspace(-5, 1, 7)
+"""Inverse strengths C tried by cross-validation."""
+FOLDS = 5
+MAX_STEPS = 500
+_LEAST_PROBABILITY = 1e-7
+"""Of a class; one that is missing from the rows learned from would have log-loss infinity."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The labelled rows that a rival learns from, and those it is judged on."""
+
+    texts: Sequence[str]
+    target: np.ndarray
+    """Shape: (rows,)."""
+    test_texts: Sequence[str]
+    num_classes: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What one model makes of the rows."""
+
+    learn: np.ndarray
+    """Shape: (rows, width)."""
+    test: np.ndarray
+    """Shape: (test rows, width)."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a rival says of test."""
+
+    probabilities: np.ndarray
+    """Shape: (test rows, classes)."""
+    seconds: float
+    """Fitting and answering, with the vectors at hand."""
+    c: float = float("nan")
+    """Chosen strength, where there is one."""
+
+
+def regression(vectors: Vectors, rows: Rows) -> Answer:
+    """Standardised vectors and logistic regression, C by five-fold cross-validated accuracy."""
+    begun = time.perf_counter()
+    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_STEPS))
+    grid = {"logisticregression__C": STRENGTHS}
+    search = GridSearchCV(model, grid, cv=_folds(rows.seed))
+    probabilities = _answers(search, vectors.learn, vectors.test, rows)
+    c = float(search.best_params_["logisticregression__C"])
+    return Answer(probabilities, time.perf_counter() - begun, c)
+
+
+def stacking(
+    vectors: Mapping[str, Vectors],
+    c_of: Mapping[str, float],
+    rows: Rows,
+    lexical: tuple[str, float] | None = None,
+) -> Answer:
+    """scikit-learn's StackingClassifier over one logistic regression a model, and TF-IDF.
+
+    Args:
+        vectors: of each model.
+        c_of: strength of each model's regression, as `regression` chose it.
+        rows: what to learn from.
+        lexical: features and strength of a TF-IDF regression that is stacked too; none: it is not.
+    """
+    begun = time.perf_counter()
+    # The estimators see row numbers and look their own vectors up, as they do not share any.
+    learn = np.arange(len(rows.texts))[:, None]
+    test = len(learn) + np.arange(len(rows.test_texts))[:, None]
+    estimators: list[tuple[str, Any]] = []
+    for name, own in vectors.items():
+        table = np.concatenate([own.learn, own.test])
+        model = LogisticRegression(C=c_of[name], max_iter=MAX_STEPS)
+        estimators.append((name, make_pipeline(_looked_up(table), StandardScaler(), model)))
+    if lexical is not None:
+        features, c = lexical
+        texts = np.array([*rows.texts, *rows.test_texts], dtype=object)
+        model = LogisticRegression(C=c, max_iter=MAX_STEPS)
+        counted = tfidf(features, len(rows.texts))
+        estimators.append(("tfidf", make_pipeline(_looked_up(texts), counted, model)))
+    stack = StackingClassifier(
+        estimators,
+        final_estimator=LogisticRegression(max_iter=MAX_STEPS),
+        cv=_folds(rows.seed),
+        stack_method="predict_proba",
+    )
+    probabilities = _answers(stack, learn, test, rows)
+    return Answer(probabilities, time.perf_counter() - begun)
+
+
+def _folds(seed: int) -> StratifiedKFold:
+    return StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+
+
+def _looked_up(table: np.ndarray) -> FunctionTransformer:
+    return FunctionTransformer(_rows_of, kw_args={"table": table})
+
+
+def _rows_of(places: np.ndarray, table: np.ndarray) -> np.ndarray:
+    return table[places[:, 0]]
+
+
+def _answers(model: Any, learn: np.ndarray, test: np.ndarray, rows: Rows) -> np.ndarray:
+    """Fit, and give probabilities of all classes, also of those that train lacks."""
+    with warnings.catch_warnings():
+        # Rare classes are missing from folds, and of weak regularisation some fits stop early.
+        warnings.simplefilter("ignore", (ConvergenceWarning))
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
+        model.fit(learn, rows.target)
+    found = np.full((len(test), rows.num_classes), _LEAST_PROBABILITY)
+    found[:, model.classes_] = model.predict_proba(test).clip(_LEAST_PROBABILITY)
+    return found / found.sum(axis=1, keepdims=True)
