@@ -97,7 +97,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
             halvings=HALVINGS,
             test_accuracy_by_epoch=curves,
         ),
-        _intervals(right, target, config.seed),
+        intervals=_intervals(right, target, config.seed),
     )
 
 
