@@ -6,9 +6,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerfusion.arguments import ArgumentParser
 from layerfusion.composition import run_hydra
 from layerfusion.config import TrainConfig
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import unknown
 
 log = logging.getLogger(__name__)
 
@@ -77,9 +78,12 @@ def _plan_job(config: TrainConfig, _folder: Path) -> None:
 
 def report(arguments: Sequence[str]) -> int:
     """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: layerfusion report DIR, the folder that holds finished jobs")
-    for page in _write_pages(Path(arguments[0])):
+    parser = ArgumentParser(
+        "layerfusion report",
+        description="Tables, figures and one self-contained page: report.html in the folder.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
+    for page in _write_pages(Path(parser.parse_args(arguments).folder)):
         print(page)
     return 0
 
@@ -96,12 +100,10 @@ def _write_pages(folder: Path) -> list[Path]:
 
 def dashboard(arguments: Sequence[str]) -> int:
     """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
-    import argparse
-
     from layerfusion.config import LoggerConfig, PathsConfig
     from layerfusion.runs.tracking import goes_online
 
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         "layerfusion dashboard",
         description="Build a W&B workspace and report; without a key, open the local report.",
     )
@@ -125,11 +127,14 @@ def dashboard(arguments: Sequence[str]) -> int:
 
 def status(arguments: Sequence[str]) -> int:
     """`layerfusion status DIR`: how a sweep stands, also while it runs."""
-    if len(arguments) != 1 or arguments[0].startswith("-"):
-        raise UserError("usage: layerfusion status DIR, the folder of a sweep")
     from layerfusion.runs.sweep import status_lines
 
-    for line in status_lines(Path(arguments[0])):
+    parser = ArgumentParser(
+        "layerfusion status",
+        description="Which jobs of a sweep are done, failed, running or missing; the time left.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="of the sweep: outputs/sweeps/NAME")
+    for line in status_lines(Path(parser.parse_args(arguments).folder)):
         print(line)
     return 0
 
@@ -139,12 +144,18 @@ def cache(arguments: Sequence[str]) -> int:
     from layerfusion.config import PathsConfig
     from layerfusion.embeddings.inspect import list_stores, verify_stores
 
-    words = [word for word in arguments if word != "--delete"]
-    if not words or words[0] not in ("ls", "verify"):
-        raise unknown("layerfusion cache", words[0] if words else "", ("ls", "verify [--delete]"))
-    folder = Path(words[1] if len(words) > 1 else PathsConfig().cache)
-    if words[0] == "ls":
-        for line in list_stores(folder):
+    parser = ArgumentParser(
+        "layerfusion cache",
+        description="ls: what is cached; verify: compare every shard with its checksum.",
+    )
+    parser.add_argument("action", metavar="ls|verify")
+    parser.add_argument("folder", nargs="?", default=PathsConfig().cache, metavar="FOLDER")
+    parser.add_argument("--delete", action="store_true", help="remove the shards that are damaged")
+    options = parser.parse_args(arguments)
+    if options.action not in ("ls", "verify"):
+        raise unknown("layerfusion cache", options.action, ("ls", "verify [--delete]"))
+    if options.action == "ls":
+        for line in list_stores(Path(options.folder)):
             print(line)
         return 0
-    return verify_stores(folder, delete="--delete" in arguments)
+    return verify_stores(Path(options.folder), delete=options.delete)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfusion.arguments import ArgumentParser
 from layerfusion.assets.files import temporary_beside
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.labels import clean_texts
@@ -108,8 +108,8 @@ def _models(given: Sequence[str]) -> dict[str, str]:
     return models
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
         "layerfusion predict",
         description="Classes and probabilities of new texts, by the classifier that a job left.",
     )

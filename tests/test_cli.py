@@ -146,6 +146,16 @@ def test_an_experiment_is_stronger_than_the_command() -> None:
     assert not load(compose("profile", [])).profile.judge
 
 
+@pytest.mark.parametrize("command", ["report", "status", "dashboard", "cache", "predict"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: layerfusion {command}")
+    assert len(said.splitlines()) > 5
+
+
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys, layerfusion.cli as c; c.main(['--help']); print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -202,7 +212,9 @@ def test_every_config_file_lies_in_a_known_group() -> None:
     ("arguments", "says"),
     [
         (["trian"], "there is no 'trian'; there are: plan, extract, profile, train"),
-        (["report"], "usage: layerfusion report DIR"),
+        (["report"], "arguments are required: DIR; usage: layerfusion report [-h] DIR"),
+        (["status", "a", "b"], "unrecognized arguments: b; usage: layerfusion status"),
+        (["predict", "job"], "arguments are required: INPUT; usage: layerfusion predict"),
         (["cache", "wipe"], "there is no 'wipe'; there are: ls, verify"),
         (["cache", "ls", "nowhere"], "nowhere: no embeddings are cached there"),
         (["report", "nowhere"], "nowhere"),
