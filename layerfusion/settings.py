@@ -47,12 +47,24 @@ def load(composed: Any) -> TrainConfig:
 
     try:
         settings = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
+        _refuse_unnamed(settings)
         # A sweep names its jobs before it runs them, so each config is asked for twice.
         return deepcopy(_typed(json.dumps(settings)))
     except OmegaConfBaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         where = f"{error.full_key}: " if error.full_key else ""
         raise UserError(f"{where}{lines[0] if lines else error}") from error
+
+
+def _refuse_unnamed(settings: Any) -> None:
+    """Of groups that take several options, each option's keys have to stand under its name."""
+    for group in ("backbone", "pooling", "lexical"):
+        for key, value in (settings.get(group) or {}).items():
+            if not isinstance(value, dict):
+                raise UserError(
+                    f"{group}.{key}: this is no {group}; in a file of yours every key stands"
+                    f" indented under the {group}'s name: NAME: {{{key}: ...}}"
+                )
 
 
 @lru_cache(maxsize=1000)

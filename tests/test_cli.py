@@ -269,6 +269,18 @@ def test_a_mistake_on_the_command_line(
     monkeypatch.undo()
 
 
+def test_keys_that_stand_under_no_name_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "backbone").mkdir()
+    (tmp_path / "backbone/flat.yaml").write_text("description: flat\npath: models/flat\n")
+    command = ["train", "--config-dir", str(tmp_path), "dataset=sms_spam", "backbone=[flat]"]
+    code, said = run(command, capsys)
+    assert code == 2
+    assert "backbone.description: this is no backbone" in said
+    assert len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
