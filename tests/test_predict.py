@@ -15,6 +15,7 @@ from layerfusion.errors import UserError
 from layerfusion.runs.bundle import DESCRIPTION, HEADS, load_bundle
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
+OTHER = {"neg": "pos", "pos": "neg"}
 FUSIONS = ("gated", "concat", "stacked")
 
 
@@ -77,6 +78,29 @@ def test_it_says_of_test_what_the_job_recorded(fusion: str, folder: Path, tmp_pa
     metrics = json.loads((folder / fusion / "metrics.json").read_text())
     right = float(np.mean(said["label"].to_numpy() == truth))
     assert right == pytest.approx(metrics["test"]["consensus"]["mean"])
+
+
+def test_a_stack_is_judged_on_validation_without_it_and_kept_with_it(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Other labels of validation change what test is told; of train, validation and test, only
+    validation's own figures are of a stack that has not seen validation."""
+    rows = pd.read_csv(folder / "train.csv")
+    rows[:40].to_csv(tmp_path / "train.csv", index=False)
+    records = []
+    for name, flipped in (("right", False), ("wrong", True)):
+        judge = rows[40:].assign(label=rows["label"][40:].map(OTHER) if flipped else rows["label"])
+        judge.to_csv(tmp_path / f"{name}.csv", index=False)
+        assert main([
+            "train", *job(folder), "fusion=stacked", f"dataset.train={tmp_path}/train.csv",
+            f"dataset.validation={tmp_path}/{name}.csv", f"hydra.run.dir={tmp_path}/{name}",
+        ]) == 0  # fmt: skip
+        records.append(json.loads((tmp_path / name / "metrics.json").read_text()))
+    right, wrong = records
+    assert right["validation"]["accuracy"]["mean"] == 1
+    # The same stack, so that it is right about none of the labels turned round.
+    assert wrong["validation"]["accuracy"]["mean"] == 0
+    assert wrong["test"]["log_loss"]["mean"] > 2 * right["test"]["log_loss"]["mean"]
 
 
 def test_texts_do_not_depend_on_their_neighbours(folder: Path) -> None:

@@ -10,7 +10,7 @@ one weight a source, or the best single source.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -139,6 +139,32 @@ def fit_stack(
     said = torch.stack([one.log_probs for one in held]).double()
     pool, losses, reason = choose_pool(said, held[0].target, seed=seed)
     return Stack(tuple(probes), pool, losses, reason)
+
+
+def refit(
+    stack: Stack,
+    features: Sequence[Tensor],
+    labels: Tensor,
+    held: Sequence[HeldOut],
+    *,
+    device: torch.device | None = None,
+) -> Stack:
+    """The same stack with its probes fitted on other rows: train and validation together.
+
+    A trained head needs validation to stop on. A stack does not, so that once validation has said
+    what it is worth those rows are to learn from, as they are for the TF-IDF floor.
+
+    Args:
+        stack: whose pool it keeps.
+        features: one tensor a source. Shapes: (rows, d_k).
+        labels: class indices. Shape: (rows,).
+        held: what the stack was fitted with; each probe keeps its strength.
+        device: where the probes are fitted; the CPU if none.
+    """
+    strengths = [one.strength for one in held]
+    num_classes = len(stack.probes[0].bias)
+    probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
+    return replace(stack, probes=tuple(probes))
 
 
 def choose_pool(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.saved import Head, OperatorHead, StackHead
-from layerfusion.fusion.stacking import fit_stack
+from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.runs.inputs import Inputs, read_features
@@ -171,9 +172,16 @@ def _stack(
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
 ) -> dict[int, _Made]:
-    """Seed to a stack of probes; the seed deals the folds that the probes are held out by."""
+    """Seed to a stack of probes; the seed deals the folds that the probes are held out by.
+
+    Validation judges a stack of train; test judges, and the job keeps, that stack refitted on both.
+    """
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
+    known = [
+        torch.cat(pair) for pair in zip(features["train"], features["validation"], strict=True)
+    ]
+    labels = torch.cat([targets["train"], targets["validation"]])
     heads = {}
     for seed in range(config.seed, config.seed + config.seeds):
         begun = time.perf_counter()
@@ -189,15 +197,16 @@ def _stack(
             seed=seed,
             device=device,
         )
-        said = {split: stack.predict(features[split]) for split in JUDGED}
+        kept = refit(stack, known, labels, held, device=device)
+        log_probs, gates = kept.predict(features["test"])
         heads[seed] = _Made(
-            StackHead(stack),
-            {split: log_probs for split, (log_probs, _) in said.items()},
-            said["test"][1] if len(chosen) > 1 else None,
-            stack.num_parameters,
-            stack.num_flops,
+            StackHead(kept),
+            {"validation": stack.predict(features["validation"])[0], "test": log_probs},
+            gates if len(chosen) > 1 else None,
+            kept.num_parameters,
+            kept.num_flops,
             time.perf_counter() - begun,
-            milliseconds(stack.predict, features["test"]),
+            milliseconds(kept.predict, features["test"]),
             note=stack.reason,
         )
     return heads

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +18,7 @@ from layerfusion.fusion.stacking import (
     evidence,
     fit_pool,
     fit_stack,
+    refit,
 )
 from layerfusion.layers.probe import cross_validate
 
@@ -180,3 +183,22 @@ def test_the_same_seed_gives_the_same_stack() -> None:
     said, target = _said(100, [1.0, 1.2])
     first, again = (choose_pool(said, target, seed=3)[0](said)[0] for _ in range(2))
     assert torch.equal(first, again)
+
+
+def test_a_stack_refitted_keeps_its_pool_and_strengths_and_learns_from_all_rows() -> None:
+    generator = torch.Generator().manual_seed(6)
+    x = [torch.randn(120, 5, generator=generator), torch.randn(120, 8, generator=generator)]
+    labels = ((x[0][:, 0] + x[1][:, 0]) > 0).long()
+    inside = [one[:80] for one in x]
+    held = cross_validate(inside, labels[:80], torch.arange(80) % 5, num_classes=2)
+    stack = fit_stack(inside, labels[:80], held, num_classes=2)
+    kept = refit(stack, x, labels, held)
+    assert kept.pool is stack.pool
+    for probe, one, source in zip(kept.probes, held, x, strict=True):
+        scaler = StandardScaler().fit(source)
+        oracle = LogisticRegression(C=one.strength, tol=1e-8).fit(scaler.transform(source), labels)
+        expected = oracle.decision_function(scaler.transform(source))
+        logits = probe.logits(source)
+        np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=0.02)
+    before = stack.probes[0].logits(x[0])
+    assert not torch.allclose(kept.probes[0].logits(x[0]), before, atol=0.02)
