@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullLocator
 
 from layerfusion.report.canvas import (
     GRID,
@@ -31,6 +32,10 @@ MARKERS = ("o", "s", "^", "D", "v", "P")
 """By data set, together with the colour."""
 NAME = 30
 """Characters of a selection's name."""
+LINEAR = 4.0
+"""Points to either side of 0 that are drawn about evenly; one score that fails would else press all
+others together."""
+TICKS = (-40, -20, -10, -5, -2, 0, 2, 5, 10, 20, 40, 80)
 CHARACTER = 6.8
 """Pixels that a character of the key takes."""
 
@@ -50,17 +55,20 @@ def regret_figure(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> Drawin
 
 def _draw(cells: Sequence[Cell], rows: Sequence[SelectionRow], *, narrow: bool) -> Figure:
     # On wide screens the names stand in a column of their own, on narrow ones above their lines.
-    width, step, left, right = (360, 56, 14, 14) if narrow else (760, 36, 224, 116)
+    width, step, left, right = (360, 56, 14, 14) if narrow else (760, 36, 224, 132)
     data = list(dict.fromkeys(cell.data for cell in cells))
     key = _key(data, width - 28)
     top = 26 + 20 * (1 + max(line for _, line in key))
     figure, axes = canvas(width, step * len(rows) + top + 46, left, right, top, 46)
     axes.set_ylim(len(rows) - 0.4, -0.7 if narrow else -0.6)
     axes.set_yticks([])
+    axes.set_xscale("asinh", linear_width=LINEAR)
+    axes.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.axvline(0, color=INK, linewidth=1.2)
-    axes.set_xlabel("regret, points of test accuracy")
+    axes.set_xlabel(f"regret, points of test accuracy; closer together beyond {LINEAR:g}")
     places = np.linspace(-0.26, 0.06, len(cells)) if len(cells) > 1 else np.array([-0.1])
     places = places + 0.12 * narrow
     for y, row in enumerate(rows):
@@ -69,6 +77,7 @@ def _draw(cells: Sequence[Cell], rows: Sequence[SelectionRow], *, narrow: bool) 
                 style = _mark(data.index(cell.data))
                 axes.plot(100 * one.regret.mean, y + offset, markersize=5.5, alpha=0.8, **style)
         _draw_mean(axes, row, y, of=len(cells), narrow=narrow)
+    axes.set_xlim(*_reach(rows))
     height = figure.get_figheight() / PIXEL
     for number, (name, (x, line)) in enumerate(zip(data, key, strict=True)):
         across, up = (14 + x) / width, 1 - (16 + 20 * line) / height
@@ -77,6 +86,14 @@ def _draw(cells: Sequence[Cell], rows: Sequence[SelectionRow], *, narrow: bool) 
         )
         figure.text(across + 10 / width, up, name, color=INK, fontsize=11, va="center")
     return figure
+
+
+def _reach(rows: Sequence[SelectionRow]) -> tuple[float, float]:
+    """From the lowest to the highest regret of a cell or end of an interval, and a little more."""
+    drawn = [one.regret.mean for row in rows for one in row.by_cell if one and one.regret]
+    drawn += [end for row in rows for end in (row.regret.low, row.regret.high)]
+    low, high = 100 * min(drawn), 100 * max(drawn)
+    return min(1.15 * low, -1.0), max(1.15 * high, 1.0)
 
 
 def _draw_mean(axes: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) -> None:
