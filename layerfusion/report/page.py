@@ -21,10 +21,11 @@ from layerfusion.report.exports import find_parts, named_tables, write_exports
 from layerfusion.report.figures import fusion_figure, model_colors
 from layerfusion.report.findings import Findings, find_all
 from layerfusion.report.gates import GateView, gate_views
+from layerfusion.report.jobs import Job
 from layerfusion.report.layer_curves import layer_figure
 from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.lexical import lexical_block
-from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.markdown import FILES, GATES, markdown
 from layerfusion.report.model_counts import count_block
 from layerfusion.report.names import count, job_names, listing, plural

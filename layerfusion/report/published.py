@@ -13,7 +13,8 @@ from pathlib import Path
 
 from layerfusion.protocol import AS_PUBLISHED, PUBLISHED_BATCH, PUBLISHED_OPERATORS
 from layerfusion.report.compare import best_on_validation
-from layerfusion.report.load import DataGroup, Job, finished
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup, finished
 from layerfusion.report.names import (
     NONE,
     SPACE,
