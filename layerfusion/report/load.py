@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.config import PLAIN
+from layerfusion.config import HONEST, PLAIN
 from layerfusion.errors import UserError
-from layerfusion.protocol import HONEST
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.jobs import Job, read_job
 from layerfusion.runs.record import DataRecord, RunRecord, find_records
