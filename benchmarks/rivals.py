@@ -39,7 +39,7 @@ from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.report.load import read_job
+from layerfusion.report.jobs import read_job
 from layerfusion.runs.floor import floor
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models

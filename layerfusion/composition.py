@@ -9,33 +9,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.command_config import ReproduceCommand, SearchCommand
-from layerfusion.config import ComposedConfig, TrainConfig
+from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
-from layerfusion.runs.identity import register_resolver
-from layerfusion.runs.machine import processes_that_fit
-
-VERSION_BASE = "1.3"
-"""Of Hydra, whose defaults changed over its versions."""
+from layerfusion.registration import VERSION_BASE, register
 
 
 def config_folder() -> Path:
     """The folder of the YAML files: inside the installed package, or at the checkout's root."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "conf"
-
-
-def register() -> None:
-    """Make the typed schema and the resolvers known to Hydra."""
-    from hydra.core.config_store import ConfigStore
-    from omegaconf import OmegaConf
-
-    ConfigStore.instance().store(name="schema", node=ComposedConfig)
-    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
-    ConfigStore.instance().store(name="search_schema", node=SearchCommand)
-    register_resolver()
-    OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)
 
 
 def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerfusion.asset_config import DataSourceConfig, SourceConfig
-from layerfusion.protocol import HONEST
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
@@ -53,6 +52,9 @@ STACKED = "stacked"
 """A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
+HONEST = "honest"
+AS_PUBLISHED = "as_published"
+PROTOCOLS = (HONEST, AS_PUBLISHED)
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
 ACCELERATORS = ("cpu", "gpu", "mps", "auto")

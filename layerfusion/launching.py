@@ -10,6 +10,7 @@ from typing import Any
 
 from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError
+from layerfusion.registration import VERSION_BASE, register
 from layerfusion.settings import load
 
 log = logging.getLogger(__name__)
@@ -69,8 +70,6 @@ class JobTask:
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a launcher's process, where Hydra knows nothing of the project yet."""
         from hydra import version
-
-        from layerfusion.composition import VERSION_BASE, register
 
         self.__dict__.update(state)
         version.setbase(VERSION_BASE)

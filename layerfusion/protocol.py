@@ -8,16 +8,10 @@ counted, a fixed head, and the best test accuracy over the epochs as the figure 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from layerfusion.config import AS_PUBLISHED, HONEST, PROTOCOLS, TrainConfig
 from layerfusion.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    from layerfusion.config import TrainConfig
-
-HONEST = "honest"
-AS_PUBLISHED = "as_published"
-PROTOCOLS = (HONEST, AS_PUBLISHED)
 
 PUBLISHED_OPERATORS = (
     "published_concat",

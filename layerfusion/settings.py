@@ -10,6 +10,7 @@ from typing import Any
 
 from layerfusion.config import (
     ACCELERATORS,
+    AS_PUBLISHED,
     AUTO,
     DTYPES,
     HELD_OUT,
@@ -33,7 +34,7 @@ from layerfusion.config import (
     TrainerConfig,
 )
 from layerfusion.errors import UserError, unknown
-from layerfusion.protocol import AS_PUBLISHED, check_protocol
+from layerfusion.protocol import check_protocol
 
 
 def load(composed: Any) -> TrainConfig:

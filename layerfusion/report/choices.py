@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from layerfusion.config import PLAIN, STACKED
 from layerfusion.report.compare import over
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import NONE, count, job_names, layer_name, point_interval, points
 from layerfusion.report.tables import Column, Row, Table
 

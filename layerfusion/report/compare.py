@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 
+from layerfusion.report.jobs import Job
 from layerfusion.runs.statistics import Difference, paired_interval
-
-if TYPE_CHECKING:
-    from layerfusion.report.load import Job
 
 
 def best_on_validation(jobs: Sequence[Job]) -> Job:

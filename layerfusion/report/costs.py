@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.report.compare import best_on_validation
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import NONE, count, mega, percent
 from layerfusion.report.tables import Column, Comparison, Row, Table
 from layerfusion.runs.record import BackboneRecord

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from layerfusion.report.load import Job
+from layerfusion.report.jobs import Job
 from layerfusion.report.names import (
     NONE,
     count,

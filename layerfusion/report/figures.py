@@ -18,7 +18,8 @@ from layerfusion.report.canvas import (
     drawing,
 )
 from layerfusion.report.forest import FILLED, Branch, draw_forest
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import sentence_case, single_name
 from layerfusion.report.tables import Comparison
 from layerfusion.runs.record import LayerRecord

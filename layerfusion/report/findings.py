@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from layerfusion.report.compare import best_on_validation, over, over_floor
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import shown_names
 from layerfusion.report.systems import best_part, without_lexical
 from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most

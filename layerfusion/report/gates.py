@@ -11,7 +11,8 @@ from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.figures import gate_figure
 from layerfusion.report.gate_figures import epoch_figure, heat_map
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import count, plural, source_name
 from layerfusion.report.tables import Column, Row, Table, gate_table
 from layerfusion.runs.gates import ClassGates, GateRecord

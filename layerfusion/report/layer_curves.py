@@ -22,8 +22,9 @@ from layerfusion.report.canvas import (
     shortened,
 )
 from layerfusion.report.compare import accuracy
+from layerfusion.report.jobs import Job
 from layerfusion.report.line_ends import LineEnd, name_lines
-from layerfusion.report.load import Curve, DataGroup, Job
+from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.names import percent
 
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))

@@ -22,9 +22,9 @@ from layerfusion.report.canvas import (
     shortened,
 )
 from layerfusion.report.draws import DrawFinding, draw_table, draws_in_words
+from layerfusion.report.jobs import Job
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.line_ends import LineEnd, name_lines
-from layerfusion.report.load import Job
 from layerfusion.report.names import NONE, SPACE, count, plural
 from layerfusion.report.systems import (
     System,

@@ -6,7 +6,8 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import INK, Drawing, drawing
 from layerfusion.report.findings import Finding, Findings
 from layerfusion.report.forest import FILLED, Branch, draw_forest
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import (
     count,
     listing,

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
 
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Drawing
+from layerfusion.report.contents import Report, Section
 from layerfusion.report.tables import Table
 from layerfusion.report.words import Summary
-
-if TYPE_CHECKING:
-    from layerfusion.report.page import Report, Section
 
 GATES = (
     "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"

@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import GRID, SERIES, Drawing, canvas, drawing, shortened
 from layerfusion.report.compare import best_on_validation
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import NONE, count, listing, percent
 from layerfusion.report.systems import System, by_system, recipe_names
 from layerfusion.report.tables import Column, Row, Table

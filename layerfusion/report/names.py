@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from layerfusion.report.compare import Difference
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.runs.record import Estimate, FloorRecord, LayerRecord
 
 NONE = "–"

@@ -9,7 +9,8 @@ from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import INK, MUTED, Drawing, drawing
 from layerfusion.report.findings import Findings, layers_of
 from layerfusion.report.forest import FILLED, Branch, draw_forest
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import (
     NONE,
     count,

@@ -12,7 +12,8 @@ from matplotlib.patches import Rectangle
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import GRID, INK, MUTED, SERIES, Drawing, canvas, drawing, shortened
 from layerfusion.report.findings import Finding, Findings
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import (
     count,
     listing,

@@ -19,7 +19,8 @@ from layerfusion.report.canvas import (
     drawing,
 )
 from layerfusion.report.compare import accuracy
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import count, interval, mean_sd, percent, shown_names, single_name
 from layerfusion.report.tables import Column, Row, Table
 

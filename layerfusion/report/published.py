@@ -11,9 +11,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerfusion.protocol import AS_PUBLISHED, PUBLISHED_BATCH, PUBLISHED_OPERATORS
+from layerfusion.config import AS_PUBLISHED
+from layerfusion.protocol import PUBLISHED_BATCH, PUBLISHED_OPERATORS
 from layerfusion.report.compare import best_on_validation
-from layerfusion.report.load import DataGroup, Job, finished
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup, finished
 from layerfusion.report.names import (
     NONE,
     SPACE,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from layerfusion.report.compare import best_on_validation
-from layerfusion.report.load import Job
+from layerfusion.report.jobs import Job
 from layerfusion.report.names import listing
 
 

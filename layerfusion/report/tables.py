@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from layerfusion.report.findings import Finding, Findings, Kind, outcome_of
-from layerfusion.report.load import DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup
 from layerfusion.report.names import (
     NONE,
     count,

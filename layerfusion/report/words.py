@@ -12,7 +12,8 @@ from layerfusion.report.compare import (
     best_on_validation,
 )
 from layerfusion.report.findings import Finding, Findings
-from layerfusion.report.load import Curve, DataGroup, Job
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.names import (
     count,
     floor_name,

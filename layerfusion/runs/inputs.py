@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import AUTO, PLAIN, FusionConfig, TrainConfig
+from layerfusion.config import AS_PUBLISHED, AUTO, PLAIN, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.padded import PADDED_POOLING
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
@@ -19,7 +19,6 @@ from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
-from layerfusion.protocol import AS_PUBLISHED
 from layerfusion.runs.choosing import Decision, decide
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.published_inputs import (

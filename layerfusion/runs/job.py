@@ -20,11 +20,10 @@ import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config import AUTO, LimitConfig, TrainConfig
+from layerfusion.config import AS_PUBLISHED, AUTO, HONEST, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.protocol import AS_PUBLISHED, HONEST
 from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
 from layerfusion.runs.floor import floor
 from layerfusion.runs.gates import gate_record

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.report.contents import build_report
 from layerfusion.report.draws import DrawFinding, find_over_draws
 from layerfusion.report.load import load_groups
 from layerfusion.report.markdown import markdown
-from layerfusion.report.page import build_report
 from layerfusion.report.trials import trials
 from layerfusion.runs.significance import holm
 from layerfusion.runs.statistics import crossed_interval

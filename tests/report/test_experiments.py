@@ -9,8 +9,9 @@ import pytest
 from scipy.stats import binomtest
 
 from layerfusion.report.findings import find_all
+from layerfusion.report.jobs import Job
 from layerfusion.report.lexical import lexical_block
-from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.model_counts import count_block
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.report.contents import build_report
 from layerfusion.report.figures import model_colors
 from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.load import load_groups
-from layerfusion.report.page import build_report
 from layerfusion.report.trials import trials
 from tests.report.fabricate import dataset, write_job
 

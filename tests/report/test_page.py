@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.report.contents import Report, build_report
 from layerfusion.report.load import load_groups
-from layerfusion.report.page import Report, build_report, write_report
+from layerfusion.report.page import write_report
 from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.search_history import search_blocks
 from layerfusion.report.tables import Table

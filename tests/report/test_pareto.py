@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from layerfusion.report.costs import job_cost_table, model_cost_table
 from layerfusion.report.figures import model_colors
 from layerfusion.report.findings import find_all
-from layerfusion.report.load import DataGroup, Job, load_groups
+from layerfusion.report.jobs import Job
+from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.pareto import flops, front, pareto_block
 from layerfusion.report.tables import comparisons
 from tests.report.fabricate import dataset, write_job

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.report.contents import build_report
 from layerfusion.report.load import load_groups
 from layerfusion.report.markdown import markdown
-from layerfusion.report.page import build_report, html, write_report
+from layerfusion.report.page import html, write_report
 from layerfusion.report.published import load_published, published_report
 from layerfusion.runs.record import (
     PREDICTIONS,

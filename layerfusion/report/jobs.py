@@ -1,0 +1,103 @@
+"""A finished job as the report sees it: its record, and where its predictions are right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from layerfusion.errors import UserError
+from layerfusion.runs.record import PREDICTIONS, LayerRecord, RunRecord
+from layerfusion.runs.significance import consensus
+
+COLUMNS = ("seed", "row", "target", "pred", "prob")
+FLOOR = "floor"
+"""A column that predictions made before it lack."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A finished job and how often it was right on each test row.
+
+    Accuracies are means over the seeds, as is `correct`. Significance tests need one answer a row
+    and take the `consensus`, which is another system than the mean of the seeds, and mostly a
+    little better.
+    """
+
+    record: RunRecord
+    target: np.ndarray
+    """Labels of the test rows. Shape: (rows,)."""
+    correct: np.ndarray
+    """Share of the seeds that were right on a row. Shape: (rows,)."""
+    consensus: np.ndarray
+    """Whether the class of the highest mean probability over the seeds is right. Shape: (rows,)."""
+    floor: np.ndarray | None = None
+    """Whether the floor is right on a row; none where an older job did not keep it. Shape: (rows,).
+    """
+
+    @property
+    def sources(self) -> int:
+        """How many layers it fuses: K."""
+        return len(self.record.layers)
+
+    @property
+    def layer(self) -> LayerRecord:
+        """The first layer; of a single-layer job, its only one."""
+        return self.record.layers[0]
+
+    @property
+    def level(self) -> int:
+        """Position of `layer` among the layers of its model, bottom up."""
+        return self.record.backbones[self.layer.backbone].layers.index(self.layer.layer)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether `layer` is the topmost one of its model."""
+        return self.level == len(self.record.backbones[self.layer.backbone].layers) - 1
+
+
+def read_job(folder: Path, record: RunRecord) -> Job:
+    """Read a job's predictions, by seed and row, and settle where they are right.
+
+    Raises:
+        UserError: where the file is missing or does not fit the record.
+    """
+    path = folder / PREDICTIONS
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run job {record.job} again (remove its folder first)")
+    try:
+        kept = FLOOR in pq.read_schema(path).names
+        table = pq.read_table(path, columns=[*COLUMNS, FLOOR] if kept else list(COLUMNS))
+    except (pa.ArrowException, OSError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error
+    if not set(COLUMNS) <= set(table.column_names):
+        raise UserError(f"{path}: found columns {table.column_names}, needed {list(COLUMNS)}")
+    seed, row, target, pred = (table.column(name).to_numpy() for name in COLUMNS[:4])
+    rows, seeds = record.dataset.rows["test"], len(record.seeds)
+    counts = np.bincount(row, minlength=rows)
+    if len(counts) != rows or not (counts == seeds).all() or len(np.unique(seed)) != seeds:
+        raise UserError(
+            f"{path}: {len(row)} predictions, expected one for each of {rows} test rows and"
+            f" {seeds} seeds"
+        )
+    labels = np.empty(rows, dtype=np.int64)
+    labels[row] = target
+    right = np.bincount(row, weights=pred == target, minlength=rows) / seeds
+    classes = len(record.dataset.label_names)
+    prob = table.column("prob").combine_chunks()
+    if not pa.types.is_fixed_size_list(prob.type) or prob.type.list_size != classes:
+        raise UserError(
+            f"{path}: prob is {prob.type}, expected the probabilities of {classes} classes"
+        )
+    by_seed = np.lexsort((row, seed))
+    probabilities = prob.flatten().to_numpy().reshape(-1, classes)[by_seed]
+    agreed = consensus(probabilities.reshape(seeds, rows, classes)) == labels
+    floor = None
+    if kept:
+        floor = np.zeros(rows, dtype=bool)
+        floor[row] = table.column(FLOOR).to_numpy() == target
+    return Job(record, labels, right, agreed, floor)
