@@ -337,6 +337,21 @@ def test_a_budget_is_kept(
         assert all(layer in ("0", "1", "2") for layer, _, _ in layers)
 
 
+def test_every_selection_of_a_profile_keeps_to_the_budget(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["profile.scores=[probe,effective_rank]", "layers.budget.max_layer=1"]
+    assert run(["profile", *job, *quick], capsys)[0] == 0
+    ((_, profile),) = find_profiles(tmp_path / "outputs")
+    assert {"last", "best by log_loss", "best by effective_rank", "adaptive"} <= {
+        one.name for one in profile.selections
+    }
+    for one in profile.selections:
+        assert {profile.layers[n].layer for n in one.layers} <= {"0", "1"}, one.name
+    (last,) = (one.layers for one in profile.selections if one.name == "last")
+    assert [profile.layers[n].layer for n in last] == ["1"]
+
+
 def test_a_profile_is_made_again_where_something_that_changes_it_changed(
     job: list[str], folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
