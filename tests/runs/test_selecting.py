@@ -164,6 +164,23 @@ def test_a_pilot_gives_the_job_of_the_full_way_where_it_chooses_the_same(
     assert records[0].test["log_loss"].mean == pytest.approx(records[1].test["log_loss"].mean)
 
 
+def test_auto_goes_on_where_a_pilot_left_a_model_and_a_pooling_out(
+    job: list[str],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    second = f"backbone.second.path={folders['bert']}"
+    selection = ["layers=top_k", "layers.k=1", "layers.pilot=60"]
+    arguments = ["train", *job, second, *selection, *AUTO.split()[1:-1]]
+    code, said = run(arguments, capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    assert record.pilot is not None
+    assert record.pilot.texts_whole < 216
+    assert len(record.layers) == 1
+
+
 def test_auto_records_all_that_it_judged_and_runs_the_best(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
