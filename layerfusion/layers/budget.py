@@ -43,10 +43,10 @@ class Cost:
     ms: float | None
 
 
-def measure(source: Source, hashes: Sequence[bytes]) -> ModelCost:
-    """The cost of a model on some texts whose layers are all in the store."""
+def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
+    """The cost of a model on some texts that are all in the store of a pooling."""
     shape = source.shape
-    store = next(iter(source.stores.values()))
+    store = source.stores[pooling]
     lengths = source.pass_lengths(store.tokens(hashes).seen.tolist())
     flops = {layer: shape.flops(layer, lengths) / len(hashes) for layer in shape.layers}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])

@@ -99,7 +99,8 @@ def select_by_score(
     How far a layer is behind the best is measured in standard errors, z (see `behind`), and its
     weight is exp(-z² / 2): how well it could still be the best. `top_k` takes the k heaviest;
     `adaptive` takes the heaviest until they, and the near-duplicates passed over for them, hold
-    `config.mass` of all weight, so that a flat profile gives many layers and a steep one few.
+    `config.mass` of all weight, so that a flat profile gives many layers and a steep one few. What
+    the budget does not allow beside those taken counts in neither.
 
     Args:
         config: the score and the limits.
@@ -116,9 +117,11 @@ def select_by_score(
     order = sorted(usable, key=lambda n: (distance[n], n))
     total = float(weights[usable].sum())
     if config.name == "top_k" and config.k > len(order):
-        left = len(table.layers) - len(order)
-        why = f" ({left} more are over the budget or lack the score)" if left else ""
-        raise UserError(f"layers.k={config.k}: there are {len(order)} layers to choose among{why}")
+        within = f" within layers.budget ({budget.limits()})" if budget.limits() else ""
+        raise UserError(
+            f"layers.k={config.k}: there are {len(order)} layers with layers.score={config.score}"
+            f"{within} to choose among"
+        )
     chosen: list[int] = []
     reasons, notes = [], []
     held = 0.0
@@ -126,7 +129,7 @@ def select_by_score(
         if config.name == "top_k" and len(chosen) == config.k:
             break
         if config.name == "adaptive" and (
-            len(chosen) == config.max_layers or held >= config.mass * total
+            len(chosen) == config.max_layers or (chosen and held >= config.mass * total)
         ):
             break
         like = _duplicate(n, chosen, similarity, config.max_similarity)
@@ -136,6 +139,8 @@ def select_by_score(
             continue
         if not budget.allows([table.layers[m] for m in [*chosen, n]]):
             notes.append(f"dropped {_words(table, n, config.score)}: over the budget with the rest")
+            # Nothing can hold its weight any more; waiting for it would take ever worse layers.
+            total -= weights[n]
             continue
         held += weights[n]
         chosen.append(n)

@@ -56,7 +56,7 @@ def decide(
             pilot; none: all that the budget allows.
     """
     config = replace(config, layers=replace(config.layers, held_out="folds"))
-    budget = budget_of(config, dataset, sources)
+    budget = budget_of(config, dataset, sources, layers=given.layers if given else None)
     layers = given.layers if given else budget.affordable(all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers)
     table = compute_scores(candidates, ["probe"], config.layers, config.extract)

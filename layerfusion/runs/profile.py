@@ -142,19 +142,22 @@ def _selections(
     """What each way of choosing takes.
 
     `last` is what most people take: of the models' last layers, under the first pooling, the one
-    that does best on held-out rows. `best by SCORE` is the one layer that a score likes best.
+    that does best on held-out rows. `best by SCORE` is the one layer that a score likes best. All
+    keep to the budget.
     """
     scored = replace(config.layers, score="probe")
-    lasts = [int(places[-1]) for places in groups(table.layers).values()]
-    usual = [n for n in lasts if table.layers[n].pooling == table.layers[0].pooling]
+    allowed = set(budget.affordable(table.layers))
+    within = [n for n, layer in enumerate(table.layers) if layer in allowed]
+    owned = [np.intersect1d(places, within) for places in groups(table.layers).values()]
+    lasts = [int(places[-1]) for places in owned if len(places)]
+    usual = [n for n in lasts if table.layers[n].pooling == table.layers[within[0]].pooling]
     losses = table.values["log_loss"]
-    affordable = len(budget.affordable(table.layers))
     found = {"last": _single(table, min(usual, key=losses.__getitem__), "last")}
     if len(lasts) > len(usual):
         found["last, best pooling"] = _single(table, min(lasts, key=losses.__getitem__), "last")
     for score, values in table.values.items():
-        if np.isfinite(values).any():
-            usable = np.flatnonzero(np.isfinite(values)).tolist()
+        usable = [n for n in within if np.isfinite(values[n])]
+        if usable:
             distance = behind(table, score, usable)
             # Where a score does not compare across models, each has a best layer of its own.
             best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
@@ -164,7 +167,7 @@ def _selections(
         ("adaptive", select_by_score),
         ("greedy", select_greedy),
     ):
-        wanted = replace(scored, name=name, k=min(scored.k, affordable))
+        wanted = replace(scored, name=name, k=min(scored.k, len(within)))
         found[name] = choose(wanted, table, similarity, budget)
     return found
 

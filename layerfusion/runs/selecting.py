@@ -91,11 +91,23 @@ def budget_of(
     dataset: TextDataset,
     sources: Mapping[str, Source],
     rows: np.ndarray | None = None,
+    layers: Sequence[LayerId] | None = None,
 ) -> Budget:
-    """What layers cost on train, or on some of its rows, and what they may cost."""
+    """What layers cost on train, or on some of its rows, and what they may cost.
+
+    Args:
+        config: the job.
+        dataset: its texts.
+        sources: its models.
+        rows: of train; all where none.
+        layers: those that every row has, the only ones to be asked about; all where none. After a
+            pilot the stores of other models and poolings hold its sample alone.
+    """
     texts = dataset.splits["train"].texts
     hashes = [text_hash(texts[row]) for row in (range(len(texts)) if rows is None else rows)]
-    models = {name: measure(source, hashes) for name, source in sources.items()}
+    ordered = layers or all_layers(sources)
+    poolings = {x.backbone: x.pooling for x in reversed(ordered)}  # the first of each
+    models = {name: measure(sources[name], hashes, held) for name, held in poolings.items()}
     return Budget(config.layers.budget, models)
 
 

@@ -126,7 +126,8 @@ def test_top_k_of_too_many_says_how_many_there_are() -> None:
     with pytest.raises(UserError, match=r"layers.k=9: there are 8 layers"):
         select_by_score(LayersConfig("top_k", k=9), table(held_out(SHARP)), DIFFERENT, budget())
     capped = budget(max_layer=1)
-    with pytest.raises(UserError, match=r"layers.k=5: there are 4 layers"):
+    limited = r"layers.k=5: there are 4 layers with .* within layers.budget \(max_layer=1\)"
+    with pytest.raises(UserError, match=limited):
         select_by_score(LayersConfig("top_k", k=5), table(held_out(SHARP)), DIFFERENT, capped)
 
 
@@ -201,6 +202,27 @@ def test_the_budget_holds_for_the_layers_together() -> None:
     assert limit.cost(found.layers).flops <= 1700
     assert LAYERS[5] in found.layers
     assert any("over the budget" in note for note in found.notes)
+
+
+def test_what_the_budget_drops_does_not_make_adaptive_take_worse_layers() -> None:
+    # Two equal layers, each of which takes the whole budget: one is taken, the other dropped.
+    # All others are far behind both, and would be taken if the dropped one's weight were missed.
+    close = table(held_out([0.1, 0.1, 1.0, 0.1, 0.1, 1.0, 0.1, 0.1]))
+    limit = budget(flops_per_text=1700)
+    assert limit.allows([LAYERS[2]])
+    assert limit.allows([LAYERS[5]])
+    assert not limit.allows([LAYERS[2], LAYERS[5]])
+    found = select_by_score(LayersConfig("adaptive"), close, DIFFERENT, limit)
+    assert len(found.layers) == 1
+    assert found.layers[0] in (LAYERS[2], LAYERS[5])
+    assert len(found.notes) == 1
+
+
+def test_adaptive_takes_the_best_layer_where_no_weight_is_asked_for() -> None:
+    found = select_by_score(
+        LayersConfig("adaptive", mass=0.0), table(held_out(SHARP)), DIFFERENT, budget()
+    )
+    assert found.layers == [LAYERS[5]]
 
 
 def test_greedy_is_the_best_of_each_step_by_brute_force() -> None:

@@ -164,6 +164,23 @@ def test_a_pilot_gives_the_job_of_the_full_way_where_it_chooses_the_same(
     assert records[0].test["log_loss"].mean == pytest.approx(records[1].test["log_loss"].mean)
 
 
+def test_auto_goes_on_where_a_pilot_left_a_model_and_a_pooling_out(
+    job: list[str],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    second = f"backbone.second.path={folders['bert']}"
+    selection = ["layers=top_k", "layers.k=1", "layers.pilot=60"]
+    arguments = ["train", *job, second, *selection, *AUTO.split()[1:-1]]
+    code, said = run(arguments, capsys)
+    assert code == 0, said
+    ((_, record),) = find_records(tmp_path / "outputs")
+    assert record.pilot is not None
+    assert record.pilot.texts_whole < 216
+    assert len(record.layers) == 1
+
+
 def test_auto_records_all_that_it_judged_and_runs_the_best(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -335,6 +352,21 @@ def test_a_budget_is_kept(
     assert run(["train", *job, "layers=last", "layers.budget.max_layer=1"], capsys)[0] == 0
     for layers in chosen(tmp_path / "outputs").values():
         assert all(layer in ("0", "1", "2") for layer, _, _ in layers)
+
+
+def test_every_selection_of_a_profile_keeps_to_the_budget(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["profile.scores=[probe,effective_rank]", "layers.budget.max_layer=1"]
+    assert run(["profile", *job, *quick], capsys)[0] == 0
+    ((_, profile),) = find_profiles(tmp_path / "outputs")
+    assert {"last", "best by log_loss", "best by effective_rank", "adaptive"} <= {
+        one.name for one in profile.selections
+    }
+    for one in profile.selections:
+        assert {profile.layers[n].layer for n in one.layers} <= {"0", "1"}, one.name
+    (last,) = (one.layers for one in profile.selections if one.name == "last")
+    assert [profile.layers[n].layer for n in last] == ["1"]
 
 
 def test_a_profile_is_made_again_where_something_that_changes_it_changed(
