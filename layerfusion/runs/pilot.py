@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -28,7 +29,8 @@ from layerfusion.texts.sampling import sample
 
 log = logging.getLogger(__name__)
 
-GROWTH = 2
+GROWTH = 1.5
+"""Of a sample that is too small: doubled, it would end far beyond the size that is needed."""
 PURPOSE = "layers.pilot"
 
 
@@ -37,7 +39,7 @@ def run_pilot(
 ) -> tuple[Selection, PilotRecord]:
     """Choose on a stratified sample of train, then extract the rest up to the chosen layers only.
 
-    The sample is extracted whole. It doubles until it is large enough: the choice made on half of
+    The sample is extracted whole. It grows until it is large enough: the choice made on half of
     it is, on all of it, within a standard error of the choice made on all of it, by the held-out
     log-loss of the averaged log-probabilities. A sample that reaches all of train is the full way.
     """
@@ -61,7 +63,7 @@ def run_pilot(
             if everything or loss <= 0:
                 break
         log.info("pilot: %d rows do not settle the choice yet", size)
-        size = min(GROWTH * size, len(labels))
+        size = min(math.ceil(GROWTH * size), len(labels))
     for line in selection_lines(selection):
         log.info(line)
     texts = [text for split in dataset.splits.values() for text in split.texts]
