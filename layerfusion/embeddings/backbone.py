@@ -1,14 +1,8 @@
-"""A frozen pretrained model and the tap on all of its layers.
-
-Nothing here names a model family. The blocks are the `ModuleList` with as many members as the
-config says the model has layers; a forward pass of a few tokens, compared with the model's own
-`output_hidden_states`, proves the choice each time a model is loaded.
-"""
+"""A frozen pretrained model, loaded from a folder, all of whose layers can be visited."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +13,22 @@ from torch import Tensor, nn
 
 from layerfusion.config import BackboneConfig
 from layerfusion.embeddings.shape import NORM, ModelShape
+from layerfusion.embeddings.taps import (
+    TopReached,
+    Visit,
+    block_lists,
+    ends_in_norm,
+    find_layers,
+    taps,
+    text_config,
+)
 from layerfusion.errors import UserError
-
-Visit = Callable[[str, Tensor], None]
-"""Called with a layer's name and its token vectors, (batch, tokens, width)."""
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
 """What transformers raises for a folder that it cannot load."""
 
 PADDING_TOLERANCE = 0.01
 """Relative difference below which padding counts as masked: rounding in bfloat16 stays under it."""
-
-log = logging.getLogger(__name__)
-
-
-class _TopReached(Exception):
-    """Leaves the forward pass once the highest wanted layer has been visited."""
 
 
 @dataclass(frozen=True)
@@ -73,46 +67,12 @@ class Backbone:
                 if str(number) in layers:
                     visit(str(number), state)
             return
-        with _taps(self.blocks, layers, visit):
+        with taps(self.blocks, layers, visit):
             try:
                 output = self.model(**inputs)
-            except _TopReached:
+            except TopReached:
                 return
         visit(NORM, output[0])
-
-
-@contextmanager
-def _taps(blocks: nn.ModuleList, layers: Sequence[str], visit: Visit) -> Iterator[None]:
-    """Hooks that visit what enters each wanted block, and what leaves the last."""
-    wanted = set(layers)
-    top = -1 if NORM in wanted else max(int(layer) for layer in wanted)
-
-    def reached(layer: int, hidden: Tensor) -> None:
-        if str(layer) in wanted:
-            visit(str(layer), hidden)
-        if layer == top:
-            raise _TopReached
-
-    def enters(layer: int) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            reached(layer, args[0] if args else kwargs["hidden_states"])
-
-        return hook
-
-    def leaves(_module: nn.Module, _args: Any, output: Any) -> None:
-        reached(len(blocks), output if isinstance(output, Tensor) else output[0])
-
-    handles = [
-        block.register_forward_pre_hook(enters(number), with_kwargs=True)
-        for number, block in enumerate(blocks)
-        if str(number) in wanted
-    ]
-    handles.append(blocks[-1].register_forward_hook(leaves))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -163,7 +123,7 @@ def load_backbone(
     model.eval().requires_grad_(False).to(where)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
-    blocks, layers = _find_layers(name, model, where)
+    blocks, layers = find_layers(name, model, where)
     _refuse_missing(name, folder, model, info["missing_keys"])
     pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id >= model.get_input_embeddings().num_embeddings:
@@ -199,14 +159,16 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     return tokenizer
 
 
-def empty_shape(folder: Path, config: BackboneConfig) -> ModelShape:
-    """Shape of a model from its config alone: no weights are read, nothing is computed.
+def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
+    """Shape of a model from its config and tokenizer alone: no weights are read.
 
-    Whether the model ends in a norm of its own shows only when it runs; here it counts as if.
+    Raises:
+        UserError: where the folder cannot be loaded.
     """
     import transformers
 
     trust = config.trust_remote_code
+    tokenizer = load_tokenizer(name, folder, config)
     try:
         settings = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust
@@ -214,14 +176,17 @@ def empty_shape(folder: Path, config: BackboneConfig) -> ModelShape:
         with torch.device("meta"):
             model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
     except LOADING_ERRORS as error:
-        raise _cannot_load(folder.name, folder, error) from error
+        raise _cannot_load(name, folder, error) from error
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    count = _text_config(model).num_hidden_layers
-    layers = (*(str(number) for number in range(count + 1)), NORM)
-    lists = _block_lists(model, count)
-    limit = config.max_length or getattr(_text_config(model), "max_position_embeddings", 512)
-    return _shape(model, lists[0] if lists else None, layers, limit)
+    model.eval()
+    count = text_config(model).num_hidden_layers
+    layers = tuple(str(number) for number in range(count + 1))
+    blocks = next(iter(block_lists(model, count)), None)
+    if blocks is not None and ends_in_norm(model, blocks):
+        layers = (*layers, NORM)
+    limit = length_limit(config.max_length, model, tokenizer)
+    return _shape(model, blocks, layers, limit)
 
 
 def _cannot_load(name: str, folder: Path, error: Exception) -> UserError:
@@ -270,7 +235,7 @@ def choose_device(device: str) -> torch.device:
 def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
     """Most tokens of a text: what is asked for, never more than tokenizer and positions allow."""
     limits = [int(tokenizer.model_max_length)]
-    positions = getattr(_text_config(model), "max_position_embeddings", None)
+    positions = getattr(text_config(model), "max_position_embeddings", None)
     if positions is not None and positions > 0:
         # RoBERTa's kind of table starts after its padding index.
         offsets = [
@@ -289,43 +254,6 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
     return limit
 
 
-def _text_config(model: nn.Module) -> Any:
-    config: Any = model.config
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-@torch.no_grad()
-def _find_layers(
-    name: str, model: nn.Module, device: torch.device
-) -> tuple[nn.ModuleList | None, tuple[str, ...]]:
-    """Choose the list of blocks that reproduces the model's own hidden states on a few tokens.
-
-    Without inference mode: a table that a model computes in its first pass and keeps, such as its
-    rotary positions, could never take part in a gradient.
-    """
-    count = _text_config(model).num_hidden_layers
-    ids = torch.arange(1, 5, device=device)[None]
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    output = model(**inputs, output_hidden_states=True)
-    reference = output.hidden_states
-    indices = tuple(str(number) for number in range(count + 1))
-    for blocks in _block_lists(model, count):
-        seen: dict[str, Tensor] = {}
-        with _taps(blocks, (*indices, NORM), seen.__setitem__):
-            final = model(**inputs)[0]
-        same = len(reference) == len(indices) and all(
-            layer in seen and torch.equal(seen[layer], state)
-            for layer, state in zip(indices[:-1], reference, strict=False)
-        )
-        if same:
-            normed = not torch.equal(seen[indices[-1]], final)
-            return blocks, (*indices, NORM) if normed else indices
-    if len(reference) != count + 1:
-        raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
-    log.info("%s shares its blocks: all hidden states are kept during the pass", name)
-    return None, indices
-
-
 @torch.no_grad()
 def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
     """Compare a few tokens alone with the same tokens padded."""
@@ -336,16 +264,6 @@ def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
     alone = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0].float()
     beside = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
     return bool((alone - beside).norm() <= PADDING_TOLERANCE * alone.norm())
-
-
-def _block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
-    """Lists that may hold the blocks, the outermost first."""
-    lists = [
-        (path.count("."), module)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    ]
-    return [module for _, module in sorted(lists, key=lambda item: item[0])]
 
 
 def _shape(
@@ -366,7 +284,7 @@ def _shape(
         )
     return ModelShape(
         layers=layers,
-        width=_text_config(model).hidden_size,
+        width=text_config(model).hidden_size,
         max_length=max_length,
         total_parameters=total,
         embedding_parameters=embeddings,

@@ -76,7 +76,9 @@ class LexicalFit:
             )
         rows = np.linspace(0, len(texts) - 1, min(len(texts), config.basis_rows)).astype(int)
         svd = TruncatedSVD(min(width, len(rows) - 1), n_iter=3, random_state=0)
-        svd.fit(sparse[rows])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Texts that are all alike have no variance for it to explain a share of.
+            svd.fit(sparse[rows])
         directions = np.asarray(svd.components_)
         square = np.random.default_rng(0).normal(size=(len(directions), len(directions)))
         rotation = np.linalg.qr(square)[0]

@@ -131,6 +131,13 @@ class EmbeddingSource:
                 return store.shape
         raise UserError(f"backbone {self.name}: nothing has been extracted yet")
 
+    def expected_shape(self) -> ModelShape:
+        """The model's shape, read off its config where nothing has been extracted yet."""
+        from layerfusion.embeddings.backbone import empty_shape
+
+        known = (store.shape for store in self.stores.values() if store.shape is not None)
+        return next(known, None) or empty_shape(self.name, self.asset.path, self.config)
+
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Lengths that pass through the model for texts of so many tokens.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import torch
 
 from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone, empty_shape, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import pool_layers
 from layerfusion.embeddings.shape import NORM
@@ -109,6 +111,29 @@ def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone)
     assert (NORM in backbone.shape.layers) == (backbone.name in WITH_NORM)
     assert backbone.shape.num_blocks == 3
     assert (backbone.blocks is None) == (backbone.name == "albert")
+
+
+UNTRACED = ("convbert",)
+"""It looks at values on its way: whether it ends in a norm shows only when it runs."""
+
+
+def test_a_shape_without_weights_is_that_of_the_loaded_model(
+    backbone: Backbone, tmp_path: Path
+) -> None:
+    folder = tiny_folder(backbone.name, tmp_path)
+    empty = empty_shape(backbone.name, folder, BackboneConfig())
+    if backbone.name in UNTRACED:
+        assert empty.layers == (*backbone.shape.layers, NORM)
+        empty = replace(empty, layers=backbone.shape.layers)
+    assert empty == backbone.shape
+
+
+def test_a_length_without_weights_is_the_tokenizers_where_that_is_less(tmp_path: Path) -> None:
+    folder = tiny_folder("bert", tmp_path)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": 50}))
+    assert load_backbone("bert", folder, BackboneConfig(), "cpu").shape.max_length == 50
+    assert empty_shape("bert", folder, BackboneConfig()).max_length == 50
 
 
 def extracted(backbone: Backbone, texts: list[str], root: Path) -> dict[str, np.ndarray]:

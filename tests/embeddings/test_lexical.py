@@ -91,6 +91,13 @@ def test_it_is_a_source_with_one_layer_and_no_passes(tmp_path: Path) -> None:
     assert source.shape.width == 8
 
 
+def test_texts_that_are_all_alike_have_vectors_and_no_warning() -> None:
+    texts = ["the same few words"] * 6
+    vectors = LexicalFit.learn(texts, LexicalConfig()).vectors(texts)
+    assert bool(vectors.isfinite().all())
+    assert bool((vectors == vectors[0]).all())
+
+
 def test_no_words_to_count_is_one_clear_line() -> None:
     with pytest.raises(UserError, match="lexical: no words of train to count"):
         LexicalFit.learn([" ", ""], LexicalConfig())

@@ -1,0 +1,136 @@
+"""The blocks of a model, and the tap on what passes between them.
+
+Nothing here names a model family. The blocks are the `ModuleList` with as many members as the
+config says the model has layers; a forward pass of a few tokens, compared with the model's own
+`output_hidden_states`, proves the choice each time a model is loaded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerfusion.embeddings.shape import NORM
+from layerfusion.errors import UserError
+
+Visit = Callable[[str, Tensor], None]
+"""Called with a layer's name and its token vectors, (batch, tokens, width)."""
+
+log = logging.getLogger(__name__)
+
+
+class TopReached(Exception):
+    """Leaves the forward pass once the highest wanted layer has been visited."""
+
+
+@contextmanager
+def taps(blocks: nn.ModuleList, layers: Sequence[str], visit: Visit) -> Iterator[None]:
+    """Hooks that visit what enters each wanted block, and what leaves the last."""
+    wanted = set(layers)
+    top = -1 if NORM in wanted else max(int(layer) for layer in wanted)
+
+    def reached(layer: int, hidden: Tensor) -> None:
+        if str(layer) in wanted:
+            visit(str(layer), hidden)
+        if layer == top:
+            raise TopReached
+
+    def enters(layer: int) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            reached(layer, args[0] if args else kwargs["hidden_states"])
+
+        return hook
+
+    def leaves(_module: nn.Module, _args: Any, output: Any) -> None:
+        reached(len(blocks), output if isinstance(output, Tensor) else output[0])
+
+    handles = [
+        block.register_forward_pre_hook(enters(number), with_kwargs=True)
+        for number, block in enumerate(blocks)
+        if str(number) in wanted
+    ]
+    handles.append(blocks[-1].register_forward_hook(leaves))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def find_layers(
+    name: str, model: nn.Module, device: torch.device
+) -> tuple[nn.ModuleList | None, tuple[str, ...]]:
+    """Choose the list of blocks that reproduces the model's own hidden states on a few tokens.
+
+    Without inference mode: a table that a model computes in its first pass and keeps, such as its
+    rotary positions, could never take part in a gradient.
+
+    Returns:
+        The blocks, None where a model shares them; and the names of its layers.
+
+    Raises:
+        UserError: where the layers cannot be told apart.
+    """
+    count = text_config(model).num_hidden_layers
+    ids = torch.arange(1, 5, device=device)[None]
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    output = model(**inputs, output_hidden_states=True)
+    reference = output.hidden_states
+    indices = tuple(str(number) for number in range(count + 1))
+    for blocks in block_lists(model, count):
+        seen: dict[str, Tensor] = {}
+        with taps(blocks, (*indices, NORM), seen.__setitem__):
+            final = model(**inputs)[0]
+        same = len(reference) == len(indices) and all(
+            layer in seen and torch.equal(seen[layer], state)
+            for layer, state in zip(indices[:-1], reference, strict=False)
+        )
+        if same:
+            normed = not torch.equal(seen[indices[-1]], final)
+            return blocks, (*indices, NORM) if normed else indices
+    if len(reference) != count + 1:
+        raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
+    log.info("%s shares its blocks: all hidden states are kept during the pass", name)
+    return None, indices
+
+
+@torch.no_grad()
+def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
+    """Whether a model without weights returns something else than what leaves its last block.
+
+    Nothing is computed, but each step hands on a tensor. Some models look at their mask on the way,
+    others make one where none is given: a model that can do without values in neither way counts
+    as if it had a norm.
+    """
+    ids = torch.zeros((1, 4), dtype=torch.int64, device="meta")
+    last = str(len(blocks))
+    seen: dict[str, Tensor] = {}
+    for mask in ({}, {"attention_mask": torch.ones_like(ids)}):
+        try:
+            with taps(blocks, (last, NORM), seen.__setitem__):
+                return model(input_ids=ids, **mask)[0] is not seen[last]
+        except (RuntimeError, NotImplementedError):  # it needs the values of a tensor
+            continue
+    return True
+
+
+def block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
+    """Lists that may hold the blocks, the outermost first."""
+    lists = [
+        (path.count("."), module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and len(module) == count
+    ]
+    return [module for _, module in sorted(lists, key=lambda item: item[0])]
+
+
+def text_config(model: nn.Module) -> Any:
+    """The config of the part of a model that reads text."""
+    config: Any = model.config
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
