@@ -31,8 +31,6 @@ def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Pat
         UserError: where none can serve, with every source's reason; at once for what is refused: a
             wrong hash, an unsafe archive, a pickle, a folder that is no model.
     """
-    if not sources:
-        raise UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
     reasons: list[str] = []
     for source in sources:
         try:
@@ -43,23 +41,45 @@ def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Pat
             continue
         log.info("%s: from %s", key, asset.origin)
         return asset
-    raise UserError(f"{key}: no source can serve: {'; '.join(reasons)}")
+    raise _none_serves(key, reasons)
 
 
-def available(sources: Sequence[SourceConfig], *, kind: Kind, cache: Path) -> Asset | None:
+def available(
+    sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Path
+) -> Asset | None:
     """The first source whose files are on this machine: nothing is downloaded or converted.
 
+    Returns:
+        None where `resolve` would download or convert.
+
     Raises:
-        UserError: for what is refused, as by `resolve`.
+        UserError: as by `resolve`, for what is refused and where none can serve: the only source
+            is a folder that is not there.
     """
+    reasons: list[str] = []
     for source in sources:
         try:
-            asset = _present(source, kind, cache)
-        except SourceUnavailable:
+            asset = _present(source, key, kind, cache)
+        except _NotConverted:
+            continue
+        except SourceUnavailable as reason:
+            reasons.append(f"{_title(source)}: {reason}")
             continue
         if asset is not None:
             return asset
+    if len(reasons) == len(sources):
+        raise _none_serves(key, reasons)
     return None
+
+
+class _NotConverted(SourceUnavailable):
+    """A GGUF file that `resolve` would convert."""
+
+
+def _none_serves(key: str, reasons: Sequence[str]) -> UserError:
+    if not reasons:
+        return UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
+    return UserError(f"{key}: no source can serve: {'; '.join(reasons)}")
 
 
 def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:
@@ -75,8 +95,8 @@ def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:
     return _finished(asset, key, kind, cache, convert_gguf)
 
 
-def _present(source: SourceConfig, kind: Kind, cache: Path) -> Asset | None:
-    which = _which(source, kind)
+def _present(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset | None:
+    which = _which(source, key)
     if which == "path":
         asset = _path_asset(source, kind, cache)
     elif which == "wheel":
@@ -90,7 +110,7 @@ def _present(source: SourceConfig, kind: Kind, cache: Path) -> Asset | None:
         if found is None:
             return None
         asset = _hub_asset(source, *found)
-    return _finished(asset, kind, kind, cache, _converted_before)
+    return _finished(asset, key, kind, cache, _converted_before)
 
 
 def _path_asset(source: SourceConfig, kind: Kind, cache: Path) -> Asset:
@@ -123,7 +143,7 @@ def _finished(
 
 def _converted_before(_gguf: Path, folder: Path) -> Path:
     if not folder.is_dir():
-        raise SourceUnavailable("not converted yet")
+        raise _NotConverted("not converted yet")
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
@@ -110,6 +111,11 @@ class Budget:
                 f" {self.words([cheapest])}"
             )
         return kept
+
+    def flops_that_allow(self, layers: Sequence[LayerId]) -> str:
+        """A `flops_per_text` in three digits that some layers stay within: rounded up."""
+        above = Context(prec=3, rounding=ROUND_CEILING)
+        return f"{float(above.create_decimal_from_float(self.cost(layers).flops)):.3g}"
 
     def limits(self) -> str:
         """The limits that are set, in words."""

@@ -118,13 +118,26 @@ def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     # Every backbone's files first: a missing one shows before hours of work on another.
     if config.protocol == AS_PUBLISHED:
         models = open_models(config)
+        _require_fixed(config, models)
         extract_published(models, dataset, config.extract)
         return dict(models)
     sources = open_sources(config, dataset)
+    _require_fixed(config, sources)
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     for source in sources.values():
         source.extract(texts, config.extract)
     return sources
+
+
+def _require_fixed(config: TrainConfig, sources: Mapping[str, Source]) -> None:
+    """Refuse a fixed layer that a model does not have before hours of extraction, not after."""
+    if config.layers.name != "fixed":
+        return
+    for name, source in sources.items():
+        if isinstance(source, EmbeddingSource):
+            shape = source.expected_shape()
+            for asked in config.layers.fixed[name]:
+                shape.resolve(name, asked)
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

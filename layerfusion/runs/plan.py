@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -89,10 +90,10 @@ def plan_backbone(
         dataset: its texts.
         speed: FLOP/s that a forward pass reaches here.
     """
-    cache = Path(job.paths.cache)
+    folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     sources = asset_sources(config)
-    asset = available(sources, kind="backbone", cache=cache)
+    asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=folder)
     if asset is None:
         shape = _guessed_shape(config)
         todo = list(texts.values())
@@ -100,7 +101,7 @@ def plan_backbone(
         known = [source.bytes for source in sources if source.bytes]
         download = known[0] if known else None
     else:
-        shape, todo = _known(config, job, asset, texts)
+        shape, todo = _known(name, config, job, asset, texts)
         tokens = tokenize(load_tokenizer(name, asset.path, config), todo, config, shape.max_length)
         lengths = [text.cost for text in tokens]
         download = 0
@@ -121,7 +122,7 @@ def plan_backbone(
 
 
 def _known(
-    config: BackboneConfig, job: TrainConfig, asset: Asset, texts: dict[bytes, str]
+    name: str, config: BackboneConfig, job: TrainConfig, asset: Asset, texts: dict[bytes, str]
 ) -> tuple[ModelShape, list[str]]:
     """Shape of a model that is here, and the texts that a store lacks; creates no store."""
     root = Path(job.paths.cache) / EMBEDDINGS
@@ -145,7 +146,7 @@ def _known(
             missing = store.missing(hashes, shape.layers)
             lacking |= {key for key, lacks in zip(hashes, missing, strict=True) if lacks}
     todo = [text for key, text in texts.items() if key in lacking]
-    return shape or empty_shape(asset.path, config), todo
+    return shape or empty_shape(name, asset.path, config), todo
 
 
 def _guessed_shape(config: BackboneConfig) -> ModelShape:
@@ -162,8 +163,12 @@ def _guessed_length(text: str, config: BackboneConfig) -> int:
     return length if config.long_texts == "windows" else min(length, config.max_length or length)
 
 
+@cache
 def matrix_speed(device: torch.device, width: int = 1024) -> float:
-    """FLOP/s of a plain float32 matrix product, the best of a few."""
+    """FLOP/s of a plain float32 matrix product, the best of a few.
+
+    Measured once a process: plans of the same work, one below the other, say the same of it.
+    """
     left, right = (torch.randn(width, width, device=device) for _ in range(2))
     best = float("inf")
     for _ in range(6):
@@ -204,7 +209,7 @@ def _backbone_line(plan: BackbonePlan) -> str:
     return (
         f"{plan.name}: {fetch}{plan.missing} of {plan.texts} texts to extract,"
         f" {about}{plan.tokens:,} tokens, {about}{plan.flops / 1e12:.1f} TFLOP,"
-        f" {plan.layers} layers in {size(plan.store_bytes)}, about {duration(plan.seconds)}"
+        f" {about}{plan.layers} layers in {size(plan.store_bytes)}, about {duration(plan.seconds)}"
     )
 
 

@@ -83,12 +83,12 @@ SOURCE = SourceConfig(hub="owner/name")
 
 
 def test_model_carries_the_commit_and_is_asked_for_once(hub: FakeHub, cache: Path) -> None:
-    assert available([SOURCE], kind="backbone", cache=cache) is None
+    assert available([SOURCE], key="backbone.mine", kind="backbone", cache=cache) is None
     asset = resolve([SOURCE], key="k", kind="backbone", cache=cache)
     assert asset.origin == f"hub owner/name@{COMMIT}"
     assert not any(pattern.endswith(".bin") for pattern in hub.downloaded[0]["allow_patterns"])
     assert resolve([SOURCE], key="k", kind="backbone", cache=cache) == asset
-    assert available([SOURCE], kind="backbone", cache=cache) == asset
+    assert available([SOURCE], key="backbone.mine", kind="backbone", cache=cache) == asset
     assert hub.revisions == ["main"]
     assert len(hub.downloaded) == 1
 
@@ -96,7 +96,7 @@ def test_model_carries_the_commit_and_is_asked_for_once(hub: FakeHub, cache: Pat
 def test_half_a_snapshot_is_fetched_again_at_its_commit(hub: FakeHub, cache: Path) -> None:
     folder = resolve([SOURCE], key="k", kind="backbone", cache=cache).path
     (folder / "model.safetensors").unlink()
-    assert available([SOURCE], kind="backbone", cache=cache) is None
+    assert available([SOURCE], key="backbone.mine", kind="backbone", cache=cache) is None
     asset = resolve([SOURCE], key="k", kind="backbone", cache=cache)
     assert (asset.path / "model.safetensors").is_file()
     assert hub.revisions == ["main", COMMIT]

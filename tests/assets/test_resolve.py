@@ -68,7 +68,7 @@ def test_paths_are_looked_for_in_the_folders_of_the_environment(
     asset = resolve([source], key="k", kind=kind, cache=cache)  # type: ignore[arg-type]
     assert asset.path == tmp_path / "second" / "thing"
     assert asset.origin == "path thing"
-    assert available([source], kind=kind, cache=cache) == asset  # type: ignore[arg-type]
+    assert available([source], key="backbone.mine", kind=kind, cache=cache) == asset  # type: ignore[arg-type]
 
 
 def test_working_folder_goes_first_and_absolute_paths_stay(tmp_path: Path, cache: Path) -> None:
@@ -173,10 +173,10 @@ def test_folder_with_a_gguf_is_converted_once(
 
     monkeypatch.setattr("layerfusion.assets.gguf._convert", convert)
     source = SourceConfig(path=str(folder))
-    assert available([source], kind="backbone", cache=cache) is None
+    assert available([source], key="backbone.mine", kind="backbone", cache=cache) is None
     first = resolve([source], key="k", kind="backbone", cache=cache)
     assert resolve([source], key="k", kind="backbone", cache=cache) == first
-    assert available([source], kind="backbone", cache=cache) == first
+    assert available([source], key="backbone.mine", kind="backbone", cache=cache) == first
     assert converted == [folder / "x.gguf"]
     assert first.path.parent == cache / "assets"
 

