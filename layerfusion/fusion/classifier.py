@@ -102,7 +102,9 @@ class FusionClassifier(LightningModule):
         if own is not None:
             loss = loss + own
         if gates is not None and self.fusion_config.entropy_penalty > 0:
-            entropy = torch.special.entr(gates).sum(dim=1).mean()
+            # At a gate of 0, of a source left out, the slope of g log g is infinite: clamped.
+            surprise = -gates.clamp_min(torch.finfo(gates.dtype).tiny).log()
+            entropy = (gates * surprise).sum(dim=1).mean()
             loss = loss + self.fusion_config.entropy_penalty * entropy
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         return loss

@@ -20,7 +20,10 @@ from layerfusion.layers.layer_id import LayerId
 
 @dataclass(frozen=True)
 class HeldOutHeads:
-    """Log-losses of heads on folds held out; validation chooses their epoch, as it does later."""
+    """Log-losses of heads on folds held out; validation chooses their epoch, as it does later.
+
+    A text that is in the fold and in validation too judges the head and does not choose its epoch.
+    """
 
     candidates: Candidates
     """The layers that the heads fuse, on train, with its folds."""
@@ -36,15 +39,15 @@ class HeldOutHeads:
         candidates, layers = self.candidates, entrant.selection.layers
         out = candidates.fold_of == fold
         split = [self._split(layer, fold) for layer in layers]
-        labels = candidates.labels
+        labels, unseen = candidates.labels, self._unseen(fold)
         features = {
             "train": [train[~out] for train, _ in split],
-            "validation": [validation for _, validation in split],
+            "validation": [validation[unseen] for _, validation in split],
             "held out": [train[out] for train, _ in split],
         }
         targets = {
             "train": labels[~out],
-            "validation": self.validation_labels,
+            "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
         data = FusionData(features, targets, batch_size=self.trainer.batch_size)
@@ -58,6 +61,17 @@ class HeldOutHeads:
         )
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
         return F.cross_entropy(logits.double(), labels[out], reduction="none")
+
+    def _unseen(self, fold: int) -> Tensor:
+        """Rows of validation whose texts are not in the fold: others would show its labels.
+
+        All of them where none is left, since a head cannot be trained without.
+        """
+        candidates = self.candidates
+        out = torch.where(candidates.fold_of == fold)[0].tolist()
+        judged = {candidates.texts[n] for n in out}
+        rows = [n for n, text in enumerate(self.validation_texts) if text not in judged]
+        return torch.tensor(rows or range(len(self.validation_texts)))
 
     def _split(self, layer: LayerId, fold: int) -> tuple[Tensor, Tensor]:
         """A layer on train and on validation; a lexical one learned without the fold."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config import STACKED, FusionConfig
-from layerfusion.fusion.operators.capacity import head_parameters
+from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import Selection, standard_error
@@ -90,9 +90,16 @@ def entrants_of(
         for name in operators if len(own) > 1 else operators[:1]:
             for width in settings.widths:
                 head = replace(settings, name=name, width=width)
-                size = head_parameters(head, own, num_classes)
+                size = _parameters(head, own, num_classes)
                 entrants.append(Entrant(team, selection, head, size))
     return entrants
+
+
+def _parameters(head: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
+    """Of the head as it is trained: at the matched width where capacities are matched."""
+    if head.match_capacity:
+        head = replace(head, width=matched_width(head, widths, num_classes))
+    return head_parameters(head, widths, num_classes)
 
 
 def race(

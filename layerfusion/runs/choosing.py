@@ -81,6 +81,11 @@ def decide(
         candidates.fold_of,
     )
     reasons = _reasons(standings, budget)
+    if config.layers.name in ("last", "fixed"):
+        reasons.append(
+            f"auto: it looked at the layers of layers={config.layers.name} alone; layers=adaptive"
+            " lets it look at all that the budget allows"
+        )
     for line in reasons:
         log.info(line)
     best = standings[0].entrant
@@ -117,9 +122,10 @@ def _reasons(standings: Sequence[Standing], budget: Budget) -> list[str]:
     if cheapest is not None:
         less = budget.cost(cheapest.entrant.selection.layers).flops
         if less < cost:
+            limit = budget.flops_that_allow(cheapest.entrant.selection.layers)
             lines.append(
                 f"auto: {cheapest.entrant.words} is within a standard error of it at"
-                f" {less / cost:.0%} of its FLOPs a text; layers.budget.flops_per_text={less:.3g}"
+                f" {less / cost:.0%} of its FLOPs a text; layers.budget.flops_per_text={limit}"
                 " allows that"
             )
     return lines

@@ -208,12 +208,14 @@ def test_source_dropout_leaves_sources_out_but_never_all() -> None:
     assert bool((operator.eval().fuse(sources)[1] > 0).all())
 
 
-def test_an_entropy_penalty_sharpens_the_gates() -> None:
+@pytest.mark.parametrize("source_dropout", [0.0, 0.3])
+def test_an_entropy_penalty_sharpens_the_gates(source_dropout: float) -> None:
     sources, target = _sources(rows=64), torch.arange(64) % CLASSES
 
     def entropy(penalty: float) -> float:
         torch.manual_seed(0)
-        fusion = vars(_config("gated", temperature=1.0, entropy_penalty=penalty, dropout=0.0))
+        own = {"temperature": 1.0, "dropout": 0.0, "source_dropout": source_dropout}
+        fusion = vars(_config("gated", entropy_penalty=penalty, **own))
         head = FusionClassifier(WIDTHS, CLASSES, fusion, {})
         head.log = lambda *_, **__: None  # type: ignore[method-assign]
         optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
@@ -221,7 +223,7 @@ def test_an_entropy_penalty_sharpens_the_gates() -> None:
             head.training_step((sources, target), 0).backward()
             optimiser.step()
             optimiser.zero_grad()
-        gates = head.operator.fuse(sources)[1]
+        gates = head.eval().operator.fuse(sources)[1]
         assert gates is not None
         return float(torch.special.entr(gates.detach()).sum(dim=1).mean())
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerfusion.config import FusionConfig, LexicalConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.race import Entrant, entrants_of, race
@@ -86,6 +87,14 @@ def test_entrants_are_all_fusions_of_all_teams_at_all_widths() -> None:
     assert found[-1].parameters == head_parameters(found[-1].fusion, [6, 10], 3)
 
 
+def test_an_entrant_has_the_parameters_of_the_head_that_is_trained() -> None:
+    settings = FusionConfig(among=["gated", "moe"], widths=[64], match_capacity=True)
+    for one in entrants_of({"one": ONE, "both": BOTH}, settings, {A: 60, B: 100}, 3):
+        widths = [60, 100][: len(one.selection.layers)]
+        trained = FusionClassifier(widths, 3, vars(one.fusion), {})
+        assert one.parameters == trained.num_parameters
+
+
 def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     labels = torch.from_numpy(np.arange(60) % 2)
@@ -129,3 +138,33 @@ def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> N
     # Words of the fold alone change nothing of what is learned, and so nothing of other rows.
     other = [f"{text} unseen" if n == 59 else text for n, text in enumerate(texts)]
     torch.testing.assert_close(heads(labels, other)(one, 2)[:19], losses[:19])
+
+
+def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels, texts = torch.arange(60) % 2, [f"text {n}" for n in range(60)]
+    vectors = torch.randn(60, 5, generator=generator)
+    vectors[:, 0] += labels
+    again = list(range(35, 50))  # validation repeats five rows of fold 1 and ten of fold 2
+
+    def losses(labels: Tensor) -> Tensor:
+        candidates = Candidates(
+            (A,),
+            (vectors,),
+            labels,
+            torch.arange(60) // 20,
+            tuple(texts),
+            2,
+            {"a": None},  # type: ignore[dict-item]
+        )
+        trainer = TrainerConfig(max_epochs=20, patience=20, batch_size=4, learning_rate=0.05)
+        repeated = [texts[n] for n in again]
+        validation = {A: vectors[again]}
+        heads = HeldOutHeads(candidates, validation, repeated, labels[again], trainer, seed=0)
+        return heads(Entrant("one", ONE, FusionConfig(name="concat", width=4), 1), 2)
+
+    flipped = labels.clone()
+    flipped[40:] = 1 - flipped[40:]
+    # As above: with every label of the fold turned, p becomes 1 - p of the same head.
+    sums = (-losses(labels)).exp() + (-losses(flipped)).exp()
+    torch.testing.assert_close(sums, torch.ones(20).double())

@@ -75,9 +75,10 @@ def _matched_width(settings: str, widths: tuple[int, ...], num_classes: int) -> 
         low, high = (middle, high) if size(middle) <= target else (low, middle)
     best = min((low, high), key=lambda multiple: abs(size(multiple) - target))
     if abs(size(best) - target) > TOLERANCE * target:
+        step_of = ", or a smaller fusion.side" if config.name == "matmul" else ""
         raise UserError(
             f"fusion.match_capacity: {config.name} cannot have the {target:,} parameters of concat"
             f" at fusion.width={config.width}; the nearest width is {best * step} with"
-            f" {size(best):,}; choose another fusion.width"
+            f" {size(best):,}; choose another fusion.width{step_of}"
         )
     return best * step
