@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -98,6 +99,18 @@ def _cache(arguments: list[str]) -> int:
     return cache(arguments)
 
 
+NO_PLACE = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+"""Errors of the system that say no more than where something cannot be read or written."""
+
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": _plan,
     "extract": _extract,
@@ -117,7 +130,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 where all went well, 1 where a job of a sweep failed, 2 for a mistake of the user's.
+        0 where all went well, 1 where a job of a sweep failed, 2 for a mistake of the user's or a
+        place that cannot be read or written.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -138,6 +152,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `layerfusion train --help | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_PLACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"layerfusion: {where}{error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130

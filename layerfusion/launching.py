@@ -24,12 +24,20 @@ class JobFailed(Exception):
 
 
 class JobsFailed(Exception):
-    """Some jobs of a sweep failed, and the others are done."""
+    """Some jobs of a sweep failed, and the others are done.
 
-    def __init__(self, failed: int, jobs: int, folder: Path) -> None:
+    Args:
+        failed: how many.
+        jobs: of how many.
+        folder: of the sweep.
+        planned: whether the folder holds a plan, which `layerfusion status` reads.
+    """
+
+    def __init__(self, failed: int, jobs: int, folder: Path, *, planned: bool) -> None:
+        status = f"`layerfusion status {folder}` says which and why"
+        where = status if planned else f"failed.txt in their folders under {folder} says why"
         super().__init__(
-            f"{failed} of {jobs} jobs failed; `layerfusion status {folder}` says which and why,"
-            " the same command runs them again"
+            f"{failed} of {jobs} jobs failed; {where}, the same command runs them again"
         )
 
 

@@ -146,9 +146,24 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
     for key, least in (("trials", 1), ("startup", 0), ("warmup", 0)):
         if getattr(search, key) < least:
             raise UserError(f"search.{key}={getattr(search, key)}: it must be at least {least}")
-    if not search.space:
-        raise UserError("search.space: it names no key to search over")
-    return command, [*places, *(word for word in rest if word not in own)]
+    words = [*places, *(word for word in rest if word not in own)]
+    return replace(command, search=replace(search, space=_left_open(search.space, words))), words
+
+
+def _left_open(space: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The keys of a space that the command line does not fix: what a user says is not drawn.
+
+    Raises:
+        UserError: where none is left.
+    """
+    given = {word.partition("=")[0].lstrip("+") for word in words}
+    fixed = [key for key in space if key in given]
+    if len(fixed) == len(space):
+        but = f" but those given: {', '.join(fixed)}" if fixed else ""
+        raise UserError(f"search.space: it names no key to search over{but}")
+    if fixed:
+        say(f"given, so not searched over: {', '.join(fixed)}")
+    return {key: values for key, values in space.items() if key not in given}
 
 
 def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
@@ -234,9 +249,8 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
     write_history(history, folder)
     best = study.best_trial
     drawn = [f"{key}={value}" for key, value in best.params.items()]
-    counts = {state: len(study.get_trials(states=(state,))) for state in TrialState}
     say(
-        f"{len(_ended(study))} trials, {counts[TrialState.PRUNED]} of them pruned; best: trial"
+        f"{history.counts}; best: trial"
         f" {best.number}, validation log-loss {best.value:.4f}, {folder / best.user_attrs['job']}"
     )
     print("layerfusion train " + " ".join(shlex.quote(word) for word in [*words, *drawn]))

@@ -43,11 +43,13 @@ def load(composed: Any) -> TrainConfig:
     Raises:
         UserError: for a key that does not exist, a value of the wrong type or out of range.
     """
-    from omegaconf import OmegaConf
+    from omegaconf import Container, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        settings = OmegaConf.to_container(OmegaConf.create(composed), resolve=True)
+        if not isinstance(composed, Container):
+            composed = OmegaConf.create(composed)
+        settings = OmegaConf.to_container(composed, resolve=True)
         _refuse_unnamed(settings)
         # A sweep names its jobs before it runs them, so each config is asked for twice.
         return deepcopy(_typed(json.dumps(settings)))
@@ -188,6 +190,8 @@ def _check_fusion(fusion: FusionConfig) -> None:
         _at_least(f"fusion.{key}", getattr(fusion, key), least)
     if fusion.residual and fusion.name in ("late", STACKED):
         raise UserError(f"fusion.residual: {fusion.name} ends in classes, not in a vector")
+    if fusion.residual and fusion.name == AUTO and "late" in fusion.among:
+        raise UserError("fusion.residual: late ends in classes; leave it out of fusion.among")
     for name in fusion.among:
         _choice("fusion.among", name, (*OPERATORS, STACKED))
     for key in ("among", "widths"):

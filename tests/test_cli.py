@@ -305,15 +305,20 @@ def test_a_mistake_in_a_file(
     assert "Traceback" not in said
 
 
-def test_layer_and_folder_mistakes_lose_nothing(
+def test_layer_and_folder_mistakes_are_told_before_extraction(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wrong = ["train", *job, "layers=fixed", "layers.fixed.tiny=[7]"]
     code, said = run(wrong, capsys)
     assert code == 2
     assert "layers of tiny: there is no '7'; there are: 0, 1, 2, 3, norm" in said
-    assert "all 160 texts are in the store already" in run(["plan", *job], capsys)[1]
+    assert "160 of 160 texts to extract" in run(["plan", *job], capsys)[1]
     (tmp_path / "empty").mkdir()
     code, said = run(["train", *job, f"backbone.tiny.path={tmp_path / 'empty'}"], capsys)
     assert code == 2
+    for command in ("plan", "train"):
+        code, missing = run([command, *job, f"backbone.tiny.path={tmp_path / 'none'}"], capsys)
+        assert code == 2
+        none = f"path {tmp_path / 'none'}: it does not exist"
+        assert missing.splitlines()[-1].endswith(f"backbone.tiny: no source can serve: {none}")
     assert "Traceback" not in said

@@ -97,6 +97,8 @@ def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
     (table,) = block.folded
     assert len(table.rows) == 6
     assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
+    assert main(["status", str(folder)]) == 2
+    assert f"a search, not a sweep; layerfusion report {folder} shows it" in capsys.readouterr().err
     assert main(["report", str(folder)]) == 0
     assert "Search history: small" in (folder / "report.md").read_text()
     assert (folder / "figures/search-1-history.png").exists()
@@ -150,6 +152,21 @@ def test_trials_that_all_come_to_the_same_tell_nothing_of_importance() -> None:
         trial.suggest_float("idle", 0, 1)
         study.tell(trial, 0.5)
     assert search.importance(study) == {}
+
+
+def test_what_the_command_line_gives_is_not_drawn(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "search.trials=2", "fusion=concat", "++fusion.width=7"]) == 0
+    assert "given, so not searched over: fusion, fusion.width\n" in capsys.readouterr().err
+    (history,) = find_histories(tmp_path)
+    for trial in history.trials:
+        assert set(trial.params) == {"layers", "trainer.learning_rate"}
+        assert trial.job is not None
+        assert read_record(tmp_path / "search/small" / trial.job).fusion == "concat"
+    every = ["fusion=sum", "layers=all", "fusion.width=8", "trainer.learning_rate=0.01"]
+    assert main([*words, *every]) == 2
+    assert "no key to search over but those given: layers, fusion," in capsys.readouterr().err
 
 
 def test_mistakes_are_told(

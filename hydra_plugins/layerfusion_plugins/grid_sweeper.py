@@ -76,7 +76,7 @@ class GridSweeper(BasicSweeper):
             JobsFailed: at the end, where any failed.
         """
         from layerfusion.launching import BUSY, JobsFailed
-        from layerfusion.runs.sweep import wait_until_free
+        from layerfusion.runs.sweep import RECORDS, wait_until_free
 
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.loader.plain)
@@ -92,7 +92,8 @@ class GridSweeper(BasicSweeper):
             wait_until_free(list(todo.values()))
         failed = sum(result.status is JobStatus.FAILED for result in results)
         if failed:
-            raise JobsFailed(failed, len(results), Path(self.config.hydra.sweep.dir))
+            place, planned = self.config.hydra.sweep.dir, self.config.hydra.job.name in RECORDS
+            raise JobsFailed(failed, len(results), Path(place), planned=planned)
         return results
 
     def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:

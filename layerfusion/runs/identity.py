@@ -60,6 +60,11 @@ def profile_id(config: TrainConfig) -> str:
     return _hash({key: value for key, value in settings.items() if key not in HEAD})
 
 
+def part_id(config: TrainConfig) -> str:
+    """The same for a command that leaves no result, with what is extracted and how."""
+    return _hash({**_settings(config), "extract": asdict(config.extract)})
+
+
 def sweep_of(config: TrainConfig, folder: Path) -> str | None:
     """The sweep that a job belongs to; none for one by itself, which lies in no sweep's folder."""
     named = config.sweep != TrainConfig.sweep
@@ -98,15 +103,13 @@ def _hash(settings: dict[str, Any]) -> str:
 def register_resolver() -> None:
     """Let configs say `${layerfusion.job:}` for the name of the job that they compose.
 
-    `${layerfusion.profile:}` is the name of the layer profile.
+    `${layerfusion.profile:}` is the name of the layer profile, `${layerfusion.part:}` that of a
+    part of an extraction.
     """
     from omegaconf import DictConfig, OmegaConf
 
     def composed(root: DictConfig) -> TrainConfig:
-        tree = OmegaConf.to_container(root)
-        assert isinstance(tree, dict)
-        tree.pop("hydra", None)
-        return load(tree)
+        return load(OmegaConf.masked_copy(root, [str(key) for key in root if key != "hydra"]))
 
     def job(*, _root_: DictConfig) -> str:
         return job_id(composed(_root_))
@@ -114,5 +117,9 @@ def register_resolver() -> None:
     def profile(*, _root_: DictConfig) -> str:
         return profile_id(composed(_root_))
 
+    def part(*, _root_: DictConfig) -> str:
+        return part_id(composed(_root_))
+
     OmegaConf.register_new_resolver("layerfusion.job", job, replace=True)
+    OmegaConf.register_new_resolver("layerfusion.part", part, replace=True)
     OmegaConf.register_new_resolver("layerfusion.profile", profile, replace=True)

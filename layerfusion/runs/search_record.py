@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
+from layerfusion.runs.words import plural
 
 HISTORY = "search.json"
 
@@ -47,6 +49,14 @@ class SearchHistory:
         """The complete trial of the least value, the first of several."""
         done = [trial for trial in self.trials if trial.value is not None]
         return min(done, key=lambda trial: trial.value or 0.0, default=None)
+
+    @property
+    def counts(self) -> str:
+        """In words: how many trials, and how they ended."""
+        ended = Counter(trial.state for trial in self.trials)
+        kinds = (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))
+        each = ", ".join(f"{ended[state]} {word}" for state, word in kinds if ended[state])
+        return f"{plural(len(self.trials), 'trial')} ({each})"
 
     @property
     def best_so_far(self) -> list[float | None]:

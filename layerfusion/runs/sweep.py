@@ -6,8 +6,10 @@ any number of processes, launchers and later sweeps agree about it without talki
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import statistics
 import time
 import traceback
@@ -23,7 +25,8 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
 from layerfusion.runs.profile_record import PROFILE
 from layerfusion.runs.record import CONFIG, METRICS
-from layerfusion.runs.words import duration
+from layerfusion.runs.search_record import HISTORY
+from layerfusion.runs.words import duration, plural
 
 RECORDS = {"train": METRICS, "profile": PROFILE}
 """Command to the file that a finished job of it has; others leave no record and have no plan."""
@@ -79,14 +82,21 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process runs the job of this folder right now."""
-    if not (folder / LOCK).exists():
+    """Whether some process runs the job of this folder right now; needs to read it, no more.
+
+    A shared lock, as all who only look may have it at once and see no one but who runs the job.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
         return False
     try:
-        with held(folder, wait=False):
-            return False
-    except JobBusy:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
         return True
+    finally:
+        os.close(handle)
+    return False
 
 
 # -- plan and failures ----------------------------------------------------------------------------
@@ -126,6 +136,10 @@ def read_jobs(folder: Path) -> list[SweepJob]:
     """
     planned = _read_plans(folder)
     if not planned:
+        if (folder / HISTORY).exists():
+            raise UserError(
+                f"{folder}: a search, not a sweep; layerfusion report {folder} shows it"
+            )
         raise UserError(f"{folder}: no sweep was started here; outputs/sweeps/NAME is one")
     labels = short_labels({name: words for name, (_, words) in planned.items()})
     return [
@@ -143,10 +157,17 @@ def label_of(job: Path) -> str:
 def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
     """Folder name to command and overrides."""
     plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-    contents = [json.loads(path.read_text()) for path in plans]
-    return {
-        name: (plan["command"], words) for plan in contents for name, words in plan["jobs"].items()
-    }
+    found: dict[str, tuple[str, list[str]]] = {}
+    for path in plans:
+        try:
+            plan = json.loads(path.read_text())
+            found |= {name: (plan["command"], words) for name, words in plan["jobs"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: not the plan of a sweep ({error}); without it, the same command writes it"
+                " anew"
+            ) from error
+    return found
 
 
 def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -170,7 +191,7 @@ def status_lines(folder: Path) -> list[str]:
         for state in ("done", "failed", "running", "missing")
     }
     counts = ", ".join(f"{len(some)} {state}" for state, some in by_state.items())
-    lines = [f"{folder}: {len(jobs)} jobs: {counts}"]
+    lines = [f"{folder}: {plural(len(jobs), 'job')}: {counts}"]
     if left := _time_left(jobs):
         lines.append(left)
     for job in by_state["running"]:
@@ -184,10 +205,10 @@ def _job(folder: Path, label: str, record: str) -> SweepJob:
     finished, failed = folder / record, folder / FAILED
     if is_held(folder):  # first: a job that runs again still has what it left before
         return SweepJob(folder, label, "running")
+    if failed.exists():  # also of a job that was done before and can no longer be looked at
+        return SweepJob(folder, label, "failed", reason=last_line(failed))
     if finished.exists():
         return SweepJob(folder, label, "done", seconds=_seconds(folder, finished))
-    if failed.exists():
-        return SweepJob(folder, label, "failed", reason=last_line(failed))
     return SweepJob(folder, label, "missing")
 
 

@@ -18,8 +18,7 @@ def percent(estimate: Estimate) -> str:
 def result_lines(record: RunRecord) -> list[str]:
     """A job's result beside its floor, and what a reader has to know of its data."""
     floor = Estimate(record.floor.test["accuracy"], None, record.floor.low, record.floor.high)
-    seeds = "1 seed" if len(record.seeds) == 1 else f"{len(record.seeds)} seeds"
-    sources = f"{len(record.layers)} source{'s' * (len(record.layers) != 1)}"
+    seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
     names = "+".join(record.backbone_names)
     rows = record.dataset.rows["test"]
     made = f"({record.fusion} of {sources} of {names}, {seeds}, {rows} test rows)"
@@ -56,6 +55,11 @@ def duration(seconds: float) -> str:
     if seconds < 90 * 60:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+def plural(number: int, noun: str) -> str:
+    """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def size(count: float) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +21,7 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.runs import job as jobs
+from layerfusion.runs.inputs import _datasets
 from layerfusion.runs.sweep import (
     FAILED,
     JobBusy,
@@ -122,6 +125,43 @@ def test_a_failed_job_keeps_its_traceback_and_runs_again(
     assert "4 jobs: 4 done" in status_lines(folder)[0]
 
 
+def test_a_job_that_was_done_and_fails_now_is_shown_as_failed(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = tiny_texts(tmp_path / "texts.csv", 120)
+    words = sweep_words(base, tmp_path, f"dataset.path={texts}")
+    assert main(words) == 0
+    texts.rename(tmp_path / "away.csv")
+    _datasets.clear()  # as in another process
+    assert main(words) == 1
+    capsys.readouterr()
+    folder = tmp_path / "sweeps/main"
+    assert main(["status", str(folder)]) == 0
+    told = capsys.readouterr().out
+    assert "1 job: 0 done, 1 failed" in told
+    assert "texts.csv: it does not exist" in told
+    (tmp_path / "away.csv").rename(texts)
+    before = next(folder.glob("*/metrics.json")).stat().st_mtime_ns
+    assert main(words) == 0
+    assert "1 done, 0 failed" in status_lines(folder)[0]
+    assert next(folder.glob("*/metrics.json")).stat().st_mtime_ns == before
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for words in (
+        sweep_words(base, tmp_path / "file"),
+        ["train", *base, f"paths.outputs={tmp_path / 'file'}"],
+        ["search", *base, f"paths.outputs={tmp_path / 'file'}"],
+    ):
+        assert main(words) == 2
+        *before, told = capsys.readouterr().err.splitlines()
+        assert re.fullmatch(r"layerfusion: \S+/file/\S+: Not a directory", told)
+        assert before in ([], ["given, so not searched over: fusion.width"])
+
+
 def test_a_mistake_in_the_grid_is_told_before_any_job(
     base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,6 +182,19 @@ def test_jobs_with_the_same_result_run_once(
     assert len(results(tmp_path / "sweeps/main")) == 1
 
 
+@pytest.mark.parametrize("command", ["extract", "plan"])
+def test_parts_of_an_extraction_leave_the_jobs_of_a_sweep_alone(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "dataset.path=gone.csv", "extract.num_shards=2"]
+    assert main([command, "-m", *words, "extract.shard=0,1"]) == 1
+    said = capsys.readouterr().err
+    assert f"failed.txt in their folders under {tmp_path / command / 'main'} says why" in said
+    failed = list(tmp_path.rglob(FAILED))
+    assert len({path.parent for path in failed}) == 2
+    assert all(path.is_relative_to(tmp_path / command) for path in failed)
+
+
 # -- status ---------------------------------------------------------------------------------------
 
 
@@ -152,6 +205,16 @@ def test_labels_leave_out_what_all_jobs_share() -> None:
     }
     assert short_labels(planned) == {"a": "fusion=gated", "b": "fusion=concat"}
     assert short_labels({"a": ["dataset=r8"]}) == {"a": "dataset=r8"}
+
+
+@pytest.mark.parametrize("content", ['{"comm', "[]", "{}", '{"command": "train", "jobs": 3}'])
+def test_a_damaged_plan_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    write_plan(tmp_path, "train", {"a": ["seed=1"]})
+    (tmp_path / ".plans/damaged.json").write_text(content)
+    assert main(["status", str(tmp_path)]) == 2
+    assert f"{tmp_path}/.plans/damaged.json: not the plan of a sweep" in capsys.readouterr().err
 
 
 def test_status_counts_and_estimates(tmp_path: Path) -> None:
@@ -192,6 +255,25 @@ def test_a_folder_is_held_by_one_process_and_freed_by_a_kill(tmp_path: Path) -> 
     other.wait()
     other.stdout.close()
     assert not is_held(tmp_path)
+
+
+def test_looking_at_a_folder_needs_no_more_than_to_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_plan(tmp_path, "train", {"a": ["seed=1"], "b": ["seed=2"]})
+    right = os.open
+
+    def read_only(path: Any, flags: int, *rest: Any, **more: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return right(path, flags, *rest, **more)
+
+    with held(tmp_path / "b", wait=False):
+        pass
+    with held(tmp_path / "a", wait=False):
+        monkeypatch.setattr(os, "open", read_only)
+        assert "2 jobs: 0 done, 0 failed, 1 running, 1 missing" in status_lines(tmp_path)[0]
+        monkeypatch.undo()
 
 
 # -- kills and company ----------------------------------------------------------------------------
