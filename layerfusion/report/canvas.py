@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
@@ -78,7 +79,17 @@ def sheet(width: float, height: float) -> Figure:
 
 
 def drawing(key: str, draw: Callable[[bool], Figure], *, alt: str, caption: str) -> Drawing:
-    """Draw a figure in both layouts; `draw` takes whether the layout is the narrow one."""
+    """Draw a figure in both layouts; `draw` takes whether the layout is the narrow one.
+
+    The page's letters are the browser's. PNG and PDF have boxes for those that DejaVu Sans lacks,
+    such as Chinese ones in the name of a class.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        return _drawn(key, draw, alt, caption)
+
+
+def _drawn(key: str, draw: Callable[[bool], Figure], alt: str, caption: str) -> Drawing:
     style: dict[Any, Any] = {
         "svg.fonttype": "none",
         "pdf.fonttype": 42,  # texts stay texts

@@ -20,7 +20,7 @@ from layerfusion.report.learning_curves import curve_block
 from layerfusion.report.lexical import lexical_block
 from layerfusion.report.load import DataGroup
 from layerfusion.report.model_counts import count_block
-from layerfusion.report.names import count, job_names, listing, plural
+from layerfusion.report.names import count, job_names, listing
 from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
 from layerfusion.report.pareto import pareto_block
@@ -30,6 +30,7 @@ from layerfusion.report.tables import Table, comparisons, finding_table, fusion_
 from layerfusion.report.trials import trials
 from layerfusion.report.words import Summary, summarise
 from layerfusion.runs.record import RunRecord
+from layerfusion.runs.words import plural
 
 PROFILES_ONLY = (
     "Each text was passed once through frozen language models; the vectors of every layer were"
@@ -138,17 +139,32 @@ def build_report(
 # -- parts --------------------------------------------------------------------------------------
 
 
+def _told(groups: Sequence[DataGroup]) -> str:
+    names = {group.data.name for group in groups}
+    samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
+    return samples + plural(len(names), "data set")
+
+
 def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
     if not jobs:
         return ("No job here followed the honest protocol: this page has no result.",)
-    models = sorted({name for job in jobs for name in job.record.backbone_names})
+    lexical = {name for job in jobs for name in job.record.lexical}
+    models = sorted({x for job in jobs for x in job.record.backbone_names} - lexical)
+    sources = []
+    if models:
+        sources.append(
+            f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'}"
+            f" frozen language model{'s' if len(models) > 1 else ''} {listing(models)}; the vectors"
+            " of every layer were pooled and kept."
+        )
+    if lexical:
+        sources.append(f"TF-IDF of the texts was taken as well, as {listing(sorted(lexical))}.")
     return (
-        f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'} frozen"
-        f" language model{'s' if len(models) > 1 else ''} {listing(models)}; the vectors of every"
-        " layer were pooled and kept. On them small heads were trained, on one layer alone or on"
-        " several fused. No language model was changed."
-        f" This page reports {plural(len(jobs), 'job')} on {plural(len(groups), 'data set')}.",
+        f"{' '.join(sources)} "
+        "On them small heads were trained, on one layer alone or on several fused. No language"
+        " model was changed."
+        f" This page reports {plural(len(jobs), 'job')} on {_told(groups)}.",
         "Every choice is made on validation, and test only says what the choice is worth. Square"
         " brackets are 95 % bootstrap intervals over test rows, drawn class by class; ± is the"
         " standard deviation over training seeds. A difference is called a gain or a loss only if"
@@ -203,7 +219,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
         for used, jobs in sorted(seeds.items())
     )
     missing = [
-        f"{curve.label}: {len(curve.points)} of {len(curve.layers)} layers were run alone."
+        f"{curve.label}: {len(curve.points)} of {len(curve.layers)} layers"
+        f" {'was' if len(curve.points) == 1 else 'were'} run alone."
         for curve in group.curves
         if len(curve.points) < len(curve.layers)
     ]
@@ -212,7 +229,8 @@ def _notes(group: DataGroup) -> tuple[str, ...]:
             "classs", "classes"
         ),
         "The rows are a seeded, stratified sample." if data.sampled else "All rows were used.",
-        f"{plural(data.overlap, 'test row')} also occur in train with the same text."
+        f"{plural(data.overlap, 'test row')} also {'occurs' if data.overlap == 1 else 'occur'} in"
+        " train with the same text."
         if data.overlap
         else "No text of test occurs in train.",
         *data.notes,

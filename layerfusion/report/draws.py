@@ -16,15 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from layerfusion.report.jobs import Job
-from layerfusion.report.names import (
-    NONE,
-    count,
-    listing,
-    p_value,
-    plural,
-    point_interval,
-    points,
-)
+from layerfusion.report.names import NONE, count, listing, p_value, point_interval, points
 from layerfusion.report.systems import (
     System,
     best_part,
@@ -36,6 +28,7 @@ from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.trials import Trial
 from layerfusion.runs.significance import ALPHA, holm
 from layerfusion.runs.statistics import CrossedDifference, crossed_interval, mean_sd
+from layerfusion.runs.words import plural
 
 
 @dataclass(frozen=True, eq=False)

@@ -39,7 +39,8 @@ LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    # Not \textquotedbl, which LaTeX's own font encoding (OT1) does not have.
+    '"': r"\char34{}",
     SPACE: "~",
     MINUS: "$-$",
     NONE: "--",

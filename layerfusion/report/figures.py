@@ -20,7 +20,7 @@ from layerfusion.report.canvas import (
 from layerfusion.report.forest import FILLED, Branch, draw_forest
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
-from layerfusion.report.names import sentence_case, single_name
+from layerfusion.report.names import points, sentence_case, single_name
 from layerfusion.report.tables import Comparison
 from layerfusion.runs.record import LayerRecord
 
@@ -54,9 +54,7 @@ def fusion_figure(group: DataGroup, rows: Sequence[Comparison], colors: Colors) 
             branches, "points against the chosen single layer", narrow=narrow
         ),
         alt=f"{group.label}: accuracy against the chosen single layer, in points. "
-        + "; ".join(
-            f"{r.name}: {100 * r.finding.difference.mean:+.1f}" for r in shown if r.finding
-        ),
+        + "; ".join(f"{r.name}: {points(r.finding.difference.mean)}" for r in shown if r.finding),
         caption="Test accuracy minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same"
         f" test rows. {FILLED} Grey: the floor.",

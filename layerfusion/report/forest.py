@@ -67,5 +67,7 @@ def draw_forest(rows: Sequence[Branch], axis: str, *, narrow: bool) -> Figure:
             color=MUTED if row.muted else INK,
             fontsize=11.5,
             annotation_clip=False,
+            # There a name stands across the grid and the line at zero.
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 0.5} if narrow else None,
         )
     return figure

@@ -13,10 +13,11 @@ from layerfusion.report.figures import gate_figure
 from layerfusion.report.gate_figures import epoch_figure, heat_map
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
-from layerfusion.report.names import count, plural, source_name
+from layerfusion.report.names import count, source_name
 from layerfusion.report.tables import Column, Row, Table, gate_table
 from layerfusion.runs.gates import ClassGates, GateRecord
 from layerfusion.runs.record import LayerRecord
+from layerfusion.runs.words import plural
 
 MOST_CLASSES, MOST_SOURCES = 8, 12
 """Classes and sources that are shown; the record has all."""

@@ -25,7 +25,7 @@ from layerfusion.report.draws import DrawFinding, draw_table, draws_in_words
 from layerfusion.report.jobs import Job
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.line_ends import LineEnd, name_lines
-from layerfusion.report.names import NONE, SPACE, count, plural
+from layerfusion.report.names import NONE, SPACE, count
 from layerfusion.report.systems import (
     System,
     by_system,
@@ -36,6 +36,7 @@ from layerfusion.report.systems import (
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.trials import Size, Trial
 from layerfusion.runs.statistics import mean_sd
+from layerfusion.runs.words import plural
 
 
 def curve_block(trial: Trial, colors: Colors, found: Sequence[DrawFinding] = ()) -> Block | None:

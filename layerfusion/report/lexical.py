@@ -8,17 +8,10 @@ from layerfusion.report.findings import Finding, Findings
 from layerfusion.report.forest import FILLED, Branch, draw_forest
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
-from layerfusion.report.names import (
-    count,
-    listing,
-    mean_sd,
-    p_value,
-    plural,
-    point_interval,
-    points,
-)
+from layerfusion.report.names import count, listing, mean_sd, p_value, point_interval, points
 from layerfusion.report.systems import by_system, model_names, recipe_names, system_of, taken
 from layerfusion.report.tables import Column, Row, Table
+from layerfusion.runs.words import plural
 
 
 def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
@@ -106,7 +99,7 @@ def _figure(group: DataGroup, rows: list[tuple[tuple[str, int, str], Finding]]) 
         f"{group.key}-lexical",
         lambda narrow: draw_forest(branches, "points against the same without", narrow=narrow),
         alt=f"{group.label}: what lexical sources add to the accuracy, in points. "
-        + "; ".join(f"{b.name}: {100 * b.finding.difference.mean:+.1f}" for b in branches),
+        + "; ".join(f"{b.name}: {points(b.finding.difference.mean)}" for b in branches),
         caption="Test accuracy with lexical sources minus that of the same job without them, with"
         f" 95 % intervals over the same test rows. {FILLED}",
     )

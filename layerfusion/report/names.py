@@ -65,11 +65,6 @@ def mega(number: int | None) -> str:
     return NONE if number is None else f"{number / 1e6:,.3f}"
 
 
-def plural(number: int, noun: str) -> str:
-    """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
-    return f"{count(number)} {noun}" if number == 1 else f"{count(number)} {noun}s"
-
-
 def listing(names: Sequence[str]) -> str:
     """[a, b, c] → a, b and c."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

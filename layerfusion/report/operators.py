@@ -18,12 +18,12 @@ from layerfusion.report.names import (
     mean_sd,
     mega,
     p_value,
-    plural,
     point_interval,
     points,
 )
 from layerfusion.report.systems import taken
 from layerfusion.report.tables import Column, Row, Table
+from layerfusion.runs.words import plural
 
 LEAST = 3
 """Operators on the same sources that make a comparison; two are held against each other above."""
@@ -115,7 +115,7 @@ def _figure(group: DataGroup, jobs: Sequence[Job], findings: Findings, number: i
         f"{group.key}-operators-{number}",
         lambda narrow: draw_forest(branches, "points against concat", narrow=narrow),
         alt=f"{group.label}: accuracy of operators on the same layers against concat, in points. "
-        + "; ".join(f"{b.name}: {100 * b.finding.difference.mean:+.1f}" for b in branches),
+        + "; ".join(f"{b.name}: {points(b.finding.difference.mean)}" for b in branches),
         caption=f"Test accuracy minus that of concat on the same layers ({taken(jobs[0])}), with"
         f" 95 % intervals over the same test rows. {FILLED}",
     )

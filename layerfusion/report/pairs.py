@@ -14,15 +14,7 @@ from layerfusion.report.canvas import GRID, INK, MUTED, SERIES, Drawing, canvas,
 from layerfusion.report.findings import Finding, Findings
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
-from layerfusion.report.names import (
-    count,
-    listing,
-    mean_sd,
-    p_value,
-    plural,
-    point_interval,
-    points,
-)
+from layerfusion.report.names import count, listing, mean_sd, p_value, point_interval, points
 from layerfusion.report.systems import (
     System,
     by_system,
@@ -33,6 +25,7 @@ from layerfusion.report.systems import (
     taken,
 )
 from layerfusion.report.tables import Column, Row, Table
+from layerfusion.runs.words import plural
 
 DEEPEST = 5.0
 """Points at which a cell has its full colour."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import (
@@ -21,6 +20,7 @@ from layerfusion.report.canvas import (
 from layerfusion.report.compare import accuracy
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
+from layerfusion.report.log_axis import number_log_axis
 from layerfusion.report.names import count, interval, mean_sd, percent, shown_names, single_name
 from layerfusion.report.tables import Column, Row, Table
 
@@ -142,17 +142,16 @@ def _draw(
     width, plot = (360, 280) if narrow else (760, 330)
     models = sorted({name for job in jobs for name in job.record.backbone_names})
     across = 2 if narrow else 5
-    several = any(len(job.record.backbone_names) > 1 for job in jobs)
-    lines = -(-(len(models) + several) // across)
+    looks = {_look(job, models, colors): _legend_name(job) for job in jobs}
+    kinds = sorted(looks.items(), key=lambda item: (item[0][0] == TOGETHER, item[1]))
+    lines = -(-len(kinds) // across)
     top = 18 * lines + 12
     figure, axes = canvas(width, top + plot + 46, 52, 16, top, 46)
     axes.set_xscale("log")
     axes.set_xlabel("GFLOPs a text, logarithmic")
     axes.set_ylabel("accuracy on test, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    number_log_axis(axes.xaxis, [flops(job) / 1e9 for job in jobs])
     floor = 100 * group.jobs[0].record.floor.test["accuracy"]
     axes.axhline(floor, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1)
     for job in jobs:
@@ -161,9 +160,7 @@ def _draw(
         x, y = flops(job) / 1e9, 100 * accuracy(job)[0]
         axes.plot(x, y, marker=marker, markersize=size, color=color, alpha=0.55, linestyle="none")
     _draw_front(axes, best, models, colors)
-    kinds = [(name, MARKERS[n % len(MARKERS)], colors[name]) for n, name in enumerate(models)]
-    kinds += [("several models", TOGETHER, INK)] if several else []
-    for place, (name, marker, color) in enumerate(kinds):
+    for place, ((marker, color), name) in enumerate(kinds):
         line, column = divmod(place, across)
         x = 60 + column * (width - 70) / across
         y = 1 - (12 + 18 * line) / (top + plot + 46)
@@ -192,6 +189,11 @@ def _draw_front(axes: Axes, best: Sequence[Job], models: Sequence[str], colors: 
             markerfacecolor=PAPER if marker != TOGETHER else color,
             zorder=4,
         )
+
+
+def _legend_name(job: Job) -> str:
+    names = job.record.backbone_names
+    return names[0] if len(names) == 1 else "several models"
 
 
 def _look(job: Job, models: Sequence[str], colors: Colors) -> tuple[str, str]:

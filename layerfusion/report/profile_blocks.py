@@ -7,7 +7,7 @@ from pathlib import Path
 
 from layerfusion.layers.scores import LOW_IS_GOOD
 from layerfusion.report.blocks import Block
-from layerfusion.report.names import NONE, SPACE, count, listing, percent, plural, points
+from layerfusion.report.names import NONE, SPACE, count, listing, percent, points
 from layerfusion.report.profile_panels import profile_figures
 from layerfusion.report.profile_tables import best_of, score_names, sources
 from layerfusion.report.profile_words import between, form, number, percentage, unsigned
@@ -15,6 +15,7 @@ from layerfusion.report.regret import regret_block
 from layerfusion.report.regret_rows import Cell, is_judged, named_cells, read_profiles
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.runs.profile_record import LayerProfile, Profile, SelectionProfile
+from layerfusion.runs.words import plural
 
 
 def profile_blocks(runs: Path, only: Collection[str] | None = None) -> tuple[Block, ...]:

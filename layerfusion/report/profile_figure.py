@@ -16,7 +16,6 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.report.canvas import GRID, MUTED, PAPER, canvas, shortened
 from layerfusion.report.layer_curves import NORM_OFFSET
 from layerfusion.report.line_ends import LineEnd, name_lines
-from layerfusion.report.names import plural
 from layerfusion.report.profile_heat_maps import (
     LIKENESS,
     RANKS,
@@ -36,6 +35,7 @@ from layerfusion.report.profile_layout import (
 )
 from layerfusion.report.profile_tables import score_names
 from layerfusion.runs.profile_record import LayerProfile, Profile
+from layerfusion.runs.words import plural
 
 STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}
 

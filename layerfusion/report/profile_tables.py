@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.layers.scores import LOW_IS_GOOD, PROBE_SCORES
-from layerfusion.report.names import NONE, count, listing, plural, points
+from layerfusion.report.names import NONE, count, listing, points
 from layerfusion.report.profile_words import (
     between,
     form,
@@ -24,6 +24,7 @@ from layerfusion.runs.profile_record import (
     Profile,
     SelectionProfile,
 )
+from layerfusion.runs.words import plural
 
 WIDTH = 100
 """Columns of a terminal."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from layerfusion.assets.files import write_atomically
 from layerfusion.report.blocks import Block
 from layerfusion.report.markdown import markdown_table, plain
-from layerfusion.report.names import NONE, count, listing, plural, point_interval, points
+from layerfusion.report.names import NONE, count, listing, point_interval, points
 from layerfusion.report.profile_words import between, number, percentage, seconds, unsigned
 from layerfusion.report.regret_figure import regret_figure
 from layerfusion.report.regret_rows import (
@@ -25,6 +25,7 @@ from layerfusion.report.regret_rows import (
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.words import says
 from layerfusion.runs.statistics import Difference
+from layerfusion.runs.words import plural
 
 TITLE = "Which way of choosing layers loses least"
 MEANING = (

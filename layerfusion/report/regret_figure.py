@@ -24,9 +24,9 @@ from layerfusion.report.canvas import (
     drawing,
     shortened,
 )
-from layerfusion.report.names import plural
 from layerfusion.report.profile_words import between, unsigned
 from layerfusion.report.regret_rows import Cell, SelectionRow
+from layerfusion.runs.words import plural
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """By data set, together with the colour."""

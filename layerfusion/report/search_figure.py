@@ -5,10 +5,19 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
-from layerfusion.report.canvas import GRID, INK, MUTED, SERIES, Drawing, canvas, drawing
+from layerfusion.report.canvas import (
+    GRID,
+    INK,
+    MUTED,
+    SERIES,
+    Drawing,
+    canvas,
+    drawing,
+)
 from layerfusion.report.line_ends import LineEnd, name_lines
+from layerfusion.report.log_axis import number_log_axis
 from layerfusion.runs.search_record import SearchHistory, TrialRecord
 
 POINT, FAILED = SERIES[0], SERIES[1]
@@ -60,7 +69,7 @@ def draw_history(history: SearchHistory, best: TrialRecord, *, narrow: bool) -> 
     """The plot that `history_figure` shows, in one of its layouts."""
     width, plot, right = (360, 220, 14) if narrow else (760, 270, 110)
     top = 34
-    figure, axes = canvas(width, top + plot + 48, 58, right, top, 48)
+    figure, axes = canvas(width, top + plot + 48, 66, right, top, 48)
     axes.set_xlabel("trial")
     axes.set_ylabel("validation log-loss")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
@@ -70,10 +79,7 @@ def draw_history(history: SearchHistory, best: TrialRecord, *, narrow: bool) -> 
     least = min(value for _, value in done)
     if least > 0 and max(value for _, value in done) > WIDE_RANGE * least:
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.yaxis.set_minor_formatter(lambda value, _: "")
-        axes.tick_params(axis="y", which="minor", length=0)
+        number_log_axis(axes.yaxis, [value for _, value in done])
     last = history.trials[-1].number
     steps = [*_steps(history), (last, least)]
     axes.plot(*zip(*steps, strict=True), drawstyle="steps-post", zorder=3, **STYLE["best so far"])
@@ -83,7 +89,7 @@ def draw_history(history: SearchHistory, best: TrialRecord, *, narrow: bool) -> 
     axes.set_xlim(history.trials[0].number - 0.7, last + 0.7)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _draw_lane(axes, history)
-    _draw_legend(figure, history, 20 if narrow else 62, width, top + plot + 48)
+    _draw_legend(figure, history, 20 if narrow else 70, width, top + plot + 48)
     if not narrow:
         name_lines(axes, [LineEnd(f"best {least:.4f}", last, least, INK)])
     return figure

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from layerfusion.report.blocks import Block
-from layerfusion.report.names import NONE, plural
+from layerfusion.report.names import NONE
 from layerfusion.report.search_figure import history_figure
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.runs.search_record import SearchHistory, TrialRecord, find_histories
-from layerfusion.runs.words import duration
+from layerfusion.runs.words import duration, plural
+
+UNTOLD = ("paths.", "logger", "extract.", "--config-dir")
+"""Starts of overrides that say where and how fast trials were made."""
 
 
 def search_blocks(runs: Path) -> tuple[Block, ...]:
@@ -34,20 +36,18 @@ def _block(history: SearchHistory, key: str) -> Block:
 
 
 def _text(history: SearchHistory, best: TrialRecord | None) -> str:
-    ended = Counter(trial.state for trial in history.trials)
-    counts = ", ".join(
-        f"{ended[state]} {word}"
-        for state, word in (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))
-        if ended[state]
-    )
     said = (
-        f"{plural(len(history.trials), 'trial')} ({counts}) of {history.job}, judged by the mean"
-        " validation log-loss of their seeds. Test was not looked at for any choice here."
+        f"{history.counts} of {_told(history.job)}, judged by the"
+        " mean validation log-loss of their seeds. Test was not looked at for any choice here."
     )
     if best is None:
         return f"{said} None has come to an end."
     drawn = ", ".join(f"{key}={_value(value)}" for key, value in best.params.items())
     return f"{said} The best is trial {best.number}, with {best.value:.4f}: {drawn}."
+
+
+def _told(job: str) -> str:
+    return " ".join(w for w in job.split(" ") if not w.startswith(UNTOLD)) or "the default job"
 
 
 def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
@@ -92,7 +92,7 @@ def _importance_table(history: SearchHistory) -> Table:
 def _outcome(trial: TrialRecord) -> str:
     if trial.value is not None:
         return f"{trial.value:.4f}"
-    return f"pruned after {trial.epochs} epochs" if trial.state == "pruned" else "failed"
+    return f"pruned after {plural(trial.epochs, 'epoch')}" if trial.state == "pruned" else "failed"
 
 
 def _value(value: object) -> str:

@@ -16,12 +16,12 @@ from layerfusion.report.names import (
     interval,
     mean_sd,
     p_value,
-    plural,
     point_interval,
     points,
     shown_names,
 )
 from layerfusion.runs.statistics import Difference
+from layerfusion.runs.words import plural
 
 SHARED = " =: jobs that settled on the same sources and gave the same predictions share a row."
 Mark = Literal["", "chosen", "floor"]

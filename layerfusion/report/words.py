@@ -23,12 +23,12 @@ from layerfusion.report.names import (
     listing,
     p_value,
     percent,
-    plural,
     point_interval,
     points,
     single_name,
 )
 from layerfusion.runs.statistics import Verdict
+from layerfusion.runs.words import plural
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def summarise(group: DataGroup, findings: Findings) -> Summary:
         layers = (
             _choice_sentence(group, best),
             _last_sentence(group, findings, best),
-            _hindsight_sentence(group, best),
+            *([_hindsight_sentence(group, best)] if len(group.singles) > 1 else []),
             *(
                 _other_model_sentence(c, findings, best)
                 for c in group.curves
@@ -118,7 +118,9 @@ def says(
 def _headline(group: DataGroup, findings: Findings, fused: Job | None, best: Job | None) -> str:
     parts = []
     if best is not None:
-        parts.append(f"Validation chooses {single_name(group, best)}")
+        name = single_name(group, best)
+        alone = f"{name[0].upper()}{name[1:]} was the only one run alone"
+        parts.append(alone if len(group.singles) == 1 else f"Validation chooses {name}")
         parts.append(_fusion_clause(group, findings, fused, best))
     elif fused is not None:
         parts.append(
@@ -184,6 +186,10 @@ def _sample_sentence(group: DataGroup) -> str | None:
 
 
 def _choice_sentence(group: DataGroup, best: Job) -> str:
+    if len(group.singles) == 1:  # nothing was chosen
+        return (
+            f"One layer was run alone, {single_name(group, best)}: {_with_interval(best)} on test."
+        )
     models = listing([curve.label for curve in group.curves])
     return (
         f"Validation ({plural(group.data.rows['validation'], 'row')}) chooses"
@@ -270,7 +276,8 @@ def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) ->
         for verdict in ("gain", "loss", "open")
     }
     if len(by_verdict["open"]) == len(others):
-        return f"The {plural(len(others), 'other fusion')} cannot be told from that layer."
+        which = "other fusion" if len(others) == 1 else f"{count(len(others))} other fusions"
+        return f"The {which} cannot be told from that layer."
     verbs = {"gain": "above it", "loss": "below it", "open": "not to be told from it"}
     parts = []
     for verdict, found in by_verdict.items():
@@ -278,10 +285,12 @@ def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) ->
             continue
         part = f"{len(found)} {'is' if len(found) == 1 else 'are'} {verbs[verdict]}"
         if verdict != "open" and len(found) <= most:
-            named = [f"{name} ({points(d.mean)} {point_interval(d)})" for name, d in found]
+            named = [f"{name} ({points(d.mean)} points {point_interval(d)})" for name, d in found]
             part += f": {listing(named)}"
         parts.append(part)
-    start = f"Of the {plural(len(others), 'other fusion')}, measured against that layer,"
+    if len(others) == 1:
+        return f"The other fusion, measured against that layer, {parts[0].removeprefix('1 ')}."
+    start = f"Of the {count(len(others))} other fusions, measured against that layer,"
     return f"{start} {'; '.join(parts)}."
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 import layerfusion.report
-from layerfusion.report.canvas import SERIES
+from layerfusion.report.canvas import SERIES, drawing, sheet
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.pareto import MARKERS
 from layerfusion.report.profile_heat_maps import LIKENESS, RANKS
@@ -97,3 +98,14 @@ def test_heat_maps_get_lighter_or_darker_all_the_way(scale: object, sight: str) 
 def test_markers_and_lines_tell_apart_what_colours_do_not() -> None:
     assert len(set(MARKERS)) >= len(SERIES)
     assert len(set(map(str, LINES))) == 4
+
+
+def test_a_name_that_the_font_cannot_write_is_in_the_page_and_warns_of_nothing() -> None:
+    def draw(narrow: bool) -> Figure:
+        figure = sheet(200, 100)
+        figure.text(0.5, 0.5, "精彩")
+        return figure
+
+    drawn = drawing("key", draw, alt="", caption="")  # warnings are errors here
+    assert "精彩" in drawn.wide
+    assert "精彩" in drawn.narrow

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from layerfusion.report.contents import build_report
 from layerfusion.report.findings import find_all
 from layerfusion.report.jobs import Job
 from layerfusion.report.lexical import lexical_block
@@ -58,6 +59,12 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> DataGroup:
     _write(runs, ("minilm",), 0.85, 0.8, recipe="b" * 12, fusion="gated")
     (group,) = load_groups(runs)
     return group
+
+
+def test_a_lexical_source_is_no_language_model(group: DataGroup) -> None:
+    said = build_report([group], title="t").intro[0]
+    assert "the frozen language models minilm, mpnet and smollm2;" in said
+    assert "TF-IDF of the texts was taken as well, as words." in said
 
 
 def _column(table: Table, title: str) -> list[str]:

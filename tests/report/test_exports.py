@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from layerfusion.report.contents import Report, build_report
 from layerfusion.report.exports import (
+    LATEX,
     find_parts,
     latex,
     named_tables,
@@ -81,8 +82,16 @@ def test_texts_stay_as_they_are() -> None:
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126)))
 def test_latex_reads_no_command_in_a_text(text: str) -> None:
-    left = re.sub(r"\\(text[a-z]+\{\}|[&%$#_{}])", "", latex(text))
+    left = re.sub(r"\\(text[a-z]+\{\}|char34\{\}|[&%$#_{}])", "", latex(text))
     assert not set(left) & set("&%$#_{}\\~^")
+
+
+def test_latex_needs_no_font_encoding_of_its_own() -> None:
+    # What ltoutenc gives to T1 alone, of all that texts are escaped with.
+    missing = {r"\textquotedbl", r"\guillemotleft", r"\guilsinglleft", r"\quotedblbase"}
+    used = {found for text in LATEX.values() for found in re.findall(r"\\[a-z]+", text)}
+    assert not used & missing
+    assert latex('{"pool": "mean"}') == r"\{\char34{}pool\char34{}: \char34{}mean\char34{}\}"
 
 
 def test_a_latex_row_has_a_cell_a_column(report: Report) -> None:

@@ -71,6 +71,7 @@ def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None
     report = build_report(load_groups(tmp_path), title="t")
     assert len(report.sections) == 1
     assert len(report.curves) == 1
+    assert "6 jobs on 6 samples of 1 data set." in report.intro[0]
     (jobs,) = [table for table in report.provenance if table.title == "Jobs"]
     assert len(jobs.rows) == 6
 

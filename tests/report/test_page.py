@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.report.canvas import Drawing
 from layerfusion.report.contents import Report, build_report
+from layerfusion.report.exports import find_parts
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import write_report
 from layerfusion.report.profile_blocks import profile_blocks
@@ -100,6 +102,20 @@ def test_nothing_is_requested_from_anywhere(page: Page, source: str) -> None:
     assert "@import" not in source
     links = [value for _, name, value in page.attributes if name == "href"]
     assert all(value.startswith(("#", "data:image/png;base64,")) for value in links)
+
+
+def test_one_of_a_kind_is_not_many(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=40, overlap=1), [("minilm", "6")], 0.7, 0.7, seeds=1)
+    write_report(tmp_path, tmp_path / "out", title="t")
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "1 test row also occurs in train" in text
+    assert "1 of 7 layers was run alone." in text
+
+
+def test_figures_are_told_with_the_signs_of_the_tables(report: Report) -> None:
+    told = [figure.alt for figure in find_parts(report, Drawing)]
+    assert any("−" in alt for alt in told)
+    assert not [alt for alt in told if re.search(r"(?<!\w)-\d", alt)]
 
 
 def test_texts_from_configs_are_escaped(page: Page, source: str, written: Path) -> None:

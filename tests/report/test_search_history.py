@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_a_block_says_how_trials_ended_and_which_is_best(tmp_path: Path) -> None
         "pruned after 7 epochs",
         "failed",
     ]
+
+
+def test_a_block_tells_what_was_searched_not_where_files_lie(tmp_path: Path) -> None:
+    job = "--config-dir=mine paths.cache=/a/b dataset=reviews extract.device=cpu seeds=2"
+    write_history(replace(search_history(), job=job), tmp_path)
+    (block,) = search_blocks(tmp_path)
+    assert " of dataset=reviews seeds=2, judged by" in block.text
+    assert "/a/b" not in block.text
 
 
 @pytest.mark.parametrize("narrow", [False, True])

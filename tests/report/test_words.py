@@ -50,6 +50,16 @@ def words(summary: Summary) -> str:
     return " ".join((summary.headline, *summary.paragraphs)).replace("\u00a0", " ")
 
 
+def test_a_layer_without_rivals_was_not_chosen(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=ROWS), [("minilm", "6")], 0.6, 0.6)
+    (group,) = load_groups(tmp_path)
+    text = words(summarise(group))
+    assert text.startswith("Layer 6 of minilm was the only one run alone")
+    assert "One layer was run alone, layer 6 of minilm: " in text
+    assert "Validation" not in text
+    assert "indsight" not in text
+
+
 def test_loss_is_called_loss(tmp_path: Path) -> None:
     text = words(summarise(group_with(tmp_path, fused=0.6)))
     assert "fusing lost 10.0 points [−14" in text
@@ -86,6 +96,21 @@ def test_a_gain_that_the_number_of_comparisons_takes_away_is_not_called_one(tmp_
     other = group_with(tmp_path / "elsewhere", fused=0.7)
     found = find_all([alone, other])[alone]
     assert "fusing gained" not in words(summarise_with(alone, found))
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "says"),
+    [
+        (0.71, " cannot be told from that layer."),
+        (0.9, ", measured against that layer, is above it: minilm 2, 3, late (+20.2 points ["),
+    ],
+)
+def test_a_single_other_fusion_is_not_counted(tmp_path: Path, accuracy: float, says: str) -> None:
+    group_with(tmp_path, fused=0.7)
+    layers = [("minilm", "2"), ("minilm", "3")]
+    write_job(tmp_path, dataset(rows=ROWS), layers, accuracy, 0.6, fusion="late")
+    (group,) = load_groups(tmp_path)
+    assert f"The other fusion{says}" in words(summarise(group))
 
 
 def test_chosen_layer_is_compared_with_the_last_and_with_hindsight(tmp_path: Path) -> None:
