@@ -107,7 +107,8 @@ def job_cost_table(rows: Sequence[Comparison]) -> Table:
         "Operations are those of all models that the job needs, each up to its highest layer; those"
         " of a head are two for each entry of its products. Milliseconds are those of all models,"
         f" one after another, and the head; {NONE}: not measured. Training is over all seeds, from"
-        " the store. Peak memory is that of the whole process so far, earlier jobs included.",
+        " the store. Peak memory is the process's while the job ran, with what earlier jobs left in"
+        " it and, where the job extracted, the model; outside Linux, the process's so far.",
     )
 
 

@@ -7,8 +7,6 @@ import importlib.metadata
 import json
 import logging
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import cache
@@ -38,6 +36,7 @@ from layerfusion.runs.inputs import (
     prepare,
 )
 from layerfusion.runs.lineage import ingredients
+from layerfusion.runs.machine import forget_peak_memory, peak_memory
 from layerfusion.runs.published_heads import padded_cost, train_as_published
 from layerfusion.runs.record import (
     CLAIMED_PREDICTIONS,
@@ -97,6 +96,7 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
     write_atomically(folder / CONFIG, yaml.dump(settings, Dumper=DUMPER, sort_keys=False).encode())
+    forget_peak_memory()
     with open_tracker(
         config.logger,
         folder=folder,
@@ -343,12 +343,6 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
 
 def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
     return 1000 * seconds[layer] if layer in seconds else None
-
-
-def peak_memory() -> int:
-    """Largest resident size that this process has had, in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def versions() -> dict[str, str]:

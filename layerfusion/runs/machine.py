@@ -1,12 +1,14 @@
-"""What this machine has for a sweep: how many jobs fit at once, and one GPU for each of them."""
+"""What this machine has for jobs: how many fit at once, one GPU for each; the memory one took."""
 
 from __future__ import annotations
 
 import os
+import resource
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -18,6 +20,8 @@ NVIDIA = Path("/dev/nvidiactl")
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """What a container may use, where it is limited; of the two generations of control groups."""
 GIB = 2**30
+FORGET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+"""Linux alone lets a process measure its peak anew."""
 
 _last_gpu = 0
 
@@ -91,6 +95,22 @@ def free_gpu(names: Sequence[str], folder: Path, seconds: float = 0.5) -> Iterat
                 lock.release()
             return
         time.sleep(seconds)
+
+
+def forget_peak_memory() -> None:
+    """Let `peak_memory` count from here on, where the system can."""
+    with suppress(OSError):  # elsewhere the peak stays that of the process so far
+        FORGET_PEAK.write_text("5")
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process since `forget_peak_memory`, in bytes."""
+    try:
+        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        return 1024 * int(lines["VmHWM"].split()[0])
+    except (OSError, LookupError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _free_memory() -> float:

@@ -8,10 +8,18 @@ from pathlib import Path
 from threading import Event
 
 import joblib
+import numpy as np
+import psutil
 import pytest
 
 from layerfusion.runs import machine
-from layerfusion.runs.machine import GIB, free_gpu, processes_that_fit
+from layerfusion.runs.machine import (
+    GIB,
+    forget_peak_memory,
+    free_gpu,
+    peak_memory,
+    processes_that_fit,
+)
 
 
 @pytest.mark.parametrize(
@@ -55,3 +63,23 @@ def test_a_job_waits_for_a_gpu(tmp_path: Path) -> None:
             waiting = pool.submit(job)
             assert not got.wait(0.1)
         assert waiting.result(timeout=5) == 0
+
+
+@pytest.mark.skipif(not machine.FORGET_PEAK.exists(), reason="only Linux measures a peak anew")
+def test_the_peak_of_a_job_is_not_that_of_the_one_before() -> None:
+    forget_peak_memory()
+    before = peak_memory()
+    large = np.ones(2**25)  # 256 MiB
+    del large
+    assert peak_memory() - before > 0.9 * 2**28
+    forget_peak_memory()
+    assert peak_memory() - before < 0.1 * 2**28
+
+
+def test_elsewhere_the_peak_is_that_of_the_process_so_far(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "FORGET_PEAK", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr(machine, "STATUS", tmp_path / "none" / "status")
+    forget_peak_memory()
+    assert peak_memory() >= 0.9 * psutil.Process().memory_info().rss
