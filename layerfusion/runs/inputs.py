@@ -17,6 +17,7 @@ from layerfusion.embeddings.padded import PADDED_POOLING
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
+from layerfusion.fusion.operators.capacity import check_widths
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
 from layerfusion.runs.choosing import Decision, decide
@@ -60,6 +61,7 @@ def find(config: TrainConfig) -> None:
         UserError: for what cannot be found or read.
     """
     _require_all_texts(config)
+    check_widths(config.fusion)
     dataset_of(config)
     open_models(config)
 
@@ -67,6 +69,7 @@ def find(config: TrainConfig) -> None:
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
     _require_all_texts(config)
+    check_widths(config.fusion)  # before hours of extraction, not after
     dataset = dataset_of(config)
     if config.protocol == AS_PUBLISHED:
         require_two_test_rows(dataset)

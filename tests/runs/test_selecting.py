@@ -216,6 +216,7 @@ def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
         ("fusion.among=[]", "at least one"),
         ("fusion.widths=[0]", "fusion.widths"),
         ("fusion.residual=true", "late ends in classes; leave it out of fusion.among"),
+        ("fusion.among=[stacked,matmul] fusion.widths=[32,10]", "fusion.width=10: matmul needs"),
         ("layers=adaptive layers.budget.flops_per_text=-1", "flops_per_text"),
     ],
 )
@@ -343,6 +344,15 @@ def test_a_mistake_gets_one_line(
     assert code == 2
     assert says in said.splitlines()[-1]
     assert "Traceback" not in said
+
+
+def test_a_width_that_cannot_be_split_is_told_before_anything_is_extracted(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, "fusion=matmul", "fusion.width=10"], capsys)
+    assert code == 2
+    assert said.splitlines()[-1].startswith("layerfusion: fusion.width=10: matmul needs a multiple")
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_a_score_that_a_model_does_not_give_gets_one_line(

@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerfusion.config import FusionConfig
+from layerfusion.config import AUTO, FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.table import OPERATORS, build_operator
@@ -32,6 +33,20 @@ def head_parameters(config: FusionConfig, widths: Sequence[int], num_classes: in
         operator = build_operator(config, widths, num_classes)
         layers = nn.ModuleList([operator, classification_layer(operator, num_classes)])
     return sum(parameter.numel() for parameter in layers.parameters())
+
+
+def check_widths(config: FusionConfig) -> None:
+    """Raise a UserError where an operator cannot split the width that it is given.
+
+    Of `fusion=auto`, every operator that `fusion.among` names at each of `fusion.widths`.
+    """
+    heads = [config]
+    if config.name == AUTO:
+        pairs = product(config.among, config.widths)
+        heads = [replace(config, name=name, width=width) for name, width in pairs]
+    for head in heads:
+        if head.name in OPERATORS and not head.match_capacity:
+            head_parameters(head, (1, 1), num_classes=2)
 
 
 def head_flops(config: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
