@@ -31,7 +31,7 @@ from layerfusion.runs.record import (
 )
 from layerfusion.runs.shown import summary
 from layerfusion.runs.tracking import EndedEarly, NullTracker, WandbTracker, flatten, open_tracker
-from tests.runs.wandb_file import read_offline_run
+from tests.runs.wandb_file import parse, read_offline_run
 
 ARGUMENTS: dict[str, Any] = {
     "name": "mr minilm:3 gated",
@@ -136,6 +136,13 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
     assert counts == expected
     assert list(tmp_path.glob("wandb/artifacts/staging/*"))  # not in the home folder
     assert "WANDB_DATA_DIR" not in os.environ
+
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    written = path.read_bytes()
+    for end in range(7, len(written), 101):  # as a kill, or a reader in between, may find it
+        part = parse(written[:end])
+        assert part.history == run.history[: len(part.history)]
+    assert parse(written) == run
 
 
 def _file(folder: Path, path: str) -> Path:

@@ -44,14 +44,15 @@ def read_offline_run(folder: Path) -> OfflineRun:
     """The run under a job's folder; W&B's service may still be writing when `finish` returns."""
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     until = time.monotonic() + 20
-    while (found := _parse(path)).exit_code is None and time.monotonic() < until:
+    while (found := parse(path.read_bytes())).exit_code is None and time.monotonic() < until:
         time.sleep(0.02)
     return found
 
 
-def _parse(path: Path) -> OfflineRun:
+def parse(written: bytes) -> OfflineRun:
+    """What a run's file says, up to the last record that is whole."""
     found = OfflineRun()
-    for content in _records(path.read_bytes()):
+    for content in _records(written):
         record: Any = wandb_internal_pb2.Record()  # pyright: ignore[reportAttributeAccessIssue]
         record.ParseFromString(content)
         kind = record.WhichOneof("record_type")
@@ -87,7 +88,7 @@ def _items(items: Any) -> dict[str, Any]:
 
 
 def _records(content: bytes) -> Iterator[bytes]:
-    """The records of a LevelDB log: fragments in blocks, each with checksum, length and kind."""
+    """The whole records of a LevelDB log: fragments in blocks, with checksum, length and kind."""
     position, parts = _FILE_HEADER, b""
     while position + 7 <= len(content):
         left = _BLOCK - position % _BLOCK
@@ -95,6 +96,8 @@ def _records(content: bytes) -> Iterator[bytes]:
             position += left
             continue
         _, length, kind = struct.unpack("<IHB", content[position : position + 7])
+        if position + 7 + length > len(content):
+            return  # the service is in the middle of writing it, or was killed there
         parts += content[position + 7 : position + 7 + length]
         position += 7 + length
         assert kind in (_FULL, _FIRST, _MIDDLE, _LAST)
