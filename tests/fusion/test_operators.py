@@ -314,6 +314,22 @@ def test_matched_heads_have_the_same_capacity(
         assert abs(found - target) <= 0.05 * target
 
 
+@pytest.mark.parametrize("width", [448, 464, 512, 640])
+def test_a_residual_matmul_that_shares_its_projections_at_one_width_is_matched_beside_it(
+    width: int,
+) -> None:
+    """There its parameters fall: 15 · side and 17 · side have more of them than side²."""
+    widths, classes = (256, 256), 52
+    config = FusionConfig("matmul", width=width, match_capacity=True, residual=True)
+    target = head_parameters(FusionConfig("concat", width=width), widths, classes)
+
+    def off(matched: int) -> int:
+        return abs(head_parameters(replace(config, width=matched), widths, classes) - target)
+
+    assert off(matched_width(config, widths, classes)) <= 0.05 * target
+    assert off(matched_width(config, widths, classes)) == min(map(off, range(16, 801, 16)))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_classifier_has_the_parameters_that_are_counted(name: str) -> None:
     widths = (384, 576)

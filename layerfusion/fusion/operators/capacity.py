@@ -84,11 +84,17 @@ def _matched_width(settings: str, widths: tuple[int, ...], num_classes: int) -> 
     def size(multiple: int) -> int:
         return head_parameters(replace(config, width=multiple * step), widths, num_classes)
 
+    def grown(multiple: int) -> int:
+        # Parameters grow with the width, but for the one at which matmul's projections are all
+        # as wide as the residual form needs them, which then adds none of its own.
+        return max(size(multiple), size(max(1, multiple - 1)))
+
     low, high = 1, max(2, WIDEST // step)
-    while high - low > 1:  # parameters grow with the width
+    while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if size(middle) <= target else (low, middle)
-    best = min((low, high), key=lambda multiple: abs(size(multiple) - target))
+        low, high = (middle, high) if grown(middle) <= target else (low, middle)
+    near = range(max(1, low - 1), high + 1)
+    best = min(near, key=lambda multiple: abs(size(multiple) - target))
     if abs(size(best) - target) > TOLERANCE * target:
         step_of = ", or a smaller fusion.side" if config.name == "matmul" else ""
         raise UserError(
