@@ -14,7 +14,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
-from layerfusion.layers.scores import ScoreTable, oriented
+from layerfusion.layers.scores import WITHIN_MODEL, ScoreTable, oriented
 
 PAIRED = ("probe", "log_loss", "accuracy")
 """Scores that are means over rows, so that two layers are compared row by row."""
@@ -59,6 +59,7 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
     Raises:
         UserError: for a layer that a model does not have, or that the budget does not allow.
     """
+    notes: list[str] = []
     if config.name == "fixed":
         chosen = list(dict.fromkeys(_asked(config, layers, budget)))
         reason = "fixed by the user"
@@ -66,15 +67,20 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
         allowed = budget.affordable(layers)
         tops = {x.backbone: x.layer for x in allowed}  # bottom up: the last one stays
         chosen = [x for x in allowed if config.name == "all" or x.layer == tops[x.backbone]]
-        capped = len(allowed) < len(layers)
         reason = {"last": "the last layer", "all": "all layers"}[config.name]
-        reason += " within the budget" * capped
+        if len(allowed) < len(layers):
+            reason += " within the budget"
+            left = ", ".join(f"{top} of {name}" for name, top in tops.items())
+            notes.append(
+                f"layers.budget ({budget.limits()}) allows {len(allowed)} of {len(layers)} layers,"
+                f" at most layer {left}"
+            )
     if not budget.allows(chosen):
         raise UserError(
             f"layers.budget ({budget.limits()}): layers={config.name} takes {budget.words(chosen)};"
             " select fewer or lower ones"
         )
-    return Selection(tuple(Choice(layer, reason) for layer in chosen))
+    return Selection(tuple(Choice(layer, reason) for layer in chosen), tuple(notes))
 
 
 def _asked(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> list[LayerId]:
@@ -144,7 +150,8 @@ def select_by_score(
             continue
         held += weights[n]
         chosen.append(n)
-        reasons.append(f"{_words(table, n, config.score)}, {_rank(distance[n])}")
+        best = "the best" if config.score not in WITHIN_MODEL else "the best of its model"
+        reasons.append(f"{_words(table, n, config.score)}, {_rank(distance[n], best)}")
     shares = np.maximum(weights[chosen] / weights[chosen].max(), LEAST_WEIGHT)
     shares /= shares.sum()
     if config.name == "top_k" and len(chosen) < config.k:
@@ -218,8 +225,8 @@ def _words(table: ScoreTable, n: int, score: str) -> str:
     return f"{table.layers[n].words}: {label} {table.values[name][n]:.4g}"
 
 
-def _rank(distance: float) -> str:
-    return "the best" if distance == 0 else f"{distance:.1f} standard errors behind the best"
+def _rank(distance: float, best: str) -> str:
+    return best if distance == 0 else f"{distance:.1f} standard errors behind {best}"
 
 
 # -- forward selection --------------------------------------------------------------------------
@@ -247,6 +254,7 @@ def select_greedy(
     losses: Tensor | None = None
     chosen: list[int] = []
     reasons: list[str] = []
+    notes: list[str] = []
     while len(chosen) < config.max_layers:
         trials = {}
         for n in usable:
@@ -264,13 +272,22 @@ def select_greedy(
             gain = losses - trials[best]
             error = standard_error(gain)
             if not float(gain.mean()) > config.least_gain * error:
+                notes.append(
+                    f"stopped at {len(chosen)}: {table.layers[best].words} would help most, a gain"
+                    f" of {gain.mean():.4f} ± {error:.4f}"
+                )
                 break
             words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
         chosen.append(best)
         reasons.append(words)
         pool, losses = pool + table.held_out[best].log_probs, trials[best]
+    for n in usable:
+        like = _duplicate(n, chosen, similarity, config.max_similarity)
+        if n not in chosen and like is not None:
+            notes.append(f"dropped {_dropped(table, n, like, similarity)}")
     return Selection(
-        tuple(Choice(table.layers[n], why) for n, why in zip(chosen, reasons, strict=True))
+        tuple(Choice(table.layers[n], why) for n, why in zip(chosen, reasons, strict=True)),
+        tuple(notes),
     )
 
 

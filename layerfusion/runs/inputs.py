@@ -121,26 +121,34 @@ def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     # Every backbone's files first: a missing one shows before hours of work on another.
     if config.protocol == AS_PUBLISHED:
         models = open_models(config)
-        _require_fixed(config, models)
+        _require_layers(config, models)
         extract_published(models, dataset, config.extract)
         return dict(models)
     sources = open_sources(config, dataset)
-    _require_fixed(config, sources)
+    _require_layers(config, sources)
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     for source in sources.values():
         source.extract(texts, config.extract)
     return sources
 
 
-def _require_fixed(config: TrainConfig, sources: Mapping[str, Source]) -> None:
-    """Refuse a fixed layer that a model does not have before hours of extraction, not after."""
-    if config.layers.name != "fixed":
-        return
-    for name, source in sources.items():
-        if isinstance(source, EmbeddingSource):
+def _require_layers(config: TrainConfig, sources: Mapping[str, Source]) -> None:
+    """Refuse layers that the models do not have before hours of extraction, not after."""
+    models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
+    if config.layers.name == "fixed":
+        for name, source in models.items():
             shape = source.expected_shape()
             for asked in config.layers.fixed[name]:
                 shape.resolve(name, asked)
+    elif config.layers.name == "top_k":
+        found = len(sources) - len(models)  # a lexical source is one layer
+        for source in models.values():
+            found += len(source.expected_shape().layers) * len(source.stores)
+        if config.layers.k > found:
+            raise UserError(
+                f"layers.k={config.layers.k}: there are {found} layers to choose among,"
+                f" of {', '.join(sources)}"
+            )
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

@@ -45,9 +45,9 @@ def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sour
     if key not in _selections:
         _selections[key] = _select(config, dataset, sources)
     selection = _selections[key]
-    if config.layers.name not in PLAIN:
-        for line in selection_lines(selection):
-            log.info(line)
+    plain = config.layers.name in PLAIN
+    for line in selection.notes if plain else selection_lines(selection):
+        log.info(line)
     return selection
 
 

@@ -84,6 +84,10 @@ def test_a_budget_lowers_last_and_all_and_refuses_what_is_fixed_above_it() -> No
     last = select_plain(LayersConfig("last"), LAYERS, capped)
     assert [x.layer for x in last.layers] == ["1", "1"]
     assert "within the budget" in last.choices[0].reason
+    assert last.notes == (
+        "layers.budget (max_layer=1) allows 4 of 8 layers, at most layer 1 of small, 1 of deep",
+    )
+    assert not select_plain(LayersConfig("last"), LAYERS, budget()).notes
     with pytest.raises(UserError, match=r"max_layer=1.*layer 3 of deep"):
         select_plain(LayersConfig("fixed", {"deep": [3]}), LAYERS, capped)
 
@@ -201,6 +205,7 @@ def test_a_score_without_values_is_refused_with_its_reason() -> None:
     two = LayersConfig("top_k", k=2, score="attention_entropy")
     found = select_by_score(two, some, DIFFERENT, budget())
     assert found.layers == [LAYERS[2], LAYERS[6]]  # low entropy is focused; the best of each model
+    assert all(choice.reason.endswith("the best of its model") for choice in found.choices)
 
 
 def test_the_budget_holds_for_the_layers_together() -> None:
@@ -257,6 +262,9 @@ def test_greedy_finds_a_weak_layer_that_complements_and_leaves_a_copy() -> None:
     assert found.layers[:2] == [LAYERS[2], LAYERS[7]]
     assert LAYERS[6] not in found.layers
     assert "a gain of" in found.choices[1].reason
+    stopped, dropped = found.notes
+    assert stopped.startswith(f"stopped at {len(found.layers)}: ")
+    assert dropped == f"dropped {LAYERS[6].words}: CKA 1.000 with {LAYERS[2].words}"
 
 
 def test_gradient_entropy_by_hand() -> None:

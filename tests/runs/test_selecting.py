@@ -346,12 +346,20 @@ def test_a_mistake_gets_one_line(
     assert "Traceback" not in said
 
 
-def test_a_width_that_cannot_be_split_is_told_before_anything_is_extracted(
-    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("fusion=matmul fusion.width=10", "fusion.width=10: matmul needs a multiple"),
+        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers to choose among, of tiny"),
+        ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_extracted(
+    more: str, says: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, said = run(["train", *job, "fusion=matmul", "fusion.width=10"], capsys)
+    code, said = run(["train", *job, *more.split()], capsys)
     assert code == 2
-    assert said.splitlines()[-1].startswith("layerfusion: fusion.width=10: matmul needs a multiple")
+    assert says in said.splitlines()[-1]
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 

@@ -18,7 +18,7 @@ from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.table import OPERATORS, build_operator
 
 TOLERANCE = 0.05
-"""Most that two heads of the same capacity differ in parameters, as a share."""
+"""Most that a head of the capacity of `concat` differs from it in parameters, as a share."""
 WIDEST = 16_384
 
 
