@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config import STACKED, FusionConfig
+from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
@@ -72,15 +73,20 @@ def entrants_of(
 ) -> list[Entrant]:
     """Every fusion that `fusion.among` and `fusion.widths` name, of every team.
 
-    Of a single layer there is one plain head a width, whatever the operator.
+    Of a single layer there is one plain head a width, whatever the operator. A head that cannot have
+    the capacity that `fusion.match_capacity` asks for is left out.
 
     Args:
         teams: how layers were found, and the layers.
         settings: names, widths and all else of the fusions.
         widths: of the layers.
         num_classes: number of classes.
+
+    Raises:
+        UserError: where none is left.
     """
     entrants = []
+    unmatched: UserError | None = None
     operators = [name for name in settings.among if name != STACKED]
     for team, selection in teams.items():
         own = [widths[layer] for layer in selection.layers]
@@ -90,8 +96,15 @@ def entrants_of(
         for name in operators if len(own) > 1 else operators[:1]:
             for width in settings.widths:
                 head = replace(settings, name=name, width=width)
-                size = _parameters(head, own, num_classes)
+                try:
+                    size = _parameters(head, own, num_classes)
+                except UserError as error:
+                    unmatched = error
+                    log.info("auto: left out on %s: %s", team, error)
+                    continue
                 entrants.append(Entrant(team, selection, head, size))
+    if unmatched is not None and not entrants:
+        raise unmatched
     return entrants
 
 

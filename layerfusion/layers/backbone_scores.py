@@ -33,6 +33,8 @@ VERSION = 1
 """Raised with any change that changes a value."""
 ATTENTION = "attention_entropy"
 GRADIENT = "gradient"
+NEED_ATTENTION = (ATTENTION, "gradient_entropy")
+"""Scores that a model without attention weights does not have."""
 ATTENTION_CELLS = 64_000_000
 """Weights that the attention of one batch may hold in all blocks and heads: 256 MB in float32."""
 NOT_OF_THE_TEXT = ("pool", "skip_first", "store_dtype", "long_texts", "window_overlap")
@@ -64,6 +66,19 @@ def sample_attention(
     path = _path(source, ATTENTION, texts)
     values, seconds = _kept(path, lambda: _attention_means(source, texts, options))
     return {layer: np.array(heads) for layer, heads in values.items()}, seconds
+
+
+def require_attention(source: EmbeddingSource, text: str, options: ExtractConfig) -> None:
+    """Refuse a model that gives no attention weights, by the pass of one text.
+
+    Raises:
+        UserError: with what it gives, and other scores.
+    """
+    backbone = load_backbone(
+        source.name, source.asset.path, source.config, options.device, eager=True
+    )
+    batch = collate(_windows(source, backbone, [text]), backbone.pad_id)
+    _attention_weights(backbone, batch.to(backbone.device))
 
 
 def sample_gradient(

@@ -21,6 +21,9 @@ PAIRED = ("probe", "log_loss", "accuracy")
 LEAST_WEIGHT = 0.05
 """Of a selected layer, relative to the heaviest: a fusion that starts from less never uses it."""
 
+FAR = 100
+"""Standard errors from which on their number says nothing more: where it is all but zero."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -102,11 +105,12 @@ def select_by_score(
 ) -> Selection:
     """`top_k` or `adaptive`: the best layers by a score, near-duplicates passed over.
 
-    How far a layer is behind the best is measured in standard errors, z (see `behind`), and its
-    weight is exp(-z² / 2): how well it could still be the best. `top_k` takes the k heaviest;
-    `adaptive` takes the heaviest until they, and the near-duplicates passed over for them, hold
-    `config.mass` of all weight, so that a flat profile gives many layers and a steep one few. What
-    the budget does not allow beside those taken counts in neither.
+    Both take layers in the order of the score; where it does not compare across models, in that of
+    how far each is behind the best of its own model. `top_k` takes k. `adaptive` measures how far a
+    layer is behind the best in standard errors, z (see `behind`), weighs it by exp(-z² / 2), how
+    well it could still be the best, and stops when those taken, and the near-duplicates passed
+    over for them, hold `config.mass` of all weight: a flat profile gives many layers and a steep
+    one few. What the budget does not allow beside those taken counts in neither.
 
     Args:
         config: the score and the limits.
@@ -120,7 +124,7 @@ def select_by_score(
     usable = _usable(config.score, table, budget)
     distance = behind(table, config.score, usable)
     weights = np.exp(-0.5 * np.square(distance))
-    order = sorted(usable, key=lambda n: (distance[n], n))
+    order = _best_first(table, config.score, usable, distance)
     total = float(weights[usable].sum())
     if config.name == "top_k" and config.k > len(order):
         within = f" within layers.budget ({budget.limits()})" if budget.limits() else ""
@@ -191,6 +195,18 @@ def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
     return distance
 
 
+def _best_first(
+    table: ScoreTable, score: str, usable: Sequence[int], distance: np.ndarray
+) -> list[int]:
+    """Positions of the usable layers in the order of the score.
+
+    Not of the distance: a layer may be behind by little and surely, and a worse one by much and
+    perhaps.
+    """
+    loss = distance if score in WITHIN_MODEL else -oriented(table, score)
+    return sorted(usable, key=lambda n: (loss[n], n))
+
+
 def _per_row(held: HeldOut, score: str) -> np.ndarray:
     return held.right.double().numpy() if score == "accuracy" else -held.losses.numpy()
 
@@ -226,7 +242,10 @@ def _words(table: ScoreTable, n: int, score: str) -> str:
 
 
 def _rank(distance: float, best: str) -> str:
-    return best if distance == 0 else f"{distance:.1f} standard errors behind {best}"
+    if distance == 0:
+        return best
+    errors = f"{distance:.1f}" if distance < FAR else f"more than {FAR}"
+    return f"{errors} standard errors behind {best}"
 
 
 # -- forward selection --------------------------------------------------------------------------

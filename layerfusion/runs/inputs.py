@@ -22,6 +22,7 @@ from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
 from layerfusion.runs.choosing import Decision, decide
 from layerfusion.runs.pilot import run_pilot
+from layerfusion.runs.possible import require_possible
 from layerfusion.runs.published_inputs import (
     extract_published,
     published_addresses,
@@ -78,11 +79,12 @@ def prepare(config: TrainConfig) -> Inputs:
         return Inputs(dataset, published_addresses(dataset), models, selection, config.fusion)
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
+    sources = open_sources(config, dataset)
+    require_possible(config, dataset, sources)
     if config.layers.pilot is not None:
-        sources = open_sources(config, dataset)
         selection, pilot = run_pilot(config, dataset, sources)
     else:
-        sources = extract_all(config, dataset)
+        _extract(config, dataset, sources)
     if config.fusion.name == AUTO:
         if config.layers.name in PLAIN:
             selection = select(config, dataset, sources)
@@ -121,34 +123,17 @@ def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     # Every backbone's files first: a missing one shows before hours of work on another.
     if config.protocol == AS_PUBLISHED:
         models = open_models(config)
-        _require_layers(config, models)
         extract_published(models, dataset, config.extract)
         return dict(models)
     sources = open_sources(config, dataset)
-    _require_layers(config, sources)
-    texts = [text for split in SPLITS for text in dataset.splits[split].texts]
-    for source in sources.values():
-        source.extract(texts, config.extract)
+    _extract(config, dataset, sources)
     return sources
 
 
-def _require_layers(config: TrainConfig, sources: Mapping[str, Source]) -> None:
-    """Refuse layers that the models do not have before hours of extraction, not after."""
-    models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
-    if config.layers.name == "fixed":
-        for name, source in models.items():
-            shape = source.expected_shape()
-            for asked in config.layers.fixed[name]:
-                shape.resolve(name, asked)
-    elif config.layers.name == "top_k":
-        found = len(sources) - len(models)  # a lexical source is one layer
-        for source in models.values():
-            found += len(source.expected_shape().layers) * len(source.stores)
-        if config.layers.k > found:
-            raise UserError(
-                f"layers.k={config.layers.k}: there are {found} layers to choose among,"
-                f" of {', '.join(sources)}"
-            )
+def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> None:
+    texts = [text for split in SPLITS for text in dataset.splits[split].texts]
+    for source in sources.values():
+        source.extract(texts, config.extract)
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

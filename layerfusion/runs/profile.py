@@ -22,6 +22,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.complementarity import complementarity
+from layerfusion.layers.folds import require_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
@@ -70,6 +71,9 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
     dataset = dataset_of(config)
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
         raise UserError("profile.judge: at least two test rows are needed")
+    if config.layers.held_out == "folds":
+        train = dataset.splits["train"]
+        require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
     if (folder / PROFILE).exists():
         kept = read_profile(folder)
         same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)

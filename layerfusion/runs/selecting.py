@@ -139,7 +139,9 @@ def candidates_of(
         texts = [*texts, *judge.texts]
         labels = np.concatenate([labels, np.asarray(judge.labels)])
     else:
-        fold_of = stratified_folds(labels, texts, config.layers.folds, seed=config.seed)
+        fold_of = stratified_folds(
+            labels, texts, config.layers.folds, seed=config.seed, names=dataset.label_names
+        )
     features = read_layers(sources, layers, [text_hash(text) for text in texts])
     return Candidates(
         tuple(layers),

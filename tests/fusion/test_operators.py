@@ -311,7 +311,8 @@ def test_matched_heads_have_the_same_capacity(
         config = FusionConfig(name, match_capacity=True, residual=residual)
         width = matched_width(config, widths, num_classes)
         found = head_parameters(replace(config, width=width), widths, num_classes)
-        assert abs(found - target) <= 0.05 * target
+        # Without the residual, no two heads differ by more than 5 %.
+        assert abs(found - target) <= (0.05 if residual else 0.025) * target
 
 
 @pytest.mark.parametrize("width", [448, 464, 512, 640])

@@ -13,6 +13,7 @@ from torch import Tensor
 from layerfusion.config import FusionConfig, LexicalConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
+from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.operators.capacity import head_parameters
@@ -93,6 +94,19 @@ def test_an_entrant_has_the_parameters_of_the_head_that_is_trained() -> None:
         widths = [60, 100][: len(one.selection.layers)]
         trained = FusionClassifier(widths, 3, vars(one.fusion), {})
         assert one.parameters == trained.num_parameters
+
+
+def test_a_head_that_cannot_have_the_capacity_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    settings = FusionConfig(among=["matmul", "gated"], widths=[20], match_capacity=True)
+    found = entrants_of({"both": BOTH}, settings, {A: 384, B: 384}, 2)
+    assert [one.fusion.name for one in found] == ["gated"]
+    assert "left out on both: fusion.match_capacity: matmul cannot have" in caplog.text
+    none = FusionConfig(among=["matmul"], widths=[20], match_capacity=True)
+    with pytest.raises(UserError, match="matmul cannot have"):
+        entrants_of({"both": BOTH}, none, {A: 384, B: 384}, 2)
 
 
 def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> None:

@@ -41,7 +41,19 @@ def test_a_class_with_one_text_stays_in_every_fit(caplog: pytest.LogCaptureFixtu
     assert folds[10] == -1
     assert set(folds[11:]) <= {0, 1, 2}
     assert len(set(folds[11:])) == 2
-    assert "2 of 3 classes have fewer than 3 texts" in caplog.text
+    few = "2 of 3 classes have fewer than layers.folds=3 texts in train"
+    assert f"{few} (1 1, 2 2); they are judged in as many folds as they have texts" in caplog.text
+    stratified_folds(labels, range(13), 3, seed=0, names=("wheat", "jet", "cpu"))
+    assert f"{few} (jet 1, cpu 2);" in caplog.text
+
+
+def test_of_many_rare_classes_the_rarest_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    labels = np.repeat(np.arange(9), [9, 4, 1, 2, 3, 4, 4, 1, 9])
+    names = [f"c{n}" for n in range(9)]
+    stratified_folds(labels, range(len(labels)), 5, seed=0, names=names)
+    assert "7 of 9 classes" in caplog.text
+    assert "(c2 1, c7 1, c3 2, c4 3, c1 4 and 2 more)" in caplog.text
 
 
 def test_too_many_folds_name_what_is_possible() -> None:

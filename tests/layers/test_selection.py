@@ -134,6 +134,29 @@ def test_top_k_takes_the_best_and_passes_over_duplicates() -> None:
     assert select_by_score(keep, scores, similarity, budget()).layers == [LAYERS[5], LAYERS[6]]
 
 
+def test_top_k_takes_what_scores_better_and_not_what_is_less_surely_worse() -> None:
+    rng = np.random.default_rng(0)
+    surely = 0.01 + 0.01 * rng.normal(size=ROWS)  # behind by little on nearly every row
+    perhaps = 0.1 + 0.9 * rng.normal(size=ROWS)  # behind by ten times that, but not on every row
+    far = [0.4 + 0.1 * n for n in range(5)]
+    losses = [0.5 + 0.0 * surely, 0.5 + surely, 0.5 + perhaps, *(0.5 + x + 0 * surely for x in far)]
+    target = torch.zeros(ROWS, dtype=torch.int64)
+    held = tuple(
+        HeldOut(torch.from_numpy(np.stack([-one, one], axis=1)), target, 1.0) for one in losses
+    )
+    scores = table(held)
+    z = behind(scores, "probe", range(8))
+    assert z[1] > z[2] > 0
+    assert scores.values["log_loss"][1] < scores.values["log_loss"][2]
+    found = select_by_score(LayersConfig("top_k", k=2), scores, DIFFERENT, budget())
+    assert found.layers == [LAYERS[0], LAYERS[1]]
+    similarity = DIFFERENT.clone()
+    similarity[1, 2] = similarity[2, 1] = 0.99
+    found = select_by_score(LayersConfig("top_k", k=3), scores, similarity, budget())
+    assert found.layers == [LAYERS[0], LAYERS[1], LAYERS[3]]  # of two alike, the better stays
+    assert "more than 100 standard errors" in found.choices[2].reason  # all but constant
+
+
 def test_top_k_of_too_many_says_how_many_there_are() -> None:
     with pytest.raises(UserError, match=r"layers.k=9: there are 8 layers"):
         select_by_score(LayersConfig("top_k", k=9), table(held_out(SHARP)), DIFFERENT, budget())

@@ -351,7 +351,15 @@ def test_a_mistake_gets_one_line(
     [
         ("fusion=matmul fusion.width=10", "fusion.width=10: matmul needs a multiple"),
         ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers to choose among, of tiny"),
+        ("layers=top_k layers.k=99 layers.pilot=50", "layers.k=99: there are 10 layers"),
         ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "takes layer 3 of tiny"),
+        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
+        ("fusion=stacked layers=last layers.folds=200", "most layers.folds=108 is possible"),
+        (
+            "fusion=auto layers=last layers.folds=9 limit.per_class=4",
+            "most layers.folds=4 is possible",
+        ),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_extracted(
@@ -363,15 +371,21 @@ def test_what_cannot_be_is_told_before_anything_is_extracted(
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+@pytest.mark.parametrize("score", ["attention_entropy", "gradient_entropy"])
 def test_a_score_that_a_model_does_not_give_gets_one_line(
-    job: list[str], folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    score: str,
+    job: list[str],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     arguments = [x for x in job if "backbone.tiny" not in x]
     model = f"backbone.plain.path={folders['fnet']}"
-    selection = ["layers=top_k", "layers.k=1", "layers.score=attention_entropy"]
+    selection = ["layers=top_k", "layers.k=1", f"layers.score={score}"]
     code, said = run(["train", *arguments, model, *selection], capsys)
     assert code == 2
     assert "attention_entropy: backbone plain gives no attention" in said.splitlines()[-1]
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_a_budget_is_kept(

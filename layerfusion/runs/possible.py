@@ -1,0 +1,69 @@
+"""Whether what a job asks of its layers can be had, told before hours of extraction, not after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from layerfusion.config import AUTO, SCORED, STACKED, TrainConfig
+from layerfusion.embeddings.source import EmbeddingSource, Source
+from layerfusion.errors import UserError
+from layerfusion.layers.backbone_scores import NEED_ATTENTION, require_attention
+from layerfusion.layers.folds import require_folds
+from layerfusion.texts import TextDataset
+
+_giving_attention: set[str] = set()
+"""Specs of models that a pass has shown to give it: the jobs of a sweep ask again."""
+
+
+def require_possible(
+    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
+) -> None:
+    """Refuse layers, folds and scores that these models and texts do not give.
+
+    Raises:
+        UserError: with what is possible.
+    """
+    models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
+    if config.layers.name == "fixed":
+        _require_fixed(config, models)
+    elif config.layers.name == "top_k":
+        _require_k(config, models, lexical=len(sources) - len(models))
+    train = dataset.splits["train"]
+    judged_in_folds = config.layers.name in SCORED or config.fusion.name == STACKED
+    if config.fusion.name == AUTO or (judged_in_folds and config.layers.held_out == "folds"):
+        require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
+    scored = config.layers.name in SCORED and config.layers.name != "greedy"
+    if scored and config.layers.score in NEED_ATTENTION:
+        for source in models.values():
+            spec = next(iter(source.stores.values())).name
+            if spec not in _giving_attention:
+                require_attention(source, train.texts[0], config.extract)
+                _giving_attention.add(spec)
+
+
+def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -> None:
+    highest = config.layers.budget.max_layer
+    for name, source in models.items():
+        shape = source.expected_shape()
+        for asked in config.layers.fixed[name]:
+            layer = shape.resolve(name, asked)
+            if highest is not None and shape.blocks_below(layer) > highest:
+                raise UserError(
+                    f"layers.budget (max_layer={highest}): layers=fixed takes layer {layer} of"
+                    f" {name}; fix lower ones"
+                )
+
+
+def _require_k(config: TrainConfig, models: Mapping[str, EmbeddingSource], *, lexical: int) -> None:
+    """A lexical source is one layer."""
+    found = lexical + sum(
+        len(source.expected_shape().layers) * len(source.stores) for source in models.values()
+    )
+    if config.layers.k > found:
+        names = [*models, *config.lexical]
+        raise UserError(
+            f"layers.k={config.layers.k}: there are {found} layers to choose among,"
+            f" of {', '.join(names)}"
+        )
