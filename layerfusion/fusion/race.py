@@ -73,8 +73,8 @@ def entrants_of(
 ) -> list[Entrant]:
     """Every fusion that `fusion.among` and `fusion.widths` name, of every team.
 
-    Of a single layer there is one plain head a width, whatever the operator. A head that cannot have
-    the capacity that `fusion.match_capacity` asks for is left out.
+    Of a single layer there is one plain head a width, whatever the operator. A head that cannot
+    have the capacity that `fusion.match_capacity` asks for is left out.
 
     Args:
         teams: how layers were found, and the layers.
