@@ -11,7 +11,7 @@ from typing import Any
 from layerfusion.config import AUTO, STACKED, TrainConfig
 from layerfusion.settings import load
 
-RESULT_VERSION = 3
+RESULT_VERSION = 4
 """Raised when the code gives other results for the same settings."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Groups that change where and how fast a result is made, not the result."""
