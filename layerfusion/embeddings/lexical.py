@@ -238,7 +238,7 @@ class LexicalSource:
 
     def extract(
         self,
-        texts: Sequence[str],
+        parts: Sequence[Sequence[str]],
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:

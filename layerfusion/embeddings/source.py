@@ -99,7 +99,7 @@ class Source(Protocol):
 
     def extract(
         self,
-        texts: Sequence[str],
+        parts: Sequence[Sequence[str]],
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
@@ -150,34 +150,39 @@ class EmbeddingSource:
 
     def extract(
         self,
-        texts: Sequence[str],
+        parts: Sequence[Sequence[str]],
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Extract what the stores lack of some texts; the model is loaded only if they do.
 
         Args:
-            texts: in any order, with any repeats.
+            parts: for example train, validation and test, each in any order, with any repeats.
+                No two share a batch or a shard: the last bits of a vector depend on what it is
+                padded beside, and its measured time on what it is measured with, so that those of
+                train would depend on test.
             options: device and sizes.
             layers: pooling to the layers to keep; all where None.
         """
         from layerfusion.embeddings.extract import extract, lacking
 
+        texts = [text for part in parts for text in part]
         if not lacking(self.stores, texts, layers, options):
             return
         from layerfusion.embeddings.backbone import load_backbone
 
         backbone = load_backbone(self.name, self.asset.path, self.config, options.device)
-        extract(
-            backbone,
-            self.stores,
-            self.poolings,
-            texts,
-            layers=layers,
-            config=self.config,
-            options=options,
-            calibrations=self.cache / CALIBRATIONS,
-        )
+        for part in parts:
+            extract(
+                backbone,
+                self.stores,
+                self.poolings,
+                part,
+                layers=layers,
+                config=self.config,
+                options=options,
+                calibrations=self.cache / CALIBRATIONS,
+            )
         self._time(backbone, texts)
 
     def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:

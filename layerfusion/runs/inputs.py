@@ -131,9 +131,9 @@ def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
 
 
 def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> None:
-    texts = [text for split in SPLITS for text in dataset.splits[split].texts]
+    splits = [dataset.splits[split].texts for split in SPLITS]
     for source in sources.values():
-        source.extract(texts, config.extract)
+        source.extract(splits, config.extract)
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def run_pilot(
         rows = _rows(labels, size, config.seed)
         texts = [train.texts[row] for row in rows]
         for source in sources.values():
-            source.extract(texts, config.extract)
+            source.extract([texts], config.extract)
         whole.update(texts)
         budget = budget_of(config, dataset, sources, rows)
         half = _half(labels, rows, config.seed)
@@ -66,11 +67,11 @@ def run_pilot(
         size = min(math.ceil(GROWTH * size), len(labels))
     for line in selection_lines(selection):
         log.info(line)
-    texts = [text for split in dataset.splits.values() for text in split.texts]
+    splits = [split.texts for split in dataset.splits.values()]
     for name, layers in wanted(selection).items():
-        sources[name].extract(texts, config.extract, layers)
+        sources[name].extract(splits, config.extract, layers)
     full_job = job_id(replace(config, layers=replace(config.layers, pilot=None)))
-    counts = (len(whole), len(set(texts)))
+    counts = (len(whole), len(set(chain(*splits))))
     record = _record(sizes, counts, selection, sources, budget, full_job)
     log.info(
         "pilot: %d of %d texts extracted whole; %.0f %% fewer FLOPs, %.0f %% fewer bytes",

@@ -16,6 +16,7 @@ from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract
+from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.errors import UserError
@@ -144,6 +145,30 @@ def _texts_in(shards: int, store: EmbeddingStore) -> int:
         store._shards.values(), key=lambda shard: -int(store.tokens(shard.hashes).seen.max())
     )
     return sum(len(shard.hashes) for shard in by_length[:shards])
+
+
+def test_nothing_of_one_part_depends_on_another(
+    tmp_path: Path, bert_folder: Path, corpus: list[str]
+) -> None:
+    """Else the vectors of train, and what they cost, would tell of the texts of test."""
+    train = corpus[:25]
+    others = {"short": ["a good film"], "long": [" ".join(corpus[25:40])] * 2}
+    found = {}
+    for name, test in others.items():
+        source = open_source(
+            "tiny",
+            BackboneConfig(path=str(bert_folder)),
+            {"mean": PoolingConfig()},
+            tmp_path / name,
+            "float32",
+        )
+        source.extract([train, test], ExtractConfig(device="cpu", token_budget=4096))
+        store = source.stores["mean"]
+        found[name] = read(store, train)
+        shards = sorted(store.folder.glob("*.safetensors"))
+        assert len(shards) == 2  # although all of it would fit into one
+    for layer, values in found["short"].items():
+        assert (values == found["long"][layer]).all()
 
 
 def test_a_value_that_is_not_finite_names_model_layer_and_text(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_a_store_keeps_the_first_measurement(
     source = open_source("tiny", config, {"mean": PoolingConfig()}, tmp_path)
     folder = source.stores["mean"].folder
     assert read_latency(folder) is None
-    source.extract(corpus[:10], ExtractConfig(device="cpu"))
+    source.extract([corpus[:10]], ExtractConfig(device="cpu"))
     first = read_latency(folder)
     assert first is not None
-    source.extract(corpus[10:20], ExtractConfig(device="cpu"))
+    source.extract([corpus[10:20]], ExtractConfig(device="cpu"))
     assert read_latency(folder) == first

@@ -57,7 +57,7 @@ def test_vectors_equal_a_naive_loop_and_not_the_honest_mean(
     np.testing.assert_allclose(found, naive(folder, texts), atol=2e-5)
 
     honest = open_source("tiny", config, {"mean": PoolingConfig()}, tmp_path / "cache", "float32")
-    honest.extract(texts, OPTIONS)
+    honest.extract([texts], OPTIONS)
     hashes = [text_hash(text) for text in texts]
     mean = honest.stores["mean"].read(hashes, [top])[top]
     tokens = honest.stores["mean"].tokens(hashes).seen.tolist()
