@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from layerfusion.cli import main
 
 # fmt: off
 WORDS = [
@@ -181,3 +184,9 @@ def tiny_job(texts: Path, model: Path, cache: Path) -> list[str]:
         "trainer.max_epochs=3",
         "extract.token_budget=512",
     ]
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Run a command: its exit code, and what it says."""
+    code = main(arguments)
+    return code, capsys.readouterr().err.strip()

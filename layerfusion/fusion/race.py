@@ -99,6 +99,8 @@ def entrants_of(
                 try:
                     size = _parameters(head, own, num_classes)
                 except UserError as error:
+                    if not head.match_capacity:
+                        raise
                     unmatched = error
                     log.info("auto: left out on %s: %s", team, error)
                     continue

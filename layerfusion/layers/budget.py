@@ -44,6 +44,11 @@ class Cost:
     ms: float | None
 
 
+def too_high(layer: str, shape: ModelShape, limits: BudgetConfig) -> bool:
+    """Whether a layer lies above `max_layer`, which needs no measured cost to be known."""
+    return limits.max_layer is not None and shape.blocks_below(layer) > limits.max_layer
+
+
 def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
     """The cost of a model on some texts that are all in the store of a pooling."""
     shape = source.shape
@@ -85,10 +90,8 @@ class Budget:
             UserError: where milliseconds are limited and were never measured.
         """
         limits = self.config
-        if limits.max_layer is not None:
-            shapes = {name: model.shape for name, model in self.models.items()}
-            if any(shapes[x.backbone].blocks_below(x.layer) > limits.max_layer for x in layers):
-                return False
+        if any(too_high(x.layer, self.models[x.backbone].shape, limits) for x in layers):
+            return False
         cost = self.cost(layers)
         if limits.ms_per_text is not None and cost.ms is None:
             raise UserError(

@@ -44,11 +44,11 @@ def stratified_folds(
     Raises:
         UserError: where no class has as many texts as there are folds.
     """
-    require_folds(labels, texts, folds)
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
     result = np.full(len(labels), NEVER)
     counts = np.bincount(labels[unique])
+    _refuse_too_many(folds, counts)
     dealt = 0
     for label in np.flatnonzero(counts > 1):
         rows = rng.permutation(unique[labels[unique] == label])
@@ -64,7 +64,12 @@ def require_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) -> 
     Raises:
         UserError: with how many are possible.
     """
-    most = int(np.bincount(labels[_first_rows(texts)[1]]).max())
+    _, unique = _first_rows(texts)
+    _refuse_too_many(folds, np.bincount(labels[unique]))
+
+
+def _refuse_too_many(folds: int, counts: np.ndarray) -> None:
+    most = int(counts.max())
     if most < folds:
         possible = f"at most layers.folds={most} is possible" if most > 1 else "folds need two"
         raise UserError(

@@ -10,6 +10,7 @@ from layerfusion.config import AUTO, SCORED, STACKED, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import NEED_ATTENTION, require_attention
+from layerfusion.layers.budget import too_high
 from layerfusion.layers.folds import require_folds
 from layerfusion.texts import TextDataset
 
@@ -44,15 +45,15 @@ def require_possible(
 
 
 def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -> None:
-    highest = config.layers.budget.max_layer
+    limits = config.layers.budget
     for name, source in models.items():
         shape = source.expected_shape()
         for asked in config.layers.fixed[name]:
             layer = shape.resolve(name, asked)
-            if highest is not None and shape.blocks_below(layer) > highest:
+            if too_high(layer, shape, limits):
                 raise UserError(
-                    f"layers.budget (max_layer={highest}): layers=fixed takes layer {layer} of"
-                    f" {name}; fix lower ones"
+                    f"layers.budget (max_layer={limits.max_layer}): layers=fixed takes layer"
+                    f" {layer} of {name}; fix lower ones"
                 )
 
 

@@ -11,54 +11,14 @@ import pandas as pd
 import pytest
 import torch
 
-from layerfusion.cli import main
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.similarity import linear_cka
 from layerfusion.runs import inputs, selecting
 from layerfusion.runs.profile_record import find_profiles
 from layerfusion.runs.record import find_records
-from tests.tiny import BAD, GOOD, tiny_folder, tiny_job
+from tests.tiny import run
 
 SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    root = tmp_path_factory.mktemp("models")
-    return {name: tiny_folder(name, root / name) for name in ("llama", "bert", "fnet")}
-
-
-@pytest.fixture(scope="module")
-def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three files; a few words of the other label make it hard enough to tell layers apart."""
-    generator = np.random.default_rng(0)
-    folder = tmp_path_factory.mktemp("data")
-    for split, rows in (("train", 240), ("test", 60)):
-        made = []
-        for number in range(rows):
-            label = number % 2
-            mixed = [GOOD, BAD] if label else [BAD, GOOD]
-            words = [*generator.choice(mixed[0], 4), *generator.choice(mixed[1], 3)]
-            made.append((f"{' '.join(generator.permutation(words))} {number}", "np"[label]))
-        pd.DataFrame(made, columns=["text", "label"]).to_csv(folder / f"{split}.csv", index=False)
-    return folder
-
-
-@pytest.fixture
-def job(
-    folders: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[str]:
-    monkeypatch.setattr(selecting, "_selections", {})  # as in a new process
-    return [
-        *tiny_job(texts, folders["llama"], tmp_path / "cache"),
-        *(f"paths.outputs={tmp_path / 'outputs'}", "logger=none", "seeds=1"),
-        *("pooling=[mean,last]", "layers.folds=3", "layers.sample=40"),
-    ]
-
-
-def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    code = main(arguments)
-    return code, capsys.readouterr().err.strip()
 
 
 def chosen(folder: Path) -> dict[str, list[tuple[str, str, str]]]:
@@ -321,71 +281,6 @@ def test_a_profile_holds_every_score_of_every_layer(
     before = (folder / "profile.json").stat().st_mtime_ns
     assert "made before" in run(arguments, capsys)[1]
     assert (folder / "profile.json").stat().st_mtime_ns == before
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers"),
-        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
-        ("layers=adaptive layers.score=nope", "layers.score: there is no 'nope'; there are: "),
-        ("layers=last layers.pilot=50", "layers=last needs no pilot"),
-        ("layers=greedy layers.budget.ms_per_text=0.000001", "allows no layer: the cheapest is"),
-        ("layers=all layers.budget.flops_per_text=-1", "must be at least 0"),
-        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "layer 3 of tiny"),
-        ("layers=adaptive layers.strengths=[0]", "it must list positive numbers"),
-        ("layers=adaptive layers.mass=7", "layerfusion: layers.mass=7.0: it must lie in [0, 1]"),
-    ],
-)
-def test_a_mistake_gets_one_line(
-    more: str, says: str, job: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said = run(["train", *job, *more.split()], capsys)
-    assert code == 2
-    assert says in said.splitlines()[-1]
-    assert "Traceback" not in said
-
-
-@pytest.mark.parametrize(
-    ("more", "says"),
-    [
-        ("fusion=matmul fusion.width=10", "fusion.width=10: matmul needs a multiple"),
-        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers to choose among, of tiny"),
-        ("layers=top_k layers.k=99 layers.pilot=50", "layers.k=99: there are 10 layers"),
-        ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
-        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "takes layer 3 of tiny"),
-        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
-        ("fusion=stacked layers=last layers.folds=200", "most layers.folds=108 is possible"),
-        (
-            "fusion=auto layers=last layers.folds=9 limit.per_class=4",
-            "most layers.folds=4 is possible",
-        ),
-    ],
-)
-def test_what_cannot_be_is_told_before_anything_is_extracted(
-    more: str, says: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    code, said = run(["train", *job, *more.split()], capsys)
-    assert code == 2
-    assert says in said.splitlines()[-1]
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
-
-
-@pytest.mark.parametrize("score", ["attention_entropy", "gradient_entropy"])
-def test_a_score_that_a_model_does_not_give_gets_one_line(
-    score: str,
-    job: list[str],
-    folders: dict[str, Path],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    arguments = [x for x in job if "backbone.tiny" not in x]
-    model = f"backbone.plain.path={folders['fnet']}"
-    selection = ["layers=top_k", "layers.k=1", f"layers.score={score}"]
-    code, said = run(["train", *arguments, model, *selection], capsys)
-    assert code == 2
-    assert "attention_entropy: backbone plain gives no attention" in said.splitlines()[-1]
-    assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
 def test_a_budget_is_kept(
