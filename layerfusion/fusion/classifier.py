@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
@@ -18,7 +19,7 @@ from torchmetrics.classification import (
 )
 
 from layerfusion.config import FusionConfig, TrainerConfig
-from layerfusion.fusion.data import Batch
+from layerfusion.fusion.data import Batch, TensorBatches
 from layerfusion.fusion.operators import build_operator
 from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
 
@@ -52,6 +53,7 @@ class FusionClassifier(LightningModule):
         importance: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False
         # Not to the logger: the tracker shows the job's whole config once, not once a seed.
         self.save_hyperparameters(logger=False)
         fusion_config = FusionConfig(**fusion)
@@ -93,7 +95,25 @@ class FusionClassifier(LightningModule):
         """Logits of a batch of standardised sources. Shape: (batch, num_classes)."""
         return self._logits_and_gates(sources)[0]
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, epoch: TensorBatches, batch_idx: int) -> None:
+        """One epoch: a step of the optimiser for each of its batches.
+
+        To Lightning an epoch is one batch: what it does around a batch takes twice as long as the
+        step of a small head.
+        """
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        total = torch.zeros((), device=self.device)
+        for sources, target in epoch:
+            batch = [source.to(self.device) for source in sources], target.to(self.device)
+            loss = self.loss(batch)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            total += loss.detach() * len(target)
+        self.log("train/loss", total / epoch.rows, on_step=False, on_epoch=True, batch_size=1)
+
+    def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of a train batch, with what the operator's gates and own heads add."""
         sources, target = batch
         logits, gates = self._logits_and_gates(sources)
@@ -106,7 +126,6 @@ class FusionClassifier(LightningModule):
             surprise = -gates.clamp_min(torch.finfo(gates.dtype).tiny).log()
             entropy = (gates * surprise).sum(dim=1).mean()
             loss = loss + self.fusion_config.entropy_penalty * entropy
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

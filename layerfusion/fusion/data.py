@@ -45,6 +45,11 @@ class TensorBatches:
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed) if shuffle else None
 
+    @property
+    def rows(self) -> int:
+        """Rows of an epoch."""
+        return len(self.target)
+
     def __len__(self) -> int:
         """Number of batches."""
         return math.ceil(len(self.target) / self.batch_size)
@@ -59,6 +64,21 @@ class TensorBatches:
         order = torch.randperm(len(self.target), generator=self.generator)
         for index in order.split(self.batch_size):
             yield [source[index] for source in self.features], self.target[index]
+
+
+class WholeEpochs:
+    """Hands Lightning an epoch as one item: see `FusionClassifier.training_step`."""
+
+    def __init__(self, batches: TensorBatches) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        """One item."""
+        return 1
+
+    def __iter__(self) -> Iterator[TensorBatches]:
+        """The batches of one epoch, not yet drawn."""
+        yield self.batches
 
 
 class FusionData(LightningDataModule):
@@ -92,15 +112,16 @@ class FusionData(LightningDataModule):
         """Width of each source."""
         return tuple(source.shape[1] for source in self.features["train"])
 
-    def train_dataloader(self) -> TensorBatches:
-        """Batches of train, in a new order in every epoch."""
-        return TensorBatches(
+    def train_dataloader(self) -> WholeEpochs:
+        """The batches of train, in a new order in every epoch."""
+        batches = TensorBatches(
             self.features["train"],
             self.targets["train"],
             self.batch_size,
             shuffle=True,
             seed=self.seed,
         )
+        return WholeEpochs(batches)
 
     def val_dataloader(self) -> TensorBatches:
         """Batches of validation, in the order of its rows."""

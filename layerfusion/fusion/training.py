@@ -98,7 +98,7 @@ def fit(
                 *callbacks,
             ],
             logger=logger or False,
-            log_every_n_steps=len(data.train_dataloader()),
+            log_every_n_steps=1,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

@@ -220,7 +220,7 @@ def test_an_entropy_penalty_sharpens_the_gates(source_dropout: float) -> None:
         head.log = lambda *_, **__: None  # type: ignore[method-assign]
         optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
         for _ in range(60):
-            head.training_step((sources, target), 0).backward()
+            head.loss((sources, target)).backward()
             optimiser.step()
             optimiser.zero_grad()
         gates = head.eval().operator.fuse(sources)[1]
