@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from layerfusion.config import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
@@ -89,6 +90,25 @@ def test_a_seed_repeats_to_the_bit_whatever_ran_before() -> None:
     assert all(torch.equal(weight, _state(again)[name]) for name, weight in _state(first).items())
     assert (first.best_epoch, first.epochs) == (again.best_epoch, again.epochs)
     assert not torch.equal(_state(first)["classify.weight"], _state(other)["classify.weight"])
+
+
+def test_the_weights_are_those_of_a_bare_loop_to_the_bit() -> None:
+    data = _data(separation=0.5)
+    fusion = FusionConfig("concat", width=8)
+    fitted = _fit(data, seed=3, fusion=fusion)
+
+    torch.manual_seed(3)
+    head = FusionClassifier(list(data.widths), CLASSES, asdict(fusion), asdict(TRAINER))
+    optimizer = head.configure_optimizers()
+    order = torch.Generator().manual_seed(3)
+    sources, target = data.features["train"], data.targets["train"]
+    for _ in range(fitted.best_epoch):
+        for rows in torch.randperm(len(target), generator=order).split(TRAINER.batch_size):
+            optimizer.zero_grad()
+            cross_entropy(head([source[rows] for source in sources]), target[rows]).backward()
+            optimizer.step()
+    assert all(torch.equal(weight, _state(fitted)[n]) for n, weight in head.state_dict().items())
+    assert fitted.best_epoch > 1
 
 
 def test_the_weights_kept_are_those_of_the_lowest_validation_log_loss() -> None:
