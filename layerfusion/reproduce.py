@@ -23,7 +23,7 @@ from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.runs.job import run_job
 from layerfusion.runs.plan import make_plan, plan_lines, together
-from layerfusion.runs.record import RunRecord
+from layerfusion.runs.record import METRICS, RunRecord
 from layerfusion.runs.words import duration, percent
 from layerfusion.settings import load
 
@@ -231,21 +231,28 @@ def _seconds_left(jobs: Sequence[TrainConfig]) -> float:
 def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[str, RunRecord]]:
     """Run the rows; returns the finished ones' names and records."""
     finished = []
-    started = time.perf_counter()
-    for number, job in enumerate(jobs, 1):
-        name = job_id(job.config)
+    names = [job_id(job.config) for job in jobs]
+    before = {name for name in names if (folder / name / METRICS).exists()}
+    left = sum(job.weight for name, job in zip(names, jobs, strict=True) if name not in before)
+    trained, seconds = 0.0, 0.0
+    for number, (name, job) in enumerate(zip(names, jobs, strict=True), 1):
         label = f"{job.config.dataset.name}, {job.name}"
+        begun = time.perf_counter()
         try:
             record = run_job(job.config, folder / name)
         except UserError as error:
             failed.append(f"{label}: {error}")
             say(failed[-1])
+            left -= 0 if name in before else job.weight
             continue
         finished.append((job.name, record))
-        rate = (time.perf_counter() - started) / sum(job.weight for job in jobs[:number])
-        left = rate * sum(job.weight for job in jobs[number:])
-        accuracy = percent(record.test["accuracy"])
-        say(f"  [{number}/{len(jobs)}] {label}: {accuracy}; about {duration(left)} left")
+        line = f"  [{number}/{len(jobs)}] {label}: {percent(record.test['accuracy'])}"
+        if name not in before:  # what an earlier run has finished says nothing of the pace
+            trained, seconds = trained + job.weight, seconds + time.perf_counter() - begun
+            left -= job.weight
+        if trained:
+            line += f"; about {duration(seconds / trained * left)} left"
+        say(line)
     return finished
 
 

@@ -81,9 +81,12 @@ def test_every_row_is_trained_and_reported(
     assert list((folder / "figures").glob("*.png"))
     assert f"open {folder / 'report.html'}" in said
     assert "[16/16]" in said
+    assert "about 0 s left" in said.splitlines()[-3]
     results = folder / "results.json"
     assert main(command(own, tmp_path, f"check={results}")) == 0  # nothing is left to do
-    assert "the same figures" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the same figures" in said
+    assert " left" not in said.split("2 of 3")[1]  # nor is a pace known
     other = json.loads(results.read_text())
     other["toy"]["jobs"]["bert layer 2"]["test"] -= 0.02
     other["toy"]["jobs"]["bert layer 1"]["test"] -= 0.01  # within the tolerance
