@@ -138,6 +138,15 @@ class EmbeddingSource:
         known = (store.shape for store in self.stores.values() if store.shape is not None)
         return next(known, None) or empty_shape(self.name, self.asset.path, self.config)
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text that the model will see, special ones included."""
+        from layerfusion.embeddings.backbone import load_tokenizer
+        from layerfusion.embeddings.tokens import tokenize
+
+        tokenizer = load_tokenizer(self.name, self.asset.path, self.config)
+        limit = self.expected_shape().max_length
+        return [text.seen for text in tokenize(tokenizer, texts, self.config, limit)]
+
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Lengths that pass through the model for texts of so many tokens.
 
@@ -145,7 +154,7 @@ class EmbeddingSource:
         """
         if self.config.long_texts == "truncate":
             return list(tokens)
-        limit = self.shape.max_length
+        limit = self.expected_shape().max_length
         return [min(limit, n - start) for n in tokens for start in range(0, n, limit)]
 
     def extract(

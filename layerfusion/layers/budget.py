@@ -10,7 +10,7 @@ import numpy as np
 
 from layerfusion.config import BudgetConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.layer_id import LayerId
 
@@ -54,9 +54,21 @@ def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
     shape = source.shape
     store = source.stores[pooling]
     lengths = source.pass_lengths(store.tokens(hashes).seen.tolist())
-    flops = {layer: shape.flops(layer, lengths) / len(hashes) for layer in shape.layers}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
-    return ModelCost(shape, flops, 1000 * seconds if seconds else None)
+    return ModelCost(
+        shape, _mean_flops(shape, lengths, len(hashes)), 1000 * seconds if seconds else None
+    )
+
+
+def expect(source: EmbeddingSource, texts: Sequence[str]) -> ModelCost:
+    """The same but for the time, from the texts' tokens, where nothing is extracted yet."""
+    shape = source.expected_shape()
+    lengths = source.pass_lengths(source.count_tokens(texts))
+    return ModelCost(shape, _mean_flops(shape, lengths, len(texts)), milliseconds=None)
+
+
+def _mean_flops(shape: ModelShape, lengths: Sequence[int], texts: int) -> dict[str, float]:
+    return {layer: shape.flops(layer, lengths) / texts for layer in shape.layers}
 
 
 class Budget:

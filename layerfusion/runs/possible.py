@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from layerfusion.config import AUTO, SCORED, STACKED, TrainConfig
+from layerfusion.config import AUTO, PLAIN, SCORED, STACKED, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import NEED_ATTENTION, require_attention
-from layerfusion.layers.budget import too_high
+from layerfusion.layers.budget import Budget, ModelCost, expect, too_high
 from layerfusion.layers.folds import require_folds
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.selection import select_plain
 from layerfusion.texts import TextDataset
 
+# The jobs of a sweep ask again.
 _giving_attention: set[str] = set()
-"""Specs of models that a pass has shown to give it: the jobs of a sweep ask again."""
+"""Specs of models that a pass has shown to give it."""
+_costs: dict[tuple[str, str], ModelCost] = {}
+"""Spec of a model and fingerprint of a data set to what its train will cost."""
 
 
 def require_possible(
@@ -31,6 +37,8 @@ def require_possible(
         _require_fixed(config, models)
     elif config.layers.name == "top_k":
         _require_k(config, models, lexical=len(sources) - len(models))
+    if config.layers.name in PLAIN and config.layers.budget.flops_per_text is not None:
+        _require_affordable(config, dataset, models, lexical=len(sources) - len(models))
     train = dataset.splits["train"]
     judged_in_folds = config.layers.name in SCORED or config.fusion.name == STACKED
     if config.fusion.name == AUTO or (judged_in_folds and config.layers.held_out == "folds"):
@@ -55,6 +63,32 @@ def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -
                     f"layers.budget (max_layer={limits.max_layer}): layers=fixed takes layer"
                     f" {layer} of {name}; fix lower ones"
                 )
+
+
+def _require_affordable(
+    config: TrainConfig,
+    dataset: TextDataset,
+    models: Mapping[str, EmbeddingSource],
+    *,
+    lexical: int,
+) -> None:
+    """FLOPs follow from the tokens of train; a limit of milliseconds has to wait for the passes."""
+    if lexical and config.layers.name != "fixed":
+        return  # what is learned from train may be all that the limit allows
+    layers = [
+        LayerId(name, layer, pooling)
+        for name, model in models.items()
+        for pooling in model.stores
+        for layer in model.expected_shape().layers
+    ]
+    costs = {}
+    for name, model in models.items():
+        key = next(iter(model.stores.values())).name, dataset.fingerprint
+        if key not in _costs:
+            _costs[key] = expect(model, dataset.splits["train"].texts)
+        costs[name] = _costs[key]
+    budget = Budget(replace(config.layers.budget, ms_per_text=None), costs)
+    select_plain(config.layers, layers, budget)
 
 
 def _require_k(config: TrainConfig, models: Mapping[str, EmbeddingSource], *, lexical: int) -> None:

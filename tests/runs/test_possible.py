@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.composition import compose
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.layers.budget import expect, measure
+from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
+from layerfusion.settings import load
 from tests.tiny import run
 
 
@@ -40,6 +46,7 @@ def test_a_mistake_gets_one_line(
         ("layers=top_k layers.k=99 layers.pilot=50", "layers.k=99: there are 10 layers"),
         ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
         ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "takes layer 3 of tiny"),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.flops_per_text=9", "=fixed takes layer"),
         ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
         ("fusion=stacked layers=last layers.folds=200", "most layers.folds=108 is possible"),
         (
@@ -72,3 +79,22 @@ def test_a_score_that_a_model_does_not_give_gets_one_line(
     assert code == 2
     assert "attention_entropy: backbone plain gives no attention" in said.splitlines()[-1]
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("long_texts", ["truncate", "windows"])
+def test_flops_are_known_before_extraction_to_the_last_digit(
+    long_texts: str, job: list[str]
+) -> None:
+    more = [f"backbone.tiny.long_texts={long_texts}", "backbone.tiny.max_length=8"]
+    more.append("backbone.tiny.window_overlap=2")
+    config = load(compose("train", [*job, *more]))
+    dataset = dataset_of(config)
+    train = dataset.splits["train"].texts
+    source = open_sources(config, dataset)["tiny"]
+    assert isinstance(source, EmbeddingSource)
+    expected = expect(source, train)
+    extracted = extract_all(config, dataset)["tiny"]
+    measured = measure(extracted, [text_hash(text) for text in train], "last")
+    assert expected.flops == measured.flops
+    assert (expected.milliseconds, expected.shape) == (None, measured.shape)
+    assert max(source.count_tokens(train)) > 8 or long_texts == "truncate"
