@@ -357,7 +357,7 @@ def test_every_launcher_gives_the_same_numbers(
     before = done.stat().st_mtime_ns
     grid = ["layers=last,all", "fusion=gated", "dataset.text=text,words"]
     ran = start(sweep_words(base, tmp_path, *grid, *launcher))
-    said = ran.communicate(timeout=200)[1]
+    said = ran.communicate(timeout=500)[1]
     assert ran.returncode == 1, said
     assert "Traceback" not in said
     assert "2 of 4 jobs failed; `layerfusion status" in said
