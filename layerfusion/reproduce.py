@@ -232,26 +232,29 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[s
     """Run the rows; returns the finished ones' names and records."""
     finished = []
     names = [job_id(job.config) for job in jobs]
-    before = {name for name in names if (folder / name / METRICS).exists()}
-    left = sum(job.weight for name, job in zip(names, jobs, strict=True) if name not in before)
+    # What an earlier run has finished says nothing of the pace.
+    ahead = {
+        name: job.weight
+        for name, job in zip(names, jobs, strict=True)
+        if not (folder / name / METRICS).exists()
+    }
     trained, seconds = 0.0, 0.0
     for number, (name, job) in enumerate(zip(names, jobs, strict=True), 1):
         label = f"{job.config.dataset.name}, {job.name}"
+        weight = ahead.pop(name, 0.0)
         begun = time.perf_counter()
         try:
             record = run_job(job.config, folder / name)
         except UserError as error:
             failed.append(f"{label}: {error}")
             say(failed[-1])
-            left -= 0 if name in before else job.weight
             continue
         finished.append((job.name, record))
         line = f"  [{number}/{len(jobs)}] {label}: {percent(record.test['accuracy'])}"
-        if name not in before:  # what an earlier run has finished says nothing of the pace
-            trained, seconds = trained + job.weight, seconds + time.perf_counter() - begun
-            left -= job.weight
+        if weight:
+            trained, seconds = trained + weight, seconds + time.perf_counter() - begun
         if trained:
-            line += f"; about {duration(seconds / trained * left)} left"
+            line += f"; about {duration(seconds / trained * sum(ahead.values()))} left"
         say(line)
     return finished
 

@@ -111,7 +111,8 @@ class FusionClassifier(LightningModule):
             self.manual_backward(loss)
             optimizer.step()
             total += loss.detach() * len(target)
-        self.log("train/loss", total / epoch.rows, on_step=False, on_epoch=True, batch_size=1)
+        mean = total / len(epoch.target)
+        self.log("train/loss", mean, on_step=False, on_epoch=True, batch_size=1)
 
     def loss(self, batch: Batch) -> Tensor:
         """Cross-entropy of a train batch, with what the operator's gates and own heads add."""

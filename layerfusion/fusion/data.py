@@ -45,11 +45,6 @@ class TensorBatches:
         self.batch_size = batch_size
         self.generator = torch.Generator().manual_seed(seed) if shuffle else None
 
-    @property
-    def rows(self) -> int:
-        """Rows of an epoch."""
-        return len(self.target)
-
     def __len__(self) -> int:
         """Number of batches."""
         return math.ceil(len(self.target) / self.batch_size)
