@@ -23,6 +23,8 @@ class ReproduceConfig:
     """Training runs of each fusion."""
     max_length: int = 512
     """Tokens of a text; the report counts what that cuts."""
+    dtype: str | None = None
+    """Of every model's pass: float32, bfloat16 or float16; none: each model's own."""
     validation_size: float = 0.1
     """Share of train that becomes validation where the data has none."""
 

@@ -169,9 +169,12 @@ def _bases(
     for name, limit in command.reproduce.dataset.items():
         overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
         overrides.append(f"dataset.validation_size={command.reproduce.validation_size}")
+        passes = {"max_length": command.reproduce.max_length, "dtype": command.reproduce.dtype}
         overrides += [
-            f"backbone.{backbone}.max_length={command.reproduce.max_length}"
+            f"backbone.{backbone}.{key}={value}"
             for backbone in command.reproduce.backbone
+            for key, value in passes.items()
+            if value is not None
         ]
         overrides += [f"--config-dir={folder}" for folder in folders]
         base = replace(
