@@ -30,7 +30,7 @@ from layerfusion.layers.probe import (
 
 log = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 """Raised with any change that changes a probe."""
 SCORES = "scores"
 """Folder of a cache that scores are kept in."""

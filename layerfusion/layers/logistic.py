@@ -56,15 +56,20 @@ class Problem:
     be weighted by for a probe to be that of features standardised on its own rows.
     Shape: (L, Q, d); none where every problem is fitted on all rows."""
 
-    def minimise(self, tolerance: float) -> Solution:
-        """Run all problems until each gradient is below the tolerance."""
-        layers, rows, width = self.x.shape
+    def minimise(self, tolerance: float, start: Tensor | None = None) -> Solution:
+        """Run all problems until each gradient is below the tolerance.
+
+        Args:
+            tolerance: largest entry of the gradient of the mean loss at the end.
+            start: weights to start from; zeros if none. Shape: (L, Q, K, D).
+        """
+        layers, _, width = self.x.shape
         columns, problems = len(self.y), len(self.penalty)
-        w = self.x.new_zeros(layers, problems, columns, width)
-        z = self.x.new_zeros(layers, problems, columns, rows)
+        w = self.x.new_zeros(layers, problems, columns, width) if start is None else start.clone()
+        z = self.scores(w)
         active = torch.arange(problems, device=w.device)
         # All three are linear in w, so that a step moves them by what it costs to find out once.
-        part, current, logits, pull = self, w.clone(), z.clone(), w.clone()
+        part, current, logits, pull = self, w.clone(), z.clone(), self.shrink(w)
         slope, gradient = part.slope_and_gradient(logits, pull)
         history: list[tuple[Tensor, Tensor, Tensor]] = []
         for _ in range(MAX_STEPS):
@@ -110,6 +115,10 @@ class Problem:
             self.penalty[problems],
             None if self.spread is None else self.spread[:, problems],
         )
+
+    def only(self, problem: int) -> Problem:
+        """The same layers with one of the problems."""
+        return self.take(torch.arange(len(self.penalty), device=self.penalty.device) == problem)
 
     @property
     def least_slope(self) -> Tensor:
