@@ -31,8 +31,8 @@ take a quarter longer with 52 classes: a step then waits for memory."""
 RACE_ROWS = 100
 """Rows judged below which no strength is out."""
 SURELY = 4.0
-"""Standard errors behind the best, row by row, from which a strength is not fitted on the folds that
-are left."""
+"""Standard errors, of the difference row by row, behind the best: a strength that lies further back
+is not fitted on the folds that are left."""
 NEVER = -1
 """Fold of a row that is never held out."""
 

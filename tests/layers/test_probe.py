@@ -85,6 +85,43 @@ def test_layers_and_batches_do_not_touch_each_other(monkeypatch: pytest.MonkeyPa
         assert first.strength == second.strength
 
 
+def test_many_classes_are_fitted_along_a_path_that_ends_where_each_strength_alone_does() -> None:
+    features, labels = layers(120, 12)
+    fold_of = stratified_folds(labels.numpy(), range(120), 3, seed=0)
+    settings = {"num_classes": 12, "tolerance": 1e-6}
+    # In any order: the path goes from the strongest to the weakest by itself.
+    found = cross_validate(features, labels, fold_of, strengths=(1.0, 1e-3, 1e-2), **settings)
+    for layer, one in zip(features, found, strict=True):
+        (alone,) = cross_validate([layer], labels, fold_of, strengths=(one.strength,), **settings)
+        assert torch.allclose(one.log_probs, alone.log_probs, atol=2e-3)
+
+
+def test_a_strength_that_is_surely_worse_is_not_fitted_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fits = []
+
+    minimise = logistic.Problem.minimise
+
+    def counted(self: logistic.Problem, tolerance: float, start: torch.Tensor | None) -> object:
+        fits.append(self)
+        return minimise(self, tolerance, start)
+
+    monkeypatch.setattr(logistic.Problem, "minimise", counted)
+    features, labels = layers(720, 12)
+    fold_of = stratified_folds(labels.numpy(), range(720), 4, seed=0)
+    settings = {"num_classes": 12, "strengths": (1e-5, 1e-2, 1e-1)}
+    (raced,) = cross_validate(features[:1], labels, fold_of, **settings)
+    in_race = len(fits)
+    monkeypatch.setattr(probe, "RACE_ROWS", 10_000)
+    fits.clear()
+    (whole,) = cross_validate(features[:1], labels, fold_of, **settings)
+    assert len(fits) == 12
+    assert in_race < 12
+    assert raced.strength == whole.strength
+    assert torch.allclose(raced.log_probs, whole.log_probs, atol=2e-3)
+
+
 def test_labels_held_out_change_nothing_but_the_verdict() -> None:
     """A probe never sees the labels of the rows it is judged on."""
     features, labels = layers(100, 2)
