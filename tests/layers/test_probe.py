@@ -110,7 +110,7 @@ def test_a_strength_that_is_surely_worse_is_not_fitted_again(
     monkeypatch.setattr(logistic.Problem, "minimise", counted)
     features, labels = layers(720, 12)
     fold_of = stratified_folds(labels.numpy(), range(720), 4, seed=0)
-    settings = {"num_classes": 12, "strengths": (1e-5, 1e-2, 1e-1)}
+    settings = {"num_classes": 12, "strengths": (1e-5, 1e-2, 1e-1), "tolerance": 1e-5}
     (raced,) = cross_validate(features[:1], labels, fold_of, **settings)
     in_race = len(fits)
     monkeypatch.setattr(probe, "RACE_ROWS", 10_000)
