@@ -1,12 +1,13 @@
 """The probes of all layers in one optimisation against a loop over scikit-learn, side by side.
 
-Run: python -m benchmarks.probes [dataset] [C]
+Run: python -m benchmarks.probes [dataset] [C] [KEY=VALUE ...]
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,10 +24,10 @@ from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.settings import load
 
 
-def main(dataset: str, c: float) -> None:
+def main(dataset: str, c: float, more: Sequence[str]) -> None:
     """Fit on all of train, judge on the first 1,500 rows of test."""
     job = [f"dataset={dataset}", "backbone=[minilm,smollm2]", "limit.test=1500"]
-    config = load(compose("train", [*job, "dataset.validation_size=0.01", "logger=none"]))
+    config = load(compose("train", [*job, "dataset.validation_size=0.01", "logger=none", *more]))
     data = dataset_of(config)
     sources = extract_all(config, data)
     layers = all_layers(sources)
@@ -69,5 +70,9 @@ def main(dataset: str, c: float) -> None:
 
 
 if __name__ == "__main__":
-    asked = sys.argv[1:]
-    main(asked[0] if asked else "rotten_tomatoes", float(asked[1]) if asked[1:] else 1.0)
+    asked = [word for word in sys.argv[1:] if "=" not in word]
+    main(
+        asked[0] if asked else "rotten_tomatoes",
+        float(asked[1]) if asked[1:] else 1.0,
+        [word for word in sys.argv[1:] if "=" in word],
+    )
