@@ -25,6 +25,8 @@ class ReproduceConfig:
     """Tokens of a text; the report counts what that cuts."""
     dtype: str | None = None
     """Of every model's pass: float32, bfloat16 or float16; none: each model's own."""
+    batch_size: int = 64
+    """Texts of one step of a head's training."""
     validation_size: float = 0.1
     """Share of train that becomes validation where the data has none."""
 

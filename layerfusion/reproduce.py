@@ -169,6 +169,7 @@ def _bases(
     for name, limit in command.reproduce.dataset.items():
         overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
         overrides.append(f"dataset.validation_size={command.reproduce.validation_size}")
+        overrides.append(f"trainer.batch_size={command.reproduce.batch_size}")
         passes = {"max_length": command.reproduce.max_length, "dtype": command.reproduce.dtype}
         overrides += [
             f"backbone.{backbone}.{key}={value}"
