@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
@@ -96,6 +97,17 @@ def test_every_row_is_trained_and_reported(
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("changed")]
     assert len(said) == 1
     assert "bert layer 2" in said[0]
+
+
+@pytest.mark.slow
+def test_dtype_and_batch_size_are_those_of_every_row(own: Path, tmp_path: Path) -> None:
+    asked = ["reproduce.backbone=[bert]", "reproduce.dtype=bfloat16", "reproduce.batch_size=16"]
+    assert main(command(own, tmp_path, *asked)) == 0
+    configs = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/config.yaml"))
+    assert len(configs) == 4 + 2
+    for config in map(yaml.safe_load, (path.read_text() for path in configs)):
+        assert config["backbone"]["bert"]["dtype"] == "bfloat16"
+        assert config["trainer"]["batch_size"] == 16
 
 
 @pytest.mark.slow
