@@ -257,28 +257,58 @@ def test_every_row_of_a_table_has_as_many_cells(page: Path) -> None:
         assert re.fullmatch(r"[|: -]+", rows[1]), f"{page.name}: {rows[0]}: no line below the head"
 
 
-def test_the_results_are_those_of_the_run_that_is_kept() -> None:
-    kept = json.loads((ROOT / "docs/results/quick.json").read_text())
-    columns = [kept["rotten_tomatoes"], kept["r8"]]
-    figures: dict[str, list[float]] = {"TF-IDF floor": [column["floor"] for column in columns]}
-    for row, job in {
-        "minilm, last layer": "minilm layer 6",
-        "smollm2, last layer": "smollm2 layer norm",
-        "all layers of both, gated": "minilm+smollm2 all layers",
-        "last layers of both, gated": "minilm+smollm2 last layers",
-        "greedy layers of both, stacked": "minilm+smollm2 chosen layers, stacked",
-    }.items():
-        figures[row] = [column["jobs"][job]["test"] for column in columns]
+FOUR = "minilm+smollm2+mpnet+granite"
+
+
+@pytest.mark.parametrize(
+    ("profile", "columns", "jobs"),
+    [
+        (
+            "quick",
+            ["rotten_tomatoes", "r8"],
+            {
+                "minilm, last layer": "minilm layer 6",
+                "smollm2, last layer": "smollm2 layer norm",
+                "all layers of both, gated": "minilm+smollm2 all layers",
+                "last layers of both, gated": "minilm+smollm2 last layers",
+                "greedy layers of both, stacked": "minilm+smollm2 chosen layers, stacked",
+            },
+        ),
+        (
+            "full",
+            ["sst2", "mr"],
+            {
+                "minilm, last layer": "minilm layer 6",
+                "granite, last layer": "granite layer 6",
+                "mpnet, last layer": "mpnet layer 12",
+                "smollm2, last layer": "smollm2 layer norm",
+                "all layers of all, gated": f"{FOUR} all layers",
+                "last layers of all, gated": f"{FOUR} last layers",
+                "greedy layers of all, stacked": f"{FOUR} chosen layers, stacked",
+            },
+        ),
+    ],
+)
+def test_the_results_are_those_of_the_run_that_is_kept(
+    profile: str, columns: list[str], jobs: dict[str, str]
+) -> None:
+    kept = json.loads((ROOT / f"docs/results/{profile}.json").read_text())
+    assert set(kept) == set(columns)
+    data = [kept[column] for column in columns]
+    figures: dict[str, list[float]] = {"TF-IDF floor": [column["floor"] for column in data]}
+    for row, job in jobs.items():
+        figures[row] = [column["jobs"][job]["test"] for column in data]
     for row, judge in (
         ("**the layer that validation chooses**", "validation"),
         ("best layer in hindsight", "test"),
     ):
-        layers = [[v for k, v in x["jobs"].items() if " layer " in k] for x in columns]
+        layers = [[v for k, v in x["jobs"].items() if " layer " in k] for x in data]
         best = [max(column, key=lambda job: job[judge]) for column in layers]
         figures[row] = [job["test"] for job in best]
     page = (ROOT / "docs/results.md").read_text()
+    (section,) = [part for part in page.split("\n## ") if f"results/{profile}.json)" in part]
     for row, values in figures.items():
-        (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)$", page, re.MULTILINE)
+        (line,) = re.findall(rf"^\| {re.escape(row)} \|(.*)$", section, re.MULTILINE)
         assert re.findall(r"\d+\.\d", line) == [f"{100 * value:.1f}" for value in values], row
 
 
