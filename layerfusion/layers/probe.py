@@ -93,9 +93,11 @@ def cross_validate(
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
 ) -> list[HeldOut]:
-    """Fit every layer on all folds but one, for each fold and strength, all in one optimisation.
+    """Fit every layer on all folds but one, for each fold and strength.
 
-    Each layer keeps the strength with the lowest held-out log-loss. Features are standardised with
+    All in one optimisation; with many classes, or fewer rows than features, fold by fold along the
+    path of strengths, where one that is surely worse is not fitted on the folds that are left. Each
+    layer keeps the strength with the lowest held-out log-loss. Features are standardised with
     the statistics of the rows that a probe is fitted on, never of those it is judged on.
 
     Args:
@@ -142,6 +144,7 @@ def cross_validate_in_batches(
     for places in _groups(features, num_classes, folds * len(strengths)):
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
+        # Where a strength is not fitted, its loss stays infinite.
         log_probs = torch.full((len(layers), len(held), len(strengths), num_classes), -torch.inf)
         # Fold by fold a layer is turned and standardised once each, and no spread is needed: worth
         # it where the rows span less than its width, or where there are more logits than features.

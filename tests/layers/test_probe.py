@@ -100,7 +100,6 @@ def test_a_strength_that_is_surely_worse_is_not_fitted_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fits = []
-
     minimise = logistic.Problem.minimise
 
     def counted(self: logistic.Problem, tolerance: float, start: torch.Tensor | None) -> object:
