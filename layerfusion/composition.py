@@ -6,13 +6,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
 from layerfusion.config import TrainConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
-from layerfusion.registration import VERSION_BASE, register
+from layerfusion.registration import VERSION_BASE, register, schema_of
 
 
 def config_folder() -> Path:
@@ -66,7 +67,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         print(f"layerfusion: {error}", file=sys.stderr)
         return 1
     except (HydraException, OmegaConfBaseException) as error:
-        raise as_user_error(error, arguments) from error
+        raise as_user_error(error, arguments, schema_of(name)) from error
     finally:
         sys.argv = words
         if verbose is None:
@@ -101,7 +102,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
         with initialize_config_dir(str(config_folder().resolve()), version_base=VERSION_BASE):
             return hydra_compose(name, overrides=[*rest, *search])
     except (HydraException, OmegaConfBaseException) as error:
-        raise as_user_error(error, overrides) from error
+        raise as_user_error(error, overrides, schema_of(name)) from error
 
 
 # -- the user's own keys ------------------------------------------------------------------------
@@ -162,8 +163,8 @@ def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
 # -- errors -------------------------------------------------------------------------------------
 
 
-def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
-    """Hydra's and OmegaConf's errors in one line, with what is allowed."""
+def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> UserError:
+    """Hydra's and OmegaConf's errors in one line, with what the schema allows."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
@@ -175,7 +176,7 @@ def as_user_error(error: Exception, arguments: Sequence[str] = ()) -> UserError:
             match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])]
         )
     if match := re.search(r"Could not override '([\w.]+)'", text):
-        return _unknown_key(match[1])
+        return _unknown_key(match[1], schema)
     if override := getattr(error, "override", None):
         return UserError(f"{override}: not an override that Hydra can read")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -195,11 +196,11 @@ def _stored(group: str) -> list[str]:
         return []
 
 
-def _unknown_key(key: str) -> UserError:
+def _unknown_key(key: str, schema: type) -> UserError:
     """Name the deepest part of a key that exists, and what it has."""
     from omegaconf import DictConfig, OmegaConf
 
-    node: Any = OmegaConf.structured(TrainConfig)
+    node: Any = OmegaConf.structured(schema)
     parts = key.split(".")
     for depth, part in enumerate(parts):
         names = list(node) if isinstance(node, DictConfig) and not node._is_missing() else []
@@ -207,6 +208,9 @@ def _unknown_key(key: str) -> UserError:
             return unknown(".".join(parts[:depth]) or "config", part, names)
         child = node._get_node(part)
         if isinstance(child, DictConfig) and child._is_missing():
+            if is_dataclass(child._metadata.ref_type):
+                node = OmegaConf.structured(child._metadata.ref_type)
+                continue
             return UserError(f"{key}: there is no such key in the composed config")
         node = child
     return UserError(f"{key}: there is no such key")

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from layerfusion.command_config import ReproduceCommand, SearchCommand
-from layerfusion.config import ComposedConfig
+from layerfusion.config import ComposedConfig, TrainConfig
 from layerfusion.runs.identity import register_resolver
 from layerfusion.runs.machine import processes_that_fit
 
 VERSION_BASE = "1.3"
 """Of Hydra, whose defaults changed over its versions."""
+SCHEMAS = {"reproduce": ReproduceCommand, "search": SearchCommand}
+"""Primary config to what it composes, where that is not a job."""
+
+
+def schema_of(name: str) -> type:
+    """What a primary config composes; a job's where it says nothing else."""
+    return SCHEMAS.get(name, TrainConfig)
 
 
 def register() -> None:
@@ -17,7 +24,7 @@ def register() -> None:
     from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="schema", node=ComposedConfig)
-    ConfigStore.instance().store(name="reproduce_schema", node=ReproduceCommand)
-    ConfigStore.instance().store(name="search_schema", node=SearchCommand)
+    for name, schema in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=schema)
     register_resolver()
     OmegaConf.register_new_resolver("layerfusion.processes", processes_that_fit, replace=True)
