@@ -10,7 +10,7 @@ from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.layers.scores import LOW_IS_GOOD, PROBE_SCORES
-from layerfusion.report.names import NONE, count, listing, points
+from layerfusion.report.names import NONE, count, listing, p_value, points
 from layerfusion.report.profile_words import (
     between,
     form,
@@ -242,7 +242,7 @@ def _reasons(one: SelectionProfile, layers: Sequence[LayerProfile]) -> list[str]
 
 def _test_lines(profile: Profile) -> list[str]:
     """What the selections are worth, where they were judged."""
-    rows = [["", "layers", "test", "regret", "cross-fitted", "over last"]]
+    rows = [["", "layers", "test", "regret", "halves", "p", "over last"]]
     for one in profile.selections:
         if one.test:
             regret, over = one.regret, one.over_last
@@ -253,6 +253,7 @@ def _test_lines(profile: Profile) -> list[str]:
                     f"{percentage(one.test.mean)} {between(one.test, percentage)}",
                     f"{unsigned(regret.mean)} {between(regret, unsigned)}" if regret else NONE,
                     unsigned(regret.cross_fitted) if regret else NONE,
+                    p_value(regret.p) if regret and regret.p is not None else NONE,
                     points(over[0]) if over else NONE,
                 ]
             )
@@ -262,7 +263,8 @@ def _test_lines(profile: Profile) -> list[str]:
     title = (
         "On test: probe accuracy, %, and points behind the best single layer in hindsight,"
         f" {profile.layers[place].name}, {percentage(best.mean)} {between(best, percentage)};"
-        " brackets: 95 %"
+        " brackets: 95 %; halves: with that layer picked on one half of test and judged on the"
+        " other; p: of no single layer being better, which counts in that it is the best of many"
     )
     return [*textwrap.wrap(title, WIDTH), *_aligned(rows)]
 

@@ -15,6 +15,7 @@ from layerfusion.report.profile_words import between, number, percentage, second
 from layerfusion.report.regret_figure import regret_figure
 from layerfusion.report.regret_rows import (
     PROBE,
+    SURE,
     Cell,
     ScoreRow,
     SelectionRow,
@@ -36,7 +37,8 @@ MEANING = (
 )
 INTERVALS = (
     "Square brackets are 95 % intervals. Of one cell (a data set with some models and poolings):"
-    " paired bootstrap over test rows, the layer in hindsight being fixed. Of a mean: the cells'"
+    " paired bootstrap over test rows, the layer in hindsight being fixed (▼ counts in that it is"
+    " the best of many). Of a mean: the cells'"
     " errors put together, as one where cells share a data set's test rows and as independent"
     " between data sets; it says nothing of other data sets."
 )
@@ -129,6 +131,7 @@ def mean_table(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> Table:
             Column("Layers"),
             Column("Regret, points"),
             Column("Cross-fitted regret, points"),
+            Column("Cells ▼"),
             Column("Gain over last, points"),
         ),
         tuple(
@@ -139,6 +142,7 @@ def mean_table(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> Table:
                     f"{row.layers:.1f}",
                     f"{unsigned(row.regret.mean)} {between(row.regret, unsigned)}",
                     unsigned(row.cross_fitted),
+                    f"{row.behind[0]} of {row.behind[1]}" if row.behind else NONE,
                     f"{points(row.over_last.mean)} {point_interval(row.over_last)}"
                     if row.over_last
                     else NONE,
@@ -148,7 +152,9 @@ def mean_table(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> Table:
         ),
         "Means over cells; first the selections that every cell has, as means over other cells do"
         " not compare. Cross-fitted: with the layer in hindsight chosen on one half of test and"
-        " judged on the other, free of the luck that the best of many has.",
+        " judged on the other, free of the luck that the best of many has. ▼: cells in which some"
+        " single layer is more accurate beyond that luck and the noise of test (max-t test over all"
+        f" layers of the cell, p < {SURE:g}).",
     )
 
 
@@ -223,7 +229,8 @@ def _regret(row: SelectionRow, place: int) -> str:
     one = row.by_cell[place]
     if one is None or one.regret is None:
         return NONE
-    return f"{unsigned(one.regret.mean)} {between(one.regret, unsigned)}"
+    mark = " ▼" if one.regret.p is not None and one.regret.p < SURE else ""
+    return f"{unsigned(one.regret.mean)} {between(one.regret, unsigned)}{mark}"
 
 
 def _origins(cells: Sequence[Cell]) -> Table:
@@ -263,7 +270,7 @@ def _write_csv(cells: Sequence[Cell], rows: Sequence[SelectionRow], path: Path) 
         (
             *("dataset", "models", "job", "selection", "number_of_layers", "layers"),
             *("test_accuracy", "test_low", "test_high"),
-            *("regret", "regret_low", "regret_high", "regret_cross_fitted"),
+            *("regret", "regret_low", "regret_high", "regret_cross_fitted", "regret_p"),
             *("over_last", "over_last_low", "over_last_high"),
         )
     )
@@ -279,6 +286,7 @@ def _write_csv(cells: Sequence[Cell], rows: Sequence[SelectionRow], path: Path) 
                         *(len(one.layers), names),
                         *((test.mean, test.low, test.high) if test else (None,) * 3),
                         *(regret.mean, regret.low, regret.high, regret.cross_fitted),
+                        regret.p,
                         *(one.over_last or (None,) * 3),
                     )
                 )

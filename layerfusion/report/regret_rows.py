@@ -13,6 +13,8 @@ from layerfusion.runs.profile_record import Profile, SelectionProfile, find_prof
 from layerfusion.runs.statistics import Difference
 
 BEST_BY = "best by "
+SURE = 0.05
+"""p below which some single layer passes for more accurate than a selection."""
 PROBE = "log_loss"
 """The score that selections use unless told otherwise; the others are held against it."""
 
@@ -54,6 +56,13 @@ class SelectionRow:
     def cells(self) -> int:
         """In how many cells it was judged."""
         return sum(one is not None for one in self.by_cell)
+
+    @property
+    def behind(self) -> tuple[int, int] | None:
+        """In how many cells some single layer is surely better, and how many tell."""
+        told = [one.regret.p for one in self.by_cell if one and one.regret]
+        tested = [p for p in told if p is not None]
+        return (sum(p < SURE for p in tested), len(tested)) if tested else None
 
 
 @dataclass(frozen=True)

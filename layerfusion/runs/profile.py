@@ -51,7 +51,7 @@ from layerfusion.runs.profile_record import (
     write_profile,
 )
 from layerfusion.runs.selecting import budget_of, candidates_of, similarity_of
-from layerfusion.runs.statistics import bootstrap_interval, paired_interval
+from layerfusion.runs.statistics import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.runs.tracking import open_tracker
 from layerfusion.texts import TextDataset
 
@@ -319,12 +319,19 @@ class Judge:
         """A selection with its accuracy and regret."""
         places = [self.table.layers.index(layer) for layer in choice.layers]
         right = self.layers[places[0]] if len(places) == 1 else self._together(places)
-        regret = paired_interval(self.layers[self.hindsight], right, self.target)
+        behind = paired_interval(self.layers[self.hindsight], right, self.target)
+        regret = Regret(
+            behind.mean,
+            behind.low,
+            behind.high,
+            self._cross_fitted(right),
+            p_of_any_ahead(self.layers, right, self.target),
+        )
         over = paired_interval(right, self.last, self.target)
         return replace(
             _selection(name, choice, self.table),
             test=self.accuracy(right),
-            regret=Regret(regret.mean, regret.low, regret.high, self._cross_fitted(right)),
+            regret=regret,
             over_last=(over.mean, over.low, over.high),
         )
 

@@ -90,6 +90,9 @@ class Regret:
     cross_fitted: float
     """With the hindsight layer chosen on one half of test and judged on the other, both ways: free
     of the luck that the best of many has on the rows it is chosen on."""
+    p: float | None = None
+    """Of the hypothesis that no single layer is more accurate (`p_of_any_ahead`), which counts that
+    luck in; none in a record that was made without it."""
 
 
 @dataclass(frozen=True)

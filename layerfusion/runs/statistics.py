@@ -120,6 +120,52 @@ def paired_interval(
     return Difference(float(np.mean(a - b)), low, high, a.size)
 
 
+def p_of_any_ahead(
+    rivals: Sequence[np.ndarray],
+    own: np.ndarray,
+    target: np.ndarray,
+    *,
+    resamples: int = 4000,
+    seed: int = 0,
+) -> float:
+    """The p of the hypothesis that none of several systems is more accurate than one.
+
+    The best of many on the rows at hand is partly so by luck, which an interval against that best
+    one leaves out. This is the max-t test (White's reality check of 2000, studentised; Westfall and
+    Young, 1993): T = max_k d_k / s_k, with d_k the accuracy of rival k less the own one's and s_k
+    its standard error, held against max_k (d*_k - d_k) / s_k over stratified resamples of the rows,
+    all rivals together. It errs to large p where some rivals are far behind.
+
+    Args:
+        rivals: share of the seeds that were right on each test row, of each. Shapes: (rows,).
+        own: the same of the one. Shape: (rows,).
+        target: the true class of each row, within which rows are drawn. Shape: (rows,).
+        resamples: how many bootstrap samples; no p is below 1 / (resamples + 1).
+        seed: of the resampling.
+
+    Raises:
+        UserError: where there is no row, or not one label a row.
+    """
+    target = np.asarray(target)
+    _check(own.size, target)
+    ahead = np.round(np.stack([one - own for one in rivals], axis=1), 12)  # (rows, rivals)
+    means = ahead.mean(axis=0)
+    errors = np.sqrt([_row_variance(one, target) for one in ahead.T])
+    if np.any((errors == 0) & (means > 0)):
+        return 1 / (resamples + 1)
+    varied = errors > 0
+    if not varied.any():
+        return 1.0
+    ahead, means, errors = ahead[:, varied], means[varied], errors[varied]
+    strata = _strata(ahead, target)
+    largest = []
+    for draws in _draws([counts for *_, counts in strata], resamples, seed, ahead.shape[1]):
+        sums = sum(drawn @ distinct for drawn, (_, distinct, _) in zip(draws, strata, strict=True))
+        largest.append(((sums / len(ahead) - means) / errors).max(axis=1))
+    as_large = np.concatenate(largest) >= (means / errors).max() - 1e-9
+    return float((1 + as_large.sum()) / (1 + resamples))
+
+
 def crossed_interval(differences: np.ndarray, target: np.ndarray) -> CrossedDifference:
     """Mean difference of two systems, each trained on several draws and judged on the same rows.
 

@@ -85,6 +85,7 @@ def judge(
     regrets: Mapping[str, tuple[float, float, float]],
     *,
     over_last: tuple[float, float, float] = (0.01, 0.0, 0.02),
+    p: float | None = 0.5,
 ) -> Profile:
     """The profile with exactly these selections, judged to these regrets, each of a layer alone."""
     selections = [
@@ -94,7 +95,7 @@ def judge(
             reasons=["made up"],
             notes=[],
             test=Accuracy(0.8 - regret[0], 0.75, 0.85),
-            regret=Regret(*regret, cross_fitted=regret[0] - 0.005),
+            regret=Regret(*regret, cross_fitted=regret[0] - 0.005, p=p),
             over_last=over_last,
         )
         for number, (name, regret) in enumerate(regrets.items())
@@ -198,6 +199,6 @@ def _selection(
     return replace(
         one,
         test=Accuracy(accuracy, accuracy - 0.02, accuracy + 0.02),
-        regret=Regret(regret, regret - 0.012, regret + 0.012, regret - 0.006),
+        regret=Regret(regret, regret - 0.012, regret + 0.012, regret - 0.006, p=0.25),
         over_last=(accuracy - last.mean, accuracy - last.mean - 0.01, accuracy - last.mean + 0.01),
     )

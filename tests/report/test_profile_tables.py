@@ -152,6 +152,7 @@ def test_test_is_shown_only_where_it_was_judged() -> None:
         + [100 * one.regret.cross_fitted],
         abs=0.051,
     )
+    assert numbers[8] == one.regret.p
 
 
 # -- csv ----------------------------------------------------------------------------------------

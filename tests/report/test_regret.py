@@ -277,12 +277,31 @@ def test_the_report_holds_every_judged_selection(tmp_path: Path) -> None:
         assert one.regret is not None
         assert float(row["regret"]) == one.regret.mean
         assert float(row["regret_cross_fitted"]) == one.regret.cross_fitted
+        assert float(row["regret_p"]) == one.regret.p
         assert int(row["number_of_layers"]) == len(one.layers)
         assert f"| {_escaped(one)} |" in text
 
 
 def _escaped(one: SelectionProfile) -> str:
     return one.name.replace("_", "\\_")
+
+
+def test_cells_where_some_layer_is_surely_better_are_marked_and_counted(tmp_path: Path) -> None:
+    loss = {"adaptive": (0.052, 0.041, 0.063)}
+    judged = [
+        judge(profile(name, SMALL, judged=True), loss, p=p)
+        for name, p in (("a", 0.04), ("b", 0.05), ("c", 0.3), ("older", None))
+    ]
+    _write(tmp_path / "in", judged)
+    path = write_profiles_report(tmp_path / "in", tmp_path / "out")
+    assert path is not None
+    lines = path.read_text().splitlines()
+    assert [line for line in lines if line.startswith("| adaptive | 5.2")] == [
+        "| adaptive | 5.2 \\[4.1, 6.3\\] ▼ |",
+        *["| adaptive | 5.2 \\[4.1, 6.3\\] |"] * 3,
+    ]
+    mean = next(line for line in lines if line.startswith("| adaptive | 4 of 4"))
+    assert "| 1 of 3 |" in mean
 
 
 def test_a_table_a_data_set_says_what_each_cell_lost(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from layerfusion.runs.statistics import (
     bootstrap_interval,
     mean_sd,
     metric_intervals,
+    p_of_any_ahead,
     paired_interval,
 )
 
@@ -255,6 +256,60 @@ def test_rounding_of_seeds_makes_no_verdict() -> None:
 def test_rows_that_cannot_be_paired_are_refused() -> None:
     with pytest.raises(UserError, match="3 and 2 test rows"):
         paired_interval(np.ones(3), np.ones(2), np.zeros(3, int))
+
+
+# -- one system against the best of many ---------------------------------------------------------
+
+
+def test_one_rival_is_judged_as_by_a_one_sided_test_of_the_mean() -> None:
+    a, b = pair()
+    target = np.zeros(a.size, int)
+    difference = a - b
+    z = difference.mean() / (difference.std(ddof=1) / np.sqrt(a.size))
+    found = p_of_any_ahead([a], b, target, resamples=20_000)
+    assert found == pytest.approx(stats.norm.sf(z), abs=0.01)
+    assert p_of_any_ahead([b], a, target) == pytest.approx(stats.norm.cdf(z), abs=0.03)
+
+
+def test_a_rival_more_or_twice_the_same_one() -> None:
+    b, target = np.arange(400) % 3 < 2, labels(300, 100)
+    a = b ^ (np.arange(400) % 21 == 2)  # right where b is wrong, ...
+    a = (a ^ (np.arange(400) % 39 == 1)).astype(float)  # ... and wrong on half as many rows
+    b = b.astype(float)
+    alone = p_of_any_ahead([a], b, target)
+    assert p_of_any_ahead([a, a, b], b, target) == alone
+    rng = np.random.default_rng(2)
+    others = [rng.permutation(a) for _ in range(30)]
+    assert p_of_any_ahead([a, *others], b, target) > alone
+
+
+def test_what_is_certain_needs_no_resample() -> None:
+    right, wrong, target = np.ones(20), np.zeros(20), labels(10, 10)
+    assert p_of_any_ahead([right, wrong], wrong, target, resamples=99) == 0.01
+    assert p_of_any_ahead([wrong], right, target) == 1
+    assert p_of_any_ahead([right, right], right, target) == 1
+    with pytest.raises(UserError, match="no test rows"):
+        p_of_any_ahead([np.ones(0)], np.ones(0), np.zeros(0, int))
+
+
+def test_the_luck_of_the_best_of_many_is_counted_in() -> None:
+    """20 equally accurate rivals: the plain interval against the best of them is often above 0."""
+    trials, target = 200, labels(150, 100)
+    plain = counted = found = 0
+    for trial in range(trials):
+        rng = np.random.default_rng(trial)
+        hard = rng.random(target.size)
+        *rivals, own = (
+            (0.8 * hard + 0.2 * rng.random(target.size) < 0.7).astype(float) for _ in range(21)
+        )
+        best = max(rivals, key=np.mean)
+        plain += paired_interval(best, own, target, resamples=500).low > 0
+        counted += p_of_any_ahead(rivals, own, target, resamples=500) < 0.05
+        worse = np.where(rng.random(target.size) < 0.08, 0.0, own)
+        found += p_of_any_ahead(rivals, worse, target, resamples=500) < 0.05
+    assert plain > 0.1 * trials
+    assert counted <= stats.binom.ppf(0.999, trials, 0.05)
+    assert found > 0.5 * trials
 
 
 # -- coverage by simulation ---------------------------------------------------------------------
