@@ -25,8 +25,8 @@ lint: .venv/ready  ## check style and types
 reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick, full or paper)
 	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)
 
-reproduce-check: .venv/ready  ## the same, held against the figures in docs/results
-	$(RUN)layerfusion reproduce reproduce=$(PROFILE) check=docs/results/$(PROFILE).json $(ARGS)
+reproduce-check: .venv/ready  ## run what docs/results/PROFILE.json was made with, and compare (quick or full)
+	$(RUN)layerfusion reproduce check=docs/results/$(PROFILE).json $(ARGS)
 
 sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pairs, model_count or few_shot)
 	$(RUN)layerfusion train -m experiment=$(EXPERIMENT) $(ARGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -11,14 +10,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
 from layerfusion.command_config import ReproduceCommand
 from layerfusion.composition import compose, split_config_dirs
 from layerfusion.config import STACKED, FusionConfig, LayersConfig, TrainConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.report import write_report
-from layerfusion.reproduce_check import RESULTS, differences, figures, read_figures
+from layerfusion.reproduce_check import (
+    RESULTS,
+    differences,
+    figures,
+    read_results,
+    replayed,
+    write_results,
+)
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.runs.job import run_job
@@ -52,11 +57,12 @@ def main(arguments: Sequence[str]) -> int:
     """
     if set(arguments) & {"-h", "--help"}:
         print(
-            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [check=FILE]"
-            " [KEY=VALUE ...]"
+            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [KEY=VALUE ...]\n"
+            "       layerfusion reproduce check=RESULTS.JSON   runs what made the file, and compares"
         )
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    arguments = replayed(arguments)
     command = _command(arguments)
     profile = command.reproduce
     folder = Path(command.paths.outputs) / "reproduce"
@@ -69,8 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
     if command.plan:
         return _plan(bases)
-    # Before the work: a path that is wrong should not cost the run.
-    expected = read_figures(Path(command.check)) if command.check else None
+    expected = read_results(Path(command.check)).data if command.check else None
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
@@ -87,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
         only=[record.job for _, record in finished],
     )
     found = figures(finished)
-    write_atomically(folder / RESULTS, json.dumps(found, indent=1, sort_keys=True).encode())
+    write_results(folder / RESULTS, arguments, found)
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")

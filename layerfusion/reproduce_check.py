@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import write_atomically
+from layerfusion.composition import split_config_dirs
 from layerfusion.errors import UserError
 from layerfusion.runs.record import RunRecord
 
@@ -16,6 +19,42 @@ HEAD_TOLERANCE = 0.015
 machine two runs give the same figures to the last digit."""
 FLOOR_TOLERANCE = 0.005
 """Of the floor's accuracy: a convex problem, solved to a tolerance."""
+ASIDE = ("check", "plan", "paths", "logger", "extract", "hydra")
+"""Keys that change no figure."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `results.json` holds."""
+
+    overrides: list[str]
+    """Of the command line that made the figures, without `ASIDE` and `--config-dir`."""
+    data: dict[str, Any]
+    """`figures`."""
+
+
+def replayed(arguments: Sequence[str]) -> list[str]:
+    """With `check=FILE`, the overrides that the file was made with, then those given.
+
+    A key that is given is taken as it is given.
+
+    Raises:
+        UserError: where the file holds no figures.
+    """
+    named = [word.partition("=")[2] for word in arguments if word.startswith("check=")]
+    if not named or not named[-1]:
+        return list(arguments)
+    given = {_key(word) for word in arguments}
+    kept = read_results(Path(named[-1])).overrides
+    return [*(word for word in kept if _key(word) not in given), *arguments]
+
+
+def write_results(path: Path, arguments: Sequence[str], data: dict[str, Any]) -> None:
+    """Write figures with the overrides that made them."""
+    rest, _ = split_config_dirs(arguments)
+    overrides = [word for word in rest if _key(word).split("/")[0].split(".")[0] not in ASIDE]
+    content = json.dumps(asdict(Results(overrides, data)), indent=1, sort_keys=True)
+    write_atomically(path, content.encode())
 
 
 def figures(rows: Iterable[tuple[str, RunRecord]]) -> dict[str, Any]:
@@ -71,7 +110,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     return sorted(lines)
 
 
-def read_figures(path: Path) -> dict[str, Any]:
+def read_results(path: Path) -> Results:
     """Figures that an earlier run wrote.
 
     Raises:
@@ -81,14 +120,19 @@ def read_figures(path: Path) -> dict[str, Any]:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"check={path}: no figures of an earlier run ({error})") from error
-    if not isinstance(found, dict) or not all(
-        isinstance(data, dict) and data.keys() >= {"fingerprint", "floor", "jobs"}
-        for data in found.values()
+    data = found.get("data") if isinstance(found, dict) else None
+    if not isinstance(data, dict) or not all(
+        isinstance(one, dict) and one.keys() >= {"fingerprint", "floor", "jobs"}
+        for one in data.values()
     ):
         raise UserError(
             f"check={path}: not figures of `layerfusion reproduce`, which writes them to {RESULTS}"
         )
-    return found
+    return Results([str(word) for word in found.get("overrides", [])], data)
+
+
+def _key(word: str) -> str:
+    return word.lstrip("~+").partition("=")[0]
 
 
 def _missing(what: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:

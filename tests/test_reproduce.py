@@ -12,7 +12,7 @@ import yaml
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
-from layerfusion.reproduce_check import differences, read_figures
+from layerfusion.reproduce_check import differences, read_results, replayed, write_results
 from tests.tiny import tiny_folder
 
 
@@ -84,13 +84,15 @@ def test_every_row_is_trained_and_reported(
     (last,) = [line for line in said.splitlines() if "[16/16]" in line]
     assert last.endswith("; about 0 s left")
     results = folder / "results.json"
-    assert main(command(own, tmp_path, f"check={results}")) == 0  # nothing is left to do
+    replay = [word for word in command(own, tmp_path) if word != "reproduce=tiny"]
+    assert main([*replay, f"check={results}"]) == 0  # nothing is left to do
     said = capsys.readouterr().err
     assert "the same figures" in said
     assert " left" not in said.split("2 of 3")[1]  # nor is a pace known
     other = json.loads(results.read_text())
-    other["toy"]["jobs"]["bert layer 2"]["test"] -= 0.02
-    other["toy"]["jobs"]["bert layer 1"]["test"] -= 0.01  # within the tolerance
+    jobs = other["data"]["toy"]["jobs"]
+    jobs["bert layer 2"]["test"] -= 0.02
+    jobs["bert layer 1"]["test"] -= 0.01  # within the tolerance
     changed = tmp_path / "changed.json"
     changed.write_text(json.dumps(other))
     assert main(command(own, tmp_path, f"check={changed}")) == 1
@@ -139,12 +141,25 @@ def test_figures_that_are_not_there_are_one_line(
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("content", ["[]", '{"toy": {"floor": 1}}', '{"version": 1}'])
+@pytest.mark.parametrize("content", ["[]", '{"data": {"toy": {"floor": 1}}}', '{"version": 1}'])
 def test_another_file_is_not_taken_for_figures(content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     file.write_text(content)
     with pytest.raises(UserError, match=r"other\.json: not figures"):
-        read_figures(file)
+        read_results(file)
+
+
+def test_a_check_runs_what_the_figures_were_made_with(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    made = ["reproduce=tiny", "reproduce.dtype=bfloat16", "~reproduce.dataset.r8"]
+    aside = ["--config-dir", "own", "paths.cache=c", "logger=none", "extract.device=cpu"]
+    write_results(file, [*aside, *made, "hydra/launcher=joblib", f"check={file}"], {})
+    assert read_results(file).overrides == made
+    check = f"check={file}"
+    assert replayed([check]) == [*made, check]
+    given = ["reproduce.dtype=float16", check, "reproduce.dataset.r8={}"]
+    assert replayed(given) == ["reproduce=tiny", *given]
+    assert replayed(["reproduce=tiny"]) == ["reproduce=tiny"]
 
 
 def test_every_kind_of_difference_is_told() -> None:
