@@ -57,8 +57,8 @@ def main(arguments: Sequence[str]) -> int:
     """
     if set(arguments) & {"-h", "--help"}:
         print(
-            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [KEY=VALUE ...]\n"
-            "       layerfusion reproduce check=RESULTS.JSON   runs what made the file, and compares"
+            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [KEY=VALUE ...]"
+            "\n       layerfusion reproduce check=FILE   run what made FILE's figures, and compare"
         )
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
