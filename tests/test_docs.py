@@ -276,7 +276,7 @@ FOUR = "minilm+smollm2+mpnet+granite"
         ),
         (
             "full",
-            ["sst2", "mr"],
+            ["sst2", "mr", "r8", "r52"],
             {
                 "minilm, last layer": "minilm layer 6",
                 "granite, last layer": "granite layer 6",
