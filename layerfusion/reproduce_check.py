@@ -36,7 +36,7 @@ class Results:
 def replayed(arguments: Sequence[str]) -> list[str]:
     """With `check=FILE`, the overrides that the file was made with, then those given.
 
-    A key that is given is taken as it is given.
+    A key that is given is taken as it is given; with another profile, so is everything.
 
     Raises:
         UserError: where the file holds no figures.
@@ -46,6 +46,8 @@ def replayed(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     given = {_key(word) for word in arguments}
     kept = read_results(Path(named[-1])).overrides
+    if "reproduce" in given and not set(kept) & {w for w in arguments if _key(w) == "reproduce"}:
+        return list(arguments)
     return [*(word for word in kept if _key(word) not in given), *arguments]
 
 

@@ -160,6 +160,8 @@ def test_a_check_runs_what_the_figures_were_made_with(tmp_path: Path) -> None:
     given = ["reproduce.dtype=float16", check, "reproduce.dataset.r8={}"]
     assert replayed(given) == ["reproduce=tiny", *given]
     assert replayed(["reproduce=tiny"]) == ["reproduce=tiny"]
+    assert replayed(["reproduce=tiny", check]) == [*made[1:], "reproduce=tiny", check]
+    assert replayed(["reproduce=quick", check]) == ["reproduce=quick", check]
 
 
 def test_every_kind_of_difference_is_told() -> None:
