@@ -15,6 +15,8 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.registration import VERSION_BASE, register, schema_of
 
+MULTIRUN = {"-m", "--multirun"}
+
 
 def config_folder() -> Path:
     """The folder of the YAML files: inside the installed package, or at the checkout's root."""
@@ -44,7 +46,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     from omegaconf.errors import OmegaConfBaseException
 
     register()
-    sweep = bool({"-m", "--multirun"} & set(arguments))
+    sweep = bool(MULTIRUN & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise UserError("--cfg and --info show one job: leave -m out")
     job = JobTask(name, task, sweep=sweep)
@@ -58,7 +60,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
             return None
 
     words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [f"layerfusion {name}", *user_keys(arguments)]
+    sys.argv = [f"layerfusion {name}", *user_keys(_flags_first(arguments))]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
         place = str(config_folder())
@@ -137,6 +139,14 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
 def _without(own: set[str], names: str) -> str:
     kept = [name for name in names.split(",") if name.strip() not in own]
     return f"[{','.join(kept)}]"
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Put `--config-dir` and `-m` before the overrides: between them Hydra takes no flag."""
+    rest, folders = split_config_dirs(arguments)
+    overrides = [word for word in rest if word not in MULTIRUN]
+    multirun = ["--multirun"] if len(overrides) < len(rest) else []
+    return [*(f"--config-dir={folder}" for folder in folders), *multirun, *overrides]
 
 
 def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,6 +52,30 @@ class ComposedOnce:
         return kept or self.plain.load_sweep_config(master_config, list(sweep_overrides))
 
 
+def for_selected_backbones(grid: Sequence[Overrides]) -> list[Overrides]:
+    """Leave out of each job the keys of backbones that other jobs of the grid select, but not it.
+
+    So `backbone=[a],[b] backbone.a.dtype=bfloat16` is the dtype of `a` wherever it is selected. A
+    key of a backbone that no job selects stays, and is told as the mistake that it is.
+    """
+    selected = [_backbones(overrides) for overrides in grid]
+    anywhere = set().union(*selected)
+    return [
+        tuple(word for word in overrides if _backbone_of(word) not in anywhere - own)
+        for overrides, own in zip(grid, selected, strict=True)
+    ]
+
+
+def _backbones(overrides: Overrides) -> set[str]:
+    lists = [word.partition("=")[2] for word in overrides if word.startswith("backbone=")]
+    return {name.strip() for name in lists[-1].strip("[]").split(",")} if lists else set()
+
+
+def _backbone_of(word: str) -> str | None:
+    match = re.match(r"\+*backbone\.([^.=]+)\.", word)
+    return match[1] if match else None
+
+
 class GridSweeper(BasicSweeper):
     """Every combination of the values on the command line, each result once.
 
@@ -82,7 +107,7 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.loader.plain)
         words = [*self._parse_config(), *arguments]
         (grid,) = self.split_arguments(parser.parse_overrides(words), None)
-        todo = self._plan([tuple(overrides) for overrides in grid])
+        todo = self._plan(for_selected_backbones([tuple(overrides) for overrides in grid]))
         results: list[JobReturn] = []
         while todo:
             said = self._launch(list(todo))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
@@ -170,6 +171,30 @@ def test_a_mistake_in_the_grid_is_told_before_any_job(
     assert main(sweep_words(base, tmp_path, "trainer.devices=1,2")) == 2
     assert "DDP would start each of its processes" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.log"))
+
+
+def test_a_key_of_a_backbone_is_for_the_jobs_that_select_it(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own/backbone"
+    own.mkdir(parents=True)
+    (path,) = [word.partition("=")[2] for word in base if word.startswith("backbone.tiny.path=")]
+    for name in ("one", "two"):
+        (own / f"{name}.yaml").write_text(f"{name}: {{sources: [{{path: {path}}}]}}\n")
+    words = [word for word in base if not word.startswith("backbone")]
+    grid = ["backbone=[one],[two],[one,two]", "layers=last", "backbone.two.max_length=16"]
+    _, _, *given = sweep_words(words, tmp_path, f"--config-dir={own.parent}", *grid)
+    assert main(["train", *given, "-m"]) == 0  # flags may stand anywhere
+    lengths = {}
+    for file in (tmp_path / "sweeps/main").glob("*/config.yaml"):
+        models = yaml.safe_load(file.read_text())["backbone"]
+        lengths["+".join(models)] = [one["max_length"] for one in models.values()]
+    default = lengths["one"]
+    assert lengths == {"one": default, "two": [16], "one+two": [*default, 16]}
+    assert default != [16]
+    capsys.readouterr()
+    assert main(["train", "-m", *given, "backbone.minilm.max_length=16"]) == 2  # no job selects it
+    assert "backbone.minilm: it has no path; is it selected" in capsys.readouterr().err
 
 
 def test_jobs_with_the_same_result_run_once(
