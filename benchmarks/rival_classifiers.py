@@ -75,7 +75,7 @@ def stacking(
     vectors: Mapping[str, Vectors],
     c_of: Mapping[str, float],
     rows: Rows,
-    lexical: tuple[str, float] | None = None,
+    lexical: Mapping[str, float] | None = None,
 ) -> Answer:
     """scikit-learn's StackingClassifier over one logistic regression a model, and TF-IDF.
 
@@ -83,7 +83,7 @@ def stacking(
         vectors: of each model.
         c_of: strength of each model's regression, as `regression` chose it.
         rows: what to learn from.
-        lexical: features and strength of a TF-IDF regression that is stacked too; none: it is not.
+        lexical: strength by features (words, characters) of TF-IDF regressions stacked too.
     """
     begun = time.perf_counter()
     # The estimators see row numbers and look their own vectors up, as they do not share any.
@@ -94,12 +94,11 @@ def stacking(
         table = np.concatenate([own.learn, own.test])
         model = LogisticRegression(C=c_of[name], max_iter=MAX_STEPS)
         estimators.append((name, make_pipeline(_looked_up(table), StandardScaler(), model)))
-    if lexical is not None:
-        features, c = lexical
-        texts = np.array([*rows.texts, *rows.test_texts], dtype=object)
+    texts = np.array([*rows.texts, *rows.test_texts], dtype=object)
+    for features, c in (lexical or {}).items():
         model = LogisticRegression(C=c, max_iter=MAX_STEPS)
         counted = tfidf(features, len(rows.texts))
-        estimators.append(("tfidf", make_pipeline(_looked_up(texts), counted, model)))
+        estimators.append((f"TF-IDF {features}", make_pipeline(_looked_up(texts), counted, model)))
     stack = StackingClassifier(
         estimators,
         final_estimator=LogisticRegression(max_iter=MAX_STEPS),

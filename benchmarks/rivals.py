@@ -4,8 +4,9 @@ Run: python -m benchmarks.rivals mr r8 'backbone=[minilm,granite]' limit.train=2
 
 Words with `=` are settings of every job, all others are data sets. The rivals are TF-IDF and
 logistic regression; logistic regression on the embedding of each model and on all of them side by
-side; scikit-learn's StackingClassifier over them, without TF-IDF and with it; the last layers side
-by side under a trained head, as published fusion scripts have it, but with the epoch chosen on
+side; scikit-learn's StackingClassifier over them, without TF-IDF and with it, and over the best
+layer of each model by its probe and TF-IDF of words and of characters; the last layers side by side
+under a trained head, as published fusion scripts have it, but with the epoch chosen on
 validation; and the best single layer by its probe. All are given the same labelled rows, validation
 included, and are judged once on the same test rows; no choice sees test. Those of scikit-learn are
 run once, jobs with each seed: the interval is of their mean, the test of their consensus.
@@ -23,7 +24,7 @@ import hashlib
 import importlib.util
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ from benchmarks.rival_tables import Race, Result, as_json, as_text
 from layerfusion.assets.files import write_atomically
 from layerfusion.composition import compose
 from layerfusion.config import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
@@ -46,16 +47,18 @@ from layerfusion.runs.inputs import dataset_of, extract_all, open_models
 from layerfusion.runs.job import run_job
 from layerfusion.runs.metrics import evaluate
 from layerfusion.runs.record import METRICS, RunRecord
+from layerfusion.runs.selecting import budget_of, select
 from layerfusion.runs.statistics import metric_intervals
 from layerfusion.settings import load
 from layerfusion.texts import TextDataset
 
 AUTO = "fusion=auto"
 LAST = "last layers, concat and trained head"
+BEST = "best single layer by probe"
 JOBS = {
     AUTO: ("experiment=auto",),
     LAST: ("layers=last", "fusion=concat"),
-    "best single layer by probe": (
+    BEST: (
         "pooling=[mean,last]",
         "layers=top_k",
         "layers.k=1",
@@ -64,6 +67,8 @@ JOBS = {
 }
 """What this program runs, `auto` first."""
 SECONDS = "seconds.json"
+LEXICAL = {"words": 30.0, "characters": 30.0}
+"""Features and strength of the TF-IDF regressions that are stacked on the best layers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Race]:
@@ -103,7 +108,7 @@ def race_on(name: str, settings: Sequence[str], *, peers: bool) -> Race:
         extract_all(one, dataset)
     floor(dataset, Path(config.paths.cache), seed=config.seed)
     results = {entrant: _job(entrant, one) for entrant, one in configs.items()}
-    rivals = _rivals(config, dataset, results[LAST][1], peers=peers)
+    rivals = _rivals(config, configs[BEST], dataset, results[LAST][1], peers=peers)
     return Race(
         name,
         {split: len(rows.texts) for split, rows in dataset.splits.items()},
@@ -146,12 +151,13 @@ def _job(name: str, config: TrainConfig) -> tuple[Result, RunRecord]:
 
 
 def _rivals(
-    config: TrainConfig, dataset: TextDataset, last: RunRecord, *, peers: bool
+    config: TrainConfig, best: TrainConfig, dataset: TextDataset, last: RunRecord, *, peers: bool
 ) -> list[Result]:
     """TF-IDF, and scikit-learn on the vectors of each model, on all, and stacked.
 
     Args:
         config: of the job on the last layers.
+        best: of the job on the best single layer.
         dataset: the texts.
         last: its record, which says what a model costs up to its last layer.
         peers: whether sentence-transformers makes the vectors.
@@ -165,7 +171,7 @@ def _rivals(
     encoder = "sentence-transformers" if peers else "last layer"
 
     record, preds = floor(dataset, Path(config.paths.cache), seed=config.seed)
-    lexical = (record.features, record.c)
+    lexical = {record.features: record.c}
     alone = {name: regression(one, rows) for name, one in vectors.items()}
     answers = {
         f"{encoder} of {name}, logistic regression": (one, flops[name])
@@ -182,6 +188,11 @@ def _rivals(
     stack = stacking(vectors, strengths, rows, lexical)
     stack = replace(stack, seconds=stack.seconds + choosing + record.seconds)
     answers[f"{encoder} of all and TF-IDF, StackingClassifier"] = (stack, every)
+    chosen, cost = _best_layers(best, dataset, rows)
+    alone = {name: regression(one, rows) for name, one in chosen.items()}
+    stack = stacking(chosen, {name: one.c for name, one in alone.items()}, rows, LEXICAL)
+    stack = replace(stack, seconds=stack.seconds + sum(one.seconds for one in alone.values()))
+    answers["best layer of each and TF-IDF twice, StackingClassifier"] = (stack, cost)
 
     target = np.asarray(test.labels)
     results = [
@@ -213,6 +224,28 @@ def _rivals(
     return results
 
 
+def _best_layers(
+    config: TrainConfig, dataset: TextDataset, rows: Rows
+) -> tuple[dict[str, Vectors], float]:
+    """Of each model the layer that its probe likes best on train, and what they cost together."""
+    found: dict[str, Vectors] = {}
+    cost = 0.0
+    for name, backbone in config.backbone.items():
+        alone = replace(config, backbone={name: backbone})
+        sources = extract_all(alone, dataset)
+        layer = select(alone, dataset, sources).layers[0]
+        found[name] = _kept(sources, layer, rows)
+        cost += budget_of(alone, dataset, sources).models[name].flops[layer.layer]
+    return found, cost
+
+
+def _kept(sources: Mapping[str, Source], layer: LayerId, rows: Rows) -> Vectors:
+    """What the cache has of a layer."""
+    hashes = [text_hash(text) for text in (*rows.texts, *rows.test_texts)]
+    (kept,) = read_layers(sources, [layer], hashes)
+    return Vectors(kept.numpy()[: len(rows.texts)], kept.numpy()[len(rows.texts) :])
+
+
 def _side_by_side(vectors: Iterable[Vectors]) -> Vectors:
     every = list(vectors)
     return Vectors(
@@ -222,13 +255,10 @@ def _side_by_side(vectors: Iterable[Vectors]) -> Vectors:
 
 
 def _vectors(source: EmbeddingSource, rows: Rows, peers: bool) -> Vectors:
-    texts = [*rows.texts, *rows.test_texts]
-    if peers:
-        found = _encoded(source, texts)
-    else:
+    if not peers:
         layer = LayerId(source.name, source.shape.layers[-1], next(iter(source.stores)))
-        (kept,) = read_layers({source.name: source}, [layer], [text_hash(text) for text in texts])
-        found = kept.numpy()
+        return _kept({source.name: source}, layer, rows)
+    found = _encoded(source, [*rows.texts, *rows.test_texts])
     return Vectors(found[: len(rows.texts)], found[len(rows.texts) :])
 
 

@@ -28,6 +28,7 @@ ENTRANTS = [
     "last layer of all side by side, logistic regression",
     "last layer of all, StackingClassifier",
     "last layer of all and TF-IDF, StackingClassifier",
+    "best layer of each and TF-IDF twice, StackingClassifier",
 ]
 
 
@@ -124,6 +125,6 @@ def test_a_stack_leans_on_the_source_that_tells_the_classes_apart(
     rows: Rows, spread: float
 ) -> None:
     vectors = {"sure": vectors_of(rows, spread)}
-    answer = stacking(vectors, {"sure": 1.0}, rows, ("words", 10.0))
+    answer = stacking(vectors, {"sure": 1.0}, rows, {"words": 10.0, "characters": 10.0})
     np.testing.assert_allclose(answer.probabilities.sum(axis=1), 1)
     assert answer.probabilities.argmax(axis=1).tolist() == [0, 1]
