@@ -55,8 +55,9 @@ class ComposedOnce:
 def for_selected_backbones(grid: Sequence[Overrides]) -> list[Overrides]:
     """Leave out of each job the keys of backbones that other jobs of the grid select, but not it.
 
-    So `backbone=[a],[b] backbone.a.dtype=bfloat16` is the dtype of `a` wherever it is selected. A
-    key of a backbone that no job selects stays, and is told as the mistake that it is.
+    So `backbone=[a],[b] backbone.a.dtype=bfloat16` is the dtype of `a` wherever it is selected, and
+    `layers.fixed.a=[3]` likewise. A key of a backbone that no job selects stays, and is told as the
+    mistake that it is.
     """
     selected = [_backbones(overrides) for overrides in grid]
     anywhere = set().union(*selected)
@@ -72,7 +73,7 @@ def _backbones(overrides: Overrides) -> set[str]:
 
 
 def _backbone_of(word: str) -> str | None:
-    match = re.match(r"\+*backbone\.([^.=]+)\.", word)
+    match = re.match(r"\+*(?:backbone|layers\.fixed)\.([^.=]+)[.=]", word)
     return match[1] if match else None
 
 

@@ -182,7 +182,8 @@ def test_a_key_of_a_backbone_is_for_the_jobs_that_select_it(
     for name in ("one", "two"):
         (own / f"{name}.yaml").write_text(f"{name}: {{sources: [{{path: {path}}}]}}\n")
     words = [word for word in base if not word.startswith("backbone")]
-    grid = ["backbone=[one],[two],[one,two]", "layers=last", "backbone.two.max_length=16"]
+    grid = ["backbone=[one],[two],[one,two]", "backbone.two.max_length=16"]
+    grid += ["layers=fixed", "layers.fixed.one=[1]", "layers.fixed.two=[2]"]
     _, _, *given = sweep_words(words, tmp_path, f"--config-dir={own.parent}", *grid)
     assert main(["train", *given, "-m"]) == 0  # flags may stand anywhere
     lengths = {}
