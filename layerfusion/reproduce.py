@@ -19,8 +19,8 @@ from layerfusion.report import write_report
 from layerfusion.reproduce_check import (
     RESULTS,
     differences,
+    expected_by,
     figures,
-    read_results,
     replayed,
     write_results,
 )
@@ -62,7 +62,9 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    arguments = replayed(arguments)
+    expected = expected_by(arguments)
+    if expected:
+        arguments = replayed(arguments, expected)
     command = _command(arguments)
     profile = command.reproduce
     folder = Path(command.paths.outputs) / "reproduce"
@@ -75,7 +77,6 @@ def main(arguments: Sequence[str]) -> int:
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
     if command.plan:
         return _plan(bases)
-    expected = read_results(Path(command.check)).data if command.check else None
     say("1 of 3: every text once through every model")
     shapes = _extract(bases, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str]) -> int:
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
-    changed = expected is not None and _changed(found, expected, str(command.check))
+    changed = expected is not None and _changed(found, expected.data, str(command.check))
     return 1 if failed or changed else 0
 
 

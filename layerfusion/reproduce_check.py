@@ -33,19 +33,23 @@ class Results:
     """`figures`."""
 
 
-def replayed(arguments: Sequence[str]) -> list[str]:
-    """With `check=FILE`, the overrides that the file was made with, then those given.
-
-    A key that is given is taken as it is given; with another profile, so is everything.
+def expected_by(arguments: Sequence[str]) -> Results | None:
+    """What `check=FILE` names; none where nothing is checked.
 
     Raises:
         UserError: where the file holds no figures.
     """
     named = [word.partition("=")[2] for word in arguments if word.startswith("check=")]
-    if not named or not named[-1]:
-        return list(arguments)
+    return read_results(Path(named[-1])) if named and named[-1] else None
+
+
+def replayed(arguments: Sequence[str], expected: Results) -> list[str]:
+    """The overrides that some figures were made with, then those given.
+
+    A key that is given is taken as it is given; with another profile, so is everything.
+    """
     given = {_key(word) for word in arguments}
-    kept = read_results(Path(named[-1])).overrides
+    kept = expected.overrides
     if "reproduce" in given and not set(kept) & {w for w in arguments if _key(w) == "reproduce"}:
         return list(arguments)
     return [*(word for word in kept if _key(word) not in given), *arguments]

@@ -12,7 +12,13 @@ import yaml
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
-from layerfusion.reproduce_check import differences, read_results, replayed, write_results
+from layerfusion.reproduce_check import (
+    differences,
+    expected_by,
+    read_results,
+    replayed,
+    write_results,
+)
 from tests.tiny import tiny_folder
 
 
@@ -156,12 +162,14 @@ def test_a_check_runs_what_the_figures_were_made_with(tmp_path: Path) -> None:
     write_results(file, [*aside, *made, "hydra/launcher=joblib", f"check={file}"], {})
     assert read_results(file).overrides == made
     check = f"check={file}"
-    assert replayed([check]) == [*made, check]
+    kept = expected_by(["reproduce.dtype=float16", check])
+    assert kept is not None
+    assert replayed([check], kept) == [*made, check]
     given = ["reproduce.dtype=float16", check, "reproduce.dataset.r8={}"]
-    assert replayed(given) == ["reproduce=tiny", *given]
-    assert replayed(["reproduce=tiny"]) == ["reproduce=tiny"]
-    assert replayed(["reproduce=tiny", check]) == [*made[1:], "reproduce=tiny", check]
-    assert replayed(["reproduce=quick", check]) == ["reproduce=quick", check]
+    assert replayed(given, kept) == ["reproduce=tiny", *given]
+    assert replayed(["reproduce=tiny", check], kept) == [*made[1:], "reproduce=tiny", check]
+    assert replayed(["reproduce=quick", check], kept) == ["reproduce=quick", check]
+    assert expected_by(["reproduce=tiny"]) is expected_by(["check="]) is None
 
 
 def test_every_kind_of_difference_is_told() -> None:

@@ -15,7 +15,6 @@ from layerfusion.report.profile_words import between, number, percentage, second
 from layerfusion.report.regret_figure import regret_figure
 from layerfusion.report.regret_rows import (
     PROBE,
-    SURE,
     Cell,
     ScoreRow,
     SelectionRow,
@@ -25,6 +24,7 @@ from layerfusion.report.regret_rows import (
 )
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.words import says
+from layerfusion.runs.significance import ALPHA
 from layerfusion.runs.statistics import Difference
 from layerfusion.runs.words import plural
 
@@ -154,7 +154,7 @@ def mean_table(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> Table:
         " not compare. Cross-fitted: with the layer in hindsight chosen on one half of test and"
         " judged on the other, free of the luck that the best of many has. ▼: cells in which some"
         " single layer is more accurate beyond that luck and the noise of test (max-t test over all"
-        f" layers of the cell, p < {SURE:g}).",
+        f" layers of the cell, p < {ALPHA:g}).",
     )
 
 
@@ -229,7 +229,7 @@ def _regret(row: SelectionRow, place: int) -> str:
     one = row.by_cell[place]
     if one is None or one.regret is None:
         return NONE
-    mark = " ▼" if one.regret.p is not None and one.regret.p < SURE else ""
+    mark = " ▼" if one.regret.p is not None and one.regret.p < ALPHA else ""
     return f"{unsigned(one.regret.mean)} {between(one.regret, unsigned)}{mark}"
 
 

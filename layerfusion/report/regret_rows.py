@@ -10,11 +10,10 @@ from pathlib import Path
 
 from layerfusion.report.names import listing
 from layerfusion.runs.profile_record import Profile, SelectionProfile, find_profiles
+from layerfusion.runs.significance import ALPHA
 from layerfusion.runs.statistics import Difference
 
 BEST_BY = "best by "
-SURE = 0.05
-"""p below which some single layer passes for more accurate than a selection."""
 PROBE = "log_loss"
 """The score that selections use unless told otherwise; the others are held against it."""
 
@@ -62,7 +61,7 @@ class SelectionRow:
         """In how many cells some single layer is surely better, and how many tell."""
         told = [one.regret.p for one in self.by_cell if one and one.regret]
         tested = [p for p in told if p is not None]
-        return (sum(p < SURE for p in tested), len(tested)) if tested else None
+        return (sum(p < ALPHA for p in tested), len(tested)) if tested else None
 
 
 @dataclass(frozen=True)
