@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.composition import compose
-from layerfusion.config import ExtractConfig, TrainConfig
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.config.job import ExtractConfig, TrainConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.runs.inputs import dataset_of
-from layerfusion.settings import load
 
 
 def main(rows: int = 400, repeats: int = 3) -> None:

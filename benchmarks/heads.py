@@ -12,7 +12,7 @@ from dataclasses import asdict
 import torch
 from torch.nn import functional as F
 
-from layerfusion.config import FusionConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit

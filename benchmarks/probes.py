@@ -15,13 +15,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from layerfusion.composition import compose
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.runs.inputs import dataset_of, extract_all
-from layerfusion.settings import load
 
 
 def main(dataset: str, c: float, more: Sequence[str]) -> None:

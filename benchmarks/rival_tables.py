@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from layerfusion.runs.significance import McNemar, holm, mcnemar
-from layerfusion.runs.statistics import Difference, paired_interval
+from layerfusion.statistics.intervals import Difference, paired_interval
+from layerfusion.statistics.significance import McNemar, holm, mcnemar
 
 TITLES = (
     "test %",

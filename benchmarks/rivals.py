@@ -34,22 +34,22 @@ import numpy as np
 from benchmarks.rival_classifiers import Rows, Vectors, regression, stacking
 from benchmarks.rival_tables import Race, Result, as_json, as_text
 from layerfusion.assets.files import write_atomically
-from layerfusion.composition import compose
-from layerfusion.config import TrainConfig
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report.jobs import read_job
-from layerfusion.runs.floor import floor
+from layerfusion.runs.baseline import floor
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models
 from layerfusion.runs.job import run_job
-from layerfusion.runs.metrics import evaluate
-from layerfusion.runs.record import METRICS, RunRecord
-from layerfusion.runs.selecting import budget_of, select
-from layerfusion.runs.statistics import metric_intervals
-from layerfusion.settings import load
+from layerfusion.runs.select_layers import budget_of, select
+from layerfusion.statistics.intervals import metric_intervals
+from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset
 
 AUTO = "fusion=auto"

@@ -34,67 +34,67 @@ Jobs are composed by Hydra:
 
 
 def _train(arguments: list[str]) -> int:
-    from layerfusion.commands import train
+    from layerfusion.commands.hydra_jobs import train
 
     return train(arguments)
 
 
 def _extract(arguments: list[str]) -> int:
-    from layerfusion.commands import extract
+    from layerfusion.commands.hydra_jobs import extract
 
     return extract(arguments)
 
 
 def _profile(arguments: list[str]) -> int:
-    from layerfusion.commands import profile
+    from layerfusion.commands.hydra_jobs import profile
 
     return profile(arguments)
 
 
 def _plan(arguments: list[str]) -> int:
-    from layerfusion.commands import plan
+    from layerfusion.commands.hydra_jobs import plan
 
     return plan(arguments)
 
 
 def _reproduce(arguments: list[str]) -> int:
-    from layerfusion.reproduce import main as reproduce
+    from layerfusion.commands.reproduce import main as reproduce
 
     return reproduce(arguments)
 
 
 def _predict(arguments: list[str]) -> int:
-    from layerfusion.predict import main as predict
+    from layerfusion.commands.predict import main as predict
 
     return predict(arguments)
 
 
 def _search(arguments: list[str]) -> int:
-    from layerfusion.search import main as search
+    from layerfusion.commands.search import main as search
 
     return search(arguments)
 
 
 def _status(arguments: list[str]) -> int:
-    from layerfusion.commands import status
+    from layerfusion.commands.hydra_jobs import status
 
     return status(arguments)
 
 
 def _report(arguments: list[str]) -> int:
-    from layerfusion.commands import report
+    from layerfusion.commands.hydra_jobs import report
 
     return report(arguments)
 
 
 def _dashboard(arguments: list[str]) -> int:
-    from layerfusion.commands import dashboard
+    from layerfusion.commands.hydra_jobs import dashboard
 
     return dashboard(arguments)
 
 
 def _cache(arguments: list[str]) -> int:
-    from layerfusion.commands import cache
+    from layerfusion.commands.hydra_jobs import cache
 
     return cache(arguments)
 

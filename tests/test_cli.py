@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from layerfusion.cli import COMMANDS, main
-from layerfusion.composition import compose, config_folder, group_options
+from layerfusion.composing.hydra import compose, config_folder, group_options
+from layerfusion.config.check import load
 from layerfusion.runs import inputs
-from layerfusion.settings import load
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 

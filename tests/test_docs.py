@@ -22,9 +22,9 @@ import pandas as pd
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.composition import compose
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.runs import inputs
-from layerfusion.settings import load
 from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands, name
 from tests.tiny import WORDS, tiny_folder
 

@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.rival_classifiers import Rows, Vectors, regression, stacking
 from benchmarks.rival_tables import Race, as_text
 from benchmarks.rivals import AUTO, main
-from layerfusion.runs.significance import holm
+from layerfusion.statistics.significance import holm
 from tests.tiny import tiny_folder
 
 ENTRANTS = [

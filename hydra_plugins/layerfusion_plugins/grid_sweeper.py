@@ -101,7 +101,7 @@ class GridSweeper(BasicSweeper):
         Raises:
             JobsFailed: at the end, where any failed.
         """
-        from layerfusion.launching import BUSY, JobsFailed
+        from layerfusion.composing.launching import BUSY, JobsFailed
         from layerfusion.runs.sweep import RECORDS, wait_until_free
 
         assert self.config is not None
@@ -149,7 +149,7 @@ class GridSweeper(BasicSweeper):
         return jobs
 
     def _launch(self, jobs: Sequence[Overrides]) -> dict[Overrides, JobReturn]:
-        from layerfusion.launching import LauncherFailed
+        from layerfusion.composing.launching import LauncherFailed
 
         assert self.launcher is not None
         said: dict[Overrides, JobReturn] = {}

@@ -11,7 +11,7 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from hydra_plugins.layerfusion_plugins.pool_launcher import Job, PoolLauncher
-from layerfusion.launching import Shared, run_elsewhere
+from layerfusion.composing.launching import Shared, run_elsewhere
 
 
 class JoblibLauncher(PoolLauncher):

@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from layerfusion.launching import Shared
+from layerfusion.composing.launching import Shared
 
 Job = tuple[list[str], int]
 """A job's overrides and its number in the sweep: the last arguments of `run_elsewhere`."""

@@ -11,8 +11,8 @@ from typing import Any
 from hydra.core.utils import JobReturn
 
 from hydra_plugins.layerfusion_plugins.pool_launcher import Job, PoolLauncher
+from layerfusion.composing.launching import Shared, run_elsewhere
 from layerfusion.errors import UserError
-from layerfusion.launching import Shared, run_elsewhere
 
 
 class RayLauncher(PoolLauncher):

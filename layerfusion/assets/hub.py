@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from layerfusion.asset_config import SourceConfig
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.models import INDEX, missing_weights
 from layerfusion.assets.source import SourceUnavailable, one_line
 from layerfusion.assets.staging import build_once
+from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)

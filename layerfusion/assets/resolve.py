@@ -6,12 +6,12 @@ import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from layerfusion.asset_config import SourceConfig
 from layerfusion.assets import hub, wheels
 from layerfusion.assets.gguf import convert_gguf
 from layerfusion.assets.models import check_model_folder, find_gguf
 from layerfusion.assets.paths import content_identity, find_path
 from layerfusion.assets.source import Asset, Kind, SourceUnavailable
+from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from layerfusion.asset_config import SourceConfig
+from layerfusion.config.assets import SourceConfig
 
 Kind = Literal["backbone", "dataset"]
 

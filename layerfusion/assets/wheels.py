@@ -15,10 +15,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerfusion.asset_config import SourceConfig, WheelPart
 from layerfusion.assets.archives import join, unpack
 from layerfusion.assets.source import SourceUnavailable, one_line
 from layerfusion.assets.staging import build_once, disk_full
+from layerfusion.config.assets import SourceConfig, WheelPart
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)

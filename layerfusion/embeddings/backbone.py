@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from layerfusion.config import BackboneConfig
+from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     TopReached,

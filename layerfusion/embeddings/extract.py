@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.forward import Vectors, embed, pool_layers
 from layerfusion.embeddings.progress import TokenBar

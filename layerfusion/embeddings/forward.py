@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import PoolingConfig
+from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.pooling import combine, first_pooled, pool
 from layerfusion.embeddings.tokens import Batch, TokenizedText, batches, collate

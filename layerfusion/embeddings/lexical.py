@@ -24,7 +24,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.config import ExtractConfig, LexicalConfig
+from layerfusion.config.job import ExtractConfig, LexicalConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from layerfusion.config import PoolingConfig
+from layerfusion.config.job import PoolingConfig
 
 
 def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from layerfusion.asset_config import SourceConfig
 from layerfusion.assets import Asset, resolve
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.assets import SourceConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
 """The pooling of a lexical source."""

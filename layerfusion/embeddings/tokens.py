@@ -13,7 +13,7 @@ from torch import Tensor
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
-    from layerfusion.config import BackboneConfig
+    from layerfusion.config.job import BackboneConfig
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from layerfusion.config import FusionConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.data import Batch, TensorBatches
 from layerfusion.fusion.operators import build_operator
 from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width

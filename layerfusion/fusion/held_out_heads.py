@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.config import TrainerConfig
+from layerfusion.config.job import TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.race import Entrant

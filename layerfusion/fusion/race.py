@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from layerfusion.config import STACKED, FusionConfig
+from layerfusion.config.job import STACKED, FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId

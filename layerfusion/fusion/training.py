@@ -16,7 +16,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
-from layerfusion.config import FusionConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionData

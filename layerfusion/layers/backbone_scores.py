@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.config import ExtractConfig
+from layerfusion.config.job import ExtractConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone, out_of_memory
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.progress import TokenBar

@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
-from layerfusion.config import BudgetConfig
+from layerfusion.config.job import BudgetConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError

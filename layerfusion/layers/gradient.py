@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerfusion.config import PoolingConfig
+from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.pooling import first_pooled, pool
 from layerfusion.embeddings.tokens import Batch

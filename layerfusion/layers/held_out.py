@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch.nn import functional as F
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.config import LayersConfig
+from layerfusion.config.job import LayersConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates

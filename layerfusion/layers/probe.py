@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.config import STRENGTHS
+from layerfusion.config.job import STRENGTHS
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.layers.logistic import Problem, Solution

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from layerfusion.config import ExtractConfig, LayersConfig
+from layerfusion.config.job import ExtractConfig, LayersConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import sample_attention, sample_gradient

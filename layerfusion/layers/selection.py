@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import LayersConfig
+from layerfusion.config.job import LayersConfig
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.layer_id import LayerId

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
-from layerfusion.config import LayersConfig
+from layerfusion.config.job import LayersConfig
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import Choice, Selection, select_by_score, select_greedy

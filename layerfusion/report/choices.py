@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerfusion.config import PLAIN, STACKED
+from layerfusion.config.job import PLAIN, STACKED
 from layerfusion.report.compare import over
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup

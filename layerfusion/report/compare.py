@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from layerfusion.report.jobs import Job
-from layerfusion.runs.statistics import Difference, paired_interval
+from layerfusion.statistics.intervals import Difference, paired_interval
 
 
 def best_on_validation(jobs: Sequence[Job]) -> Job:

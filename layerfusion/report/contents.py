@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from layerfusion.records.format import plural
+from layerfusion.records.job import RunRecord
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.choices import choice_tables
@@ -29,8 +31,6 @@ from layerfusion.report.published import PublishedReport, published_report
 from layerfusion.report.tables import Table, comparisons, finding_table, fusion_table, layer_table
 from layerfusion.report.trials import trials
 from layerfusion.report.words import Summary, summarise
-from layerfusion.runs.record import RunRecord
-from layerfusion.runs.words import plural
 
 PROFILES_ONLY = (
     "Each text was passed once through frozen language models; the vectors of every layer were"

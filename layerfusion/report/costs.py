@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerfusion.embeddings.shape import BATCH
+from layerfusion.records.job import BackboneRecord
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import NONE, count, mega, percent
 from layerfusion.report.tables import Column, Comparison, Row, Table
-from layerfusion.runs.record import BackboneRecord
 
 
 def model_cost_table(group: DataGroup) -> Table:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from layerfusion.records.format import plural
 from layerfusion.report.jobs import Job
 from layerfusion.report.names import NONE, count, listing, p_value, point_interval, points
 from layerfusion.report.systems import (
@@ -26,9 +27,8 @@ from layerfusion.report.systems import (
 )
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.trials import Trial
-from layerfusion.runs.significance import ALPHA, holm
-from layerfusion.runs.statistics import CrossedDifference, crossed_interval, mean_sd
-from layerfusion.runs.words import plural
+from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
+from layerfusion.statistics.significance import ALPHA, holm
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from layerfusion.records.job import LayerRecord
 from layerfusion.report.canvas import (
     GRID,
     INK,
@@ -22,7 +23,6 @@ from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import points, sentence_case, single_name
 from layerfusion.report.tables import Comparison
-from layerfusion.runs.record import LayerRecord
 
 
 def model_colors(groups: Sequence[DataGroup]) -> dict[str, str]:

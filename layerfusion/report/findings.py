@@ -17,8 +17,8 @@ from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import shown_names
 from layerfusion.report.systems import best_part, without_lexical
-from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
-from layerfusion.runs.statistics import Difference, Verdict
+from layerfusion.statistics.intervals import Difference, Verdict
+from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
 
 Kind = Literal["layer", "floor", "concat", "part", "lexical"]
 """What a system is compared with: the single layer that validation chooses, the floor, `concat` on

@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from layerfusion.records.gates import ClassGates, GateRecord
+from layerfusion.records.job import LayerRecord
 from layerfusion.report.canvas import (
     GRID,
     INK,
@@ -22,8 +24,6 @@ from layerfusion.report.canvas import (
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.names import source_name
-from layerfusion.runs.gates import ClassGates, GateRecord
-from layerfusion.runs.record import LayerRecord
 
 DEEPEST = 0.55
 """Opacity of the largest gate; more would hide the figures in the cells."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerfusion.records.format import plural
+from layerfusion.records.gates import ClassGates, GateRecord
+from layerfusion.records.job import LayerRecord
 from layerfusion.report.canvas import Colors, Drawing
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.figures import gate_figure
@@ -15,9 +18,6 @@ from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import count, source_name
 from layerfusion.report.tables import Column, Row, Table, gate_table
-from layerfusion.runs.gates import ClassGates, GateRecord
-from layerfusion.runs.record import LayerRecord
-from layerfusion.runs.words import plural
 
 MOST_CLASSES, MOST_SOURCES = 8, 12
 """Classes and sources that are shown; the record has all."""

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from layerfusion.errors import UserError
-from layerfusion.runs.record import PREDICTIONS, LayerRecord, RunRecord
-from layerfusion.runs.significance import consensus
+from layerfusion.records.job import PREDICTIONS, LayerRecord, RunRecord
+from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred", "prob")
 FLOOR = "floor"

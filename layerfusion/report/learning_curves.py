@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerfusion.records.format import plural
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import (
     GRID,
@@ -35,8 +36,7 @@ from layerfusion.report.systems import (
 )
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.trials import Size, Trial
-from layerfusion.runs.statistics import mean_sd
-from layerfusion.runs.words import plural
+from layerfusion.statistics.intervals import mean_sd
 
 
 def curve_block(trial: Trial, colors: Colors, found: Sequence[DrawFinding] = ()) -> Block | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from layerfusion.records.format import plural
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import INK, Drawing, drawing
 from layerfusion.report.findings import Finding, Findings
@@ -11,7 +12,6 @@ from layerfusion.report.load import DataGroup
 from layerfusion.report.names import count, listing, mean_sd, p_value, point_interval, points
 from layerfusion.report.systems import by_system, model_names, recipe_names, system_of, taken
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.words import plural
 
 
 def lexical_block(group: DataGroup, findings: Findings) -> Block | None:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.config import HONEST, PLAIN
+from layerfusion.config.job import HONEST, PLAIN
 from layerfusion.errors import UserError
+from layerfusion.records.job import DataRecord, RunRecord, find_records
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.jobs import Job, read_job
-from layerfusion.runs.record import DataRecord, RunRecord, find_records
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from layerfusion.report.load import DataGroup
 from layerfusion.report.names import NONE, count, listing, percent
 from layerfusion.report.systems import System, by_system, recipe_names
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.statistics import mean_sd
+from layerfusion.statistics.intervals import mean_sd
 
 LEAST = 3
 """Jobs that a way of fusing needs to be shown, over at least two numbers of models."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from layerfusion.records.job import Estimate, FloorRecord, LayerRecord
 from layerfusion.report.compare import Difference
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
-from layerfusion.runs.record import Estimate, FloorRecord, LayerRecord
 
 NONE = "–"
 SPACE = "\u00a0"

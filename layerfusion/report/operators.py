@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from layerfusion.records.format import plural
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import INK, MUTED, Drawing, drawing
 from layerfusion.report.findings import Findings, layers_of
@@ -23,7 +24,6 @@ from layerfusion.report.names import (
 )
 from layerfusion.report.systems import taken
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.words import plural
 
 LEAST = 3
 """Operators on the same sources that make a comparison; two are held against each other above."""

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.records.job import METRICS
 from layerfusion.report.contents import Report, build_report
 from layerfusion.report.exports import write_exports
 from layerfusion.report.load import load_groups
@@ -18,7 +19,6 @@ from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.published import load_published
 from layerfusion.report.search_history import search_blocks
 from layerfusion.report.skipped import skipped_table
-from layerfusion.runs.record import METRICS
 
 
 def write_report(

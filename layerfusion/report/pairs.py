@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from layerfusion.records.format import plural
 from layerfusion.report.blocks import Block
 from layerfusion.report.canvas import GRID, INK, MUTED, SERIES, Drawing, canvas, drawing, shortened
 from layerfusion.report.findings import Finding, Findings
@@ -25,7 +26,6 @@ from layerfusion.report.systems import (
     taken,
 )
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.words import plural
 
 DEEPEST = 5.0
 """Points at which a cell has its full colour."""

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from layerfusion.layers.scores import LOW_IS_GOOD
+from layerfusion.records.format import plural
+from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks import Block
 from layerfusion.report.names import NONE, SPACE, count, listing, percent, points
 from layerfusion.report.profile_panels import profile_figures
@@ -14,8 +16,6 @@ from layerfusion.report.profile_words import between, form, number, percentage, 
 from layerfusion.report.regret import regret_block
 from layerfusion.report.regret_rows import Cell, is_judged, named_cells, read_profiles
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.profile_record import LayerProfile, Profile, SelectionProfile
-from layerfusion.runs.words import plural
 
 
 def profile_blocks(runs: Path, only: Collection[str] | None = None) -> tuple[Block, ...]:

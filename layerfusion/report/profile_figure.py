@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.records.format import plural
+from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.canvas import GRID, MUTED, PAPER, canvas, shortened
 from layerfusion.report.layer_curves import NORM_OFFSET
 from layerfusion.report.line_ends import LineEnd, name_lines
@@ -34,8 +36,6 @@ from layerfusion.report.profile_layout import (
     write,
 )
 from layerfusion.report.profile_tables import score_names
-from layerfusion.runs.profile_record import LayerProfile, Profile
-from layerfusion.runs.words import plural
 
 STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}
 

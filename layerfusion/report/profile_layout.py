@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
+from layerfusion.records.profile import Profile
 from layerfusion.report.canvas import INK, MUTED, SERIES, shortened
 from layerfusion.report.layer_curves import LINES
 from layerfusion.report.profile_tables import sources
-from layerfusion.runs.profile_record import Profile
 
 CHARACTER = 6.6
 """Pixels that a character of a label takes."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from layerfusion.records.profile import Profile
 from layerfusion.report.canvas import MUTED, Drawing, canvas, drawing, sheet
 from layerfusion.report.names import percent
 from layerfusion.report.profile_figure import adaptive_layers, draw_accuracy
@@ -29,7 +30,6 @@ from layerfusion.report.profile_layout import (
     write,
 )
 from layerfusion.report.profile_tables import best_of, score_names
-from layerfusion.runs.profile_record import Profile
 
 WIDE, NARROW = 760.0, 360.0
 """Pixels of a figure on a desk and on a phone."""

@@ -10,6 +10,12 @@ from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.layers.scores import LOW_IS_GOOD, PROBE_SCORES
+from layerfusion.records.format import plural
+from layerfusion.records.profile import (
+    LayerProfile,
+    Profile,
+    SelectionProfile,
+)
 from layerfusion.report.names import NONE, count, listing, p_value, points
 from layerfusion.report.profile_words import (
     between,
@@ -19,12 +25,6 @@ from layerfusion.report.profile_words import (
     seconds,
     unsigned,
 )
-from layerfusion.runs.profile_record import (
-    LayerProfile,
-    Profile,
-    SelectionProfile,
-)
-from layerfusion.runs.words import plural
 
 WIDTH = 100
 """Columns of a terminal."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from layerfusion.records.format import duration
+from layerfusion.records.profile import Accuracy, Regret
 from layerfusion.report.names import MINUS, NONE, points
-from layerfusion.runs.profile_record import Accuracy, Regret
-from layerfusion.runs.statistics import Difference
-from layerfusion.runs.words import duration
+from layerfusion.statistics.intervals import Difference
 
 
 def form(values: Sequence[float | None]) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from layerfusion.config import AS_PUBLISHED
-from layerfusion.protocol import PUBLISHED_BATCH, PUBLISHED_OPERATORS
+from layerfusion.config.job import AS_PUBLISHED
+from layerfusion.config.protocol import PUBLISHED_BATCH, PUBLISHED_OPERATORS
+from layerfusion.records.job import Estimate, RunRecord
 from layerfusion.report.compare import best_on_validation
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup, finished
@@ -29,7 +30,6 @@ from layerfusion.report.names import (
     single_name,
 )
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.record import Estimate, RunRecord
 
 COLUMNS = (
     Column("What", numeric=False),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.records.format import plural
 from layerfusion.report.blocks import Block
 from layerfusion.report.markdown import markdown_table, plain
 from layerfusion.report.names import NONE, count, listing, point_interval, points
@@ -24,9 +25,8 @@ from layerfusion.report.regret_rows import (
 )
 from layerfusion.report.tables import Column, Row, Table
 from layerfusion.report.words import says
-from layerfusion.runs.significance import ALPHA
-from layerfusion.runs.statistics import Difference
-from layerfusion.runs.words import plural
+from layerfusion.statistics.intervals import Difference
+from layerfusion.statistics.significance import ALPHA
 
 TITLE = "Which way of choosing layers loses least"
 MEANING = (

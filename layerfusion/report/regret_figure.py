@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
+from layerfusion.records.format import plural
 from layerfusion.report.canvas import (
     GRID,
     INK,
@@ -26,7 +27,6 @@ from layerfusion.report.canvas import (
 )
 from layerfusion.report.profile_words import between, unsigned
 from layerfusion.report.regret_rows import Cell, SelectionRow
-from layerfusion.runs.words import plural
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """By data set, together with the colour."""

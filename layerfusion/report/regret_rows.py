@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerfusion.records.profile import Profile, SelectionProfile, find_profiles
 from layerfusion.report.names import listing
-from layerfusion.runs.profile_record import Profile, SelectionProfile, find_profiles
-from layerfusion.runs.significance import ALPHA
-from layerfusion.runs.statistics import Difference
+from layerfusion.statistics.intervals import Difference
+from layerfusion.statistics.significance import ALPHA
 
 BEST_BY = "best by "
 PROBE = "log_loss"

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from layerfusion.records.search import SearchHistory, TrialRecord
 from layerfusion.report.canvas import (
     GRID,
     INK,
@@ -18,7 +19,6 @@ from layerfusion.report.canvas import (
 )
 from layerfusion.report.line_ends import LineEnd, name_lines
 from layerfusion.report.log_axis import number_log_axis
-from layerfusion.runs.search_record import SearchHistory, TrialRecord
 
 POINT, FAILED = SERIES[0], SERIES[1]
 LEGEND = (

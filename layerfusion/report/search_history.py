@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layerfusion.records.format import duration, plural
+from layerfusion.records.search import SearchHistory, TrialRecord, find_histories
 from layerfusion.report.blocks import Block
 from layerfusion.report.names import NONE
 from layerfusion.report.search_figure import history_figure
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.search_record import SearchHistory, TrialRecord, find_histories
-from layerfusion.runs.words import duration, plural
 
 UNTOLD = ("paths.", "logger", "extract.", "--config-dir")
 """Starts of overrides that say where and how fast trials were made."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from layerfusion.records.job import METRICS
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.record import METRICS
 from layerfusion.runs.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
 
 

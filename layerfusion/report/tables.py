@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from layerfusion.records.format import plural
 from layerfusion.report.findings import Finding, Findings, Kind, outcome_of
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
@@ -20,8 +21,7 @@ from layerfusion.report.names import (
     points,
     shown_names,
 )
-from layerfusion.runs.statistics import Difference
-from layerfusion.runs.words import plural
+from layerfusion.statistics.intervals import Difference
 
 SHARED = " =: jobs that settled on the same sources and gave the same predictions share a row."
 Mark = Literal["", "chosen", "floor"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerfusion.records.format import plural
 from layerfusion.report.compare import (
     Difference,
     accuracy,
@@ -27,8 +28,7 @@ from layerfusion.report.names import (
     points,
     single_name,
 )
-from layerfusion.runs.statistics import Verdict
-from layerfusion.runs.words import plural
+from layerfusion.statistics.intervals import Verdict
 
 
 @dataclass(frozen=True)

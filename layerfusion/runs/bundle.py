@@ -23,7 +23,8 @@ from torch import Tensor
 from layerfusion.assets import resolve
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import content_identity
-from layerfusion.config import TrainConfig
+from layerfusion.config.check import load as load_settings
+from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
@@ -31,10 +32,9 @@ from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
 from layerfusion.embeddings.source import EmbeddingSource, asset_sources
 from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError, unknown
-from layerfusion.fusion.saved import Head, head_from, head_state, mean_probabilities
+from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.runs.inputs import Inputs
-from layerfusion.settings import load as load_settings
 
 BUNDLE = "bundle"
 """Folder in a job's folder."""

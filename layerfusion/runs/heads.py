@@ -11,19 +11,19 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from layerfusion.config import STACKED, TrainConfig
+from layerfusion.config.job import STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionData
-from layerfusion.fusion.saved import Head, OperatorHead, StackHead
+from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
 from layerfusion.layers.held_out import held_out_probes
+from layerfusion.records.job import PublishedRecord, SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features
-from layerfusion.runs.metrics import evaluate
-from layerfusion.runs.record import PublishedRecord, SeedRecord
-from layerfusion.runs.selecting import candidates_of
-from layerfusion.runs.tracking import Tracker
+from layerfusion.runs.select_layers import candidates_of
+from layerfusion.statistics.metrics import evaluate
+from layerfusion.tracking.tracker import Tracker
 
 JUDGED = ("validation", "test")
 CALLS = 5

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from layerfusion.config import AUTO, STACKED, TrainConfig
-from layerfusion.settings import load
+from layerfusion.config.check import load
+from layerfusion.config.job import AUTO, STACKED, TrainConfig
 
 RESULT_VERSION = 4
 """Raised when the code gives other results for the same settings."""

@@ -11,26 +11,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config import AS_PUBLISHED, AUTO, PLAIN, FusionConfig, TrainConfig
+from layerfusion.config.job import AS_PUBLISHED, AUTO, PLAIN, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
-from layerfusion.embeddings.padded import PADDED_POOLING
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import check_widths
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
-from layerfusion.runs.choosing import Decision, decide
-from layerfusion.runs.pilot import run_pilot
-from layerfusion.runs.possible import require_possible
-from layerfusion.runs.published_inputs import (
+from layerfusion.published.inputs import (
     extract_published,
     published_addresses,
     require_two_test_rows,
     select_published,
 )
-from layerfusion.runs.record import PilotRecord
-from layerfusion.runs.selecting import select
+from layerfusion.published.padded import PADDED_POOLING
+from layerfusion.records.job import PilotRecord
+from layerfusion.runs.auto import Decision, decide
+from layerfusion.runs.pilot import run_pilot
+from layerfusion.runs.preflight import require_possible
+from layerfusion.runs.select_layers import select
 from layerfusion.texts import TextDataset, load_dataset
 
 SPLITS = ("train", "validation", "test")

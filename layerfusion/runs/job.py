@@ -18,27 +18,13 @@ import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config import AS_PUBLISHED, AUTO, HONEST, LimitConfig, TrainConfig
+from layerfusion.config.job import AS_PUBLISHED, AUTO, HONEST, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
-from layerfusion.runs.floor import floor
-from layerfusion.runs.gates import gate_record
-from layerfusion.runs.heads import Trained, Watch, train_heads
-from layerfusion.runs.identity import job_id, recipe_id, sweep_of
-from layerfusion.runs.inputs import (
-    SPLITS,
-    Inputs,
-    dataset_of,
-    find,
-    open_sources,
-    prepare,
-)
-from layerfusion.runs.lineage import ingredients
-from layerfusion.runs.machine import forget_peak_memory, peak_memory
-from layerfusion.runs.published_heads import padded_cost, train_as_published
-from layerfusion.runs.record import (
+from layerfusion.published.heads import padded_cost, train_as_published
+from layerfusion.records.gates import gate_record
+from layerfusion.records.job import (
     CLAIMED_PREDICTIONS,
     CONFIG,
     METRICS,
@@ -53,10 +39,24 @@ from layerfusion.runs.record import (
     read_record,
     write_record,
 )
-from layerfusion.runs.significance import consensus
-from layerfusion.runs.statistics import bootstrap_interval, mean_sd, metric_intervals
-from layerfusion.runs.tracking import open_tracker
+from layerfusion.runs.baseline import floor
+from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
+from layerfusion.runs.heads import Trained, Watch, train_heads
+from layerfusion.runs.identity import job_id, recipe_id, sweep_of
+from layerfusion.runs.inputs import (
+    SPLITS,
+    Inputs,
+    dataset_of,
+    find,
+    open_sources,
+    prepare,
+)
+from layerfusion.runs.resources import forget_peak_memory, peak_memory
+from layerfusion.statistics.intervals import bootstrap_interval, mean_sd, metric_intervals
+from layerfusion.statistics.significance import consensus
 from layerfusion.texts import TextDataset, fingerprint
+from layerfusion.tracking.lineage import ingredients
+from layerfusion.tracking.tracker import open_tracker
 
 log = logging.getLogger(__name__)
 

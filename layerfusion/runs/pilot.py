@@ -10,15 +10,15 @@ from itertools import chain
 
 import numpy as np
 
-from layerfusion.config import TrainConfig
+from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection, pooled_losses, standard_error
+from layerfusion.records.job import PilotRecord
 from layerfusion.runs.identity import job_id
-from layerfusion.runs.record import PilotRecord
-from layerfusion.runs.selecting import (
+from layerfusion.runs.select_layers import (
     budget_of,
     candidates_of,
     layers_to_score,

@@ -11,16 +11,16 @@ from pathlib import Path
 import torch
 
 from layerfusion.assets import Asset, available
-from layerfusion.config import BackboneConfig, TrainConfig
+from layerfusion.config.job import BackboneConfig, TrainConfig
+from layerfusion.config.protocol import require_honest
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tokenize
-from layerfusion.protocol import require_honest
+from layerfusion.records.format import duration, size
 from layerfusion.runs.inputs import SPLITS, dataset_of
-from layerfusion.runs.words import duration, size
 from layerfusion.texts import TextDataset
 
 CHARACTERS_PER_TOKEN = 4.0

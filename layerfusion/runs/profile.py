@@ -14,7 +14,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from layerfusion.config import TrainConfig
+from layerfusion.config.job import TrainConfig
+from layerfusion.config.protocol import require_honest
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
@@ -33,12 +34,7 @@ from layerfusion.layers.selection import (
     select_by_score,
     select_greedy,
 )
-from layerfusion.protocol import require_honest
-from layerfusion.runs.identity import profile_id, sweep_of
-from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
-from layerfusion.runs.job import data_record, versions
-from layerfusion.runs.lineage import ingredients
-from layerfusion.runs.profile_record import (
+from layerfusion.records.profile import (
     PROFILE,
     Accuracy,
     BackboneProfile,
@@ -50,10 +46,14 @@ from layerfusion.runs.profile_record import (
     read_profile,
     write_profile,
 )
-from layerfusion.runs.selecting import budget_of, candidates_of, similarity_of
-from layerfusion.runs.statistics import bootstrap_interval, p_of_any_ahead, paired_interval
-from layerfusion.runs.tracking import open_tracker
+from layerfusion.runs.identity import profile_id, sweep_of
+from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
+from layerfusion.runs.job import data_record, versions
+from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
+from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
+from layerfusion.tracking.lineage import ingredients
+from layerfusion.tracking.tracker import open_tracker
 
 log = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
-from layerfusion.runs.profile_record import PROFILE
-from layerfusion.runs.record import CONFIG, METRICS
-from layerfusion.runs.search_record import HISTORY
-from layerfusion.runs.words import duration, plural
+from layerfusion.records.format import duration, plural
+from layerfusion.records.job import CONFIG, METRICS
+from layerfusion.records.profile import PROFILE
+from layerfusion.records.search import HISTORY
 
 RECORDS = {"train": METRICS, "profile": PROFILE}
 """Command to the file that a finished job of it has; others leave no record and have no plan."""

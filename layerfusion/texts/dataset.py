@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.asset_config import DataSourceConfig
 from layerfusion.assets import Asset, resolve
-from layerfusion.config import DatasetConfig, LimitConfig
+from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.labels import class_indices, clean_texts
 from layerfusion.texts.layout import read_label_names, read_tables

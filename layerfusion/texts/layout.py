@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.asset_config import DataSourceConfig
+from layerfusion.config.assets import DataSourceConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.readers import SUFFIXES, data_suffix, read_file
 from layerfusion.texts.table import SPLITS, Columns, Table, join_tables, make_table

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from layerfusion.config import DatasetConfig, LimitConfig
+from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.sampling import hold_out, hold_out_size, sample, sample_classes
 from layerfusion.texts.table import SPLITS

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from layerfusion.asset_config import SourceConfig, WheelPart
+from layerfusion.config.assets import SourceConfig, WheelPart
 
 
 def write_wheel(folder: Path, name: str, members: Mapping[str, bytes]) -> WheelPart:

@@ -11,9 +11,9 @@ import huggingface_hub
 import pytest
 from huggingface_hub import errors
 
-from layerfusion.asset_config import SourceConfig
 from layerfusion.assets import available, resolve
-from layerfusion.config import DatasetConfig, LimitConfig
+from layerfusion.config.assets import SourceConfig
+from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.assets.fakes import write_model

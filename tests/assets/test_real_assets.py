@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from layerfusion.assets import Asset, resolve
-from layerfusion.config import BackboneConfig
+from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

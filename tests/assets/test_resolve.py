@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.asset_config import SourceConfig
 from layerfusion.assets import available, resolve
 from layerfusion.assets.paths import content_identity
+from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
 from tests.assets.fakes import FakeIndex, wheel_source, write_model, write_wheel
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.asset_config import SourceConfig, WheelPart
 from layerfusion.assets import available, resolve
+from layerfusion.config.assets import SourceConfig, WheelPart
 from layerfusion.errors import UserError
 from tests.assets.fakes import MODEL, FakeIndex, wheel_source, write_wheel
 
@@ -211,7 +211,7 @@ SCRIPT = textwrap.dedent(
     import os, sys, time
     from pathlib import Path
     from layerfusion.assets import resolve, wheels
-    from layerfusion.asset_config import SourceConfig, WheelPart
+    from layerfusion.config.assets import SourceConfig, WheelPart
     from tests.assets.fakes import FakeIndex
 
     index, cache, sha256, mode = sys.argv[1:]

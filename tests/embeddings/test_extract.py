@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, empty_shape, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import pool_layers

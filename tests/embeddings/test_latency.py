@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.latency import measure_latency, read_latency
 from layerfusion.embeddings.shape import BATCH

@@ -8,7 +8,7 @@ import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch.nn import functional as F
 
-from layerfusion.config import ExtractConfig, LayersConfig, LexicalConfig
+from layerfusion.config.job import ExtractConfig, LayersConfig, LexicalConfig
 from layerfusion.embeddings.lexical import LAYER, LexicalFit, LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.errors import UserError

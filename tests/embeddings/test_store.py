@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
 from layerfusion.embeddings.inspect import list_stores, verify_stores
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash

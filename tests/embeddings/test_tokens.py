@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.spec import backbone_spec, text_hash

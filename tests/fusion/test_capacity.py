@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from layerfusion.config import OPERATORS as NAMES
-from layerfusion.config import FusionConfig
+from layerfusion.config.job import OPERATORS as NAMES
+from layerfusion.config.job import FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.operators.capacity import head_flops, head_parameters, matched_width

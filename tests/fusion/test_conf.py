@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from layerfusion.config import FusionConfig, LoggerConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
 from layerfusion.fusion.operators import OPERATORS, build_operator
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerfusion.config import OPERATORS as NAMES
-from layerfusion.config import FusionConfig
+from layerfusion.config.job import OPERATORS as NAMES
+from layerfusion.config.job import FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.operators import OPERATORS, FusionOperator, build_operator

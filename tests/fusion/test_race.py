@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerfusion.config import FusionConfig, LexicalConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, LexicalConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from layerfusion.config import FusionConfig, TrainerConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier
 from layerfusion.fusion.data import FusionData

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from layerfusion.config import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.source import EmbeddingSource, open_source
 from layerfusion.layers import backbone_scores
 from layerfusion.layers.probe import LinearProbe

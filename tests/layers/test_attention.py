@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from layerfusion.config import BackboneConfig
+from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.tokens import collate, tokenize
 from layerfusion.layers.attention import attention_entropy

@@ -12,7 +12,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from layerfusion.config import ExtractConfig
+from layerfusion.config.job import ExtractConfig
 from layerfusion.embeddings.shape import NORM
 from layerfusion.errors import UserError
 from layerfusion.layers import backbone_scores

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerfusion.config import PoolingConfig
+from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.layers import backbone_scores
 from layerfusion.layers.probe import LinearProbe

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from layerfusion.config import ExtractConfig
+from layerfusion.config.job import ExtractConfig
 from layerfusion.errors import UserError
 from tests import tiny
 from tests.layers.sampled import (

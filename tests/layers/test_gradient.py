@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
-from layerfusion.config import BackboneConfig, PoolingConfig
+from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.tokens import Batch, collate, tokenize

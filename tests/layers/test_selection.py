@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from layerfusion.config import BudgetConfig, LayersConfig
+from layerfusion.config.job import BudgetConfig, LayersConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget, ModelCost

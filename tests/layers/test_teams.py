@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import torch
 
-from layerfusion.config import LayersConfig
+from layerfusion.config.job import LayersConfig
 from layerfusion.layers.selection import select_greedy
 from layerfusion.layers.teams import propose_teams
 from tests.layers.test_selection import LAYERS, budget, held_out, table

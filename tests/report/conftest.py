@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.records.profile import write_profile
+from layerfusion.records.search import write_history
 from layerfusion.report.page import write_report
-from layerfusion.runs.profile_record import write_profile
-from layerfusion.runs.search_record import write_history
 from tests.report.fabricate import dataset, search_history, write_job, write_sweep
 from tests.report.fabricate_profiles import MODELS, profile
 

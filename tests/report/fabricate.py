@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from layerfusion.runs.gates import GateRecord
-from layerfusion.runs.record import (
+from layerfusion.records.gates import GateRecord
+from layerfusion.records.job import (
     PREDICTIONS,
     BackboneRecord,
     CostRecord,
@@ -25,7 +25,7 @@ from layerfusion.runs.record import (
     SeedRecord,
     write_record,
 )
-from layerfusion.runs.search_record import SearchHistory, TrialRecord
+from layerfusion.records.search import SearchHistory, TrialRecord
 
 MODELS: dict[str, list[str]] = {
     "minilm": [str(i) for i in range(7)],

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from layerfusion.runs.profile_record import (
+from layerfusion.records.profile import (
     Accuracy,
     BackboneProfile,
     LayerProfile,

@@ -7,16 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.report.choices import choice_tables
-from layerfusion.report.load import load_groups
-from layerfusion.report.page import write_report
-from layerfusion.runs.record import (
+from layerfusion.records.job import (
     EntrantRecord,
     PilotRecord,
     RunRecord,
     find_records,
     write_record,
 )
+from layerfusion.report.choices import choice_tables
+from layerfusion.report.load import load_groups
+from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "15")]

@@ -10,8 +10,8 @@ from layerfusion.report.draws import DrawFinding, find_over_draws
 from layerfusion.report.load import load_groups
 from layerfusion.report.markdown import markdown
 from layerfusion.report.trials import trials
-from layerfusion.runs.significance import holm
-from layerfusion.runs.statistics import crossed_interval
+from layerfusion.statistics.intervals import crossed_interval
+from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
 
 ROWS = 400

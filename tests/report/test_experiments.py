@@ -18,7 +18,7 @@ from layerfusion.report.operators import operator_block
 from layerfusion.report.pairs import pair_block
 from layerfusion.report.systems import best_part, system_of, without_lexical
 from layerfusion.report.tables import Table
-from layerfusion.runs.significance import holm
+from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
 
 ROWS = 400

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfusion.records.job import Estimate
 from layerfusion.report.contents import Report, build_report
 from layerfusion.report.exports import (
     LATEX,
@@ -24,7 +25,6 @@ from layerfusion.report.load import load_groups
 from layerfusion.report.names import count, interval, mean_sd, points
 from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.record import Estimate
 
 
 @pytest.fixture(scope="module")

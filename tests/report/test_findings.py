@@ -10,8 +10,8 @@ import pytest
 from layerfusion.report.findings import Finding, find_all
 from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.tables import comparisons, finding_table, fusion_table
-from layerfusion.runs.significance import ALPHA, McNemar, holm, mcnemar
-from layerfusion.runs.statistics import Difference
+from layerfusion.statistics.intervals import Difference
+from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar
 from tests.report.fabricate import dataset, write_job, write_sweep
 
 BOTH = [("minilm", "3"), ("minilm", "6")]

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.records.gates import ClassGates, gate_record
+from layerfusion.records.job import LayerRecord, read_record
 from layerfusion.report.contents import Section, build_report
 from layerfusion.report.gates import MOST_CLASSES, MOST_SOURCES, leading_sources, telling_classes
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import write_report
-from layerfusion.runs.gates import ClassGates, gate_record
-from layerfusion.runs.record import LayerRecord, read_record
 from tests.report.fabricate import dataset, write_job
 
 TEXT = "<b>bold</b> | *text*"

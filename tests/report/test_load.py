@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.records.job import METRICS, PREDICTIONS
 from layerfusion.report.findings import find_all
 from layerfusion.report.load import load_groups
 from layerfusion.report.tables import comparisons, fusion_table
 from layerfusion.report.words import summarise
-from layerfusion.runs.record import METRICS, PREDICTIONS
 from tests.report.fabricate import SWEPT, dataset, write_job, write_sweep
 
 

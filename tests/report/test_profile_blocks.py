@@ -6,10 +6,10 @@ import pytest
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
+from layerfusion.records.profile import write_profile
 from layerfusion.report.page import write_report
 from layerfusion.report.profile_blocks import profile_blocks
 from layerfusion.report.tables import Table
-from layerfusion.runs.profile_record import write_profile
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile
 

@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
+from layerfusion.records.profile import Profile
 from layerfusion.report.profile_figure import draw_profile, write_profile_figure
 from layerfusion.report.profile_heat_maps import NOTHING, RANKS, ranks
 from layerfusion.report.profile_layout import ticks_that_fit
 from layerfusion.report.profile_tables import score_names
-from layerfusion.runs.profile_record import Profile
 from tests.report.fabricate_profiles import profile, stack
 
 SMALL = {"minilm": stack(6), "deep": stack(4, norm=True)}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.profile_tables import BEST, profile_lines, sources, write_csv
-from layerfusion.runs.profile_record import LayerProfile, Profile
 from tests.report.fabricate_profiles import SECONDS, profile, stack
 
 LOW = {"log_loss", "attention_entropy"}

@@ -7,12 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.report.contents import build_report
-from layerfusion.report.load import load_groups
-from layerfusion.report.markdown import markdown
-from layerfusion.report.page import html, write_report
-from layerfusion.report.published import load_published, published_report
-from layerfusion.runs.record import (
+from layerfusion.records.job import (
     PREDICTIONS,
     DataRecord,
     Estimate,
@@ -21,6 +16,11 @@ from layerfusion.runs.record import (
     find_records,
     write_record,
 )
+from layerfusion.report.contents import build_report
+from layerfusion.report.load import load_groups
+from layerfusion.report.markdown import markdown
+from layerfusion.report.page import html, write_report
+from layerfusion.report.published import load_published, published_report
 from tests.report.fabricate import MODELS, Source, dataset, write_job
 
 TOPS = {name: layers[-1] for name, layers in MODELS.items()}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfusion.records.profile import Profile, SelectionProfile, write_profile
 from layerfusion.report.regret import price_sentences, write_profiles_report
 from layerfusion.report.regret_rows import (
     Cell,
@@ -20,8 +21,7 @@ from layerfusion.report.regret_rows import (
     score_rows,
     selection_rows,
 )
-from layerfusion.runs.profile_record import Profile, SelectionProfile, write_profile
-from layerfusion.runs.statistics import paired_interval
+from layerfusion.statistics.intervals import paired_interval
 from tests.report.fabricate_profiles import judge, profile, stack
 
 SMALL = {"minilm": stack(3)}

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from layerfusion.report.page import write_report
-from layerfusion.report.search_figure import MARGIN, draw_history
-from layerfusion.report.search_history import search_blocks
-from layerfusion.runs.search_record import (
+from layerfusion.records.search import (
     HISTORY,
     find_histories,
     write_history,
 )
+from layerfusion.report.page import write_report
+from layerfusion.report.search_figure import MARGIN, draw_history
+from layerfusion.report.search_history import search_blocks
 from tests.report.fabricate import LOSSES, dataset, search_history, write_job
 
 

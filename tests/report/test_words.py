@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layerfusion.records.job import Estimate
 from layerfusion.report.findings import find_all
 from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.names import interval, mean_sd, p_value, points
 from layerfusion.report.words import Summary
 from layerfusion.report.words import summarise as summarise_with
-from layerfusion.runs.record import Estimate
 from tests.report.fabricate import dataset, write_job
 
 ROWS = 200

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from layerfusion.runs import selecting
+from layerfusion.runs import select_layers
 from tests.tiny import BAD, GOOD, tiny_folder, tiny_job
 
 
@@ -38,7 +38,7 @@ def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def job(
     folders: dict[str, Path], texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> list[str]:
-    monkeypatch.setattr(selecting, "_selections", {})  # as in a new process
+    monkeypatch.setattr(select_layers, "_selections", {})  # as in a new process
     return [
         *tiny_job(texts, folders["llama"], tmp_path / "cache"),
         *(f"paths.outputs={tmp_path / 'outputs'}", "logger=none", "seeds=1"),

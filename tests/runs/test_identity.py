@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from layerfusion.composition import compose
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.runs.identity import job_id
-from layerfusion.settings import load
 
 
 def name_of(*overrides: str) -> str:

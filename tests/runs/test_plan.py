@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from layerfusion.composition import compose
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.runs.plan import make_plan, matrix_speed, plan_lines
-from layerfusion.settings import load
 from tests.tiny import tiny_texts
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from layerfusion.config import DatasetConfig, LimitConfig
+from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.texts import TextDataset, load_dataset
 
 Load = Callable[..., TextDataset]

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
-from layerfusion.config import BackboneConfig, DatasetConfig, LimitConfig
+from layerfusion.config.job import BackboneConfig, DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.texts.conftest import Load

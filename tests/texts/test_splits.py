@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.config import LimitConfig
+from layerfusion.config.job import LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts import Split, TextDataset
 from tests.texts.conftest import Load

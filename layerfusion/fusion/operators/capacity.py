@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerfusion.config import AUTO, FusionConfig
+from layerfusion.config.job import AUTO, FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.table import OPERATORS, build_operator

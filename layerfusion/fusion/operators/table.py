@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from layerfusion.config import FusionConfig
+from layerfusion.config.job import FusionConfig
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.gated import GatedFusion

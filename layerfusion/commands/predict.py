@@ -1,0 +1,130 @@
+"""`layerfusion predict`: classes and probabilities of new texts, by the classifier of a job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerfusion.assets.files import temporary_beside
+from layerfusion.commands.arguments import ArgumentParser
+from layerfusion.errors import UserError, unknown
+from layerfusion.texts.labels import clean_texts
+from layerfusion.texts.readers import read_file
+from layerfusion.texts.table import Columns, Table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
+LINES = ".txt"
+"""One text a line, where everything else is a table."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read the texts, classify them, and write a table beside nothing that was there before.
+
+    Raises:
+        UserError: for a file or column that is not there, an empty text, a damaged classifier.
+    """
+    options = _parser().parse_args(arguments)
+    out = None if options.out is None else Path(options.out)
+    if out is not None and out.suffix not in OUTPUTS:  # before the work, not after it
+        raise unknown("-o: suffix", out.suffix, OUTPUTS)
+    if out is not None and not out.parent.is_dir():
+        raise UserError(f"-o {out}: there is no folder {out.parent}")
+    from layerfusion.runs.bundle import load_bundle
+
+    bundle = load_bundle(
+        options.bundle, device=options.device, cache=options.cache, models=_models(options.model)
+    )
+    column = options.text or bundle.config.dataset.text
+    texts = read_texts(Path(options.input), column, options.encoding)
+    table = as_table(texts, bundle.probabilities(texts), bundle.label_names)
+    if out is None:
+        table.to_csv(sys.stdout, index=False)
+        return 0
+    with temporary_beside(out) as temporary:
+        _write(table, temporary, out.suffix)
+    print(f"{len(texts)} texts: {out}", file=sys.stderr)
+    return 0
+
+
+def read_texts(path: Path, column: str, encoding: str = "utf-8") -> tuple[str, ...]:
+    """The texts of a file without labels, outer white space stripped.
+
+    Args:
+        path: a table (csv, tsv, json, jsonl, parquet), or .txt with one text a line.
+        column: of the table.
+        encoding: of a text file.
+
+    Raises:
+        UserError: naming the file and the column or row that is wrong.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file")
+    if path.suffix != LINES:
+        table = read_file(path, Columns(column, None, {}), encoding=encoding)
+        return clean_texts("predict", table)
+    try:
+        lines = path.read_text(encoding=encoding).splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not {encoding}; set --encoding, for example latin-1") from error
+    rows = list(range(1, len(lines) + 1))
+    return clean_texts("predict", Table(path.name, lines, [], rows, typed=False))
+
+
+def as_table(texts: Sequence[str], probabilities: Any, label_names: Sequence[str]) -> DataFrame:
+    """text, label, probability of that label, and `p(NAME)` of each class, a row a text."""
+    import pandas
+
+    best = probabilities.argmax(axis=1)
+    columns: dict[str, Any] = {
+        "text": list(texts),
+        "label": [label_names[k] for k in best],
+        "probability": probabilities.max(axis=1, initial=0.0),
+    }
+    columns |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
+    return pandas.DataFrame(columns)
+
+
+def _write(table: DataFrame, path: Path, suffix: str) -> None:
+    if suffix == ".parquet":
+        table.to_parquet(path, index=False)
+    elif suffix == ".jsonl":
+        table.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+
+
+def _models(given: Sequence[str]) -> dict[str, str]:
+    models = {}
+    for word in given:
+        name, equals, folder = word.partition("=")
+        if not equals:
+            raise UserError(f"--model {word}: NAME=FOLDER is needed, such as minilm=models/minilm")
+        models[name] = folder
+    return models
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "layerfusion predict",
+        description="Classes and probabilities of new texts, by the classifier that a job left.",
+    )
+    parser.add_argument("bundle", metavar="JOB", help="folder of a job, or of its classifier")
+    parser.add_argument("input", metavar="INPUT", help="a table, or .txt with one text a line")
+    parser.add_argument("-o", dest="out", metavar="OUT", help=f"one of {', '.join(OUTPUTS)}")
+    parser.add_argument("--text", metavar="COLUMN", help="of the table; as in the job's data")
+    parser.add_argument("--encoding", default="utf-8")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--cache", metavar="FOLDER", help="where downloaded models lie")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="a language model's files, where they lie elsewhere than in the job",
+    )
+    return parser

@@ -1,0 +1,299 @@
+"""`layerfusion search`: an Optuna study over heads and layers, judged on validation alone."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from lightning.pytorch import Callback, LightningModule, Trainer
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from layerfusion.commands.reproduce import say
+from layerfusion.composing.hydra import compose, split_config_dirs
+from layerfusion.config.check import load
+from layerfusion.config.commands import SearchCommand, SearchConfig
+from layerfusion.config.job import TrainConfig
+from layerfusion.config.protocol import require_honest
+from layerfusion.errors import UserError
+from layerfusion.fusion.training import MONITOR
+from layerfusion.records.search import SearchHistory, TrialRecord, write_history
+from layerfusion.runs.identity import job_id
+from layerfusion.runs.job import run_job
+from layerfusion.runs.sweep import JobBusy, clear_failure, held, write_failure
+from layerfusion.tracking.tracker import EndedEarly
+
+JOURNAL = "optuna.journal"
+LEAST_FOR_IMPORTANCE = 10
+"""Complete trials; with fewer the shares are chance."""
+USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a study up to its number of trials, going on where an earlier run stopped.
+
+    Returns:
+        0, or 1 where no trial has come to an end.
+
+    Raises:
+        UserError: for a mistake in the command line, a study that has other settings, or one that
+            another process runs.
+    """
+    if set(arguments) & {"-h", "--help"}:
+        print(USAGE)
+        return 0
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    command, words = _read(arguments)
+    search = command.search
+    folder = Path(command.paths.outputs) / "search" / search.name
+    try:
+        with held(folder, wait=False):
+            study = _open_study(folder, search, words)
+            _run(study, search, words, folder)
+    except JobBusy as error:
+        raise UserError(f"search.name={search.name}: another process runs this study") from error
+    return _conclude(study, words, folder)
+
+
+class Hopeless(EndedEarly, optuna.TrialPruned):
+    """Ends a trial that is behind."""
+
+
+class Pruning(Callback):
+    """Reports the best validation log-loss so far after each epoch, and ends a hopeless trial.
+
+    Args:
+        trial: of the study.
+        before: epochs that the seeds before this one may have had: the step it starts from.
+    """
+
+    def __init__(self, trial: Trial, before: int) -> None:
+        self.trial, self.step, self.best = trial, before, float("inf")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Report this epoch.
+
+        Raises:
+            TrialPruned: where the median of the earlier trials was better at this step.
+        """
+        self.step += 1
+        self.best = min(self.best, float(trainer.callback_metrics[MONITOR]))
+        self.trial.report(self.best, self.step)
+        if self.trial.should_prune():
+            raise Hopeless
+
+
+def median_pruner(search: SearchConfig) -> optuna.pruners.MedianPruner:
+    """Prunes a trial that is behind the median of the earlier ones after as many epochs."""
+    # Optuna's warm-up ends at this step, ours after it.
+    return optuna.pruners.MedianPruner(search.startup, n_warmup_steps=search.warmup + 1)
+
+
+def suggest(trial: Trial, space: Mapping[str, Any]) -> list[str]:
+    """Draw one value for each key of the space, as overrides.
+
+    Raises:
+        UserError: for a range that is none.
+    """
+    drawn = []
+    for key, values in space.items():
+        if isinstance(values, list):
+            value = trial.suggest_categorical(key, values)
+        else:
+            value = _in_range(trial, key, values)
+        drawn.append(f"{key}={value}")
+    return drawn
+
+
+def importance(study: optuna.Study) -> dict[str, float]:
+    """How much of the variance of the values each key of the space explains by itself.
+
+    fANOVA (Hutter et al. 2014), on the complete trials.
+
+    Returns:
+        Key to share; empty where there are too few trials, or all came to the same.
+    """
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    if len(done) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in done}) < 2:
+        return {}
+    shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
+    return {key: float(share) for key, share in shares.items()}
+
+
+# -- steps ----------------------------------------------------------------------------------------
+
+
+def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
+    """The study's own settings, and the overrides of its jobs."""
+    from omegaconf import OmegaConf
+
+    rest, folders = split_config_dirs(arguments)
+    places = [f"--config-dir={folder}" for folder in folders]
+    own = [word for word in rest if word.startswith(("search=", "search."))]
+    shared = [word for word in rest if word.startswith("paths")]
+    command = OmegaConf.to_object(compose("search", [*own, *shared, *places]))
+    assert isinstance(command, SearchCommand)
+    search = command.search
+    for key, least in (("trials", 1), ("startup", 0), ("warmup", 0)):
+        if getattr(search, key) < least:
+            raise UserError(f"search.{key}={getattr(search, key)}: it must be at least {least}")
+    words = [*places, *(word for word in rest if word not in own)]
+    return replace(command, search=replace(search, space=_left_open(search.space, words))), words
+
+
+def _left_open(space: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The keys of a space that the command line does not fix: what a user says is not drawn.
+
+    Raises:
+        UserError: where none is left.
+    """
+    given = {word.partition("=")[0].lstrip("+") for word in words}
+    fixed = [key for key in space if key in given]
+    if len(fixed) == len(space):
+        but = f" but those given: {', '.join(fixed)}" if fixed else ""
+        raise UserError(f"search.space: it names no key to search over{but}")
+    if fixed:
+        say(f"given, so not searched over: {', '.join(fixed)}")
+    return {key: values for key, values in space.items() if key not in given}
+
+
+def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
+    """Open or begin the study; trials that a kill cut short are queued anew."""
+    base = load(compose("train", words))
+    require_honest(base, "search")
+    setup = {"space": search.space, "job": job_id(base)}
+    journal = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    study = optuna.create_study(
+        study_name=search.name,
+        storage=journal,
+        direction="minimize",
+        load_if_exists=True,
+        pruner=median_pruner(search),
+    )
+    # Seeded, and not the same draws again when it goes on.
+    study.sampler = optuna.samplers.TPESampler(
+        n_startup_trials=search.startup, seed=base.seed + len(study.trials)
+    )
+    if study.user_attrs.get("setup", setup) != setup:
+        raise UserError(
+            f"search.name={search.name}: {folder} holds a study of another job or space; give this"
+            " one another name"
+        )
+    study.set_user_attr("setup", setup)
+    for trial in study.get_trials(states=(TrialState.RUNNING,)):
+        study.enqueue_trial(trial.params)
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder: Path) -> None:
+    begun = time.monotonic()
+    while (done := len(_ended(study))) < search.trials:
+        if search.seconds is not None and time.monotonic() - begun > search.seconds:
+            say(f"search.seconds={search.seconds:g} are over; the same command goes on")
+            return
+        trial = study.ask()
+        drawn = suggest(trial, search.space)
+        said = _run_trial(study, trial, [*words, *drawn], search.name, folder)
+        write_history(_history(study, words), folder)
+        say(f"  [{done + 1}/{search.trials}] {' '.join(drawn)}: {said}")
+
+
+def _run_trial(
+    study: optuna.Study, trial: Trial, words: Sequence[str], name: str, folder: Path
+) -> str:
+    """Run one trial as an ordinary job and tell the study; returns how it ended, in words."""
+    job: Path | None = None
+    try:
+        config = replace(load(compose("train", words)), sweep=f"search_{name}")
+        job = folder / job_id(config)
+        trial.set_user_attr("job", job.name)
+        with held(job, wait=True):
+            clear_failure(job)
+            record = run_job(config, job, watch=lambda number: _pruning(trial, config, number))
+    except optuna.TrialPruned:
+        study.tell(trial, state=TrialState.PRUNED)
+        return "pruned"
+    except Exception as error:
+        trial.set_user_attr("reason", str(error))
+        study.tell(trial, state=TrialState.FAIL)
+        if job is not None:
+            write_failure(job, "train", words, error)
+        if not isinstance(error, UserError):
+            raise
+        return f"failed: {error}"
+    log_loss = record.validation["log_loss"].mean
+    study.tell(trial, log_loss)
+    return f"validation log-loss {log_loss:.4f}, best {study.best_value:.4f}"
+
+
+def _pruning(trial: Trial, config: TrainConfig, number: int) -> list[Callback]:
+    return [Pruning(trial, number * config.trainer.max_epochs)]
+
+
+def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
+    """Say what is best and how to run it."""
+    if not study.get_trials(states=(TrialState.COMPLETE,)):
+        say("no trial has come to an end")
+        return 1
+    history = replace(_history(study, words), importance=importance(study))
+    write_history(history, folder)
+    best = study.best_trial
+    drawn = [f"{key}={value}" for key, value in best.params.items()]
+    say(
+        f"{history.counts}; best: trial"
+        f" {best.number}, validation log-loss {best.value:.4f}, {folder / best.user_attrs['job']}"
+    )
+    print("layerfusion train " + " ".join(shlex.quote(word) for word in [*words, *drawn]))
+    say(f"layerfusion report {folder}")
+    return 0
+
+
+# -- history --------------------------------------------------------------------------------------
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that count; not those that a kill cut short."""
+    kinds = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    trials = study.get_trials(deepcopy=False, states=kinds)
+    return [x for x in trials if x.state is not TrialState.FAIL or "reason" in x.user_attrs]
+
+
+def _history(study: optuna.Study, words: Sequence[str]) -> SearchHistory:
+    return SearchHistory(study.study_name, " ".join(words), [_record(x) for x in _ended(study)])
+
+
+def _record(trial: FrozenTrial) -> TrialRecord:
+    return TrialRecord(
+        trial.number,
+        trial.state.name.lower(),
+        dict(trial.params),
+        trial.value if trial.state is TrialState.COMPLETE else None,
+        len(trial.intermediate_values),
+        trial.user_attrs.get("job"),
+        None if trial.duration is None else trial.duration.total_seconds(),
+    )
+
+
+def _in_range(trial: Trial, key: str, values: Any) -> int | float:
+    allowed = {"low", "high", "log", "step"}
+    if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= allowed:
+        raise UserError(
+            f"search.space.{key}: a list of values, or a range {{low: …, high: …}} with log: true"
+            f" or step: … where wanted; it is {values}"
+        )
+    whole = isinstance(values["low"], int) and isinstance(values["high"], int)
+    draw = trial.suggest_int if whole else trial.suggest_float
+    try:
+        return draw(key, **values)
+    except ValueError as error:
+        raise UserError(f"search.space.{key}: {error}") from error

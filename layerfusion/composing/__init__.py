@@ -1,0 +1,1 @@
+"""Hydra: composing configs, launching jobs, registering schemas and resolvers."""

@@ -1,0 +1,227 @@
+"""Hydra: where the configs lie, how a command composes one, and its errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
+from layerfusion.composing.registration import VERSION_BASE, register, schema_of
+from layerfusion.config.job import TrainConfig
+from layerfusion.errors import UserError, unknown
+
+MULTIRUN = {"-m", "--multirun"}
+
+
+def config_folder() -> Path:
+    """The folder of the YAML files: inside the installed package, or at the checkout's root."""
+    package = Path(__file__).parents[1]
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
+    """Compose `conf/NAME.yaml` with the command line and call the task, once a job.
+
+    Everything after the command is Hydra's: overrides, `-m`, `--cfg job`, `--config-dir`, `--help`.
+
+    Args:
+        name: the primary config.
+        task: called with the checked config and the job's folder.
+        arguments: the command line after the command.
+
+    Returns:
+        0, or 1 where a job of a sweep failed.
+
+    Raises:
+        UserError: for a mistake in the command line or, outside a sweep, in the job.
+    """
+    import hydra
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    sweep = bool(MULTIRUN & set(arguments))
+    if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
+        raise UserError("--cfg and --info show one job: leave -m out")
+    job = JobTask(name, task, sweep=sweep)
+    mistakes: list[UserError] = []
+
+    def run(composed: DictConfig) -> Any:
+        try:
+            return job(composed)
+        except UserError as error:
+            mistakes.append(error)  # one line at the end; Hydra would print a traceback
+            return None
+
+    words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [f"layerfusion {name}", *user_keys(_flags_first(arguments))]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    try:
+        place = str(config_folder())
+        hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
+    except (JobsFailed, LauncherFailed) as error:
+        print(f"layerfusion: {error}", file=sys.stderr)
+        return 1
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_user_error(error, arguments, schema_of(name)) from error
+    finally:
+        sys.argv = words
+        if verbose is None:
+            os.environ.pop("HYDRA_FULL_ERROR")
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = verbose
+    if mistakes:
+        raise mistakes[0]
+    return 0
+
+
+def compose(name: str, overrides: Sequence[str]) -> Any:
+    """Compose a config outside `hydra.main`, for commands that make many jobs of their own.
+
+    Args:
+        name: the primary config.
+        overrides: as on the command line, `--config-dir` included.
+
+    Raises:
+        UserError: for a name or key that does not exist.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    register()
+    rest, folders = split_config_dirs(user_keys(overrides))
+    places = ",".join(f"file://{folder.resolve()}" for folder in folders)
+    search = [f"hydra.searchpath=[{places}]"] if folders else []
+    try:
+        with initialize_config_dir(str(config_folder().resolve()), version_base=VERSION_BASE):
+            return hydra_compose(name, overrides=[*rest, *search])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise as_user_error(error, overrides, schema_of(name)) from error
+
+
+# -- the user's own keys ------------------------------------------------------------------------
+
+
+def user_keys(arguments: Sequence[str]) -> list[str]:
+    """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
+
+    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…` and `backbone.NAME.path=FOLDER`. Hydra
+    wants `++` before a new key. A backbone that only its path declares is taken out of the list
+    `backbone=[…]`, and is the only one where no such list is given.
+    """
+    known = set(group_options("backbone", arguments))
+    paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
+    own = {match[1] for match in paths if match} - known
+    listed = any(argument.startswith("backbone=") for argument in arguments)
+    result = []
+    for argument in arguments:
+        if re.match(r"layers\.fixed\.[^.=]+=", argument):
+            argument = f"++{argument}"
+        elif match := re.match(r"backbone\.([^.=]+)\.", argument):
+            argument = f"++{argument}" if match[1] in own | known else argument
+            if match[1] in own and not listed:
+                result.append("backbone=[]")
+                listed = True
+        elif own and argument.startswith("backbone="):
+            argument = re.sub(r"\[([^\]]*)\]", lambda found: _without(own, found[1]), argument)
+        result.append(argument)
+    return result
+
+
+def _without(own: set[str], names: str) -> str:
+    kept = [name for name in names.split(",") if name.strip() not in own]
+    return f"[{','.join(kept)}]"
+
+
+def _flags_first(arguments: Sequence[str]) -> list[str]:
+    """Put `--config-dir` and `-m` before the overrides: between them Hydra takes no flag."""
+    rest, folders = split_config_dirs(arguments)
+    overrides = [word for word in rest if word not in MULTIRUN]
+    multirun = ["--multirun"] if len(overrides) < len(rest) else []
+    return [*(f"--config-dir={folder}" for folder in folders), *multirun, *overrides]
+
+
+def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The command line without `--config-dir`, and the folders that it names."""
+    rest: list[str] = []
+    folders: list[Path] = []
+    words = iter(arguments)
+    for word in words:
+        if word in ("--config-dir", "-cd"):
+            folders.append(Path(next(words, ".")))
+        elif word.startswith("--config-dir="):
+            folders.append(Path(word.partition("=")[2]))
+        else:
+            rest.append(word)
+    return rest, folders
+
+
+def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
+    """The options of a config group, those of the user's `--config-dir` included."""
+    folders = [config_folder(), *split_config_dirs(arguments)[1]]
+    return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> UserError:
+    """Hydra's and OmegaConf's errors in one line, with what the schema allows."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return cause  # raised while the job's name was composed
+        cause = cause.__cause__ or cause.__context__
+    text = str(error)
+    if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
+        return unknown(
+            match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])]
+        )
+    if match := re.search(r"Could not override '([\w.]+)'", text):
+        return _unknown_key(match[1], schema)
+    if override := getattr(error, "override", None):
+        return UserError(f"{override}: not an override that Hydra can read")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    cause = error.__cause__
+    if cause is not None and str(cause).strip():
+        lines.append(str(cause).strip().splitlines()[0])
+    return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+
+
+def _stored(group: str) -> list[str]:
+    """Options of a config group that come from Hydra and its plugins."""
+    from hydra.core.config_store import ConfigStore
+
+    try:
+        return [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)]
+    except OSError:  # a group that only files make
+        return []
+
+
+def _unknown_key(key: str, schema: type) -> UserError:
+    """Name the deepest part of a key that exists, and what it has."""
+    from omegaconf import DictConfig, OmegaConf
+
+    node: Any = OmegaConf.structured(schema)
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        names = list(node) if isinstance(node, DictConfig) and not node._is_missing() else []
+        if part not in names:
+            return unknown(".".join(parts[:depth]) or "config", part, names)
+        child = node._get_node(part)
+        if isinstance(child, DictConfig) and child._is_missing():
+            if is_dataclass(child._metadata.ref_type):
+                node = OmegaConf.structured(child._metadata.ref_type)
+                continue
+            return UserError(f"{key}: there is no such key in the composed config")
+        node = child
+    return UserError(f"{key}: there is no such key")

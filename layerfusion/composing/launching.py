@@ -1,0 +1,167 @@
+"""What Hydra calls for each job, in this process or in one that a launcher starts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerfusion.composing.registration import VERSION_BASE, register
+from layerfusion.config.check import load
+from layerfusion.config.job import TrainConfig
+from layerfusion.errors import UserError
+
+log = logging.getLogger(__name__)
+
+BUSY = "another process runs this job"
+"""What a job of a sweep returns where it was left to the process that runs it."""
+
+
+class JobFailed(Exception):
+    """A job of a sweep failed; its folder says why. Travels between processes as its message."""
+
+
+class JobsFailed(Exception):
+    """Some jobs of a sweep failed, and the others are done.
+
+    Args:
+        failed: how many.
+        jobs: of how many.
+        folder: of the sweep.
+        planned: whether the folder holds a plan, which `layerfusion status` reads.
+    """
+
+    def __init__(self, failed: int, jobs: int, folder: Path, *, planned: bool) -> None:
+        status = f"`layerfusion status {folder}` says which and why"
+        where = status if planned else f"failed.txt in their folders under {folder} says why"
+        super().__init__(
+            f"{failed} of {jobs} jobs failed; {where}, the same command runs them again"
+        )
+
+
+class LauncherFailed(Exception):
+    """A launcher gave up, for example because one of its processes was killed."""
+
+    def __init__(self, error: Exception) -> None:
+        reason = " ".join(str(error).split()) or "no reason given"
+        super().__init__(
+            f"the launcher stopped: {type(error).__name__}: {reason}; what was finished is kept,"
+            " the same command goes on"
+        )
+
+
+class PlainFormatter(logging.Formatter):
+    """The message alone: a traceback goes to the job's log, not to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record as the terminal shows it."""
+        return record.getMessage()
+
+
+class JobTask:
+    """Runs the job that Hydra composed.
+
+    Args:
+        command: the command's name.
+        run: called with the checked config and the job's folder.
+        sweep: whether the job is one of many: then it leaves a busy folder alone, and a failure is
+            kept in its folder.
+    """
+
+    def __init__(
+        self, command: str, run: Callable[[TrainConfig, Path], Any], *, sweep: bool
+    ) -> None:
+        self.command, self.run, self.sweep = command, run, sweep
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in a launcher's process, where Hydra knows nothing of the project yet."""
+        from hydra import version
+
+        self.__dict__.update(state)
+        version.setbase(VERSION_BASE)
+        register()
+
+    def __call__(self, composed: Any) -> Any:
+        """Run one job.
+
+        Raises:
+            JobFailed: for any failure in a sweep.
+        """
+        from hydra.core.hydra_config import HydraConfig
+
+        from layerfusion.runs.sweep import RECORDS, JobBusy, held
+
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        run = self._run_kept if self.sweep else self._run
+        if self.command not in RECORDS:  # such jobs share a folder, and may run side by side
+            return run(composed, folder)
+        try:
+            with held(folder, wait=not self.sweep):
+                return run(composed, folder)
+        except JobBusy:
+            log.info("%s: another process runs it", folder)
+            return BUSY
+
+    def _run(self, composed: Any, folder: Path) -> Any:
+        return self.run(load(composed), folder)
+
+    def _run_kept(self, composed: Any, folder: Path) -> Any:
+        """Run a job of a sweep, its failure kept in its folder."""
+        from hydra.core.hydra_config import HydraConfig
+
+        from layerfusion.runs.resources import own_gpu
+        from layerfusion.runs.sweep import FAILED, clear_failure, label_of, write_failure
+
+        clear_failure(folder)
+        try:
+            config = load(composed)
+            with own_gpu(config):
+                return self.run(config, folder)
+        except Exception as error:  # whatever it is, the other jobs go on
+            overrides = list(HydraConfig.get().overrides.task)
+            write_failure(folder, self.command, overrides, error)
+            line = " ".join(str(error).split())
+            if not isinstance(error, UserError):
+                line = f"{type(error).__name__}: {line}; traceback in {folder / FAILED}"
+            log.error("failed: %s: %s", label_of(folder), line, exc_info=True)
+            raise JobFailed(line) from None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all jobs of a sweep need in another process; Hydra's own names."""
+
+    hydra_context: Any
+    config: Any
+    task_function: Any
+    singletons: Any
+
+    @classmethod
+    def of(cls, hydra_context: Any, config: Any, task_function: Any) -> Shared:
+        """Gather it in the process that launches."""
+        from hydra.core.singleton import Singleton
+
+        return cls(hydra_context, config, task_function, Singleton.get_state())
+
+
+def run_elsewhere(shared: Shared, overrides: Sequence[str], number: int) -> Any:
+    """Compose and run one job of a sweep in a process of a launcher; Hydra's `JobReturn`."""
+    from hydra.core.singleton import Singleton
+    from hydra.core.utils import run_job, setup_globals
+    from omegaconf import open_dict
+
+    Singleton.set_state(shared.singletons)
+    setup_globals()
+    loader = shared.hydra_context.config_loader
+    config = loader.load_sweep_config(shared.config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    return run_job(
+        hydra_context=shared.hydra_context,
+        task_function=shared.task_function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )

@@ -1,0 +1,67 @@
+"""Figures in words, for the terminal and the log."""
+
+from __future__ import annotations
+
+from layerfusion.records.job import Estimate, RunRecord
+
+
+def percent(estimate: Estimate) -> str:
+    """A share as per cent: mean, ± sd over seeds, [95 % interval] over test rows."""
+    text = f"{100 * estimate.mean:.1f}"
+    if estimate.sd is not None:
+        text += f" ± {100 * estimate.sd:.1f}"
+    if estimate.low is not None and estimate.high is not None:
+        text += f" [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
+    return f"{text} %"
+
+
+def result_lines(record: RunRecord) -> list[str]:
+    """A job's result beside its floor, and what a reader has to know of its data."""
+    floor = Estimate(record.floor.test["accuracy"], None, record.floor.low, record.floor.high)
+    seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
+    names = "+".join(record.backbone_names)
+    rows = record.dataset.rows["test"]
+    made = f"({record.fusion} of {sources} of {names}, {seeds}, {rows} test rows)"
+    if record.published is None:
+        result = (
+            f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
+            f" {percent(record.test['macro_f1'])} {made}"
+        )
+    else:
+        result = _claim(record, made)
+    lines = [
+        f"{record.dataset.name}: {result}",
+        f"{record.dataset.name}: floor {percent(floor)} (TF-IDF of {record.floor.features} and"
+        " logistic regression on the whole text)",
+    ]
+    return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
+
+
+def _claim(record: RunRecord, made: str) -> str:
+    """What the published protocol would claim, and what is wrong with it."""
+    test = record.test
+    return (
+        f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be"
+        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen"
+        f" on one half of test and judged on the other: {percent(test['split_half_accuracy'])};"
+        f" selection bias {100 * test['selection_bias'].mean:+.1f} points"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, in the unit that a person would use."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
+def plural(number: int, noun: str) -> str:
+    """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def size(count: float) -> str:
+    """Bytes in MB or GB (powers of ten)."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,166 @@
+"""From a job's texts and models to its selected layers; nothing here reads test."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfusion.config.job import PLAIN, TrainConfig
+from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.standardise import Standardiser
+from layerfusion.layers.budget import Budget, measure
+from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.scores import FROM_MODEL, ScoreTable, compute_scores
+from layerfusion.layers.selection import Selection, select_by_score, select_greedy, select_plain
+from layerfusion.layers.similarity import linear_cka
+from layerfusion.texts import TextDataset
+
+log = logging.getLogger(__name__)
+
+SIMILARITY_ROWS = 1000
+"""Rows that layers are compared on: enough for a CKA to two digits."""
+
+_selections: dict[str, Selection] = {}
+
+
+def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
+    """Select the layers of a job, and say why.
+
+    What was selected stays in memory: the jobs of a sweep that differ in what follows ask again.
+    """
+    specs = {
+        name: {pooling: store.name for pooling, store in source.stores.items()}
+        for name, source in sources.items()
+    }
+    key = json.dumps([dataset.fingerprint, specs, asdict(config.layers), config.seed])
+    if key not in _selections:
+        _selections[key] = _select(config, dataset, sources)
+    selection = _selections[key]
+    plain = config.layers.name in PLAIN
+    for line in selection.notes if plain else selection_lines(selection):
+        log.info(line)
+    return selection
+
+
+def _select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
+    layers = all_layers(sources)
+    budget = budget_of(config, dataset, sources)
+    if config.layers.name in PLAIN:
+        return select_plain(config.layers, layers, budget)
+    candidates = candidates_of(config, dataset, sources, layers_to_score(config, budget, layers))
+    return select_scored(config, candidates, budget)[0]
+
+
+def select_scored(
+    config: TrainConfig, candidates: Candidates, budget: Budget
+) -> tuple[Selection, ScoreTable]:
+    """`top_k`, `adaptive` or `greedy` on some candidates, with the scores behind the choice."""
+    greedy = config.layers.name == "greedy"
+    names = ["probe"] if greedy else [config.layers.score]
+    table = compute_scores(candidates, names, config.layers, config.extract)
+    chosen = select_greedy if greedy else select_by_score
+    return chosen(config.layers, table, similarity_of(candidates), budget), table
+
+
+def layers_to_score(
+    config: TrainConfig, budget: Budget, layers: Sequence[LayerId]
+) -> Sequence[LayerId]:
+    """The layers that the budget allows; all where the score starts from the last one's head."""
+    affordable = budget.affordable(layers)
+    from_model = config.layers.name != "greedy" and config.layers.score in FROM_MODEL
+    return layers if from_model else affordable
+
+
+def selection_lines(selection: Selection) -> list[str]:
+    """A selection in words."""
+    lines = [f"selected {choice.reason}" for choice in selection.choices]
+    return lines + list(selection.notes)
+
+
+def budget_of(
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, Source],
+    rows: np.ndarray | None = None,
+    layers: Sequence[LayerId] | None = None,
+) -> Budget:
+    """What layers cost on train, or on some of its rows, and what they may cost.
+
+    Args:
+        config: the job.
+        dataset: its texts.
+        sources: its models.
+        rows: of train; all where none.
+        layers: those that every row has, the only ones to be asked about; all where none. After a
+            pilot the stores of other models and poolings hold its sample alone.
+    """
+    texts = dataset.splits["train"].texts
+    hashes = [text_hash(texts[row]) for row in (range(len(texts)) if rows is None else rows)]
+    ordered = layers or all_layers(sources)
+    poolings = {x.backbone: x.pooling for x in reversed(ordered)}  # the first of each
+    models = {name: measure(sources[name], hashes, held) for name, held in poolings.items()}
+    return Budget(config.layers.budget, models)
+
+
+def candidates_of(
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, Source],
+    layers: Sequence[LayerId],
+    rows: np.ndarray | None = None,
+) -> Candidates:
+    """Layers with their vectors on train, and on validation where that is what judges them.
+
+    Args:
+        config: the job.
+        dataset: its texts.
+        sources: its models.
+        layers: what may be chosen.
+        rows: of train; all where none.
+    """
+    train = dataset.splits["train"]
+    rows = np.arange(len(train.texts)) if rows is None else rows
+    texts = [train.texts[row] for row in rows]
+    labels = np.asarray(train.labels)[rows]
+    if config.layers.held_out == "validation":
+        judge = dataset.splits["validation"]
+        fold_of = torch.cat(
+            [torch.full((len(texts),), -1), torch.zeros(len(judge.texts), dtype=torch.int64)]
+        )
+        texts = [*texts, *judge.texts]
+        labels = np.concatenate([labels, np.asarray(judge.labels)])
+    else:
+        fold_of = stratified_folds(
+            labels, texts, config.layers.folds, seed=config.seed, names=dataset.label_names
+        )
+    features = read_layers(sources, layers, [text_hash(text) for text in texts])
+    return Candidates(
+        tuple(layers),
+        tuple(features),
+        torch.from_numpy(labels.astype(np.int64)),
+        fold_of,
+        tuple(texts),
+        len(dataset.label_names),
+        sources,
+    )
+
+
+def similarity_of(candidates: Candidates) -> Tensor:
+    """Debiased linear CKA between candidates on an even sample of their rows.
+
+    Of standardised vectors, as probes and fusion see them: in decoders a few features are so large
+    that without it they alone would make all layers alike.
+    """
+    rows = len(candidates.labels)
+    places = torch.linspace(0, rows - 1, min(rows, SIMILARITY_ROWS)).round().long()
+    sample = [[layer[places]] for layer in candidates.features]
+    return linear_cka([Standardiser.fit(one)(one)[0] for one in sample])

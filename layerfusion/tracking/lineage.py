@@ -1,0 +1,109 @@
+"""What a W&B run was made from and what it made, as artifacts: from data fingerprint to result.
+
+Large files stay where they are: artifacts refer to them, and what is uploaded is a description.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import layerfusion
+from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, Source
+from layerfusion.embeddings.store import SPEC_FILE
+from layerfusion.records.job import CONFIG, METRICS, PREDICTIONS
+from layerfusion.runs.bundle import BUNDLE
+from layerfusion.texts import TextDataset
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+DESCRIPTION = "description.json"
+RESULT_FILES = (METRICS, PREDICTIONS, CONFIG, "profile.json", "profile.csv")
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """Something that a run reads: its texts, or the store of a model under a pooling."""
+
+    name: str
+    kind: str
+    """The artifact's type: dataset or embeddings."""
+    description: Mapping[str, Any]
+    """Uploaded: it tells versions of the artifact apart."""
+    folder: Path | None = None
+    """Of a store, where it is one of a model's."""
+
+
+def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ingredient]:
+    """The texts by their fingerprint and every store that layers are chosen from."""
+    texts = {
+        "name": dataset.name,
+        "origin": dataset.origin,
+        "fingerprint": dataset.fingerprint,
+        "rows": {split: len(rows.texts) for split, rows in dataset.splits.items()},
+        "classes": len(dataset.label_names),
+    }
+    found = [Ingredient(f"texts-{dataset.name}", "dataset", texts)]
+    for name, source in sources.items():
+        for pooling, store in source.stores.items():
+            spec = json.loads(store.spec.canonical())
+            description = {"spec_hash": store.name, "origin": source.origin, "spec": spec}
+            stored = isinstance(source, EmbeddingSource)
+            folder = source.cache / EMBEDDINGS / store.name if stored else None
+            found.append(Ingredient(f"store-{name}-{pooling}", "embeddings", description, folder))
+    return found
+
+
+def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
+    """Declare what a run reads."""
+    import wandb
+
+    for one in inputs:
+        artifact = wandb.Artifact(_name(one.name), one.kind, metadata=dict(one.description))
+        with artifact.new_file(DESCRIPTION) as file:
+            json.dump(one.description, file, indent=1, sort_keys=True, ensure_ascii=False)
+        if one.folder is not None:
+            # Not the folder, whose shards W&B would list one by one: they follow from the spec.
+            artifact.add_reference((one.folder / SPEC_FILE).resolve().as_uri())
+        # `use_artifact` refuses new artifacts offline and waits for the server online; this is the
+        # call that it makes, which does neither.
+        log = getattr(run, "_log_artifact", None)
+        if log is None:
+            run.use_artifact(artifact)
+        else:
+            log(artifact, is_user_created=True, use_after_commit=True)
+
+
+def log_result(run: Run, job: str, folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Declare what a run made: the files of its record, and the bundle where there is one."""
+    import wandb
+
+    result = wandb.Artifact(_name(f"result-{job}"), "result", metadata=dict(metadata))
+    for name in RESULT_FILES:
+        if (folder / name).is_file():
+            result.add_reference((folder / name).resolve().as_uri(), name=name)
+    run.log_artifact(result)
+    if (folder / BUNDLE).is_dir():
+        bundle = wandb.Artifact(_name(f"model-{job}"), "model", metadata=dict(metadata))
+        bundle.add_reference((folder / BUNDLE).resolve().as_uri())
+        run.log_artifact(bundle)
+
+
+def log_code(run: Run) -> None:
+    """Keep the package's sources as they are now."""
+    root = Path(layerfusion.__file__).parent
+    run.log_code(str(root), name="code-layerfusion", include_fn=_is_source)
+
+
+def _is_source(path: str, _root: str = "") -> bool:
+    return path.endswith((".py", ".html"))
+
+
+def _name(name: str) -> str:
+    """With W&B's allowed characters alone."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:128]

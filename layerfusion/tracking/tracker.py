@@ -1,0 +1,327 @@
+"""Weights & Biases: one run a job, which shows the job and never fails it.
+
+The job's folder is the record; nothing is ever read back from W&B.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+
+from layerfusion.config.job import LoggerConfig
+from layerfusion.records.job import RunRecord
+from layerfusion.records.profile import Profile
+from layerfusion.tracking.lineage import Ingredient, log_code, log_result, log_use
+from layerfusion.tracking.media import (
+    EPOCH,
+    Confusion,
+    define_epoch_metrics,
+    define_result_metrics,
+    job_media,
+    profile_media,
+    profile_summary,
+    summary,
+)
+
+if TYPE_CHECKING:
+    from wandb import Run
+
+log = logging.getLogger(__name__)
+
+Mode = Literal["online", "offline", "disabled", "shared"]
+_MAX_NAME = 128
+_MAX_TAG = 64
+_MAX_REASON = 500
+_INTERRUPTED = 255
+"""Exit code that W&B itself gives a run that was stopped by hand."""
+_SYNC_TOLD: set[str] = set()
+_CODE_KEPT: set[tuple[str, str | None]] = set()
+"""Projects and groups that this process has shown its sources to."""
+
+
+class EndedEarly(Exception):
+    """Ends a job that need not go on: its run is shown as finished, tagged `pruned`."""
+
+
+class Tracker(Protocol):
+    """Where a job shows its progress and result."""
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Show what the job reads."""
+        ...
+
+    def lightning_logger(self, prefix: str) -> Logger | None:
+        """A logger for one training run, whose metrics are named `prefix/…`."""
+        ...
+
+    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
+        """Show the result of the job, whose files are written."""
+        ...
+
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Show a layer profile, whose file is written."""
+        ...
+
+
+class NullTracker:
+    """Shows nothing."""
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Do nothing."""
+
+    def lightning_logger(self, prefix: str) -> None:
+        """None: the Trainer logs nothing."""
+
+    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
+        """Do nothing."""
+
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Do nothing."""
+
+
+class WandbTracker:
+    """Shows a job as one W&B run.
+
+    Args:
+        run: the run.
+        folder: the job's folder, where the files of its result are.
+    """
+
+    def __init__(self, run: Run, folder: Path) -> None:
+        self.run = run
+        self.folder = folder
+
+    def uses(self, inputs: Sequence[Ingredient]) -> None:
+        """Show what the job reads, where its lineage begins."""
+        with _never_failing():
+            log_use(self.run, inputs)
+
+    def lightning_logger(self, prefix: str) -> WandbLogger:
+        """A logger on the same run; its charts are drawn over the epochs of its training run."""
+        with _never_failing():
+            define_epoch_metrics(self.run, prefix)
+        return _PrefixedLogger(experiment=self.run, prefix=prefix)
+
+    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
+        """Show summary figures, layers, gates, the confusion matrix, and the result's files."""
+        with _never_failing():
+            define_result_metrics(self.run)
+            self.run.summary.update(summary(record))
+            self.run.log(job_media(record, confusion))
+            test = {name: estimate.mean for name, estimate in record.test.items()}
+            fingerprint = {"fingerprint": record.dataset.fingerprint}
+            log_result(self.run, record.job, self.folder, {**fingerprint, "test": test})
+
+    def finish_with_profile(self, profile: Profile) -> None:
+        """Show the best layers, accuracy by depth, all scores, and the profile's file."""
+        with _never_failing():
+            self.run.summary.update(profile_summary(profile))
+            self.run.log(profile_media(profile))
+            fingerprint = {"fingerprint": profile.dataset.fingerprint}
+            log_result(self.run, profile.job, self.folder, fingerprint)
+
+
+class _PrefixedLogger(WandbLogger):
+    """Lightning's logger with `seed0/val/log_loss` for `log_loss`; the epoch is shared by all."""
+
+    def __init__(self, *, experiment: Run, prefix: str) -> None:
+        super().__init__(experiment=experiment)
+        self._own = prefix
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        named = {key if key == EPOCH else f"{self._own}/{key}": v for key, v in metrics.items()}
+        with _never_failing():
+            super().log_metrics(named, step)
+
+
+@contextmanager
+def open_tracker(
+    logger: LoggerConfig,
+    *,
+    folder: Path,
+    name: str,
+    group: str | None,
+    job_type: str,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+) -> Iterator[Tracker]:
+    """Open the tracker of one job and close it with the job's exit code.
+
+    A `mode` of the config goes before the environment's WANDB_MODE; `auto` is online where W&B
+    finds an API key, else offline. What W&B cannot do is told in one line, and the job goes on.
+
+    Args:
+        logger: the group `logger`.
+        folder: the job's folder, in which W&B's own files lie.
+        name: what the run is called.
+        group: what the runs of the sweep share, unless the config names a group.
+        job_type: for example train.
+        tags: added to those of the config.
+        config: the whole config of the job, nested; shown flat.
+    """
+    disabled = logger.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
+    if logger.name != "wandb" or disabled:
+        yield NullTracker()
+        return
+    with _data_in(folder / "wandb"):
+        run = _start(
+            logger,
+            dir=str(folder),
+            name=name[:_MAX_NAME],
+            group=(logger.group or group or "")[:_MAX_NAME] or None,
+            job_type=job_type,
+            tags=[tag for tag in dict.fromkeys([*logger.tags, *tags]) if 0 < len(tag) <= _MAX_TAG],
+            config=flatten(config),
+        )
+        if run is None:
+            yield NullTracker()
+            return
+        exit_code = 1
+        try:
+            if logger.code:
+                _keep_code(run)
+            yield WandbTracker(run, folder)
+            exit_code = 0
+        except EndedEarly:
+            exit_code = 0
+            with _never_failing():
+                run.tags = (*(run.tags or ()), "pruned")
+            raise
+        except BaseException as error:
+            exit_code = _INTERRUPTED if isinstance(error, KeyboardInterrupt) else 1
+            with _never_failing():
+                _show_failure(run, error)
+            raise
+        finally:
+            with _never_failing():
+                run.finish(exit_code=exit_code)
+            if run.offline:
+                _tell_sync(Path(run.dir).parent)
+
+
+def goes_online(mode: str = "auto") -> bool:
+    """Whether runs go to W&B's server under this mode of the config."""
+    return _mode(mode) in ("online", "shared")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested config under keys like `fusion/name`; lists of plain values stay lists.
+
+    W&B reads a dot in a key as a path, and would not find it when it groups and filters.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            value = {str(index): item for index, item in enumerate(value)}
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{name}/"))
+        else:
+            flat[name] = value
+    return flat
+
+
+def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
+    """Start a run in the wanted mode, else offline, else not at all."""
+    with _never_failing("going on offline"):
+        return _init(logger, _mode(logger.mode), arguments)
+    with _never_failing():
+        return _init(logger, "offline", arguments)
+    return None
+
+
+def _keep_code(run: Run) -> None:
+    """Show the sources once a sweep and process, or once a job by itself: they are the same."""
+    place = (run.project, run.group)
+    if place not in _CODE_KEPT:
+        with _never_failing():
+            log_code(run)
+        if run.group:
+            _CODE_KEPT.add(place)
+
+
+def _show_failure(run: Run, error: BaseException) -> None:
+    """Say in the table of runs why a job failed."""
+    lines = str(error).splitlines() or [""]
+    reason = f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:_MAX_REASON]
+    run.summary["error"] = reason
+    run.notes = reason
+
+
+def _mode(mode: str) -> Mode:
+    """The mode asked for by the config, else by the environment, else by whether there is a key."""
+    import wandb
+
+    if mode != "auto":
+        return cast(Mode, mode)
+    if wanted := os.environ.get("WANDB_MODE"):
+        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(wanted, wanted))
+    wandb.setup(wandb.Settings(silent=True))
+    return "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+
+def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
+    import wandb
+
+    # The list of installed packages costs .3 s a job; the sources are kept by `_keep_code`;
+    # git would tell of the folder that the user happens to be in.
+    # A killed job keeps all but its last second for `wandb sync`; by default, all but 15 s.
+    quiet = {
+        "x_transaction_log_flush_interval": 1.0,
+        "silent": True,
+        "console": "off",
+        "init_timeout": 60,
+        "disable_code": True,
+        "disable_git": True,
+        "x_save_requirements": False,
+    }
+    known = {key: value for key, value in quiet.items() if key in wandb.Settings.model_fields}
+    run = wandb.init(
+        project=logger.project,
+        entity=logger.entity,
+        mode=mode,
+        reinit="finish_previous",
+        settings=wandb.Settings(**known),
+        **arguments,
+    )
+    if not run.offline and run.url:
+        log.info("W&B: %s", run.url)
+    return run
+
+
+@contextmanager
+def _never_failing(outcome: str = "the job goes on without it") -> Iterator[None]:
+    """Tell what W&B could not do in one line; the job goes on."""
+    import wandb
+
+    try:
+        yield
+    except (wandb.Error, OSError, TimeoutError, ValueError, TypeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        log.warning("W&B: %s; %s", lines[0].rstrip("."), outcome)
+
+
+@contextmanager
+def _data_in(folder: Path) -> Iterator[None]:
+    """Keep W&B's copies of tables beside the run, not in the home folder, unless set otherwise."""
+    name = "WANDB_DATA_DIR"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = str(folder.absolute())
+    try:
+        yield
+    finally:
+        os.environ.pop(name, None)
+
+
+def _tell_sync(folder: Path) -> None:
+    if not _SYNC_TOLD:
+        log.info("W&B is offline; to upload a run: wandb sync %s", folder)
+    _SYNC_TOLD.add(str(folder))

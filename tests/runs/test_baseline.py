@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, f1_score
+
+from layerfusion.runs import baseline as module
+from layerfusion.runs.baseline import C_VALUES, FEATURES, floor
+from layerfusion.texts import Split, TextDataset, fingerprint
+from layerfusion.texts.tfidf import tfidf
+
+
+def _dataset(
+    splits: Mapping[str, tuple[Sequence[str], Sequence[int]]], classes: int
+) -> TextDataset:
+    read = {
+        name: Split(tuple(texts), np.asarray(labels, dtype=np.int64))
+        for name, (texts, labels) in splits.items()
+    }
+    label_names = tuple(f"class {k}" for k in range(classes))
+    return TextDataset(
+        name="made up",
+        splits=read,
+        label_names=label_names,
+        fingerprint=fingerprint(read, label_names),
+        origin="this test",
+        available={name: len(split.texts) for name, split in read.items()},
+        sampled=False,
+        overlap=0,
+        notes=(),
+    )
+
+
+_SIGNS = ("good fine", "bad awful", "neutral plain")
+
+
+def _texts(rows: int, classes: int, seed: int) -> tuple[list[str], list[int]]:
+    """A word of the class among words that say nothing."""
+    rng = np.random.default_rng(seed)
+    labels = [row % classes for row in range(rows)]
+    noise = [" ".join(rng.choice(list("abcdefghij"), size=5)) for _ in labels]
+    signs = [str(rng.choice(_SIGNS[label].split())) for label in labels]
+    return [f"{a} {sign} {a}" for a, sign in zip(noise, signs, strict=True)], labels
+
+
+@pytest.fixture
+def dataset() -> TextDataset:
+    rows = {"train": 45, "validation": 15, "test": 24}
+    splits = {name: _texts(n, 3, seed) for seed, (name, n) in enumerate(rows.items())}
+    return _dataset(splits, 3)
+
+
+def test_learns_what_words_tell(dataset: TextDataset, tmp_path: Path) -> None:
+    record, preds = floor(dataset, tmp_path)
+    target = dataset.splits["test"].labels
+    assert record.test["accuracy"] == pytest.approx(accuracy_score(target, preds))
+    assert record.test["macro_f1"] == pytest.approx(f1_score(target, preds, average="macro"))
+    assert record.test["accuracy"] > 0.9
+    assert record.low <= record.test["accuracy"] <= record.high
+    assert record.features in FEATURES
+    assert record.c in C_VALUES
+    assert len(record.cross_validation) == len(FEATURES) * len(C_VALUES)
+    best = record.cross_validation[f"{record.features}, C={record.c:g}"]
+    assert best == max(record.cross_validation.values())
+
+
+def test_is_computed_once_and_read_back(
+    dataset: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, preds = floor(dataset, tmp_path)
+    monkeypatch.setattr(module, "_compute", lambda *_: pytest.fail("it was kept"))
+    kept, kept_preds = floor(dataset, tmp_path)
+    assert kept == record
+    np.testing.assert_array_equal(kept_preds, preds)
+    assert kept_preds.dtype == np.int64
+
+
+def test_a_seed_repeats(dataset: TextDataset, tmp_path: Path) -> None:
+    first, second = (floor(dataset, tmp_path / name, seed=3)[0] for name in "ab")
+    assert first.test == second.test
+    assert first.cross_validation == second.cross_validation
+
+
+def test_another_seed_or_data_set_has_a_floor_of_its_own(
+    dataset: TextDataset, tmp_path: Path
+) -> None:
+    floor(dataset, tmp_path, seed=0)
+    floor(dataset, tmp_path, seed=1)
+    other = _dataset({name: _texts(12, 2, 9) for name in ("train", "validation", "test")}, 2)
+    floor(other, tmp_path, seed=0)
+    assert len(list((tmp_path / "floors").glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "preds", "record", "accuracy", "null"])
+def test_a_damaged_file_is_computed_again(
+    dataset: TextDataset,
+    tmp_path: Path,
+    damage: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    record, preds = floor(dataset, tmp_path)
+    (path,) = (tmp_path / "floors").glob("*.json")
+    content = json.loads(path.read_text())
+    if damage == "preds":
+        content["preds"] = content["preds"][:-1]
+    elif damage == "record":
+        del content["record"]["c"]
+    elif damage == "accuracy":
+        content["preds"] = [(pred + 1) % 3 for pred in content["preds"]]
+    text = json.dumps(content)
+    whole = {"cut": text[: len(text) // 2], "empty": "", "null": "null"}.get(damage, text)
+    path.write_text(whole)
+
+    again, again_preds = floor(dataset, tmp_path)
+    assert again.test == record.test
+    np.testing.assert_array_equal(again_preds, preds)
+    assert "computing it again" in caplog.text
+    assert json.loads(path.read_text())["preds"] == preds.tolist()
+
+
+def test_rare_and_absent_classes_are_taken(tmp_path: Path) -> None:
+    """One class with one row, one that only test has: no warning (they are errors here)."""
+    texts, labels = _texts(20, 2, 0)
+    data = _dataset(
+        {
+            "train": ([*texts, "a lonely row"], [*labels, 2]),
+            "validation": _texts(4, 2, 1),
+            "test": (["good", "awful", "never seen"], [0, 1, 3]),
+        },
+        4,
+    )
+    record, preds = floor(data, tmp_path)
+    assert preds[:2].tolist() == [0, 1]
+    assert np.isfinite(record.test["log_loss"])
+    assert record.test["log_loss"] > 4  # the class never seen costs -log of almost nothing
+
+
+def test_the_smallest_data_set_is_taken(tmp_path: Path) -> None:
+    data = _dataset(
+        {"train": (["x"], [0]), "validation": (["y"], [1]), "test": (["x", "y"], [0, 1])}, 2
+    )
+    _, preds = floor(data, tmp_path)
+    assert len(preds) == 2
+
+
+def test_words_keep_combining_marks_and_other_scripts() -> None:
+    analyse = tfidf("words", rows=2).build_analyzer()
+    assert analyse("हिन्दी भाषा।") == ["हिन्दी", "भाषा", "।"]
+    assert analyse("Don't stop, “naïve” 日本語。") == [
+        *["don", "'", "t", "stop", ",", "“", "naïve", "”", "日本語", "。"]
+    ]
+    assert analyse("!? _") == ["!", "?", "_"]  # a text of punctuation has tokens too
+
+
+def test_the_choice_is_made_without_test(dataset: TextDataset, tmp_path: Path) -> None:
+    changed = dict(dataset.splits)
+    changed["test"] = Split(("nothing of this",), np.array([0]))
+    other = _dataset({k: (list(s.texts), s.labels.tolist()) for k, s in changed.items()}, 3)
+    a, b = floor(dataset, tmp_path)[0], floor(other, tmp_path)[0]
+    assert (a.features, a.c, a.cross_validation) == (b.features, b.c, b.cross_validation)
+
+
+def test_rows_are_dealt_class_by_class() -> None:
+    target = np.repeat([0, 1, 2, 3], [31, 9, 2, 1])
+    part = module._deal(target, 3, seed=0)
+    for label in range(4):
+        counts = np.bincount(part[target == label], minlength=3)
+        assert counts.max() - counts.min() <= 1
+    assert np.bincount(part).tolist() == [15, 14, 14]
+
+
+def test_a_large_train_split_is_sampled_for_the_choice_only(
+    dataset: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    vectorise = module._vectorise
+
+    def counting(name: str, texts: np.ndarray, others: np.ndarray) -> object:
+        sizes.append(len(texts))
+        return vectorise(name, texts, others)
+
+    monkeypatch.setattr(module, "_vectorise", counting)
+    characters = sum(
+        len(text) for name in ("train", "validation") for text in dataset.splits[name].texts
+    )
+    monkeypatch.setattr(module, "CHOICE_WORK", characters * 3 / 2)
+    floor(dataset, tmp_path)
+    assert sizes == [*[20] * (3 * len(FEATURES)), 60]  # two of three folds of half the rows

@@ -1,0 +1,100 @@
+"""Mistakes that selections make possible: one line each, and before anything is extracted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.layers.budget import expect, measure
+from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
+from tests.tiny import run
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers"),
+        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
+        ("layers=adaptive layers.score=nope", "layers.score: there is no 'nope'; there are: "),
+        ("layers=last layers.pilot=50", "layers=last needs no pilot"),
+        ("layers=greedy layers.budget.ms_per_text=0.000001", "allows no layer: the cheapest is"),
+        ("layers=all layers.budget.flops_per_text=-1", "must be at least 0"),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "layer 3 of tiny"),
+        ("layers=adaptive layers.strengths=[0]", "it must list positive numbers"),
+        ("layers=adaptive layers.mass=7", "layerfusion: layers.mass=7.0: it must lie in [0, 1]"),
+    ],
+)
+def test_a_mistake_gets_one_line(
+    more: str, says: str, job: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, *more.split()], capsys)
+    assert code == 2
+    assert says in said.splitlines()[-1]
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("fusion=matmul fusion.width=10", "fusion.width=10: matmul needs a multiple"),
+        ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers to choose among, of tiny"),
+        ("layers=top_k layers.k=99 layers.pilot=50", "layers.k=99: there are 10 layers"),
+        ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "takes layer 3 of tiny"),
+        ("layers=fixed layers.fixed.tiny=[3] layers.budget.flops_per_text=9", "=fixed takes layer"),
+        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
+        ("fusion=stacked layers=last layers.folds=200", "most layers.folds=108 is possible"),
+        (
+            "fusion=auto layers=last layers.folds=9 limit.per_class=4",
+            "most layers.folds=4 is possible",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_is_extracted(
+    more: str, says: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *job, *more.split()], capsys)
+    assert code == 2
+    assert says in said.splitlines()[-1]
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("score", ["attention_entropy", "gradient_entropy"])
+def test_a_score_that_a_model_does_not_give_gets_one_line(
+    score: str,
+    job: list[str],
+    folders: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = [x for x in job if "backbone.tiny" not in x]
+    model = f"backbone.plain.path={folders['fnet']}"
+    selection = ["layers=top_k", "layers.k=1", f"layers.score={score}"]
+    code, said = run(["train", *arguments, model, *selection], capsys)
+    assert code == 2
+    assert "attention_entropy: backbone plain gives no attention" in said.splitlines()[-1]
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("long_texts", ["truncate", "windows"])
+def test_flops_are_known_before_extraction_to_the_last_digit(
+    long_texts: str, job: list[str]
+) -> None:
+    more = [f"backbone.tiny.long_texts={long_texts}", "backbone.tiny.max_length=8"]
+    more.append("backbone.tiny.window_overlap=2")
+    config = load(compose("train", [*job, *more]))
+    dataset = dataset_of(config)
+    train = dataset.splits["train"].texts
+    source = open_sources(config, dataset)["tiny"]
+    assert isinstance(source, EmbeddingSource)
+    expected = expect(source, train)
+    extracted = extract_all(config, dataset)["tiny"]
+    measured = measure(extracted, [text_hash(text) for text in train], "last")
+    assert expected.flops == measured.flops
+    assert (expected.milliseconds, expected.shape) == (None, measured.shape)
+    assert max(source.count_tokens(train)) > 8 or long_texts == "truncate"

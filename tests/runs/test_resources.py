@@ -1,0 +1,102 @@
+"""How many jobs fit, and a GPU for each, with made-up machines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from threading import Event
+
+import joblib
+import psutil
+import pytest
+
+from layerfusion.runs import resources as machine
+from layerfusion.runs.resources import (
+    GIB,
+    forget_peak_memory,
+    free_gpu,
+    peak_memory,
+    processes_that_fit,
+)
+
+
+@pytest.mark.parametrize(
+    ("cores", "gib", "gpus", "device", "fit"),
+    [
+        (16, 64, 0, "auto", 16),  # cores
+        (16, 9, 0, "auto", 4),  # memory
+        (16, 64, 3, "auto", 3),  # a GPU each
+        (16, 64, 3, "cpu", 16),
+        (1, 1, 0, "cpu", 1),  # never none
+    ],
+)
+def test_as_many_as_fit(
+    monkeypatch: pytest.MonkeyPatch, cores: int, gib: int, gpus: int, device: str, fit: int
+) -> None:
+    monkeypatch.setattr(joblib, "cpu_count", lambda: cores)
+    monkeypatch.setattr(machine, "_free_memory", lambda: gib * GIB)
+    monkeypatch.setattr(machine, "gpu_names", lambda: [f"gpu{n}" for n in range(gpus)])
+    assert processes_that_fit(2, device, "cpu") == fit
+
+
+def test_gpus_are_handed_out_one_a_job(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    with ExitStack() as stack:
+        held = [stack.enter_context(free_gpu(names, tmp_path)) for _ in names]
+        assert sorted(held) == [0, 1, 2]
+    with free_gpu(names, tmp_path) as again:
+        assert again == held[-1]  # the one held last, where its models lie
+
+
+def test_a_job_waits_for_a_gpu(tmp_path: Path) -> None:
+    got = Event()
+
+    def job() -> int:
+        with free_gpu(["only"], tmp_path, seconds=0.01) as index:
+            got.set()
+            return index
+
+    with ThreadPoolExecutor(1) as pool:
+        with free_gpu(["only"], tmp_path):
+            waiting = pool.submit(job)
+            assert not got.wait(0.1)
+        assert waiting.result(timeout=5) == 0
+
+
+def test_the_peak_of_a_job_is_not_that_of_the_one_before() -> None:
+    """In a process of its own: in this one, other tests' memory comes and goes meanwhile."""
+    code = """
+from layerfusion.runs.resources import FORGET_PEAK, forget_peak_memory, peak_memory
+
+start = peak_memory()
+large = b"x" * 2**28
+del large
+with_large = peak_memory()
+forget_peak_memory()
+after = peak_memory()
+try:
+    FORGET_PEAK.write_text("5")
+    forgets = True
+except OSError:
+    forgets = False
+print(start, with_large, after, int(forgets))
+"""
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    start, with_large, after, forgets = map(int, out.stdout.split())
+    assert with_large - start > 0.9 * 2**28
+    if forgets:  # Linux
+        assert after - start < 0.1 * 2**28
+    else:
+        assert after >= with_large
+
+
+def test_elsewhere_the_peak_is_that_of_the_process_so_far(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "FORGET_PEAK", tmp_path / "none" / "clear_refs")
+    monkeypatch.setattr(machine, "STATUS", tmp_path / "none" / "status")
+    forget_peak_memory()
+    assert peak_memory() >= 0.9 * psutil.Process().memory_info().rss

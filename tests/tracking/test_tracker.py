@@ -1,0 +1,334 @@
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import wandb
+from wandb.errors import CommError
+
+from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
+from layerfusion.errors import UserError
+from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.training import fit
+from layerfusion.records.job import (
+    BackboneRecord,
+    CostRecord,
+    DataRecord,
+    Estimate,
+    FloorRecord,
+    LayerRecord,
+    RunRecord,
+)
+from layerfusion.tracking import tracker as tracking
+from layerfusion.tracking.media import summary
+from layerfusion.tracking.tracker import (
+    EndedEarly,
+    NullTracker,
+    WandbTracker,
+    flatten,
+    open_tracker,
+)
+from tests.tracking.wandb_file import parse, read_offline_run
+
+ARGUMENTS: dict[str, Any] = {
+    "name": "mr minilm:3 gated",
+    "group": "a sweep",
+    "job_type": "train",
+    "tags": ["mr", "gated"],
+    "config": {"dataset": {"name": "mr"}, "layers": {"fixed": {"minilm": [3, "norm"]}}, "seed": 0},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine where nobody is logged in, whatever this one is."""
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DATA_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    monkeypatch.setattr(tracking, "_SYNC_TOLD", set())
+    yield
+    if wandb.run is not None:
+        wandb.run.finish()
+
+
+@pytest.fixture
+def record() -> RunRecord:
+    metrics = {"accuracy": 0.8, "macro_f1": 0.79}
+    return RunRecord(
+        job="abc",
+        protocol="honest",
+        dataset=DataRecord("mr", "here", "f", ["neg", "pos"], {}, {}, False, 0, []),
+        backbones={
+            "minilm": BackboneRecord(
+                *("wheel", {}, "s", 6, ["0", "6"], "3", 10, 100, 1, 5, 1000, 2.5e9, None, 64)
+            )
+        },
+        selection="fixed",
+        layers=[
+            LayerRecord("minilm", "3", "mean", 0.5, 384, "fixed", 0.7),
+            LayerRecord("minilm", "norm", "mean", 1.0, 384, "fixed", None),
+        ],
+        fusion="gated",
+        seeds=[],
+        validation={"accuracy": Estimate(0.81, None)},
+        test={name: Estimate(value, 0.01, 0.78, 0.82) for name, value in metrics.items()},
+        floor=FloorRecord("words", 10.0, {}, {"accuracy": 0.76}, 0.75, 0.77, 1.0),
+        cost=CostRecord(1234, 5.5, 1 << 30),
+        versions={},
+        created="now",
+    )
+
+
+def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) -> None:
+    targets = {split: torch.arange(20) % 2 for split in ("train", "validation")}
+    features = {split: [torch.randn(20, 3), torch.randn(20, 4)] for split in targets}
+    data = FusionData(features, targets, 8)
+    trainer = TrainerConfig(max_epochs=3, patience=3)
+    with open_tracker(LoggerConfig(tags=["mine"]), folder=tmp_path, **ARGUMENTS) as tracker:
+        for seed in (0, 1):
+            fit(
+                data,
+                FusionConfig(width=4),
+                trainer,
+                num_classes=2,
+                seed=seed,
+                names=["minilm:3:mean", "minilm:norm:mean"],
+                logger=tracker.lightning_logger(f"seed{seed}"),
+            )
+        confusion = (np.array([0, 0, 1]), np.array([0, 1, 1]), ["neg", "pos"])
+        tracker.finish_with(record, confusion)
+
+    run = read_offline_run(tmp_path)
+    assert run.exit_code == 0
+    assert run.run == {
+        "display_name": "mr minilm:3 gated",
+        "project": "layerfusion",
+        "run_group": "a sweep",
+        "job_type": "train",
+        "notes": "",
+        "tags": ["mine", "mr", "gated"],
+    }
+    assert run.config["dataset/name"] == "mr"
+    assert run.config["layers/fixed/minilm"] == [3, "norm"]
+    for seed in (0, 1):
+        for name in ("train/loss", "val/log_loss", "val/accuracy", "gates/minilm:3:mean"):
+            rows = [row for row in run.history if f"seed{seed}/{name}" in row]
+            assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert run.summary["test/accuracy"] == 0.8
+    assert run.summary["cost/minilm/flops_per_text"] == 2.5e9
+
+    shown = run.history[-1]
+    table = json.loads(_file(tmp_path, shown["layers.path"]).read_text())
+    assert table["columns"] == [
+        *["backbone", "layer", "pooling", "depth", "width", "reason", "mean_gate", "weight"]
+    ]
+    assert table["data"] == [
+        ["minilm", "3", "mean", 0.5, 384, "fixed", 0.7, None],
+        ["minilm", "norm", "mean", 1.0, 384, "fixed", None, None],
+    ]
+    matrix = json.loads(_file(tmp_path, shown["confusion_table.path"]).read_text())
+    counts = {(actual, predicted): rows for actual, predicted, rows in matrix["data"]}
+    expected = {("neg", "neg"): 1, ("neg", "pos"): 1, ("pos", "neg"): 0, ("pos", "pos"): 1}
+    assert counts == expected
+    assert list(tmp_path.glob("wandb/artifacts/staging/*"))  # not in the home folder
+    assert "WANDB_DATA_DIR" not in os.environ
+
+    (path,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    written = path.read_bytes()
+    for end in range(7, len(written), 101):  # as a kill, or a reader in between, may find it
+        part = parse(written[:end])
+        assert part.history == run.history[: len(part.history)]
+    assert parse(written) == run
+
+
+def _file(folder: Path, path: str) -> Path:
+    (found,) = folder.glob(f"wandb/offline-run-*/files/{path}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code", "reason"),
+    [
+        (KeyboardInterrupt(), 255, "KeyboardInterrupt"),
+        (UserError("layers: there is no 9"), 1, "UserError: layers: there is no 9"),
+        (EndedEarly(), 0, ""),
+    ],
+)
+def test_how_a_job_ends_is_how_its_run_ends(
+    tmp_path: Path, error: BaseException, exit_code: int, reason: str
+) -> None:
+    with (
+        pytest.raises(type(error)),
+        open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS),
+    ):
+        raise error
+    run = read_offline_run(tmp_path)
+    assert run.exit_code == exit_code
+    assert run.summary.get("error", "") == run.run["notes"] == reason
+    assert ("pruned" in run.run["tags"]) == isinstance(error, EndedEarly)
+
+
+def test_a_job_that_fails_ends_its_run_with_exit_code_1(tmp_path: Path) -> None:
+    with (
+        pytest.raises(RuntimeError, match="broken"),
+        open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS),
+    ):
+        raise RuntimeError("broken")
+    assert read_offline_run(tmp_path).exit_code == 1
+    assert wandb.run is None
+
+
+def test_jobs_of_one_process_have_runs_of_their_own(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        arguments: dict[str, Any] = ARGUMENTS | {"name": name}
+        with open_tracker(LoggerConfig(), folder=tmp_path / name, **arguments) as tracker:
+            logger = tracker.lightning_logger("seed0")
+            assert logger is not None
+            logger.log_metrics({"job": ord(name)})
+    for name in ("a", "b"):
+        run = read_offline_run(tmp_path / name)
+        assert run.run["display_name"] == name
+        assert [row["seed0/job"] for row in run.history] == [ord(name)]
+
+
+def test_offline_says_once_how_to_upload_and_prints_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, "layerfusion"):
+        for name in ("a", "b"):
+            with open_tracker(LoggerConfig(), folder=tmp_path / name, **ARGUMENTS):
+                pass
+    (message,) = [message for message in caplog.messages if "wandb sync" in message]
+    folder = Path(message.split("wandb sync ")[1])
+    assert list(folder.glob("*.wandb"))
+    printed = capfd.readouterr()
+    assert printed.out == printed.err == ""
+
+
+class _Started(Exception):
+    """Says in which mode a run was started, in place of starting it."""
+
+
+@pytest.mark.parametrize(
+    ("config", "environment", "key", "expected"),
+    [
+        ("auto", None, None, "offline"),
+        ("auto", None, "k" * 40, "online"),
+        ("auto", "offline", "k" * 40, "offline"),
+        ("auto", "dryrun", "k" * 40, "offline"),
+        ("auto", "online", None, "online"),
+        ("offline", None, "k" * 40, "offline"),
+        ("online", "offline", None, "online"),
+    ],
+)
+def test_mode(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    config: str,
+    environment: str | None,
+    key: str | None,
+    expected: str,
+) -> None:
+    def init(**arguments: Any) -> None:
+        raise _Started(arguments["mode"])
+
+    monkeypatch.setattr(wandb, "init", init)
+    for name, value in (("WANDB_MODE", environment), ("WANDB_API_KEY", key)):
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    try:
+        with (
+            pytest.raises(_Started, match=expected),
+            open_tracker(LoggerConfig(mode=config), folder=tmp_path, **ARGUMENTS),
+        ):
+            pass
+    finally:
+        wandb.teardown()  # W&B remembers the key for the session
+
+
+def test_disabled_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    with open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS) as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_network_it_goes_on_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    init = wandb.init
+
+    def unreachable(**arguments: Any) -> Any:
+        if arguments["mode"] == "online":
+            raise CommError("Run initialization has timed out\nmore lines")
+        return init(**arguments)
+
+    monkeypatch.setattr(wandb, "init", unreachable)
+    with open_tracker(LoggerConfig(mode="online"), folder=tmp_path, **ARGUMENTS) as tracker:
+        assert isinstance(tracker, WandbTracker)
+    assert read_offline_run(tmp_path).exit_code == 0
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == "W&B: Run initialization has timed out; going on offline"
+
+
+def test_what_wandb_refuses_does_not_fail_the_job(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = LoggerConfig(project="a/name:that?is%refused", tags=["", "t" * 65])
+    with open_tracker(refused, folder=tmp_path, **ARGUMENTS) as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert "the job goes on without it" in caplog.text
+
+
+def test_a_run_that_breaks_later_does_not_fail_the_job(
+    tmp_path: Path, record: RunRecord, caplog: pytest.LogCaptureFixture
+) -> None:
+    with open_tracker(LoggerConfig(), folder=tmp_path, **ARGUMENTS) as tracker:
+        assert isinstance(tracker, WandbTracker)
+        tracker.run.finish()
+        logger = tracker.lightning_logger("seed0")
+        logger.log_metrics({"a": 1.0})
+        tracker.finish_with(record)
+    assert "W&B: " in caplog.text
+
+
+def test_none_neither_writes_nor_imports_wandb(tmp_path: Path) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+from layerfusion.config.job import LoggerConfig
+from layerfusion.tracking.tracker import open_tracker
+with open_tracker(LoggerConfig(name="none"), folder=Path({str(tmp_path)!r}), name="n", group=None,
+                  job_type="train", tags=[], config={{}}) as tracker:
+    assert tracker.lightning_logger("seed0") is None
+    tracker.finish_with(None)
+assert "wandb" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_flatten() -> None:
+    nested = {"a": {"b": 1, "c": {"d": None}}, "e": [1, 2], "f": [{"g": 3}, {"g": 4}], "h": {}}
+    assert flatten(nested) == {"a/b": 1, "a/c/d": None, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
+
+
+def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:
+    figures = summary(record)
+    assert figures["validation/accuracy"] == 0.81
+    assert "validation/accuracy_sd" not in figures
+    assert figures["test/macro_f1_low"] == 0.78
+    assert figures["floor/accuracy"] == 0.76
+    assert figures["cost/head_parameters"] == 1234
+    assert figures["cost/minilm/highest_layer"] == "3"
+    assert "cost/minilm/milliseconds_per_text" not in figures
