@@ -23,7 +23,7 @@ TITLES = (
 
 @dataclass(frozen=True)
 class Result:
-    """One entrant on one data set."""
+    """One rival on one data set."""
 
     name: str
     correct: np.ndarray
@@ -42,7 +42,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Race:
-    """All entrants on one data set, `auto` first."""
+    """All rivals on one data set, `auto` first."""
 
     name: str
     rows: Mapping[str, int]
@@ -83,7 +83,7 @@ def as_json(races: Sequence[Race], settings: Sequence[str]) -> dict[str, Any]:
         found["datasets"][race.name] = {
             "rows": dict(race.rows),
             "fingerprint": race.fingerprint,
-            "entrants": {
+            "rivals": {
                 one.name: {
                     **dict(one.metrics),
                     "intervals": {name: list(ends) for name, ends in one.intervals.items()},
@@ -111,7 +111,7 @@ def as_text(races: Sequence[Race]) -> str:
             f"| | {' | '.join(TITLES)} |",
             f"|---|{'---:|' * len(TITLES)}",
         ]
-        for name, one in figures[race.name]["entrants"].items():
+        for name, one in figures[race.name]["rivals"].items():
             lines.append(f"| {name} | {' | '.join(_cells(one))} |")
         lines += ["", *(f"{one.name}: {one.what}" for one in race.results if one.what), ""]
     return "\n".join(lines)

@@ -43,7 +43,7 @@ from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report.jobs import read_job
-from layerfusion.runs.baseline import floor
+from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models
 from layerfusion.runs.job import run_job
@@ -99,15 +99,15 @@ def race_on(name: str, settings: Sequence[str], *, peers: bool) -> Race:
         peers: whether sentence-transformers makes the rivals' vectors.
     """
     configs = {
-        entrant: load(compose("train", [f"dataset={name}", "logger=none", *settings, *own]))
-        for entrant, own in JOBS.items()
+        rival: load(compose("train", [f"dataset={name}", "logger=none", *settings, *own]))
+        for rival, own in JOBS.items()
     }
     config = configs[LAST]
     dataset = dataset_of(config)
     for one in configs.values():
         extract_all(one, dataset)
-    floor(dataset, Path(config.paths.cache), seed=config.seed)
-    results = {entrant: _job(entrant, one) for entrant, one in configs.items()}
+    compute_baseline(dataset, Path(config.paths.cache), seed=config.seed)
+    results = {rival: _job(rival, one) for rival, one in configs.items()}
     rivals = _rivals(config, configs[BEST], dataset, results[LAST][1], peers=peers)
     return Race(
         name,
@@ -170,7 +170,7 @@ def _rivals(
     flops = {name: last.backbones[name].flops_per_text for name in vectors}
     encoder = "sentence-transformers" if peers else "last layer"
 
-    record, preds = floor(dataset, Path(config.paths.cache), seed=config.seed)
+    record, preds = compute_baseline(dataset, Path(config.paths.cache), seed=config.seed)
     lexical = {record.features: record.c}
     alone = {name: regression(one, rows) for name, one in vectors.items()}
     answers = {

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 # One thread a test process: the machine's cores go to the processes of pytest-xdist.
@@ -45,6 +46,29 @@ def own_logging() -> Iterator[None]:
         if handler not in handlers:
             handler.close()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import tiny_folder
+
+    return tiny_folder("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.tiny import tiny_folder
+
+    return tiny_folder("llama", tmp_path_factory.mktemp("llama"))
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[str]:
+    from tests.tiny import WORDS
+
+    generator = np.random.default_rng(1)
+    sizes = generator.integers(1, 40, 120)
+    return [f"{' '.join(generator.choice(WORDS, size))} {n}" for n, size in enumerate(sizes)]
 
 
 @pytest.fixture

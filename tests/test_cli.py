@@ -62,8 +62,8 @@ def test_a_job_leaves_its_record_and_is_not_run_twice(
     predictions = pd.read_parquet(record.parent / "predictions.parquet")
     right = (predictions.pred == predictions.target).mean()
     assert right == pytest.approx(content["test"]["accuracy"]["mean"])
-    floor = (predictions.floor == predictions.target).mean()
-    assert floor == pytest.approx(content["floor"]["test"]["accuracy"])
+    baseline = (predictions.baseline == predictions.target).mean()
+    assert baseline == pytest.approx(content["baseline"]["test"]["accuracy"])
     for figure in ("accuracy", "macro_f1", "consensus"):
         estimate = content["test"][figure]
         assert estimate["low"] <= estimate["mean"] <= estimate["high"]

@@ -295,7 +295,7 @@ def test_the_results_are_those_of_the_run_that_is_kept(
     kept = json.loads((ROOT / f"docs/results/{profile}.json").read_text())["data"]
     assert set(kept) == set(columns)
     data = [kept[column] for column in columns]
-    figures: dict[str, list[float]] = {"TF-IDF floor": [column["floor"] for column in data]}
+    figures: dict[str, list[float]] = {"TF-IDF baseline": [column["baseline"] for column in data]}
     for row, job in jobs.items():
         figures[row] = [column["jobs"][job]["test"] for column in data]
     for row, judge in (

@@ -18,7 +18,7 @@ from benchmarks.rivals import AUTO, main
 from layerfusion.statistics.significance import holm
 from tests.tiny import tiny_folder
 
-ENTRANTS = [
+RIVALS = [
     AUTO,
     "last layers, concat and trained head",
     "best single layer by probe",
@@ -59,35 +59,35 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Race, dict[str, Any
 def test_all_are_judged_on_the_same_rows(found: tuple[Race, dict[str, Any]]) -> None:
     race, kept = found
     data = kept["datasets"]["local"]
-    assert list(data["entrants"]) == ENTRANTS
+    assert list(data["rivals"]) == RIVALS
     assert data["rows"] == dict(race.rows)
     for result in race.results:
-        one = data["entrants"][result.name]
+        one = data["rivals"][result.name]
         assert result.correct.shape == race.target.shape
         assert one["accuracy"] == pytest.approx(result.correct.mean(), abs=1e-6)
         assert one["intervals"]["accuracy"][0] <= one["accuracy"] + 1e-6
         assert one["seconds"] > 0
     # Its words tell the classes of most texts apart.
-    assert data["entrants"]["TF-IDF, logistic regression"]["accuracy"] > 0.85
+    assert data["rivals"]["TF-IDF, logistic regression"]["accuracy"] > 0.85
 
 
 def test_differences_are_tested_row_by_row(found: tuple[Race, dict[str, Any]]) -> None:
     race, kept = found
-    entrants = kept["datasets"]["local"]["entrants"]
+    figures = kept["datasets"]["local"]["rivals"]
     auto, *rivals = race.results
-    assert "auto_ahead" not in entrants[auto.name]
+    assert "auto_ahead" not in figures[auto.name]
     p_values = []
     for rival in rivals:
-        ahead = entrants[rival.name]["auto_ahead"]
+        ahead = figures[rival.name]["auto_ahead"]
         only = [(auto.agreed & ~rival.agreed).sum(), (rival.agreed & ~auto.agreed).sum()]
         assert [ahead["only_auto"], ahead["only_rival"]] == only
         p_values.append(binomtest(int(only[0]), int(sum(only))).pvalue if sum(only) else 1.0)
         assert ahead["p"] == pytest.approx(p_values[-1])
         assert ahead["difference"] == pytest.approx(auto.correct.mean() - rival.correct.mean())
-    found_holm = [entrants[rival.name]["auto_ahead"]["p_holm"] for rival in rivals]
+    found_holm = [figures[rival.name]["auto_ahead"]["p_holm"] for rival in rivals]
     assert found_holm == pytest.approx(holm(p_values))
     table = as_text([race])
-    assert all(f"| {name} |" in table for name in ENTRANTS)
+    assert all(f"| {name} |" in table for name in RIVALS)
 
 
 # -- the rivals themselves ----------------------------------------------------------------------

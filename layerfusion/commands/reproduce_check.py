@@ -17,8 +17,8 @@ RESULTS = "results.json"
 HEAD_TOLERANCE = 0.015
 """Of the accuracies of heads. Sums in another order let a head stop at another epoch; on one
 machine two runs give the same figures to the last digit."""
-FLOOR_TOLERANCE = 0.005
-"""Of the floor's accuracy: a convex problem, solved to a tolerance."""
+BASELINE_TOLERANCE = 0.005
+"""Of the baseline's accuracy: a convex problem, solved to a tolerance."""
 ASIDE = ("check", "plan", "paths", "logger", "extract", "hydra")
 """Keys that change no figure."""
 
@@ -76,7 +76,7 @@ def figures(rows: Iterable[tuple[str, RunRecord]]) -> dict[str, Any]:
             {
                 "fingerprint": record.dataset.fingerprint,
                 "rows": record.dataset.rows,
-                "floor": round(record.floor.test["accuracy"], 6),
+                "baseline": round(record.baseline.test["accuracy"], 6),
                 "jobs": {},
             },
         )
@@ -95,7 +95,7 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
     """One line for each figure that is not as expected; empty where all are.
 
     Data must have the same fingerprint, rows the same layers, and accuracies lie within
-    `HEAD_TOLERANCE` and `FLOOR_TOLERANCE`. What only one of the two has is a difference too.
+    `HEAD_TOLERANCE` and `BASELINE_TOLERANCE`. What only one of the two has is a difference too.
     """
     lines = _missing("data set", found, expected)
     for name in found.keys() & expected.keys():
@@ -103,7 +103,9 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
         if mine["fingerprint"] != other["fingerprint"]:
             lines.append(f"{name}: other texts or labels: {mine['fingerprint']}")
             continue
-        lines += _apart(f"{name}, floor", mine["floor"], other["floor"], FLOOR_TOLERANCE)
+        lines += _apart(
+            f"{name}, baseline", mine["baseline"], other["baseline"], BASELINE_TOLERANCE
+        )
         lines += _missing(f"{name}, row", mine["jobs"], other["jobs"])
         for row in mine["jobs"].keys() & other["jobs"].keys():
             one, wanted = mine["jobs"][row], other["jobs"][row]
@@ -128,7 +130,7 @@ def read_results(path: Path) -> Results:
         raise UserError(f"check={path}: no figures of an earlier run ({error})") from error
     data = found.get("data") if isinstance(found, dict) else None
     if not isinstance(data, dict) or not all(
-        isinstance(one, dict) and one.keys() >= {"fingerprint", "floor", "jobs"}
+        isinstance(one, dict) and one.keys() >= {"fingerprint", "baseline", "jobs"}
         for one in data.values()
     ):
         raise UserError(

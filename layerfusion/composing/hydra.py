@@ -12,6 +12,7 @@ from typing import Any
 
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
+from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.errors import UserError, unknown
 
@@ -47,10 +48,12 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     from omegaconf.errors import OmegaConfBaseException
 
     register()
+    modules = [*split_config_dirs(arguments)[1], Path()]
+    import_from(modules)
     sweep = bool(MULTIRUN & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise UserError("--cfg and --info show one job: leave -m out")
-    job = JobTask(name, task, sweep=sweep)
+    job = JobTask(name, task, sweep=sweep, modules=modules)
     mistakes: list[UserError] = []
 
     def run(composed: DictConfig) -> Any:
@@ -99,6 +102,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 
     register()
     rest, folders = split_config_dirs(user_keys(overrides))
+    import_from([*folders, Path()])
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:

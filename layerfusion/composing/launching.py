@@ -10,6 +10,7 @@ from typing import Any
 
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
+from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.errors import UserError
 
@@ -68,12 +69,19 @@ class JobTask:
         run: called with the checked config and the job's folder.
         sweep: whether the job is one of many: then it leaves a busy folder alone, and a failure is
             kept in its folder.
+        modules: folders in which modules of the user's lie.
     """
 
     def __init__(
-        self, command: str, run: Callable[[TrainConfig, Path], Any], *, sweep: bool
+        self,
+        command: str,
+        run: Callable[[TrainConfig, Path], Any],
+        *,
+        sweep: bool,
+        modules: Sequence[Path] = (),
     ) -> None:
         self.command, self.run, self.sweep = command, run, sweep
+        self.modules = [folder.resolve() for folder in modules]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in a launcher's process, where Hydra knows nothing of the project yet."""
@@ -82,6 +90,7 @@ class JobTask:
         self.__dict__.update(state)
         version.setbase(VERSION_BASE)
         register()
+        import_from(self.modules)
 
     def __call__(self, composed: Any) -> Any:
         """Run one job.

@@ -306,7 +306,7 @@ class PathsConfig:
     """Where things are kept: `conf/paths/NAME.yaml`."""
 
     cache: str = "outputs/cache"
-    """Assets, embeddings and floors; safe to share and to delete."""
+    """Assets, embeddings and baselines; safe to share and to delete."""
     outputs: str = "outputs"
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.fusion.data import FusionData
-from layerfusion.fusion.race import Entrant
+from layerfusion.fusion.race import FusionCandidate
 from layerfusion.fusion.training import fit
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.layer_id import LayerId
@@ -34,9 +34,9 @@ class HeldOutHeads:
     trainer: TrainerConfig
     seed: int
 
-    def __call__(self, entrant: Entrant, fold: int) -> Tensor:
+    def __call__(self, candidate: FusionCandidate, fold: int) -> Tensor:
         """Log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
-        candidates, layers = self.candidates, entrant.selection.layers
+        candidates, layers = self.candidates, candidate.selection.layers
         out = candidates.fold_of == fold
         split = [self._split(layer, fold) for layer in layers]
         labels, unseen = candidates.labels, self._unseen(fold)
@@ -53,11 +53,11 @@ class HeldOutHeads:
         data = FusionData(features, targets, batch_size=self.trainer.batch_size)
         fitted = fit(
             data,
-            entrant.fusion,
+            candidate.fusion,
             self.trainer,
             num_classes=candidates.num_classes,
             seed=self.seed,
-            importance=entrant.selection.weights,
+            importance=candidate.selection.weights,
         )
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
         return F.cross_entropy(logits.double(), labels[out], reduction="none")

@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Entrant:
+class FusionCandidate:
     """A fusion of some layers, before it is known what it is worth."""
 
-    team: str
+    layer_set: str
     """How its layers were found."""
     selection: Selection
     fusion: FusionConfig
@@ -36,16 +36,16 @@ class Entrant:
         """For a reader: operator, width where it has one, and layers."""
         width = "" if self.fusion.name == STACKED else f" of width {self.fusion.width}"
         sources = len(self.selection.layers)
-        return f"{self.fusion.name}{width} on {self.team} (K = {sources})"
+        return f"{self.fusion.name}{width} on {self.layer_set} (K = {sources})"
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
-    """What an entrant was worth on the rows that it was judged on."""
+class Evaluation:
+    """What a candidate was worth on the rows that it was judged on."""
 
-    entrant: Entrant
+    candidate: FusionCandidate
     losses: Tensor
-    """Log-loss of each row in nats, NaN where the entrant was not judged. Shape: (rows,)."""
+    """Log-loss of each row in nats, NaN where the candidate was not judged. Shape: (rows,)."""
     folds: int
     """How many folds it was judged on before it was dropped."""
 
@@ -54,30 +54,30 @@ class Standing:
         """Mean over the rows judged."""
         return float(self.losses.nanmean())
 
-    def behind(self, other: Standing) -> tuple[float, float]:
+    def behind(self, other: Evaluation) -> tuple[float, float]:
         """Mean difference to another on the rows that both were judged on, and its error."""
         difference = self.losses - other.losses
         difference = difference[~difference.isnan()]
         return float(difference.mean()), standard_error(difference)
 
 
-Losses = Callable[[Entrant, int], Tensor]
-"""Log-loss of an entrant on the rows of a fold, having learned from the others."""
+Losses = Callable[[FusionCandidate, int], Tensor]
+"""Log-loss of a candidate on the rows of a fold, having learned from the others."""
 
 
-def entrants_of(
-    teams: Mapping[str, Selection],
+def list_fusion_candidates(
+    layer_sets: Mapping[str, Selection],
     settings: FusionConfig,
     widths: Mapping[LayerId, int],
     num_classes: int,
-) -> list[Entrant]:
-    """Every fusion that `fusion.among` and `fusion.widths` name, of every team.
+) -> list[FusionCandidate]:
+    """Every fusion that `fusion.among` and `fusion.widths` name, of every layer_set.
 
     Of a single layer there is one plain head a width, whatever the operator. A head that cannot
     have the capacity that `fusion.match_capacity` asks for is left out.
 
     Args:
-        teams: how layers were found, and the layers.
+        layer_sets: how layers were found, and the layers.
         settings: names, widths and all else of the fusions.
         widths: of the layers.
         num_classes: number of classes.
@@ -85,14 +85,16 @@ def entrants_of(
     Raises:
         UserError: where none is left.
     """
-    entrants = []
+    candidates = []
     unmatched: UserError | None = None
     operators = [name for name in settings.among if name != STACKED]
-    for team, selection in teams.items():
+    for layer_set, selection in layer_sets.items():
         own = [widths[layer] for layer in selection.layers]
         if STACKED in settings.among:
             size = sum(width + 1 for width in own) * num_classes
-            entrants.append(Entrant(team, selection, replace(settings, name=STACKED), size))
+            candidates.append(
+                FusionCandidate(layer_set, selection, replace(settings, name=STACKED), size)
+            )
         for name in operators if len(own) > 1 else operators[:1]:
             for width in settings.widths:
                 head = replace(settings, name=name, width=width)
@@ -102,12 +104,12 @@ def entrants_of(
                     if not head.match_capacity:
                         raise
                     unmatched = error
-                    log.info("auto: left out on %s: %s", team, error)
+                    log.info("auto: left out on %s: %s", layer_set, error)
                     continue
-                entrants.append(Entrant(team, selection, head, size))
-    if unmatched is not None and not entrants:
+                candidates.append(FusionCandidate(layer_set, selection, head, size))
+    if unmatched is not None and not candidates:
         raise unmatched
-    return entrants
+    return candidates
 
 
 def _parameters(head: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
@@ -118,12 +120,12 @@ def _parameters(head: FusionConfig, widths: Sequence[int], num_classes: int) -> 
 
 
 def race(
-    entrants: Sequence[Entrant],
-    stacked: Callable[[Entrant], Tensor],
+    candidates: Sequence[FusionCandidate],
+    stacked: Callable[[FusionCandidate], Tensor],
     trained: Losses,
     fold_of: Tensor,
-) -> list[Standing]:
-    """Judge entrants by successive halving over folds, the best one first.
+) -> list[Evaluation]:
+    """Judge candidates by successive halving over folds, the best one first.
 
     Jamieson and Talwalkar, *Non-stochastic best arm identification and hyperparameter
     optimization* (AISTATS 2016): all trained heads are judged on one fold, the better half on two,
@@ -131,17 +133,17 @@ def race(
     judged on all rows. Whoever was judged on all rows comes before those who were not.
 
     Args:
-        entrants: who takes part.
-        stacked: losses of a stacked entrant on all rows held out. Shape: (rows,).
+        candidates: who takes part.
+        stacked: losses of a stacked candidate on all rows held out. Shape: (rows,).
         trained: losses of any other on the rows of a fold.
         fold_of: the fold that holds each row out, -1 where none does. Shape: (rows of train,).
     """
     own = fold_of[fold_of != NEVER]
     folds = int(own.max()) + 1
-    finished = [Standing(one, stacked(one), folds) for one in entrants if _is_stacked(one)]
+    finished = [Evaluation(one, stacked(one), folds) for one in candidates if _is_stacked(one)]
     running = {one: torch.full((len(own),), torch.nan, dtype=torch.float64)
-               for one in entrants if not _is_stacked(one)}  # fmt: skip
-    dropped: list[Standing] = []
+               for one in candidates if not _is_stacked(one)}  # fmt: skip
+    dropped: list[Evaluation] = []
     done = 0
     for stop in _rungs(folds):
         for one, losses in running.items():
@@ -152,10 +154,10 @@ def race(
         if ranked:
             log.info("auto: %d heads on %d of %d folds", len(ranked), done, folds)
         keep = len(ranked) if done == folds else math.ceil(len(ranked) / 2)
-        dropped = [Standing(one, running[one], done) for one in ranked[keep:]] + dropped
+        dropped = [Evaluation(one, running[one], done) for one in ranked[keep:]] + dropped
         running = {one: running[one] for one in ranked[:keep]}
-    finished += [Standing(one, losses, folds) for one, losses in running.items()]
-    return sorted(finished, key=lambda standing: standing.log_loss) + dropped
+    finished += [Evaluation(one, losses, folds) for one, losses in running.items()]
+    return sorted(finished, key=lambda evaluation: evaluation.log_loss) + dropped
 
 
 def _rungs(folds: int) -> list[int]:
@@ -163,5 +165,5 @@ def _rungs(folds: int) -> list[int]:
     return [*(2**n for n in range(folds.bit_length()) if 2 * 2**n < folds), folds]
 
 
-def _is_stacked(entrant: Entrant) -> bool:
-    return entrant.fusion.name == STACKED
+def _is_stacked(candidate: FusionCandidate) -> bool:
+    return candidate.fusion.name == STACKED

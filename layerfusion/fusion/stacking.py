@@ -152,7 +152,7 @@ def refit(
     """The same stack with its probes fitted on other rows: train and validation together.
 
     A trained head needs validation to stop on. A stack does not, so that once validation has said
-    what it is worth those rows are to learn from, as they are for the TF-IDF floor.
+    what it is worth those rows are to learn from, as they are for the TF-IDF baseline.
 
     Args:
         stack: whose pool it keeps.

@@ -16,8 +16,10 @@ def percent(estimate: Estimate) -> str:
 
 
 def result_lines(record: RunRecord) -> list[str]:
-    """A job's result beside its floor, and what a reader has to know of its data."""
-    floor = Estimate(record.floor.test["accuracy"], None, record.floor.low, record.floor.high)
+    """A job's result beside its baseline, and what a reader has to know of its data."""
+    baseline = Estimate(
+        record.baseline.test["accuracy"], None, record.baseline.low, record.baseline.high
+    )
     seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
     names = "+".join(record.backbone_names)
     rows = record.dataset.rows["test"]
@@ -31,8 +33,8 @@ def result_lines(record: RunRecord) -> list[str]:
         result = _claim(record, made)
     lines = [
         f"{record.dataset.name}: {result}",
-        f"{record.dataset.name}: floor {percent(floor)} (TF-IDF of {record.floor.features} and"
-        " logistic regression on the whole text)",
+        f"{record.dataset.name}: baseline {percent(baseline)} (TF-IDF of"
+        f" {record.baseline.features} and logistic regression on the whole text)",
     ]
     return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
 

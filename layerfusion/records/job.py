@@ -14,7 +14,8 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.errors import UserError
 from layerfusion.records.gates import GateRecord, read_gates
 
-SCHEMA = 1
+SCHEMA = 2
+"""Version of `metrics.json`. In version 1, `baseline` was `floor` and `candidates` `entrants`."""
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 CLAIMED_PREDICTIONS = "claimed_predictions.parquet"
@@ -122,7 +123,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class FloorRecord:
+class BaselineRecord:
     """TF-IDF and logistic regression on the whole text: what any model has to beat."""
 
     features: str
@@ -194,13 +195,13 @@ class PublishedRecord:
 
 
 @dataclass(frozen=True)
-class EntrantRecord:
+class CandidateRecord:
     """A fusion that `fusion=auto` judged on rows of train held out."""
 
     fusion: str
     width: int
     """Means nothing for `stacked`."""
-    team: str
+    layer_set: str
     """How its layers were found."""
     layers: list[str]
     folds: int
@@ -235,7 +236,7 @@ class RunRecord:
     is what significance tests see; missing in records that are older than it. Under
     `protocol=as_published` none of these, but `claimed_accuracy`, `last_epoch_accuracy`,
     `split_half_accuracy` and `selection_bias`, and nothing in `validation`."""
-    floor: FloorRecord
+    baseline: BaselineRecord
     cost: CostRecord
     versions: dict[str, str]
     created: str
@@ -247,7 +248,7 @@ class RunRecord:
     """What the fusion decided by itself, and why."""
     pilot: PilotRecord | None = None
     published: PublishedRecord | None = None
-    entrants: list[EntrantRecord] = field(default_factory=list)
+    candidates: list[CandidateRecord] = field(default_factory=list)
     """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
     gates: GateRecord | None = None
     """None where the operator has no gates, and in records that are older than it."""
@@ -279,6 +280,8 @@ def read_record(folder: Path) -> RunRecord:
     path = folder / METRICS
     try:
         raw = json.loads(path.read_text())
+        if raw["schema"] == 1:
+            raw = _from_schema_1(raw)
         if raw["schema"] != SCHEMA:
             raise UserError(f"{path}: schema {raw['schema']}, this version reads {SCHEMA}")
         return RunRecord(
@@ -290,16 +293,26 @@ def read_record(folder: Path) -> RunRecord:
                 "seeds": [SeedRecord(**v) for v in raw["seeds"]],
                 "validation": {k: Estimate(**v) for k, v in raw["validation"].items()},
                 "test": {k: Estimate(**v) for k, v in raw["test"].items()},
-                "floor": FloorRecord(**raw["floor"]),
+                "baseline": BaselineRecord(**raw["baseline"]),
                 "cost": CostRecord(**raw["cost"]),
                 "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
                 "published": PublishedRecord(**raw["published"]) if raw.get("published") else None,
-                "entrants": [EntrantRecord(**v) for v in raw.get("entrants", ())],
+                "candidates": [CandidateRecord(**v) for v in raw.get("candidates", ())],
                 "gates": read_gates(raw["gates"]) if raw.get("gates") else None,
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a record of a finished job ({error})") from error
+
+
+def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
+    """Rename the fields that schema 1 called otherwise."""
+    candidates = [
+        {"layer_set" if key == "team" else key: value for key, value in entry.items()}
+        for entry in raw.get("entrants", ())
+    ]
+    kept = {key: value for key, value in raw.items() if key not in ("floor", "entrants")}
+    return {**kept, "schema": SCHEMA, "baseline": raw["floor"], "candidates": candidates}
 
 
 def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:

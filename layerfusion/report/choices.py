@@ -14,12 +14,12 @@ def choice_tables(group: DataGroup) -> tuple[Table, ...]:
     """Reasons of every automatic choice, and savings of every pilot, where there are any."""
     chosen = [job for job in group.jobs if job.record.selection not in PLAIN]
     pilots = [job for job in chosen if job.record.pilot is not None]
-    races = [job for job in group.jobs if job.record.entrants]
+    races = [job for job in group.jobs if job.record.candidates]
     names = job_names(group)
     tables = []
     if chosen:
         tables.append(_reasons(group, chosen))
-    tables += [_entrants(_name(job, names), job) for job in races]
+    tables += [_candidates(_name(job, names), job) for job in races]
     if pilots:
         tables.append(_savings(group, pilots))
     return tuple(tables)
@@ -51,10 +51,10 @@ def _reasons(group: DataGroup, jobs: list[Job]) -> Table:
     )
 
 
-def _entrants(name: str, job: Job) -> Table:
-    first = job.record.entrants[0]
+def _candidates(name: str, job: Job) -> Table:
+    first = job.record.candidates[0]
     rows = []
-    for one in job.record.entrants:
+    for one in job.record.candidates:
         width = NONE if one.fusion == STACKED else count(one.width)
         error = NONE if one.behind_error is None else f"{one.behind_error:.4f}"
         rows.append(
@@ -62,7 +62,7 @@ def _entrants(name: str, job: Job) -> Table:
                 (
                     one.fusion,
                     width,
-                    f"{one.team} ({', '.join(one.layers)})",
+                    f"{one.layer_set} ({', '.join(one.layers)})",
                     count(one.folds),
                     f"{one.log_loss:.4f}",
                     NONE if one is first else f"{one.behind:+.4f} ± {error}".replace("-", "−"),

@@ -45,16 +45,16 @@ def over(job: Job, reference: Job) -> Difference:
     return paired_interval(job.correct, reference.correct, job.target)
 
 
-def over_floor(job: Job) -> Difference:
+def over_baseline(job: Job) -> Difference:
     """How much more accurate a job is than TF-IDF with logistic regression.
 
-    Paired where the job keeps the floor's predictions, which older ones do not.
+    Paired where the job keeps the baseline's predictions, which older ones do not.
     """
-    if job.floor is not None:
-        return paired_interval(job.correct, job.floor.astype(float), job.target)
-    floor = job.record.floor
+    if job.baseline is not None:
+        return paired_interval(job.correct, job.baseline.astype(float), job.target)
+    baseline = job.record.baseline
     return unpaired_interval(
-        accuracy(job), (floor.test["accuracy"], floor.low, floor.high), len(job.correct)
+        accuracy(job), (baseline.test["accuracy"], baseline.low, baseline.high), len(job.correct)
     )
 
 

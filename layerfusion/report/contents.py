@@ -171,7 +171,7 @@ def _intro(groups: Sequence[DataGroup]) -> tuple[str, ...]:
         " its interval leaves zero out and the exact test of McNemar still shows it once adjusted"
         " for the number of comparisons (Holm), at 5 %; otherwise these rows show no difference,"
         " whatever the sign of the figure. Intervals themselves are not widened for the number of"
-        " comparisons: of twenty, one may miss by chance. The floor is a bag-of-words classifier"
+        " comparisons: of twenty, one may miss by chance. The baseline is a bag-of-words classifier"
         " without any language model; a model that does not beat it earns nothing here.",
     )
 

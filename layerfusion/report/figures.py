@@ -57,7 +57,7 @@ def fusion_figure(group: DataGroup, rows: Sequence[Comparison], colors: Colors) 
         + "; ".join(f"{r.name}: {points(r.finding.difference.mean)}" for r in shown if r.finding),
         caption="Test accuracy minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same"
-        f" test rows. {FILLED} Grey: the floor.",
+        f" test rows. {FILLED} Grey: the baseline.",
     )
 
 

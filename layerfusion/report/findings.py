@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from layerfusion.report.compare import best_on_validation, over, over_floor
+from layerfusion.report.compare import best_on_validation, over, over_baseline
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import shown_names
@@ -20,9 +20,9 @@ from layerfusion.report.systems import best_part, without_lexical
 from layerfusion.statistics.intervals import Difference, Verdict
 from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
 
-Kind = Literal["layer", "floor", "concat", "part", "lexical"]
-"""What a system is compared with: the single layer that validation chooses, the floor, `concat` on
-the same layers, the best of its models alone, or the same without its lexical sources. The
+Kind = Literal["layer", "baseline", "concat", "part", "lexical"]
+"""What a system is compared with: the single layer that validation chooses, the baseline, `concat`
+on the same layers, the best of its models alone, or the same without its lexical sources. The
 comparisons of one kind, over all data sets of a report, are one family."""
 
 
@@ -33,7 +33,7 @@ class Finding:
     kind: Kind
     what: Job | None
     against: Job | None
-    """None is the floor."""
+    """None is the baseline."""
     difference: Difference
     """Of the mean accuracies over seeds, with its interval."""
     mcnemar: McNemar
@@ -82,7 +82,7 @@ class Findings:
     """How many different comparisons of each kind the report makes, over all its data sets."""
 
     def between(self, what: Job | None, against: Job | None) -> Finding:
-        """The comparison of two systems, either way round; None is the floor.
+        """The comparison of two systems, either way round; None is the baseline.
 
         Raises:
             KeyError: where the report does not compare the two.
@@ -102,9 +102,9 @@ class Findings:
 def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
     """Compare all that the report shows, and adjust for the number of comparisons.
 
-    - With the single layer that validation chooses: the floor, the last and the best layer of every
-      model, and everything fused.
-    - With the floor: everything fused.
+    - With the single layer that validation chooses: the baseline, the last and the best layer of
+      every model, and everything fused.
+    - With the baseline: everything fused.
     - With `concat` on the same layers, where there is such a job: everything else that is fused.
     - With the best of its models alone (on validation): every job on several models, where each
       of them was run alone under the same settings.
@@ -136,7 +136,7 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
 def _system(job: Job | None) -> tuple[object, ...]:
     """What makes the predictions of a job: settings and sources, chosen without a look at test."""
     if job is None:
-        return ("floor",)
+        return ("baseline",)
     return (job.record.recipe or job.record.job, job.record.fusion, *_sources(job))
 
 
@@ -144,9 +144,9 @@ def _compare(group: DataGroup) -> list[Finding]:
     rows = []
     if group.chosen is not None:
         shown = [job for job in shown_names(group) if job is not group.chosen]
-        rows.append(replace(_with_floor(group.chosen), kind="layer").flipped)
+        rows.append(replace(_with_baseline(group.chosen), kind="layer").flipped)
         rows += [_paired("layer", job, group.chosen) for job in shown]
-    rows += [_with_floor(job) for job in group.fused]
+    rows += [_with_baseline(job) for job in group.fused]
     by_layers: dict[frozenset[tuple[str, ...]], list[Job]] = {}
     for job in group.fused:
         if job.record.fusion == "concat":
@@ -181,11 +181,13 @@ def _paired(kind: Kind, job: Job, reference: Job) -> Finding:
     return Finding(kind, job, reference, over(job, reference), test, True, test.p)
 
 
-def _with_floor(job: Job) -> Finding:
-    if job.floor is not None:
-        test = mcnemar(job.consensus, job.floor)
+def _with_baseline(job: Job) -> Finding:
+    if job.baseline is not None:
+        test = mcnemar(job.consensus, job.baseline)
     else:
         rows = len(job.consensus)
-        right = round(job.record.floor.test["accuracy"] * rows)
+        right = round(job.record.baseline.test["accuracy"] * rows)
         test = mcnemar_at_most(int(job.consensus.sum()), right, rows)
-    return Finding("floor", job, None, over_floor(job), test, job.floor is not None, test.p)
+    return Finding(
+        "baseline", job, None, over_baseline(job), test, job.baseline is not None, test.p
+    )

@@ -14,7 +14,8 @@ from layerfusion.records.job import PREDICTIONS, LayerRecord, RunRecord
 from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred", "prob")
-FLOOR = "floor"
+BASELINE = ("baseline", "floor")
+"""Column of the baseline's predictions, and the name that it had in older files."""
 """A column that predictions made before it lack."""
 
 
@@ -34,9 +35,9 @@ class Job:
     """Share of the seeds that were right on a row. Shape: (rows,)."""
     consensus: np.ndarray
     """Whether the class of the highest mean probability over the seeds is right. Shape: (rows,)."""
-    floor: np.ndarray | None = None
-    """Whether the floor is right on a row; none where an older job did not keep it. Shape: (rows,).
-    """
+    baseline: np.ndarray | None = None
+    """Whether the baseline is right on a row; none where an older job did not keep it.
+    Shape: (rows,)."""
 
     @property
     def sources(self) -> int:
@@ -69,8 +70,9 @@ def read_job(folder: Path, record: RunRecord) -> Job:
     if not path.is_file():
         raise UserError(f"{path}: missing; run job {record.job} again (remove its folder first)")
     try:
-        kept = FLOOR in pq.read_schema(path).names
-        table = pq.read_table(path, columns=[*COLUMNS, FLOOR] if kept else list(COLUMNS))
+        names = pq.read_schema(path).names
+        kept = next((name for name in BASELINE if name in names), None)
+        table = pq.read_table(path, columns=[*COLUMNS, kept] if kept else list(COLUMNS))
     except (pa.ArrowException, OSError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error
@@ -96,8 +98,8 @@ def read_job(folder: Path, record: RunRecord) -> Job:
     by_seed = np.lexsort((row, seed))
     probabilities = prob.flatten().to_numpy().reshape(-1, classes)[by_seed]
     agreed = consensus(probabilities.reshape(seeds, rows, classes)) == labels
-    floor = None
+    baseline = None
     if kept:
-        floor = np.zeros(rows, dtype=bool)
-        floor[row] = table.column(FLOOR).to_numpy() == target
-    return Job(record, labels, right, agreed, floor)
+        baseline = np.zeros(rows, dtype=bool)
+        baseline[row] = table.column(kept).to_numpy() == target
+    return Job(record, labels, right, agreed, baseline)

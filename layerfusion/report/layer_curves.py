@@ -47,7 +47,7 @@ def layer_figure(group: DataGroup, colors: Colors) -> Drawing:
         caption="Accuracy of a small head on one layer alone. Thick line and band: test, with its"
         " 95 % interval over test rows. Thin dotted line: validation. Ring and drop line: the layer"
         " that validation chooses. Open diamond: the last block's output after the model's final"
-        " norm. Dashed: the floor. The rows under the axis number each model's layers.",
+        " norm. Dashed: the baseline. The rows under the axis number each model's layers.",
     )
 
 
@@ -70,9 +70,9 @@ def _draw_layers(group: DataGroup, colors: Colors, *, narrow: bool) -> Figure:
         _draw_curve(axes, curve, color, LINES[curve.variant % len(LINES)])
         last = curve.points[-1]
         ends.append(LineEnd(curve.label, position(last), 100 * accuracy(last)[0], color))
-    floor = 100 * group.jobs[0].record.floor.test["accuracy"]
-    axes.axhline(floor, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
-    ends.append(LineEnd("TF-IDF floor", axes.get_xlim()[1], floor, MUTED))
+    baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
+    axes.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1.5)
+    ends.append(LineEnd("TF-IDF baseline", axes.get_xlim()[1], baseline, MUTED))
     if narrow:
         _draw_legend(figure, ends, group.curves, width, height + bottom + top)
     else:

@@ -97,10 +97,10 @@ def _short(names: Mapping[System, str]) -> dict[System, str]:
     return short
 
 
-def _floor(trial: Trial) -> dict[Size, list[float]]:
+def _baseline(trial: Trial) -> dict[Size, list[float]]:
     found: dict[Size, list[float]] = {}
     for group in trial.groups:
-        accuracy = group.jobs[0].record.floor.test["accuracy"]
+        accuracy = group.jobs[0].record.baseline.test["accuracy"]
         found.setdefault(group.data.per_class, []).append(accuracy)
     return found
 
@@ -108,10 +108,10 @@ def _floor(trial: Trial) -> dict[Size, list[float]]:
 def _table(
     trial: Trial, accuracies: Mapping[System, dict[Size, list[float]]], names: Mapping[System, str]
 ) -> Table:
-    lines = [("TF-IDF floor", _floor(trial))]
+    lines = [("TF-IDF baseline", _baseline(trial))]
     lines += [(names[system], sizes) for system, sizes in accuracies.items()]
     rows = [
-        Row((name, *(_cell(sizes.get(size)) for size in trial.sizes)), "" if place else "floor")
+        Row((name, *(_cell(sizes.get(size)) for size in trial.sizes)), "" if place else "baseline")
         for place, (name, sizes) in enumerate(lines)
     ]
     return Table(
@@ -157,7 +157,7 @@ def _figure(
     found: Sequence[DrawFinding],
 ) -> Drawing:
     recipes = list(dict.fromkeys(system.recipe for system in accuracies))
-    lines = [_line(trial, "TF-IDF floor", _floor(trial), MUTED, (0, (6, 3)))]
+    lines = [_line(trial, "TF-IDF baseline", _baseline(trial), MUTED, (0, (6, 3)))]
     for system, sizes in accuracies.items():
         models = [model.name for model in system.models]
         color = colors.get(models[0], INK) if len(models) == 1 else INK
@@ -170,7 +170,7 @@ def _figure(
         + "; ".join(f"{line.name} {line.means[0]:.1f} to {line.means[-1]:.1f} %" for line in lines),
         caption="Test accuracy against the rows of each class to learn and choose from; bars: one"
         " standard deviation over the draws, up and down. Black: several models, coloured: one."
-        " Broken: with lexical sources, or other settings. Grey: the floor."
+        " Broken: with lexical sources, or other settings. Grey: the baseline."
         + draws_in_words(found),
     )
 

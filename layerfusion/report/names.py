@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from layerfusion.records.job import Estimate, FloorRecord, LayerRecord
+from layerfusion.records.job import BaselineRecord, Estimate, LayerRecord
 from layerfusion.report.compare import Difference
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
@@ -88,9 +88,9 @@ def single_name(group: DataGroup, job: Job) -> str:
     return f"{layer_name(job.layer.layer)} of {group.curve_of(job).label}"
 
 
-def floor_name(floor: FloorRecord) -> str:
-    """What the floor is made of."""
-    return f"TF-IDF ({floor.features}) + logistic regression"
+def baseline_name(baseline: BaselineRecord) -> str:
+    """What the baseline is made of."""
+    return f"TF-IDF ({baseline.features}) + logistic regression"
 
 
 def job_names(group: DataGroup) -> dict[Job, str]:

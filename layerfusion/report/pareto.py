@@ -69,7 +69,7 @@ def pareto_block(group: DataGroup, colors: Colors) -> Block | None:
         caption="Test accuracy against the operations that one text takes, on a logarithmic scale."
         " Small: every job, by model; stars: several models together. Ringed and joined: the jobs"
         " that none beats in validation accuracy for the same operations or fewer, with 95 %"
-        " intervals over test rows. Dashed: the floor, whose operations do not count.",
+        " intervals over test rows. Dashed: the baseline, whose operations do not count.",
     )
     return Block(
         "What accuracy costs",
@@ -152,8 +152,8 @@ def _draw(
     axes.set_ylabel("accuracy on test, %")
     axes.grid(axis="y", color=GRID, linewidth=0.8)
     number_log_axis(axes.xaxis, [flops(job) / 1e9 for job in jobs])
-    floor = 100 * group.jobs[0].record.floor.test["accuracy"]
-    axes.axhline(floor, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1)
+    baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
+    axes.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=(0, (6, 3)), zorder=1)
     for job in jobs:
         marker, color = _look(job, models, colors)
         size = 7 if marker == TOGETHER else 4.5

@@ -172,7 +172,7 @@ def regret_table(cells: Sequence[Cell], rows: Sequence[SelectionRow]) -> tuple[T
                     *(Column(cells[n].sources) for n in places),
                 ),
                 (
-                    Row(tuple(hindsight), "floor"),
+                    Row(tuple(hindsight), "baseline"),
                     *(
                         Row((row.name, *(_regret(row, n) for n in places)))
                         for row in rows

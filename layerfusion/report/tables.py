@@ -12,8 +12,8 @@ from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import (
     NONE,
+    baseline_name,
     count,
-    floor_name,
     interval,
     mean_sd,
     p_value,
@@ -24,7 +24,7 @@ from layerfusion.report.names import (
 from layerfusion.statistics.intervals import Difference
 
 SHARED = " =: jobs that settled on the same sources and gave the same predictions share a row."
-Mark = Literal["", "chosen", "floor"]
+Mark = Literal["", "chosen", "baseline"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Comparison:
 
     name: str
     job: Job | None
-    """None is the floor."""
+    """None is the baseline."""
     finding: Finding | None
     """None for the chosen single layer itself, and where there is none."""
     is_reference: bool = False
@@ -116,12 +116,12 @@ def layer_table(group: DataGroup) -> Table:
 
 
 def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
-    """The floor, single layers that stand for their model, and everything fused, in order.
+    """The baseline, single layers that stand for their model, and everything fused, in order.
 
     Selections may end in the same sources: jobs that gave the same predictions share a row.
     """
     reference = group.chosen
-    floor = (reference or group.jobs[0]).record.floor
+    baseline = (reference or group.jobs[0]).record.baseline
 
     def against(job: Job | None) -> Finding | None:
         return None if reference in (None, job) else findings.between(job, reference)
@@ -131,7 +131,7 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
     for job in named:
         same.setdefault(outcome_of(job), []).append(job)
     return (
-        Comparison(floor_name(floor), None, against(None)),
+        Comparison(baseline_name(baseline), None, against(None)),
         *(
             Comparison(named[job], job, against(job), job is reference, tuple(twins))
             for job, *twins in same.values()
@@ -139,12 +139,12 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
     )
 
 
-def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
+def fusion_table(rows: Sequence[Comparison], baseline: Job) -> Table:
     """The comparison of everything with the chosen single layer.
 
     Args:
-        rows: what to compare, the floor first.
-        floor: any job of the group; its record says how well the floor does.
+        rows: what to compare, the baseline first.
+        baseline: any job of the group; its record says how well the baseline does.
     """
     return Table(
         "Single layers and fusions",
@@ -162,7 +162,8 @@ def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
             Column("Seeds"),
         ),
         tuple(
-            _floor_row(row, floor) if row.job is None else _fusion_row(row, row.job) for row in rows
+            _baseline_row(row, baseline) if row.job is None else _fusion_row(row, row.job)
+            for row in rows
         ),
         "Set off: the single layer that validation chooses, against which all else is compared on"
         " the same test rows (paired bootstrap). ▲ and ▼: a difference that the exact test shows,"
@@ -174,7 +175,7 @@ def fusion_table(rows: Sequence[Comparison], floor: Job) -> Table:
 
 AGAINST: dict[Kind, str] = {
     "layer": "the chosen layer",
-    "floor": "the floor",
+    "baseline": "the baseline",
     "concat": "concat of the same layers",
 }
 """What the table of findings shows; the others have tables of their own."""
@@ -187,7 +188,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         rows: names of what is compared, in order.
         findings: the comparisons.
     """
-    names = {row.job: row.name for row in rows}  # the floor is the job None; twins are told once
+    names = {row.job: row.name for row in rows}  # the baseline is the job None; twins are told once
     found = [row for row in findings.rows if row.kind in AGAINST and row.what in names]
     if not found:
         return None
@@ -202,7 +203,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         ""
         if all(row.exact for row in shown)
         else (
-            " Some jobs did not keep the floor's predictions: there the interval is unpaired and"
+            " Some jobs did not keep the baseline's predictions: there the interval is unpaired and"
             " wider, and p (≤) the largest that the two accuracies allow."
         )
     )
@@ -263,23 +264,23 @@ def _fusion_row(row: Comparison, job: Job) -> Row:
     )
 
 
-def _floor_row(row: Comparison, job: Job) -> Row:
-    floor = job.record.floor
+def _baseline_row(row: Comparison, job: Job) -> Row:
+    baseline = job.record.baseline
     return Row(
         (
             row.name,
             NONE,
-            f"{100 * floor.test['accuracy']:.1f}",
-            interval(floor.low, floor.high),
+            f"{100 * baseline.test['accuracy']:.1f}",
+            interval(baseline.low, baseline.high),
             _finding(row.finding),
-            _optional_percent(floor.test.get("macro_f1")),
-            interval(floor.macro_f1_low, floor.macro_f1_high),
-            f"{floor.test['log_loss']:.3f}" if "log_loss" in floor.test else NONE,
-            _optional_percent(floor.test.get("calibration_error")),
+            _optional_percent(baseline.test.get("macro_f1")),
+            interval(baseline.macro_f1_low, baseline.macro_f1_high),
+            f"{baseline.test['log_loss']:.3f}" if "log_loss" in baseline.test else NONE,
+            _optional_percent(baseline.test.get("calibration_error")),
             NONE,
             NONE,
         ),
-        "floor",
+        "baseline",
     )
 
 

@@ -16,8 +16,8 @@ from layerfusion.report.findings import Finding, Findings
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.names import (
+    baseline_name,
     count,
-    floor_name,
     interval,
     job_names,
     layer_name,
@@ -67,15 +67,15 @@ def summarise(group: DataGroup, findings: Findings) -> Summary:
                 if best not in c.points
             ),
         )
-        floor = _floor_sentence(findings, best, fused)
+        baseline = _baseline_sentence(findings, best, fused)
     else:
         layers = ("No layer was run alone, so there is no single layer to compare with.",)
-        floor = _floor_sentence(findings, None, fused)
+        baseline = _baseline_sentence(findings, None, fused)
     return Summary(
         _headline(group, findings, fused, best),
         _sample_sentence(group),
         _tiles(group, fused, best),
-        (" ".join(layers), floor, " ".join(_fusion_sentences(group, findings, fused, best))),
+        (" ".join(layers), baseline, " ".join(_fusion_sentences(group, findings, fused, best))),
     )
 
 
@@ -128,9 +128,9 @@ def _headline(group: DataGroup, findings: Findings, fused: Job | None, best: Job
         )
     verdicts = {findings.between(job, None).verdict for job in (best, fused) if job is not None}
     if verdicts == {"loss"}:
-        parts.append("the floor does better")
+        parts.append("the baseline does better")
     elif "gain" not in verdicts:
-        parts.append("nothing clearly beats the floor")
+        parts.append("nothing clearly beats the baseline")
     return "; ".join(parts)
 
 
@@ -145,13 +145,13 @@ def _fusion_clause(group: DataGroup, findings: Findings, fused: Job | None, best
 
 
 def _tiles(group: DataGroup, fused: Job | None, best: Job | None) -> tuple[Tile, ...]:
-    floor = group.jobs[0].record.floor
+    baseline = group.jobs[0].record.baseline
     tiles = [
         Tile(
-            "Floor",
-            percent(floor.test["accuracy"]),
-            interval(floor.low, floor.high),
-            floor_name(floor),
+            "Baseline",
+            percent(baseline.test["accuracy"]),
+            interval(baseline.low, baseline.high),
+            baseline_name(baseline),
         )
     ]
     if best is not None:
@@ -232,18 +232,20 @@ def _other_model_sentence(curve: Curve, findings: Findings, best: Job) -> str:
     )
 
 
-def _floor_sentence(findings: Findings, best: Job | None, fused: Job | None) -> str:
+def _baseline_sentence(findings: Findings, best: Job | None, fused: Job | None) -> str:
     chosen = {"layer": best, "fusion": fused}
     jobs = {f"the chosen {what}": job for what, job in chosen.items() if job is not None}
-    floor = next(iter(jobs.values())).record.floor
-    found = "; ".join(_against_floor(who, findings.between(job, None)) for who, job in jobs.items())
+    baseline = next(iter(jobs.values())).record.baseline
+    found = "; ".join(
+        _against_baseline(who, findings.between(job, None)) for who, job in jobs.items()
+    )
     return (
-        f"The floor, {floor_name(floor)} on the whole text, reaches"
-        f" {percent(floor.test['accuracy'])} {interval(floor.low, floor.high)}: {found}."
+        f"The baseline, {baseline_name(baseline)} on the whole text, reaches"
+        f" {percent(baseline.test['accuracy'])} {interval(baseline.low, baseline.high)}: {found}."
     )
 
 
-def _against_floor(who: str, finding: Finding) -> str:
+def _against_baseline(who: str, finding: Finding) -> str:
     if finding.verdict == "open":
         return f"between it and {who} there is {_says(finding, gain='', loss='')}"
     return f"{who} {_says(finding, gain='beats it by', loss='falls behind it by')}"

@@ -1,1 +1,1 @@
-"""One job and what it leaves: metrics, statistics, the floor, records and tracking."""
+"""One job and what it leaves: metrics, statistics, the baseline, records and tracking."""

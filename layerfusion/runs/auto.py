@@ -14,15 +14,15 @@ from layerfusion.config.job import FusionConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.held_out_heads import HeldOutHeads
-from layerfusion.fusion.race import Entrant, Standing, entrants_of, race
+from layerfusion.fusion.race import Evaluation, FusionCandidate, list_fusion_candidates, race
 from layerfusion.fusion.stacking import judge_forms
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.layer_sets import propose_layer_sets
 from layerfusion.layers.scores import ScoreTable, compute_scores
 from layerfusion.layers.selection import Selection
-from layerfusion.layers.teams import propose_teams
-from layerfusion.records.job import EntrantRecord
+from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
 from layerfusion.texts import TextDataset
 
@@ -36,7 +36,7 @@ class Decision:
     selection: Selection
     fusion: FusionConfig
     reasons: list[str]
-    entrants: list[EntrantRecord]
+    candidates: list[CandidateRecord]
     """All that were judged, the best first."""
 
 
@@ -60,10 +60,14 @@ def decide(
     layers = given.layers if given else budget.affordable(all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers)
     table = compute_scores(candidates, ["probe"], config.layers, config.extract)
-    teams = propose_teams(config.layers, table, similarity_of(candidates), budget)
+    layer_sets = propose_layer_sets(config.layers, table, similarity_of(candidates), budget)
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
-    entrants = entrants_of(teams, config.fusion, widths, len(dataset.label_names))
-    chosen = list(dict.fromkeys(layer for team in teams.values() for layer in team.layers))
+    fusion_candidates = list_fusion_candidates(
+        layer_sets, config.fusion, widths, len(dataset.label_names)
+    )
+    chosen = list(
+        dict.fromkeys(layer for layer_set in layer_sets.values() for layer in layer_set.layers)
+    )
     validation = dataset.splits["validation"]
     hashes = [text_hash(text) for text in validation.texts]
     heads = HeldOutHeads(
@@ -74,13 +78,13 @@ def decide(
         config.trainer,
         config.seed,
     )
-    standings = race(
-        entrants,
-        lambda entrant: _stacked_losses(entrant, candidates, table, config.seed),
+    evaluations = race(
+        fusion_candidates,
+        lambda candidate: _stacked_losses(candidate, candidates, table, config.seed),
         heads,
         candidates.fold_of,
     )
-    reasons = _reasons(standings, budget)
+    reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
         reasons.append(
             f"auto: it looked at the layers of layers={config.layers.name} alone; layers=adaptive"
@@ -88,62 +92,62 @@ def decide(
         )
     for line in reasons:
         log.info(line)
-    best = standings[0].entrant
-    records = [_record(standing, standings[0], budget) for standing in standings]
+    best = evaluations[0].candidate
+    records = [_record(evaluation, evaluations[0], budget) for evaluation in evaluations]
     return Decision(best.selection, best.fusion, reasons, records)
 
 
 def _stacked_losses(
-    entrant: Entrant, candidates: Candidates, table: ScoreTable, seed: int
+    candidate: FusionCandidate, candidates: Candidates, table: ScoreTable, seed: int
 ) -> Tensor:
-    held = [table.held_out[candidates.position(layer)] for layer in entrant.selection.layers]
+    held = [table.held_out[candidates.position(layer)] for layer in candidate.selection.layers]
     said = torch.stack([one.log_probs for one in held]).double()
     form, losses = judge_forms(said, held[0].target, seed=seed)
     return losses[form]
 
 
-def _reasons(standings: Sequence[Standing], budget: Budget) -> list[str]:
-    best = standings[0]
+def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
+    best = evaluations[0]
     lines = [
-        f"auto: {best.entrant.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
-        f" {len(standings)} candidates",
-        *(f"auto: it uses {choice.reason}" for choice in best.entrant.selection.choices),
+        f"auto: {best.candidate.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
+        f" {len(evaluations)} candidates",
+        *(f"auto: it uses {choice.reason}" for choice in best.candidate.selection.choices),
     ]
-    rivals = [one for one in standings[1:] if one.folds == best.folds]
-    alone = [one for one in rivals if len(one.entrant.selection.layers) == 1]
+    rivals = [one for one in evaluations[1:] if one.folds == best.folds]
+    alone = [one for one in rivals if len(one.candidate.selection.layers) == 1]
     for rival in dict.fromkeys([*rivals[:1], *alone[:1]]):
         difference, error = rival.behind(best)
-        lines.append(f"auto: {rival.entrant.words} is behind by {difference:.4f} ± {error:.4f}")
-    cost = budget.cost(best.entrant.selection.layers).flops
+        lines.append(f"auto: {rival.candidate.words} is behind by {difference:.4f} ± {error:.4f}")
+    cost = budget.cost(best.candidate.selection.layers).flops
     near = [one for one in rivals if np.less_equal(*one.behind(best))]
     cheapest = min(
-        near, key=lambda one: budget.cost(one.entrant.selection.layers).flops, default=None
+        near, key=lambda one: budget.cost(one.candidate.selection.layers).flops, default=None
     )
     if cheapest is not None:
-        less = budget.cost(cheapest.entrant.selection.layers).flops
+        less = budget.cost(cheapest.candidate.selection.layers).flops
         if less < cost:
-            limit = budget.flops_that_allow(cheapest.entrant.selection.layers)
+            limit = budget.flops_that_allow(cheapest.candidate.selection.layers)
             lines.append(
-                f"auto: {cheapest.entrant.words} is within a standard error of it at"
+                f"auto: {cheapest.candidate.words} is within a standard error of it at"
                 f" {less / cost:.0%} of its FLOPs a text; layers.budget.flops_per_text={limit}"
                 " allows that"
             )
     return lines
 
 
-def _record(standing: Standing, best: Standing, budget: Budget) -> EntrantRecord:
-    entrant = standing.entrant
-    behind, error = standing.behind(best)
-    layers: Sequence[LayerId] = entrant.selection.layers
-    return EntrantRecord(
-        fusion=entrant.fusion.name,
-        width=entrant.fusion.width,
-        team=entrant.team,
+def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:
+    candidate = evaluation.candidate
+    behind, error = evaluation.behind(best)
+    layers: Sequence[LayerId] = candidate.selection.layers
+    return CandidateRecord(
+        fusion=candidate.fusion.name,
+        width=candidate.fusion.width,
+        layer_set=candidate.layer_set,
         layers=[str(layer) for layer in layers],
-        folds=standing.folds,
-        log_loss=standing.log_loss,
+        folds=evaluation.folds,
+        log_loss=evaluation.log_loss,
         behind=behind,
         behind_error=error if np.isfinite(error) else None,
-        head_parameters=entrant.parameters,
+        head_parameters=candidate.parameters,
         flops_per_text=budget.cost(layers).flops,
     )

@@ -1,4 +1,4 @@
-"""The floor: TF-IDF and logistic regression on the whole text, which any model has to beat."""
+"""The baseline: TF-IDF and logistic regression on the whole text, which any model has to beat."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.records.job import FloorRecord
+from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 Sparse = Any
 """A matrix of scipy.sparse: which class of them depends on the version of scikit-learn."""
 
-FLOOR_VERSION = 2
-"""To be raised with any change here that changes a floor."""
+BASELINE_VERSION = 2
+"""To be raised with any change here that changes a baseline."""
 
 C_VALUES = (1.0, 10.0, 100.0)
 """The inverse strengths of the regularisation tried with each."""
@@ -50,8 +50,10 @@ class _Choice:
     cross_validation: dict[str, float]
 
 
-def floor(dataset: TextDataset, cache: Path, seed: int = 0) -> tuple[FloorRecord, np.ndarray]:
-    """The floor of a data set, computed once and kept in `cache/floors`.
+def compute_baseline(
+    dataset: TextDataset, cache: Path, seed: int = 0
+) -> tuple[BaselineRecord, np.ndarray]:
+    """The baseline of a data set, computed once and kept in `cache/floors`.
 
     Features and regularisation are chosen by stratified cross-validation on train and validation;
     the classifier is then fitted on both and evaluated on test.
@@ -66,11 +68,11 @@ def floor(dataset: TextDataset, cache: Path, seed: int = 0) -> tuple[FloorRecord
     """
     path = cache / "floors" / f"{_key(dataset, seed)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The jobs of a sweep start together and need the same floor: one computes it, the rest wait.
+    # The jobs of a sweep start together and need the same baseline: one computes it, the rest wait.
     with FileLock(path.with_suffix(".lock")):
         kept = _read(path, dataset)
         if kept is None:
-            log.info("floor: TF-IDF and logistic regression on %s …", dataset.name)
+            log.info("baseline: TF-IDF and logistic regression on %s …", dataset.name)
             kept = _compute(dataset, seed)
             content = {"record": asdict(kept[0]), "preds": kept[1].tolist()}
             write_atomically(path, json.dumps(content, indent=1).encode())
@@ -79,7 +81,7 @@ def floor(dataset: TextDataset, cache: Path, seed: int = 0) -> tuple[FloorRecord
 
 def _key(dataset: TextDataset, seed: int) -> str:
     settings = {
-        "version": FLOOR_VERSION,
+        "version": BASELINE_VERSION,
         "features": FEATURES,
         "c": C_VALUES,
         "folds": FOLDS,
@@ -92,26 +94,26 @@ def _key(dataset: TextDataset, seed: int) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _read(path: Path, dataset: TextDataset) -> tuple[FloorRecord, np.ndarray] | None:
+def _read(path: Path, dataset: TextDataset) -> tuple[BaselineRecord, np.ndarray] | None:
     """What was kept, or none where there is nothing, or something damaged."""
     try:
         content = json.loads(path.read_bytes())
-        record = FloorRecord(**content["record"])
+        record = BaselineRecord(**content["record"])
         preds = np.asarray(content["preds"], dtype=np.int64)
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError):
-        log.warning("floor: %s is damaged; computing it again", path)
+        log.warning("baseline: %s is damaged; computing it again", path)
         return None
     rows = dataset.splits["test"].labels
     accuracy = float((preds == rows).mean()) if preds.shape == rows.shape else -1.0
     if not np.isclose(accuracy, record.test.get("accuracy", -2.0)):
-        log.warning("floor: %s does not belong to %s; computing it again", path, dataset.name)
+        log.warning("baseline: %s does not belong to %s; computing it again", path, dataset.name)
         return None
     return record, preds
 
 
-def _compute(dataset: TextDataset, seed: int) -> tuple[FloorRecord, np.ndarray]:
+def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarray]:
     started = time.perf_counter()
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
     texts = np.array([*train.texts, *validation.texts], dtype=object)
@@ -123,7 +125,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[FloorRecord, np.ndarray]:
     probabilities = _classify(features, target, test_features, choice.c, num_classes, seed)
     preds = probabilities.argmax(axis=1)
     intervals = metric_intervals(test.labels, preds[None], seed)
-    record = FloorRecord(
+    record = BaselineRecord(
         features=choice.features,
         c=choice.c,
         cross_validation=choice.cross_validation,
@@ -199,7 +201,7 @@ def _classify(
             C=c, solver="liblinear", dual=True, tol=1e-2, max_iter=1000, random_state=seed
         )
         with warnings.catch_warnings():
-            # A fit that is a little short of its optimum is a floor all the same.
+            # A fit that is a little short of its optimum is a baseline all the same.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier = OneVsRestClassifier(binary).fit(features, target)
         probabilities[:, present] = classifier.predict_proba(others)

@@ -30,16 +30,16 @@ from layerfusion.records.job import (
     METRICS,
     PREDICTIONS,
     BackboneRecord,
+    BaselineRecord,
     CostRecord,
     DataRecord,
     Estimate,
-    FloorRecord,
     LayerRecord,
     RunRecord,
     read_record,
     write_record,
 )
-from layerfusion.runs.baseline import floor
+from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
 from layerfusion.runs.heads import Trained, Watch, train_heads
 from layerfusion.runs.identity import job_id, recipe_id, sweep_of
@@ -108,16 +108,16 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
     ) as tracker:
         inputs = prepare(config)
         tracker.uses(ingredients(inputs.dataset, inputs.sources))
-        floor_record, floor_preds = floor(
+        baseline_record, baseline_preds = compute_baseline(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
         if published:
             trained = train_as_published(config, inputs, tracker)
         else:
             trained = train_heads(config, inputs, tracker, watch)
-        record = _record(config, inputs, floor_record, trained)
+        record = _record(config, inputs, baseline_record, trained)
         predictions = CLAIMED_PREDICTIONS if published else PREDICTIONS
-        _write_predictions(folder / predictions, trained, floor_preds)
+        _write_predictions(folder / predictions, trained, baseline_preds)
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, trained.heads, bundle_facts(record))
         write_record(record, folder)
@@ -169,10 +169,12 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 # -- files ---------------------------------------------------------------------------------------
 
 
-def _write_predictions(path: Path, trained: Trained, floor_preds: np.ndarray) -> None:
-    """One row a seed and test row: seed, row, target, pred, the probability of each class, floor.
+def _write_predictions(path: Path, trained: Trained, baseline_preds: np.ndarray) -> None:
+    """Write a row for each seed and test row.
 
-    The floor has no seeds: what it predicts of a row stands beside each of them.
+    Its columns: seed, row, target, pred, the probability of each class, baseline.
+
+    The baseline has no seeds: what it predicts of a row stands beside each of them.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -185,7 +187,7 @@ def _write_predictions(path: Path, trained: Trained, floor_preds: np.ndarray) ->
             "target": np.tile(trained.target, seeds),
             "pred": trained.probabilities.argmax(axis=2).reshape(-1),
             "prob": pa.FixedSizeListArray.from_arrays(trained.probabilities.reshape(-1), classes),
-            "floor": np.tile(floor_preds, seeds),
+            "baseline": np.tile(baseline_preds, seeds),
         }
     )
     with temporary_beside(path) as temporary:
@@ -196,7 +198,7 @@ def _write_predictions(path: Path, trained: Trained, floor_preds: np.ndarray) ->
 
 
 def _record(
-    config: TrainConfig, inputs: Inputs, floor_record: FloorRecord, trained: Trained
+    config: TrainConfig, inputs: Inputs, baseline_record: BaselineRecord, trained: Trained
 ) -> RunRecord:
     dataset = inputs.dataset
     estimates: dict[str, dict[str, Estimate]] = {}
@@ -246,7 +248,7 @@ def _record(
         seeds=trained.seeds,
         validation=estimates["validation"],
         test=estimates["test"],
-        floor=floor_record,
+        baseline=baseline_record,
         cost=CostRecord(
             trained.head_parameters,
             trained.seconds,
@@ -260,7 +262,7 @@ def _record(
         selection_notes=list(inputs.selection.notes),
         fusion_notes=[*(inputs.decision.reasons if inputs.decision else []), *trained.notes],
         pilot=inputs.pilot,
-        entrants=inputs.decision.entrants if inputs.decision else [],
+        candidates=inputs.decision.candidates if inputs.decision else [],
         gates=None
         if trained.gates is None
         else gate_record(

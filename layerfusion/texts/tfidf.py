@@ -1,4 +1,4 @@
-"""TF-IDF of words, words and pairs, or characters: what the floor and lexical sources read."""
+"""TF-IDF of words, words and pairs, or characters: what the baseline and lexical sources read."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def _fusions() -> list[Any]:
     return [
         *bars,
         _scatter("Test accuracy by number of layers", "layers/count", "test/accuracy"),
-        _scatter("Test accuracy against the floor", "floor/accuracy", "test/accuracy"),
+        _scatter("Test accuracy against the baseline", "baseline/accuracy", "test/accuracy"),
         confusion,
     ]
 
@@ -211,7 +211,7 @@ PARTS = (
     ),
     Part(
         "Fusion comparison",
-        "Whether several layers beat one, and both beat the floor, a bag of words. Whether a"
+        "Whether several layers beat one, and both beat the baseline, a bag of words. Whether a"
         " difference is more than chance stands in the local report.",
         _fusions,
     ),

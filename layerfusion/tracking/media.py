@@ -65,7 +65,7 @@ def summary(record: RunRecord) -> Figures:
     figures["layers/names"] = " ".join(_name(layer) for layer in record.layers)
     if len(record.layers) == 1:  # a point of the curve of accuracy by layer
         figures["layers/depth"] = record.layers[0].depth
-    figures |= {f"floor/{metric}": value for metric, value in record.floor.test.items()}
+    figures |= {f"baseline/{metric}": value for metric, value in record.baseline.test.items()}
     figures |= {f"cost/{name}": value for name, value in asdict(record.cost).items()}
     figures["cost/flops_per_text"] = sum(x.flops_per_text for x in record.backbones.values())
     for name, backbone in record.backbones.items():

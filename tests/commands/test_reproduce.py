@@ -147,7 +147,7 @@ def test_figures_that_are_not_there_are_one_line(
     assert not (tmp_path / "outputs").exists()
 
 
-@pytest.mark.parametrize("content", ["[]", '{"data": {"toy": {"floor": 1}}}', '{"version": 1}'])
+@pytest.mark.parametrize("content", ["[]", '{"data": {"toy": {"baseline": 1}}}', '{"version": 1}'])
 def test_another_file_is_not_taken_for_figures(content: str, tmp_path: Path) -> None:
     file = tmp_path / "other.json"
     file.write_text(content)
@@ -174,18 +174,18 @@ def test_a_check_runs_what_the_figures_were_made_with(tmp_path: Path) -> None:
 
 def test_every_kind_of_difference_is_told() -> None:
     job = {"layers": ["a:1:mean"], "test": 0.8}
-    data = {"fingerprint": "f", "floor": 0.7, "jobs": {"one": job, "two": job}}
+    data = {"fingerprint": "f", "baseline": 0.7, "jobs": {"one": job, "two": job}}
     assert differences({"x": data}, {"x": data}) == []
     other = {
         "fingerprint": "f",
-        "floor": 0.706,
+        "baseline": 0.706,
         "jobs": {"one": {"layers": ["a:2:mean"], "test": 0.84}, "three": job},
     }
     assert differences({"x": data, "y": data}, {"x": other, "z": data}) == sorted(
         [
             "data set y: not expected",
             "data set z: missing",
-            "x, floor: accuracy 70.00 %, expected 70.60 ± 0.5",
+            "x, baseline: accuracy 70.00 %, expected 70.60 ± 0.5",
             "x, one: accuracy 80.00 %, expected 84.00 ± 1.5",
             "x, one: layers a:1:mean, expected a:2:mean",
             "x, row three: missing",

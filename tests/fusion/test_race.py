@@ -17,7 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.operators.capacity import head_parameters
-from layerfusion.fusion.race import Entrant, entrants_of, race
+from layerfusion.fusion.race import FusionCandidate, list_fusion_candidates, race
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
@@ -28,34 +28,34 @@ ONE = Selection((Choice(A, ""),))
 FOLD_OF = torch.tensor([0, 1, 2, 3, 4, -1] * 20)
 
 
-def entrant(name: str, width: int = 8) -> Entrant:
-    return Entrant("team", BOTH, FusionConfig(name=name, width=width), 1)
+def candidate(name: str, width: int = 8) -> FusionCandidate:
+    return FusionCandidate("layer_set", BOTH, FusionConfig(name=name, width=width), 1)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> None:
-    heads = [entrant("gated", width) for width in range(1, 9)]
+    heads = [candidate("gated", width) for width in range(1, 9)]
     generator = torch.Generator().manual_seed(seed)
     asked: Counter[int] = Counter()
 
-    def trained(one: Entrant, fold: int) -> Tensor:
+    def trained(one: FusionCandidate, fold: int) -> Tensor:
         asked[one.fusion.width] += 1
         noise = torch.randn(20, generator=generator, dtype=torch.float64)
         return one.fusion.width + 0.1 * noise + fold
 
-    stack = entrant("stacked")
-    standings = race(
+    stack = candidate("stacked")
+    evaluations = race(
         [*heads, stack], lambda _: torch.full((100,), 3.5, dtype=torch.float64), trained, FOLD_OF
     )
     assert [asked[width] for width in range(1, 9)] == [5, 5, 2, 2, 1, 1, 1, 1]
-    assert [one.folds for one in standings] == [5, 5, 5, 2, 2, 1, 1, 1, 1]
+    assert [one.folds for one in evaluations] == [5, 5, 5, 2, 2, 1, 1, 1, 1]
     # A fold's own difficulty (0 … 4) is the same for all, and 2 on average.
-    assert standings[0].entrant.fusion.width == 1
-    assert standings[0].log_loss == pytest.approx(3, abs=0.1)
-    assert standings[1].entrant is stack
-    assert not standings[0].losses.isnan().any()
-    difference, error = standings[-1].behind(standings[0])
-    assert difference == pytest.approx(standings[-1].entrant.fusion.width - 1, abs=0.2)
+    assert evaluations[0].candidate.fusion.width == 1
+    assert evaluations[0].log_loss == pytest.approx(3, abs=0.1)
+    assert evaluations[1].candidate is stack
+    assert not evaluations[0].losses.isnan().any()
+    difference, error = evaluations[-1].behind(evaluations[0])
+    assert difference == pytest.approx(evaluations[-1].candidate.fusion.width - 1, abs=0.2)
     assert 0 < error < 0.1
 
 
@@ -63,15 +63,15 @@ def test_a_stack_alone_needs_no_heads() -> None:
     def never(*_: object) -> Tensor:
         raise AssertionError
 
-    (only,) = race([entrant("stacked")], lambda _: torch.ones(100), never, FOLD_OF)
+    (only,) = race([candidate("stacked")], lambda _: torch.ones(100), never, FOLD_OF)
     assert only.log_loss == 1
     assert only.folds == 5
 
 
-def test_entrants_are_all_fusions_of_all_teams_at_all_widths() -> None:
+def test_candidates_are_all_fusions_of_all_layer_sets_at_all_widths() -> None:
     settings = FusionConfig(among=["stacked", "gated", "late"], widths=[4, 16], dropout=0.1)
-    found = entrants_of({"one": ONE, "both": BOTH}, settings, {A: 6, B: 10}, 3)
-    names = [(one.team, one.fusion.name, one.fusion.width) for one in found]
+    found = list_fusion_candidates({"one": ONE, "both": BOTH}, settings, {A: 6, B: 10}, 3)
+    names = [(one.layer_set, one.fusion.name, one.fusion.width) for one in found]
     # Of a single layer the head is plain, whatever the operator.
     assert names == [
         ("one", "stacked", settings.width),
@@ -88,9 +88,9 @@ def test_entrants_are_all_fusions_of_all_teams_at_all_widths() -> None:
     assert found[-1].parameters == head_parameters(found[-1].fusion, [6, 10], 3)
 
 
-def test_an_entrant_has_the_parameters_of_the_head_that_is_trained() -> None:
+def test_a_candidate_has_the_parameters_of_the_head_that_is_trained() -> None:
     settings = FusionConfig(among=["gated", "moe"], widths=[64], match_capacity=True)
-    for one in entrants_of({"one": ONE, "both": BOTH}, settings, {A: 60, B: 100}, 3):
+    for one in list_fusion_candidates({"one": ONE, "both": BOTH}, settings, {A: 60, B: 100}, 3):
         widths = [60, 100][: len(one.selection.layers)]
         trained = FusionClassifier(widths, 3, vars(one.fusion), {})
         assert one.parameters == trained.num_parameters
@@ -101,12 +101,12 @@ def test_a_head_that_cannot_have_the_capacity_is_left_out(
 ) -> None:
     caplog.set_level("INFO")
     settings = FusionConfig(among=["matmul", "gated"], widths=[20], match_capacity=True)
-    found = entrants_of({"both": BOTH}, settings, {A: 384, B: 384}, 2)
+    found = list_fusion_candidates({"both": BOTH}, settings, {A: 384, B: 384}, 2)
     assert [one.fusion.name for one in found] == ["gated"]
     assert "left out on both: fusion.match_capacity: matmul cannot have" in caplog.text
     none = FusionConfig(among=["matmul"], widths=[20], match_capacity=True)
     with pytest.raises(UserError, match="matmul cannot have"):
-        entrants_of({"both": BOTH}, none, {A: 384, B: 384}, 2)
+        list_fusion_candidates({"both": BOTH}, none, {A: 384, B: 384}, 2)
 
 
 def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> N
         trainer = TrainerConfig(max_epochs=3, batch_size=16)
         return HeldOutHeads(candidates, {A: vectors[:10]}, texts[:10], labels[:10], trainer, seed=0)
 
-    one = Entrant(
+    one = FusionCandidate(
         "both",
         Selection((Choice(A, ""), Choice(lexical, ""))),
         FusionConfig(name="concat", width=4),
@@ -175,7 +175,7 @@ def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch(
         repeated = [texts[n] for n in again]
         validation = {A: vectors[again]}
         heads = HeldOutHeads(candidates, validation, repeated, labels[again], trainer, seed=0)
-        return heads(Entrant("one", ONE, FusionConfig(name="concat", width=4), 1), 2)
+        return heads(FusionCandidate("one", ONE, FusionConfig(name="concat", width=4), 1), 2)
 
     flipped = labels.clone()
     flipped[40:] = 1 - flipped[40:]

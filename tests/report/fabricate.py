@@ -16,10 +16,10 @@ from layerfusion.records.gates import GateRecord
 from layerfusion.records.job import (
     PREDICTIONS,
     BackboneRecord,
+    BaselineRecord,
     CostRecord,
     DataRecord,
     Estimate,
-    FloorRecord,
     LayerRecord,
     RunRecord,
     SeedRecord,
@@ -93,10 +93,10 @@ def write_job(
     models: Mapping[str, list[str]] = MODELS,
     salt: str = "",
     spec: str = "",
-    floor: float = 0.76,
+    baseline: float = 0.76,
     right: np.ndarray | None = None,
-    floor_right: np.ndarray | None = None,
-    keep_floor: bool = True,
+    baseline_right: np.ndarray | None = None,
+    keep_baseline: bool = True,
     recipe: str = "",
     considered: Sequence[str] = (),
     lexical: Sequence[str] = (),
@@ -106,9 +106,9 @@ def write_job(
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
-    How hard a row is does not depend on the job, so jobs are right on much the same rows. The floor
-    is right on the easiest rows; with `keep_floor` off, the job is an old one that did not keep its
-    predictions.
+    How hard a row is does not depend on the job, so jobs are right on much the same rows. The
+    baseline is right on the easiest rows; with `keep_baseline` off, the job is an old one that did
+    not keep its predictions.
     """
     rows = data.rows["test"]
     text = f"{data.name} {data.fingerprint} {sources} {selection} {fusion} {pooling} {salt}"
@@ -120,10 +120,10 @@ def write_job(
         right = (
             hard + 0.13 * noise.normal(size=rows) + 0.03 * noise.normal(size=(seeds, rows)) < test
         )
-    if floor_right is None:
-        floor_noise = np.random.default_rng(8).normal(size=rows)
-        floor_right = hard + 0.13 * floor_noise < floor
-    floor_accuracy = float(floor_right.mean())
+    if baseline_right is None:
+        baseline_noise = np.random.default_rng(8).normal(size=rows)
+        baseline_right = hard + 0.13 * baseline_noise < baseline
+    baseline_accuracy = float(baseline_right.mean())
     target = np.arange(rows) % 2
     pred = np.where(right, target, 1 - target)
     # How sure a seed is of a row settles the consensus where the seeds do not agree.
@@ -191,17 +191,17 @@ def write_job(
         ],
         validation=estimates(validation),
         test=estimates(mean, max(0.0, mean - spread), min(1.0, mean + spread)),
-        floor=FloorRecord(
+        baseline=BaselineRecord(
             features="words",
             c=10.0,
-            cross_validation={"words c=10": floor - 0.01, "characters c=10": floor - 0.02},
+            cross_validation={"words c=10": baseline - 0.01, "characters c=10": baseline - 0.02},
             test={
-                "accuracy": floor_accuracy,
-                "macro_f1": floor_accuracy - 0.01,
+                "accuracy": baseline_accuracy,
+                "macro_f1": baseline_accuracy - 0.01,
                 "log_loss": 0.5,
             },
-            low=floor_accuracy - 0.045,
-            high=floor_accuracy + 0.045,
+            low=baseline_accuracy - 0.045,
+            high=baseline_accuracy + 0.045,
             seconds=0.7,
         ),
         cost=CostRecord(
@@ -227,17 +227,17 @@ def write_job(
             "target": np.tile(target, seeds),
             "pred": pred.reshape(-1),
             "prob": pa.FixedSizeListArray.from_arrays(prob.reshape(-1).astype(np.float32), 2),
-            "floor": np.tile(np.where(floor_right, target, 1 - target), seeds),
+            "baseline": np.tile(np.where(baseline_right, target, 1 - target), seeds),
         }
     )
-    if not keep_floor:
-        table = table.drop_columns(["floor"])
+    if not keep_baseline:
+        table = table.drop_columns(["baseline"])
     pq.write_table(table, folder / PREDICTIONS)
     write_record(record, folder)
     return record
 
 
-def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float = 0.76) -> None:
+def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, baseline: float = 0.76) -> None:
     """Every layer of both models alone, and six fusions; `lift` is what fusing all layers adds."""
     wiggle = np.random.default_rng(3)
     for name, layers in SWEPT.items():
@@ -253,7 +253,7 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
                 curve,
                 curve + 0.02 * wiggle.normal(),
                 selection="last" if last else "fixed",
-                floor=floor,
+                baseline=baseline,
             )
     last = [(name, layers[-1]) for name, layers in SWEPT.items()]
     both = [(name, layer) for name, layers in SWEPT.items() for layer in layers]
@@ -266,7 +266,7 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
             0.80 + extra,
             selection="last",
             fusion=fusion,
-            floor=floor,
+            baseline=baseline,
         )
         for name in SWEPT:
             own = [source for source in both if source[0] == name]
@@ -278,7 +278,7 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
                 0.79 + extra,
                 selection="all",
                 fusion=fusion,
-                floor=floor,
+                baseline=baseline,
             )
         write_job(
             runs,
@@ -288,10 +288,15 @@ def write_sweep(runs: Path, data: DataRecord, *, lift: float = 0.0, floor: float
             0.86 + extra,
             selection="all",
             fusion=fusion,
-            floor=floor,
+            baseline=baseline,
         )
     write_job(
-        runs, data, [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")], 0.80, 0.81, floor=floor
+        runs,
+        data,
+        [("minilm", "4"), ("minilm", "5"), ("smollm2", "17")],
+        0.80,
+        0.81,
+        baseline=baseline,
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.records.job import (
-    EntrantRecord,
+    CandidateRecord,
     PilotRecord,
     RunRecord,
     find_records,
@@ -77,13 +77,15 @@ def test_plain_selections_need_no_table(tmp_path: Path) -> None:
 def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> None:
     made = write_job(tmp_path, dataset(), SOURCES, 0.8, 0.8, fusion="auto: gated")
     common = {"layers": ["minilm:3:mean"], "head_parameters": 1234, "flops_per_text": 2.5e9}
-    entrants = [
-        EntrantRecord("gated", 64, "greedy", folds=5, log_loss=0.4, behind=0.0,
+    candidates = [
+        CandidateRecord("gated", 64, "greedy", folds=5, log_loss=0.4, behind=0.0,
                       behind_error=0.0, **common),
-        EntrantRecord("stacked", 256, "adaptive", folds=5, log_loss=0.45, behind=0.05,
+        CandidateRecord("stacked", 256, "adaptive", folds=5, log_loss=0.45, behind=0.05,
                       behind_error=0.01, **common),
     ]  # fmt: skip
-    amend(tmp_path, made, entrants=entrants, fusion_notes=["auto: gated: the lowest", "seed 0: x"])
+    amend(
+        tmp_path, made, candidates=candidates, fusion_notes=["auto: gated: the lowest", "seed 0: x"]
+    )
     (group,) = load_groups(tmp_path)
     table = choice_tables(group)[-1]
     assert [row.cells[0] for row in table.rows] == ["gated", "stacked"]

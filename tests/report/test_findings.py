@@ -28,7 +28,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> tuple[DataGroup, ...]:
 # -- what is compared ---------------------------------------------------------------------------
 
 
-def test_everything_fused_is_held_against_layer_floor_and_concat(
+def test_everything_fused_is_held_against_layer_baseline_and_concat(
     groups: tuple[DataGroup, ...],
 ) -> None:
     found = find_all(groups)
@@ -37,7 +37,7 @@ def test_everything_fused_is_held_against_layer_floor_and_concat(
         assert set(pairs.values()) == {1}
         for job in group.fused:
             assert ("layer", job) in pairs
-            assert ("floor", job) in pairs
+            assert ("baseline", job) in pairs
             # Of gated fusions all but the one of three layers have a concat on the same layers.
             alike = job.record.fusion == "gated" and job.sources != 3
             assert (("concat", job) in pairs) == alike
@@ -57,12 +57,12 @@ def test_concat_on_the_layers_of_another_spec_is_another_source(tmp_path: Path) 
     for fusion, spec in (("gated", "a" * 16), ("concat", "b" * 16)):
         write_job(tmp_path, dataset(), BOTH, 0.7, 0.7, fusion=fusion, spec=spec)
     groups = load_groups(tmp_path)
-    assert {row.kind for row in find_all(groups)[groups[0]].rows} == {"floor"}
+    assert {row.kind for row in find_all(groups)[groups[0]].rows} == {"baseline"}
 
 
 def test_families_reach_over_all_data_sets(groups: tuple[DataGroup, ...]) -> None:
     found = find_all(groups)
-    for kind in ("layer", "floor", "concat"):
+    for kind in ("layer", "baseline", "concat"):
         family = [row for group in groups for row in found[group].rows if row.kind == kind]
         expected = holm([row.mcnemar.p for row in family])
         assert [row.adjusted for row in family] == expected
@@ -87,14 +87,16 @@ def test_the_consensus_is_tested(groups: tuple[DataGroup, ...]) -> None:
 
 def test_a_comparison_may_be_told_from_either_side(groups: tuple[DataGroup, ...]) -> None:
     group, findings = groups[0], find_all(groups)[groups[0]]
-    floor, chosen = findings.between(None, group.chosen), findings.between(group.chosen, None)
-    assert chosen.mcnemar == McNemar(floor.mcnemar.only_b, floor.mcnemar.only_a, floor.mcnemar.p)
-    assert chosen.difference.mean == -floor.difference.mean
-    assert (chosen.difference.low, chosen.difference.high) == (
-        -floor.difference.high,
-        -floor.difference.low,
+    baseline, chosen = findings.between(None, group.chosen), findings.between(group.chosen, None)
+    assert chosen.mcnemar == McNemar(
+        baseline.mcnemar.only_b, baseline.mcnemar.only_a, baseline.mcnemar.p
     )
-    assert chosen.adjusted == floor.adjusted
+    assert chosen.difference.mean == -baseline.difference.mean
+    assert (chosen.difference.low, chosen.difference.high) == (
+        -baseline.difference.high,
+        -baseline.difference.low,
+    )
+    assert chosen.adjusted == baseline.adjusted
     with pytest.raises(KeyError, match="not compared"):
         findings.between(group.curves[0].points[0], group.fused[0])
 
@@ -137,21 +139,23 @@ def test_equal_systems_are_rarely_marked(tmp_path: Path) -> None:
     )
     (group,) = load_groups(tmp_path)
     findings = find_all([group])[group]
-    assert [row.mark for row in findings.rows if row.kind != "floor"] == [""] * 37
+    assert [row.mark for row in findings.rows if row.kind != "baseline"] == [""] * 37
 
 
-# -- the floor of older jobs --------------------------------------------------------------------
+# -- the baseline of older jobs --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("floor", "shown"), [(0.5, "▲"), (0.72, "")])
-def test_jobs_without_the_predictions_of_the_floor_get_a_weaker_test(
-    tmp_path: Path, floor: float, shown: str
+@pytest.mark.parametrize(("baseline", "shown"), [(0.5, "▲"), (0.72, "")])
+def test_jobs_without_the_predictions_of_the_baseline_get_a_weaker_test(
+    tmp_path: Path, baseline: float, shown: str
 ) -> None:
     for folder, keep in (("new", True), ("old", False)):
-        write_job(tmp_path / folder, dataset(), BOTH, 0.75, 0.7, floor=floor, keep_floor=keep)
+        write_job(
+            tmp_path / folder, dataset(), BOTH, 0.75, 0.7, baseline=baseline, keep_baseline=keep
+        )
     new, old = (load_groups(tmp_path / folder)[0] for folder in ("new", "old"))
     exact, bound = (find_all([group])[group].rows[0] for group in (new, old))
-    assert old.jobs[0].floor is None
+    assert old.jobs[0].baseline is None
     assert (exact.exact, bound.exact) == (True, False)
     assert bound.mcnemar.p >= exact.mcnemar.p
     assert bound.difference.mean == pytest.approx(exact.difference.mean)
@@ -164,7 +168,7 @@ def test_jobs_without_the_predictions_of_the_floor_get_a_weaker_test(
     (row,) = table.rows
     assert row.cells[3:5] == ("–", "–")
     assert row.cells[5].startswith(("≤\u00a00.", "<"))
-    assert "did not keep the floor's predictions" in table.note
+    assert "did not keep the baseline's predictions" in table.note
 
 
 # -- tables -------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def test_consensus_is_what_the_mean_probability_says(tmp_path: Path) -> None:
     assert job.consensus.tolist() == (means.to_numpy() == job.target).tolist()
 
 
-def test_floor_is_read_where_a_job_kept_it(tmp_path: Path) -> None:
+def test_baseline_is_read_where_a_job_kept_it(tmp_path: Path) -> None:
     right = np.arange(10) % 3 > 0
     for name, keep in (("new", True), ("old", False)):
         write_job(
@@ -63,13 +63,13 @@ def test_floor_is_read_where_a_job_kept_it(tmp_path: Path) -> None:
             [("minilm", "3")],
             0.7,
             0.7,
-            floor_right=right,
-            keep_floor=keep,
+            baseline_right=right,
+            keep_baseline=keep,
         )
     new, old = (load_groups(tmp_path / name)[0].jobs[0] for name in ("new", "old"))
-    assert new.floor is not None
-    assert new.floor.tolist() == right.tolist()
-    assert old.floor is None
+    assert new.baseline is not None
+    assert new.baseline.tolist() == right.tolist()
+    assert old.baseline is None
     assert old.consensus.tolist() == new.consensus.tolist()
 
 

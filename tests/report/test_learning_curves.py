@@ -55,8 +55,8 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     (table,) = block.tables
     titles = [column.title for column in table.columns]
     assert titles == ["System", "10 a class", "50 a class", "All (250 a class)"]
-    floor, row = table.rows
-    assert floor.cells[0] == "TF-IDF floor"
+    baseline, row = table.rows
+    assert baseline.cells[0] == "TF-IDF baseline"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
     assert [cell.replace("\u00a0", " ") for cell in row.cells] == [
         "minilm 6",

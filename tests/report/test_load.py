@@ -90,7 +90,7 @@ def test_a_record_older_than_the_interval_of_macro_f1_is_read(tmp_path: Path) ->
     write_job(tmp_path, dataset(rows=10), [("minilm", "3")], 0.7, 0.7, seeds=2)
     (path,) = tmp_path.rglob(METRICS)
     content = json.loads(path.read_text())
-    del content["floor"]["macro_f1_low"], content["floor"]["macro_f1_high"]
+    del content["baseline"]["macro_f1_low"], content["baseline"]["macro_f1_high"]
     content["test"]["macro_f1"] |= {"low": None, "high": None}
     path.write_text(json.dumps(content))
     (group,) = load_groups(tmp_path)

@@ -50,7 +50,9 @@ def test_jobs_that_are_the_same_share_a_row(tmp_path: Path) -> None:
     assert "share a row" in table.note
     tests = finding_table(rows, findings)
     assert tests is not None
-    assert len(tests.rows) == 1 + 2 * 3  # against the layer: floor and three; the floor: three
+    assert (
+        len(tests.rows) == 1 + 2 * 3
+    )  # against the layer: baseline and three; the baseline: three
     page = write_report(runs, tmp_path, title="t").read_text()
     assert page.count(marked.cells[0]) == 1
 

@@ -17,7 +17,7 @@ from tests.report.fabricate import dataset, write_job
 ROWS = 200
 
 
-def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: Any) -> DataGroup:
+def group_with(runs: Path, *, fused: float, baseline: float = 0.5, **data: Any) -> DataGroup:
     """Layers 3 and 6 alone (70 and 60 %), and both fused; hard rows are hard for all."""
     toy = dataset(rows=ROWS, **data)
     jobs = [
@@ -35,7 +35,7 @@ def group_with(runs: Path, *, fused: float, floor: float = 0.5, **data: Any) -> 
             accuracy,
             seeds=2,
             right=right,
-            floor_right=np.arange(ROWS) < round(floor * ROWS),
+            baseline_right=np.arange(ROWS) < round(baseline * ROWS),
         )
     (group,) = load_groups(runs)
     return group
@@ -131,27 +131,31 @@ def test_hindsight_is_named_as_such(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("floor", "expected"),
+    ("baseline", "expected"),
     [
         (0.5, "the chosen layer beats it by 20.0 points"),
         (0.9, "the chosen layer falls behind it by 20.0 points"),
         (0.69, "between it and the chosen layer there is no difference that the 200 test rows"),
     ],
 )
-def test_floor_is_beaten_only_beyond_the_interval(
-    tmp_path: Path, floor: float, expected: str
+def test_baseline_is_beaten_only_beyond_the_interval(
+    tmp_path: Path, baseline: float, expected: str
 ) -> None:
-    assert expected in words(summarise(group_with(tmp_path, fused=0.7, floor=floor)))
+    assert expected in words(summarise(group_with(tmp_path, fused=0.7, baseline=baseline)))
 
 
 @pytest.mark.parametrize(
-    ("floor", "end"),
-    [(0.5, "can show"), (0.69, "nothing clearly beats the floor"), (0.9, "the floor does better")],
+    ("baseline", "end"),
+    [
+        (0.5, "can show"),
+        (0.69, "nothing clearly beats the baseline"),
+        (0.9, "the baseline does better"),
+    ],
 )
-def test_headline_says_where_the_floor_is_not_beaten(
-    tmp_path: Path, floor: float, end: str
+def test_headline_says_where_the_baseline_is_not_beaten(
+    tmp_path: Path, baseline: float, end: str
 ) -> None:
-    assert summarise(group_with(tmp_path, fused=0.7, floor=floor)).headline.endswith(end)
+    assert summarise(group_with(tmp_path, fused=0.7, baseline=baseline)).headline.endswith(end)
 
 
 def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None:

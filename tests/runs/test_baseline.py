@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, f1_score
 
 from layerfusion.runs import baseline as module
-from layerfusion.runs.baseline import C_VALUES, FEATURES, floor
+from layerfusion.runs.baseline import C_VALUES, FEATURES, compute_baseline
 from layerfusion.texts import Split, TextDataset, fingerprint
 from layerfusion.texts.tfidf import tfidf
 
@@ -55,7 +55,7 @@ def dataset() -> TextDataset:
 
 
 def test_learns_what_words_tell(dataset: TextDataset, tmp_path: Path) -> None:
-    record, preds = floor(dataset, tmp_path)
+    record, preds = compute_baseline(dataset, tmp_path)
     target = dataset.splits["test"].labels
     assert record.test["accuracy"] == pytest.approx(accuracy_score(target, preds))
     assert record.test["macro_f1"] == pytest.approx(f1_score(target, preds, average="macro"))
@@ -71,27 +71,27 @@ def test_learns_what_words_tell(dataset: TextDataset, tmp_path: Path) -> None:
 def test_is_computed_once_and_read_back(
     dataset: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, preds = floor(dataset, tmp_path)
+    record, preds = compute_baseline(dataset, tmp_path)
     monkeypatch.setattr(module, "_compute", lambda *_: pytest.fail("it was kept"))
-    kept, kept_preds = floor(dataset, tmp_path)
+    kept, kept_preds = compute_baseline(dataset, tmp_path)
     assert kept == record
     np.testing.assert_array_equal(kept_preds, preds)
     assert kept_preds.dtype == np.int64
 
 
 def test_a_seed_repeats(dataset: TextDataset, tmp_path: Path) -> None:
-    first, second = (floor(dataset, tmp_path / name, seed=3)[0] for name in "ab")
+    first, second = (compute_baseline(dataset, tmp_path / name, seed=3)[0] for name in "ab")
     assert first.test == second.test
     assert first.cross_validation == second.cross_validation
 
 
-def test_another_seed_or_data_set_has_a_floor_of_its_own(
+def test_another_seed_or_data_set_has_a_baseline_of_its_own(
     dataset: TextDataset, tmp_path: Path
 ) -> None:
-    floor(dataset, tmp_path, seed=0)
-    floor(dataset, tmp_path, seed=1)
+    compute_baseline(dataset, tmp_path, seed=0)
+    compute_baseline(dataset, tmp_path, seed=1)
     other = _dataset({name: _texts(12, 2, 9) for name in ("train", "validation", "test")}, 2)
-    floor(other, tmp_path, seed=0)
+    compute_baseline(other, tmp_path, seed=0)
     assert len(list((tmp_path / "floors").glob("*.json"))) == 3
 
 
@@ -102,7 +102,7 @@ def test_a_damaged_file_is_computed_again(
     damage: str,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    record, preds = floor(dataset, tmp_path)
+    record, preds = compute_baseline(dataset, tmp_path)
     (path,) = (tmp_path / "floors").glob("*.json")
     content = json.loads(path.read_text())
     if damage == "preds":
@@ -115,7 +115,7 @@ def test_a_damaged_file_is_computed_again(
     whole = {"cut": text[: len(text) // 2], "empty": "", "null": "null"}.get(damage, text)
     path.write_text(whole)
 
-    again, again_preds = floor(dataset, tmp_path)
+    again, again_preds = compute_baseline(dataset, tmp_path)
     assert again.test == record.test
     np.testing.assert_array_equal(again_preds, preds)
     assert "computing it again" in caplog.text
@@ -133,7 +133,7 @@ def test_rare_and_absent_classes_are_taken(tmp_path: Path) -> None:
         },
         4,
     )
-    record, preds = floor(data, tmp_path)
+    record, preds = compute_baseline(data, tmp_path)
     assert preds[:2].tolist() == [0, 1]
     assert np.isfinite(record.test["log_loss"])
     assert record.test["log_loss"] > 4  # the class never seen costs -log of almost nothing
@@ -143,7 +143,7 @@ def test_the_smallest_data_set_is_taken(tmp_path: Path) -> None:
     data = _dataset(
         {"train": (["x"], [0]), "validation": (["y"], [1]), "test": (["x", "y"], [0, 1])}, 2
     )
-    _, preds = floor(data, tmp_path)
+    _, preds = compute_baseline(data, tmp_path)
     assert len(preds) == 2
 
 
@@ -160,7 +160,7 @@ def test_the_choice_is_made_without_test(dataset: TextDataset, tmp_path: Path) -
     changed = dict(dataset.splits)
     changed["test"] = Split(("nothing of this",), np.array([0]))
     other = _dataset({k: (list(s.texts), s.labels.tolist()) for k, s in changed.items()}, 3)
-    a, b = floor(dataset, tmp_path)[0], floor(other, tmp_path)[0]
+    a, b = compute_baseline(dataset, tmp_path)[0], compute_baseline(other, tmp_path)[0]
     assert (a.features, a.c, a.cross_validation) == (b.features, b.c, b.cross_validation)
 
 
@@ -188,5 +188,5 @@ def test_a_large_train_split_is_sampled_for_the_choice_only(
         len(text) for name in ("train", "validation") for text in dataset.splits[name].texts
     )
     monkeypatch.setattr(module, "CHOICE_WORK", characters * 3 / 2)
-    floor(dataset, tmp_path)
+    compute_baseline(dataset, tmp_path)
     assert sizes == [*[20] * (3 * len(FEATURES)), 60]  # two of three folds of half the rows

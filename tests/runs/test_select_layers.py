@@ -70,9 +70,9 @@ def test_test_labels_change_no_choice(
         arguments = ["train", *job, *selection.split(), f"dataset.path={folder}"]
         assert run([*arguments, f"paths.outputs={outputs}"], capsys)[0] == 0
         ((_, record),) = find_records(outputs)
-        found.append((record.layers, record.test["accuracy"].mean, record.entrants))
-    (layers, accuracy, entrants), (same, turned, again) = found
-    assert entrants == again
+        found.append((record.layers, record.test["accuracy"].mean, record.candidates))
+    (layers, accuracy, fusion_candidates), (same, turned, again) = found
+    assert fusion_candidates == again
     assert [(x.layer, x.pooling, x.reason) for x in layers] == [
         (x.layer, x.pooling, x.reason) for x in same
     ]
@@ -148,12 +148,12 @@ def test_auto_records_all_that_it_judged_and_runs_the_best(
     code, said = run(["train", *arguments], capsys)
     assert code == 0, said
     ((_, record),) = find_records(tmp_path / "outputs")
-    best = record.entrants[0]
+    best = record.candidates[0]
     assert record.fusion == f"auto: {best.fusion}"
     assert [f"{x.backbone}:{x.layer}:{x.pooling}" for x in record.layers] == best.layers
     assert best.behind == 0
-    assert {one.fusion for one in record.entrants} == {"stacked", "gated"}
-    judged_fully = [one.log_loss for one in record.entrants if one.folds == 3]
+    assert {one.fusion for one in record.candidates} == {"stacked", "gated"}
+    judged_fully = [one.log_loss for one in record.candidates if one.folds == 3]
     assert best.log_loss == min(judged_fully)
     assert record.fusion_notes[0].startswith("auto: ")
     assert "the lowest of" in record.fusion_notes[0]

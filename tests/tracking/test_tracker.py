@@ -21,10 +21,10 @@ from layerfusion.fusion.data import FusionData
 from layerfusion.fusion.training import fit
 from layerfusion.records.job import (
     BackboneRecord,
+    BaselineRecord,
     CostRecord,
     DataRecord,
     Estimate,
-    FloorRecord,
     LayerRecord,
     RunRecord,
 )
@@ -82,7 +82,7 @@ def record() -> RunRecord:
         seeds=[],
         validation={"accuracy": Estimate(0.81, None)},
         test={name: Estimate(value, 0.01, 0.78, 0.82) for name, value in metrics.items()},
-        floor=FloorRecord("words", 10.0, {}, {"accuracy": 0.76}, 0.75, 0.77, 1.0),
+        baseline=BaselineRecord("words", 10.0, {}, {"accuracy": 0.76}, 0.75, 0.77, 1.0),
         cost=CostRecord(1234, 5.5, 1 << 30),
         versions={},
         created="now",
@@ -328,7 +328,7 @@ def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:
     assert figures["validation/accuracy"] == 0.81
     assert "validation/accuracy_sd" not in figures
     assert figures["test/macro_f1_low"] == 0.78
-    assert figures["floor/accuracy"] == 0.76
+    assert figures["baseline/accuracy"] == 0.76
     assert figures["cost/head_parameters"] == 1234
     assert figures["cost/minilm/highest_layer"] == "3"
     assert "cost/minilm/milliseconds_per_text" not in figures

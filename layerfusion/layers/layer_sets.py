@@ -13,7 +13,7 @@ from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import Choice, Selection, select_by_score, select_greedy
 
 
-def propose_teams(
+def propose_layer_sets(
     config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
 ) -> dict[str, Selection]:
     """The best single layer, the best one of each model, and what `adaptive` and `greedy` take.
@@ -38,11 +38,11 @@ def propose_teams(
         "adaptive": select_by_score(replace(by_probe, name="adaptive"), table, similarity, budget),
         "greedy": select_greedy(replace(by_probe, name="greedy"), table, similarity, budget),
     }
-    teams: dict[str, Selection] = {}
+    layer_sets: dict[str, Selection] = {}
     for name, selection in proposals.items():
-        if all(set(selection.layers) != set(other.layers) for other in teams.values()):
-            teams[name] = selection
-    return teams
+        if all(set(selection.layers) != set(other.layers) for other in layer_sets.values()):
+            layer_sets[name] = selection
+    return layer_sets
 
 
 def _one_of_each(table: ScoreTable, budget: Budget) -> Selection:
