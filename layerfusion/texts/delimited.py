@@ -1,0 +1,180 @@
+"""Rows of a delimited text (csv, tsv and the like), with every row of the file accounted for.
+
+A quote that is never closed makes a csv reader take the lines after it for one cell, and the rows
+are gone without a word. Here a text is read by the rules of RFC 4180 first. Where its quotes do not
+follow them, or where they swallow lines that are rows by themselves, it is read without quoting, or
+refused with the number of the row.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from layerfusion.errors import UserError
+
+QUOTE = '"'
+UNQUOTED_NOTE = "quotation marks are read as part of the text, as they do not enclose whole cells"
+BACKSLASH_NOTE = 'quotation marks that follow a backslash (\\") are read as part of the text'
+csv.field_size_limit(1 << 30)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a delimited text."""
+
+    names: tuple[str, ...]
+    """The columns, as the header names them."""
+    cells: list[list[str]]
+    """A row of the file each, the header and blank lines left out; as many cells as columns."""
+    lines: list[int]
+    """The line of the text that each row begins in, counted from 1."""
+    note: str | None = None
+    """What a reader of the figures has to know of how the text was read."""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a text cannot be read under some rules, and where."""
+
+    row: int
+    line: int
+    reason: str
+
+
+def read_rows(
+    place: str, text: str, delimiter: str, skip_lines: Sequence[int] = (), label: str | None = None
+) -> Rows:
+    """Split a text into rows and cells; nothing is interpreted.
+
+    Args:
+        place: the file, for messages.
+        text: its content.
+        delimiter: what stands between cells.
+        skip_lines: numbers (0 = first) of lines that are not data.
+        label: the column whose values are few, which tells a swallowed row from a text.
+
+    Raises:
+        UserError: naming the row: a quote that is never closed, a row with another number of cells
+            than the header; for an empty text.
+    """
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # the line ends of old Macs
+    skipped = set(skip_lines)
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if number - 1 not in skipped
+    ]
+    if not any(line.strip() for _, line in lines):
+        raise UserError(f"{place}: the file is empty")
+    quoted = _parse(lines, delimiter)
+    fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, delimiter, label)
+    if isinstance(quoted, Rows) and fault is None:
+        return quoted
+    if f"\\{QUOTE}" in text:
+        escaped = _parse(lines, delimiter, escape="\\")
+        if isinstance(escaped, Rows) and _swallowed(escaped, delimiter, label) is None:
+            return replace(escaped, note=BACKSLASH_NOTE)
+    plain = _parse(lines, delimiter, quoting=csv.QUOTE_NONE)
+    if isinstance(plain, Rows):
+        names = tuple(_unquoted(name) for name in plain.names)
+        cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
+        return Rows(names, cells, plain.lines, UNQUOTED_NOTE)
+    fault = fault or plain
+    raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
+
+
+def _parse(
+    lines: Sequence[tuple[int, str]],
+    delimiter: str,
+    *,
+    quoting: int = csv.QUOTE_MINIMAL,
+    escape: str | None = None,
+) -> Rows | _Fault:
+    """Read all rows under one set of rules, or say which row breaks them."""
+    started: list[int] = []
+
+    def feed() -> Iterator[str]:
+        for number, line in lines:
+            started.append(number)
+            yield f"{line}\n"
+
+    reader = csv.reader(
+        feed(),
+        delimiter=delimiter,
+        quoting=quoting,
+        escapechar=escape,
+        doublequote=escape is None,
+        strict=True,
+    )
+    names: tuple[str, ...] = ()
+    cells: list[list[str]] = []
+    numbers: list[int] = []
+    while True:
+        taken = len(started)
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            return _Fault(len(cells) + 1, started[taken], _reason(error))
+        if row is None:
+            return Rows(names, cells, numbers)
+        if len(row) < 2 and not "".join(row).strip():
+            continue
+        if not names:
+            names = tuple(row)
+            continue
+        if len(row) != len(names):
+            reason = f"it has {len(row)} cells where the header has {len(names)}"
+            return _Fault(len(cells) + 1, started[taken], reason)
+        cells.append(row)
+        numbers.append(started[taken])
+
+
+def _reason(error: csv.Error) -> str:
+    """What Python's csv module found wrong, in the words of a table."""
+    if "new-line character" in str(error):
+        return "a carriage return stands alone inside the row; rows end in line feeds"
+    unclosed = "unexpected end of data" in str(error)
+    found = "is opened and never closed" if unclosed else "is closed before its cell ends"
+    return f'a quotation mark {found}; double those that belong to a text ("")'
+
+
+def _swallowed(rows: Rows, delimiter: str, label: str | None) -> _Fault | None:
+    """Find a cell that runs over lines which are rows of this table by themselves.
+
+    Such a line has as many cells as the header and, where the table has labels, a label that other
+    rows have too.
+    """
+    width = len(rows.names)
+    place = rows.names.index(label) if label in rows.names else None
+    labels = set()
+    if place is not None:
+        labels = {row[place].strip() for row in rows.cells if not any("\n" in c for c in row)}
+
+    def is_row(line: str) -> bool:
+        parts = line.split(delimiter)
+        if len(parts) != width or width < 2:
+            return False
+        return not labels or place is None or parts[place].strip().strip(QUOTE) in labels
+
+    for number, row in enumerate(rows.cells, start=1):
+        for cell in row:
+            first, *others = cell.split("\n")
+            if others and any(is_row(line) for line in (first, *others[:-1])):
+                reason = (
+                    f"a cell runs on over {len(others) + 1} lines, one of which is a row by itself;"
+                    ' close its quotation mark, or double those that belong to a text ("")'
+                )
+                return _Fault(number, rows.lines[number - 1], reason)
+    return None
+
+
+def _unquoted(cell: str) -> str:
+    """Take away the quotes of a cell that is enclosed in them as it should be."""
+    inside = cell[1:-1]
+    enclosed = len(cell) > 1 and cell[0] == cell[-1] == QUOTE
+    if enclosed and QUOTE not in inside.replace(QUOTE * 2, ""):
+        return inside.replace(QUOTE * 2, QUOTE)
+    return cell

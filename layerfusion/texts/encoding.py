@@ -1,0 +1,92 @@
+"""Text files as strings: unpacked, decoded, and refused with the encoding that would read them."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import re
+import zlib
+from pathlib import Path
+
+from layerfusion.errors import UserError
+
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+CONTROLS = re.compile("[\x80-\x9f]")
+"""Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
+SURROGATES = re.compile("[\ud800-\udfff]")
+"""Halves of a character that no encoding can write. JSON can spell them out one by one."""
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
+    """Read a text file whole. A byte-order mark is left out, line ends stay as they are.
+
+    Args:
+        path: the file; one that ends in `.gz` is unpacked.
+        encoding: of the file; one that begins with a byte-order mark must agree with it.
+        key: the option that sets the encoding, for messages.
+
+    Raises:
+        UserError: where the encoding is unknown or is not that of the file, naming one that is.
+    """
+    try:
+        codec = codecs.lookup(encoding).name
+    except LookupError as error:
+        raise UserError(f"{key}={encoding}: there is no such encoding") from error
+    raw = _unpacked(path)
+    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
+    if marked is not None and not codec.startswith(marked):
+        raise UserError(f"{path}: it begins with the mark of {marked}; set {key}={marked}")
+    try:
+        text = raw.decode("utf-8-sig" if codec == "utf-8" else codec)
+    except UnicodeDecodeError as error:
+        found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
+        raise UserError(
+            f"{path}: {found} is not {encoding}; set {key}, for example to {_guess(raw)}"
+        ) from error
+    except UnicodeError as error:  # UTF-16 without a mark, for one
+        raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
+    if "\0" in text:
+        raise UserError(
+            f"{path}: it holds NUL characters, as {_guess(raw)} read as {encoding} does; set {key},"
+            " or remove them"
+        )
+    if codec == "iso8859-1" and CONTROLS.search(text):
+        raise UserError(
+            f"{path}: it holds bytes from 0x80 to 0x9f, which are no characters in {encoding} but"
+            f" quotes, dashes and € in cp1252; set {key}=cp1252"
+        )
+    return text
+
+
+def whole_characters(text: str) -> tuple[str, int]:
+    """Put U+FFFD in the place of half characters (lone surrogates), and count them."""
+    return SURROGATES.subn(REPLACEMENT, text)
+
+
+def _unpacked(path: Path) -> bytes:
+    try:
+        raw = path.read_bytes()
+        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+
+
+def _guess(raw: bytes) -> str:
+    """The encoding that these bytes most likely have, given that they are not what was asked."""
+    sample = raw[: 1 << 16]
+    if sample.count(0) > len(sample) // 5:
+        little = sample[1::2].count(0) >= sample[::2].count(0)
+        return "utf-16-le" if little else "utf-16-be"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252" if any(0x80 <= byte <= 0x9F for byte in sample) else "latin-1"
+    return "utf-8"
