@@ -13,10 +13,10 @@ from layerfusion.assets import Asset, resolve
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
-from layerfusion.texts.labels import class_indices, clean_texts
+from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
 from layerfusion.texts.layout import read_label_names, read_tables
 from layerfusion.texts.splits import Split, complete_splits
-from layerfusion.texts.table import SPLITS, Columns, Table
+from layerfusion.texts.table import SPLITS, Columns, Table, read_by_own_names
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,12 @@ def load_dataset(
         raise UserError(f"dataset.split_seed={config.split_seed}: it must be at least 0")
     tables, names, origin = _read(config, cache)
     try:
+        tables, dropped = without_unlabelled(tables)
         texts = {split: clean_texts(split, table) for split, table in tables.items()}
-        label_names, indices = class_indices(tables, names)
+        label_names, indices, doubts = class_indices(tables, names)
         given = {split: Split(texts[split], indices[split]) for split in tables}
         splits = complete_splits(given, label_names, config, limit, seed=seed)
+        read = dict.fromkeys(note for table in tables.values() for note in table.notes)
     except UserError as error:
         raise UserError(f"dataset {config.name}: {error}") from error
     return TextDataset(
@@ -78,7 +80,7 @@ def load_dataset(
         available=splits.available,
         sampled=splits.sampled,
         overlap=splits.overlap,
-        notes=splits.notes,
+        notes=(*read, *dropped, *doubts, *splits.notes),
         train_order=splits.train_order,
     )
 
@@ -109,6 +111,7 @@ def _read(
         asset, source = _asset(_sources(config), config, cache)
         tables = read_tables(asset.path, source, _columns_of(source, config))
         path, origin = asset.path, asset.origin
+    tables = dict(zip(tables, read_by_own_names(list(tables.values())), strict=True))
     names = tuple(config.label_names) or read_label_names(path) or tables["train"].label_names
     return tables, names, origin
 

@@ -149,9 +149,8 @@ def _swallowed(rows: Rows, delimiter: str, label: str | None) -> _Fault | None:
     """
     width = len(rows.names)
     place = rows.names.index(label) if label in rows.names else None
-    labels = set()
-    if place is not None:
-        labels = {row[place].strip() for row in rows.cells if not any("\n" in c for c in row)}
+    single = [row for row in rows.cells if not any("\n" in cell for cell in row)]
+    labels = set() if place is None else {row[place].strip() for row in single}
 
     def is_row(line: str) -> bool:
         parts = line.split(delimiter)

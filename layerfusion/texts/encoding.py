@@ -57,12 +57,18 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
             f"{path}: it holds NUL characters, as {_guess(raw)} read as {encoding} does; set {key},"
             " or remove them"
         )
-    if codec == "iso8859-1" and CONTROLS.search(text):
-        raise UserError(
-            f"{path}: it holds bytes from 0x80 to 0x9f, which are no characters in {encoding} but"
-            f" quotes, dashes and € in cp1252; set {key}=cp1252"
-        )
     return text
+
+
+def encoding_notes(path: Path, text: str) -> tuple[str, ...]:
+    """Note the controls that a text holds where its file is cp1252 and was read as latin-1."""
+    controls = len(CONTROLS.findall(text))
+    if not controls:
+        return ()
+    return (
+        f"{path.name}: {controls:,} characters are invisible controls; in cp1252 their bytes are"
+        " quotes, dashes and €: dataset.encoding=cp1252 may be the right one",
+    )
 
 
 def whole_characters(text: str) -> tuple[str, int]:

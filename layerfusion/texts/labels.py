@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from layerfusion.errors import UserError
-from layerfusion.texts.table import Table
+from layerfusion.texts.table import NO_LABEL, Table
 
-_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
+"""A number as a label. "01" is none: leading zeros are part of a name."""
+GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?"}
+"""What programs write where a value is missing, in lower case."""
 _SHOWN = 10
 
 
@@ -34,26 +39,30 @@ def clean_texts(split: str, table: Table) -> tuple[str, ...]:
     return tuple(texts)
 
 
+Label = int | float | str
+"""A class as found: a number, which is a float where it is not whole, or a stripped string."""
+
+
 def class_indices(
     tables: Mapping[str, Table], names: Sequence[str] | None
-) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], tuple[str, ...]]:
     """Map the labels of all splits to indices of the classes that train has.
 
     Args:
         tables: split to table.
         names: names of integer labels, or the order of string labels. None: strings are sorted,
-            integers sorted by value and named by their digits.
+            numbers sorted by value and named by their digits.
 
     Returns:
-        The class names by index, and split to indices. Shape: (rows,), int64.
+        The class names by index; split to indices, shape (rows,), int64; and notes on classes that
+        a reader may not expect.
 
     Raises:
         UserError: for a label that is missing, no class, or unknown to train; for fewer than two
             classes.
     """
     found = {split: _values(split, table) for split, table in tables.items()}
-    if not any(table.typed for table in tables.values()):
-        found = _whole_numbers(found)
+    found = _one_kind(found, all(table.typed for table in tables.values()))
     _refuse_mixture(tables, found)
     if names is None:
         order = sorted({value for values in found.values() for value in values})  # type: ignore[type-var]
@@ -76,12 +85,29 @@ def class_indices(
         split: np.fromiter((index[value] for value in values), np.int64, len(values))
         for split, values in found.items()
     }
-    return tuple(named[value] for value in classes), indices
+    label_names = tuple(named[value] for value in classes)
+    return label_names, indices, _doubts(label_names)
 
 
-def _values(split: str, table: Table) -> list[int | str]:
-    """Every label as a whole number or a stripped string."""
-    values: list[int | str] = []
+def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
+    """Leave out a validation or test split none of whose rows has a label, and note it."""
+    kept = {
+        split: table
+        for split, table in tables.items()
+        if split == "train" or any(label != NO_LABEL for label in table.labels)
+    }
+    notes = tuple(
+        f"{split}: left out, as none of its {len(tables[split].labels):,} rows has a label"
+        f" ({NO_LABEL} stands for none)"
+        for split in tables
+        if split not in kept
+    )
+    return kept, notes
+
+
+def _values(split: str, table: Table) -> list[Label]:
+    """Every label as a number or a stripped string."""
+    values: list[Label] = []
     for index, label in enumerate(table.labels):
         if label is None or label != label or (isinstance(label, str) and not label.strip()):
             raise UserError(f"{split}: {table.where(index)}: the label is missing")
@@ -89,49 +115,82 @@ def _values(split: str, table: Table) -> list[int | str]:
             values.append(str(label))
         elif isinstance(label, str):
             values.append(label.strip())
-        elif isinstance(label, int) or (isinstance(label, float) and label.is_integer()):
-            values.append(int(label))
+        elif isinstance(label, (int, float)) and math.isfinite(label):
+            values.append(int(label) if label == int(label) else float(label))
         else:
             raise UserError(
-                f"{split}: {table.where(index)}: the label {label!r} is no class; whole numbers,"
-                " strings and true or false are allowed"
+                f"{split}: {table.where(index)}: the label {label!r} is no class; numbers, strings"
+                " and true or false are allowed"
             )
     return values
 
 
-def _whole_numbers(found: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
-    """Labels of a format that knows strings only, as numbers if every one of them is."""
-    matched = {
-        split: [_WHOLE.fullmatch(str(value)) for value in values] for split, values in found.items()
-    }
-    if not all(match for matches in matched.values() for match in matches):
-        return found
-    return {
-        split: [int(match[1]) for match in matches if match] for split, matches in matched.items()
-    }
+def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Label]]:
+    """Give labels that formats write differently one form, so that 1, 1.0 and "1" are one class.
+
+    Strings of digits become numbers where all labels are numbers or such strings; not where every
+    format could have held numbers and none did. `true` becomes what JSON's true is called.
+    """
+    values = {value for part in found.values() for value in part}
+    strings = {value for value in values if isinstance(value, str)}
+    digits = bool(strings) and all(_NUMBER.fullmatch(value) for value in strings)
+    if digits and not (typed and len(strings) == len(values)):
+        return {split: [_number(value) for value in part] for split, part in found.items()}
+    if strings & {"True", "False"} and {value.lower() for value in strings} <= {"true", "false"}:
+        return {split: [str(value).capitalize() for value in part] for split, part in found.items()}
+    return found
 
 
-def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[int | str]]) -> None:
-    first: dict[type, str] = {}
+def _number(value: Label) -> Label:
+    if not isinstance(value, str):
+        return value
+    number = float(value)
+    return int(number) if number == int(number) else number
+
+
+def _doubts(names: Sequence[str]) -> tuple[str, ...]:
+    """Notes on classes that may be one, or none: the same but for case, or named like a gap."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+        alike.setdefault(form, []).append(name)
+    notes = [
+        f"labels: {' and '.join(map(repr, same))} are different classes; if they are one, write"
+        " them the same"
+        for same in alike.values()
+        if len(same) > 1
+    ]
+    notes += [
+        f"labels: {name!r} is a class of its own; if it marks rows without a label, remove them"
+        for name in names
+        if name.casefold() in GAPS
+    ]
+    return tuple(notes)
+
+
+def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[Label]]) -> None:
+    first: dict[bool, str] = {}
     for split, values in found.items():
         for index, value in enumerate(values):
-            first.setdefault(type(value), f"{value!r} in {split} ({tables[split].where(index)})")
+            first.setdefault(
+                isinstance(value, str), f"{value!r} in {split} ({tables[split].where(index)})"
+            )
     if len(first) > 1:
         raise UserError(f"labels are numbers and strings at once: {' and '.join(first.values())}")
 
 
 def _named(
-    tables: Mapping[str, Table], found: Mapping[str, list[int | str]], names: Sequence[str]
-) -> dict[int | str, str]:
+    tables: Mapping[str, Table], found: Mapping[str, list[Label]], names: Sequence[str]
+) -> dict[Label, str]:
     """The value of each class to its name, in the order of the names."""
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
-    numbers = any(isinstance(value, int) for values in found.values() for value in values)
-    named: dict[int | str, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
+    numbers = any(not isinstance(value, str) for values in found.values() for value in values)
+    named: dict[Label, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
     for split, values in found.items():
         for index, value in enumerate(values):
             if value not in named:
-                missing = " (-1 stands for no label)" if value == -1 else ""
+                missing = " (-1 stands for no label)" if value == NO_LABEL else ""
                 allowed = (
                     f"0 to {len(names) - 1} for {_listed(names)}" if numbers else _listed(names)
                 )

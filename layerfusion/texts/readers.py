@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import json
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.delimited import read_rows
+from layerfusion.texts.encoding import encoding_notes, read_text
 from layerfusion.texts.table import Columns, Table, make_table
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
@@ -36,8 +36,6 @@ def read_file(
         UserError: naming the file and what is wrong with it.
     """
     suffix = data_suffix(path)
-    if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
-        encoding = "utf-8-sig"
     try:
         if suffix == ".parquet":
             return _read_parquet(path, columns)
@@ -47,13 +45,6 @@ def read_file(
             raise UserError(f"{path}: cannot read {suffix!r}; allowed: {', '.join(SUFFIXES)}")
         delimiter = _sniffed(path, columns, encoding, usual=DELIMITERS.get(suffix))
         return _read_csv(path, columns, encoding, skip_rows, delimiter)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: byte {error.object[error.start]:#04x} is not {error.encoding};"
-            " set dataset.encoding, for example to latin-1"
-        ) from error
-    except LookupError as error:
-        raise UserError(f"dataset.encoding={encoding}: there is no such encoding") from error
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
@@ -95,7 +86,7 @@ def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tup
 
 
 def _read_json(path: Path, columns: Columns, encoding: str, *, lines: bool) -> Table:
-    content = _content(path, encoding)
+    content = read_text(path, encoding)
     try:
         records = _json_lines(content, path) if lines else json.loads(content)
     except json.JSONDecodeError as error:
@@ -124,47 +115,25 @@ def _json_lines(content: str, path: Path) -> list[Any]:
 def _read_csv(
     path: Path, columns: Columns, encoding: str, skip_rows: Sequence[int], delimiter: str
 ) -> Table:
-    import pandas
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pandas.errors.ParserWarning)
-            # Nothing is interpreted: "NA", "null" and "01" are texts and labels like any other.
-            frame = pandas.read_csv(
-                path,
-                sep=delimiter,
-                dtype=str,
-                keep_default_na=False,
-                na_filter=False,
-                index_col=False,
-                encoding=encoding,
-                skiprows=list(skip_rows),
-            )
-    except pandas.errors.EmptyDataError as error:
-        raise UserError(f"{path}: the file is empty") from error
-    except (pandas.errors.ParserError, pandas.errors.ParserWarning) as error:
-        reason = _first_line(error).removeprefix("Error tokenizing data. C error: ")
-        raise UserError(f"{path}: not readable as a table: {reason}") from error
-    values: dict[str, list[Any]] = {str(name): frame[name].tolist() for name in frame.columns}
-    table = make_table(path.name, values, columns, typed=False)
-    if delimiter == "\t":
-        _refuse_open_quotes(table)
-    return table
-
-
-def _refuse_open_quotes(table: Table) -> None:
-    """A cell with tabs and line ends is a quote that was never closed and swallowed rows."""
-    for index, text in enumerate(table.texts):
-        if "\t" in text and "\n" in text:
-            raise UserError(
-                f"{table.where(index)}: the text runs over tabs and lines; close its quote, or"
-                ' double quotes that belong to a text ("")'
-            )
+    text = read_text(path, encoding)
+    rows = read_rows(str(path), text, delimiter, skip_rows, label=columns.label)
+    wanted = {columns.text, columns.label, *columns.where}
+    double = [name for name in rows.names if name in wanted and rows.names.count(name) > 1]
+    if double:
+        raise UserError(
+            f"{path}: {rows.names.count(double[0])} columns are called {double[0]!r}; rename all but"
+            " one of them"
+        )
+    values = {name: [row[place] for row in rows.cells] for place, name in enumerate(rows.names)}
+    notes = encoding_notes(path, text)
+    if rows.note is not None:
+        notes = (*notes, f"{path.name}: {rows.note}")
+    return make_table(path.name, values, columns, typed=False, notes=notes)
 
 
 def _sniffed(path: Path, columns: Columns, encoding: str, usual: str | None) -> str:
     """The delimiter under which the first line names both columns, else the usual one."""
-    header = next(iter(_content(path, encoding).splitlines()), "")
+    header = next(iter(read_text(path, encoding).splitlines()), "")
     for delimiter in SNIFFED:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
         if columns.text in names and columns.label in (None, *names):
@@ -175,12 +144,6 @@ def _sniffed(path: Path, columns: Columns, encoding: str, usual: str | None) -> 
         f"{path}: the first line does not name the columns {columns.text!r} and {columns.label!r}"
         f" between commas, tabs, semicolons or bars; it reads {header[:80]!r}"
     )
-
-
-def _content(path: Path, encoding: str) -> str:
-    opened: Callable[..., Any] = gzip.open if path.suffix.lower() == ".gz" else open
-    with opened(path, "rt", encoding=encoding, newline="") as file:
-        return file.read()
 
 
 def _first_line(error: Exception) -> str:

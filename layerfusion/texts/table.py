@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.encoding import whole_characters
 
 SPLITS = ("train", "validation", "test")
+NO_LABEL = -1
+"""What the `datasets` library writes where a row has no label, as in the tests of GLUE."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class Table:
     """False where every value is a string because the format (csv) knows nothing else."""
     label_names: tuple[str, ...] | None = None
     """Names of integer labels, where the format carries them."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the figures has to know of how the table was read."""
 
     def where(self, index: int) -> str:
         """A row, for messages."""
@@ -49,8 +54,9 @@ def make_table(
     *,
     typed: bool,
     label_names: tuple[str, ...] | None = None,
+    notes: Sequence[str] = (),
 ) -> Table:
-    """Pick the columns and rows that count.
+    """Pick the columns and rows that count. Half characters become U+FFFD, with a note.
 
     Raises:
         UserError: for a column that does not exist, naming those that do, or where no row is left.
@@ -71,29 +77,86 @@ def make_table(
         raise UserError(f"{place}: no rows" + (f" with {wanted}, out of {total}" if total else ""))
     texts = values[columns.text]
     labels = [None] * total if columns.label is None else values[columns.label]
+    texts, halves_of_texts = _whole([texts[index] for index in kept])
+    labels, halves_of_labels = _whole([labels[index] for index in kept])
+    halves = halves_of_texts + halves_of_labels
+    if halves:
+        notes = (*notes, f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
     return Table(
         place=place,
-        texts=[texts[index] for index in kept],
-        labels=[labels[index] for index in kept],
+        texts=texts,
+        labels=labels,
         rows=[index + 1 for index in kept],
         typed=typed,
         label_names=label_names,
+        notes=tuple(notes),
     )
+
+
+def _whole(values: Sequence[Any]) -> tuple[list[Any], int]:
+    """Replace the half characters of all strings among the values, and count them."""
+    result, total = [], 0
+    for value in values:
+        if isinstance(value, str):
+            value, halves = whole_characters(value)
+            total += halves
+        result.append(value)
+    return result, total
 
 
 def join_tables(tables: Sequence[Table]) -> Table:
-    """The rows of several files of one split, in order."""
-    first = tables[0]
+    """Put the rows of several files of one split one after the other."""
     if len(tables) == 1:
-        return first
+        return tables[0]
+    tables = read_by_own_names(tables)
     return Table(
-        place=f"{first.place} … {tables[-1].place}",
+        place=f"{tables[0].place} … {tables[-1].place}",
         texts=[text for table in tables for text in table.texts],
         labels=[label for table in tables for label in table.labels],
         rows=[row for table in tables for row in table.rows],
-        typed=first.typed,
-        label_names=first.label_names,
+        typed=tables[0].typed,
+        label_names=next((table.label_names for table in tables if table.label_names), None),
+        notes=tuple(note for table in tables for note in table.notes),
     )
+
+
+def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
+    """Match classes by name where the parts of a data set number them differently.
+
+    Each part's whole numbers are replaced by that part's own class names. Parts that agree on the
+    names, or carry none, stay as they are.
+
+    Raises:
+        UserError: where a part has numbers without names while the others do not agree on theirs;
+            for a number that has no name.
+    """
+    known = list(dict.fromkeys(table.label_names for table in tables if table.label_names))
+    if len(known) < 2:
+        return list(tables)
+    union = tuple(dict.fromkeys(name for names in known for name in names))
+    result = []
+    for table in tables:
+        if not table.label_names and any(isinstance(label, int) for label in table.labels):
+            first, second = (next(t.place for t in tables if t.label_names == n) for n in known[:2])
+            raise UserError(
+                f"{table.place}: its labels are numbers without names, and {first} and {second}"
+                " number their classes differently; write names in place of the numbers"
+            )
+        labels = [_by_name(table, index) for index in range(len(table.labels))]
+        result.append(replace(table, labels=labels, label_names=union))
+    return result
+
+
+def _by_name(table: Table, index: int) -> Any:
+    label, names = table.labels[index], table.label_names
+    if names is None or isinstance(label, bool) or not isinstance(label, int) or label == NO_LABEL:
+        return label
+    if not 0 <= label < len(names):
+        raise UserError(
+            f"{table.where(index)}: the label {label} has no name; there are {len(names)}, from 0"
+            f" to {len(names) - 1}"
+        )
+    return names[label]
 
 
 def require_column(place: str, name: str, key: str, there: Mapping[str, Any]) -> None:

@@ -97,6 +97,7 @@ WORDS = st.lists(st.sampled_from(['"', "a", "tv", '5"', '"b', 'c"', " "]), min_s
 )
 def test_wherever_quotes_stand_no_row_is_lost(rows: list[tuple[str, str]], delimiter: str) -> None:
     """Each line is a row, whatever its quotes: all of them are read, or one is named."""
+    rows = [*rows, *[("c", "x"), ("d", "y")] * 2]
     lines = [delimiter.join(row) for row in [("text", "label"), *rows]]
     found = cells("\n".join(lines) + "\n", delimiter)
     assert [row[1] for row in found] == [label for _, label in rows]

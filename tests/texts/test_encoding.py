@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from layerfusion.errors import UserError
-from layerfusion.texts.encoding import read_text, whole_characters
+from layerfusion.texts.encoding import encoding_notes, read_text, whole_characters
 
 TYPED = "the shop\u2019s \u201cparcel\u201d \u2013 5 \u20ac\n"
 
@@ -24,7 +24,6 @@ def test_text_is_read_in_the_encoding_it_has(tmp_path: Path, encoding: str, name
     ("written", "asked", "advice"),
     [
         ("cp1252", "utf-8", "set dataset.encoding, for example to cp1252"),
-        ("cp1252", "latin-1", "set dataset.encoding=cp1252"),
         ("utf-16", "utf-8", "set dataset.encoding=utf-16"),
         ("utf-16-le", "utf-8", "utf-16-le"),
         ("utf-16-be", "latin-1", "utf-16-be"),
@@ -46,6 +45,15 @@ def test_latin_1_that_is_latin_1_is_read(tmp_path: Path) -> None:
     assert read_text(tmp_path / "a.txt", "latin-1") == "caf\xe9\n"
     with pytest.raises(UserError, match="for example to latin-1"):
         read_text(tmp_path / "a.txt", "utf-8")
+
+
+def test_cp1252_that_is_read_as_latin_1_is_noted(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(TYPED.encode("cp1252"))
+    (note,) = encoding_notes(path, read_text(path, "latin-1"))
+    assert note.startswith("a.csv: 5 characters are invisible controls")
+    assert "dataset.encoding=cp1252" in note
+    assert encoding_notes(path, read_text(path, "cp1252")) == ()
 
 
 def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -> None:

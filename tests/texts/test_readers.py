@@ -67,7 +67,9 @@ def test_other_encodings(tmp_path: Path) -> None:
     file = tmp_path / "x.csv"
     file.write_bytes("text,label\ncafé £5,a\n".encode("latin-1"))
     assert read_file(file, COLUMNS, encoding="latin-1").texts == ["café £5"]
-    with pytest.raises(UserError, match=r"byte 0xe9 is not utf-8; set dataset.encoding"):
+    with pytest.raises(
+        UserError, match=r"byte 0xe9 at position 14 is not utf-8; set dataset.encoding"
+    ):
         read_file(file, COLUMNS)
     with pytest.raises(UserError, match=r"dataset.encoding=klingon: there is no such encoding"):
         read_file(file, COLUMNS, encoding="klingon")
@@ -106,10 +108,18 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
         ("x.csv", b"", "the file is empty"),
         ("x.csv", b"text,label\n", "no rows"),
         ("x.json", b"[]", "no column 'text' (dataset.text); there are: none"),
-        ("x.csv", b"text,label\na,b\nc,d,e\n", "Expected 2 fields in line 3, saw 3"),
-        ("x.csv", b"text,label\na,b,c\nd,e,f\n", "not readable as a table"),
-        ("x.csv", b'text,label\n"open,1\nb,2\n', "not readable as a table: EOF inside string"),
-        ("x.tsv", b'text\tlabel\n"open\t1\nb" c\t2\n', "x.tsv, row 1: the text runs over tabs"),
+        (
+            "x.csv",
+            b"text,label\na,b\nc,d,e\n",
+            "x.csv, row 2 (line 3): it has 3 cells where the header has 2",
+        ),
+        ("x.csv", b"text,label\na,b,c\nd,e,f\n", "row 1 (line 2): it has 3 cells"),
+        (
+            "x.csv",
+            b'text,label\n"a, b",1\n"open, 2\n',
+            "row 2 (line 3): a quotation mark is opened",
+        ),
+        ("x.csv", b"text,label,label\na,b,c\n", "2 columns are called 'label'; rename all but one"),
         ("x.json", b'{"text": "a"', "not readable as json"),
         ("x.json", b'{"text": "a"}', "a list of objects is needed"),
         ("x.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', "line 2: not readable as json"),
