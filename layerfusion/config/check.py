@@ -93,6 +93,7 @@ def check(config: TrainConfig) -> None:
     Raises:
         UserError: naming the key, the value and what is allowed.
     """
+    config.dataset.label_names = _names_of_labels(config.dataset.label_names)
     _share("dataset.validation_size", config.dataset.validation_size)
     _share("dataset.test_size", config.dataset.test_size)
     for name, backbone in config.backbone.items():
@@ -112,6 +113,19 @@ def check(config: TrainConfig) -> None:
         _at_least(f"limit.{key}", getattr(config.limit, key), least)
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
+
+
+def _names_of_labels(names: list[Any]) -> list[str]:
+    """The names as strings. YAML reads some words as something else, which is refused."""
+    for name in names:
+        if name is None or isinstance(name, bool):
+            words = "no, off and false" if name is False else "yes, on and true"
+            words = "null and ~" if name is None else words
+            raise UserError(
+                f"dataset.label_names: YAML reads {words} as {name}; put the names in quotation"
+                f" marks, as in ['no', 'yes']"
+            )
+    return [str(name) for name in names]
 
 
 def _check_backbone(name: str, backbone: BackboneConfig) -> None:

@@ -78,6 +78,9 @@ class DatasetConfig:
     """A file of the user's with the training rows, taken instead of `path` and `sources`."""
     validation: str | None = None
     test: str | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    """Split to the file of the folder `path`, or to the part of the hub's data set, that holds it.
+    Empty: found by their names. Splits that it does not name are made from train."""
     hub: str | None = None
     """A data set on the Hugging Face hub, taken instead of `sources`."""
     revision: str = "main"
@@ -87,7 +90,7 @@ class DatasetConfig:
     """Name of the text column."""
     label: str = "label"
     """Name of the label column."""
-    label_names: list[str] = field(default_factory=list)
+    label_names: list[Any] = field(default_factory=list)
     """Names of the integer labels 0, 1, …; empty: as the data names them (`labels.json`, the
     features of a Hugging Face data set), else the labels themselves."""
     encoding: str = "utf-8"

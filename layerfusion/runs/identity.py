@@ -78,6 +78,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
+    if not config.dataset.files:
+        settings["dataset"].pop("files")  # as in the names of jobs before there was such a key
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # nothing is drawn
     if config.fusion.name != AUTO:

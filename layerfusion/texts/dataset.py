@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
-from layerfusion.texts.layout import read_label_names, read_tables
+from layerfusion.texts.layout import LABELS_FILE, read_label_names, read_tables
 from layerfusion.texts.splits import Split, complete_splits
 from layerfusion.texts.table import SPLITS, Columns, Table, read_by_own_names
 
@@ -112,8 +112,11 @@ def _read(
         tables = read_tables(asset.path, source, _columns_of(source, config))
         path, origin = asset.path, asset.origin
     tables = dict(zip(tables, read_by_own_names(list(tables.values())), strict=True))
-    names = tuple(config.label_names) or read_label_names(path) or tables["train"].label_names
-    return tables, names, origin
+    names = tuple(config.label_names) or read_label_names(path)
+    if names and not config.label_names and path.is_file():
+        note = f"labels: named by {LABELS_FILE} beside {path.name}"
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, note))
+    return tables, names or tables["train"].label_names, origin
 
 
 def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], Path, str]:
@@ -153,6 +156,7 @@ def _user_source(
         hub=hub,
         revision=config.revision,
         inside=config.subset if hub else None,
+        files=dict(config.files) if hub or path == config.path else {},
         encoding=config.encoding,
     )
 

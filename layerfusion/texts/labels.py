@@ -91,10 +91,13 @@ def class_indices(
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Leave out a validation or test split none of whose rows has a label, and note it."""
+    none = (NO_LABEL, str(NO_LABEL))
+    if any(label in none for label in tables["train"].labels):
+        return dict(tables), ()  # a class like any other
     kept = {
         split: table
         for split, table in tables.items()
-        if split == "train" or any(label != NO_LABEL for label in table.labels)
+        if not all(label in none for label in table.labels)
     }
     notes = tuple(
         f"{split}: left out, as none of its {len(tables[split].labels):,} rows has a label"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,40 +20,153 @@ ALIASES = {
     "test": ("test", "testing"),
 }
 LABELS_FILE = "labels.json"
-_SHARD = re.compile(r"-\d+-of-\d+$")
+_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
 def read_tables(path: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
     """Read every split that a file or folder holds; a single table counts as `train`.
 
+    What lies there and is not used is noted on the table of `train`.
+
     Raises:
-        UserError: where the splits cannot be told apart or a file cannot be read.
+        UserError: where the splits cannot be told apart, a shard is missing or a file cannot be
+            read.
     """
     for split in source.files:
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        return {"train": _read(path, source, columns)}
+        table = _read(path, source, columns)
+        return {"train": replace(table, notes=(*table.notes, *_beside(path)))}
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _read_saved(path, source, columns)
-    return {
-        split: join_tables([_read(file, source, columns) for file in files])
-        for split, files in split_files(path, source.files).items()
+    files, notes = split_files(path, source.files)
+    tables = {
+        split: join_tables([_read(file, source, columns) for file in members])
+        for split, members in files.items()
     }
+    tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+    return tables
 
 
-def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Split to the files of a folder that hold it.
+def split_files(
+    folder: Path, files: Mapping[str, str]
+) -> tuple[dict[str, list[Path]], tuple[str, ...]]:
+    """Find the files of a folder that hold each split.
 
     Args:
         folder: its direct members are looked at.
         files: split to file name; empty: found by their names (train.csv, Dev.tsv,
-            test-00000-of-00002.parquet), or else the only data file there is.
+            reviews_test.csv, test-00000-of-00002.parquet), or else the only data file there is.
+
+    Returns:
+        Split to its files in order, and notes on the files that are not used.
 
     Raises:
         UserError: naming the files there are.
     """
-    found = sorted(
+    found = _data_files(folder)
+    names = [file.name for file in found]
+    if files:
+        for split, name in files.items():
+            if not (folder / name).is_file():
+                raise unknown(f"{folder}: file of {split}", name, names)
+        return {split: [folder / name] for split, name in files.items()}, ()
+    named = assign_splits(str(folder), {file.name: _bare(file) for file in found})
+    if "train" not in named:
+        if named or len(found) != 1:
+            raise UserError(
+                f"{folder}: a file named train is needed, or a single data file; there are:"
+                f" {', '.join(names) or 'none'}; allowed: {', '.join(SUFFIXES)}"
+            )
+        return {"train": found}, ()
+    used = {name for members in named.values() for name in members}
+    members = {split: [folder / name for name in group] for split, group in named.items()}
+    return members, _unused(str(folder), [name for name in names if name not in used])
+
+
+def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
+    """Say by their names which files, or parts of a saved data set, hold which split.
+
+    A name that is a split's (train, dev, test-00000-of-00002) goes before one in which a split's
+    name is a word (reviews_test); of several such (validation_matched, validation_mismatched) none
+    is taken.
+
+    Args:
+        place: where they lie, for messages.
+        stems: name of each to its stem in lower case, without suffixes.
+
+    Raises:
+        UserError: where several claim one split, or a shard is missing.
+    """
+    result = {}
+    for split in SPLITS:
+        whole = [name for name, stem in stems.items() if _SHARD.sub("", stem) in ALIASES[split]]
+        members = whole or [
+            name for name, stem in stems.items() if _splits_in(_SHARD.sub("", stem)) == {split}
+        ]
+        if not whole and len({_SHARD.sub("", stems[name]) for name in members}) > 1:
+            continue
+        if members:
+            _check_shards(place, split, {name: stems[name] for name in members})
+            result[split] = members
+    return result
+
+
+def _splits_in(stem: str) -> set[str]:
+    words = set(re.split(r"[^a-z0-9]+", stem))
+    return {split for split in SPLITS if words & set(ALIASES[split])}
+
+
+def _check_shards(place: str, split: str, stems: Mapping[str, str]) -> None:
+    """Several files of one split have to be all the shards of one file."""
+    shards = {name: match for name, stem in stems.items() if (match := _SHARD.search(stem))}
+    kinds = {(_SHARD.sub("", stem), name in shards) for name, stem in stems.items()}
+    if len(kinds) > 1 or (len(stems) > 1 and not shards):
+        listed = ", ".join(stems)
+        raise UserError(
+            f"{place}: several files for {split} ({listed}); leave one, or name what to use:"
+            f" dataset.files={{{split}: {next(iter(stems))}, …}}"
+        )
+    totals = {int(match[2]) for match in shards.values()}
+    missing = sorted(set(range(max(totals, default=0))) - {int(m[1]) for m in shards.values()})
+    if missing or len(totals) > 1:
+        which = ", ".join(map(str, missing[:5])) or "some"
+        raise UserError(
+            f"{place}: shard {which} of {split} is missing; its shards are numbered from 0 to"
+            f" {max(totals) - 1}, and there are: {', '.join(shards)}"
+        )
+
+
+def _unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    are = "is" if len(names) == 1 else "are"
+    return (
+        f"{', '.join(names)} in {place} {are} not used, as no split has such a name;"
+        f" dataset.files={{train: …, test: {names[0]}}} would use {names[0]} as test",
+    )
+
+
+def _beside(path: Path) -> tuple[str, ...]:
+    """Note what lies beside a file of train that is read alone, such as test.csv."""
+    if "train" not in _splits_in(_bare(path)):
+        return ()
+    others = [
+        file.name
+        for file in _data_files(path.parent)
+        if file != path and _splits_in(_bare(file)) & {"validation", "test"}
+    ]
+    if not others:
+        return ()
+    return (
+        f"{', '.join(others)} beside {path.name} {'is' if len(others) == 1 else 'are'} not used;"
+        f" dataset.path={path.parent} or dataset.test=FILE would",
+    )
+
+
+def _data_files(folder: Path) -> list[Path]:
+    return sorted(
         file
         for file in folder.iterdir()
         if file.is_file()
@@ -60,26 +174,6 @@ def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]
         and file.name != LABELS_FILE
         and not file.name.startswith(".")
     )
-    names = [file.name for file in found]
-    if files:
-        for split, name in files.items():
-            if not (folder / name).is_file():
-                raise unknown(f"{folder}: file of {split}", name, names)
-        return {split: [folder / name] for split, name in files.items()}
-    named = {split: [file for file in found if _stem(file) in ALIASES[split]] for split in SPLITS}
-    named = {split: members for split, members in named.items() if members}
-    for split, members in named.items():
-        if len(members) > 1 and not all(_SHARD.search(_bare(file)) for file in members):
-            clash = ", ".join(file.name for file in members)
-            raise UserError(f"{folder}: several files for {split} ({clash}); leave one")
-    if "train" in named:
-        return named
-    if named or len(found) != 1:
-        raise UserError(
-            f"{folder}: a file named train is needed, or a single data file; there are:"
-            f" {', '.join(names) or 'none'}; allowed: {', '.join(SUFFIXES)}"
-        )
-    return {"train": found}
 
 
 def read_label_names(path: Path) -> tuple[str, ...] | None:
@@ -115,10 +209,6 @@ def _bare(file: Path) -> str:
     return name
 
 
-def _stem(file: Path) -> str:
-    return _SHARD.sub("", _bare(file))
-
-
 # -- Hugging Face data sets ---------------------------------------------------------------------
 
 
@@ -133,23 +223,27 @@ def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dic
         raise UserError(f"{folder}: not readable as a saved data set: {reason}") from error
     parts = {str(name): part for name, part in saved.items()} if isinstance(saved, dict) else None
     parts = parts or {"train": saved}
-    return {
-        split: _saved_table(name, parts[name], columns)
-        for split, name in _saved_splits(folder.name, parts, source.files).items()
-    }
+    members, notes = _saved_splits(str(folder), parts, source.files)
+    tables = {split: _saved_table(name, parts[name], columns) for split, name in members.items()}
+    tables["train"] = replace(tables["train"], notes=notes)
+    return tables
 
 
-def _saved_splits(place: str, parts: Iterable[str], files: Mapping[str, str]) -> dict[str, str]:
+def _saved_splits(
+    place: str, parts: Iterable[str], files: Mapping[str, str]
+) -> tuple[dict[str, str], tuple[str, ...]]:
     there: Sequence[str] = list(parts)
     if files:
         for split, name in files.items():
             if name not in there:
                 raise unknown(f"{place}: split for {split}", name, there)
-        return dict(files)
-    found = {split: name for split in SPLITS for name in there if name.lower() in ALIASES[split]}
+        return dict(files), ()
+    found = assign_splits(place, {name: name.lower() for name in there})
     if "train" not in found:
         raise UserError(f"{place}: a split named train is needed; there are: {', '.join(there)}")
-    return found
+    used = {split: names[0] for split, names in found.items()}
+    left = [name for name in there if name not in used.values()]
+    return used, _unused(place, left)
 
 
 def _saved_table(name: str, part: Any, columns: Columns) -> Table:

@@ -121,8 +121,8 @@ def _read_csv(
     double = [name for name in rows.names if name in wanted and rows.names.count(name) > 1]
     if double:
         raise UserError(
-            f"{path}: {rows.names.count(double[0])} columns are called {double[0]!r}; rename all but"
-            " one of them"
+            f"{path}: {rows.names.count(double[0])} columns are called {double[0]!r}; rename all"
+            " but one of them"
         )
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(rows.names)}
     notes = encoding_notes(path, text)

@@ -202,3 +202,157 @@ def test_a_validation_that_is_given_shrinks_with_train(tmp_path: Path, load: Loa
     data = load(path=tmp_path, limit=LimitConfig(per_class=10))
     sizes = {split: counts(part) for split, part in data.splits.items()}
     assert sizes == {"train": [8, 8], "validation": [2, 2], "test": [1, 1]}
+
+
+# -- files and parts that no split takes ---------------------------------------------------------
+
+
+def test_a_file_in_whose_name_a_split_is_a_word_is_that_split(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("x", a=20, b=20))
+    write(tmp_path / "reviews_test.csv", rows("y", a=5, b=5))
+    data = load(path=tmp_path)
+    assert counts(data.splits["test"]) == [5, 5]
+    assert [note.split(":")[0] for note in data.notes] == ["validation"]
+
+
+@pytest.mark.parametrize(
+    "names", [["eval"], ["validation_matched", "validation_mismatched"], ["test_old", "test_new"]]
+)
+def test_what_no_split_takes_is_named_with_the_key_that_uses_it(
+    tmp_path: Path, load: Load, names: list[str]
+) -> None:
+    write(tmp_path / "train.csv", rows("x", a=30, b=30))
+    for number, name in enumerate(names):
+        write(tmp_path / f"{name}.csv", rows(f"y{number}", a=5, b=5))
+    data = load(path=tmp_path)
+    assert all(f"{name}.csv" in data.notes[0] for name in names)
+    first = min(names)
+    assert (
+        f"not used, as no split has such a name; dataset.files={{train: …, test: {first}.csv}}"
+        in (data.notes[0])
+    )
+    taken = load(path=tmp_path, files={"train": "train.csv", "test": f"{first}.csv"})
+    assert counts(taken.splits["test"]) == [5, 5]
+
+
+def test_a_missing_shard_is_an_error(tmp_path: Path, load: Load) -> None:
+    for shard in (0, 2):
+        write(tmp_path / f"train-0000{shard}-of-00003.csv", rows(f"x{shard}", a=20, b=20))
+    with pytest.raises(UserError, match=r"shard 1 of train is missing; its shards are numbered"):
+        load(path=tmp_path)
+    write(tmp_path / "train-00001-of-00003.csv", rows("x1", a=20, b=20))
+    assert sum(load(path=tmp_path).available.values()) == 120
+
+
+def test_a_test_file_beside_a_train_file_that_is_read_alone_is_named(
+    tmp_path: Path, load: Load
+) -> None:
+    write(tmp_path / "test.csv", rows("y", a=5, b=5))
+    data = load(path=write(tmp_path / "train.csv", rows("x", a=30, b=30)))
+    assert data.notes[0].startswith("test.csv beside train.csv is not used; dataset.path=")
+
+
+def test_parts_of_a_saved_data_set_that_no_split_takes_are_named(
+    tmp_path: Path, load: Load
+) -> None:
+    import datasets
+
+    def part(prefix: str) -> datasets.Dataset:
+        texts, labels = zip(*rows(prefix, a=20, b=20), strict=True)
+        return datasets.Dataset.from_dict({"text": texts, "label": labels})
+
+    names = ("train", "validation_matched", "validation_mismatched", "unsupervised")
+    saved = datasets.DatasetDict({name: part(name) for name in names})
+    saved.save_to_disk(str(tmp_path / "saved"))
+    data = load(path=tmp_path / "saved")
+    assert all(name in data.notes[0] for name in names[1:])
+    data = load(path=tmp_path / "saved", files={"train": "train", "test": "validation_matched"})
+    assert counts(data.splits["test"]) == [20, 20]
+
+
+# -- classes of parts that number or write them differently --------------------------------------
+
+
+def named_parquet(path: Path, given: list[tuple[str, str]], names: list[str]) -> None:
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    texts, labels = zip(*given, strict=True)
+    columns = {"text": texts, "label": [names.index(label) for label in labels]}
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(path))
+
+
+@pytest.mark.parametrize("other", ["test", "validation", "train-00001-of-00002"])
+def test_classes_of_parts_in_another_order_are_matched_by_name(
+    tmp_path: Path, load: Load, other: str
+) -> None:
+    first = "train-00000-of-00002" if other.startswith("train") else "train"
+    train, rest = rows("x", bad=20, good=20), rows("y", bad=10, good=10)
+    named_parquet(tmp_path / f"{first}.parquet", train, ["bad", "good"])
+    named_parquet(tmp_path / f"{other}.parquet", rest, ["good", "bad"])
+    data = load(path=tmp_path)
+    assert sorted(pairs(data, "train", "validation", "test")) == sorted([*train, *rest])
+    assert all(label in text.split() for text, label in pairs(data, *data.splits))
+
+
+def test_a_part_whose_numbers_have_no_names_is_refused_where_the_others_disagree(
+    tmp_path: Path, load: Load
+) -> None:
+    named_parquet(tmp_path / "train.parquet", rows("x", bad=20, good=20), ["bad", "good"])
+    named_parquet(tmp_path / "test.parquet", rows("y", bad=5, good=5), ["good", "bad"])
+    write(tmp_path / "validation.csv", [("a", "0"), ("b", "1")])
+    with pytest.raises(UserError, match="the label '0' has no name; there are: bad, good"):
+        load(path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        (["0", "1"], [0, 1]),
+        (["0.0", "1.0"], [0, 1]),
+        (["0", "1"], ["0", "1"]),
+        (["1.5", "2.0"], [1.5, 2]),
+        (["true", "false"], [True, False]),
+    ],
+)
+def test_a_label_is_one_class_whatever_format_it_is_written_in(
+    tmp_path: Path, load: Load, train: list[str], test: list[object]
+) -> None:
+    import json
+
+    write(tmp_path / "train.csv", [(f"x {n}", train[n % 2]) for n in range(40)])
+    lines = [json.dumps({"text": f"y {n}", "label": test[n % 2]}) for n in range(10)]
+    (tmp_path / "test.jsonl").write_text("\n".join(lines))
+    data = load(path=tmp_path)
+    assert len(data.label_names) == 2
+    for split in data.splits.values():
+        numbers = [int(text.split()[1]) for text in split.texts]
+        first = split.labels[numbers.index(min(numbers))]
+        assert [label == first for label in split.labels] == [
+            (number - min(numbers)) % 2 == 0 for number in numbers
+        ]
+
+
+def test_classes_that_may_be_one_or_none_are_noted(tmp_path: Path, load: Load) -> None:
+    given = [*rows("x", Bad=20, bad=20, nan=20)]
+    notes = load(path=write(tmp_path / "x.csv", given)).notes
+    assert notes[0].startswith("labels: 'Bad' and 'bad' are different classes")
+    assert notes[1].startswith("labels: 'nan' is a class of its own")
+
+
+def test_a_test_without_labels_is_left_out_and_said(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", [(f"x {n}", str(n % 2)) for n in range(40)])
+    write(tmp_path / "test.csv", [(f"y {n}", "-1") for n in range(10)])
+    notes = load(path=tmp_path).notes
+    assert notes[0] == "test: left out, as none of its 10 rows has a label (-1 stands for none)"
+    assert notes[1].startswith("test: 8 rows of train")
+
+
+def test_half_characters_are_replaced_and_counted(tmp_path: Path, load: Load) -> None:
+    lines = [f'{{"text": "a\\ud83d {n}", "label": "{"xy"[n % 2]}\\ud83d"}}' for n in range(40)]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    data = load(path=tmp_path / "x.jsonl")
+    assert data.label_names == ("x\ufffd", "y\ufffd")
+    assert "80 half characters (lone surrogates) became U+FFFD" in data.notes[0]
