@@ -74,6 +74,28 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
             "pad_token_id": 1,
         },
     ),
+    "xlm": (
+        "XLMConfig",
+        {
+            "vocab_size": 300,
+            "emb_dim": 32,
+            "n_layers": 3,
+            "n_heads": 4,
+            "max_position_embeddings": 200,
+            "pad_token_id": 1,
+        },
+    ),
+    "flaubert": (
+        "FlaubertConfig",
+        {
+            "vocab_size": 300,
+            "emb_dim": 32,
+            "n_layers": 3,
+            "n_heads": 4,
+            "max_position_embeddings": 200,
+            "pad_token_id": 1,
+        },
+    ),
     "fnet": ("FNetConfig", SIZES),
     "convbert": ("ConvBertConfig", {**SIZES, "embedding_size": 32}),
     "albert": ("AlbertConfig", {**SIZES, "embedding_size": 16}),
@@ -121,6 +143,8 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+NO_BLOCKS = ("albert", "xlm", "flaubert")
+"""Families without a list of whole blocks: one block is shared, or its parts lie in lists."""
 DECODERS = ("gpt2", "llama", "qwen2", "gemma2", "gemma3", "mistral", "falcon")
 WITH_NORM = (*DECODERS, "modernbert", "t5")
 """Families that end in a norm of their own (FACTS of transformers, read off their code)."""

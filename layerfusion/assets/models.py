@@ -9,13 +9,19 @@ from layerfusion.assets.archives import is_pickle
 from layerfusion.errors import UserError
 
 INDEX = "model.safetensors.index.json"
+TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
+"""Files that a tokenizer is made from; a folder needs one that fits one of these patterns."""
+LFS_POINTER = b"version https://git-lfs"
+"""What a file begins with that Git has put in the place of a large one."""
 
 
 def check_model_folder(folder: Path, key: str) -> None:
-    """Check that a Hugging Face folder holds a config and all its weights as safetensors.
+    """Check that a Hugging Face folder holds a config, a tokenizer and all weights as safetensors.
+
+    Without a tokenizer transformers would make up an empty one, which knows no word.
 
     Raises:
-        UserError: naming the folder and what is missing or refused.
+        UserError: naming the folder and what is missing, cut off or refused.
     """
     if not (folder / "config.json").is_file():
         raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}")
@@ -30,6 +36,43 @@ def check_model_folder(folder: Path, key: str) -> None:
                 " run code: refused; save the model as safetensors (save_pretrained does)"
             )
         raise UserError(f"{key}: {folder} has no {missing[0]}; it holds {_listing(folder)}")
+    if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+        raise UserError(
+            f"{key}: {folder} has no tokenizer (no tokenizer.json, vocab.txt or the like); save it"
+            f" beside the model (tokenizer.save_pretrained does); it holds {_listing(folder)}"
+        )
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        _check_whole(file, key)
+
+
+def _check_whole(file: Path, key: str) -> None:
+    """Refuse a pointer of Git LFS in the place of a file, and weights that are cut off."""
+    with file.open("rb") as opened:
+        start = opened.read(len(LFS_POINTER))
+        if start == LFS_POINTER:
+            raise UserError(
+                f"{key}: {file} is a pointer of Git LFS, not the file itself; fetch it with"
+                " git lfs pull"
+            )
+        if file.suffix != ".safetensors":
+            return
+        # Eight bytes say how long the header is; the header says where each array ends.
+        opened.seek(0)
+        size = file.stat().st_size
+        length = int.from_bytes(opened.read(8), "little")
+        header = opened.read(length) if length < size else b""
+    try:
+        arrays = json.loads(header).items()
+        end = max(
+            (entry["data_offsets"][1] for name, entry in arrays if name[:2] != "__"), default=0
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"{key}: {file} is damaged or cut off: its header is not whole") from error
+    if size != 8 + length + end:
+        raise UserError(
+            f"{key}: {file} is damaged or cut off: it has {size:,} bytes, and its header asks for"
+            f" {8 + length + end:,}"
+        )
 
 
 def missing_weights(folder: Path) -> list[str]:

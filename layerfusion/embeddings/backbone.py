@@ -16,9 +16,9 @@ from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     TopReached,
     Visit,
-    block_lists,
     ends_in_norm,
     find_layers,
+    likely_blocks,
     taps,
     text_config,
 )
@@ -182,7 +182,7 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
     model.eval()
     count = text_config(model).num_hidden_layers
     layers = tuple(str(number) for number in range(count + 1))
-    blocks = next(iter(block_lists(model, count)), None)
+    blocks = likely_blocks(model, count)
     if blocks is not None and ends_in_norm(model, blocks):
         layers = (*layers, NORM)
     limit = length_limit(config.max_length, model, tokenizer)

@@ -80,24 +80,59 @@ def find_layers(
     count = text_config(model).num_hidden_layers
     ids = torch.arange(1, 5, device=device)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    output = model(**inputs, output_hidden_states=True)
-    reference = output.hidden_states
+    try:
+        reference = model(**inputs, output_hidden_states=True).hidden_states
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"backbone {name}: {type(model).__name__} does not read text alone: {reason}"
+        ) from error
     indices = tuple(str(number) for number in range(count + 1))
     for blocks in block_lists(model, count):
         seen: dict[str, Tensor] = {}
-        with taps(blocks, (*indices, NORM), seen.__setitem__):
+        with (
+            taps(blocks, (*indices, NORM), seen.__setitem__),
+            _steps_outside(model, blocks) as steps,
+        ):
             final = model(**inputs)[0]
         same = len(reference) == len(indices) and all(
             layer in seen and torch.equal(seen[layer], state)
             for layer, state in zip(indices[:-1], reference, strict=False)
         )
-        if same:
-            normed = not torch.equal(seen[indices[-1]], final)
-            return blocks, (*indices, NORM) if normed else indices
+        if not same:
+            continue
+        last = seen[indices[-1]]
+        if torch.equal(last, final):
+            return blocks, indices
+        # A list of attentions beside one of feed-forwards passes the test above too, but what
+        # leaves its last member is no layer of the model.
+        if any(torch.equal(entered, last) and torch.equal(left, final) for entered, left in steps):
+            return blocks, (*indices, NORM)
     if len(reference) != count + 1:
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
-    log.info("%s shares its blocks: all hidden states are kept during the pass", name)
+    log.info("%s: its blocks are no list of whole layers, so its hidden states are taken", name)
     return None, indices
+
+
+@contextmanager
+def _steps_outside(
+    model: nn.Module, blocks: nn.ModuleList
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Keep what enters and leaves each module that is no part of the blocks, like a final norm."""
+    inside = set(blocks.modules())
+    steps: list[tuple[Tensor, Tensor]] = []
+
+    def keep(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        tensors = bool(args) and isinstance(args[0], Tensor) and isinstance(output, Tensor)
+        if tensors and args[0].shape == output.shape:
+            steps.append((args[0], output))
+
+    handles = [m.register_forward_hook(keep) for m in model.modules() if m not in inside]
+    try:
+        yield steps
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @torch.no_grad()
@@ -122,12 +157,27 @@ def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
 
 def block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
     """Lists that may hold the blocks, the outermost first."""
+    return [module for _, module in _lists_by_depth(model, count)]
+
+
+def likely_blocks(model: nn.Module, count: int) -> nn.ModuleList | None:
+    """Say without a pass which list holds the blocks. None: no list, or parts in several of them.
+
+    XLM, for one, has a list of attentions beside one of feed-forwards.
+    """
+    lists = _lists_by_depth(model, count)
+    if not lists or (len(lists) > 1 and lists[0][0] == lists[1][0]):
+        return None
+    return lists[0][1]
+
+
+def _lists_by_depth(model: nn.Module, count: int) -> list[tuple[int, nn.ModuleList]]:
     lists = [
         (path.count("."), module)
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == count
     ]
-    return [module for _, module in sorted(lists, key=lambda item: item[0])]
+    return sorted(lists, key=lambda item: item[0])
 
 
 def text_config(model: nn.Module) -> Any:

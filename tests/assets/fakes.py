@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -55,10 +56,16 @@ class FakeIndex:
         return FinishedProcess()
 
 
+def weights(size: int = 3) -> bytes:
+    """A safetensors file of one array of bytes."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
 MODEL = {
     "config.json": b"{}",
     "tokenizer.json": b"{}",
-    "model.safetensors": b"weights",
+    "model.safetensors": weights(),
 }
 
 

@@ -11,7 +11,7 @@ from layerfusion.assets import available, resolve
 from layerfusion.assets.paths import content_identity
 from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
-from tests.assets.fakes import FakeIndex, wheel_source, write_model, write_wheel
+from tests.assets.fakes import FakeIndex, weights, wheel_source, write_model, write_wheel
 
 
 def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
@@ -89,13 +89,13 @@ def test_identity_follows_content_not_place_or_other_files(tmp_path: Path, cache
 
 def test_identity_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
     folder = write_model(tmp_path / "one")
-    weights = folder / "model.safetensors"
+    file = folder / "model.safetensors"
     before = content_identity(folder, "backbone", cache)
-    state = weights.stat()
-    weights.write_bytes(b"WEIGHTS")  # same size; the old time makes it look unchanged
-    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns))
+    state = file.stat()
+    file.write_bytes(bytes(state.st_size))  # same size; the old time makes it look unchanged
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
     assert content_identity(folder, "backbone", cache) == before
-    os.utime(weights, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
     assert content_identity(folder, "backbone", cache) != before
 
 
@@ -138,11 +138,44 @@ def test_folder_that_lacks_a_shard(tmp_path: Path, cache: Path) -> None:
     folder = write_model(tmp_path / "m", model_safetensors=None)
     shards = {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
-    (folder / shards["a"]).write_bytes(b"x")
+    (folder / shards["a"]).write_bytes(weights())
     assert "lacks model-2-of-2.safetensors" in model_error(folder, cache)
-    (folder / shards["b"]).write_bytes(b"x")
+    (folder / shards["b"]).write_bytes(weights())
     source = SourceConfig(path=str(folder))
     assert resolve([source], key="k", kind="backbone", cache=cache).path == folder
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_pointer_of_git_lfs_is_no_file(tmp_path: Path, cache: Path, name: str) -> None:
+    folder = write_model(tmp_path / "m")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 90000000\n"
+    (folder / name).write_text(pointer)
+    assert f"{name} is a pointer of Git LFS" in model_error(folder, cache)
+
+
+def test_weights_at_every_length_but_their_own_are_refused(tmp_path: Path, cache: Path) -> None:
+    folder, whole = write_model(tmp_path / "m"), weights(5)
+    for length in range(len(whole)):
+        (folder / "model.safetensors").write_bytes(whole[:length])
+        assert "model.safetensors is damaged or cut off" in model_error(folder, cache)
+    (folder / "model.safetensors").write_bytes(whole + b"x")
+    assert "it has 74 bytes, and its header asks for 73" in model_error(folder, cache)
+
+
+@pytest.mark.parametrize(
+    ("name", "enough"),
+    [("vocab.txt", True), ("spiece.model", True), ("tokenizer_config.json", False)],
+)
+def test_a_model_needs_a_tokenizer(tmp_path: Path, cache: Path, name: str, enough: bool) -> None:
+    folder = write_model(tmp_path / "m", tokenizer_json=None)
+    (folder / name).write_text("{}")
+    if enough:
+        source = SourceConfig(path=str(folder))
+        assert resolve([source], key="k", kind="backbone", cache=cache).path == folder
+        return
+    assert "has no tokenizer (no tokenizer.json, vocab.txt or the like)" in model_error(
+        folder, cache
+    )
 
 
 def test_file_that_is_no_model(tmp_path: Path, cache: Path) -> None:

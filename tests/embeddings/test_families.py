@@ -18,7 +18,7 @@ from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import collate, tokenize
-from tests.tiny import CONFIGS, WITH_NORM, WORDS, tiny_folder
+from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, WORDS, tiny_folder
 
 UNMASKED = ("fnet", "convbert")
 """They mix positions without heeding the mask: extraction never pads them."""
@@ -110,7 +110,7 @@ def test_every_tapped_layer_is_the_models_own_hidden_state(
 def test_norm_is_a_layer_exactly_where_the_model_ends_in_one(backbone: Backbone) -> None:
     assert (NORM in backbone.shape.layers) == (backbone.name in WITH_NORM)
     assert backbone.shape.num_blocks == 3
-    assert (backbone.blocks is None) == (backbone.name == "albert")
+    assert (backbone.blocks is None) == (backbone.name in NO_BLOCKS)
 
 
 UNTRACED = ("convbert",)
