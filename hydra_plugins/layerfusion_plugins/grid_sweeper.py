@@ -137,6 +137,8 @@ class GridSweeper(BasicSweeper):
             sweep.subdir = str(sweep.subdir)  # its hash is not worked out again
             folder = Path(sweep.dir) / sweep.subdir
             plan = plans.setdefault(folder.parent, {})
+            if command in RECORDS:
+                self._refuse_shared_folder(command, folder, overrides, plan.get(folder.name))
             if folder.name not in plan or command not in RECORDS:
                 plan[folder.name] = overrides
                 jobs[overrides] = folder
@@ -147,6 +149,35 @@ class GridSweeper(BasicSweeper):
             for folder, plan in plans.items():
                 write_plan(folder, command, plan)
         return jobs
+
+    def _refuse_shared_folder(
+        self, command: str, folder: Path, overrides: Overrides, other: Overrides | None
+    ) -> None:
+        """Refuse a folder that two jobs of other settings share, or that another job has filled.
+
+        The usual folder of a job is named by the hash of its settings, and no two share it.
+        """
+        from layerfusion.runs.identity import composed_id, refuse_other_job
+        from layerfusion.runs.sweep import finished_job
+
+        finished = finished_job(folder, command)
+        if other is None and finished in (None, folder.name):
+            return
+        ids = [
+            composed_id(command, self.loader.plain.load_sweep_config(self.config, list(words)))
+            for words in (overrides, other or overrides)
+        ]
+        if ids[0] != ids[1]:
+            apart = [
+                " ".join(word for word in mine if word not in theirs)
+                for mine, theirs in ((other or (), overrides), (overrides, other or ()))
+            ]
+            raise UserError(
+                f"hydra.sweep.subdir={folder.name}: jobs of different settings would share this"
+                f" folder ({' and '.join(apart)}); leave it out, and each job has its own"
+            )
+        if finished is not None:
+            refuse_other_job(folder, finished, ids[0])
 
     def _launch(self, jobs: Sequence[Overrides]) -> dict[Overrides, JobReturn]:
         from layerfusion.composing.launching import LauncherFailed

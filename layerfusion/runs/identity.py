@@ -10,6 +10,7 @@ from typing import Any
 
 from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, STACKED, TrainConfig
+from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
 """Raised when the code gives other results for the same settings."""
@@ -65,6 +66,37 @@ def part_id(config: TrainConfig) -> str:
     return _hash({**_settings(config), "extract": asdict(config.extract)})
 
 
+def refuse_other_job(folder: Path, finished: str, asked: str) -> None:
+    """Refuse a folder that holds the result of other settings than those that are asked for.
+
+    Args:
+        folder: of the job.
+        finished: name of the job whose record lies there.
+        asked: name of the job that is to run there.
+
+    Raises:
+        UserError: where the two differ.
+    """
+    if finished != asked:
+        raise UserError(
+            f"{folder}: it holds the result of a job with other settings ({finished}, not {asked});"
+            " choose another folder (hydra.run.dir, or hydra.sweep.dir and .subdir), or remove it"
+        )
+
+
+def composed_id(command: str, composed: Any) -> str:
+    """Name the job of a command that Hydra composed: `job_id` of train, `profile_id` of profile."""
+    config = load(without_hydra(composed))
+    return profile_id(config) if command == "profile" else job_id(config)
+
+
+def without_hydra(composed: Any) -> Any:
+    """Leave Hydra's own settings out of a composed config."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+
+
 def sweep_of(config: TrainConfig, folder: Path) -> str | None:
     """The sweep that a job belongs to; none for one by itself, which lies in no sweep's folder."""
     named = config.sweep != TrainConfig.sweep
@@ -111,7 +143,7 @@ def register_resolver() -> None:
     from omegaconf import DictConfig, OmegaConf
 
     def composed(root: DictConfig) -> TrainConfig:
-        return load(OmegaConf.masked_copy(root, [str(key) for key in root if key != "hydra"]))
+        return load(without_hydra(root))
 
     def job(*, _root_: DictConfig) -> str:
         return job_id(composed(_root_))

@@ -42,7 +42,7 @@ from layerfusion.records.job import (
 from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
 from layerfusion.runs.heads import Trained, Watch, train_heads
-from layerfusion.runs.identity import job_id, recipe_id, sweep_of
+from layerfusion.runs.identity import job_id, recipe_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import (
     SPLITS,
     Inputs,
@@ -82,6 +82,7 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
     keeps = not published and (group is None if config.bundle is None else config.bundle)
     if (folder / METRICS).exists():
         record = read_record(folder)
+        refuse_other_job(folder, record.job, job_id(config))
         if not still_holds(record, config):
             log.info("%s: its texts or models have changed since, so it runs again", folder)
         elif keeps and not has_bundle(folder):

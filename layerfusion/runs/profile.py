@@ -46,7 +46,7 @@ from layerfusion.records.profile import (
     read_profile,
     write_profile,
 )
-from layerfusion.runs.identity import profile_id, sweep_of
+from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
 from layerfusion.runs.job import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
@@ -76,6 +76,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
     if (folder / PROFILE).exists():
         kept = read_profile(folder)
+        refuse_other_job(folder, kept.job, profile_id(config))
         same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)
         sources = open_sources(config, dataset)
         models = {name: _spec_hashes(source) for name, source in sources.items()}

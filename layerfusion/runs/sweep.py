@@ -125,6 +125,15 @@ def clear_failure(folder: Path) -> None:
     (folder / FAILED).unlink(missing_ok=True)
 
 
+def finished_job(folder: Path, command: str) -> str | None:
+    """Read from a job's folder the name of the job that finished in it; None where none did."""
+    try:
+        record = json.loads((folder / RECORDS[command]).read_text())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None  # not finished, or damaged: the job itself says so
+    return record.get("job") if isinstance(record, dict) else None
+
+
 # -- status ---------------------------------------------------------------------------------------
 
 

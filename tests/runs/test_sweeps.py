@@ -403,3 +403,35 @@ def test_an_unknown_launcher_is_told(
     assert main(sweep_words(base, tmp_path, "hydra/launcher=slurm")) == 2
     said = capsys.readouterr().err
     assert "hydra/launcher: there is no 'slurm'; there are: joblib, ray, basic, submitit" in said
+
+
+# -- a folder holds the result of one job ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", ["layers=all", "fusion=concat", "seeds=2", "seed=1"])
+def test_a_folder_with_the_result_of_other_settings_is_refused(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], other: str
+) -> None:
+    words = ["train", *base, f"hydra.run.dir={tmp_path / 'job'}"]
+    assert main([*words, "layers=last"]) == 0
+    before = (tmp_path / "job/metrics.json").read_bytes()
+    assert main([*words, "layers=last", other]) == 2
+    assert "it holds the result of a job with other settings" in capsys.readouterr().err
+    assert (tmp_path / "job/metrics.json").read_bytes() == before
+    assert main([*words, "layers=last"]) == 0  # its own job is read
+
+
+def test_jobs_that_would_share_a_folder_are_refused_before_the_first(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shared = "hydra.sweep.subdir=${fusion.name}"
+    assert main([*sweep_words(base, tmp_path, *GRID), shared]) == 2
+    error = capsys.readouterr().err
+    assert "hydra.sweep.subdir=gated: jobs of different settings would share" in error
+    assert "(layers=last and layers=all)" in error
+    assert not list(tmp_path.rglob("metrics.json"))
+    words = sweep_words(base, tmp_path, "fusion=gated,concat", shared)
+    assert main([*words, "layers=last"]) == 0
+    assert main([*words, "layers=last"]) == 0  # the same jobs again
+    assert main([*words, "layers=all"]) == 2
+    assert "it holds the result of a job with other settings" in capsys.readouterr().err
