@@ -11,27 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
+from layerfusion.config.registry import SCORES
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
-POOLS = ("mean", "first", "last", "max")
-PLAIN = ("last", "all", "fixed")
-"""Selections that look at no data."""
-SCORED = ("top_k", "adaptive", "greedy")
-"""Selections that look at the labels of train."""
-SELECTIONS = (*PLAIN, *SCORED)
-SCORES = (
-    "probe",
-    "accuracy",
-    "gradient",
-    "attention_entropy",
-    "gradient_entropy",
-    "logme",
-    "h_score",
-    "fisher",
-    "effective_rank",
-)
-"""What a selection may rank layers by; `probe` is its held-out log-loss."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
 OPERATORS = (
@@ -314,8 +297,9 @@ class PathsConfig:
 class ProfileConfig:
     """What `layerfusion profile` looks at."""
 
-    scores: list[str] = field(default_factory=lambda: list(SCORES))
-    """Scores to compute; those that a model does not give are left out with the reason."""
+    scores: list[str] = field(default_factory=lambda: [s for s in SCORES if s != "accuracy"])
+    """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
+    is a score of your own. What a model does not give is left out, with the reason."""
     judge: bool = False
     """After all choices are made, judge them on test: accuracy of every layer, regret of every
     selection. For studies of the scores; it tells nothing that may be chosen by."""
