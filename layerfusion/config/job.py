@@ -74,7 +74,10 @@ class DatasetConfig:
     """Names of the integer labels 0, 1, …; empty: as the data names them (`labels.json`, the
     features of a Hugging Face data set), else the labels themselves."""
     encoding: str = "utf-8"
-    """Of the user's csv or tsv files."""
+    """Encoding of a csv or tsv file of yours."""
+    reader: str | None = None
+    """`package.module:name` of a function of yours that reads the files of `path`, `train`,
+    `validation` and `test`: from a path to a pandas DataFrame or a dict of columns."""
     validation_size: float = 0.1
     """Share of train that becomes validation where the data has none."""
     test_size: float = 0.2

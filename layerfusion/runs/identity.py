@@ -78,6 +78,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
+    if config.dataset.reader is None:
+        settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # nothing is drawn
     if config.fusion.name != AUTO:

@@ -8,9 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
-from layerfusion.texts.readers import SUFFIXES, data_suffix, read_file
+from layerfusion.texts.readers import read_file
 from layerfusion.texts.table import SPLITS, Columns, Table, join_tables, make_table
 
 ALIASES = {
@@ -22,8 +24,16 @@ LABELS_FILE = "labels.json"
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
-def read_tables(path: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
+def read_tables(
+    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+) -> dict[str, Table]:
     """Read every split that a file or folder holds; a single table counts as `train`.
+
+    Args:
+        path: a file, a folder of files, or a folder that `datasets` saved.
+        source: names of its splits, its encoding and lines to skip.
+        columns: which columns and rows to take.
+        reader: a function of the user's that reads the file (see `read_file`).
 
     Raises:
         UserError: where the splits cannot be told apart or a file cannot be read.
@@ -32,7 +42,12 @@ def read_tables(path: Path, source: DataSourceConfig, columns: Columns) -> dict[
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        return {"train": _read(path, source, columns)}
+        return {"train": _read(path, source, columns, reader)}
+    if reader is not None:
+        raise UserError(
+            f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
+            " dataset.train, dataset.validation and dataset.test"
+        )
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _read_saved(path, source, columns)
     return {
@@ -56,7 +71,7 @@ def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]
         file
         for file in folder.iterdir()
         if file.is_file()
-        and data_suffix(file) in SUFFIXES
+        and data_suffix(file) in READERS
         and file.name != LABELS_FILE
         and not file.name.startswith(".")
     )
@@ -77,7 +92,7 @@ def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]
     if named or len(found) != 1:
         raise UserError(
             f"{folder}: a file named train is needed, or a single data file; there are:"
-            f" {', '.join(names) or 'none'}; allowed: {', '.join(SUFFIXES)}"
+            f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}"
         )
     return {"train": found}
 
@@ -104,8 +119,12 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _read(path: Path, source: DataSourceConfig, columns: Columns) -> Table:
-    return read_file(path, columns, encoding=source.encoding, skip_rows=source.skip_rows)
+def _read(
+    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+) -> Table:
+    return read_file(
+        path, columns, encoding=source.encoding, skip_rows=source.skip_rows, reader=reader
+    )
 
 
 def _bare(file: Path) -> str:
