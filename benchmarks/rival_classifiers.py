@@ -22,8 +22,8 @@ STRENGTHS = np.logspace(-5, 1, 7)
 """Inverse strengths C tried by cross-validation."""
 FOLDS = 5
 MAX_STEPS = 500
-_LEAST_PROBABILITY = 1e-7
-"""Of a class; one that is missing from the rows learned from would have log-loss infinity."""
+LEAST_PROBABILITY = 1e-7
+"""Smallest probability of a class. Without it, a class that train lacks has infinite log-loss."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Vectors:
-    """What one model makes of the rows."""
+    """The vectors of the rows by one model."""
 
     learn: np.ndarray
     """Shape: (rows, width)."""
@@ -50,14 +50,14 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a rival says of test."""
+    """The predictions of a rival for test."""
 
     probabilities: np.ndarray
     """Shape: (test rows, classes)."""
     seconds: float
-    """Fitting and answering, with the vectors at hand."""
+    """Time to fit and predict, with the vectors at hand."""
     c: float = float("nan")
-    """Chosen strength, where there is one."""
+    """The chosen strength of the regularisation; NaN where there is none."""
 
 
 def regression(vectors: Vectors, rows: Rows) -> Answer:
@@ -90,8 +90,8 @@ def stacking(
     learn = np.arange(len(rows.texts))[:, None]
     test = len(learn) + np.arange(len(rows.test_texts))[:, None]
     estimators: list[tuple[str, Any]] = []
-    for name, own in vectors.items():
-        table = np.concatenate([own.learn, own.test])
+    for name, layer in vectors.items():
+        table = np.concatenate([layer.learn, layer.test])
         model = LogisticRegression(C=c_of[name], max_iter=MAX_STEPS)
         estimators.append((name, make_pipeline(_looked_up(table), StandardScaler(), model)))
     texts = np.array([*rows.texts, *rows.test_texts], dtype=object)
@@ -99,8 +99,8 @@ def stacking(
         model = LogisticRegression(C=c, max_iter=MAX_STEPS)
         counted = tfidf(features, len(rows.texts))
         estimators.append((f"TF-IDF {features}", make_pipeline(_looked_up(texts), counted, model)))
-    # Of a strength that accuracy alone chose, probabilities may be as good as constant: 1e-5 is as
-    # accurate as any on some models. Scaled, they count all the same.
+    # A strength that was chosen by accuracy alone may give almost constant probabilities (on some
+    # models 1e-5 is as accurate as any). Scaling lets them count all the same.
     final = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_STEPS))
     stack = StackingClassifier(
         estimators,
@@ -125,13 +125,13 @@ def _rows_of(places: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _answers(model: Any, learn: np.ndarray, test: np.ndarray, rows: Rows) -> np.ndarray:
-    """Fit, and give probabilities of all classes, also of those that train lacks."""
+    """Fit, and predict probabilities of all classes, those that train lacks included."""
     with warnings.catch_warnings():
-        # Rare classes are missing from folds, and of weak regularisation some fits stop early.
+        # Folds may lack rare classes, and under weak regularisation some fits stop early.
         warnings.simplefilter("ignore", (ConvergenceWarning))
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         warnings.filterwarnings("ignore", "Number of classes in training fold", RuntimeWarning)
         model.fit(learn, rows.target)
-    found = np.full((len(test), rows.num_classes), _LEAST_PROBABILITY)
-    found[:, model.classes_] = model.predict_proba(test).clip(_LEAST_PROBABILITY)
-    return found / found.sum(axis=1, keepdims=True)
+    probabilities = np.full((len(test), rows.num_classes), LEAST_PROBABILITY)
+    probabilities[:, model.classes_] = model.predict_proba(test).clip(LEAST_PROBABILITY)
+    return probabilities / probabilities.sum(axis=1, keepdims=True)

@@ -24,24 +24,35 @@ import hashlib
 import importlib.util
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.rival_classifiers import Rows, Vectors, regression, stacking
+from benchmarks.rival_classifiers import (
+    LEAST_PROBABILITY,
+    Answer,
+    Rows,
+    Vectors,
+    regression,
+    stacking,
+)
 from benchmarks.rival_tables import Race, Result, as_json, as_text
 from layerfusion.assets.files import write_atomically
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.imports import import_from, import_object
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.registry import require_known
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.errors import UserError
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.records.job import METRICS, RunRecord
+from layerfusion.records.job import METRICS, BaselineRecord, RunRecord
 from layerfusion.report.jobs import read_job
 from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.identity import job_id
@@ -75,7 +86,18 @@ def main(arguments: Sequence[str] | None = None) -> list[Race]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--own-vectors", action="store_true", help="the cached last layers")
+    parser.add_argument(
+        "--rival",
+        action="append",
+        default=[],
+        metavar="package.module:function",
+        help="another rival, of your own",
+    )
     known, words = parser.parse_known_args(arguments)
+    import_from([Path()])
+    rivals = [*RIVALS, *known.rival]
+    for name in rivals:
+        find_rival(name)  # a name that does not exist shows now, not after hours
     datasets = [word for word in words if "=" not in word]
     settings = [word for word in words if "=" in word]
     if not datasets:
@@ -83,38 +105,40 @@ def main(arguments: Sequence[str] | None = None) -> list[Race]:
     peers = not known.own_vectors and importlib.util.find_spec("sentence_transformers") is not None
     races: list[Race] = []
     for name in datasets:
-        races.append(race_on(name, settings, peers=peers))
+        races.append(race_on(name, settings, peers=peers, rivals=rivals))
         if known.json:  # after each, as the next may take long
             write_atomically(known.json, json.dumps(as_json(races, settings), indent=1).encode())
     print(as_text(races))
     return races
 
 
-def race_on(name: str, settings: Sequence[str], *, peers: bool) -> Race:
+def race_on(name: str, settings: Sequence[str], *, peers: bool, rivals: Sequence[str]) -> Race:
     """Run everything on one data set.
 
     Args:
         name: of the data set.
         settings: overrides of every job.
-        peers: whether sentence-transformers makes the rivals' vectors.
+        peers: True where sentence-transformers makes the rivals' vectors.
+        rivals: names of the rivals (see `find_rival`).
     """
     configs = {
-        rival: load(compose("train", [f"dataset={name}", "logger=none", *settings, *own]))
-        for rival, own in JOBS.items()
+        job: load(compose("train", [f"dataset={name}", "logger=none", *settings, *keys]))
+        for job, keys in JOBS.items()
     }
     config = configs[LAST]
     dataset = dataset_of(config)
-    for one in configs.values():
-        extract_all(one, dataset)
+    for job_config in configs.values():
+        extract_all(job_config, dataset)
     compute_baseline(dataset, Path(config.paths.cache), seed=config.seed)
-    results = {rival: _job(rival, one) for rival, one in configs.items()}
-    rivals = _rivals(config, configs[BEST], dataset, results[LAST][1], peers=peers)
+    results = {job: _job(job, job_config) for job, job_config in configs.items()}
+    last = results[LAST][1]
+    others = _rivals(config, configs[BEST], dataset, last, peers=peers, names=rivals)
     return Race(
         name,
         {split: len(rows.texts) for split, rows in dataset.splits.items()},
         dataset.fingerprint,
         np.asarray(dataset.splits["test"].labels),
-        tuple([result for result, _ in results.values()] + rivals),
+        tuple([result for result, _ in results.values()] + others),
     )
 
 
@@ -150,77 +174,181 @@ def _job(name: str, config: TrainConfig) -> tuple[Result, RunRecord]:
 # -- the rivals ---------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Contest:
+    """What the rivals of one data set share."""
+
+    rows: Rows
+    vectors: Mapping[str, Vectors]
+    """Backbone to its vectors of the rows."""
+    flops: Mapping[str, float]
+    """Backbone to what its pass of a text costs."""
+    encoder: str
+    """What made the vectors, for the names of the rivals."""
+    baseline: BaselineRecord
+    best_layers: Callable[[], tuple[dict[str, Vectors], float]]
+    """The layer of each model that its probe likes best, and what these layers cost together."""
+
+    @cached_property
+    def regressions(self) -> dict[str, Answer]:
+        """Logistic regression on the vectors of each model."""
+        return {name: regression(vectors, self.rows) for name, vectors in self.vectors.items()}
+
+    @property
+    def cost(self) -> float:
+        """FLOPs of a text through every model."""
+        return sum(self.flops.values())
+
+    def stack(self, lexical: Mapping[str, float] | None = None) -> Answer:
+        """StackingClassifier over every model, each with the strength that its regression chose."""
+        strengths = {name: answer.c for name, answer in self.regressions.items()}
+        answer = stacking(self.vectors, strengths, self.rows, lexical)
+        choosing = sum(answer.seconds for answer in self.regressions.values())
+        return replace(answer, seconds=answer.seconds + choosing)
+
+
+Answers = Iterable[tuple[str, Answer, float]]
+"""Names, answers and FLOPs of a text."""
+
+
+def each_model(contest: Contest) -> Answers:
+    """Logistic regression on the vectors of each model."""
+    for name, answer in contest.regressions.items():
+        yield f"{contest.encoder} of {name}, logistic regression", answer, contest.flops[name]
+
+
+def side_by_side(contest: Contest) -> Answers:
+    """Logistic regression on the vectors of all models side by side."""
+    if len(contest.vectors) > 1:
+        answer = regression(_side_by_side(contest.vectors.values()), contest.rows)
+        name = f"{contest.encoder} of all side by side, logistic regression"
+        yield name, answer, contest.cost
+
+
+def stacked(contest: Contest) -> Answers:
+    """scikit-learn's StackingClassifier over all models."""
+    if len(contest.vectors) > 1:
+        yield f"{contest.encoder} of all, StackingClassifier", contest.stack(), contest.cost
+
+
+def stacked_with_tfidf(contest: Contest) -> Answers:
+    """StackingClassifier over all models and the TF-IDF of the baseline."""
+    baseline = contest.baseline
+    answer = contest.stack({baseline.features: baseline.c})
+    answer = replace(answer, seconds=answer.seconds + baseline.seconds)
+    yield f"{contest.encoder} of all and TF-IDF, StackingClassifier", answer, contest.cost
+
+
+def stacked_best_layers(contest: Contest) -> Answers:
+    """StackingClassifier over the best layer of each model and TF-IDF of words and characters."""
+    vectors, cost = contest.best_layers()
+    alone = {name: regression(layer, contest.rows) for name, layer in vectors.items()}
+    strengths = {name: answer.c for name, answer in alone.items()}
+    stack = stacking(vectors, strengths, contest.rows, LEXICAL)
+    choosing = sum(answer.seconds for answer in alone.values())
+    answer = replace(stack, seconds=stack.seconds + choosing)
+    yield "best layer of each and TF-IDF twice, StackingClassifier", answer, cost
+
+
+RIVALS: dict[str, Callable[[Contest], Answers]] = {
+    "each_model": each_model,
+    "side_by_side": side_by_side,
+    "stacked": stacked,
+    "stacked_with_tfidf": stacked_with_tfidf,
+    "stacked_best_layers": stacked_best_layers,
+}
+"""What `fusion=auto` is measured against, beside other jobs and TF-IDF alone."""
+
+
+def find_rival(name: str) -> Callable[[Contest], Answers]:
+    """A rival of ours by its name, or a user's by `package.module:function`.
+
+    The user's function takes the vectors of each model and the rows, and returns the probabilities
+    of the test rows. Shape: (test rows, classes).
+
+    Raises:
+        UserError: for a name that does not exist.
+    """
+    require_known("--rival", name, RIVALS)
+    if name in RIVALS:
+        return RIVALS[name]
+    function = import_object("--rival", name)
+
+    def users(contest: Contest) -> Answers:
+        begun = time.perf_counter()
+        probabilities = np.asarray(function(contest.vectors, contest.rows), dtype=float)
+        shape = (len(contest.rows.test_texts), contest.rows.num_classes)
+        if probabilities.shape != shape:
+            raise UserError(
+                f"--rival {name}: it gave the shape {probabilities.shape}; (test rows, classes) ="
+                f" {shape} is needed"
+            )
+        yield name, Answer(probabilities, time.perf_counter() - begun), contest.cost
+
+    return users
+
+
 def _rivals(
-    config: TrainConfig, best: TrainConfig, dataset: TextDataset, last: RunRecord, *, peers: bool
+    config: TrainConfig,
+    best: TrainConfig,
+    dataset: TextDataset,
+    last: RunRecord,
+    *,
+    peers: bool,
+    names: Sequence[str],
 ) -> list[Result]:
-    """TF-IDF, and scikit-learn on the vectors of each model, on all, and stacked.
+    """TF-IDF, and every rival on the vectors of the models.
 
     Args:
         config: of the job on the last layers.
         best: of the job on the best single layer.
         dataset: the texts.
         last: its record, which says what a model costs up to its last layer.
-        peers: whether sentence-transformers makes the vectors.
+        peers: True where sentence-transformers makes the vectors.
+        names: the rivals.
     """
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
     labels = np.concatenate([train.labels, validation.labels])
     texts = [*train.texts, *validation.texts]
     rows = Rows(texts, labels, test.texts, len(dataset.label_names), config.seed)
-    vectors = {name: _vectors(one, rows, peers) for name, one in open_models(config).items()}
-    flops = {name: last.backbones[name].flops_per_text for name in vectors}
-    encoder = "sentence-transformers" if peers else "last layer"
-
-    record, preds = compute_baseline(dataset, Path(config.paths.cache), seed=config.seed)
-    lexical = {record.features: record.c}
-    alone = {name: regression(one, rows) for name, one in vectors.items()}
-    answers = {
-        f"{encoder} of {name}, logistic regression": (one, flops[name])
-        for name, one in alone.items()
-    }
-    every, strengths = sum(flops.values()), {name: one.c for name, one in alone.items()}
-    choosing = sum(one.seconds for one in alone.values())
-    if len(vectors) > 1:
-        beside = regression(_side_by_side(vectors.values()), rows)
-        answers[f"{encoder} of all side by side, logistic regression"] = (beside, every)
-        stack = stacking(vectors, strengths, rows)
-        stack = replace(stack, seconds=stack.seconds + choosing)
-        answers[f"{encoder} of all, StackingClassifier"] = (stack, every)
-    stack = stacking(vectors, strengths, rows, lexical)
-    stack = replace(stack, seconds=stack.seconds + choosing + record.seconds)
-    answers[f"{encoder} of all and TF-IDF, StackingClassifier"] = (stack, every)
-    chosen, cost = _best_layers(best, dataset, rows)
-    alone = {name: regression(one, rows) for name, one in chosen.items()}
-    stack = stacking(chosen, {name: one.c for name, one in alone.items()}, rows, LEXICAL)
-    stack = replace(stack, seconds=stack.seconds + sum(one.seconds for one in alone.values()))
-    answers["best layer of each and TF-IDF twice, StackingClassifier"] = (stack, cost)
-
+    vectors = {name: _vectors(source, rows, peers) for name, source in open_models(config).items()}
+    baseline, preds = compute_baseline(dataset, Path(config.paths.cache), seed=config.seed)
+    contest = Contest(
+        rows,
+        vectors,
+        {name: last.backbones[name].flops_per_text for name in vectors},
+        "sentence-transformers" if peers else "last layer",
+        baseline,
+        lambda: _best_layers(best, dataset, rows),
+    )
     target = np.asarray(test.labels)
     results = [
         Result(
             "TF-IDF, logistic regression",
             (preds == target).astype(float),
             preds == target,
-            record.test,
+            baseline.test,
             metric_intervals(target, preds[None], config.seed),
-            record.seconds,
+            baseline.seconds,
             None,
-            record.features,
+            baseline.features,
         )
     ]
-    for name, (answer, cost) in answers.items():
-        said = answer.probabilities.argmax(axis=1)
-        results.append(
-            Result(
-                name,
-                (said == target).astype(float),
-                said == target,
-                evaluate(np.log(answer.probabilities), target),
-                metric_intervals(target, said[None], config.seed),
-                answer.seconds,
-                cost,
-                "" if np.isnan(answer.c) else f"C={answer.c:g}",
+    for rival in map(find_rival, names):
+        for name, answer, cost in rival(contest):
+            preds = answer.probabilities.argmax(axis=1)
+            results.append(
+                Result(
+                    name,
+                    (preds == target).astype(float),
+                    preds == target,
+                    evaluate(np.log(answer.probabilities.clip(LEAST_PROBABILITY)), target),
+                    metric_intervals(target, preds[None], config.seed),
+                    answer.seconds,
+                    cost,
+                    "" if np.isnan(answer.c) else f"C={answer.c:g}",
+                )
             )
-        )
     return results
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.rival_classifiers import Rows, Vectors, regression, stacking
@@ -29,7 +31,15 @@ RIVALS = [
     "last layer of all, StackingClassifier",
     "last layer of all and TF-IDF, StackingClassifier",
     "best layer of each and TF-IDF twice, StackingClassifier",
+    "tests.test_rivals:nearest",
 ]
+
+
+def nearest(vectors: Mapping[str, Vectors], rows: Rows) -> np.ndarray:
+    """A user's rival: five nearest neighbours on all models side by side."""
+    learn = np.concatenate([model.learn for model in vectors.values()], axis=1)
+    test = np.concatenate([model.test for model in vectors.values()], axis=1)
+    return KNeighborsClassifier(5).fit(learn, rows.target).predict_proba(test)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +56,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Race, dict[str, Any
     arguments = [
         "local",
         "--own-vectors",
+        "--rival=tests.test_rivals:nearest",
         f"--json={root / 'rivals.json'}",
         f"dataset.path={root / 'toy.csv'}",
         f"paths.cache={root / 'cache'}",

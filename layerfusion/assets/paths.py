@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.source import Kind, SourceUnavailable
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 
 FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
 """Environment variables that name folders to look in, separated as in PATH."""
 
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
-DATA_FILES = ("*.parquet", "*.csv", "*.tsv", "*.tab", "*.json", "*.jsonl", "*.arrow", "*.txt")
-DATA_FILES += tuple(f"{pattern}.gz" for pattern in DATA_FILES)
+DATA_SUFFIXES = (*READERS, ".arrow")
+"""Suffixes of data files; `.arrow` is what the `datasets` library saves."""
 
 
 def find_path(path: str, kind: Kind) -> Path:
@@ -56,13 +56,13 @@ def content_identity(path: Path, kind: Kind, cache: Path) -> str:
     Raises:
         UserError: where the folder holds no such files or one cannot be read.
     """
-    patterns = MODEL_FILES if kind == "backbone" else DATA_FILES
     if path.is_file():
         files = {f"file{path.suffix}": path}
     else:
-        files = {str(file.relative_to(path).as_posix()): file for file in _files(path, patterns)}
+        files = {str(file.relative_to(path).as_posix()): file for file in _files(path, kind)}
         if not files:
-            raise UserError(f"{kind} path {path}: the folder holds none of {', '.join(patterns)}")
+            wanted = MODEL_FILES if kind == "backbone" else [f"*{x}" for x in DATA_SUFFIXES]
+            raise UserError(f"{kind} path {path}: the folder holds none of {', '.join(wanted)}")
     memory = _Hashes(cache / "assets" / "hashes.json")
     digest = hashlib.sha256()
     for name in sorted(files):
@@ -71,15 +71,33 @@ def content_identity(path: Path, kind: Kind, cache: Path) -> str:
     return digest.hexdigest()
 
 
-def _files(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    """Files of these patterns in a folder and the folders in it; never deeper."""
-    found = {
+def data_suffix(path: Path) -> str:
+    """The suffix that says the format of a data file, in lower case.
+
+    Example:
+        >>> data_suffix(Path("reviews.CSV.gz"))
+        '.csv'
+    """
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _files(folder: Path, kind: Kind) -> list[Path]:
+    """Files of a model or data set in a folder and the folders in it; never deeper."""
+    return sorted(
         file
-        for pattern in patterns
-        for depth in (pattern, f"*/{pattern}")
-        for file in folder.glob(depth)
-    }
-    return sorted(file for file in found if file.is_file() and not file.name.startswith("."))
+        for pattern in ("*", "*/*")
+        for file in folder.glob(pattern)
+        if file.is_file() and not file.name.startswith(".") and _belongs(file, kind)
+    )
+
+
+def _belongs(file: Path, kind: Kind) -> bool:
+    if kind == "dataset":
+        return data_suffix(file) in DATA_SUFFIXES
+    return any(file.match(pattern) for pattern in MODEL_FILES)
 
 
 class _Hashes:

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerfusion.assets.files import temporary_beside
+from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.labels import clean_texts
 from layerfusion.texts.readers import read_file
@@ -40,7 +42,8 @@ def main(arguments: Sequence[str]) -> int:
         options.bundle, device=options.device, cache=options.cache, models=_models(options.model)
     )
     column = options.text or bundle.config.dataset.text
-    texts = read_texts(Path(options.input), column, options.encoding)
+    reader = bundle.config.dataset.reader
+    texts = read_texts(Path(options.input), column, options.encoding, reader)
     table = as_table(texts, bundle.probabilities(texts), bundle.label_names)
     if out is None:
         table.to_csv(sys.stdout, index=False)
@@ -51,13 +54,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def read_texts(path: Path, column: str, encoding: str = "utf-8") -> tuple[str, ...]:
+def read_texts(
+    path: Path, column: str, encoding: str = "utf-8", reader: str | None = None
+) -> tuple[str, ...]:
     """The texts of a file without labels, outer white space stripped.
 
     Args:
         path: a table (csv, tsv, json, jsonl, parquet), or .txt with one text a line.
         column: of the table.
         encoding: of a text file.
+        reader: a function of the user's for files of any other suffix (see `read_file`).
 
     Raises:
         UserError: naming the file and the column or row that is wrong.
@@ -65,7 +71,8 @@ def read_texts(path: Path, column: str, encoding: str = "utf-8") -> tuple[str, .
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     if path.suffix != LINES:
-        table = read_file(path, Columns(column, None, {}), encoding=encoding)
+        reader = None if data_suffix(path) in READERS else reader
+        table = read_file(path, Columns(column, None, {}), encoding=encoding, reader=reader)
         return clean_texts("predict", table)
     try:
         lines = path.read_text(encoding=encoding).splitlines()

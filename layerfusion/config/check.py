@@ -18,10 +18,6 @@ from layerfusion.config.job import (
     LOGGERS,
     LONG_TEXTS,
     OPERATORS,
-    POOLS,
-    SCORED,
-    SCORES,
-    SELECTIONS,
     STACKED,
     STORE_DTYPES,
     WANDB_MODES,
@@ -34,6 +30,7 @@ from layerfusion.config.job import (
     TrainerConfig,
 )
 from layerfusion.config.protocol import check_protocol
+from layerfusion.config.registry import POOLINGS, SCORES, SELECTIONS, require_known
 from layerfusion.errors import UserError, unknown
 
 
@@ -108,7 +105,7 @@ def check(config: TrainConfig) -> None:
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _check_extract(config.extract)
     for score in config.profile.scores:
-        _choice("profile.scores", score, SCORES)
+        require_known("profile.scores", score, SCORES)
     for key, least in (("train", 2), ("test", 1), ("per_class", 2), ("draw", 0)):
         _at_least(f"limit.{key}", getattr(config.limit, key), least)
     _at_least("seeds", config.seeds, 1)
@@ -154,12 +151,12 @@ def _check_sources(config: TrainConfig) -> None:
     if not config.pooling:
         raise UserError("pooling: at least one is needed, for example pooling=[mean]")
     for name, pooling in config.pooling.items():
-        _choice(f"pooling.{name}.pool", pooling.pool, POOLS)
-        if pooling.skip_first and pooling.pool not in ("mean", "max"):
+        require_known(f"pooling.{name}.pool", pooling.pool, POOLINGS)
+        if pooling.skip_first and pooling.pool in ("first", "last"):
             raise UserError(
                 f"pooling.{name}.skip_first: it goes with mean and max, not with {pooling.pool}"
             )
-    _choice("layers", config.layers.name, SELECTIONS)
+    require_known("layers", config.layers.name, SELECTIONS)
     if config.layers.name == "fixed":
         for name in config.backbone:
             if not config.layers.fixed.get(name):
@@ -172,7 +169,7 @@ def _check_sources(config: TrainConfig) -> None:
 
 
 def _check_layers(layers: LayersConfig) -> None:
-    _choice("layers.score", layers.score, SCORES)
+    require_known("layers.score", layers.score, SCORES)
     _choice("layers.held_out", layers.held_out, HELD_OUT)
     for key, least in (("k", 1), ("max_layers", 1), ("folds", 2), ("sample", 1), ("pilot", 20)):
         _at_least(f"layers.{key}", getattr(layers, key), least)
@@ -184,10 +181,6 @@ def _check_layers(layers: LayersConfig) -> None:
         raise UserError(f"layers.strengths={layers.strengths}: it must list positive numbers")
     for item in fields(BudgetConfig):
         _at_least(f"layers.budget.{item.name}", getattr(layers.budget, item.name), 0)
-    if layers.pilot is not None and layers.name not in SCORED:
-        raise UserError(
-            f"layers.pilot: layers={layers.name} needs no pilot; it goes with {', '.join(SCORED)}"
-        )
     if layers.pilot is not None and layers.held_out == "validation":
         raise UserError("layers.pilot: it is judged by folds of its own, layers.held_out=folds")
 

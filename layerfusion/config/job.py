@@ -11,27 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
+from layerfusion.config.registry import SCORES
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
-POOLS = ("mean", "first", "last", "max")
-PLAIN = ("last", "all", "fixed")
-"""Selections that look at no data."""
-SCORED = ("top_k", "adaptive", "greedy")
-"""Selections that look at the labels of train."""
-SELECTIONS = (*PLAIN, *SCORED)
-SCORES = (
-    "probe",
-    "accuracy",
-    "gradient",
-    "attention_entropy",
-    "gradient_entropy",
-    "logme",
-    "h_score",
-    "fisher",
-    "effective_rank",
-)
-"""What a selection may rank layers by; `probe` is its held-out log-loss."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
 OPERATORS = (
@@ -94,7 +77,10 @@ class DatasetConfig:
     """Names of the integer labels 0, 1, …; empty: as the data names them (`labels.json`, the
     features of a Hugging Face data set), else the labels themselves."""
     encoding: str = "utf-8"
-    """Of the user's csv or tsv files."""
+    """Encoding of a csv or tsv file of yours."""
+    reader: str | None = None
+    """`package.module:name` of a function of yours that reads the files of `path`, `train`,
+    `validation` and `test`: from a path to a pandas DataFrame or a dict of columns."""
     validation_size: float = 0.1
     """Share of train that becomes validation where the data has none."""
     test_size: float = 0.2
@@ -317,8 +303,9 @@ class PathsConfig:
 class ProfileConfig:
     """What `layerfusion profile` looks at."""
 
-    scores: list[str] = field(default_factory=lambda: list(SCORES))
-    """Scores to compute; those that a model does not give are left out with the reason."""
+    scores: list[str] = field(default_factory=lambda: [s for s in SCORES if s != "accuracy"])
+    """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
+    is a score of your own. What a model does not give is left out, with the reason."""
     judge: bool = False
     """After all choices are made, judge them on test: accuracy of every layer, regret of every
     selection. For studies of the scores; it tells nothing that may be chosen by."""

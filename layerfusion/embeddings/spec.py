@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from layerfusion.config.imports import import_object, is_import_path
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
@@ -42,6 +45,7 @@ class BackboneSpec:
     window_overlap: int | None
     """None unless long texts are read in windows."""
     pool: str
+    """Name of the pooling; of a function of the user's also a hash of its module's source."""
     skip_first: bool
     store_dtype: str
     """auto: a layer is rounded to float16 on disk where its values allow it."""
@@ -73,10 +77,26 @@ def backbone_spec(
         template=config.template,
         long_texts=config.long_texts,
         window_overlap=config.window_overlap if config.long_texts == "windows" else None,
-        pool=pooling.pool,
+        pool=pooling_identity(pooling.pool),
         skip_first=pooling.skip_first,
         store_dtype=store_dtype,
     )
+
+
+def pooling_identity(name: str) -> str:
+    """What tells poolings apart: a name, and for a user's function its module's source as well.
+
+    The whole module is hashed, since a function may call others in it. A source that cannot be
+    read, as of a compiled module, leaves the import path alone.
+    """
+    if not is_import_path(name):
+        return name
+    function = import_object("pool", name)
+    try:
+        source = inspect.getsource(sys.modules[function.__module__])
+    except (OSError, TypeError, AttributeError, KeyError):
+        return name
+    return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -26,15 +26,13 @@ from layerfusion.embeddings.tokens import Batch, Window, batches, collate, token
 from layerfusion.errors import UserError
 from layerfusion.layers.attention import attention_entropy
 from layerfusion.layers.gradient import gradient_times_activation
-from layerfusion.layers.held_out import SCORES
+from layerfusion.layers.held_out import SCORES_FOLDER
 from layerfusion.layers.probe import LinearProbe
 
 VERSION = 1
 """Raised with any change that changes a value."""
 ATTENTION = "attention_entropy"
 GRADIENT = "gradient"
-NEED_ATTENTION = (ATTENTION, "gradient_entropy")
-"""Scores that a model without attention weights does not have."""
 ATTENTION_CELLS = 64_000_000
 """Weights that the attention of one batch may hold in all blocks and heads: 256 MB in float32."""
 NOT_OF_THE_TEXT = ("pool", "skip_first", "store_dtype", "long_texts", "window_overlap")
@@ -272,7 +270,7 @@ def _path(source: EmbeddingSource, kind: str, texts: Sequence[str], **more: Any)
         "texts": [text_hash(text).hex() for text in texts],
         **more,
     }
-    return source.cache / SCORES / f"{_hash(content, sort=True)}.json"
+    return source.cache / SCORES_FOLDER / f"{_hash(content, sort=True)}.json"
 
 
 def _head_hash(head: LinearProbe) -> str:

@@ -27,16 +27,20 @@ from layerfusion.layers.probe import (
     cross_validate_in_batches,
     fit_probes,
 )
+from layerfusion.layers.score import Needs, Score
 
 log = logging.getLogger(__name__)
 
 VERSION = 4
 """Raised with any change that changes a probe."""
-SCORES = "scores"
-"""Folder of a cache that scores are kept in."""
-KEPT_EVERY = 30.0
-"""Seconds of fitting after which what there is is kept: the most that a kill can lose, but for the
-batch of layers that is being fitted. On 52 classes a layer alone may take a minute."""
+SCORES_FOLDER = "scores"
+"""Folder of a cache that keeps scores."""
+SAVE_SECONDS = 30.0
+"""Results are saved every this many seconds. A kill loses at most that, plus the current batch of
+layers; with 52 classes a layer alone may take a minute."""
+
+LOG_LOSS = Score("log_loss", lambda held_out: held_out.losses, Needs.PROBES, low_is_good=True)
+ACCURACY = Score("accuracy", lambda held_out: held_out.right, Needs.PROBES)
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,7 @@ def held_out_probes(
     for fresh in _judge(candidates, missing, config, device) if missing else ():
         found |= fresh
         unsaved |= set(fresh)
-        if not set(missing) <= set(found) and time.perf_counter() - saved < KEPT_EVERY:
+        if not set(missing) <= set(found) and time.perf_counter() - saved < SAVE_SECONDS:
             continue
         for path, (kept, places) in files.items():
             if unsaved & set(places):
@@ -157,7 +161,7 @@ def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]
             "tolerance": TOLERANCE,
         }
         name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-        found.setdefault(source.cache / SCORES / f"{name}.safetensors", []).append(n)
+        found.setdefault(source.cache / SCORES_FOLDER / f"{name}.safetensors", []).append(n)
     return found
 
 

@@ -1,13 +1,16 @@
 """Importance scores of layers for some labelled texts, all in one table.
 
-Each score is a pure function in a file of its own; here they are called, timed and lined up.
+Each score is a pure function in a module of its own room (`config.registry.SCORES` lists them);
+this file computes and times the scores that are asked for and puts their values side by side.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,28 +18,11 @@ from torch import Tensor
 from layerfusion.config.job import ExtractConfig, LayersConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
-from layerfusion.layers.backbone_scores import sample_attention, sample_gradient
 from layerfusion.layers.candidates import Candidates
-from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.probe import HeldOut, LinearProbe, fit_probes
-from layerfusion.layers.transferability import effective_rank, fisher, h_score, logme
-
-PROBE_SCORES = ("log_loss", "accuracy")
-"""What `probe` stands for in a table."""
-CLOSED_FORMS: dict[str, Callable[[Tensor, Tensor], float]] = {
-    "logme": logme,
-    "h_score": h_score,
-    "fisher": fisher,
-    "effective_rank": lambda features, _labels: effective_rank(features),
-}
-FROM_MODEL = ("gradient", "attention_entropy", "gradient_entropy")
-"""Scores for which a sample of the texts passes through the model again."""
-LOW_IS_GOOD = ("log_loss", "attention_entropy")
-"""Low attention entropy is focused attention; that it marks good layers is a hypothesis."""
-WITHIN_MODEL = (*FROM_MODEL, "effective_rank")
-"""Scores that only compare layers of one model: their size follows its width and depth."""
-NO_ATTENTION = "layer 0 and the final norm have no attention of their own"
+from layerfusion.layers.probe import HeldOut
+from layerfusion.layers.score import Needs, Score, ScoreValues, find_score
 
 
 @dataclass(frozen=True)
@@ -45,36 +31,143 @@ class ScoreTable:
 
     layers: tuple[LayerId, ...]
     values: Mapping[str, np.ndarray]
-    """Score to its value of each layer, NaN where it has no meaning. Shapes: (layers,)."""
+    """Name of a score to its value of each layer, NaN where it has no meaning. Shapes: (layers,).
+    """
     held_out: tuple[HeldOut, ...] = ()
-    """What each layer's probe says of the rows it was not fitted on; empty if not asked for."""
+    """Predictions of each layer's probe on held-out rows; empty if no score needed them."""
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Score to the reason why it has no value for some layers."""
+    """Name of a score to the reason why some layers have no value."""
     seconds: Mapping[str, float] = field(default_factory=dict)
-    """Score to the time it takes for all layers together, or once took."""
+    """Name of a score to the time that all layers take, or took when they were first computed."""
     heads: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """Backbone and layer to the attention entropy of each head."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """Name of a score to what it is."""
+
+    def score(self, name: str) -> Score:
+        """What a score is, by its name in the table or as `layers.score` names it."""
+        return self.scores[name] if name in self.scores else find_score(name)
 
     def comparable(self, score: str) -> list[np.ndarray]:
         """Positions of layers whose values compare with each other."""
-        if score not in WITHIN_MODEL:
+        if not self.score(score).within_model:
             return [np.arange(len(self.layers))]
         return list(groups(self.layers).values())
 
 
 def groups(layers: Sequence[LayerId]) -> dict[tuple[str, str], np.ndarray]:
     """(Backbone, pooling) to the positions of its layers."""
-    found: dict[tuple[str, str], list[int]] = {}
+    positions: dict[tuple[str, str], list[int]] = {}
     for n, layer in enumerate(layers):
-        found.setdefault((layer.backbone, layer.pooling), []).append(n)
-    return {key: np.array(places) for key, places in found.items()}
+        positions.setdefault((layer.backbone, layer.pooling), []).append(n)
+    return {key: np.array(places) for key, places in positions.items()}
 
 
 def oriented(table: ScoreTable, score: str) -> np.ndarray:
-    """The values of a score, turned so that more is better. Shape: (layers,)."""
-    name = "log_loss" if score == "probe" else score
-    values = table.values[name]
-    return -values if name in LOW_IS_GOOD else values
+    """The values of a score, turned so that more is better.
+
+    Args:
+        table: scores of some layers.
+        score: its name in the table, or as `layers.score` names it.
+
+    Returns:
+        Shape: (layers,); NaN where a layer has no value.
+    """
+    chosen = table.score(score)
+    values = table.values[chosen.name]
+    return -values if chosen.low_is_good else values
+
+
+class ScoreInputs:
+    """Everything a score may be computed from; what is costly is computed on first use.
+
+    Args:
+        candidates: layers with their vectors, labels, texts and models.
+        config: strengths of the probes, size of the sample, weight of the gradient.
+        options: device and batch sizes of what passes through the models.
+        lenient: True to leave out models that lack what a score needs; else they are refused.
+    """
+
+    def __init__(
+        self,
+        candidates: Candidates,
+        config: LayersConfig,
+        options: ExtractConfig,
+        *,
+        lenient: bool = False,
+    ) -> None:
+        self.candidates = candidates
+        self.config = config
+        self.options = options
+        self.lenient = lenient
+        self.scores: dict[str, Score] = {}
+        """What was computed so far, by name."""
+        self.values: dict[str, ScoreValues] = {}
+
+    @property
+    def held_out(self) -> tuple[HeldOut, ...]:
+        """Predictions of each layer's probe on held-out rows."""
+        return self._probes[0]
+
+    @property
+    def has_probes(self) -> bool:
+        """True once some score has asked for `held_out`."""
+        return "_probes" in vars(self)
+
+    @cached_property
+    def sample(self) -> list[int]:
+        """An even sample of at most `layers.sample` rows: each fold and, within it, each class."""
+        labels, fold_of = self.candidates.labels.numpy(), self.candidates.fold_of.numpy()
+        rows = np.lexsort([labels, fold_of])
+        size = self.config.sample
+        if len(rows) > size:
+            rows = rows[np.linspace(0, len(rows) - 1, size).round().astype(int)]
+        return sorted(rows.tolist())
+
+    def compute(self, score: Score) -> ScoreValues:
+        """A score of all layers, computed once however often it is asked for.
+
+        Raises:
+            UserError: where the score gives something else than it should.
+        """
+        if score.name not in self.values:
+            self.values[score.name] = self._compute(score)
+            self.scores[score.name] = score
+        return self.values[score.name]
+
+    def _compute(self, score: Score) -> ScoreValues:
+        if score.passes_texts:
+            return score.compute(self)
+        if score.needs == Needs.PROBES:
+            values = [_mean_over_rows(score, held_out) for held_out in self.held_out]
+            return ScoreValues(np.array(values), self._probes[1])
+        begun = time.perf_counter()
+        labels = self.candidates.labels
+        values = [_number(score, score.compute(x, labels)) for x in self.candidates.features]
+        return ScoreValues(np.array(values), time.perf_counter() - begun)
+
+    @cached_property
+    def _probes(self) -> tuple[tuple[HeldOut, ...], float]:
+        device = choose_device(self.options.device)
+        return held_out_probes(self.candidates, self.config, device)
+
+
+def _mean_over_rows(score: Score, held_out: HeldOut) -> float:
+    rows = score.compute(held_out)
+    if not isinstance(rows, Tensor) or rows.shape != held_out.target.shape:
+        shape = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
+        raise UserError(
+            f"score {score.name}: it gave {shape}; a tensor with a value for each of the"
+            f" {len(held_out.target)} held-out rows is needed"
+        )
+    return float(rows.double().mean())
+
+
+def _number(score: Score, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"score {score.name}: it gave {value!r}; a number is needed") from error
 
 
 def compute_scores(
@@ -89,137 +182,31 @@ def compute_scores(
 
     Args:
         candidates: layers with their vectors and labels.
-        names: scores; `probe` gives `log_loss` and `accuracy`.
+        names: scores as `layers.score` names them. Whatever needs probes gives `log_loss` and
+            `accuracy` as well.
         config: strengths of the probes, size of the sample, weight of the gradient.
         options: device and batch sizes of what passes through the models.
-        lenient: leave out, with the reason, what a model does not give; else that is an error.
+        lenient: True to leave out, with the reason, what a model does not give; else that is an
+            error.
 
     Raises:
-        UserError: for a score that needs attention on a model that gives none.
+        UserError: for a name that does not exist, and for a score that needs attention on a model
+            that gives none.
     """
-    values: dict[str, np.ndarray] = {}
-    missing: dict[str, str] = {}
-    seconds: dict[str, float] = {}
-    heads: dict[str, Mapping[str, np.ndarray]] = {}
-    wanted = set(names)
-    held: tuple[HeldOut, ...] = ()
-    if wanted & {"probe", *PROBE_SCORES, "gradient", "gradient_entropy"}:
-        held, spent = held_out_probes(candidates, config, choose_device(options.device))
-        values["log_loss"] = np.array([one.log_loss for one in held])
-        values["accuracy"] = np.array([one.accuracy for one in held])
-        seconds["log_loss"] = seconds["accuracy"] = spent
-    for name, function in CLOSED_FORMS.items():
-        if name in wanted:
-            begun = time.perf_counter()
-            values[name] = np.array([function(x, candidates.labels) for x in candidates.features])
-            seconds[name] = time.perf_counter() - begun
-    sample = _sample(candidates, config.sample)
-    if wanted & {"gradient", "gradient_entropy"}:
-        values["gradient"], seconds["gradient"] = _gradient(candidates, held, sample, options)
-    if wanted & {"attention_entropy", "gradient_entropy"}:
-        values["attention_entropy"], heads, reasons, spent = _attention(
-            candidates, sample, options, lenient=lenient
-        )
-        missing["attention_entropy"] = "; ".join([NO_ATTENTION, *reasons])
-        seconds["attention_entropy"] = spent
-    if "gradient_entropy" in wanted:
-        values["gradient_entropy"] = gradient_entropy(
-            values["gradient"],
-            values["attention_entropy"],
-            list(groups(candidates.layers).values()),
-            config.gradient_weight,
-        )
-        missing["gradient_entropy"] = missing["attention_entropy"]
-        seconds["gradient_entropy"] = seconds["gradient"] + seconds["attention_entropy"]
-    return ScoreTable(candidates.layers, values, held, missing, seconds, heads)
-
-
-def gradient_entropy(
-    gradient: np.ndarray, entropy: np.ndarray, models: Sequence[np.ndarray], weight: float
-) -> np.ndarray:
-    """Weighted sum of a layer's gradient and of how focused its attention is.
-
-    weight · ĝ + (1 - weight) · (1 - Ĥ), where ĝ and Ĥ are gradient × activation and attention
-    entropy, each brought to [0, 1] over the layers of its model that have both. The score that the
-    public summary of arXiv 2504.05764 describes in words; its formula is not public, this is ours.
-
-    Args:
-        gradient: Shape: (layers,).
-        entropy: NaN where a layer has no attention. Shape: (layers,).
-        models: positions of the layers of each model.
-        weight: of the gradient, in [0, 1].
-
-    Returns:
-        Shape: (layers,); NaN where one of the two is.
-    """
-    result = np.full(len(gradient), np.nan)
-    for places in models:
-        both = places[np.isfinite(gradient[places]) & np.isfinite(entropy[places])]
-        if len(both):
-            focus = 1 - _to_unit(entropy[both])
-            result[both] = weight * _to_unit(gradient[both]) + (1 - weight) * focus
-    return result
-
-
-def _to_unit(values: np.ndarray) -> np.ndarray:
-    spread = values.max() - values.min()
-    return (values - values.min()) / spread if spread > 0 else np.full(len(values), 0.5)
-
-
-# -- scores that pass through the models --------------------------------------------------------
-
-
-def _sample(candidates: Candidates, size: int) -> list[int]:
-    """Rows of an even sample: each fold and, within it, each class in turn."""
-    rows = np.lexsort([candidates.labels.numpy(), candidates.fold_of.numpy()])
-    if len(rows) <= size:
-        return sorted(rows.tolist())
-    return sorted(rows[np.linspace(0, len(rows) - 1, size).round().astype(int)].tolist())
-
-
-def _gradient(
-    candidates: Candidates, held: Sequence[HeldOut], sample: list[int], options: ExtractConfig
-) -> tuple[np.ndarray, float]:
-    values = np.full(len(candidates.layers), np.nan)
-    seconds = 0.0
-    texts = [candidates.texts[row] for row in sample]
-    labels = [int(candidates.labels[row]) for row in sample]
-    for name, source in candidates.models.items():
-        last = source.shape.layers[-1]
-        tops = [LayerId(name, last, pooling) for pooling in source.stores]
-        places = [candidates.position(layer) for layer in tops]
-        probes = fit_probes(
-            [candidates.features[n] for n in places],
-            candidates.labels,
-            [held[n].strength for n in places],
-            num_classes=candidates.num_classes,
-        )
-        heads: dict[str, LinearProbe] = dict(zip(source.stores, probes, strict=True))
-        found, spent = sample_gradient(source, texts, labels, heads, options)
-        seconds += spent
-        for (pooling, layer), value in found.items():
-            values[candidates.position(LayerId(name, layer, pooling))] = value
-    return values, seconds
-
-
-def _attention(
-    candidates: Candidates, sample: list[int], options: ExtractConfig, *, lenient: bool
-) -> tuple[np.ndarray, dict[str, Mapping[str, np.ndarray]], list[str], float]:
-    values = np.full(len(candidates.layers), np.nan)
-    seconds = 0.0
-    texts = [candidates.texts[row] for row in sample]
-    heads: dict[str, Mapping[str, np.ndarray]] = {}
-    reasons = []
-    for name, source in candidates.models.items():
-        try:
-            heads[name], spent = sample_attention(source, texts, options)
-        except UserError as error:
-            if not lenient:
-                raise
-            reasons.append(str(error))
-            continue
-        seconds += spent
-        for n, layer in enumerate(candidates.layers):
-            if layer.backbone == name and layer.layer in heads[name]:
-                values[n] = heads[name][layer.layer].mean()
-    return values, heads, reasons, seconds
+    inputs = ScoreInputs(candidates, config, options, lenient=lenient)
+    for score in map(find_score, names):
+        inputs.compute(score)
+    if inputs.has_probes:  # these two then come at no cost
+        inputs.compute(LOG_LOSS)
+        inputs.compute(ACCURACY)
+    order = sorted(inputs.values, key=lambda name: list(Needs).index(inputs.scores[name].needs))
+    values = {name: inputs.values[name] for name in order}
+    return ScoreTable(
+        candidates.layers,
+        {name: score.values for name, score in values.items()},
+        inputs.held_out if inputs.has_probes else (),
+        {name: score.missing for name, score in values.items() if score.missing},
+        {name: score.seconds for name, score in values.items()},
+        {backbone: heads for score in values.values() for backbone, heads in score.heads.items()},
+        inputs.scores,
+    )

@@ -1,28 +1,29 @@
-"""Which layers of which models become sources of the fusion, and why each of them."""
+"""Selections: the layers that become sources of a fusion, and why each of them was selected."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from layerfusion.config.imports import import_object
 from layerfusion.config.job import LayersConfig
+from layerfusion.config.registry import SELECTIONS, import_path
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
-from layerfusion.layers.scores import WITHIN_MODEL, ScoreTable, oriented
+from layerfusion.layers.score import Needs, Score
+from layerfusion.layers.scores import ScoreTable, oriented
 
-PAIRED = ("probe", "log_loss", "accuracy")
-"""Scores that are means over rows, so that two layers are compared row by row."""
 LEAST_WEIGHT = 0.05
-"""Of a selected layer, relative to the heaviest: a fusion that starts from less never uses it."""
-
+"""Smallest starting weight of a selected layer, as a share of the largest. A fusion never comes to
+use a layer that starts lower."""
 FAR = 100
-"""Standard errors from which on their number says nothing more: where it is all but zero."""
+"""Larger distances are printed as "more than 100": the standard error is then almost zero."""
 
 
 @dataclass(frozen=True)
@@ -32,26 +33,118 @@ class Choice:
     layer: LayerId
     reason: str
     weight: float | None = None
-    """Relative to the other choices, what a weighted fusion starts from; none: all alike."""
+    """Share that a weighted fusion starts from; none where all layers start alike."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The selected layers, in the order they were chosen, and what was passed over."""
+    """The selected layers in the order they were chosen, and notes on what was passed over."""
 
     choices: tuple[Choice, ...]
     notes: tuple[str, ...] = ()
 
     @property
     def layers(self) -> list[LayerId]:
-        """The layers alone."""
+        """The layers without their reasons."""
         return [choice.layer for choice in self.choices]
 
     @property
     def weights(self) -> list[float] | None:
-        """What a weighted fusion starts from; none where not every layer has a weight."""
+        """The weights that a weighted fusion starts from; none unless every layer has one."""
         known = [choice.weight for choice in self.choices if choice.weight is not None]
         return known if len(known) == len(self.choices) else None
+
+
+Choose = Callable[[ScoreTable, Tensor, Budget, LayersConfig], Selection | Mapping[LayerId, str]]
+"""(scores, similarity, budget, config) to a selection, or to a reason for each chosen layer.
+
+The scores are those of train: no selection is given anything of test. `similarity` is the linear
+CKA between the layers of the table, of shape (layers, layers); both are empty where the selection
+does not look at labels.
+"""
+
+
+@dataclass(frozen=True)
+class SelectionRule:
+    """A way to select layers, and what it looks at."""
+
+    name: str
+    choose: Choose
+    looks_at_labels: bool = True
+    """False where it needs no score, and so no vectors of any text."""
+    score: str | None = None
+    """The score that it looks at; none for the one that `layers.score` names."""
+
+    def scores(self, config: LayersConfig) -> list[str]:
+        """Names of the scores that it has to be given."""
+        return [self.score or config.score] if self.looks_at_labels else []
+
+    def select(
+        self, config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
+    ) -> Selection:
+        """Select layers.
+
+        Args:
+            config: limits and options.
+            table: the layers that may be chosen, with their scores.
+            similarity: linear CKA between them. Shape: (layers, layers).
+            budget: what the chosen layers may cost together.
+
+        Raises:
+            UserError: where the rule gives no layer, an unknown one, or more than the budget
+                allows.
+        """
+        selection = self.choose(table, similarity, budget, config)
+        if isinstance(selection, Mapping):
+            reasons = selection.items()
+            selection = Selection(tuple(Choice(layer, reason) for layer, reason in reasons))
+        if not isinstance(selection, Selection) or not selection.choices:
+            raise UserError(
+                f"layers={self.name}: it gave {selection!r}; a Selection, or a dict of layer to"
+                " reason, with one layer or more is needed"
+            )
+        for layer in selection.layers:
+            if layer not in table.layers:
+                raise UserError(
+                    f"layers={self.name}: it chose {layer}, which is none of the"
+                    f" {len(table.layers)} layers that it may choose among"
+                )
+        if not budget.allows(selection.layers):
+            raise UserError(
+                f"layers.budget ({budget.limits()}): layers={self.name} takes"
+                f" {budget.words(selection.layers)}; select fewer or lower ones"
+            )
+        return selection
+
+
+def find_selection(name: str) -> SelectionRule:
+    """The selection that `layers.name` names.
+
+    Args:
+        name: one of `config.registry.SELECTIONS`, or `package.module:name` of a `SelectionRule` or
+            of a function (scores, similarity, budget, config) -> {layer: reason}.
+
+    Raises:
+        UserError: for a name that does not exist, or an object that is no selection.
+
+    Example:
+        >>> find_selection("greedy").scores(LayersConfig("greedy"))
+        ['probe']
+        >>> find_selection("last").looks_at_labels
+        False
+    """
+    rule = import_object("layers.name", import_path("layers", name, SELECTIONS))
+    if isinstance(rule, SelectionRule):
+        return rule
+    if isinstance(rule, type) or not callable(rule):
+        raise UserError(
+            f"layers.name={name}: it is a {type(rule).__name__}; a SelectionRule or a function"
+            " (scores, similarity, budget, config) -> {layer: reason} is needed"
+        )
+    return SelectionRule(name, rule)
+
+
+# -- selections that look at no data ------------------------------------------------------------
 
 
 def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> Selection:
@@ -60,11 +153,11 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
     `last` and `all` choose among what the budget allows; every pooling of a layer is a source.
 
     Raises:
-        UserError: for a layer that a model does not have, or that the budget does not allow.
+        UserError: for a layer that a model does not have.
     """
     notes: list[str] = []
     if config.name == "fixed":
-        chosen = list(dict.fromkeys(_asked(config, layers, budget)))
+        chosen = list(dict.fromkeys(_fixed_layers(config, layers, budget)))
         reason = "fixed by the user"
     else:
         allowed = budget.affordable(layers)
@@ -78,23 +171,24 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
                 f"layers.budget ({budget.limits()}) allows {len(allowed)} of {len(layers)} layers,"
                 f" at most layer {left}"
             )
-    if not budget.allows(chosen):
-        raise UserError(
-            f"layers.budget ({budget.limits()}): layers={config.name} takes {budget.words(chosen)};"
-            " select fewer or lower ones"
-        )
     return Selection(tuple(Choice(layer, reason) for layer in chosen), tuple(notes))
 
 
-def _asked(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> list[LayerId]:
-    found = []
+def _choose_plain(
+    table: ScoreTable, _similarity: Tensor, budget: Budget, config: LayersConfig
+) -> Selection:
+    return select_plain(config, table.layers, budget)
+
+
+def _fixed_layers(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> list[LayerId]:
+    fixed: list[LayerId] = []
     for name in dict.fromkeys(layer.backbone for layer in layers):
         shape = budget.models[name].shape
         # A lexical source has a single layer, so naming the source is enough.
         for asked in config.fixed.get(name, () if shape.num_blocks else shape.layers):
             layer = shape.resolve(name, asked)
-            found += [x for x in layers if x.backbone == name and x.layer == layer]
-    return found
+            fixed += [x for x in layers if x.backbone == name and x.layer == layer]
+    return fixed
 
 
 # -- selections by score ------------------------------------------------------------------------
@@ -121,6 +215,7 @@ def select_by_score(
     Raises:
         UserError: where no candidate has the score, or there are fewer than k.
     """
+    score = table.score(config.score)
     usable = _usable(config.score, table, budget)
     distance = behind(table, config.score, usable)
     weights = np.exp(-0.5 * np.square(distance))
@@ -134,17 +229,17 @@ def select_by_score(
         )
     chosen: list[int] = []
     reasons, notes = [], []
-    held = 0.0
+    weight_taken = 0.0
     for n in order:
         if config.name == "top_k" and len(chosen) == config.k:
             break
         if config.name == "adaptive" and (
-            len(chosen) == config.max_layers or (chosen and held >= config.mass * total)
+            len(chosen) == config.max_layers or (chosen and weight_taken >= config.mass * total)
         ):
             break
         like = _duplicate(n, chosen, similarity, config.max_similarity)
         if like is not None:
-            held += weights[n]
+            weight_taken += weights[n]
             notes.append(f"dropped {_dropped(table, n, like, similarity)}")
             continue
         if not budget.allows([table.layers[m] for m in [*chosen, n]]):
@@ -152,9 +247,9 @@ def select_by_score(
             # Nothing can hold its weight any more; waiting for it would take ever worse layers.
             total -= weights[n]
             continue
-        held += weights[n]
+        weight_taken += weights[n]
         chosen.append(n)
-        best = "the best" if config.score not in WITHIN_MODEL else "the best of its model"
+        best = "the best of its model" if score.within_model else "the best"
         reasons.append(f"{_words(table, n, config.score)}, {_rank(distance[n], best)}")
     shares = np.maximum(weights[chosen] / weights[chosen].max(), LEAST_WEIGHT)
     shares /= shares.sum()
@@ -172,26 +267,26 @@ def select_by_score(
 def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
     """How many standard errors each usable layer is behind the best of them; infinite for others.
 
-    The probe's figures are paired by row: z = mean(d) / (sd(d) / √rows) of the differences d to the
-    best layer's. The other scores have no rows; there a standard error is taken to be half the
-    standard deviation of the score over the layers. Scores that do not compare across models
-    are held against the best layer of their own model and pooling.
+    Scores of held-out rows are compared row by row: z = mean(d) / (sd(d) / √rows), with d the
+    differences to the best layer. Other scores have no rows; as their standard error we take half
+    their standard deviation over the layers. Where a score compares only within a model, a layer
+    is compared with the best one of its own model and pooling.
 
     Shape: (candidates,).
     """
     values = oriented(table, score)
     distance = np.full(len(values), np.inf)
-    if score in PAIRED:
-        rows = np.stack([_per_row(table.held_out[n], score) for n in usable])
+    if table.score(score).needs == Needs.PROBES:
+        rows = np.stack([_per_row(table.held_out[n], table.score(score)) for n in usable])
         difference = rows[np.argmax(values[usable])] - rows
-        error = np.array([standard_error(torch.from_numpy(one)) for one in difference])
+        error = np.array([standard_error(torch.from_numpy(per_row)) for per_row in difference])
         distance[usable] = np.maximum(difference.mean(axis=1), 0) / np.maximum(error, 1e-12)
         return distance
     for group in table.comparable(score):
-        own = np.intersect1d(group, usable)
-        if len(own):
-            error = values[own].std() / 2
-            distance[own] = (values[own].max() - values[own]) / max(error, 1e-12)
+        members = np.intersect1d(group, usable)
+        if len(members):
+            error = values[members].std() / 2
+            distance[members] = (values[members].max() - values[members]) / max(error, 1e-12)
     return distance
 
 
@@ -200,15 +295,17 @@ def _best_first(
 ) -> list[int]:
     """Positions of the usable layers in the order of the score.
 
-    Not of the distance: a layer may be behind by little and surely, and a worse one by much and
-    perhaps.
+    Ordering by distance would be wrong: a layer that is behind by a little, but surely, is further
+    away in standard errors than a worse one whose rows vary more.
     """
-    loss = distance if score in WITHIN_MODEL else -oriented(table, score)
+    loss = distance if table.score(score).within_model else -oriented(table, score)
     return sorted(usable, key=lambda n: (loss[n], n))
 
 
-def _per_row(held: HeldOut, score: str) -> np.ndarray:
-    return held.right.double().numpy() if score == "accuracy" else -held.losses.numpy()
+def _per_row(held_out: HeldOut, score: Score) -> np.ndarray:
+    """The score of each held-out row, turned so that more is better. Shape: (rows,)."""
+    rows = score.compute(held_out).double().numpy()
+    return -rows if score.low_is_good else rows
 
 
 def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
@@ -216,7 +313,7 @@ def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
     values = oriented(table, score)
     scored = [n for n in range(len(values)) if np.isfinite(values[n])]
     if not scored:
-        reason = table.missing.get(score, "it has no value for any layer")
+        reason = table.missing.get(table.score(score).name, "it has no value for any layer")
         raise UserError(f"layers.score={score}: {reason}")
     allowed = set(budget.affordable([table.layers[n] for n in scored]))
     return [n for n in scored if table.layers[n] in allowed]
@@ -236,7 +333,7 @@ def _dropped(table: ScoreTable, n: int, like: int, similarity: Tensor) -> str:
 
 
 def _words(table: ScoreTable, n: int, score: str) -> str:
-    name = "log_loss" if score == "probe" else score
+    name = table.score(score).name
     label = {"log_loss": "held-out log-loss", "accuracy": "held-out accuracy"}.get(name, name)
     return f"{table.layers[n].words}: {label} {table.values[name][n]:.4g}"
 
@@ -311,7 +408,7 @@ def select_greedy(
 
 
 def standard_error(values: Tensor) -> float:
-    """Of the mean of some rows; infinite for a single one, which says nothing of its error."""
+    """Standard error of the mean over rows; infinite for a single row, which shows no spread."""
     return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("inf")
 
 
@@ -320,6 +417,29 @@ def pooled_losses(table: ScoreTable, layers: Sequence[LayerId]) -> Tensor:
 
     Shape: (rows,), float64.
     """
-    held = [table.held_out[table.layers.index(layer)] for layer in layers]
-    mixed = torch.stack([one.log_probs for one in held]).mean(dim=0).log_softmax(dim=1)
-    return -mixed.gather(1, held[0].target[:, None])[:, 0].double()
+    probes = [table.held_out[table.layers.index(layer)] for layer in layers]
+    mixed = torch.stack([held_out.log_probs for held_out in probes]).mean(dim=0)
+    return -mixed.log_softmax(dim=1).gather(1, probes[0].target[:, None])[:, 0].double()
+
+
+# -- the selections of LayerFusion itself -------------------------------------------------------
+
+
+def _choose_by_score(
+    table: ScoreTable, similarity: Tensor, budget: Budget, config: LayersConfig
+) -> Selection:
+    return select_by_score(config, table, similarity, budget)
+
+
+def _choose_greedily(
+    table: ScoreTable, similarity: Tensor, budget: Budget, config: LayersConfig
+) -> Selection:
+    return select_greedy(config, table, similarity, budget)
+
+
+LAST = SelectionRule("last", _choose_plain, looks_at_labels=False)
+ALL = SelectionRule("all", _choose_plain, looks_at_labels=False)
+FIXED = SelectionRule("fixed", _choose_plain, looks_at_labels=False)
+TOP_K = SelectionRule("top_k", _choose_by_score)
+ADAPTIVE = SelectionRule("adaptive", _choose_by_score)
+GREEDY = SelectionRule("greedy", _choose_greedily, score="probe")

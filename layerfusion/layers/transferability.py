@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.errors import UserError
+from layerfusion.layers.score import Score
 
 TOLERANCE = 1e-10
 """Change of LogME's log evidence per row, in nats, at which its iteration ends."""
@@ -156,6 +157,14 @@ def effective_rank(features: Tensor) -> float:
         return 0.0
     shares = sigma / sigma.sum()
     return math.exp(-float((shares * shares.log()).sum()))
+
+
+LOGME = Score("logme", logme)
+H_SCORE = Score("h_score", h_score)
+FISHER = Score("fisher", fisher)
+EFFECTIVE_RANK = Score(
+    "effective_rank", lambda features, _labels: effective_rank(features), within_model=True
+)
 
 
 def centred(features: Tensor) -> Tensor:

@@ -257,7 +257,17 @@ class RunRecord:
     jobs of one recipe differ in nothing else."""
     lexical: list[str] = field(default_factory=list)
     """Which of `considered` are lexical sources, not models."""
+    looked_at_labels: bool | None = None
+    """True where the selection looked at labels of train, as those by scores do; none in records
+    that are older than it."""
     schema: int = SCHEMA
+
+    @property
+    def scored(self) -> bool:
+        """True where the layers were selected by scores, not named beforehand."""
+        if self.looked_at_labels is None:
+            return self.selection not in ("last", "all", "fixed")
+        return self.looked_at_labels
 
     @property
     def backbone_names(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from layerfusion.config.job import PLAIN, STACKED
+from layerfusion.config.job import STACKED
 from layerfusion.report.compare import over
 from layerfusion.report.jobs import Job
 from layerfusion.report.load import DataGroup
@@ -12,7 +12,7 @@ from layerfusion.report.tables import Column, Row, Table
 
 def choice_tables(group: DataGroup) -> tuple[Table, ...]:
     """Reasons of every automatic choice, and savings of every pilot, where there are any."""
-    chosen = [job for job in group.jobs if job.record.selection not in PLAIN]
+    chosen = [job for job in group.jobs if job.record.scored]
     pilots = [job for job in chosen if job.record.pilot is not None]
     races = [job for job in group.jobs if job.record.candidates]
     names = job_names(group)

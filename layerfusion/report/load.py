@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.config.job import HONEST, PLAIN
+from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.records.job import DataRecord, RunRecord, find_records
 from layerfusion.report.compare import best_on_validation
@@ -153,7 +153,7 @@ def _curves(singles: Sequence[Job]) -> tuple[tuple[Curve, ...], tuple[Job, ...]]
     asked for by name it is left out of the curves.
     """
     by_curve: dict[tuple[str, str, str, str], dict[str, list[Job]]] = {}
-    asked = [job for job in singles if job.record.selection in PLAIN] or list(singles)
+    asked = [job for job in singles if not job.record.scored] or list(singles)
     for job in asked:
         by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
     curves: list[Curve] = []

@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from layerfusion.layers.scores import LOW_IS_GOOD
 from layerfusion.records.format import plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks import Block
 from layerfusion.report.names import NONE, SPACE, count, listing, percent, points
 from layerfusion.report.profile_panels import profile_figures
 from layerfusion.report.profile_tables import best_of, score_names, sources
-from layerfusion.report.profile_words import between, form, number, percentage, unsigned
+from layerfusion.report.profile_words import (
+    LOW_IS_GOOD,
+    between,
+    form,
+    number,
+    percentage,
+    unsigned,
+)
 from layerfusion.report.regret import regret_block
 from layerfusion.report.regret_rows import Cell, is_judged, named_cells, read_profiles
 from layerfusion.report.tables import Column, Row, Table

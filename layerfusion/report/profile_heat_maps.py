@@ -10,7 +10,6 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from layerfusion.layers.scores import LOW_IS_GOOD
 from layerfusion.records.profile import Profile
 from layerfusion.report.canvas import MUTED, PAPER
 from layerfusion.report.line_ends import spread
@@ -27,7 +26,7 @@ from layerfusion.report.profile_layout import (
     write,
 )
 from layerfusion.report.profile_tables import best_of, score_names
-from layerfusion.report.profile_words import form, number, percentage
+from layerfusion.report.profile_words import LOW_IS_GOOD, form, number, percentage
 
 RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0072b2", "#86bfe0", "#eef4f8"])
 LIKENESS = LinearSegmentedColormap.from_list(

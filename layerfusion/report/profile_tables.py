@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.layers.scores import LOW_IS_GOOD, PROBE_SCORES
 from layerfusion.records.format import plural
 from layerfusion.records.profile import (
     LayerProfile,
@@ -18,6 +17,7 @@ from layerfusion.records.profile import (
 )
 from layerfusion.report.names import NONE, count, listing, p_value, points
 from layerfusion.report.profile_words import (
+    LOW_IS_GOOD,
     between,
     form,
     number,
@@ -76,7 +76,7 @@ def write_csv(profile: Profile, path: Path) -> None:
 def score_names(profile: Profile) -> list[str]:
     """Every score that some layer has an entry for; accuracy and log-loss of the probe first."""
     found = dict.fromkeys(name for layer in profile.layers for name in layer.scores)
-    first = [name for name in reversed(PROBE_SCORES) if name in found]
+    first = [name for name in ("accuracy", "log_loss") if name in found]
     return [*first, *(name for name in found if name not in first)]
 
 

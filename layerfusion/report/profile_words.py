@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from layerfusion.records.format import duration
-from layerfusion.records.profile import Accuracy, Regret
+from layerfusion.records.profile import FACTS_BEFORE_RECORDED, Accuracy, Regret
 from layerfusion.report.names import MINUS, NONE, points
 from layerfusion.statistics.intervals import Difference
+
+LOW_IS_GOOD = tuple(name for name, facts in FACTS_BEFORE_RECORDED.items() if facts.low_is_good)
 
 
 def form(values: Sequence[float | None]) -> str:

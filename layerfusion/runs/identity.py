@@ -112,6 +112,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     settings["dataset"].pop("description")
     if not config.dataset.files:
         settings["dataset"].pop("files")  # as in the names of jobs before there was such a key
+    if config.dataset.reader is None:
+        settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # nothing is drawn
     if config.fusion.name != AUTO:

@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import AS_PUBLISHED, AUTO, PLAIN, FusionConfig, TrainConfig
+from layerfusion.config.job import AS_PUBLISHED, AUTO, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import check_widths
 from layerfusion.layers.candidates import read_layers
-from layerfusion.layers.selection import Selection
+from layerfusion.layers.selection import Selection, find_selection
 from layerfusion.published.inputs import (
     extract_published,
     published_addresses,
@@ -86,7 +86,7 @@ def prepare(config: TrainConfig) -> Inputs:
     else:
         _extract(config, dataset, sources)
     if config.fusion.name == AUTO:
-        if config.layers.name in PLAIN:
+        if not find_selection(config.layers.name).looks_at_labels:
             selection = select(config, dataset, sources)
         decision = decide(config, dataset, sources, selection)
         found = (decision.selection, decision.fusion)

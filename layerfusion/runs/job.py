@@ -22,6 +22,7 @@ from layerfusion.config.job import AS_PUBLISHED, AUTO, HONEST, LimitConfig, Trai
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.layers.selection import find_selection
 from layerfusion.published.heads import padded_cost, train_as_published
 from layerfusion.records.gates import gate_record
 from layerfusion.records.job import (
@@ -232,6 +233,7 @@ def _record(
         dataset=data_record(dataset, config.limit),
         backbones=backbones,
         selection=config.layers.name,
+        looked_at_labels=find_selection(config.layers.name).looks_at_labels,
         layers=[
             LayerRecord(
                 backbone=choice.layer.backbone,

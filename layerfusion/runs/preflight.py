@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import torch
 
-from layerfusion.config.job import AUTO, PLAIN, SCORED, STACKED, TrainConfig
+from layerfusion.config.job import AUTO, STACKED, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
-from layerfusion.layers.backbone_scores import NEED_ATTENTION, require_attention
+from layerfusion.layers.backbone_scores import require_attention
 from layerfusion.layers.budget import Budget, ModelCost, expect, too_high
 from layerfusion.layers.folds import require_folds
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.selection import select_plain
+from layerfusion.layers.score import Needs, find_score
+from layerfusion.layers.scores import ScoreTable
+from layerfusion.layers.selection import find_selection
 from layerfusion.texts import TextDataset
 
 # The jobs of a sweep ask again.
@@ -37,14 +40,20 @@ def require_possible(
         _require_fixed(config, models)
     elif config.layers.name == "top_k":
         _require_k(config, models, lexical=len(sources) - len(models))
-    if config.layers.name in PLAIN and config.layers.budget.flops_per_text is not None:
+    rule = find_selection(config.layers.name)
+    scores = [find_score(name) for name in rule.scores(config.layers)]
+    if config.layers.pilot is not None and not rule.looks_at_labels:
+        raise UserError(
+            f"layers.pilot: layers={config.layers.name} needs no pilot; it goes with selections"
+            " that look at labels, such as top_k, adaptive and greedy"
+        )
+    if not rule.looks_at_labels and config.layers.budget.flops_per_text is not None:
         _require_affordable(config, dataset, models, lexical=len(sources) - len(models))
     train = dataset.splits["train"]
-    judged_in_folds = config.layers.name in SCORED or config.fusion.name == STACKED
+    judged_in_folds = rule.looks_at_labels or config.fusion.name == STACKED
     if config.fusion.name == AUTO or (judged_in_folds and config.layers.held_out == "folds"):
         require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
-    scored = config.layers.name in SCORED and config.layers.name != "greedy"
-    if scored and config.layers.score in NEED_ATTENTION:
+    if any(score.needs == Needs.ATTENTION for score in scores):
         for source in models.values():
             spec = next(iter(source.stores.values())).name
             if spec not in _giving_attention:
@@ -88,7 +97,8 @@ def _require_affordable(
             _costs[key] = expect(model, dataset.splits["train"].texts)
         costs[name] = _costs[key]
     budget = Budget(replace(config.layers.budget, ms_per_text=None), costs)
-    select_plain(config.layers, layers, budget)
+    rule = find_selection(config.layers.name)
+    rule.select(config.layers, ScoreTable(tuple(layers), {}), torch.empty(0, 0), budget)
 
 
 def _require_k(config: TrainConfig, models: Mapping[str, EmbeddingSource], *, lexical: int) -> None:

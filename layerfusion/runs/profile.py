@@ -42,6 +42,7 @@ from layerfusion.records.profile import (
     ModelPair,
     Profile,
     Regret,
+    ScoreFacts,
     SelectionProfile,
     read_profile,
     write_profile,
@@ -134,6 +135,10 @@ def make_profile(
             for name, choice in selections.items()
         ],
         versions=versions(),
+        score_facts={
+            name: ScoreFacts(table.score(name).low_is_good, table.score(name).within_model)
+            for name in table.values
+        },
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import PLAIN, TrainConfig
+from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
@@ -19,8 +19,9 @@ from layerfusion.layers.budget import Budget, measure
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.scores import FROM_MODEL, ScoreTable, compute_scores
-from layerfusion.layers.selection import Selection, select_by_score, select_greedy, select_plain
+from layerfusion.layers.score import find_score
+from layerfusion.layers.scores import ScoreTable, compute_scores
+from layerfusion.layers.selection import Selection, find_selection
 from layerfusion.layers.similarity import linear_cka
 from layerfusion.texts import TextDataset
 
@@ -45,8 +46,8 @@ def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sour
     if key not in _selections:
         _selections[key] = _select(config, dataset, sources)
     selection = _selections[key]
-    plain = config.layers.name in PLAIN
-    for line in selection.notes if plain else selection_lines(selection):
+    scored = find_selection(config.layers.name).looks_at_labels
+    for line in selection_lines(selection) if scored else selection.notes:
         log.info(line)
     return selection
 
@@ -54,8 +55,9 @@ def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sour
 def _select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
     layers = all_layers(sources)
     budget = budget_of(config, dataset, sources)
-    if config.layers.name in PLAIN:
-        return select_plain(config.layers, layers, budget)
+    rule = find_selection(config.layers.name)
+    if not rule.looks_at_labels:
+        return rule.select(config.layers, ScoreTable(layers, {}), torch.empty(0, 0), budget)
     candidates = candidates_of(config, dataset, sources, layers_to_score(config, budget, layers))
     return select_scored(config, candidates, budget)[0]
 
@@ -63,12 +65,10 @@ def _select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sou
 def select_scored(
     config: TrainConfig, candidates: Candidates, budget: Budget
 ) -> tuple[Selection, ScoreTable]:
-    """`top_k`, `adaptive` or `greedy` on some candidates, with the scores behind the choice."""
-    greedy = config.layers.name == "greedy"
-    names = ["probe"] if greedy else [config.layers.score]
-    table = compute_scores(candidates, names, config.layers, config.extract)
-    chosen = select_greedy if greedy else select_by_score
-    return chosen(config.layers, table, similarity_of(candidates), budget), table
+    """A selection that looks at labels, on some candidates, with the scores behind the choice."""
+    rule = find_selection(config.layers.name)
+    table = compute_scores(candidates, rule.scores(config.layers), config.layers, config.extract)
+    return rule.select(config.layers, table, similarity_of(candidates), budget), table
 
 
 def layers_to_score(
@@ -76,8 +76,8 @@ def layers_to_score(
 ) -> Sequence[LayerId]:
     """The layers that the budget allows; all where the score starts from the last one's head."""
     affordable = budget.affordable(layers)
-    from_model = config.layers.name != "greedy" and config.layers.score in FROM_MODEL
-    return layers if from_model else affordable
+    scores = map(find_score, find_selection(config.layers.name).scores(config.layers))
+    return layers if any(score.passes_texts for score in scores) else affordable
 
 
 def selection_lines(selection: Selection) -> list[str]:

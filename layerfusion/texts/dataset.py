@@ -109,7 +109,8 @@ def _read(
         tables, path, origin = _read_files(config, cache)
     else:
         asset, source = _asset(_sources(config), config, cache)
-        tables = read_tables(asset.path, source, _columns_of(source, config))
+        reader = config.reader if config.path else None
+        tables = read_tables(asset.path, source, _columns_of(source, config), reader)
         path, origin = asset.path, asset.origin
     tables = dict(zip(tables, read_by_own_names(list(tables.values())), strict=True))
     names = tuple(config.label_names) or read_label_names(path)
@@ -130,7 +131,8 @@ def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], P
         asset, source = _asset([_user_source(config, path=name)], config, cache)
         if asset.path.is_dir():
             raise UserError(f"dataset.{split}={name}: a file is needed; for a folder, dataset.path")
-        tables |= {split: read_tables(asset.path, source, _columns_of(source, config))["train"]}
+        columns = _columns_of(source, config)
+        tables[split] = read_tables(asset.path, source, columns, config.reader)["train"]
         paths.append(asset.path)
     return tables, paths[0], f"path {', '.join(given.values())}"
 

@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
-from layerfusion.texts.readers import SUFFIXES, data_suffix, read_file
+from layerfusion.texts.readers import read_file
 from layerfusion.texts.table import SPLITS, Columns, Table, join_tables, make_table
 
 ALIASES = {
@@ -23,10 +25,18 @@ LABELS_FILE = "labels.json"
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
-def read_tables(path: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
+def read_tables(
+    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+) -> dict[str, Table]:
     """Read every split that a file or folder holds; a single table counts as `train`.
 
     What lies there and is not used is noted on the table of `train`.
+
+    Args:
+        path: a file, a folder of files, or a folder that `datasets` saved.
+        source: names of its splits, its encoding and lines to skip.
+        columns: which columns and rows to take.
+        reader: a function of the user's that reads the file (see `read_file`).
 
     Raises:
         UserError: where the splits cannot be told apart, a shard is missing or a file cannot be
@@ -36,8 +46,13 @@ def read_tables(path: Path, source: DataSourceConfig, columns: Columns) -> dict[
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        table = _read(path, source, columns)
+        table = _read(path, source, columns, reader)
         return {"train": replace(table, notes=(*table.notes, *_beside(path)))}
+    if reader is not None:
+        raise UserError(
+            f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
+            " dataset.train, dataset.validation and dataset.test"
+        )
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _read_saved(path, source, columns)
     files, notes = split_files(path, source.files)
@@ -77,7 +92,7 @@ def split_files(
         if named or len(found) != 1:
             raise UserError(
                 f"{folder}: a file named train is needed, or a single data file; there are:"
-                f" {', '.join(names) or 'none'}; allowed: {', '.join(SUFFIXES)}"
+                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}"
             )
         return {"train": found}, ()
     used = {name for members in named.values() for name in members}
@@ -170,7 +185,7 @@ def _data_files(folder: Path) -> list[Path]:
         file
         for file in folder.iterdir()
         if file.is_file()
-        and data_suffix(file) in SUFFIXES
+        and data_suffix(file) in READERS
         and file.name != LABELS_FILE
         and not file.name.startswith(".")
     )
@@ -198,8 +213,12 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
     return tuple(names)
 
 
-def _read(path: Path, source: DataSourceConfig, columns: Columns) -> Table:
-    return read_file(path, columns, encoding=source.encoding, skip_rows=source.skip_rows)
+def _read(
+    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+) -> Table:
+    return read_file(
+        path, columns, encoding=source.encoding, skip_rows=source.skip_rows, reader=reader
+    )
 
 
 def _bare(file: Path) -> str:

@@ -1,69 +1,103 @@
-"""Reading a table of texts and labels from a file: parquet, csv, tsv, tab, json, jsonl."""
+"""Readers: from a file to a table of texts and labels.
+
+`config.registry.READERS` says which suffix is read by which function of this file; a user's own
+reader takes the place of all of them.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.paths import data_suffix
+from layerfusion.config.imports import import_object
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 from layerfusion.texts.delimited import read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
 from layerfusion.texts.table import Columns, Table, make_table
 
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
-"""The usual one of each suffix; many a .csv has semicolons, so its header is asked first."""
-SNIFFED = (",", "\t", ";", "|")
-SNIFFED_SUFFIXES = (".txt", ".data", "")
-SUFFIXES = (".parquet", *DELIMITERS, ".json", ".jsonl", *SNIFFED_SUFFIXES[:-1])
-"""What a data file may end in, with or without `.gz` after it (but parquet)."""
+DELIMITERS = (",", "\t", ";", "|")
+"""Delimiters that a header is tried with, in this order."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reader is told besides the path."""
+
+    columns: Columns
+    encoding: str
+    skip_rows: Sequence[int]
+    """Line numbers (0 = first) of a delimited file that are not data."""
 
 
 def read_file(
-    path: Path, columns: Columns, *, encoding: str = "utf-8", skip_rows: Sequence[int] = ()
+    path: Path,
+    columns: Columns,
+    *,
+    encoding: str = "utf-8",
+    skip_rows: Sequence[int] = (),
+    reader: str | None = None,
 ) -> Table:
     """Read one file.
 
     Args:
-        path: its suffix says the format; `.gz` after it is unpacked on the way. Other text files
-            are read as csv with the delimiter whose header names both columns.
+        path: its suffix says the format; `.gz` after it is unpacked on the way. A file without a
+            suffix is read like `.txt`: as a table whose delimiter is found in the header.
         columns: which columns and rows to take.
         encoding: of a text file; a byte-order mark is tolerated.
         skip_rows: line numbers (0 = first) of a csv-like file that are not data.
+        reader: `package.module:name` of a function of the user's, which takes the path and returns
+            a pandas DataFrame or a dict of column name to values; the suffix then means nothing.
 
     Raises:
         UserError: naming the file and what is wrong with it.
     """
-    suffix = data_suffix(path)
+    if reader is not None:
+        return _read_by_user(path, columns, reader)
+    suffix = data_suffix(path) or ".txt"
+    if suffix not in READERS:
+        raise UserError(
+            f"{path}: cannot read {suffix!r}; allowed: {', '.join(READERS)}; dataset.reader takes"
+            " a reader of your own"
+        )
+    read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
-        if suffix == ".parquet":
-            return _read_parquet(path, columns)
-        if suffix in (".json", ".jsonl"):
-            return _read_json(path, columns, encoding, lines=suffix == ".jsonl")
-        if suffix not in (*DELIMITERS, *SNIFFED_SUFFIXES):
-            raise UserError(f"{path}: cannot read {suffix!r}; allowed: {', '.join(SUFFIXES)}")
-        delimiter = _sniffed(path, columns, encoding, usual=DELIMITERS.get(suffix))
-        return _read_csv(path, columns, encoding, skip_rows, delimiter)
+        return read(path, Reading(columns, encoding, skip_rows))
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
-def data_suffix(path: Path) -> str:
-    """The suffix that says the format: `.csv` of `reviews.CSV.gz`."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
-        suffixes.pop()
-    return suffixes[-1] if suffixes else ""
+def _read_by_user(path: Path, columns: Columns, reader: str) -> Table:
+    table: Any = import_object("dataset.reader", reader)(path)
+    if not isinstance(table, Mapping) and not hasattr(table, "columns"):
+        raise UserError(
+            f"dataset.reader={reader}: it gave a {type(table).__name__} for {path}; a pandas"
+            " DataFrame, or a dict of column name to values, is needed"
+        )
+    values: dict[str, list[Any]] = {
+        # `tolist` of pandas and NumPy gives plain numbers.
+        str(name): table[name].tolist() if hasattr(table[name], "tolist") else list(table[name])
+        for name in table
+    }
+    if len({len(column) for column in values.values()}) > 1:
+        rows = ", ".join(f"{name} {len(column)}" for name, column in values.items())
+        raise UserError(f"dataset.reader={reader}: columns of different length for {path}: {rows}")
+    return make_table(path.name, values, columns, typed=True)
 
 
 # -- formats ------------------------------------------------------------------------------------
 
 
-def _read_parquet(path: Path, columns: Columns) -> Table:
+def read_parquet(path: Path, reading: Reading) -> Table:
+    """Read the columns that are needed from a parquet file."""
     import pyarrow
     import pyarrow.parquet
 
+    columns = reading.columns
     try:
         file = pyarrow.parquet.ParquetFile(path)
         wanted = {columns.text, columns.label, *columns.where}
@@ -85,8 +119,9 @@ def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tup
         return None
 
 
-def _read_json(path: Path, columns: Columns, encoding: str, *, lines: bool) -> Table:
-    content = read_text(path, encoding)
+def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
+    """Read a list of objects; objects by line, as in `.jsonl`, are read under this name too."""
+    content = read_text(path, reading.encoding)
     try:
         records = _json_lines(content, path) if lines else json.loads(content)
     except json.JSONDecodeError as error:
@@ -97,7 +132,12 @@ def _read_json(path: Path, columns: Columns, encoding: str, *, lines: bool) -> T
         raise UserError(f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]")
     names = list(dict.fromkeys(name for record in records for name in record))
     values = {name: [record.get(name) for record in records] for name in names}
-    return make_table(path.name, values, columns, typed=True)
+    return make_table(path.name, values, reading.columns, typed=True)
+
+
+def read_json_lines(path: Path, reading: Reading) -> Table:
+    """Read an object a line."""
+    return read_json(path, reading, lines=True)
 
 
 def _json_lines(content: str, path: Path) -> list[Any]:
@@ -112,11 +152,17 @@ def _json_lines(content: str, path: Path) -> list[Any]:
     return records
 
 
-def _read_csv(
-    path: Path, columns: Columns, encoding: str, skip_rows: Sequence[int], delimiter: str
-) -> Table:
-    text = read_text(path, encoding)
-    rows = read_rows(str(path), text, delimiter, skip_rows, label=columns.label)
+def read_delimited(path: Path, reading: Reading, usual: str | None = None) -> Table:
+    """Read a table with a header, by the delimiter under which it names the columns.
+
+    Args:
+        path: the file.
+        reading: its columns, encoding and the lines to skip.
+        usual: the delimiter to take where none gives the columns; none: that is an error.
+    """
+    text, columns = read_text(path, reading.encoding), reading.columns
+    delimiter = _delimiter(path, text, columns, usual)
+    rows = read_rows(str(path), text, delimiter, reading.skip_rows, label=columns.label)
     wanted = {columns.text, columns.label, *columns.where}
     double = [name for name in rows.names if name in wanted and rows.names.count(name) > 1]
     if double:
@@ -131,10 +177,20 @@ def _read_csv(
     return make_table(path.name, values, columns, typed=False, notes=notes)
 
 
-def _sniffed(path: Path, columns: Columns, encoding: str, usual: str | None) -> str:
+def read_commas(path: Path, reading: Reading) -> Table:
+    """Read a `.csv` file; many of them have semicolons, so the header is asked first."""
+    return read_delimited(path, reading, usual=",")
+
+
+def read_tabs(path: Path, reading: Reading) -> Table:
+    """Read a `.tsv` or `.tab` file."""
+    return read_delimited(path, reading, usual="\t")
+
+
+def _delimiter(path: Path, text: str, columns: Columns, usual: str | None) -> str:
     """The delimiter under which the first line names both columns, else the usual one."""
-    header = next(iter(read_text(path, encoding).splitlines()), "")
-    for delimiter in SNIFFED:
+    header = next(iter(text[:100_000].splitlines()), "")
+    for delimiter in DELIMITERS:
         names = [name.strip().strip('"') for name in header.split(delimiter)]
         if columns.text in names and columns.label in (None, *names):
             return delimiter

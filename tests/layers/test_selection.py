@@ -13,9 +13,11 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget, ModelCost
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.model_scores import gradient_entropy
 from layerfusion.layers.probe import HeldOut
-from layerfusion.layers.scores import ScoreTable, gradient_entropy
+from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import (
+    FIXED,
     behind,
     pooled_losses,
     select_by_score,
@@ -89,7 +91,9 @@ def test_a_budget_lowers_last_and_all_and_refuses_what_is_fixed_above_it() -> No
     )
     assert not select_plain(LayersConfig("last"), LAYERS, budget()).notes
     with pytest.raises(UserError, match=r"max_layer=1.*layer 3 of deep"):
-        select_plain(LayersConfig("fixed", {"deep": [3]}), LAYERS, capped)
+        FIXED.select(
+            LayersConfig("fixed", {"deep": [3]}), ScoreTable(LAYERS, {}), torch.empty(0, 0), capped
+        )
 
 
 def test_costs_are_those_of_the_highest_layer_of_each_model() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
+from layerfusion.assets.paths import content_identity
 from layerfusion.config.job import BackboneConfig, DatasetConfig, LimitConfig
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.texts.conftest import Load
@@ -314,3 +317,29 @@ def test_r8_of_the_wheel_has_its_published_rows(cache: Path) -> None:
     assert data.available["train"] + data.available["validation"] == 5485
     assert len(data.splits["test"]) == 2189
     assert len(data.label_names) == 8
+
+
+# -- one list of suffixes -----------------------------------------------------------------------
+
+
+def test_a_folder_of_any_suffix_that_is_read_is_found_and_identified(
+    tmp_path: Path, load: Load
+) -> None:
+    rows = "".join(f"{text},{'ab'[n % 2]}\n" for n, text in enumerate(TEXTS))
+    for suffix in [*READERS, ".CSV", ".data.gz"]:
+        if suffix in (".parquet", ".json", ".jsonl"):
+            continue
+        folder = tmp_path / suffix
+        folder.mkdir()
+        content = f"text,label\n{rows}".encode()
+        file = folder / f"train{suffix}"
+        file.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
+        assert load(path=str(folder)).available["train"] > 0, suffix
+
+
+def test_the_identity_of_a_folder_heeds_every_file_that_is_read(tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_text("text,label\na,x\n")
+    (tmp_path / "test.data").write_text("text,label\na,x\n")
+    before = content_identity(tmp_path, "dataset", tmp_path / "cache")
+    (tmp_path / "test.data").write_text("text,label\nb,x\n")
+    assert content_identity(tmp_path, "dataset", tmp_path / "cache") != before

@@ -138,3 +138,49 @@ def test_errors_are_one_line_that_names_the_file(
     assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+MODULE = """
+import pandas
+
+def frame(path):
+    return pandas.DataFrame({"text": path.read_text().split("|"), "label": [1, 0]})
+
+def columns(path):
+    return {"text": path.read_text().split("|"), "label": ["1", "0"]}
+
+def uneven(path):
+    return {"text": ["a"], "label": ["x", "y"]}
+
+def nothing(path):
+    return [1, 2]
+"""
+
+
+@pytest.fixture
+def own_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "own_readers.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "x.xml").write_text("one|two")
+    return tmp_path / "x.xml"
+
+
+def test_a_reader_of_the_user_reads_any_suffix(own_readers: Path) -> None:
+    for name, labels in (("frame", [1, 0]), ("columns", ["1", "0"])):
+        table = read_file(own_readers, COLUMNS, reader=f"own_readers:{name}")
+        assert (table.texts, table.labels) == (["one", "two"], labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("uneven", "columns of different length for .*: text 1, label 2"),
+        ("nothing", "it gave a list for .*; a pandas DataFrame, or a dict"),
+        ("missing", "own_readers has no 'missing'; it has: columns, frame"),
+    ],
+)
+def test_what_a_reader_of_the_user_gives_is_checked(
+    own_readers: Path, name: str, message: str
+) -> None:
+    with pytest.raises(UserError, match=f"dataset.reader=own_readers:{name}: {message}"):
+        read_file(own_readers, COLUMNS, reader=f"own_readers:{name}")

@@ -1,0 +1,101 @@
+"""What an importance score is, and where the scores come from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from layerfusion.config.imports import import_object
+from layerfusion.config.registry import SCORES, import_path
+from layerfusion.errors import UserError
+
+
+class Needs(StrEnum):
+    """What a score is computed from, and with it the arguments of its `compute`."""
+
+    PROBES = "probes"
+    """A probe's predictions on held-out rows: `compute(held_out) -> Tensor`, one value for each
+    held-out row. The score is their mean, and two layers are compared row by row."""
+    VECTORS = "vectors"
+    """The pooled vectors and labels of one layer: `compute(features, labels) -> float`, with
+    features of shape (rows, width), float32, and labels of shape (rows,), int64."""
+    TEXTS = "texts"
+    """A pass of sample texts through the models: `compute(inputs) -> ScoreValues` for all layers,
+    with `inputs` a `layerfusion.layers.scores.ScoreInputs`."""
+    ATTENTION = "attention"
+    """The same, for models that give their attention weights. Others are refused."""
+
+
+@dataclass(frozen=True)
+class ScoreValues:
+    """A score of all layers."""
+
+    values: np.ndarray
+    """NaN where the score has no meaning. Shape: (layers,)."""
+    seconds: float
+    """How long computing them takes, or took when they were first computed."""
+    missing: str = ""
+    """Why some layers have no value."""
+    heads: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """Backbone and layer to the attention entropy of each head, for scores that have it."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """An importance score: how far a layer carries what the labels ask for.
+
+    Example:
+        >>> norm = Score("norm", lambda features, labels: float(features.norm(dim=1).mean()))
+        >>> norm.needs.value, norm.low_is_good
+        ('vectors', False)
+    """
+
+    name: str
+    """The name under which tables and reports show it."""
+    compute: Callable[..., Any]
+    """Computes it; `Needs` says from which arguments."""
+    needs: Needs = Needs.VECTORS
+    low_is_good: bool = False
+    """True where a lower value marks a better layer."""
+    within_model: bool = False
+    """True where values compare only between layers of the same model and pooling, for example
+    because their scale depends on the model's width or depth."""
+
+    @property
+    def passes_texts(self) -> bool:
+        """True where texts pass through the models again."""
+        return self.needs in (Needs.TEXTS, Needs.ATTENTION)
+
+
+def find_score(name: str, key: str = "layers.score") -> Score:
+    """The score that a config names.
+
+    Args:
+        name: one of `config.registry.SCORES`, or `package.module:name` of a `Score` or of a plain
+            function (features, labels) -> float, whose higher values are better.
+        key: the config key, for messages.
+
+    Raises:
+        UserError: for a name that does not exist, or an object that is no score.
+
+    Example:
+        >>> find_score("probe").name, find_score("probe").low_is_good
+        ('log_loss', True)
+    """
+    known = {**SCORES, "log_loss": SCORES["probe"]}
+    path = import_path(key, name, SCORES) if name not in known else known[name]
+    score = import_object(key, path)
+    if not isinstance(score, Score):
+        if isinstance(score, type) or not callable(score):
+            raise UserError(
+                f"{key}={name}: it is a {type(score).__name__}; a Score or a function"
+                " (features, labels) -> float is needed"
+            )
+        score = Score(path.partition(":")[2], score)
+    if name != path or score.name not in known:
+        return score
+    raise UserError(f"{key}={name}: LayerFusion has a score {score.name} itself; rename yours")

@@ -1,0 +1,151 @@
+"""docs/extend.md, door by door: its files alone in an empty folder, run through every command."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from layerfusion.cli import main
+from layerfusion.records.job import read_record
+from layerfusion.records.profile import read_profile
+from tests.pages import ROOT, Block
+from tests.tiny import tiny_job, tiny_texts
+
+PAGE = ROOT / "docs/extend.md"
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MOST_LINES = 30
+"""Lines of a door's files, the most that the page promises."""
+
+
+def doors() -> dict[str, list[Block]]:
+    """Heading to the blocks below it, for the headings with files."""
+    sections = PAGE.read_text().split("\n## ")[1:]
+    found = {part.partition("\n")[0]: [Block(*m) for m in FENCE.findall(part)] for part in sections}
+    return {title: blocks for title, blocks in found.items() if any(b.file for b in blocks)}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; modules that a test imports from it are forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    path, modules = list(sys.path), set(sys.modules)
+    yield tmp_path
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.startswith("my_") and name not in modules]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def job(place: Path, bert_folder: Path) -> list[str]:
+    """What every job here shares: texts, a tiny model, one quick seed."""
+    texts = tiny_texts(place / "texts.csv", 60)
+    quick = ["--config-dir=mine", "seeds=1", "logger=none", "layers.folds=2"]
+    return [*tiny_job(texts, bert_folder, place / "cache"), *quick]
+
+
+def open_door(title: str, place: Path) -> None:
+    """Write the files of a door, and nothing else of the page."""
+    for block in doors()[title]:
+        if block.file:
+            (place / block.file).parent.mkdir(parents=True, exist_ok=True)
+            (place / block.file).write_text(block.text)
+        elif block.language == "python":
+            exec(compile(block.text, "a python block", "exec"), {})
+
+
+def follow(job: list[str], *settings: str) -> Path:
+    """Run train, predict and report with some settings; the folder of the job."""
+    assert main(["train", *job, *settings, "hydra.run.dir=outputs/job"]) == 0
+    assert main(["predict", "outputs/job", "texts.csv", "-o", "predictions.csv"]) == 0
+    assert len(Path("predictions.csv").read_text().splitlines()) == 61
+    assert main(["report", "outputs"]) == 0
+    return Path("outputs/job")
+
+
+def profile(job: list[str], *settings: str) -> Path:
+    """Run profile with some settings; the folder of the profile."""
+    assert main(["profile", *job, *settings, "hydra.run.dir=outputs/profile"]) == 0
+    return Path("outputs/profile")
+
+
+@pytest.mark.parametrize("title", doors())
+def test_a_door_takes_few_lines(title: str) -> None:
+    for block in doors()[title]:
+        assert len(block.text.splitlines()) < MOST_LINES, block.text
+
+
+def test_a_score(job: list[str], place: Path) -> None:
+    open_door("A score", place)
+    scores = "profile.scores=[probe,my_scores:margin,my_brier:brier]"
+    found = read_profile(profile(job, scores))
+    values = [layer.scores for layer in found.layers]
+    assert all(scores["margin"] is not None and scores["margin"] > 0 for scores in values)
+    assert not found.score_facts["margin"].low_is_good
+    assert found.score_facts["brier"].low_is_good
+    assert "best by margin" in {selection.name for selection in found.selections}
+    best = max(found.layers, key=lambda layer: layer.scores["margin"] or 0)
+    record = read_record(follow(job, "layers=top_k", "layers.k=1", "layers.score=my_scores:margin"))
+    assert [layer.layer for layer in record.layers] == [best.layer]
+    assert "margin" in record.layers[0].reason
+
+
+def test_a_score_of_held_out_rows_is_compared_row_by_row(job: list[str], place: Path) -> None:
+    open_door("A score", place)
+    found = read_profile(profile(job, "profile.scores=[my_brier:brier]"))
+    best = min(found.layers, key=lambda layer: layer.scores["brier"] or 9)
+    record = read_record(follow(job, "layers=top_k", "layers.k=1", "layers.score=my_brier:brier"))
+    assert [layer.layer for layer in record.layers] == [best.layer]
+
+
+def test_a_pooling(job: list[str], place: Path) -> None:
+    open_door("A pooling", place)
+    record = read_record(follow(job, "pooling=[mean,median]"))
+    assert [layer.pooling for layer in record.layers] == ["mean", "median"]
+    stores = [json.loads(path.read_text()) for path in (place / "cache").rglob("store.json")]
+    (own,) = {store["spec"]["pool"] for store in stores} - {"mean"}
+    assert re.fullmatch(r"my_poolings:median [0-9a-f]{16}", own)
+    profile(job, "pooling=[median]", "profile.scores=[logme]")
+
+
+def test_a_selection(job: list[str], place: Path) -> None:
+    open_door("A selection", place)
+    record = read_record(follow(job, "layers=best_of_each"))
+    assert (record.selection, record.scored) == ("my_selection:best_of_each", True)
+    values = [layer.scores["logme"] for layer in read_profile(profile(job)).layers]
+    (chosen,) = record.layers
+    assert "best of its model" in chosen.reason
+    layers = [layer.layer for layer in read_profile(Path("outputs/profile")).layers]
+    assert layers.index(chosen.layer) == max(range(len(values)), key=lambda n: values[n] or 0)
+
+
+def test_a_reader(job: list[str], place: Path) -> None:
+    open_door("A reader", place)
+    own = ["dataset.path=reviews.xml", "dataset.reader=my_readers:read_xml"]
+    record = read_record(follow(job, *own))
+    assert sum(record.dataset.rows.values()) == 80
+    profile(job, *own, "profile.scores=[logme]")
+    assert main(["predict", "outputs/job", "reviews.xml", "-o", "xml.csv"]) == 0
+    assert len(Path("xml.csv").read_text().splitlines()) == 81
+
+
+def test_what_is_misspelt_or_missing_is_told_in_one_line(
+    job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_door("A score", place)
+    for setting, message in {
+        "layers.score=margin": "layers.score: there is no 'margin'; there are: probe, .*own",
+        "layers.score=my_scores:margins": "layers.score=my_scores:margins: my_scores has no",
+        "layers.score=their_scores:margin": "there is no module 'their_scores'",
+        "pooling.mean.pool=median": "pooling.mean.pool: there is no 'median'",
+        "layers.name=my_scores:squash": "layers.name=my_scores:squash: my_scores has no",
+        "dataset.reader=my_readers:read": "there is no module 'my_readers'",
+    }.items():
+        capsys.readouterr()
+        assert main(["train", *job, "layers=top_k", setting]) == 2
+        (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("layerfusion: ")]
+        assert re.search(message, line), line
