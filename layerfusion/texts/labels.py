@@ -1,4 +1,4 @@
-"""From labels as found to class indices and names; from texts as found to stripped ones."""
+"""Cleaning texts, and mapping labels to class indices and names."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from layerfusion.texts.table import Table
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 _SHOWN = 10
+"""At most this many names are listed in a message."""
 
 
 def clean_texts(split: str, table: Table) -> tuple[str, ...]:
-    """Strip outer white space, nothing more.
+    """Strip white space at both ends, and change nothing else.
 
     Raises:
-        UserError: for a text that is missing, empty or not a string, with its row.
+        UserError: if a text is missing, empty or not a string, naming its row.
     """
     texts: list[str] = []
     for index, text in enumerate(table.texts):
         if text is None or text != text:
             raise UserError(f"{split}: {table.where(index)}: the text is missing")
         if not isinstance(text, str):
-            found = f"{type(text).__name__} {text!r}"
-            raise UserError(f"{split}: {table.where(index)}: the text is no string but {found}")
+            kind = f"{type(text).__name__} {text!r}"
+            raise UserError(f"{split}: {table.where(index)}: the text is no string but {kind}")
         stripped = text.strip()
         if not stripped:
             raise UserError(f"{split}: {table.where(index)}: the text is empty")
@@ -41,27 +42,27 @@ def class_indices(
 
     Args:
         tables: split to table.
-        names: names of integer labels, or the order of string labels. None: strings are sorted,
-            integers sorted by value and named by their digits.
+        names: names of integer labels, or the order of string labels. If none, strings are sorted,
+            and integers are sorted by value and named by their digits.
 
     Returns:
         The class names by index, and split to indices. Shape: (rows,), int64.
 
     Raises:
-        UserError: for a label that is missing, no class, or unknown to train; for fewer than two
-            classes.
+        UserError: if a label is missing, is no class or is unknown to train, or if there are fewer
+            than two classes.
     """
-    found = {split: _values(split, table) for split, table in tables.items()}
+    labels = {split: _values(split, table) for split, table in tables.items()}
     if not any(table.typed for table in tables.values()):
-        found = _whole_numbers(found)
-    _refuse_mixture(tables, found)
+        labels = _whole_numbers(labels)
+    _refuse_mixture(tables, labels)
     if names is None:
-        order = sorted({value for values in found.values() for value in values})  # type: ignore[type-var]
+        order = sorted({value for values in labels.values() for value in values})  # type: ignore[type-var]
         named = {value: str(value) for value in order}
     else:
-        named = _named(tables, found, names)
-    trained = set(found["train"])
-    for split, values in found.items():
+        named = _named(tables, labels, names)
+    trained = set(labels["train"])
+    for split, values in labels.items():
         strange = sorted({named[value] for value in values if value not in trained})
         if strange:
             raise UserError(
@@ -74,13 +75,13 @@ def class_indices(
     index = {value: number for number, value in enumerate(classes)}
     indices = {
         split: np.fromiter((index[value] for value in values), np.int64, len(values))
-        for split, values in found.items()
+        for split, values in labels.items()
     }
     return tuple(named[value] for value in classes), indices
 
 
 def _values(split: str, table: Table) -> list[int | str]:
-    """Every label as a whole number or a stripped string."""
+    """Turn every label into a whole number or a stripped string."""
     values: list[int | str] = []
     for index, label in enumerate(table.labels):
         if label is None or label != label or (isinstance(label, str) and not label.strip()):
@@ -99,21 +100,22 @@ def _values(split: str, table: Table) -> list[int | str]:
     return values
 
 
-def _whole_numbers(found: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
-    """Labels of a format that knows strings only, as numbers if every one of them is."""
+def _whole_numbers(labels: dict[str, list[int | str]]) -> dict[str, list[int | str]]:
+    """Turn the labels of an untyped format into numbers if every one of them is a whole number."""
     matched = {
-        split: [_WHOLE.fullmatch(str(value)) for value in values] for split, values in found.items()
+        split: [_WHOLE.fullmatch(str(value)) for value in values]
+        for split, values in labels.items()
     }
     if not all(match for matches in matched.values() for match in matches):
-        return found
+        return labels
     return {
         split: [int(match[1]) for match in matches if match] for split, matches in matched.items()
     }
 
 
-def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[int | str]]) -> None:
+def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[int | str]]) -> None:
     first: dict[type, str] = {}
-    for split, values in found.items():
+    for split, values in labels.items():
         for index, value in enumerate(values):
             first.setdefault(type(value), f"{value!r} in {split} ({tables[split].where(index)})")
     if len(first) > 1:
@@ -121,14 +123,14 @@ def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[int | 
 
 
 def _named(
-    tables: Mapping[str, Table], found: Mapping[str, list[int | str]], names: Sequence[str]
+    tables: Mapping[str, Table], labels: Mapping[str, list[int | str]], names: Sequence[str]
 ) -> dict[int | str, str]:
-    """The value of each class to its name, in the order of the names."""
+    """Map the value of each class to its name, in the order of the names."""
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
-    numbers = any(isinstance(value, int) for values in found.values() for value in values)
+    numbers = any(isinstance(value, int) for values in labels.values() for value in values)
     named: dict[int | str, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
-    for split, values in found.items():
+    for split, values in labels.items():
         for index, value in enumerate(values):
             if value not in named:
                 missing = " (-1 stands for no label)" if value == -1 else ""

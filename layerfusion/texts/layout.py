@@ -1,4 +1,4 @@
-"""Which file, or part of a Hugging Face data set, is which split."""
+"""Finding the splits of a data set among the files of a folder or the parts of a saved data set."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ ALIASES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+"""Split to the file names that mean it, in lower case and without their suffix."""
 LABELS_FILE = "labels.json"
+"""The file beside the data that names its classes."""
 _SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def read_tables(
     path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
 ) -> dict[str, Table]:
-    """Read every split that a file or folder holds; a single table counts as `train`.
+    """Read every split of a file or folder; a single table counts as `train`.
 
     Args:
         path: a file, a folder of files, or a folder that `datasets` saved.
@@ -36,7 +38,7 @@ def read_tables(
         reader: a function of the user's that reads the file (see `read_file`).
 
     Raises:
-        UserError: where the splits cannot be told apart or a file cannot be read.
+        UserError: if the splits cannot be told apart or a file cannot be read.
     """
     for split in source.files:
         if split not in SPLITS:
@@ -57,17 +59,17 @@ def read_tables(
 
 
 def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]:
-    """Split to the files of a folder that hold it.
+    """Map each split to its files in a folder.
 
     Args:
-        folder: its direct members are looked at.
-        files: split to file name; empty: found by their names (train.csv, Dev.tsv,
-            test-00000-of-00002.parquet), or else the only data file there is.
+        folder: its files are looked at, those of folders in it are not.
+        files: name of each split's file. If empty, splits are found by file names (train.csv,
+            Dev.tsv, test-00000-of-00002.parquet), or else the only data file is train.
 
     Raises:
-        UserError: naming the files there are.
+        UserError: naming the files of the folder.
     """
-    found = sorted(
+    data_files = sorted(
         file
         for file in folder.iterdir()
         if file.is_file()
@@ -75,13 +77,15 @@ def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]
         and file.name != LABELS_FILE
         and not file.name.startswith(".")
     )
-    names = [file.name for file in found]
+    names = [file.name for file in data_files]
     if files:
         for split, name in files.items():
             if not (folder / name).is_file():
                 raise unknown(f"{folder}: file of {split}", name, names)
         return {split: [folder / name] for split, name in files.items()}
-    named = {split: [file for file in found if _stem(file) in ALIASES[split]] for split in SPLITS}
+    named = {
+        split: [file for file in data_files if _stem(file) in ALIASES[split]] for split in SPLITS
+    }
     named = {split: members for split, members in named.items() if members}
     for split, members in named.items():
         if len(members) > 1 and not all(_SHARD.search(_bare(file)) for file in members):
@@ -89,19 +93,19 @@ def split_files(folder: Path, files: Mapping[str, str]) -> dict[str, list[Path]]
             raise UserError(f"{folder}: several files for {split} ({clash}); leave one")
     if "train" in named:
         return named
-    if named or len(found) != 1:
+    if named or len(data_files) != 1:
         raise UserError(
             f"{folder}: a file named train is needed, or a single data file; there are:"
             f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}"
         )
-    return {"train": found}
+    return {"train": data_files}
 
 
 def read_label_names(path: Path) -> tuple[str, ...] | None:
-    """The names in `labels.json` beside the data: a list, or an object of index and name.
+    """Read the class names in `labels.json` beside the data: a list, or an object of index to name.
 
     Raises:
-        UserError: for a file of another form.
+        UserError: if the file has another form.
     """
     file = (path if path.is_dir() else path.parent) / LABELS_FILE
     if not file.is_file():
@@ -142,7 +146,7 @@ def _stem(file: Path) -> str:
 
 
 def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
-    """Read what `datasets` saved with `save_to_disk`."""
+    """Read a data set that `datasets` saved with `save_to_disk`."""
     import datasets
 
     try:
@@ -165,10 +169,10 @@ def _saved_splits(place: str, parts: Iterable[str], files: Mapping[str, str]) ->
             if name not in there:
                 raise unknown(f"{place}: split for {split}", name, there)
         return dict(files)
-    found = {split: name for split in SPLITS for name in there if name.lower() in ALIASES[split]}
-    if "train" not in found:
+    splits = {split: name for split in SPLITS for name in there if name.lower() in ALIASES[split]}
+    if "train" not in splits:
         raise UserError(f"{place}: a split named train is needed; there are: {', '.join(there)}")
-    return found
+    return splits
 
 
 def _saved_table(name: str, part: Any, columns: Columns) -> Table:
