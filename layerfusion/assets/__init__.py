@@ -1,4 +1,4 @@
-"""Where files come from: a path, a pinned wheel or the hub; hashed, never executed."""
+"""Files of models and data sets, from a path, a pinned wheel or the hub; never executed."""
 
 from layerfusion.assets.resolve import available, resolve
 from layerfusion.assets.source import Asset, Kind

@@ -1,4 +1,4 @@
-"""Unpacking archives of strangers: nothing leaves its folder, no pickle touches the disk."""
+"""Safe unpacking: no member is written outside the folder, and no pickle is written at all."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ PICKLES = (
 )
 """Suffixes of files that may run code when they are loaded."""
 _GLOB = "*?["
+"""Characters that make a path a pattern."""
 
 
 def is_pickle(name: str) -> bool:
-    """Whether a file of this name may run code when it is loaded."""
+    """Return true for the name of a file that may run code when it is loaded."""
     return PurePosixPath(name).suffix.lower() in PICKLES
 
 
@@ -40,16 +41,16 @@ def unpack(archive: Path, folder: Path, *, key: str, inside: str | None = None) 
 
     Args:
         archive: the zip or wheel.
-        folder: where the members go, without the folders that `inside` names.
+        folder: target folder; the folders that `inside` names are not repeated in it.
         key: config key, for messages.
-        inside: a folder, file or glob in the archive; none: all but a wheel's own metadata.
+        inside: a folder, file or glob in the archive; if none, all but a wheel's own metadata.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: for a broken archive, a member that would leave the folder, a link, no match,
-            or nothing but pickles.
+        UserError: if the archive is broken, a member would leave the folder or is a link, nothing
+            matches, or only pickles do.
     """
     with _opened(archive, key) as opened:
         members = wanted_members(opened, archive.name, key=key, inside=inside)
@@ -93,7 +94,7 @@ def join(archives: Sequence[Path], target: Path, *, key: str, inside: str | None
 def wanted_members(
     opened: zipfile.ZipFile, name: str, *, key: str, inside: str | None
 ) -> list[zipfile.ZipInfo]:
-    """The files in an archive that `inside` means, by name, after every member was checked."""
+    """Check every member of an archive, and list those that `inside` selects, by name."""
     for member in opened.infolist():
         _refuse_unsafe(member, name, key)
     files = sorted(
@@ -115,7 +116,7 @@ def _matches(name: str, inside: str | None) -> bool:
 
 
 def _base(inside: str | None, opened: zipfile.ZipFile) -> PurePosixPath:
-    """The folder in the archive that is left out of the unpacked names."""
+    """The folder in the archive that unpacked paths are relative to."""
     if inside is None:
         return PurePosixPath()
     path = PurePosixPath(inside)

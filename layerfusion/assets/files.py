@@ -1,4 +1,4 @@
-"""Writing files so that nobody ever sees half of one."""
+"""Writing files atomically, so that no reader ever sees half of one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from pathlib import Path
 
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
-    """A temporary name in the folder of `path`, renamed to it at the end; removed on any error.
+    """Give a temporary file beside `path`, which is renamed to `path` at the end.
 
-    The content is on disk (fsync of file and folder) before the name appears.
+    On an error it is removed. The content is on disk (fsync of file and folder) before the name
+    appears.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -47,7 +48,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_stale(folder: Path, hours: float = 24.0) -> None:
-    """Remove what writers that were killed left behind, once no living one can still need it."""
+    """Remove temporary files of killed writers, once they are too old for a running one to need."""
     for path in folder.glob(".*.tmp"):
         try:
             if time.time() - path.stat().st_mtime > hours * 3600:

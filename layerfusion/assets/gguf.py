@@ -1,7 +1,7 @@
 """GGUF files, converted once to a Hugging Face folder of safetensors.
 
-Transformers takes a minute to read a GGUF file, dequantising every matrix; the converted folder
-loads in a third of a second with identical hidden states.
+Transformers needs a minute to read a GGUF file, since it dequantises every matrix. The converted
+folder loads in a third of a second and gives identical hidden states.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def convert_gguf(gguf_file: Path, folder_out: Path) -> Path:
     """Convert a GGUF file to a folder with model, config and tokenizer, in float32.
 
     Args:
-        gguf_file: of any architecture and quantisation that transformers reads.
-        folder_out: made as a whole or not at all; where it exists nothing is done.
+        gguf_file: a file of any architecture and quantisation that transformers can read.
+        folder_out: the new folder, made as a whole or not at all. If it exists, nothing is done.
 
     Raises:
-        UserError: where transformers cannot read the file.
+        UserError: if transformers cannot read the file.
     """
 
     def build(staging: Path) -> Path:
@@ -51,8 +51,8 @@ def _convert(gguf_file: Path, ready: Path) -> None:
             )
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
         raise UserError(f"{gguf_file} cannot be read: {one_line(error)}") from error
-    # A model that came from GGUF refuses to be saved until its quantisation is forgotten, in the
-    # config and in the module: so a fresh module of the same config takes the weights.
+    # Transformers refuses to save a model that came from GGUF while its config or its module still
+    # knows the quantisation. So we give the weights to a new module of the cleaned config.
     config = loaded.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -66,7 +66,7 @@ def _convert(gguf_file: Path, ready: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the loading and saving bars of transformers, but for the one that counts tensors."""
+    """Hide the progress bars of transformers for loading and saving."""
     from transformers.utils import logging as transformers_logging
 
     bars = transformers_logging.is_progress_bar_enabled()

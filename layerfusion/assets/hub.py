@@ -1,4 +1,4 @@
-"""Files from the Hugging Face hub, pinned to the commit that a revision stood for when fetched."""
+"""Files from the Hugging Face hub, pinned to the commit of a revision when it was first fetched."""
 
 from __future__ import annotations
 
@@ -21,18 +21,24 @@ from layerfusion.errors import UserError
 log = logging.getLogger(__name__)
 
 WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py")
-"""Never *.bin: a pickle may run code. *.py runs only where `trust_remote_code` says so."""
+"""Files to download. *.bin is left out, since a pickle may run code. *.py is run only with
+`trust_remote_code`."""
 _TIMEOUT_SECONDS = 10.0
+"""Longest wait for an answer of the hub."""
 _CONVERTER = "SFconvertbot"
-"""The hub's own account that offers safetensors for repositories which hold pickles only."""
+"""The hub's own account. It offers safetensors for repositories that have only pickles."""
 
 
 def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Path, str]:
-    """A model's folder, in the cache that Hugging Face programs share, and its commit.
+    """Download a model into the cache that Hugging Face programs share.
+
+    Returns:
+        The model's folder, and its commit.
 
     Raises:
-        SourceUnavailable: no network, no access, no such repository or revision.
-        UserError: where the repository holds pickled weights only.
+        SourceUnavailable: without network or access, or if the repository or revision does not
+            exist.
+        UserError: if the repository has only pickled weights.
     """
     fetched = fetched_hub_model(source, cache=cache)
     if fetched is not None:
@@ -41,7 +47,7 @@ def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Pat
 
     repo = _repo(source)
     with _hub_errors():
-        # A commit that was chosen before stays the one, however far the branch has moved.
+        # A branch may move; we stay with the commit that was fetched first.
         revision = _remembered(source, cache) or source.revision
         commit, files = _commit_and_files(repo, revision, "model")
         if not any(name.endswith(".safetensors") and "/" not in name for name in files):
@@ -58,7 +64,7 @@ def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Pat
 
 
 def fetched_hub_model(source: SourceConfig, *, cache: Path) -> tuple[Path, str] | None:
-    """The same without the network: none unless the whole model is on this machine."""
+    """Find a model that was downloaded before, and its commit; none unless all of it is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
@@ -74,17 +80,21 @@ def fetched_hub_model(source: SourceConfig, *, cache: Path) -> tuple[Path, str] 
 
 
 def fetch_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
-    """A data set as a `save_to_disk` folder under `cache/assets`, and its commit.
+    """Download a data set, and save it under `cache/assets` with `save_to_disk`.
+
+    Returns:
+        The folder, and the commit.
 
     Raises:
-        SourceUnavailable: no network, no access, no such repository, revision or configuration.
+        SourceUnavailable: without network or access, or if the repository, revision or
+            configuration does not exist.
     """
     fetched = fetched_hub_dataset(source, cache=cache)
     if fetched is not None:
         return fetched
     repo = _repo(source)
     with _hub_errors():
-        # Asked first because it ends at once without a network, where `datasets` tries for long.
+        # Without a network this fails immediately, whereas `datasets` would retry for long.
         revision = _remembered(source, cache) or source.revision
         commit, _ = _commit_and_files(repo, revision, "dataset")
 
@@ -103,7 +113,7 @@ def fetch_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
 
 
 def fetched_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str] | None:
-    """The same without the network: none unless the data set was fetched before."""
+    """Find a data set that was downloaded before, and its commit; none if it was not."""
     commit = _remembered(source, cache)
     if commit is None:
         return None
@@ -112,7 +122,7 @@ def fetched_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str
 
 
 def hub_identity(source: SourceConfig, commit: str) -> str:
-    """sha256 over repository, commit and configuration."""
+    """Compute the sha256 of repository, commit and configuration."""
     pinned = f"{source.hub}@{commit}" + (f"/{source.inside}" if source.inside else "")
     return hashlib.sha256(pinned.encode()).hexdigest()
 
@@ -133,7 +143,7 @@ def _commit_and_files(
 
 
 def _converted(repo: str, files: list[str], key: str) -> str:
-    """Commit of the hub's own conversion to safetensors, where a repository lacks them."""
+    """Find the commit of the hub's own conversion to safetensors, for a repository without them."""
     from huggingface_hub import HfApi
 
     offers = HfApi().get_repo_discussions(
@@ -152,11 +162,11 @@ def _converted(repo: str, files: list[str], key: str) -> str:
 
 @contextlib.contextmanager
 def _hub_errors(*more: type[Exception]) -> Iterator[None]:
-    """Turn what goes wrong on the way to the hub into one short reason."""
+    """Turn errors of the hub and the network into one short reason."""
     from huggingface_hub import errors
 
-    # The hub's client has changed its HTTP library more than once; what it raises without a
-    # network derives from the same class as the hub's own errors.
+    # The hub's client has changed its HTTP library more than once. Its errors without a network
+    # derive from the same class as the hub's own errors, so we look that class up.
     http_error: type[Exception] = next(
         base for base in errors.HfHubHTTPError.__mro__ if base.__name__ == "HTTPError"
     )
@@ -184,7 +194,7 @@ def _repo(source: SourceConfig) -> str:
     return source.hub or ""
 
 
-# -- what a revision stood for ------------------------------------------------------------------
+# -- commits of revisions -----------------------------------------------------------------------
 
 
 def _memory(cache: Path) -> Path:
@@ -192,10 +202,10 @@ def _memory(cache: Path) -> Path:
 
 
 def _remembered(source: SourceConfig, cache: Path) -> str | None:
-    """The commit of a revision: itself, or what it stood for when it was first fetched."""
+    """The commit of a revision when it was first fetched, or the revision itself if it is one."""
     try:
         known = json.loads(_memory(cache).read_text()).get(f"{source.hub}@{source.revision}")
-    except (OSError, ValueError, AttributeError):  # none yet, or cut off
+    except (OSError, ValueError, AttributeError):  # it does not exist yet, or is damaged
         known = None
     if known is None and re.fullmatch(r"[0-9a-f]{40}", source.revision):
         return source.revision

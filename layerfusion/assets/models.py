@@ -1,4 +1,4 @@
-"""What has to lie in a model's folder before anything is loaded from it."""
+"""Checks of a model's folder before anything is loaded from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from layerfusion.assets.archives import is_pickle
 from layerfusion.errors import UserError
 
 INDEX = "model.safetensors.index.json"
+"""The file that lists the weight files of a model saved in parts."""
 TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
 """Files that a tokenizer is made from; a folder needs one that fits one of these patterns."""
 LFS_POINTER = b"version https://git-lfs"
@@ -76,7 +77,7 @@ def _check_whole(file: Path, key: str) -> None:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """Names of the weight files that a model's folder should hold and does not."""
+    """List the weight files that are missing in a model's folder."""
     wanted = ["model.safetensors"]
     index = folder / INDEX
     if index.is_file() and not (folder / wanted[0]).is_file():
@@ -88,10 +89,10 @@ def missing_weights(folder: Path) -> list[str]:
 
 
 def find_gguf(path: Path, key: str) -> Path | None:
-    """The GGUF file that a path means: itself, or the one in a folder without safetensors.
+    """Find the GGUF file: the path itself, or the only one in a folder without safetensors.
 
     Raises:
-        UserError: for a file of another kind, or a folder with several.
+        UserError: if the path is a file of another kind, or a folder with several GGUF files.
     """
     if path.is_file():
         if path.suffix.lower() == ".gguf":
@@ -100,11 +101,11 @@ def find_gguf(path: Path, key: str) -> Path | None:
         raise UserError(f"{key}: {path} is {refused}; a Hugging Face folder or a .gguf is allowed")
     if any(path.glob("*.safetensors")):
         return None
-    found = sorted(path.glob("*.gguf"))
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files)
         raise UserError(f"{key}: {path} holds several .gguf files; name one of {names}")
-    return found[0] if found else None
+    return files[0] if files else None
 
 
 def _listing(folder: Path) -> str:

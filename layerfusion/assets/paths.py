@@ -1,4 +1,4 @@
-"""Files and folders of the user's: where they are looked for, and what identifies their content."""
+"""Finding the files and folders that users name, and identifying their content."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 
 FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
-"""Environment variables that name folders to look in, separated as in PATH."""
+"""Environment variables with folders to look in, separated as in PATH."""
 
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
+"""Files whose content identifies a model."""
 DATA_SUFFIXES = (*READERS, ".arrow")
-"""Suffixes of data files; `.arrow` is what the `datasets` library saves."""
+"""Suffixes of files whose content identifies a data set; the `datasets` library saves `.arrow`."""
 
 
 def find_path(path: str, kind: Kind) -> Path:
-    """The file or folder that a path means.
+    """Find the file or folder that a path names.
 
     Args:
         path: absolute, relative to the working folder, or relative to one of the folders that the
@@ -29,7 +30,7 @@ def find_path(path: str, kind: Kind) -> Path:
         kind: backbone or dataset.
 
     Raises:
-        SourceUnavailable: where nothing is there, with the places that were looked at.
+        SourceUnavailable: if it does not exist, naming the places that were looked at.
     """
     wanted = Path(path).expanduser()
     variable = FOLDERS[kind]
@@ -42,19 +43,19 @@ def find_path(path: str, kind: Kind) -> Path:
             return (place / wanted).resolve()
     if wanted.is_absolute():
         raise SourceUnavailable("it does not exist")
-    looked = ", ".join(str(place) for place in places)
+    searched = ", ".join(str(place) for place in places)
     hint = "" if folders else f"; {variable} may name more folders"
-    raise SourceUnavailable(f"not found in {looked}{hint}")
+    raise SourceUnavailable(f"not found in {searched}{hint}")
 
 
 def content_identity(path: Path, kind: Kind, cache: Path) -> str:
-    """sha256 over names and contents of the files of a model or data set.
+    """Compute the sha256 of the names and contents of a model's or data set's files.
 
-    Hashing gigabytes takes seconds, so the hash of a file is remembered under
-    `cache/assets/hashes.json` and taken anew when its size or time of change differs.
+    Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file until
+    the file's size or modification time changes.
 
     Raises:
-        UserError: where the folder holds no such files or one cannot be read.
+        UserError: if the folder has no such files or one cannot be read.
     """
     if path.is_file():
         files = {f"file{path.suffix}": path}
@@ -85,7 +86,7 @@ def data_suffix(path: Path) -> str:
 
 
 def _files(folder: Path, kind: Kind) -> list[Path]:
-    """Files of a model or data set in a folder and the folders in it; never deeper."""
+    """List the files of a model or data set in a folder and its direct subfolders."""
     return sorted(
         file
         for pattern in ("*", "*/*")
@@ -101,19 +102,19 @@ def _belongs(file: Path, kind: Kind) -> bool:
 
 
 class _Hashes:
-    """Hashes of files, remembered as long as path, size and time of change stay the same."""
+    """Hashes of files, kept as long as path, size and modification time stay the same."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._changed = False
         try:
             known = json.loads(file.read_text())
-        except (OSError, ValueError):  # none yet, or cut off: it is only a memory
+        except (OSError, ValueError):  # it does not exist yet, or is damaged: we hash again
             known = {}
         self._known: dict[str, list[object]] = known if isinstance(known, dict) else {}
 
     def sha256(self, path: Path) -> str:
-        """The hash of a file's content."""
+        """Hash the content of a file, unless its hash is known."""
         try:
             state = path.stat()
             entry = self._known.get(str(path))
@@ -128,6 +129,6 @@ class _Hashes:
         return digest
 
     def save(self) -> None:
-        """Keep what was learnt; two processes at once may forget some, which costs only time."""
+        """Save new hashes. Two processes at once may lose some, which only costs time."""
         if self._changed:
             write_atomically(self._file, json.dumps(self._known, indent=0).encode())

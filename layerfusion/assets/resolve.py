@@ -1,4 +1,4 @@
-"""Finding the files of a backbone or data set: its sources are tried in order, one serves."""
+"""Finding the files of a backbone or data set by trying its sources in order."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ log = logging.getLogger(__name__)
 
 
 def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Path) -> Asset:
-    """The files of the first source that can serve, downloaded once where need be.
+    """Get the files of the first source that has them, downloading them once if needed.
 
     Args:
         sources: tried in order.
         key: config key, for messages: `backbone.minilm`.
         kind: a backbone comes as a Hugging Face folder with safetensors (GGUF is converted), a
             data set as a file or folder.
-        cache: downloads lie in `cache/assets`.
+        cache: downloads go to `cache/assets`.
 
     Raises:
-        UserError: where none can serve, with every source's reason; at once for what is refused: a
-            wrong hash, an unsafe archive, a pickle, a folder that is no model.
+        UserError: if no source has the files, with the reason of each; and immediately for a wrong
+            hash, an unsafe archive, a pickle, or a folder that is no model.
     """
     reasons: list[str] = []
     for source in sources:
@@ -47,14 +47,13 @@ def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Pat
 def available(
     sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Path
 ) -> Asset | None:
-    """The first source whose files are on this machine: nothing is downloaded or converted.
+    """Find the first source whose files are on this machine, without download or conversion.
 
     Returns:
-        None where `resolve` would download or convert.
+        None if `resolve` would download or convert.
 
     Raises:
-        UserError: as by `resolve`, for what is refused and where none can serve: the only source
-            is a folder that is not there.
+        UserError: as `resolve` does; also if the only source is a folder that does not exist.
     """
     reasons: list[str] = []
     for source in sources:
@@ -73,7 +72,7 @@ def available(
 
 
 class _NotConverted(SourceUnavailable):
-    """A GGUF file that `resolve` would convert."""
+    """The file is a GGUF file that `resolve` would convert."""
 
 
 def _none_serves(key: str, reasons: Sequence[str]) -> UserError:
@@ -106,10 +105,10 @@ def _present(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset |
         asset = _wheel_asset(source, folder)
     else:
         look = hub.fetched_hub_model if kind == "backbone" else hub.fetched_hub_dataset
-        found = look(source, cache=cache)
-        if found is None:
+        fetched = look(source, cache=cache)
+        if fetched is None:
             return None
-        asset = _hub_asset(source, *found)
+        asset = _hub_asset(source, *fetched)
     return _finished(asset, key, kind, cache, _converted_before)
 
 
@@ -130,7 +129,7 @@ def _hub_asset(source: SourceConfig, path: Path, commit: str) -> Asset:
 def _finished(
     asset: Asset, key: str, kind: Kind, cache: Path, convert: Callable[[Path, Path], Path]
 ) -> Asset:
-    """A backbone as a folder that can be loaded: GGUF converted, the rest checked."""
+    """Check a backbone's folder, or convert its GGUF file to one; data sets stay as they are."""
     if kind == "dataset":
         return asset
     gguf = find_gguf(asset.path, key)

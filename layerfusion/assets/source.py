@@ -1,4 +1,4 @@
-"""What a resolved source is, and how a source says that it cannot serve."""
+"""The files that a source gives, and the error of a source that cannot give any."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Asset:
     path: Path
     """The folder or file."""
     origin: str
-    """For a reader: `wheel NAME==VERSION`, `hub OWNER/NAME@COMMIT`, `path FOLDER`."""
+    """The origin in words: `wheel NAME==VERSION`, `hub OWNER/NAME@COMMIT` or `path FOLDER`."""
     identity: str
-    """sha256, as hex, of what pins the content."""
+    """Hex sha256 of the pinned hashes, the commit or the content itself."""
     source: SourceConfig
-    """The one that served."""
+    """The source that gave the files."""
 
 
 class SourceUnavailable(Exception):
-    """This source cannot serve here and now; the next one may. The message is the reason."""
+    """A source cannot give its files now, but another one may. The message is the reason."""
 
 
 def one_line(error: object, limit: int = 200) -> str:
-    """The message of an error from elsewhere as one short line."""
+    """Shorten the message of another library's error to one line."""
     text = " ".join(str(error).split())
     return text if len(text) <= limit else text[: limit - 1] + "…"

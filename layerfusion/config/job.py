@@ -1,8 +1,8 @@
 """Every setting of a job that a user can change, with its type, its default and what it means.
 
-The YAML files under `conf/` give values to these dataclasses; `settings.load` turns a composed
-Hydra config into them and checks it. Where files come from is in `asset_config`, commands that make
-jobs of their own in `command_config`. Nothing here imports torch, so that `--help` stays fast.
+The YAML files under `conf/` give values to these dataclasses; `config.check.load` turns a composed
+Hydra config into them and checks it. The origins of files are in `config.assets`, and the commands
+that make jobs of their own in `config.commands`. Nothing here imports torch, so `--help` is fast.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ WANDB_MODES = ("auto", "online", "offline")
 ACCELERATORS = ("cpu", "gpu", "mps", "auto")
 STORE_DTYPES = ("auto", "float32")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
-"""C of a probe: on 200 to 7,000 rows the best lay between 0.001 and 0.1, on 52 classes at 0.1 or
-1."""
+"""Values of C that a probe chooses among. The best was between 0.001 and 0.1 for 200 to 7,000 rows,
+and 0.1 or 1 for 52 classes."""
 
 
 @dataclass
@@ -54,19 +54,22 @@ class DatasetConfig:
     name: str
     description: str = ""
     sources: list[DataSourceConfig] = field(default_factory=list)
-    """Tried in order."""
+    """Origins of the files, tried in order."""
     path: str | None = None
-    """A file or folder of the user's, taken instead of `sources`."""
+    """A file or folder of yours; it takes precedence over `sources`."""
     train: str | None = None
-    """A file of the user's with the training rows, taken instead of `path` and `sources`."""
+    """A file of yours with the training rows; it takes precedence over `path` and `sources`."""
     validation: str | None = None
+    """A file of yours with the validation rows, beside `train`."""
     test: str | None = None
+    """A file of yours with the test rows, beside `train`."""
     files: dict[str, str] = field(default_factory=dict)
     """Split to the file of the folder `path`, or to the part of the hub's data set, that holds it.
     Empty: found by their names. Splits that it does not name are made from train."""
     hub: str | None = None
-    """A data set on the Hugging Face hub, taken instead of `sources`."""
+    """A data set on the Hugging Face hub, `owner/name`; it takes precedence over `sources`."""
     revision: str = "main"
+    """Commit or branch of the hub data set."""
     subset: str | None = None
     """Configuration name of the hub data set."""
     text: str = "text"
@@ -74,34 +77,36 @@ class DatasetConfig:
     label: str = "label"
     """Name of the label column."""
     label_names: list[Any] = field(default_factory=list)
-    """Names of the integer labels 0, 1, …; empty: as the data names them (`labels.json`, the
-    features of a Hugging Face data set), else the labels themselves."""
+    """Names of the integer labels 0, 1, …. If empty, the names come from the data (`labels.json` or
+    the features of a Hugging Face data set), or are the labels themselves."""
     encoding: str = "utf-8"
     """Encoding of a csv or tsv file of yours."""
     reader: str | None = None
     """`package.module:name` of a function of yours that reads the files of `path`, `train`,
     `validation` and `test`: from a path to a pandas DataFrame or a dict of columns."""
     validation_size: float = 0.1
-    """Share of train that becomes validation where the data has none."""
+    """Share of train that becomes validation if the data has none."""
     test_size: float = 0.2
-    """Share of the rows that becomes test where the data has none."""
+    """Share of the rows that becomes test if the data has none."""
     split_seed: int = 0
+    """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
-    """Drop from train the texts that also occur in test."""
+    """Drop texts from train and validation that also occur in test."""
 
 
 @dataclass
 class LimitConfig:
-    """Seeded stratified samples, for a quick look; the result says that it is one."""
+    """Sizes of seeded stratified samples, for a quick look; every result says that it is of one."""
 
     train: int | None = None
-    """Rows of train and validation together."""
+    """Rows of train and validation together; none for all."""
     test: int | None = None
+    """Rows of test; none for all."""
     per_class: int | None = None
-    """Rows of each class of train and validation together, or all where a class has fewer; drawn
-    from what `train` leaves."""
+    """Rows of each class of train and validation together, or all rows of a class that has fewer.
+    They are drawn from the sample that `train` asks for."""
     draw: int = 0
-    """Which sample of `per_class`: another number draws other rows of train, and the same test."""
+    """Number of the `per_class` sample: each number draws other rows of train; test is the same."""
 
 
 @dataclass
@@ -134,96 +139,100 @@ class BackboneConfig:
 
 @dataclass
 class PoolingConfig:
-    """How a layer's token vectors become one: `conf/pooling/NAME.yaml`."""
+    """A way to pool the token vectors of a layer: `conf/pooling/NAME.yaml`."""
 
     pool: str = "mean"
-    """mean, first, last or max, over real tokens only."""
+    """mean, first, last or max, over real tokens only, or `package.module:name` of a function of
+    yours."""
     skip_first: bool = False
-    """Leave the first token out of a mean or max (decoders park huge values on it)."""
+    """Leave the first token out of a mean or max, since decoders have huge values there."""
 
 
 @dataclass
 class LexicalConfig:
-    """TF-IDF of the texts as a source of its own: `conf/lexical/NAME.yaml`, under its name."""
+    """A lexical source, TF-IDF of the texts: `conf/lexical/NAME.yaml`, nested under its name."""
 
     description: str = ""
     features: str = "words"
-    """words, words and pairs, or characters."""
+    """Features to count: words, words and pairs, or characters."""
     width: int = 512
-    """Width of the dense vector; less where train has fewer texts or words."""
+    """Width of the dense vector. It is smaller if train has fewer texts or words."""
     max_features: int = 50_000
-    """Words or runs of characters that are counted, the most frequent ones."""
+    """Number of words or runs of characters to count, the most frequent ones."""
     basis_rows: int = 4096
-    """Texts of train that the dense directions are found from; the counts learn from all."""
+    """Texts of train used to compute the dense directions; word weights are learned from all."""
 
 
 @dataclass
 class ExtractConfig:
-    """The pass of every text through every model."""
+    """Settings of the pass of every text through every model."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """Device of the models: auto, cpu, cuda, cuda:1 or mps."""
     token_budget: int | None = None
-    """Tokens of one batch, padding included; none: found by a short calibration and kept."""
+    """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
     shard_tokens: int = 16384
-    """A shard is closed after about as many tokens: the most that a kill can lose."""
+    """A shard is closed after about this many tokens. A kill loses at most one shard."""
     shard_texts: int = 1024
-    """A shard is closed after as many texts at the latest."""
+    """A shard is closed after this many texts at the latest."""
     store_dtype: str = "auto"
-    """auto: float16 on disk where a layer's largest value allows it, else float32."""
+    """float32, or auto: float16 on disk if a layer's largest value allows it, else float32."""
     shard: int = 0
-    """This process takes the texts whose hash falls to `shard` of `num_shards`."""
+    """Number of this process among `num_shards`; the hash of a text says which process takes it."""
     num_shards: int = 1
+    """Number of processes that share the texts."""
 
 
 @dataclass
 class BudgetConfig:
-    """The most that the selected layers may cost; layers above it are not looked at."""
+    """Limits on the cost of the selected layers; none for no limit."""
 
     max_layer: int | None = None
-    """Highest layer of each model; its final norm counts as its last block."""
+    """Highest layer of each model that may be selected; the final norm counts as the last block."""
     flops_per_text: float | None = None
-    """Forward passes up to the highest selected layer of each model, summed over the models; mean
-    over the texts of train."""
+    """FLOPs of the forward passes up to the highest selected layer of each model, summed over the
+    models, as a mean over the texts of train."""
     ms_per_text: float | None = None
-    """The same in milliseconds, as measured when this machine extracted the texts."""
+    """Milliseconds of the same passes, as measured when this machine extracted the texts."""
 
 
 @dataclass
 class LayersConfig:
-    """Which layers become sources of the fusion: `conf/layers/NAME.yaml`."""
+    """The selection of the layers that become sources: `conf/layers/NAME.yaml`."""
 
     name: str = "last"
-    """last, all, fixed, top_k, adaptive or greedy."""
+    """last, all, fixed, top_k, adaptive, greedy, or `package.module:name` of one of yours."""
     fixed: dict[str, list[Any]] = field(default_factory=dict)
-    """Backbone to its layers for `fixed`: indices (0 = what enters the first block), -1 and the
-    like counted from the last, or `norm`."""
+    """Backbone to its layers, for `fixed`: indices (0 is the input of the first block, -1 the last
+    layer), or `norm`."""
     score: str = "probe"
-    """What `top_k` and `adaptive` rank layers by."""
+    """The score that layers are ranked by, or `package.module:name` of a score of yours."""
     k: int = 4
-    """How many layers `top_k` takes."""
+    """Number of layers that `top_k` takes."""
     max_layers: int = 8
-    """How many layers `adaptive` and `greedy` take at most."""
+    """Largest number of layers that `adaptive` and `greedy` take."""
     mass: float = 0.95
-    """`adaptive` stops when the layers taken, and those like them, hold this share of weight."""
+    """`adaptive` stops once the layers taken, with their near-duplicates, have this share of all
+    weight."""
     least_gain: float = 0.5
-    """`greedy` stops when a layer gains no more than so many standard errors of its gain."""
+    """`greedy` stops once the best layer's gain is at most this many of its standard errors."""
     max_similarity: float = 0.95
-    """A layer is a near-duplicate of a better one from this linear CKA on; 1 keeps all."""
+    """A layer whose linear CKA with a better one reaches this is a near-duplicate; 1 keeps all."""
     held_out: str = "folds"
-    """What a layer is judged on: folds of train, or the validation split. Scores without held-out
-    rows see validation too where it is the judge."""
+    """The held-out rows that layers are judged on: `folds` of train, or `validation`. With
+    validation, scores that hold no rows out are computed on train and validation together."""
     folds: int = 5
+    """Number of folds."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
-    """Inverse strengths C of the regularisation that each layer's probe chooses among."""
+    """Values of C, the inverse strength of the regularisation, that each probe chooses among."""
     sample: int = 256
-    """Texts of train that the scores which need the model itself are taken over."""
+    """Number of texts of train for the scores that pass texts through the model."""
     gradient_weight: float = 0.5
-    """Of the gradient in `gradient_entropy`; the rest is the attention's."""
+    """Weight of the gradient in `gradient_entropy`, in [0, 1]; attention entropy has the rest."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     pilot: int | None = None
-    """Choose on as many rows of train, extract the rest up to the chosen layers only; it grows by
-    itself until the choice is stable. None: everything is extracted."""
+    """Number of rows of train to select layers on, before the other texts are extracted up to these
+    layers only. It grows until the selection is stable. If none, every layer is extracted."""
 
 
 @dataclass
@@ -301,14 +310,14 @@ class PathsConfig:
 
 @dataclass
 class ProfileConfig:
-    """What `layerfusion profile` looks at."""
+    """Settings of `layerfusion profile`."""
 
     scores: list[str] = field(default_factory=lambda: [s for s in SCORES if s != "accuracy"])
     """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
     is a score of your own. What a model does not give is left out, with the reason."""
     judge: bool = False
-    """After all choices are made, judge them on test: accuracy of every layer, regret of every
-    selection. For studies of the scores; it tells nothing that may be chosen by."""
+    """After all selections are made, evaluate them on test: the accuracy of every layer, and the
+    regret of every selection. This is for studies of the scores; nothing may be chosen by it."""
 
 
 @dataclass

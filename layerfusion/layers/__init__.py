@@ -1,1 +1,1 @@
-"""Which layers carry the signal: names and selection."""
+"""Scores that say which layers carry the signal, and selections of layers by them."""

@@ -1,4 +1,4 @@
-"""How widely each attention head of a block looks around."""
+"""Entropy of each attention head: low where a head looks at few tokens, high where at many."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ def attention_entropy(weights: Tensor, lengths: Tensor) -> Tensor:
     For a text of n tokens, -1/(n ln n) Σ_t Σ_s p_ts ln p_ts over its queries t and keys s, with
     0 ln 0 = 0: 0 where every token looks at one token, 1 where every token looks at all alike.
 
-    A query of a causal model sees the t + 1 tokens so far, not n, so its values stay below 1; a
-    local window bounds them as well, and what goes to an attention sink of the model's own
-    (GPT-OSS) is not among the keys. The values compare layers of one model, not models.
+    A query of a causal model sees only the t + 1 tokens so far, so its values stay below 1. A
+    local attention window bounds them as well, and the learned attention sink of some models
+    (GPT-OSS) is not among the keys. So compare the values between layers of one model, not
+    between models.
 
     The entropy of heads is that of Clark et al., "What Does BERT Look At?", BlackboxNLP 2019,
-    section 3.3; the division by ln n, which makes texts of different length alike, is ours.
+    section 3.3. We divide by ln n, so that texts of different length compare.
 
     Args:
         weights: attention after its softmax, padded on the right. Shape: (batch, heads, queries,
@@ -25,7 +26,8 @@ def attention_entropy(weights: Tensor, lengths: Tensor) -> Tensor:
         lengths: real tokens of each text. Shape: (batch,), integers.
 
     Returns:
-        Shape: (batch, heads), float32 or better; NaN for a text of one token, which has no choice.
+        Shape: (batch, heads), float32 or better. NaN for a text of one token, whose attention has
+        nothing to spread over.
     """
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     real = torch.arange(weights.shape[-1], device=weights.device) < lengths[:, None]

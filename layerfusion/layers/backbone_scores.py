@@ -1,4 +1,4 @@
-"""Scores for which a sample of texts passes through the model itself, kept by their content."""
+"""Passes of a text sample through a model for attention and gradients, cached by their content."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from layerfusion.layers.held_out import SCORES_FOLDER
 from layerfusion.layers.probe import LinearProbe
 
 VERSION = 1
-"""Raised with any change that changes a value."""
+"""Part of the cache key. Raise it with every change that gives other values."""
 ATTENTION = "attention_entropy"
 GRADIENT = "gradient"
 ATTENTION_CELLS = 64_000_000
-"""Weights that the attention of one batch may hold in all blocks and heads: 256 MB in float32."""
-NOT_OF_THE_TEXT = ("pool", "skip_first", "store_dtype", "long_texts", "window_overlap")
-"""Parts of a spec that change no value here: tokens are not pooled, long texts always truncated."""
+"""Limit on the attention weights of one batch, over all blocks and heads: 256 MB in float32."""
+IRRELEVANT = ("pool", "skip_first", "store_dtype", "long_texts", "window_overlap")
+"""Parts of a spec that change nothing here: tokens are not pooled and long texts are truncated."""
 
 K = TypeVar("K")
 
@@ -46,8 +46,8 @@ def sample_attention(
 ) -> tuple[dict[str, np.ndarray], float]:
     """Attention entropy of each head of each block, mean over the texts of two tokens or more.
 
-    Block i is layer "i"; layer 0 and the final norm have no attention and are not in the result.
-    Long texts are truncated. The model is loaded only where nothing is kept.
+    Block i is layer "i". Layer 0 and the final norm have no attention and are left out. Long texts
+    are truncated. The model is loaded only if the cache lacks the result.
 
     Args:
         source: the model.
@@ -55,11 +55,12 @@ def sample_attention(
         options: device and batch size.
 
     Returns:
-        Layer to its heads, shape (heads,), float64; and the seconds it takes, or once took.
+        The entropies of each layer's heads, shape (heads,), float64; and the seconds that computing
+        them takes, or took when they were first computed.
 
     Raises:
-        UserError: for a model without a weight for each pair of tokens, for a value that is not
-            finite, and where no text has two tokens.
+        UserError: if the model does not give a weight for each pair of tokens, a value is not
+            finite, or no text has two tokens.
     """
     path = _path(source, ATTENTION, texts)
     values, seconds = _kept(path, lambda: _attention_means(source, texts, options))
@@ -67,10 +68,10 @@ def sample_attention(
 
 
 def require_attention(source: EmbeddingSource, text: str, options: ExtractConfig) -> None:
-    """Refuse a model that gives no attention weights, by the pass of one text.
+    """Pass one text through a model, and refuse a model that gives no attention weights.
 
     Raises:
-        UserError: with what it gives, and other scores.
+        UserError: naming what the model gives, and scores that it can have.
     """
     backbone = load_backbone(
         source.name, source.asset.path, source.config, options.device, eager=True
@@ -88,7 +89,7 @@ def sample_gradient(
 ) -> tuple[dict[tuple[str, str], float], float]:
     """Gradient × activation of every layer, mean over the texts.
 
-    Long texts are truncated. The model is loaded only where nothing is kept.
+    Long texts are truncated. The model is loaded only if the cache lacks the result.
 
     Args:
         source: the model.
@@ -98,10 +99,11 @@ def sample_gradient(
         options: device and batch size.
 
     Returns:
-        (Pooling, layer) to the mean; and the seconds it takes, or once took.
+        The mean of each (pooling, layer); and the seconds that computing them takes, or took when
+        they were first computed.
 
     Raises:
-        UserError: for a value that is not finite.
+        UserError: if a value is not finite.
     """
     poolings = {name: source.poolings[name] for name in heads}
     path = _path(
@@ -113,8 +115,8 @@ def sample_gradient(
         heads={name: _head_hash(head) for name, head in heads.items()},
     )
     values, seconds = _kept(path, lambda: _gradient_means(source, texts, labels, heads, options))
-    found = {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
-    return found, seconds
+    means = {(pooling, layer): g for pooling in values for layer, g in values[pooling].items()}
+    return means, seconds
 
 
 # -- passing the sample -------------------------------------------------------------------------
@@ -131,7 +133,7 @@ def _attention_means(
     longest = int(lengths.max())
     if longest < 2:
         raise UserError(f"{ATTENTION}: no text of the sample has two tokens for {source.name}")
-    # Every block's weights lie in memory at once, a number for each pair of tokens and head.
+    # The weights of all blocks are in memory at once, one for each pair of tokens and head.
     heads = getattr(backbone.model.config, "num_attention_heads", 1)
     room = ATTENTION_CELLS // (backbone.shape.num_blocks * heads * longest)
     budget = min(_budget(backbone, options), room)
@@ -141,8 +143,8 @@ def _attention_means(
         weights = _attention_weights(backbone, batch)
         return {str(n): attention_entropy(block, tokens) for n, block in enumerate(weights, 1)}
 
-    found = _over_batches(backbone, windows, budget, ATTENTION, entropies)
-    means = {layer: values[lengths > 1].double().mean(dim=0) for layer, values in found.items()}
+    by_text = _over_batches(backbone, windows, budget, ATTENTION, entropies)
+    means = {layer: heads[lengths > 1].double().mean(dim=0) for layer, heads in by_text.items()}
     for layer, values in means.items():
         _refuse_not_finite(source.name, ATTENTION, layer, values)
     return {layer: values.tolist() for layer, values in means.items()}
@@ -185,25 +187,25 @@ def _gradient_means(
     def gradients(batch: Batch, rows: list[int]) -> dict[tuple[str, str], Tensor]:
         return gradient_times_activation(backbone, batch, target[rows], heads, source.poolings)
 
-    found = _over_batches(backbone, windows, _budget(backbone, options), GRADIENT, gradients)
+    by_text = _over_batches(backbone, windows, _budget(backbone, options), GRADIENT, gradients)
     means: dict[str, dict[str, float]] = {name: {} for name in heads}
-    for (pooling, layer), values in found.items():
+    for (pooling, layer), values in by_text.items():
         _refuse_not_finite(source.name, GRADIENT, layer, values)
         means[pooling][layer] = float(values.double().mean())
     return means
 
 
 def _windows(source: EmbeddingSource, backbone: Backbone, texts: Sequence[str]) -> list[Window]:
-    """One row a text, whatever the embeddings do with long ones."""
+    """Tokenise each text to one row; long texts are truncated, whatever the embeddings do."""
     if not texts:
         raise UserError(f"backbone {source.name}: there is no text to score its layers with")
     config = replace(source.config, long_texts="truncate")
-    found = tokenize(backbone.tokenizer, texts, config, backbone.shape.max_length)
-    return [text.windows[0] for text in found]
+    tokenized = tokenize(backbone.tokenizer, texts, config, backbone.shape.max_length)
+    return [text.windows[0] for text in tokenized]
 
 
 def _budget(backbone: Backbone, options: ExtractConfig) -> int:
-    """Tokens of a batch; the smallest that extraction tries, as more is kept in memory here."""
+    """Tokens of a batch: the smallest number that extraction tries, as memory needs are larger."""
     smallest = CPU_BUDGETS[0] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
     return options.token_budget or smallest
 
@@ -215,10 +217,10 @@ def _over_batches(
     kind: str,
     score: Callable[[Batch, list[int]], Mapping[K, Tensor]],
 ) -> dict[K, Tensor]:
-    """Score all rows in batches, which are halved where the memory does not hold them.
+    """Score all rows in batches, and halve a batch that does not fit into memory.
 
     Returns:
-        What `score` names, with the values of all rows. Shapes: (rows, …), float32.
+        The values of all rows, under the keys that `score` gives. Shapes: (rows, …), float32.
     """
     lengths = [len(window.ids) for window in windows]
     values: dict[K, Tensor] = {}
@@ -228,7 +230,7 @@ def _over_batches(
             rows = pending.popleft()
             batch = collate([windows[row] for row in rows], backbone.pad_id)
             try:
-                found = score(batch.to(backbone.device), rows)
+                scored = score(batch.to(backbone.device), rows)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -241,7 +243,7 @@ def _over_batches(
                 half = len(rows) // 2
                 pending.extendleft((rows[half:], rows[:half]))
                 continue
-            for key, value in found.items():
+            for key, value in scored.items():
                 if key not in values:
                     values[key] = torch.empty(len(windows), *value.shape[1:])
                 values[key][rows] = value.float().cpu()
@@ -257,16 +259,16 @@ def _refuse_not_finite(name: str, kind: str, layer: str, values: Tensor) -> None
         )
 
 
-# -- keeping ------------------------------------------------------------------------------------
+# -- cache --------------------------------------------------------------------------------------
 
 
 def _path(source: EmbeddingSource, kind: str, texts: Sequence[str], **more: Any) -> Path:
-    """The file of a result: its name is a hash of all that the result is a function of."""
+    """The cache file of a result, named by a hash of everything that the result depends on."""
     spec = json.loads(next(iter(source.stores.values())).spec.canonical())
     content = {
         "kind": kind,
         "version": VERSION,
-        "backbone": {key: spec[key] for key in spec if key not in NOT_OF_THE_TEXT},
+        "backbone": {key: spec[key] for key in spec if key not in IRRELEVANT},
         "texts": [text_hash(text).hex() for text in texts],
         **more,
     }
@@ -281,7 +283,7 @@ def _head_hash(head: LinearProbe) -> str:
 
 
 def _kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], float]:
-    """What is kept, or else computed and kept now; and the seconds that computing it took."""
+    """Read a result from the cache, or compute and save it; return it and its seconds."""
     kept = _read(path)
     if kept is None:
         begun = time.perf_counter()
@@ -293,7 +295,7 @@ def _kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> tuple[Mapping
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a file keeps, in its order; none where there is nothing, or nothing whole."""
+    """Read a cache file; none if it does not exist or is damaged."""
     try:
         kept = json.loads(path.read_text())
         whole = kept["sha256"] == _hash(kept["values"]) and kept["seconds"] >= 0

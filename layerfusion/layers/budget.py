@@ -1,4 +1,4 @@
-"""What layers cost to compute, and which selections a budget allows."""
+"""The cost of computing layers, and the budget that a selection has to keep to."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from layerfusion.layers.layer_id import LayerId
 
 @dataclass(frozen=True)
 class ModelCost:
-    """What passing the texts of train through one model costs, on average over the texts."""
+    """Cost of passing a text of train through one model, as a mean over the texts."""
 
     shape: ModelShape
     flops: Mapping[str, float]
     """Layer to the FLOPs of the pass up to it."""
     milliseconds: float | None
-    """Of the pass through all blocks, as measured; none where it was not."""
+    """Measured time of the pass through all blocks; none where it was not measured."""
 
     def ms(self, layer: str) -> float | None:
         """Milliseconds up to a layer, in proportion to the blocks.
 
-        What comes before the blocks (tokens, embeddings, pooling) counts as one block.
+        We count all work outside the blocks (tokens, embeddings, pooling) as one more block.
         """
         if self.milliseconds is None:
             return None
@@ -38,19 +38,19 @@ class ModelCost:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of some layers together: each model is passed up to the highest of its layers, once."""
+    """Cost of some layers together: one pass of each model, up to its highest selected layer."""
 
     flops: float
     ms: float | None
 
 
 def too_high(layer: str, shape: ModelShape, limits: BudgetConfig) -> bool:
-    """Whether a layer lies above `max_layer`, which needs no measured cost to be known."""
+    """Return true for a layer above `max_layer`; this needs no measured cost."""
     return limits.max_layer is not None and shape.blocks_below(layer) > limits.max_layer
 
 
 def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
-    """The cost of a model on some texts that are all in the store of a pooling."""
+    """Measure the cost of a model on texts that the store of a pooling already holds."""
     shape = source.shape
     store = source.stores[pooling]
     lengths = source.pass_lengths(store.tokens(hashes).seen.tolist())
@@ -61,7 +61,10 @@ def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
 
 
 def expect(source: EmbeddingSource, texts: Sequence[str]) -> ModelCost:
-    """The same but for the time, from the texts' tokens, where nothing is extracted yet."""
+    """Estimate the cost of a model from the number of tokens, before anything is extracted.
+
+    The time stays unknown.
+    """
     shape = source.expected_shape()
     lengths = source.pass_lengths(source.count_tokens(texts))
     return ModelCost(shape, _mean_flops(shape, lengths, len(texts)), milliseconds=None)
@@ -72,7 +75,7 @@ def _mean_flops(shape: ModelShape, lengths: Sequence[int], texts: int) -> dict[s
 
 
 class Budget:
-    """The limits of a config, and the costs that they are held against.
+    """The limits of a config and the costs of the models, which together say what is allowed.
 
     Args:
         config: the limits.
@@ -84,7 +87,7 @@ class Budget:
         self.models = models
 
     def cost(self, layers: Sequence[LayerId]) -> Cost:
-        """What some layers cost together."""
+        """Cost of some layers together."""
         highest: dict[str, str] = {}
         for layer in layers:
             shape = self.models[layer.backbone].shape
@@ -96,7 +99,7 @@ class Budget:
         return Cost(flops, sum(known) if len(known) == len(times) else None)
 
     def allows(self, layers: Sequence[LayerId]) -> bool:
-        """Whether some layers together stay within every limit.
+        """Return true where some layers together stay within every limit.
 
         Raises:
             UserError: where milliseconds are limited and were never measured.
@@ -113,7 +116,7 @@ class Budget:
         return _within(cost.flops, limits.flops_per_text) and _within(cost.ms, limits.ms_per_text)
 
     def affordable(self, layers: Sequence[LayerId]) -> list[LayerId]:
-        """The layers that the budget allows one by one.
+        """List the layers that the budget allows, each taken alone.
 
         Raises:
             UserError: where it allows none, with what the cheapest one costs.
@@ -128,17 +131,17 @@ class Budget:
         return kept
 
     def flops_that_allow(self, layers: Sequence[LayerId]) -> str:
-        """A `flops_per_text` in three digits that some layers stay within: rounded up."""
+        """The smallest `flops_per_text` in three digits that allows some layers, for messages."""
         above = Context(prec=3, rounding=ROUND_CEILING)
         return f"{float(above.create_decimal_from_float(self.cost(layers).flops)):.3g}"
 
     def limits(self) -> str:
-        """The limits that are set, in words."""
+        """The limits that are set, for messages: `max_layer=3, ms_per_text=2`."""
         limits = vars(self.config).items()
         return ", ".join(f"{name}={value:g}" for name, value in limits if value is not None)
 
     def words(self, layers: Sequence[LayerId]) -> str:
-        """Layers and what they cost together."""
+        """Some layers and their cost together, for messages."""
         cost = self.cost(layers)
         time = "" if cost.ms is None else f", {cost.ms:.2g} ms"
         names = ", ".join(f"layer {x.layer} of {x.backbone}" for x in layers)

@@ -1,4 +1,4 @@
-"""The layers that a selection may choose among, with their vectors on rows of train."""
+"""Candidates: the layers that a selection may choose, with their vectors on rows of train."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from layerfusion.layers.layer_id import LayerId
 
 @dataclass(frozen=True)
 class Candidates:
-    """What scores are computed from; nothing of validation or test is in it unless it is held out.
+    """The layers, vectors, labels and texts that scores are computed from.
+
+    No row of test is among them. Rows of validation are, as held-out rows, only under
+    `layers.held_out=validation`.
 
     Attributes:
-        layers: what may be chosen.
-        features: one tensor a layer. Shapes: (rows, width).
+        layers: the layers that may be chosen.
+        features: the vectors of each layer. Shapes: (rows, width).
         labels: class indices. Shape: (rows,).
-        fold_of: the fold that holds a row out, -1 where none does. Shape: (rows,).
-        texts: of the rows.
+        fold_of: the fold in which a row is held out, -1 if it never is. Shape: (rows,).
+        texts: the text of each row.
         num_classes: number of classes of the data set.
-        sources: backbone to its models and stores, for scores that need the model itself.
+        sources: name of each source to its stores, and its model for scores that need it.
     """
 
     layers: tuple[LayerId, ...]
@@ -36,12 +39,15 @@ class Candidates:
 
     @property
     def models(self) -> dict[str, EmbeddingSource]:
-        """The sources that texts can pass through again; lexical ones are none."""
-        found = self.sources.items()
-        return {name: source for name, source in found if isinstance(source, EmbeddingSource)}
+        """The language models among the sources; texts can pass through them again."""
+        return {
+            name: source
+            for name, source in self.sources.items()
+            if isinstance(source, EmbeddingSource)
+        }
 
     def position(self, layer: LayerId) -> int:
-        """Place of a layer among the candidates."""
+        """Index of a layer among the candidates."""
         return self.layers.index(layer)
 
 
@@ -62,17 +68,17 @@ def read_layers(
 
     Args:
         sources: backbone to its stores.
-        layers: in the order wanted.
-        hashes: of the texts, in the order wanted.
+        layers: the layers to read.
+        hashes: hashes of the texts to read.
 
     Returns:
-        One tensor a layer. Shapes: (texts, width), float32.
+        One tensor for each layer, in the order asked for. Shapes: (texts, width), float32.
     """
     wanted: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
         wanted.setdefault((layer.backbone, layer.pooling), []).append(layer.layer)
-    found = {
+    vectors = {
         (backbone, pooling): sources[backbone].stores[pooling].read(hashes, names)
         for (backbone, pooling), names in wanted.items()
     }
-    return [torch.from_numpy(found[x.backbone, x.pooling][x.layer]) for x in layers]
+    return [torch.from_numpy(vectors[x.backbone, x.pooling][x.layer]) for x in layers]

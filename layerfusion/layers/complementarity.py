@@ -1,4 +1,4 @@
-"""How far two systems err on different rows: what fusing them could gain."""
+"""Complementarity of two systems: the fewer errors they share, the more fusing them can gain."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from layerfusion.errors import UserError
 
 @dataclass(frozen=True)
 class Complementarity:
-    """How the errors of two systems on the same rows relate."""
+    """Relation between the errors of two systems on the same rows."""
 
     error_overlap: float | None
-    """Rows that both have wrong over rows that either has wrong (Jaccard): 0 where no error is
-    shared, 1 where all are; none where there is no error."""
+    """Rows that both get wrong, divided by rows that at least one gets wrong (Jaccard): 0 where no
+    error is shared, 1 where all are, none where there is no error."""
     q_statistic: float | None
-    """Yule's Q, in [-1, 1]: 0 for independent errors, 1 where one's errors are the other's too,
-    below 0 where they err on different rows; none where it is 0 / 0."""
+    """Yule's Q, in [-1, 1]: 0 for independent errors, 1 where the errors of one system include all
+    errors of the other, below 0 where they err on different rows, none where it is 0 / 0."""
     oracle_gain: float
-    """Accuracy of always choosing the right one less that of the better one, in [0, 0.5]: the most
-    that fusion by choice can gain."""
+    """Accuracy of a judge that always picks the right system, minus that of the better system, in
+    [0, 0.5]: the most that picking a system for each row can gain."""
 
 
 def complementarity(first: np.ndarray, second: np.ndarray) -> Complementarity:
@@ -36,11 +36,11 @@ def complementarity(first: np.ndarray, second: np.ndarray) -> Complementarity:
     Complexity: O(rows).
 
     Args:
-        first: whether a system is right on each held-out row. Shape: (rows,), bool.
+        first: true on each held-out row that a system gets right. Shape: (rows,), bool.
         second: the same of another system, on the same rows.
 
     Raises:
-        UserError: for no row, and for unequal numbers of rows.
+        UserError: if there is no row, or the two have unequal numbers of rows.
 
     Source: Q and the counts: Kuncheva & Whitaker, "Measures of diversity in classifier ensembles
     and their relationship with the ensemble accuracy", Machine Learning 51, 2003.

@@ -1,4 +1,4 @@
-"""Folds of train: what selection learns from and what it judges on, test never being looked at."""
+"""Folds of train, so that selections learn and judge on different rows and never look at test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerfusion.layers.probe import NEVER
 log = logging.getLogger(__name__)
 
 RARE_NAMED = 5
-"""Classes with few texts that are told by name."""
+"""At most this many classes with few texts are named in the message."""
 
 
 def stratified_folds(
@@ -26,43 +26,43 @@ def stratified_folds(
     seed: int,
     names: Sequence[str] = (),
 ) -> Tensor:
-    """Deal the rows of train to folds, class by class.
+    """Assign the rows of train to folds, class by class.
 
-    Rows with the same text share a fold, so that none is judged by a probe that has seen it. A
-    class with a single text stays in every fit and is never held out.
+    Rows with the same text share a fold, so that no row is judged by a probe that has seen its
+    text. A class with a single text is part of every fit and never held out.
 
     Args:
         labels: class indices. Shape: (rows,).
-        texts: what tells the texts apart, for example their hashes.
-        folds: how many folds, at least 2.
-        seed: of the dealing.
-        names: of the classes, for telling which have few texts.
+        texts: the texts, or anything that tells them apart, for example their hashes.
+        folds: number of folds, at least 2.
+        seed: draws the order of the rows.
+        names: names of the classes, for the message about those with few texts.
 
     Returns:
-        The fold that holds each row out, -1 where none does. Shape: (rows,), int64.
+        The fold in which each row is held out, -1 if it never is. Shape: (rows,), int64.
 
     Raises:
-        UserError: where no class has as many texts as there are folds.
+        UserError: if every class has fewer texts than there are folds.
     """
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
-    result = np.full(len(labels), NEVER)
+    fold_of = np.full(len(labels), NEVER)
     counts = np.bincount(labels[unique])
     _refuse_too_many(folds, counts)
     dealt = 0
     for label in np.flatnonzero(counts > 1):
         rows = rng.permutation(unique[labels[unique] == label])
-        result[rows] = (dealt + np.arange(len(rows))) % folds
+        fold_of[rows] = (dealt + np.arange(len(rows))) % folds
         dealt += len(rows)
-    _tell_rare(counts, folds, names)
-    return torch.from_numpy(result[[first[text] for text in texts]])
+    _log_rare_classes(counts, folds, names)
+    return torch.from_numpy(fold_of[[first[text] for text in texts]])
 
 
 def require_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) -> None:
-    """Refuse more folds than any class has different texts.
+    """Refuse a number of folds that no class has enough different texts for.
 
     Raises:
-        UserError: with how many are possible.
+        UserError: naming the largest number that is possible.
     """
     _, unique = _first_rows(texts)
     _refuse_too_many(folds, np.bincount(labels[unique]))
@@ -79,12 +79,12 @@ def _refuse_too_many(folds: int, counts: np.ndarray) -> None:
 
 
 def _first_rows(texts: Sequence[Hashable]) -> tuple[dict[Hashable, int], np.ndarray]:
-    """Text to its first row, and these rows in order."""
+    """Return the first row of each text, and these rows in order."""
     first = {text: row for row, text in reversed(list(enumerate(texts)))}
     return first, np.array(sorted(first.values()))
 
 
-def _tell_rare(counts: np.ndarray, folds: int, names: Sequence[str]) -> None:
+def _log_rare_classes(counts: np.ndarray, folds: int, names: Sequence[str]) -> None:
     rare = [c for c in np.argsort(counts, kind="stable").tolist() if 0 < counts[c] < folds]
     if not rare:
         return

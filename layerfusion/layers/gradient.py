@@ -1,4 +1,4 @@
-"""How much a task's loss leans on each layer: gradient × activation through the frozen model."""
+"""Gradient × activation: how strongly the loss of a task depends on each layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from layerfusion.errors import UserError
 from layerfusion.layers.probe import LinearProbe
 
 LOSS_SCALE = 1024.0
-"""Keeps gradients above what float16 can tell from 0; a power of two, so other dtypes are exact."""
+"""Factor on the loss that keeps float16 gradients from vanishing. It is a power of two, so that it
+changes no digit in other dtypes."""
 
 
 def gradient_times_activation(
@@ -32,24 +33,27 @@ def gradient_times_activation(
 
     With L_i the cross-entropy of the linear head on the pooled last layer of text i, and h_l the
     hidden states of layer l, G_li = Σ_t Σ_j |∂L_i/∂h_ltj · h_ltj| over real tokens t and features
-    j. The summand is what removing a feature would do to the loss, to first order.
+    j. To first order, the summand is the change of the loss if the feature were set
+    to zero.
 
-    The weights stay frozen and gather no gradients. One forward pass, one backward pass a pooling;
-    memory: all activations of the batch. Rows are independent of each other and of padding where
-    `backbone.masks_padding`; elsewhere a batch must hold texts of one length.
+    The weights stay frozen and gather no gradients. This takes one forward pass, one backward pass
+    for each pooling, and memory for all activations of the batch. Where `backbone.masks_padding`
+    is true, rows do not depend on each other or on padding; otherwise all texts of a batch must
+    have the same length.
 
     Args:
         backbone: the model.
-        batch: whole texts, one a row.
+        batch: one whole text in each row.
         target: class indices. Shape: (batch,).
         heads: pooling to the head on the last layer, on the CPU.
-        poolings: pooling to how it pools.
+        poolings: settings of each pooling.
 
     Returns:
         (pooling, layer) to G on the CPU. Shape: (batch,), float32.
 
     Raises:
-        UserError: for a model (XLNet) whose hidden states, as it gives them, lead to no loss.
+        UserError: for a model (XLNet) that returns copies of its hidden states, which the loss does
+            not depend on.
     """
     layers = backbone.shape.layers
     batch = batch.to(backbone.device)
@@ -62,7 +66,7 @@ def gradient_times_activation(
         }
     states = [hidden[layer] for layer in layers]
     tokens = batch.attention_mask.sum(dim=1)
-    found: dict[tuple[str, str], Tensor] = {}
+    sizes: dict[tuple[str, str], Tensor] = {}
     for name, loss in losses.items():
         gradients = torch.autograd.grad(loss, states, retain_graph=True, allow_unused=True)
         for layer, state, gradient in zip(layers, states, gradients, strict=True):
@@ -72,13 +76,13 @@ def gradient_times_activation(
                     f" ({type(backbone.model).__name__}), layer {layer} has no gradient; choose"
                     " layers.score=probe or logme"
                 )
-            found[name, layer] = _size(state.detach(), gradient, tokens).cpu()
-    return found
+            sizes[name, layer] = _size(state.detach(), gradient, tokens).cpu()
+    return sizes
 
 
 def _size(hidden: Tensor, gradient: Tensor, tokens: Tensor) -> Tensor:
     """Sum of |gradient × activation| over the real tokens. Shape: (batch,), float32."""
-    # Positions are those of the hidden states: some models (Longformer) pad on by themselves.
+    # The hidden states may be longer than the batch: some models (Longformer) add padding.
     padding = torch.arange(hidden.shape[1], device=hidden.device) >= tokens[:, None]
     product = (gradient.float() / LOSS_SCALE * hidden.float()).abs()
     return product.masked_fill(padding[:, :, None], 0.0).sum(dim=(1, 2))
@@ -87,7 +91,7 @@ def _size(hidden: Tensor, gradient: Tensor, tokens: Tensor) -> Tensor:
 def _loss(
     hidden: Tensor, batch: Batch, target: Tensor, head: LinearProbe, pooling: PoolingConfig
 ) -> Tensor:
-    """Summed over the texts: none is in another's loss, so the gradients are those of each."""
+    """Sum of the texts' losses. No text is part of another's loss, so gradients stay separate."""
     start = first_pooled(batch.start, batch.stop, batch.opens, pooling)
     # The head works in double precision, which some accelerators lack.
     pooled = pool(hidden, start, batch.stop, pooling.pool).cpu()
@@ -99,7 +103,7 @@ def _graph_from_embeddings(model: nn.Module) -> Iterator[None]:
     """Let the graph start at the embedded tokens, so that no weight needs a gradient."""
 
     def start(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-        # A copy, because some models go on in place, which the start of a graph does not allow.
+        # A copy, because some models change it in place, which autograd forbids for a leaf.
         return output.detach().requires_grad_().clone()
 
     handle = model.get_input_embeddings().register_forward_hook(start)  # type: ignore[operator]

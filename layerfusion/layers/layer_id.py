@@ -1,4 +1,4 @@
-"""What a layer is called, everywhere."""
+"""The name of a layer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from layerfusion.embeddings.spec import TFIDF
 class LayerId:
     """One source of a fusion: a layer of a backbone under a pooling.
 
-    `layer` is "0" for what enters the first block, "1" … "L" for what leaves block i, and "norm"
-    for the output of the model's own final norm where it has one. A lexical source is one, too.
+    `layer` is "0" for the input of the first block, "1" … "L" for the output of each block, and
+    "norm" for the output of the model's final norm, if it has one. A lexical source has a single
+    layer.
+
+    Example:
+        >>> layer = LayerId("smollm2", "15", "last")
+        >>> str(layer), layer.words
+        ('smollm2:15:last', 'layer 15 of smollm2 (last)')
     """
 
     backbone: str
@@ -24,7 +30,7 @@ class LayerId:
 
     @property
     def words(self) -> str:
-        """For people: `layer 15 of smollm2`, and the pooling where it is not the mean."""
+        """The name in words: `layer 15 of smollm2`, with the pooling unless it is the mean."""
         if self.pooling == TFIDF:
             return f"TF-IDF of {self.backbone}"
         layer = "norm" if self.layer == "norm" else f"layer {self.layer}"

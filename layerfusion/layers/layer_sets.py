@@ -1,4 +1,4 @@
-"""Sets of layers that a fusion may be made of, each found in its own way from the same probes."""
+"""Layer sets that `fusion=auto` chooses among, all proposed from the same probes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from layerfusion.layers.selection import Choice, Selection, select_by_score, sel
 def propose_layer_sets(
     config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
 ) -> dict[str, Selection]:
-    """The best single layer, the best one of each model, and what `adaptive` and `greedy` take.
+    """Propose the best single layer, the best layer of each model, `adaptive` and `greedy`.
 
-    Each keeps to the budget; a set of layers that was found before is left out.
+    Every set keeps to the budget. A set with the same layers as an earlier one is left out.
 
     Args:
         config: the limits of the selections.
@@ -27,7 +27,7 @@ def propose_layer_sets(
         budget: what they may cost together.
 
     Returns:
-        How a set was found, and the set; the best single layer first.
+        The way a set was found, and the set; the best single layer first.
     """
     by_probe = replace(config, score="probe")
     proposals = {
@@ -46,7 +46,7 @@ def propose_layer_sets(
 
 
 def _one_of_each(table: ScoreTable, budget: Budget) -> Selection:
-    """The best layer of each model, the better models first, as far as the budget goes."""
+    """Take the best layer of each model, better models first, while the budget allows it."""
     losses = table.values["log_loss"]
     choices: list[Choice] = []
     for n in np.argsort(losses, kind="stable"):

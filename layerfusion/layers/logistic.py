@@ -1,9 +1,9 @@
 """Many L2-regularised logistic regressions on the same features, minimised together.
 
 The method is L-BFGS (Nocedal and Wright, *Numerical Optimization*, algorithm 7.4) in the eigenbasis
-of each layer's covariance. There the Hessian of a logistic loss is nearly diagonal, s S + λ with
-the eigenvalues S and the mean slope s of the probabilities, and its inverse is the initial matrix
-of the recursion: tens of steps, where plain L-BFGS takes hundreds.
+of each layer's covariance. In that basis the Hessian of a logistic loss is nearly diagonal:
+s S + λ, with S the eigenvalues and s the mean slope p (1 - p) of the probabilities. We start the
+recursion from its inverse, which takes tens of steps where plain L-BFGS takes hundreds.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ log = logging.getLogger(__name__)
 
 MAX_STEPS = 300
 HISTORY = 10
-"""Steps that the recursion remembers."""
+"""Number of past steps that the recursion uses."""
 LEAST_SLOPE = 0.01
-"""Of a class's slope in the initial matrix, relative to where nothing is known but its frequency:
-once a rare class is fitted its probabilities saturate, and the inverse of their slope would throw
-the next step out of sight. On 52 classes it also halves the steps."""
+"""Lower bound of p (1 - p) in the initial matrix, relative to its value at the class prior. Without
+it, saturated rare classes make the next step explode. With 52 classes it also halves the steps."""
 
 # Shapes: layers L, rows n, problems Q = folds × strengths, columns K (classes; 1 for two classes),
-# width D: the features in the eigenbasis, as many as there are, or as rows to fit on if those are
-# fewer, and a column of ones for the bias. The rows come last in the logits: a softmax over classes
-# that lie apart in memory takes twenty times as long.
+# width D. D counts the features in the eigenbasis (all of them, or as many as there are rows to fit
+# on, if those are fewer) and a column of ones for the bias. The rows come last in the logits, since
+# in that order a softmax over the classes is twenty times as fast.
 
 
 @dataclass(frozen=True)
 class Problem:
-    """All probes of some layers of equal width."""
+    """All probes of some layers that have the same width."""
 
     x: Tensor
     """Standardised features in the eigenbasis, then ones. Shape: (L, n, D)."""
     spectrum: Tensor
-    """Mean square of each column of x, or about that. Shape: (L, D)."""
+    """Approximate mean square of each column of x. Shape: (L, D)."""
     basis: Tensor
-    """Eigenvectors as columns. Shape: (L, d, D - 1); square where there is a spread."""
+    """Eigenvectors as columns. Shape: (L, d, D - 1), square if `spread` is not none."""
     mean: Tensor
-    """Of the features. Shape: (L, d)."""
+    """Mean of each feature. Shape: (L, d)."""
     std: Tensor
+    """Standard deviation of each feature. Shape: (L, d)."""
     y: Tensor
     """Targets. Shape: (K, n), float32."""
     weights: Tensor
-    """1 / rows fitted on, for those; else 0. Shape: (Q, n)."""
+    """1 / number of rows fitted on, for these rows; 0 for all others. Shape: (Q, n)."""
     penalty: Tensor
     """λ = 1 / (C · rows fitted on). Shape: (Q,)."""
     spread: Tensor | None
-    """Variance of each feature on the rows fitted on over that on all rows: what the penalty has to
-    be weighted by for a probe to be that of features standardised on its own rows.
-    Shape: (L, Q, d); none where every problem is fitted on all rows."""
+    """Variance of each feature on the rows fitted on, divided by that on all rows. Weighted by it,
+    the penalty is the one of features standardised on the fitted rows alone.
+    Shape: (L, Q, d); none if every problem is fitted on all rows."""
 
     def minimise(self, tolerance: float, start: Tensor | None = None) -> Solution:
         """Run all problems until each gradient is below the tolerance.
@@ -68,7 +68,7 @@ class Problem:
         w = self.x.new_zeros(layers, problems, columns, width) if start is None else start.clone()
         z = self.scores(w)
         active = torch.arange(problems, device=w.device)
-        # All three are linear in w, so that a step moves them by what it costs to find out once.
+        # Logits and pull are linear in w, so a step of any length reuses the same products.
         part, current, logits, pull = self, w.clone(), z.clone(), self.shrink(w)
         slope, gradient = part.slope_and_gradient(logits, pull)
         history: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -103,7 +103,7 @@ class Problem:
         return Solution(self, w, z)
 
     def take(self, problems: Tensor) -> Problem:
-        """The same layers with some of the problems. Shape of `problems`: (Q,), bool."""
+        """Keep some of the problems. Shape of `problems`: (Q,), bool."""
         return Problem(
             self.x,
             self.spectrum,
@@ -117,12 +117,12 @@ class Problem:
         )
 
     def only(self, problem: int) -> Problem:
-        """The same layers with one of the problems."""
+        """Keep one of the problems."""
         return self.take(torch.arange(len(self.penalty), device=self.penalty.device) == problem)
 
     @property
     def least_slope(self) -> Tensor:
-        """The least p (1 - p) that the initial matrix takes for true. Shape: (Q, K)."""
+        """Lower bound of p (1 - p) in the initial matrix. Shape: (Q, K)."""
         frequency = self.weights @ self.y.T
         one_row = 1 / self.x.shape[1]
         return LEAST_SLOPE * (frequency * (1 - frequency)).clamp_min(one_row)
@@ -185,15 +185,15 @@ class Problem:
         tug: Tensor,
         gradient: Tensor,
     ) -> Tensor:
-        """Length of each problem's step, at which the slope along it has at least halved.
+        """Find a length for each problem's step at which the slope along it has at least halved.
 
         The logits are linear in the length, so a trial costs no matrix product. The loss is convex,
-        so the slope grows with the length: a bracket and the secant find where it vanishes.
-        `change` and `tug` are what a whole step adds to the logits and to the pull.
+        so the slope grows with the length, and the secant method within a bracket finds its zero.
+        `change` and `tug` are what a step of length 1 adds to the logits and to the pull.
         Shape: (L, Q).
         """
         start = (gradient * step).sum(dim=(2, 3))
-        # What does not depend on the length: the penalty's part at its start, and the targets'.
+        # The terms that do not depend on the length: penalty at the start, and targets.
         still = (pull * step).sum(dim=(2, 3)) - ((self.y * change).sum(dim=2) * self.weights).sum(2)
         bend = (tug * step).sum(dim=(2, 3))
         length = (start < 0).to(logits.dtype)
@@ -202,11 +202,11 @@ class Problem:
         undecided = length > 0
         for _ in range(20):
             some = undecided.any(dim=0)
-            mine = slice(None) if bool(some.all()) else torch.where(some)[0]
-            tried, moved = length[:, mine], change[:, mine]
-            probs = _probs(torch.addcmul(logits[:, mine], moved, tried[:, :, None, None]))
-            risen = ((probs * moved).sum(dim=2) * self.weights[mine]).sum(dim=2)
-            along[:, mine] = risen + still[:, mine] + tried * bend[:, mine]
+            problems = slice(None) if bool(some.all()) else torch.where(some)[0]
+            tried, moved = length[:, problems], change[:, problems]
+            probs = _probs(torch.addcmul(logits[:, problems], moved, tried[:, :, None, None]))
+            risen = ((probs * moved).sum(dim=2) * self.weights[problems]).sum(dim=2)
+            along[:, problems] = risen + still[:, problems] + tried * bend[:, problems]
             undecided = (along.abs() > 0.5 * start.abs()) & undecided
             if not undecided.any():
                 break
@@ -215,30 +215,30 @@ class Problem:
             secant = (length * at_low - low * along) / (at_low - along)
             further = torch.where((secant > length) & (secant < 4 * length), secant, 4 * length)
             inside = torch.where((secant > low) & (secant < length), secant, (low + length) / 2)
-            # Once there is an upper end, it is never left again.
+            # Once the bracket has an upper end, no trial goes beyond it.
             further = torch.where(further < high, further, (length + high) / 2)
             ahead = undecided & ~beyond
             low, at_low = torch.where(ahead, length, low), torch.where(ahead, along, at_low)
             length = torch.where(undecided, torch.where(beyond, inside, further), length)
         else:
-            # Undecided to the end: as far as the loss is known to fall, if that is any way at all.
+            # Still undecided: take the longest step along which the loss is known to fall.
             length = torch.where(undecided, low, length)
         return length
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Where the problems ended."""
+    """The weights at which the optimisation of some problems ended."""
 
     problem: Problem
     w: Tensor
     """Shape: (L, Q, K, D)."""
     logits: Tensor
-    """Of all rows, those held out included. Shape: (L, Q, K, n)."""
+    """Logits of all rows, held-out rows included. Shape: (L, Q, K, n)."""
 
     @property
     def device(self) -> torch.device:
-        """Where it was computed."""
+        """The device that the tensors lie on."""
         return self.logits.device
 
 
@@ -247,6 +247,6 @@ def _probs(logits: Tensor) -> Tensor:
 
 
 def _inverse(curvature: Tensor) -> Tensor:
-    """1 / curvature; 0, which makes the recursion pass a pair by, where a problem stood still."""
+    """1 / curvature, or 0 where a problem stood still, so that the recursion skips the pair."""
     usable = curvature > 1e-20
     return torch.where(usable, 1 / curvature.clamp_min(1e-20), 0.0)

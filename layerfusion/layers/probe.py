@@ -1,9 +1,9 @@
 """Linear probes of many layers, folds and regularisation strengths, fitted in one optimisation.
 
-A probe is L2-regularised logistic regression on a layer's standardised features: softmax over the
+A probe is L2-regularised logistic regression on standardised features of a layer: softmax over the
 classes, or a single sigmoid for two, as in scikit-learn. All folds and strengths of a layer share
-its features, so a step of the optimisation is two matrix products a layer instead of hundreds, and
-the layers themselves are batched.
+its features, so one step of the optimisation takes two matrix products for each layer instead of
+hundreds, and layers of equal width are batched.
 """
 
 from __future__ import annotations
@@ -21,32 +21,31 @@ from layerfusion.errors import UserError
 from layerfusion.layers.logistic import Problem, Solution
 
 TOLERANCE = 1e-4
-"""Largest entry of the gradient of the mean loss, in the eigenbasis, at which a fit ends. On r8 and
-mr the held-out log-loss of the strengths that are chosen is then within 0.0001 of that at 1e-5."""
+"""A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On r8
+and mr the held-out log-loss of the chosen strengths is then within 0.0001 of that at 1e-5."""
 BASIS_ROWS = 4
-"""Rows a feature from which the eigenbasis is found."""
+"""Rows per feature used to estimate the eigenbasis."""
 CELLS = 12_000_000
-"""Numbers that one batch of layers may hold in features and logits: about 50 MB. Four times as many
-take a quarter longer with 52 classes: a step then waits for memory."""
+"""Limit on the numbers in the features and logits of one batch of layers: about 50 MB. With 52
+classes, batches four times as large take a quarter longer, since each step waits for memory."""
 RACE_ROWS = 100
-"""Rows judged below which no strength is out."""
+"""No strength is eliminated before this many held-out rows."""
 SURELY = 4.0
-"""Standard errors, of the difference row by row, behind the best: a strength that lies further back
-is not fitted on the folds that are left."""
+"""A strength is dropped once its paired loss is this many standard errors worse than the best."""
 NEVER = -1
-"""Fold of a row that is never held out."""
+"""The fold number of rows that are never held out."""
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a layer's probe says of rows that it was not fitted on."""
+    """Predictions of a layer's probe for rows that it was not fitted on."""
 
     log_probs: Tensor
-    """Log-probabilities of the rows that were held out. Shape: (rows, classes), float32."""
+    """Log-probabilities of the held-out rows. Shape: (rows, classes), float32."""
     target: Tensor
-    """Their labels. Shape: (rows,)."""
+    """Labels of the held-out rows. Shape: (rows,)."""
     strength: float
-    """C with the lowest held-out log-loss."""
+    """The C with the lowest held-out log-loss."""
 
     @property
     def losses(self) -> Tensor:
@@ -55,7 +54,7 @@ class HeldOut:
 
     @property
     def right(self) -> Tensor:
-        """Whether the most probable class is the row's. Shape: (rows,), bool."""
+        """True where the most probable class is the row's label. Shape: (rows,), bool."""
         return self.log_probs.argmax(dim=1) == self.target
 
     @property
@@ -65,13 +64,13 @@ class HeldOut:
 
     @property
     def accuracy(self) -> float:
-        """Share of the rows that are right."""
+        """Share of the rows whose most probable class is right."""
         return float(self.right.double().mean())
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted probe, on features as they come from the store."""
+    """A fitted probe, for features as they come from the store."""
 
     weight: Tensor
     """Shape: (classes, width)."""
@@ -95,19 +94,27 @@ def cross_validate(
 ) -> list[HeldOut]:
     """Fit every layer on all folds but one, for each fold and strength.
 
-    All in one optimisation; with many classes, or fewer rows than features, fold by fold along the
-    path of strengths, where one that is surely worse is not fitted on the folds that are left. Each
-    layer keeps the strength with the lowest held-out log-loss. Features are standardised with
-    the statistics of the rows that a probe is fitted on, never of those it is judged on.
+    Usually all of it is one optimisation. With many classes, or fewer rows than features, the folds
+    are fitted one after the other, each along the path of strengths, and a strength that is surely
+    worse is not fitted on the remaining folds. Each layer keeps the strength with the lowest
+    held-out log-loss. Features are standardised by the rows that a probe is fitted on, never by
+    those that it predicts.
 
     Args:
-        features: one tensor a layer. Shapes: (rows, d_l).
+        features: the vectors of each layer. Shapes: (rows, d_l).
         labels: class indices. Shape: (rows,).
-        fold_of: the fold that holds a row out, 0, 1, …; -1: none does. Shape: (rows,).
+        fold_of: the fold in which a row is held out, 0, 1, …; -1 if it never is. Shape: (rows,).
         num_classes: number of classes; one may be missing among the rows.
         strengths: candidates for C, the inverse strength of the regularisation.
         tolerance: largest entry of the gradient of the mean loss at the end.
-        device: where to compute; the CPU if none.
+        device: device to compute on; the CPU if none.
+
+    Example:
+        >>> labels = torch.arange(40) % 2
+        >>> features = labels[:, None] + 0.1 * torch.randn(40, 3)
+        >>> (held_out,) = cross_validate([features], labels, torch.arange(40) // 8, num_classes=2)
+        >>> held_out.log_probs.shape, held_out.accuracy
+        (torch.Size([40, 2]), 1.0)
     """
     results: list[HeldOut | None] = [None] * len(features)
     for batch in cross_validate_in_batches(
@@ -119,8 +126,8 @@ def cross_validate(
         tolerance=tolerance,
         device=device,
     ):
-        for place, held in batch.items():
-            results[place] = held
+        for place, held_out in batch.items():
+            results[place] = held_out
     return [result for result in results if result is not None]
 
 
@@ -134,41 +141,45 @@ def cross_validate_in_batches(
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
 ) -> Iterator[dict[int, HeldOut]]:
-    """`cross_validate`, handed over as it goes: place of a layer to its result, batch by batch."""
+    """Run `cross_validate`, yielding the results of each batch of layers by their position."""
     folds = int(fold_of.max()) + 1
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
-    held = torch.where(fold_of != NEVER)[0]
-    target, own = labels[held], fold_of[held]
+    held_out = torch.where(fold_of != NEVER)[0]
+    target, folds_of = labels[held_out], fold_of[held_out]
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
     for places in _groups(features, num_classes, folds * len(strengths)):
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
-        # Where a strength is not fitted, its loss stays infinite.
-        log_probs = torch.full((len(layers), len(held), len(strengths), num_classes), -torch.inf)
-        # Fold by fold a layer is turned and standardised once each, and no spread is needed: worth
-        # it where the rows span less than its width, or where there are more logits than features.
+        # The loss of a strength that is not fitted stays infinite.
+        size = (len(layers), len(held_out), len(strengths), num_classes)
+        log_probs = torch.full(size, -torch.inf)
+        # Folds can be fitted one by one: each then has its own eigenbasis and needs no spread. This
+        # is faster if the rows span fewer dimensions than the width, or if there are more logits
+        # than features.
         if width > fewest or columns * folds * len(strengths) > width:
             running = sorted(range(len(strengths)), key=strengths.__getitem__)
             for fold in range(folds):
-                mine = own == fold
+                in_fold = folds_of == fold
                 problem = _problem(
                     layers, labels, fitted_on[[fold]], num_classes, strengths, device
                 )
-                for number, said in _path(problem, running, held[mine], tolerance):
-                    log_probs[:, mine, number] = said
-                running = _not_surely_worse(log_probs[:, own <= fold], target[own <= fold], running)
+                for number, predicted in _path(problem, running, held_out[in_fold], tolerance):
+                    log_probs[:, in_fold, number] = predicted
+                seen = folds_of <= fold
+                running = _not_surely_worse(log_probs[:, seen], target[seen], running)
         else:
             problem = _problem(layers, labels, fitted_on, num_classes, strengths, device)
-            # Every probe scores every row on its way; a row's own fold is the one that left it out.
+            # The optimisation has the logits of all rows; of each row we keep those of the probes
+            # that were fitted without it.
             logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
             for fold in range(folds):
-                out = held[own == fold].to(logits.device)
-                said = logits[:, fold, :, :, out].permute(0, 3, 1, 2)  # L, rows, strengths, K
-                log_probs[:, own == fold] = _log_probs(said).cpu()
+                rows = held_out[folds_of == fold].to(logits.device)
+                predicted = logits[:, fold, :, :, rows].permute(0, 3, 1, 2)  # L, rows, strengths, K
+                log_probs[:, folds_of == fold] = _log_probs(predicted).cpu()
         batch = {}
         for place, layer in zip(places, log_probs, strict=True):
-            losses = [float(F.nll_loss(one.double(), target)) for one in layer.unbind(1)]
+            losses = [float(F.nll_loss(at_c.double(), target)) for at_c in layer.unbind(1)]
             best = min(range(len(losses)), key=losses.__getitem__)
             batch[place] = HeldOut(layer[:, best].clone(), target, strengths[best])
         yield batch
@@ -177,38 +188,40 @@ def cross_validate_in_batches(
 def _path(
     problem: Problem, numbers: Sequence[int], out: Tensor, tolerance: float
 ) -> Iterator[tuple[int, Tensor]]:
-    """Fit one strength after the other, each from where the one before it ended.
+    """Fit one strength after the other, each starting from the weights of the one before.
 
-    From the strongest regularisation to the weakest, as Friedman, Hastie and Tibshirani do
-    (Journal of Statistical Software, 2010): on 52 classes less than half of the time of all
-    strengths from zero.
+    The order is from the strongest regularisation to the weakest, as in Friedman, Hastie and
+    Tibshirani (Journal of Statistical Software, 2010). With 52 classes this takes less than half of
+    the time of starting each strength from zero.
 
     Args:
-        problem: one for each strength, all on the same rows.
-        numbers: which of them, the strongest regularisation first.
-        out: rows that the probes are judged on.
+        problem: one problem for each strength, all on the same rows.
+        numbers: positions of the strengths to fit, the strongest regularisation first.
+        out: the held-out rows.
         tolerance: largest entry of the gradient of the mean loss at the end.
 
     Yields:
-        A number, and the log-probabilities of the rows. Shape: (L, rows, classes).
+        The position of a strength, and its log-probabilities of the held-out rows. Shape: (L, rows,
+        classes).
     """
     start = None
     for number in numbers:
         solution = problem.only(number).minimise(tolerance, start)
         start = solution.w
-        said = solution.logits[:, 0][..., out.to(solution.device)].mT
-        yield number, _log_probs(said).cpu()
+        predicted = solution.logits[:, 0][..., out.to(solution.device)].mT
+        yield number, _log_probs(predicted).cpu()
 
 
 def _not_surely_worse(log_probs: Tensor, target: Tensor, running: Sequence[int]) -> list[int]:
-    """Which strengths may still turn out best once the folds that are left are judged too.
+    """List the strengths that may still turn out best after the remaining folds.
 
-    A race (Maron and Moore, NIPS 1994): on 52 classes most strengths are out after the first fold.
+    This is a race (Maron and Moore, NIPS 1994): with 52 classes it drops most strengths after the
+    first fold.
 
     Args:
-        log_probs: of the rows judged so far. Shape: (L, rows, strengths, classes).
-        target: their labels. Shape: (rows,).
-        running: numbers of the strengths that were fitted on all of these.
+        log_probs: predictions of the held-out rows so far. Shape: (L, rows, strengths, classes).
+        target: labels of these rows. Shape: (rows,).
+        running: positions of the strengths that were fitted on all folds so far.
     """
     if len(target) < RACE_ROWS:
         return list(running)
@@ -231,32 +244,32 @@ def fit_probes(
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
 ) -> list[LinearProbe]:
-    """Fit one probe a layer on all rows, each with its own strength.
+    """Fit one probe for each layer on all rows, each with its own strength.
 
     Args:
-        features: one tensor a layer. Shapes: (rows, d_l).
+        features: the vectors of each layer. Shapes: (rows, d_l).
         labels: class indices. Shape: (rows,).
-        strengths: C of each layer.
+        strengths: the C of each layer's probe.
         num_classes: number of classes.
         tolerance: largest entry of the gradient of the mean loss at the end.
-        device: where to compute; the CPU if none.
+        device: device to compute on; the CPU if none.
     """
     everything = torch.ones(1, len(labels), dtype=torch.bool)
     results: list[LinearProbe | None] = [None] * len(features)
     for strength in sorted(set(strengths)):
-        mine = [place for place, own in enumerate(strengths) if own == strength]
-        chosen = [features[place] for place in mine]
+        alike = [place for place, other in enumerate(strengths) if other == strength]
+        chosen = [features[place] for place in alike]
         for places in _groups(chosen, num_classes, 1):
             layers = [chosen[place] for place in places]
             problem = _problem(layers, labels, everything, num_classes, [strength], device)
             probes = _linear_probes(problem.minimise(tolerance))
             for place, probe in zip(places, probes, strict=True):
-                results[mine[place]] = probe
+                results[alike[place]] = probe
     return [result for result in results if result is not None]
 
 
 def _linear_probes(solution: Solution) -> list[LinearProbe]:
-    """The first problem of each layer, on raw features."""
+    """Turn the solution of each layer's first problem into a probe for raw features."""
     problem = solution.problem
     mean, std = problem.mean.double(), problem.std.double()
     inner = solution.w[:, 0, :, :-1].double() @ problem.basis.double().mT / std[:, None]
@@ -268,7 +281,7 @@ def _linear_probes(solution: Solution) -> list[LinearProbe]:
 
 
 def _groups(features: Sequence[Tensor], num_classes: int, problems: int) -> Iterator[list[int]]:
-    """Places of layers of equal width, as many at once as memory allows."""
+    """Batch layers of equal width, as many as memory allows; yield their positions."""
     columns = 1 if num_classes == 2 else num_classes
     by_width: dict[int, list[int]] = {}
     for place, layer in enumerate(features):
@@ -288,15 +301,15 @@ def _problem(
     strengths: Sequence[float],
     device: torch.device | None,
 ) -> Problem:
-    """Layers of equal width, fitted on each of some sets of rows with each of some strengths.
+    """Set up layers of equal width, to be fitted on each set of rows with each strength.
 
     Args:
-        features: Shapes: (rows, d).
+        features: the vectors of each layer. Shapes: (rows, d).
         labels: class indices. Shape: (rows,).
-        fitted_on: a set of rows each. Shape: (sets, rows), bool.
+        fitted_on: true for the rows of each set. Shape: (sets, rows), bool.
         num_classes: number of classes.
         strengths: C of the probes.
-        device: where to compute; the CPU if none.
+        device: device to compute on; the CPU if none.
     """
     device = device or torch.device("cpu")
     y = labels[None].float() if num_classes == 2 else F.one_hot(labels, num_classes).T.float()
@@ -320,9 +333,9 @@ def _turned(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Standardise each layer by the rows seen and turn it to the eigenbasis of their covariance.
 
-    The basis only speeds the optimisation up, so a part of the rows is enough to find it; but where
-    a layer is wider than they are many, all it needs is the space that they span: a regularised
-    weight has no part outside (Schölkopf and others, COLT 2001).
+    The basis only makes the optimisation faster, so some of the rows are enough to estimate it. If
+    there are fewer rows than features, the space that the rows span is enough: a regularised
+    weight vector lies in it (representer theorem, Schölkopf et al., COLT 2001).
     """
     rows, width = features[0].shape
     used = torch.where(seen)[0]
@@ -348,15 +361,18 @@ def _turned(
 
 
 def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, shape (d,), and eigenvectors, shape (d, d), of the rows' covariance."""
-    # On the CPU: not every device has a solver for eigenvalues.
+    """Eigenvalues and eigenvectors of the rows' covariance. Shapes: (d,) and (d, d)."""
+    # We solve on the CPU, since not every device has a solver for eigenvalues.
     values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu())
     return values, vectors.to(x.device)
 
 
 def _span(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of fewer rows than features: shapes (n,) and (d, n); empty directions are zero."""
-    # In float64, as the square roots of small eigenvalues scale the directions.
+    """Eigenvalues and eigenvectors for fewer rows than features; empty directions are zero.
+
+    Shapes: (n,) and (d, n).
+    """
+    # Float64 is needed, since the directions are scaled by roots of small eigenvalues.
     values, vectors = torch.linalg.eigh((x.double() @ x.double().T / len(x)).cpu())
     real = values > 1e-10 * values[-1].clamp_min(1e-30)
     scales = torch.where(real, (values.clamp_min(1e-30) * len(x)).rsqrt(), 0.0)
@@ -365,15 +381,15 @@ def _span(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Variance of each feature on the rows of each fold over that on all. Shape: (L, folds, d)."""
+    """Variance of each feature on each set of rows, relative to all rows. Shape: (L, sets, d)."""
     shares = fitted_on.double() / fitted_on.sum(dim=1, keepdim=True)
     result = []
     for layer, m, s in zip(features, mean.cpu(), std.cpu(), strict=True):
         x = ((layer - m) / s).double()
         centre = shares @ x
         spread = (shares @ x.square()) - centre.square()
-        # A feature that is constant on the rows fitted on says no more than the free bias: under
-        # any penalty its weight is 0, as where it is standardised there.
+        # A feature that is constant on the fitted rows adds nothing to the free bias, so its weight
+        # becomes 0 under any penalty, as it would if it were standardised on these rows.
         result.append(torch.where(spread <= 1e-9, 1.0, spread).float())
     return torch.stack(result)
 

@@ -1,4 +1,4 @@
-"""How alike two layers are, whatever their widths, by centred kernel alignment."""
+"""Similarity of layers of any width, by centred kernel alignment (CKA)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from layerfusion.errors import UserError
 from layerfusion.layers.transferability import centred
 
 CELLS = 40_000_000
-"""Gram entries of all layers held at once: 320 MB."""
+"""Limit on the Gram matrix entries of all layers in memory at once: 320 MB."""
 NOTHING = 1e-10
-"""Norm over trace of a centred Gram matrix that holds nothing but rounding."""
+"""A centred Gram matrix holds only rounding if its norm is at most this share of its trace."""
 
 
 def linear_cka(features: Sequence[Tensor], *, debiased: bool = True) -> Tensor:
@@ -21,26 +21,34 @@ def linear_cka(features: Sequence[Tensor], *, debiased: bool = True) -> Tensor:
 
         CKA(i, j) = ⟨G_i, G_j⟩ / (‖G_i‖ ‖G_j‖),   G = x x' centred
 
-    Biased, G is centred by row and column, and CKA = ‖x_i' x_j‖² / (‖x_i' x_i‖ ‖x_j' x_j‖) of
-    centred x lies in [0, 1]; it is far above 0 for unrelated layers wider than the rows are many.
-    Debiased, the diagonal of G counts nothing and the rest is centred without it, which makes the
-    inner product n (n − 3) times HSIC_1: about 0 for unrelated layers, so it may be below. Shift,
-    scale and rotation of a layer change nothing. A layer that holds nothing (constant features;
-    debiased, also rows that all are equally far apart) has 0 with all others.
+    The biased CKA centres G by row and column and equals ‖x_i' x_j‖² / (‖x_i' x_i‖ ‖x_j' x_j‖) for
+    centred x. It lies in [0, 1], but is far above 0 for unrelated layers with more features than
+    rows. The debiased CKA leaves the diagonal of G out and centres the rest without it; the inner
+    product is then n (n − 3) times HSIC_1, which is about 0 for unrelated layers and may be
+    negative. Shift, scale and rotation of a layer change nothing. A layer without any structure
+    (constant features; if debiased, also rows that are all equally far apart) has similarity 0 to
+    all others.
 
-    The Gram matrices are never held whole: blocks of their rows, of all layers, are compared by one
-    matrix product. Complexity: O(layers · rows² · width + layers² · rows²) time; 320 MB and a
-    few times a layer in float64.
+    No Gram matrix is in memory as a whole: one matrix product compares a block of their rows for
+    all layers. Complexity: O(layers · rows² · width + layers² · rows²) time, 320 MB of memory and
+    a few times a layer in float64.
 
     Args:
-        features: one tensor a layer. Shapes: (rows, d_l), any floating dtype.
-        debiased: take the diagonals out; needs four rows.
+        features: the vectors of each layer. Shapes: (rows, d_l), any floating dtype.
+        debiased: true to leave the diagonals out, which needs four rows.
 
     Returns:
-        Symmetric, ones on the diagonal. Shape: (layers, layers), float64.
+        Symmetric, with ones on the diagonal. Shape: (layers, layers), float64.
 
     Raises:
-        UserError: for no layer, unequal rows, a feature that is not finite, and too few rows.
+        UserError: if there is no layer, the numbers of rows differ, a feature is not finite, or
+            there are too few rows.
+
+    Example:
+        >>> layer = torch.randn(50, 8)
+        >>> similarity = linear_cka([layer, 2 * layer + 1, torch.randn(50, 3)])
+        >>> similarity[0, 1].round(decimals=6).item(), bool(similarity[0, 2].abs() < 0.5)
+        (1.0, True)
 
     Source: Kornblith et al., "Similarity of neural network representations revisited", ICML 2019;
     HSIC_1: Song et al., "Feature selection via dependence maximization", JMLR 2012, used for CKA by
@@ -48,7 +56,7 @@ def linear_cka(features: Sequence[Tensor], *, debiased: bool = True) -> Tensor:
     distance correlation with methods for dissimilarities", 2014.
     """
     rows = _checked(features, debiased)
-    # Filled in place: small results kept between large temporaries would scatter the heap.
+    # Filled in place, because small tensors between large temporary ones fragment the heap.
     norms = torch.empty(len(features), rows, dtype=torch.float64)
     for norm, layer in zip(norms, features, strict=True):
         norm.copy_(centred(layer).square().sum(dim=1))
@@ -56,11 +64,11 @@ def linear_cka(features: Sequence[Tensor], *, debiased: bool = True) -> Tensor:
     products = torch.zeros(len(features), len(features), dtype=torch.float64)
     for start in range(0, rows, block):
         products += _products(features, norms, slice(start, min(start + block, rows)), debiased)
-    own = products.diagonal().sqrt()
-    holds = own > NOTHING * norms.sum(dim=1)
-    own = own.where(holds, torch.inf)
+    norm = products.diagonal().sqrt()
+    holds = norm > NOTHING * norms.sum(dim=1)
+    norm = norm.where(holds, torch.inf)
     # Sums and products of two commute exactly, so the result is exactly symmetric.
-    similarity = ((products + products.T) / 2 / (own[:, None] * own)).clamp(-1, 1)
+    similarity = ((products + products.T) / 2 / (norm[:, None] * norm)).clamp(-1, 1)
     return similarity.fill_diagonal_(1.0)
 
 

@@ -1,4 +1,4 @@
-"""Scores of a layer in closed form: how far its features carry the labels, without a probe."""
+"""Scores in closed form: they measure how well features predict the labels without any training."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from layerfusion.errors import UserError
 from layerfusion.layers.score import Score
 
 TOLERANCE = 1e-10
-"""Change of LogME's log evidence per row, in nats, at which its iteration ends."""
+"""LogME's iteration ends once no log evidence per row changes by more than this, in nats."""
 MAX_STEPS = 500
+"""Limit on the steps of LogME's iteration."""
 EXACT = 1e-10
-"""Share of a target's sum of squares that LogME always counts as unexplained."""
+"""LogME counts at least this share of a target's sum of squares as unexplained."""
 SEPARATE = 1e-12
-"""Share of the scatter that Fisher's ratio always counts as within the classes."""
+"""Fisher's ratio counts at least this share of the scatter as within the classes."""
 ROUNDING = 1e-7
-"""Deviation over mean of a column that is constant but for the rounding of float32."""
+"""A column whose standard deviation is at most this share of its mean counts as constant: the rest
+is rounding of float32."""
 
 
 def logme(features: Tensor, labels: Tensor) -> float:
@@ -32,11 +34,11 @@ def logme(features: Tensor, labels: Tensor) -> float:
 
     with s_i the squared singular values of F. The evidence may have several maxima, so λ starts at
     the best of a grid; the iteration ends when no target's log evidence changes by more than 1e-10
-    nats a row. Features are taken as given, neither centred nor standardised; a common factor of
-    all of them changes nothing.
+    nats a row. Features are used as given, neither centred nor standardised; a
+    factor that is common to all of them changes nothing.
 
-    A class that has no row is left out. A target that is an exact linear function of fewer
-    features than rows has no finite maximum: 1e-10 of its square counts as noise.
+    Classes without rows are left out. A target that is an exact linear function of fewer features
+    than rows has no finite maximum, so 1e-10 of its square always counts as noise.
 
     Complexity: O(rows · width · m + m³) with m the smaller of rows and width.
 
@@ -65,7 +67,7 @@ def logme(features: Tensor, labels: Tensor) -> float:
 
 
 def h_score(features: Tensor, labels: Tensor) -> float:
-    """H-score with a shrunk covariance: the share of each direction's variance that is the labels'.
+    """H-score with a shrunk covariance: variance of the class means relative to all variance.
 
         H = (1 − a) tr(Σ_a⁻¹ Σ_z),   Σ_a = (1 − a) Σ + a (tr Σ / width) I
 
@@ -107,8 +109,8 @@ def fisher(features: Tensor, labels: Tensor) -> float:
 
         Σ_c n_c ‖μ_c‖² / Σ_i ‖x_i − μ_(y_i)‖²,   of features x standardised by column
 
-    A column's shift and scale change nothing; constant columns count nothing, and 0 is returned
-    where all are. At most 1e12, where the rows of each class are equal.
+    Shift and scale of a column change nothing. Constant columns are left out, and the score is 0 if
+    all columns are constant. It is at most 1e12, if the rows of each class are equal.
 
     Complexity: O(rows · width).
 
@@ -134,7 +136,7 @@ def fisher(features: Tensor, labels: Tensor) -> float:
 
 
 def effective_rank(features: Tensor) -> float:
-    """Effective rank: how many directions the features spread over, whatever the labels.
+    """Effective rank: the number of directions that the features spread over. It needs no labels.
 
         exp(− Σ p_i log p_i),   p_i = σ_i / Σ σ_j,   σ the singular values of the centred features
 
@@ -168,7 +170,7 @@ EFFECTIVE_RANK = Score(
 
 
 def centred(features: Tensor) -> Tensor:
-    """Features less their column means, with exact zeros for columns that are constant.
+    """Subtract the column means, and set constant columns to exactly zero.
 
     A deviation of 1e-7 of the mean is rounding of float32, not signal.
 
@@ -184,7 +186,7 @@ def centred(features: Tensor) -> Tensor:
 
 
 def _scaled(score: str, features: Tensor) -> Tensor:
-    """Features in float64, at most 1 in size: no score depends on a common factor of them all."""
+    """Scale features to at most 1, in float64. No score depends on a common factor."""
     if not features.numel():
         shape = tuple(features.shape)
         raise UserError(f"{score}: features of shape {shape}; it takes a row and a column")
@@ -196,10 +198,10 @@ def _scaled(score: str, features: Tensor) -> Tensor:
 
 
 def _classes(score: str, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Classes that have rows, renumbered: that of each row, and the rows of each (float64)."""
-    found, codes, counts = labels.unique(return_inverse=True, return_counts=True)
-    if len(found) < 2:
-        raise UserError(f"{score}: all rows are of class {int(found[0])}; it takes two classes")
+    """Renumber the classes that have rows; return the class of each row, and each class's count."""
+    classes, codes, counts = labels.unique(return_inverse=True, return_counts=True)
+    if len(classes) < 2:
+        raise UserError(f"{score}: all rows are of class {int(classes[0])}; it takes two classes")
     return codes, counts.double()
 
 
@@ -209,14 +211,14 @@ def _sums(values: Tensor, codes: Tensor, classes: int) -> Tensor:
 
 
 def _gram(x: Tensor) -> Tensor:
-    """The smaller of x'x and x x', which share their eigenvalues but for zeros."""
+    """The smaller of x'x and x x', which have the same eigenvalues except for zeros."""
     return x.T @ x if x.shape[1] <= x.shape[0] else x @ x.T
 
 
 def _resolved(values: Tensor) -> Tensor:
-    """Which eigenvalues of a Gram matrix are above its rounding. Shape: (m,), bool.
+    """True for eigenvalues of a Gram matrix above its rounding errors. Shape: (m,), bool.
 
-    Singular values below some 4e-7 of the largest are lost: about what float32 features hold.
+    This loses singular values below about 4e-7 of the largest, which float32 features hardly hold.
     """
     return values > len(values) * torch.finfo(values.dtype).eps * values.max()
 
@@ -246,8 +248,8 @@ def _largest_log_evidence(s: Tensor, squares: Tensor, unexplained: Tensor, rows:
     if not len(s):
         return _log_evidence(s, squares, unexplained, rows)
     s = s / s.max()
-    # From below the smallest eigenvalue kept to far above the largest: further out the evidence
-    # has reached its limits.
+    # The grid reaches from below the smallest eigenvalue to far above the largest; further out, the
+    # evidence has reached its limits.
     grid = torch.logspace(-16, 4, 81, dtype=torch.float64)
     evidences = torch.stack([_log_evidence(s / each, squares, unexplained, rows) for each in grid])
     best, places = evidences.max(dim=0)
@@ -267,9 +269,9 @@ def _log_evidence(ratios: Tensor, squares: Tensor, unexplained: Tensor, rows: in
 
     Args:
         ratios: s / λ. Shape: (rank,) or (classes, rank).
-        squares: as in `_largest_log_evidence`, like what follows.
-        unexplained: likewise.
-        rows: likewise.
+        squares: as in `_largest_log_evidence`.
+        unexplained: as in `_largest_log_evidence`.
+        rows: number of rows.
     """
     quadratic = unexplained + (squares / (1 + ratios)).sum(dim=1)
     determinant = ratios.log1p().sum(dim=-1) / rows
@@ -286,7 +288,7 @@ def _next_ratio(
     norm = (squares * ratios * shrunk.square()).sum(dim=1)  # λ ‖m‖²
     gamma = (ratios * shrunk).sum(dim=1)
     freedom = rows - len(s) + shrunk.sum(dim=1)  # n − γ, without its cancellation
-    # A target that the features say nothing of drives λ to infinity, one they interpolate to zero.
+    # λ goes to infinity if the features do not predict a target, and to 0 if they interpolate it.
     return (ratio * gamma * residual / (freedom * norm)).clamp(1e-20, 1e20)
 
 
@@ -294,7 +296,7 @@ def _ledoit_wolf(variances: Tensor, fourth: float, rows: int, width: int) -> flo
     """Shrinkage of Ledoit and Wolf, in [0, 1].
 
     Args:
-        variances: eigenvalues of the covariance, but for zeros. Shape: (rank,).
+        variances: nonzero eigenvalues of the covariance. Shape: (rank,).
         fourth: mean over the rows of ‖x‖⁴.
         rows: number of rows.
         width: number of columns.
@@ -302,6 +304,6 @@ def _ledoit_wolf(variances: Tensor, fourth: float, rows: int, width: int) -> flo
     squared = float(variances.square().sum())  # ‖Σ‖²
     distance = squared - float(variances.sum()) ** 2 / width  # ‖Σ − (tr Σ / width) I‖²
     if distance <= 1e-12 * squared:
-        return 0.0  # the target itself: nothing to shrink
+        return 0.0  # the covariance already is the shrinkage target
     error = (fourth - squared) / rows
     return min(max(error, 0.0), distance) / distance

@@ -1,4 +1,4 @@
-"""Labelled texts: read, cleaned, split, fingerprinted."""
+"""Labelled texts: this room reads, cleans and splits them, and computes their fingerprint."""
 
 from layerfusion.texts.dataset import TextDataset, fingerprint, load_dataset
 from layerfusion.texts.splits import Split

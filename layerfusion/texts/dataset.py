@@ -1,4 +1,4 @@
-"""A labelled data set, from a config to three splits with a fingerprint."""
+"""Loading a labelled data set: from a config to three splits with a fingerprint."""
 
 from __future__ import annotations
 
@@ -25,39 +25,50 @@ class TextDataset:
 
     name: str
     splits: dict[str, Split]
-    """train, validation and test, always all three."""
+    """Name of each split (train, validation and test, always all three) to its rows."""
     label_names: tuple[str, ...]
     fingerprint: str
-    """sha256 of the texts and label names as used: the same for the same content, whatever files
-    it came from."""
+    """sha256 of the texts and label names. The same content has the same fingerprint, from whatever
+    files it comes."""
     origin: str
-    """Where it came from, for a reader."""
+    """The files or hub data set that it came from, in words."""
     available: dict[str, int]
     """Rows of each split before a sample was taken."""
     sampled: bool
+    """True if a sample was taken, as `limit` asks for."""
     overlap: int
     """Rows of test whose text also occurs in train or validation."""
     notes: tuple[str, ...]
-    """What a reader of the figures has to know: splits made here, texts dropped."""
+    """Facts that a reader of results has to know, such as splits made here and texts dropped."""
     train_order: np.ndarray | None = None
-    """Place that each row of train, then of validation, had before validation was cut out of
-    train; none where the data has a validation of its own. Shape: (rows,)."""
+    """Position of each row of train, followed by those of validation, before validation was split
+    off; none if the data has its own validation. Shape: (rows,)."""
 
 
 def load_dataset(
     config: DatasetConfig, limit: LimitConfig, *, seed: int, cache: Path
 ) -> TextDataset:
-    """Find, read, check and split a data set.
+    r"""Find, read, check and split a data set.
 
     Args:
-        config: where the data is and how to read it. `train`, `path` and `hub` go before
-            `sources`, in this order.
+        config: the location of the data and how to read it. `train`, then `path`, then `hub` take
+            precedence over `sources`.
         limit: sizes of the samples to take, if any.
         seed: draws the samples of `limit`; `config.split_seed` draws the splits.
-        cache: downloads lie there.
+        cache: folder for downloads.
 
     Raises:
         UserError: naming the file, split, row or label that is wrong.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> rows = "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
+        >>> _ = (folder / "mine.csv").write_text(f"text,label\n{rows}")
+        >>> config = DatasetConfig("mine", path=str(folder / "mine.csv"))
+        >>> dataset = load_dataset(config, LimitConfig(), seed=0, cache=folder)
+        >>> dataset.label_names, {name: len(split) for name, split in dataset.splits.items()}
+        (('a', 'b'), {'train': 29, 'validation': 3, 'test': 8})
     """
     if config.split_seed < 0:
         raise UserError(f"dataset.split_seed={config.split_seed}: it must be at least 0")
@@ -86,7 +97,7 @@ def load_dataset(
 
 
 def fingerprint(splits: dict[str, Split], label_names: tuple[str, ...]) -> str:
-    """sha256 over canonical JSON of every split's texts and label names, in order."""
+    """Compute the sha256 of all texts and label names, split by split, in order."""
     content = [
         [split, [[text, label_names[label]] for text, label in zip(*_columns(rows), strict=True)]]
         for split, rows in splits.items()
@@ -104,7 +115,7 @@ def _columns(rows: Split) -> tuple[tuple[str, ...], list[int]]:
 def _read(
     config: DatasetConfig, cache: Path
 ) -> tuple[dict[str, Table], tuple[str, ...] | None, str]:
-    """The tables by split, the names of their labels where they have any, and their origin."""
+    """Read the table of each split, the label names if there are any, and the origin."""
     if config.train or config.validation or config.test:
         tables, path, origin = _read_files(config, cache)
     else:
@@ -121,7 +132,7 @@ def _read(
 
 
 def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], Path, str]:
-    """The files that the user named one by one."""
+    """Read the files of `dataset.train`, `dataset.validation` and `dataset.test`."""
     if config.train is None:
         raise UserError("dataset.train: a file is needed beside dataset.validation and .test")
     tables: dict[str, Table] = {}

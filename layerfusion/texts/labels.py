@@ -1,4 +1,4 @@
-"""From labels as found to class indices and names; from texts as found to stripped ones."""
+"""Cleaning texts, and mapping labels to class indices and names."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
 GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?"}
 """What programs write where a value is missing, in lower case."""
 _SHOWN = 10
+"""At most this many names are listed in a message."""
 
 
 def clean_texts(split: str, table: Table) -> tuple[str, ...]:
-    """Strip outer white space, nothing more.
+    """Strip white space at both ends, and change nothing else.
 
     Raises:
-        UserError: for a text that is missing, empty or not a string, with its row.
+        UserError: if a text is missing, empty or not a string, naming its row.
     """
     texts: list[str] = []
     for index, text in enumerate(table.texts):
         if text is None or text != text:
             raise UserError(f"{split}: {table.where(index)}: the text is missing")
         if not isinstance(text, str):
-            found = f"{type(text).__name__} {text!r}"
-            raise UserError(f"{split}: {table.where(index)}: the text is no string but {found}")
+            kind = f"{type(text).__name__} {text!r}"
+            raise UserError(f"{split}: {table.where(index)}: the text is no string but {kind}")
         stripped = text.strip()
         if not stripped:
             raise UserError(f"{split}: {table.where(index)}: the text is empty")
@@ -50,27 +51,27 @@ def class_indices(
 
     Args:
         tables: split to table.
-        names: names of integer labels, or the order of string labels. None: strings are sorted,
-            numbers sorted by value and named by their digits.
+        names: names of integer labels, or the order of string labels. If none, strings are sorted,
+            and numbers are sorted by value and named by their digits.
 
     Returns:
         The class names by index; split to indices, shape (rows,), int64; and notes on classes that
         a reader may not expect.
 
     Raises:
-        UserError: for a label that is missing, no class, or unknown to train; for fewer than two
-            classes.
+        UserError: if a label is missing, is no class or is unknown to train, or if there are fewer
+            than two classes.
     """
-    found = {split: _values(split, table) for split, table in tables.items()}
-    found = _one_kind(found, all(table.typed for table in tables.values()))
-    _refuse_mixture(tables, found)
+    labels = {split: _values(split, table) for split, table in tables.items()}
+    labels = _one_kind(labels, all(table.typed for table in tables.values()))
+    _refuse_mixture(tables, labels)
     if names is None:
-        order = sorted({value for values in found.values() for value in values})  # type: ignore[type-var]
+        order = sorted({value for values in labels.values() for value in values})  # type: ignore[type-var]
         named = {value: str(value) for value in order}
     else:
-        named = _named(tables, found, names)
-    trained = set(found["train"])
-    for split, values in found.items():
+        named = _named(tables, labels, names)
+    trained = set(labels["train"])
+    for split, values in labels.items():
         strange = sorted({named[value] for value in values if value not in trained})
         if strange:
             raise UserError(
@@ -83,7 +84,7 @@ def class_indices(
     index = {value: number for number, value in enumerate(classes)}
     indices = {
         split: np.fromiter((index[value] for value in values), np.int64, len(values))
-        for split, values in found.items()
+        for split, values in labels.items()
     }
     label_names = tuple(named[value] for value in classes)
     return label_names, indices, _doubts(label_names)
@@ -171,9 +172,9 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[Label]]) -> None:
+def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> None:
     first: dict[bool, str] = {}
-    for split, values in found.items():
+    for split, values in labels.items():
         for index, value in enumerate(values):
             first.setdefault(
                 isinstance(value, str), f"{value!r} in {split} ({tables[split].where(index)})"
@@ -183,14 +184,14 @@ def _refuse_mixture(tables: Mapping[str, Table], found: Mapping[str, list[Label]
 
 
 def _named(
-    tables: Mapping[str, Table], found: Mapping[str, list[Label]], names: Sequence[str]
+    tables: Mapping[str, Table], labels: Mapping[str, list[Label]], names: Sequence[str]
 ) -> dict[Label, str]:
     """The value of each class to its name, in the order of the names."""
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
-    numbers = any(not isinstance(value, str) for values in found.values() for value in values)
+    numbers = any(not isinstance(value, str) for values in labels.values() for value in values)
     named: dict[Label, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
-    for split, values in found.items():
+    for split, values in labels.items():
         for index, value in enumerate(values):
             if value not in named:
                 missing = " (-1 stands for no label)" if value == NO_LABEL else ""

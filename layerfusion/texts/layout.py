@@ -1,4 +1,4 @@
-"""Which file, or part of a Hugging Face data set, is which split."""
+"""Finding the splits of a data set among the files of a folder or the parts of a saved data set."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ ALIASES = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing"),
 }
+"""Split to the file names that mean it, in lower case and without their suffix."""
 LABELS_FILE = "labels.json"
+"""The file beside the data that names its classes."""
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 
 
 def read_tables(
     path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
 ) -> dict[str, Table]:
-    """Read every split that a file or folder holds; a single table counts as `train`.
+    """Read every split of a file or folder; a single table counts as `train`.
 
     What lies there and is not used is noted on the table of `train`.
 
@@ -39,7 +41,7 @@ def read_tables(
         reader: a function of the user's that reads the file (see `read_file`).
 
     Raises:
-        UserError: where the splits cannot be told apart, a shard is missing or a file cannot be
+        UserError: if the splits cannot be told apart, a shard is missing or a file cannot be
             read.
     """
     for split in source.files:
@@ -78,7 +80,7 @@ def split_files(
         Split to its files in order, and notes on the files that are not used.
 
     Raises:
-        UserError: naming the files there are.
+        UserError: naming the files of the folder.
     """
     found = _data_files(folder)
     names = [file.name for file in found]
@@ -192,10 +194,10 @@ def _data_files(folder: Path) -> list[Path]:
 
 
 def read_label_names(path: Path) -> tuple[str, ...] | None:
-    """The names in `labels.json` beside the data: a list, or an object of index and name.
+    """Read the class names in `labels.json` beside the data: a list, or an object of index to name.
 
     Raises:
-        UserError: for a file of another form.
+        UserError: if the file has another form.
     """
     file = (path if path.is_dir() else path.parent) / LABELS_FILE
     if not file.is_file():
@@ -232,7 +234,7 @@ def _bare(file: Path) -> str:
 
 
 def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
-    """Read what `datasets` saved with `save_to_disk`."""
+    """Read a data set that `datasets` saved with `save_to_disk`."""
     import datasets
 
     try:

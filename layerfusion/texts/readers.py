@@ -26,7 +26,7 @@ DELIMITERS = (",", "\t", ";", "|")
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reader is told besides the path."""
+    """Options of a reader, besides the path."""
 
     columns: Columns
     encoding: str
@@ -111,7 +111,7 @@ def read_parquet(path: Path, reading: Reading) -> Table:
 
 
 def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
-    """The class names that the `datasets` library writes into the files it makes."""
+    """Read the class names that the `datasets` library writes into its files."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
         return tuple(features[label]["names"]) if label is not None else None
@@ -125,7 +125,7 @@ def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
     try:
         records = _json_lines(content, path) if lines else json.loads(content)
     except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # which is what json lines look like under this name
+        if error.msg != "Extra data":  # the error for an object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
         records = _json_lines(content, path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
@@ -142,7 +142,7 @@ def read_json_lines(path: Path, reading: Reading) -> Table:
 
 def _json_lines(content: str, path: Path) -> list[Any]:
     records: list[Any] = []
-    # Only line feeds end a record: a text may hold other line separators unescaped.
+    # Only line feeds end a record, since a text may contain other line separators.
     for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             try:

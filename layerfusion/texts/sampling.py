@@ -1,4 +1,4 @@
-"""Seeded, stratified samples of rows: exact sizes, classes in proportion, rare classes kept."""
+"""Seeded stratified samples: they have exact sizes, keep class proportions and rare classes."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from layerfusion.errors import UserError
 
 
 def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np.ndarray:
-    """Rows that leave train for another split; every class keeps a row in train.
+    """Choose the rows that leave train for another split; every class keeps a row in train.
 
     Args:
         labels: class indices. Shape: (rows,).
-        share: of the rows, between 0 and 1.
+        share: share of the rows that leave, between 0 and 1.
         seed: draws the rows.
-        purpose: the split they go to; it makes the draws of one seed independent.
+        purpose: the split that they go to; each purpose has independent draws for a seed.
 
     Returns:
         True for the rows that leave. Shape: (rows,).
 
     Raises:
-        UserError: where every class has one row only.
+        UserError: if every class has one row only.
     """
     counts = np.bincount(labels)
     sizes = _hold_out_sizes(counts, share, purpose)
@@ -30,18 +30,18 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np
 
 
 def hold_out_size(labels: np.ndarray, share: float, purpose: str) -> int:
-    """How many rows `hold_out` would take."""
+    """Count the rows that `hold_out` would take."""
     return int(_hold_out_sizes(np.bincount(labels), share, purpose).sum())
 
 
 def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndarray:
-    """A sample without replacement; every class keeps a row where `size` allows it.
+    """Draw a sample without replacement; every class keeps a row if `size` allows it.
 
     Args:
         labels: class indices. Shape: (rows,).
-        size: rows wanted, at most those there are.
+        size: number of rows, at most all.
         seed: draws the rows.
-        purpose: makes the draws of one seed independent of each other.
+        purpose: what the sample is for; each purpose has independent draws for a seed.
 
     Returns:
         True for the rows in the sample. Shape: (rows,).
@@ -54,13 +54,13 @@ def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndar
 
 
 def sample_classes(labels: np.ndarray, most: int, *, seed: int, purpose: str) -> np.ndarray:
-    """A sample of as many rows of every class, or of all where a class has fewer.
+    """Draw the same number of rows from every class, or all rows of a class that has fewer.
 
     Args:
         labels: class indices. Shape: (rows,).
-        most: rows of a class.
+        most: number of rows of each class.
         seed: draws the rows.
-        purpose: makes the draws of one seed independent of each other.
+        purpose: what the sample is for; each purpose has independent draws for a seed.
 
     Returns:
         True for the rows in the sample. Shape: (rows,).
@@ -73,9 +73,14 @@ def allocate(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray
 
     Args:
         counts: rows of each class. Shape: (classes,).
-        total: rows to share out; brought within the sums of the bounds.
-        least: fewest of each class. Shape: (classes,).
-        most: most of each class. Shape: (classes,).
+        total: number of rows to share out; it is clipped to the sums of the bounds.
+        least: lower bound for each class. Shape: (classes,).
+        most: upper bound for each class. Shape: (classes,).
+
+    Example:
+        >>> counts = np.array([90, 9, 1])
+        >>> allocate(counts, 10, least=np.minimum(counts, 1), most=counts).tolist()
+        [8, 1, 1]
     """
     total = int(np.clip(total, least.sum(), most.sum()))
     quota = counts * (total / counts.sum())
@@ -83,7 +88,7 @@ def allocate(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray
     while (short := total - int(sizes.sum())) != 0:
         step = 1 if short > 0 else -1
         free = sizes < most if step > 0 else sizes > least
-        # Ties go to the first class, so that the result depends on nothing else.
+        # Ties go to the first class, so that the result is deterministic.
         sizes[np.argmax(np.where(free, step * (quota - sizes), -np.inf))] += step
     return sizes
 
@@ -100,7 +105,10 @@ def _hold_out_sizes(counts: np.ndarray, share: float, purpose: str) -> np.ndarra
 
 
 def _draw(labels: np.ndarray, sizes: np.ndarray, seed: int, purpose: str) -> np.ndarray:
-    """The first rows of one permutation a class: a larger sample holds nearly all of a smaller."""
+    """Take the first rows of one permutation per class.
+
+    So a larger sample contains nearly all rows of a smaller one.
+    """
     generator = np.random.default_rng([seed, zlib.crc32(purpose.encode())])
     drawn = np.zeros(len(labels), dtype=bool)
     for label, size in enumerate(sizes):

@@ -1,4 +1,4 @@
-"""From the splits that the data has to the three that are used."""
+"""Completing the splits of a data set: missing ones are split off, and samples are taken."""
 
 from __future__ import annotations
 
@@ -25,25 +25,26 @@ class Split:
         return len(self.texts)
 
     def take(self, chosen: np.ndarray) -> Split:
-        """The rows where `chosen` is true, in their order."""
+        """Keep the rows where `chosen` is true, in their order."""
         texts = tuple(text for text, keep in zip(self.texts, chosen, strict=True) if keep)
         return Split(texts, self.labels[chosen])
 
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits, and what was done to get them."""
+    """The three splits, and a description of how they were made."""
 
     used: dict[str, Split]
     available: dict[str, int]
     """Rows of each split before a sample was taken."""
     sampled: bool
+    """True if a sample was taken."""
     overlap: int
     """Rows of test whose text also occurs in train or validation."""
     notes: tuple[str, ...] = field(default=())
     train_order: np.ndarray | None = None
-    """Place that each row of train, then of validation, had before validation was cut out of
-    train; none where the data has a validation of its own. Shape: (rows,)."""
+    """Position of each row of train, followed by those of validation, before validation was split
+    off; none if the data has its own validation. Shape: (rows,)."""
 
 
 def complete_splits(
@@ -54,17 +55,17 @@ def complete_splits(
     *,
     seed: int,
 ) -> Splits:
-    """Make the splits that are missing, drop duplicates and take samples, as configured.
+    """Split off what is missing, drop duplicates and take samples, as configured.
 
-    A test split that is given stays as it is; its sample depends on nothing but test itself.
+    A given test split stays as it is, and a sample of it depends on test alone.
 
     Raises:
-        UserError: where a class would be lost from train.
+        UserError: if train would lose a class.
     """
     splits = dict(given)
     notes: list[str] = []
-    # Classes are drawn in the order of their names, so that the same content gives the same rows
-    # whatever its source numbers the classes by.
+    # Classes are drawn in the order of their names. So the same content gives the same rows,
+    # however its files number the classes.
     ranks = np.argsort(np.argsort(np.array(label_names)))
     if "test" not in splits:
         leaves = _leaves(splits["train"], ranks, config, "test", notes)
@@ -74,9 +75,9 @@ def complete_splits(
         )
     if config.dedupe:
         _drop_duplicates(splits, label_names, notes)
-    made = "validation" not in splits
+    lacks_validation = "validation" not in splits
     available = {split: len(rows) for split, rows in splits.items()}
-    if made:
+    if lacks_validation:
         size = hold_out_size(ranks[splits["train"].labels], config.validation_size, "validation")
         available["train"] -= size
         available["validation"] = size
@@ -84,7 +85,7 @@ def complete_splits(
     sampled |= _sample_classes(splits, ranks, limit, notes, seed=seed)
     sampled |= _sample_test(splits, ranks, limit, notes, seed=seed)
     order = None
-    if made:
+    if lacks_validation:
         whole = splits["train"]
         leaves = _leaves(whole, ranks, config, "validation", notes)
         splits["train"], splits["validation"] = whole.take(~leaves), whole.take(leaves)
@@ -108,7 +109,7 @@ def complete_splits(
 def _leaves(
     train: Split, ranks: np.ndarray, config: DatasetConfig, purpose: str, notes: list[str]
 ) -> np.ndarray:
-    """Which rows leave train for a split that the data lacks. Shape: (rows,), bool."""
+    """Choose the rows that leave train for a split that the data lacks. Shape: (rows,), bool."""
     share = config.test_size if purpose == "test" else config.validation_size
     leaves = hold_out(ranks[train.labels], share, seed=config.split_seed, purpose=purpose)
     notes.append(
@@ -121,12 +122,14 @@ def _leaves(
 def _drop_duplicates(
     splits: dict[str, Split], label_names: tuple[str, ...], notes: list[str]
 ) -> None:
-    held = set(splits["test"].texts)
+    test_texts = set(splits["test"].texts)
     for split in ("train", "validation"):
         if split not in splits:
             continue
         before = splits[split]
-        splits[split] = before.take(np.array([text not in held for text in before.texts], bool))
+        splits[split] = before.take(
+            np.array([text not in test_texts for text in before.texts], bool)
+        )
         dropped = len(before) - len(splits[split])
         if dropped:
             notes.append(f"dedupe: {dropped:,} rows of {split} dropped that also occur in test")
@@ -149,7 +152,7 @@ def _sample_train(
     *,
     seed: int,
 ) -> bool:
-    """Shrink train and validation together, in proportion."""
+    """Shrink train and validation together, keeping their proportion."""
     parts = [split for split in ("train", "validation") if split in splits]
     total = sum(len(splits[split]) for split in parts)
     if limit.train is None or limit.train >= total:

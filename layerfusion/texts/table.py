@@ -1,4 +1,4 @@
-"""The texts and labels of one split, as read and not yet judged."""
+"""The texts and labels of one split as they were read, before any check."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns of a table hold what, and which rows count."""
+    """The columns to read from a table, and a filter of its rows."""
 
     text: str
+    """Name of the text column."""
     label: str | None
-    """None: the rows have no labels."""
+    """Name of the label column; none if the rows have no labels."""
     where: Mapping[str, str]
-    """Keep the rows whose column equals the value."""
+    """Column to value: only rows with all these values are kept."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +31,20 @@ class Table:
     """Rows of a file or of a Hugging Face split."""
 
     place: str
-    """The file or split, for messages."""
+    """Name of the file or split, for messages."""
     texts: list[Any]
     labels: list[Any]
     rows: list[int]
-    """Number of each row in its source, the first row of data being 1."""
+    """Number of each row in its file, counted from 1."""
     typed: bool
-    """False where every value is a string because the format (csv) knows nothing else."""
+    """False if all values are strings because the format, such as csv, has no other type."""
     label_names: tuple[str, ...] | None = None
-    """Names of integer labels, where the format carries them."""
+    """Names of integer labels, if the format has them."""
     notes: tuple[str, ...] = ()
     """What a reader of the figures has to know of how the table was read."""
 
     def where(self, index: int) -> str:
-        """A row, for messages."""
+        """Name a row, for messages: `train.csv, row 7`."""
         return f"{self.place}, row {self.rows[index]}"
 
 
@@ -56,10 +57,10 @@ def make_table(
     label_names: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Pick the columns and rows that count. Half characters become U+FFFD, with a note.
+    """Pick the wanted columns and rows. Half characters become U+FFFD, with a note.
 
     Raises:
-        UserError: for a column that does not exist, naming those that do, or where no row is left.
+        UserError: if a column does not exist, naming those that do, or if no row is left.
     """
     for name, key in [(columns.text, "text"), (columns.label, "label")]:
         if name is not None:
@@ -105,7 +106,7 @@ def _whole(values: Sequence[Any]) -> tuple[list[Any], int]:
 
 
 def join_tables(tables: Sequence[Table]) -> Table:
-    """Put the rows of several files of one split one after the other."""
+    """Join the rows of several files of one split, in order."""
     if len(tables) == 1:
         return tables[0]
     tables = read_by_own_names(tables)
@@ -159,8 +160,8 @@ def _by_name(table: Table, index: int) -> Any:
     return names[label]
 
 
-def require_column(place: str, name: str, key: str, there: Mapping[str, Any]) -> None:
+def require_column(place: str, name: str, key: str, columns: Mapping[str, Any]) -> None:
     """Raise a `UserError` naming the columns that exist, unless `name` is one of them."""
-    if name not in there:
-        found = ", ".join(repr(column) for column in there) or "none"
+    if name not in columns:
+        found = ", ".join(map(repr, columns)) or "none"
         raise UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}")

@@ -1,4 +1,4 @@
-"""TF-IDF of words, words and pairs, or characters: what the baseline and lexical sources read."""
+"""TF-IDF of words, of words and pairs, or of characters, for the baseline and lexical sources."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-# A word is a run of anything but spaces and punctuation, so that combining marks stay inside the
-# words of Indic and Thai script, which `\w` would cut; a punctuation mark is a token of its own.
+# A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
+# of Indic and Thai script, which `\w` would cut. Each punctuation mark is a token of its own.
 _PUNCTUATION = r"\s!-/:-@\[-`{-~\u2010-\u2027\u3000-\u303f\u060c\u061b\u061f\u0964"
 _TOKEN = rf"[^{_PUNCTUATION}]+|\S"
 
@@ -16,18 +16,18 @@ FEATURES: dict[str, dict[str, Any]] = {
     "words and pairs": {"token_pattern": _TOKEN, "ngram_range": (1, 2)},
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
 }
-"""What is counted: settings of scikit-learn's TfidfVectorizer."""
+"""Settings of scikit-learn's TfidfVectorizer, by what it counts."""
 PRUNE_ROWS = 1000
-"""From as many rows on, runs of characters that occur in one text only are left out."""
+"""With at least this many rows, runs of characters that occur in only one text are left out."""
 
 
 def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVectorizer:
-    """A vectoriser, not fitted yet.
+    """Make a vectoriser that is not fitted yet.
 
     Args:
         features: one of `FEATURES`.
-        rows: texts that it will be fitted on.
-        max_features: keep no more than so many, the most frequent ones.
+        rows: number of texts that it will be fitted on.
+        max_features: number of features to keep, the most frequent ones.
     """
     prune = features == "characters" and rows >= PRUNE_ROWS
     return TfidfVectorizer(
