@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerfusion.records.job import METRICS
+from layerfusion.records.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
 from layerfusion.report.tables import Column, Row, Table
-from layerfusion.runs.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
 
 
 def skipped_table(runs: Path) -> Table:
