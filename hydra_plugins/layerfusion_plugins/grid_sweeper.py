@@ -102,7 +102,8 @@ class GridSweeper(BasicSweeper):
             JobsFailed: at the end, where any failed.
         """
         from layerfusion.composing.launching import BUSY, JobsFailed
-        from layerfusion.runs.sweep import RECORDS, wait_until_free
+        from layerfusion.records.sweep import RECORDS
+        from layerfusion.runs.sweep import wait_until_free
 
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.loader.plain)
@@ -124,7 +125,8 @@ class GridSweeper(BasicSweeper):
 
     def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:
         """Compose every job and write the plan; each job with its folder, each folder once."""
-        from layerfusion.runs.sweep import RECORDS, write_plan
+        from layerfusion.records.sweep import RECORDS
+        from layerfusion.runs.sweep import write_plan
 
         assert self.config is not None
         self.config.hydra.sweep.dir = str(self.config.hydra.sweep.dir)

@@ -52,8 +52,7 @@ def profile(arguments: Sequence[str]) -> int:
 
 
 def _profile_job(config: TrainConfig, folder: Path) -> None:
-    from layerfusion.report.profile_figure import write_profile_figure
-    from layerfusion.report.profile_tables import profile_lines, write_csv
+    from layerfusion.report.profile_files import profile_lines, write_csv, write_profile_figure
     from layerfusion.runs.profile import run_profile
 
     made = run_profile(config, folder)
@@ -83,18 +82,38 @@ def report(arguments: Sequence[str]) -> int:
         description="Tables, figures and one self-contained page: report.html in the folder.",
     )
     parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
-    for page in _write_pages(Path(parser.parse_args(arguments).folder)):
+    parser.add_argument(
+        "--block",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a block of your own for every data set (docs/extend.md); may be given several times",
+    )
+    options = parser.parse_args(arguments)
+    for page in _write_pages(Path(options.folder), options.block):
         print(page)
     return 0
 
 
-def _write_pages(folder: Path) -> list[Path]:
+def _write_pages(folder: Path, blocks: Sequence[str] = ()) -> list[Path]:
+    from layerfusion.config.imports import import_from, import_object
+    from layerfusion.published.report import published_sections
     from layerfusion.report import write_report
-    from layerfusion.report.regret import write_profiles_report
+    from layerfusion.report.blocks.selections import write_profiles_report
 
+    if blocks:
+        import_from([Path()])
+    found = [import_object("--block", path) for path in blocks]
     judged = write_profiles_report(folder, folder) if folder.is_dir() else None
     pages = [] if judged is None else [judged]
-    pages.append(write_report(folder, folder, title="LayerFusion report"))
+    page = write_report(
+        folder,
+        folder,
+        title="LayerFusion report",
+        blocks=found,
+        sections=(published_sections,),
+    )
+    pages.append(page)
     return pages
 
 

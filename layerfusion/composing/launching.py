@@ -100,7 +100,8 @@ class JobTask:
         """
         from hydra.core.hydra_config import HydraConfig
 
-        from layerfusion.runs.sweep import RECORDS, JobBusy, held
+        from layerfusion.records.sweep import RECORDS
+        from layerfusion.runs.sweep import JobBusy, held
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         run = self._run_kept if self.sweep else self._run
@@ -120,8 +121,9 @@ class JobTask:
         """Run a job of a sweep, its failure kept in its folder."""
         from hydra.core.hydra_config import HydraConfig
 
+        from layerfusion.records.sweep import FAILED, label_of
         from layerfusion.runs.resources import own_gpu
-        from layerfusion.runs.sweep import FAILED, clear_failure, label_of, write_failure
+        from layerfusion.runs.sweep import clear_failure, write_failure
 
         clear_failure(folder)
         try:

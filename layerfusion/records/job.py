@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.embeddings.shape import BATCH
 from layerfusion.errors import UserError
 from layerfusion.records.gates import GateRecord, read_gates
 
@@ -21,6 +22,8 @@ PREDICTIONS = "predictions.parquet"
 CLAIMED_PREDICTIONS = "claimed_predictions.parquet"
 """In place of the former under `protocol=as_published`: of the epoch that test itself chose."""
 CONFIG = "config.yaml"
+LATENCY_BATCH = BATCH
+"""Texts in the batch whose latency the record holds as `milliseconds_batch`."""
 
 
 @dataclass(frozen=True)

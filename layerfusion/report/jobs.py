@@ -15,17 +15,15 @@ from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred", "prob")
 BASELINE = ("baseline", "floor")
-"""Column of the baseline's predictions, and the name that it had in older files."""
-"""A column that predictions made before it lack."""
+"""Column of the baseline's predictions, and its name in older files; still older ones lack it."""
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class FinishedJob:
     """A finished job and how often it was right on each test row.
 
-    Accuracies are means over the seeds, as is `correct`. Significance tests need one answer a row
-    and take the `consensus`, which is another system than the mean of the seeds, and mostly a
-    little better.
+    Accuracies are means over the seeds, as is `correct`. Significance tests need one answer a row.
+    They take the `consensus` of the seeds, which is mostly a little more accurate than their mean.
     """
 
     record: RunRecord
@@ -36,17 +34,17 @@ class Job:
     consensus: np.ndarray
     """Whether the class of the highest mean probability over the seeds is right. Shape: (rows,)."""
     baseline: np.ndarray | None = None
-    """Whether the baseline is right on a row; none where an older job did not keep it.
+    """Whether the baseline is right on a row; none where an older job did not keep its answers.
     Shape: (rows,)."""
 
     @property
     def sources(self) -> int:
-        """How many layers it fuses: K."""
+        """Number of layers that the job fuses: K."""
         return len(self.record.layers)
 
     @property
     def layer(self) -> LayerRecord:
-        """The first layer; of a single-layer job, its only one."""
+        """The first layer, which is the only one of a single-layer job."""
         return self.record.layers[0]
 
     @property
@@ -56,12 +54,12 @@ class Job:
 
     @property
     def is_last(self) -> bool:
-        """Whether `layer` is the topmost one of its model."""
+        """Tell whether `layer` is the topmost one of its model."""
         return self.level == len(self.record.backbones[self.layer.backbone].layers) - 1
 
 
-def read_job(folder: Path, record: RunRecord) -> Job:
-    """Read a job's predictions, by seed and row, and settle where they are right.
+def read_job(folder: Path, record: RunRecord) -> FinishedJob:
+    """Read a job's predictions, by seed and row, and see where they are right.
 
     Raises:
         UserError: where the file is missing or does not fit the record.
@@ -102,4 +100,4 @@ def read_job(folder: Path, record: RunRecord) -> Job:
     if kept:
         baseline = np.zeros(rows, dtype=bool)
         baseline[row] = table.column(kept).to_numpy() == target
-    return Job(record, labels, right, agreed, baseline)
+    return FinishedJob(record, labels, right, agreed, baseline)

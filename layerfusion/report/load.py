@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +13,9 @@ import numpy as np
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.records.job import DataRecord, RunRecord, find_records
-from layerfusion.report.compare import best_on_validation
-from layerfusion.report.jobs import Job, read_job
+from layerfusion.report.figures.colors import SERIES
+from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.jobs import FinishedJob, read_job
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +23,11 @@ class Curve:
     """The layers of one model that were run alone, bottom up."""
 
     label: str
-    """The backbone, and whatever sets it apart from other curves of the same backbone."""
+    """The backbone, with what tells the curve from others of the same backbone."""
     backbone: str
     variant: int
-    """0 for the first curve of a backbone, 1 for the next (another pooling, for example)."""
-    points: tuple[Job, ...]
+    """Number of the curve among those of its backbone; another pooling makes a second one."""
+    points: tuple[FinishedJob, ...]
 
     @property
     def layers(self) -> list[str]:
@@ -34,31 +35,33 @@ class Curve:
         return self.points[0].record.backbones[self.backbone].layers
 
     @property
-    def last(self) -> Job | None:
-        """The job on the topmost layer, where there is one."""
+    def last(self) -> FinishedJob | None:
+        """The job on the topmost layer; none where that layer was not run alone."""
         return self.points[-1] if self.points[-1].is_last else None
 
     @property
-    def best(self) -> Job:
+    def best(self) -> FinishedJob:
         """The layer that validation chooses."""
         return best_on_validation(self.points)
 
 
 @dataclass(frozen=True, eq=False)
 class DataGroup:
-    """All honest jobs that saw the same rows, hence can be compared."""
+    """All honest jobs on the same rows, which can therefore be compared."""
 
     label: str
     """The data set's name; with its fingerprint where several samples share the name."""
     key: str
     """The label as part of a file name or anchor."""
-    jobs: tuple[Job, ...]
+    jobs: tuple[FinishedJob, ...]
     curves: tuple[Curve, ...]
-    fused: tuple[Job, ...]
+    fused: tuple[FinishedJob, ...]
     """Jobs with more than one layer."""
-    repeats: tuple[Job, ...]
-    """Single-layer jobs that are no point of a curve: a selection by score took the layer, or the
-    curve shows it by another job (other settings)."""
+    repeats: tuple[FinishedJob, ...]
+    """Single-layer jobs that are no point of a curve: a selection by score took the layer, or another
+    job with other settings stands for it."""
+    colors: Mapping[str, str]
+    """Backbone to its colour, the same in all figures of a report."""
 
     @property
     def data(self) -> DataRecord:
@@ -71,17 +74,17 @@ class DataGroup:
         return len(self.jobs[0].correct)
 
     @property
-    def singles(self) -> tuple[Job, ...]:
+    def singles(self) -> tuple[FinishedJob, ...]:
         """All points of all curves."""
         return tuple(job for curve in self.curves for job in curve.points)
 
     @property
-    def chosen(self) -> Job | None:
-        """The single layer that validation chooses, where any was run alone."""
+    def chosen(self) -> FinishedJob | None:
+        """The single layer that validation chooses; none where no layer was run alone."""
         return best_on_validation(self.singles) if self.singles else None
 
-    def curve_of(self, job: Job) -> Curve:
-        """The curve that a single-layer job is a point of."""
+    def curve_of(self, job: FinishedJob) -> Curve:
+        """Find the curve that a single-layer job is a point of."""
         return next(curve for curve in self.curves if job in curve.points)
 
 
@@ -95,21 +98,29 @@ def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGr
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
     """
-    by_data: dict[tuple[str, str], list[Job]] = defaultdict(list)
-    for folder, record in finished(runs, only):
+    return group_jobs(finished(runs, only))
+
+
+def group_jobs(found: Iterable[tuple[Path, RunRecord]]) -> tuple[DataGroup, ...]:
+    """Read the predictions of all honest jobs among some, and group the jobs by their data."""
+    by_data: dict[tuple[str, str], list[FinishedJob]] = defaultdict(list)
+    for folder, record in found:
         if record.protocol == HONEST:
             data = record.dataset
             by_data[data.name, data.fingerprint].append(read_job(folder, record))
     labels = _labels(sorted(by_data))
     keys = _file_names(labels.values())
+    jobs = [job for some in by_data.values() for job in some]
+    names = sorted({name for job in jobs for name in job.record.backbone_names})
+    colors = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
     return tuple(
-        _group(label, key, by_data[identity])
+        _group(label, key, by_data[identity], colors)
         for (identity, label), key in zip(labels.items(), keys, strict=True)
     )
 
 
 def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path, RunRecord]]:
-    """Folder and record of every finished job under a folder, each job once, of any protocol.
+    """Find every finished job under a folder, of any protocol and each once.
 
     Raises:
         UserError: where there is none.
@@ -127,7 +138,9 @@ def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path
 # -- grouping -----------------------------------------------------------------------------------
 
 
-def _group(label: str, key: str, jobs: Sequence[Job]) -> DataGroup:
+def _group(
+    label: str, key: str, jobs: Sequence[FinishedJob], colors: Mapping[str, str]
+) -> DataGroup:
     for job in jobs:
         if not np.array_equal(job.target, jobs[0].target):
             raise UserError(
@@ -137,22 +150,22 @@ def _group(label: str, key: str, jobs: Sequence[Job]) -> DataGroup:
     jobs = sorted(jobs, key=_order)
     curves, repeats = _curves([job for job in jobs if job.sources == 1])
     fused = tuple(job for job in jobs if job.sources > 1)
-    return DataGroup(label, key, tuple(jobs), curves, fused, repeats)
+    return DataGroup(label, key, tuple(jobs), curves, fused, repeats, colors)
 
 
-def _order(job: Job) -> tuple[object, ...]:
-    """Independent of where the folders lie: few layers first, then by content."""
+def _order(job: FinishedJob) -> tuple[object, ...]:
+    """Sort by the number of layers, then by content, never by where the folders lie."""
     layers = [(layer.backbone, layer.pooling) for layer in job.record.layers]
     return job.sources, layers, job.level, job.record.fusion, job.record.job
 
 
-def _curves(singles: Sequence[Job]) -> tuple[tuple[Curve, ...], tuple[Job, ...]]:
-    """Curves by (backbone, pooling, operator, spec), and the jobs that are no point of one.
+def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[FinishedJob, ...]]:
+    """Split single layers into curves by (backbone, pooling, operator, spec), and the rest.
 
-    A selection by score that settled on one layer is no look at that layer, so where layers were
-    asked for by name it is left out of the curves.
+    A selection by score that ended in a single layer was not run to look at that layer. It is a
+    point of a curve only where no layer was asked for by name.
     """
-    by_curve: dict[tuple[str, str, str, str], dict[str, list[Job]]] = {}
+    by_curve: dict[tuple[str, str, str, str], dict[str, list[FinishedJob]]] = {}
     asked = [job for job in singles if not job.record.scored] or list(singles)
     for job in asked:
         by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
@@ -168,14 +181,14 @@ def _curves(singles: Sequence[Job]) -> tuple[tuple[Curve, ...], tuple[Job, ...]]
     return tuple(curves), tuple(repeats)
 
 
-def _curve_key(job: Job) -> tuple[str, str, str, str]:
+def _curve_key(job: FinishedJob) -> tuple[str, str, str, str]:
     layer = job.layer
     spec = job.record.backbones[layer.backbone].spec_hash
     return layer.backbone, layer.pooling, job.record.fusion, spec
 
 
 def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
-    """The backbone, followed by no more of pooling, operator and spec than tells keys apart."""
+    """Name curves by backbone, and by as much of pooling, operator and spec as they need."""
     labels = []
     for key in keys:
         rivals = [other for other in keys if other[0] == key[0] and other != key]
@@ -189,7 +202,7 @@ def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
 
 
 def _labels(identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Label by (name, fingerprint): the name, and what tells it from its namesakes."""
+    """Label data sets, given as (name, fingerprint), by name; namesakes by fingerprint too."""
     names = Counter(name for name, _ in identities)
     return {
         (name, fingerprint): f"{name} (data {fingerprint[:8]})" if names[name] > 1 else name
@@ -198,7 +211,7 @@ def _labels(identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]
 
 
 def _file_names(labels: Iterable[str]) -> list[str]:
-    """Labels as distinct lower-case file names."""
+    """Turn labels into distinct lower-case file names."""
     names: list[str] = []
     for label in labels:
         base = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "data"

@@ -1,24 +1,18 @@
-"""The report on the finished jobs of a folder: one HTML page, one Markdown file, figures."""
+"""The report on a folder: one HTML page, one Markdown file, figures and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.records.job import METRICS
-from layerfusion.report.contents import Report, build_report
-from layerfusion.report.exports import write_exports
-from layerfusion.report.load import load_groups
-from layerfusion.report.markdown import FILES, GATES, markdown
-from layerfusion.report.profile_blocks import profile_blocks
-from layerfusion.report.published import load_published
-from layerfusion.report.search_history import search_blocks
-from layerfusion.report.skipped import skipped_table
+from layerfusion.report.contents import PageSections, Report, SectionBlock, build_report
+from layerfusion.report.render.files import write_exports
+from layerfusion.report.render.markdown import markdown
+from layerfusion.report.results import Results
 
 
 def write_report(
@@ -28,6 +22,8 @@ def write_report(
     title: str,
     facts: Sequence[str] = (),
     only: Collection[str] | None = None,
+    blocks: Sequence[SectionBlock] = (),
+    sections: Sequence[PageSections] = (),
 ) -> Path:
     """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
@@ -37,9 +33,11 @@ def write_report(
     Args:
         runs: folder with the jobs, at any depth.
         out: folder to write to.
-        title: of the report.
-        facts: sentences or commands that a reader should know, printed with the provenance.
-        only: hashes of the jobs to show; all where None.
+        title: title of the report.
+        facts: sentences or commands for the section on where the report comes from.
+        only: hashes of the jobs to show; None for all.
+        blocks: further blocks for the section of each data set: see `contents.SECTION_BLOCKS`.
+        sections: further sections for the page: see `contents.PAGE_SECTIONS`.
 
     Returns:
         Path of the HTML page, which needs no other file.
@@ -48,28 +46,17 @@ def write_report(
         UserError: where there is neither a finished job nor a profile, or a job lacks its
             predictions.
     """
-    profiles = profile_blocks(runs, only)
-    trained = not profiles or any(runs.rglob(METRICS))
-    report = build_report(
-        load_groups(runs, only) if trained else (),
-        title=title,
-        facts=facts,
-        published=load_published(runs, only) if trained else (),
-        profiles=profiles,
-        searches=search_blocks(runs),
-    )
-    skipped = skipped_table(runs)
-    if skipped.rows:
-        report = replace(report, provenance=(skipped, *report.provenance))
+    report = build_report(Results(runs, only, facts), title=title, blocks=blocks, sections=sections)
     write_exports(out, report.tables, report.figures)
-    write_atomically(out / "report.md", markdown(report).encode())
+    text = markdown(report.title, report.intro, report.sections)
+    write_atomically(out / "report.md", text.encode())
     page = out / "report.html"
     write_atomically(page, html(report).encode())
     return page
 
 
 def html(report: Report) -> str:
-    """The page: self-contained, without a single request to anywhere."""
+    """Render the page, which is self-contained and sends no request to anywhere."""
     environment = Environment(
         loader=PackageLoader("layerfusion.report", "."),
         autoescape=True,
@@ -77,7 +64,6 @@ def html(report: Report) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # SVG made by the figures is the one thing that is not escaped; its texts are, when drawn.
+    # Only the SVG of the figures is not escaped; its texts were escaped when it was drawn.
     environment.filters["svg"] = Markup
-    template = environment.get_template("template.html")
-    return template.render(report=report, gates_note=GATES, files_note=FILES)
+    return environment.get_template("template.html").render(report=report)

@@ -1,23 +1,19 @@
 // Sorts a table by a column: a click or the keyboard goes from ascending to descending to the
 // order of the page. Without JavaScript the tables stand as they are.
 (() => {
-  const units = { ms: 0.001, s: 1, min: 60, h: 3600 };
-  const value = (cell) => {
-    const text = cell.textContent.replace(/\u2212/g, "-").replace(/,(?=\d{3})/g, "");
-    const found = text.match(/([-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?)\s*(ms\b|s\b|min\b|h\b)?/i);
-    return found ? parseFloat(found[1]) * (units[found[2]] ?? 1) : NaN;
-  };
   const words = new Intl.Collator(undefined, { numeric: true });
   for (const table of document.querySelectorAll("table")) {
     const body = table.tBodies[0], rows = [...body.rows], heads = [...table.tHead.rows[0].cells];
     if (rows.length < 2) continue;
     heads.forEach((head, column) => {
-      const numeric = head.classList.contains("number");
+      // Cells that hold numbers say them; a column without any sorts as text.
+      const number = (row) => parseFloat(row.cells[column].dataset.order);
+      const numeric = rows.some((row) => !isNaN(number(row)));
       const compare = (a, b, sign) => {
-        const [x, y] = [a.cells[column], b.cells[column]];
-        if (!numeric) return sign * words.compare(x.textContent, y.textContent);
-        const [m, n] = [value(x), value(y)];
-        // What has no number stays last in both directions.
+        const [x, y] = [a.cells[column].textContent, b.cells[column].textContent];
+        if (!numeric) return sign * words.compare(x, y);
+        const [m, n] = [number(a), number(b)];
+        // Rows without a number stay last in both directions.
         if (isNaN(m) || isNaN(n)) return isNaN(m) - isNaN(n);
         return sign * (m - n);
       };

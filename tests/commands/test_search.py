@@ -16,7 +16,8 @@ from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.errors import UserError
 from layerfusion.records.job import read_record
 from layerfusion.records.search import find_histories
-from layerfusion.report.search_history import search_blocks
+from layerfusion.report.blocks.searches import search_sections
+from layerfusion.report.results import Results
 from layerfusion.runs.sweep import held
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
@@ -93,7 +94,7 @@ def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
     assert main(words) == 0
     assert "[6/6]" not in capsys.readouterr().err
 
-    (block,) = search_blocks(folder)
+    (block,) = search_sections(Results(folder))
     (table,) = block.folded
     assert len(table.rows) == 6
     assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]

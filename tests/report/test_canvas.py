@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 
 import layerfusion.report
-from layerfusion.report.canvas import SERIES, drawing, sheet
-from layerfusion.report.layer_curves import LINES
-from layerfusion.report.pareto import MARKERS
-from layerfusion.report.profile_heat_maps import LIKENESS, RANKS
+from layerfusion.report.blocks.pareto import MARKERS
+from layerfusion.report.figures.canvas import drawing
+from layerfusion.report.figures.colors import SERIES
+from layerfusion.report.figures.layers import LINES
+from layerfusion.report.figures.profile_maps import LIKENESS, RANKS
 
 # Machado, Oliveira and Fernandes, IEEE TVCG 15 (2009), severity 1, on linear RGB.
 SIGHT = {
@@ -101,11 +102,9 @@ def test_markers_and_lines_tell_apart_what_colours_do_not() -> None:
 
 
 def test_a_name_that_the_font_cannot_write_is_in_the_page_and_warns_of_nothing() -> None:
-    def draw(narrow: bool) -> Figure:
-        figure = sheet(200, 100)
-        figure.text(0.5, 0.5, "精彩")
-        return figure
+    def plot(axes: Axes) -> None:
+        axes.set_title("精彩")
 
-    drawn = drawing("key", draw, alt="", caption="")  # warnings are errors here
+    drawn = drawing("key", plot, alt="", caption="")  # warnings are errors here
     assert "精彩" in drawn.wide
     assert "精彩" in drawn.narrow

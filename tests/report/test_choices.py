@@ -14,9 +14,11 @@ from layerfusion.records.job import (
     find_records,
     write_record,
 )
-from layerfusion.report.choices import choice_tables
-from layerfusion.report.load import load_groups
+from layerfusion.report.blocks.choices import choice_block
+from layerfusion.report.findings.tests import find_all
+from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.page import write_report
+from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "15")]
@@ -29,6 +31,11 @@ def right(rate: float) -> np.ndarray:
 def amend(runs: Path, record: RunRecord, **changes: object) -> None:
     (folder,) = [path for path, found in find_records(runs) if found.job == record.job]
     write_record(replace(record, **changes), folder)  # type: ignore[arg-type]
+
+
+def choice_tables(group: DataGroup) -> tuple[Table, ...]:
+    block = choice_block(group, find_all([group])[group])
+    return () if block is None else block.tables
 
 
 def test_a_pilot_is_held_against_the_job_it_names(tmp_path: Path) -> None:
@@ -47,10 +54,10 @@ def test_a_pilot_is_held_against_the_job_it_names(tmp_path: Path) -> None:
     amend(tmp_path, pilot, pilot=saved, layers=layers, selection_notes=["dropped layer 4"])
     (group,) = load_groups(tmp_path)
     reasons, savings = choice_tables(group)
-    cells = [row.cells for row in reasons.rows]
+    cells = [row.texts for row in reasons.rows]
     assert sum("the best" in row for row in cells) == 2
     assert any("dropped layer 4" in row for row in cells)
-    ((_, tried, texts, flops, size, time, points),) = [row.cells for row in savings.rows]
+    ((_, tried, texts, flops, size, time, points),) = [row.texts for row in savings.rows]
     assert tried == "250 → 500"
     assert texts == "500 of 5,000"
     assert (flops, size, time) == ("70", "90", "60")
@@ -66,7 +73,7 @@ def test_without_its_full_job_a_pilot_stands_alone(tmp_path: Path) -> None:
     saved = PilotRecord([500], 500, 5000, 30e9, 100e9, 1000, 10_000, None, None, "0" * 12)
     amend(tmp_path, pilot, pilot=saved)
     _, savings = choice_tables(load_groups(tmp_path)[0])
-    assert savings.rows[0].cells[-2:] == ("–", "–")
+    assert savings.rows[0].texts[-2:] == ("–", "–")
 
 
 def test_plain_selections_need_no_table(tmp_path: Path) -> None:
@@ -88,11 +95,11 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
     )
     (group,) = load_groups(tmp_path)
     table = choice_tables(group)[-1]
-    assert [row.cells[0] for row in table.rows] == ["gated", "stacked"]
-    assert table.rows[0].cells[5] == "–"
-    assert table.rows[1].cells == (
+    assert [row.texts[0] for row in table.rows] == ["gated", "stacked"]
+    assert table.rows[0].texts[5] == "–"
+    assert table.rows[1].texts == (
         *("stacked", "–", "adaptive (minilm:3:mean)", "5", "0.4500"),
-        *("+0.0500 ± 0.0100", "1,234", "2.50"),
+        *("+0.0500\u00a0±\u00a00.0100", "1,234", "2.50"),
     )
     assert "gated: the lowest." in table.note
     assert "seed 0" not in table.note

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerfusion.report.compare import (
+from layerfusion.report.findings.compare import (
     best_on_test,
     best_on_validation,
     paired_interval,

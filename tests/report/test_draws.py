@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from layerfusion.report.contents import build_report
-from layerfusion.report.draws import DrawFinding, find_over_draws
+from layerfusion.report.findings.learning import DrawFinding, find_over_draws, learning_curves
 from layerfusion.report.load import load_groups
-from layerfusion.report.markdown import markdown
-from layerfusion.report.trials import trials
+from layerfusion.report.render.markdown import markdown
+from layerfusion.report.results import Results
 from layerfusion.statistics.intervals import crossed_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
@@ -74,7 +74,9 @@ def write(
 
 
 def found_in(runs: Path) -> list[DrawFinding]:
-    return [one for own in find_over_draws(trials(load_groups(runs))).values() for one in own]
+    return [
+        one for own in find_over_draws(learning_curves(load_groups(runs))).values() for one in own
+    ]
 
 
 def test_both_are_held_against_the_one_that_validation_of_each_draw_prefers(
@@ -107,18 +109,20 @@ def test_families_reach_over_all_data_sets(tmp_path: Path) -> None:
 def test_the_page_shows_them_as_table_and_caption(tmp_path: Path) -> None:
     write(tmp_path, 10, 0.25)
     write(tmp_path, 50, 0.0)
-    report = build_report(load_groups(tmp_path), title="t")
-    (curve,) = report.curves
+    report = build_report(Results(tmp_path), title="t")
+    curve = report.section("curve-1")
     table = curve.tables[1]
-    few, many = ([cell.replace("\u00a0", " ") for cell in row.cells] for row in table.rows)
+    few, many = ([cell.replace("\u00a0", " ") for cell in row.texts] for row in table.rows)
     assert few[:4] == ["minilm + smollm2", "adaptive, stacked", "10", "3"]
     assert few[5] == "minilm (2), smollm2 (1)"
     assert (few[-1], many[-1]) == ("▲", "")
     assert "adjusted for the 2 comparisons over draws" in table.note
     caption = curve.figures[0].caption
-    assert f"minilm + smollm2: {table.rows[0].cells[7]}▲ with 10 rows a class" in caption
-    assert f"{table.rows[1].cells[7]} with 50 rows a class" in caption
-    assert "Several models and one of them alone, by rows a class" in markdown(report)
+    assert f"minilm + smollm2: {table.rows[0].texts[7]}▲ with 10 rows a class" in caption
+    assert f"{table.rows[1].texts[7]} with 50 rows a class" in caption
+    assert "Several models and one of them alone, by rows a class" in markdown(
+        report.title, report.intro, report.sections
+    )
 
 
 def test_equal_systems_are_not_marked(tmp_path: Path) -> None:
@@ -146,6 +150,6 @@ def test_nothing_is_compared_without(tmp_path: Path, missing: str) -> None:
     for size in (10, 50):
         write(tmp_path, size, 0.1, models=models, draws=1 if missing == "a second draw" else DRAWS)
     assert found_in(tmp_path) == []
-    (curve,) = build_report(load_groups(tmp_path), title="t").curves
+    (curve,) = build_report(Results(tmp_path), title="t").curves
     assert len(curve.tables) == 1
     assert "best one of them alone" not in curve.figures[0].caption

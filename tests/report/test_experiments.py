@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from layerfusion.report.blocks.lexical import lexical_block
+from layerfusion.report.blocks.model_counts import count_block
+from layerfusion.report.blocks.operators import operator_block
+from layerfusion.report.blocks.pairs import pair_block
 from layerfusion.report.contents import build_report
-from layerfusion.report.findings import find_all
-from layerfusion.report.jobs import Job
-from layerfusion.report.lexical import lexical_block
+from layerfusion.report.findings.identities import best_part, identity_of, without_lexical
+from layerfusion.report.findings.tests import find_all
+from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.model_counts import count_block
-from layerfusion.report.operators import operator_block
-from layerfusion.report.pairs import pair_block
-from layerfusion.report.systems import best_part, system_of, without_lexical
-from layerfusion.report.tables import Table
+from layerfusion.report.table import Table
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
 
@@ -68,16 +68,15 @@ def test_a_lexical_source_is_no_language_model(group: DataGroup) -> None:
 
 
 def _column(table: Table, title: str) -> list[str]:
-    place = [column.title for column in table.columns].index(title)
-    return [row.cells[place] for row in table.rows]
+    return table.texts(title)
 
 
-def _job(group: DataGroup, models: str, *, words: bool = False) -> Job:
+def _job(group: DataGroup, models: str, *, words: bool = False) -> FinishedJob:
     wanted = set(models.split())
     (found,) = [
         job
         for job in group.jobs
-        if (system := system_of(job)) is not None
+        if (system := identity_of(job)) is not None
         and system.recipe == "a" * 12
         and {model.name for model in system.models} == wanted
         and bool(system.lexical) == words
@@ -117,7 +116,7 @@ def test_parts_of_layers_fixed_by_name_are_jobs_on_those_layers(tmp_path: Path) 
         )
     (group,) = load_groups(tmp_path)
 
-    def job(*wanted: str) -> Job:
+    def job(*wanted: str) -> FinishedJob:
         (found,) = [
             one
             for one in group.jobs
@@ -132,8 +131,8 @@ def test_parts_of_layers_fixed_by_name_are_jobs_on_those_layers(tmp_path: Path) 
     assert best[whole] in (job("minilm 3", "minilm 5"), job("mpnet 7"))
     block = pair_block(group, find_all([group])[group])
     assert block is not None
-    assert block.tables[0].rows[0].cells[0] == "minilm 3, 5 + mpnet 7"
-    assert count_block(group) is None
+    assert block.tables[0].rows[0].texts[0] == "minilm 3, 5 + mpnet 7"
+    assert count_block(group, find_all([group])[group]) is None
 
 
 def test_a_model_under_another_spec_is_another_model(group: DataGroup) -> None:
@@ -154,7 +153,7 @@ def test_records_older_than_recipes_belong_to_nothing(tmp_path: Path) -> None:
     findings = find_all([old])[old]
     assert best_part(old.jobs) == without_lexical(old.jobs) == {}
     assert pair_block(old, findings) is None
-    assert count_block(old) is None
+    assert count_block(old, find_all([old])[old]) is None
     assert lexical_block(old, findings) is None
 
 
@@ -203,7 +202,7 @@ def test_the_table_of_pairs_has_every_job_on_several_models(group: DataGroup) ->
 
 
 def test_counts_show_means_and_spreads(group: DataGroup) -> None:
-    block = count_block(group)
+    block = count_block(group, find_all([group])[group])
     assert block is not None
     (table,) = block.tables
     assert _column(table, "Models") == ["1", "2", "3"]
@@ -238,7 +237,7 @@ def test_the_words_say_whether_the_spread_falls(
         right[1, : 200 - sds[len(models) - 1]] = True
         _write(tmp_path, models, 0.5, 0.5, right=right, seeds=2)
     (group,) = load_groups(tmp_path)
-    block = count_block(group)
+    block = count_block(group, find_all([group])[group])
     assert block is not None
     assert words in block.text
 

@@ -5,61 +5,69 @@ import io
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.records.job import Estimate
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.contents import Report, build_report
-from layerfusion.report.exports import (
-    LATEX,
-    find_parts,
-    latex,
-    named_tables,
-    table_csv,
-    table_latex,
-    write_exports,
-)
+from layerfusion.report.format import COUNT, NAME, PERCENT, POINTS, Format
 from layerfusion.report.load import load_groups
-from layerfusion.report.names import count, interval, mean_sd, points
-from layerfusion.report.profile_blocks import profile_blocks
-from layerfusion.report.tables import Column, Row, Table
+from layerfusion.report.render.files import named_tables, table_csv, write_exports
+from layerfusion.report.render.latex import LATEX, latex, table_latex
+from layerfusion.report.results import Results
+from layerfusion.report.table import Cell, Column, Table
 
 
 @pytest.fixture(scope="module")
 def report(written: Path) -> Report:
-    runs = written / "runs"
-    return build_report(load_groups(runs), title="again", profiles=profile_blocks(runs))
+    return build_report(Results(written / "runs"), title="again")
 
 
 def _read(table: Table) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(table_csv(table), newline="")))
 
 
-def _numbers(*cells: str) -> Table:
-    return Table("t", (Column("x"),), tuple(Row((cell,)) for cell in cells))
+def _numbers(*cells: object, form: Format = PERCENT) -> Table:
+    return Table("t", (Column("x", lambda cell: cell, form),), cells)
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**9))
-def test_numbers_of_a_cell_can_be_read_back(mean: float, sd: float, whole: int) -> None:
-    cell = mean_sd(Estimate(mean, sd))
-    (row,) = _read(_numbers(f"{cell} {interval(mean, sd)}"))
+def test_files_hold_all_digits(mean: float, sd: float, whole: int) -> None:
+    (row,) = _read(_numbers(Estimate(mean, sd, mean, sd)))
     values = [float(row[title]) for title in ("x", "x, sd", "x, low", "x, high")]
-    assert np.allclose(values, [100 * mean, 100 * sd, 100 * mean, 100 * sd], atol=0.0501)
-    (row,) = _read(_numbers(count(whole)))
-    assert int(row["x"]) == whole
-    (row,) = _read(_numbers(points(mean - sd)))
-    assert float(row["x"]) == pytest.approx(100 * (mean - sd), abs=0.0501)
+    assert values == [100 * mean, 100 * sd, 100 * mean, 100 * sd]
+    (row,) = _read(_numbers(whole, form=COUNT))
+    assert row["x"] == str(whole)
+    (row,) = _read(_numbers(mean - sd, form=POINTS))
+    assert float(row["x"]) == 100 * (mean - sd)
 
 
 def test_every_part_of_a_cell_has_a_column_and_what_no_cell_has_has_none() -> None:
-    rows = _read(_numbers("+1.2 [\u22120.3,\u00a0+2.7] ▲", "–", "norm"))
-    assert rows == [
-        {"x": "1.2", "x, low": "-0.3", "x, high": "2.7", "x, mark": "▲"},
-        {"x": "", "x, low": "", "x, high": "", "x, mark": ""},
-        {"x": "norm", "x, low": "", "x, high": "", "x, mark": ""},
+    difference = Cell(0.012, low=-0.003, high=0.027, mark="▲")
+    table = _numbers(difference, None, Cell("norm"), Cell(note="chosen"), form=POINTS)
+    assert [row.texts for row in table.rows] == [
+        *(("+1.2 [\u22120.3,\u00a0+2.7] ▲",), ("–",), ("norm",), ("chosen",))
     ]
+    empty = {"x": "", "x, low": "", "x, high": "", "x, mark": "", "x, note": ""}
+    numbers = {"x": "1.2", "x, low": "-0.3", "x, high": "2.7", "x, mark": "▲"}
+    assert _read(table) == [
+        *(empty | numbers, empty, empty | {"x": "norm"}, empty | {"x, note": "chosen"})
+    ]
+
+
+def test_a_frame_has_types() -> None:
+    columns = (
+        Column("text", lambda row: row[0]),
+        Column("count", lambda row: row[1], COUNT),
+        Column("share", lambda row: row[2], PERCENT),
+        Column("layer", lambda row: row[3], NAME),
+    )
+    frame = Table("t", columns, [("a", 1, 0.5, "3"), ("b", None, None, "norm")]).frame()
+    assert [str(kind) for kind in frame.dtypes] == ["object", "Int64", "float64", "object"]
+    assert frame["share"].tolist()[0] == 50.0
+    assert frame["share"].isna().tolist() == frame["count"].isna().tolist() == [False, True]
 
 
 def test_accuracies_of_the_record_are_in_the_file(report: Report, written: Path) -> None:
@@ -70,13 +78,13 @@ def test_accuracies_of_the_record_are_in_the_file(report: Report, written: Path)
     for row, job in zip(rows, jobs, strict=True):
         test = job.record.test["accuracy"]
         assert (row["Model"], row["Layer"]) == (job.layer.backbone, job.layer.layer)
-        found = [float(row[f"{title}"]) for title in ("Test %", "Test %, sd")]
-        assert found == pytest.approx([100 * test.mean, 100 * (test.sd or 0)], abs=0.0501)
-        assert float(row["95 % interval, low"]) == pytest.approx(100 * (test.low or 0), abs=0.0501)
+        found = [float(row[f"Test %{part}"]) for part in ("", ", sd", ", low", ", high")]
+        wanted = (test.mean, test.sd, test.low, test.high)
+        assert found == [100 * (value or 0) for value in wanted]
 
 
 def test_texts_stay_as_they_are() -> None:
-    table = Table("t", (Column("a", numeric=False),), (Row(('say "1,2"\n±',)),))
+    table = Table("t", (Column("a", lambda row: row),), ('say "1,2"\n±',))
     assert _read(table) == [{"a": 'say "1,2"\n±'}]
 
 
@@ -107,15 +115,15 @@ def test_a_latex_row_has_a_cell_a_column(report: Report) -> None:
 
 
 def test_tables_of_the_same_title_have_files_of_their_own() -> None:
-    one, two = _numbers("1"), _numbers("2")
-    named = named_tables([("a", [one, two]), ("b", [one])])
-    assert list(named) == ["a-t", "a-t-2", "b-t"]
+    one, two = _numbers(1), _numbers(2)
+    first = Block("a", (one, Folded((two,))), files="a")
+    assert list(named_tables([first, Block("b", (one,))])) == ["a-t", "a-t-2", "t"]
 
 
 def test_only_files_of_an_earlier_report_are_removed(tmp_path: Path) -> None:
-    write_exports(tmp_path, {"old": _numbers("1"), "kept": _numbers("2")}, ())
+    write_exports(tmp_path, {"old": _numbers(1), "kept": _numbers(2)}, ())
     (tmp_path / "tables" / "mine.csv").write_text("a\n")
-    write_exports(tmp_path, {"kept": _numbers("3")}, ())
+    write_exports(tmp_path, {"kept": _numbers(3, form=COUNT)}, ())
     names = sorted(path.name for path in (tmp_path / "tables").iterdir())
     assert names == ["kept.csv", "kept.tex", "mine.csv"]
     assert "3" in (tmp_path / "tables" / "kept.csv").read_text()
@@ -127,9 +135,3 @@ def test_a_manifest_names_no_file_elsewhere(tmp_path: Path) -> None:
     (tmp_path / ".report-files.json").write_text('["precious.txt", "tables/../precious.txt", 3]')
     write_exports(tmp_path, {}, ())
     assert (tmp_path / "precious.txt").exists()
-
-
-def test_every_table_is_found(report: Report) -> None:
-    found = list(find_parts(report, Table))
-    assert len(found) == len(report.tables)
-    assert {table.title for table in found} == {table.title for table in report.tables.values()}

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerfusion.report.findings import Finding, find_all
+from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
+from layerfusion.report.findings.tests import Finding, find_all
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.tables import comparisons, finding_table, fusion_table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar
 from tests.report.fabricate import dataset, write_job, write_sweep
@@ -166,8 +166,8 @@ def test_jobs_without_the_predictions_of_the_baseline_get_a_weaker_test(
     table = finding_table(comparisons(old, find_all([old])[old]), find_all([old])[old])
     assert table is not None
     (row,) = table.rows
-    assert row.cells[3:5] == ("–", "–")
-    assert row.cells[5].startswith(("≤\u00a00.", "<"))
+    assert row.texts[3:5] == ("–", "–")
+    assert row.texts[5].startswith(("≤\u00a00.", "<"))
     assert "did not keep the baseline's predictions" in table.note
 
 
@@ -181,16 +181,15 @@ def test_tables_show_every_comparison_with_its_mark(groups: tuple[DataGroup, ...
         table = finding_table(rows, findings)
         assert table is not None
         assert len(table.rows) == len(findings.rows)
-        marks = Counter(row.cells[-1] for row in table.rows)
+        marks = Counter(row.texts[-1] for row in table.rows)
         assert marks == Counter(row.mark for row in findings.rows)
         assert f"{findings.family['layer']} comparisons with the chosen layer" in table.note
-        fusions = fusion_table(rows, group.jobs[0])
-        titles = [column.title for column in fusions.columns]
-        assert {"Macro-F1 %", "Its 95 % interval", "Calibration error %"} <= set(titles)
-        against = titles.index("Against chosen layer, points")
-        for comparison, row in zip(rows, fusions.rows, strict=True):
+        fusions = fusion_table(rows)
+        assert {"Macro-F1 %", "Macro-F1 %, low", "Calibration error %"} <= set(fusions.frame())
+        against = fusions.texts("Against chosen layer, points")
+        for comparison, text in zip(rows, against, strict=True):
             if comparison.finding is not None:
-                assert row.cells[against].endswith(comparison.finding.mark or "]")
+                assert text.endswith(comparison.finding.mark or "]")
     assert "▲" in {row.mark for row in find_all(groups)[groups[0]].rows}
 
 

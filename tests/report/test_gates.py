@@ -8,10 +8,16 @@ import pytest
 
 from layerfusion.records.gates import ClassGates, gate_record
 from layerfusion.records.job import LayerRecord, read_record
-from layerfusion.report.contents import Section, build_report
-from layerfusion.report.gates import MOST_CLASSES, MOST_SOURCES, leading_sources, telling_classes
-from layerfusion.report.load import load_groups
+from layerfusion.report.block import Block, Folded
+from layerfusion.report.blocks.gates import (
+    MOST_CLASSES,
+    MOST_SOURCES,
+    leading_sources,
+    telling_classes,
+)
+from layerfusion.report.contents import build_report
 from layerfusion.report.page import write_report
+from layerfusion.report.results import Results
 from tests.report.fabricate import dataset, write_job
 
 TEXT = "<b>bold</b> | *text*"
@@ -40,9 +46,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def section(written: Path) -> Section:
-    (section,) = build_report(load_groups(written), title="t").sections
-    return section
+def section(written: Path) -> Block:
+    report = build_report(Results(written), title="t")
+    blocks = [part for part in report.section("data-toy").parts if isinstance(part, Block)]
+    return next(block for block in blocks if block.title == "What the fusion leans on")
+
+
+def _details(block: Block) -> Block:
+    (details,) = [x for x in block.parts if isinstance(x, Folded) and x.title]
+    return Block(details.title, details.parts)
 
 
 def test_records_keep_their_gates(written: Path) -> None:
@@ -53,24 +65,25 @@ def test_records_keep_their_gates(written: Path) -> None:
         assert [one.label for one in record.gates.classes] == ["neg", "pos"]
 
 
-def test_the_details_are_of_the_fusion_that_validation_chooses(section: Section) -> None:
-    detailed = [view for view in section.gates if view.details]
-    assert len(section.gates) == 2
-    assert len(detailed) == 1
-    (view,) = detailed
-    assert [figure.key.rpartition("-")[2] for figure in view.more] == ["classes", "epochs"]
+def test_the_details_are_of_the_fusion_that_validation_chooses(section: Block) -> None:
+    keys = [figure.key.removeprefix("toy-gates-") for figure in section.figures]
+    assert sorted(keys) in (
+        ["1", "1-classes", "1-epochs", "2"],
+        ["1", "2", "2-classes", "2-epochs"],
+    )
+    details = [figure.key.rpartition("-")[2] for figure in _details(section).figures]
+    assert details == ["classes", "epochs"]
 
 
-def test_tables_show_gates_by_class_and_texts_at_both_ends(section: Section) -> None:
-    (view,) = [view for view in section.gates if view.details]
-    by_class, texts = view.tables
+def test_tables_show_gates_by_class_and_texts_at_both_ends(section: Block) -> None:
+    by_class, texts = _details(section).tables
     gates = _gates(3)
     assert [column.title for column in by_class.columns][2:] == ["neg (20 rows)", "pos (20 rows)"]
     for k, row in enumerate(by_class.rows):
         expected = [gates[:, k].mean(), gates[::2, k].mean(), gates[1::2, k].mean()]
-        assert row.cells[1:] == tuple(f"{gate:.3f}" for gate in expected)
+        assert row.texts[1:] == tuple(f"{gate:.3f}" for gate in expected)
     assert len(texts.rows) == 3 * 6
-    first = texts.rows[0].cells
+    first = texts.rows[0].texts
     top = int(gates[:, 0].argmax())
     assert first[1:] == (
         "highest",

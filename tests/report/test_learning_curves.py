@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.report.blocks.learning_curves import curve_block
 from layerfusion.report.contents import build_report
-from layerfusion.report.figures import model_colors
-from layerfusion.report.learning_curves import curve_block
+from layerfusion.report.findings.learning import learning_curves
 from layerfusion.report.load import load_groups
-from layerfusion.report.trials import trials
+from layerfusion.report.results import Results
 from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
@@ -48,17 +48,16 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     _write(tmp_path)
     groups = load_groups(tmp_path)
     assert len(groups) == 6
-    (trial,) = trials(groups)
+    (trial,) = learning_curves(groups)
     assert trial.sizes == [10, 50, None]
-    block = curve_block(trial, model_colors(groups))
-    assert block is not None
+    block = curve_block(trial, groups[0].colors)
     (table,) = block.tables
     titles = [column.title for column in table.columns]
-    assert titles == ["System", "10 a class", "50 a class", "All (250 a class)"]
+    assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]
     baseline, row = table.rows
-    assert baseline.cells[0] == "TF-IDF baseline"
+    assert baseline.texts[0] == "TF-IDF baseline"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
-    assert [cell.replace("\u00a0", " ") for cell in row.cells] == [
+    assert [cell.replace("\u00a0", " ") for cell in row.texts] == [
         "minilm 6",
         "60.0 ± 5.0 (3)",
         "71.0 ± 1.4 (2)",
@@ -68,18 +67,19 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
 
 def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None:
     _write(tmp_path)
-    report = build_report(load_groups(tmp_path), title="t")
-    assert len(report.sections) == 1
-    assert len(report.curves) == 1
+    report = build_report(Results(tmp_path), title="t")
+    assert [section.key[:5] for section in report.sections] == [
+        *("summa", "data-", "curve", "prove")
+    ]
     assert "6 jobs on 6 samples of 1 data set." in report.intro[0]
-    (jobs,) = [table for table in report.provenance if table.title == "Jobs"]
+    jobs = report.tables["jobs"]
     assert len(jobs.rows) == 6
 
 
 def test_other_test_rows_are_another_curve(tmp_path: Path) -> None:
     _write(tmp_path)
     _write(tmp_path, test="u" * 64)
-    assert len(trials(load_groups(tmp_path))) == 2
+    assert len(learning_curves(load_groups(tmp_path))) == 2
 
 
 @pytest.mark.parametrize("fingerprint", ["", "t" * 64])
@@ -89,6 +89,7 @@ def test_one_size_is_no_curve(tmp_path: Path, fingerprint: str) -> None:
             fingerprint=str(draw) * 64, test_fingerprint=fingerprint, per_class=10, draw=draw
         )
         write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, recipe="a", considered=["minilm"])
-    report = build_report(load_groups(tmp_path), title="t")
-    assert report.curves == ()
-    assert len(report.sections) == 2
+    report = build_report(Results(tmp_path), title="t")
+    assert [section.key[:5] for section in report.sections] == [
+        *("summa", "data-", "data-", "prove")
+    ]

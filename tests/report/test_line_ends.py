@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation, Text
 
-from layerfusion.report.canvas import canvas
-from layerfusion.report.line_ends import LineEnd, name_lines, spread
+from layerfusion.report.figures.canvas import new_axes, sheet
+from layerfusion.report.figures.line_ends import LineEnd, name_lines, spread
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=8))
@@ -29,7 +29,8 @@ def test_labels_that_clash_move_as_little_as_needed() -> None:
 
 
 def test_names_lie_right_of_the_plot_inside_its_limits_and_apart() -> None:
-    figure, axes = canvas(400, 200, 40, 100, 10, 40)
+    figure = sheet(400)
+    axes = new_axes(figure.add_subplot(), 200)
     axes.plot([0, 1], [0, 1])
     axes.set_ylim(0, 1)
     ends = [LineEnd(f"curve {n}", 1, 0.9 + n / 100, "#000000") for n in range(9)]

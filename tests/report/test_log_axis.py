@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from layerfusion.report.canvas import canvas
-from layerfusion.report.log_axis import number_log_axis, plain_number
+from layerfusion.report.figures.canvas import NARROW, new_axes, sheet
+from layerfusion.report.figures.log_axis import number_log_axis, plain_number
 
 
 def test_numbers_of_a_logarithmic_axis_are_plain() -> None:
@@ -18,7 +18,8 @@ def test_numbers_of_a_logarithmic_axis_are_plain() -> None:
 @pytest.mark.parametrize("low", [3e-7, 0.004, 0.7])
 @pytest.mark.parametrize("ratio", [8, 90, 110, 1500, 1e7])
 def test_numbers_of_a_logarithmic_axis_stand_apart(low: float, ratio: float) -> None:
-    figure, axes = canvas(360, 300, 52, 16, 20, 46)  # as narrow as a phone
+    figure = sheet(NARROW)
+    axes = new_axes(figure.add_subplot(), 300)
     axes.set_xscale("log")
     values = [low, low * ratio**0.4, low * ratio]
     axes.plot(values, values)

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfusion.report.costs import job_cost_table, model_cost_table
-from layerfusion.report.figures import model_colors
-from layerfusion.report.findings import find_all
-from layerfusion.report.jobs import Job
+from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
+from layerfusion.report.blocks.pareto import flops, front, pareto_block
+from layerfusion.report.findings.tests import find_all
+from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.pareto import flops, front, pareto_block
-from layerfusion.report.tables import comparisons
 from tests.report.fabricate import dataset, write_job
 
 LAYERS = ("0", "2", "4", "6")
@@ -27,7 +25,7 @@ def _group(folder: Path, validation: tuple[float, ...]) -> DataGroup:
     return group
 
 
-def _on_front(jobs: list[Job]) -> set[str]:
+def _on_front(jobs: list[FinishedJob]) -> set[str]:
     """By the definition: nothing else is at least as good in both and better in one."""
     points = {
         job.layer.layer: (flops(job), round(job.record.validation["accuracy"].mean, 9))
@@ -77,28 +75,24 @@ def test_latency_of_a_job_is_that_of_its_models_and_its_head(tmp_path: Path) -> 
     write_job(tmp_path, data, both, 0.7, 0.7, seeds=2, head_milliseconds=(0.5, 1.0))
     write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, seeds=2)
     (group,) = load_groups(tmp_path)
-    rows = comparisons(group, find_all([group])[group])
-    table = job_cost_table(rows)
-    titles = [column.title for column in table.columns]
-    one, batch = titles.index("ms, one text"), titles.index("ms, batch of 32")
-    found = {(row.cells[one], row.cells[batch]) for row in table.rows}
+    table = head_cost_table([(job.record.job, job) for job in group.jobs])
+    found = set(zip(table.texts("ms, one text"), table.texts("ms, batch of 32"), strict=True))
     # 2.5 and 40 ms a layer are made up there; the head of the second was not measured.
     layers = 7 + 32
     assert found == {(f"{2.5 * layers + 0.5:.1f}", f"{40 * layers + 1:,.1f}"), ("–", "–")}
     models = model_cost_table(group)
-    place = [column.title for column in models.columns].index("ms, one text")
-    assert [row.cells[place] for row in models.rows] == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
+    assert models.texts("ms, one text") == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
 
 
 def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
     group = _group(tmp_path, (0.6, 0.7, 0.65, 0.8))
-    block = pareto_block(group, model_colors([group]))
+    block = pareto_block(group, find_all([group])[group])
     assert block is not None
     (table,) = block.tables
-    assert table.rows[0].cells[0].startswith("layer 0")
+    assert table.rows[0].texts[0].startswith("layer 0")
     assert len(table.rows) == 3
     assert "3 jobs" in block.text
-    costs = [float(row.cells[1]) for row in table.rows]
+    costs = table.frame()["GFLOPs a text"]
     assert np.all(np.diff(costs) > 0)
     assert block.figures[0].key == "toy-cost"
 
@@ -106,4 +100,4 @@ def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
 def test_one_job_has_no_front(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
     (group,) = load_groups(tmp_path)
-    assert pareto_block(group, model_colors([group])) is None
+    assert pareto_block(group, find_all([group])[group]) is None

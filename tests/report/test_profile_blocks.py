@@ -7,13 +7,19 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.records.profile import write_profile
+from layerfusion.report.block import Block
+from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.page import write_report
-from layerfusion.report.profile_blocks import profile_blocks
-from layerfusion.report.tables import Table
+from layerfusion.report.results import Results
+from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile
 
 MODELS = {"minilm": ["0", "1", "2"], "smollm2": ["0", "1", "2", "norm"]}
+
+
+def profile_blocks(runs: Path, only: list[str] | None = None) -> list[Block]:
+    return profile_sections(Results(runs, only))
 
 
 def _table(tables: tuple[Table, ...], title: str) -> Table:
@@ -28,13 +34,10 @@ def test_a_profile_has_its_figures_and_every_number(tmp_path: Path) -> None:
         f"profile-1-{name}" for name in ("accuracy", "scores", "cka")
     ]
     pairs = _table(block.tables, "How models complement each other")
-    assert [row.cells[2:] for row in pairs.rows] == [("0.28", "0.66", "+8.4")] * len(made.pairs)
-    layers = _table(block.folded, "Every score of every layer")
-    place = [column.title for column in layers.columns].index("Accuracy %")
-    found = [float(row.cells[place]) for row in layers.rows]
-    assert found == pytest.approx(
-        [100 * (layer.scores["accuracy"] or 0) for layer in made.layers], abs=0.0501
-    )
+    assert [row.texts[2:] for row in pairs.rows] == [("0.28", "0.66", "+8.4")] * len(made.pairs)
+    layers = _table(block.tables, "Every score of every layer")
+    found = layers.frame()["Accuracy %"].tolist()
+    assert found == [100 * (layer.scores["accuracy"] or 0) for layer in made.layers]
     best = max(
         (layer for layer in made.layers if layer.backbone == "minilm"),
         key=lambda layer: layer.scores["accuracy"] or 0,
@@ -53,15 +56,16 @@ def test_nothing_of_test_is_shown_unless_it_was_judged(tmp_path: Path) -> None:
     def titles(tables: tuple[Table, ...]) -> set[str]:
         return {column.title for table in tables for column in table.columns}
 
-    assert not {title for title in titles((*plain.tables, *plain.folded)) if "Test" in title}
-    assert "Test %" in titles(judged.tables) & titles(judged.folded)
-    assert study.lines
+    assert not {title for title in titles(plain.tables) if "Test" in title}
+    shown = [table.title for table in judged.tables if "Test %" in titles((table,))]
+    assert shown == ["What each selection takes", "Every score of every layer"]
+    assert "behind the best layer in hindsight" in study.text
 
 
 def test_jobs_of_others_are_left_out(tmp_path: Path) -> None:
     made = profile("toy", MODELS)
     write_profile(made, tmp_path / "p")
-    assert profile_blocks(tmp_path, only=["another"]) == ()
+    assert profile_blocks(tmp_path, only=["another"]) == []
     assert len(profile_blocks(tmp_path, only=[made.job])) == 1
 
 

@@ -8,25 +8,35 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
 from layerfusion.records.profile import Profile
-from layerfusion.report.profile_figure import draw_profile, write_profile_figure
-from layerfusion.report.profile_heat_maps import NOTHING, RANKS, ranks
-from layerfusion.report.profile_layout import ticks_that_fit
-from layerfusion.report.profile_tables import score_names
+from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
+from layerfusion.report.figures.layers import plot_profile_layers
+from layerfusion.report.figures.profile_maps import (
+    NOTHING,
+    RANKS,
+    plot_scores,
+    plot_similarity,
+    ranks,
+    ticks_that_fit,
+)
+from layerfusion.report.findings.profiles import score_names
+from layerfusion.report.profile_files import write_profile_figure
 from tests.report.fabricate_profiles import profile, stack
 
 SMALL = {"minilm": stack(6), "deep": stack(4, norm=True)}
 
 
-def _blocks(figure: Figure) -> list[list[Rectangle]]:
-    """The cells of each source in panel b, row by row."""
-    cells = [[p for p in axes.patches if isinstance(p, Rectangle)] for axes in figure.axes]
-    return [block for block in cells if len(block) > 1]
+def _axes(width: float = WIDE) -> Axes:
+    return sheet(width).add_subplot()
+
+
+def _cells(axes: Axes) -> list[Rectangle]:
+    return [patch for patch in axes.patches if isinstance(patch, Rectangle)]
 
 
 @given(st.lists(st.none() | st.integers(-5, 5), min_size=1), st.booleans())
@@ -41,7 +51,7 @@ def test_ranks_are_those_of_scipy(values: list[int | None], low_is_good: bool) -
 
 def test_curves_show_held_out_accuracy_of_every_layer() -> None:
     shown = profile(models=SMALL, poolings=("mean", "last"))
-    axes = draw_profile(shown).axes[0]
+    axes = plot_profile_layers(shown, _axes())
     curves = [line for line in axes.lines if len(np.atleast_1d(line.get_xdata())) > 1]
     drawn = [np.asarray(line.get_ydata(), float) / 100 for line in curves]
     assert np.concatenate(drawn) == pytest.approx([x.scores["accuracy"] for x in shown.layers])
@@ -50,7 +60,7 @@ def test_curves_show_held_out_accuracy_of_every_layer() -> None:
 def test_rings_name_what_adaptive_takes() -> None:
     shown = profile(models=SMALL)
     taken = next(one.layers for one in shown.selections if one.name == "adaptive")
-    axes = draw_profile(shown).axes[0]
+    axes = plot_profile_layers(shown, _axes())
     rings = [line for line in axes.lines if line.get_markersize() > 10]
     assert sorted(float(ring.get_ydata()[0]) for ring in rings) == pytest.approx(  # type: ignore[index]
         sorted(100 * (shown.layers[n].scores["accuracy"] or 0) for n in taken)
@@ -62,11 +72,11 @@ def test_rings_name_what_adaptive_takes() -> None:
 def test_colours_are_ranks_within_the_source_and_low_is_good_where_it_is() -> None:
     shown = profile(models=SMALL)
     names = score_names(shown)
-    blocks = _blocks(draw_profile(shown))
-    for block, backbone in zip(blocks, SMALL, strict=True):
+    drawn = iter(_cells(plot_scores(shown, _axes())))
+    for backbone in SMALL:
         layers = [layer for layer in shown.layers if layer.backbone == backbone]
-        for row, name in enumerate(names):
-            cells = block[row * len(layers) : (row + 1) * len(layers)]
+        for name in names:
+            cells = list(itertools.islice(drawn, len(layers)))
             values = [layer.scores[name] for layer in layers]
             real = [value for value in values if value is not None]
             best = min(real) if name in ("log_loss", "attention_entropy") else max(real)
@@ -88,10 +98,8 @@ def test_similarity_is_drawn_by_source_whatever_the_order_of_the_layers() -> Non
         similarity=np.array(shown.similarity)[np.ix_(order, order)].tolist(),
         selections=[],
     )
-    pictures = [image for axes in draw_profile(mixed).axes for image in axes.images]
-    squares = [np.asarray(image.get_array()) for image in pictures]
-    found = next(square for square in squares if square.shape == (6, 6))
-    assert found.tolist() == shown.similarity
+    (image,) = plot_similarity(mixed, _axes()).images
+    assert np.asarray(image.get_array()).tolist() == shown.similarity
 
 
 def test_nothing_in_it_comes_from_test(tmp_path: Path) -> None:
@@ -141,23 +149,24 @@ def test_odd_profiles_are_drawn(shown: Profile, tmp_path: Path) -> None:
     assert (tmp_path / "profile.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize(
     "models",
     [{"m": stack(6)}, {f"m{n}": stack(10) for n in range(8)}, {"m": stack(80), "n": stack(8)}],
 )
-def test_it_grows_so_that_names_and_layers_keep_apart(models: dict[str, list[str]]) -> None:
-    figure = draw_profile(profile(models=models))
-    blocks = _blocks(figure)
-    widths = [figure.axes[n].get_window_extent().width for n in range(len(figure.axes))]
-    assert len(blocks) == len(models)
-    assert all(width > 0 for width in widths)
-    boxes = [axes.get_position() for axes in figure.axes]
-    assert all(box.x0 >= 0 and box.x1 <= 1 and box.y0 >= 0 and box.y1 <= 1 for box in boxes)
-    for axes in figure.axes:
-        cells = [p for p in axes.patches if isinstance(p, Rectangle)]
-        if len(cells) > 1:
-            columns = axes.get_xlim()[1]
-            assert axes.get_window_extent().width / figure.dpi * 72 / columns >= 8 - 1e-6
+def test_every_cell_and_name_lies_in_the_figure(models: dict[str, list[str]], width: float) -> None:
+    for plot in (plot_profile_layers, plot_scores, plot_similarity):
+        figure = sheet(width)
+        axes = plot(profile(models=models), figure.add_subplot())
+        figure.draw_without_rendering()
+        inside = figure.bbox.padded(1)
+        for box in [text.get_window_extent() for text in axes.texts if text.get_text()]:
+            assert inside.x0 <= box.x0 <= box.x1 <= inside.x1
+            assert inside.y0 <= box.y0 <= box.y1 <= inside.y1
+        right, low = axes.get_xlim()[1], axes.get_ylim()[0]
+        for cell in _cells(axes):
+            assert cell.get_x() + cell.get_width() <= right + 1e-9
+            assert cell.get_y() + cell.get_height() <= low + 1e-9
 
 
 @given(st.integers(0, 90), st.floats(1.0, 40.0), st.booleans(), st.booleans())

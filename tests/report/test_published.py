@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.published.report import published_sections
 from layerfusion.records.job import (
     PREDICTIONS,
     DataRecord,
@@ -16,11 +17,11 @@ from layerfusion.records.job import (
     find_records,
     write_record,
 )
+from layerfusion.report.block import Block
 from layerfusion.report.contents import build_report
-from layerfusion.report.load import load_groups
-from layerfusion.report.markdown import markdown
 from layerfusion.report.page import html, write_report
-from layerfusion.report.published import load_published, published_report
+from layerfusion.report.render.markdown import markdown
+from layerfusion.report.results import Results
 from tests.report.fabricate import MODELS, Source, dataset, write_job
 
 TOPS = {name: layers[-1] for name, layers in MODELS.items()}
@@ -62,6 +63,11 @@ def write_published(
     return record
 
 
+def published_report(runs: Path) -> Block:
+    (block,) = published_sections(Results(runs))
+    return block
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     for layer, accuracy in (("3", 0.80), ("5", 0.75)):
@@ -73,17 +79,19 @@ def runs(tmp_path: Path) -> Path:
 
 def test_a_record_is_read_back_as_written(tmp_path: Path) -> None:
     record = write_published(tmp_path, dataset())
-    assert load_published(tmp_path) == (record,)
+    assert Results(tmp_path).other_jobs == (record,)
 
 
 def test_the_honest_report_does_not_change_by_a_letter(runs: Path) -> None:
-    before = build_report(load_groups(runs), title="t")
+    before = build_report(Results(runs), title="t")
     write_published(runs, dataset())
-    after = build_report(load_groups(runs), title="t", published=load_published(runs))
-    assert markdown(replace(after, published=None)) == markdown(before)
-    assert html(replace(after, published=None)) == html(before)
-    assert after.published is not None
-    for page in (markdown(after), html(after)):
+    after = build_report(Results(runs), title="t", sections=[published_sections])
+    kept = tuple(section for section in after.sections if section.key != "published")
+    assert len(kept) == len(after.sections) - 1
+    honest = replace(after, sections=kept)
+    assert markdown("t", honest.intro, kept) == markdown("t", before.intro, before.sections)
+    assert html(honest) == html(before)
+    for page in (markdown("t", after.intro, after.sections), html(after)):
         assert "91.3" in page
         # The claim stands in its own section alone.
         start = page.index("These are not results")
@@ -95,16 +103,15 @@ def test_a_claim_stands_beside_the_honest_jobs_on_the_same_models(runs: Path) ->
     write_published(runs, dataset(), ("minilm",), 0.85)
     write_published(runs, dataset())
     write_published(runs, dataset(), fusion="published_moe", residual=True)
-    report = published_report(load_published(runs), load_groups(runs))
-    assert report is not None
-    (table,) = report.tables
-    names = [row.cells[0] for row in table.rows]
+    report = published_report(runs)
+    table, jobs = report.tables
+    names = [row.texts[0] for row in table.rows]
     assert names == [
         "Last layer of minilm",
         "Sum of minilm and smollm2",
         "Moe, residual, of minilm and smollm2",
     ]
-    cells = table.rows[1].cells
+    cells = table.rows[1].texts
     assert [cell.replace("\u00a0", " ") for cell in cells[1:7]] == [
         "91.3 ± 0.4",
         "89.3 ± 0.3",
@@ -113,7 +120,7 @@ def test_a_claim_stands_beside_the_honest_jobs_on_the_same_models(runs: Path) ->
         "17, 17",
         "2",
     ]
-    alone, both = table.rows[0].cells, table.rows[1].cells
+    alone, both = table.rows[0].texts, table.rows[1].texts
     assert "layer 3 of minilm" in alone[7]  # by validation; the better one is another model's
     assert alone[8] == "–"
     assert "layer 9 of smollm2" in both[7]
@@ -121,7 +128,7 @@ def test_a_claim_stands_beside_the_honest_jobs_on_the_same_models(runs: Path) ->
     assert "91.3 % (Sum of minilm and smollm2, the best of 3 rows)" in table.note.replace(
         "\u00a0", " "
     )
-    assert len(report.provenance.rows) == 3
+    assert len(jobs.rows) == 3
 
 
 def test_intervals_stand_beside_the_figures_that_have_them(runs: Path) -> None:
@@ -132,9 +139,8 @@ def test_intervals_stand_beside_the_figures_that_have_them(runs: Path) -> None:
         for name, figure in record.test.items()
     }
     write_record(replace(record, test=test), folder)
-    report = published_report(load_published(runs), load_groups(runs))
-    assert report is not None
-    cells = [cell.replace("\u00a0", " ") for cell in report.tables[0].rows[0].cells]
+    report = published_report(runs)
+    cells = [cell.replace("\u00a0", " ") for cell in report.tables[0].rows[0].texts]
     assert cells[1:5] == [
         "91.3 ± 0.4 [88.3, 93.3]",
         "89.3 ± 0.3 [86.3, 91.3]",
@@ -145,20 +151,19 @@ def test_intervals_stand_beside_the_figures_that_have_them(runs: Path) -> None:
 
 def test_other_rows_are_not_compared(runs: Path) -> None:
     write_published(runs, dataset(fingerprint="f" * 64))
-    report = published_report(load_published(runs), load_groups(runs))
-    assert report is not None
-    assert report.tables[0].rows[0].cells[7:] == ("–", "–")
+    report = published_report(runs)
+    assert report.tables[0].rows[0].texts[7:] == ("–", "–")
     assert "No honest job on these rows" in report.tables[0].note
 
 
 def test_a_folder_of_claims_alone_has_a_page_without_results(tmp_path: Path) -> None:
     write_published(tmp_path, dataset())
-    page = write_report(tmp_path, tmp_path / "out", title="t").read_text()
+    out = tmp_path / "out"
+    page = write_report(tmp_path, out, title="t", sections=[published_sections]).read_text()
     assert "this page has no result" in page
     assert "91.3" in page
     assert "## Summary" not in (tmp_path / "out" / "report.md").read_text()
 
 
 def test_without_claims_there_is_no_section(runs: Path) -> None:
-    assert published_report((), load_groups(runs)) is None
-    assert "Published against honest" not in html(build_report(load_groups(runs), title="t"))
+    assert published_sections(Results(runs)) == []

@@ -13,11 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.records.profile import Profile, SelectionProfile, write_profile
-from layerfusion.report.regret import price_sentences, write_profiles_report
-from layerfusion.report.regret_rows import (
-    Cell,
-    judged_cells,
-    mean_over_cells,
+from layerfusion.report.blocks.selections import price_sentences, write_profiles_report
+from layerfusion.report.findings.judged import (
+    NamedProfile,
+    is_judged,
+    mean_over_profiles,
+    named_profiles,
+    read_profiles,
     score_rows,
     selection_rows,
 )
@@ -29,9 +31,9 @@ Interval = tuple[float, float, float]
 PROBE: Interval = (0.01, 0.0, 0.02)
 
 
-def _cell(regrets: Mapping[str, Interval], data: str = "toy", **changes: object) -> Cell:
+def _cell(regrets: Mapping[str, Interval], data: str = "toy", **changes: object) -> NamedProfile:
     made = judge(profile(data, SMALL), regrets)
-    return Cell(data, "minilm", replace(made, **changes))  # type: ignore[arg-type]
+    return NamedProfile(data, "minilm", replace(made, **changes))  # type: ignore[arg-type]
 
 
 def _write(folder: Path, profiles: Sequence[Profile]) -> None:
@@ -39,7 +41,7 @@ def _write(folder: Path, profiles: Sequence[Profile]) -> None:
         write_profile(one, folder / str(number))
 
 
-def _scores(cells: Sequence[Cell]) -> tuple[str, ...]:
+def _scores(cells: Sequence[NamedProfile]) -> tuple[str, ...]:
     return price_sentences(cells, score_rows(cells, selection_rows(cells)))
 
 
@@ -53,7 +55,7 @@ def test_the_interval_of_a_mean_holds_what_it_should() -> None:
     for _ in range(2000):
         found = rng.normal(truth, sds)
         cells = [(x, x - 1.96 * sd, x + 1.96 * sd) for x, sd in zip(found, sds, strict=True)]
-        one = mean_over_cells(cells, ["a", "b", "c", "d"], 100)
+        one = mean_over_profiles(cells, ["a", "b", "c", "d"], 100)
         assert one.mean == pytest.approx(found.mean())
         hits += one.low <= truth.mean() <= one.high
     assert 0.935 <= hits / 2000 <= 0.965
@@ -61,14 +63,14 @@ def test_the_interval_of_a_mean_holds_what_it_should() -> None:
 
 def test_cells_that_share_their_test_rows_are_no_more_certain_than_one() -> None:
     cell = (0.02, 0.0, 0.04)
-    shared = mean_over_cells([cell] * 4, ["a"] * 4, 100)
+    shared = mean_over_profiles([cell] * 4, ["a"] * 4, 100)
     assert (shared.low, shared.high) == pytest.approx((0.0, 0.04))
-    apart = mean_over_cells([cell] * 4, list("abcd"), 100)
+    apart = mean_over_profiles([cell] * 4, list("abcd"), 100)
     assert (apart.low, apart.high) == pytest.approx((0.01, 0.03))
 
 
 def test_one_cell_keeps_its_interval() -> None:
-    one = mean_over_cells([(0.02, -0.01, 0.03)], ["a"], 50)
+    one = mean_over_profiles([(0.02, -0.01, 0.03)], ["a"], 50)
     assert (one.mean, one.low, one.high, one.rows) == (0.02, -0.01, 0.03, 50)
 
 
@@ -119,10 +121,10 @@ def test_selections_that_some_cells_lack_come_last_and_say_so() -> None:
         _cell({"last": (0.07, 0.06, 0.08), "rare": (-0.1, -0.2, 0.0)}, "b"),
     ]
     rows = selection_rows(cells)
-    assert [(row.name, row.cells) for row in rows] == [("last", 2), ("rare", 1), ("top_k", 1)]
+    assert [(row.name, row.count) for row in rows] == [("last", 2), ("rare", 1), ("top_k", 1)]
     assert rows[0].regret.mean == pytest.approx(0.06)
     assert rows[0].cross_fitted == pytest.approx(0.055)
-    assert [one is not None for one in rows[1].by_cell] == [False, True]
+    assert [one is not None for one in rows[1].by_profile] == [False, True]
 
 
 def test_test_rows_of_a_data_set_count_once() -> None:
@@ -204,7 +206,9 @@ def test_sentences_follow_the_numbers(
 ) -> None:
     regrets = {"best by log_loss": PROBE, "best by gradient": regret}
     lines = _scores([_cell(regrets, seconds={"log_loss": 24.0, "gradient": seconds})])
-    assert lines[0].startswith("The probe (log_loss) takes 24.0 s a cell; its choice is 1.0 points")
+    assert lines[0].startswith(
+        "The probe (log_loss) takes 24.0 s a profile; its choice is 1.0 points"
+    )
     assert any(sentence in line for line in lines)
     assert any(verdict in line for line in lines)
     assert len(lines) == 3
@@ -240,7 +244,7 @@ def test_cells_are_named_apart_and_copies_count_once(tmp_path: Path) -> None:
             profile("c", SMALL),
         ],
     )
-    cells = judged_cells(tmp_path)
+    cells = [x for x in named_profiles(read_profiles(tmp_path)) if is_judged(x)]
     mark = f"a (data {one.dataset.fingerprint[:8]})"
     assert {cell.label for cell in cells} == {
         f"{mark}: minilm, job {one.job[:6]}",
@@ -262,7 +266,7 @@ def test_the_report_holds_every_judged_selection(tmp_path: Path) -> None:
     assert path == tmp_path / "out" / "selections.md"
     assert (tmp_path / "out" / "regret.png").read_bytes().startswith(b"\x89PNG")
     assert path is not None
-    text = path.read_text()
+    text = path.read_text().replace("\u00a0", " ")
     assert "silent" not in text
     assert "<b>" not in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
@@ -295,7 +299,7 @@ def test_cells_where_some_layer_is_surely_better_are_marked_and_counted(tmp_path
     _write(tmp_path / "in", judged)
     path = write_profiles_report(tmp_path / "in", tmp_path / "out")
     assert path is not None
-    lines = path.read_text().splitlines()
+    lines = path.read_text().replace("\u00a0", " ").splitlines()
     assert [line for line in lines if line.startswith("| adaptive | 5.2")] == [
         "| adaptive | 5.2 \\[4.1, 6.3\\] ▼ |",
         *["| adaptive | 5.2 \\[4.1, 6.3\\] |"] * 3,
@@ -314,7 +318,7 @@ def test_a_table_a_data_set_says_what_each_cell_lost(tmp_path: Path) -> None:
     )
     path = write_profiles_report(tmp_path / "in", tmp_path / "out")
     assert path is not None
-    lines = path.read_text().splitlines()
+    lines = path.read_text().replace("\u00a0", " ").splitlines()
     assert "| last | 5.2 \\[4.1, 6.3\\] |" in lines
     assert "| last | −1.2 \\[−2.0, 0.0\\] |" in lines
     half = 100 * np.hypot(0.011, 0.01) / 2

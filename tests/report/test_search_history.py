@@ -15,9 +15,10 @@ from layerfusion.records.search import (
     find_histories,
     write_history,
 )
+from layerfusion.report.blocks.searches import MARGIN, plot_search, search_sections
+from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
 from layerfusion.report.page import write_report
-from layerfusion.report.search_figure import MARGIN, draw_history
-from layerfusion.report.search_history import search_blocks
+from layerfusion.report.results import Results
 from tests.report.fabricate import LOSSES, dataset, search_history, write_job
 
 
@@ -30,17 +31,16 @@ def test_the_best_so_far_never_rises() -> None:
 
 def test_a_block_says_how_trials_ended_and_which_is_best(tmp_path: Path) -> None:
     write_history(search_history(), tmp_path / "search")
-    (block,) = search_blocks(tmp_path)
+    (block,) = search_sections(Results(tmp_path))
     assert block.title == "Search: heads"
     assert "8 trials (6 complete, 1 pruned, 1 failed) of dataset=reviews," in block.text
     assert "trial 4, with 0.5200: fusion=gated" in block.text  # the first of two
     (figure,) = block.figures
     assert "from trial 0 0.6100; from trial 1 0.5800; from trial 4 0.5200" in figure.alt
-    (mattered,) = block.tables
-    assert [row.cells for row in mattered.rows] == [("trainer.lr", "80"), ("fusion", "20")]
-    (table,) = block.folded
-    assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == ["4"]
-    assert [row.cells[3] for row in table.rows if row.cells[0] in "25"] == [
+    mattered, table = block.tables
+    assert [row.texts for row in mattered.rows] == [("trainer.lr", "80"), ("fusion", "20")]
+    assert [row.texts[0] for row in table.rows if row.mark == "chosen"] == ["4"]
+    assert [row.texts[3] for row in table.rows if row.texts[0] in "25"] == [
         "pruned after 7 epochs",
         "failed",
     ]
@@ -49,19 +49,20 @@ def test_a_block_says_how_trials_ended_and_which_is_best(tmp_path: Path) -> None
 def test_a_block_tells_what_was_searched_not_where_files_lie(tmp_path: Path) -> None:
     job = "--config-dir=mine paths.cache=/a/b dataset=reviews extract.device=cpu seeds=2"
     write_history(replace(search_history(), job=job), tmp_path)
-    (block,) = search_blocks(tmp_path)
+    (block,) = search_sections(Results(tmp_path))
     assert " of dataset=reviews seeds=2, judged by" in block.text
     assert "/a/b" not in block.text
 
 
-@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize("width", [WIDE, NARROW])
 @pytest.mark.parametrize("values", [LOSSES, (0.02, None, 3.0), (0.4,), (0.0, 5.0)])
 def test_trials_without_a_value_lie_below_all_values(
-    values: tuple[float | None, ...], narrow: bool
+    values: tuple[float | None, ...], width: float
 ) -> None:
     one = search_history(values=values)
     assert one.best is not None
-    (axes,) = draw_history(one, one.best, narrow=narrow).axes
+    axes = plot_search(one, one.best, sheet(width).add_subplot())
+    axes.figure.draw_without_rendering()
     done = sum(value is not None for value in values)
     points, rest = heights(axes, "o"), [*heights(axes, "|"), *heights(axes, "x")]
     assert len(points) == done + 1  # and the ring
@@ -84,9 +85,9 @@ def heights(axes: Axes, marker: str) -> list[float]:
 
 def test_a_search_without_a_complete_trial_has_no_figure(tmp_path: Path) -> None:
     write_history(search_history(values=(None, None)), tmp_path)
-    (block,) = search_blocks(tmp_path)
+    (block,) = search_sections(Results(tmp_path))
     assert block.figures == ()
-    assert "None has come to an end." in block.text
+    assert "No trial has come to an end." in block.text
 
 
 def test_a_history_from_before_importance_is_read(tmp_path: Path) -> None:
@@ -96,8 +97,8 @@ def test_a_history_from_before_importance_is_read(tmp_path: Path) -> None:
     (tmp_path / HISTORY).write_text(json.dumps(raw))
     (found,) = find_histories(tmp_path)
     assert found.importance == {}
-    (block,) = search_blocks(tmp_path)
-    assert block.tables == ()
+    (block,) = search_sections(Results(tmp_path))
+    assert [table.title for table in block.tables] == ["Search history: heads"]
 
 
 def test_the_page_has_a_section_a_search(tmp_path: Path) -> None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerfusion.errors import UserError
+from layerfusion.report.blocks.provenance import skipped_table
 from layerfusion.report.page import write_report
-from layerfusion.report.skipped import skipped_table
 from layerfusion.runs.sweep import write_failure, write_plan
 from tests.report.fabricate import dataset, write_job
 
@@ -17,7 +17,7 @@ def test_what_failed_and_what_was_never_begun_is_listed_with_its_reason(tmp_path
     write_failure(tmp_path / "second", "train", ["k=2"], UserError("backbone <b>: no memory"))
     write_failure(tmp_path / "alone", "train", ["k=9"], ValueError("odd"))
     table = skipped_table(tmp_path)
-    assert [row.cells for row in table.rows] == [
+    assert [row.texts for row in table.rows] == [
         ("k=2", "failed", "UserError: backbone <b>: no memory"),
         ("k=3", "missing", ""),
         ("layerfusion train k=9", "failed", "ValueError: odd"),

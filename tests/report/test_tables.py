@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from layerfusion.report.findings import find_all
+from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
+from layerfusion.report.findings.tests import find_all
 from layerfusion.report.load import load_groups
 from layerfusion.report.page import write_report
-from layerfusion.report.tables import comparisons, finding_table, fusion_table
 from tests.report.fabricate import dataset, write_job
 
 ROWS = 60
@@ -43,10 +43,10 @@ def test_jobs_that_are_the_same_share_a_row(tmp_path: Path) -> None:
     (shared,) = [row for row in fused if row.twins]
     assert shared.job is not None
     assert {job.record.job[:6] for job in (shared.job, *shared.twins)} == twins
-    table = fusion_table(rows, group.jobs[0])
+    table = fusion_table(rows)
     assert len(table.rows) == len(rows) == 1 + 1 + 3
-    (marked,) = [row for row in table.rows if " = job " in row.cells[0]]
-    assert marked.cells[0].endswith(f" = job {shared.twins[0].record.job[:6]}")
+    (marked,) = [row for row in table.rows if " = job " in row.texts[0]]
+    assert marked.texts[0].endswith(f" = job {shared.twins[0].record.job[:6]}")
     assert "share a row" in table.note
     tests = finding_table(rows, findings)
     assert tests is not None
@@ -54,7 +54,7 @@ def test_jobs_that_are_the_same_share_a_row(tmp_path: Path) -> None:
         len(tests.rows) == 1 + 2 * 3
     )  # against the layer: baseline and three; the baseline: three
     page = write_report(runs, tmp_path, title="t").read_text()
-    assert page.count(marked.cells[0]) == 1
+    assert page.count(marked.texts[0]) == 1
 
 
 def test_without_twins_the_note_says_nothing_of_them(tmp_path: Path) -> None:
@@ -63,4 +63,4 @@ def test_without_twins_the_note_says_nothing_of_them(tmp_path: Path) -> None:
     (group,) = load_groups(tmp_path)
     rows = comparisons(group, find_all([group])[group])
     assert len(rows) == 3
-    assert "share a row" not in fusion_table(rows, group.jobs[0]).note
+    assert "share a row" not in fusion_table(rows).note

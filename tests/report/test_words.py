@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from layerfusion.records.job import Estimate
-from layerfusion.report.findings import find_all
+from layerfusion.report.findings.summary import Summary
+from layerfusion.report.findings.summary import summarise as summarise_with
+from layerfusion.report.findings.tests import find_all
+from layerfusion.report.format import PERCENT, bracket, p_value, points
 from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.names import interval, mean_sd, p_value, points
-from layerfusion.report.words import Summary
-from layerfusion.report.words import summarise as summarise_with
+from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 
 ROWS = 200
@@ -176,8 +177,8 @@ def test_points(value: float, text: str) -> None:
 
 
 def test_numbers_that_are_missing_are_not_invented() -> None:
-    assert interval(None, None) == "–"
-    assert mean_sd(Estimate(0.5, None)) == "50.0"
+    assert bracket(None, None) == "–"
+    assert Column("x", lambda x: x, PERCENT).cell(Estimate(0.5, None)).text == "50.0"
 
 
 def test_p_values() -> None:

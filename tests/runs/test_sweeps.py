@@ -21,18 +21,10 @@ import yaml
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
+from layerfusion.records.sweep import FAILED, is_held, read_jobs, short_labels
 from layerfusion.runs import job as jobs
 from layerfusion.runs.inputs import _datasets
-from layerfusion.runs.sweep import (
-    FAILED,
-    JobBusy,
-    held,
-    is_held,
-    read_jobs,
-    short_labels,
-    status_lines,
-    write_plan,
-)
+from layerfusion.runs.sweep import JobBusy, held, status_lines, write_plan
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 ROOT = Path(__file__).parents[2]

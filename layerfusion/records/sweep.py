@@ -1,0 +1,147 @@
+"""What a sweep leaves on disk: its plan, and how each of its jobs stands.
+
+A sweep writes its plan before its first job. All else is read off the jobs' own folders, so that
+any number of processes, launchers and later sweeps agree about it without talking to each other.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from layerfusion.errors import UserError
+from layerfusion.records.job import CONFIG, METRICS
+from layerfusion.records.profile import PROFILE
+from layerfusion.records.search import HISTORY
+
+RECORDS = {"train": METRICS, "profile": PROFILE}
+"""Command to the file that a finished job of it has; others leave no record and have no plan."""
+FAILED = "failed.txt"
+"""In the folder of a job that failed: its command line and its traceback."""
+PLANS = ".plans"
+LOCK = ".lock"
+STARTED = (CONFIG, ".hydra/config.yaml")
+"""Files that a job writes when it starts, the first of those that there are."""
+
+State = Literal["done", "failed", "running", "missing"]
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """A job of a sweep and how it stands."""
+
+    folder: Path
+    label: str
+    """The overrides that not all jobs of the sweep share."""
+    state: State
+    reason: str = ""
+    """The last line of a failed job's traceback."""
+    seconds: float | None = None
+    """Of a finished job."""
+
+
+def is_held(folder: Path) -> bool:
+    """Whether some process runs the job of this folder right now; needs to read it, no more.
+
+    A shared lock, as all who only look may have it at once and see no one but who runs the job.
+    """
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+# -- status ---------------------------------------------------------------------------------------
+
+
+def read_jobs(folder: Path) -> list[SweepJob]:
+    """Every job that was ever planned for a sweep's folder, in the order of the grids.
+
+    Raises:
+        UserError: where the folder has no plan.
+    """
+    planned = _read_plans(folder)
+    if not planned:
+        if (folder / HISTORY).exists():
+            raise UserError(
+                f"{folder}: a search, not a sweep; layerfusion report {folder} shows it"
+            )
+        raise UserError(f"{folder}: no sweep was started here; outputs/sweeps/NAME is one")
+    labels = short_labels({name: words for name, (_, words) in planned.items()})
+    return [
+        _job(folder / name, labels[name], RECORDS[command])
+        for name, (command, _) in planned.items()
+    ]
+
+
+def label_of(job: Path) -> str:
+    """What a job of a sweep is called, from the plan beside it; its folder where there is none."""
+    planned = {name: words for name, (_, words) in _read_plans(job.parent).items()}
+    return short_labels(planned).get(job.name, str(job))
+
+
+def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
+    """Folder name to command and overrides."""
+    plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    found: dict[str, tuple[str, list[str]]] = {}
+    for path in plans:
+        try:
+            plan = json.loads(path.read_text())
+            found |= {name: (plan["command"], words) for name, words in plan["jobs"].items()}
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}: not the plan of a sweep ({error}); without it, the same command writes it"
+                " anew"
+            ) from error
+    return found
+
+
+def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each job's overrides without those that all jobs share and those of Hydra itself."""
+    own = {
+        name: [word for word in words if not word.lstrip("+").startswith("hydra")]
+        for name, words in planned.items()
+    }
+    shared = set.intersection(*(set(words) for words in own.values())) if len(own) > 1 else set()
+    return {
+        name: " ".join(word for word in words if word not in shared) or " ".join(words)
+        for name, words in own.items()
+    }
+
+
+def _job(folder: Path, label: str, record: str) -> SweepJob:
+    finished, failed = folder / record, folder / FAILED
+    if is_held(folder):  # first: a job that runs again still has what it left before
+        return SweepJob(folder, label, "running")
+    if failed.exists():  # also of a job that was done before and can no longer be looked at
+        return SweepJob(folder, label, "failed", reason=last_line(failed))
+    if finished.exists():
+        return SweepJob(folder, label, "done", seconds=_seconds(folder, finished))
+    return SweepJob(folder, label, "missing")
+
+
+def _seconds(folder: Path, finished: Path) -> float | None:
+    """From the config that a job writes when it starts to the record that it writes at its end."""
+    begun = next((folder / name for name in STARTED if (folder / name).exists()), None)
+    if begun is None:
+        return None
+    seconds = finished.stat().st_mtime - begun.stat().st_mtime
+    return seconds if seconds >= 0 else None  # a sweep that looked in later has touched the config
+
+
+def last_line(path: Path) -> str:
+    """What a failed job's traceback ends in."""
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    return lines[-1].removeprefix("layerfusion.errors.") if lines else ""

@@ -1,0 +1,134 @@
+"""How layers were chosen: reasons of selections, candidates of `fusion=auto`, savings of pilots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from layerfusion.config.job import STACKED
+from layerfusion.records.job import CandidateRecord, LayerRecord, PilotRecord
+from layerfusion.report.block import Block
+from layerfusion.report.findings.compare import over
+from layerfusion.report.findings.tests import Findings
+from layerfusion.report.format import COUNT, POINTS, Format, count, decimals
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.names import job_names, layer_name
+from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.intervals import Difference
+
+SHARE = decimals(0, 100)
+
+
+def choice_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Show the reasons of every automatic choice, and the savings of every pilot."""
+    names = job_names(group)
+    # A job that is a point of a curve has no name of its own.
+    names |= {
+        job: f"{job.record.selection} (job {job.record.job[:6]})"
+        for job in group.jobs
+        if job not in names
+    }
+    chosen = [job for job in group.jobs if job.record.scored]
+    pilots = [job for job in chosen if job.record.pilot is not None]
+    tables = [_reasons(chosen, names)] if chosen else []
+    tables += [_candidates(names[job], job) for job in group.jobs if job.record.candidates]
+    tables += [_savings(group, pilots, names)] if pilots else []
+    return Block("How layers were chosen", tuple(tables)) if tables else None
+
+
+def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
+    rows: list[tuple[str, str, str, float | None]] = []
+    for job in jobs:
+        for layer in job.record.layers:
+            rows.append((names[job], _place(layer), _reason(layer.reason), layer.weight))
+        if job.record.selection_notes:
+            rows.append(("", "passed over", "; ".join(job.record.selection_notes), None))
+    return Table(
+        "Why these layers",
+        (
+            Column("What", lambda row: row[0]),
+            Column("Layer", lambda row: row[1]),
+            Column("Reason", lambda row: row[2]),
+            Column("Weight %", lambda row: row[3], SHARE),
+        ),
+        rows,
+        "Chosen without a look at test. The log-loss is in nats, of linear probes on rows that they"
+        " were not fitted on. The weight is what the fusion starts from.",
+    )
+
+
+def _place(layer: LayerRecord) -> str:
+    return f"{layer.backbone}, {layer_name(layer.layer)}, {layer.pooling}"
+
+
+def _reason(reason: str) -> str:
+    """Leave out the name of the layer, which has a column of its own."""
+    return reason.partition(": ")[2] or reason
+
+
+def _candidates(name: str, job: FinishedJob) -> Table:
+    candidates = job.record.candidates
+
+    def behind(x: CandidateRecord) -> Cell:
+        return Cell() if x is candidates[0] else Cell(x.behind, x.behind_error)
+
+    reasons = " ".join(f"{line.removeprefix('auto: ')}." for line in _decision(job))
+    signed = Format(lambda value: f"{value:+.4f}")
+    return Table(
+        f"What auto judged: {name}",
+        (
+            Column("Fusion", lambda x: x.fusion),
+            Column("Width", lambda x: None if x.fusion == STACKED else x.width, COUNT),
+            Column("Layers", lambda x: f"{x.layer_set} ({', '.join(x.layers)})"),
+            Column("Folds", lambda x: x.folds, COUNT),
+            Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
+            Column("Behind the chosen one", behind, signed),
+            Column("Head parameters", lambda x: x.head_parameters, COUNT),
+            Column("GFLOPs a text", lambda x: x.flops_per_text, decimals(2, 1e-9)),
+        ),
+        candidates,
+        "Chosen on train alone. The worse half of the trained heads is dropped after one fold, then"
+        " after two and so on, so log-losses compare where the folds are the same. The difference"
+        f" is over the rows that both were judged on, ± its standard error. {reasons}",
+        lambda x: "chosen" if x is candidates[0] else "",
+    )
+
+
+def _decision(job: FinishedJob) -> list[str]:
+    return [line for line in job.record.fusion_notes if line.startswith("auto: ")]
+
+
+def _savings(
+    group: DataGroup, pilots: list[FinishedJob], names: Mapping[FinishedJob, str]
+) -> Table:
+    entries = [(job, job.record.pilot) for job in pilots]
+    whole = {job.record.job: job for job in group.jobs}
+
+    def difference(job: FinishedJob, full_job: str) -> Difference | None:
+        return over(job, whole[full_job]) if full_job in whole else None
+
+    def saved(spent: float | None, full: float | None) -> float | None:
+        return None if spent is None or not full else 1 - spent / full
+
+    def texts(pilot: PilotRecord) -> Cell:
+        return Cell(pilot.texts_whole, note=f"of {count(pilot.texts)}")
+
+    return Table(
+        "What the pilot saved",
+        (
+            Column("What", lambda e: names[e[0]]),
+            Column("Rows tried", lambda e: " → ".join(count(size) for size in e[1].rows), COUNT),
+            Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
+            Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
+            Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),
+            Column("Time saved %", lambda e: saved(e[1].seconds, e[1].seconds_full), SHARE),
+            Column(
+                "Against the full way, points", lambda e: difference(e[0], e[1].full_job), POINTS
+            ),
+        ),
+        entries,
+        "Compared with extracting all layers of all models for all texts. Each text is assumed to"
+        " cost the mean of the pilot's texts, and time to grow with the number of blocks. The"
+        " difference in test accuracy is paired, with its 95 % interval, against the same job"
+        " without a pilot.",
+    )

@@ -1,0 +1,135 @@
+"""What models and heads cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerfusion.records.job import LATENCY_BATCH, BackboneRecord
+from layerfusion.report.block import Block
+from layerfusion.report.blocks.fusion import comparisons
+from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.findings.tests import Findings
+from layerfusion.report.format import COUNT, NAME, NONE, decimals, percent
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.table import Cell, Column, Table
+
+BATCH = f"ms, batch of {LATENCY_BATCH}"
+TENTHS, GIGA, MEGA = decimals(1), decimals(1, 1e-9), decimals(1, 1e-6)
+
+
+def cost_block(group: DataGroup, findings: Findings) -> Block:
+    """List the costs of the models and of the heads."""
+    rows = comparisons(group, findings)
+    jobs = [(row.name, row.job) for row in rows if row.job is not None]
+    return Block("What it costs", (model_cost_table(group), head_cost_table(jobs)))
+
+
+def model_cost_table(group: DataGroup) -> Table:
+    """List the costs of each model up to the highest layer of any job, and up to the chosen."""
+    entries: list[tuple[str, BackboneRecord, bool]] = []
+    for backbone in sorted({name for job in group.jobs for name in job.record.backbone_names}):
+        jobs = [job for job in group.jobs if backbone in job.record.backbone_names]
+        records = [job.record.backbones[backbone] for job in jobs]
+        whole = max(records, key=lambda r: (r.layers.index(r.highest_layer), r.store_bytes))
+        entries.append((backbone, whole, False))
+        curves = [curve for curve in group.curves if curve.backbone == backbone]
+        if curves:
+            best = best_on_validation([curve.best for curve in curves])
+            cut = best.record.backbones[backbone]
+            if cut.highest_layer != whole.highest_layer:
+                entries.append((backbone, cut, True))
+
+    def share(part: int, whole: int) -> Cell:
+        return Cell(part, note=f"({percent(part / whole)})" if part else "")
+
+    def extraction(record: BackboneRecord) -> float | None:
+        ms = record.milliseconds_per_text
+        return None if ms is None else ms * record.texts / 6e4
+
+    def layer(record: BackboneRecord, chosen: bool) -> Cell:
+        return Cell(record.highest_layer, note="(chosen)" if chosen else "")
+
+    return Table(
+        "Models",
+        (
+            Column("Model", lambda e: e[0]),
+            Column("Up to layer", lambda e: layer(e[1], e[2]), NAME),
+            Column("Texts", lambda e: e[1].texts, COUNT),
+            Column("Tokens", lambda e: e[1].tokens, COUNT),
+            Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts), COUNT),
+            Column(
+                "Tokens cut",
+                lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens),
+                COUNT,
+            ),
+            Column("Parameters, M", lambda e: e[1].parameters, MEGA),
+            Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),
+            Column(
+                "ms a text, extracting",
+                lambda e: None if e[2] else e[1].milliseconds_per_text,
+                TENTHS,
+            ),
+            Column("ms, one text", lambda e: e[1].milliseconds_one, TENTHS),
+            Column(BATCH, lambda e: e[1].milliseconds_batch, TENTHS),
+            Column("Extraction, min", lambda e: None if e[2] else extraction(e[1]), TENTHS),
+            Column("MB stored", lambda e: e[1].store_bytes, MEGA),
+        ),
+        entries,
+        "Over all splits. Parameters and operations count the embeddings and the blocks up to the"
+        " named layer: a model whose chosen layer lies low can be cut there. Extracting: the pass"
+        " that took all layers, in large batches. One text and batch: up to the named layer, texts"
+        f" of middling length. All times are of the machine that measured them; {NONE}: not"
+        " measured.",
+        lambda e: "chosen" if e[2] else "",
+    )
+
+
+def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
+    """List what jobs cost beyond their models, which they share through the store.
+
+    Args:
+        jobs: name and job of each row.
+    """
+
+    def latency(job: FinishedJob, model: str, head: str) -> float | None:
+        """Add up the latencies of all models and of the head; none where one is not known."""
+        backbones = [job.record.backbones[name] for name in job.record.backbone_names]
+        parts = [*(getattr(x, model) for x in backbones), getattr(job.record.cost, head)]
+        return None if None in parts else sum(parts)
+
+    def flops(job: FinishedJob) -> float:
+        names = job.record.backbone_names
+        return sum(job.record.backbones[name].flops_per_text for name in names)
+
+    return Table(
+        "Heads",
+        (
+            Column("What", lambda e: e[0]),
+            Column("K", lambda e: e[1].sources, COUNT),
+            Column("GFLOPs a text", lambda e: flops(e[1]), GIGA),
+            Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
+            Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
+            Column(
+                "ms, one text",
+                lambda e: latency(e[1], "milliseconds_one", "head_milliseconds"),
+                TENTHS,
+            ),
+            Column(
+                BATCH,
+                lambda e: latency(e[1], "milliseconds_batch", "head_milliseconds_batch"),
+                TENTHS,
+            ),
+            Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS),
+            Column(
+                "Peak memory, MB", lambda e: e[1].record.cost.peak_memory_bytes, decimals(0, 1e-6)
+            ),
+        ),
+        jobs,
+        "Operations are those of all models that the job needs, each up to its highest layer; a"
+        " head's are two for each entry of its matrix products. Milliseconds are those of all"
+        f" models, one after another, and the head; {NONE}: not measured. Training is over all"
+        " seeds, from the store. Peak memory is that of the process while the job ran, including"
+        " what earlier jobs left in it and, if the job extracted embeddings, the model. Outside"
+        " Linux it is that of the process so far.",
+    )

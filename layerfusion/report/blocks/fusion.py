@@ -1,0 +1,213 @@
+"""Whether fusing helps: everything against the single layer that validation chooses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from layerfusion.records.format import plural
+from layerfusion.records.job import Estimate
+from layerfusion.report.block import Block, some
+from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.figures.colors import INK, MUTED
+from layerfusion.report.figures.forest import ForestRow, forest_drawing
+from layerfusion.report.findings.tests import Finding, Findings, Kind, outcome_of
+from layerfusion.report.format import COUNT, P_VALUE, POINTS
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.metrics import LOW_IS_GOOD, baseline_estimates, metric_columns
+from layerfusion.report.names import baseline_name, shown_names, single_name
+from layerfusion.report.table import Cell, Column, Mark, Table
+
+SHARED = " =: jobs that ended in the same sources and gave the same predictions share a row."
+AGAINST: dict[Kind, str] = {
+    "layer": "the chosen layer",
+    "baseline": "the baseline",
+    "concat": "concat of the same layers",
+}
+"""Comparisons that the table of tests shows. The others have tables of their own."""
+
+CHOSEN_LAYER = "points against the chosen single layer"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """A job, or the baseline, and how it compares with the chosen single layer."""
+
+    name: str
+    job: FinishedJob | None
+    """None for the baseline."""
+    finding: Finding | None
+    """None for the chosen single layer itself, and where there is none."""
+    test: Mapping[str, Estimate]
+    """Metrics on test."""
+    is_reference: bool = False
+    twins: tuple[FinishedJob, ...] = ()
+    """Other jobs that ended in the same sources and gave the same predictions."""
+
+    @property
+    def label(self) -> str:
+        """The name, and the jobs that are the same."""
+        return f"{self.name}{''.join(f' = job {job.record.job[:6]}' for job in self.twins)}"
+
+    @property
+    def mark(self) -> Mark:
+        """What sets the row off."""
+        return "baseline" if self.job is None else "chosen" if self.is_reference else ""
+
+
+def fusion_block(group: DataGroup, findings: Findings) -> Block:
+    """Compare the baseline, single layers and all fusions with the chosen single layer."""
+    rows = comparisons(group, findings)
+    return Block(
+        "Whether fusing helps",
+        some(
+            _figure(group, rows) if any(row.finding is not None for row in rows) else None,
+            fusion_table(rows),
+            finding_table(rows, findings),
+        ),
+    )
+
+
+def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
+    """List the baseline, single layers that stand for their model, and all fusions, in order.
+
+    Selections may end in the same sources. Jobs that gave the same predictions share a row.
+    """
+    reference = group.chosen
+    baseline = (reference or group.jobs[0]).record.baseline
+
+    def against(job: FinishedJob | None) -> Finding | None:
+        return None if reference in (None, job) else findings.between(job, reference)
+
+    named = shown_names(group)
+    same: dict[tuple[object, ...], list[FinishedJob]] = {}
+    for job in named:
+        same.setdefault(outcome_of(job), []).append(job)
+    return (
+        Comparison(baseline_name(baseline), None, against(None), baseline_estimates(baseline)),
+        *(
+            Comparison(
+                named[job], job, against(job), job.record.test, job is reference, tuple(twins)
+            )
+            for job, *twins in same.values()
+        ),
+    )
+
+
+def fusion_table(rows: Sequence[Comparison]) -> Table:
+    """List everything with its metrics and its difference from the chosen single layer."""
+
+    def against(row: Comparison) -> Cell:
+        if row.finding is None:
+            return Cell(note="chosen" if row.is_reference else "")
+        return Cell.of(row.finding.difference, mark=row.finding.mark)
+
+    accuracy, *others = metric_columns(rows, lambda row: row.test)
+    return Table(
+        "Single layers and fusions",
+        (
+            Column("What", lambda row: row.label),
+            Column("K", lambda row: row.job and row.job.sources, COUNT),
+            accuracy,
+            Column("Against chosen layer, points", against, POINTS),
+            *others,
+            Column("Head parameters", lambda r: r.job and r.job.record.cost.head_parameters, COUNT),
+            Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT),
+        ),
+        rows,
+        "Set off: the single layer that validation chooses, with which all else is compared on the"
+        " same test rows (paired bootstrap). ▲ and ▼: a difference that the exact test shows,"
+        " adjusted for the number of comparisons; see the next table. Without them there is no"
+        " difference that these rows can show. Mean ± standard deviation over seeds, and 95 %"
+        f" intervals over test rows. {LOW_IS_GOOD} K is the number of layers fused."
+        + (SHARED if any(row.twins for row in rows) else ""),
+        lambda row: row.mark,
+    )
+
+
+def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | None:
+    """List every comparison with its exact test.
+
+    Args:
+        rows: names of what is compared, in order.
+        findings: the comparisons.
+
+    Returns:
+        None where there is nothing to compare.
+    """
+    names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
+    found = [row for row in findings.rows if row.kind in AGAINST and row.what in names]
+    if not found:
+        return None
+    order = {job: place for place, job in enumerate(names)}
+    shown = sorted(found, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
+    family = "; ".join(
+        f"{plural(findings.family[kind], 'comparison')} with {what}"
+        for kind, what in AGAINST.items()
+        if findings.family.get(kind)
+    )
+    loose = (
+        ""
+        if all(row.exact for row in shown)
+        else (
+            " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
+            " wider, and p (≤) is the largest that the two accuracies allow."
+        )
+    )
+    return Table(
+        "What the test rows show",
+        (
+            Column("What", lambda row: names[row.what]),
+            Column("Against", lambda row: AGAINST[row.kind]),
+            Column("Difference, points", lambda row: row.difference, POINTS),
+            Column("Only it right", lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
+            Column("Only the other right", lambda r: r.mcnemar.only_b if r.exact else None, COUNT),
+            *p_columns(),
+        ),
+        shown,
+        "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
+        " interval, stratified by class. The test sees one answer a row, the consensus: the class"
+        " with the highest mean probability over the seeds. Its accuracy is not the mean over"
+        " seeds. p: exact two-sided McNemar on the rows that only one of the two has right. p"
+        " (Holm): adjusted for all comparisons of its kind in this report, over all data sets"
+        f" ({family}). ▲ better, ▼ worse: adjusted p below 0.05 and an interval on the same side"
+        f" of 0; without a mark these rows show no difference.{loose}",
+    )
+
+
+def p_columns() -> tuple[Column, ...]:
+    """Show the p-values of findings and what they allow to say."""
+
+    def p(value: float, row: Finding) -> Cell:
+        return Cell(value, mark="" if row.exact else "≤")
+
+    return (
+        Column("p", lambda row: p(row.mcnemar.p, row), P_VALUE),
+        Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
+        Column("Shown", lambda row: row.mark),
+    )
+
+
+def _figure(group: DataGroup, rows: Sequence[Comparison]) -> Drawing:
+    reference = next(row.job for row in rows if row.job is not None and row.is_reference)
+    return forest_drawing(
+        f"{group.key}-fusion",
+        forest_rows(group, rows),
+        CHOSEN_LAYER,
+        alt=f"{group.label}: accuracy against the chosen single layer, in points.",
+        caption="Test accuracy minus that of the chosen single layer"
+        f" ({single_name(group, reference)}), in points, with 95 % intervals over the same test"
+        " rows. Grey: the baseline.",
+    )
+
+
+def forest_rows(group: DataGroup, rows: Sequence[Comparison]) -> list[ForestRow]:
+    """Give each comparison its colour: that of its model, or ink for several models."""
+    found = []
+    for row in rows:
+        if row.finding is not None:
+            names = row.job.record.backbone_names if row.job else ()
+            color = group.colors[names[0]] if len(names) == 1 else INK if names else MUTED
+            found.append(ForestRow(row.name, row.finding, color))
+    return found

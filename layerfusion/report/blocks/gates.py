@@ -1,0 +1,361 @@
+"""What a fusion leans on: mean gates, gates by class and by epoch, and texts at both ends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from layerfusion.records.format import plural
+from layerfusion.records.gates import ClassGates, GateRecord
+from layerfusion.records.job import LayerRecord
+from layerfusion.report.block import Block, Folded, Part
+from layerfusion.report.blocks.fusion import comparisons
+from layerfusion.report.figures.canvas import (
+    LINE,
+    NARROW,
+    WIDE,
+    Drawing,
+    drawing,
+    is_narrow,
+    legend,
+    new_axes,
+)
+from layerfusion.report.figures.colors import GRID, INK, SERIES
+from layerfusion.report.figures.layers import DASHED, LINES
+from layerfusion.report.figures.line_ends import LineEnd, name_lines
+from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.findings.tests import Findings
+from layerfusion.report.format import NAME, count, decimals, shortened
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.names import job_names, sentence_case, source_name
+from layerfusion.report.table import Column, Table
+
+MOST_CLASSES, MOST_SOURCES = 8, 12
+"""Classes and sources that are shown. The record has all of them."""
+MOST_OPEN = 6
+"""With more gated fusions than these, those without details are folded."""
+MEANING = (
+    "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"
+    " a weight, not a proof of importance: layers that say the same share it in any proportion."
+)
+GATE = decimals(3)
+DEEPEST = 0.55
+"""Opacity of the largest gate. More would hide the numbers in the cells."""
+ROW = 24.0
+"""Height of a row of a heat map, in pixels."""
+
+
+def gate_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Show the mean gates of every fusion that has some, and details for one of each operator."""
+    shown = [row.job for row in comparisons(group, findings) if row.job and row.job.sources > 1]
+    gated = [job for job in shown if job.record.layers[0].mean_gate is not None]
+    if not gated:
+        return None
+    names = job_names(group)
+    by_operator: dict[str, list[FinishedJob]] = {}
+    for job in gated:
+        if job.record.gates is not None:
+            by_operator.setdefault(job.record.fusion, []).append(job)
+    detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
+    parts: list[Part] = [MEANING]
+    for number, job in enumerate(gated, start=1):
+        name, key = names[job], f"{group.key}-gates-{number}"
+        figure, table = _mean_figure(group, job, name, key), mean_table(name, job)
+        record = job.record.gates
+        details = _details(group, job, record, name, key) if record and job in detailed else None
+        if details or len(gated) <= MOST_OPEN:
+            parts += [figure, Folded((table,)), *([details] if details else [])]
+        else:
+            parts.append(Folded((figure, table), table.title))
+    return Block("What the fusion leans on", tuple(parts))
+
+
+def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Drawing:
+    largest = sorted(job.record.layers, key=lambda layer: -(layer.mean_gate or 0))[:3]
+    return drawing(
+        key,
+        lambda ax: plot_mean_gates(job, group.colors, ax),
+        alt=f"{group.label}, {name}: mean gate of each of {job.sources} layers; the largest are "
+        + ", ".join(f"{x.backbone} {x.layer} {x.mean_gate:.3f}" for x in largest),
+        caption=f"{sentence_case(name, job)}. Dashed: 1/{job.sources}, what equal weights would"
+        " give.",
+    )
+
+
+def mean_table(name: str, job: FinishedJob) -> Table:
+    """List the mean gate of every layer of a gated fusion."""
+    return Table(
+        f"Mean gates: {name}",
+        (
+            Column("Model", lambda layer: layer.backbone),
+            Column("Layer", lambda layer: layer.layer, NAME),
+            Column("Pooling", lambda layer: layer.pooling),
+            Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
+            Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
+        ),
+        [layer for layer in job.record.layers if layer.mean_gate is not None],
+    )
+
+
+def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, key: str) -> Folded:
+    sources = leading_sources(job.record.layers)
+    classes = telling_classes(record.classes, job.record.layers)
+    layers = [job.record.layers[k] for k in sources]
+    left = _left_out(len(job.record.layers), len(sources), len(record.classes), len(classes))
+    title = f"{group.label}, {name}"
+    labels = [x.label for x in classes]
+    gates = np.array([[x.gates[k] for x in classes] for k in sources])
+    top, column = divmod(int(gates.argmax()), len(labels))
+    figures = [
+        drawing(
+            f"{key}-classes",
+            lambda ax: plot_class_gates(layers, labels, gates, ax),
+            alt=f"{title}: mean gate of each source by class; the largest is {gates.max():.3f}, of"
+            f" {source_name(layers[top])} for {labels[column]}.",
+            caption="Mean gate of each source over the test rows of each class; deeper is larger."
+            f"{left}",
+        )
+    ]
+    if len(record.epochs) > 1:
+        epochs = 100 * np.array(record.epochs)[:, sources]
+        ends = "; ".join(
+            f"{source_name(layer)} {line[0]:.1f} to {line[-1]:.1f}"
+            for layer, line in zip(layers, epochs.T, strict=True)
+        )
+        figures.append(
+            drawing(
+                f"{key}-epochs",
+                lambda ax: plot_epoch_gates(layers, epochs, record, group.colors, ax),
+                alt=f"{title}: mean gate of each source over {len(epochs)} epochs of training, in"
+                f" %. {ends}",
+                caption="Mean gate over validation rows and seeds by epoch, up to the last epoch"
+                " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",
+            )
+        )
+    tables = [_class_table(name, layers, sources, classes, left)]
+    texts = _text_table(name, layers, sources, record)
+    tables += [texts] if texts.entries else []
+    said = ", by epoch" * (len(record.epochs) > 1) + " and the texts at both ends" * bool(
+        texts.entries
+    )
+    return Folded((*figures, *tables), f"Gates by class{said}: {name}")
+
+
+# -- what is shown ------------------------------------------------------------------------------
+
+
+def leading_sources(layers: Sequence[LayerRecord]) -> list[int]:
+    """Find the places of the sources with the largest mean gates, in the order of the selection."""
+    order = sorted(range(len(layers)), key=lambda k: (-(layers[k].mean_gate or 0.0), k))
+    return sorted(order[:MOST_SOURCES])
+
+
+def telling_classes(
+    classes: Sequence[ClassGates], layers: Sequence[LayerRecord]
+) -> list[ClassGates]:
+    """Find the classes whose gates differ most from the mean, in the order of the labels.
+
+    A difference is weighted by the root of the number of rows, since few rows may differ by chance.
+    """
+    mean = np.array([layer.mean_gate or 0.0 for layer in layers])
+
+    def tells(place: int) -> tuple[float, int]:
+        gates = np.array(classes[place].gates)
+        return -float(np.abs(gates - mean).max() * np.sqrt(classes[place].rows)), place
+
+    order = sorted(range(len(classes)), key=tells)
+    return [classes[place] for place in sorted(order[:MOST_CLASSES])]
+
+
+def _left_out(sources: int, shown: int, classes: int, told: int) -> str:
+    parts = []
+    if shown < sources:
+        parts.append(f"the {shown} of {sources} sources with the largest mean gates")
+    if told < classes:
+        parts.append(
+            f"the {told} of {classes} classes whose gates differ most from the mean (times the root"
+            " of their rows)"
+        )
+    return f" Shown: {' and '.join(parts)}." if parts else ""
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def _class_table(
+    name: str,
+    layers: Sequence[LayerRecord],
+    sources: Sequence[int],
+    classes: Sequence[ClassGates],
+    left: str,
+) -> Table:
+    return Table(
+        f"Mean gates by class: {name}",
+        (
+            Column("Source", lambda entry: source_name(entry[0])),
+            Column("All classes", lambda entry: entry[0].mean_gate, GATE),
+            *(
+                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda e, x=x: x.gates[e[1]], GATE)
+                for x in classes
+            ),
+        ),
+        list(zip(layers, sources, strict=True)),
+        f"Mean over the test rows of a class and over seeds.{left}",
+    )
+
+
+def _text_table(
+    name: str, layers: Sequence[LayerRecord], sources: Sequence[int], record: GateRecord
+) -> Table:
+    rows = [
+        (layer, end, text)
+        for layer, k in zip(layers, sources, strict=True)
+        for end, texts in (("highest", record.highest[k]), ("lowest", record.lowest[k]))
+        for text in texts
+    ]
+    left = len(record.highest) - len(sources)
+    note = f" {count(left)} sources with smaller gates are left out." if left else ""
+    return Table(
+        f"Texts with the highest and the lowest gates: {name}",
+        (
+            Column("Source", lambda row: source_name(row[0])),
+            Column("Gate is", lambda row: row[1]),
+            Column("Gate", lambda row: row[2].gate, GATE),
+            Column("Label", lambda row: row[2].label),
+            Column("Text", lambda row: row[2].text),
+        ),
+        rows,
+        "Test texts, of which long ones are cut; gates are means over seeds. The label is the true"
+        f" one. Sources with the same gate for every text are not listed.{note}",
+    )
+
+
+# -- figures ------------------------------------------------------------------------------------
+
+
+def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None = None) -> Axes:
+    """Draw the mean gate of each layer of a fusion as a bar, and the gate of equal weights."""
+    ax = new_axes(ax, 210)
+    layers = job.record.layers
+    starts = np.cumsum([layers[i].backbone != layers[i - 1].backbone for i in range(len(layers))])
+    x = np.arange(len(layers)) + starts - starts[0]
+    # Few layers do not need the whole width: bars have at most 56 pixels.
+    pixels = (NARROW if is_narrow(ax) else WIDE) - 70
+    span = max(float(x[-1]) + 1.6, pixels / 56)
+    ax.set_xlim(-0.8, span - 0.8)
+    heights = [layer.mean_gate or 0.0 for layer in layers]
+    ax.bar(x, heights, width=0.78, color=[colors[layer.backbone] for layer in layers])
+    uniform = 1 / len(layers)
+    ax.axhline(uniform, color=INK, linewidth=1, linestyle=DASHED)
+    ax.set_ylim(0, 1.12 * max(*heights, uniform))
+    ax.set(xlabel="layer", ylabel="mean gate")
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    ticks = _ticks(layers, x, pixels / span)
+    ax.set_xticks([x[i] for i in ticks], [_tick(layers, i) for i in ticks])
+    for backbone in dict.fromkeys(layer.backbone for layer in layers):
+        first = next(i for i, layer in enumerate(layers) if layer.backbone == backbone)
+        ax.annotate(
+            backbone,
+            (x[first] - 0.39, 1),
+            (0, 12),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            va="center",
+            color=colors[backbone],
+            fontsize=12,
+        )
+    return ax
+
+
+def _ticks(layers: Sequence[LayerRecord], x: np.ndarray, pixels: float) -> list[int]:
+    """Choose the bars that get their layer's number: as many as fit, the ends of a model first."""
+    count = len(layers)
+    ends = [
+        i
+        for i in range(count)
+        if i in (0, count - 1)
+        or layers[i].backbone != layers[i - 1].backbone
+        or layers[i].backbone != layers[i + 1].backbone
+    ]
+    rest = sorted(
+        set(range(count)) - set(ends),
+        key=lambda i: (not layers[i].layer.isdigit() or int(layers[i].layer) % 5 != 0, i),
+    )
+    room = [20 if layer.layer == "norm" else 9 for layer in layers]
+    shown: list[int] = []
+    for i in [*ends, *rest]:
+        if all(abs(x[i] - x[j]) * pixels >= room[i] + room[j] for j in shown):
+            shown.append(i)
+    return sorted(shown)
+
+
+def _tick(layers: Sequence[LayerRecord], index: int) -> str:
+    layer = layers[index]
+    poolings = {other.pooling for other in layers}
+    few = len(layers) <= 8 and len(poolings) > 1
+    return f"{layer.layer}\n{layer.pooling}" if few else layer.layer
+
+
+def plot_class_gates(
+    layers: Sequence[LayerRecord],
+    labels: Sequence[str],
+    gates: np.ndarray,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the mean gate of each source over the test rows of each class as a heat map."""
+    ax = new_axes(ax, ROW * len(layers) + 20 + 7 * min(14, max(map(len, labels))))
+    narrow = is_narrow(ax)
+    names = [shortened(source_name(layer), 17 if narrow else 28) for layer in layers]
+    # Few classes do not need the whole width: columns have at most 92 pixels.
+    room = (NARROW if narrow else WIDE) - 28 - 6.8 * max(map(len, names))
+    cell = min(92.0, room / len(labels))
+    ax.set(xlim=(0, room / cell), ylim=(len(layers), 0))
+    ax.spines["bottom"].set_visible(False)
+    ax.set_yticks(np.arange(len(layers)) + 0.5, names)
+    most = int(cell / 6.6)
+    upright = any(len(label) > most for label in labels)
+    shown = [shortened(label, 14 if upright else most) for label in labels]
+    ax.set_xticks(np.arange(len(labels)) + 0.5, shown, rotation=90 if upright else 0)
+    for (row, column), gate in np.ndenumerate(gates):
+        box = Rectangle((column + 0.02, row + 0.04), 0.96, 0.92, linewidth=0)
+        box.set(facecolor=SERIES[0], alpha=0.04 + (DEEPEST - 0.04) * gate / gates.max())
+        ax.add_patch(box)
+        value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
+        ax.text(column + 0.5, row + 0.52, value, ha="center", va="center", color=INK, fontsize=10)
+    return ax
+
+
+def plot_epoch_gates(
+    layers: Sequence[LayerRecord],
+    epochs: np.ndarray,
+    record: GateRecord,
+    colors: Mapping[str, str],
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the mean gate of each source by epoch of the training."""
+    ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + LINE * len(layers))
+    x = np.arange(1, len(epochs) + 1)
+    seen: dict[str, int] = {}
+    ends = []
+    for layer, line in zip(layers, epochs.T, strict=True):
+        variant = seen[layer.backbone] = seen.get(layer.backbone, -1) + 1
+        style, name = LINES[variant % len(LINES)], shortened(source_name(layer), 28)
+        color = colors[layer.backbone]
+        ax.plot(x, line, color=color, linestyle=style, linewidth=1.7, label=name)
+        ends.append(LineEnd(name, len(epochs), line[-1], color))
+    ax.axhline(100 / len(record.epochs[0]), color=INK, linewidth=1, linestyle=DASHED)
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(1, len(epochs))
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.set(xlabel="epoch", ylabel="mean gate, %")
+    ax.grid(axis="y", color=GRID, linewidth=0.8)
+    if is_narrow(ax):
+        legend(ax)
+    else:
+        name_lines(ax, ends)
+    return ax

@@ -1,0 +1,198 @@
+"""Whether more models help: accuracy, and its spread, by the number of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from math import comb
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from layerfusion.report.block import Block
+from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
+from layerfusion.report.figures.colors import GRID, SERIES
+from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.findings.identities import JobIdentity, by_identity, recipe_names
+from layerfusion.report.findings.tests import Findings
+from layerfusion.report.format import (
+    COUNT,
+    PERCENT,
+    capital,
+    count,
+    decimals,
+    listing,
+    percent,
+    shortened,
+)
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.intervals import mean_sd
+
+FINE = decimals(2, 100)
+"""Percentage points with two decimals."""
+LEAST = 3
+"""Fewest jobs of a way of fusing that is shown, over at least two numbers of models."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """All jobs of one way of fusing on one number of models."""
+
+    models: int
+    jobs: tuple[FinishedJob, ...]
+    possible: int
+    """Number of subsets of so many models."""
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Test accuracy of each job, mean over its seeds."""
+        return [job.record.test["accuracy"].mean for job in self.jobs]
+
+    @property
+    def seed_sds(self) -> list[float]:
+        """Standard deviation over the seeds of each job that has several."""
+        sds = [job.record.test["accuracy"].sd for job in self.jobs]
+        return [sd for sd in sds if sd is not None]
+
+    @property
+    def seed_sd(self) -> float | None:
+        """Root of the mean variance over seeds."""
+        return float(np.sqrt(np.mean(np.square(self.seed_sds)))) if self.seed_sds else None
+
+
+def count_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Show accuracy and its spread by the number of models, for each way of fusing."""
+    ways = ways_of_fusing(group)
+    if not ways:
+        return None
+    most = max(steps[-1].models for steps in ways.values())
+    text = " ".join(
+        capital(_sentence(name, steps)) for name, steps in ways.items() if steps[-1].models == most
+    )
+    figure = drawing(
+        f"{group.key}-model-counts",
+        lambda ax: plot_counts(ways, ax),
+        alt=f"{group.label}: test accuracy and its standard deviation over seeds by the number of"
+        f" models fused. {text}",
+        caption="Test accuracy, and its standard deviation over seeds, against the number of"
+        " models. Dots: one subset of the models each. Lines: mean accuracy of the subsets, and"
+        " root of their mean variance.",
+    )
+    return Block("Whether more models help", (text, figure, _table(ways)))
+
+
+def _sentence(name: str, steps: Sequence[Step]) -> str:
+    first, last = steps[0], steps[-1]
+    means = [float(np.mean(step.accuracies)) for step in (first, last)]
+    words = (
+        f"{name}: from {first.models} to {last.models} models the mean accuracy goes from"
+        f" {percent(means[0])} to {percent(means[1])}"
+    )
+    sds = [step.seed_sd for step in steps]
+    known = [sd for sd in sds if sd is not None]
+    if len(known) < len(sds):
+        return f"{words}."
+    falls = all(later < earlier for earlier, later in pairwise(known))
+    how = "and falls at every step" if falls else "and does not fall at every step"
+    return (
+        f"{words}; the standard deviation over seeds goes from {FINE(known[0])} to"
+        f" {FINE(known[-1])} points {how}."
+    )
+
+
+def _table(ways: dict[str, list[Step]]) -> Table:
+    entries = [(name, step) for name, steps in ways.items() for step in steps]
+
+    def chosen(step: Step) -> float:
+        return best_on_validation(step.jobs).record.test["accuracy"].mean
+
+    def subsets(step: Step) -> Cell:
+        return Cell(len(step.jobs), note=f"of {count(step.possible)}")
+
+    return Table(
+        "Accuracy by number of models",
+        (
+            Column("Layers, fusion", lambda entry: entry[0]),
+            Column("Models", lambda entry: entry[1].models, COUNT),
+            Column("Subsets run", lambda entry: subsets(entry[1]), COUNT),
+            Column("Mean test %", lambda entry: mean_sd(entry[1].accuracies)[0], PERCENT),
+            Column("Lowest %", lambda entry: min(entry[1].accuracies), PERCENT),
+            Column("Highest %", lambda entry: max(entry[1].accuracies), PERCENT),
+            Column("Chosen on validation %", lambda entry: chosen(entry[1]), PERCENT),
+            Column("Sd over subsets, points", lambda entry: mean_sd(entry[1].accuracies)[1], FINE),
+            Column("Sd over seeds, points", lambda entry: entry[1].seed_sd, FINE),
+        ),
+        entries,
+        "The sd over seeds is the root of the mean variance of the subsets. The sd over subsets"
+        " falls by itself, as larger subsets share most of their models, so its fall says little."
+        " The sd over seeds has no such reason to fall, but with few seeds it is only roughly"
+        " known.",
+    )
+
+
+def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
+    """Map each way of fusing, by name, to its steps from few to many models.
+
+    Jobs whose layers are fixed by name are left out: a model would count as often as different
+    layers of it were tried.
+    """
+    known = by_identity(job for job in group.jobs if job.record.selection != "fixed")
+    recipes = recipe_names(known)
+    ways: dict[str, list[Step]] = {}
+    for way in dict.fromkeys(replace(identity, models=frozenset()) for identity in known):
+        jobs = {x: job for x, job in known.items() if replace(x, models=frozenset()) == way}
+        steps = _steps(jobs)
+        if len(steps) > 1 and len(jobs) >= LEAST:
+            beside = f" with {listing(sorted(way.lexical))}" if way.lexical else ""
+            ways[f"{recipes[way.recipe]}{beside}"] = steps
+    return ways
+
+
+def _steps(known: Mapping[JobIdentity, FinishedJob]) -> list[Step]:
+    models = {model for identity in known for model in identity.models}
+    sizes = sorted({len(identity.models) for identity in known})
+    return [
+        Step(
+            size,
+            tuple(job for identity, job in known.items() if len(identity.models) == size),
+            comb(len(models), size),
+        )
+        for size in sizes
+    ]
+
+
+def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
+    """Draw accuracy and standard deviation by the number of models, side by side."""
+    figure = first.get_figure(root=True)
+    narrow = is_narrow(first)
+    grid = figure.add_gridspec(2, 1) if narrow else figure.add_gridspec(1, 2)
+    first.set_subplotspec(grid[0])
+    second = figure.add_subplot(grid[1])
+    for ax in (first, second):
+        new_axes(ax, 272 + LINE * len(ways), 464 + LINE * len(ways))
+    for index, (name, steps) in enumerate(ways.items()):
+        color = SERIES[index % len(SERIES)]
+        shift = 0.05 * (index - (len(ways) - 1) / 2)
+        x = [step.models + shift for step in steps]
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "alpha": 0.55}
+        for place, step in zip(x, steps, strict=True):
+            for ax, values in ((first, step.accuracies), (second, step.seed_sds)):
+                shown = [100 * value for value in values]
+                ax.plot([place] * len(shown), shown, color=color, **dots)
+        label = shortened(name, 46 if narrow else 90)
+        means = [100 * float(np.mean(step.accuracies)) for step in steps]
+        first.plot(x, means, color=color, linewidth=1.8, label=label)
+        known = [(p, 100 * s.seed_sd) for p, s in zip(x, steps, strict=True) if s.seed_sd]
+        second.plot([p for p, _ in known], [sd for _, sd in known], color=color, linewidth=1.8)
+    numbers = sorted({step.models for steps in ways.values() for step in steps})
+    for ax, label in ((first, "accuracy, %"), (second, "sd over seeds, points")):
+        ax.set_xticks(numbers)
+        ax.set_xlim(numbers[0] - 0.3, numbers[-1] + 0.3)
+        ax.set(xlabel="models", ylabel=label)
+        ax.grid(axis="y", color=GRID, linewidth=0.8)
+    second.set_ylim(bottom=0)
+    figure.legend(loc="outside upper left", frameon=False, labelcolor="linecolor", fontsize=11)

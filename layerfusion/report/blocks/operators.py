@@ -1,0 +1,112 @@
+"""Which operator fuses best: operators on the same sources, and what they cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from layerfusion.records.format import plural
+from layerfusion.report.block import Block
+from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.figures.colors import INK, MUTED
+from layerfusion.report.figures.forest import ForestRow, forest_drawing
+from layerfusion.report.findings.identities import taken
+from layerfusion.report.findings.tests import Findings, layers_of
+from layerfusion.report.format import COUNT, P_VALUE, POINTS, count, decimals
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.metrics import metric_columns
+from layerfusion.report.table import Cell, Column, Table
+
+LEAST = 3
+"""Fewest operators on the same sources that are compared here; the table of fusions has all."""
+
+
+def operator_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Compare the operators on each set of sources that several of them were tried on."""
+    by_sources: dict[tuple[object, ...], list[FinishedJob]] = {}
+    for job in group.fused:
+        record = job.record
+        given = frozenset(record.considered), frozenset(record.lexical), record.selection
+        by_sources.setdefault((*given, layers_of(job)), []).append(job)
+    sets = [
+        sorted(jobs, key=lambda job: -round(job.record.test["accuracy"].mean, 9))
+        for jobs in by_sources.values()
+        if len({job.record.fusion for job in jobs}) >= LEAST
+    ]
+    if not sets:
+        return None
+    figures = (
+        _figure(group, jobs, findings, number)
+        for number, jobs in enumerate(sets, start=1)
+        if any(findings.of("concat", job) for job in jobs)
+    )
+    return Block(
+        "Which operator fuses best",
+        (
+            "The same layers, fused in different ways. An operator is worth its name where it is"
+            " more accurate than concat with a head of the same size.",
+            *figures,
+            *(_table(jobs, findings) for jobs in sets),
+        ),
+    )
+
+
+def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
+    names = _names(jobs)
+    found = {job: findings.of("concat", job) for job in jobs}
+
+    def against(job: FinishedJob) -> Cell:
+        finding = found[job]
+        return Cell() if finding is None else Cell.of(finding.difference, mark=finding.mark)
+
+    sizes = [job.record.cost.head_parameters for job in jobs]
+    mega = decimals(3, 1e-6)
+    accuracy, *others = metric_columns(jobs, lambda job: job.record.test)
+    return Table(
+        f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
+        (
+            Column("Operator", lambda job: names[job]),
+            accuracy,
+            Column("Against concat, points", against, POINTS),
+            Column("p (Holm)", lambda job: found[job] and found[job].adjusted, P_VALUE),
+            *others,
+            Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
+            Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, mega),
+            Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        ),
+        jobs,
+        "Sorted by test accuracy, which nobody can choose by. The heads have"
+        f" {count(min(sizes))} to {count(max(sizes))} trained parameters. ▲ and ▼: a difference"
+        " from concat that the exact test, adjusted for the number of comparisons, shows. Training"
+        " is over all seeds.",
+    )
+
+
+def _figure(
+    group: DataGroup, jobs: Sequence[FinishedJob], findings: Findings, number: int
+) -> Drawing:
+    names = _names(jobs)
+    rows = [
+        ForestRow(names[job], found, INK if found.verdict != "open" else MUTED)
+        for job in jobs
+        if (found := findings.of("concat", job)) is not None
+    ]
+    return forest_drawing(
+        f"{group.key}-operators-{number}",
+        rows,
+        "points against concat",
+        alt=f"{group.label}: accuracy of operators on the same layers against concat, in points.",
+        caption=f"Test accuracy minus that of concat on the same layers ({taken(jobs[0])}), with"
+        " 95 % intervals over the same test rows.",
+    )
+
+
+def _names(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, str]:
+    seen = Counter(job.record.fusion for job in jobs)
+    return {
+        job: job.record.fusion
+        if seen[job.record.fusion] == 1
+        else f"{job.record.fusion} (job {job.record.job[:6]})"
+        for job in jobs
+    }

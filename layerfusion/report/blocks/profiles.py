@@ -1,0 +1,299 @@
+"""Layer profiles: best layers, scores and what they agree on, selections and what they are worth.
+
+The tables also make the text that `layerfusion profile` prints.
+"""
+
+from __future__ import annotations
+
+from layerfusion.records.format import plural
+from layerfusion.records.profile import LayerProfile, Profile
+from layerfusion.report.block import Block, Folded, some
+from layerfusion.report.blocks.selections import regret_block
+from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.layers import plot_profile_layers
+from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
+from layerfusion.report.findings.judged import NamedProfile, is_judged
+from layerfusion.report.findings.profiles import (
+    best_and_last,
+    best_place,
+    format_of,
+    lead,
+    low_is_good,
+    marked_layers,
+    missing_scores,
+    score_names,
+    sources,
+)
+from layerfusion.report.format import (
+    COUNT,
+    NAME,
+    P_VALUE,
+    PERCENT,
+    POINTS,
+    REGRET,
+    decimals,
+    listing,
+    percent,
+    points,
+)
+from layerfusion.report.results import Results
+from layerfusion.report.table import Cell, Column, Table
+
+
+def profile_sections(results: Results) -> list[Block]:
+    """Make one section for each profile, and one for what the judged ones say of selections."""
+    sections = [
+        profile_block(named, f"profile-{place}")
+        for place, named in enumerate(results.profiles, start=1)
+    ]
+    judged = [named for named in results.profiles if is_judged(named)]
+    key = f"profile-{len(sections) + 1}"
+    return [*sections, *([regret_block(judged, key)] if judged else [])]
+
+
+def profile_block(named: NamedProfile, key: str) -> Block:
+    """Show a profile's figures and tables."""
+    profile = named.profile
+    return Block(
+        f"Layer profile: {named.label}",
+        some(
+            _text(profile),
+            *profile_figures(profile, key, named.label),
+            best_table(profile),
+            pair_table(profile),
+            agreement_table(profile),
+            selection_table(profile),
+            Folded((layer_table(profile),)),
+            Folded((_origin_table(profile),)),
+        ),
+        key,
+        key,
+    )
+
+
+def _text(profile: Profile) -> str:
+    sample = "a sample of train" if profile.dataset.sampled else "train"
+    best = []
+    for source, top, last in best_and_last(profile):
+        ahead = lead(top, last)
+        if top is not None and ahead is not None:
+            high = percent(top.scores["accuracy"] or 0.0)
+            gain = "its last" if top is last else f"{points(ahead)} points against its last layer"
+            best.append(f"of {source}, layer {top.layer} with {high} ({gain})")
+    return " ".join(
+        [
+            f"{plural(len(profile.layers), 'layer')} of {listing(list(profile.backbones))} on"
+            f" {plural(profile.rows, 'row')} of {sample}; held out: {profile.held_out}.",
+            *([f"Best by held-out probe accuracy: {'; '.join(best)}."] if best else []),
+            *(["The best of many is a little lucky on the rows it was chosen on."] if best else []),
+            *missing_scores(profile),
+        ]
+    )
+
+
+# -- figures ------------------------------------------------------------------------------------
+
+
+def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
+    """Draw accuracy by depth, ranks by score, and CKA between layers.
+
+    Args:
+        profile: a layer profile.
+        key: beginning of the names of the figures' files.
+        label: name of the profile.
+    """
+    marked = marked_layers(profile)
+    rings = " Rings and triangles: the layers that adaptive selection takes." if marked else ""
+    best = [
+        f"{source}: best at {top.layer}, {percent(top.scores['accuracy'] or 0.0)}"
+        for source, top, _ in best_and_last(profile)
+        if top is not None
+    ]
+    figures = [
+        drawing(
+            f"{key}-accuracy",
+            lambda ax: plot_profile_layers(profile, ax),
+            alt=f"{label}: held-out probe accuracy by depth. {'; '.join(best)}",
+            caption="Held-out accuracy of a linear probe on each layer. Open diamond: after the"
+            f" model's final norm.{rings}",
+        )
+    ]
+    names = score_names(profile)
+    if names:
+        figures.append(
+            drawing(
+                f"{key}-scores",
+                lambda ax: plot_scores(profile, ax),
+                alt=f"{label}: rank of each layer by {', '.join(names)}",
+                caption="Rank that each score gives a layer within its model and pooling; dark is"
+                f" best. {ranks_note(profile)}{rings}",
+            )
+        )
+    figures.append(
+        drawing(
+            f"{key}-cka",
+            lambda ax: plot_similarity(profile, ax),
+            alt=f"{label}: linear CKA between all pairs of {len(profile.layers)} layers",
+            caption="Linear CKA between layers, debiased: 1 means the same up to rotation and"
+            " scale. Layers run from the bottom of each model to its top. Two similar layers add"
+            " little to each other.",
+        )
+    )
+    return figures
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def best_table(profile: Profile) -> Table:
+    """List the best and the last layer of each source by held-out accuracy."""
+
+    def score(layer: LayerProfile | None, name: str) -> float | None:
+        return layer.scores.get(name) if layer else None
+
+    columns = [Column("Model", lambda entry: entry[0])]
+    for which, place in (("Best", 1), ("Last", 2)):
+        columns += [
+            Column(f"{which} layer", lambda e, n=place: e[n] and e[n].layer, NAME),
+            Column(f"{which}: accuracy %", lambda e, n=place: score(e[n], "accuracy"), PERCENT),
+            Column(f"{which}: log-loss", lambda e, n=place: score(e[n], "log_loss"), decimals(3)),
+        ]
+    columns.append(Column("Best − last, points", lambda e: lead(e[1], e[2]), POINTS))
+    return Table("Best and last layer by held-out probe", tuple(columns), best_and_last(profile))
+
+
+def pair_table(profile: Profile) -> Table:
+    """Tell how far the best layers of two models err on different rows."""
+    return Table(
+        "How models complement each other",
+        (
+            Column("First", lambda pair: profile.layers[pair.first_layer].name),
+            Column("Second", lambda pair: profile.layers[pair.second_layer].name),
+            Column("Errors in common", lambda pair: pair.error_overlap, decimals(2)),
+            Column("Yule's Q", lambda pair: pair.q_statistic, decimals(2)),
+            Column("Oracle gain, points", lambda pair: pair.oracle_gain, POINTS),
+        ),
+        profile.pairs,
+        "Best layers of two models on the rows held out. Errors in common: rows that both get"
+        " wrong, as a share of those that either gets wrong. Q: 1 where they are right on the same"
+        " rows, 0 where independent. Oracle gain: what a judge that always knew which of the two is"
+        " right would add to the better one.",
+    )
+
+
+def agreement_table(profile: Profile) -> Table:
+    """Tell how far each score ranks layers as probe accuracy does, and what it took."""
+    names = [name for name in score_names(profile) if name != "accuracy"]
+    return Table(
+        "How far each score can be believed",
+        (
+            Column("Score", lambda name: name),
+            *(
+                Column(source, lambda name, found=found: found.get(name), decimals(2))
+                for source, found in profile.spearman.items()
+            ),
+            Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
+        ),
+        names if profile.spearman else [],
+        "Rank correlation (Spearman) with probe accuracy over the layers of each model and pooling:"
+        " 1 is the same order. Seconds: for all layers, beyond the extraction.",
+    )
+
+
+def worth_columns() -> tuple[Column, ...]:
+    """Show what a selection is worth on test."""
+    return (
+        Column("Test %", lambda x: x.test, PERCENT),
+        Column("Regret, points", lambda x: x.regret, REGRET),
+        Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
+        Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
+        Column("Gain over last, points", lambda x: _interval(x.over_last), POINTS),
+    )
+
+
+def _interval(ends: tuple[float, float, float] | None) -> Cell:
+    return Cell() if ends is None else Cell(ends[0], low=ends[1], high=ends[2])
+
+
+def selection_table(profile: Profile) -> Table:
+    """List what each selection takes and, if it was judged, what that is worth."""
+    judged = any(x.test for x in profile.selections)
+    layers = profile.layers
+    return Table(
+        "What each selection takes",
+        (
+            Column("Selection", lambda x: x.name),
+            Column("Layers", lambda x: len(x.layers), COUNT),
+            Column(
+                "Which",
+                lambda x: ", ".join(f"{layers[n].source} {layers[n].layer}" for n in x.layers),
+            ),
+            *(worth_columns() if judged else ()),
+        ),
+        profile.selections,
+        "Chosen on train."
+        + (
+            " Test was looked at once all choices were made: accuracy of a linear probe on the"
+            " layers side by side, points behind the best single layer in hindsight, and points"
+            " ahead of the last layer, with 95 % intervals over test rows. Cross-fitted: with the"
+            " layer in hindsight chosen on one half of test and judged on the other. p: of no"
+            " single layer being better, which accounts for its being the best of many."
+            if judged
+            else ""
+        ),
+    )
+
+
+def layer_table(profile: Profile) -> Table:
+    """List every score of every layer."""
+    names = score_names(profile)
+    judged = any(layer.test for layer in profile.layers)
+    best = {best_place(profile, "accuracy", places) for places in sources(profile).values()}
+    tops = [profile.layers[place] for place in best if place is not None]
+    return Table(
+        "Every score of every layer",
+        (
+            Column("Model", lambda layer: layer.source),
+            Column("Layer", lambda layer: layer.layer, NAME),
+            Column("Depth", lambda layer: layer.depth, decimals(2)),
+            *(
+                Column(
+                    _heading(profile, name),
+                    lambda layer, name=name: layer.scores.get(name),
+                    format_of(profile, name),
+                )
+                for name in names
+            ),
+            Column("GFLOPs a text", lambda layer: layer.flops_per_text, decimals(2, 1e-9)),
+            Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
+            *([Column("Test %", lambda layer: layer.test, PERCENT)] if judged else []),
+        ),
+        profile.layers,
+        "Marked: the best held-out accuracy of its model and pooling. ↓: low is good. Operations"
+        " and milliseconds are those of the forward pass up to the layer. The milliseconds are"
+        " estimated from the measured pass of the whole model.",
+        lambda layer: "chosen" if any(layer is top for top in tops) else "",
+    )
+
+
+def _heading(profile: Profile, name: str) -> str:
+    words = name.replace("_", " ").capitalize() + (" %" if name == "accuracy" else "")
+    return f"{words} ↓" if low_is_good(profile, name) else words
+
+
+def _origin_table(profile: Profile) -> Table:
+    data = profile.dataset
+    models = {
+        name: f"{x.origin}; " + ", ".join(f"{pool} {spec}" for pool, spec in x.spec_hashes.items())
+        for name, x in profile.backbones.items()
+    }
+    facts = (
+        ("Job", profile.job),
+        ("Made", profile.created),
+        ("Data", f"{data.origin}, fingerprint {data.fingerprint}"),
+        *models.items(),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in profile.versions.items())),
+        *(("Note", note) for note in data.notes),
+    )
+    columns = (Column("What", lambda fact: fact[0]), Column("Value", lambda fact: fact[1]))
+    return Table("Where this profile comes from", columns, facts)

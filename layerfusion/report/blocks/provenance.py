@@ -1,0 +1,105 @@
+"""Where a report comes from: jobs that it lacks, versions, data, models and jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.records.job import METRICS
+from layerfusion.records.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
+from layerfusion.report.block import Block, Bullets, Folded, Text, some
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.report.names import job_names
+from layerfusion.report.results import Results
+from layerfusion.report.table import Column, Table
+
+FILES = (
+    "Every table lies as CSV and LaTeX in tables/, every figure as PNG and PDF in figures/, beside"
+    " this page."
+)
+
+
+def provenance_sections(results: Results) -> list[Block]:
+    """Make the section on where the report comes from."""
+    tables = (
+        skipped_table(results.folder),
+        _versions(results.groups),
+        _text_table("Data", "Data set, Origin, Fingerprint", [
+            (group.label, group.data.origin, group.data.fingerprint) for group in results.groups
+        ]),
+        _models(results.groups),
+        _jobs(results.groups),
+    )  # fmt: skip
+    parts = some(
+        Bullets(tuple(results.facts)) if results.facts else None,
+        Text(FILES, "note"),
+        *(Folded((table,)) for table in tables if table.entries),
+    )
+    return [Block("Where it comes from", parts, "provenance")]
+
+
+def skipped_table(runs: Path) -> Table:
+    """List every job under a folder that failed, is running, or was planned and never begun."""
+    found: dict[Path, tuple[str, str, str]] = {}
+    for plans in sorted(runs.rglob(PLANS)):
+        for job in read_jobs(plans.parent):
+            if job.state != "done":
+                found[job.folder] = job.label, job.state, job.reason
+    for failed in sorted(runs.rglob(FAILED)):
+        folder = failed.parent
+        if folder not in found and not any((folder / name).exists() for name in RECORDS.values()):
+            command = failed.read_text().split("\n", 1)[0]
+            found[folder] = command, "failed", last_line(failed)
+    return _text_table(
+        "Jobs that are not in this report",
+        "Job, State, Why",
+        sorted(found.values()),
+        f"Failed: the reason is the last line of the job's {FAILED}. Missing: planned, and not"
+        f" begun. Running: the job has no {METRICS} yet.",
+    )
+
+
+def _versions(groups: Sequence[DataGroup]) -> Table:
+    found: dict[str, set[str]] = {}
+    for job in _all(groups):
+        for package, version in job.record.versions.items():
+            found.setdefault(package, set()).add(version)
+    rows = [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
+    return _text_table("Versions", "Package, Version", rows)
+
+
+def _models(groups: Sequence[DataGroup]) -> Table:
+    rows = {}
+    for job in _all(groups):
+        for name in job.record.backbone_names:
+            backbone = job.record.backbones[name]
+            spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
+            rows[name, backbone.spec_hash] = (name, backbone.origin, backbone.spec_hash, spec)
+    return _text_table(
+        "Models", "Model, Origin, Spec hash, Spec", [rows[key] for key in sorted(rows)]
+    )
+
+
+def _jobs(groups: Sequence[DataGroup]) -> Table:
+    rows = []
+    for group in groups:
+        names = job_names(group)
+        for job in group.jobs:
+            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion}"
+            rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
+    return _text_table("Jobs", "Data set, What, Job, Made", rows)
+
+
+def _text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
+    """Make a table of texts, a row of which is a tuple with one text for each title."""
+    columns = (
+        Column(name, lambda row, place=place: row[place])
+        for place, name in enumerate(titles.split(", "))
+    )
+    return Table(title, tuple(columns), rows, note)
+
+
+def _all(groups: Sequence[DataGroup]) -> list[FinishedJob]:
+    return [job for group in groups for job in group.jobs]

@@ -1,0 +1,359 @@
+"""Which way of choosing layers loses least: selections and scores over judged layer profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.records.format import plural
+from layerfusion.records.profile import SelectionProfile
+from layerfusion.report.block import Block, Bullets, Folded, some
+from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.selections import plot_regret
+from layerfusion.report.findings.judged import (
+    PROBE,
+    NamedProfile,
+    ScoreRow,
+    SelectionRow,
+    is_judged,
+    named_profiles,
+    read_profiles,
+    score_rows,
+    selection_rows,
+)
+from layerfusion.report.findings.summary import says
+from layerfusion.report.format import (
+    COUNT,
+    DURATION,
+    PERCENT,
+    POINTS,
+    REGRET,
+    decimals,
+    listing,
+    point_interval,
+)
+from layerfusion.report.render.markdown import block_markdown
+from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.intervals import Difference
+from layerfusion.statistics.significance import ALPHA
+
+MEANING = (
+    "Regret is the test accuracy of the best single layer in hindsight, which nobody has when"
+    " choosing, less that of a selection, in points. Below 0, several layers together beat every"
+    " single one. Everything was chosen on train, and test was looked at once all choices were"
+    " made. All figures are of linear probes."
+)
+INTERVALS = (
+    "Square brackets are 95 % intervals. For one profile (a data set with some models and poolings)"
+    " they come from a paired bootstrap over test rows with the layer in hindsight fixed; ▼ takes"
+    " into account that this layer is the best of many. For a mean, the errors of profiles are added up where"
+    " they share the test rows of a data set, and are independent between data sets. Nothing here"
+    " is said of other data sets."
+)
+NEGLIGIBLE = 0.01
+"""Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""
+NO_LOSS = (
+    "Worth their price here, at no more than the probe's and with a loss of more than"
+    f" {100 * NEGLIGIBLE:.0f} point ruled out"
+)
+GAINS = "Worth their price here, as they gain"
+UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
+AT_A_LOSS = "Cheaper than the probe, at a loss"
+NOTHING_GAINED = "Not worth their price here, as no gain shows"
+
+
+def write_profiles_report(folder: Path, out: Path) -> Path | None:
+    """Write `selections.md`, `selections.csv` and `regret.png` on all judged profiles of a folder.
+
+    Args:
+        folder: folder with profiles, at any depth.
+        out: folder to write to.
+
+    Returns:
+        Path of `selections.md`; None where no profile was judged on test.
+
+    Raises:
+        UserError: for a profile that cannot be read.
+    """
+    judged = [x for x in named_profiles(read_profiles(folder)) if is_judged(x)]
+    if not judged:
+        return None
+    block = regret_block(judged)
+    block = Block(block.title, (*block.parts, _origins(judged)))
+    (figure,) = block.figures
+    write_atomically(out / f"{figure.key}.png", figure.png)
+    _write_csv(judged, out / "selections.csv")
+    path = out / "selections.md"
+    text = "\n\n".join(block_markdown(block, level=1, figures=""))
+    write_atomically(path, f"{text}\n".encode())
+    return path
+
+
+def regret_block(judged: Sequence[NamedProfile], key: str = "") -> Block:
+    """Show what each selection loses to the best layer in hindsight, and what each score brings.
+
+    Args:
+        judged: profiles that were judged on test, at least one.
+        key: anchor of the section.
+    """
+    rows = selection_rows(judged)
+    scores = score_rows(judged, rows)
+    data = list(dict.fromkeys(x.data for x in judged))
+    extent = (
+        f"{plural(len(rows), 'selection')} in {plural(len(judged), 'profile')} of"
+        f" {plural(len(data), 'data set')}: {listing(data)}."
+    )
+    sentences = price_sentences(judged, scores)
+    return Block(
+        "Which way of choosing layers loses least",
+        some(
+            f"{extent} {MEANING} {INTERVALS}",
+            _figure(judged, rows),
+            Bullets(sentences) if sentences else None,
+            mean_table(judged, rows),
+            score_table(judged, scores),
+            *(Folded((table,)) for table in regret_tables(judged, rows)),
+        ),
+        key,
+        key,
+    )
+
+
+def _figure(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Drawing:
+    return drawing(
+        "regret",
+        lambda ax: plot_regret(judged, rows, ax),
+        alt="Regret of each selection in points, mean over profiles. "
+        + "; ".join(f"{row.name}: {REGRET(row.regret.mean)}" for row in rows),
+        caption="Points behind the best single layer in hindsight, in"
+        f" {plural(len(judged), 'profile')} (a data set with some models and poolings). Small"
+        " marks: profiles, by data set. Diamond and bar: their mean with its 95 % interval. Left of"
+        " 0: better than every single layer.",
+    )
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def mean_table(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Table:
+    """List every selection with its means over the profiles that have it."""
+
+    def behind(row: SelectionRow) -> Cell:
+        return Cell(row.behind[0], note=f"of {row.behind[1]}") if row.behind else Cell()
+
+    return Table(
+        "Selections over all profiles",
+        (
+            Column("Selection", lambda row: row.name),
+            Column("Profiles", lambda row: Cell(row.count, note=f"of {len(judged)}"), COUNT),
+            Column("Layers", lambda row: row.layers, decimals(1)),
+            Column("Regret, points", lambda row: row.regret, REGRET),
+            Column("Cross-fitted regret, points", lambda row: row.cross_fitted, REGRET),
+            Column("Profiles ▼", behind, COUNT),
+            Column("Gain over last, points", lambda row: row.over_last, POINTS),
+        ),
+        rows,
+        "Means over profiles. Selections that every profile has come first, as means over different"
+        " profiles do not compare. Cross-fitted: with the layer in hindsight chosen on one half of"
+        " test and judged on the other, which removes the luck of the best of many. ▼: profiles in"
+        " which some single layer is more accurate beyond that luck and the noise of test (max-t"
+        f" test over all layers of the profile, p < {ALPHA:g}).",
+    )
+
+
+def regret_tables(
+    judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]
+) -> tuple[Table, ...]:
+    """List the regret of every selection in every profile, one table a data set."""
+    tables = []
+    for data in dict.fromkeys(entry.data for entry in judged):
+        places = [n for n, entry in enumerate(judged) if entry.data == data]
+        shown: list[SelectionRow | None] = [None]
+        shown += [row for row in rows if any(row.by_profile[n] for n in places)]
+
+        def regret(row: SelectionRow | None, place: int) -> Cell:
+            return _hindsight(judged[place]) if row is None else _regret(row.by_profile[place])
+
+        columns = [
+            Column(judged[n].sources, lambda row, n=n, regret=regret: regret(row, n), REGRET)
+            for n in places
+        ]
+        tables.append(
+            Table(
+                f"{data}: regret in points",
+                (
+                    Column("Selection", lambda row: row.name if row else BEST_LAYER),
+                    *columns,
+                ),
+                shown,
+                mark=lambda row: "" if row else "baseline",
+            )
+        )
+    return tuple(tables)
+
+
+BEST_LAYER = "best layer in hindsight, test %"
+
+
+def _hindsight(named: NamedProfile) -> Cell:
+    place = named.profile.hindsight
+    test = None if place is None else named.profile.layers[place].test
+    return Cell() if test is None else Cell(test.mean, None, test.low, test.high, format=PERCENT)
+
+
+def _regret(selection: SelectionProfile | None) -> Cell:
+    regret = selection.regret if selection else None
+    behind = regret is not None and regret.p is not None and regret.p < ALPHA
+    return Cell.of(regret, mark="▼" if behind else "")
+
+
+def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> Table:
+    """List what each score agrees with, what its best layer loses, and what it costs."""
+    return Table(
+        "What each score agrees with, loses and costs",
+        (
+            Column("Score", lambda row: row.name),
+            Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
+            Column(
+                "Rank correlation with probe accuracy",
+                lambda row: row.spearman and row.spearman[0],
+                decimals(2),
+            ),
+            Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
+            Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
+            Column("Against the probe's choice, points", lambda row: row.against, POINTS),
+            Column("Time", lambda row: row.seconds, DURATION),
+        ),
+        scores,
+        "Rank correlation (Spearman) over the layers of one model under one pooling, 1 being the"
+        " same order: mean over these and the data sets, and the lowest. Time: for all layers of a"
+        f" profile, beyond the extraction, mean; in seconds in the CSV. The probe is {PROBE};"
+        " accuracy comes with it.",
+    )
+
+
+def _origins(judged: Sequence[NamedProfile]) -> Table:
+    return Table(
+        "Profiles",
+        (
+            Column("Data set", lambda x: x.data),
+            Column("Models", lambda x: x.sources),
+            Column("Layers", lambda x: len(x.profile.layers), COUNT),
+            Column("Rows of train", lambda x: x.profile.rows, COUNT),
+            Column("Test rows", lambda x: x.profile.dataset.rows.get("test", 0), COUNT),
+            Column("Held out", lambda x: x.profile.held_out),
+            Column("Job", lambda x: x.profile.job),
+        ),
+        judged,
+    )
+
+
+def _write_csv(judged: Sequence[NamedProfile], path: Path) -> None:
+    """Write one row for each selection and profile, accuracies and regrets as shares."""
+    import pandas as pd
+
+    rows = []
+    for place, named in enumerate(judged):
+        for row in selection_rows(judged):
+            selection = row.by_profile[place]
+            if selection is None or selection.regret is None:
+                continue
+            test, regret = selection.test, selection.regret
+            over = selection.over_last or (None, None, None)
+            rows.append(
+                {
+                    "dataset": named.data,
+                    "models": named.sources,
+                    "job": named.profile.job,
+                    "selection": selection.name,
+                    "number_of_layers": len(selection.layers),
+                    "layers": "; ".join(named.profile.layers[n].name for n in selection.layers),
+                    "test_accuracy": test and test.mean,
+                    "test_low": test and test.low,
+                    "test_high": test and test.high,
+                    "regret": regret.mean,
+                    "regret_low": regret.low,
+                    "regret_high": regret.high,
+                    "regret_cross_fitted": regret.cross_fitted,
+                    "regret_p": regret.p,
+                    **dict(
+                        zip(("over_last", "over_last_low", "over_last_high"), over, strict=True)
+                    ),
+                }
+            )
+    text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\r\n")
+    write_atomically(path, text.encode())
+
+
+# -- sentences ----------------------------------------------------------------------------------
+
+
+def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> tuple[str, ...]:
+    """Tell what each score costs and brings against the probe, and which are worth their price.
+
+    A score is worth its price if it costs no more than the probe and does not lose a point, or if
+    it costs more and gains; the 95 % intervals decide. A score that shares no profile with the
+    probe is not mentioned.
+    """
+    probe = next((row for row in scores if row.name == PROBE), None)
+    if probe is None:
+        return ()
+    others = [row for row in scores if row.against]
+    return (
+        _probe_sentence(probe),
+        *(_sentence(row, len(judged)) for row in others),
+        *_verdicts(others),
+    )
+
+
+def _probe_sentence(probe: ScoreRow) -> str:
+    cost = "" if probe.seconds is None else f" takes {DURATION(probe.seconds)} a profile;"
+    regret, over = probe.choice.regret, probe.choice.over_last
+    brings = f", and against the last layer {_verdict(over)}" if over else ""
+    return (
+        f"The probe ({PROBE}){cost} its choice is {REGRET(regret.mean)} points"
+        f" {point_interval(regret, REGRET)} behind the best layer in hindsight{brings}."
+    )
+
+
+def _sentence(row: ScoreRow, profiles: int) -> str:
+    against = row.against
+    if row.dearer is None:
+        cost = "has no known price"
+    elif row.dearer == 0:
+        cost = "costs what the probe does"
+    else:
+        more = "more" if row.dearer > 0 else "less"
+        cost = f"costs {DURATION(abs(row.dearer))} {more} than the probe"
+    if against is None or against.low == against.high == 0:
+        brings = "takes the same layer"
+    else:
+        brings = _verdict(against)
+    few = row.choice.count < profiles
+    where = f" ({row.choice.count} of {plural(profiles, 'profile')})" if few else ""
+    return f"{row.name} {cost} and {brings}{where}."
+
+
+def _verdict(difference: Difference) -> str:
+    words = says(difference, gain="gains", loss="loses")
+    return f"makes {words}" if difference.verdict == "open" else words
+
+
+def _verdicts(rows: Sequence[ScoreRow]) -> list[str]:
+    """Sort the scores by whether they are worth their price; a list without any is left out."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        if row.dearer is not None and row.against:
+            words = _worth(row.dearer, row.against)
+            risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
+            found.setdefault(words, []).append(row.name + risk)
+    return [f"{words}: {listing(names)}." for words, names in found.items()]
+
+
+def _worth(dearer: float, against: Difference) -> str:
+    if dearer > 0:
+        return GAINS if against.verdict == "gain" else NOTHING_GAINED
+    if against.verdict == "loss":
+        return AT_A_LOSS if dearer < 0 else NOTHING_GAINED
+    return NO_LOSS if against.low >= -NEGLIGIBLE else UNDECIDED

@@ -1,0 +1,192 @@
+"""Figures for the page (inline SVG that follows its colours) and for papers (PNG and PDF).
+
+Every figure is drawn in two layouts, one for wide and one for narrow screens. In the SVG the
+colours are replaced by the page's CSS variables, so one drawing serves light and dark.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, ClassVar
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER, SERIES
+
+VARIABLES = {
+    INK: "var(--ink)",
+    MUTED: "var(--muted)",
+    GRID: "var(--line)",
+    PAPER: "var(--paper)",
+    **{color: f"var(--series-{index})" for index, color in enumerate(SERIES)},
+}
+PIXEL = 1 / 72
+"""Inches; figures are laid out in the pixels that they take on the page."""
+WIDE, NARROW = 760.0, 360.0
+"""Widths of a figure on a desk and on a phone, in pixels."""
+LINE = 18.0
+"""Height of a line of a legend, in pixels."""
+DPI = 160
+NO_MAKER = {"Software": None}
+"""Keeps the version of matplotlib out of PNG files."""
+STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure, ready for the pages."""
+
+    kind: ClassVar[str] = "figure"
+    key: str
+    """File name without its ending."""
+    alt: str
+    """What the figure shows, for those who cannot see it."""
+    caption: str
+    wide: str
+    """SVG for wide screens."""
+    narrow: str
+    """SVG for narrow screens."""
+    png: bytes
+    pdf: bytes
+
+
+# -- axes ---------------------------------------------------------------------------------------
+
+
+class Sheet(Figure):
+    """A figure of the report, whose height the plot on it sets."""
+
+
+def new_axes(ax: Axes | None, wide: float, narrow: float | None = None) -> Axes:
+    """Give axes the style of the report.
+
+    Args:
+        ax: axes to draw on; None for those of a new figure, which a notebook shows by itself.
+        wide: height of the figure on wide screens, in pixels.
+        narrow: height of the figure on narrow screens; None if it is the same.
+    """
+    if ax is None:
+        from matplotlib import pyplot
+
+        size = (WIDE * PIXEL, wide * PIXEL)
+        ax = pyplot.subplots(figsize=size, layout="constrained")[1]
+    figure = ax.get_figure(root=True)
+    if isinstance(figure, Sheet):
+        figure.set_figheight((narrow if narrow and is_narrow(ax) else wide) * PIXEL)
+    ax.set_facecolor("none")
+    for side in ("top", "right", "left"):
+        ax.spines[side].set_visible(False)
+    ax.spines["bottom"].set_color(MUTED)
+    ax.tick_params(length=0, labelsize=11, colors=MUTED, pad=6)
+    ax.xaxis.label.set(color=MUTED, fontsize=11)
+    ax.yaxis.label.set(color=MUTED, fontsize=11)
+    ax.set_axisbelow(True)
+    return ax
+
+
+def is_narrow(ax: Axes) -> bool:
+    """Tell whether the axes are those of a figure for narrow screens."""
+    return ax.get_figure(root=True).get_figwidth() < (WIDE + NARROW) / 2 * PIXEL  # type: ignore[union-attr]
+
+
+def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
+    """Name the labelled lines and marks above the axes, each in its own colour."""
+    place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
+    look = {"labelcolor": "linecolor", "fontsize": 11, "handlelength": 1.8, "labelspacing": 0.35}
+    ax.legend(**{**place, **look, "frameon": False, "borderaxespad": 0.2, **options})
+
+
+def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:
+    """Say what colours mean: a bar above the axes between two words."""
+    figure = ax.get_figure(root=True)
+    bar = figure.colorbar(  # type: ignore[union-attr]
+        ScalarMappable(cmap=colors),
+        ax=ax,
+        location="top",
+        fraction=0.03,
+        pad=0.02,
+        shrink=0.25,
+        anchor=(0.0, 0.0),
+    )
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.set_xticks([0, 1], ends, fontsize=10, color=MUTED)
+    bar.ax.tick_params(length=0, pad=2)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def quiet_about_letters() -> Iterator[None]:
+    """Ignore letters that DejaVu Sans lacks, such as Chinese ones in the name of a class.
+
+    The page's letters are the browser's, so that only PNG and PDF have boxes in their place.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
+def drawing(key: str, plot: Callable[[Axes], object], *, alt: str, caption: str) -> Drawing:
+    """Draw a figure in both layouts.
+
+    Args:
+        key: name of its files.
+        plot: draws on axes whose figure has the width of the layout.
+        alt: what the figure shows, for those who cannot see it.
+        caption: text under the figure.
+    """
+    style = {**STYLE, "svg.fonttype": "none", "pdf.fonttype": 42}  # texts stay texts
+    drawn: list[str] = []
+    png, pdf = io.BytesIO(), io.BytesIO()
+    for width in (WIDE, NARROW):
+        # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
+        salt = {"svg.hashsalt": f"{key}-{width:.0f}"}
+        with quiet_about_letters(), rc_context({**style, **salt}):
+            figure = sheet(width)
+            plot(figure.add_subplot())
+            drawn.append(_svg(figure, alt))
+            if width == WIDE:
+                # Neither a date nor the maker's version: the same jobs give the same files.
+                nothing = {"Creator": None, "Producer": None, "CreationDate": None}
+                figure.savefig(png, format="png", dpi=DPI, facecolor="white", metadata=NO_MAKER)
+                figure.savefig(pdf, format="pdf", facecolor="white", metadata=nothing)
+    return Drawing(key, alt, caption, drawn[0], drawn[1], png.getvalue(), pdf.getvalue())
+
+
+def sheet(width: float) -> Sheet:
+    """Make an empty figure of a width in pixels, whose parts make room for each other."""
+    figure = Sheet(figsize=(width * PIXEL, 300 * PIXEL), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """Write a figure as an SVG element that can stand inside a page."""
+    buffer = io.StringIO()
+    nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r"#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), svg)
+    svg = svg.replace("'DejaVu Sans'", "var(--sans)")
+    svg = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg, count=5)
+    box = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
+    most = f"{float(box[1]):.0f}px" if box else "100%"
+    label = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {most}"'
+    svg = svg.replace("<svg", label, 1).replace("xlink:href", "href")
+    return re.sub(r"\n\s*", "\n", svg).strip()

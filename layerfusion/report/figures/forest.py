@@ -1,0 +1,64 @@
+"""Differences with their intervals, one below the other."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+
+from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
+from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER
+from layerfusion.report.findings.tests import Finding
+from layerfusion.report.format import points
+
+
+class ForestRow(NamedTuple):
+    """One row of a forest: a comparison, its name and its colour."""
+
+    name: str
+    finding: Finding
+    color: str = INK
+
+
+def forest_drawing(
+    key: str, rows: Sequence[ForestRow], label: str, *, alt: str, caption: str
+) -> Drawing:
+    """Draw a forest for the page, with the sentence on how to read its points."""
+    words = "; ".join(f"{row.name}: {points(row.finding.difference.mean)}" for row in rows)
+    return drawing(
+        key,
+        lambda ax: plot_forest(rows, label, ax),
+        alt=f"{alt} {words}",
+        caption=f"{caption} Filled points: the interval and the exact test, adjusted for the number"
+        " of comparisons, show a difference. Open points: these rows show none.",
+    )
+
+
+def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -> Axes:
+    """Draw points with 95 % intervals around zero, the first row on top.
+
+    Args:
+        rows: the comparisons.
+        label: what the differences are in, and compared with what.
+        ax: axes to draw on; None for a new figure.
+    """
+    ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62)
+    ax.set_ylim(len(rows) - 0.4, -0.6)
+    # On narrow screens a name has two lines.
+    width, lines = (22, 2) if is_narrow(ax) else (50, 1)
+    names = [textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows]
+    ax.set_yticks(range(len(rows)), names, fontsize=11)
+    ax.grid(axis="x", color=GRID, linewidth=0.8)
+    ax.axvline(0, color=INK, linewidth=1.2)
+    ax.set_xlabel(label)
+    for y, (row, name) in enumerate(zip(rows, ax.get_yticklabels(), strict=True)):
+        name.set_color(MUTED if row.color == MUTED else INK)
+        difference = row.finding.difference
+        ends = [100 * difference.low, 100 * difference.high]
+        ax.plot(ends, [y, y], color=row.color, linewidth=2.4, solid_capstyle="round")
+        fill = PAPER if row.finding.verdict == "open" else row.color
+        style = {"markersize": 8, "markerfacecolor": fill, "markeredgewidth": 1.8}
+        ax.plot(100 * difference.mean, y, marker="o", markeredgecolor=row.color, **style)
+    return ax

@@ -1,0 +1,77 @@
+"""Names at the right ends of curves, moved apart where they would overlap."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.transforms import offset_copy
+
+from layerfusion.report.figures.canvas import PIXEL
+
+GAP = 16
+"""Pixels from one name to the next."""
+ROOM = 18
+"""Pixels from the frame to the names."""
+
+
+class LineEnd(NamedTuple):
+    """The last point of a curve, in data, and its name."""
+
+    name: str
+    x: float
+    y: float
+    color: str
+
+
+def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> None:
+    """Write the names to the right of the plot, and lead to each from the end of its curve.
+
+    Call it when all else is drawn: it fixes the vertical limits, which names may widen.
+    """
+    figure = ax.get_figure(root=True)
+    figure.draw_without_rendering()  # lays out what there is so far
+    low, high = ax.get_ylim()
+    gap = (high - low) * GAP * PIXEL * figure.dpi / ax.bbox.height
+    heights = spread([end.y for end in ends], gap=gap)
+    ax.set_ylim(min([low, *heights]), max([high, *heights]))
+    beside = offset_copy(ax.get_yaxis_transform(), figure, x=ROOM, units="points")
+    for end, shown in zip(ends, heights, strict=True):
+        leader = {
+            "arrowstyle": "-",
+            "color": end.color,
+            "linewidth": 0.8,
+            "linestyle": (0, (1, 2)),
+            "relpos": (0, 0.5),
+        }
+        ax.annotate(
+            end.name,
+            (end.x, end.y),
+            (1, shown),
+            textcoords=beside,
+            va="center",
+            color=end.color,
+            fontsize=fontsize,
+            arrowprops=leader,
+            annotation_clip=False,
+        )
+
+
+def spread(heights: Sequence[float], *, gap: float) -> list[float]:
+    """Move names apart until neighbours are at least `gap` from each other, as little as needed.
+
+    Returns:
+        The new heights, in the order given.
+    """
+    order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
+    blocks: list[tuple[list[int], float]] = []  # members, height of the lowest one
+    for index in order:
+        blocks.append(([index], heights[index]))
+        while len(blocks) > 1 and blocks[-2][1] + gap * len(blocks[-2][0]) > blocks[-1][1]:
+            upper, lower = blocks.pop(), blocks.pop()
+            members = lower[0] + upper[0]
+            centre = sum(heights[i] - gap * rank for rank, i in enumerate(members)) / len(members)
+            blocks.append((members, centre))
+    placed = {i: low + gap * rank for members, low in blocks for rank, i in enumerate(members)}
+    return [placed[index] for index in range(len(heights))]

@@ -1,0 +1,216 @@
+"""Heat maps of a layer profile: the ranks that scores give to layers, and how alike layers are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.patches import Rectangle
+from scipy.stats import rankdata
+
+from layerfusion.records.profile import Profile
+from layerfusion.report.figures.canvas import (
+    LINE,
+    NARROW,
+    WIDE,
+    color_bar,
+    is_narrow,
+    legend,
+    new_axes,
+)
+from layerfusion.report.figures.colors import INK, MUTED, PAPER
+from layerfusion.report.figures.layers import Series, series_of
+from layerfusion.report.figures.line_ends import spread
+from layerfusion.report.findings.profiles import (
+    best_place,
+    format_of,
+    low_is_good,
+    marked_layers,
+    score_names,
+)
+from layerfusion.report.format import decimals
+
+RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0072b2", "#86bfe0", "#eef4f8"])
+LIKENESS = LinearSegmentedColormap.from_list(
+    "likeness", ["#fff8ef", "#f6cf9c", "#e08a2e", "#b04a00", "#3d1400"]
+)
+"""Each map has one hue, light to dark, so that it reads in grey and to the colour-blind."""
+ON_LIGHT, ON_DARK = "#1f2329", "#ffffff"
+"""Colours of the numbers in cells, which keep them on a dark page as the cells do."""
+NOTHING, HATCH = "#eceef0", "#c3c8ce"
+COLUMN, CELL = 60.0, 44.0
+"""Largest width of a layer in the two maps, in pixels."""
+ROOM_FOR_VALUES, ROOM_FOR_DOTS, ROOM_FOR_CKA = 54.0, 6.0, 34.0
+"""Least width of a layer for numbers or marks in its cells, in pixels."""
+TICK = 18.0
+"""Least distance between the numbers of two layers, in pixels."""
+BETWEEN = 2.6
+"""Height of the names between two sources, in rows."""
+
+
+# -- ranks --------------------------------------------------------------------------------------
+
+
+def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
+    """Draw the rank that each score gives to a layer within its source, one block a source.
+
+    Rows are scores and columns are layers, bottom up; dark is best.
+    """
+    names, series = score_names(profile), series_of(profile)
+    ax = new_axes(ax, 24 * (len(names) + BETWEEN) * len(series) + 40)
+    column = column_width(profile, narrow=is_narrow(ax))
+    pixels = (NARROW if is_narrow(ax) else WIDE) - _names_width(names)
+    step = len(names) + BETWEEN
+    ax.set(xlim=(0, pixels / column), ylim=(step * len(series), 0))
+    ax.spines["bottom"].set_visible(False)
+    ax.set_xticks([])
+    labels = [f"{name} ↓" if low_is_good(profile, name) else name for name in names]
+    tops = [step * number + 1.4 for number in range(len(series))]
+    ax.set_yticks([top + row + 0.5 for top in tops for row in range(len(names))],
+                  labels * len(series))  # fmt: skip
+    chosen = marked_layers(profile)
+    for one, top in zip(series, tops, strict=True):
+        ax.text(0, top - 0.9, one.label(60), color=one.color, fontsize=11, va="center")
+        for row, name in enumerate(names):
+            _draw_ranks(ax, profile, one, name, top + row, column)
+        layers = [profile.layers[place].layer for place in one.places]
+        for index, place in enumerate(one.places):
+            if place in chosen:
+                ax.text(index + 0.5, top - 0.25, "▼", ha="center", va="center", fontsize=7)
+        for index in ticks_that_fit(layers, column):
+            below = top + len(names) + 0.4
+            style = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 9}
+            ax.text(index + 0.5, below, layers[index], **style)
+    color_bar(ax, RANKS, ("best", "worst"))
+    return ax
+
+
+def ranks_note(profile: Profile) -> str:
+    """Say how the marks of `plot_scores` are read."""
+    mark = "Bold" if column_width(profile, narrow=False) >= ROOM_FOR_VALUES else "Dot"
+    return f"{mark}: the best of its model and pooling. ↓: low is good. Hatched: no value."
+
+
+def column_width(profile: Profile, *, narrow: bool) -> float:
+    """Give the width of a layer in `plot_scores`, in pixels."""
+    room = (NARROW if narrow else WIDE) - _names_width(score_names(profile))
+    return min(COLUMN, room / max(len(one.places) for one in series_of(profile)))
+
+
+def _names_width(names: Sequence[str]) -> float:
+    return 30 + 6.6 * max(map(len, names), default=0)
+
+
+def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
+    """Rank values, 1 the best; equals share the mean of theirs, NaN stands where there is none.
+
+    Returns:
+        The ranks. Shape: (values,).
+    """
+    signed = np.array([np.nan if value is None else float(value) for value in values])
+    return rankdata(signed if low_is_good else -signed, nan_policy="omit")
+
+
+def _draw_ranks(
+    ax: Axes, profile: Profile, one: Series, name: str, y: float, column: float
+) -> None:
+    """Draw the ranks of one source's layers, with the values where there is room."""
+    values = [profile.layers[place].scores.get(name) for place in one.places]
+    ranked = ranks(values, low_is_good=low_is_good(profile, name))
+    most = max(1, int(np.isfinite(ranked).sum()) - 1)
+    best, form = best_place(profile, name, one.places), format_of(profile, name)
+    for index, (place, rank, value) in enumerate(zip(one.places, ranked, values, strict=True)):
+        box = Rectangle((index, y), 1, 1, linewidth=0.7, edgecolor=PAPER)
+        box.set_in_layout(False)
+        ax.add_patch(box)
+        if value is None:
+            box.set(facecolor=NOTHING, edgecolor=HATCH, hatch="/////", linewidth=0)
+            continue
+        shade = (rank - 1) / most
+        box.set_facecolor(RANKS(shade))
+        ink = ON_LIGHT if shade > 0.5 else ON_DARK
+        if column >= ROOM_FOR_VALUES:
+            weight = "bold" if place == best else "normal"
+            style = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink}
+            ax.text(index + 0.5, y + 0.52, form(value), fontweight=weight, **style)
+        elif place == best and column >= ROOM_FOR_DOTS:
+            ax.plot(index + 0.5, y + 0.5, marker="o", markersize=3.2, color=ink)
+
+
+# -- similarity ---------------------------------------------------------------------------------
+
+
+def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
+    """Draw the linear CKA between all layers, sources set apart by lines."""
+    series, side = series_of(profile), CELL * max(len(profile.layers), 4)
+    ax = new_axes(ax, min(side, 500) + 80, min(side, 320) + 80 + LINE * len(series))
+    narrow = is_narrow(ax)
+    order = [place for one in series for place in one.places]
+    matrix = np.array(profile.similarity)[np.ix_(order, order)]
+    size = float(len(order))
+    # The extent is in layers, so that separators stand between cells.
+    ax.imshow(
+        matrix, cmap=LIKENESS, vmin=0, vmax=1, extent=(0, size, size, 0), interpolation="none"
+    )
+    ax.spines["bottom"].set_visible(False)
+    cell = min(CELL, (320.0 if narrow else 500.0) / size)
+    if cell >= ROOM_FOR_CKA:
+        for (row, column), value in np.ndenumerate(matrix):
+            style = {"color": ON_LIGHT if value < 0.6 else ON_DARK, "fontsize": 9.5}
+            text = decimals(2)(float(value))
+            ax.text(column + 0.5, row + 0.52, text, ha="center", va="center", **style)
+    ends = np.cumsum([len(one.places) for one in series]).tolist()
+    starts = [0, *ends[:-1]]
+    ticks: list[tuple[float, str]] = []
+    for one, start, end in zip(series, starts, ends, strict=True):
+        if end < size:
+            ax.axhline(end, color=PAPER, linewidth=1.6)
+            ax.axvline(end, color=PAPER, linewidth=1.6)
+        # The source's colour along the left and the lower side.
+        edge = {"color": one.color, "linewidth": 5, "clip_on": False, "solid_capstyle": "butt"}
+        ax.plot([-0.012 * size] * 2, [start, end], label=one.label(40), **edge)
+        ax.plot([start, end], [1.012 * size] * 2, **edge)
+        layers = [profile.layers[place].layer for place in one.places]
+        shown = ticks_that_fit(layers, cell, apart=start == 0)
+        ticks += [(start + index + 0.5, layers[index]) for index in shown]
+    ax.set(xlim=(0, size), ylim=(size, 0))
+    ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
+    ax.tick_params(axis="x", pad=9)
+    middles = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
+    places = spread(middles, gap=14 / cell)
+    ax.set_yticks(places, [] if narrow else [one.label() for one in series])
+    ax.tick_params(axis="y", pad=12)
+    for label, one in zip(ax.get_yticklabels(), series, strict=False):
+        label.set_color(one.color)
+    ax.set_ylim(size, 0)
+    color_bar(ax, LIKENESS, ("0", "1"))
+    if narrow:
+        legend(ax, bbox_to_anchor=(0, -0.08), loc="upper left", labelcolor=INK)
+    return ax
+
+
+def ticks_that_fit(layers: Sequence[str], pixels: float, *, apart: bool = True) -> list[int]:
+    """Choose the layers of a source that get their number: the last one, and others with room.
+
+    Args:
+        layers: layers of one source, bottom up.
+        pixels: distance from one layer to the next.
+        apart: False where the source before this one ends where this one begins, so that its last
+            number would run into the first of this one.
+    """
+    last = len(layers) - 1
+    if not apart and len(layers) * pixels < TICK:
+        return []
+    for step in (1, 2, 5, 10, 20, 50):
+        if step * pixels >= TICK:
+            break
+    wide = 1.5 * TICK if len(layers[last]) > 2 else TICK
+    shown = [
+        n
+        for n in range(0 if apart else 1, last)
+        if layers[n].isdigit() and int(layers[n]) % step == 0
+        if (last - n) * pixels >= wide and (apart or n * pixels >= TICK)
+    ]
+    return [*shown, last]

@@ -1,0 +1,1 @@
+"""What the results show: choices, comparisons, tests and sentences."""

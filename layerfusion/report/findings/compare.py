@@ -1,0 +1,75 @@
+"""Choices made on validation, and what they are worth on test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.statistics.intervals import Difference, paired_interval
+
+
+def best_on_validation(jobs: Sequence[FinishedJob]) -> FinishedJob:
+    """Choose the job with the highest validation accuracy, without a look at test.
+
+    Ties go to the lower validation log-loss, then to fewer and lower layers.
+    """
+    return min(jobs, key=lambda job: _rank(job, "validation"))
+
+
+def best_on_test(jobs: Sequence[FinishedJob]) -> FinishedJob:
+    """Find the job with the highest test accuracy: hindsight, which nobody has when choosing."""
+    return min(jobs, key=lambda job: _rank(job, "test"))
+
+
+def unpaired_interval(
+    a: tuple[float, float, float], b: tuple[float, float, float], rows: int
+) -> Difference:
+    """Compare two (accuracy, low, high) without knowing the rows that each got right.
+
+    The interval is Newcombe's square-and-add interval for independent samples (Statistics in
+    Medicine 17, 1998). Since both were measured on the same rows, and rows that are hard for one
+    are mostly hard for the other, the interval is too wide rather than too narrow.
+    """
+    (mean_a, low_a, high_a), (mean_b, low_b, high_b) = a, b
+    mean = mean_a - mean_b
+    low = mean - float(np.hypot(mean_a - low_a, high_b - mean_b))
+    high = mean + float(np.hypot(high_a - mean_a, mean_b - low_b))
+    return Difference(mean, low, high, rows)
+
+
+def over(job: FinishedJob, reference: FinishedJob) -> Difference:
+    """Compare the accuracy of a job with that of another one on the same rows."""
+    return paired_interval(job.correct, reference.correct, job.target)
+
+
+def over_baseline(job: FinishedJob) -> Difference:
+    """Compare the accuracy of a job with that of TF-IDF and logistic regression.
+
+    The interval is paired where the job kept the baseline's predictions; older jobs did not.
+    """
+    if job.baseline is not None:
+        return paired_interval(job.correct, job.baseline.astype(float), job.target)
+    baseline = job.record.baseline
+    return unpaired_interval(
+        accuracy(job), (baseline.test["accuracy"], baseline.low, baseline.high), len(job.correct)
+    )
+
+
+def accuracy(job: FinishedJob) -> tuple[float, float, float]:
+    """Give a job's test accuracy with its 95 % interval, or thrice the mean without one."""
+    estimate = job.record.test["accuracy"]
+    low = estimate.mean if estimate.low is None else estimate.low
+    high = estimate.mean if estimate.high is None else estimate.high
+    return estimate.mean, low, high
+
+
+def _rank(
+    job: FinishedJob, split: Literal["validation", "test"]
+) -> tuple[float, float, int, int, str]:
+    """Sort the best job first; rounding keeps the order of summing seeds from breaking a tie."""
+    metrics = job.record.validation if split == "validation" else job.record.test
+    accuracy, loss = metrics["accuracy"].mean, metrics["log_loss"].mean
+    return -round(accuracy, 9), round(loss, 9), job.sources, job.level, job.record.job

@@ -1,0 +1,145 @@
+"""Jobs that differ in one thing only: in their models, or in their lexical sources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.format import listing
+from layerfusion.report.jobs import FinishedJob
+
+
+class Model(NamedTuple):
+    """A model that a job could choose layers of."""
+
+    name: str
+    specs: tuple[str, ...]
+    """Spec hashes, one for each pooling."""
+    layers: tuple[str, ...] = ()
+    """The layers that the config names; empty where the job could choose among all of them."""
+
+    @property
+    def label(self) -> str:
+        """The model and the layers that the config names: minilm, or minilm 3, 5."""
+        return f"{self.name} {', '.join(self.layers)}" if self.layers else self.name
+
+
+@dataclass(frozen=True)
+class JobIdentity:
+    """Identifies a job apart from its training sample."""
+
+    recipe: str
+    """Hash of all settings of the job but its models and its sample."""
+    models: frozenset[Model]
+    """Models to choose layers of; the selection may have taken layers of some of them only."""
+    lexical: frozenset[str]
+    """Names of the lexical sources to choose among."""
+
+
+def identity_of(job: FinishedJob) -> JobIdentity | None:
+    """Identify a job; none for records that are older than recipes."""
+    record = job.record
+    if not record.recipe:
+        return None
+    fixed: dict[str, list[str]] = {name: [] for name in record.considered}
+    if record.selection == "fixed":
+        for taken in record.layers:
+            fixed[taken.backbone].append(taken.layer)
+    models = {
+        Model(name, tuple(specs), tuple(dict.fromkeys(fixed[name])))
+        for name, specs in record.considered.items()
+        if name not in record.lexical and (fixed[name] or record.selection != "fixed")
+    }
+    return JobIdentity(record.recipe, frozenset(models), frozenset(record.lexical))
+
+
+def by_identity(jobs: Iterable[FinishedJob]) -> dict[JobIdentity, FinishedJob]:
+    """Map each identity to its job, or to the one of several that validation prefers."""
+    found: dict[JobIdentity, list[FinishedJob]] = {}
+    for job in jobs:
+        identity = identity_of(job)
+        if identity is not None:
+            found.setdefault(identity, []).append(job)
+    return {identity: best_on_validation(own) for identity, own in found.items()}
+
+
+def best_part(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
+    """Map each job on several models to the best one of them alone, by validation.
+
+    Jobs are left out if one of their models was not run alone under the same settings.
+    """
+    known = by_identity(jobs)
+    best = {}
+    for identity, job in known.items():
+        parts = [known.get(replace(identity, models=frozenset([one]))) for one in identity.models]
+        there = [part for part in parts if part is not None]
+        if len(identity.models) > 1 and len(there) == len(parts):
+            best[job] = best_on_validation(there)
+    return best
+
+
+def without_lexical(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
+    """Map each job with lexical sources to the same job without them."""
+    known = by_identity(jobs)
+    pairs = {
+        job: known.get(replace(identity, lexical=frozenset()))
+        for identity, job in known.items()
+        if identity.lexical
+    }
+    return {job: plain for job, plain in pairs.items() if plain is not None}
+
+
+# -- names --------------------------------------------------------------------------------------
+
+
+def model_names(identity: JobIdentity) -> list[str]:
+    """Name the models of a job, with the layers that the config names."""
+    return sorted(model.label for model in identity.models)
+
+
+def identity_order(identity: JobIdentity) -> tuple[object, ...]:
+    """Sort identities by recipe, then by their models: few models first."""
+    models = model_names(identity)
+    return identity.recipe, len(models), models, sorted(identity.lexical)
+
+
+def short_name(identity: JobIdentity) -> str:
+    """Name a job beside a line of a figure: more than two models are only counted."""
+    number = len(identity.models)
+    models = f"{number} models" if number > 2 else " + ".join(model_names(identity))
+    return _with_lexical(models, identity)
+
+
+def _with_lexical(models: str, identity: JobIdentity) -> str:
+    return f"{models} with {listing(sorted(identity.lexical))}" if identity.lexical else models
+
+
+def identity_name(identity: JobIdentity) -> str:
+    """Name a job by its models and lexical sources: minilm + mpnet with words."""
+    return _with_lexical(" + ".join(model_names(identity)), identity)
+
+
+def recipe_names(known: Mapping[JobIdentity, FinishedJob]) -> dict[str, str]:
+    """Map each recipe to a distinct name: how layers are selected and what fuses them."""
+    plain = {
+        identity.recipe: f"{job.record.selection}, {job.record.fusion}"
+        for identity, job in known.items()
+    }
+    return {
+        recipe: name if list(plain.values()).count(name) == 1 else f"{name} (settings {recipe[:6]})"
+        for recipe, name in plain.items()
+    }
+
+
+def taken(job: FinishedJob) -> str:
+    """Name the sources whose layers were selected, with the number of their layers."""
+    counts = {
+        name: sum(layer.backbone == name for layer in job.record.layers)
+        for name in job.record.backbone_names
+    }
+    return ", ".join(
+        name if number == 1 else f"{name} ({number} layers)"
+        for name, number in sorted(counts.items())
+    )

@@ -1,0 +1,180 @@
+"""Learning curves: samples of one data set with the same test rows and fewer rows to learn from.
+
+A single draw only compares two trained heads. A learning curve should tell which models to train on
+so many rows, so the draws count as a sample, as the test rows do: see
+`statistics.intervals.crossed_interval`. In each draw the model alone is the one that validation of
+that draw prefers, so that choosing it is part of the comparison. The result holds for other draws
+of as many rows from the same training texts, and for other test texts of the same classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from layerfusion.records.job import Estimate
+from layerfusion.report.findings.identities import (
+    JobIdentity,
+    best_part,
+    by_identity,
+    identity_of,
+    identity_order,
+    recipe_names,
+)
+from layerfusion.report.jobs import FinishedJob
+from layerfusion.report.load import DataGroup
+from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
+from layerfusion.statistics.significance import ALPHA, holm
+
+Size = int | None
+"""Rows drawn of each class; None for all rows."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearningCurve:
+    """All samples of a data set that are evaluated on the same test rows."""
+
+    label: str
+    key: str
+    groups: tuple[DataGroup, ...]
+
+    @property
+    def sizes(self) -> list[Size]:
+        """Sizes of the samples, in rows of each class; all rows last."""
+        found = {group.data.per_class for group in self.groups}
+        return sorted(found, key=lambda size: (size is None, size or 0))
+
+    def rows(self, size: Size) -> float:
+        """Mean number of rows of each class in the samples of one size."""
+        data = [group.data for group in self.groups if group.data.per_class == size]
+        learned = [one.rows["train"] + one.rows["validation"] for one in data]
+        return float(np.mean(learned)) / len(data[0].label_names)
+
+    @cached_property
+    def jobs(self) -> dict[JobIdentity, FinishedJob]:
+        """One job for each identity in any of the samples."""
+        return {
+            identity: job
+            for group in self.groups
+            for identity, job in by_identity(group.jobs).items()
+        }
+
+    @cached_property
+    def accuracies(self) -> dict[JobIdentity, dict[Size, list[float]]]:
+        """Test accuracies by identity and size, one for each draw, where there are several sizes."""
+        found: dict[JobIdentity, dict[Size, list[float]]] = {}
+        for group in self.groups:
+            for identity, job in by_identity(group.jobs).items():
+                sizes = found.setdefault(identity, {})
+                accuracy = job.record.test["accuracy"].mean
+                sizes.setdefault(group.data.per_class, []).append(accuracy)
+        return {key: found[key] for key in sorted(found, key=identity_order) if len(found[key]) > 1}
+
+    @property
+    def baseline(self) -> dict[Size, list[float]]:
+        """Test accuracies of the baseline by size, one for each draw."""
+        found: dict[Size, list[float]] = {}
+        for group in self.groups:
+            accuracy = group.jobs[0].record.baseline.test["accuracy"]
+            found.setdefault(group.data.per_class, []).append(accuracy)
+        return found
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """Recipe to its name."""
+        return recipe_names(self.jobs)
+
+
+def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
+    """Join groups that differ only in how many rows of each class there are to learn from."""
+    alike: dict[tuple[str, str, str], list[DataGroup]] = {}
+    for group in groups:
+        if group.data.test_fingerprint:
+            protocol = group.jobs[0].record.protocol
+            key = (group.data.name, group.data.test_fingerprint, protocol)
+            alike.setdefault(key, []).append(group)
+    found = []
+    for samples in alike.values():
+        if len({group.data.per_class for group in samples}) > 1:
+            first = next((g for g in samples if g.data.per_class is None), samples[0])
+            found.append(LearningCurve(samples[0].data.name, first.key, tuple(samples)))
+    return tuple(found)
+
+
+def over_draws(values: Sequence[float]) -> Estimate:
+    """Mean and standard deviation over draws."""
+    return Estimate(*mean_sd(values))
+
+
+def learning_figures(curve: LearningCurve, sizes: Mapping[Size, Sequence[float]]) -> list[Estimate]:
+    """Mean and standard deviation at each size that there is, smallest first."""
+    return [over_draws(sizes[size]) for size in curve.sizes if size in sizes]
+
+
+# -- several models against the best one of them ------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class DrawFinding:
+    """Several models together against one of them alone, each trained on several draws."""
+
+    identity: JobIdentity
+    size: int
+    """Rows of each class in a draw."""
+    pairs: tuple[tuple[FinishedJob, FinishedJob], ...]
+    """One pair for each draw: the fused job, and the best single model by validation."""
+    difference: CrossedDifference
+    adjusted: float
+    """The p-value after Holm's adjustment over all such comparisons of the report."""
+    family: int
+    """Number of these comparisons."""
+
+    @property
+    def mark(self) -> str:
+        """▲ for a gain and ▼ for a loss that the adjusted test shows, else nothing."""
+        if self.adjusted >= ALPHA:
+            return ""
+        return "▲" if self.difference.mean > 0 else "▼"
+
+
+def find_over_draws(
+    curves: Sequence[LearningCurve],
+) -> dict[LearningCurve, tuple[DrawFinding, ...]]:
+    """Compare all jobs on several models with the best one alone, where there are several draws.
+
+    Every model has to be run alone under the same settings, in at least two draws. All rows of a
+    data set make one draw only; the section of that data set compares the jobs on it.
+    """
+    found = [(curve, one) for curve in curves for one in _compare(curve)]
+    adjusted = holm([one.difference.p for _, one in found])
+    return {
+        curve: tuple(
+            replace(one, adjusted=p, family=len(found))
+            for (owner, one), p in zip(found, adjusted, strict=True)
+            if owner is curve
+        )
+        for curve in curves
+    }
+
+
+def _compare(curve: LearningCurve) -> list[DrawFinding]:
+    pairs: dict[tuple[JobIdentity, int], list[tuple[FinishedJob, FinishedJob]]] = {}
+    for group in curve.groups:
+        for job, alone in best_part(group.jobs).items():
+            identity, size = identity_of(job), group.data.per_class
+            if identity is not None and size is not None:
+                pairs.setdefault((identity, size), []).append((job, alone))
+    found = [
+        DrawFinding(identity, size, tuple(own), _difference(own), 1.0, 0)
+        for (identity, size), own in pairs.items()
+        if len(own) > 1
+    ]
+    return sorted(found, key=lambda one: (*identity_order(one.identity), one.size))
+
+
+def _difference(pairs: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
+    differences = np.stack([job.correct - alone.correct for job, alone in pairs])
+    return crossed_interval(differences, pairs[0][0].target)

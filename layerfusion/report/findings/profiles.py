@@ -1,0 +1,75 @@
+"""What the scores of a layer profile say: its sources, its scores and their best layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from layerfusion.records.profile import LayerProfile, Profile
+from layerfusion.report.format import PERCENT, Format, score_format
+
+ADAPTIVE = "adaptive"
+"""The selection whose layers the figures mark."""
+
+
+def sources(profile: Profile) -> dict[str, list[int]]:
+    """Map each source (a model under a pooling) to the positions of its layers, bottom up."""
+    found: dict[str, list[int]] = {}
+    for place, layer in enumerate(profile.layers):
+        found.setdefault(layer.source, []).append(place)
+    return found
+
+
+def score_names(profile: Profile) -> list[str]:
+    """List the scores that some layer has, accuracy and log-loss of the probe first."""
+    found = dict.fromkeys(name for layer in profile.layers for name in layer.scores)
+    first = [name for name in ("accuracy", "log_loss") if name in found]
+    return [*first, *(name for name in found if name not in first)]
+
+
+def low_is_good(profile: Profile, score: str) -> bool:
+    """Tell whether the best layer has the lowest value of a score."""
+    return score in ("log_loss", "attention_entropy")
+
+
+def format_of(profile: Profile, score: str) -> Format:
+    """Choose how the values of a score are written."""
+    if score == "accuracy":
+        return PERCENT
+    return score_format([layer.scores.get(score) for layer in profile.layers])
+
+
+def best_place(profile: Profile, score: str, places: Sequence[int]) -> int | None:
+    """Find the layer that a score ranks first; the lower one of equals, none without a value."""
+    sign = 1 if low_is_good(profile, score) else -1
+    values = [(profile.layers[place].scores.get(score), place) for place in places]
+    scored = [(sign * value, place) for value, place in values if value is not None]
+    return min(scored)[1] if scored else None
+
+
+def best_and_last(profile: Profile) -> list[tuple[str, LayerProfile | None, LayerProfile]]:
+    """Find the best layer by held-out accuracy, if any, and the last layer of each source."""
+    found = []
+    for source, places in sources(profile).items():
+        best = best_place(profile, "accuracy", places)
+        layer = None if best is None else profile.layers[best]
+        found.append((source, layer, profile.layers[places[-1]]))
+    return found
+
+
+def lead(best: LayerProfile | None, last: LayerProfile) -> float | None:
+    """Held-out accuracy of the best layer less that of the last one."""
+    high, low = (layer.scores.get("accuracy") if layer else None for layer in (best, last))
+    return None if high is None or low is None else high - low
+
+
+def missing_scores(profile: Profile) -> list[str]:
+    """Say which scores some layers lack, and why: one sentence for each reason."""
+    names: dict[str, list[str]] = {}
+    for name, why in profile.missing.items():
+        names.setdefault(why, []).append(name)
+    return [f"No {' or '.join(some)} of some layers: {why}." for why, some in names.items()]
+
+
+def marked_layers(profile: Profile) -> set[int]:
+    """Positions of the layers that the selection `adaptive` takes: those that figures mark."""
+    return {place for x in profile.selections if x.name == ADAPTIVE for place in x.layers}

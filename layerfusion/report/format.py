@@ -1,0 +1,128 @@
+"""Numbers as people write them: the formats of table columns, and short texts for sentences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from layerfusion.records.format import duration
+
+NONE = "–"
+"""What stands where there is no number."""
+SPACE = "\u00a0"
+MINUS = "\u2212"
+
+
+class Interval(Protocol):
+    """Anything with the two ends of a 95 % interval, as shares."""
+
+    @property
+    def low(self) -> float: ...  # noqa: D102
+    @property
+    def high(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the numbers of one kind are written.
+
+    A cell holds the number as the record has it, for example the share 0.8123. The format turns it
+    into the unit of the column, 81.23 %, and rounds it for readers; CSV files and data frames get
+    it in that unit with all its digits.
+    """
+
+    write: Callable[[float], str]
+    """Writes a number that is already in the unit of the column."""
+    scale: float = 1
+    """Factor from the record's number to the unit of the column: 100 from shares to per cent."""
+
+    def __call__(self, value: float) -> str:
+        """Write a number of a record for a reader."""
+        return self.write(value if self.scale == 1 else self.scale * value).replace("-", MINUS)
+
+
+def decimals(digits: int, scale: float = 1) -> Format:
+    """Write numbers with so many decimals, and a comma at each thousand."""
+    return Format(lambda value: f"{value:,.{digits}f}", scale)
+
+
+def _signed(value: float) -> str:
+    """Give a difference its sign, and a second decimal where one would round it to nothing."""
+    text = f"{value:+.2f}" if 0 < abs(value) < 0.05 else f"{value:+.1f}"
+    return "0.0" if float(text) == 0 else text
+
+
+def _p_value(p: float) -> str:
+    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
+
+
+NAME = Format(str)
+"""For columns of short names, such as layers, that stand to the right like numbers."""
+COUNT = decimals(0)
+PERCENT = decimals(1, 100)
+POINTS = Format(_signed, 100)
+"""Percentage points of a difference, with their sign."""
+REGRET = Format(lambda value: _signed(value).lstrip("+"), 100)
+"""Percentage points of a loss; only those below zero have a sign."""
+P_VALUE = Format(_p_value)
+DURATION = Format(lambda value: f"{value:.1f} s" if value < 90 else duration(value))
+
+
+def score_format(values: Sequence[float | None]) -> Format:
+    """Choose as many decimals for some values as four digits of the largest take."""
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    size = math.floor(math.log10(largest)) if largest > 0 else 0
+    pattern = f".{max(0, 3 - size)}f" if -4 <= size < 6 else ".2e"
+    return Format(lambda value: f"{value:{pattern}}")
+
+
+# -- in sentences -------------------------------------------------------------------------------
+
+
+def percent(share: float) -> str:
+    """0.8123 → 81.2 %."""
+    return f"{PERCENT(share)}{SPACE}%"
+
+
+def points(difference: float) -> str:
+    """0.012 → +1.2."""
+    return POINTS(difference)
+
+
+def bracket(low: float | None, high: float | None, form: Format = PERCENT) -> str:
+    """(0.77, 0.853) → [77.0, 85.3]; a dash where there is no interval."""
+    if low is None or high is None:
+        return NONE
+    return f"[{form(low)},{SPACE}{form(high)}]"
+
+
+def point_interval(difference: Interval, form: Format = POINTS) -> str:
+    """[−3.0, +0.4]."""
+    return bracket(difference.low, difference.high, form)
+
+
+def p_value(p: float, *, bound: bool = False) -> str:
+    """0.0123 → 0.012; 0.0001 → < 0.001; ≤ 0.012 where p is only known to be no larger."""
+    return f"≤{SPACE}{P_VALUE(p)}" if bound and p >= 0.001 else P_VALUE(p)
+
+
+def count(number: float) -> str:
+    """1234567 → 1,234,567."""
+    return COUNT(number)
+
+
+def listing(names: Sequence[str]) -> str:
+    """[a, b, c] → a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def capital(text: str) -> str:
+    """Begin a text with a capital."""
+    return text[:1].upper() + text[1:]
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text to a number of characters, the last one an ellipsis."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -1,0 +1,65 @@
+"""The metrics that tables show. A further one, such as a Brier score, is one line here.
+
+A metric is shown wherever some record holds an estimate of it on test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from layerfusion.records.job import BaselineRecord, Estimate
+from layerfusion.report.format import PERCENT, Format, decimals, listing
+from layerfusion.report.table import Column
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of predictions on test."""
+
+    name: str
+    """Its key in a record."""
+    title: str
+    """Its heading, with the unit."""
+    format: Format
+    low_is_good: bool = False
+
+
+METRICS = (
+    Metric("accuracy", "Test %", PERCENT),
+    Metric("macro_f1", "Macro-F1 %", PERCENT),
+    Metric("log_loss", "Log-loss", decimals(3), low_is_good=True),
+    Metric("calibration_error", "Calibration error %", PERCENT, low_is_good=True),
+)
+_LOW = [m.title.removesuffix(" %").lower() for m in METRICS if m.low_is_good]
+LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
+"""A sentence for the notes of tables."""
+
+
+def metric_columns(
+    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
+) -> list[Column]:
+    """One column for each metric that some row has.
+
+    Args:
+        entries: the rows of a table.
+        test: takes the estimates on test from a row.
+    """
+    return [
+        Column(metric.title, lambda row, name=metric.name: test(row).get(name), metric.format)
+        for metric in METRICS
+        if any(metric.name in test(entry) for entry in entries)
+    ]
+
+
+def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
+    """The metrics of the baseline on test, in the form of those of a job."""
+    intervals = {
+        "accuracy": (baseline.low, baseline.high),
+        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
+    }
+    return {
+        name: Estimate(value, None, *intervals.get(name, (None, None)))
+        for name, value in baseline.test.items()
+    }

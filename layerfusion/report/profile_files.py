@@ -1,0 +1,180 @@
+"""What `layerfusion profile` leaves beside its record: lines for the terminal, a CSV, a figure."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.image import imsave
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.records.format import plural
+from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
+from layerfusion.report.blocks.profiles import (
+    agreement_table,
+    best_table,
+    pair_table,
+    selection_table,
+)
+from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
+from layerfusion.report.figures.layers import plot_profile_layers
+from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
+from layerfusion.report.findings.profiles import (
+    best_place,
+    format_of,
+    low_is_good,
+    marked_layers,
+    missing_scores,
+    score_names,
+    sources,
+)
+from layerfusion.report.format import NAME, count, listing, shortened
+from layerfusion.report.render.terminal import table_lines, wrapped
+from layerfusion.report.table import Cell, Column, Table
+
+MOST = 8
+"""Layers of a selection that are listed."""
+BEST = "*"
+"""Mark of the best layer of a source by a score."""
+
+
+def profile_lines(profile: Profile) -> list[str]:
+    """Write a profile for the terminal: best layers, scores, what they agree on, and selections.
+
+    Every line has at most 100 characters.
+    """
+    judged = any(selection.test for selection in profile.selections)
+    table = selection_table(profile)
+    worth = table_lines(table, leave_out=("Which", "Layers"), first=26, gap=" ")
+    parts = [
+        wrapped(
+            f"{profile.dataset.name}: {plural(len(profile.layers), 'layer')} of"
+            f" {listing(list(profile.backbones))}, {plural(profile.rows, 'row')} of train, held"
+            f" out: {profile.held_out}"
+        ),
+        table_lines(best_table(profile), first=22),
+        *(
+            table_lines(_score_table(profile, source, places), gap=" ")
+            for source, places in sources(profile).items()
+        ),
+        _score_notes(profile),
+        table_lines(agreement_table(profile), first=18),
+        table_lines(pair_table(profile), first=31),
+        _selection_lines(profile),
+        ["On test: " + worth[0], *worth[1:], *wrapped(table.note)] if judged else [],
+    ]
+    return [line for part in parts if part for line in ("", *part)][1:]
+
+
+def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
+    """List the scores of the layers of a source; the best of each score is marked."""
+    names = score_names(profile)
+
+    def score(place: int, name: str) -> Cell:
+        best = best_place(profile, name, places) == place
+        return Cell(profile.layers[place].scores.get(name), mark=BEST if best else "")
+
+    columns = [Column("layer", lambda place: profile.layers[place].layer, NAME)]
+    for name in names:
+        title = name.replace("_", " ")
+        form = format_of(profile, name)
+        columns.append(Column(title, lambda place, name=name: score(place, name), form))
+    return Table(source, tuple(columns), places if names else ())
+
+
+def _score_notes(profile: Profile) -> list[str]:
+    names = score_names(profile)
+    if not names:
+        return []
+    low = [name for name in names if low_is_good(profile, name)]
+    note = f"{BEST} the best of its model and pooling"
+    note += f"; low is good: {', '.join(low)}" if low else ""
+    note += "; accuracy in %" if "accuracy" in names else ""
+    return [line for text in (note, *missing_scores(profile)) for line in wrapped(text, "", "  ")]
+
+
+def _selection_lines(profile: Profile) -> list[str]:
+    """Say what each selection takes, and why."""
+    lines = ["What each selection takes, and why"] if profile.selections else []
+    for selection in profile.selections:
+        reasons = _reasons(selection, profile.layers)
+        if len(reasons) == 1:
+            lines += wrapped(f"{selection.name}: {reasons[0]}", "  ", "    ")
+            continue
+        number = plural(len(selection.layers), "layer")
+        lines += wrapped(f"{selection.name}: {number}", "  ", "    ")
+        for line in reasons:
+            lines += wrapped(line, "    ", "      ")
+    return lines
+
+
+def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> list[str]:
+    lines = []
+    for place, reason in list(zip(selection.layers, selection.reasons, strict=True))[:MOST]:
+        name = layers[place].name
+        lines.append(reason if reason.startswith(f"{name}:") else f"{name}: {reason}")
+    if len(selection.layers) > MOST:
+        lines.append(f"and {count(len(selection.layers) - MOST)} more")
+    if selection.notes:
+        number = plural(len(selection.notes), "note")
+        lines.append(f"{number}, the first: {selection.notes[0]}")
+    return lines
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def write_csv(profile: Profile, path: Path) -> None:
+    """Write one row a layer, as RFC 4180 has it: all digits, and nothing for no number."""
+    import pandas as pd
+
+    rows = [
+        {
+            **{key: getattr(layer, key) for key in ("backbone", "layer", "pooling", "depth")},
+            **{name: layer.scores.get(name) for name in score_names(profile)},
+            "strength": layer.strength,
+            "flops_per_text": layer.flops_per_text,
+            "milliseconds_per_text": layer.milliseconds_per_text,
+            "test_accuracy": layer.test and layer.test.mean,
+            "test_low": layer.test and layer.test.low,
+            "test_high": layer.test and layer.test.high,
+        }
+        for layer in profile.layers
+    ]
+    text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\r\n")
+    write_atomically(path, text.encode())
+
+
+def write_profile_figure(profile: Profile, path: Path) -> None:
+    """Draw a profile as one PNG with three panels below each other.
+
+    They show the held-out accuracy of each layer's probe against its depth, the rank that each
+    score gives to a layer within its model and pooling, and the linear CKA between all layers.
+    Nothing in them comes from test.
+    """
+    panels = [(plot_profile_layers, f"{_heading(profile)}\n\nHeld-out accuracy by depth")]
+    if score_names(profile):
+        panels.append((plot_scores, f"Rank by score. {ranks_note(profile)}"))
+    panels.append((plot_similarity, "Linear CKA between layers"))
+    images = []
+    for plot, title in panels:
+        with rc_context(STYLE), quiet_about_letters():
+            figure = sheet(WIDE)
+            plot(profile, figure.add_subplot())
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
+            figure.set(dpi=DPI, facecolor="white")
+            figure.canvas.draw()
+            images.append(np.asarray(figure.canvas.buffer_rgba()))
+    png = io.BytesIO()
+    imsave(png, np.concatenate(images), format="png", dpi=DPI, metadata=NO_MAKER)
+    write_atomically(path, png.getvalue())
+
+
+def _heading(profile: Profile) -> str:
+    facts = f"{plural(profile.rows, 'row')} of train, held out: {profile.held_out}"
+    if marked_layers(profile):
+        facts += ". Rings and triangles: the layers that the selection adaptive takes"
+    return f"Layer profile: {shortened(profile.dataset.name, 60)}\n{facts}."

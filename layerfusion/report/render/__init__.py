@@ -1,0 +1,1 @@
+"""Renderers of blocks and tables: Markdown, LaTeX, the terminal, and files."""

@@ -1,0 +1,67 @@
+"""Tables and figures as files: CSV and LaTeX for every table, PNG and PDF for every figure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.report.block import Block
+from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.render.latex import table_latex
+from layerfusion.report.table import Table
+
+FOLDERS = ("figures", "tables")
+MANIFEST = ".report-files.json"
+"""Names the files that the last report wrote into these folders."""
+
+
+def named_tables(sections: Sequence[Block]) -> dict[str, Table]:
+    """Map file names without their endings, which are distinct, to all tables of some sections."""
+    named: dict[str, Table] = {}
+    for section in sections:
+        for table in section.tables:
+            base = re.sub(r"[^a-z0-9]+", "-", f"{section.files} {table.title}".lower()).strip("-")
+            base = base[:80].rstrip("-") or "table"
+            name, again = base, 1
+            while name in named:
+                again += 1
+                name = f"{base}-{again}"
+            named[name] = table
+    return named
+
+
+def table_csv(table: Table) -> str:
+    """Write a table's data frame as RFC 4180 has it: all digits, and nothing for no number."""
+    return table.frame().to_csv(index=False, lineterminator="\r\n")
+
+
+def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Drawing]) -> None:
+    """Write every table and figure, and remove what an earlier report left and this one lacks.
+
+    Only files that an earlier report wrote are removed: it left a list of them beside the page.
+    """
+    files: dict[str, bytes] = {}
+    for figure in figures:
+        files[f"figures/{figure.key}.png"] = figure.png
+        files[f"figures/{figure.key}.pdf"] = figure.pdf
+    for name, table in tables.items():
+        files[f"tables/{name}.csv"] = table_csv(table).encode()
+        files[f"tables/{name}.tex"] = table_latex(table).encode()
+    for name in _written_before(out) - files.keys():
+        (out / name).unlink(missing_ok=True)
+    # The list is written first, so that a report that is cut off leaves no file outside of it.
+    write_atomically(out / MANIFEST, json.dumps(sorted(files), indent=0).encode())
+    for name, content in files.items():
+        write_atomically(out / name, content)
+
+
+def _written_before(out: Path) -> set[str]:
+    try:
+        names = json.loads((out / MANIFEST).read_text())
+    except (FileNotFoundError, ValueError):
+        return set()  # no report yet, or no valid list: no file is known to be the report's
+    paths = [Path(name) for name in names if isinstance(name, str)]
+    return {path.as_posix() for path in paths if len(path.parts) == 2 and path.parts[0] in FOLDERS}

@@ -1,0 +1,86 @@
+"""Blocks and tables as Markdown, for reading in a repository."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+
+from layerfusion.report.block import Block, Bullets, Folded, Part, Text
+from layerfusion.report.findings.summary import Summary
+from layerfusion.report.table import Table
+
+
+def markdown(title: str, intro: Sequence[str], sections: Sequence[Block]) -> str:
+    """Write everything that the page shows; the figures are the PNG files beside it."""
+    parts = [f"# {plain(title)}", *map(plain, intro)]
+    for section in sections:
+        parts += block_markdown(section)
+    return "\n\n".join(parts) + "\n"
+
+
+def block_markdown(block: Block, level: int = 2, figures: str = "figures/") -> list[str]:
+    """Write a block as paragraphs.
+
+    Args:
+        block: what to write.
+        level: level of its heading.
+        figures: path of the folder with the figures, relative to the file.
+    """
+    paragraphs = [f"{'#' * level} {plain(block.title)}"]
+    for part in block.parts:
+        paragraphs += _part(part, level + 1, figures)
+    return paragraphs
+
+
+def _part(part: Part, level: int, figures: str) -> list[str]:
+    if isinstance(part, str):
+        return [plain(part)]
+    if isinstance(part, Text):
+        return [f"**{plain(part.text)}**" if part.style == "sample" else plain(part.text)]
+    if isinstance(part, Bullets):
+        return ["\n".join(f"- {plain(line)}" for line in part.lines)]
+    if isinstance(part, Table):
+        return table_markdown(part)
+    if isinstance(part, Block):
+        return block_markdown(part, level, figures)
+    if isinstance(part, Folded):
+        inner = map(partial(_part, level=level, figures=figures), part.parts)
+        return [paragraph for some in inner for paragraph in some]
+    if isinstance(part, Summary):
+        return _summary(part, level)
+    return [f"![{plain(part.alt)}]({figures}{part.key}.png)", f"*{plain(part.caption)}*"]
+
+
+def _summary(summary: Summary, level: int) -> list[str]:
+    tiles = "; ".join(
+        f"{tile.name.lower()} **{plain(tile.value)}** {plain(tile.interval)}"
+        for tile in summary.tiles
+    )
+    return [
+        f"{'#' * level} {plain(summary.label)}",
+        *([f"**{plain(summary.sample)}**"] if summary.sample else []),
+        f"**{plain(summary.headline)}.**",
+        tiles,
+        *map(plain, summary.paragraphs),
+    ]
+
+
+def table_markdown(table: Table) -> list[str]:
+    """Write a table with its title above and its note below, as paragraphs."""
+    head = " | ".join(plain(column.title) for column in table.columns)
+    rule = " | ".join("---:" if column.numeric else "---" for column in table.columns)
+    lines = [f"| {head} |", f"| {rule} |"]
+    for row in table.rows:
+        cells = [plain(text) for text in row.texts]
+        if row.mark == "chosen":
+            cells = [f"**{cell}**" for cell in cells]
+        lines.append(f"| {' | '.join(cells)} |")
+    note = [plain(table.note)] if table.note else []
+    return [f"**{plain(table.title)}**", "\n".join(lines), *note]
+
+
+def plain(text: str) -> str:
+    """Escape everything that Markdown or HTML would read as more than text."""
+    line = " ".join(text.splitlines())
+    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line).replace("&", "&amp;")

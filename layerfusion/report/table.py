@@ -1,0 +1,181 @@
+"""Tables of typed cells. A number stays a number until a renderer shows it.
+
+A table is built from rows, which may be any objects, and from columns. A column is one line: its
+heading, what it shows of a row, and how its numbers are written:
+
+    Table("Layers", (Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
+          PERCENT)), jobs, "Mean ± standard deviation over seeds.")
+
+Whatever a column takes from a row may be a text, a number, nothing, a `Cell`, or any object with a
+`mean` (and perhaps `sd`, `low` and `high`), such as an `Estimate` of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from layerfusion.report.format import NONE, SPACE, Format, bracket
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Mark = Literal["", "chosen", "baseline"]
+PARTS = ("value", "sd", "low", "high", "mark", "note")
+"""What a cell may consist of; each part that a column has is a column of the data frame."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One entry of a table, in the unit of the record that it comes from."""
+
+    value: float | str | None = None
+    sd: float | None = None
+    """Standard deviation."""
+    low: float | None = None
+    high: float | None = None
+    """95 % interval."""
+    mark: str = ""
+    """▲ or ▼ after a difference that a test shows; ≤ before a number that is only a bound."""
+    note: str = ""
+    """Words that belong to the number: `of 7`."""
+    format: Format | None = None
+    """How the number is written; as the column's numbers where none."""
+
+    @classmethod
+    def of(cls, content: object, *, mark: str = "", note: str = "") -> Cell:
+        """Make a cell of a value, of nothing, or of an object with a mean.
+
+        Args:
+            content: what to show.
+            mark: see `Cell.mark`.
+            note: see `Cell.note`.
+        """
+        if isinstance(content, Cell):
+            return content
+        if content is None or isinstance(content, str | float | int):
+            return cls(content, mark=mark, note=note)
+        sd, low, high = (getattr(content, name, None) for name in ("sd", "low", "high"))
+        mean: Any = getattr(content, "mean")  # noqa: B009
+        return cls(mean, sd, low, high, mark, note)
+
+    @property
+    def text(self) -> str:
+        """The cell as a reader sees it: `86.5 ± 1.6`, `+1.2 [−0.3, +2.7] ▲`, `24 (3.0 %)`."""
+        if self.value is None:
+            return self.note or NONE
+        if isinstance(self.value, str) or self.format is None:
+            text = str(self.value)
+        else:
+            text = self.format(self.value)
+            if self.sd is not None:
+                text += f"{SPACE}±{SPACE}{self.format(self.sd).lstrip('+')}"
+            if self.low is not None and self.high is not None:
+                text += f" {bracket(self.low, self.high, self.format)}"
+        if self.mark == "≤":
+            text = text if text.startswith("<") else f"≤{SPACE}{text}"
+        elif self.mark:
+            text += f" {self.mark}"
+        return f"{text} {self.note}" if self.note else text
+
+    def part(self, name: str) -> float | str | None:
+        """One of `PARTS`, numbers in the unit of the column and with all their digits."""
+        value = getattr(self, name)
+        if value is None or value == "" or isinstance(value, str) or self.format is None:
+            return value
+        return value if self.format.scale == 1 else self.format.scale * value
+
+    @property
+    def order(self) -> float | None:
+        """The number that the cell sorts by; none where it holds no number."""
+        found = self.part("value")
+        return None if isinstance(found, str) else found
+
+
+@dataclass(frozen=True)
+class Column:
+    """The heading and the content of a column."""
+
+    title: str
+    content: Callable[[Any], object]
+    """Takes the cell, or what a cell can be made of, from a row."""
+    format: Format | None = None
+    """How numbers are written; a column without a format holds texts and stands to the left."""
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the column stands to the right."""
+        return self.format is not None
+
+    def cell(self, entry: object) -> Cell:
+        """The cell of a row."""
+        cell = Cell.of(self.content(entry))
+        return cell if cell.format is not None else replace(cell, format=self.format)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells of a row, one a column, and what sets the row off."""
+
+    cells: tuple[Cell, ...]
+    mark: Mark = ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells as a reader sees them."""
+        return tuple(cell.text for cell in self.cells)
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Rows under columns, with a title and a note on how to read them."""
+
+    kind: ClassVar[str] = "table"
+    title: str
+    columns: tuple[Column, ...]
+    entries: Sequence[Any]
+    """One object a row."""
+    note: str = ""
+    mark: Callable[[Any], Mark] = lambda _: ""
+    """Says what sets a row off."""
+
+    @cached_property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows with their cells."""
+        return tuple(
+            Row(tuple(column.cell(entry) for column in self.columns), self.mark(entry))
+            for entry in self.entries
+        )
+
+    def texts(self, title: str) -> list[str]:
+        """One column as a reader sees it."""
+        place = [column.title for column in self.columns].index(title)
+        return [row.texts[place] for row in self.rows]
+
+    def frame(self) -> pd.DataFrame:
+        """The table as a data frame with typed columns.
+
+        A column of numbers with standard deviations, intervals or marks becomes several: `Test %`,
+        `Test %, sd`, `Test %, low`, `Test %, high`, `Test %, mark`. Parts that no cell of a column
+        has are left out.
+        """
+        import pandas as pd
+
+        found = []
+        for place, column in enumerate(self.columns):
+            cells = [row.cells[place] for row in self.rows]
+            for name in PARTS:
+                values = [cell.part(name) for cell in cells]
+                if name == "value" or any(value not in (None, "") for value in values):
+                    title = column.title if name == "value" else f"{column.title}, {name}"
+                    found.append(pd.Series(values, name=title, dtype=_dtype(values)))
+        return pd.concat(found, axis=1)
+
+
+def _dtype(values: Sequence[object]) -> str:
+    kinds = {type(value) for value in values if value is not None}
+    if kinds == {int}:
+        return "Int64"
+    return "float64" if kinds and kinds <= {int, float} else "object"
