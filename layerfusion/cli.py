@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from layerfusion.config.imports import import_object
 from layerfusion.errors import UserError, unknown
 
 USAGE = """\
@@ -33,73 +34,22 @@ Jobs are composed by Hydra:
 `layerfusion train --help` lists what there is to choose from."""
 
 
-def _train(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import train
+COMMANDS = {
+    "plan": "layerfusion.commands.hydra_jobs:plan",
+    "extract": "layerfusion.commands.hydra_jobs:extract",
+    "profile": "layerfusion.commands.hydra_jobs:profile",
+    "train": "layerfusion.commands.hydra_jobs:train",
+    "predict": "layerfusion.commands.predict:main",
+    "search": "layerfusion.commands.search:main",
+    "status": "layerfusion.commands.status:main",
+    "report": "layerfusion.commands.reports:report",
+    "dashboard": "layerfusion.commands.reports:dashboard",
+    "reproduce": "layerfusion.commands.reproduce:main",
+    "cache": "layerfusion.commands.cache:main",
+}
+"""Command to the function that takes the words after it and returns the exit code."""
 
-    return train(arguments)
-
-
-def _extract(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import extract
-
-    return extract(arguments)
-
-
-def _profile(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import profile
-
-    return profile(arguments)
-
-
-def _plan(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import plan
-
-    return plan(arguments)
-
-
-def _reproduce(arguments: list[str]) -> int:
-    from layerfusion.commands.reproduce import main as reproduce
-
-    return reproduce(arguments)
-
-
-def _predict(arguments: list[str]) -> int:
-    from layerfusion.commands.predict import main as predict
-
-    return predict(arguments)
-
-
-def _search(arguments: list[str]) -> int:
-    from layerfusion.commands.search import main as search
-
-    return search(arguments)
-
-
-def _status(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import status
-
-    return status(arguments)
-
-
-def _report(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import report
-
-    return report(arguments)
-
-
-def _dashboard(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import dashboard
-
-    return dashboard(arguments)
-
-
-def _cache(arguments: list[str]) -> int:
-    from layerfusion.commands.hydra_jobs import cache
-
-    return cache(arguments)
-
-
-NO_PLACE = {
+SHOWN_IN_ONE_LINE = {
     errno.EACCES,
     errno.EDQUOT,
     errno.EEXIST,
@@ -109,21 +59,7 @@ NO_PLACE = {
     errno.EPERM,
     errno.EROFS,
 }
-"""Errors of the system that say no more than where something cannot be read or written."""
-
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "plan": _plan,
-    "extract": _extract,
-    "profile": _profile,
-    "train": _train,
-    "predict": _predict,
-    "search": _search,
-    "status": _status,
-    "report": _report,
-    "dashboard": _dashboard,
-    "reproduce": _reproduce,
-    "cache": _cache,
-}
+"""Errors of the operating system that are shown as one line, without a traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -145,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
-        return COMMANDS[words[0]](words[1:])
+        return import_object("command", COMMANDS[words[0]])(words[1:])
     except UserError as error:
         print(f"layerfusion: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -153,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        if error.errno not in NO_PLACE:
+        if error.errno not in SHOWN_IN_ONE_LINE:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"layerfusion: {where}{error.strerror}", file=sys.stderr)

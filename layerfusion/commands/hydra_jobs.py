@@ -1,4 +1,4 @@
-"""What each command of the command line does."""
+"""The commands that run the jobs which Hydra composes: train, extract, profile and plan."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.composing.hydra import run_hydra
 from layerfusion.config.job import TrainConfig
-from layerfusion.errors import unknown
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +18,16 @@ def train(arguments: Sequence[str]) -> int:
 
 
 def _train_job(config: TrainConfig, folder: Path) -> float | None:
-    from layerfusion.records.format import result_lines
+    from layerfusion.records.format import made_of, result_lines
     from layerfusion.runs.job import run_job
+    from layerfusion.runs.protocol import protocol_of
 
     record = run_job(config, folder)
-    for line in result_lines(record):
+    protocol = protocol_of(config)
+    for line in result_lines(record, protocol.result_line(record, made_of(record))):
         log.info(line)
     log.info("record: %s", folder)
-    # What a sweeper may choose by: nothing, where all figures are of test.
-    return None if record.published else record.validation["accuracy"].mean
+    return protocol.objective(record)
 
 
 def extract(arguments: Sequence[str]) -> int:
@@ -38,9 +37,10 @@ def extract(arguments: Sequence[str]) -> int:
 
 def _extract_job(config: TrainConfig, _folder: Path) -> None:
     from layerfusion.embeddings.store import EmbeddingStore
-    from layerfusion.runs.inputs import dataset_of, extract_all
+    from layerfusion.runs.inputs import dataset_of
+    from layerfusion.runs.protocol import protocol_of
 
-    for name, source in extract_all(config, dataset_of(config)).items():
+    for name, source in protocol_of(config).extract(config, dataset_of(config)).items():
         for pooling, store in source.stores.items():
             if isinstance(store, EmbeddingStore):
                 log.info("%s (%s): %d texts in %s", name, pooling, len(store), store.folder)
@@ -73,108 +73,3 @@ def _plan_job(config: TrainConfig, _folder: Path) -> None:
 
     for line in plan_lines(make_plan(config)):
         log.info(line)
-
-
-def report(arguments: Sequence[str]) -> int:
-    """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
-    parser = ArgumentParser(
-        "layerfusion report",
-        description="Tables, figures and one self-contained page: report.html in the folder.",
-    )
-    parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
-    parser.add_argument(
-        "--block",
-        action="append",
-        default=[],
-        metavar="MODULE:FUNCTION",
-        help="a block of your own for every data set (docs/extend.md); may be given several times",
-    )
-    options = parser.parse_args(arguments)
-    for page in _write_pages(Path(options.folder), options.block):
-        print(page)
-    return 0
-
-
-def _write_pages(folder: Path, blocks: Sequence[str] = ()) -> list[Path]:
-    from layerfusion.config.imports import import_from, import_object
-    from layerfusion.published.report import published_sections
-    from layerfusion.report import write_report
-    from layerfusion.report.blocks.selections import write_profiles_report
-
-    if blocks:
-        import_from([Path()])
-    found = [import_object("--block", path) for path in blocks]
-    judged = write_profiles_report(folder, folder) if folder.is_dir() else None
-    pages = [] if judged is None else [judged]
-    page = write_report(
-        folder,
-        folder,
-        title="LayerFusion report",
-        blocks=found,
-        sections=(published_sections,),
-    )
-    pages.append(page)
-    return pages
-
-
-def dashboard(arguments: Sequence[str]) -> int:
-    """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
-    from layerfusion.config.job import LoggerConfig, PathsConfig
-    from layerfusion.tracking.tracker import goes_online
-
-    parser = ArgumentParser(
-        "layerfusion dashboard",
-        description="Build a W&B workspace and report; without a key, open the local report.",
-    )
-    parser.add_argument("folder", nargs="?", metavar="DIR", default=PathsConfig().outputs)
-    parser.add_argument("--project", default=LoggerConfig().project)
-    parser.add_argument("--entity", help="user or team; without it, that of the key")
-    options = parser.parse_args(arguments)
-    if goes_online():
-        from layerfusion.tracking.dashboard import publish
-
-        for address in publish(options.project, options.entity):
-            print(address)
-        return 0
-    import webbrowser
-
-    for page in _write_pages(Path(options.folder)):
-        print(page)
-        webbrowser.open(page.resolve().as_uri())
-    return 0
-
-
-def status(arguments: Sequence[str]) -> int:
-    """`layerfusion status DIR`: how a sweep stands, also while it runs."""
-    from layerfusion.runs.sweep import status_lines
-
-    parser = ArgumentParser(
-        "layerfusion status",
-        description="Which jobs of a sweep are done, failed, running or missing; the time left.",
-    )
-    parser.add_argument("folder", metavar="DIR", help="of the sweep: outputs/sweeps/NAME")
-    for line in status_lines(Path(parser.parse_args(arguments).folder)):
-        print(line)
-    return 0
-
-
-def cache(arguments: Sequence[str]) -> int:
-    """`layerfusion cache ls|verify [--delete] [FOLDER]`: look after the store."""
-    from layerfusion.config.job import PathsConfig
-    from layerfusion.embeddings.inspect import list_stores, verify_stores
-
-    parser = ArgumentParser(
-        "layerfusion cache",
-        description="ls: what is cached; verify: compare every shard with its checksum.",
-    )
-    parser.add_argument("action", metavar="ls|verify")
-    parser.add_argument("folder", nargs="?", default=PathsConfig().cache, metavar="FOLDER")
-    parser.add_argument("--delete", action="store_true", help="remove the shards that are damaged")
-    options = parser.parse_args(arguments)
-    if options.action not in ("ls", "verify"):
-        raise unknown("layerfusion cache", options.action, ("ls", "verify [--delete]"))
-    if options.action == "ls":
-        for line in list_stores(Path(options.folder)):
-            print(line)
-        return 0
-    return verify_stores(Path(options.folder), delete=options.delete)

@@ -19,10 +19,9 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from layerfusion.commands.reproduce import say
 from layerfusion.composing.hydra import compose, split_config_dirs
-from layerfusion.config.check import load
+from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.config.job import TrainConfig
-from layerfusion.config.protocol import require_honest
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
@@ -219,7 +218,7 @@ def _run_trial(
         trial.set_user_attr("job", job.name)
         with held(job, wait=True):
             clear_failure(job)
-            record = run_job(config, job, watch=lambda number: _pruning(trial, config, number))
+            record = run_job(config, job, callbacks=lambda number: _pruning(trial, config, number))
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"

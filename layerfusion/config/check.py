@@ -8,12 +8,13 @@ from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
+from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
     ACCELERATORS,
-    AS_PUBLISHED,
     AUTO,
     DTYPES,
     HELD_OUT,
+    HONEST,
     LEXICAL_FEATURES,
     LOGGERS,
     LONG_TEXTS,
@@ -29,8 +30,14 @@ from layerfusion.config.job import (
     TrainConfig,
     TrainerConfig,
 )
-from layerfusion.config.protocol import check_protocol
-from layerfusion.config.registry import POOLINGS, SCORES, SELECTIONS, require_known
+from layerfusion.config.registry import (
+    POOLINGS,
+    PROTOCOL_SETTINGS,
+    PROTOCOLS,
+    SCORES,
+    SELECTIONS,
+    require_known,
+)
 from layerfusion.errors import UserError, unknown
 
 
@@ -97,8 +104,11 @@ def check(config: TrainConfig) -> None:
         _check_backbone(name, backbone)
     _check_sources(config)
     _check_layers(config.layers)
-    check_protocol(config, TrainConfig(config.dataset))
-    if config.protocol != AS_PUBLISHED:
+    _choice("protocol", config.protocol, tuple(PROTOCOLS))
+    if config.protocol in PROTOCOL_SETTINGS:
+        check_settings = import_object("protocol", PROTOCOL_SETTINGS[config.protocol])
+        check_settings(config, TrainConfig(config.dataset))
+    else:
         _check_fusion(config.fusion)
     _check_trainer(config.trainer)
     _choice("logger", config.logger.name, LOGGERS)
@@ -110,6 +120,19 @@ def check(config: TrainConfig) -> None:
         _at_least(f"limit.{key}", getattr(config.limit, key), least)
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
+
+
+def require_honest(config: TrainConfig, command: str) -> None:
+    """Refuse a command that knows the honest protocol only.
+
+    Raises:
+        UserError: under any other protocol.
+    """
+    if config.protocol != HONEST:
+        raise UserError(
+            f"protocol={config.protocol}: it goes with train and extract; `layerfusion {command}`"
+            f" knows protocol={HONEST} only"
+        )
 
 
 def _names_of_labels(names: list[Any]) -> list[str]:

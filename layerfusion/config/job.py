@@ -36,8 +36,6 @@ STACKED = "stacked"
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
 HONEST = "honest"
-AS_PUBLISHED = "as_published"
-PROTOCOLS = (HONEST, AS_PUBLISHED)
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
 ACCELERATORS = ("cpu", "gpu", "mps", "auto")

@@ -53,6 +53,19 @@ READERS = {
 """Suffix of a data file to what reads it. Any but parquet may have `.gz` after it."""
 
 
+PROTOCOLS = {
+    "honest": "layerfusion.runs.honest:HONEST",
+    "as_published": "layerfusion.published.protocol:AS_PUBLISHED",
+}
+"""Ways to train and judge a job."""
+PROTOCOL_SETTINGS = {"as_published": "layerfusion.published.settings:check_settings"}
+"""Protocol to the check of the settings that it fixes, if it fixes any."""
+
+
+REPORT_SECTIONS = ("layerfusion.published.report:published_sections",)
+"""Sections of the report that come from other rooms than its own."""
+
+
 def require_known(key: str, name: str, known: Iterable[str]) -> None:
     """Refuse a name that is neither one of ours nor an import path.
 

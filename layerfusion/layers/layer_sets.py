@@ -55,6 +55,6 @@ def _one_of_each(table: ScoreTable, budget: Budget) -> Selection:
         if layer.backbone in {other.backbone for other in taken}:
             continue
         if budget.allows([*taken, layer]):
-            words = f"{layer.words}: held-out log-loss {losses[n]:.4g}, the lowest of its model"
+            words = f"held-out log-loss {losses[n]:.4g}, the lowest of its model"
             choices.append(Choice(layer, words))
     return Selection(tuple(choices))

@@ -32,8 +32,14 @@ class Choice:
 
     layer: LayerId
     reason: str
+    """Why it was selected, without its name."""
     weight: float | None = None
     """Share that a weighted fusion starts from; none where all layers start alike."""
+
+    @property
+    def words(self) -> str:
+        """The layer and why it was selected, for people."""
+        return f"{self.layer.words}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -335,7 +341,7 @@ def _dropped(table: ScoreTable, n: int, like: int, similarity: Tensor) -> str:
 def _words(table: ScoreTable, n: int, score: str) -> str:
     name = table.score(score).name
     label = {"log_loss": "held-out log-loss", "accuracy": "held-out accuracy"}.get(name, name)
-    return f"{table.layers[n].words}: {label} {table.values[name][n]:.4g}"
+    return f"{label} {table.values[name][n]:.4g}"
 
 
 def _rank(distance: float, best: str) -> str:
@@ -383,7 +389,7 @@ def select_greedy(
             break
         best = min(trials, key=lambda n: float(trials[n].mean()))
         loss = trials[best].mean()
-        words = f"{table.layers[best].words}: held-out log-loss {loss:.4f}"
+        words = f"held-out log-loss {loss:.4f}"
         if losses is not None:
             gain = losses - trials[best]
             error = standard_error(gain)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
 
 from layerfusion.config.job import TrainConfig
-from layerfusion.config.protocol import PUBLISHED_TRAINER
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.source import Source
 from layerfusion.published.inputs import published_splits, train_order
 from layerfusion.published.padded import PADDED_MEAN, padded_addresses, padded_lengths
+from layerfusion.published.record import PublishedRecord
 from layerfusion.published.selection_bias import HALVINGS, selection_bias
+from layerfusion.published.settings import PUBLISHED_TRAINER
 from layerfusion.published.training import EpochDone, fit_as_published
-from layerfusion.records.job import BackboneRecord, PublishedRecord, SeedRecord
-from layerfusion.runs.heads import Trained
+from layerfusion.records.job import BackboneRecord, SeedRecord
+from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.inputs import Inputs, read_features
 from layerfusion.statistics.intervals import bootstrap_interval, paired_interval
 from layerfusion.texts import TextDataset
@@ -29,11 +30,19 @@ SPLIT_HALF, BIAS = "split_half_accuracy", "selection_bias"
 """Names of test figures; none of them is `accuracy`, so that no reader takes one for it."""
 
 
-def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> Trained:
+@dataclass(frozen=True)
+class PublishedResult(TrainingResult):
+    """The heads of a job under the published protocol and what they say of test."""
+
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """95 % intervals over test rows, for each figure of test."""
+
+
+def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) -> PublishedResult:
     """Train a head a seed on train and validation together, its epoch chosen on test.
 
     For each seed: the best test accuracy over the epochs, which is what would be claimed; that of
-    the last epoch; that of an epoch chosen on other test rows (`runs.selection_bias`); and the
+    the last epoch; that of an epoch chosen on other test rows (`published.selection_bias`); and the
     selection bias, which is the first less the third. Their intervals over test rows take the
     epochs as they were chosen: they hold the chance in the rows, not the bias of choosing on them.
     """
@@ -78,25 +87,24 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
         curves.append(curve)
         probabilities.append(fit.probabilities)
         parameters, flops = fit.parameters, fit.flops
-    return Trained(
-        seeds,
-        target,
-        np.stack(probabilities),
-        None,
-        [],
-        parameters,
-        flops,
-        sum(record.seconds for record in seeds),
-        [],
-        published=PublishedRecord(
-            residual=config.fusion.residual,
-            padding={
-                name: _padding(source, inputs.dataset) for name, source in inputs.sources.items()
-            },
-            epochs=int(PUBLISHED_TRAINER["max_epochs"]),
-            halvings=HALVINGS,
-            test_accuracy_by_epoch=curves,
-        ),
+    facts = PublishedRecord(
+        residual=config.fusion.residual,
+        padding={name: _padding(source, inputs.dataset) for name, source in inputs.sources.items()},
+        epochs=int(PUBLISHED_TRAINER["max_epochs"]),
+        halvings=HALVINGS,
+        test_accuracy_by_epoch=curves,
+    )
+    return PublishedResult(
+        seeds=seeds,
+        target=target,
+        probabilities=np.stack(probabilities),
+        gates=None,
+        gate_epochs=[],
+        head_parameters=parameters,
+        head_flops=flops,
+        seconds=sum(record.seconds for record in seeds),
+        notes=[],
+        protocol_facts=asdict(facts),
         intervals=_intervals(right, target, config.seed),
     )
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig
-from layerfusion.config.protocol import MOST_SOURCES
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.products import hamilton
+from layerfusion.published.settings import MOST_SOURCES
 
 WIDTH = 1024
 SIDE = 32

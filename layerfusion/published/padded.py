@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, PoolingConfig
-from layerfusion.config.protocol import PUBLISHED_BATCH
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
@@ -26,6 +25,7 @@ from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
 from layerfusion.errors import UserError
+from layerfusion.published.settings import PUBLISHED_BATCH
 
 PADDED_MEAN = "padded_mean"
 """Name of the pooling, which no `pooling=` can ask for."""

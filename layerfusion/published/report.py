@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from layerfusion.config.job import AS_PUBLISHED
-from layerfusion.config.protocol import PUBLISHED_BATCH, PUBLISHED_OPERATORS
+from layerfusion.published.record import published_facts
+from layerfusion.published.settings import AS_PUBLISHED, PUBLISHED_BATCH, PUBLISHED_OPERATORS
 from layerfusion.records.job import RunRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.findings.compare import best_on_validation
@@ -51,7 +51,7 @@ def published_sections(results: Results) -> list[Block]:
 
 
 def _intro(records: Sequence[RunRecord]) -> tuple[str, str]:
-    made = [record.published for record in records if record.published is not None]
+    made = [facts for record in records if (facts := published_facts(record)) is not None]
     epochs, halvings = made[0].epochs, made[0].halvings
     return (
         "These are not results. They are what scripts published for this method would report on"
@@ -82,7 +82,8 @@ def _table(
         return Column(title, lambda entry: entry[1].test[name], form)
 
     def padding(record: RunRecord) -> str:
-        shares = record.published.padding.values() if record.published else ()
+        facts = published_facts(record)
+        shares = facts.padding.values() if facts else ()
         return ", ".join(f"{100 * share:.0f}" for share in shares)
 
     entries = [
@@ -192,7 +193,8 @@ def _name(record: RunRecord) -> str:
     if len(record.layers) == 1:
         return f"Last layer of {models}"
     operator = record.fusion.removeprefix("published_").capitalize()
-    residual = ", residual," if record.published and record.published.residual else ""
+    facts = published_facts(record)
+    residual = ", residual," if facts and facts.residual else ""
     return f"{operator}{residual} of {models}"
 
 
@@ -200,5 +202,6 @@ def _order(record: RunRecord) -> tuple[object, ...]:
     data = record.dataset
     operator = PUBLISHED_OPERATORS.index(record.fusion)
     models = len(record.layers), record.backbone_names
-    residual = bool(record.published and record.published.residual)
+    facts = published_facts(record)
+    residual = bool(facts and facts.residual)
     return data.name, data.fingerprint, *models, operator, residual, record.job

@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerfusion.config.job import FusionConfig
-from layerfusion.config.protocol import PUBLISHED_TRAINER
 from layerfusion.fusion.data import TensorBatches
 from layerfusion.published.operators import build_head, build_published
+from layerfusion.published.settings import PUBLISHED_TRAINER
 
 EpochDone = Callable[[int, float, float], None]
 """Called with the epoch, counted from 1, its mean training loss and its test accuracy."""

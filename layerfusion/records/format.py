@@ -15,39 +15,29 @@ def percent(estimate: Estimate) -> str:
     return f"{text} %"
 
 
-def result_lines(record: RunRecord) -> list[str]:
-    """A job's result beside its baseline, and what a reader has to know of its data."""
+def made_of(record: RunRecord) -> str:
+    """Say what the head of a job is made of and judged on, in brackets."""
+    seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
+    names, rows = "+".join(record.backbone_names), record.dataset.rows["test"]
+    return f"({record.fusion_label} of {sources} of {names}, {seeds}, {rows} test rows)"
+
+
+def result_lines(record: RunRecord, result: str) -> list[str]:
+    """Show a job's result beside its baseline, with what a reader has to know of its data.
+
+    Args:
+        record: of the job.
+        result: in one line, as the protocol of the job says it.
+    """
     baseline = Estimate(
         record.baseline.test["accuracy"], None, record.baseline.low, record.baseline.high
     )
-    seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
-    names = "+".join(record.backbone_names)
-    rows = record.dataset.rows["test"]
-    made = f"({record.fusion} of {sources} of {names}, {seeds}, {rows} test rows)"
-    if record.published is None:
-        result = (
-            f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
-            f" {percent(record.test['macro_f1'])} {made}"
-        )
-    else:
-        result = _claim(record, made)
     lines = [
         f"{record.dataset.name}: {result}",
         f"{record.dataset.name}: baseline {percent(baseline)} (TF-IDF of"
         f" {record.baseline.features} and logistic regression on the whole text)",
     ]
     return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
-
-
-def _claim(record: RunRecord, made: str) -> str:
-    """What the published protocol would claim, and what is wrong with it."""
-    test = record.test
-    return (
-        f"as published, the best epoch on test: {percent(test['claimed_accuracy'])} would be"
-        f" claimed {made}; the last epoch: {percent(test['last_epoch_accuracy'])}; the epoch chosen"
-        f" on one half of test and judged on the other: {percent(test['split_half_accuracy'])};"
-        f" selection bias {100 * test['selection_bias'].mean:+.1f} points"
-    )
 
 
 def duration(seconds: float) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -99,20 +98,6 @@ def clipped(text: str) -> str:
     """A text's first characters in one line."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
-
-
-def read_gates(raw: dict[str, Any]) -> GateRecord:
-    """A gate record from its JSON."""
-
-    def texts(ends: list[list[dict[str, Any]]]) -> list[list[GateText]]:
-        return [[GateText(**text) for text in end] for end in ends]
-
-    return GateRecord(
-        [ClassGates(**one) for one in raw["classes"]],
-        texts(raw["highest"]),
-        texts(raw["lowest"]),
-        raw["epochs"],
-    )
 
 
 def _mean_epochs(epochs: Sequence[Sequence[Sequence[float]]]) -> list[list[float]]:

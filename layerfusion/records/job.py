@@ -5,23 +5,23 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
 from layerfusion.embeddings.shape import BATCH
-from layerfusion.errors import UserError
-from layerfusion.records.gates import GateRecord, read_gates
+from layerfusion.records.gates import GateRecord
+from layerfusion.records.json_files import read_json, require_schema, write_json
 
 SCHEMA = 2
-"""Version of `metrics.json`. In version 1, `baseline` was `floor` and `candidates` `entrants`."""
+"""Version of `metrics.json`; version 1 is read too."""
+OLD_AUTO = "auto: "
+"""What schema 1 put before the notes of `fusion=auto`."""
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
-CLAIMED_PREDICTIONS = "claimed_predictions.parquet"
-"""In place of the former under `protocol=as_published`: of the epoch that test itself chose."""
 CONFIG = "config.yaml"
+BUNDLE = "bundle"
+"""Folder of the classifier inside that of its job."""
 LATENCY_BATCH = BATCH
 """Texts in the batch whose latency the record holds as `milliseconds_batch`."""
 
@@ -106,7 +106,7 @@ class SeedRecord:
 
     seed: int
     best_epoch: int
-    """0 where the head is not trained in epochs; the best on test under `protocol=as_published`."""
+    """0 where the head is not trained in epochs."""
     epochs: int
     seconds: float
     validation: dict[str, float]
@@ -183,21 +183,6 @@ class PilotRecord:
 
 
 @dataclass(frozen=True)
-class PublishedRecord:
-    """What only a job under `protocol=as_published` has."""
-
-    residual: bool
-    """Whether the operator was taken in its residual form."""
-    padding: dict[str, float]
-    """Backbone to the share of the positions in its means that are padding."""
-    epochs: int
-    halvings: int
-    """Random halvings of test behind `split_half_accuracy`."""
-    test_accuracy_by_epoch: list[list[float]]
-    """Of each seed, after every epoch; the largest is what would be claimed."""
-
-
-@dataclass(frozen=True)
 class CandidateRecord:
     """A fusion that `fusion=auto` judged on rows of train held out."""
 
@@ -232,13 +217,13 @@ class RunRecord:
     selection: str
     layers: list[LayerRecord]
     fusion: str
+    """Name of the operator, or `stacked`."""
     seeds: list[SeedRecord]
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
     """Also `consensus`: accuracy of the class of the highest mean probability over the seeds, which
-    is what significance tests see; missing in records that are older than it. Under
-    `protocol=as_published` none of these, but `claimed_accuracy`, `last_epoch_accuracy`,
-    `split_half_accuracy` and `selection_bias`, and nothing in `validation`."""
+    is what significance tests see; missing in records that are older than it. Another protocol has
+    figures of its own, and none of these names."""
     baseline: BaselineRecord
     cost: CostRecord
     versions: dict[str, str]
@@ -247,10 +232,15 @@ class RunRecord:
     """Backbones that the selection chose among, each with its spec hashes, one a pooling."""
     selection_notes: list[str] = field(default_factory=list)
     """What the selection passed over, and why."""
+    chosen_by: str = ""
+    """`auto` where `fusion=auto` chose the fusion; empty where the user named it."""
+    decision: list[str] = field(default_factory=list)
+    """Why `fusion=auto` chose what it did, a sentence each."""
     fusion_notes: list[str] = field(default_factory=list)
-    """What the fusion decided by itself, and why."""
+    """What the fusion found while it was trained, such as how its stack pools."""
     pilot: PilotRecord | None = None
-    published: PublishedRecord | None = None
+    protocol_facts: dict[str, Any] = field(default_factory=dict)
+    """What only jobs under another protocol than the honest one leave."""
     candidates: list[CandidateRecord] = field(default_factory=list)
     """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
     gates: GateRecord | None = None
@@ -273,6 +263,11 @@ class RunRecord:
         return self.looked_at_labels
 
     @property
+    def fusion_label(self) -> str:
+        """Name of the fusion for a reader, with what chose it."""
+        return f"{self.chosen_by}: {self.fusion}" if self.chosen_by else self.fusion
+
+    @property
     def backbone_names(self) -> tuple[str, ...]:
         """The backbones whose layers were selected."""
         return tuple(dict.fromkeys(layer.backbone for layer in self.layers))
@@ -280,8 +275,7 @@ class RunRecord:
 
 def write_record(record: RunRecord, folder: Path) -> None:
     """Write `metrics.json`: the job counts as finished from here on."""
-    text = json.dumps(asdict(record), indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / METRICS, text.encode())
+    write_json(folder / METRICS, record, indent=2)
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -291,41 +285,38 @@ def read_record(folder: Path) -> RunRecord:
         UserError: where the file is not such a record or was written under another schema.
     """
     path = folder / METRICS
-    try:
-        raw = json.loads(path.read_text())
-        if raw["schema"] == 1:
-            raw = _from_schema_1(raw)
-        if raw["schema"] != SCHEMA:
-            raise UserError(f"{path}: schema {raw['schema']}, this version reads {SCHEMA}")
-        return RunRecord(
-            **{
-                **raw,
-                "dataset": DataRecord(**raw["dataset"]),
-                "backbones": {k: BackboneRecord(**v) for k, v in raw["backbones"].items()},
-                "layers": [LayerRecord(**v) for v in raw["layers"]],
-                "seeds": [SeedRecord(**v) for v in raw["seeds"]],
-                "validation": {k: Estimate(**v) for k, v in raw["validation"].items()},
-                "test": {k: Estimate(**v) for k, v in raw["test"].items()},
-                "baseline": BaselineRecord(**raw["baseline"]),
-                "cost": CostRecord(**raw["cost"]),
-                "pilot": PilotRecord(**raw["pilot"]) if raw.get("pilot") else None,
-                "published": PublishedRecord(**raw["published"]) if raw.get("published") else None,
-                "candidates": [CandidateRecord(**v) for v in raw.get("candidates", ())],
-                "gates": read_gates(raw["gates"]) if raw.get("gates") else None,
-            }
-        )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a record of a finished job ({error})") from error
+
+    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+        require_schema(path, raw["schema"], (1, SCHEMA))
+        return _from_schema_1(raw) if raw["schema"] == 1 else raw
+
+    return read_json(path, RunRecord, "a record of a finished job", upgrade)
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """Rename the fields that schema 1 called otherwise."""
-    candidates = [
-        {"layer_set" if key == "team" else key: value for key, value in entry.items()}
-        for entry in raw.get("entrants", ())
-    ]
+    """Rename the fields that schema 1 called otherwise, and take its facts out of sentences."""
+    chosen_by, _, fusion = raw["fusion"].rpartition(": ")
+    told = [note.removeprefix(OLD_AUTO) for note in raw.get("fusion_notes", ())
+            if note.startswith(OLD_AUTO)]  # fmt: skip
     kept = {key: value for key, value in raw.items() if key not in ("floor", "entrants")}
-    return {**kept, "schema": SCHEMA, "baseline": raw["floor"], "candidates": candidates}
+    return {
+        **kept,
+        "schema": SCHEMA,
+        "baseline": raw["floor"],
+        "fusion": fusion,
+        "chosen_by": chosen_by,
+        "decision": told,
+        "fusion_notes": [n for n in raw.get("fusion_notes", ()) if not n.startswith(OLD_AUTO)],
+        "layers": [
+            {**layer, "reason": layer["reason"].partition(": ")[2] or layer["reason"]}
+            for layer in raw["layers"]
+        ],
+        "candidates": [
+            {"layer_set" if key == "team" else key: value for key, value in entry.items()}
+            for entry in raw.get("entrants", ())
+        ],
+        "protocol_facts": raw.get("published") or {},
+    }
 
 
 def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:

@@ -6,17 +6,17 @@ the profile was asked to judge its own choices (`profile.judge=true`), after all
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
-from layerfusion.errors import UserError
 from layerfusion.records.job import DataRecord
+from layerfusion.records.json_files import read_json, require_schema, write_json
 
 SCHEMA = 1
 PROFILE = "profile.json"
+BEST_BY = "best by "
+"""Name of the selection of the one layer that a score likes best, before the name of the score."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class SelectionProfile:
     """A selection and, where it was judged, what it is worth with a linear probe."""
 
     name: str
-    """last (under the first pooling), `last, best pooling`, top_k, adaptive, greedy, and `best by
-    SCORE` for the one layer that a score likes best."""
+    """last (under the first pooling), `last, best pooling`, top_k, adaptive, greedy, and for the
+    one layer that a score likes best `best by` and its name."""
     layers: list[int]
     """Positions in `Profile.layers`."""
     reasons: list[str]
@@ -113,6 +113,8 @@ class SelectionProfile:
     regret: Regret | None = None
     over_last: tuple[float, float, float] | None = None
     """Accuracy less that of the best `last` layer: difference and 95 % paired interval."""
+    best_by: str = ""
+    """The score, where this is the one layer that a score likes best."""
 
 
 @dataclass(frozen=True)
@@ -188,8 +190,7 @@ class Profile:
 
 def write_profile(profile: Profile, folder: Path) -> None:
     """Write `profile.json` atomically."""
-    text = json.dumps(asdict(profile), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / PROFILE, text.encode())
+    write_json(folder / PROFILE, profile)
 
 
 def read_profile(folder: Path) -> Profile:
@@ -199,41 +200,27 @@ def read_profile(folder: Path) -> Profile:
         UserError: where the file is not a profile or was written under another schema.
     """
     path = folder / PROFILE
-    try:
-        raw = json.loads(path.read_text())
-        if raw["schema"] != SCHEMA:
-            raise UserError(f"{path}: schema {raw['schema']}, this version reads {SCHEMA}")
-        return Profile(
-            **{
-                **raw,
-                "dataset": DataRecord(**raw["dataset"]),
-                "backbones": {k: BackboneProfile(**v) for k, v in raw["backbones"].items()},
-                "layers": [LayerProfile(**{**v, "test": _accuracy(v)}) for v in raw["layers"]],
-                "pairs": [ModelPair(**v) for v in raw["pairs"]],
-                "selections": [_selection(v) for v in raw["selections"]],
-                "score_facts": _score_facts(raw),
-            }
-        )
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not a layer profile ({error})") from error
+
+    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+        require_schema(path, raw["schema"], (SCHEMA,))
+        selections = [
+            {"best_by": selection["name"].removeprefix(BEST_BY), **selection}
+            if selection["name"].startswith(BEST_BY)
+            else selection
+            for selection in raw["selections"]
+        ]
+        return {**raw, "selections": selections, "score_facts": _score_facts(raw)}
+
+    return read_json(path, Profile, "a layer profile", upgrade)
 
 
-def _score_facts(raw: dict[str, Any]) -> dict[str, ScoreFacts]:
+def _score_facts(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of each score, which older profiles did not keep."""
     if "score_facts" in raw:
-        return {score: ScoreFacts(**facts) for score, facts in raw["score_facts"].items()}
+        return raw["score_facts"]
     scores = dict.fromkeys(score for layer in raw["layers"] for score in layer["scores"])
     usual = ScoreFacts(low_is_good=False, within_model=False)
     return {score: FACTS_BEFORE_RECORDED.get(score, usual) for score in scores}
-
-
-def _accuracy(raw: dict[str, Any]) -> Accuracy | None:
-    return Accuracy(**raw["test"]) if raw["test"] else None
-
-
-def _selection(raw: dict[str, Any]) -> SelectionProfile:
-    regret = Regret(**raw["regret"]) if raw["regret"] else None
-    over = tuple(raw["over_last"]) if raw["over_last"] else None
-    return SelectionProfile(**{**raw, "test": _accuracy(raw), "regret": regret, "over_last": over})
 
 
 def find_profiles(folder: Path) -> list[tuple[Path, Profile]]:

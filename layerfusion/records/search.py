@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
-from layerfusion.errors import UserError
 from layerfusion.records.format import plural
+from layerfusion.records.json_files import read_json, write_json
 
 HISTORY = "search.json"
 
@@ -70,22 +68,14 @@ class SearchHistory:
 
 def write_history(history: SearchHistory, folder: Path) -> None:
     """Write `search.json`."""
-    content = json.dumps(asdict(history), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / HISTORY, content.encode())
+    write_json(folder / HISTORY, history)
 
 
 def find_histories(folder: Path) -> list[SearchHistory]:
-    """Every study under a folder.
+    """Read every study under a folder.
 
     Raises:
         UserError: for a file that is no history.
     """
-    found = []
-    for path in sorted(folder.rglob(HISTORY)):
-        try:
-            raw = json.loads(path.read_text())
-            trials = [TrialRecord(**trial) for trial in raw.pop("trials")]
-            found.append(SearchHistory(**raw, trials=trials))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise UserError(f"{path}: not a search's history ({error})") from error
-    return found
+    paths = sorted(folder.rglob(HISTORY))
+    return [read_json(path, SearchHistory, "a search's history") for path in paths]

@@ -156,7 +156,7 @@ def _group(
 def _order(job: FinishedJob) -> tuple[object, ...]:
     """Sort by the number of layers, then by content, never by where the folders lie."""
     layers = [(layer.backbone, layer.pooling) for layer in job.record.layers]
-    return job.sources, layers, job.level, job.record.fusion, job.record.job
+    return job.sources, layers, job.level, job.record.fusion_label, job.record.job
 
 
 def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[FinishedJob, ...]]:
@@ -184,7 +184,7 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
 def _curve_key(job: FinishedJob) -> tuple[str, str, str, str]:
     layer = job.layer
     spec = job.record.backbones[layer.backbone].spec_hash
-    return layer.backbone, layer.pooling, job.record.fusion, spec
+    return layer.backbone, layer.pooling, job.record.fusion_label, spec
 
 
 def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:

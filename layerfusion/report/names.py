@@ -88,7 +88,7 @@ def _fusion_name(job: FinishedJob) -> str:
         what = " + ".join(_layers_of(job, name) for name in record.backbone_names)
         what += "" if record.selection == "fixed" else f" ({record.selection})"
     pooled = f", poolings {listing(poolings)}" if len(poolings) > 1 else ""
-    return f"{what}{pooled}, {record.fusion}"
+    return f"{what}{pooled}, {record.fusion_label}"
 
 
 def _layers_of(job: FinishedJob, backbone: str, *, most: int = 6) -> str:

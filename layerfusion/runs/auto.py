@@ -87,11 +87,11 @@ def decide(
     reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
         reasons.append(
-            f"auto: it looked at the layers of layers={config.layers.name} alone; layers=adaptive"
+            f"it looked at the layers of layers={config.layers.name} alone; layers=adaptive"
             " lets it look at all that the budget allows"
         )
     for line in reasons:
-        log.info(line)
+        log.info("auto: %s", line)
     best = evaluations[0].candidate
     records = [_record(evaluation, evaluations[0], budget) for evaluation in evaluations]
     return Decision(best.selection, best.fusion, reasons, records)
@@ -101,23 +101,23 @@ def _stacked_losses(
     candidate: FusionCandidate, candidates: Candidates, table: ScoreTable, seed: int
 ) -> Tensor:
     held = [table.held_out[candidates.position(layer)] for layer in candidate.selection.layers]
-    said = torch.stack([one.log_probs for one in held]).double()
-    form, losses = judge_forms(said, held[0].target, seed=seed)
+    log_probs = torch.stack([probe.log_probs for probe in held]).double()
+    form, losses = judge_forms(log_probs, held[0].target, seed=seed)
     return losses[form]
 
 
 def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
     best = evaluations[0]
     lines = [
-        f"auto: {best.candidate.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
+        f"{best.candidate.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
         f" {len(evaluations)} candidates",
-        *(f"auto: it uses {choice.reason}" for choice in best.candidate.selection.choices),
+        *(f"it uses {choice.words}" for choice in best.candidate.selection.choices),
     ]
     rivals = [one for one in evaluations[1:] if one.folds == best.folds]
     alone = [one for one in rivals if len(one.candidate.selection.layers) == 1]
     for rival in dict.fromkeys([*rivals[:1], *alone[:1]]):
         difference, error = rival.behind(best)
-        lines.append(f"auto: {rival.candidate.words} is behind by {difference:.4f} ± {error:.4f}")
+        lines.append(f"{rival.candidate.words} is behind by {difference:.4f} ± {error:.4f}")
     cost = budget.cost(best.candidate.selection.layers).flops
     near = [one for one in rivals if np.less_equal(*one.behind(best))]
     cheapest = min(
@@ -128,7 +128,7 @@ def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
         if less < cost:
             limit = budget.flops_that_allow(cheapest.candidate.selection.layers)
             lines.append(
-                f"auto: {cheapest.candidate.words} is within a standard error of it at"
+                f"{cheapest.candidate.words} is within a standard error of it at"
                 f" {less / cost:.0%} of its FLOPs a text; layers.budget.flops_per_text={limit}"
                 " allows that"
             )

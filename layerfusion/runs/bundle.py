@@ -34,10 +34,9 @@ from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.records.job import BUNDLE
 from layerfusion.runs.inputs import Inputs
 
-BUNDLE = "bundle"
-"""Folder in a job's folder."""
 DESCRIPTION = "bundle.json"
 """Written last: a bundle that has it is whole."""
 HEADS = "heads.safetensors"

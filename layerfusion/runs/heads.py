@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Callback
 from torch import Tensor
 
 from layerfusion.config.job import STACKED, TrainConfig
@@ -19,8 +19,9 @@ from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.records.job import PublishedRecord, SeedRecord
+from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features
+from layerfusion.runs.protocol import CallbackFactory
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.tracking.tracker import Tracker
@@ -28,12 +29,10 @@ from layerfusion.tracking.tracker import Tracker
 JUDGED = ("validation", "test")
 CALLS = 5
 """Of which the fastest says how long a head takes."""
-Watch = Callable[[int], Sequence[Callback]]
-"""Number of a training run, counted from 0, to the callbacks that watch it."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainingResult:
     """The heads of a job and what they say of test."""
 
     seeds: list[SeedRecord]
@@ -51,17 +50,15 @@ class Trained:
     seconds: float
     notes: list[str]
     heads: list[Head] = field(default_factory=list)
-    """One a seed; none under `protocol=as_published`, whose heads nobody should use."""
-    published: PublishedRecord | None = None
-    """Only under `protocol=as_published`."""
-    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """The same: 95 % over test rows, of each test figure."""
+    """One a seed; empty where nobody should use them."""
+    protocol_facts: dict[str, Any] = field(default_factory=dict)
+    """Facts that only this protocol has, for the record."""
     head_milliseconds: tuple[float | None, float | None] = (None, None)
     """For one text and for a batch of 32; none: not measured."""
 
 
 @dataclass(frozen=True)
-class _Made:
+class _SeedResult:
     """One seed's head and what it says."""
 
     head: Head
@@ -81,31 +78,33 @@ class _Made:
 
 
 def train_heads(
-    config: TrainConfig, inputs: Inputs, tracker: Tracker, watch: Watch | None = None
-) -> Trained:
+    config: TrainConfig, inputs: Inputs, tracker: Tracker, callbacks: CallbackFactory | None = None
+) -> TrainingResult:
     """Make one head a seed on the selected layers, its training watched by callbacks."""
     features, targets = read_features(inputs)
     if inputs.fusion.name == STACKED:
         heads = _stack(config, inputs, features, targets)
     else:
-        heads = _train(config, inputs, features, targets, tracker, watch)
+        heads = _train(config, inputs, features, targets, tracker, callbacks)
     records = []
     for seed, head in heads.items():
         metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
         records.append(SeedRecord(seed, head.best_epoch, head.epochs, head.seconds, **metrics))
     gates = [head.gates.numpy() for head in heads.values() if head.gates is not None]
-    return Trained(
-        records,
-        targets["test"].numpy(),
-        np.stack([head.logits["test"].float().softmax(dim=1).numpy() for head in heads.values()]),
-        np.mean(gates, axis=0) if gates else None,
-        [head.gate_epochs for head in heads.values() if head.gate_epochs],
-        max(head.parameters for head in heads.values()),
-        max(head.flops for head in heads.values()),
-        sum(record.seconds for record in records),
-        [f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
+    return TrainingResult(
+        seeds=records,
+        target=targets["test"].numpy(),
+        probabilities=np.stack(
+            [head.logits["test"].float().softmax(dim=1).numpy() for head in heads.values()]
+        ),
+        gates=np.mean(gates, axis=0) if gates else None,
+        gate_epochs=[head.gate_epochs for head in heads.values() if head.gate_epochs],
+        head_parameters=max(head.parameters for head in heads.values()),
+        head_flops=max(head.flops for head in heads.values()),
+        seconds=sum(record.seconds for record in records),
+        notes=[f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
         head_milliseconds=next(iter(heads.values())).milliseconds,
-        heads=[made.head for made in heads.values()],
+        heads=[head.head for head in heads.values()],
     )
 
 
@@ -133,8 +132,8 @@ def _train(
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
     tracker: Tracker,
-    watch: Watch | None,
-) -> dict[int, _Made]:
+    callbacks: CallbackFactory | None,
+) -> dict[int, _SeedResult]:
     """Seed to a head trained by gradient descent, its epoch chosen on validation."""
     data = FusionData(features, targets, batch_size=config.trainer.batch_size)
     heads = {}
@@ -148,10 +147,10 @@ def _train(
             names=[str(layer) for layer in inputs.selection.layers],
             importance=inputs.selection.weights,
             logger=tracker.lightning_logger(f"seed{seed}"),
-            callbacks=watch(seed - config.seed) if watch else (),
+            callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
         said = {split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED}
-        heads[seed] = _Made(
+        heads[seed] = _SeedResult(
             OperatorHead(fitted.classifier, data.standardiser),
             {split: logits for split, (logits, _) in said.items()},
             said["test"][1],
@@ -171,7 +170,7 @@ def _stack(
     inputs: Inputs,
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
-) -> dict[int, _Made]:
+) -> dict[int, _SeedResult]:
     """Seed to a stack of probes; the seed deals the folds that the probes are held out by.
 
     Validation judges a stack of train; test judges, and the job keeps, that stack refitted on both.
@@ -199,7 +198,7 @@ def _stack(
         )
         kept = refit(stack, known, labels, held, device=device)
         log_probs, gates = kept.predict(features["test"])
-        heads[seed] = _Made(
+        heads[seed] = _SeedResult(
             StackHead(kept),
             {"validation": stack.predict(features["validation"])[0], "test": log_probs},
             gates if len(chosen) > 1 else None,

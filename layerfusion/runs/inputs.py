@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import AS_PUBLISHED, AUTO, FusionConfig, TrainConfig
+from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
@@ -19,17 +19,11 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import check_widths
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
-from layerfusion.published.inputs import (
-    extract_published,
-    published_addresses,
-    require_two_test_rows,
-    select_published,
-)
-from layerfusion.published.padded import PADDED_POOLING
 from layerfusion.records.job import PilotRecord
 from layerfusion.runs.auto import Decision, decide
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.preflight import require_possible
+from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.select_layers import select
 from layerfusion.texts import TextDataset, load_dataset
 
@@ -61,22 +55,15 @@ def find(config: TrainConfig) -> None:
     Raises:
         UserError: for what cannot be found or read.
     """
-    _require_all_texts(config)
-    check_widths(config.fusion)
+    check_inputs(config)
     dataset_of(config)
     open_models(config)
 
 
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
-    _require_all_texts(config)
-    check_widths(config.fusion)  # before hours of extraction, not after
+    check_inputs(config)
     dataset = dataset_of(config)
-    if config.protocol == AS_PUBLISHED:
-        require_two_test_rows(dataset)
-        models = extract_all(config, dataset)
-        selection = select_published(models)
-        return Inputs(dataset, published_addresses(dataset), models, selection, config.fusion)
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
     sources = open_sources(config, dataset)
@@ -96,7 +83,13 @@ def prepare(config: TrainConfig) -> Inputs:
     return Inputs(dataset, hashes, sources, selection, config.fusion, pilot)
 
 
-def _require_all_texts(config: TrainConfig) -> None:
+def check_inputs(config: TrainConfig) -> None:
+    """Check before hours of extraction what a head would refuse after them.
+
+    Raises:
+        UserError: for a part of the texts, or a width that the operator cannot split.
+    """
+    check_widths(config.fusion)
     if config.extract.num_shards != 1:
         raise UserError(
             f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"
@@ -121,10 +114,6 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     """Fill the stores of every backbone with every text of a data set."""
     # Every backbone's files first: a missing one shows before hours of work on another.
-    if config.protocol == AS_PUBLISHED:
-        models = open_models(config)
-        extract_published(models, dataset, config.extract)
-        return dict(models)
     sources = open_sources(config, dataset)
     _extract(config, dataset, sources)
     return sources
@@ -148,9 +137,9 @@ def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]
 
 
 def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
-    """Files and stores of every backbone, under the pooling that the protocol takes."""
+    """Open the files and stores of every backbone, under the poolings of the protocol."""
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
-    poolings = PADDED_POOLING if config.protocol == AS_PUBLISHED else config.pooling
+    poolings = protocol_of(config).poolings(config)
     return {
         name: open_source(name, backbone, poolings, cache, dtype)
         for name, backbone in config.backbone.items()

@@ -2,60 +2,25 @@
 
 from __future__ import annotations
 
-import datetime
-import importlib.metadata
-import json
 import logging
-import platform
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
-from layerfusion.config.job import AS_PUBLISHED, AUTO, HONEST, LimitConfig, TrainConfig
-from layerfusion.embeddings.latency import read_latency
-from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.layers.selection import find_selection
-from layerfusion.published.heads import padded_cost, train_as_published
-from layerfusion.records.gates import gate_record
-from layerfusion.records.job import (
-    CLAIMED_PREDICTIONS,
-    CONFIG,
-    METRICS,
-    PREDICTIONS,
-    BackboneRecord,
-    BaselineRecord,
-    CostRecord,
-    DataRecord,
-    Estimate,
-    LayerRecord,
-    RunRecord,
-    read_record,
-    write_record,
-)
+from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.runs.baseline import compute_baseline
-from layerfusion.runs.bundle import BUNDLE, has_bundle, save_bundle
-from layerfusion.runs.heads import Trained, Watch, train_heads
-from layerfusion.runs.identity import job_id, recipe_id, refuse_other_job, sweep_of
-from layerfusion.runs.inputs import (
-    SPLITS,
-    Inputs,
-    dataset_of,
-    find,
-    open_sources,
-    prepare,
-)
-from layerfusion.runs.resources import forget_peak_memory, peak_memory
-from layerfusion.statistics.intervals import bootstrap_interval, mean_sd, metric_intervals
-from layerfusion.statistics.significance import consensus
-from layerfusion.texts import TextDataset, fingerprint
+from layerfusion.runs.bundle import has_bundle, save_bundle
+from layerfusion.runs.heads import TrainingResult
+from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of
+from layerfusion.runs.inputs import dataset_of, find, open_sources
+from layerfusion.runs.protocol import CallbackFactory, protocol_of
+from layerfusion.runs.recording import make_record, spec_hashes
+from layerfusion.runs.resources import forget_peak_memory
 from layerfusion.tracking.lineage import ingredients
 from layerfusion.tracking.tracker import open_tracker
 
@@ -64,23 +29,24 @@ log = logging.getLogger(__name__)
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 """The fast one where yaml was built with it: in a sweep of short jobs it shows."""
 
-PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 
-
-def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> RunRecord:
+def run_job(
+    config: TrainConfig, folder: Path, callbacks: CallbackFactory | None = None
+) -> RunRecord:
     """Run a job, or read its record where it has finished before.
 
     Args:
         config: the job.
         folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
-        watch: callbacks for the training runs.
+        callbacks: makes the callbacks of each training run.
 
     Raises:
         UserError: for anything that the user can mend.
     """
     group = sweep_of(config, folder)
-    published = config.protocol == AS_PUBLISHED
-    keeps = not published and (group is None if config.bundle is None else config.bundle)
+    protocol = protocol_of(config)
+    asked = group is None if config.bundle is None else config.bundle
+    keeps = protocol.keeps_classifier and asked
     if (folder / METRICS).exists():
         record = read_record(folder)
         refuse_other_job(folder, record.job, job_id(config))
@@ -108,24 +74,20 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         tags=[config.protocol, config.dataset.name, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
-        inputs = prepare(config)
+        inputs = protocol.prepare(config)
         tracker.uses(ingredients(inputs.dataset, inputs.sources))
-        baseline_record, baseline_preds = compute_baseline(
+        baseline, baseline_preds = compute_baseline(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
         )
-        if published:
-            trained = train_as_published(config, inputs, tracker)
-        else:
-            trained = train_heads(config, inputs, tracker, watch)
-        record = _record(config, inputs, baseline_record, trained)
-        predictions = CLAIMED_PREDICTIONS if published else PREDICTIONS
-        _write_predictions(folder / predictions, trained, baseline_preds)
+        result = protocol.train(config, inputs, tracker, callbacks)
+        record = make_record(config, inputs, baseline, result)
+        _write_predictions(folder / protocol.predictions, result, baseline_preds)
         if keeps:
-            save_bundle(folder / BUNDLE, config, inputs, trained.heads, bundle_facts(record))
+            save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)
-        preds = trained.probabilities[0].argmax(axis=1)
-        confusion = (trained.target, preds, record.dataset.label_names)
-        tracker.finish_with(record, None if published else confusion)
+        preds = result.probabilities[0].argmax(axis=1)
+        confusion = (result.target, preds, record.dataset.label_names)
+        tracker.finish_with(record, confusion if protocol.keeps_classifier else None)
     return record
 
 
@@ -136,11 +98,6 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
         return False
     sources = open_sources(config, dataset)
     return record.considered == {name: spec_hashes(source) for name, source in sources.items()}
-
-
-def spec_hashes(source: Source) -> list[str]:
-    """Names of a model's stores, in the order of the poolings."""
-    return [store.name for store in source.stores.values()]
 
 
 def describe(config: TrainConfig) -> str:
@@ -171,7 +128,7 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 # -- files ---------------------------------------------------------------------------------------
 
 
-def _write_predictions(path: Path, trained: Trained, baseline_preds: np.ndarray) -> None:
+def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.ndarray) -> None:
     """Write a row for each seed and test row.
 
     Its columns: seed, row, target, pred, the probability of each class, baseline.
@@ -181,184 +138,16 @@ def _write_predictions(path: Path, trained: Trained, baseline_preds: np.ndarray)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    seeds, rows, classes = trained.probabilities.shape
+    seeds, rows, classes = result.probabilities.shape
     table = pa.table(
         {
-            "seed": np.repeat([record.seed for record in trained.seeds], rows),
+            "seed": np.repeat([record.seed for record in result.seeds], rows),
             "row": np.tile(np.arange(rows), seeds),
-            "target": np.tile(trained.target, seeds),
-            "pred": trained.probabilities.argmax(axis=2).reshape(-1),
-            "prob": pa.FixedSizeListArray.from_arrays(trained.probabilities.reshape(-1), classes),
+            "target": np.tile(result.target, seeds),
+            "pred": result.probabilities.argmax(axis=2).reshape(-1),
+            "prob": pa.FixedSizeListArray.from_arrays(result.probabilities.reshape(-1), classes),
             "baseline": np.tile(baseline_preds, seeds),
         }
     )
     with temporary_beside(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
-
-
-# -- the record ---------------------------------------------------------------------------------
-
-
-def _record(
-    config: TrainConfig, inputs: Inputs, baseline_record: BaselineRecord, trained: Trained
-) -> RunRecord:
-    dataset = inputs.dataset
-    estimates: dict[str, dict[str, Estimate]] = {}
-    for split in ("validation", "test"):
-        runs = [getattr(record, split) for record in trained.seeds]
-        estimates[split] = {
-            name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
-        }
-    backbones = {
-        name: _backbone_record(inputs, inputs.sources[name])
-        for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
-    }
-    if trained.published is None:
-        _add_intervals(estimates["test"], trained, config.seed)
-    else:
-        for name, (low, high) in trained.intervals.items():
-            estimates["test"][name] = replace(estimates["test"][name], low=low, high=high)
-        backbones = {
-            name: padded_cost(record, inputs.sources[name], dataset)
-            for name, record in backbones.items()
-        }
-    gates = (
-        [None] * len(inputs.selection.choices)
-        if trained.gates is None
-        else trained.gates.mean(axis=0).tolist()
-    )
-    return RunRecord(
-        job=job_id(config),
-        protocol=config.protocol,
-        dataset=data_record(dataset, config.limit),
-        backbones=backbones,
-        selection=config.layers.name,
-        looked_at_labels=find_selection(config.layers.name).looks_at_labels,
-        layers=[
-            LayerRecord(
-                backbone=choice.layer.backbone,
-                layer=choice.layer.layer,
-                pooling=choice.layer.pooling,
-                depth=inputs.sources[choice.layer.backbone].shape.depth(choice.layer.layer),
-                width=inputs.sources[choice.layer.backbone].shape.width,
-                reason=choice.reason,
-                mean_gate=gate,
-                weight=choice.weight,
-            )
-            for choice, gate in zip(inputs.selection.choices, gates, strict=True)
-        ],
-        fusion=_fusion_name(config, inputs),
-        seeds=trained.seeds,
-        validation=estimates["validation"],
-        test=estimates["test"],
-        baseline=baseline_record,
-        cost=CostRecord(
-            trained.head_parameters,
-            trained.seconds,
-            peak_memory(),
-            trained.head_flops,
-            *trained.head_milliseconds,
-        ),
-        versions=versions(),
-        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
-        selection_notes=list(inputs.selection.notes),
-        fusion_notes=[*(inputs.decision.reasons if inputs.decision else []), *trained.notes],
-        pilot=inputs.pilot,
-        candidates=inputs.decision.candidates if inputs.decision else [],
-        gates=None
-        if trained.gates is None
-        else gate_record(
-            trained.gates,
-            trained.target,
-            dataset.splits["test"].texts,
-            dataset.label_names,
-            trained.gate_epochs,
-        ),
-        recipe=recipe_id(config),
-        lexical=list(config.lexical),
-        published=trained.published,
-    )
-
-
-def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
-    return f"auto: {inputs.fusion.name}" if config.fusion.name == AUTO else inputs.fusion.name
-
-
-def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> None:
-    """Give test figures their intervals over test rows, and add the consensus of the seeds."""
-    target = trained.target
-    intervals = metric_intervals(target, trained.probabilities.argmax(axis=2), seed)
-    for name, (low, high) in intervals.items():
-        test[name] = replace(test[name], low=low, high=high)
-    right = consensus(trained.probabilities) == target
-    low, high = bootstrap_interval(right, target, seed)
-    test["consensus"] = Estimate(float(right.mean()), None, low, high)
-
-
-def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
-    """What a record keeps of a data set."""
-    return DataRecord(
-        name=dataset.name,
-        origin=dataset.origin,
-        fingerprint=dataset.fingerprint,
-        label_names=list(dataset.label_names),
-        rows={split: len(dataset.splits[split].texts) for split in SPLITS},
-        available=dict(dataset.available),
-        sampled=dataset.sampled,
-        overlap=dataset.overlap,
-        notes=list(dataset.notes),
-        test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
-        per_class=limit.per_class,
-        draw=0 if limit.per_class is None else limit.draw,
-    )
-
-
-def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
-    shape = source.shape
-    hashes = [key for split in SPLITS for key in inputs.hashes[split]]
-    chosen = [layer for layer in inputs.selection.layers if layer.backbone == source.name]
-    highest = max((x.layer for x in chosen), key=shape.layers.index)
-    store = source.stores[chosen[0].pooling]
-    counts = store.tokens(hashes)
-    used = {(x.pooling, x.layer) for x in chosen}
-    seconds = store.seconds_per_text(hashes, shape.layers[-1])
-    unique = set(hashes)
-    latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
-    return BackboneRecord(
-        origin=source.origin,
-        spec=json.loads(store.spec.canonical()),
-        spec_hash=store.name,
-        num_blocks=shape.num_blocks,
-        layers=list(shape.layers),
-        highest_layer=highest,
-        texts=len(hashes),
-        tokens=int(counts.seen.sum()),
-        cut_texts=int((counts.cut > 0).sum()),
-        cut_tokens=int(counts.cut.sum()),
-        parameters=shape.parameters(highest),
-        flops_per_text=shape.flops(highest, source.pass_lengths(counts.seen.tolist()))
-        / len(hashes),
-        milliseconds_per_text=None if seconds is None else 1000 * seconds,
-        store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
-        milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
-        milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
-    )
-
-
-def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
-    return 1000 * seconds[layer] if layer in seconds else None
-
-
-def versions() -> dict[str, str]:
-    """What computed a result: Python, the machine and the packages that matter."""
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        **_packages(),
-    }
-
-
-@cache
-def _packages() -> dict[str, str]:
-    return {package: importlib.metadata.version(package) for package in PACKAGES}

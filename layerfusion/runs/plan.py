@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from layerfusion.assets import Asset, available
+from layerfusion.config.check import require_honest
 from layerfusion.config.job import BackboneConfig, TrainConfig
-from layerfusion.config.protocol import require_honest
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources

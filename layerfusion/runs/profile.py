@@ -14,8 +14,8 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from layerfusion.config.check import require_honest
 from layerfusion.config.job import TrainConfig
-from layerfusion.config.protocol import require_honest
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
@@ -35,6 +35,7 @@ from layerfusion.layers.selection import (
     select_greedy,
 )
 from layerfusion.records.profile import (
+    BEST_BY,
     PROFILE,
     Accuracy,
     BackboneProfile,
@@ -49,7 +50,7 @@ from layerfusion.records.profile import (
 )
 from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
-from layerfusion.runs.job import data_record, versions
+from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
@@ -171,7 +172,7 @@ def _selections(
             distance = behind(table, score, usable)
             # Where a score does not compare across models, each has a best layer of its own.
             best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
-            found[f"best by {score}"] = _single(table, best, score)
+            found[BEST_BY + score] = _single(table, best, score)
     for name, choose in (
         ("top_k", select_by_score),
         ("adaptive", select_by_score),
@@ -184,9 +185,9 @@ def _selections(
 
 def _single(table: ScoreTable, n: int, score: str) -> Selection:
     if score == "last":
-        reason = f"{table.layers[n].words}: of the last layers the one with the lowest log-loss"
+        reason = "of the last layers the one with the lowest log-loss"
     else:
-        reason = f"{table.layers[n].words}: {score} {table.values[score][n]:.4g}"
+        reason = f"{score} {table.values[score][n]:.4g}"
     return Selection((Choice(table.layers[n], reason),))
 
 
@@ -275,8 +276,9 @@ def _selection(name: str, choice: Selection, table: ScoreTable) -> SelectionProf
     return SelectionProfile(
         name=name,
         layers=[table.layers.index(layer) for layer in choice.layers],
-        reasons=[one.reason for one in choice.choices],
+        reasons=[one.words for one in choice.choices],
         notes=list(choice.notes),
+        best_by=name.removeprefix(BEST_BY) if name.startswith(BEST_BY) else "",
     )
 
 

@@ -82,7 +82,7 @@ def layers_to_score(
 
 def selection_lines(selection: Selection) -> list[str]:
     """A selection in words."""
-    lines = [f"selected {choice.reason}" for choice in selection.choices]
+    lines = [f"selected {choice.words}" for choice in selection.choices]
     return lines + list(selection.notes)
 
 

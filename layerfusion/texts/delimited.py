@@ -77,7 +77,7 @@ def read_rows(
         escaped = _parse(lines, delimiter, escape="\\")
         if isinstance(escaped, Rows) and _swallowed(escaped, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
-    plain = _parse(lines, delimiter, quoting=csv.QUOTE_NONE)
+    plain = _parse(lines, delimiter, quoted=False)
     if isinstance(plain, Rows):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
@@ -90,7 +90,7 @@ def _parse(
     lines: Sequence[tuple[int, str]],
     delimiter: str,
     *,
-    quoting: int = csv.QUOTE_MINIMAL,
+    quoted: bool = True,
     escape: str | None = None,
 ) -> Rows | _Fault:
     """Read all rows under one set of rules, or say which row breaks them."""
@@ -104,7 +104,7 @@ def _parse(
     reader = csv.reader(
         feed(),
         delimiter=delimiter,
-        quoting=quoting,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         escapechar=escape,
         doublequote=escape is None,
         strict=True,

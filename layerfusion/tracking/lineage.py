@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import layerfusion
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, Source
 from layerfusion.embeddings.store import SPEC_FILE
-from layerfusion.records.job import CONFIG, METRICS, PREDICTIONS
-from layerfusion.runs.bundle import BUNDLE
+from layerfusion.records.job import BUNDLE, CONFIG, METRICS, PREDICTIONS
 from layerfusion.texts import TextDataset
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from layerfusion.config.job import FusionConfig
-from layerfusion.config.protocol import PUBLISHED_OPERATORS
 from layerfusion.errors import UserError
 from layerfusion.published.operators import PUBLISHED, build_head, build_published
+from layerfusion.published.settings import PUBLISHED_OPERATORS
 from layerfusion.published.training import EpochDone, PublishedFit, fit_as_published
 
 WIDTHS = [(7, 5), (5, 7), (6, 6)]

@@ -40,7 +40,7 @@ def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table
     rows: list[tuple[str, str, str, float | None]] = []
     for job in jobs:
         for layer in job.record.layers:
-            rows.append((names[job], _place(layer), _reason(layer.reason), layer.weight))
+            rows.append((names[job], _place(layer), layer.reason, layer.weight))
         if job.record.selection_notes:
             rows.append(("", "passed over", "; ".join(job.record.selection_notes), None))
     return Table(
@@ -61,18 +61,13 @@ def _place(layer: LayerRecord) -> str:
     return f"{layer.backbone}, {layer_name(layer.layer)}, {layer.pooling}"
 
 
-def _reason(reason: str) -> str:
-    """Leave out the name of the layer, which has a column of its own."""
-    return reason.partition(": ")[2] or reason
-
-
 def _candidates(name: str, job: FinishedJob) -> Table:
     candidates = job.record.candidates
 
     def behind(x: CandidateRecord) -> Cell:
         return Cell() if x is candidates[0] else Cell(x.behind, x.behind_error)
 
-    reasons = " ".join(f"{line.removeprefix('auto: ')}." for line in _decision(job))
+    reasons = " ".join(f"{line}." for line in job.record.decision)
     signed = Format(lambda value: f"{value:+.4f}")
     return Table(
         f"What auto judged: {name}",
@@ -92,10 +87,6 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         f" is over the rows that both were judged on, ± its standard error. {reasons}",
         lambda x: "chosen" if x is candidates[0] else "",
     )
-
-
-def _decision(job: FinishedJob) -> list[str]:
-    return [line for line in job.record.fusion_notes if line.startswith("auto: ")]
 
 
 def _savings(

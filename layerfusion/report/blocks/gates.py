@@ -60,7 +60,7 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     by_operator: dict[str, list[FinishedJob]] = {}
     for job in gated:
         if job.record.gates is not None:
-            by_operator.setdefault(job.record.fusion, []).append(job)
+            by_operator.setdefault(job.record.fusion_label, []).append(job)
     detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
     parts: list[Part] = [MEANING]
     for number, job in enumerate(gated, start=1):

@@ -32,7 +32,7 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     sets = [
         sorted(jobs, key=lambda job: -round(job.record.test["accuracy"].mean, 9))
         for jobs in by_sources.values()
-        if len({job.record.fusion for job in jobs}) >= LEAST
+        if len({job.record.fusion_label for job in jobs}) >= LEAST
     ]
     if not sets:
         return None
@@ -103,10 +103,10 @@ def _figure(
 
 
 def _names(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, str]:
-    seen = Counter(job.record.fusion for job in jobs)
+    seen = Counter(job.record.fusion_label for job in jobs)
     return {
-        job: job.record.fusion
-        if seen[job.record.fusion] == 1
-        else f"{job.record.fusion} (job {job.record.job[:6]})"
+        job: job.record.fusion_label
+        if seen[job.record.fusion_label] == 1
+        else f"{job.record.fusion_label} (job {job.record.job[:6]})"
         for job in jobs
     }

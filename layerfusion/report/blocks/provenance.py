@@ -87,7 +87,7 @@ def _jobs(groups: Sequence[DataGroup]) -> Table:
     for group in groups:
         names = job_names(group)
         for job in group.jobs:
-            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion}"
+            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion_label}"
             rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
     return _text_table("Jobs", "Data set, What, Job, Made", rows)
 

@@ -124,7 +124,7 @@ def identity_name(identity: JobIdentity) -> str:
 def recipe_names(known: Mapping[JobIdentity, FinishedJob]) -> dict[str, str]:
     """Map each recipe to a distinct name: how layers are selected and what fuses them."""
     plain = {
-        identity.recipe: f"{job.record.selection}, {job.record.fusion}"
+        identity.recipe: f"{job.record.selection}, {job.record.fusion_label}"
         for identity, job in known.items()
     }
     return {

@@ -13,7 +13,6 @@ from layerfusion.report.format import listing
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
-BEST_BY = "best by "
 PROBE = "log_loss"
 """The default score of selections; the other scores are compared with it."""
 
@@ -55,6 +54,11 @@ class SelectionRow:
     def count(self) -> int:
         """Number of profiles in which the selection was judged."""
         return sum(one is not None for one in self.by_profile)
+
+    @property
+    def best_by(self) -> str:
+        """The score of which this takes the one best layer; empty for other selections."""
+        return next((selection.best_by for selection in self.by_profile if selection), "")
 
     @property
     def behind(self) -> tuple[int, int] | None:
@@ -122,11 +126,10 @@ def score_rows(
     judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]
 ) -> tuple[ScoreRow, ...]:
     """Make one row for each score, in the order of the selections that take its best layer."""
-    probe = next((row for row in rows if row.name == BEST_BY + PROBE), None)
+    probe = next((row for row in rows if row.best_by == PROBE), None)
     found = []
     for row in rows:
-        if row.name.startswith(BEST_BY):
-            name = row.name.removeprefix(BEST_BY)
+        if name := row.best_by:
             having = [entry for entry, x in zip(judged, row.by_profile, strict=True) if x]
             prices = [(_price(entry, name), _price(entry, PROBE)) for entry in having]
             more = [a - b for a, b in prices if a is not None and b is not None]

@@ -137,7 +137,7 @@ def _system(job: FinishedJob | None) -> tuple[object, ...]:
     """Identify what made the predictions of a job: its settings and its sources."""
     if job is None:
         return ("baseline",)
-    return (job.record.recipe or job.record.job, job.record.fusion, *_sources(job))
+    return (job.record.recipe or job.record.job, job.record.fusion_label, *_sources(job))
 
 
 def _compare(group: DataGroup) -> list[Finding]:
@@ -149,11 +149,11 @@ def _compare(group: DataGroup) -> list[Finding]:
     rows += [_with_baseline(job) for job in group.fused]
     by_layers: dict[frozenset[tuple[str, ...]], list[FinishedJob]] = {}
     for job in group.fused:
-        if job.record.fusion == "concat":
+        if job.record.fusion_label == "concat":
             by_layers.setdefault(layers_of(job), []).append(job)
     for job in group.fused:
         plain = by_layers.get(layers_of(job))
-        if plain and job.record.fusion != "concat":
+        if plain and job.record.fusion_label != "concat":
             rows.append(_paired("concat", job, best_on_validation(plain)))
     rows += [_paired("part", *pair) for pair in best_part(group.jobs).items()]
     rows += [_paired("lexical", *pair) for pair in without_lexical(group.jobs).items()]
@@ -173,7 +173,7 @@ def _sources(job: FinishedJob) -> list[tuple[str, ...]]:
 def outcome_of(job: FinishedJob) -> tuple[object, ...]:
     """Identify jobs that fuse the same sources in the same way and gave the same predictions."""
     log_loss = job.record.test["log_loss"].mean
-    return (job.record.fusion, *_sources(job), log_loss, job.correct.tobytes())
+    return (job.record.fusion_label, *_sources(job), log_loss, job.correct.tobytes())
 
 
 def _paired(kind: Kind, job: FinishedJob, reference: FinishedJob) -> Finding:

@@ -1,4 +1,4 @@
-"""How a job is trained and judged: the honest protocol, or the one of published scripts.
+"""The settings that the published protocol fixes, and what it fixes them to.
 
 `as_published` is what the scripts behind the papers do, kept so that its claim can be held against
 what is true: the last hidden state, pooled over all positions of a batch of two with the padding
@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from layerfusion.config.job import AS_PUBLISHED, HONEST, PROTOCOLS, TrainConfig
-from layerfusion.errors import UserError, unknown
+from layerfusion.config.job import TrainConfig
+from layerfusion.errors import UserError
 
+AS_PUBLISHED = "as_published"
 PUBLISHED_OPERATORS = (
     "published_concat",
     "published_hadamard",
@@ -34,8 +35,8 @@ PUBLISHED_TRAINER: dict[str, float] = {
 MOST_SOURCES = 2
 
 
-def check_protocol(config: TrainConfig, default: TrainConfig) -> None:
-    """Check that a job's settings belong to its protocol; nothing is overruled in silence.
+def check_settings(config: TrainConfig, default: TrainConfig) -> None:
+    """Check that a job's settings belong to the protocol; nothing is overruled in silence.
 
     Args:
         config: the job.
@@ -44,17 +45,7 @@ def check_protocol(config: TrainConfig, default: TrainConfig) -> None:
     Raises:
         UserError: naming the setting that the protocol does not leave open.
     """
-    if config.protocol not in PROTOCOLS:
-        raise unknown("protocol", config.protocol, PROTOCOLS)
-    published = config.fusion.name in PUBLISHED_OPERATORS
-    if config.protocol == HONEST:
-        if published:
-            raise UserError(
-                f"fusion={config.fusion.name}: it goes with protocol={AS_PUBLISHED} only; with"
-                f" protocol={HONEST} take fusion={config.fusion.name.removeprefix('published_')}"
-            )
-        return
-    if not published:
+    if config.fusion.name not in PUBLISHED_OPERATORS:
         raise UserError(
             f"fusion={config.fusion.name}: protocol={AS_PUBLISHED} has operators of its own:"
             f" {', '.join(PUBLISHED_OPERATORS)}"
@@ -67,19 +58,6 @@ def check_protocol(config: TrainConfig, default: TrainConfig) -> None:
     if config.fusion.residual and config.fusion.name == "published_concat":
         raise UserError("fusion.residual: published_concat is [x1; x2] and has no residual form")
     _check_fixed(config, default)
-
-
-def require_honest(config: TrainConfig, command: str) -> None:
-    """Refuse a command that knows the honest protocol only.
-
-    Raises:
-        UserError: under any other.
-    """
-    if config.protocol != HONEST:
-        raise UserError(
-            f"protocol={config.protocol}: it goes with train and extract; `layerfusion {command}`"
-            f" knows protocol={HONEST} only"
-        )
 
 
 def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:

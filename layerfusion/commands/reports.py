@@ -1,0 +1,77 @@
+"""`layerfusion report` and `layerfusion dashboard`: pages made of finished jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.commands.arguments import ArgumentParser
+
+
+def report(arguments: Sequence[str]) -> int:
+    """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
+    parser = ArgumentParser(
+        "layerfusion report",
+        description="Tables, figures and one self-contained page: report.html in the folder.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
+    parser.add_argument(
+        "--block",
+        action="append",
+        default=[],
+        metavar="MODULE:FUNCTION",
+        help="a block of your own for every data set (docs/extend.md); may be given several times",
+    )
+    options = parser.parse_args(arguments)
+    for page in _write_pages(Path(options.folder), options.block):
+        print(page)
+    return 0
+
+
+def _write_pages(folder: Path, blocks: Sequence[str] = ()) -> list[Path]:
+    from layerfusion.config.imports import import_from, import_object
+    from layerfusion.config.registry import REPORT_SECTIONS
+    from layerfusion.report import write_report
+    from layerfusion.report.blocks.selections import write_profiles_report
+
+    if blocks:
+        import_from([Path()])
+    found = [import_object("--block", path) for path in blocks]
+    judged = write_profiles_report(folder, folder) if folder.is_dir() else None
+    pages = [] if judged is None else [judged]
+    page = write_report(
+        folder,
+        folder,
+        title="LayerFusion report",
+        blocks=found,
+        sections=[import_object("report", path) for path in REPORT_SECTIONS],
+    )
+    pages.append(page)
+    return pages
+
+
+def dashboard(arguments: Sequence[str]) -> int:
+    """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
+    from layerfusion.config.job import LoggerConfig, PathsConfig
+    from layerfusion.tracking.tracker import goes_online
+
+    parser = ArgumentParser(
+        "layerfusion dashboard",
+        description="Build a W&B workspace and report; without a key, open the local report.",
+    )
+    parser.add_argument("folder", nargs="?", metavar="DIR", default=PathsConfig().outputs)
+    parser.add_argument("--project", default=LoggerConfig().project)
+    parser.add_argument("--entity", help="user or team; without it, that of the key")
+    options = parser.parse_args(arguments)
+    if goes_online():
+        from layerfusion.tracking.dashboard import publish
+
+        for address in publish(options.project, options.entity):
+            print(address)
+        return 0
+    import webbrowser
+
+    for page in _write_pages(Path(options.folder)):
+        print(page)
+        webbrowser.open(page.resolve().as_uri())
+    return 0

@@ -1,0 +1,70 @@
+"""The honest protocol: everything is chosen on train and validation, and test is looked at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.source import Source
+from layerfusion.records.format import percent
+from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
+from layerfusion.runs.heads import TrainingResult, train_heads
+from layerfusion.runs.inputs import Inputs, extract_all, prepare
+from layerfusion.runs.protocol import CallbackFactory, Protocol
+from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
+from layerfusion.statistics.significance import consensus
+from layerfusion.texts import TextDataset
+from layerfusion.tracking.tracker import Tracker
+
+
+class HonestProtocol(Protocol):
+    """Epochs are chosen on validation; figures of test have intervals over its rows."""
+
+    predictions = PREDICTIONS
+    keeps_classifier = True
+
+    def extract(self, config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
+        """Fill the stores with every text of a data set, and return the sources."""
+        return extract_all(config, dataset)
+
+    def prepare(self, config: TrainConfig) -> Inputs:
+        """Load the texts, extract what the cache lacks and select layers."""
+        return prepare(config)
+
+    def train(
+        self,
+        config: TrainConfig,
+        inputs: Inputs,
+        tracker: Tracker,
+        callbacks: CallbackFactory | None,
+    ) -> TrainingResult:
+        """Train one head a seed, and predict test."""
+        return train_heads(config, inputs, tracker, callbacks)
+
+    def test_estimates(
+        self, means: dict[str, Estimate], result: TrainingResult, seed: int
+    ) -> dict[str, Estimate]:
+        """Add bootstrap intervals over test rows, and the consensus of the seeds."""
+        target = result.target
+        intervals = metric_intervals(target, result.probabilities.argmax(axis=2), seed)
+        estimates = dict(means)
+        for name, (low, high) in intervals.items():
+            estimates[name] = replace(estimates[name], low=low, high=high)
+        right = consensus(result.probabilities) == target
+        low, high = bootstrap_interval(right, target, seed)
+        estimates["consensus"] = Estimate(float(right.mean()), None, low, high)
+        return estimates
+
+    def objective(self, record: RunRecord) -> float | None:
+        """Return the accuracy on validation."""
+        return record.validation["accuracy"].mean
+
+    def result_line(self, record: RunRecord, made_of: str) -> str:
+        """Say accuracy and macro-F1 on test."""
+        return (
+            f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
+            f" {percent(record.test['macro_f1'])} {made_of}"
+        )
+
+
+HONEST = HonestProtocol()

@@ -1,0 +1,197 @@
+"""From a finished training to the record of its job."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+
+from layerfusion.config.job import AUTO, LimitConfig, TrainConfig
+from layerfusion.embeddings.latency import read_latency
+from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.layers.selection import find_selection
+from layerfusion.records.gates import gate_record
+from layerfusion.records.job import (
+    BackboneRecord,
+    BaselineRecord,
+    CostRecord,
+    DataRecord,
+    Estimate,
+    LayerRecord,
+    RunRecord,
+)
+from layerfusion.runs.heads import TrainingResult
+from layerfusion.runs.identity import job_id, recipe_id
+from layerfusion.runs.inputs import SPLITS, Inputs
+from layerfusion.runs.protocol import protocol_of
+from layerfusion.runs.resources import peak_memory
+from layerfusion.statistics.intervals import mean_sd
+from layerfusion.texts import TextDataset, fingerprint
+
+PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
+"""Packages whose versions a record keeps."""
+
+
+def spec_hashes(source: Source) -> list[str]:
+    """Names of a model's stores, in the order of the poolings."""
+    return [store.name for store in source.stores.values()]
+
+
+def make_record(
+    config: TrainConfig, inputs: Inputs, baseline: BaselineRecord, result: TrainingResult
+) -> RunRecord:
+    """Gather everything that a reader of a result may want to trace.
+
+    Args:
+        config: the job.
+        inputs: its texts, sources and selected layers.
+        baseline: what TF-IDF and logistic regression reach on the same rows.
+        result: of the training.
+    """
+    protocol, dataset = protocol_of(config), inputs.dataset
+    estimates: dict[str, dict[str, Estimate]] = {}
+    for split in ("validation", "test"):
+        runs = [getattr(record, split) for record in result.seeds]
+        estimates[split] = {
+            name: Estimate(*mean_sd([run[name] for run in runs])) for name in runs[0]
+        }
+    backbones = {
+        name: protocol.backbone_record(
+            _backbone_record(inputs, inputs.sources[name]), inputs.sources[name], dataset
+        )
+        for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
+    }
+    gates = (
+        [None] * len(inputs.selection.choices)
+        if result.gates is None
+        else result.gates.mean(axis=0).tolist()
+    )
+    return RunRecord(
+        job=job_id(config),
+        protocol=config.protocol,
+        dataset=data_record(dataset, config.limit),
+        backbones=backbones,
+        selection=config.layers.name,
+        looked_at_labels=find_selection(config.layers.name).looks_at_labels,
+        layers=[
+            LayerRecord(
+                backbone=choice.layer.backbone,
+                layer=choice.layer.layer,
+                pooling=choice.layer.pooling,
+                depth=inputs.sources[choice.layer.backbone].shape.depth(choice.layer.layer),
+                width=inputs.sources[choice.layer.backbone].shape.width,
+                reason=choice.reason,
+                mean_gate=gate,
+                weight=choice.weight,
+            )
+            for choice, gate in zip(inputs.selection.choices, gates, strict=True)
+        ],
+        fusion=inputs.fusion.name,
+        chosen_by=AUTO if config.fusion.name == AUTO else "",
+        decision=inputs.decision.reasons if inputs.decision else [],
+        seeds=result.seeds,
+        validation=estimates["validation"],
+        test=protocol.test_estimates(estimates["test"], result, config.seed),
+        baseline=baseline,
+        cost=CostRecord(
+            head_parameters=result.head_parameters,
+            train_seconds=result.seconds,
+            peak_memory_bytes=peak_memory(),
+            head_flops=result.head_flops,
+            head_milliseconds=result.head_milliseconds[0],
+            head_milliseconds_batch=result.head_milliseconds[1],
+        ),
+        versions=versions(),
+        created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        considered={name: spec_hashes(source) for name, source in inputs.sources.items()},
+        selection_notes=list(inputs.selection.notes),
+        fusion_notes=result.notes,
+        pilot=inputs.pilot,
+        candidates=inputs.decision.candidates if inputs.decision else [],
+        gates=None
+        if result.gates is None
+        else gate_record(
+            result.gates,
+            result.target,
+            dataset.splits["test"].texts,
+            dataset.label_names,
+            result.gate_epochs,
+        ),
+        recipe=recipe_id(config),
+        lexical=list(config.lexical),
+        protocol_facts=result.protocol_facts,
+    )
+
+
+def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
+    """What a record keeps of a data set."""
+    return DataRecord(
+        name=dataset.name,
+        origin=dataset.origin,
+        fingerprint=dataset.fingerprint,
+        label_names=list(dataset.label_names),
+        rows={split: len(dataset.splits[split].texts) for split in SPLITS},
+        available=dict(dataset.available),
+        sampled=dataset.sampled,
+        overlap=dataset.overlap,
+        notes=list(dataset.notes),
+        test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
+        per_class=limit.per_class,
+        draw=0 if limit.per_class is None else limit.draw,
+    )
+
+
+def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
+    shape = source.shape
+    hashes = [key for split in SPLITS for key in inputs.hashes[split]]
+    chosen = [layer for layer in inputs.selection.layers if layer.backbone == source.name]
+    highest = max((x.layer for x in chosen), key=shape.layers.index)
+    store = source.stores[chosen[0].pooling]
+    counts = store.tokens(hashes)
+    used = {(x.pooling, x.layer) for x in chosen}
+    seconds = store.seconds_per_text(hashes, shape.layers[-1])
+    unique = set(hashes)
+    latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
+    return BackboneRecord(
+        origin=source.origin,
+        spec=json.loads(store.spec.canonical()),
+        spec_hash=store.name,
+        num_blocks=shape.num_blocks,
+        layers=list(shape.layers),
+        highest_layer=highest,
+        texts=len(hashes),
+        tokens=int(counts.seen.sum()),
+        cut_texts=int((counts.cut > 0).sum()),
+        cut_tokens=int(counts.cut.sum()),
+        parameters=shape.parameters(highest),
+        flops_per_text=shape.flops(highest, source.pass_lengths(counts.seen.tolist()))
+        / len(hashes),
+        milliseconds_per_text=None if seconds is None else 1000 * seconds,
+        store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
+        milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
+        milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
+    )
+
+
+def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
+    return 1000 * seconds[layer] if layer in seconds else None
+
+
+def versions() -> dict[str, str]:
+    """What computed a result: Python, the machine and the packages that matter."""
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        **_packages(),
+    }
+
+
+@cache
+def _packages() -> dict[str, str]:
+    return {package: importlib.metadata.version(package) for package in PACKAGES}
