@@ -47,9 +47,9 @@ MEANING = (
 INTERVALS = (
     "Square brackets are 95 % intervals. For one profile (a data set with some models and poolings)"
     " they come from a paired bootstrap over test rows with the layer in hindsight fixed; ▼ takes"
-    " into account that this layer is the best of many. For a mean, the errors of profiles are added up where"
-    " they share the test rows of a data set, and are independent between data sets. Nothing here"
-    " is said of other data sets."
+    " into account that this layer is the best of many. For a mean, the errors of profiles are"
+    " added up where they share the test rows of a data set, and are independent between data sets."
+    " Nothing is said here about other data sets."
 )
 NEGLIGIBLE = 0.01
 """Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""

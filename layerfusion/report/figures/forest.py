@@ -48,9 +48,7 @@ def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -
     ax.set_ylim(len(rows) - 0.4, -0.6)
     # On narrow screens a name has two lines.
     width, lines = (22, 2) if is_narrow(ax) else (50, 1)
-    names = [
-        textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows
-    ]
+    names = [textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=11)
     ax.grid(axis="x", color=GRID, linewidth=0.8)
     ax.axvline(0, color=INK, linewidth=1.2)
