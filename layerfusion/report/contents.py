@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from layerfusion.errors import UserError
 from layerfusion.records.format import plural
-from layerfusion.report.block import Block, Text, some
+from layerfusion.report.block import Block, Part, Text, some
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.data import data_block
@@ -114,7 +114,7 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
     sections = []
     for group in results.sections:
         sample = sample_sentence(group)
-        parts = [Text(sample, "sample") if sample else None]
+        parts: list[Part | None] = [Text(sample, "sample") if sample else None]
         for make in (*SECTION_BLOCKS, *blocks):
             block = make(group, results.findings[group])
             if not isinstance(block, Block | None):

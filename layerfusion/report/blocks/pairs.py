@@ -78,18 +78,19 @@ def _table(found: Mapping[JobIdentity, Finding], recipes: Mapping[str, str], fam
             model_names(pair[0]),
         ),
     )
+    identities = {row: identity for identity, row in entries if row.against is not None}
     return comparison_table(
         "Several models and one of them alone",
         [
-            Column("Models", lambda row: identity_name(identity_of(row.what))),
-            Column("Layers, fusion", lambda row: recipes[identity_of(row.what).recipe]),
+            Column("Models", lambda row: identity_name(identities[row])),
+            Column("Layers, fusion", lambda row: recipes[identities[row].recipe]),
             Column("Taken", lambda row: taken(row.what)),
             Column("Test %", lambda row: row.what.record.test["accuracy"], PERCENT),
             Column("Alone, by validation", lambda row: _models_of(row.against)),
             Column("Its test %", lambda row: row.against.record.test["accuracy"], PERCENT),
         ],
         ("Only together right", "Only alone right"),
-        [row for _, row in entries if row.against is not None],
+        list(identities),
         "Taken: the sources that the selection took. It leaves out a model that promises no gain."
         " Paired differences of the mean accuracies over seeds; exact McNemar test of the"
         f" consensus, adjusted (Holm) for the {plural(family, 'different comparison')} of this kind"
