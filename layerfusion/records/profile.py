@@ -7,7 +7,7 @@ the profile was asked to judge its own choices (`profile.judge=true`), after all
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +129,27 @@ class BackboneProfile:
 
 
 @dataclass(frozen=True)
+class ScoreFacts:
+    """How the values of a score read."""
+
+    low_is_good: bool
+    """True where a lower value marks a better layer."""
+    within_model: bool
+    """True where values compare only between layers of the same model and pooling."""
+
+
+FACTS_BEFORE_RECORDED = {
+    "log_loss": ScoreFacts(low_is_good=True, within_model=False),
+    "gradient": ScoreFacts(low_is_good=False, within_model=True),
+    "attention_entropy": ScoreFacts(low_is_good=True, within_model=True),
+    "gradient_entropy": ScoreFacts(low_is_good=False, within_model=True),
+    "effective_rank": ScoreFacts(low_is_good=False, within_model=True),
+}
+"""Facts of the scores in profiles that were written before the facts were recorded. Scores that
+are not listed compare between models, and their higher values are better."""
+
+
+@dataclass(frozen=True)
 class Profile:
     """The layer profile of a data set and some models."""
 
@@ -154,6 +175,8 @@ class Profile:
     selections: list[SelectionProfile]
     versions: dict[str, str]
     created: str
+    score_facts: dict[str, ScoreFacts] = field(default_factory=dict)
+    """Score to how its values read, for every score in `layers`."""
     schema: int = SCHEMA
 
     @property
@@ -188,10 +211,19 @@ def read_profile(folder: Path) -> Profile:
                 "layers": [LayerProfile(**{**v, "test": _accuracy(v)}) for v in raw["layers"]],
                 "pairs": [ModelPair(**v) for v in raw["pairs"]],
                 "selections": [_selection(v) for v in raw["selections"]],
+                "score_facts": _score_facts(raw),
             }
         )
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a layer profile ({error})") from error
+
+
+def _score_facts(raw: dict[str, Any]) -> dict[str, ScoreFacts]:
+    if "score_facts" in raw:
+        return {score: ScoreFacts(**facts) for score, facts in raw["score_facts"].items()}
+    scores = dict.fromkeys(score for layer in raw["layers"] for score in layer["scores"])
+    usual = ScoreFacts(low_is_good=False, within_model=False)
+    return {score: FACTS_BEFORE_RECORDED.get(score, usual) for score in scores}
 
 
 def _accuracy(raw: dict[str, Any]) -> Accuracy | None:
