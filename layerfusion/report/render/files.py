@@ -38,15 +38,6 @@ def table_csv(table: Table) -> str:
     return table.frame().to_csv(index=False, lineterminator="\r\n")
 
 
-def write_record_csv(table: Table, path: Path) -> None:
-    """Write a table under the headings of a record: `test_accuracy` and `test_low` for `test`."""
-    frame = table.frame().rename(columns=lambda title: title.replace(", ", "_"))
-    text = frame.rename(columns={"test": "test_accuracy"}).to_csv(
-        index=False, lineterminator="\r\n"
-    )
-    write_atomically(path, text.encode())
-
-
 def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Drawing]) -> None:
     """Write every table and figure, and remove what an earlier report left and this one lacks.
 
