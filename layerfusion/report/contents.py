@@ -23,11 +23,10 @@ from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.gates import gate_block
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.learning_curves import curve_sections
-from layerfusion.report.blocks.lexical import lexical_block
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
-from layerfusion.report.blocks.pairs import pair_block
 from layerfusion.report.blocks.pareto import pareto_block
+from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections

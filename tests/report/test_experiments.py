@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerfusion.report.blocks.lexical import lexical_block
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
-from layerfusion.report.blocks.pairs import pair_block
+from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
 from layerfusion.report.findings.identities import best_part, identity_of, without_lexical
 from layerfusion.report.findings.tests import find_all
