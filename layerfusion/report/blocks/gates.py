@@ -264,10 +264,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
 
 
 def plot_class_gates(
-    layers: Sequence[LayerRecord],
-    labels: Sequence[str],
-    gates: np.ndarray,
-    ax: Axes | None = None,
+    layers: Sequence[LayerRecord], labels: Sequence[str], gates: np.ndarray, ax: Axes | None = None
 ) -> Axes:
     """Draw the mean gate of each source over the test rows of each class as a heat map."""
     ax = new_axes(ax, ROW * len(layers) + 20 + 7 * min(14, max(map(len, labels))))

@@ -12,14 +12,7 @@ from matplotlib.patches import Rectangle
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import p_columns
-from layerfusion.report.figures.canvas import (
-    NARROW,
-    WIDE,
-    Drawing,
-    drawing,
-    is_narrow,
-    new_axes,
-)
+from layerfusion.report.figures.canvas import NARROW, WIDE, Drawing, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import GRID, INK, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.findings.identities import (
@@ -100,11 +93,7 @@ def _table(found: Mapping[JobIdentity, Finding], recipes: Mapping[str, str], fam
 
 
 def comparison_table(
-    title: str,
-    columns: list[Column],
-    only: tuple[str, str],
-    rows: list[Finding],
-    note: str,
+    title: str, columns: list[Column], only: tuple[str, str], rows: list[Finding], note: str
 ) -> Table:
     """List findings between jobs with their tests.
 

@@ -185,10 +185,7 @@ def regret_tables(
         tables.append(
             Table(
                 f"{data}: regret in points",
-                (
-                    Column("Selection", lambda row: row.name if row else BEST_LAYER),
-                    *columns,
-                ),
+                (Column("Selection", lambda row: row.name if row else BEST_LAYER), *columns),
                 shown,
                 mark=lambda row: "" if row else "baseline",
             )
