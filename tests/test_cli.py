@@ -214,7 +214,8 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (["trian"], "there is no 'trian'; there are: plan, extract, profile, train"),
         (
             ["report"],
-            "arguments are required: DIR; usage: layerfusion report [-h] [--block MODULE:FUNCTION] DIR",
+            "arguments are required: DIR; usage: layerfusion report [-h]"
+            " [--block MODULE:FUNCTION] DIR",
         ),
         (["status", "a", "b"], "unrecognized arguments: b; usage: layerfusion status"),
         (["predict", "job"], "arguments are required: INPUT; usage: layerfusion predict"),

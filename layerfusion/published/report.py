@@ -30,7 +30,7 @@ def published_sections(results: Results) -> list[Block]:
     Returns:
         One section, or none where no job followed the published protocol.
     """
-    records = [record for record in results.other_jobs if record.protocol == AS_PUBLISHED]
+    records = [record for _, record in results.jobs if record.protocol == AS_PUBLISHED]
     if not records:
         return []
     honest = {group.data.fingerprint: group for group in results.groups}

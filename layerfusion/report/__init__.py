@@ -1,45 +1,26 @@
-"""The report: from the records of finished jobs to tables, figures and one self-contained page."""
+"""The report: from the records of finished jobs to tables, figures and one self-contained page.
 
-from layerfusion.report.block import Block, Bullets, Folded
-from layerfusion.report.figures.canvas import drawing
-from layerfusion.report.findings.tests import Finding, Findings
-from layerfusion.report.format import COUNT, NAME, PERCENT, POINTS, Format, decimals
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.page import write_report
-from layerfusion.report.plots import (
-    plot_cost,
-    plot_fusion,
-    plot_gates,
-    plot_layers,
-    plot_scores,
-    plot_similarity,
-)
-from layerfusion.report.table import Cell, Column, Table
+These names are for blocks of one's own (docs/extend.md) and for notebooks.
+"""
 
-__all__ = [
-    "COUNT",
-    "NAME",
-    "PERCENT",
-    "POINTS",
-    "Block",
-    "Bullets",
-    "Cell",
-    "Column",
-    "DataGroup",
-    "Finding",
-    "Findings",
-    "FinishedJob",
-    "Folded",
-    "Format",
-    "Table",
-    "decimals",
-    "drawing",
-    "plot_cost",
-    "plot_fusion",
-    "plot_gates",
-    "plot_layers",
-    "plot_scores",
-    "plot_similarity",
-    "write_report",
-]
+from layerfusion.report.block import Block as Block
+from layerfusion.report.block import Bullets as Bullets
+from layerfusion.report.block import Folded as Folded
+from layerfusion.report.figures.canvas import drawing as drawing
+from layerfusion.report.findings.tests import Findings as Findings
+from layerfusion.report.format import COUNT as COUNT
+from layerfusion.report.format import NAME as NAME
+from layerfusion.report.format import PERCENT as PERCENT
+from layerfusion.report.format import POINTS as POINTS
+from layerfusion.report.format import decimals as decimals
+from layerfusion.report.load import DataGroup as DataGroup
+from layerfusion.report.page import write_report as write_report
+from layerfusion.report.plots import plot_cost as plot_cost
+from layerfusion.report.plots import plot_fusion as plot_fusion
+from layerfusion.report.plots import plot_gates as plot_gates
+from layerfusion.report.plots import plot_layers as plot_layers
+from layerfusion.report.plots import plot_scores as plot_scores
+from layerfusion.report.plots import plot_similarity as plot_similarity
+from layerfusion.report.table import Cell as Cell
+from layerfusion.report.table import Column as Column
+from layerfusion.report.table import Table as Table

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from layerfusion.errors import UserError
 from layerfusion.records.format import plural
-from layerfusion.report.block import Block, Text, some
+from layerfusion.report.block import Block, Part, Text, some
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.data import data_block
@@ -23,11 +23,10 @@ from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.gates import gate_block
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.learning_curves import curve_sections
-from layerfusion.report.blocks.lexical import lexical_block
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
-from layerfusion.report.blocks.pairs import pair_block
 from layerfusion.report.blocks.pareto import pareto_block
+from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
@@ -114,7 +113,7 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
     sections = []
     for group in results.sections:
         sample = sample_sentence(group)
-        parts = [Text(sample, "sample") if sample else None]
+        parts: list[Part | None] = [Text(sample, "sample") if sample else None]
         for make in (*SECTION_BLOCKS, *blocks):
             block = make(group, results.findings[group])
             if not isinstance(block, Block | None):

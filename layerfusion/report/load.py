@@ -58,8 +58,8 @@ class DataGroup:
     fused: tuple[FinishedJob, ...]
     """Jobs with more than one layer."""
     repeats: tuple[FinishedJob, ...]
-    """Single-layer jobs that are no point of a curve: a selection by score took the layer, or another
-    job with other settings stands for it."""
+    """Single-layer jobs that are no point of a curve: a selection by score took the layer, or a job
+    with other settings stands for it."""
     colors: Mapping[str, str]
     """Backbone to its colour, the same in all figures of a report."""
 

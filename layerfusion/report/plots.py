@@ -1,9 +1,14 @@
 """The figures of the report for notebooks: results in, matplotlib axes out.
 
-Every function draws on the axes that it is given, or on those of a new figure:
+Every function takes what it draws and, as `ax`, the axes to draw on; without them it draws on those
+of a new figure, and returns them:
 
     ax = plot_layers("outputs/sweeps/mine")
     ax.set_title("Layers")
+
+Jobs are a folder with finished jobs at any depth, or a `DataGroup`. With jobs on several data sets
+in the folder, `dataset` names one. A profile is a `Profile` or its folder. All raise `UserError`
+where there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -22,24 +27,13 @@ from layerfusion.report.findings.tests import find_all
 from layerfusion.report.load import DataGroup, load_groups
 
 Jobs = str | Path | DataGroup
-"""A folder with finished jobs at any depth, or the jobs on one data set."""
-Scores = str | Path | Profile
-"""The folder of a layer profile, or the profile."""
+ProfileLike = str | Path | Profile
 
 
 def plot_layers(
     source: Jobs | Profile, ax: Axes | None = None, *, dataset: str | None = None
 ) -> Axes:
-    """Draw accuracy by layer: of jobs on one layer each, or of the probes of a layer profile.
-
-    Args:
-        source: a folder with jobs, the jobs on one data set, the folder of a profile, or a profile.
-        ax: axes to draw on; None for a new figure.
-        dataset: name of the data set, for a folder with jobs on several.
-
-    Raises:
-        UserError: where there is nothing to draw.
-    """
+    """Draw accuracy by layer: of jobs on one layer each, or of the probes of a layer profile."""
     if isinstance(source, Profile):
         return layers.plot_profile_layers(source, ax)
     if isinstance(source, str | Path) and (Path(source) / PROFILE).is_file():
@@ -51,16 +45,7 @@ def plot_layers(
 
 
 def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw the difference of every fusion to the single layer that validation chooses.
-
-    Args:
-        jobs: a folder with jobs, or the jobs on one data set.
-        ax: axes to draw on; None for a new figure.
-        dataset: name of the data set, for a folder with jobs on several.
-
-    Raises:
-        UserError: where there is nothing to compare.
-    """
+    """Draw the difference of every fusion to the single layer that validation chooses."""
     group = _group(jobs, dataset)
     if group.chosen is None:
         raise UserError(f"{group.label}: no layer was run alone, so there is nothing to compare")
@@ -69,55 +54,29 @@ def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = Non
 
 
 def plot_cost(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw test accuracy against operations, and the jobs that are worth theirs.
-
-    Args:
-        jobs: a folder with jobs, or the jobs on one data set.
-        ax: axes to draw on; None for a new figure.
-        dataset: name of the data set, for a folder with jobs on several.
-    """
+    """Draw test accuracy against operations, and the jobs that are worth theirs."""
     return pareto.plot_cost(_group(jobs, dataset), ax)
 
 
 def plot_gates(
     jobs: Jobs, job: str = "", ax: Axes | None = None, *, dataset: str | None = None
 ) -> Axes:
-    """Draw the mean gate of each layer of a fusion.
-
-    Args:
-        jobs: a folder with jobs, or the jobs on one data set.
-        job: hash of the job, or its beginning; needed if several jobs have gates.
-        ax: axes to draw on; None for a new figure.
-        dataset: name of the data set, for a folder with jobs on several.
-
-    Raises:
-        UserError: where no job has gates, or several do.
-    """
+    """Draw the mean gate of each layer of a fusion; `job` begins its hash if several have gates."""
     group = _group(jobs, dataset)
     gated = {x.record.job: x for x in group.fused if x.record.layers[0].mean_gate is not None}
     found = [x for name, x in gated.items() if name.startswith(job)]
     if len(found) != 1:
-        raise unknown("job", job, tuple(gated) or ("nothing: no job here has gates",))
+        raise unknown("job with gates", job, gated)
     return gates.plot_mean_gates(found[0], group.colors, ax)
 
 
-def plot_scores(profile: Scores, ax: Axes | None = None) -> Axes:
-    """Draw the rank that each score of a layer profile gives to a layer within its model.
-
-    Args:
-        profile: a profile, or its folder.
-        ax: axes to draw on; None for a new figure.
-    """
+def plot_scores(profile: ProfileLike, ax: Axes | None = None) -> Axes:
+    """Draw the rank that each score of a layer profile gives to a layer within its model."""
     return profile_maps.plot_scores(_profile(profile), ax)
 
 
-def plot_similarity(profile: Scores, ax: Axes | None = None) -> Axes:
-    """Draw the linear CKA between all layers of a layer profile.
-
-    Args:
-        profile: a profile, or its folder.
-        ax: axes to draw on; None for a new figure.
-    """
+def plot_similarity(profile: ProfileLike, ax: Axes | None = None) -> Axes:
+    """Draw the linear CKA between all layers of a layer profile."""
     return profile_maps.plot_similarity(_profile(profile), ax)
 
 
@@ -128,9 +87,9 @@ def _group(source: Jobs, dataset: str | None) -> DataGroup:
     if dataset is None and len(groups) == 1:
         return next(iter(groups.values()))
     if dataset not in groups:
-        raise unknown("dataset", dataset, tuple(groups))
+        raise unknown("dataset", dataset, groups)
     return groups[dataset]
 
 
-def _profile(source: Scores) -> Profile:
+def _profile(source: ProfileLike) -> Profile:
     return source if isinstance(source, Profile) else read_profile(Path(source))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
 from layerfusion.assets.files import write_atomically
@@ -19,6 +21,7 @@ from layerfusion.report.blocks.profiles import (
     pair_table,
     selection_table,
 )
+from layerfusion.report.blocks.selections import accuracy_columns
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
@@ -32,6 +35,7 @@ from layerfusion.report.findings.profiles import (
     sources,
 )
 from layerfusion.report.format import NAME, count, listing, shortened
+from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
 
@@ -129,23 +133,14 @@ def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> lis
 
 def write_csv(profile: Profile, path: Path) -> None:
     """Write one row a layer, as RFC 4180 has it: all digits, and nothing for no number."""
-    import pandas as pd
-
-    rows = [
-        {
-            **{key: getattr(layer, key) for key in ("backbone", "layer", "pooling", "depth")},
-            **{name: layer.scores.get(name) for name in score_names(profile)},
-            "strength": layer.strength,
-            "flops_per_text": layer.flops_per_text,
-            "milliseconds_per_text": layer.milliseconds_per_text,
-            "test_accuracy": layer.test and layer.test.mean,
-            "test_low": layer.test and layer.test.low,
-            "test_high": layer.test and layer.test.high,
-        }
-        for layer in profile.layers
-    ]
-    text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\r\n")
-    write_atomically(path, text.encode())
+    names = ["backbone", "layer", "pooling", "depth"]
+    costs = ["strength", "flops_per_text", "milliseconds_per_text"]
+    columns = [Column(name, attrgetter(name)) for name in names]
+    for name in score_names(profile):
+        columns.append(Column(name, lambda layer, name=name: layer.scores.get(name)))
+    columns += [Column(name, attrgetter(name)) for name in costs]
+    table = Table("", (*columns, *accuracy_columns(attrgetter("test"))), profile.layers)
+    write_atomically(path, table_csv(table).encode())
 
 
 def write_profile_figure(profile: Profile, path: Path) -> None:
@@ -166,8 +161,9 @@ def write_profile_figure(profile: Profile, path: Path) -> None:
             plot(profile, figure.add_subplot())
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
             figure.set(dpi=DPI, facecolor="white")
-            figure.canvas.draw()
-            images.append(np.asarray(figure.canvas.buffer_rgba()))
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            images.append(np.asarray(canvas.buffer_rgba()))
     png = io.BytesIO()
     imsave(png, np.concatenate(images), format="png", dpi=DPI, metadata=NO_MAKER)
     write_atomically(path, png.getvalue())

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from layerfusion.config.job import HONEST
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.records.search import SearchHistory, find_histories
 from layerfusion.report.findings.judged import NamedProfile, named_profiles, read_profiles
@@ -47,11 +46,6 @@ class Results:
         if self.profiles and not any(self.folder.rglob(METRICS)):
             return []
         return finished(self.folder, self.only)
-
-    @property
-    def other_jobs(self) -> tuple[RunRecord, ...]:
-        """Records of the jobs that did not follow the honest protocol, which no finding is of."""
-        return tuple(record for _, record in self.jobs if record.protocol != HONEST)
 
     @cached_property
     def groups(self) -> tuple[DataGroup, ...]:

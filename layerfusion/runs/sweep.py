@@ -15,7 +15,16 @@ from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.records.format import duration, plural
-from layerfusion.records.sweep import FAILED, LOCK, PLANS, RECORDS, State, SweepJob, is_held, read_jobs
+from layerfusion.records.sweep import (
+    FAILED,
+    LOCK,
+    PLANS,
+    RECORDS,
+    State,
+    SweepJob,
+    is_held,
+    read_jobs,
+)
 
 
 class JobBusy(Exception):

@@ -14,6 +14,7 @@ from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import TrainConfig
+from layerfusion.published.record import published_facts
 from layerfusion.records.job import METRICS, RunRecord, find_records
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import prepare, read_features
@@ -110,8 +111,9 @@ def test_a_record_says_what_would_be_claimed_under_names_of_its_own(
     assert [x.layer for x in record.layers] == ["norm", "3"]
     assert not (path / "predictions.parquet").exists()
     predictions = pd.read_parquet(path / "claimed_predictions.parquet")
-    assert record.published is not None
-    for seed, curve in zip(record.seeds, record.published.test_accuracy_by_epoch, strict=True):
+    facts = published_facts(record)
+    assert facts is not None
+    for seed, curve in zip(record.seeds, facts.test_accuracy_by_epoch, strict=True):
         rows = predictions[predictions.seed == seed.seed]
         assert len(curve) == seed.epochs == 100
         assert seed.test["claimed_accuracy"] == max(curve) == curve[seed.best_epoch - 1]
@@ -141,8 +143,9 @@ def test_the_padding_is_counted(folder: Path, finished: tuple[Path, RunRecord]) 
             tokens += sum(lengths)
             positions += max(lengths) * len(lengths)
     record = finished[1]
-    assert record.published is not None
-    assert record.published.padding["bert"] == pytest.approx(1 - tokens / positions)
+    facts = published_facts(record)
+    assert facts is not None
+    assert facts.padding["bert"] == pytest.approx(1 - tokens / positions)
     assert record.backbones["bert"].tokens == tokens
 
 

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
-from layerfusion.records.gates import EXAMPLES, LONGEST, clipped, gate_record, read_gates
+from layerfusion.records.gates import EXAMPLES, LONGEST, GateRecord, clipped, gate_record
+from layerfusion.records.json_files import read_json, write_json
 from layerfusion.runs.identity import job_id, recipe_id
 
 GATES = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.4, 0.6], [0.7, 0.3]])
@@ -53,9 +53,10 @@ def test_long_texts_are_cut(length: int) -> None:
     assert clipped("two\n\n lines\t") == "two lines"
 
 
-def test_a_record_survives_its_file() -> None:
+def test_a_record_survives_its_file(tmp_path: Path) -> None:
     record = gate_record(GATES, TARGET, TEXTS, LABELS, [[[0.5, 0.5]]])
-    assert read_gates(json.loads(json.dumps(asdict(record)))) == record
+    write_json(tmp_path / "gates.json", record)
+    assert read_json(tmp_path / "gates.json", GateRecord, "gates") == record
 
 
 # -- what jobs share ----------------------------------------------------------------------------

@@ -17,12 +17,14 @@ from layerfusion.records.profile import (
     ModelPair,
     Profile,
     Regret,
+    ScoreFacts,
     SelectionProfile,
 )
 from tests.report.fabricate import dataset
 
 Source = tuple[str, str]
 NO_ATTENTION = "layer 0 and the final norm have no attention of their own"
+LOW_IS_GOOD = ("log_loss", "attention_entropy")
 SECONDS = {
     "log_loss": 24.0,
     "accuracy": 24.0,
@@ -76,6 +78,7 @@ def profile(
         selections=_selections(layers, judged=judged),
         versions={"python": "3.12.1"},
         created="2026-01-05T10:00:00+00:00",
+        score_facts={name: ScoreFacts(name in LOW_IS_GOOD, False) for name in SECONDS},
     )
     return replace(made, **changes)
 

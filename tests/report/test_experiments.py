@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerfusion.report.blocks.lexical import lexical_block
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
-from layerfusion.report.blocks.pairs import pair_block
+from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
 from layerfusion.report.findings.identities import best_part, identity_of, without_lexical
 from layerfusion.report.findings.tests import find_all
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup, load_groups
+from layerfusion.report.results import Results
 from layerfusion.report.table import Table
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
@@ -44,7 +44,7 @@ def _write(
 
 
 @pytest.fixture(scope="module")
-def group(tmp_path_factory: pytest.TempPathFactory) -> DataGroup:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models alone, in pairs and together; two of them with words as well."""
     runs = tmp_path_factory.mktemp("experiments")
     accuracy = {"minilm": 0.70, "smollm2": 0.74, "mpnet": 0.80}
@@ -57,12 +57,17 @@ def group(tmp_path_factory: pytest.TempPathFactory) -> DataGroup:
     _write(runs, ("minilm",), 0.85, 0.8, lexical=("words",))
     _write(runs, ("minilm", "mpnet"), 0.83, 0.8, lexical=("words",))
     _write(runs, ("minilm",), 0.85, 0.8, recipe="b" * 12, fusion="gated")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def group(runs: Path) -> DataGroup:
     (group,) = load_groups(runs)
     return group
 
 
-def test_a_lexical_source_is_no_language_model(group: DataGroup) -> None:
-    said = build_report([group], title="t").intro[0]
+def test_a_lexical_source_is_no_language_model(runs: Path) -> None:
+    said = build_report(Results(runs), title="t").intro[0]
     assert "the frozen language models minilm, mpnet and smollm2;" in said
     assert "TF-IDF of the texts was taken as well, as words." in said
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
+from layerfusion.published.record import PublishedRecord
 from layerfusion.published.report import published_sections
 from layerfusion.records.job import (
     PREDICTIONS,
     DataRecord,
     Estimate,
-    PublishedRecord,
     RunRecord,
     find_records,
     write_record,
@@ -57,7 +57,7 @@ def write_published(
             replace(seed, validation={}, test={k: v.mean for k, v in figures.items()})
             for seed in honest.seeds
         ],
-        published=made,
+        protocol_facts=asdict(made),
     )
     write_record(record, folder)
     return record
@@ -79,7 +79,7 @@ def runs(tmp_path: Path) -> Path:
 
 def test_a_record_is_read_back_as_written(tmp_path: Path) -> None:
     record = write_published(tmp_path, dataset())
-    assert Results(tmp_path).other_jobs == (record,)
+    assert [found for _, found in Results(tmp_path).jobs] == [record]
 
 
 def test_the_honest_report_does_not_change_by_a_letter(runs: Path) -> None:

@@ -61,8 +61,9 @@ def test_trials_without_a_value_lie_below_all_values(
 ) -> None:
     one = search_history(values=values)
     assert one.best is not None
-    axes = plot_search(one, one.best, sheet(width).add_subplot())
-    axes.figure.draw_without_rendering()
+    figure = sheet(width)
+    axes = plot_search(one, one.best, figure.add_subplot())
+    figure.draw_without_rendering()
     done = sum(value is not None for value in values)
     points, rest = heights(axes, "o"), [*heights(axes, "|"), *heights(axes, "x")]
     assert len(points) == done + 1  # and the ring

@@ -22,7 +22,7 @@ import yaml
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.records.sweep import FAILED, is_held, read_jobs, short_labels
-from layerfusion.runs import job as jobs
+from layerfusion.runs import honest
 from layerfusion.runs.inputs import _datasets
 from layerfusion.runs.sweep import JobBusy, held, status_lines, write_plan
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
@@ -82,7 +82,7 @@ def test_a_failed_job_keeps_its_traceback_and_runs_again(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    right = jobs.train_heads
+    right = honest.train_heads
 
     def wrong(config: Any, *rest: Any) -> Any:
         if config.fusion.name == "concat":
@@ -90,7 +90,7 @@ def test_a_failed_job_keeps_its_traceback_and_runs_again(
         return right(config, *rest)
 
     words = sweep_words(base, tmp_path, "layers=last,all", "fusion=concat,gated")
-    monkeypatch.setattr(jobs, "train_heads", wrong)
+    monkeypatch.setattr(honest, "train_heads", wrong)
     assert main(words) == 1
     said = capsys.readouterr().err
     assert "Traceback" not in said
@@ -111,7 +111,7 @@ def test_a_failed_job_keeps_its_traceback_and_runs_again(
     assert "failed: layers=all fusion=concat\n  RuntimeError: the lamp is broken" in told
 
     before = {path: path.stat().st_mtime_ns for path in folder.glob("*/metrics.json")}
-    monkeypatch.setattr(jobs, "train_heads", right)
+    monkeypatch.setattr(honest, "train_heads", right)
     assert main(words) == 0
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert not list(folder.glob(f"*/{FAILED}"))

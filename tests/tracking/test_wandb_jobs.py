@@ -16,7 +16,7 @@ import pytest
 
 from layerfusion.cli import main
 from layerfusion.records.job import read_record
-from layerfusion.runs import job as jobs
+from layerfusion.runs import honest
 from layerfusion.tracking import tracker as tracking
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 from tests.tracking.wandb_file import OfflineRun, read_offline_run
@@ -187,7 +187,7 @@ def test_what_fails_after_the_start_is_a_failed_run(
     def broken(*_: Any) -> None:
         raise RuntimeError("the lamp is broken\nsecond line")
 
-    monkeypatch.setattr(jobs, "prepare", broken)
+    monkeypatch.setattr(honest, "prepare", broken)
     with pytest.raises(RuntimeError, match="the lamp"):
         main(["train", *base, f"paths.outputs={tmp_path}"])
     (run,) = read_runs(tmp_path / "runs").values()

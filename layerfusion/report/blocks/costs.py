@@ -59,9 +59,7 @@ def model_cost_table(group: DataGroup) -> Table:
             Column("Tokens", lambda e: e[1].tokens, COUNT),
             Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts), COUNT),
             Column(
-                "Tokens cut",
-                lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens),
-                COUNT,
+                "Tokens cut", lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens), COUNT
             ),
             Column("Parameters, M", lambda e: e[1].parameters, MEGA),
             Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from layerfusion.records.format import plural
 from layerfusion.records.gates import ClassGates, GateRecord
 from layerfusion.records.job import LayerRecord
-from layerfusion.report.block import Block, Folded, Part
+from layerfusion.report.block import Block, Folded, Part, some
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures.canvas import (
     LINE,
@@ -27,6 +27,7 @@ from layerfusion.report.figures.canvas import (
 from layerfusion.report.figures.colors import GRID, INK, SERIES
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
+from layerfusion.report.figures.profile_maps import ticks_that_fit
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import NAME, count, decimals, shortened
@@ -106,12 +107,19 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
     sources = leading_sources(job.record.layers)
     classes = telling_classes(record.classes, job.record.layers)
     layers = [job.record.layers[k] for k in sources]
-    left = _left_out(len(job.record.layers), len(sources), len(record.classes), len(classes))
-    title = f"{group.label}, {name}"
     labels = [x.label for x in classes]
     gates = np.array([[x.gates[k] for x in classes] for k in sources])
+    shown = [
+        f"the {len(some)} of {len(every)} {what}" * (len(some) < len(every))
+        for some, every, what in (
+            (sources, job.record.layers, "sources with the largest mean gates"),
+            (classes, record.classes, "classes whose gates differ most from the mean"),
+        )
+    ]
+    left = f" Shown: {' and '.join(filter(None, shown))}." if any(shown) else ""
+    title = f"{group.label}, {name}"
     top, column = divmod(int(gates.argmax()), len(labels))
-    figures = [
+    parts: list[Part] = [
         drawing(
             f"{key}-classes",
             lambda ax: plot_class_gates(layers, labels, gates, ax),
@@ -127,23 +135,20 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
             f"{source_name(layer)} {line[0]:.1f} to {line[-1]:.1f}"
             for layer, line in zip(layers, epochs.T, strict=True)
         )
-        figures.append(
+        parts.append(
             drawing(
                 f"{key}-epochs",
                 lambda ax: plot_epoch_gates(layers, epochs, record, group.colors, ax),
-                alt=f"{title}: mean gate of each source over {len(epochs)} epochs of training, in"
-                f" %. {ends}",
+                alt=f"{title}: mean gate of each source over {len(epochs)} epochs, in %. {ends}",
                 caption="Mean gate over validation rows and seeds by epoch, up to the last epoch"
                 " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",
             )
         )
-    tables = [_class_table(name, layers, sources, classes, left)]
     texts = _text_table(name, layers, sources, record)
-    tables += [texts] if texts.entries else []
-    said = ", by epoch" * (len(record.epochs) > 1) + " and the texts at both ends" * bool(
-        texts.entries
-    )
-    return Folded((*figures, *tables), f"Gates by class{said}: {name}")
+    heading = "Gates by class" + ", by epoch" * (len(parts) > 1)
+    heading += " and the texts at both ends" * bool(texts.entries)
+    tables = some(_class_table(name, layers, sources, classes, left), texts)
+    return Folded((*parts, *tables), f"{heading}: {name}")
 
 
 # -- what is shown ------------------------------------------------------------------------------
@@ -170,18 +175,6 @@ def telling_classes(
 
     order = sorted(range(len(classes)), key=tells)
     return [classes[place] for place in sorted(order[:MOST_CLASSES])]
-
-
-def _left_out(sources: int, shown: int, classes: int, told: int) -> str:
-    parts = []
-    if shown < sources:
-        parts.append(f"the {shown} of {sources} sources with the largest mean gates")
-    if told < classes:
-        parts.append(
-            f"the {told} of {classes} classes whose gates differ most from the mean (times the root"
-            " of their rows)"
-        )
-    return f" Shown: {' and '.join(parts)}." if parts else ""
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -255,57 +248,23 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.set_ylim(0, 1.12 * max(*heights, uniform))
     ax.set(xlabel="layer", ylabel="mean gate")
     ax.grid(axis="y", color=GRID, linewidth=0.8)
-    ticks = _ticks(layers, x, pixels / span)
-    ax.set_xticks([x[i] for i in ticks], [_tick(layers, i) for i in ticks])
+    few = len(layers) <= 8 and len({layer.pooling for layer in layers}) > 1
+    names = [f"{layer.layer}\n{layer.pooling}" if few else layer.layer for layer in layers]
+    ticks: list[int] = []
     for backbone in dict.fromkeys(layer.backbone for layer in layers):
-        first = next(i for i, layer in enumerate(layers) if layer.backbone == backbone)
-        ax.annotate(
-            backbone,
-            (x[first] - 0.39, 1),
-            (0, 12),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            va="center",
-            color=colors[backbone],
-            fontsize=12,
-        )
+        places = [i for i, layer in enumerate(layers) if layer.backbone == backbone]
+        first = places[0]
+        numbers = [layers[i].layer for i in places]
+        ticks += [first + n for n in ticks_that_fit(numbers, pixels / span)]
+        style = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        look = {"va": "center", "color": colors[backbone], "fontsize": 12}
+        ax.annotate(backbone, (x[first] - 0.39, 1), (0, 12), **style, **look)
+    ax.set_xticks([x[i] for i in ticks], [names[i] for i in ticks])
     return ax
 
 
-def _ticks(layers: Sequence[LayerRecord], x: np.ndarray, pixels: float) -> list[int]:
-    """Choose the bars that get their layer's number: as many as fit, the ends of a model first."""
-    count = len(layers)
-    ends = [
-        i
-        for i in range(count)
-        if i in (0, count - 1)
-        or layers[i].backbone != layers[i - 1].backbone
-        or layers[i].backbone != layers[i + 1].backbone
-    ]
-    rest = sorted(
-        set(range(count)) - set(ends),
-        key=lambda i: (not layers[i].layer.isdigit() or int(layers[i].layer) % 5 != 0, i),
-    )
-    room = [20 if layer.layer == "norm" else 9 for layer in layers]
-    shown: list[int] = []
-    for i in [*ends, *rest]:
-        if all(abs(x[i] - x[j]) * pixels >= room[i] + room[j] for j in shown):
-            shown.append(i)
-    return sorted(shown)
-
-
-def _tick(layers: Sequence[LayerRecord], index: int) -> str:
-    layer = layers[index]
-    poolings = {other.pooling for other in layers}
-    few = len(layers) <= 8 and len(poolings) > 1
-    return f"{layer.layer}\n{layer.pooling}" if few else layer.layer
-
-
 def plot_class_gates(
-    layers: Sequence[LayerRecord],
-    labels: Sequence[str],
-    gates: np.ndarray,
-    ax: Axes | None = None,
+    layers: Sequence[LayerRecord], labels: Sequence[str], gates: np.ndarray, ax: Axes | None = None
 ) -> Axes:
     """Draw the mean gate of each source over the test rows of each class as a heat map."""
     ax = new_axes(ax, ROW * len(layers) + 20 + 7 * min(14, max(map(len, labels))))

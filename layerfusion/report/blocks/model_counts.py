@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
+from layerfusion.report.figures.canvas import LINE, drawing, figure_of, is_narrow, new_axes
 from layerfusion.report.figures.colors import GRID, SERIES
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.findings.identities import JobIdentity, by_identity, recipe_names
@@ -167,7 +167,7 @@ def _steps(known: Mapping[JobIdentity, FinishedJob]) -> list[Step]:
 
 def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
     """Draw accuracy and standard deviation by the number of models, side by side."""
-    figure = first.get_figure(root=True)
+    figure = figure_of(first)
     narrow = is_narrow(first)
     grid = figure.add_gridspec(2, 1) if narrow else figure.add_gridspec(1, 2)
     first.set_subplotspec(grid[0])

@@ -69,7 +69,7 @@ def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
             Column("Operator", lambda job: names[job]),
             accuracy,
             Column("Against concat, points", against, POINTS),
-            Column("p (Holm)", lambda job: found[job] and found[job].adjusted, P_VALUE),
+            Column("p (Holm)", lambda job: getattr(found[job], "adjusted", None), P_VALUE),
             *others,
             Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
             Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, mega),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from layerfusion.records.format import plural
 from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.block import Block, Folded, some
-from layerfusion.report.blocks.selections import regret_block
+from layerfusion.report.blocks.selections import interval_cell, regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
@@ -37,7 +37,7 @@ from layerfusion.report.format import (
     points,
 )
 from layerfusion.report.results import Results
-from layerfusion.report.table import Cell, Column, Table
+from layerfusion.report.table import Column, Table
 
 
 def profile_sections(results: Results) -> list[Block]:
@@ -207,12 +207,8 @@ def worth_columns() -> tuple[Column, ...]:
         Column("Regret, points", lambda x: x.regret, REGRET),
         Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
         Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
-        Column("Gain over last, points", lambda x: _interval(x.over_last), POINTS),
+        Column("Gain over last, points", lambda x: interval_cell(x.over_last), POINTS),
     )
-
-
-def _interval(ends: tuple[float, float, float] | None) -> Cell:
-    return Cell() if ends is None else Cell(ends[0], low=ends[1], high=ends[2])
 
 
 def selection_table(profile: Profile) -> Table:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.records.format import plural
@@ -33,6 +34,7 @@ from layerfusion.report.format import (
     listing,
     point_interval,
 )
+from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.markdown import block_markdown
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
@@ -47,9 +49,9 @@ MEANING = (
 INTERVALS = (
     "Square brackets are 95 % intervals. For one profile (a data set with some models and poolings)"
     " they come from a paired bootstrap over test rows with the layer in hindsight fixed; ▼ takes"
-    " into account that this layer is the best of many. For a mean, the errors of profiles are added up where"
-    " they share the test rows of a data set, and are independent between data sets. Nothing here"
-    " is said of other data sets."
+    " into account that this layer is the best of many. For a mean, the errors of profiles are"
+    " added up where they share the test rows of a data set, and are independent between data sets."
+    " Nothing is said here about other data sets."
 )
 NEGLIGIBLE = 0.01
 """Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""
@@ -57,6 +59,7 @@ NO_LOSS = (
     "Worth their price here, at no more than the probe's and with a loss of more than"
     f" {100 * NEGLIGIBLE:.0f} point ruled out"
 )
+BEST_LAYER = "best layer in hindsight, test %"
 GAINS = "Worth their price here, as they gain"
 UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
 AT_A_LOSS = "Cheaper than the probe, at a loss"
@@ -182,10 +185,7 @@ def regret_tables(
         tables.append(
             Table(
                 f"{data}: regret in points",
-                (
-                    Column("Selection", lambda row: row.name if row else BEST_LAYER),
-                    *columns,
-                ),
+                (Column("Selection", lambda row: row.name if row else BEST_LAYER), *columns),
                 shown,
                 mark=lambda row: "" if row else "baseline",
             )
@@ -193,7 +193,9 @@ def regret_tables(
     return tuple(tables)
 
 
-BEST_LAYER = "best layer in hindsight, test %"
+def interval_cell(ends: tuple[float, float, float] | None) -> Cell:
+    """Make a cell of a mean and the two ends of its interval."""
+    return Cell() if ends is None else Cell(ends[0], None, *ends[1:])
 
 
 def _hindsight(named: NamedProfile) -> Cell:
@@ -251,39 +253,40 @@ def _origins(judged: Sequence[NamedProfile]) -> Table:
 
 def _write_csv(judged: Sequence[NamedProfile], path: Path) -> None:
     """Write one row for each selection and profile, accuracies and regrets as shares."""
-    import pandas as pd
+    rows = selection_rows(judged)
+    shown = [(named, row.by_profile[n]) for n, named in enumerate(judged) for row in rows]
+    table = Table(
+        "",
+        (
+            Column("dataset", lambda e: e[0].data),
+            Column("models", lambda e: e[0].sources),
+            Column("job", lambda e: e[0].profile.job),
+            Column("selection", lambda e: e[1].name),
+            Column("number_of_layers", lambda e: len(e[1].layers)),
+            Column("layers", lambda e: "; ".join(e[0].profile.layers[n].name for n in e[1].layers)),
+            *accuracy_columns(lambda e: e[1].test),
+            Column("regret", lambda e: e[1].regret.mean),
+            Column("regret_low", lambda e: e[1].regret.low),
+            Column("regret_high", lambda e: e[1].regret.high),
+            Column("regret_cross_fitted", lambda e: e[1].regret.cross_fitted),
+            Column("regret_p", lambda e: e[1].regret.p),
+            *(
+                Column(f"over_last{end}", lambda e, n=n: e[1].over_last and e[1].over_last[n])
+                for n, end in enumerate(("", "_low", "_high"))
+            ),
+        ),
+        [(named, selection) for named, selection in shown if selection and selection.regret],
+    )
+    write_atomically(path, table_csv(table).encode())
 
-    rows = []
-    for place, named in enumerate(judged):
-        for row in selection_rows(judged):
-            selection = row.by_profile[place]
-            if selection is None or selection.regret is None:
-                continue
-            test, regret = selection.test, selection.regret
-            over = selection.over_last or (None, None, None)
-            rows.append(
-                {
-                    "dataset": named.data,
-                    "models": named.sources,
-                    "job": named.profile.job,
-                    "selection": selection.name,
-                    "number_of_layers": len(selection.layers),
-                    "layers": "; ".join(named.profile.layers[n].name for n in selection.layers),
-                    "test_accuracy": test and test.mean,
-                    "test_low": test and test.low,
-                    "test_high": test and test.high,
-                    "regret": regret.mean,
-                    "regret_low": regret.low,
-                    "regret_high": regret.high,
-                    "regret_cross_fitted": regret.cross_fitted,
-                    "regret_p": regret.p,
-                    **dict(
-                        zip(("over_last", "over_last_low", "over_last_high"), over, strict=True)
-                    ),
-                }
-            )
-    text = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator="\r\n")
-    write_atomically(path, text.encode())
+
+def accuracy_columns(test: Callable[[Any], object]) -> list[Column]:
+    """Make the columns of an accuracy on test in the CSV files of profiles."""
+    parts = {"test_accuracy": "mean", "test_low": "low", "test_high": "high"}
+    return [
+        Column(title, lambda entry, name=name: getattr(test(entry), name, None))
+        for title, name in parts.items()
+    ]
 
 
 # -- sentences ----------------------------------------------------------------------------------

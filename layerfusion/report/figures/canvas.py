@@ -38,7 +38,7 @@ WIDE, NARROW = 760.0, 360.0
 LINE = 18.0
 """Height of a line of a legend, in pixels."""
 DPI = 160
-NO_MAKER = {"Software": None}
+NO_MAKER: dict[str, Any] = {"Software": None}
 """Keeps the version of matplotlib out of PNG files."""
 STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}
 
@@ -81,7 +81,7 @@ def new_axes(ax: Axes | None, wide: float, narrow: float | None = None) -> Axes:
 
         size = (WIDE * PIXEL, wide * PIXEL)
         ax = pyplot.subplots(figsize=size, layout="constrained")[1]
-    figure = ax.get_figure(root=True)
+    figure = figure_of(ax)
     if isinstance(figure, Sheet):
         figure.set_figheight((narrow if narrow and is_narrow(ax) else wide) * PIXEL)
     ax.set_facecolor("none")
@@ -95,9 +95,17 @@ def new_axes(ax: Axes | None, wide: float, narrow: float | None = None) -> Axes:
     return ax
 
 
+def figure_of(ax: Axes) -> Figure:
+    """Find the figure that axes lie on."""
+    figure = ax.get_figure(root=True)
+    if figure is None:
+        raise ValueError("ax: these axes belong to no figure")
+    return figure
+
+
 def is_narrow(ax: Axes) -> bool:
     """Tell whether the axes are those of a figure for narrow screens."""
-    return ax.get_figure(root=True).get_figwidth() < (WIDE + NARROW) / 2 * PIXEL  # type: ignore[union-attr]
+    return figure_of(ax).get_figwidth() < (WIDE + NARROW) / 2 * PIXEL
 
 
 def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
@@ -109,17 +117,9 @@ def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
 
 def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:
     """Say what colours mean: a bar above the axes between two words."""
-    figure = ax.get_figure(root=True)
-    bar = figure.colorbar(  # type: ignore[union-attr]
-        ScalarMappable(cmap=colors),
-        ax=ax,
-        location="top",
-        fraction=0.03,
-        pad=0.02,
-        shrink=0.25,
-        anchor=(0.0, 0.0),
-    )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    place: dict[str, Any] = {"location": "top", "fraction": 0.03, "pad": 0.02, "anchor": (0, 0)}
+    bar = figure_of(ax).colorbar(ScalarMappable(cmap=colors), ax=ax, shrink=0.25, **place)
+    bar.ax.spines["outline"].set_visible(False)
     bar.ax.set_xticks([0, 1], ends, fontsize=10, color=MUTED)
     bar.ax.tick_params(length=0, pad=2)
 
@@ -147,13 +147,17 @@ def drawing(key: str, plot: Callable[[Axes], object], *, alt: str, caption: str)
         alt: what the figure shows, for those who cannot see it.
         caption: text under the figure.
     """
-    style = {**STYLE, "svg.fonttype": "none", "pdf.fonttype": 42}  # texts stay texts
+    style: dict[Any, Any] = {
+        **STYLE,
+        "svg.fonttype": "none",
+        "pdf.fonttype": 42,
+    }  # texts stay texts
     drawn: list[str] = []
     png, pdf = io.BytesIO(), io.BytesIO()
     for width in (WIDE, NARROW):
         # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
-        salt = {"svg.hashsalt": f"{key}-{width:.0f}"}
-        with quiet_about_letters(), rc_context({**style, **salt}):
+        salt: dict[Any, Any] = {"svg.hashsalt": f"{key}-{width:.0f}"}
+        with quiet_about_letters(), rc_context(style | salt):
             figure = sheet(width)
             plot(figure.add_subplot())
             drawn.append(_svg(figure, alt))

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.figures.canvas import LINE, PIXEL, is_narrow, legend, new_axes
+from layerfusion.report.figures.canvas import LINE, PIXEL, figure_of, is_narrow, legend, new_axes
 from layerfusion.report.figures.colors import GRID, MUTED, PAPER, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.findings.compare import accuracy
@@ -106,7 +106,7 @@ def _draw_rulers(ax: Axes, rulers: Sequence[Curve], group: DataGroup) -> None:
     narrow = is_narrow(ax)
     ax.set_xlabel(_depth(narrow=narrow))
     room = 20 if narrow else 19
-    width = ax.get_figure(root=True).get_figwidth() / PIXEL - (80 if narrow else 230)
+    width = figure_of(ax).get_figwidth() / PIXEL - (80 if narrow else 230)
     for index, curve in enumerate(rulers):
         below, color = 48 + 17 * index, group.colors[curve.backbone]
         name = shortened(curve.backbone, 8 if narrow else 20)

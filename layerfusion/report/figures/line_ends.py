@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
-from layerfusion.report.figures.canvas import PIXEL
+from layerfusion.report.figures.canvas import PIXEL, figure_of
 
 GAP = 16
 """Pixels from one name to the next."""
@@ -30,7 +30,7 @@ def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> No
 
     Call it when all else is drawn: it fixes the vertical limits, which names may widen.
     """
-    figure = ax.get_figure(root=True)
+    figure = figure_of(ax)
     figure.draw_without_rendering()  # lays out what there is so far
     low, high = ax.get_ylim()
     gap = (high - low) * GAP * PIXEL * figure.dpi / ax.bbox.height

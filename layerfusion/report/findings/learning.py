@@ -64,7 +64,7 @@ class LearningCurve:
 
     @cached_property
     def accuracies(self) -> dict[JobIdentity, dict[Size, list[float]]]:
-        """Test accuracies by identity and size, one for each draw, where there are several sizes."""
+        """Test accuracies by identity and size, one a draw, where there are several sizes."""
         found: dict[JobIdentity, dict[Size, list[float]]] = {}
         for group in self.groups:
             for identity, job in by_identity(group.jobs).items():

@@ -28,7 +28,7 @@ def score_names(profile: Profile) -> list[str]:
 
 def low_is_good(profile: Profile, score: str) -> bool:
     """Tell whether the best layer has the lowest value of a score."""
-    return score in ("log_loss", "attention_entropy")
+    return score in profile.score_facts and profile.score_facts[score].low_is_good
 
 
 def format_of(profile: Profile, score: str) -> Format:

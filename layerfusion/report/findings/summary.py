@@ -27,6 +27,7 @@ from layerfusion.report.format import (
 )
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import Curve, DataGroup
+from layerfusion.report.metrics import baseline_estimates
 from layerfusion.report.names import baseline_name, job_names, layer_name, single_name
 from layerfusion.statistics.intervals import Verdict
 
@@ -59,27 +60,25 @@ def summarise(group: DataGroup, findings: Findings) -> Summary:
     """Summarise the results on a data set; a gain or a loss is named only if its test shows one."""
     best = group.chosen
     fused = best_on_validation(group.fused) if group.fused else None
+    layers = ["No layer was run alone, so there is no single layer to compare with."]
     if best is not None:
-        layers = (
+        others = [curve for curve in group.curves if best not in curve.points]
+        layers = [
             _choice_sentence(group, best),
             _last_sentence(group, findings, best),
             *([_hindsight_sentence(group, best)] if len(group.singles) > 1 else []),
-            *(
-                _other_model_sentence(c, findings, best)
-                for c in group.curves
-                if best not in c.points
-            ),
-        )
-        baseline = _baseline_sentence(findings, best, fused)
-    else:
-        layers = ("No layer was run alone, so there is no single layer to compare with.",)
-        baseline = _baseline_sentence(findings, None, fused)
+            *(_other_model_sentence(curve, findings, best) for curve in others),
+        ]
     return Summary(
         group.label,
         _headline(group, findings, fused, best),
         sample_sentence(group),
         _tiles(group, fused, best),
-        (" ".join(layers), baseline, " ".join(_fusion_sentences(group, findings, fused, best))),
+        (
+            " ".join(layers),
+            _baseline_sentence(findings, best, fused),
+            " ".join(_fusion_sentences(group, findings, fused, best)),
+        ),
     )
 
 
@@ -155,27 +154,16 @@ def _tiles(
     group: DataGroup, fused: FinishedJob | None, best: FinishedJob | None
 ) -> tuple[Tile, ...]:
     baseline = group.jobs[0].record.baseline
-    tiles = [
-        Tile(
-            "Baseline",
-            percent(baseline.test["accuracy"]),
-            bracket(baseline.low, baseline.high),
-            baseline_name(baseline),
-        )
-    ]
-    if best is not None:
-        last = group.curve_of(best).last
-        if last is not None and last is not best:
-            tiles.append(_tile("Last layer", last, single_name(group, last)))
-        tiles.append(_tile("Chosen layer", best, single_name(group, best)))
+    found = [("Baseline", baseline_estimates(baseline)["accuracy"], baseline_name(baseline))]
+    last = group.curve_of(best).last if best is not None else None
+    for name, job in (("Last layer", last if last is not best else None), ("Chosen layer", best)):
+        if job is not None:
+            found.append((name, job.record.test["accuracy"], single_name(group, job)))
     if fused is not None:
-        tiles.append(_tile("Chosen fusion", fused, job_names(group)[fused]))
-    return tuple(tiles)
-
-
-def _tile(name: str, job: FinishedJob, note: str) -> Tile:
-    estimate = job.record.test["accuracy"]
-    return Tile(name, percent(estimate.mean), bracket(estimate.low, estimate.high), note)
+        found.append(("Chosen fusion", fused.record.test["accuracy"], job_names(group)[fused]))
+    return tuple(
+        Tile(name, percent(x.mean), bracket(x.low, x.high), note) for name, x, note in found
+    )
 
 
 # -- sentences ----------------------------------------------------------------------------------

@@ -14,11 +14,7 @@ WIDTH = 100
 
 
 def table_lines(
-    table: Table,
-    *,
-    leave_out: Collection[str] = (),
-    first: int = 30,
-    gap: str = "  ",
+    table: Table, *, leave_out: Collection[str] = (), first: int = 30, gap: str = "  "
 ) -> list[str]:
     """Align the cells of a table under its headings, below its title.
 

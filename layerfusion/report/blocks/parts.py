@@ -1,4 +1,4 @@
-"""Whether a second model helps: several models against the best one of them alone."""
+"""Jobs against parts of themselves: one of their models alone, or without lexical sources."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ from matplotlib.patches import Rectangle
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import p_columns
-from layerfusion.report.figures.canvas import (
-    NARROW,
-    WIDE,
-    Drawing,
-    drawing,
-    is_narrow,
-    new_axes,
-)
+from layerfusion.report.figures.canvas import NARROW, WIDE, Drawing, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import GRID, INK, MUTED, SERIES
+from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.findings.identities import (
     JobIdentity,
     by_identity,
@@ -78,18 +72,19 @@ def _table(found: Mapping[JobIdentity, Finding], recipes: Mapping[str, str], fam
             model_names(pair[0]),
         ),
     )
+    identities = {row: identity for identity, row in entries if row.against is not None}
     return comparison_table(
         "Several models and one of them alone",
         [
-            Column("Models", lambda row: identity_name(identity_of(row.what))),
-            Column("Layers, fusion", lambda row: recipes[identity_of(row.what).recipe]),
+            Column("Models", lambda row: identity_name(identities[row])),
+            Column("Layers, fusion", lambda row: recipes[identities[row].recipe]),
             Column("Taken", lambda row: taken(row.what)),
             Column("Test %", lambda row: row.what.record.test["accuracy"], PERCENT),
             Column("Alone, by validation", lambda row: _models_of(row.against)),
             Column("Its test %", lambda row: row.against.record.test["accuracy"], PERCENT),
         ],
         ("Only together right", "Only alone right"),
-        [row for _, row in entries if row.against is not None],
+        list(identities),
         "Taken: the sources that the selection took. It leaves out a model that promises no gain."
         " Paired differences of the mean accuracies over seeds; exact McNemar test of the"
         f" consensus, adjusted (Holm) for the {plural(family, 'different comparison')} of this kind"
@@ -98,11 +93,7 @@ def _table(found: Mapping[JobIdentity, Finding], recipes: Mapping[str, str], fam
 
 
 def comparison_table(
-    title: str,
-    columns: list[Column],
-    only: tuple[str, str],
-    rows: list[Finding],
-    note: str,
+    title: str, columns: list[Column], only: tuple[str, str], rows: list[Finding], note: str
 ) -> Table:
     """List findings between jobs with their tests.
 
@@ -208,3 +199,75 @@ def plot_pairs(
         depth = 0.06 + 0.4 * min(1.0, abs(100 * difference) / DEEPEST)
         put(row, column, value, f"{points(difference)} {finding.mark}", color, depth)
     return ax
+
+
+# -- lexical sources ----------------------------------------------------------------------------
+
+Name = tuple[str, int, str]
+"""Recipe, number of models, and models: the order of the rows, and their names."""
+
+
+def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Compare every job with lexical sources with the same job without them."""
+    recipes = recipe_names(by_identity(group.jobs))
+    names = {
+        row: _lexical_name(row.what, recipes)
+        for row in findings.rows
+        if row.kind == "lexical" and row.what is not None
+    }
+    if not names:
+        return None
+    names = dict(sorted(names.items(), key=lambda pair: pair[1]))
+    return Block(
+        "What the lexical sources add",
+        (
+            "TF-IDF of the texts as further sources, beside the layers of the models: the same jobs"
+            " with them and without.",
+            _lexical_figure(group, names),
+            _lexical_table(names, findings.family["lexical"]),
+        ),
+    )
+
+
+def _lexical_name(job: FinishedJob, recipes: dict[str, str]) -> Name:
+    identity = identity_of(job)
+    if identity is None:
+        return "", 0, ""
+    models = model_names(identity)
+    return recipes[identity.recipe], len(models), " + ".join(models)
+
+
+def _lexical_table(names: dict[Finding, Name], family: int) -> Table:
+    lexical = sorted({x for row in names if row.what for x in row.what.record.lexical})
+    return comparison_table(
+        "With and without lexical sources",
+        [
+            Column("Models", lambda row: names[row][2]),
+            Column("Layers, fusion", lambda row: names[row][0]),
+            Column("Taken", lambda row: taken(row.what)),
+            Column("Without %", lambda row: row.against.record.test["accuracy"], PERCENT),
+            Column("With %", lambda row: row.what.record.test["accuracy"], PERCENT),
+        ],
+        ("Only with it right", "Only without it right"),
+        list(names),
+        f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
+        " may leave lexical ones out. Paired differences of the mean accuracies over seeds; exact"
+        " McNemar test of the consensus, adjusted (Holm) for the"
+        f" {plural(family, 'different comparison')} of this kind in the report.",
+    )
+
+
+def _lexical_figure(group: DataGroup, names: dict[Finding, Name]) -> Drawing:
+    single = len({recipe for recipe, _, _ in names.values()}) == 1
+    rows = [
+        ForestRow(models if single else f"{models}, {recipe}", row)
+        for row, (recipe, _, models) in names.items()
+    ]
+    return forest_drawing(
+        f"{group.key}-lexical",
+        rows,
+        "points against the same without",
+        alt=f"{group.label}: what lexical sources add to the accuracy, in points.",
+        caption="Test accuracy with lexical sources minus that of the same job without them, with"
+        " 95 % intervals over the same test rows.",
+    )
