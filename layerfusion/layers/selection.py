@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -141,7 +142,7 @@ def find_selection(name: str) -> SelectionRule:
             f"layers.name={name}: it is a {type(rule).__name__}; a SelectionRule or a function"
             " (scores, similarity, budget, config) -> {layer: reason} is needed"
         )
-    return SelectionRule(name, rule)
+    return SelectionRule(name, cast("Choose", rule))
 
 
 # -- selections that look at no data ------------------------------------------------------------
