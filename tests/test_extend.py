@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.records.job import read_record
+from layerfusion.records.job import find_records, read_record
 from layerfusion.records.profile import read_profile
 from tests.pages import ROOT, Block
 from tests.tiny import tiny_job, tiny_texts
@@ -61,7 +61,8 @@ def open_door(title: str, place: Path) -> None:
 def follow(job: list[str], *settings: str) -> Path:
     """Run train, predict and report with some settings; the folder of the job."""
     assert main(["train", *job, *settings, "hydra.run.dir=outputs/job"]) == 0
-    assert main(["predict", "outputs/job", "texts.csv", "-o", "predictions.csv"]) == 0
+    predict = ["predict", "outputs/job", "texts.csv", "-o", "predictions.csv", "--config-dir=mine"]
+    assert main(predict) == 0
     assert len(Path("predictions.csv").read_text().splitlines()) == 61
     assert main(["report", "outputs"]) == 0
     return Path("outputs/job")
@@ -77,6 +78,15 @@ def profile(job: list[str], *settings: str) -> Path:
 def test_a_door_takes_few_lines(title: str) -> None:
     for block in doors()[title]:
         assert len(block.text.splitlines()) < MOST_LINES, block.text
+
+
+def test_an_operator(job: list[str], place: Path) -> None:
+    open_door("An operator", place)
+    assert read_record(follow(job, "layers=all", "fusion=sharpest")).fusion == "sharpest"
+    sweep = ["-m", *job, "layers=all", "fusion=sharpest", "fusion.power=2,8"]
+    assert main(["train", *sweep, f"paths.outputs={place / 'sweep'}"]) == 0
+    assert len(find_records(place / "sweep")) == 2
+    profile(job, "profile.scores=[logme]")
 
 
 def test_a_score(job: list[str], place: Path) -> None:
