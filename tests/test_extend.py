@@ -147,10 +147,13 @@ def test_what_is_misspelt_or_missing_is_told_in_one_line(
     job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_door("A score", place)
+    (place / "my_names.py").write_text("logme = lambda features, labels: 1.0\nnumber = 3\n")
     for setting, message in {
         "layers.score=margin": "layers.score: there is no 'margin'; there are: probe, .*own",
         "layers.score=my_scores:margins": "layers.score=my_scores:margins: my_scores has no",
         "layers.score=their_scores:margin": "there is no module 'their_scores'",
+        "layers.score=my_names:logme": "my_names:logme: LayerFusion itself has a score logme",
+        "layers.score=my_names:number": "my_names:number: it is a int; a Score or a function",
         "pooling.mean.pool=median": "pooling.mean.pool: there is no 'median'",
         "layers.name=my_scores:squash": "layers.name=my_scores:squash: my_scores has no",
         "dataset.reader=my_readers:read": "there is no module 'my_readers'",

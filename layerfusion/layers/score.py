@@ -86,16 +86,17 @@ def find_score(name: str, key: str = "layers.score") -> Score:
         >>> find_score("probe").name, find_score("probe").low_is_good
         ('log_loss', True)
     """
-    known = {**SCORES, "log_loss": SCORES["probe"]}
-    path = import_path(key, name, SCORES) if name not in known else known[name]
-    score = import_object(key, path)
+    known = {**SCORES, "log_loss": SCORES["probe"]}  # its name in a table
+    if name in known:
+        return import_object(key, known[name])
+    score = import_object(key, import_path(key, name, SCORES))
     if not isinstance(score, Score):
         if isinstance(score, type) or not callable(score):
             raise UserError(
                 f"{key}={name}: it is a {type(score).__name__}; a Score or a function"
                 " (features, labels) -> float is needed"
             )
-        score = Score(path.partition(":")[2], score)
-    if name != path or score.name not in known:
-        return score
-    raise UserError(f"{key}={name}: LayerFusion has a score {score.name} itself; rename yours")
+        score = Score(name.partition(":")[2], score)
+    if score.name in known:
+        raise UserError(f"{key}={name}: LayerFusion itself has a score {score.name}; rename yours")
+    return score
