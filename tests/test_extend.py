@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.records.job import read_record
+from layerfusion.records.job import find_records, read_record
 from layerfusion.records.profile import read_profile
 from tests.pages import ROOT, Block
 from tests.tiny import tiny_job, tiny_texts
@@ -61,7 +61,8 @@ def open_door(title: str, place: Path) -> None:
 def follow(job: list[str], *settings: str) -> Path:
     """Run train, predict and report with some settings; the folder of the job."""
     assert main(["train", *job, *settings, "hydra.run.dir=outputs/job"]) == 0
-    assert main(["predict", "outputs/job", "texts.csv", "-o", "predictions.csv"]) == 0
+    predict = ["predict", "outputs/job", "texts.csv", "-o", "predictions.csv", "--config-dir=mine"]
+    assert main(predict) == 0
     assert len(Path("predictions.csv").read_text().splitlines()) == 61
     assert main(["report", "outputs"]) == 0
     return Path("outputs/job")
@@ -77,6 +78,15 @@ def profile(job: list[str], *settings: str) -> Path:
 def test_a_door_takes_few_lines(title: str) -> None:
     for block in doors()[title]:
         assert len(block.text.splitlines()) < MOST_LINES, block.text
+
+
+def test_an_operator(job: list[str], place: Path) -> None:
+    open_door("An operator", place)
+    assert read_record(follow(job, "layers=all", "fusion=sharpest")).fusion == "sharpest"
+    sweep = ["-m", *job, "layers=all", "fusion=sharpest", "fusion.power=2,8"]
+    assert main(["train", *sweep, f"paths.outputs={place / 'sweep'}"]) == 0
+    assert len(find_records(place / "sweep")) == 2
+    profile(job, "profile.scores=[logme]")
 
 
 def test_a_score(job: list[str], place: Path) -> None:
@@ -137,10 +147,13 @@ def test_what_is_misspelt_or_missing_is_told_in_one_line(
     job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_door("A score", place)
+    (place / "my_names.py").write_text("logme = lambda features, labels: 1.0\nnumber = 3\n")
     for setting, message in {
         "layers.score=margin": "layers.score: there is no 'margin'; there are: probe, .*own",
         "layers.score=my_scores:margins": "layers.score=my_scores:margins: my_scores has no",
         "layers.score=their_scores:margin": "there is no module 'their_scores'",
+        "layers.score=my_names:logme": "my_names:logme: LayerFusion itself has a score logme",
+        "layers.score=my_names:number": "my_names:number: it is a int; a Score or a function",
         "pooling.mean.pool=median": "pooling.mean.pool: there is no 'median'",
         "layers.name=my_scores:squash": "layers.name=my_scores:squash: my_scores has no",
         "dataset.reader=my_readers:read": "there is no module 'my_readers'",

@@ -12,32 +12,20 @@ from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
     ACCELERATORS,
     AUTO,
-    DTYPES,
-    HELD_OUT,
     HONEST,
-    LEXICAL_FEATURES,
     LOGGERS,
-    LONG_TEXTS,
     OPERATORS,
     STACKED,
-    STORE_DTYPES,
     WANDB_MODES,
     BackboneConfig,
-    BudgetConfig,
     ExtractConfig,
     FusionConfig,
     LayersConfig,
     TrainConfig,
     TrainerConfig,
 )
-from layerfusion.config.registry import (
-    POOLINGS,
-    PROTOCOL_SETTINGS,
-    PROTOCOLS,
-    SCORES,
-    SELECTIONS,
-    require_known,
-)
+from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
+from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError, unknown
 
 
@@ -98,8 +86,18 @@ def check(config: TrainConfig) -> None:
         UserError: naming the key, the value and what is allowed.
     """
     config.dataset.label_names = _names_of_labels(config.dataset.label_names)
-    _share("dataset.validation_size", config.dataset.validation_size)
-    _share("dataset.test_size", config.dataset.test_size)
+    groups: dict[str, Any] = {
+        "dataset": config.dataset,
+        "limit": config.limit,
+        **{f"backbone.{name}": backbone for name, backbone in config.backbone.items()},
+        **{f"lexical.{name}": lexical for name, lexical in config.lexical.items()},
+        **{f"pooling.{name}": pooling for name, pooling in config.pooling.items()},
+        "layers": config.layers,
+        "extract": config.extract,
+        "profile": config.profile,
+    }
+    for key, group in groups.items():
+        check_rules(group, key)
     for name, backbone in config.backbone.items():
         _check_backbone(name, backbone)
     _check_sources(config)
@@ -114,10 +112,6 @@ def check(config: TrainConfig) -> None:
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _check_extract(config.extract)
-    for score in config.profile.scores:
-        require_known("profile.scores", score, SCORES)
-    for key, least in (("train", 2), ("test", 1), ("per_class", 2), ("draw", 0)):
-        _at_least(f"limit.{key}", getattr(config.limit, key), least)
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
 
@@ -152,11 +146,6 @@ def _check_backbone(name: str, backbone: BackboneConfig) -> None:
     key = f"backbone.{name}"
     if not backbone.path and not backbone.sources:
         raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
-    _choice(f"{key}.dtype", backbone.dtype, DTYPES)
-    _choice(f"{key}.long_texts", backbone.long_texts, LONG_TEXTS)
-    _choice(f"{key}.truncation_side", backbone.truncation_side, ("right", "left"))
-    _at_least(f"{key}.max_length", backbone.max_length, 4)
-    _at_least(f"{key}.window_overlap", backbone.window_overlap, 0)
     if "{text}" not in backbone.template:
         raise UserError(f"{key}.template={backbone.template!r}: it must contain {{text}}")
 
@@ -165,16 +154,12 @@ def _check_sources(config: TrainConfig) -> None:
     """Backbones, lexical sources, poolings and the selection among them."""
     if not config.backbone:
         raise UserError("backbone: at least one is needed, for example backbone=[minilm]")
-    for name, lexical in config.lexical.items():
-        _choice(f"lexical.{name}.features", lexical.features, LEXICAL_FEATURES)
-        for key in ("width", "max_features", "basis_rows"):
-            _at_least(f"lexical.{name}.{key}", getattr(lexical, key), 2)
+    for name in config.lexical:
         if name in config.backbone:
             raise UserError(f"lexical.{name}: a backbone has the same name; rename one of them")
     if not config.pooling:
         raise UserError("pooling: at least one is needed, for example pooling=[mean]")
     for name, pooling in config.pooling.items():
-        require_known(f"pooling.{name}.pool", pooling.pool, POOLINGS)
         if pooling.skip_first and pooling.pool in ("first", "last"):
             raise UserError(
                 f"pooling.{name}.skip_first: it goes with mean and max, not with {pooling.pool}"
@@ -192,18 +177,8 @@ def _check_sources(config: TrainConfig) -> None:
 
 
 def _check_layers(layers: LayersConfig) -> None:
-    require_known("layers.score", layers.score, SCORES)
-    _choice("layers.held_out", layers.held_out, HELD_OUT)
-    for key, least in (("k", 1), ("max_layers", 1), ("folds", 2), ("sample", 1), ("pilot", 20)):
-        _at_least(f"layers.{key}", getattr(layers, key), least)
-    _at_least("layers.least_gain", layers.least_gain, 0)
-    for key in ("mass", "max_similarity", "gradient_weight"):
-        if not 0 <= getattr(layers, key) <= 1:
-            raise UserError(f"layers.{key}={getattr(layers, key)}: it must lie in [0, 1]")
-    if not layers.strengths or not all(0 < c < float("inf") for c in layers.strengths):
-        raise UserError(f"layers.strengths={layers.strengths}: it must list positive numbers")
-    for item in fields(BudgetConfig):
-        _at_least(f"layers.budget.{item.name}", getattr(layers.budget, item.name), 0)
+    if not layers.strengths:
+        raise UserError("layers.strengths=[]: it must list one number or more")
     if layers.pilot is not None and layers.held_out == "validation":
         raise UserError("layers.pilot: it is judged by folds of its own, layers.held_out=folds")
 
@@ -248,9 +223,6 @@ def _check_trainer(trainer: TrainerConfig) -> None:
 
 
 def _check_extract(extract: ExtractConfig) -> None:
-    _choice("extract.store_dtype", extract.store_dtype, STORE_DTYPES)
-    for key in ("token_budget", "shard_tokens", "shard_texts", "num_shards"):
-        _at_least(f"extract.{key}", getattr(extract, key), 1)
     if not 0 <= extract.shard < extract.num_shards:
         raise UserError(
             f"extract.shard={extract.shard}: it must lie between 0 and "
@@ -266,8 +238,3 @@ def _choice(key: str, value: object, allowed: tuple[str, ...]) -> None:
 def _at_least(key: str, value: float | None, least: float) -> None:
     if value is not None and not value >= least:
         raise UserError(f"{key}={value}: it must be at least {least}")
-
-
-def _share(key: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise UserError(f"{key}={value}: it must lie between 0 and 1")

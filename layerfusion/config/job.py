@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
-from layerfusion.config.registry import SCORES
+from layerfusion.config.registry import POOLINGS, SCORES, named_in
+from layerfusion.config.rules import above, at_least, between, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
@@ -82,11 +83,11 @@ class DatasetConfig:
     reader: str | None = None
     """`package.module:name` of a function of yours that reads the files of `path`, `train`,
     `validation` and `test`: from a path to a pandas DataFrame or a dict of columns."""
-    validation_size: float = 0.1
+    validation_size: float = field(default=0.1, metadata=between(0, 1, ends="()"))
     """Share of train that becomes validation if the data has none."""
-    test_size: float = 0.2
+    test_size: float = field(default=0.2, metadata=between(0, 1, ends="()"))
     """Share of the rows that becomes test if the data has none."""
-    split_seed: int = 0
+    split_seed: int = field(default=0, metadata=at_least(0))
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
     """Drop texts from train and validation that also occur in test."""
@@ -96,14 +97,14 @@ class DatasetConfig:
 class LimitConfig:
     """Sizes of seeded stratified samples, for a quick look; every result says that it is of one."""
 
-    train: int | None = None
+    train: int | None = field(default=None, metadata=at_least(2))
     """Rows of train and validation together; none for all."""
-    test: int | None = None
+    test: int | None = field(default=None, metadata=at_least(1))
     """Rows of test; none for all."""
-    per_class: int | None = None
+    per_class: int | None = field(default=None, metadata=at_least(2))
     """Rows of each class of train and validation together, or all rows of a class that has fewer.
     They are drawn from the sample that `train` asks for."""
-    draw: int = 0
+    draw: int = field(default=0, metadata=at_least(0))
     """Number of the `per_class` sample: each number draws other rows of train; test is the same."""
 
 
@@ -116,16 +117,16 @@ class BackboneConfig:
     """Tried in order."""
     path: str | None = None
     """A Hugging Face folder of the user's, taken instead of `sources`."""
-    dtype: str = "float32"
+    dtype: str = field(default="float32", metadata=one_of(*DTYPES))
     """Precision of the forward pass: float32, bfloat16 or float16."""
-    max_length: int | None = 512
+    max_length: int | None = field(default=512, metadata=at_least(4))
     """Tokens of a text, special ones included; never more than the model has positions."""
-    truncation_side: str = "right"
+    truncation_side: str = field(default="right", metadata=one_of("right", "left"))
     template: str = "{text}"
     """A prompt around the text."""
-    long_texts: str = "truncate"
+    long_texts: str = field(default="truncate", metadata=one_of(*LONG_TEXTS))
     """truncate, or windows: overlapping windows pooled over all real tokens of the text."""
-    window_overlap: int = 64
+    window_overlap: int = field(default=64, metadata=at_least(0))
     """Tokens that one window repeats of the one before, as context."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off: such models are refused."""
@@ -139,7 +140,7 @@ class BackboneConfig:
 class PoolingConfig:
     """A way to pool the token vectors of a layer: `conf/pooling/NAME.yaml`."""
 
-    pool: str = "mean"
+    pool: str = field(default="mean", metadata=named_in(POOLINGS))
     """mean, first, last or max, over real tokens only, or `package.module:name` of a function of
     yours."""
     skip_first: bool = False
@@ -151,13 +152,13 @@ class LexicalConfig:
     """A lexical source, TF-IDF of the texts: `conf/lexical/NAME.yaml`, nested under its name."""
 
     description: str = ""
-    features: str = "words"
+    features: str = field(default="words", metadata=one_of(*LEXICAL_FEATURES))
     """Features to count: words, words and pairs, or characters."""
-    width: int = 512
+    width: int = field(default=512, metadata=at_least(2))
     """Width of the dense vector. It is smaller if train has fewer texts or words."""
-    max_features: int = 50_000
+    max_features: int = field(default=50_000, metadata=at_least(2))
     """Number of words or runs of characters to count, the most frequent ones."""
-    basis_rows: int = 4096
+    basis_rows: int = field(default=4096, metadata=at_least(2))
     """Texts of train used to compute the dense directions; word weights are learned from all."""
 
 
@@ -167,17 +168,17 @@ class ExtractConfig:
 
     device: str = "auto"
     """Device of the models: auto, cpu, cuda, cuda:1 or mps."""
-    token_budget: int | None = None
+    token_budget: int | None = field(default=None, metadata=at_least(1))
     """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
-    shard_tokens: int = 16384
+    shard_tokens: int = field(default=16384, metadata=at_least(1))
     """A shard is closed after about this many tokens. A kill loses at most one shard."""
-    shard_texts: int = 1024
+    shard_texts: int = field(default=1024, metadata=at_least(1))
     """A shard is closed after this many texts at the latest."""
-    store_dtype: str = "auto"
+    store_dtype: str = field(default="auto", metadata=one_of(*STORE_DTYPES))
     """float32, or auto: float16 on disk if a layer's largest value allows it, else float32."""
     shard: int = 0
     """Number of this process among `num_shards`; the hash of a text says which process takes it."""
-    num_shards: int = 1
+    num_shards: int = field(default=1, metadata=at_least(1))
     """Number of processes that share the texts."""
 
 
@@ -185,12 +186,12 @@ class ExtractConfig:
 class BudgetConfig:
     """Limits on the cost of the selected layers; none for no limit."""
 
-    max_layer: int | None = None
+    max_layer: int | None = field(default=None, metadata=at_least(0))
     """Highest layer of each model that may be selected; the final norm counts as the last block."""
-    flops_per_text: float | None = None
+    flops_per_text: float | None = field(default=None, metadata=at_least(0))
     """FLOPs of the forward passes up to the highest selected layer of each model, summed over the
     models, as a mean over the texts of train."""
-    ms_per_text: float | None = None
+    ms_per_text: float | None = field(default=None, metadata=at_least(0))
     """Milliseconds of the same passes, as measured when this machine extracted the texts."""
 
 
@@ -203,32 +204,32 @@ class LayersConfig:
     fixed: dict[str, list[Any]] = field(default_factory=dict)
     """Backbone to its layers, for `fixed`: indices (0 is the input of the first block, -1 the last
     layer), or `norm`."""
-    score: str = "probe"
+    score: str = field(default="probe", metadata=named_in(SCORES))
     """The score that layers are ranked by, or `package.module:name` of a score of yours."""
-    k: int = 4
+    k: int = field(default=4, metadata=at_least(1))
     """Number of layers that `top_k` takes."""
-    max_layers: int = 8
+    max_layers: int = field(default=8, metadata=at_least(1))
     """Largest number of layers that `adaptive` and `greedy` take."""
-    mass: float = 0.95
+    mass: float = field(default=0.95, metadata=between(0, 1))
     """`adaptive` stops once the layers taken, with their near-duplicates, have this share of all
     weight."""
-    least_gain: float = 0.5
+    least_gain: float = field(default=0.5, metadata=at_least(0))
     """`greedy` stops once the best layer's gain is at most this many of its standard errors."""
-    max_similarity: float = 0.95
+    max_similarity: float = field(default=0.95, metadata=between(0, 1))
     """A layer whose linear CKA with a better one reaches this is a near-duplicate; 1 keeps all."""
-    held_out: str = "folds"
+    held_out: str = field(default="folds", metadata=one_of(*HELD_OUT))
     """The held-out rows that layers are judged on: `folds` of train, or `validation`. With
     validation, scores that hold no rows out are computed on train and validation together."""
-    folds: int = 5
+    folds: int = field(default=5, metadata=at_least(2))
     """Number of folds."""
-    strengths: list[float] = field(default_factory=lambda: list(STRENGTHS))
+    strengths: list[float] = field(default_factory=lambda: list(STRENGTHS), metadata=above(0))
     """Values of C, the inverse strength of the regularisation, that each probe chooses among."""
-    sample: int = 256
+    sample: int = field(default=256, metadata=at_least(1))
     """Number of texts of train for the scores that pass texts through the model."""
-    gradient_weight: float = 0.5
+    gradient_weight: float = field(default=0.5, metadata=between(0, 1))
     """Weight of the gradient in `gradient_entropy`, in [0, 1]; attention entropy has the rest."""
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    pilot: int | None = None
+    pilot: int | None = field(default=None, metadata=at_least(20))
     """Number of rows of train to select layers on, before the other texts are extracted up to these
     layers only. It grows until the selection is stable. If none, every layer is extracted."""
 
@@ -310,7 +311,9 @@ class PathsConfig:
 class ProfileConfig:
     """Settings of `layerfusion profile`."""
 
-    scores: list[str] = field(default_factory=lambda: [s for s in SCORES if s != "accuracy"])
+    scores: list[str] = field(
+        default_factory=lambda: [s for s in SCORES if s != "accuracy"], metadata=named_in(SCORES)
+    )
     """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
     is a score of your own. What a model does not give is left out, with the reason."""
     judge: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from layerfusion.config.imports import is_import_path
-from layerfusion.errors import UserError
+from layerfusion.config.rules import RULE, Rule
 
 SCORES = {
     "probe": "layerfusion.layers.held_out:LOG_LOSS",
@@ -66,6 +66,18 @@ REPORT_SECTIONS = ("layerfusion.published.report:published_sections",)
 """Sections of the report that come from other rooms than its own."""
 
 
+def named_in(known: Iterable[str]) -> dict[str, Rule]:
+    """Rule of a setting that names one of ours, or one of the user's by its import path."""
+    names = tuple(known)
+    return {
+        RULE: Rule(
+            lambda name: name in names or is_import_path(name),
+            "",
+            lambda: (*names, "package.module:name of your own"),
+        )
+    }
+
+
 def require_known(key: str, name: str, known: Iterable[str]) -> None:
     """Refuse a name that is neither one of ours nor an import path.
 
@@ -79,13 +91,9 @@ def require_known(key: str, name: str, known: Iterable[str]) -> None:
         Traceback (most recent call last):
         ...
         layerfusion.errors.UserError: layers: there is no 'middle'; there are: last, all, fixed, \
-top_k, adaptive, greedy, or package.module:name of your own
+top_k, adaptive, greedy, package.module:name of your own
     """
-    if name not in (names := list(known)) and not is_import_path(name):
-        raise UserError(
-            f"{key}: there is no {name!r}; there are: {', '.join(names)}, or package.module:name"
-            " of your own"
-        )
+    named_in(known)[RULE].check(key, name)
 
 
 def import_path(key: str, name: str, known: dict[str, str]) -> str:

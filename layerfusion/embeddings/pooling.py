@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -82,7 +83,7 @@ def _outside(hidden: Tensor, start: Tensor, stop: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Pooling:
-    """How the tokens of a window, and the windows of a long text, are brought together."""
+    """A way to bring the tokens of a window together, and then the windows of a long text."""
 
     pool: Pool
     combine: Combine = mean_by_tokens
@@ -106,15 +107,15 @@ def find_pooling(name: str) -> Pooling:
     Raises:
         UserError: for a name that does not exist, or an object that is no function.
     """
-    found = import_object("pool", import_path("pool", name, POOLINGS))
-    if isinstance(found, Pooling):
-        return found
-    if isinstance(found, type) or not callable(found):
+    function: Any = import_object("pool", import_path("pool", name, POOLINGS))
+    if isinstance(function, Pooling):
+        return function
+    if isinstance(function, type) or not callable(function):
         raise UserError(
-            f"pool={name}: it is a {type(found).__name__}; a function (hidden, start, stop) ->"
+            f"pool={name}: it is a {type(function).__name__}; a function (hidden, start, stop) ->"
             " pooled is needed"
         )
-    return Pooling(found, getattr(found, "combine", mean_by_tokens))
+    return Pooling(cast("Pool", function), getattr(function, "combine", mean_by_tokens))
 
 
 def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:

@@ -84,7 +84,7 @@ def backbone_spec(
 
 
 def pooling_identity(name: str) -> str:
-    """What tells poolings apart: a name, and for a user's function its module's source as well.
+    """Identify a pooling by its name, and a user's function also by its module's source.
 
     The whole module is hashed, since a function may call others in it. A source that cannot be
     read, as of a compiled module, leaves the import path alone.

@@ -119,7 +119,7 @@ class Budget:
         """List the layers that the budget allows, each taken alone.
 
         Raises:
-            UserError: where it allows none, with what the cheapest one costs.
+            UserError: if it allows none, naming the cost of the cheapest layer.
         """
         kept = [layer for layer in layers if self.allows([layer])]
         if not kept and layers:

@@ -64,7 +64,7 @@ def _attention_entropy(inputs: ScoreInputs) -> ScoreValues:
 
 
 def _gradient_entropy(inputs: ScoreInputs) -> ScoreValues:
-    """Both of the above, brought together within each model."""
+    """Combine the two scores above within each model."""
     gradient, entropy = inputs.compute(GRADIENT), inputs.compute(ATTENTION_ENTROPY)
     values = gradient_entropy(
         gradient.values,
@@ -78,20 +78,21 @@ def _gradient_entropy(inputs: ScoreInputs) -> ScoreValues:
 def gradient_entropy(
     gradient: np.ndarray, entropy: np.ndarray, models: Sequence[np.ndarray], weight: float
 ) -> np.ndarray:
-    """Weighted sum of a layer's gradient and of how focused its attention is.
+    """Weighted sum of a layer's gradient and the focus of its attention.
 
-    weight · ĝ + (1 - weight) · (1 - Ĥ), where ĝ and Ĥ are gradient × activation and attention
-    entropy, each brought to [0, 1] over the layers of its model that have both. The score that the
-    public summary of arXiv 2504.05764 describes in words; its formula is not public, this is ours.
+    The value is weight · ĝ + (1 - weight) · (1 - Ĥ), where ĝ and Ĥ are gradient × activation and
+    attention entropy, each scaled to [0, 1] over the layers of its model that have both. The public
+    summary of arXiv 2504.05764 describes such a score in words; its formula is not public, so this
+    one is ours.
 
     Args:
-        gradient: Shape: (layers,).
-        entropy: NaN where a layer has no attention. Shape: (layers,).
+        gradient: gradient × activation. Shape: (layers,).
+        entropy: attention entropy; NaN if a layer has no attention. Shape: (layers,).
         models: positions of the layers of each model.
-        weight: of the gradient, in [0, 1].
+        weight: weight of the gradient, in [0, 1].
 
     Returns:
-        Shape: (layers,); NaN where one of the two is.
+        Shape: (layers,); NaN if either is.
     """
     result = np.full(len(gradient), np.nan)
     for places in models:

@@ -1,4 +1,4 @@
-"""What an importance score is, and where the scores come from."""
+"""The definition of an importance score, and the lookup of scores by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from layerfusion.errors import UserError
 
 
 class Needs(StrEnum):
-    """What a score is computed from, and with it the arguments of its `compute`."""
+    """The inputs of a score, which determine how its `compute` is called."""
 
     PROBES = "probes"
     """A probe's predictions on held-out rows: `compute(held_out) -> Tensor`, one value for each
@@ -27,7 +27,7 @@ class Needs(StrEnum):
     """A pass of sample texts through the models: `compute(inputs) -> ScoreValues` for all layers,
     with `inputs` a `layerfusion.layers.scores.ScoreInputs`."""
     ATTENTION = "attention"
-    """The same, for models that give their attention weights. Others are refused."""
+    """As `TEXTS`, but only for models that give attention weights. Others are refused."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +37,16 @@ class ScoreValues:
     values: np.ndarray
     """NaN where the score has no meaning. Shape: (layers,)."""
     seconds: float
-    """How long computing them takes, or took when they were first computed."""
+    """Time that computing them takes, or took when they were first computed."""
     missing: str = ""
-    """Why some layers have no value."""
+    """The reason why some layers have no value."""
     heads: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """Backbone and layer to the attention entropy of each head, for scores that have it."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """An importance score: how far a layer carries what the labels ask for.
+    """An importance score: a number that says how useful a layer is for the labels.
 
     Example:
         >>> norm = Score("norm", lambda features, labels: float(features.norm(dim=1).mean()))
@@ -72,7 +72,7 @@ class Score:
 
 
 def find_score(name: str, key: str = "layers.score") -> Score:
-    """The score that a config names.
+    """Find the score that a config names.
 
     Args:
         name: one of `config.registry.SCORES`, or `package.module:name` of a `Score` or of a plain
@@ -86,16 +86,17 @@ def find_score(name: str, key: str = "layers.score") -> Score:
         >>> find_score("probe").name, find_score("probe").low_is_good
         ('log_loss', True)
     """
-    known = {**SCORES, "log_loss": SCORES["probe"]}
-    path = import_path(key, name, SCORES) if name not in known else known[name]
-    score = import_object(key, path)
+    known = {**SCORES, "log_loss": SCORES["probe"]}  # its name in a table
+    if name in known:
+        return import_object(key, known[name])
+    score = import_object(key, import_path(key, name, SCORES))
     if not isinstance(score, Score):
         if isinstance(score, type) or not callable(score):
             raise UserError(
                 f"{key}={name}: it is a {type(score).__name__}; a Score or a function"
                 " (features, labels) -> float is needed"
             )
-        score = Score(path.partition(":")[2], score)
-    if name != path or score.name not in known:
-        return score
-    raise UserError(f"{key}={name}: LayerFusion has a score {score.name} itself; rename yours")
+        score = Score(name.partition(":")[2], score)
+    if score.name in known:
+        raise UserError(f"{key}={name}: LayerFusion itself has a score {score.name}; rename yours")
+    return score

@@ -42,21 +42,21 @@ class ScoreTable:
     heads: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
     """Backbone and layer to the attention entropy of each head."""
     scores: Mapping[str, Score] = field(default_factory=dict)
-    """Name of a score to what it is."""
+    """Name of a score to its definition."""
 
     def score(self, name: str) -> Score:
-        """What a score is, by its name in the table or as `layers.score` names it."""
+        """Find a score by its name in the table, or as `layers.score` names it."""
         return self.scores[name] if name in self.scores else find_score(name)
 
     def comparable(self, score: str) -> list[np.ndarray]:
-        """Positions of layers whose values compare with each other."""
+        """Group the positions of layers whose values compare with each other."""
         if not self.score(score).within_model:
             return [np.arange(len(self.layers))]
         return list(groups(self.layers).values())
 
 
 def groups(layers: Sequence[LayerId]) -> dict[tuple[str, str], np.ndarray]:
-    """(Backbone, pooling) to the positions of its layers."""
+    """Group the positions of layers by backbone and pooling."""
     positions: dict[tuple[str, str], list[int]] = {}
     for n, layer in enumerate(layers):
         positions.setdefault((layer.backbone, layer.pooling), []).append(n)
@@ -64,7 +64,7 @@ def groups(layers: Sequence[LayerId]) -> dict[tuple[str, str], np.ndarray]:
 
 
 def oriented(table: ScoreTable, score: str) -> np.ndarray:
-    """The values of a score, turned so that more is better.
+    """Get the values of a score, with the sign turned so that more is better.
 
     Args:
         table: scores of some layers.
@@ -79,7 +79,7 @@ def oriented(table: ScoreTable, score: str) -> np.ndarray:
 
 
 class ScoreInputs:
-    """Everything a score may be computed from; what is costly is computed on first use.
+    """Everything that a score may be computed from; costly parts are computed on first use.
 
     Args:
         candidates: layers with their vectors, labels, texts and models.
@@ -101,7 +101,7 @@ class ScoreInputs:
         self.options = options
         self.lenient = lenient
         self.scores: dict[str, Score] = {}
-        """What was computed so far, by name."""
+        """Scores that were computed so far, by name."""
         self.values: dict[str, ScoreValues] = {}
 
     @property
@@ -125,10 +125,10 @@ class ScoreInputs:
         return sorted(rows.tolist())
 
     def compute(self, score: Score) -> ScoreValues:
-        """A score of all layers, computed once however often it is asked for.
+        """Compute a score of all layers, once however often it is asked for.
 
         Raises:
-            UserError: where the score gives something else than it should.
+            UserError: if the score does not give a number for each layer.
         """
         if score.name not in self.values:
             self.values[score.name] = self._compute(score)
@@ -186,12 +186,11 @@ def compute_scores(
             `accuracy` as well.
         config: strengths of the probes, size of the sample, weight of the gradient.
         options: device and batch sizes of what passes through the models.
-        lenient: True to leave out, with the reason, what a model does not give; else that is an
-            error.
+        lenient: true to leave out a score that a model does not give, with the reason; otherwise
+            it is an error.
 
     Raises:
-        UserError: for a name that does not exist, and for a score that needs attention on a model
-            that gives none.
+        UserError: if a score does not exist, or needs attention weights of a model that gives none.
     """
     inputs = ScoreInputs(candidates, config, options, lenient=lenient)
     for score in map(find_score, names):

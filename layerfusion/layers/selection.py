@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ FAR = 100
 
 @dataclass(frozen=True)
 class Choice:
-    """A selected layer and why it was selected."""
+    """A selected layer, and the reason for it."""
 
     layer: LayerId
     reason: str
@@ -72,17 +73,17 @@ does not look at labels.
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """A way to select layers, and what it looks at."""
+    """A way to select layers, and the scores that it needs."""
 
     name: str
     choose: Choose
     looks_at_labels: bool = True
-    """False where it needs no score, and so no vectors of any text."""
+    """False for a selection without scores; it then needs no vectors either."""
     score: str | None = None
-    """The score that it looks at; none for the one that `layers.score` names."""
+    """The score that it needs; if none, the one that `layers.score` names."""
 
     def scores(self, config: LayersConfig) -> list[str]:
-        """Names of the scores that it has to be given."""
+        """List the names of the scores that it needs."""
         return [self.score or config.score] if self.looks_at_labels else []
 
     def select(
@@ -97,7 +98,7 @@ class SelectionRule:
             budget: what the chosen layers may cost together.
 
         Raises:
-            UserError: where the rule gives no layer, an unknown one, or more than the budget
+            UserError: if the rule gives no layer, an unknown layer, or more than the budget
                 allows.
         """
         selection = self.choose(table, similarity, budget, config)
@@ -147,19 +148,20 @@ def find_selection(name: str) -> SelectionRule:
             f"layers.name={name}: it is a {type(rule).__name__}; a SelectionRule or a function"
             " (scores, similarity, budget, config) -> {layer: reason} is needed"
         )
-    return SelectionRule(name, rule)
+    return SelectionRule(name, cast("Choose", rule))
 
 
 # -- selections that look at no data ------------------------------------------------------------
 
 
 def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> Selection:
-    """`last`, `all` or `fixed`: selections that look at no data.
+    """Select layers by `last`, `all` or `fixed`, which look at no data.
 
-    `last` and `all` choose among what the budget allows; every pooling of a layer is a source.
+    `last` and `all` select among the layers that the budget allows. Each pooling of a layer is a
+    source.
 
     Raises:
-        UserError: for a layer that a model does not have.
+        UserError: if `fixed` names a layer that a model does not have.
     """
     notes: list[str] = []
     if config.name == "fixed":
@@ -167,7 +169,9 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
         reason = "fixed by the user"
     else:
         allowed = budget.affordable(layers)
-        tops = {x.backbone: x.layer for x in allowed}  # bottom up: the last one stays
+        tops = {
+            x.backbone: x.layer for x in allowed
+        }  # layers go bottom up, so the highest one stays
         chosen = [x for x in allowed if config.name == "all" or x.layer == tops[x.backbone]]
         reason = {"last": "the last layer", "all": "all layers"}[config.name]
         if len(allowed) < len(layers):
@@ -203,14 +207,14 @@ def _fixed_layers(config: LayersConfig, layers: Sequence[LayerId], budget: Budge
 def select_by_score(
     config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
 ) -> Selection:
-    """`top_k` or `adaptive`: the best layers by a score, near-duplicates passed over.
+    """Select the best layers by a score, without near-duplicates, by `top_k` or `adaptive`.
 
-    Both take layers in the order of the score; where it does not compare across models, in that of
-    how far each is behind the best of its own model. `top_k` takes k. `adaptive` measures how far a
-    layer is behind the best in standard errors, z (see `behind`), weighs it by exp(-z² / 2), how
-    well it could still be the best, and stops when those taken, and the near-duplicates passed
-    over for them, hold `config.mass` of all weight: a flat profile gives many layers and a steep
-    one few. What the budget does not allow beside those taken counts in neither.
+    Both take layers in the order of the score. A score that compares only within a model orders
+    them by their distance from the best layer of their model. `top_k` takes k layers. `adaptive`
+    measures the distance z of each layer from the best in standard errors (see `behind`), and gives
+    it the weight exp(-z² / 2). It stops once the layers taken, with their near-duplicates, have the
+    share `config.mass` of all weight. So a flat profile gives many layers, and a steep one few. A
+    layer that the budget does not allow beside those taken is left out of both sums.
 
     Args:
         config: the score and the limits.
@@ -219,7 +223,7 @@ def select_by_score(
         budget: what they may cost together.
 
     Raises:
-        UserError: where no candidate has the score, or there are fewer than k.
+        UserError: if no candidate has the score, or there are fewer than k.
     """
     score = table.score(config.score)
     usable = _usable(config.score, table, budget)
@@ -250,7 +254,7 @@ def select_by_score(
             continue
         if not budget.allows([table.layers[m] for m in [*chosen, n]]):
             notes.append(f"dropped {_words(table, n, config.score)}: over the budget with the rest")
-            # Nothing can hold its weight any more; waiting for it would take ever worse layers.
+            # Its weight can no longer be taken; waiting for it would add ever worse layers.
             total -= weights[n]
             continue
         weight_taken += weights[n]
@@ -271,7 +275,7 @@ def select_by_score(
 
 
 def behind(table: ScoreTable, score: str, usable: Sequence[int]) -> np.ndarray:
-    """How many standard errors each usable layer is behind the best of them; infinite for others.
+    """Distance of each usable layer from the best of them, in standard errors; infinite for others.
 
     Scores of held-out rows are compared row by row: z = mean(d) / (sd(d) / √rows), with d the
     differences to the best layer. Other scores have no rows; as their standard error we take half
@@ -315,7 +319,7 @@ def _per_row(held_out: HeldOut, score: Score) -> np.ndarray:
 
 
 def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
-    """Positions of the layers that have the score and that the budget allows."""
+    """List the positions of layers that have the score and that the budget allows."""
     values = oriented(table, score)
     scored = [n for n in range(len(values)) if np.isfinite(values[n])]
     if not scored:
@@ -326,7 +330,7 @@ def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
 
 
 def _duplicate(n: int, chosen: Sequence[int], similarity: Tensor, limit: float) -> int | None:
-    """The chosen layer that a layer repeats."""
+    """Find the chosen layer that a layer is a near-duplicate of, if there is one."""
     if limit >= 1 or not chosen:
         return None
     closest = max(chosen, key=lambda other: float(similarity[n, other]))
@@ -357,12 +361,12 @@ def _rank(distance: float, best: str) -> str:
 def select_greedy(
     config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
 ) -> Selection:
-    """`greedy`: forward selection by the held-out log-loss of the averaged log-probabilities.
+    """Select layers by `greedy`: forward selection by the held-out log-loss of their average.
 
-    Each step adds the layer that lowers the loss of the logarithmic opinion pool most (ensemble
-    selection: Caruana et al., ICML 2004), until what it gains is no more than `least_gain` standard
-    errors of the gain over the rows. It finds layers that complement each other, which no score of
-    single layers can. Complexity: O(steps · candidates · rows · classes).
+    Each step adds the layer that lowers the log-loss of the averaged log-probabilities most
+    (ensemble selection: Caruana et al., ICML 2004). It stops once the gain is at most `least_gain`
+    standard errors of the gain over the rows. So it finds layers that complement each other, which
+    no score of single layers can. Complexity: O(steps · candidates · rows · classes).
 
     Args:
         config: the limits.
@@ -378,20 +382,20 @@ def select_greedy(
     reasons: list[str] = []
     notes: list[str] = []
     while len(chosen) < config.max_layers:
-        trials = {}
+        losses_with = {}
         for n in usable:
             if n in chosen or _duplicate(n, chosen, similarity, config.max_similarity) is not None:
                 continue
             if budget.allows([table.layers[m] for m in [*chosen, n]]):
                 mixed = ((pool + table.held_out[n].log_probs) / (len(chosen) + 1)).log_softmax(1)
-                trials[n] = -mixed.gather(1, target[:, None])[:, 0].double()
-        if not trials:
+                losses_with[n] = -mixed.gather(1, target[:, None])[:, 0].double()
+        if not losses_with:
             break
-        best = min(trials, key=lambda n: float(trials[n].mean()))
-        loss = trials[best].mean()
+        best = min(losses_with, key=lambda n: float(losses_with[n].mean()))
+        loss = losses_with[best].mean()
         words = f"held-out log-loss {loss:.4f}"
         if losses is not None:
-            gain = losses - trials[best]
+            gain = losses - losses_with[best]
             error = standard_error(gain)
             if not float(gain.mean()) > config.least_gain * error:
                 notes.append(
@@ -402,7 +406,7 @@ def select_greedy(
             words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
         chosen.append(best)
         reasons.append(words)
-        pool, losses = pool + table.held_out[best].log_probs, trials[best]
+        pool, losses = pool + table.held_out[best].log_probs, losses_with[best]
     for n in usable:
         like = _duplicate(n, chosen, similarity, config.max_similarity)
         if n not in chosen and like is not None:

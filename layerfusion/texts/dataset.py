@@ -12,6 +12,7 @@ import numpy as np
 from layerfusion.assets import Asset, resolve
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
+from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
 from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
 from layerfusion.texts.layout import LABELS_FILE, read_label_names, read_tables
@@ -70,8 +71,8 @@ def load_dataset(
         >>> dataset.label_names, {name: len(split) for name, split in dataset.splits.items()}
         (('a', 'b'), {'train': 29, 'validation': 3, 'test': 8})
     """
-    if config.split_seed < 0:
-        raise UserError(f"dataset.split_seed={config.split_seed}: it must be at least 0")
+    check_rules(config, "dataset")
+    check_rules(limit, "limit")
     tables, names, origin = _read(config, cache)
     try:
         tables, dropped = without_unlabelled(tables)

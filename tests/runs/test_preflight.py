@@ -25,7 +25,7 @@ from tests.tiny import run
         ("layers=greedy layers.budget.ms_per_text=0.000001", "allows no layer: the cheapest is"),
         ("layers=all layers.budget.flops_per_text=-1", "must be at least 0"),
         ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "layer 3 of tiny"),
-        ("layers=adaptive layers.strengths=[0]", "it must list positive numbers"),
+        ("layers=adaptive layers.strengths=[0]", "layers.strengths=0.0: it must be above 0"),
         ("layers=adaptive layers.mass=7", "layerfusion: layers.mass=7.0: it must lie in [0, 1]"),
     ],
 )
