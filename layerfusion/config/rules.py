@@ -1,0 +1,96 @@
+"""Rules of settings, said once, in the metadata of the field that they are about.
+
+    width: int = field(default=256, metadata=at_least(1))
+
+`check_rules` holds a whole group against the rules of its fields. A setting that is None is off and
+breaks no rule; a list obeys a rule where each of its items does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any
+
+from layerfusion.errors import UserError, unknown
+
+RULE = "rule"
+"""Key of a field's metadata."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a value has to be."""
+
+    holds: Callable[[Any], bool]
+    words: str
+    """Completes the sentence `KEY=VALUE: it must …`."""
+    allowed: Callable[[], Iterable[str]] | None = None
+    """Lists the values, where a rule has a list of them."""
+
+    def check(self, key: str, value: Any) -> None:
+        """Raise a UserError where the value breaks the rule."""
+        if self.holds(value):
+            return
+        if self.allowed is not None:
+            raise unknown(key, value, self.allowed())
+        raise UserError(f"{key}={value}: it must {self.words}")
+
+
+def at_least(least: float) -> dict[str, Rule]:
+    """A number that is not below `least`."""
+    return {RULE: Rule(lambda value: value >= least, f"be at least {least}")}
+
+
+def above(bound: float) -> dict[str, Rule]:
+    """A number that is larger than `bound`."""
+    return {RULE: Rule(lambda value: value > bound, f"be above {bound}")}
+
+
+def between(low: float, high: float, *, ends: str = "[]") -> dict[str, Rule]:
+    """A number from `low` to `high`; a round bracket in `ends` leaves that end out."""
+
+    def holds(value: float) -> bool:
+        above_low = value >= low if ends[0] == "[" else value > low
+        return above_low and (value <= high if ends[1] == "]" else value < high)
+
+    return {RULE: Rule(holds, f"lie in {ends[0]}{low}, {high}{ends[1]}")}
+
+
+def one_of(*values: str, more: Callable[[], Iterable[str]] = tuple) -> dict[str, Rule]:
+    """One of some names.
+
+    Args:
+        values: the names.
+        more: gives further names, looked up when a value is checked.
+    """
+
+    def allowed() -> tuple[str, ...]:
+        return (*more(), *values)
+
+    return {RULE: Rule(lambda value: value in allowed(), "", allowed)}
+
+
+def check_rules(group: Any, key: str) -> None:
+    """Hold the fields of a config group, and of the groups inside it, against their rules.
+
+    Args:
+        group: an instance of a dataclass.
+        key: the group's key, for messages.
+
+    Raises:
+        UserError: naming the key, the value and what is allowed.
+    """
+    for item in fields(group):
+        where = f"{key}.{item.name}" if key else item.name
+        value, rule = getattr(group, item.name), item.metadata.get(RULE)
+        if isinstance(rule, Rule):
+            for part in value if isinstance(value, list) else [value]:
+                if part is not None:
+                    rule.check(where, part)
+        elif is_dataclass(value):
+            check_rules(value, where)
+        elif isinstance(value, Mapping):
+            for name, part in value.items():
+                if is_dataclass(part):
+                    check_rules(part, f"{where}.{name}")
