@@ -9,15 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from layerfusion.config.job import (
-    ACCELERATORS,
     AS_PUBLISHED,
-    AUTO,
     DTYPES,
     HELD_OUT,
     LEXICAL_FEATURES,
     LOGGERS,
     LONG_TEXTS,
-    OPERATORS,
     POOLS,
     SCORED,
     SCORES,
@@ -33,7 +30,9 @@ from layerfusion.config.job import (
     TrainConfig,
     TrainerConfig,
 )
+from layerfusion.config.operators import gather_arguments, settle
 from layerfusion.config.protocol import check_protocol
+from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError, unknown
 
 
@@ -51,6 +50,8 @@ def load(composed: Any) -> TrainConfig:
             composed = OmegaConf.create(composed)
         settings = OmegaConf.to_container(composed, resolve=True)
         _refuse_unnamed(settings)
+        if isinstance(settings.get("fusion"), dict):
+            settings["fusion"] = gather_arguments(settings["fusion"])
         # A sweep names its jobs before it runs them, so each config is asked for twice.
         return deepcopy(_typed(json.dumps(settings)))
     except OmegaConfBaseException as error:
@@ -76,6 +77,7 @@ def _typed(settings: str) -> TrainConfig:
 
     config = OmegaConf.to_object(OmegaConf.merge(_schema(), json.loads(settings)))
     assert isinstance(config, TrainConfig)
+    config.fusion = settle(config.fusion)
     check(config)
     return config
 
@@ -102,7 +104,8 @@ def check(config: TrainConfig) -> None:
     check_protocol(config, TrainConfig(config.dataset))
     if config.protocol != AS_PUBLISHED:
         _check_fusion(config.fusion)
-    _check_trainer(config.trainer)
+    check_rules(config.trainer, "trainer")
+    check_devices(config.trainer)
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _check_extract(config.extract)
@@ -179,42 +182,20 @@ def _check_layers(layers: LayersConfig) -> None:
 
 
 def _check_fusion(fusion: FusionConfig) -> None:
-    _choice("fusion", fusion.name, (*OPERATORS, STACKED, AUTO))
-    _at_least("fusion.width", fusion.width, 1)
-    if not fusion.temperature > 0:
-        raise UserError(f"fusion.temperature={fusion.temperature}: it must be above 0")
-    for key in ("dropout", "source_dropout"):
-        if not 0 <= getattr(fusion, key) < 1:
-            raise UserError(f"fusion.{key}={getattr(fusion, key)}: it must lie in [0, 1)")
-    for key, least in (("side", 1), ("experts", 1), ("heads", 1), ("entropy_penalty", 0)):
-        _at_least(f"fusion.{key}", getattr(fusion, key), least)
-    if fusion.residual and fusion.name in ("late", STACKED):
-        raise UserError(f"fusion.residual: {fusion.name} ends in classes, not in a vector")
-    if fusion.residual and fusion.name == AUTO and "late" in fusion.among:
-        raise UserError("fusion.residual: late ends in classes; leave it out of fusion.among")
-    for name in fusion.among:
-        _choice("fusion.among", name, (*OPERATORS, STACKED))
+    check_rules(fusion, "fusion")
+    if fusion.residual and fusion.name == STACKED:
+        raise UserError(f"fusion.residual: {STACKED} ends in classes and has no residual form")
     for key in ("among", "widths"):
         if not getattr(fusion, key):
             raise UserError(f"fusion.{key}=[]: it must name at least one")
-    for width in fusion.widths:
-        _at_least("fusion.widths", width, 1)
 
 
-def _check_trainer(trainer: TrainerConfig) -> None:
-    for item in fields(TrainerConfig):
-        value = getattr(trainer, item.name)
-        if isinstance(value, (int, float)):
-            whole = isinstance(value, int)
-            least = 1 if whole else 0 if item.name == "weight_decay" else 1e-12
-            _at_least(f"trainer.{item.name}", value, least)
+def check_devices(trainer: TrainerConfig) -> None:
+    """Raise a UserError where a head is to be trained on several devices."""
     if trainer.devices != 1:
         raise UserError(
-            f"trainer.devices={trainer.devices}: a head trains on 1 device; run jobs side by"
-            " side instead. (DDP would start each of its processes with the command of the whole"
-            " sweep, and a head is too small to share.)"
+            f"trainer.devices={trainer.devices}: a head trains on 1 device; run jobs side by side"
         )
-    _choice("trainer.accelerator", trainer.accelerator, ACCELERATORS)
 
 
 def _check_extract(extract: ExtractConfig) -> None:

@@ -16,7 +16,7 @@ from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
-from layerfusion.fusion.operators.capacity import check_widths
+from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection
 from layerfusion.published.inputs import (
@@ -62,7 +62,7 @@ def find(config: TrainConfig) -> None:
         UserError: for what cannot be found or read.
     """
     _require_all_texts(config)
-    check_widths(config.fusion)
+    check_operators(config.fusion)
     dataset_of(config)
     open_models(config)
 
@@ -70,7 +70,7 @@ def find(config: TrainConfig) -> None:
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
     _require_all_texts(config)
-    check_widths(config.fusion)  # before hours of extraction, not after
+    check_operators(config.fusion)  # before hours of extraction, not after
     dataset = dataset_of(config)
     if config.protocol == AS_PUBLISHED:
         require_two_test_rows(dataset)
