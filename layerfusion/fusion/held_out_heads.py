@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
 from layerfusion.fusion.training import fit
 from layerfusion.layers.candidates import Candidates
@@ -50,7 +50,7 @@ class HeldOutHeads:
             "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
-        data = FusionData(features, targets, batch_size=self.trainer.batch_size)
+        data = FusionDataModule(features, targets, batch_size=self.trainer.batch_size)
         fitted = fit(
             data,
             candidate.fusion,

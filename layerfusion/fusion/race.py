@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import STACKED, FusionConfig
+from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
@@ -93,11 +94,11 @@ def list_fusion_candidates(
         if STACKED in settings.among:
             size = sum(width + 1 for width in own) * num_classes
             candidates.append(
-                FusionCandidate(layer_set, selection, replace(settings, name=STACKED), size)
+                FusionCandidate(layer_set, selection, settled_head(settings, STACKED), size)
             )
         for name in operators if len(own) > 1 else operators[:1]:
             for width in settings.widths:
-                head = replace(settings, name=name, width=width)
+                head = settled_head(settings, name, width)
                 try:
                     size = _parameters(head, own, num_classes)
                 except UserError as error:

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 
-from layerfusion.config.job import OPERATORS as NAMES
 from layerfusion.config.job import FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerfusion.config.job import OPERATORS as NAMES
 from layerfusion.config.job import FusionConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier

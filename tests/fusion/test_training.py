@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import MONITOR, BestWeights, Fitted, fit
 
 CLASSES = 3
@@ -25,7 +25,7 @@ TRAINER = TrainerConfig(max_epochs=6, patience=6, batch_size=16, learning_rate=1
 ROWS = {"train": 96, "validation": 30, "test": 40}
 
 
-def _data(separation: float = 3.0, seed: int = 0) -> FusionData:
+def _data(separation: float = 3.0, seed: int = 0) -> FusionDataModule:
     """Classes around different centres; the second source is noise alone."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(CLASSES, 6, generator=generator) * separation
@@ -37,10 +37,10 @@ def _data(separation: float = 3.0, seed: int = 0) -> FusionData:
         ]
         for split, target in targets.items()
     }
-    return FusionData(features, targets, TRAINER.batch_size)
+    return FusionDataModule(features, targets, TRAINER.batch_size)
 
 
-def _fit(data: FusionData, seed: int = 0, **changes: Any) -> Fitted:
+def _fit(data: FusionDataModule, seed: int = 0, **changes: Any) -> Fitted:
     arguments = {"num_classes": CLASSES, "seed": seed, "fusion": FUSION, "trainer": TRAINER}
     return fit(data, **(arguments | changes))
 
