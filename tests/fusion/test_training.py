@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier
+from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier, classifier_settings
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import MONITOR, BestWeights, Fitted, fit
 
@@ -98,7 +98,7 @@ def test_the_weights_are_those_of_a_bare_loop_to_the_bit() -> None:
     fitted = _fit(data, seed=3, fusion=fusion)
 
     torch.manual_seed(3)
-    head = FusionClassifier(list(data.widths), CLASSES, asdict(fusion), asdict(TRAINER))
+    head = FusionClassifier(data.widths, CLASSES, **classifier_settings(fusion, TRAINER))
     optimizer = head.configure_optimizers()
     order = torch.Generator().manual_seed(3)
     sources, target = data.features["train"], data.targets["train"]
@@ -166,8 +166,7 @@ def test_the_test_split_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_predict_is_the_same_in_batches_and_row_by_row() -> None:
     torch.manual_seed(0)
-    fusion = {"name": "gated", "width": 8, "dropout": 0.9}
-    classifier = FusionClassifier([6, 4], CLASSES, fusion, {})
+    classifier = FusionClassifier([6, 4], CLASSES, width=8, dropout=0.9)
     sources = [torch.randn(PREDICT_ROWS + 3, width) for width in (6, 4)]
     x = sources[0]
     classifier.train()
