@@ -124,9 +124,9 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     listed = any(argument.startswith("backbone=") for argument in arguments)
     result = []
     for argument in arguments:
-        if re.match(r"layers\.fixed\.[^.=]+=", argument):
-            argument = f"++{argument}"
-        elif (match := re.match(r"fusion\.(\w+)=", argument)) and match[1] not in _FUSION_KEYS:
+        of_operator = re.match(r"fusion\.(\w+)=", argument)
+        new = of_operator is not None and of_operator[1] not in _FUSION_KEYS
+        if new or re.match(r"layers\.fixed\.[^.=]+=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
             argument = f"++{argument}" if match[1] in own | known else argument

@@ -145,7 +145,7 @@ def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> Fus
 
 
 def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
-    """What the user set for the operators that `auto` tries; each takes the keys that it has."""
+    """Check the arguments that the user set for `auto`: some operator has to take each of them."""
     takers: dict[str, Any] = {}
     for name in fusion.among:
         entry = find_operator(name)
@@ -159,7 +159,7 @@ def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
 
 
 def _keys(arguments: Mapping[str, Any]) -> list[str]:
-    """What a user may set: keys of every head, and an operator's own arguments."""
+    """List the keys that a user may set: those of every head, and the operator's arguments."""
     hidden = ("target", "arguments", "among", "widths")
     return [*(key for key in EVERY_HEAD if key not in hidden), *arguments]
 

@@ -115,7 +115,7 @@ def head_from(
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `FusionClassifier`; schema 1 kept the two config groups in their place."""
+    """Return arguments of `FusionClassifier`; schema 1 kept config groups instead."""
     if "fusion" not in settings:
         return dict(settings)
     given = {key: settings[key] for key in ("widths", "num_classes", "names", "importance")}

@@ -64,7 +64,8 @@ def fit(
     >>> features = {"train": [torch.randn(20, 3)], "validation": [torch.randn(6, 3)]}
     >>> targets = {"train": torch.arange(20) % 2, "validation": torch.arange(6) % 2}
     >>> data = FusionDataModule(features, targets, batch_size=8)
-    >>> fitted = fit(data, FusionConfig("gated", width=4), TrainerConfig(max_epochs=2), num_classes=2)
+    >>> trainer = TrainerConfig(max_epochs=2)
+    >>> fitted = fit(data, FusionConfig("gated", width=4), trainer, num_classes=2)
     >>> fitted.epochs
     2
 
@@ -229,7 +230,7 @@ def _quiet_lightning(accelerator: str) -> Iterator[None]:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """Undo the Trainer's `deterministic` afterwards: it slows other rooms, or breaks their kernels."""
+    """Undo what the Trainer's `deterministic` switches on for the whole process."""
     enabled, workspace = torch.are_deterministic_algorithms_enabled(), os.environ.get(_CUBLAS)
     try:
         yield
