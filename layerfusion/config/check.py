@@ -48,7 +48,7 @@ def load(composed: Any) -> TrainConfig:
     try:
         if not isinstance(composed, Container):
             composed = OmegaConf.create(composed)
-        settings = OmegaConf.to_container(composed, resolve=True)
+        settings: Any = OmegaConf.to_container(composed, resolve=True)
         _refuse_unnamed(settings)
         if isinstance(settings.get("fusion"), dict):
             settings["fusion"] = gather_arguments(settings["fusion"])

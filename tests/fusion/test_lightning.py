@@ -97,7 +97,7 @@ class Batches(Callback):
     def __init__(self) -> None:
         self.seen = 0
 
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *arguments: Any, **more: Any) -> None:
         self.seen += 1
 
 
