@@ -195,6 +195,8 @@ def check_devices(trainer: TrainerConfig) -> None:
     if trainer.devices != 1:
         raise UserError(
             f"trainer.devices={trainer.devices}: a head trains on 1 device; run jobs side by side"
+            " instead. (DDP would start each of its processes with the command of the whole sweep,"
+            " and a head is too small to share.)"
         )
 
 

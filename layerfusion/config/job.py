@@ -276,8 +276,7 @@ class TrainerConfig:
     accelerator: str = field(default="cpu", metadata=one_of("cpu", "gpu", "mps", "auto"))
     """Where the head is trained: cpu, gpu, mps or auto. Small heads are fastest on a CPU."""
     devices: int = 1
-    """Always 1: a head is too small to share, and Lightning would start each further process with
-    the command of the whole sweep. Run jobs side by side instead."""
+    """Always 1: a head is too small to share."""
 
 
 @dataclass
