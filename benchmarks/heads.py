@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.classifier import FusionClassifier
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import fit
 
 ROWS = {"train": 6397, "validation": 711}
@@ -23,7 +23,7 @@ FUSION = FusionConfig()
 TRAINER = TrainerConfig(max_epochs=EPOCHS, patience=EPOCHS)
 
 
-def bare_loop(data: FusionData, seed: int) -> float:
+def bare_loop(data: FusionDataModule, seed: int) -> float:
     """Seconds of the same steps, and a look at validation an epoch, without Lightning."""
     begun = time.perf_counter()
     torch.manual_seed(seed)
@@ -47,7 +47,7 @@ def run() -> str:
     torch.manual_seed(0)
     features = {split: [torch.randn(rows, WIDTH)] for split, rows in ROWS.items()}
     targets = {split: torch.randint(CLASSES, (rows,)) for split, rows in ROWS.items()}
-    data = FusionData(features, targets, TRAINER.batch_size)
+    data = FusionDataModule(features, targets, TRAINER.batch_size)
     trained, bare = [], []
     for seed in range(TURNS + 1):
         fitted = fit(data, FUSION, TRAINER, num_classes=CLASSES, seed=seed)

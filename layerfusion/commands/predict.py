@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from layerfusion.assets.files import temporary_beside
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
+from layerfusion.config.imports import import_from
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.labels import clean_texts
@@ -39,7 +40,11 @@ def main(arguments: Sequence[str]) -> int:
     from layerfusion.runs.bundle import load_bundle
 
     bundle = load_bundle(
-        options.bundle, device=options.device, cache=options.cache, models=_models(options.model)
+        options.bundle,
+        device=options.device,
+        cache=options.cache,
+        models=_models(options.model),
+        modules=_modules(options.config_dir),
     )
     column = options.text or bundle.config.dataset.text
     reader = bundle.config.dataset.reader
@@ -115,6 +120,16 @@ def _models(given: Sequence[str]) -> dict[str, str]:
     return models
 
 
+def _modules(folders: Sequence[str]) -> list[str]:
+    """Let the modules of some folders be imported, and return their names."""
+    places = [Path(folder) for folder in folders]
+    for place in places:
+        if not place.is_dir():
+            raise UserError(f"--config-dir {place}: there is no such folder")
+    import_from(places)
+    return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "layerfusion predict",
@@ -133,5 +148,12 @@ def _parser() -> ArgumentParser:
         default=[],
         metavar="NAME=FOLDER",
         help="a language model's files, where they lie elsewhere than in the job",
+    )
+    parser.add_argument(
+        "--config-dir",
+        action="append",
+        default=[],
+        metavar="FOLDER",
+        help="a folder of yours with the operator that the job was trained with",
     )
     return parser

@@ -14,16 +14,11 @@ from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
 from layerfusion.errors import UserError, unknown
 
 MULTIRUN = {"-m", "--multirun"}
-
-
-def config_folder() -> Path:
-    """The folder of the YAML files: inside the installed package, or at the checkout's root."""
-    package = Path(__file__).parents[1]
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
+_FUSION_KEYS = {*EVERY_HEAD, TARGET}
 
 
 def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
@@ -118,7 +113,8 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 def user_keys(arguments: Sequence[str]) -> list[str]:
     """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
 
-    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…` and `backbone.NAME.path=FOLDER`. Hydra
+    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…`, `backbone.NAME.path=FOLDER` and
+    `fusion.ARGUMENT=…`, which an operator takes though its file does not list it. Hydra
     wants `++` before a new key. A backbone that only its path declares is taken out of the list
     `backbone=[…]`, and is the only one where no such list is given.
     """
@@ -128,7 +124,9 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     listed = any(argument.startswith("backbone=") for argument in arguments)
     result = []
     for argument in arguments:
-        if re.match(r"layers\.fixed\.[^.=]+=", argument):
+        of_operator = re.match(r"fusion\.(\w+)=", argument)
+        new = of_operator is not None and of_operator[1] not in _FUSION_KEYS
+        if new or re.match(r"layers\.fixed\.[^.=]+=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
             argument = f"++{argument}" if match[1] in own | known else argument

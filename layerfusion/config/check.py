@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
-    ACCELERATORS,
     AUTO,
     HONEST,
     LOGGERS,
-    OPERATORS,
     STACKED,
     WANDB_MODES,
     BackboneConfig,
@@ -24,6 +21,7 @@ from layerfusion.config.job import (
     TrainConfig,
     TrainerConfig,
 )
+from layerfusion.config.operators import gather_arguments, operator_names, settle
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError, unknown
@@ -41,8 +39,10 @@ def load(composed: Any) -> TrainConfig:
     try:
         if not isinstance(composed, Container):
             composed = OmegaConf.create(composed)
-        settings = OmegaConf.to_container(composed, resolve=True)
+        settings: Any = OmegaConf.to_container(composed, resolve=True)
         _refuse_unnamed(settings)
+        if isinstance(settings.get("fusion"), dict):
+            settings["fusion"] = gather_arguments(settings["fusion"])
         # A sweep names its jobs before it runs them, so each config is asked for twice.
         return deepcopy(_typed(json.dumps(settings)))
     except OmegaConfBaseException as error:
@@ -68,6 +68,7 @@ def _typed(settings: str) -> TrainConfig:
 
     config = OmegaConf.to_object(OmegaConf.merge(_schema(), json.loads(settings)))
     assert isinstance(config, TrainConfig)
+    config.fusion = settle(config.fusion)
     check(config)
     return config
 
@@ -108,7 +109,8 @@ def check(config: TrainConfig) -> None:
         check_settings(config, TrainConfig(config.dataset))
     else:
         _check_fusion(config.fusion)
-    _check_trainer(config.trainer)
+    check_rules(config.trainer, "trainer")
+    check_devices(config.trainer)
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _check_extract(config.extract)
@@ -184,42 +186,27 @@ def _check_layers(layers: LayersConfig) -> None:
 
 
 def _check_fusion(fusion: FusionConfig) -> None:
-    _choice("fusion", fusion.name, (*OPERATORS, STACKED, AUTO))
-    _at_least("fusion.width", fusion.width, 1)
-    if not fusion.temperature > 0:
-        raise UserError(f"fusion.temperature={fusion.temperature}: it must be above 0")
-    for key in ("dropout", "source_dropout"):
-        if not 0 <= getattr(fusion, key) < 1:
-            raise UserError(f"fusion.{key}={getattr(fusion, key)}: it must lie in [0, 1)")
-    for key, least in (("side", 1), ("experts", 1), ("heads", 1), ("entropy_penalty", 0)):
-        _at_least(f"fusion.{key}", getattr(fusion, key), least)
-    if fusion.residual and fusion.name in ("late", STACKED):
-        raise UserError(f"fusion.residual: {fusion.name} ends in classes, not in a vector")
-    if fusion.residual and fusion.name == AUTO and "late" in fusion.among:
-        raise UserError("fusion.residual: late ends in classes; leave it out of fusion.among")
-    for name in fusion.among:
-        _choice("fusion.among", name, (*OPERATORS, STACKED))
+    check_rules(fusion, "fusion")
+    if not fusion.target and fusion.name not in (STACKED, AUTO):
+        known = ", ".join([*operator_names(), STACKED, AUTO])
+        raise UserError(
+            f"fusion={fusion.name}: it belongs to another protocol; protocol={HONEST} has: {known}"
+        )
+    if fusion.residual and fusion.name == STACKED:
+        raise UserError(f"fusion.residual: {STACKED} ends in classes and has no residual form")
     for key in ("among", "widths"):
         if not getattr(fusion, key):
             raise UserError(f"fusion.{key}=[]: it must name at least one")
-    for width in fusion.widths:
-        _at_least("fusion.widths", width, 1)
 
 
-def _check_trainer(trainer: TrainerConfig) -> None:
-    for item in fields(TrainerConfig):
-        value = getattr(trainer, item.name)
-        if isinstance(value, (int, float)):
-            whole = isinstance(value, int)
-            least = 1 if whole else 0 if item.name == "weight_decay" else 1e-12
-            _at_least(f"trainer.{item.name}", value, least)
+def check_devices(trainer: TrainerConfig) -> None:
+    """Raise a UserError where a head is to be trained on several devices."""
     if trainer.devices != 1:
         raise UserError(
-            f"trainer.devices={trainer.devices}: a head trains on 1 device; run jobs side by"
-            " side instead. (DDP would start each of its processes with the command of the whole"
-            " sweep, and a head is too small to share.)"
+            f"trainer.devices={trainer.devices}: a head trains on 1 device; run jobs side by side"
+            " instead. (DDP would start each of its processes with the command of the whole sweep,"
+            " and a head is too small to share.)"
         )
-    _choice("trainer.accelerator", trainer.accelerator, ACCELERATORS)
 
 
 def _check_extract(extract: ExtractConfig) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 from layerfusion.errors import UserError
 
+_user_folders: list[Path] = []
+
 
 def is_import_path(name: object) -> bool:
     """Tell an import path, `package.module:name`, from a name that LayerFusion itself knows."""
@@ -55,6 +57,13 @@ def import_from(folders: Iterable[Path]) -> None:
     The folders go behind all other places, so that a file of the user's cannot hide a package.
     """
     for folder in folders:
+        if folder.resolve() not in _user_folders:
+            _user_folders.append(folder.resolve())
         place = str(folder.resolve())
         if place not in sys.path:
             sys.path.append(place)
+
+
+def user_folders() -> tuple[Path, ...]:
+    """The folders that `import_from` was given in this process."""
+    return tuple(_user_folders)

@@ -7,7 +7,7 @@ that make jobs of their own in `config.commands`. Nothing here imports torch, so
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
@@ -18,20 +18,6 @@ DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
-OPERATORS = (
-    "gated",
-    "concat",
-    "sum",
-    "mean",
-    "hadamard",
-    "matmul",
-    "quaternion",
-    "moe",
-    "scalar_mix",
-    "cooccurrence",
-    "attention",
-    "late",
-)
 STACKED = "stacked"
 """A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 AUTO = "auto"
@@ -39,7 +25,6 @@ AUTO = "auto"
 HONEST = "honest"
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
-ACCELERATORS = ("cpu", "gpu", "mps", "auto")
 STORE_DTYPES = ("auto", "float32")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Values of C that a probe chooses among. The best was between 0.001 and 0.1 for 200 to 7,000 rows,
@@ -236,49 +221,58 @@ class LayersConfig:
 
 @dataclass
 class FusionConfig:
-    """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`."""
+    """The operator that fuses the sources, and the head on it: `conf/fusion/NAME.yaml`.
+
+    In a YAML file and on the command line the operator's own arguments stand beside these keys:
+    `fusion=gated fusion.width=64 fusion.temperature=2`. In Python they have a place of their own:
+
+    >>> FusionConfig("gated", width=64, arguments={"temperature": 2.0}).width
+    64
+    """
 
     name: str = "gated"
-    """An operator (see `OPERATORS`), `stacked`, or `auto`."""
-    width: int = 256
+    """An operator, `stacked`, or `auto`."""
+    target: str = ""
+    """The operator's class, `package.module.Class`, which is `_target_` in its YAML file. Empty:
+    the class that LayerFusion has under `name`."""
+    width: int = field(default=256, metadata=at_least(1))
     """Width of the fused vector, or of the projected sources where the two differ."""
-    dropout: float = 0.3
-    """On the fused vector, before the classification layer."""
-    temperature: float = 1.0
-    """Of the softmax of `gated`."""
-    source_dropout: float = 0.0
-    """Chance that `gated` leaves a source out of a training example; one always stays."""
-    entropy_penalty: float = 0.0
-    """Of the gates' mean entropy, added to the training loss; it makes gates choose."""
+    dropout: float = field(default=0.3, metadata=between(0, 1, ends="[)"))
+    """Share of the fused vector that is dropped in training, before the classification layer."""
+    entropy_penalty: float = field(default=0.0, metadata=at_least(0))
+    """Factor of the gates' mean entropy in the training loss. Above 0, gates choose more sharply;
+    operators without gates ignore it."""
     residual: bool = False
-    """Put the projected sources beside the fused vector; every operator but `late` can."""
-    side: int = 16
-    """Rows of the square matrices of `matmul`."""
-    experts: int = 4
-    """How many `moe` has."""
-    heads: int = 4
-    """How many `attention` has."""
+    """Put the projected sources beside the fused vector. Operators that end in classes cannot."""
     match_capacity: bool = False
     """Choose the width so that the head has as many parameters as `concat` at `width`."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """The operator's own arguments. With `auto`: those of all operators that it tries."""
     among: list[str] = field(default_factory=lambda: [STACKED, "gated", "concat", "late"])
-    """What `auto` chooses among: operators, and `stacked`."""
-    widths: list[int] = field(default_factory=lambda: [64, 256])
+    """Operators, and `stacked`, that `auto` chooses among."""
+    widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
 
 
 @dataclass
 class TrainerConfig:
-    """Training of the head: `conf/trainer/NAME.yaml`."""
+    """How a head is trained: `conf/trainer/NAME.yaml`.
 
-    max_epochs: int = 100
-    patience: int = 10
+    >>> TrainerConfig(max_epochs=5).learning_rate
+    0.001
+    """
+
+    max_epochs: int = field(default=100, metadata=at_least(1))
+    patience: int = field(default=10, metadata=at_least(1))
     """Epochs without a better validation log-loss before training ends."""
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-2
-    accelerator: str = "cpu"
-    """Where the head is trained: cpu, gpu, mps or auto; small heads are fastest on a CPU."""
+    batch_size: int = field(default=64, metadata=at_least(1))
+    """Rows of a training batch."""
+    learning_rate: float = field(default=1e-3, metadata=above(0))
+    weight_decay: float = field(default=1e-2, metadata=at_least(0))
+    accelerator: str = field(default="cpu", metadata=one_of("cpu", "gpu", "mps", "auto"))
+    """Where the head is trained: cpu, gpu, mps or auto. Small heads are fastest on a CPU."""
     devices: int = 1
+    """Always 1: a head is too small to share."""
 
 
 @dataclass
@@ -352,8 +346,19 @@ class TrainConfig:
     """How many training runs, with seeds `seed`, `seed` + 1, …"""
 
 
+def _every_head() -> dict[str, Any]:
+    """Keys and defaults of every head, which a file in `conf/fusion/` need not repeat."""
+    keys = asdict(FusionConfig())
+    return {key: keys[key] for key in keys if key not in ("target", "arguments")}
+
+
 @dataclass
 class ComposedConfig(TrainConfig):
-    """What Hydra composes: it cannot set keys of a new backbone in a typed dict, so `load` does."""
+    """What Hydra composes, before `load` checks it.
+
+    Two groups are plain dicts here: Hydra can neither set keys of a new backbone in a typed dict,
+    nor take an operator's own arguments beside the keys that every head has.
+    """
 
     backbone: dict[str, Any] = field(default_factory=dict)
+    fusion: Any = field(default_factory=_every_head)

@@ -1,34 +1,36 @@
-"""The pooled layers of a data set as standardised batches."""
+"""The sources of a data set as standardised batches, and their LightningDataModule."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from layerfusion.embeddings.standardise import Standardiser
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, unknown
+from layerfusion.fusion.operators.build import check_sources
 
 Features = Mapping[str, Sequence[Tensor]]
-"""Split to one tensor a source, in the order of the selection. Shapes: (rows, d_k)."""
+"""Each split's sources, in the order of the selection. Shapes: (rows, d_k)."""
 Batch = tuple[list[Tensor], Tensor]
-"""One tensor a source, shapes (batch, d_k), and the class indices, shape (batch,)."""
-VALIDATION_ROWS = 1024
-"""Rows of a validation batch at least; its size does not change what is measured."""
+"""The sources of a batch, shapes (batch, d_k), and its class indices, shape (batch,)."""
+EVALUATED_ROWS = 1024
+"""Smallest size of a batch that is only evaluated. The size does not change the figures."""
 
 
 class TensorBatches:
-    """Batches sliced from tensors; a DataLoader over a TensorDataset takes 1.65 times as long.
+    """Slices batches from tensors. A DataLoader over a TensorDataset takes 1.65 times as long.
 
     Args:
-        features: one tensor a source. Shapes: (rows, d_k).
+        features: one tensor for each source. Shapes: (rows, d_k).
         target: class indices. Shape: (rows,).
-        batch_size: rows of a batch; the last one may be smaller.
+        batch_size: rows of a batch; the last batch may be smaller.
         shuffle: take the rows in a new order in every epoch.
-        seed: of the shuffling, which uses a generator of its own.
+        seed: seed of the shuffling, which has a generator of its own.
     """
 
     def __init__(
@@ -46,11 +48,11 @@ class TensorBatches:
         self.generator = torch.Generator().manual_seed(seed) if shuffle else None
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return math.ceil(len(self.target) / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
-        """One epoch: every row once."""
+        """Give every row once, which is an epoch."""
         if self.generator is None:
             for start in range(0, len(self.target), self.batch_size):
                 rows = slice(start, start + self.batch_size)
@@ -61,44 +63,47 @@ class TensorBatches:
             yield [source[index] for source in self.features], self.target[index]
 
 
-class WholeEpochs:
-    """Hands Lightning an epoch as one item: see `FusionClassifier.training_step`."""
+class FusionDataModule(LightningDataModule):
+    """Gives batches `(sources, target)` of standardised sources, from plain tensors or arrays.
 
-    def __init__(self, batches: TensorBatches) -> None:
-        self.batches = batches
+    All splits are standardised once, with the mean and deviation of train alone. Splits: `train`
+    and `validation`, and `test` where `Trainer.test` or `Trainer.predict` is to be called.
 
-    def __len__(self) -> int:
-        """One item."""
-        return 1
-
-    def __iter__(self) -> Iterator[TensorBatches]:
-        """The batches of one epoch, not yet drawn."""
-        yield self.batches
-
-
-class FusionData(LightningDataModule):
-    """Train and validation batches of standardised features; test is only ever read by name.
-
-    Everything is standardised once, with the statistics of train alone.
+    >>> import torch
+    >>> rows = {"train": 20, "validation": 6, "test": 4}
+    >>> features = {split: [torch.randn(n, 3), torch.randn(n, 5)] for split, n in rows.items()}
+    >>> targets = {split: torch.arange(n) % 2 for split, n in rows.items()}
+    >>> data = FusionDataModule(features, targets, batch_size=8)
+    >>> sources, target = next(iter(data.train_dataloader()))
+    >>> [tuple(source.shape) for source in sources], len(target)
+    ([(8, 3), (8, 5)], 8)
 
     Args:
-        features: split to one tensor a source. Shapes: (rows, d_k).
+        features: split to one tensor or array for each source. Shapes: (rows, d_k).
         targets: split to class indices. Shapes: (rows,).
-        batch_size: rows of a train batch.
-        seed: of the order of the train rows; `fit` sets it for each training run.
+        batch_size: rows of a training batch.
+        seed: seed of the order of the train rows; `fit` sets it for each training run.
 
     Raises:
-        UserError: where train or validation is missing or empty, or the splits do not match.
+        UserError: if train or validation is missing or empty, or the shapes do not match.
     """
 
     def __init__(
-        self, features: Features, targets: Mapping[str, Tensor], batch_size: int, seed: int = 0
+        self,
+        features: Mapping[str, Sequence[Any]],
+        targets: Mapping[str, Any],
+        batch_size: int = 64,
+        seed: int = 0,
     ) -> None:
         super().__init__()
-        _check(features, targets)
-        self.standardiser = Standardiser.fit(features["train"])
-        self.features = {split: self.standardiser(sources) for split, sources in features.items()}
-        self.targets = dict(targets)
+        tensors = {
+            split: [torch.as_tensor(source) for source in sources]
+            for split, sources in features.items()
+        }
+        self.targets = {split: torch.as_tensor(target).long() for split, target in targets.items()}
+        _check(tensors, self.targets)
+        self.standardiser = Standardiser.fit(tensors["train"])
+        self.features = {split: self.standardiser(sources) for split, sources in tensors.items()}
         self.batch_size = batch_size
         self.seed = seed
 
@@ -107,32 +112,43 @@ class FusionData(LightningDataModule):
         """Width of each source."""
         return tuple(source.shape[1] for source in self.features["train"])
 
-    def train_dataloader(self) -> WholeEpochs:
-        """The batches of train, in a new order in every epoch."""
-        batches = TensorBatches(
+    def train_dataloader(self) -> TensorBatches:
+        """Return the batches of train, in a new order in every epoch."""
+        return TensorBatches(
             self.features["train"],
             self.targets["train"],
             self.batch_size,
             shuffle=True,
             seed=self.seed,
         )
-        return WholeEpochs(batches)
 
     def val_dataloader(self) -> TensorBatches:
-        """Batches of validation, in the order of its rows."""
-        rows = max(self.batch_size, VALIDATION_ROWS)
-        return TensorBatches(self.features["validation"], self.targets["validation"], rows)
+        """Return batches of validation, in the order of its rows."""
+        return self._in_order("validation")
+
+    def test_dataloader(self) -> TensorBatches:
+        """Return batches of test, in the order of its rows."""
+        return self._in_order("test")
+
+    def predict_dataloader(self) -> TensorBatches:
+        """Return batches of test, in the order of its rows."""
+        return self._in_order("test")
+
+    def _in_order(self, split: str) -> TensorBatches:
+        if split not in self.features:
+            raise unknown("split", split, self.features)
+        rows = max(self.batch_size, EVALUATED_ROWS)
+        return TensorBatches(self.features[split], self.targets[split], rows)
 
 
 def _check(features: Features, targets: Mapping[str, Tensor]) -> None:
     for split in ("train", "validation"):
         if split not in features or not len(targets.get(split, ())):
             raise UserError(f"fusion: {split} has no rows; train and validation are both needed")
-    if not features["train"]:
-        raise UserError("fusion: no source to fuse; select at least one layer")
+    check_sources(features["train"])
     widths = [source.shape[1] for source in features["train"]]
     for split, sources in features.items():
-        found = [tuple(source.shape) for source in sources]
-        wanted = [(len(targets.get(split, ())), width) for width in widths]
-        if found != wanted:
-            raise UserError(f"fusion: the sources of {split} have shapes {found}, not {wanted}")
+        shapes = [tuple(source.shape) for source in sources]
+        expected = [(len(targets.get(split, ())), width) for width in widths]
+        if shapes != expected:
+            raise UserError(f"fusion: the sources of {split} have shapes {shapes}, not {expected}")

@@ -1,4 +1,4 @@
-"""Heads as tensors and plain facts, so that they can be kept without a pickle and made again."""
+"""Heads as tensors and JSON facts, so that files of them need no pickle."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.config.operators import former_fusion, gather_arguments
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.classifier import FusionClassifier, classifier_settings, is_path
 from layerfusion.fusion.stacking import Pool, Stack
 from layerfusion.layers.probe import LinearProbe
 
@@ -22,7 +24,7 @@ POOL = ("bias", "scale", "gate", "mean", "std")
 
 @dataclass(frozen=True)
 class OperatorHead:
-    """A trained operator with the statistics of train that its sources are standardised by."""
+    """A trained operator, with the mean and deviation of train that standardise its sources."""
 
     classifier: FusionClassifier
     standardiser: Standardiser
@@ -31,7 +33,7 @@ class OperatorHead:
         """Classify rows.
 
         Args:
-            features: one tensor a source, as they come from the stores. Shapes: (rows, d_k).
+            features: one tensor for each source, not standardised. Shapes: (rows, d_k).
 
         Returns:
             Log-probabilities. Shape: (rows, classes), float32.
@@ -42,12 +44,12 @@ class OperatorHead:
 
 @dataclass(frozen=True)
 class StackHead:
-    """A fitted stack under the same interface."""
+    """A fitted stack with the interface of `OperatorHead`."""
 
     stack: Stack
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
-        """Classify rows. Shape: (rows, classes), float32, from K tensors (rows, d_k)."""
+        """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""
         return self.stack.predict(features)[0]
 
 
@@ -55,7 +57,7 @@ Head = OperatorHead | StackHead
 
 
 def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What a head is made of: named tensors, and facts that JSON can hold."""
+    """Take a head apart into named tensors, and facts that JSON can hold."""
     if isinstance(head, OperatorHead):
         tensors = {f"classifier.{k}": v for k, v in head.classifier.state_dict().items()}
         for name in ("mean", "std"):
@@ -77,19 +79,29 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return {k: v.detach().cpu().clone() for k, v in tensors.items()}, facts
 
 
-def head_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Head:
-    """The head that `head_state` took apart.
+def head_from(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, Any], modules: Sequence[str] = ()
+) -> Head:
+    """Put together the head that `head_state` took apart.
+
+    Args:
+        tensors: its tensors.
+        facts: its facts.
+        modules: modules outside LayerFusion that its operator may be imported from.
 
     Raises:
-        UserError: for a kind of head that this version does not know.
+        UserError: if this version does not know the kind of head, or the operator lies in a module
+            that is not among `modules`.
     """
     if facts["kind"] == OPERATOR:
-        classifier = FusionClassifier(**facts["settings"])
+        settings = _settings(facts["settings"])
+        _check_origin(settings["operator"], modules)
+        classifier = FusionClassifier(**settings)
         prefix = "classifier."
         classifier.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
         )
-        sources = range(len(facts["settings"]["widths"]))
+        sources = range(len(settings["widths"]))
         mean, std = (tuple(tensors[f"{name}.{k}"] for k in sources) for name in ("mean", "std"))
         return OperatorHead(classifier.eval(), Standardiser(mean, std))
     if facts["kind"] == STACK:
@@ -102,15 +114,38 @@ def head_from(tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> Head:
     raise UserError(f"head: there is no kind {facts['kind']!r}; there are: {OPERATOR}, {STACK}")
 
 
+def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments of `FusionClassifier`; schema 1 kept config groups instead."""
+    if "fusion" not in settings:
+        return dict(settings)
+    given = {key: settings[key] for key in ("widths", "num_classes", "names", "importance")}
+    fusion = FusionConfig(**gather_arguments(former_fusion(settings["fusion"])))
+    return given | classifier_settings(fusion, TrainerConfig(**settings["trainer"]))
+
+
+def _check_origin(operator: str, modules: Sequence[str]) -> None:
+    """Refuse to import an operator from a module that the caller has not named."""
+    if not is_path(operator):
+        return
+    module = operator.partition(":")[0] if ":" in operator else operator.rpartition(".")[0]
+    allowed = ("layerfusion", *modules)
+    if not any(f"{module}.".startswith(f"{name}.") for name in allowed):
+        raise UserError(
+            f"operator {operator}: it is not part of LayerFusion; if you trust its code, name the"
+            f" folder of {module.partition('.')[0]}.py, `layerfusion predict … --config-dir"
+            f" FOLDER`, or in Python modules=[{module.partition('.')[0]!r}]"
+        )
+
+
 def mean_probabilities(heads: Sequence[Head], features: Sequence[Tensor]) -> Tensor:
-    """The consensus of heads that differ in their seed: their mean probabilities.
+    """Average the probabilities of heads that differ in their seed.
 
     Args:
-        heads: one a seed.
-        features: one tensor a source. Shapes: (rows, d_k).
+        heads: one head for each seed.
+        features: one tensor for each source. Shapes: (rows, d_k).
 
     Returns:
         Shape: (rows, classes), float32; rows add up to 1.
     """
-    said = [head.log_probs(features).double().exp() for head in heads]
-    return torch.stack(said).mean(dim=0).float()
+    probabilities = [head.log_probs(features).double().exp() for head in heads]
+    return torch.stack(probabilities).mean(dim=0).float()

@@ -1,4 +1,4 @@
-"""Trained heads judged on a fold of train that neither they nor their inputs have learned from."""
+"""Trained heads evaluated on a fold of train that neither they nor their sources learned from."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
 from layerfusion.fusion.training import fit
 from layerfusion.layers.candidates import Candidates
@@ -20,13 +20,14 @@ from layerfusion.layers.layer_id import LayerId
 
 @dataclass(frozen=True)
 class HeldOutHeads:
-    """Log-losses of heads on folds held out; validation chooses their epoch, as it does later.
+    """Trains heads without a fold, and evaluates them on it. Validation chooses the epoch.
 
-    A text that is in the fold and in validation too judges the head and does not choose its epoch.
+    A text that is both in the fold and in validation evaluates the head, and does not choose its
+    epoch.
     """
 
     candidates: Candidates
-    """The layers that the heads fuse, on train, with its folds."""
+    """The layers that the heads fuse, on train, and the folds."""
     validation: dict[LayerId, Tensor]
     """The same layers on validation. Shapes: (rows, width)."""
     validation_texts: Sequence[str]
@@ -35,7 +36,7 @@ class HeldOutHeads:
     seed: int
 
     def __call__(self, candidate: FusionCandidate, fold: int) -> Tensor:
-        """Log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
+        """Return the log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
         candidates, layers = self.candidates, candidate.selection.layers
         out = candidates.fold_of == fold
         split = [self._split(layer, fold) for layer in layers]
@@ -50,7 +51,7 @@ class HeldOutHeads:
             "validation": self.validation_labels[unseen],
             "held out": labels[out],
         }
-        data = FusionData(features, targets, batch_size=self.trainer.batch_size)
+        data = FusionDataModule(features, targets, batch_size=self.trainer.batch_size)
         fitted = fit(
             data,
             candidate.fusion,
@@ -63,18 +64,19 @@ class HeldOutHeads:
         return F.cross_entropy(logits.double(), labels[out], reduction="none")
 
     def _unseen(self, fold: int) -> Tensor:
-        """Rows of validation whose texts are not in the fold: others would show its labels.
+        """Return the rows of validation whose texts are not in the fold.
 
-        All of them where none is left, since a head cannot be trained without.
+        The others would reveal its labels. If none is left, all rows are returned, since a head
+        cannot be trained without validation.
         """
         candidates = self.candidates
         out = torch.where(candidates.fold_of == fold)[0].tolist()
-        judged = {candidates.texts[n] for n in out}
-        rows = [n for n, text in enumerate(self.validation_texts) if text not in judged]
+        fold_texts = {candidates.texts[n] for n in out}
+        rows = [n for n, text in enumerate(self.validation_texts) if text not in fold_texts]
         return torch.tensor(rows or range(len(self.validation_texts)))
 
     def _split(self, layer: LayerId, fold: int) -> tuple[Tensor, Tensor]:
-        """A layer on train and on validation; a lexical one learned without the fold."""
+        """Return a source on train and on validation; a lexical one is learned without the fold."""
         candidates = self.candidates
         source = candidates.sources[layer.backbone]
         if not isinstance(source, LexicalSource):

@@ -1,10 +1,9 @@
-"""Stacked fusion: the sources' own probes, weighed on rows that they never saw.
+"""Stacked fusion: a linear probe for each source, weighted on rows that the probes never saw.
 
-Every source keeps a linear probe of its own. What the probes say of rows that they were not fitted
-on (Wolpert, Neural Networks 5, 1992) shows how far each can be trusted, so that the weights are
-learned without the flattery of the rows behind the probes. The pool has few numbers to learn and
-falls back to fewer where cross-validation does not support more: a gate of its own for each text,
-one weight a source, or the best single source.
+A probe's log-probabilities of held-out rows show how far it can be trusted (Wolpert, Neural
+Networks 5, 1992); those of its training rows would flatter it. The pool that weights the probes has
+few numbers to learn, and takes a simpler form where cross-validation does not support a richer one:
+gates that differ from text to text, one weight for each source, or the best single source.
 """
 
 from __future__ import annotations
@@ -20,27 +19,30 @@ from layerfusion.layers.probe import HeldOut, LinearProbe, fit_probes
 from layerfusion.layers.selection import standard_error
 
 FORMS = ("single", "weighted", "gated")
-"""What a pool may be, the plainest first."""
+"""The forms of a pool, the simplest first."""
 WEIGHT_ROWS = 2.0
-"""Rows that the pull of the weights towards equal ones counts for: squares of b and of log κ, on
-the sum of the log-losses. With few labelled rows it keeps the pool near the plain average, which is
-then better than weights: on 20 rows of mr by 2 points, on 1,800 rows it is the other way."""
+"""Strength of the pull towards equal weights, in rows: the squares of b and log κ count as much as
+the log-loss of so many rows. With few labelled rows it keeps the pool near the plain average, which
+is then better than weights: by 2 points on 20 rows of mr. On 1,800 rows the weights are better."""
 GATE_ROWS = 200.0
-"""The same for the pull of the gates towards the weights: squares of G."""
+"""Strength of the pull of the gates towards the weights, in rows: the same for the squares of G."""
 FOLDS = 5
+"""Folds in which the forms of a pool are compared."""
 MAX_STEPS = 200
+"""Most steps of L-BFGS."""
 FACTS = 3
-"""What a gate sees of each source: entropy, largest probability, distance from the others' mean."""
+"""Numbers that a gate sees of each source: entropy, largest log-probability, distance from the mean
+of all sources."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """How the probes' log-probabilities become one.
+    """Combines the log-probabilities of the probes in a logarithmic opinion pool.
 
-    log p(c|x) = log softmax_c(κ Σ_k g_k(x) log p_k(c|x)), with g(x) = softmax(b + G e(x)): a
-    logarithmic opinion pool. κ > 0 calibrates it: it says how far sources that agree make each
-    other surer. κ g_k tempers each source, so that one that is surer than it is right weighs less.
-    e(x) are the standardised facts of what the sources say of x.
+    log p(c|x) = log softmax_c(κ Σ_k g_k(x) log p_k(c|x)), with g(x) = softmax(b + G e(x)). κ > 0 is
+    an inverse temperature: above 1, agreeing sources make the pool more confident. κ g_k tempers
+    each source, so that an overconfident one weighs less. e(x) is the standardised evidence: see
+    `evidence`.
     """
 
     form: str
@@ -52,54 +54,55 @@ class Pool:
     gate: Tensor
     """G. Shape: (K, K · FACTS)."""
     mean: Tensor
-    """Of the facts. Shape: (K · FACTS,)."""
+    """Mean of the evidence over the rows. Shape: (K · FACTS,)."""
     std: Tensor
-    """Of the facts. Shape: (K · FACTS,)."""
+    """Standard deviation of the evidence. Shape: (K · FACTS,)."""
 
     def __call__(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Pool what the sources say.
+        """Pool the sources.
 
         Args:
-            log_probs: of each source, as its probe gives them. Shape: (K, rows, classes).
+            log_probs: log-probabilities of each source's probe. Shape: (K, rows, classes).
 
         Returns:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K).
         """
-        said = log_probs.double()
-        facts = (evidence(said) - self.mean) / self.std
+        log_probs = log_probs.double()
+        facts = (evidence(log_probs) - self.mean) / self.std
         gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
-        return _mix(said, gates, self.scale), gates
+        return _mix(log_probs, gates, self.scale), gates
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A fitted stack: what classifies new rows."""
+    """A fitted stack, which classifies new rows."""
 
     probes: tuple[LinearProbe, ...]
     pool: Pool
     held_out: dict[str, float]
-    """Form to the cross-validated log-loss of its pool, in nats."""
+    """Cross-validated log-loss of each form of pool, in nats."""
     reason: str
+    """Why the pool has its form, in one line."""
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify rows.
 
         Args:
-            features: one tensor a source, as they come from the stores. Shapes: (rows, d_k).
+            features: one tensor for each source, not standardised. Shapes: (rows, d_k).
 
         Returns:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float32.
         """
-        said = [
+        each = [
             probe.logits(x).log_softmax(dim=1)
             for probe, x in zip(self.probes, features, strict=True)
         ]
-        log_probs, gates = self.pool(torch.stack(said))
+        log_probs, gates = self.pool(torch.stack(each))
         return log_probs.float(), gates.float()
 
     @property
     def num_parameters(self) -> int:
-        """Numbers learned: of the probes and of the pool's form."""
+        """Number of learned parameters, of the probes and of the pool in its form."""
         probes = sum(probe.weight.numel() + probe.bias.numel() for probe in self.probes)
         sources = len(self.probes)
         if sources == 1:
@@ -109,7 +112,7 @@ class Stack:
 
     @property
     def num_flops(self) -> int:
-        """Floating-point operations for one text: two for each entry of a product."""
+        """Number of floating-point operations for one text: two for each entry of a product."""
         probes = sum(2 * probe.weight.numel() for probe in self.probes)
         mixed = 2 * len(self.probes) * self.probes[0].bias.numel()
         return probes + mixed + (2 * self.pool.gate.numel() if self.pool.form == "gated" else 0)
@@ -118,26 +121,26 @@ class Stack:
 def fit_stack(
     features: Sequence[Tensor],
     labels: Tensor,
-    held: Sequence[HeldOut],
+    held_out: Sequence[HeldOut],
     *,
     num_classes: int,
     seed: int = 0,
     device: torch.device | None = None,
 ) -> Stack:
-    """Fit the probes on all rows, and the pool on what probes said of rows held out.
+    """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
 
     Args:
-        features: one tensor a source. Shapes: (rows, d_k).
+        features: one tensor for each source. Shapes: (rows, d_k).
         labels: class indices. Shape: (rows,).
-        held: what each source's probe said of the rows held out, and its strength.
+        held_out: log-probabilities of held-out rows, and regularisation, of each source's probe.
         num_classes: number of classes.
-        seed: of the folds in which the forms of the pool are compared.
-        device: where the probes are fitted; the CPU if none.
+        seed: seed of the folds in which the forms of the pool are compared.
+        device: where the probes are fitted; the CPU if None.
     """
-    strengths = [one.strength for one in held]
+    strengths = [source.strength for source in held_out]
     probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
-    said = torch.stack([one.log_probs for one in held]).double()
-    pool, losses, reason = choose_pool(said, held[0].target, seed=seed)
+    log_probs = torch.stack([source.log_probs for source in held_out]).double()
+    pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed)
     return Stack(tuple(probes), pool, losses, reason)
 
 
@@ -145,23 +148,23 @@ def refit(
     stack: Stack,
     features: Sequence[Tensor],
     labels: Tensor,
-    held: Sequence[HeldOut],
+    held_out: Sequence[HeldOut],
     *,
     device: torch.device | None = None,
 ) -> Stack:
-    """The same stack with its probes fitted on other rows: train and validation together.
+    """Fit the probes of a stack again on other rows: train and validation together.
 
-    A trained head needs validation to stop on. A stack does not, so that once validation has said
-    what it is worth those rows are to learn from, as they are for the TF-IDF baseline.
+    A trained head needs validation to stop on. A stack does not: once it has been evaluated on
+    validation, it may learn from those rows too, as the TF-IDF baseline does.
 
     Args:
-        stack: whose pool it keeps.
-        features: one tensor a source. Shapes: (rows, d_k).
+        stack: the stack, whose pool is kept.
+        features: one tensor for each source. Shapes: (rows, d_k).
         labels: class indices. Shape: (rows,).
-        held: what the stack was fitted with; each probe keeps its strength.
-        device: where the probes are fitted; the CPU if none.
+        held_out: as the stack was fitted with; each probe keeps its regularisation.
+        device: where the probes are fitted; the CPU if None.
     """
-    strengths = [one.strength for one in held]
+    strengths = [source.strength for source in held_out]
     num_classes = len(stack.probes[0].bias)
     probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
     return replace(stack, probes=tuple(probes))
@@ -172,14 +175,14 @@ def choose_pool(
 ) -> tuple[Pool, dict[str, float], str]:
     """Fit the form of pool that cross-validation supports.
 
-    Weights have to be better than the best single source, and gates better than weights, by more
-    than the standard error of the difference over the rows; where weights are no worse than the
-    single source within that error, they are taken too, since they vary less.
+    Gates have to be better than weights by more than the standard error of the difference over the
+    rows. Weights only have to be no worse than the best single source within that error, since they
+    vary less.
 
     Args:
-        log_probs: what each source said of rows it had not seen. Shape: (K, rows, classes).
+        log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
-        seed: of the folds.
+        seed: seed of the folds.
 
     Returns:
         The pool fitted on all rows, the cross-validated log-loss of each form, and the reason.
@@ -189,22 +192,22 @@ def choose_pool(
     form, losses = judge_forms(log_probs, target, seed=seed)
     pool = fit_pool(log_probs, target, form)
     means = {name: float(loss.mean()) for name, loss in losses.items()}
-    words = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return pool, means, f"{form}: held-out log-loss {words}"
+    listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+    return pool, means, f"{form}: held-out log-loss {listed}"
 
 
 def judge_forms(
     log_probs: Tensor, target: Tensor, *, seed: int = 0
 ) -> tuple[str, dict[str, Tensor]]:
-    """The form that cross-validation supports, and what each form loses on rows held out.
+    """Find the form of pool that cross-validation supports, and the log-loss of each form.
 
     Args:
-        log_probs: what each source said of rows it had not seen. Shape: (K, rows, classes).
+        log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
-        seed: of the folds.
+        seed: seed of the folds.
 
     Returns:
-        One of `FORMS`, and form to its log-loss of each row. Shapes: (rows,), float64, in nats.
+        One of `FORMS`, and the log-losses of each form. Shapes: (rows,), float64, in nats.
     """
     forms = FORMS if len(log_probs) > 1 else FORMS[:1]
     losses = {form: _cross_validated(log_probs, target, form, seed) for form in forms}
@@ -221,7 +224,7 @@ def judge_forms(
 
 
 def _cross_validated(log_probs: Tensor, target: Tensor, form: str, seed: int) -> Tensor:
-    """Log-loss of each row under a pool fitted without it. Shape: (rows,)."""
+    """Return the log-loss of each row under a pool fitted without it. Shape: (rows,)."""
     generator = torch.Generator().manual_seed(seed)
     fold_of = torch.randperm(len(target), generator=generator) % min(FOLDS, len(target))
     losses = torch.zeros(len(target), dtype=torch.float64)
@@ -233,16 +236,16 @@ def _cross_validated(log_probs: Tensor, target: Tensor, form: str, seed: int) ->
 
 
 def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
-    """Fit a pool of a given form.
+    """Fit a pool of one form.
 
     Args:
-        log_probs: what each source said of rows it had not seen. Shape: (K, rows, classes).
+        log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
-        form: one of `FORMS`; `single` is the source with the lowest log-loss, calibrated.
+        form: one of `FORMS`; `single` takes the source with the lowest log-loss, calibrated.
     """
-    said = log_probs.double()
-    sources = len(said)
-    facts = evidence(said)
+    log_probs = log_probs.double()
+    sources = len(log_probs)
+    facts = evidence(log_probs)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)
     facts = (facts - mean) / std
@@ -251,12 +254,12 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
     gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
     learned = {"single": [log_scale], "weighted": [log_scale, bias]}
     if form == "single":
-        losses = torch.stack([F.nll_loss(one, target) for one in said])
+        losses = torch.stack([F.nll_loss(source, target) for source in log_probs])
         bias[torch.arange(sources) != losses.argmin()] = -torch.inf
 
     def loss() -> Tensor:
         gates = torch.softmax(bias + facts @ gate.T, dim=1)
-        pooled = F.nll_loss(_mix(said, gates, log_scale.exp()), target)
+        pooled = F.nll_loss(_mix(log_probs, gates, log_scale.exp()), target)
         pull = log_scale.square() + (bias.square().sum() if form != "single" else 0.0)
         return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / len(target)
 
@@ -265,10 +268,10 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
 
 
 def evidence(log_probs: Tensor) -> Tensor:
-    """What can be told of a row from what the sources say of it.
+    """Describe how sure the sources are of each row, and how far they agree.
 
-    For each source its entropy, its largest log-probability, and its L1 distance from the mean of
-    all sources. Shape: (rows, K · FACTS), from (K, rows, classes).
+    Gives each source's entropy, its largest log-probability, and the L1 distance of its
+    probabilities from the mean of all sources. Shape: (rows, K · FACTS), from (K, rows, classes).
     """
     probs = log_probs.exp()
     entropy = -(probs * log_probs).sum(dim=2)
@@ -281,7 +284,7 @@ def _mix(log_probs: Tensor, gates: Tensor, scale: Tensor) -> Tensor:
 
 
 def _minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
-    """L-BFGS in place: a few numbers and a smooth loss, so it ends at the optimum."""
+    """Minimise in place by L-BFGS. With few numbers and a smooth loss it ends at the optimum."""
     for parameter in parameters:
         parameter.requires_grad_()
     optimiser = torch.optim.LBFGS(

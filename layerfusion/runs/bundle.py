@@ -25,6 +25,7 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import content_identity
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.operators import former_fusion
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
@@ -40,7 +41,8 @@ from layerfusion.runs.inputs import Inputs
 DESCRIPTION = "bundle.json"
 """Written last: a bundle that has it is whole."""
 HEADS = "heads.safetensors"
-SCHEMA = 1
+SCHEMA = 2
+"""Schema 1 kept every operator's arguments with each fusion; it is still read."""
 PIECE = 1024
 """Texts that are embedded and classified together."""
 
@@ -226,6 +228,7 @@ def load_bundle(
     device: str = "auto",
     cache: str | None = None,
     models: Mapping[str, str] | None = None,
+    modules: Sequence[str] = (),
 ) -> Bundle:
     """Read a classifier that a job left.
 
@@ -234,6 +237,7 @@ def load_bundle(
         device: where the language models run.
         cache: where downloaded models lie; as in the job where None.
         models: backbone to a folder with its files, in place of where the job found them.
+        modules: modules outside LayerFusion that its operator may be imported from.
 
     Raises:
         UserError: where there is no bundle, or it is damaged or of another schema.
@@ -243,13 +247,15 @@ def load_bundle(
         place = place / BUNDLE
     with _damage_told(place):
         raw = json.loads((place / DESCRIPTION).read_text())
-        if raw["schema"] != SCHEMA:
-            raise UserError(f"{place}: schema {raw['schema']}, this version reads {SCHEMA}")
+        if raw["schema"] not in (1, SCHEMA):
+            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
+        if raw["schema"] == 1:
+            raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
         config = load_settings(raw["config"])
         layers = tuple(LayerId(**layer) for layer in raw["layers"])
         tensors = load((place / HEADS).read_bytes())
         heads = tuple(
-            head_from(_below(tensors, f"{number}."), about)
+            head_from(_below(tensors, f"{number}."), about, modules)
             for number, about in enumerate(raw["heads"])
         )
         names = dict.fromkeys(layer.backbone for layer in layers)

@@ -14,7 +14,7 @@ from torch import Tensor
 from layerfusion.config.job import STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.shape import BATCH
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
@@ -135,7 +135,7 @@ def _train(
     callbacks: CallbackFactory | None,
 ) -> dict[int, _SeedResult]:
     """Seed to a head trained by gradient descent, its epoch chosen on validation."""
-    data = FusionData(features, targets, batch_size=config.trainer.batch_size)
+    data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
     heads = {}
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.check import load
-from layerfusion.config.job import AUTO, STACKED, TrainConfig
+from layerfusion.config.job import AUTO, STACKED, FusionConfig, TrainConfig
+from layerfusion.config.operators import FORMER, find_operator
 from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
@@ -116,9 +117,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # nothing is drawn
-    if config.fusion.name != AUTO:
-        for key in ("among", "widths"):
-            settings["fusion"].pop(key)
+    settings["fusion"] = _fusion_settings(config.fusion)
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
@@ -129,6 +128,23 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     settings["store_dtype"] = config.extract.store_dtype
     settings["version"] = RESULT_VERSION
     return settings
+
+
+def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
+    """The fusion in the form that jobs have always been named by, all arguments side by side."""
+    settings = asdict(fusion)
+    target, arguments = settings.pop("target"), settings.pop("arguments")
+    if fusion.name != AUTO:
+        for key in ("among", "widths"):
+            settings.pop(key)
+    else:
+        entries = {name: find_operator(name) for name in fusion.among}
+        for name, entry in entries.items():
+            if entry is not None and not entry.shipped:
+                settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]
+    if target and not target.startswith("layerfusion."):
+        settings["target"] = target
+    return {**FORMER, **settings, **arguments}
 
 
 def _hash(settings: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
-from layerfusion.fusion.operators.capacity import check_widths
+from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
 from layerfusion.records.job import PilotRecord
@@ -89,7 +89,7 @@ def check_inputs(config: TrainConfig) -> None:
     Raises:
         UserError: for a part of the texts, or a width that the operator cannot split.
     """
-    check_widths(config.fusion)
+    check_operators(config.fusion)
     if config.extract.num_shards != 1:
         raise UserError(
             f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from layerfusion.config.job import OPERATORS as NAMES
-from layerfusion.config.job import FusionConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.config.operators import operator_names
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.operators.capacity import head_flops, head_parameters, matched_width
 
+NAMES = operator_names()
 RESIDUAL = [name for name in NAMES if name != "late"]
 
 
@@ -53,13 +54,13 @@ def test_the_classifier_has_the_parameters_that_are_counted(name: str) -> None:
     widths = (384, 576)
     for matched in (False, True):
         config = FusionConfig(name, match_capacity=matched)
-        head = FusionClassifier(widths, 8, vars(config), {})
+        head = FusionClassifier(widths, 8, **classifier_settings(config, TrainerConfig()))
         width = matched_width(config, widths, 8) if matched else config.width
         assert head.num_parameters == head_parameters(replace(config, width=width), widths, 8)
 
 
 def test_a_capacity_that_cannot_be_matched_says_what_is_nearest() -> None:
-    config = FusionConfig("matmul", width=20, side=16, match_capacity=True)
+    config = FusionConfig("matmul", width=20, match_capacity=True)
     with pytest.raises(UserError, match=r"cannot have the .* the nearest width is 16 with"):
         matched_width(config, (384, 384), 2)
 

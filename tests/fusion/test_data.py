@@ -10,7 +10,7 @@ from torch import Tensor
 
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
-from layerfusion.fusion.data import FusionData, TensorBatches
+from layerfusion.fusion.data import FusionDataModule, TensorBatches
 
 
 def _features(rows: int, widths: tuple[int, ...] = (3, 5), seed: int = 0) -> list[Tensor]:
@@ -18,13 +18,13 @@ def _features(rows: int, widths: tuple[int, ...] = (3, 5), seed: int = 0) -> lis
     return [4 * torch.randn(rows, width, generator=generator) + 7 for width in widths]
 
 
-def _data(**changes: object) -> FusionData:
+def _data(**changes: object) -> FusionDataModule:
     features = {
         split: _features(rows, seed=k)
         for k, (split, rows) in enumerate([("train", 20), ("validation", 7), ("test", 9)])
     }
     targets = {split: torch.arange(len(x[0])) % 2 for split, x in features.items()}
-    return FusionData(features, targets, batch_size=8, **changes)  # pyright: ignore[reportArgumentType]
+    return FusionDataModule(features, targets, batch_size=8, **changes)  # pyright: ignore[reportArgumentType]
 
 
 def test_standardiser_equals_scikit_learn() -> None:
@@ -71,10 +71,10 @@ def test_data_is_standardised_by_train_alone() -> None:
 def test_other_splits_do_not_move_the_statistics() -> None:
     features = {"train": _features(20), "validation": _features(7), "test": _features(9)}
     targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
-    plain = FusionData(features, targets, 8)
+    plain = FusionDataModule(features, targets, 8)
     features |= {"validation": [x + 1e6 for x in features["validation"]]}
     features |= {"test": [x * 1e6 for x in features["test"]]}
-    moved = FusionData(features, targets, 8)
+    moved = FusionDataModule(features, targets, 8)
     for ours, theirs in zip(plain.features["train"], moved.features["train"], strict=True):
         assert torch.equal(ours, theirs)
 
@@ -139,11 +139,11 @@ def test_features_that_do_not_fit_are_named(change: dict[str, list[Tensor]], mes
     features = {"train": _features(20), "validation": _features(7), "test": _features(9)}
     targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
     with pytest.raises(UserError, match=message):
-        FusionData(features | change, targets, 8)
+        FusionDataModule(features | change, targets, 8)
 
 
 def test_an_empty_validation_is_an_error() -> None:
     features = {"train": _features(20), "validation": _features(0)}
     targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
     with pytest.raises(UserError, match="validation has no rows"):
-        FusionData(features, targets, 8)
+        FusionDataModule(features, targets, 8)

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from layerfusion.config.job import OPERATORS as NAMES
-from layerfusion.config.job import FusionConfig
+from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.config.operators import find_operator, operator_names
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier
-from layerfusion.fusion.operators import OPERATORS, FusionOperator, build_operator
+from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.operators import FusionOperator, build_operator, operator_class
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.operators.gated import GatedFusion
 from tests.fusion.references import EXPERTS, HEADS, REFERENCES, SIDE, TEMPERATURE, gelu
@@ -24,12 +25,22 @@ WIDTHS = (3, 5, 6)
 WIDTH = 8
 CLASSES = 3
 BATCH = 6
+NAMES = operator_names()
 RESIDUAL = [name for name in NAMES if name != "late"]
 
 
-def _config(name: str, **more: object) -> FusionConfig:
-    own = {"width": WIDTH, "side": SIDE, "heads": HEADS, "experts": EXPERTS}
-    return FusionConfig(name, **{**own, "temperature": TEMPERATURE, **more})  # type: ignore[arg-type]
+OWN = {"side": SIDE, "heads": HEADS, "experts": EXPERTS, "temperature": TEMPERATURE}
+
+
+def _config(name: str, *, own: dict[str, float] = OWN, **head: Any) -> FusionConfig:
+    entry = find_operator(name)
+    assert entry is not None
+    arguments = {key: value for key, value in own.items() if key in entry.arguments}
+    return FusionConfig(name, arguments=arguments, **{"width": WIDTH, **head})
+
+
+def _head(config: FusionConfig) -> FusionClassifier:
+    return FusionClassifier(WIDTHS, CLASSES, **classifier_settings(config, TrainerConfig()))
 
 
 def _sources(widths: Sequence[int] = WIDTHS, rows: int = BATCH) -> list[Tensor]:
@@ -46,7 +57,7 @@ def _trained(operator: FusionOperator) -> FusionOperator:
     return operator.eval()
 
 
-def _operator(name: str, widths: Sequence[int] = WIDTHS, **more: object) -> FusionOperator:
+def _operator(name: str, widths: Sequence[int] = WIDTHS, **more: Any) -> FusionOperator:
     return _trained(build_operator(_config(name, **more), widths, CLASSES))
 
 
@@ -57,8 +68,13 @@ def _weights(operator: nn.Module) -> dict[str, np.ndarray]:
 # -- one harness for all of them ----------------------------------------------------------------
 
 
-def test_the_table_has_what_the_config_allows() -> None:
-    assert tuple(OPERATORS) == NAMES == tuple(REFERENCES)
+def test_every_operator_has_an_oracle() -> None:
+    assert set(NAMES) == set(REFERENCES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_operator_says_its_formula(name: str) -> None:
+    assert operator_class(FusionConfig(name)).formula
 
 
 @pytest.mark.parametrize("widths", [(4, 4), WIDTHS, (7, 2, 3, 9, 5)])
@@ -115,8 +131,8 @@ def test_the_order_of_the_sources_matters_where_the_table_says_so(name: str) -> 
             weights[key] = operator.state_dict()[source]
         elif key in ("projection.weight", "experts.weight", "gate.weight"):
             columns = value.unflatten(1, (3, -1))[:, order].flatten(1)
-            own = name == "gated"  # its gate has a row a source as well
-            weights[key] = columns[order] if own else columns
+            gated = name == "gated"  # its gate also has a row for each source
+            weights[key] = columns[order] if gated else columns
         elif key == "scores" or (key == "gate.bias" and name == "gated"):
             weights[key] = value[order]
     moved.load_state_dict(weights)
@@ -124,7 +140,7 @@ def test_the_order_of_the_sources_matters_where_the_table_says_so(name: str) -> 
     fused, gates = operator.fuse(sources)
     again, again_gates = moved.fuse([sources[k] for k in order])
     same = torch.allclose(fused, again, rtol=1e-4, atol=1e-5)
-    assert same != OPERATORS[name].ordered
+    assert same != operator_class(FusionConfig(name)).ordered
     if gates is not None and again_gates is not None:
         torch.testing.assert_close(again_gates, gates[:, order])
 
@@ -156,7 +172,7 @@ def test_one_source_is_the_plain_head(name: str, residual: bool) -> None:
 def test_nothing_vanishes_or_explodes(name: str, sources: int) -> None:
     torch.manual_seed(0)
     widths = [(384, 576, 768)[k % 3] for k in range(sources)]
-    config = FusionConfig(name, width=64, side=8)
+    config = _config(name, own={"side": 8}, width=64)
     operator = build_operator(config, widths, CLASSES)
     layer = nn.Identity() if operator.classifies else nn.Linear(operator.width, CLASSES)
     optimiser = torch.optim.AdamW([*operator.parameters(), *layer.parameters()], lr=1e-3)
@@ -166,8 +182,8 @@ def test_nothing_vanishes_or_explodes(name: str, sources: int) -> None:
         fused = operator(x)
         assert 1e-2 < float(fused.detach().std()) < 1e2
         loss = F.cross_entropy(layer(fused), target)
-        own = operator.source_losses(x, target)
-        (loss if own is None else loss + own).backward()
+        extra = operator.source_losses(x, target)
+        (loss if extra is None else loss + extra).backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in operator.parameters())
         optimiser.step()
         optimiser.zero_grad()
@@ -181,7 +197,7 @@ def test_nothing_vanishes_or_explodes(name: str, sources: int) -> None:
 @pytest.mark.parametrize("name", ["gated", "scalar_mix", "late"])
 def test_gates_start_at_the_importance(name: str) -> None:
     importance = [2.0, 1.0, 5.0]
-    config = _config(name, temperature=1.0)
+    config = _config(name, own={})
     _, gates = build_operator(config, WIDTHS, CLASSES, importance).fuse(_sources())
     torch.testing.assert_close(gates, torch.tensor([importance]).expand(BATCH, -1) / 8)
     _, even = build_operator(config, WIDTHS, CLASSES).fuse(_sources())
@@ -214,10 +230,8 @@ def test_an_entropy_penalty_sharpens_the_gates(source_dropout: float) -> None:
 
     def entropy(penalty: float) -> float:
         torch.manual_seed(0)
-        own = {"temperature": 1.0, "dropout": 0.0, "source_dropout": source_dropout}
-        fusion = vars(_config("gated", entropy_penalty=penalty, **own))
-        head = FusionClassifier(WIDTHS, CLASSES, fusion, {})
-        head.log = lambda *_, **__: None  # type: ignore[method-assign]
+        own = {"source_dropout": source_dropout}
+        head = _head(_config("gated", own=own, entropy_penalty=penalty, dropout=0.0))
         optimiser = torch.optim.Adam(head.parameters(), lr=0.01)
         for _ in range(60):
             head.loss((sources, target)).backward()
@@ -252,7 +266,7 @@ def test_late_trains_every_head_for_itself() -> None:
 
 
 def test_late_ends_in_classes() -> None:
-    head = FusionClassifier(WIDTHS, CLASSES, vars(_config("late")), {})
+    head = _head(_config("late"))
     logits = head.eval()(_sources())
     torch.testing.assert_close(logits.exp().sum(dim=1), torch.ones(BATCH))
     with pytest.raises(UserError, match=r"fusion\.residual: late ends in classes"):
@@ -305,7 +319,7 @@ def test_importance_must_be_one_positive_number_a_source(importance: list[float]
 
 
 def test_an_unknown_operator_names_those_there_are() -> None:
-    with pytest.raises(UserError, match="no 'add'; there are: gated, concat, sum"):
+    with pytest.raises(UserError, match=r"no 'add'; there are: attention, .*, stacked, auto"):
         build_operator(FusionConfig("add"), WIDTHS, CLASSES)
 
 
@@ -339,3 +353,22 @@ def test_every_pair_of_operators_differs() -> None:
         assert found[one].shape != found[other].shape or not torch.allclose(
             found[one], found[other], atol=1e-3
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "says"),
+    [
+        ("gated", {"temprature": 2.0}, "no 'temprature'; there are: .*temperature, source_dropout"),
+        ("gated", {"temperature": 0}, r"fusion\.temperature=0\.0: it must be above 0"),
+        ("gated", {"source_dropout": 1.0}, r"fusion\.source_dropout=1\.0: it must lie in \[0, 1\)"),
+        ("matmul", {"side": 0}, r"fusion\.side=0: it must be at least 1"),
+        ("moe", {"experts": 0}, r"fusion\.experts=0: it must be at least 1"),
+        ("moe", {"experts": "many"}, r"fusion\.experts=many: a value like 4 is needed"),
+        ("attention", {"heads": 0}, r"fusion\.heads=0: it must be at least 1"),
+    ],
+)
+def test_an_argument_that_is_wrong_is_named(
+    name: str, arguments: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(UserError, match=says):
+        build_operator(FusionConfig(name, arguments=arguments), WIDTHS, CLASSES)

@@ -14,7 +14,7 @@ from layerfusion.config.job import FusionConfig, LexicalConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.race import FusionCandidate, list_fusion_candidates, race
@@ -92,7 +92,7 @@ def test_a_candidate_has_the_parameters_of_the_head_that_is_trained() -> None:
     settings = FusionConfig(among=["gated", "moe"], widths=[64], match_capacity=True)
     for one in list_fusion_candidates({"one": ONE, "both": BOTH}, settings, {A: 60, B: 100}, 3):
         widths = [60, 100][: len(one.selection.layers)]
-        trained = FusionClassifier(widths, 3, vars(one.fusion), {})
+        trained = FusionClassifier(widths, 3, **classifier_settings(one.fusion, TrainerConfig()))
         assert one.parameters == trained.num_parameters
 
 

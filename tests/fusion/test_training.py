@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from torch.nn.functional import cross_entropy
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier, classifier_settings
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import MONITOR, BestWeights, Fitted, fit
 
 CLASSES = 3
@@ -25,7 +25,7 @@ TRAINER = TrainerConfig(max_epochs=6, patience=6, batch_size=16, learning_rate=1
 ROWS = {"train": 96, "validation": 30, "test": 40}
 
 
-def _data(separation: float = 3.0, seed: int = 0) -> FusionData:
+def _data(separation: float = 3.0, seed: int = 0) -> FusionDataModule:
     """Classes around different centres; the second source is noise alone."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(CLASSES, 6, generator=generator) * separation
@@ -37,10 +37,10 @@ def _data(separation: float = 3.0, seed: int = 0) -> FusionData:
         ]
         for split, target in targets.items()
     }
-    return FusionData(features, targets, TRAINER.batch_size)
+    return FusionDataModule(features, targets, TRAINER.batch_size)
 
 
-def _fit(data: FusionData, seed: int = 0, **changes: Any) -> Fitted:
+def _fit(data: FusionDataModule, seed: int = 0, **changes: Any) -> Fitted:
     arguments = {"num_classes": CLASSES, "seed": seed, "fusion": FUSION, "trainer": TRAINER}
     return fit(data, **(arguments | changes))
 
@@ -98,7 +98,7 @@ def test_the_weights_are_those_of_a_bare_loop_to_the_bit() -> None:
     fitted = _fit(data, seed=3, fusion=fusion)
 
     torch.manual_seed(3)
-    head = FusionClassifier(list(data.widths), CLASSES, asdict(fusion), asdict(TRAINER))
+    head = FusionClassifier(data.widths, CLASSES, **classifier_settings(fusion, TRAINER))
     optimizer = head.configure_optimizers()
     order = torch.Generator().manual_seed(3)
     sources, target = data.features["train"], data.targets["train"]
@@ -166,8 +166,7 @@ def test_the_test_split_is_not_touched(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_predict_is_the_same_in_batches_and_row_by_row() -> None:
     torch.manual_seed(0)
-    fusion = {"name": "gated", "width": 8, "dropout": 0.9}
-    classifier = FusionClassifier([6, 4], CLASSES, fusion, {})
+    classifier = FusionClassifier([6, 4], CLASSES, width=8, dropout=0.9)
     sources = [torch.randn(PREDICT_ROWS + 3, width) for width in (6, 4)]
     x = sources[0]
     classifier.train()

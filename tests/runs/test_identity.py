@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from layerfusion.composing.hydra import compose
@@ -47,3 +49,28 @@ def test_what_changes_a_result_changes_the_name(common: str, one: str, other: st
 def test_what_changes_no_result_changes_no_name(common: str, one: str, other: str) -> None:
     shared = [common] if common else []
     assert name_of(*shared, one) == name_of(*shared, other)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ("fusion=gated fusion.temperature=2", "d0a22f4a07ec"),
+        ("fusion=matmul fusion.side=8 dataset=r8", "52177b0cec63"),
+        ("fusion=auto fusion.widths=[8]", "d0fe04c4023c"),
+        ("fusion=stacked", "f2283a7d5e0f"),
+    ],
+)
+def test_a_job_keeps_the_name_that_it_has_always_had(overrides: str, name: str) -> None:
+    assert name_of(*overrides.split()) == name
+
+
+def test_an_operator_of_the_users_is_named_by_its_class_and_arguments(tmp_path: Path) -> None:
+    (tmp_path / "fusion").mkdir()
+    names = set()
+    for target in ("mine.A", "mine.B"):
+        for scale in (1, 2):
+            text = f"name: of_mine\n_target_: {target}\nscale: {scale}\n"
+            (tmp_path / "fusion" / "of_mine.yaml").write_text(text)
+            for fusion in ("of_mine", "auto fusion.among=[of_mine]"):
+                names.add(name_of(f"--config-dir={tmp_path}", *f"fusion={fusion}".split()))
+    assert len(names) == 8

@@ -175,7 +175,7 @@ def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
         ("fusion.among=[gatd]", "fusion.among"),
         ("fusion.among=[]", "at least one"),
         ("fusion.widths=[0]", "fusion.widths"),
-        ("fusion.residual=true", "late ends in classes; leave it out of fusion.among"),
+        ("fusion.residual=true", "late ends in classes and has no residual form"),
         ("fusion.among=[stacked,matmul] fusion.widths=[32,10]", "fusion.width=10: matmul needs"),
         ("layers=adaptive layers.budget.flops_per_text=-1", "flops_per_text"),
     ],

@@ -17,7 +17,7 @@ from wandb.errors import CommError
 
 from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.data import FusionData
+from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import fit
 from layerfusion.records.job import (
     BackboneRecord,
@@ -92,7 +92,7 @@ def record() -> RunRecord:
 def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) -> None:
     targets = {split: torch.arange(20) % 2 for split in ("train", "validation")}
     features = {split: [torch.randn(20, 3), torch.randn(20, 4)] for split in targets}
-    data = FusionData(features, targets, 8)
+    data = FusionDataModule(features, targets, 8)
     trainer = TrainerConfig(max_epochs=3, patience=3)
     with open_tracker(LoggerConfig(tags=["mine"]), folder=tmp_path, **ARGUMENTS) as tracker:
         for seed in (0, 1):

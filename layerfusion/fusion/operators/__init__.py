@@ -1,6 +1,6 @@
 """Operators that fuse K sources into one vector."""
 
-from layerfusion.fusion.operators.base import FusionOperator
-from layerfusion.fusion.operators.table import OPERATORS, build_operator
+from layerfusion.fusion.operators.base import FusionOperator, Projections
+from layerfusion.fusion.operators.build import build_operator, operator_class
 
-__all__ = ["OPERATORS", "FusionOperator", "build_operator"]
+__all__ = ["FusionOperator", "Projections", "build_operator", "operator_class"]

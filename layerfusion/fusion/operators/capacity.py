@@ -1,4 +1,4 @@
-"""What a head costs, and the width at which it costs as much as another."""
+"""Parameters and FLOPs of a head, and the width at which it has as many as another."""
 
 from __future__ import annotations
 
@@ -13,46 +13,52 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from layerfusion.config.job import AUTO, FusionConfig
+from layerfusion.config.operators import settle, settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.base import FusionOperator
-from layerfusion.fusion.operators.table import OPERATORS, build_operator
+from layerfusion.fusion.operators.build import build_operator, width_step
 
 TOLERANCE = 0.05
-"""Most that a head of the capacity of `concat` differs from it in parameters, as a share."""
+"""Largest difference in parameters from `concat`, as a share, that counts as equal capacity."""
 WIDEST = 16_384
+"""Largest width that is tried to match a capacity."""
 
 
 def classification_layer(operator: FusionOperator, num_classes: int) -> nn.Module:
-    """What stands between an operator and the classes."""
+    """Return the layer from an operator to the classes: none where it ends in them."""
     return nn.Identity() if operator.classifies else nn.Linear(operator.width, num_classes)
 
 
 def head_parameters(config: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
-    """Trained parameters of operator and classification layer, without allocating them."""
+    """Count the parameters of operator and classification layer, without allocating them."""
     with torch.device("meta"):
         operator = build_operator(config, widths, num_classes)
         layers = nn.ModuleList([operator, classification_layer(operator, num_classes)])
     return sum(parameter.numel() for parameter in layers.parameters())
 
 
-def check_widths(config: FusionConfig) -> None:
-    """Raise a UserError where an operator cannot split the width that it is given.
+def check_operators(fusion: FusionConfig) -> None:
+    """Build what a job would train, without allocating it, so that mistakes show before the work.
 
-    Of `fusion=auto`, every operator that `fusion.among` names at each of `fusion.widths`.
+    With `fusion=auto` that is every operator of `fusion.among` at each of `fusion.widths`.
+
+    Raises:
+        UserError: for an operator's argument, or a width that it cannot split.
     """
-    heads = [config]
-    if config.name == AUTO:
-        pairs = product(config.among, config.widths)
-        heads = [replace(config, name=name, width=width) for name, width in pairs]
-    for head in heads:
-        if head.name in OPERATORS and not head.match_capacity:
-            head_parameters(head, (1, 1), num_classes=2)
+    heads = [fusion]
+    if fusion.name == AUTO:
+        pairs = product(fusion.among, fusion.widths)
+        heads = [settled_head(fusion, name, width) for name, width in pairs]
+    for head in map(settle, heads):
+        if head.target:
+            width = width_step(head) if head.match_capacity else head.width
+            head_parameters(replace(head, width=width), (1, 1), num_classes=2)
 
 
 def head_flops(config: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
-    """Floating-point operations of the head for one text: two for each entry of a product.
+    """Count the head's floating-point operations for one text: two for each entry of a product.
 
-    Activations, norms and sums are left out.
+    Activations, norms and sums are not counted.
     """
     with torch.device("meta"):
         operator = build_operator(config, widths, num_classes).eval()
@@ -66,10 +72,10 @@ def head_flops(config: FusionConfig, widths: Sequence[int], num_classes: int) ->
 
 
 def matched_width(config: FusionConfig, widths: Sequence[int], num_classes: int) -> int:
-    """The width at which a head has as many parameters as `concat` has at `config.width`.
+    """Find the width at which a head has as many parameters as `concat` at `config.width`.
 
     Raises:
-        UserError: where no width that the operator can split comes within 5 %.
+        UserError: if no width that the operator can split comes within 5 %.
     """
     return _matched_width(json.dumps(asdict(config)), tuple(widths), num_classes)
 
@@ -77,16 +83,16 @@ def matched_width(config: FusionConfig, widths: Sequence[int], num_classes: int)
 @lru_cache(maxsize=256)
 def _matched_width(settings: str, widths: tuple[int, ...], num_classes: int) -> int:
     config = FusionConfig(**json.loads(settings))
-    plain = replace(config, name="concat", residual=False)
+    plain = replace(config, name="concat", target="", arguments={}, residual=False)
     target = head_parameters(plain, widths, num_classes)
-    step = OPERATORS[config.name].multiple_of(config)
+    step = width_step(config)
 
     def size(multiple: int) -> int:
         return head_parameters(replace(config, width=multiple * step), widths, num_classes)
 
     def grown(multiple: int) -> int:
-        # Parameters grow with the width, but for the one at which matmul's projections are all
-        # as wide as the residual form needs them, which then adds none of its own.
+        # Parameters grow with the width, with one exception: where matmul's projections all have
+        # the width of the residual form, it shares them and adds none.
         return max(size(multiple), size(max(1, multiple - 1)))
 
     low, high = 1, max(2, WIDEST // step)
@@ -96,10 +102,10 @@ def _matched_width(settings: str, widths: tuple[int, ...], num_classes: int) -> 
     near = range(max(1, low - 1), high + 1)
     best = min(near, key=lambda multiple: abs(size(multiple) - target))
     if abs(size(best) - target) > TOLERANCE * target:
-        step_of = ", or a smaller fusion.side" if config.name == "matmul" else ""
+        smaller = f", or arguments that allow other widths than multiples of {step}"
         raise UserError(
             f"fusion.match_capacity: {config.name} cannot have the {target:,} parameters of concat"
             f" at fusion.width={config.width}; the nearest width is {best * step} with"
-            f" {size(best):,}; choose another fusion.width{step_of}"
+            f" {size(best):,}; choose another fusion.width{smaller if step > 1 else ''}"
         )
     return best * step

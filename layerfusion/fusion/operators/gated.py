@@ -1,4 +1,4 @@
-"""Gated fusion: the layer-aware weighted fusion."""
+"""Gated fusion, in which every example has weights of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from layerfusion.fusion.operators.base import FusionOperator, Projections, log_shares
+from layerfusion.config.rules import above, between
+from layerfusion.fusion.operators.base import (
+    FusionOperator,
+    Projections,
+    check_argument,
+    log_shares,
+)
 
 
 class GatedFusion(FusionOperator):
@@ -19,14 +25,17 @@ class GatedFusion(FusionOperator):
     Args:
         widths: width d_k of each source.
         width: width of the fused vector.
-        temperature: τ, above 0; the larger, the more even the gates.
-        source_dropout: chance that a source is left out of an example in training; one always
-            stays, and the gates of those that stay sum to 1.
-        importance: K positive numbers, the weights to start from at τ = 1; equal ones if none.
+        temperature: τ, above 0. The larger it is, the more even the gates are.
+        source_dropout: chance that a source is left out of a training example. One always stays,
+            and the gates of those that stay sum to 1.
+        importance: K positive numbers, the weights to start from at τ = 1; equal weights if None.
 
     Raises:
-        UserError: where the importance has not one positive number a source.
+        UserError: if an argument is out of range, or the importance is not one positive number for
+            each source.
     """
+
+    formula = "g = softmax((G [z_1; …; z_K] + b) / τ); Σ_k g_k z_k"
 
     def __init__(
         self,
@@ -37,6 +46,8 @@ class GatedFusion(FusionOperator):
         importance: Sequence[float] | None = None,
     ) -> None:
         super().__init__(widths, width)
+        check_argument("temperature", temperature, above(0))
+        check_argument("source_dropout", source_dropout, between(0, 1, ends="[)"))
         self.temperature = temperature
         self.source_dropout = source_dropout
         self.projections = Projections(widths, width)
@@ -55,7 +66,7 @@ class GatedFusion(FusionOperator):
         return torch.einsum("bk,bkw->bw", gates, z), gates
 
     def _left_out(self, scores: Tensor) -> Tensor:
-        """Sources left out of each example, never all of them. Shape: (batch, K), bool."""
+        """Draw the sources that each example does without, never all. Shape: (batch, K), bool."""
         chance = torch.rand_like(scores)
         stays = chance.argmax(dim=1, keepdim=True)
         return (chance < self.source_dropout).scatter(1, stays, False)

@@ -7,23 +7,33 @@ few make it vanish.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.operators.base import FusionOperator, Projections, check_divides, rescale
+from layerfusion.config.rules import at_least
+from layerfusion.fusion.operators.base import (
+    FusionOperator,
+    Projections,
+    check_argument,
+    check_divides,
+    rescale,
+)
 
 
 class HadamardFusion(FusionOperator):
     """fused = GELU(r(y_1 ⊙ … ⊙ y_K)) with y_k = r(W_k x_k), one product after the other."""
+
+    formula = "GELU(r(y_1 ⊙ … ⊙ y_K))"
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
         super().__init__(widths, width)
         self.projections = Projections(widths, width)
 
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, None]:
-        """Fuse one batch; there are no gates."""
+        """Fuse one batch, without gates."""
         first, *others = (rescale(y) for y in self.projections(sources))
         product = first
         for y in others:
@@ -40,18 +50,27 @@ class MatmulFusion(FusionOperator):
     Args:
         widths: width d_k of each source.
         width: width of the fused vector, a multiple of `side`.
-        side: s.
+        side: s, rows and columns of the square matrices.
     """
 
-    def __init__(self, widths: Sequence[int], width: int, side: int) -> None:
+    formula = "GELU(r(vec(M_1 … M_K))), M_k = y_k as matrix"
+    ordered = True
+
+    def __init__(self, widths: Sequence[int], width: int, side: int = 16) -> None:
         super().__init__(widths, width)
+        check_argument("side", side, at_least(1))
         check_divides("matmul", width, side, "fusion.side")
         self.side = side
         later = [side * side] * (len(self.widths) - 1)
         self.projections = Projections(widths, [width, *later])
 
+    @classmethod
+    def multiple_of(cls, side: int = 16, **_: Any) -> int:
+        """The first matrix has width / side rows."""
+        return side
+
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, None]:
-        """Fuse one batch; there are no gates."""
+        """Fuse one batch, without gates."""
         first, *others = (rescale(y) for y in self.projections(sources))
         product = first
         for y in others:
@@ -70,13 +89,21 @@ class QuaternionFusion(FusionOperator):
         width: width of the fused vector, a multiple of 4.
     """
 
+    formula = "GELU(r(q_1 … q_K)), q_k = y_k as quaternions"
+    ordered = True
+
     def __init__(self, widths: Sequence[int], width: int) -> None:
         super().__init__(widths, width)
         check_divides("quaternion", width, 4, "four numbers a quaternion")
         self.projections = Projections(widths, width)
 
+    @classmethod
+    def multiple_of(cls, **_: Any) -> int:
+        """A quaternion is four numbers."""
+        return 4
+
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, None]:
-        """Fuse one batch; there are no gates."""
+        """Fuse one batch, without gates."""
         first, *others = (rescale(y) for y in self.projections(sources))
         product = first
         for y in others:
@@ -86,7 +113,7 @@ class QuaternionFusion(FusionOperator):
 
 
 def hamilton(left: Tensor, right: Tensor) -> Tensor:
-    """Hamilton product of quaternions a + bi + cj + dk. Shapes: (…, 4)."""
+    """Return the Hamilton product of quaternions a + bi + cj + dk. Shapes: (…, 4)."""
     a1, b1, c1, d1 = left.unbind(-1)
     a2, b2, c2, d2 = right.unbind(-1)
     return torch.stack(

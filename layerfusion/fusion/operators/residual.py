@@ -10,22 +10,23 @@ from layerfusion.fusion.operators.base import FusionOperator, Projections
 
 
 class ResidualFusion(FusionOperator):
-    """[z_1; …; z_K; fused]: the projected sources beside what another operator makes of them.
+    """Puts the projected sources beside the vector of another operator: [z_1; …; z_K; fused].
 
-    The projections are the operator's own where it has such of the right width, else new ones.
+    The operator's `projections` are shared where they have the right width; otherwise new ones are
+    made.
 
     Args:
-        operator: what fuses.
+        operator: the operator that fuses.
         hidden: width of the z_k.
     """
 
     def __init__(self, operator: FusionOperator, hidden: int) -> None:
         super().__init__(operator.widths, len(operator.widths) * hidden + operator.width)
         self.operator = operator
-        own = getattr(operator, "projections", None)
+        shared = getattr(operator, "projections", None)
         self.projections = (
-            own
-            if isinstance(own, Projections) and set(own.out_widths) == {hidden}
+            shared
+            if isinstance(shared, Projections) and set(shared.out_widths) == {hidden}
             else Projections(operator.widths, hidden)
         )
 
