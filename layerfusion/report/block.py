@@ -57,7 +57,7 @@ class Block:
     key: str = ""
     """Its anchor on the page, for a block that is a section."""
     files: str = ""
-    """What the file names of its tables begin with."""
+    """Beginning of the file names of its tables."""
 
     @property
     def tables(self) -> tuple[Table, ...]:

@@ -62,7 +62,7 @@ PAGE_SECTIONS: tuple[PageSections, ...] = (curve_sections, search_sections)
 
 @dataclass(frozen=True)
 class Report:
-    """What both pages show."""
+    """The contents of both pages."""
 
     title: str
     intro: tuple[str, ...]

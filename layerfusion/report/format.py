@@ -10,7 +10,7 @@ from typing import Protocol
 from layerfusion.records.format import duration
 
 NONE = "–"
-"""What stands where there is no number."""
+"""Stands where there is no number."""
 SPACE = "\u00a0"
 MINUS = "\u2212"
 
@@ -26,7 +26,7 @@ class Interval(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """How the numbers of one kind are written.
+    """A way to write numbers of one kind.
 
     A cell holds the number as the record has it, for example the share 0.8123. The format turns it
     into the unit of the column, 81.23 %, and rounds it for readers; CSV files and data frames get

@@ -32,9 +32,10 @@ class FinishedJob:
     correct: np.ndarray
     """Share of the seeds that were right on a row. Shape: (rows,)."""
     consensus: np.ndarray
-    """Whether the class of the highest mean probability over the seeds is right. Shape: (rows,)."""
+    """True where the class with the highest mean probability over seeds is right.
+    Shape: (rows,)."""
     baseline: np.ndarray | None = None
-    """Whether the baseline is right on a row; none where an older job did not keep its answers.
+    """True where the baseline is right; None for older jobs, which did not keep its answers.
     Shape: (rows,)."""
 
     @property

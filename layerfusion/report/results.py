@@ -22,7 +22,7 @@ from layerfusion.report.load import DataGroup, finished, group_jobs
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What lies under a folder, read when it is first asked for."""
+    """The jobs, profiles and searches under a folder. Each is read when it is first asked for."""
 
     folder: Path
     only: Collection[str] | None = None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 Mark = Literal["", "chosen", "baseline"]
 PARTS = ("value", "sd", "low", "high", "mark", "note")
-"""What a cell may consist of; each part that a column has is a column of the data frame."""
+"""Parts of a cell. Each part that some cell of a column has is a column of the data frame."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Cell:
     note: str = ""
     """Words that belong to the number: `of 7`."""
     format: Format | None = None
-    """How the number is written; as the column's numbers where none."""
+    """Format of the number; None for that of the column."""
 
     @classmethod
     def of(cls, content: object, *, mark: str = "", note: str = "") -> Cell:
@@ -102,11 +102,11 @@ class Column:
     content: Callable[[Any], object]
     """Takes the cell, or what a cell can be made of, from a row."""
     format: Format | None = None
-    """How numbers are written; a column without a format holds texts and stands to the left."""
+    """Format of the numbers; a column without a format holds texts and stands to the left."""
 
     @property
     def numeric(self) -> bool:
-        """Whether the column stands to the right."""
+        """True for a column that stands to the right."""
         return self.format is not None
 
     def cell(self, entry: object) -> Cell:

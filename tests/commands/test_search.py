@@ -95,9 +95,9 @@ def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
     assert "[6/6]" not in capsys.readouterr().err
 
     (block,) = search_sections(Results(folder))
-    (table,) = block.folded
+    (table,) = block.tables[-1:]
     assert len(table.rows) == 6
-    assert [row.cells[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
+    assert [row.texts[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
     assert main(["status", str(folder)]) == 2
     assert f"a search, not a sweep; layerfusion report {folder} shows it" in capsys.readouterr().err
     assert main(["report", str(folder)]) == 0

@@ -52,7 +52,7 @@ class Comparison:
 
     @property
     def mark(self) -> Mark:
-        """What sets the row off."""
+        """Mark of the row in the table."""
         return "baseline" if self.job is None else "chosen" if self.is_reference else ""
 
 

@@ -169,7 +169,7 @@ def _draw_front(
 def _look(job: FinishedJob, models: Sequence[str], group: DataGroup) -> tuple[str, str, str]:
     """Give a job's mark, its colour, and their name in the legend."""
     names = job.record.backbone_names
-    if len(names) > 1:
+    if len(names) != 1:
         return TOGETHER, INK, "several models"
-    name = names[0]
+    (name,) = names
     return MARKERS[models.index(name) % len(MARKERS)], group.colors[name], name

@@ -51,7 +51,7 @@ class Drawing:
     key: str
     """File name without its ending."""
     alt: str
-    """What the figure shows, for those who cannot see it."""
+    """Description of the figure for those who cannot see it."""
     caption: str
     wide: str
     """SVG for wide screens."""

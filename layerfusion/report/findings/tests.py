@@ -21,9 +21,10 @@ from layerfusion.statistics.intervals import Difference, Verdict
 from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
 
 Kind = Literal["layer", "baseline", "concat", "part", "lexical"]
-"""What a job is compared with: the single layer that validation chooses, the baseline, `concat` on
-the same layers, the best of its models alone, or the same job without its lexical sources. All
-comparisons of one kind in a report, over all data sets, are one family for Holm's adjustment."""
+"""A kind of comparison. A job is compared with the single layer that validation chooses, with the
+baseline, with `concat` on the same layers, with the best of its models alone, or with the same job
+without its lexical sources. All comparisons of one kind in a report, over all data sets, are one
+family for Holm's adjustment."""
 
 
 @dataclass(frozen=True, eq=False)

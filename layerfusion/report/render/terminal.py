@@ -57,7 +57,7 @@ def _column(column: Column, cells: Sequence[Cell], most: int) -> list[str]:
         texts = [text + "  " * (marked and not cell.mark) for text, cell in pairs]
     else:
         texts = [shortened(text, most) for text in texts]
-    title = shortened(column.title, most)
+    title = shortened(column.title, 40)
     width = max(len(text) for text in [*texts, *re.split(r"(?<=-)| ", title)])
     lines = [*(textwrap.wrap(title, width) or [""]), *texts]
     return [line.rjust(width) if column.numeric else line.ljust(width) for line in lines]
