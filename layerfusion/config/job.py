@@ -176,8 +176,9 @@ class ExtractConfig:
     """auto, cpu, cuda, cuda:1, mps."""
     token_budget: int | None = None
     """Tokens of one batch, padding included; none: found by a short calibration and kept."""
-    shard_tokens: int = 16384
-    """A shard is closed after about as many tokens: the most that a kill can lose."""
+    shard_tokens: int | None = None
+    """Tokens of the texts that a kill may lose at most, and that a shard is closed by; none: some
+    seconds of work, 16,384 on a CPU and up to 524,288 on a GPU."""
     shard_texts: int = 1024
     """A shard is closed after as many texts at the latest."""
     store_dtype: str = "auto"

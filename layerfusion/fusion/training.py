@@ -154,7 +154,7 @@ def _devices(trainer: TrainerConfig) -> list[int] | int:
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Leave out Lightning's notes on devices and its tips; its warnings stay but for one."""
+    """Leave out Lightning's notes on devices and its tips; its warnings stay but for two."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     logger.setLevel(logging.WARNING)
@@ -162,6 +162,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # Lightning 2.6 asks torch 2.13 for a name that torch is about to retire.
             warnings.filterwarnings("ignore", ".*treespec, LeafSpec", FutureWarning)
+            # Where a head trains is the user's choice, in `trainer.accelerator`.
+            warnings.filterwarnings("ignore", "GPU available but not used")
             yield
     finally:
         logger.setLevel(level)
