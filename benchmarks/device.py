@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -30,7 +31,7 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, backbone_of
-from layerfusion.embeddings.extract import extract
+from layerfusion.embeddings.extract import extract, packed_budget
 from layerfusion.embeddings.spec import backbone_spec
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import Batch, batches, collate, tokenize
@@ -131,6 +132,17 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, size: int = 8192) -> f
     return 2.0 * size**3 / statistics.median(seconds)
 
 
+def disk_rate(folder: Path | None) -> float:
+    """Bytes a second of writing and syncing a file where the stores lie."""
+    content = os.urandom(2**27)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        begun = time.perf_counter()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        return len(content) / (time.perf_counter() - begun)
+
+
 @torch.inference_mode()
 def bare_pass(backbone: Backbone, made: Sequence[Batch]) -> None:
     for batch in made:
@@ -203,6 +215,7 @@ def measure(
     repeats: int,
     ways: Sequence[str],
     bare_budgets: Sequence[int],
+    stores: Path | None,
 ) -> dict[str, Any]:
     texts = texts[: shape.rows]
     model = random_model(shape, max(len(tokenizer), 1000), device)
@@ -222,7 +235,7 @@ def measure(
     result["bare_budgets_first_second"] = tried
     result["bare_budget"] = budget
     runs: dict[str, Callable[[], object]] = {"bare": lambda: bare_pass(backbone, made)}
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=stores) as scratch:
         root = Path(scratch)
         count = 0
 
@@ -236,8 +249,9 @@ def measure(
             return run
 
         result["calibrate_s"] = round(timed(ours(layers[-1:])), 3)
-        kept = json.loads((root / "calibrations.json").read_text())
-        result["our_budget"] = list(kept.values())
+        result["our_budget"] = packed_budget(backbone) or list(
+            json.loads((root / "calibrations.json").read_text()).values()
+        )
         runs["all"] = ours(layers)
         runs["last"] = ours(layers[-1:])
         if shape.peer and "encode" in ways:
@@ -314,6 +328,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--ways", nargs="*", default=["bare", "last", "all", "encode"])
     parser.add_argument("--bare-budgets", nargs="*", type=int)
+    parser.add_argument("--stores", type=Path, help="folder of the stores, to choose the disk")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--device", default="cuda")
     asked = parser.parse_args()
@@ -333,6 +348,7 @@ def main() -> None:
     peaks = {name: matmul_peak(getattr(torch, name), device) for name in sorted(names)}
     card = torch.cuda.get_device_name() if device.type == "cuda" else "cpu"
     result: dict[str, Any] = {
+        "disk_mb_s": round(disk_rate(asked.stores) / 1e6),
         "card": card,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -340,7 +356,8 @@ def main() -> None:
         "peak_tflop_s": {name: round(peak / 1e12, 1) for name, peak in peaks.items()},
         "shapes": {},
     }
-    print(card, result["torch"], result["peak_tflop_s"], flush=True)
+    facts = ("card", "torch", "peak_tflop_s", "disk_mb_s")
+    print(", ".join(f"{fact} {result[fact]}" for fact in facts), flush=True)
     for name in asked.shapes:
         kind = SHAPES[name].kind
         tokenizer = transformers.AutoTokenizer.from_pretrained(folders[kind])
@@ -354,6 +371,7 @@ def main() -> None:
             asked.repeats,
             asked.ways,
             asked.bare_budgets or budgets,
+            asked.stores,
         )
         show(name, one, peaks)
         result["shapes"][name] = one

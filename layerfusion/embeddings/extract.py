@@ -36,6 +36,12 @@ log = logging.getLogger(__name__)
 
 CPU_BUDGETS = (512, 1024, 2048)
 GPU_BUDGETS = (8192, 16384, 32768, 65536, 131072)
+LEAST_PACKED, MOST_PACKED = 4096, 131_072
+"""Tokens of a batch of packed texts."""
+PACKED_WORK = 6e14
+"""Floating-point operations of a batch of packed texts at most."""
+TOKEN_WIDTHS = 24
+"""Numbers that a token takes in a block, in widths of the model, with room to spare."""
 CALIBRATION_BLOCKS = 3
 CALIBRATION_TEXTS = 512
 ENOUGH = 0.97
@@ -147,14 +153,19 @@ def extract(
     gpu = backbone.device.type == "cuda"
     count = tokens = 0
     with _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
-        waves = ahead.tokenized(_waves(stores, texts, layers, options, by_length=gpu))
-        first = next(waves, None)
-        if first is None:
+        plan = _waves(stores, texts, layers, options, by_length=gpu)
+        head = next(plan, None)
+        if head is None:
             return Extraction(0, 0, 0.0)
         budget = TokenBudget(options.token_budget or 0)
+        if gpu and not budget.tokens:  # before the tokenizer takes the cores
+            budget.tokens = packed_budget(backbone) or calibrated_budget(
+                backbone, ahead.items(_evenly(texts, CALIBRATION_TEXTS)), calibrations
+            )
+        waves = ahead.tokenized(chain([head], plan))
+        first = next(waves)
         if not budget.tokens:
-            sample = first.items if not gpu else ahead.items(_evenly(texts, CALIBRATION_TEXTS))
-            budget.tokens = calibrated_budget(backbone, sample, calibrations)
+            budget.tokens = calibrated_budget(backbone, first.items, calibrations)
         characters = sum(map(len, texts))
         done = 0
         shard = _OpenShard(backbone, layers, options, gpu)
@@ -360,6 +371,7 @@ class _OpenShard:
         self._coming: deque[list[_Item]] = deque()
         self._items: list[_Item] = []
         self._parts: list[Vectors] = []
+        self._tokens = self._bytes = 0
         self._begun = time.perf_counter()
 
     @property
@@ -372,12 +384,10 @@ class _OpenShard:
         """Whether it is time to write: on a CPU after each group, else by tokens, bytes, time."""
         if not self._gpu:
             return True
-        size = sum(values.nbytes for part in self._parts for values in part.values())
-        tokens = sum(item.tokens.cost for item in self._items)
         return (
             len(self._items) >= self._options.shard_texts
-            or tokens >= shard_tokens(self._options, gpu=True)
-            or size >= SHARD_BYTES
+            or self._tokens >= shard_tokens(self._options, gpu=True)
+            or self._bytes >= SHARD_BYTES
             or time.perf_counter() - self._begun >= SHARD_SECONDS
         )
 
@@ -389,14 +399,18 @@ class _OpenShard:
 
     def add(self, vectors: Vectors) -> None:
         """Take in the vectors of the texts that have waited longest."""
-        self._items += self._coming.popleft()
+        items = self._coming.popleft()
+        self._items += items
         self._parts.append(vectors)
+        self._tokens += sum(item.tokens.cost for item in items)
+        self._bytes += sum(values.nbytes for values in vectors.values())
 
     def close(self, stores: Mapping[str, EmbeddingStore]) -> Callable[[], None]:
         """Begin anew; the call that is returned writes what was gathered."""
         seconds = time.perf_counter() - self._begun
         items, parts = self._items, self._parts
         self._items, self._parts, self._begun = [], [], time.perf_counter()
+        self._tokens = self._bytes = 0
         name, layers = self._name, self._layers
 
         def write() -> None:
@@ -485,6 +499,27 @@ def _write(
 # -- batch size ---------------------------------------------------------------------------------
 
 
+def packed_budget(backbone: Backbone) -> int | None:
+    """Tokens of a batch of packed texts; none for a model whose texts are padded.
+
+    Without padding the rate hardly depends on the size of a batch once it fills the device (on an
+    H200 480 and 490 TFLOP/s with 16,384 and 65,536 tokens of a model of 7 billion parameters), so
+    nothing is measured: small models get batches so large that launching their kernels is hidden,
+    large ones such that a batch takes a second or so, and none takes more than a part of memory.
+    """
+    if backbone.packing is None:
+        return None
+    free, _ = torch.cuda.mem_get_info(backbone.device)
+    weights = sum(backbone.shape.block_weights)
+    by_work = PACKED_WORK / (2 * max(1, weights))
+    numbers = free / 4 / 2  # of two bytes each, in a quarter of what is free
+    by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
+    tokens = MOST_PACKED
+    while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):
+        tokens //= 2
+    return tokens
+
+
 def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) -> int:
     """Tokens of a batch that make this model fastest on this machine, measured once and kept.
 
@@ -497,8 +532,6 @@ def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) ->
         kept = {}  # never measured, or cut off: a measurement is cheap
     key = f"{platform.node()} {backbone.device} {backbone.model.dtype} {backbone.shape.layers[-1]}"
     key += f" {backbone.shape.width}x{backbone.shape.num_blocks} {torch.get_num_threads()} threads"
-    if backbone.packing is not None:
-        key += " packed"
     if key not in kept:
         kept[key] = _fastest_budget(backbone, items)
         write_atomically(path, json.dumps(kept, indent=2).encode())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class TokenizedText:
     cut: int
     """Tokens that the limited length leaves out."""
 
-    @property
+    @cached_property
     def cost(self) -> int:
         """Tokens that pass through the model, repeated context included."""
         return sum(len(window.ids) for window in self.windows)
@@ -105,7 +106,7 @@ def _truncated(parts: Sequence[Any], text: str) -> TokenizedText:
     ids = np.array(parts[0].ids, np.int32)
     if not len(ids):
         raise UserError(f"the tokenizer makes no token of the text {text[:60]!r}")
-    cut = sum(part.special_tokens_mask.count(0) for part in parts[1:])
+    cut = sum(part.special_tokens_mask.count(0) for part in parts[1:]) if len(parts) > 1 else 0
     return TokenizedText((Window(ids, 0, len(ids), opens=True),), seen=len(ids), cut=cut)
 
 

@@ -26,8 +26,11 @@ mr the held-out log-loss of the strengths that are chosen is then within 0.0001 
 BASIS_ROWS = 4
 """Rows a feature from which the eigenbasis is found."""
 CELLS = 12_000_000
-"""Numbers that one batch of layers may hold in features and logits: about 50 MB. Four times as many
-take a quarter longer with 52 classes: a step then waits for memory."""
+"""Numbers that one batch of layers may hold in features and logits on a CPU: about 50 MB. Four
+times as many take a quarter longer with 52 classes: a step then waits for memory."""
+GPU_BYTES_A_CELL = 64
+"""Free bytes of a GPU for each number that a batch of layers may hold there: itself in float32, and
+fifteen more for what a step of the optimisation makes of it."""
 RACE_ROWS = 100
 """Rows judged below which no strength is out."""
 SURELY = 4.0
@@ -141,7 +144,7 @@ def cross_validate_in_batches(
     target, own = labels[held], fold_of[held]
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
-    for places in _groups(features, num_classes, folds * len(strengths)):
+    for places in _groups(features, num_classes, folds * len(strengths), device):
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
         # Where a strength is not fitted, its loss stays infinite.
@@ -246,7 +249,7 @@ def fit_probes(
     for strength in sorted(set(strengths)):
         mine = [place for place, own in enumerate(strengths) if own == strength]
         chosen = [features[place] for place in mine]
-        for places in _groups(chosen, num_classes, 1):
+        for places in _groups(chosen, num_classes, 1, device):
             layers = [chosen[place] for place in places]
             problem = _problem(layers, labels, everything, num_classes, [strength], device)
             probes = _linear_probes(problem.minimise(tolerance))
@@ -267,15 +270,21 @@ def _linear_probes(solution: Solution) -> list[LinearProbe]:
     return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
 
 
-def _groups(features: Sequence[Tensor], num_classes: int, problems: int) -> Iterator[list[int]]:
-    """Places of layers of equal width, as many at once as memory allows."""
+def _groups(
+    features: Sequence[Tensor], num_classes: int, problems: int, device: torch.device | None
+) -> Iterator[list[int]]:
+    """Places of layers of equal width, as many at once as the device has room for."""
+    cells = CELLS
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cells = max(CELLS, free // GPU_BYTES_A_CELL)
     columns = 1 if num_classes == 2 else num_classes
     by_width: dict[int, list[int]] = {}
     for place, layer in enumerate(features):
         by_width.setdefault(layer.shape[1], []).append(place)
     for width, places in by_width.items():
         rows = len(features[places[0]])
-        size = max(1, CELLS // max(1, rows * (width + 6 * columns * problems)))
+        size = max(1, cells // max(1, rows * (width + 6 * columns * problems)))
         for start in range(0, len(places), size):
             yield places[start : start + size]
 
@@ -349,15 +358,20 @@ def _turned(
 
 def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, shape (d,), and eigenvectors, shape (d, d), of the rows' covariance."""
-    # On the CPU: not every device has a solver for eigenvalues.
-    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu())
+    values, vectors = _eigh(x.T @ x / len(x))
     return values, vectors.to(x.device)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors, on a GPU where the matrix lies on one."""
+    # Elsewhere on the CPU: not every device has a solver for eigenvalues.
+    return torch.linalg.eigh(matrix if matrix.is_cuda else matrix.cpu())
 
 
 def _span(x: Tensor) -> tuple[Tensor, Tensor]:
     """The same of fewer rows than features: shapes (n,) and (d, n); empty directions are zero."""
     # In float64, as the square roots of small eigenvalues scale the directions.
-    values, vectors = torch.linalg.eigh((x.double() @ x.double().T / len(x)).cpu())
+    values, vectors = _eigh(x.double() @ x.double().T / len(x))
     real = values > 1e-10 * values[-1].clamp_min(1e-30)
     scales = torch.where(real, (values.clamp_min(1e-30) * len(x)).rsqrt(), 0.0)
     basis = x.double().T @ (vectors * scales).to(x.device)
