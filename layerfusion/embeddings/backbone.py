@@ -310,14 +310,28 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
 
 @torch.no_grad()
 def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
-    """Compare a few tokens alone with the same tokens padded."""
+    """Compare a few tokens alone with the same tokens padded.
+
+    In numbers of two bytes, rounding alone moves the states of a deep and wide model by several
+    percent wherever the shapes change: there padding may move them as far as company does, if what
+    the padding says moves them not at all.
+    """
     ids = torch.arange(1, 5, device=device)[None]
     padded = torch.cat([ids, torch.full((1, 3), pad_id, device=device)], dim=1)
     mask = torch.ones_like(padded)
     mask[:, ids.shape[1] :] = 0
     alone = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0].float()
     beside = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
-    return bool((alone - beside).norm() <= PADDING_TOLERANCE * alone.norm())
+    moved = (alone - beside).norm()
+    if moved <= PADDING_TOLERANCE * alone.norm():
+        return True
+    if next(model.parameters()).dtype.itemsize > 2:
+        return False
+    company = ids.repeat(64, 1)
+    among = model(input_ids=company, attention_mask=torch.ones_like(company))[0][:1].float()
+    padded[:, ids.shape[1] :] = ids[:, :3]
+    other = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
+    return bool(torch.equal(other, beside) and moved <= 3 * (alone - among).norm())
 
 
 def _shape(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
@@ -58,6 +60,8 @@ STRETCH_TEXTS, STRETCH_CHARACTERS = 65_536, 2**26
 WAVE_CHARACTERS = 2**19
 """Characters that are tokenized at a time, ahead of a GPU."""
 WAVES_AHEAD = 2
+TURN_SECONDS = 1e-4
+"""Time after which a thread of Python hands over while a GPU is fed."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def extract(
     started = time.perf_counter()
     gpu = backbone.device.type == "cuda"
     count = tokens = 0
-    with _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
+    with _quick_turns(gpu), _Ahead(backbone, config) as ahead, _Writer(behind=gpu) as writer:
         plan = _waves(stores, texts, layers, options, by_length=gpu)
         head = next(plan, None)
         if head is None:
@@ -190,6 +194,17 @@ def extract(
             if shard.holds:
                 writer.write(shard.close(stores))
     return Extraction(count, tokens, time.perf_counter() - started)
+
+
+@contextmanager
+def _quick_turns(gpu: bool) -> Iterator[None]:
+    """Let the thread that feeds a GPU have Python back at once, not after 5 ms at each kernel."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(TURN_SECONDS if gpu else usual)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(usual)
 
 
 # -- what is read together ----------------------------------------------------------------------

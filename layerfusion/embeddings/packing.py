@@ -87,7 +87,7 @@ class PackedBatch:
 def pack(
     windows: Sequence[Window], packing: Packing, pad_id: int, device: torch.device
 ) -> PackedBatch:
-    """Lay rows end to end, and bring them to a device in two asynchronous transfers.
+    """Lay rows end to end, and bring them to a device in one asynchronous transfer.
 
     Args:
         windows: the rows.
@@ -96,28 +96,32 @@ def pack(
         device: where the model is.
     """
     lengths = [len(window.ids) for window in windows]
-    tokens = sum(lengths)
+    tokens, rows = sum(lengths), len(windows)
     filling = -tokens % MULTIPLE
-    ids = np.concatenate([window.ids for window in windows])
-    ids = np.concatenate([ids, np.full(filling, pad_id, ids.dtype)])
-    facts = np.array([(w.start, w.stop, w.opens) for w in windows], np.int64).T
-    offset = np.cumsum([0, *lengths[:-1]])
-    facts = np.concatenate([offset[None], np.array(lengths)[None], facts])
-    row = to_device(torch.from_numpy(ids), device).long()
-    offset_, length, start, stop, opens = to_device(torch.from_numpy(facts), device)
+    facts = np.array([(w.start, w.stop, w.opens) for w in windows], np.int32).T
+    edges = np.cumsum([0, *lengths, filling])
+    ids = [window.ids for window in windows]
+    together = np.concatenate(
+        [*ids, np.full(filling, pad_id), lengths, *facts, edges], dtype=np.int32, casting="unsafe"
+    )
+    there = to_device(torch.from_numpy(together), device)
+    row, length, start, stop, opens, bounds = there.split(
+        [tokens + filling, rows, rows, rows, rows, rows + 2]
+    )
+    offset = bounds[:rows].long()
     # Positions count from each row's start; those of the filling are all the first one.
-    starts = offset_.repeat_interleave(length, output_size=tokens)
+    starts = offset.repeat_interleave(length, output_size=tokens)
     positions = F.pad(torch.arange(tokens, device=device) - starts, (0, filling))
-    end = torch.tensor([tokens, tokens + filling], dtype=torch.int32)
     return PackedBatch(
-        input_ids=row[None],
+        input_ids=row.long()[None],
         position_ids=positions[None] + packing.first_position,
-        bounds=torch.cat([offset_.int(), to_device(end, device)]),
+        # The kernel reads it from an aligned address.
+        bounds=bounds.clone(),
         longest=max(max(lengths), filling),
         lengths=tuple(lengths),
-        offset=offset_,
-        start=start,
-        stop=stop,
+        offset=offset,
+        start=start.long(),
+        stop=stop.long(),
         opens=opens.bool(),
     )
 
@@ -222,7 +226,12 @@ def run_packed(model: Any, batch: PackedBatch) -> Tensor:
         What leaves the model. Shape: (1, tokens, width).
     """
     with _packed(model, _Pass(batch.bounds, batch.longest)):
-        return model(input_ids=batch.input_ids, position_ids=batch.position_ids)[0]
+        return model(
+            input_ids=batch.input_ids,
+            position_ids=batch.position_ids,
+            # Without a mask transformers would look for packed texts itself, and wait for the GPU.
+            attention_mask=torch.ones_like(batch.input_ids),
+        )[0]
 
 
 # -- whether a model can be packed --------------------------------------------------------------
