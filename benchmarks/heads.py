@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import asdict
 
 import torch
 from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
-from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import fit
 
@@ -27,7 +26,7 @@ def bare_loop(data: FusionDataModule, seed: int) -> float:
     """Seconds of the same steps, and a look at validation an epoch, without Lightning."""
     begun = time.perf_counter()
     torch.manual_seed(seed)
-    head = FusionClassifier([WIDTH], CLASSES, asdict(FUSION), asdict(TRAINER))
+    head = FusionClassifier([WIDTH], CLASSES, **classifier_settings(FUSION, TRAINER))
     optimizer = head.configure_optimizers()
     order = torch.Generator().manual_seed(seed)
     (x,), target = data.features["train"], data.targets["train"]

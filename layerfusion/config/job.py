@@ -155,8 +155,9 @@ class ExtractConfig:
     """Device of the models: auto, cpu, cuda, cuda:1 or mps."""
     token_budget: int | None = field(default=None, metadata=at_least(1))
     """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
-    shard_tokens: int = field(default=16384, metadata=at_least(1))
-    """A shard is closed after about this many tokens. A kill loses at most one shard."""
+    shard_tokens: int | None = field(default=None, metadata=at_least(1))
+    """A shard is closed after about this many tokens, and a kill loses at most one shard. If none,
+    a shard takes some seconds of work: 16,384 tokens on a CPU and up to 524,288 on a GPU."""
     shard_texts: int = field(default=1024, metadata=at_least(1))
     """A shard is closed after this many texts at the latest."""
     store_dtype: str = field(default="auto", metadata=one_of(*STORE_DTYPES))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfusion.config.job import BackboneConfig
+from layerfusion.embeddings.packing import PackedBatch, Packing, find_packing, run_packed
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     TopReached,
@@ -46,6 +47,8 @@ class Backbone:
     """Whether padding leaves the real tokens as they are. Convolutions and Fourier mixing over the
     positions do not heed the mask: texts of different length never share a batch there."""
     device: torch.device
+    packing: Packing | None = None
+    """How texts can be laid end to end in one row, without padding; none where they cannot."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[str], visit: Visit
@@ -73,6 +76,26 @@ class Backbone:
             except TopReached:
                 return
         visit(NORM, output[0])
+
+    def forward_packed(self, batch: PackedBatch, layers: Sequence[str], visit: Visit) -> None:
+        """Visit the wanted layers of texts that lie end to end, bottom up, as `forward` does.
+
+        Args:
+            batch: the texts, packed as `self.packing` says.
+            layers: names out of `self.shape.layers`.
+            visit: called once a layer, with token vectors of shape (1, tokens, width).
+
+        Raises:
+            ValueError: for a model that does not take packed texts.
+        """
+        if self.blocks is None or self.packing is None:
+            raise ValueError(f"backbone {self.name} does not take packed texts")
+        with taps(self.blocks, layers, visit):
+            try:
+                output = run_packed(self.model, batch)
+            except TopReached:
+                return
+        visit(NORM, output)
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -103,7 +126,9 @@ def load_backbone(
 
     where = choose_device(device)
     trust = config.trust_remote_code
-    attention = {"attn_implementation": "eager"} if eager else {}
+    more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
+    if where.type == "cuda":
+        more["device_map"] = {"": where}  # the weights go straight there, not by way of a copy
     tokenizer = load_tokenizer(name, folder, config)
     try:
         with _quiet_transformers():
@@ -114,29 +139,58 @@ def load_backbone(
                 local_files_only=True,
                 trust_remote_code=trust,
                 output_loading_info=True,
-                **attention,
+                **more,
             )
     except LOADING_ERRORS as error:
         raise _cannot_load(name, folder, error) from error
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    model.eval().requires_grad_(False).to(where)
+    model.to(where)
+    backbone = backbone_of(name, model, tokenizer, max_length=config.max_length)
+    _refuse_missing(name, folder, model, info["missing_keys"])
+    return backbone
+
+
+def backbone_of(
+    name: str, model: Any, tokenizer: Any, *, max_length: int | None = None
+) -> Backbone:
+    """Make a backbone of a transformers model that is in memory already, on its device.
+
+    The model is set to evaluation, without gradients and without a cache of keys and values.
+
+    Args:
+        name: for messages.
+        model: a model of transformers without a head, for example from `AutoModel`.
+        tokenizer: its fast tokenizer.
+        max_length: most tokens of a text; none: as many as tokenizer and positions allow.
+
+    Raises:
+        UserError: where its layers cannot be told apart.
+    """
+    model.eval().requires_grad_(False)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
-    blocks, layers = find_layers(name, model, where)
-    _refuse_missing(name, folder, model, info["missing_keys"])
+    device = next(model.parameters()).device
+    blocks, layers = find_layers(name, model, device)
     pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id >= model.get_input_embeddings().num_embeddings:
         pad_id = 0
+    shape = _shape(model, blocks, layers, length_limit(max_length, model, tokenizer))
+    masks_padding = _masks_padding(model, pad_id, device)
+    # The kernel that confines attention to a text is one of GPUs, for numbers of two bytes.
+    packing = None
+    if masks_padding and device.type == "cuda" and model.dtype.itemsize == 2:
+        packing = find_packing(model, blocks, pad_id, shape.max_length, device)
     return Backbone(
         name=name,
         model=model,
         tokenizer=tokenizer,
         blocks=blocks,
-        shape=_shape(model, blocks, layers, length_limit(config.max_length, model, tokenizer)),
+        shape=shape,
         pad_id=pad_id,
-        masks_padding=_masks_padding(model, pad_id, where),
-        device=where,
+        masks_padding=masks_padding,
+        device=device,
+        packing=packing,
     )
 
 
@@ -256,14 +310,28 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
 
 @torch.no_grad()
 def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
-    """Compare a few tokens alone with the same tokens padded."""
+    """Compare a few tokens alone with the same tokens padded.
+
+    In numbers of two bytes, rounding alone moves the states of a deep and wide model by several
+    percent wherever the shapes change: there padding may move them as far as company does, if what
+    the padding says moves them not at all.
+    """
     ids = torch.arange(1, 5, device=device)[None]
     padded = torch.cat([ids, torch.full((1, 3), pad_id, device=device)], dim=1)
     mask = torch.ones_like(padded)
     mask[:, ids.shape[1] :] = 0
     alone = model(input_ids=ids, attention_mask=torch.ones_like(ids))[0].float()
     beside = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
-    return bool((alone - beside).norm() <= PADDING_TOLERANCE * alone.norm())
+    moved = (alone - beside).norm()
+    if moved <= PADDING_TOLERANCE * alone.norm():
+        return True
+    if next(model.parameters()).dtype.itemsize > 2:
+        return False
+    company = ids.repeat(64, 1)
+    among = model(input_ids=company, attention_mask=torch.ones_like(company))[0][:1].float()
+    padded[:, ids.shape[1] :] = ids[:, :3]
+    other = model(input_ids=padded, attention_mask=mask)[0][:, : ids.shape[1]].float()
+    return bool(torch.equal(other, beside) and moved <= 3 * (alone - among).norm())
 
 
 def _shape(

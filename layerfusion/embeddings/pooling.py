@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -147,6 +147,79 @@ def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:
             " needed"
         )
     return pooled.float()
+
+
+def pool_tokens(tokens: Tensor, spans: Spans, how: str) -> Tensor:
+    """Pool rows whose token vectors lie end to end, without a copy of them in float32.
+
+    Args:
+        tokens: token vectors, at first as they left the model. Shape: (tokens, width).
+        spans: which of them each row pools.
+        how: mean, first, last or max.
+
+    Returns:
+        Shape: (rows, width), float32; sums are taken in float32.
+    """
+    pooled = []
+    for places, count in spans.parts:
+        rows = tokens[places]
+        if how == "mean" and hasattr(torch.ops.aten.bmm, "dtype") and tokens.is_cuda:
+            pooled.append(_mean_of_leading(rows, count))
+        else:
+            pooled.append(pool(rows, torch.zeros_like(count), count, how))
+    return torch.cat(pooled)
+
+
+def _mean_of_leading(rows: Tensor, count: Tensor) -> Tensor:
+    """The mean of the first `count` tokens of each row, as one batched matrix product.
+
+    The product sums numbers of two bytes in float32 and returns them so. Shapes: (rows, tokens,
+    width) and (rows,) to (rows, width).
+    """
+    positions = torch.arange(rows.shape[1], device=rows.device)
+    counted = (positions < count[:, None]).to(rows.dtype)[:, None]
+    if rows.dtype == torch.float32:
+        total = torch.bmm(counted, rows)
+    else:
+        total = torch.bmm(counted, rows, out_dtype=torch.float32)
+    return total[:, 0] / count[:, None]
+
+
+@dataclass(frozen=True)
+class Spans:
+    """Which of the token vectors of a batch each row pools.
+
+    Attributes:
+        parts: rows of similar length together. For each part the places of their tokens, shape
+            (rows, longest), where places beyond a row's end repeat its last one, so that no value
+            of another row or of padding is ever touched; and the tokens of each row, shape (rows,).
+    """
+
+    parts: tuple[tuple[Tensor, Tensor], ...]
+
+
+def find_spans(first: Tensor, last: Tensor, lengths: Sequence[int]) -> Spans:
+    """Spans of rows, split where lengths halve, so that little is gathered twice.
+
+    Args:
+        first: place of the first token that a row pools. Shape: (rows,).
+        last: place of the last. Shape: (rows,).
+        lengths: tokens of each row on the host, at least as many as it pools.
+    """
+    parts = []
+    begin = 0
+    for end in range(1, len(lengths) + 1):
+        if (
+            end < len(lengths)
+            and 2 * lengths[end] > lengths[begin]
+            and (lengths[end] <= lengths[begin])
+        ):
+            continue
+        steps = torch.arange(lengths[begin], device=first.device)
+        start, stop = first[begin:end, None], last[begin:end, None]
+        parts.append((torch.minimum(start + steps, stop), (stop - start + 1)[:, 0]))
+        begin = end
+    return Spans(tuple(parts))
 
 
 def first_pooled(start: Tensor, stop: Tensor, opens: Tensor, config: PoolingConfig) -> Tensor:

@@ -29,6 +29,11 @@ class TokenBar:
             file=sys.stderr,
         )
 
+    def expect(self, tokens: int) -> None:
+        """Say how many tokens there will be, as far as is known so far."""
+        self._bar.total = tokens
+        self._bar.refresh()
+
     def update(self, tokens: int) -> None:
         """Count tokens that have passed."""
         self._bar.update(tokens)

@@ -28,6 +28,9 @@ BASIS_ROWS = 4
 CELLS = 12_000_000
 """Limit on the numbers in the features and logits of one batch of layers: about 50 MB. With 52
 classes, batches four times as large take a quarter longer, since each step waits for memory."""
+GPU_BYTES_A_CELL = 64
+"""Free bytes of a GPU for each number in a batch of layers: the number itself in float32, and what
+a step of the optimisation makes of it."""
 RACE_ROWS = 100
 """No strength is eliminated before this many held-out rows."""
 SURELY = 4.0
@@ -148,7 +151,7 @@ def cross_validate_in_batches(
     target, folds_of = labels[held_out], fold_of[held_out]
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
-    for places in _groups(features, num_classes, folds * len(strengths)):
+    for places in _groups(features, num_classes, folds * len(strengths), device):
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
         # The loss of a strength that is not fitted stays infinite.
@@ -259,7 +262,7 @@ def fit_probes(
     for strength in sorted(set(strengths)):
         alike = [place for place, other in enumerate(strengths) if other == strength]
         chosen = [features[place] for place in alike]
-        for places in _groups(chosen, num_classes, 1):
+        for places in _groups(chosen, num_classes, 1, device):
             layers = [chosen[place] for place in places]
             problem = _problem(layers, labels, everything, num_classes, [strength], device)
             probes = _linear_probes(problem.minimise(tolerance))
@@ -280,15 +283,21 @@ def _linear_probes(solution: Solution) -> list[LinearProbe]:
     return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
 
 
-def _groups(features: Sequence[Tensor], num_classes: int, problems: int) -> Iterator[list[int]]:
-    """Batch layers of equal width, as many as memory allows; yield their positions."""
+def _groups(
+    features: Sequence[Tensor], num_classes: int, problems: int, device: torch.device | None
+) -> Iterator[list[int]]:
+    """Batch layers of equal width, as many as the device has room for; yield their positions."""
+    cells = CELLS
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cells = max(CELLS, free // GPU_BYTES_A_CELL)
     columns = 1 if num_classes == 2 else num_classes
     by_width: dict[int, list[int]] = {}
     for place, layer in enumerate(features):
         by_width.setdefault(layer.shape[1], []).append(place)
     for width, places in by_width.items():
         rows = len(features[places[0]])
-        size = max(1, CELLS // max(1, rows * (width + 6 * columns * problems)))
+        size = max(1, cells // max(1, rows * (width + 6 * columns * problems)))
         for start in range(0, len(places), size):
             yield places[start : start + size]
 
@@ -362,9 +371,14 @@ def _turned(
 
 def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of the rows' covariance. Shapes: (d,) and (d, d)."""
-    # We solve on the CPU, since not every device has a solver for eigenvalues.
-    values, vectors = torch.linalg.eigh((x.T @ x / len(x)).cpu())
+    values, vectors = _eigh(x.T @ x / len(x))
     return values, vectors.to(x.device)
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors, on a GPU where the matrix lies on one."""
+    # Elsewhere on the CPU: not every device has a solver for eigenvalues.
+    return torch.linalg.eigh(matrix if matrix.is_cuda else matrix.cpu())
 
 
 def _span(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -373,7 +387,7 @@ def _span(x: Tensor) -> tuple[Tensor, Tensor]:
     Shapes: (n,) and (d, n).
     """
     # Float64 is needed, since the directions are scaled by roots of small eigenvalues.
-    values, vectors = torch.linalg.eigh((x.double() @ x.double().T / len(x)).cpu())
+    values, vectors = _eigh(x.double() @ x.double().T / len(x))
     real = values > 1e-10 * values[-1].clamp_min(1e-30)
     scales = torch.where(real, (values.clamp_min(1e-30) * len(x)).rsqrt(), 0.0)
     basis = x.double().T @ (vectors * scales).to(x.device)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.extract import shard_tokens
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
@@ -170,7 +171,7 @@ def _shards(work: Sequence[_Work], options: ExtractConfig) -> Iterator[list[_Wor
     for item in work:
         shard.append(item)
         full = PUBLISHED_BATCH * len(shard) >= options.shard_texts
-        if full or sum(done.cost for done in shard) >= options.shard_tokens:
+        if full or sum(done.cost for done in shard) >= shard_tokens(options):
             yield shard
             shard = []
     if shard:

@@ -89,13 +89,13 @@ KILLED = """
 import sys
 from pathlib import Path
 from tests.embeddings.test_extract import run
-from layerfusion.embeddings import extract as module
+from layerfusion.embeddings import forward as module
 import time
-embed = module.embed
+launch = module.launch
 def slowly(*args):
-    time.sleep(0.03)
-    return embed(*args)
-module.embed = slowly
+    time.sleep(0.01)
+    return launch(*args)
+module.launch = slowly
 texts = Path(sys.argv[3]).read_text().splitlines()
 print("go", flush=True)
 run(Path(sys.argv[1]), Path(sys.argv[2]), texts)
@@ -197,16 +197,17 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     bert_folder: Path, corpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, _ = run(bert_folder, tmp_path / "calm", corpus)
-    real = forward.pool_layers
+    real = forward.launch
     refused: list[int] = []
 
-    def small_memory(backbone: Any, batch: Any, *rest: Any) -> Any:
-        if batch.input_ids.numel() > 60:
-            refused.append(batch.input_ids.numel())
+    def small_memory(backbone: Any, windows: Any, *rest: Any) -> Any:
+        size = len(windows) * max(len(window.ids) for window in windows)
+        if size > 60:
+            refused.append(size)
             raise torch.OutOfMemoryError("out of memory")
-        return real(backbone, batch, *rest)
+        return real(backbone, windows, *rest)
 
-    monkeypatch.setattr(forward, "pool_layers", small_memory)
+    monkeypatch.setattr(forward, "launch", small_memory)
     store, computed = run(bert_folder, tmp_path, corpus)
     assert refused
     assert computed == len(corpus)
@@ -220,7 +221,7 @@ def test_no_memory_for_a_single_text_says_what_to_lower(
     def none(*_: Any) -> Any:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(forward, "pool_layers", none)
+    monkeypatch.setattr(forward, "launch", none)
     with pytest.raises(UserError, match=r"lower backbone\.tiny\.max_length"):
         run(bert_folder, tmp_path, ["oil ship"])
 

@@ -1,0 +1,331 @@
+"""Each path that runs on a GPU, against the CPU. What needs no GPU runs everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings import extract as extract_module
+from layerfusion.embeddings import forward
+from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.extract import extract
+from layerfusion.embeddings.forward import embed
+from layerfusion.embeddings.packing import find_packing
+from layerfusion.embeddings.pooling import find_spans, pool_tokens
+from layerfusion.embeddings.spec import backbone_spec, text_hash
+from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.embeddings.tokens import tokenize
+from layerfusion.errors import UserError
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.probe import cross_validate, fit_probes
+from tests.tiny import tiny_folder
+
+needs_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use through CUDA"
+)
+DEVICES = ["cpu", pytest.param("cuda", marks=needs_gpu)]
+POOLINGS = {
+    "mean": PoolingConfig(),
+    "rest": PoolingConfig("mean", skip_first=True),
+    "first": PoolingConfig("first"),
+    "last": PoolingConfig("last"),
+    "max": PoolingConfig("max"),
+}
+PACKED = ("bert", "roberta", "electra", "distilbert", "gpt2", "llama", "qwen2")
+"""Families whose attention is plain enough to be confined to a text."""
+PADDED = (
+    "modernbert",
+    "mistral",
+    "gemma2",
+    "gemma3",
+    "falcon",
+    "t5",
+    "mpnet",
+    "deberta_v2",
+    "fnet",
+)
+"""Families with windows, caps or biases in their attention, or with none at all."""
+LENGTH = 120
+
+
+def load(family: str, folder: Path, device: str, dtype: str = "float32") -> Backbone:
+    made = folder / family
+    if not made.exists():
+        tiny_folder(family, made)
+    return load_backbone(family, made, BackboneConfig(dtype=dtype, max_length=LENGTH), device)
+
+
+def vectors(backbone: Backbone, texts: list[str], budget: int = 400) -> dict[Any, np.ndarray]:
+    """All poolings and layers, in the order of the texts."""
+    tokens = tokenize(backbone.tokenizer, texts, BackboneConfig(), backbone.shape.max_length)
+    order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
+    layers = dict.fromkeys(POOLINGS, backbone.shape.layers)
+    found, _ = embed(backbone, [tokens[row] for row in order], layers, POOLINGS, budget)
+    return {key: values[np.argsort(order)] for key, values in found.items()}
+
+
+def with_packing(backbone: Backbone) -> Backbone:
+    packing = find_packing(
+        backbone.model, backbone.blocks, backbone.pad_id, backbone.shape.max_length, backbone.device
+    )
+    return replace(backbone, packing=packing)
+
+
+def relative(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
+# -- pooling ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("how", ["mean", "first", "last", "max"])
+def test_pooling_without_a_copy_in_float32_is_as_exact_as_float64(
+    how: str, dtype: torch.dtype, device: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([70, 64, 31, 9, 2, 1])
+    tokens = 5 * torch.randn(int(lengths.sum()), 24, generator=generator) + 3
+    offset = torch.cumsum(lengths, 0) - lengths
+    tokens = tokens.to(dtype)
+    tokens[offset[1]] = torch.nan  # the second row does not pool its first token
+    first = offset + torch.tensor([0, 1, 0, 0, 0, 0])
+    where = torch.device(device)
+    spans = find_spans(first.to(where), (offset + lengths - 1).to(where), lengths.tolist())
+    assert len(spans.parts) > 1
+    found = pool_tokens(tokens.to(where), spans, how).cpu()
+    for row, (begin, end) in enumerate(zip(first, offset + lengths, strict=True)):
+        mine = tokens[begin:end].double()
+        expected = {"mean": mine.mean(0), "first": mine[0], "last": mine[-1], "max": mine.amax(0)}
+        torch.testing.assert_close(found[row].double(), expected[how], rtol=2e-6, atol=2e-6)
+
+
+def test_spans_touch_no_more_than_twice_the_tokens() -> None:
+    lengths = sorted(np.random.default_rng(0).integers(1, 500, 300).tolist(), reverse=True)
+    last = torch.cumsum(torch.tensor(lengths), 0) - 1
+    spans = find_spans(last + 1 - torch.tensor(lengths), last, lengths)
+    assert sum(places.numel() for places, _ in spans.parts) <= 2 * sum(lengths)
+    assert torch.cat([count for _, count in spans.parts]).tolist() == lengths
+
+
+# -- packing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", PACKED)
+def test_packed_texts_have_the_vectors_of_padded_ones(
+    family: str, tmp_path: Path, corpus: list[str]
+) -> None:
+    backbone = load(family, tmp_path, "cpu")
+    packed = with_packing(backbone)
+    assert packed.packing is not None
+    expected = vectors(backbone, corpus[:40])
+    for key, values in vectors(packed, corpus[:40]).items():
+        np.testing.assert_allclose(values, expected[key], rtol=1e-4, atol=1e-4, err_msg=str(key))
+
+
+@pytest.mark.parametrize("family", PADDED)
+def test_a_model_that_cannot_be_packed_is_found_out(family: str, tmp_path: Path) -> None:
+    backbone = load(family, tmp_path, "cpu")
+    assert with_packing(backbone).packing is None
+    texts = ["a good film", "oil rose and the ship fell " * 4]
+    vectors(backbone, texts)  # and the model is left as it was
+
+
+def test_a_text_longer_than_was_checked_is_padded(
+    tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("layerfusion.embeddings.packing.PROBED_TOKENS", 12)
+    backbone = load("llama", tmp_path, "cpu")
+    packed = with_packing(backbone)
+    assert packed.packing is not None
+    assert packed.packing.longest == 12
+    expected = vectors(backbone, corpus[:20])
+    for key, values in vectors(packed, corpus[:20]).items():
+        np.testing.assert_allclose(values, expected[key], rtol=1e-4, atol=1e-4, err_msg=str(key))
+
+
+@needs_gpu
+@pytest.mark.parametrize("family", PACKED)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_on_a_gpu_packed_and_padded_are_equally_near_the_cpu(
+    family: str, dtype: str, tmp_path: Path, corpus: list[str]
+) -> None:
+    exact = vectors(load(family, tmp_path, "cpu"), corpus[:60])
+    packed = load(family, tmp_path, "cuda", dtype)
+    assert packed.packing is not None
+    padded = vectors(replace(packed, packing=None), corpus[:60])
+    for key, values in vectors(packed, corpus[:60]).items():
+        reached = relative(values, exact[key])
+        assert reached <= max(1.3 * relative(padded[key], exact[key]), 2e-3), key
+        assert reached <= 0.1, key
+
+
+@needs_gpu
+@pytest.mark.parametrize("family", [*PACKED, *PADDED])
+def test_on_a_gpu_float32_is_what_the_cpu_computes(
+    family: str, tmp_path: Path, corpus: list[str]
+) -> None:
+    expected = vectors(load(family, tmp_path, "cpu"), corpus[:40])
+    backbone = load(family, tmp_path, "cuda")
+    assert backbone.packing is None
+    for key, values in vectors(backbone, corpus[:40]).items():
+        assert relative(values, expected[key]) <= 1e-4, key
+
+
+# -- extraction ---------------------------------------------------------------------------------
+
+
+def run(
+    backbone: Backbone, root: Path, texts: list[str], **options: Any
+) -> tuple[EmbeddingStore, int]:
+    pooling = {"mean": PoolingConfig()}
+    config = BackboneConfig(dtype="bfloat16", max_length=LENGTH)
+    store = EmbeddingStore(root, backbone_spec(config, pooling["mean"], model="m", folder=root))
+    done = extract(
+        backbone,
+        {"mean": store},
+        pooling,
+        texts,
+        config=config,
+        options=ExtractConfig(**{"token_budget": 256, **options}),
+        calibrations=root / "calibrations.json",
+    )
+    return store, done.texts
+
+
+def read(store: EmbeddingStore, texts: list[str]) -> dict[str, np.ndarray]:
+    assert store.shape is not None
+    return store.read([text_hash(text) for text in texts], store.shape.layers)
+
+
+@pytest.mark.parametrize("size", [(7, 2**26), (10**6, 300)])
+@pytest.mark.parametrize("device", DEVICES)
+def test_texts_in_many_parts_are_each_computed_once(
+    device: str,
+    size: tuple[int, int],
+    tmp_path: Path,
+    corpus: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Parts of a corpus that is too large to be held as tokens, and waves ahead of a GPU."""
+    backbone = load("llama", tmp_path, device, "bfloat16")
+    whole, count = run(backbone, tmp_path / "whole", corpus)
+    assert count == len(corpus)
+    monkeypatch.setattr(extract_module, "STRETCH_TEXTS", size[0])
+    monkeypatch.setattr(extract_module, "STRETCH_CHARACTERS", size[1])
+    monkeypatch.setattr(extract_module, "WAVE_CHARACTERS", 100)
+    twice = [text for text in corpus for _ in range(2)]
+    store, count = run(backbone, tmp_path / "parts", twice)
+    assert count == len(corpus)
+    for layer, values in read(store, corpus).items():
+        assert relative(values, read(whole, corpus)[layer]) <= 0.02
+    assert run(backbone, tmp_path / "parts", corpus)[1] == 0
+
+
+@needs_gpu
+def test_on_a_gpu_what_goes_on_after_a_kill_forms_the_same_batches(
+    tmp_path: Path, corpus: list[str]
+) -> None:
+    backbone = load("bert", tmp_path, "cuda", "bfloat16")
+    store, _ = run(backbone, tmp_path / "a", corpus, shard_texts=20)
+    shards = {path.name for path in store.folder.glob("*.safetensors")}
+    assert len(shards) > 3
+    # The longest texts are written first: as if the run had been cut after two shards.
+    longest = sorted(
+        store._shards.values(), key=lambda shard: -int(store.tokens(shard.hashes).seen.max())
+    )
+    for shard in longest[2:]:
+        shard.path.unlink()
+    again, count = run(backbone, tmp_path / "a", corpus, shard_texts=20)
+    assert count == len(corpus) - sum(len(shard.hashes) for shard in longest[:2])
+    fresh, _ = run(backbone, tmp_path / "b", corpus, shard_texts=20)
+    for layer, values in read(fresh, corpus).items():
+        np.testing.assert_array_equal(read(again, corpus)[layer], values)
+
+
+@needs_gpu
+def test_on_a_gpu_a_vector_does_not_depend_on_its_neighbours(
+    tmp_path: Path, corpus: list[str]
+) -> None:
+    backbone = load("llama", tmp_path, "cuda", "bfloat16")
+    few, many = vectors(backbone, corpus[:5]), vectors(backbone, corpus, budget=2000)
+    exact = vectors(load("llama", tmp_path, "cpu"), corpus[:5])
+    for key, values in few.items():
+        rounding = max(2e-3, relative(values, exact[key]))
+        assert relative(many[key][:5], values) <= 1.5 * rounding, key
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_out_of_memory_halves_the_batch_with_others_under_way(
+    device: str, tmp_path: Path, corpus: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = load("bert", tmp_path, device, "bfloat16")
+    expected, _ = run(backbone, tmp_path / "calm", corpus)
+    real, refused = forward.launch, []
+
+    def small_memory(backbone: Any, windows: Any, *rest: Any) -> Any:
+        if sum(len(window.ids) for window in windows) > 90:
+            refused.append(len(windows))
+            raise torch.OutOfMemoryError("out of memory")
+        return real(backbone, windows, *rest)
+
+    monkeypatch.setattr(forward, "launch", small_memory)
+    store, count = run(backbone, tmp_path / "tight", corpus)
+    assert refused
+    assert count == len(corpus)
+    for layer, values in read(store, corpus).items():
+        assert relative(values, read(expected, corpus)[layer]) <= 0.02
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_not_finite_in_a_shard_that_is_written_behind_the_model(
+    device: str, tmp_path: Path, corpus: list[str]
+) -> None:
+    backbone = load("llama", tmp_path, device, "bfloat16")
+    assert backbone.blocks is not None
+    with torch.no_grad():
+        list(backbone.blocks[1].parameters())[-1].fill_(torch.inf)
+    with pytest.raises(UserError, match=r"backbone llama, layer 2: .*not finite"):
+        run(backbone, tmp_path / "store", corpus)
+
+
+@needs_gpu
+def test_weights_go_to_the_gpu_and_the_batch_size_is_found(
+    tmp_path: Path, corpus: list[str]
+) -> None:
+    backbone = load("bert", tmp_path, "cuda", "bfloat16")
+    assert {parameter.device.type for parameter in backbone.model.parameters()} == {"cuda"}
+    _, count = run(backbone, tmp_path / "store", corpus, token_budget=None)
+    assert count == len(corpus)
+    assert (tmp_path / "store" / "calibrations.json").exists()
+
+
+# -- probes -------------------------------------------------------------------------------------
+
+
+@needs_gpu
+@pytest.mark.parametrize("num_classes", [2, 5])
+def test_probes_on_a_gpu_say_what_those_on_the_cpu_say(num_classes: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(num_classes, (300,), generator=generator)
+    layers = [torch.randn(300, 20, generator=generator) for _ in range(3)]
+    for layer in layers:
+        layer[:, 0] += labels
+    folds = stratified_folds(labels.numpy(), [str(n) for n in range(300)], 3, seed=0)
+    gpu = torch.device("cuda")
+    ours = cross_validate(layers, labels, folds, num_classes=num_classes, device=gpu)
+    theirs = cross_validate(layers, labels, folds, num_classes=num_classes)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.strength == other.strength
+        torch.testing.assert_close(one.log_probs, other.log_probs, rtol=1e-2, atol=5e-3)
+    fitted = fit_probes(layers, labels, [1.0] * 3, num_classes=num_classes, device=gpu)
+    expected = fit_probes(layers, labels, [1.0] * 3, num_classes=num_classes)
+    for one, other in zip(fitted, expected, strict=True):
+        torch.testing.assert_close(one.weight, other.weight, rtol=1e-2, atol=1e-2)
