@@ -32,7 +32,7 @@ sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pai
 	$(RUN)layerfusion train -m experiment=$(EXPERIMENT) $(ARGS)
 
 bench: .venv/ready  ## measure speed against others in the same run
-	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.probes && $(RUN)python -m benchmarks.heads && $(RUN)python -m benchmarks.sweep
+	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.device && $(RUN)python -m benchmarks.probes && $(RUN)python -m benchmarks.heads && $(RUN)python -m benchmarks.sweep
 
 clean:  ## remove the environment and what runs wrote, the cache included
 	rm -rf .venv outputs/*

@@ -143,6 +143,14 @@ def test_a_reader(job: list[str], place: Path) -> None:
     assert len(Path("xml.csv").read_text().splitlines()) == 81
 
 
+def test_a_block_of_the_report(job: list[str], place: Path) -> None:
+    open_door("A block of the report", place)
+    follow(job, "layers=all", "fusion=gated")
+    assert main(["report", "outputs", "--block", "my_blocks:calibration"]) == 0
+    assert "How well fusions are calibrated" in Path("outputs/report.md").read_text()
+    assert list(Path("outputs/tables").glob("*calibration-of-fusions.csv"))
+
+
 def test_what_is_misspelt_or_missing_is_told_in_one_line(
     job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

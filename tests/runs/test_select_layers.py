@@ -220,6 +220,7 @@ def test_probes_that_were_fitted_before_a_kill_are_not_fitted_again(
 
     monkeypatch.setattr(probe, "CELLS", 1)  # every layer is a batch of its own
     monkeypatch.setattr(held_out, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(probe, "GPU_BYTES_A_CELL", 2**62)
     monkeypatch.setattr(held_out, "cross_validate_in_batches", killed)
     assert run(["train", *job, "layers=adaptive"], capsys)[0] != 0
     assert run(["train", *job, "layers=adaptive"], capsys)[0] == 0
