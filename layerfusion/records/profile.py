@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from layerfusion.records.job import DataRecord
 from layerfusion.records.json_files import read_json, require_schema, write_json
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = 1
 PROFILE = "profile.json"
@@ -186,6 +189,32 @@ class Profile:
         """Position of the layer with the best test accuracy, where test was looked at."""
         judged = [(layer.test.mean, -n) for n, layer in enumerate(self.layers) if layer.test]
         return -max(judged)[1] if judged else None
+
+    def frame(self) -> DataFrame:
+        """Return a row for each layer, with a column for each score.
+
+        Before the scores stand backbone, layer, pooling and depth. A score that a layer does not
+        its interval stand beside.
+        """
+        import pandas
+
+        scores = dict.fromkeys(score for layer in self.layers for score in layer.scores)
+        rows = []
+        for layer in self.layers:
+            row: dict[str, object] = {
+                "backbone": layer.backbone,
+                "layer": layer.layer,
+                "pooling": layer.pooling,
+                "depth": layer.depth,
+            }
+            row |= {score: layer.scores.get(score) for score in scores}
+            if layer.test is not None:
+                row |= {"test_accuracy": layer.test.mean}
+                row |= {"test_low": layer.test.low, "test_high": layer.test.high}
+            rows.append(row)
+        frame = pandas.DataFrame(rows)
+        numbers = [name for name in frame if name not in ("backbone", "layer", "pooling")]
+        return frame.astype(dict.fromkeys(numbers, "float64"))
 
 
 def write_profile(profile: Profile, folder: Path) -> None:

@@ -7,6 +7,7 @@ with the hashes of their weights and fetched, or looked for, where the bundle is
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -101,9 +102,38 @@ class Bundle:
         said = [self._classify([text.strip() for text in piece]) for piece in pieces]
         return np.concatenate(said or [np.empty((0, len(self.label_names)), np.float32)])
 
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The name of the most probable class of each text."""
-        return [self.label_names[k] for k in self.probabilities(texts).argmax(axis=1)]
+    def predict(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the name of the most probable class of each text. Shape: (texts,)."""
+        return self.classes_[self.probabilities(texts).argmax(axis=1)]
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the probability of each class, under the name that scikit-learn gives it."""
+        return self.probabilities(texts)
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """Names of the classes, in the order of the probabilities. Shape: (classes,)."""
+        return np.array(self.label_names)
+
+    def save(self, folder: Path | str) -> Path:
+        """Copy the classifier to another folder, from which `load` reads it.
+
+        Args:
+            folder: made where it is missing; one that holds other files is refused.
+
+        Raises:
+            UserError: where the folder is not empty.
+        """
+        place = Path(folder)
+        if place.exists() and any(place.iterdir()):
+            raise UserError(f"{place}: it is not empty; choose a new folder")
+        shutil.copytree(self.folder, place, dirs_exist_ok=True)
+        return place
+
+    def __repr__(self) -> str:
+        layers = ", ".join(str(layer) for layer in self.layers)
+        classes = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
+        return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
 
     def _classify(self, texts: Sequence[str]) -> np.ndarray:
         vectors = self._vectors(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -74,6 +75,31 @@ def load_dataset(
     check_rules(config, "dataset")
     check_rules(limit, "limit")
     tables, names, origin = _read(config, cache)
+    return dataset_from_tables(config, limit, tables, names, origin, seed=seed)
+
+
+def dataset_from_tables(
+    config: DatasetConfig,
+    limit: LimitConfig,
+    tables: Mapping[str, Table],
+    names: Sequence[str] | None,
+    origin: str,
+    *,
+    seed: int,
+) -> TextDataset:
+    """Check and split tables that are in memory.
+
+    Args:
+        config: name of the data set, and how splits that it lacks are made.
+        limit: sizes of the samples to take, if any.
+        tables: split to its table; train at least.
+        names: names of integer labels, or the order of string labels; none: see `class_indices`.
+        origin: where the tables came from, for a reader.
+        seed: draws the samples of `limit`; `config.split_seed` draws the splits.
+
+    Raises:
+        UserError: naming the split, row or label that is wrong.
+    """
     try:
         tables, dropped = without_unlabelled(tables)
         texts = {split: clean_texts(split, table) for split, table in tables.items()}

@@ -112,7 +112,9 @@ def test_texts_do_not_depend_on_their_neighbours(folder: Path) -> None:
     alone = np.concatenate([bundle.probabilities([f"  {text}\n"]) for text in texts[:3]])
     np.testing.assert_allclose(alone, together[:3], atol=1e-4)
     assert bundle.probabilities([]).shape == (0, 2)
-    assert bundle.predict(texts[:2]) == [bundle.label_names[k] for k in together[:2].argmax(1)]
+    assert list(bundle.predict(texts[:2])) == [
+        bundle.label_names[k] for k in together[:2].argmax(1)
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])

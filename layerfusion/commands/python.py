@@ -1,0 +1,477 @@
+"""The commands as Python functions: data sets in memory in, arrays and data frames out.
+
+Each composes the same config that the command line composes, so that a job has the same name, the
+same cache and the same record, whoever asked for it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load as load_settings
+from layerfusion.config.imports import import_from, import_object
+from layerfusion.config.job import DatasetConfig, LimitConfig, TrainConfig
+from layerfusion.config.registry import REPORT_SECTIONS
+from layerfusion.errors import UserError, unknown
+from layerfusion.texts.dataset import TextDataset, dataset_from_tables
+from layerfusion.texts.from_memory import tables_of, write_parquet
+
+if TYPE_CHECKING:
+    from layerfusion.layers.selection import Selection
+    from layerfusion.records.job import RunRecord
+    from layerfusion.records.profile import Profile
+    from layerfusion.runs.bundle import Bundle
+
+Names = str | Path | Sequence[str | Path]
+"""One name or several."""
+
+
+def load_dataset(
+    data: Any,
+    labels: Iterable[Any] | None = None,
+    *,
+    name: str | None = None,
+    text: str = "text",
+    label: str = "label",
+    label_names: Sequence[str] = (),
+    test_size: float = 0.2,
+    validation_size: float = 0.1,
+    split_seed: int = 0,
+    train: int | None = None,
+    test: int | None = None,
+    cache: str | Path = "outputs/cache",
+) -> TextDataset:
+    """Load labelled texts, and make the splits that they lack as the command line does.
+
+    Args:
+        data: a file or folder; the name of a data set in `conf/dataset`; a pandas DataFrame; a
+            `datasets.Dataset`; a mapping of split to one of these two, such as a
+            `datasets.DatasetDict`; or texts, with their labels beside them.
+        labels: one for each text, where `data` holds texts alone.
+        name: what reports call it; the file's name if none.
+        text: name of the text column.
+        label: name of the label column.
+        label_names: names of the integer labels 0, 1, …, or the order of string labels.
+        test_size: share of the rows that becomes test where the data has none.
+        validation_size: share of train that becomes validation where the data has none.
+        split_seed: draws these splits, stratified by class.
+        train: rows of a stratified sample of train and validation; all if none.
+        test: rows of a stratified sample of test; all if none.
+        cache: downloads lie there.
+
+    Returns:
+        The texts and classes of train, validation and test, with a fingerprint of their content.
+
+    Raises:
+        UserError: for data that cannot be read, naming the file, row, column or label.
+
+    Example:
+        >>> data = load_dataset(texts, labels, name="reviews")
+        >>> data.label_names, {split: len(rows) for split, rows in data.splits.items()}
+        (('neg', 'pos'), {'train': 57, 'validation': 7, 'test': 16})
+    """
+    limit = LimitConfig(train=train, test=test)
+    if isinstance(data, str | Path):
+        if labels is not None:
+            raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
+        settings: dict[str, Any] = {"limit.train": train, "limit.test": test, "paths.cache": cache}
+        if Path(data).exists():
+            settings |= {"dataset.text": text, "dataset.label": label}
+            settings |= {"dataset.test_size": test_size, "dataset.split_seed": split_seed}
+            settings |= {"dataset.validation_size": validation_size}
+        if label_names:
+            settings["dataset.label_names"] = list(label_names)
+        if name is not None:
+            settings["dataset.name"] = name
+        config = _config(data, (), settings)
+        from layerfusion.runs.inputs import dataset_of
+
+        return dataset_of(config)
+    called = name or "data"
+    settings_in_memory = DatasetConfig(
+        name=called,
+        test_size=test_size,
+        validation_size=validation_size,
+        split_seed=split_seed,
+    )
+    tables = tables_of(data, labels, text, label, called)
+    if "train" not in tables:
+        raise UserError(f"{called}: a split named train is needed; there are: {', '.join(tables)}")
+    names = tuple(label_names) or tables["train"].label_names
+    return dataset_from_tables(settings_in_memory, limit, tables, names, "memory", seed=0)
+
+
+def extract(
+    dataset: TextDataset | str | Path, backbone: Names, *, pooling: Names = "mean", **settings: Any
+) -> None:
+    """Pass every text of a data set through models once, and keep every layer in the cache.
+
+    Args:
+        dataset: from `load_dataset`, a path, or a name.
+        backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
+            hub.
+        pooling: names in `conf/pooling`.
+        **settings: other settings of the job: see `train`.
+
+    Raises:
+        UserError: for a model or a text that cannot be had.
+
+    Example:
+        >>> extract(data, model, cache=cache)
+    """
+    from layerfusion.runs.inputs import dataset_of, extract_all
+
+    config = _config(dataset, backbone, {"pooling": _list(pooling), **settings})
+    extract_all(config, dataset_of(config))
+
+
+def embed(
+    texts: Sequence[str],
+    backbone: str | Path,
+    layers: str | int | Sequence[str | int] = -1,
+    *,
+    pooling: str = "mean",
+    cache: str | Path = "outputs/cache",
+    **settings: Any,
+) -> np.ndarray | dict[str, np.ndarray]:
+    """Embed texts with some layers of a frozen model; what is in the cache is not computed again.
+
+    Args:
+        texts: any strings; outer white space is left out.
+        backbone: a name in `conf/backbone`, a folder, or `owner/name` on the Hugging Face hub.
+        layers: one layer, or several: 0 is what enters the first block, i what leaves block i,
+            `norm` the output of the final norm, -1 the last; `all` for every layer.
+        pooling: a name in `conf/pooling`.
+        cache: where vectors are kept.
+        **settings: other settings of the job: see `train`.
+
+    Returns:
+        Vectors of shape (texts, width), float32; for several layers a dict of layer to vectors.
+
+    Raises:
+        UserError: for an empty text, a layer that the model does not have, or a model that cannot
+            be had.
+
+    Example:
+        >>> embed(["a good film", "a bad plot"], model, 2, cache=cache).shape
+        (2, 32)
+        >>> list(embed(["a good film"], model, "all", cache=cache))
+        ['0', '1', '2', '3']
+    """
+    from layerfusion.embeddings.spec import text_hash
+    from layerfusion.runs.inputs import open_models
+
+    stripped = _texts(texts)
+    config = _config(None, backbone, {"pooling": [pooling], "paths.cache": cache, **settings})
+    (source,) = open_models(config).values()
+    source.extract([stripped], config.extract)
+    known = source.shape.layers
+    asked = list(known) if layers == "all" else [_layer(x, known) for x in _list(layers)]
+    hashes = [text_hash(text) for text in stripped]
+    found = source.stores[pooling].read(hashes, list(dict.fromkeys(asked)))
+    vectors = {layer: np.asarray(found[layer], np.float32) for layer in asked}
+    one = isinstance(layers, int) or (isinstance(layers, str) and layers != "all")
+    return vectors[asked[0]] if one else vectors
+
+
+def profile_layers(
+    dataset: TextDataset | str | Path,
+    backbone: Names,
+    *,
+    scores: Sequence[str] | None = None,
+    pooling: Names = "mean",
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> Profile:
+    """Score every layer of some models for a data set, from rows of train alone.
+
+    Args:
+        dataset: from `load_dataset`, a path, or a name.
+        backbone: models, as in `extract`.
+        scores: importance scores, names or `package.module:name`; all if none.
+        pooling: names in `conf/pooling`.
+        folder: where `profile.json` goes; one that the settings name if none.
+        **settings: other settings of the job: see `train`.
+
+    Returns:
+        The profile; `frame()` has a row for each layer and a column for each score.
+
+    Raises:
+        UserError: for anything that the user can mend.
+
+    Example:
+        >>> profile = profile_layers(data, model, scores=["probe", "logme"], cache=cache,
+        ...                          folder=outputs / "profile")
+        >>> profile.frame()[["backbone", "layer"]].values.tolist()[0]
+        ['tiny', '0']
+    """
+    from layerfusion.runs.identity import profile_id
+    from layerfusion.runs.profile import run_profile
+
+    keys = {"pooling": _list(pooling), **settings}
+    if scores is not None:
+        keys["profile.scores"] = list(scores)
+    config = _config(dataset, backbone, keys, command="profile")
+    place = Path(folder or Path(config.paths.outputs) / "profiles" / profile_id(config))
+    place.mkdir(parents=True, exist_ok=True)
+    return run_profile(config, place)
+
+
+def select_layers(
+    dataset: TextDataset | str | Path,
+    backbone: Names,
+    how: str = "adaptive",
+    *,
+    pooling: Names = "mean",
+    **settings: Any,
+) -> Selection:
+    """Choose layers of some models on train, with a reason for each.
+
+    Args:
+        dataset: from `load_dataset`, a path, or a name.
+        backbone: models, as in `extract`.
+        how: a name in `conf/layers`: last, all, top_k, adaptive, greedy, or your own.
+        pooling: names in `conf/pooling`.
+        **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
+
+    Returns:
+        The choices, each a layer with the reason and its share of the weight, and notes on the
+        layers that were passed over.
+
+    Raises:
+        UserError: for anything that the user can mend.
+
+    Example:
+        >>> selection = select_layers(data, model, "last", cache=cache)
+        >>> [str(choice.layer) for choice in selection.choices]
+        ['tiny/3/mean']
+    """
+    from layerfusion.runs.inputs import dataset_of, extract_all
+    from layerfusion.runs.select_layers import select
+
+    config = _config(dataset, backbone, {"pooling": _list(pooling), **settings}, layers=how)
+    texts = dataset_of(config)
+    return select(config, texts, extract_all(config, texts))
+
+
+@dataclass(frozen=True)
+class FinishedJob:
+    """A job that has finished: its folder and what it left there."""
+
+    folder: Path
+    record: RunRecord
+
+    @property
+    def accuracy(self) -> float:
+        """Mean accuracy on test over the seeds."""
+        return self.record.test["accuracy"].mean
+
+    def load(self) -> Bundle:
+        """Load the classifier that the job left."""
+        from layerfusion.runs.bundle import load_bundle
+
+        return load_bundle(self.folder)
+
+    def __repr__(self) -> str:
+        test = self.record.test.get("accuracy")
+        figure = "" if test is None else f", test accuracy {100 * test.mean:.1f} %"
+        return f"FinishedJob({str(self.folder)!r}{figure})"
+
+
+def train(
+    dataset: TextDataset | str | Path,
+    backbone: Names,
+    *,
+    layers: str = "adaptive",
+    fusion: str = "gated",
+    pooling: Names = "mean",
+    lexical: Names = (),
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> FinishedJob:
+    """Run one job, `layerfusion train` from Python; a finished job is read, not run again.
+
+    Args:
+        dataset: from `load_dataset`, a path, or a name.
+        backbone: models, as in `extract`.
+        layers: which layers become sources of the fusion: a name in `conf/layers`.
+        fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`.
+        pooling: names in `conf/pooling`.
+        lexical: TF-IDF sources beside the layers: names in `conf/lexical`.
+        folder: of the job; `outputs/runs/JOB` if none.
+        **settings: other settings by the names that they have on the command line: `seeds=3`,
+            `cache=FOLDER`, `config_dir=FOLDER` for files of yours, and a dict for the keys of a
+            group, such as `trainer={"max_epochs": 20}` or `layers_={"k": 2}` where the name of the
+            group is taken by an argument above.
+
+    Returns:
+        The folder of the job and its record; `load()` gives the classifier.
+
+    Raises:
+        UserError: for anything that the user can mend.
+
+    Example:
+        >>> job = train(data, model, layers="all", fusion="gated", seeds=1, cache=cache,
+        ...             folder=outputs / "job", trainer={"max_epochs": 3})
+        >>> classifier = job.load()
+        >>> classifier.predict(["a good film"]).shape
+        (1,)
+    """
+    from layerfusion.runs.identity import job_id
+    from layerfusion.runs.job import run_job
+
+    keys = {"pooling": _list(pooling), "lexical": _list(lexical), **settings}
+    config = _config(dataset, backbone, keys, layers=layers, fusion=fusion)
+    place = Path(folder or Path(config.paths.outputs) / "runs" / job_id(config))
+    return FinishedJob(place, run_job(config, place))
+
+
+def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
+    """Write the report of the finished jobs under a folder.
+
+    Args:
+        folder: of a sweep, of a job, or one that holds such folders.
+        blocks: blocks of your own, `package.module:function` (docs/extend.md).
+
+    Returns:
+        The page, `report.html` in the folder; tables and figures lie beside it.
+
+    Raises:
+        UserError: where there is no finished job.
+
+    Example:
+        >>> write_report(outputs).name
+        'report.html'
+    """
+    from layerfusion.report.page import write_report as write_page
+
+    place = Path(folder)
+    return write_page(
+        place,
+        place,
+        title="LayerFusion report",
+        blocks=[import_object("blocks", path) for path in blocks],
+        sections=[import_object("report", path) for path in REPORT_SECTIONS],
+    )
+
+
+# -- from arguments to a config ------------------------------------------------------------------
+
+
+def _config(
+    dataset: TextDataset | str | Path | None,
+    backbone: Names,
+    settings: Mapping[str, Any],
+    *,
+    command: str = "train",
+    **groups: str,
+) -> TrainConfig:
+    """Compose the config that the command line would compose."""
+    keys = dict(settings)
+    cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
+    folders = [Path(folder) for folder in _list(keys.pop("config_dir", ()))]
+    import_from([*folders, Path()])
+    words = [f"--config-dir={folder}" for folder in folders]
+    words += [f"{group}={option}" for group, option in groups.items()]
+    for group in ("pooling", "lexical"):
+        if group in keys:
+            words.append(f"{group}=[{','.join(map(str, keys.pop(group)))}]")
+    words += _dataset_words(dataset, cache)
+    words += _backbone_words(backbone)
+    words += [f"paths.cache={_value(str(cache))}"]
+    if "logger" not in keys:
+        words.append("logger=none")
+    for key, value in keys.items():
+        name = key.rstrip("_")
+        if isinstance(value, Mapping):
+            words += [f"{name}.{inner}={_value(entry)}" for inner, entry in value.items()]
+        else:
+            words.append(f"{name}={_value(value)}")
+    return load_settings(compose(command, words))
+
+
+def _dataset_words(dataset: TextDataset | str | Path | None, cache: Path) -> list[str]:
+    if dataset is None:
+        return ["dataset=local", "dataset.path=none"]
+    if isinstance(dataset, TextDataset):
+        place = write_parquet(dataset, cache / "datasets")
+        names = list(dataset.label_names)
+        return [
+            "dataset=local",
+            f"dataset.name={_value(dataset.name)}",
+            f"dataset.path={_value(str(place))}",
+            f"dataset.label_names={_value(names)}",
+        ]
+    if Path(dataset).exists():
+        name = re.split(r"[^\w-]", Path(dataset).name)[0] or "local"
+        path = _value(str(dataset))
+        return ["dataset=local", f"dataset.name={name}", f"dataset.path={path}"]
+    return [f"dataset={dataset}"]
+
+
+def _backbone_words(backbone: Names) -> list[str]:
+    """Select models by name, folder or id on the hub."""
+    named, words = [], []
+    for model in _list(backbone):
+        text = str(model)
+        own = re.sub(r"\W", "_", Path(text).name)
+        if Path(text).is_dir():
+            words.append(f"backbone.{own}.path={_value(text)}")
+        elif "/" in text:
+            words.append(f"+backbone.{own}.sources=[{{hub: {_value(text)}}}]")
+        else:
+            named.append(text)
+    if _list(backbone) and (named or words):
+        return [f"backbone=[{','.join(named)}]", *words]
+    return []
+
+
+def _list(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | int | Path) else list(value)
+
+
+def _value(value: Any) -> str:
+    """Write a value as Hydra reads it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, Iterable):
+        return "[" + ", ".join(_value(entry) for entry in value) + "]"
+    return repr(value)
+
+
+def _texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, str):
+        raise UserError("texts: a list of strings is needed, found one string")
+    stripped = []
+    for number, text in enumerate(texts, start=1):
+        if not isinstance(text, str) or not text.strip():
+            raise UserError(f"texts: text {number} is {text!r}; a string with a word is needed")
+        stripped.append(text.strip())
+    if not stripped:
+        raise UserError("texts: the list is empty")
+    return stripped
+
+
+def _layer(layer: str | int, known: Sequence[str]) -> str:
+    name = str(layer)
+    if name.startswith("-") and name[1:].isdigit() and int(name[1:]) <= len(known):
+        return known[int(name)]
+    if name not in known:
+        raise unknown("layers", layer, known)
+    return name

@@ -1,0 +1,92 @@
+"""The finished jobs under a folder as one data frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from layerfusion.errors import UserError
+from layerfusion.records.job import Estimate, RunRecord, find_records
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+HONEST_METRIC = "accuracy"
+
+
+def results(folder: Path | str) -> DataFrame:
+    """Read every finished job under a folder, a row each.
+
+    Args:
+        folder: of a sweep, of a job, or one that holds such folders.
+
+    Returns:
+        Columns: dataset, models, layers, pooling, selection, fusion, protocol, seeds, train_rows,
+        test_rows; validation_accuracy, test_accuracy, test_sd, test_low, test_high, macro_f1,
+        log_loss, all as shares or nats, with a 95 % interval over test rows; baseline_accuracy;
+        ms_per_text, gflops_per_text (up to the highest layer of each model), head_parameters,
+        train_seconds; job and folder. A figure that a job does not have is NaN.
+
+    Raises:
+        UserError: where the folder does not exist, or a record cannot be read.
+
+    Example:
+        >>> frame = results(outputs)
+        >>> frame[["dataset", "models", "fusion"]].iloc[0].tolist()
+        ['reviews', 'tiny', 'gated']
+    """
+    import pandas
+
+    place = Path(folder)
+    if not place.is_dir():
+        raise UserError(f"{place}: there is no such folder")
+    rows = [{**_row(record), "folder": str(path)} for path, record in find_records(place)]
+    frame = pandas.DataFrame(rows, columns=list(COLUMNS))
+    return frame.astype(COLUMNS)
+
+
+COLUMNS = {
+    **dict.fromkeys(("dataset", "models", "layers", "pooling", "selection", "fusion"), "string"),
+    **dict.fromkeys(("protocol",), "string"),
+    **dict.fromkeys(("seeds", "train_rows", "test_rows"), "int64"),
+    **dict.fromkeys(("validation_accuracy", "test_accuracy", "test_sd"), "float64"),
+    **dict.fromkeys(("test_low", "test_high", "macro_f1", "log_loss"), "float64"),
+    **dict.fromkeys(("baseline_accuracy", "ms_per_text", "gflops_per_text"), "float64"),
+    "head_parameters": "int64",
+    "train_seconds": "float64",
+    **dict.fromkeys(("job", "folder"), "string"),
+}
+"""Column to its type."""
+
+
+def _row(record: RunRecord) -> dict[str, object]:
+    nothing = Estimate(float("nan"), None)
+    validation = record.validation.get(HONEST_METRIC, nothing)
+    test = record.test.get(HONEST_METRIC, nothing)
+    times = [model.milliseconds_one for model in record.backbones.values()]
+    known = [time for time in times if time is not None]
+    return {
+        "dataset": record.dataset.name,
+        "models": "+".join(record.backbone_names),
+        "layers": " ".join(f"{layer.backbone}:{layer.layer}" for layer in record.layers),
+        "pooling": "+".join(dict.fromkeys(layer.pooling for layer in record.layers)),
+        "selection": record.selection,
+        "fusion": record.fusion_label,
+        "protocol": record.protocol,
+        "seeds": len(record.seeds),
+        "train_rows": record.dataset.rows["train"],
+        "test_rows": record.dataset.rows["test"],
+        "validation_accuracy": validation.mean,
+        "test_accuracy": test.mean,
+        "test_sd": test.sd,
+        "test_low": test.low,
+        "test_high": test.high,
+        "macro_f1": record.test.get("macro_f1", nothing).mean,
+        "log_loss": record.test.get("log_loss", nothing).mean,
+        "baseline_accuracy": record.baseline.test["accuracy"],
+        "ms_per_text": sum(known) if len(known) == len(times) else None,
+        "gflops_per_text": sum(m.flops_per_text for m in record.backbones.values()) / 1e9,
+        "head_parameters": record.cost.head_parameters,
+        "train_seconds": record.cost.train_seconds,
+        "job": record.job,
+    }

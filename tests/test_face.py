@@ -1,0 +1,255 @@
+"""The public names: what `import layerfusion` gives, and the examples of their docstrings."""
+
+from __future__ import annotations
+
+import doctest
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import layerfusion as lf
+from layerfusion.errors import UserError
+from layerfusion.texts import fingerprint
+from tests.tiny import tiny_folder, tiny_texts
+
+SOURCES = {name: path for name, path in lf._PUBLIC.items()}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("face")
+    tiny_folder("bert", folder / "tiny")
+    tiny_texts(folder / "reviews.csv", 80)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def names(place: Path) -> dict[str, Any]:
+    """What the examples of docstrings find: texts, a model, a cache, and a finished job."""
+    frame = pd.read_csv(place / "reviews.csv")
+    texts, labels = frame.text.tolist(), frame.label.tolist()
+    cache, outputs = place / "cache", place / "outputs"
+    data = lf.load_dataset(texts, labels, name="reviews")
+    model = str(place / "tiny")
+    job = lf.train(
+        data,
+        model,
+        layers="all",
+        seeds=1,
+        cache=cache,
+        folder=outputs / "job",
+        trainer={"max_epochs": 3},
+    )
+    return {
+        "texts": texts,
+        "labels": labels,
+        "data": data,
+        "model": model,
+        "cache": cache,
+        "outputs": outputs,
+        "finished": job,
+    }
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+
+
+def test_every_public_name_is_listed_and_can_be_had() -> None:
+    assert sorted(lf.__all__) == sorted(lf._PUBLIC)
+    assert set(lf.__all__) <= set(dir(lf))
+    for name in lf.__all__:
+        assert getattr(lf, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = lf.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", lf.__all__)
+def test_the_example_of_a_public_name_holds(
+    name: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = getattr(lf, name)
+    finder = doctest.DocTestFinder(recurse=False)
+    module = vars(sys.modules[found.__module__])
+    tests = finder.find(found, name, globs={**module, **names, name: found})
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for test in tests:
+        runner.run(test)
+    assert runner.failures == 0, capsys.readouterr().out
+    if not isinstance(found, type):
+        assert runner.tries > 0, f"{name} has no example"
+
+
+@pytest.mark.parametrize(
+    ("code", "absent"),
+    [
+        ("import layerfusion", ("torch", "pandas", "numpy", "hydra")),
+        ("import layerfusion as lf; lf.results", ("torch", "hydra", "transformers", "matplotlib")),
+        ("import layerfusion as lf; lf.UserError; dir(lf)", ("torch", "numpy")),
+    ],
+)
+def test_a_name_imports_no_more_than_it_needs(code: str, absent: tuple[str, ...]) -> None:
+    check = f"{code}; import sys; print([m for m in {absent!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+# -- data in memory --------------------------------------------------------------------------------
+
+
+def test_the_same_content_has_the_same_fingerprint_however_it_comes(
+    place: Path, names: dict[str, Any]
+) -> None:
+    import datasets
+
+    frame = pd.read_csv(place / "reviews.csv")
+    expected = lf.load_dataset(place / "reviews.csv").fingerprint
+    assert lf.load_dataset(names["texts"], names["labels"]).fingerprint == expected
+    assert lf.load_dataset(np.array(names["texts"]), pd.Series(names["labels"])).fingerprint == (
+        expected
+    )
+    assert lf.load_dataset(frame).fingerprint == expected
+    assert lf.load_dataset(datasets.Dataset.from_pandas(frame)).fingerprint == expected
+    renamed = frame.rename(columns={"text": "review", "label": "stars"})
+    assert lf.load_dataset(renamed, text="review", label="stars").fingerprint == expected
+
+
+def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
+    import datasets
+
+    def part(rows: slice) -> datasets.Dataset:
+        features = datasets.Features(
+            {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["neg", "pos"])}
+        )
+        labels = [int(label == "pos") for label in names["labels"][rows]]
+        columns = {"text": names["texts"][rows], "label": labels}
+        return datasets.Dataset.from_dict(columns, features=features)
+
+    parts = datasets.DatasetDict({"train": part(slice(0, 60)), "test": part(slice(60, 80))})
+    data = lf.load_dataset(parts)
+    assert data.label_names == ("neg", "pos")
+    assert list(data.splits["test"].texts) == names["texts"][60:80]
+    assert len(data.splits["train"]) + len(data.splits["validation"]) == 60
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lf.load_dataset(["a", "b"], ["x"]), "2 texts and 1 labels"),
+        (lambda: lf.load_dataset(["a", "b"]), "a list is no labelled data"),
+        (lambda: lf.load_dataset(3), "a int is no labelled data"),
+        (lambda: lf.load_dataset([], []), "no rows"),
+        (lambda: lf.load_dataset(["a", "b"], [None, "x"]), "row 1: the label is missing"),
+        (lambda: lf.load_dataset(["a", None], ["x", "y"]), "row 2: the text is missing"),
+        (
+            lambda: lf.load_dataset(pd.DataFrame({"Text": ["a"], "label": [1]})),
+            "there is no column 'text' .*there are: 'Text', 'label'",
+        ),
+        (lambda: lf.load_dataset("nowhere.csv"), "dataset: there is no 'nowhere.csv'"),
+        (lambda: lf.embed("a text", "minilm"), "a list of strings is needed"),
+        (lambda: lf.embed(["a", " "], "minilm"), "text 2 is ' '"),
+        (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),
+        (lambda: lf.results("nowhere"), "nowhere: there is no such folder"),
+        (lambda: lf.load("nowhere"), "no classifier"),
+        (lambda: lf.write_report("nowhere"), "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_line(call: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        call()
+    assert "\n" not in str(error.value)
+
+
+# -- a job ---------------------------------------------------------------------------------------
+
+
+def test_embeddings_are_those_of_the_model(names: dict[str, Any]) -> None:
+    import torch
+    import transformers
+
+    texts = ["the film was good", "a bad plot"]
+    found = lf.embed(texts, names["model"], [1, -1], cache=names["cache"])
+    assert isinstance(found, dict)
+    model = transformers.AutoModel.from_pretrained(names["model"]).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(names["model"])
+    for row, text in enumerate(texts):
+        with torch.no_grad():
+            states = model(**tokenizer(text, return_tensors="pt"), output_hidden_states=True)
+        for layer, state in (("1", states.hidden_states[1]), ("3", states.hidden_states[3])):
+            expected = state[0].mean(dim=0).numpy()
+            np.testing.assert_allclose(found[layer][row], expected, rtol=2e-3, atol=2e-3)
+    with pytest.raises(UserError, match="layers: there is no 9; there are: 0, 1, 2, 3"):
+        lf.embed(texts, names["model"], 9, cache=names["cache"])
+
+
+def test_a_job_from_python_is_read_again_and_gives_its_classifier(names: dict[str, Any]) -> None:
+    job = names["finished"]
+    again = lf.train(
+        names["data"],
+        names["model"],
+        layers="all",
+        seeds=1,
+        cache=names["cache"],
+        folder=job.folder,
+        trainer={"max_epochs": 3},
+    )
+    assert again.record.created == job.record.created
+    assert "\n" not in repr(job)
+    assert job.record.dataset.fingerprint == names["data"].fingerprint
+    assert fingerprint(names["data"].splits, names["data"].label_names) == (
+        names["data"].fingerprint
+    )
+    classifier = lf.load(job.folder)
+    assert "\n" not in repr(classifier)
+    assert len(repr(classifier)) < 300
+    probabilities = classifier.predict_proba(names["texts"][:5])
+    assert probabilities.shape == (5, 2)
+    best = classifier.classes_[probabilities.argmax(axis=1)]
+    assert list(best) == list(classifier.predict(names["texts"][:5]))
+
+
+def test_a_classifier_is_saved_and_loaded_elsewhere(names: dict[str, Any], tmp_path: Path) -> None:
+    classifier = lf.load(names["finished"].folder)
+    copy = lf.load(classifier.save(tmp_path / "copy"))
+    texts = names["texts"][:3]
+    np.testing.assert_allclose(copy.predict_proba(texts), classifier.predict_proba(texts))
+    with pytest.raises(UserError, match="it is not empty"):
+        classifier.save(tmp_path / "copy")
+
+
+def test_results_are_one_typed_frame(names: dict[str, Any]) -> None:
+    frame = lf.results(names["outputs"])
+    assert len(frame) == len({*frame.job})
+    row = frame.iloc[0]
+    record = names["finished"].record
+    assert row.test_accuracy == record.test["accuracy"].mean
+    assert row.baseline_accuracy == record.baseline.test["accuracy"]
+    assert row.layers == "tiny:0 tiny:1 tiny:2 tiny:3"
+    assert frame.dtypes["test_accuracy"] == np.float64
+    assert list(lf.results(Path.cwd()).columns) == list(frame.columns)  # no job: no row
+
+
+def test_figures_are_axes(names: dict[str, Any]) -> None:
+    import matplotlib.pyplot as plt
+
+    profile = lf.profile_layers(
+        names["data"],
+        names["model"],
+        scores=["probe"],
+        cache=names["cache"],
+        folder=names["outputs"] / "profile",
+        layers_={"folds": 2},
+    )
+    _, axes = plt.subplots()
+    assert lf.plot_layers(profile, ax=axes) is axes
+    plt.close("all")
