@@ -75,7 +75,7 @@ def load_dataset(
     Example:
         >>> data = load_dataset(texts, labels, name="reviews")
         >>> data.label_names, {split: len(rows) for split, rows in data.splits.items()}
-        (('neg', 'pos'), {'train': 57, 'validation': 7, 'test': 16})
+        (('neg', 'pos'), {'train': 58, 'validation': 6, 'test': 16})
     """
     limit = LimitConfig(train=train, test=test)
     if isinstance(data, str | Path):
@@ -251,7 +251,7 @@ def select_layers(
     Example:
         >>> selection = select_layers(data, model, "last", cache=cache)
         >>> [str(choice.layer) for choice in selection.choices]
-        ['tiny/3/mean']
+        ['tiny:3:mean']
     """
     from layerfusion.runs.inputs import dataset_of, extract_all
     from layerfusion.runs.select_layers import select

@@ -193,8 +193,8 @@ class Profile:
     def frame(self) -> DataFrame:
         """Return a row for each layer, with a column for each score.
 
-        Before the scores stand backbone, layer, pooling and depth. A score that a layer does not
-        its interval stand beside.
+        Before the scores stand backbone, layer, pooling and depth; after them, where the profile
+        was judged, the test accuracy and its interval. A score that a layer lacks is NaN.
         """
         import pandas
 

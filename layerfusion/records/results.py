@@ -32,7 +32,7 @@ def results(folder: Path | str) -> DataFrame:
 
     Example:
         >>> frame = results(outputs)
-        >>> frame[["dataset", "models", "fusion"]].iloc[0].tolist()
+        >>> frame[["dataset", "models", "fusion"]].values[0].tolist()
         ['reviews', 'tiny', 'gated']
     """
     import pandas

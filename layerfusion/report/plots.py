@@ -33,7 +33,12 @@ ProfileLike = str | Path | Profile
 def plot_layers(
     source: Jobs | Profile, ax: Axes | None = None, *, dataset: str | None = None
 ) -> Axes:
-    """Draw accuracy by layer: of jobs on one layer each, or of the probes of a layer profile."""
+    """Draw accuracy by layer: of jobs on one layer each, or of the probes of a layer profile.
+
+    Example:
+        >>> type(plot_layers(profile)).__name__
+        'Axes'
+    """
     if isinstance(source, Profile):
         return layers.plot_profile_layers(source, ax)
     if isinstance(source, str | Path) and (Path(source) / PROFILE).is_file():
@@ -45,7 +50,12 @@ def plot_layers(
 
 
 def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw the difference of every fusion to the single layer that validation chooses."""
+    """Draw the difference of every fusion to the single layer that validation chooses.
+
+    Example:
+        >>> type(plot_fusion(outputs)).__name__
+        'Axes'
+    """
     group = _group(jobs, dataset)
     if group.chosen is None:
         raise UserError(f"{group.label}: no layer was run alone, so there is nothing to compare")
@@ -54,7 +64,12 @@ def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = Non
 
 
 def plot_cost(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw test accuracy against operations, and the jobs that are worth theirs."""
+    """Draw test accuracy against operations, and the jobs that are worth theirs.
+
+    Example:
+        >>> type(plot_cost(outputs)).__name__
+        'Axes'
+    """
     return pareto.plot_cost(_group(jobs, dataset), ax)
 
 

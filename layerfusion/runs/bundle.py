@@ -271,6 +271,11 @@ def load_bundle(
 
     Raises:
         UserError: where there is no bundle, or it is damaged or of another schema.
+
+    Example:
+        >>> classifier = load_bundle(outputs / "job")
+        >>> classifier.predict_proba(["a good film", "a bad plot"]).shape
+        (2, 2)
     """
     place = Path(folder)
     if not (place / DESCRIPTION).is_file():
