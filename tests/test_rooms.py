@@ -1,0 +1,87 @@
+"""The order of the rooms: each imports only rooms to its left."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import layerfusion
+
+PACKAGE = Path(layerfusion.__file__).parent
+ROOMS = (
+    "errors",
+    "config",
+    "assets",
+    "texts",
+    "embeddings",
+    "layers",
+    "fusion",
+    "statistics",
+    "records",
+    "report",
+    "tracking",
+    "runs",
+    "published",
+    "composing",
+    "commands",
+    "cli",
+)
+"""From left to right, as the data flows."""
+MOST_MENTIONS = 6
+"""Lines outside of its room that may name the published protocol."""
+REPORT_READS = {"errors", "config", "assets", "statistics", "records", "report"}
+"""Rooms that the report may import: it needs what jobs left, not what made it."""
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The modules of LayerFusion that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def rooms_used(room: str) -> dict[str, str]:
+    """Room to a file of `room` that imports it."""
+    place = PACKAGE / room
+    files = sorted(place.rglob("*.py")) if place.is_dir() else [PACKAGE / f"{room}.py"]
+    return {
+        module.split(".")[1]: str(path.relative_to(PACKAGE))
+        for path in files
+        for module in imports_of(path)
+        if module.startswith("layerfusion.")
+    }
+
+
+def test_the_package_has_these_rooms_and_nothing_loose() -> None:
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__pycache__", "conf"} == {*ROOMS, "__init__", "__main__"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_to_its_left(room: str) -> None:
+    behind = {
+        used: file
+        for used, file in rooms_used(room).items()
+        if used in ROOMS and ROOMS.index(used) > ROOMS.index(room)
+    }
+    assert not behind
+
+
+def test_the_report_reads_records_and_statistics_only() -> None:
+    assert set(rooms_used("report")) <= REPORT_READS
+
+
+def test_the_published_protocol_is_a_client_that_few_lines_name() -> None:
+    mentions = [
+        f"{path.relative_to(PACKAGE)}: {line.strip()}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.relative_to(PACKAGE).parts[0] != "published"
+        for line in path.read_text().splitlines()
+        if "published" in line.lower()
+    ]
+    assert len(mentions) <= MOST_MENTIONS, mentions
