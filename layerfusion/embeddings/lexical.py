@@ -17,13 +17,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from sklearn.decomposition import TruncatedSVD
 from sklearn.feature_extraction.text import TfidfVectorizer
 from torch import Tensor
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import read_arrays, write_arrays
 from layerfusion.config.job import ExtractConfig, LexicalConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
@@ -191,23 +189,17 @@ class LexicalStore:
         """Vectors, seconds a text and parameters of the projection."""
         digest = hashlib.sha256(self.spec.canonical().encode() + b"".join(self._rows))
         path = self.folder / f"{digest.hexdigest()[:32]}.safetensors"
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {})["facts"])
-                return file.get_tensor("vectors"), facts["seconds"], facts["parameters"]
-        except FileNotFoundError:
-            pass
-        except (SafetensorError, KeyError, ValueError) as error:
-            log.warning("%s: %s; its vectors are computed again", path, error)
+        kept = read_arrays(path, "lexical source")
+        if kept is not None:
+            arrays, facts = kept
+            return torch.from_numpy(arrays["vectors"]), facts["seconds"], facts["parameters"]
         log.info("lexical: %s of %d texts …", self.config.features, len(self.train))
         fit = LexicalFit.learn(self.train, self.config)
         begun = time.perf_counter()
         vectors = fit.vectors(self.texts)
         seconds = (time.perf_counter() - begun) / len(self.texts)
         facts = {"seconds": seconds, "parameters": fit.components.size}
-        content = save({"vectors": vectors}, metadata={"facts": json.dumps(facts)})
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, content)
+        write_arrays(path, {"vectors": vectors.numpy()}, facts)
         return vectors, seconds, fit.components.size
 
 

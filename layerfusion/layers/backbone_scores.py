@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import hash_of, read_facts, write_facts
 from layerfusion.config.job import ExtractConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone, out_of_memory
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
@@ -272,7 +272,7 @@ def _path(source: EmbeddingSource, kind: str, texts: Sequence[str], **more: Any)
         "texts": [text_hash(text).hex() for text in texts],
         **more,
     }
-    return source.cache / SCORES_FOLDER / f"{_hash(content, sort=True)}.json"
+    return source.cache / SCORES_FOLDER / f"{hash_of(content)}.json"
 
 
 def _head_hash(head: LinearProbe) -> str:
@@ -284,26 +284,10 @@ def _head_hash(head: LinearProbe) -> str:
 
 def _kept(path: Path, compute: Callable[[], Mapping[str, Any]]) -> tuple[Mapping[str, Any], float]:
     """Read a result from the cache, or compute and save it; return it and its seconds."""
-    kept = _read(path)
-    if kept is None:
+    kept = read_facts(path, "score")
+    if kept is None or not {"values", "seconds"} <= kept.keys():
         begun = time.perf_counter()
         values = compute()
         kept = {"values": values, "seconds": round(time.perf_counter() - begun, 3)}
-        content = {**kept, "sha256": _hash(values)}
-        write_atomically(path, json.dumps(content, indent=2).encode())
+        write_facts(path, kept)
     return kept["values"], kept["seconds"]
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Read a cache file; none if it does not exist or is damaged."""
-    try:
-        kept = json.loads(path.read_text())
-        whole = kept["sha256"] == _hash(kept["values"]) and kept["seconds"] >= 0
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return None  # never computed, or damaged: it is computed again
-    return kept if whole else None
-
-
-def _hash(content: Any, *, sort: bool = False) -> str:
-    text = json.dumps(content, sort_keys=sort, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

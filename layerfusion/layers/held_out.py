@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -11,11 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch.nn import functional as F
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import hash_of, read_arrays, write_arrays
 from layerfusion.config.job import LayersConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.spec import text_hash
@@ -162,31 +159,27 @@ def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]
             "strengths": list(config.strengths),
             "tolerance": TOLERANCE,
         }
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        name = hash_of(key, spaced=True)
         files.setdefault(source.cache / SCORES_FOLDER / f"{name}.safetensors", []).append(n)
     return files
 
 
 def _read(path: Path, candidates: Candidates) -> dict[str, _TimedProbe]:
     """Read the probes of each layer; none where the file does not exist or is damaged."""
-    if not path.exists():
+    kept = read_arrays(path, "probes", facts_key="layers")
+    if kept is None:
         return {}
+    arrays, facts = kept
     target = candidates.labels[candidates.fold_of != NEVER]
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["layers"])
-            return {
-                layer: _TimedProbe(HeldOut(file.get_tensor(layer), target, strength), seconds)
-                for layer, (strength, seconds) in facts.items()
-            }
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        log.warning("%s: %s; its probes are fitted again", path, error)
-        return {}
+    return {
+        layer: _TimedProbe(HeldOut(torch.from_numpy(arrays[layer]), target, strength), seconds)
+        for layer, (strength, seconds) in facts.items()
+    }
 
 
 def _write(path: Path, probes: dict[str, _TimedProbe]) -> None:
     facts = {
         layer: (probe.held_out.strength, round(probe.seconds, 4)) for layer, probe in probes.items()
     }
-    tensors = {layer: probe.held_out.log_probs.contiguous() for layer, probe in probes.items()}
-    write_atomically(path, save(tensors, metadata={"layers": json.dumps(facts)}))
+    arrays = {layer: probe.held_out.log_probs.numpy() for layer, probe in probes.items()}
+    write_arrays(path, arrays, facts)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 import math
 import time
@@ -13,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import computed_once, hash_of, read_facts, write_facts
 from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
@@ -67,16 +64,10 @@ def compute_baseline(
         The record, and the predicted class indices of test, shape (rows,).
     """
     path = cache / "floors" / f"{_key(dataset, seed)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The jobs of a sweep start together and need the same baseline: one computes it, the rest wait.
-    with FileLock(path.with_suffix(".lock")):
-        kept = _read(path, dataset)
-        if kept is None:
-            log.info("baseline: TF-IDF and logistic regression on %s …", dataset.name)
-            kept = _compute(dataset, seed)
-            content = {"record": asdict(kept[0]), "preds": kept[1].tolist()}
-            write_atomically(path, json.dumps(content, indent=1).encode())
-    return kept
+    # The jobs of a sweep start together and need the same baseline.
+    return computed_once(
+        path, lambda: _compute(dataset, seed), _write, lambda path: _read(path, dataset)
+    )
 
 
 def _key(dataset: TextDataset, seed: int) -> str:
@@ -91,17 +82,21 @@ def _key(dataset: TextDataset, seed: int) -> str:
         "rows": {name: len(split.texts) for name, split in dataset.splits.items()},
         "seed": seed,
     }
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:32]
+    return hash_of(settings, spaced=True)[:32]
+
+
+def _write(path: Path, computed: tuple[BaselineRecord, np.ndarray]) -> None:
+    write_facts(path, {"record": asdict(computed[0]), "preds": computed[1].tolist()})
 
 
 def _read(path: Path, dataset: TextDataset) -> tuple[BaselineRecord, np.ndarray] | None:
-    """What was kept, or none where there is nothing, or something damaged."""
+    """Read what was kept; None where there is nothing, or something damaged."""
+    content = read_facts(path, "baseline")
+    if content is None:
+        return None
     try:
-        content = json.loads(path.read_bytes())
         record = BaselineRecord(**content["record"])
         preds = np.asarray(content["preds"], dtype=np.int64)
-    except FileNotFoundError:
-        return None
     except (ValueError, KeyError, TypeError):
         log.warning("baseline: %s is damaged; computing it again", path)
         return None
@@ -114,6 +109,7 @@ def _read(path: Path, dataset: TextDataset) -> tuple[BaselineRecord, np.ndarray]
 
 
 def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarray]:
+    log.info("baseline: TF-IDF and logistic regression on %s …", dataset.name)
     started = time.perf_counter()
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
     texts = np.array([*train.texts, *validation.texts], dtype=object)
