@@ -232,7 +232,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
             ["train", "fusion=nope"],
             "fusion: there is no 'nope'; there are: attention, auto, concat, cooccurrence, gated",
         ),
-        (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: gated, concat"),
+        (["train", "fusion.name=nope"], "fusion: there is no 'nope'; there are: attention, concat"),
         (["train", "limit.trian=3"], "limit: there is no 'trian'; there are: train, test"),
         (["train", "seeds=many"], "seeds"),
         (["train", "seeds=0"], "seeds=0: it must be at least 1"),

@@ -145,6 +145,7 @@ def test_a_reader(job: list[str], place: Path) -> None:
 
 def test_a_block_of_the_report(job: list[str], place: Path) -> None:
     open_door("A block of the report", place)
+    (place / "mine").mkdir()
     follow(job, "layers=all", "fusion=gated")
     assert main(["report", "outputs", "--block", "my_blocks:calibration"]) == 0
     assert "How well fusions are calibrated" in Path("outputs/report.md").read_text()

@@ -116,7 +116,7 @@ def settle(fusion: FusionConfig) -> FusionConfig:
             for key in fusion.arguments:
                 raise unknown(f"fusion={fusion.name}", key, ())
             return fusion
-        if not fusion.target:
+        if not fusion.target or fusion.target.startswith("layerfusion."):  # a class of ours
             raise unknown("fusion", fusion.name, [*operator_names(), STACKED, AUTO])
         return fusion
     if fusion.target not in ("", entry.target):

@@ -17,7 +17,8 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.published.record import published_facts
 from layerfusion.records.job import METRICS, RunRecord, find_records
 from layerfusion.runs.identity import job_id
-from layerfusion.runs.inputs import prepare, read_features
+from layerfusion.runs.inputs import read_features
+from layerfusion.runs.protocol import protocol_of
 from layerfusion.statistics.intervals import bootstrap_interval
 from tests.tiny import WORDS, tiny_folder
 
@@ -83,7 +84,8 @@ def naive(folder: Path, texts: list[str]) -> np.ndarray:
 
 def test_rows_are_batched_in_the_order_of_the_files_before_validation_is_cut(folder: Path) -> None:
     """Text by text the vectors of a script that reads train.csv and test.csv from the top."""
-    inputs = prepare(config_of(folder, *PUBLISHED))
+    config = config_of(folder, *PUBLISHED)
+    inputs = protocol_of(config).prepare(config)
     features, _ = read_features(inputs)
     for place, name in enumerate(("llama", "bert")):
         assert inputs.selection.layers[place].backbone == name
@@ -186,7 +188,10 @@ def test_the_protocol_changes_the_name_of_a_job(folder: Path) -> None:
     [
         (["protocol=nope"], "protocol: there is no 'nope'; there are: honest, as_published"),
         (["protocol=as_published"], "fusion=gated: protocol=as_published has operators of its own"),
-        (["fusion=published_sum"], "with protocol=honest take fusion=sum"),
+        (
+            ["fusion=published_sum"],
+            "fusion=published_sum: it belongs to another protocol; protocol=honest has: attention",
+        ),
         ([*PUBLISHED, "layers=all"], "layers.name=all: protocol=as_published does not leave"),
         ([*PUBLISHED, "layers.budget.max_layer=1"], "layers.budget="),
         ([*PUBLISHED, "pooling=[last]"], "pooling=[last]: protocol=as_published does not leave"),

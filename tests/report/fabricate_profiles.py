@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layerfusion.records.profile import (
+    BEST_BY,
     Accuracy,
     BackboneProfile,
     LayerProfile,
@@ -100,10 +101,15 @@ def judge(
             test=Accuracy(0.8 - regret[0], 0.75, 0.85),
             regret=Regret(*regret, cross_fitted=regret[0] - 0.005, p=p),
             over_last=over_last,
+            best_by=_best_by(name),
         )
         for number, (name, regret) in enumerate(regrets.items())
     ]
     return replace(profile, selections=selections)
+
+
+def _best_by(name: str) -> str:
+    return name.removeprefix(BEST_BY) if name.startswith(BEST_BY) else ""
 
 
 def _layer(
@@ -192,7 +198,13 @@ def _selection(
     judged: bool,
 ) -> SelectionProfile:
     reasons = [f"{layers[n].name}: held-out log-loss" for n in places]
-    one = SelectionProfile(name, places, reasons, ["dropped layer 3"] if len(places) > 1 else [])
+    one = SelectionProfile(
+        name,
+        places,
+        reasons,
+        ["dropped layer 3"] if len(places) > 1 else [],
+        best_by=_best_by(name),
+    )
     test = layers[places[0]].test
     last = layers[-1].test
     if not judged or test is None or last is None:

@@ -48,9 +48,7 @@ def test_a_pilot_is_held_against_the_job_it_names(tmp_path: Path) -> None:
         tmp_path, dataset(), SOURCES, 0.7, 0.7, right=right(0.7), salt="p", **settings
     )
     saved = PilotRecord([250, 500], 500, 5000, 30e9, 100e9, 1000, 10_000, 40.0, 100.0, full.job)
-    layers = [
-        replace(layer, reason="layer 3 of minilm: the best", weight=0.5) for layer in pilot.layers
-    ]
+    layers = [replace(layer, reason="the best", weight=0.5) for layer in pilot.layers]
     amend(tmp_path, pilot, pilot=saved, layers=layers, selection_notes=["dropped layer 4"])
     (group,) = load_groups(tmp_path)
     reasons, savings = choice_tables(group)
@@ -91,7 +89,11 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
                       behind_error=0.01, **common),
     ]  # fmt: skip
     amend(
-        tmp_path, made, candidates=candidates, fusion_notes=["auto: gated: the lowest", "seed 0: x"]
+        tmp_path,
+        made,
+        candidates=candidates,
+        decision=["gated: the lowest"],
+        fusion_notes=["seed 0: x"],
     )
     (group,) = load_groups(tmp_path)
     table = choice_tables(group)[-1]

@@ -38,9 +38,10 @@ def test_a_selection_records_what_it_chose_and_why(
     assert list(record.considered) == ["tiny"]
     assert len(record.considered["tiny"]) == 2  # a store a pooling
     for layer in record.layers:
-        assert layer.reason.startswith(("layer ", "norm of"))
-        assert "held-out log-loss" in layer.reason
-        assert f"selected {layer.reason}" in said
+        assert layer.reason.startswith("held-out log-loss")
+        name = "norm" if layer.layer == "norm" else f"layer {layer.layer}"
+        assert f"selected {name} of tiny" in said
+        assert f": {layer.reason}" in said
     if selection != SCORED[2]:
         assert sum(layer.weight or 0 for layer in record.layers) == pytest.approx(1)
 
@@ -149,14 +150,14 @@ def test_auto_records_all_that_it_judged_and_runs_the_best(
     assert code == 0, said
     ((_, record),) = find_records(tmp_path / "outputs")
     best = record.candidates[0]
-    assert record.fusion == f"auto: {best.fusion}"
+    assert (record.chosen_by, record.fusion) == ("auto", best.fusion)
+    assert record.fusion_label == f"auto: {best.fusion}"
     assert [f"{x.backbone}:{x.layer}:{x.pooling}" for x in record.layers] == best.layers
     assert best.behind == 0
     assert {one.fusion for one in record.candidates} == {"stacked", "gated"}
     judged_fully = [one.log_loss for one in record.candidates if one.folds == 3]
     assert best.log_loss == min(judged_fully)
-    assert record.fusion_notes[0].startswith("auto: ")
-    assert "the lowest of" in record.fusion_notes[0]
+    assert "the lowest of" in record.decision[0]
 
 
 @pytest.mark.parametrize(("selection", "told"), [("last", True), ("all", False)])
