@@ -113,10 +113,10 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 def user_keys(arguments: Sequence[str]) -> list[str]:
     """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
 
-    That is `layers.fixed.NAME=[…]`, `backbone.NAME.KEY=…`, `backbone.NAME.path=FOLDER` and
-    `fusion.ARGUMENT=…`, which an operator takes though its file does not list it. Hydra
-    wants `++` before a new key. A backbone that only its path declares is taken out of the list
-    `backbone=[…]`, and is the only one where no such list is given.
+    That is `layers.fixed.NAME=[…]`, `dataset.files={SPLIT: FILE}`, `backbone.NAME.KEY=…`,
+    `backbone.NAME.path=FOLDER` and `fusion.ARGUMENT=…`, which an operator takes though its file
+    does not list it. Hydra wants `++` before a new key. A backbone that only its path declares is
+    taken out of the list `backbone=[…]`, and is the only one where no such list is given.
     """
     known = set(group_options("backbone", arguments))
     paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
@@ -126,7 +126,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         of_operator = re.match(r"fusion\.(\w+)=", argument)
         new = of_operator is not None and of_operator[1] not in _FUSION_KEYS
-        if new or re.match(r"layers\.fixed\.[^.=]+=", argument):
+        if new or re.match(r"layers\.fixed\.[^.=]+=|dataset\.files(\.\w+)?=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
             argument = f"++{argument}" if match[1] in own | known else argument

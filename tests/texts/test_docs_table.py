@@ -1,0 +1,193 @@
+"""The table of docs/add_a_data_set.md says what becomes of each kind of file."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.errors import UserError
+from layerfusion.texts import load_dataset
+
+PAGE = Path(__file__).parents[2] / "docs" / "add_a_data_set.md"
+LABELS = ("bad", "good")
+Case = Callable[[Path], list[str]]
+"""Writes files to a folder, and returns settings of the command line that read them."""
+
+
+def _rows() -> list[tuple[str, str]]:
+    return [(f"a film that is number {n}", LABELS[n % 2]) for n in range(40)]
+
+
+def _csv(rows: list[tuple[str, str]] | None = None, extra: str = "", comma: str = ",") -> str:
+    lines = [comma.join(row) for row in [("text", "label"), *(rows or _rows())]]
+    return "\n".join(lines) + f"\n{extra}"
+
+
+def _file(content: str, encoding: str = "utf-8", *settings: str, name: str = "reviews.csv") -> Case:
+    def write(folder: Path) -> list[str]:
+        (folder / name).write_bytes(content.encode(encoding))
+        return ["dataset=local", f"dataset.path={folder / name}", *settings]
+
+    return write
+
+
+def _folder(files: Mapping[str, str], *settings: str, path: str = "") -> Case:
+    def write(folder: Path) -> list[str]:
+        for name, content in files.items():
+            (folder / name).write_text(content)
+        return ["dataset=local", f"dataset.path={folder / path}", *settings]
+
+    return write
+
+
+def _json(change: Mapping[str, Any]) -> str:
+    objects = [{"text": text, "label": label} for text, label in _rows()]
+    return json.dumps([{**objects[0], **change}, *objects[1:]])
+
+
+def _labelled(*labels: str) -> str:
+    return _csv([(text, labels[n % len(labels)]) for n, (text, _) in enumerate(_rows())])
+
+
+def _shards(folder: Path, numbers: tuple[int, ...]) -> list[str]:
+    for number in numbers:
+        rows = [(f"{text} of shard {number}", label) for text, label in _rows()]
+        (folder / f"train-{number:05d}-of-00002.csv").write_text(_csv(rows))
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _parquet(folder: Path, orders: Mapping[str, tuple[str, str]], missing: bool = False) -> None:
+    for split, names in orders.items():
+        rows = _rows()
+        numbers = [names.index(label) for _, label in rows]
+        if missing:
+            numbers[0] = -1
+        features = {"label": {"names": list(names), "_type": "ClassLabel"}}
+        facts = {"huggingface": json.dumps({"info": {"features": features}})}
+        table = pa.table({"text": [f"{text} of {split}" for text, _ in rows], "label": numbers})
+        pq.write_table(table.replace_schema_metadata(facts), folder / f"{split}.parquet")
+
+
+def _other_order(folder: Path) -> list[str]:
+    _parquet(folder, {"train": LABELS, "test": LABELS[::-1]})
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _some_unlabelled(folder: Path) -> list[str]:
+    _parquet(folder, {"train": LABELS}, missing=True)
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _yaml_words(folder: Path) -> list[str]:
+    (folder / "reviews.csv").write_text(_labelled("no", "yes"))
+    (folder / "dataset").mkdir()
+    content = f"name: mine\npath: {folder / 'reviews.csv'}\nlabel_names: [no, yes]\n"
+    (folder / "dataset/mine.yaml").write_text(content)
+    return [f"--config-dir={folder}", "dataset=mine"]
+
+
+TYPED = "the shop\u2019s \u201cparcel\u201d"
+TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
+NUMBERS = [{"text": f"a text of test {n}", "label": n % 2} for n in range(20)]
+CASES: dict[str, Case] = {
+    "UTF-8 with a byte-order mark": _file(_csv(), "utf-8-sig"),
+    "UTF-16 without `dataset.encoding`": _file(_csv(), "utf-16"),
+    "cp1252 without `dataset.encoding`": _file(_csv(extra=f"{TYPED},good\n"), "cp1252"),
+    "cp1252 read as latin-1": _file(
+        _csv(extra=f"{TYPED},good\n"), "cp1252", "dataset.encoding=latin-1"
+    ),
+    "NUL characters": _file(_csv(extra="a\0b,good\n")),
+    "semicolons between the cells of a `.csv`": _file(_csv(comma=";")),
+    "a line break inside a quoted cell": _file(_csv(extra='"two\nlines",good\n')),
+    "quotation marks that do not enclose whole cells": _file(_csv(extra='"good" film,good\n')),
+    "quotation marks after a backslash": _file(_csv(extra='"a \\"good\\", long film",good\n')),
+    "a quotation mark that is never closed, beside a cell with a comma": _file(
+        _csv(extra='"long, dull",bad\n"never closed,good\n')
+    ),
+    "a row with too many cells": _file(_csv(extra="long, dull,bad\n")),
+    "two columns called `text`": _file(
+        "text,text,label\n" + "".join(f"{text},b,{label}\n" for text, label in _rows())
+    ),
+    "two columns of one name that is neither the text's nor the label's": _file(
+        "id,id,text,label\n" + "".join(f"1,2,{text},{label}\n" for text, label in _rows())
+    ),
+    "all shards of a split": lambda folder: _shards(folder, (0, 1)),
+    "a missing shard": lambda folder: _shards(folder, (0,)),
+    "two files for one split": _folder({"train.csv": _csv(), "training.csv": TEST}),
+    "a file that no split takes": _folder({"train.csv": _csv(), "holdout.csv": TEST}),
+    "the same file, named by `dataset.files`": _folder(
+        {"train.csv": _csv(), "holdout.csv": TEST},
+        "dataset.files={train: train.csv, test: holdout.csv}",
+    ),
+    "`train.csv` alone, with `test.csv` beside it": _folder(
+        {"train.csv": _csv(), "test.csv": TEST}, path="train.csv"
+    ),
+    "class names in another order in train and test": _other_order,
+    "numbers in CSV and the same numbers in JSON": _folder(
+        {"train.csv": _labelled("0", "1"), "test.json": json.dumps(NUMBERS)}
+    ),
+    "numbers and words as labels of one column": _file(_json({"label": 1}), name="reviews.json"),
+    "labels such as `01`, with leading zeros": _file(_labelled("01", "02")),
+    "`Spam` and `spam`": _file(_labelled("Spam", "spam")),
+    "`None` or `n/a` as a label": _file(_labelled("None", "good")),
+    "-1 as every label of test": _folder(
+        {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}
+    ),
+    "-1 as some labels, where the classes have names": _some_unlabelled,
+    "a label in test that train never has": _folder(
+        {"train.csv": _csv(), "test.csv": "text,label\none text,fair\n"}
+    ),
+    "half characters in JSON (lone surrogates)": _file(
+        _json({"text": "half \ud83d"}), name="reviews.json"
+    ),
+    "a number where a text should be, in JSON": _file(_json({"text": 7}), name="reviews.json"),
+    "`no` and `yes` in a YAML file's `label_names`, without quotation marks": _yaml_words,
+}
+
+
+def _table() -> dict[str, tuple[str, str]]:
+    """Case to its outcome and its message, as the page has them."""
+    (section,) = re.findall(r"^## What is accepted.*?(?=^## )", PAGE.read_text(), re.M | re.S)
+    rows = re.findall(r"^\| (.+?) \| (read|note|refused) \| (?:`(.*)` )?\|$", section, re.M)
+    return {case: (outcome, message) for case, outcome, message in rows}
+
+
+def test_every_row_of_the_page_has_its_case() -> None:
+    assert list(_table()) == list(CASES)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_row_of_the_page_holds(case: str, tmp_path: Path) -> None:
+    outcome, message = _table()[case]
+    pattern = ".*".join(re.escape(part) for part in message.split("…"))
+    settings = CASES[case](tmp_path)
+
+    def read() -> tuple[str, ...]:
+        config = load(compose("train", settings))
+        return load_dataset(config.dataset, config.limit, seed=0, cache=tmp_path / "cache").notes
+
+    if outcome == "refused":
+        with pytest.raises(UserError, match=pattern):
+            read()
+        return
+    # Every data set without a test or a validation split has notes on how these were made.
+    notes = [note for note in read() if not re.match("(test|validation): .* of train,", note)]
+    assert bool(notes) == (outcome == "note"), notes
+    assert outcome == "read" or any(re.search(pattern, note) for note in notes), notes
+
+
+def test_files_of_splits_are_set_together_or_one_by_one() -> None:
+    files = {"train": "a.csv", "test": "b.csv"}
+    together = ["dataset.files={train: a.csv, test: b.csv}"]
+    for settings in (together, [f"dataset.files.{split}={name}" for split, name in files.items()]):
+        config = load(compose("train", ["dataset=local", "dataset.path=folder", *settings]))
+        assert config.dataset.files == files
