@@ -1,4 +1,4 @@
-"""What each command of the command line does."""
+"""The commands that Hydra composes (train, extract, profile, plan), and those that read results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 def train(arguments: Sequence[str]) -> int:
-    """`layerfusion train`: one job, or a sweep with `-m`."""
+    """Run `layerfusion train`: one job, or a sweep with `-m`."""
     return run_hydra("train", _train_job, arguments)
 
 
@@ -27,12 +27,12 @@ def _train_job(config: TrainConfig, folder: Path) -> float | None:
     for line in result_lines(record):
         log.info(line)
     log.info("record: %s", folder)
-    # What a sweeper may choose by: nothing, where all figures are of test.
+    # Objective for Hydra sweepers. None under as_published, which has test figures only.
     return None if record.published else record.validation["accuracy"].mean
 
 
 def extract(arguments: Sequence[str]) -> int:
-    """`layerfusion extract`: fill the store, nothing else."""
+    """Run `layerfusion extract`, which only fills the stores."""
     return run_hydra("extract", _extract_job, arguments)
 
 
@@ -47,7 +47,7 @@ def _extract_job(config: TrainConfig, _folder: Path) -> None:
 
 
 def profile(arguments: Sequence[str]) -> int:
-    """`layerfusion profile`: every score of every layer, as table, JSON and figure."""
+    """Run `layerfusion profile`: every score of every layer, as table, JSON and figure."""
     return run_hydra("profile", _profile_job, arguments)
 
 
@@ -65,7 +65,7 @@ def _profile_job(config: TrainConfig, folder: Path) -> None:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """`layerfusion plan`: what a job would cost."""
+    """Run `layerfusion plan`, which shows what a job would cost."""
     return run_hydra("plan", _plan_job, arguments)
 
 
@@ -77,12 +77,12 @@ def _plan_job(config: TrainConfig, _folder: Path) -> None:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
+    """Run `layerfusion report DIR`: tables, figures and one page, and a page about profiles."""
     parser = ArgumentParser(
         "layerfusion report",
         description="Tables, figures and one self-contained page: report.html in the folder.",
     )
-    parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
+    parser.add_argument("folder", metavar="DIR", help="folder of finished jobs or profiles")
     for page in _write_pages(Path(parser.parse_args(arguments).folder)):
         print(page)
     return 0
@@ -99,7 +99,7 @@ def _write_pages(folder: Path) -> list[Path]:
 
 
 def dashboard(arguments: Sequence[str]) -> int:
-    """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
+    """Run `layerfusion dashboard [DIR]`: W&B pages or, without a key, the local page."""
     from layerfusion.config.job import LoggerConfig, PathsConfig
     from layerfusion.tracking.tracker import goes_online
 
@@ -109,7 +109,7 @@ def dashboard(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("folder", nargs="?", metavar="DIR", default=PathsConfig().outputs)
     parser.add_argument("--project", default=LoggerConfig().project)
-    parser.add_argument("--entity", help="user or team; without it, that of the key")
+    parser.add_argument("--entity", help="W&B user or team; the default of the API key if omitted")
     options = parser.parse_args(arguments)
     if goes_online():
         from layerfusion.tracking.dashboard import publish
@@ -126,27 +126,27 @@ def dashboard(arguments: Sequence[str]) -> int:
 
 
 def status(arguments: Sequence[str]) -> int:
-    """`layerfusion status DIR`: how a sweep stands, also while it runs."""
+    """Run `layerfusion status DIR`, which shows the state of a sweep, also while it runs."""
     from layerfusion.runs.sweep import status_lines
 
     parser = ArgumentParser(
         "layerfusion status",
         description="Which jobs of a sweep are done, failed, running or missing; the time left.",
     )
-    parser.add_argument("folder", metavar="DIR", help="of the sweep: outputs/sweeps/NAME")
+    parser.add_argument("folder", metavar="DIR", help="folder of the sweep: outputs/sweeps/NAME")
     for line in status_lines(Path(parser.parse_args(arguments).folder)):
         print(line)
     return 0
 
 
 def cache(arguments: Sequence[str]) -> int:
-    """`layerfusion cache ls|verify [--delete] [FOLDER]`: look after the store."""
+    """Run `layerfusion cache ls|verify [--delete] [FOLDER]`: list or check cached embeddings."""
     from layerfusion.config.job import PathsConfig
     from layerfusion.embeddings.inspect import list_stores, verify_stores
 
     parser = ArgumentParser(
         "layerfusion cache",
-        description="ls: what is cached; verify: compare every shard with its checksum.",
+        description="ls: list what is cached; verify: compare every shard with its checksum.",
     )
     parser.add_argument("action", metavar="ls|verify")
     parser.add_argument("folder", nargs="?", default=PathsConfig().cache, metavar="FOLDER")

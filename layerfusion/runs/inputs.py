@@ -1,4 +1,4 @@
-"""What a job runs on: its texts, its embeddings, and the layers it selects."""
+"""Prepares the inputs of a job: its texts, their embeddings and the selected layers."""
 
 from __future__ import annotations
 
@@ -41,25 +41,25 @@ _datasets: dict[str, TextDataset] = {}
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that exists before a head is trained."""
+    """Everything that a job has before it trains a head."""
 
     dataset: TextDataset
     hashes: Mapping[str, list[bytes]]
-    """Split to the hashes of its texts."""
+    """Hashes of the texts, by split."""
     sources: Mapping[str, Source]
     selection: Selection
     fusion: FusionConfig
-    """With what `fusion=auto` chose in its place."""
+    """The fusion to train. For `fusion=auto`, it is the one that was chosen."""
     pilot: PilotRecord | None = None
     decision: Decision | None = None
-    """Of `fusion=auto`."""
+    """The decision of `fusion=auto`; None for other fusions."""
 
 
 def find(config: TrainConfig) -> None:
-    """Read the texts and look up the models' files, where most mistakes in a command show.
+    """Read the texts and look up the models' files, since most mistakes in a command show there.
 
     Raises:
-        UserError: for what cannot be found or read.
+        UserError: if a text or a model cannot be found or read.
     """
     _require_all_texts(config)
     check_widths(config.fusion)
@@ -70,7 +70,7 @@ def find(config: TrainConfig) -> None:
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
     _require_all_texts(config)
-    check_widths(config.fusion)  # before hours of extraction, not after
+    check_widths(config.fusion)  # checked now, as extraction may take hours
     dataset = dataset_of(config)
     if config.protocol == AS_PUBLISHED:
         require_two_test_rows(dataset)
@@ -105,7 +105,7 @@ def _require_all_texts(config: TrainConfig) -> None:
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:
-    """The texts of a job; the last few data sets stay in memory, since sweeps come back to them."""
+    """Load the texts of a job. The last few data sets stay in memory, as sweeps use them again."""
     key = json.dumps(
         [asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache]
     )
@@ -119,8 +119,8 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 
 
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
-    """Fill the stores of every backbone with every text of a data set."""
-    # Every backbone's files first: a missing one shows before hours of work on another.
+    """Extract every text of a data set into the stores of every source."""
+    # All files are looked up first, so a missing one is reported before hours of extraction.
     if config.protocol == AS_PUBLISHED:
         models = open_models(config)
         extract_published(models, dataset, config.extract)
@@ -137,7 +137,7 @@ def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, So
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
-    """Files and stores of every backbone, and the lexical sources; nothing is extracted."""
+    """Open the files and stores of every backbone, and the lexical sources, without extracting."""
     cache, models = Path(config.paths.cache), open_models(config)
     train = dataset.splits["train"].texts
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
@@ -148,7 +148,7 @@ def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]
 
 
 def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
-    """Files and stores of every backbone, under the pooling that the protocol takes."""
+    """Open the files and stores of every backbone, under the poolings of the protocol."""
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
     poolings = PADDED_POOLING if config.protocol == AS_PUBLISHED else config.pooling
     return {
@@ -161,8 +161,8 @@ def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Te
     """Read the selected layers, and nothing else, from the stores.
 
     Returns:
-        Split to one tensor a selected layer, (rows, width) float32, in the selection's order; and
-        split to its labels, (rows,) int64.
+        Features and labels by split. The features are one tensor for each selected layer, in the
+        order of the selection, shape (rows, width), float32. Labels have shape (rows,), int64.
     """
     features = {
         split: read_layers(inputs.sources, inputs.selection.layers, hashes)

@@ -1,4 +1,4 @@
-"""One job: from a config to the record of its result."""
+"""Runs one job, from its config to the record of its result."""
 
 from __future__ import annotations
 
@@ -61,21 +61,21 @@ from layerfusion.tracking.tracker import open_tracker
 log = logging.getLogger(__name__)
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""The fast one where yaml was built with it: in a sweep of short jobs it shows."""
+"""The C version if yaml has it, since its speed matters in a sweep of short jobs."""
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 
 
 def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> RunRecord:
-    """Run a job, or read its record where it has finished before.
+    """Run a job, or read its record if it has finished before.
 
     Args:
         config: the job.
-        folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
-        watch: callbacks for the training runs.
+        folder: folder for `config.yaml`, `predictions.parquet` and finally `metrics.json`.
+        watch: function that gives the callbacks of each training run.
 
     Raises:
-        UserError: for anything that the user can mend.
+        UserError: for any mistake that the user can correct.
     """
     group = sweep_of(config, folder)
     published = config.protocol == AS_PUBLISHED
@@ -85,13 +85,13 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
         if not still_holds(record, config):
             log.info("%s: its texts or models have changed since, so it runs again", folder)
         elif keeps and not has_bundle(folder):
-            log.info("%s: it has kept no classifier, so it runs again", folder)
+            log.info("%s: it saved no classifier, so it runs again", folder)
         else:
             log.info("finished before: %s", folder)
             return record
         (folder / METRICS).unlink()
     if group is None:
-        # What it lacks is told in one line, without a W&B run; jobs of a sweep show it in theirs.
+        # A missing file is reported without starting a W&B run. In a sweep, the job's run shows it.
         find(config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
@@ -128,7 +128,7 @@ def run_job(config: TrainConfig, folder: Path, watch: Watch | None = None) -> Ru
 
 
 def still_holds(record: RunRecord, config: TrainConfig) -> bool:
-    """Whether the texts and the models behind a job's config are still those of its record."""
+    """Return True if the texts and the models of a config are still those of its record."""
     dataset = dataset_of(config)
     if dataset.fingerprint != record.dataset.fingerprint:
         return False
@@ -137,12 +137,12 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
 
 
 def spec_hashes(source: Source) -> list[str]:
-    """Names of a model's stores, in the order of the poolings."""
+    """Return the names of a source's stores, in the order of the poolings."""
     return [store.name for store in source.stores.values()]
 
 
 def describe(config: TrainConfig) -> str:
-    """A job's name for people: data set, layers, backbones, operator."""
+    """Return a job's name for display: data set, layers, backbones and operator."""
     layers = config.layers.name
     if config.protocol != HONEST:
         layers = f"{config.protocol}, {layers}"
@@ -153,7 +153,7 @@ def describe(config: TrainConfig) -> str:
 
 
 def bundle_facts(record: RunRecord) -> dict[str, Any]:
-    """What a reader of a classifier should know of its making."""
+    """Return facts that tell a reader of a classifier how it was trained."""
     return {
         "job": record.job,
         "dataset": record.dataset.name,
@@ -170,11 +170,10 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, trained: Trained, baseline_preds: np.ndarray) -> None:
-    """Write a row for each seed and test row.
+    """Write one row for each seed and test row.
 
-    Its columns: seed, row, target, pred, the probability of each class, baseline.
-
-    The baseline has no seeds: what it predicts of a row stands beside each of them.
+    The columns are seed, row, target, pred, prob (the probability of each class) and baseline. The
+    baseline has no seeds, so its prediction for a test row is repeated for each seed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -283,7 +282,7 @@ def _fusion_name(config: TrainConfig, inputs: Inputs) -> str:
 
 
 def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> None:
-    """Give test figures their intervals over test rows, and add the consensus of the seeds."""
+    """Add intervals over test rows to the test figures, and the consensus of the seeds."""
     target = trained.target
     intervals = metric_intervals(target, trained.probabilities.argmax(axis=2), seed)
     for name, (low, high) in intervals.items():
@@ -294,7 +293,7 @@ def _add_intervals(test: dict[str, Estimate], trained: Trained, seed: int) -> No
 
 
 def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
-    """What a record keeps of a data set."""
+    """Build the record of a data set."""
     return DataRecord(
         name=dataset.name,
         origin=dataset.origin,
@@ -348,7 +347,7 @@ def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """What computed a result: Python, the machine and the packages that matter."""
+    """Return the versions behind a result: Python, the machine and the relevant packages."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

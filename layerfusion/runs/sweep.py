@@ -1,7 +1,7 @@
-"""The folder of a sweep: what jobs it has, which are done, failed, running or missing.
+"""The folder of a sweep: its planned jobs, and which are done, failed, running or missing.
 
-A sweep writes its plan before its first job. All else is read off the jobs' own folders, so that
-any number of processes, launchers and later sweeps agree about it without talking to each other.
+A sweep writes its plan before its first job. Everything else is read from the folders of the jobs,
+so all processes, launchers and later sweeps agree without communicating.
 """
 
 from __future__ import annotations
@@ -29,45 +29,45 @@ from layerfusion.records.profile import PROFILE
 from layerfusion.records.search import HISTORY
 
 RECORDS = {"train": METRICS, "profile": PROFILE}
-"""Command to the file that a finished job of it has; others leave no record and have no plan."""
+"""File that marks a finished job, by command. Other commands have no record and no plan."""
 FAILED = "failed.txt"
-"""In the folder of a job that failed: its command line and its traceback."""
+"""File in the folder of a failed job, with its command line and traceback."""
 PLANS = ".plans"
 LOCK = ".lock"
 STARTED = (CONFIG, ".hydra/config.yaml")
-"""Files that a job writes when it starts, the first of those that there are."""
+"""Files that a job may write when it starts. The first one that exists dates the start."""
 
 State = Literal["done", "failed", "running", "missing"]
 
 
 class JobBusy(Exception):
-    """Another process runs this job."""
+    """Raised if another process runs the job."""
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job of a sweep and how it stands."""
+    """A job of a sweep and its state."""
 
     folder: Path
     label: str
-    """The overrides that not all jobs of the sweep share."""
+    """Overrides of the job that not all jobs of the sweep share."""
     state: State
     reason: str = ""
-    """The last line of a failed job's traceback."""
+    """Last line of the traceback, if the job failed."""
     seconds: float | None = None
-    """Of a finished job."""
+    """Running time, if the job has finished."""
 
 
 @contextmanager
 def held(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a job's folder while the job runs; the system frees it where the process is killed.
+    """Lock a job's folder while the job runs. The system unlocks it if the process is killed.
 
     Args:
         folder: the job's folder.
-        wait: wait while another process holds it.
+        wait: if True, wait while another process has the lock.
 
     Raises:
-        JobBusy: where another process holds it and `wait` is false.
+        JobBusy: if another process has the lock and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=-1 if wait else 0)
@@ -82,9 +82,9 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process runs the job of this folder right now; needs to read it, no more.
+    """Return True if some process runs the job of this folder now. Read access is enough.
 
-    A shared lock, as all who only look may have it at once and see no one but who runs the job.
+    Takes a shared lock, so that several observers do not mistake each other for the running job.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)
@@ -103,10 +103,15 @@ def is_held(folder: Path) -> bool:
 
 
 def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> None:
-    """Keep what jobs a sweep has: folder name to overrides.
+    """Write the jobs of a sweep to its folder.
 
-    Each grid is a file of its own, named by its content: the same grid again changes nothing, and
-    another one on the same folder adds its jobs.
+    Each grid has its own file, named by a hash of its content. Writing the same grid again changes
+    nothing, and another grid in the same folder adds its jobs.
+
+    Args:
+        folder: the sweep's folder.
+        command: command that runs the jobs.
+        jobs: overrides of each job, by the name of its folder.
     """
     plan = {"command": command, "jobs": {name: list(words) for name, words in jobs.items()}}
     content = json.dumps(plan, indent=1, ensure_ascii=False).encode()
@@ -115,13 +120,13 @@ def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) ->
 
 
 def write_failure(folder: Path, command: str, overrides: Sequence[str], error: Exception) -> None:
-    """Keep a failed job's command line and traceback in its folder."""
+    """Write a failed job's command line and traceback to its folder."""
     lines = [" ".join(["layerfusion", command, *overrides]), *traceback.format_exception(error)]
     write_atomically(folder / FAILED, "\n".join(lines).encode())
 
 
 def clear_failure(folder: Path) -> None:
-    """Forget that a job failed before: it runs again."""
+    """Remove the file of an earlier failure, since the job runs again."""
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -129,18 +134,18 @@ def clear_failure(folder: Path) -> None:
 
 
 def read_jobs(folder: Path) -> list[SweepJob]:
-    """Every job that was ever planned for a sweep's folder, in the order of the grids.
+    """Return every job that was ever planned for a sweep's folder, in the order of the grids.
 
     Raises:
-        UserError: where the folder has no plan.
+        UserError: if the folder has no plan.
     """
     planned = _read_plans(folder)
     if not planned:
         if (folder / HISTORY).exists():
             raise UserError(
-                f"{folder}: a search, not a sweep; layerfusion report {folder} shows it"
+                f"{folder}: this is a search, not a sweep; `layerfusion report {folder}` shows it"
             )
-        raise UserError(f"{folder}: no sweep was started here; outputs/sweeps/NAME is one")
+        raise UserError(f"{folder}: no sweep was started here; give a folder outputs/sweeps/NAME")
     labels = short_labels({name: words for name, (_, words) in planned.items()})
     return [
         _job(folder / name, labels[name], RECORDS[command])
@@ -149,13 +154,13 @@ def read_jobs(folder: Path) -> list[SweepJob]:
 
 
 def label_of(job: Path) -> str:
-    """What a job of a sweep is called, from the plan beside it; its folder where there is none."""
+    """Return the label of a job of a sweep from the plan beside it, or its folder without one."""
     planned = {name: words for name, (_, words) in _read_plans(job.parent).items()}
     return short_labels(planned).get(job.name, str(job))
 
 
 def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
-    """Folder name to command and overrides."""
+    """Return the command and the overrides of each planned job, by the name of its folder."""
     plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
@@ -164,14 +169,14 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
             found |= {name: (plan["command"], words) for name, words in plan["jobs"].items()}
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}: not the plan of a sweep ({error}); without it, the same command writes it"
-                " anew"
+                f"{path}: not the plan of a sweep ({error}); delete it, and the same command writes"
+                " it again"
             ) from error
     return found
 
 
 def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Each job's overrides without those that all jobs share and those of Hydra itself."""
+    """Return each job's overrides without Hydra's own and without those that all jobs share."""
     own = {
         name: [word for word in words if not word.lstrip("+").startswith("hydra")]
         for name, words in planned.items()
@@ -184,7 +189,7 @@ def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
 
 
 def status_lines(folder: Path) -> list[str]:
-    """How a sweep stands, for the terminal: counts, time left, and each failure with its reason."""
+    """Describe the state of a sweep: counts, time left, and each failure with its reason."""
     jobs = read_jobs(folder)
     by_state: dict[State, list[SweepJob]] = {
         state: [job for job in jobs if job.state == state]
@@ -203,9 +208,9 @@ def status_lines(folder: Path) -> list[str]:
 
 def _job(folder: Path, label: str, record: str) -> SweepJob:
     finished, failed = folder / record, folder / FAILED
-    if is_held(folder):  # first: a job that runs again still has what it left before
+    if is_held(folder):  # checked first, since a job that runs again still has its old files
         return SweepJob(folder, label, "running")
-    if failed.exists():  # also of a job that was done before and can no longer be looked at
+    if failed.exists():  # even if the job has a record of an earlier run
         return SweepJob(folder, label, "failed", reason=last_line(failed))
     if finished.exists():
         return SweepJob(folder, label, "done", seconds=_seconds(folder, finished))
@@ -213,12 +218,12 @@ def _job(folder: Path, label: str, record: str) -> SweepJob:
 
 
 def _seconds(folder: Path, finished: Path) -> float | None:
-    """From the config that a job writes when it starts to the record that it writes at its end."""
+    """Return the time from the file that a job writes at its start to the record at its end."""
     begun = next((folder / name for name in STARTED if (folder / name).exists()), None)
     if begun is None:
         return None
     seconds = finished.stat().st_mtime - begun.stat().st_mtime
-    return seconds if seconds >= 0 else None  # a sweep that looked in later has touched the config
+    return seconds if seconds >= 0 else None  # a later sweep has written the config again
 
 
 def _time_left(jobs: Sequence[SweepJob]) -> str:
@@ -228,7 +233,7 @@ def _time_left(jobs: Sequence[SweepJob]) -> str:
     seconds = [job.seconds for job in jobs if job.seconds is not None]
     running = sum(job.state == "running" for job in jobs)
     if not seconds:
-        return "time left: not known before the first job is done"
+        return "time left: unknown until the first job is done"
     mean = statistics.mean(seconds)
     about = duration(mean * len(left) / max(1, running))
     pace = f"{running} at a time" if running else "one at a time; none is running"
@@ -236,12 +241,12 @@ def _time_left(jobs: Sequence[SweepJob]) -> str:
 
 
 def last_line(path: Path) -> str:
-    """What a failed job's traceback ends in."""
+    """Return the last line of a failed job's traceback."""
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     return lines[-1].removeprefix("layerfusion.errors.") if lines else ""
 
 
 def wait_until_free(folders: Sequence[Path], seconds: float = 0.5) -> None:
-    """Wait until at least one of these jobs is no longer run by another process."""
+    """Wait until another process has finished at least one of these jobs."""
     while folders and all(is_held(folder) for folder in folders):
         time.sleep(seconds)

@@ -67,7 +67,7 @@ def test_a_system_against_itself() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(UserError, match="1 draw says nothing of others"):
+    with pytest.raises(UserError, match="1 draw of the training rows"):
         crossed_interval(noise(1), TARGET)
     with pytest.raises(UserError, match="no test rows"):
         crossed_interval(noise(3, 0), TARGET[:0])
