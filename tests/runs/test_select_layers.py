@@ -166,7 +166,7 @@ def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
     setting = f"layers={selection} fusion=auto fusion.among=[stacked]"
     code, said = run(["train", *job, *setting.split()], capsys)
     assert code == 0, said
-    assert (f"layers of layers={selection} alone" in said) == told
+    assert (f"only the layers of layers={selection};" in said) == told
 
 
 @pytest.mark.parametrize(
