@@ -1,4 +1,4 @@
-"""The command line, `layerfusion COMMAND …`: nothing heavy is imported before it is known."""
+"""The command line, `layerfusion COMMAND …`. Heavy imports wait until the command is known."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ Which layers of which frozen language models carry the signal for your texts?
 
 usage: layerfusion COMMAND [...]
 
-  plan       say what a job would cost, before any work: texts, tokens, FLOPs, bytes, minutes
+  plan       show what a job would cost before it runs: texts, tokens, FLOPs, bytes, minutes
   extract    pass the texts through the models once and cache every layer
-  profile    every importance score of every layer, and what each selection would take
+  profile    compute every score of every layer, and the layers that each selection would take
   train      train a head on cached layers; a sweep with -m
-  predict    JOB INPUT: classes and probabilities of new texts, by the classifier of a job
-  search     look for the best head and layers beyond grids: an Optuna study that resumes
-  status     DIR: which jobs of a sweep are done, failed, running or missing, and the time left
-  report     DIR: tables, figures and one HTML page from the jobs under DIR
-  dashboard  DIR: a W&B workspace and report; without a key, the report opened in the browser
-  reproduce  the whole comparison, downloads included, ending in a report
-  cache      ls | verify: look after the cached embeddings
+  predict    JOB INPUT: classify new texts with the classifier that a job left
+  search     search for the best head and layers with Optuna; the same command resumes a study
+  status     DIR: show the jobs of a sweep that are done, failed, running or missing, and the time
+             left
+  report     DIR: write tables, figures and one HTML page about the jobs under DIR
+  dashboard  DIR: create a W&B workspace and report; without a key, open the report in the browser
+  reproduce  run the whole comparison, downloads included, and write a report
+  cache      ls | verify: list or check the cached embeddings
 
 Jobs are composed by Hydra:
   layerfusion train dataset=rotten_tomatoes 'backbone=[minilm,smollm2]' layers=all fusion=gated
   layerfusion train -m dataset=r8,sms_spam layers=last,all
   layerfusion train dataset=local dataset.path=reviews.csv backbone.mine.path=models/mine
-`layerfusion train --help` lists what there is to choose from."""
+`layerfusion train --help` lists the data sets, models, selections and fusions."""
 
 
 COMMANDS = {
@@ -66,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 where all went well, 1 where a job of a sweep failed, 2 for a mistake of the user's or a
-        place that cannot be read or written.
+        0 for success, 1 if a job of a sweep failed, 2 for a mistake in the command or a place that
+        cannot be read or written.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
@@ -85,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"layerfusion: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # `layerfusion train --help | head`: nobody reads on
+    except BrokenPipeError:  # the reader has left, as in `layerfusion train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:

@@ -130,9 +130,12 @@ def test_plan_counts_without_extracting(
     code, said = run(["plan", *job], capsys)
     assert code == 0
     assert "160 of 160 texts to extract" in said
-    assert "the most it can take" not in said
+    assert "this is an upper limit" not in said
     pilot = run(["plan", *job, "layers=adaptive", "layers.pilot=40"], capsys)[1]
-    assert "layers.pilot=40: that is the most it can take; all layers of 40 rows of train" in pilot
+    assert (
+        "layers.pilot=40: this is an upper limit; the pilot extracts all layers of 40 rows of train"
+        in pilot
+    )
     assert not list(tmp_path.rglob("*.safetensors"))
     assert run(["extract", *job], capsys)[0] == 0
     assert "all 160 texts are in the store already" in run(["plan", *job], capsys)[1]

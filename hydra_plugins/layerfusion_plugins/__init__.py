@@ -1,1 +1,1 @@
-"""Hydra finds its plugins in this namespace; what they do is in `layerfusion`."""
+"""Plugins in the namespace that Hydra searches. They call functions of `layerfusion`."""

@@ -1,4 +1,7 @@
-"""Hydra's grid of jobs, with a plan on disk before the first one and the failures at the end."""
+"""Runs a grid of jobs like Hydra's own sweeper, and adds a plan on disk and a list of failures.
+
+It extends `BasicSweeper`, which is in a private module of Hydra and may change in any release.
+"""
 
 from __future__ import annotations
 
@@ -18,13 +21,13 @@ from layerfusion.errors import UserError
 
 Overrides = tuple[str, ...]
 KEPT = 500
-"""Composed jobs in memory, about a megabyte each; later ones are composed twice."""
+"""Number of composed jobs kept in memory, about a megabyte each. Others are composed twice."""
 
 
 class ComposedOnce:
-    """A config loader that keeps what the plan composed until the launcher asks for it.
+    """A config loader that keeps the jobs composed for the plan until the launcher needs them.
 
-    Composing is the dearest part of a short job, and the sweep needs every job's name first.
+    The sweep needs the name of every job first, and composing a short job takes most of its time.
     """
 
     def __init__(self, plain: Any) -> None:
@@ -32,7 +35,7 @@ class ComposedOnce:
         self._kept: dict[Overrides, DictConfig] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Travel to other processes without what is kept: they compose their own jobs."""
+        """Leave out the kept jobs, since other processes compose their own."""
         return {"plain": self.plain, "_kept": {}}
 
     def keep(self, master_config: DictConfig, overrides: Overrides) -> DictConfig:
@@ -47,17 +50,17 @@ class ComposedOnce:
     def load_sweep_config(
         self, master_config: DictConfig, sweep_overrides: Sequence[str]
     ) -> DictConfig:
-        """As Hydra's own loader."""
+        """Return a kept job, or else compose it with Hydra's own loader."""
         kept = self._kept.pop(tuple(sweep_overrides), None)
         return kept or self.plain.load_sweep_config(master_config, list(sweep_overrides))
 
 
 def for_selected_backbones(grid: Sequence[Overrides]) -> list[Overrides]:
-    """Leave out of each job the keys of backbones that other jobs of the grid select, but not it.
+    """Remove from each job the keys of backbones that only other jobs of the grid select.
 
-    So `backbone=[a],[b] backbone.a.dtype=bfloat16` is the dtype of `a` wherever it is selected, and
-    `layers.fixed.a=[3]` likewise. A key of a backbone that no job selects stays, and is told as the
-    mistake that it is.
+    With `backbone=[a],[b] backbone.a.dtype=bfloat16`, the dtype applies only to jobs that select
+    `a`, and `layers.fixed.a=[3]` works in the same way. A key of a backbone that no job selects is
+    kept, so that it is reported as a mistake.
     """
     selected = [_backbones(overrides) for overrides in grid]
     anywhere = set().union(*selected)
@@ -78,16 +81,16 @@ def _backbone_of(word: str) -> str | None:
 
 
 class GridSweeper(BasicSweeper):
-    """Every combination of the values on the command line, each result once.
+    """Runs every combination of the values on the command line, and each result only once.
 
-    A mistake that can be seen without running a job is told before the first one. A failed job does
-    not stop the others; one that another process runs is looked at again at the end.
+    Mistakes that show without running a job are reported before the first job. A failed job does
+    not stop the others. A job that another process runs is checked again at the end.
     """
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Give plan and launcher a loader that composes each job once."""
+        """Set up Hydra's sweeper with a loader that composes each job once."""
         self.loader = ComposedOnce(hydra_context.config_loader)
         context = HydraContext(config_loader=self.loader, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
         super().setup(hydra_context=context, task_function=task_function, config=config)
@@ -96,10 +99,10 @@ class GridSweeper(BasicSweeper):
         """Run the grid.
 
         Returns:
-            What the launcher says of each job.
+            The launcher's result for each job.
 
         Raises:
-            JobsFailed: at the end, where any failed.
+            JobsFailed: at the end, if any job failed.
         """
         from layerfusion.composing.launching import BUSY, JobsFailed
         from layerfusion.records.sweep import RECORDS
@@ -124,7 +127,7 @@ class GridSweeper(BasicSweeper):
         return results
 
     def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:
-        """Compose every job and write the plan; each job with its folder, each folder once."""
+        """Compose every job, write the plan, and return the folder of each distinct job."""
         from layerfusion.records.sweep import RECORDS
         from layerfusion.runs.sweep import write_plan
 
@@ -136,7 +139,7 @@ class GridSweeper(BasicSweeper):
         plans: dict[Path, dict[str, Overrides]] = {}
         for overrides in grid:
             sweep = self.loader.keep(self.config, overrides).hydra.sweep
-            sweep.subdir = str(sweep.subdir)  # its hash is not worked out again
+            sweep.subdir = str(sweep.subdir)  # fixes the name, so that its hash is computed once
             folder = Path(sweep.dir) / sweep.subdir
             plan = plans.setdefault(folder.parent, {})
             if command in RECORDS:
@@ -193,7 +196,9 @@ class GridSweeper(BasicSweeper):
                 results = self.launcher.launch(batch, initial_job_idx=len(said))
             except UserError:
                 raise
-            except Exception as error:  # launchers have their own: a worker was killed, for example
+            except (
+                Exception
+            ) as error:  # launchers raise errors of their own, for example if a worker is killed
                 raise LauncherFailed(error) from error
             said |= dict(zip((tuple(job) for job in batch), results, strict=True))
         return said

@@ -1,6 +1,6 @@
-"""Jobs of a sweep in several processes of this machine.
+"""Runs the jobs of a sweep in several processes on this machine.
 
-Ours, since `hydra-joblib-launcher` 1.2 takes all cores unless told otherwise.
+It replaces `hydra-joblib-launcher` 1.2, which uses all cores unless it is configured otherwise.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from layerfusion.composing.launching import Shared, run_elsewhere
 
 
 class JoblibLauncher(PoolLauncher):
-    """Runs jobs in loky's processes, which live on from job to job.
+    """Runs jobs in processes of loky, each of which runs several jobs.
 
     Args:
-        n_jobs: processes; each gets its share of the cores (loky sets OMP_NUM_THREADS and the like
-            where the environment does not).
+        n_jobs: number of processes. Each gets its share of the cores, since loky sets variables
+            like OMP_NUM_THREADS unless the environment does.
     """
 
     def __init__(self, n_jobs: int) -> None:

@@ -1,4 +1,4 @@
-"""What the launchers of this project share: jobs of a sweep run side by side in other processes."""
+"""Base class of the launchers that run the jobs of a sweep in several other processes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from omegaconf import DictConfig
 from layerfusion.composing.launching import Shared
 
 Job = tuple[list[str], int]
-"""A job's overrides and its number in the sweep: the last arguments of `run_elsewhere`."""
+"""Overrides of a job and its number in the sweep: the last two arguments of `run_elsewhere`."""
 
 
 class PoolLauncher(Launcher):
-    """A launcher whose processes get what all jobs share once, and then one job after another."""
+    """A launcher whose processes get the shared state once, and then run one job after another."""
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra hands to launchers."""
+        """Store the objects that Hydra gives to launchers."""
         self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
 
     def launch(

@@ -1,6 +1,6 @@
-"""Jobs of a sweep as tasks on a Ray cluster.
+"""Runs the jobs of a sweep as tasks on a Ray cluster.
 
-Ours, since `hydra-ray-launcher` 1.2 asks for a cloudpickle older than that of the other packages.
+It replaces `hydra-ray-launcher` 1.2, which requires an older cloudpickle than other packages.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class RayLauncher(PoolLauncher):
     """Runs each job as one Ray task.
 
     Args:
-        init: keyword arguments of `ray.init`: `address` of a cluster, or `num_cpus` of one that is
-            started here and ends with the sweep.
-        remote: what one job takes: keyword arguments of `ray.remote`.
+        init: keyword arguments of `ray.init`, such as the `address` of a cluster, or `num_cpus` of
+            a local one that is started here and stops with the sweep.
+        remote: keyword arguments of `ray.remote`, which set the resources of one job.
     """
 
     def __init__(self, init: Mapping[str, Any], remote: Mapping[str, Any]) -> None:
@@ -31,13 +31,14 @@ class RayLauncher(PoolLauncher):
         """Run the jobs and wait for all of them.
 
         Raises:
-            UserError: where Ray is not installed, or not whole.
+            UserError: if Ray cannot be imported.
         """
         try:
             import ray  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError(
-                f"hydra/launcher=ray: Ray does not load ({error}): pip install 'layerfusion[ray]'"
+                f"hydra/launcher=ray: Ray cannot be imported ({error}); pip install"
+                " 'layerfusion[ray]'"
             ) from error
         ours = not ray.is_initialized()
         if ours:

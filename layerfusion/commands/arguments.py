@@ -1,4 +1,4 @@
-"""Arguments of the commands that are not Hydra's."""
+"""Parses the arguments of commands that do not use Hydra."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from layerfusion.errors import UserError
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """As argparse's, but a mistake is told in one line, as everywhere else."""
+    """An argparse parser that reports a mistake in one line, like all other commands."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise a `UserError` with what is wrong and the usage."""
+        """Raise a `UserError` with the mistake and the usage."""
         usage = " ".join(self.format_usage().split())
         raise UserError(f"{message}; {usage}")

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def train(arguments: Sequence[str]) -> int:
-    """`layerfusion train`: one job, or a sweep with `-m`."""
+    """Run `layerfusion train`: one job, or a sweep with `-m`."""
     return run_hydra("train", _train_job, arguments)
 
 
@@ -31,7 +31,7 @@ def _train_job(config: TrainConfig, folder: Path) -> float | None:
 
 
 def extract(arguments: Sequence[str]) -> int:
-    """`layerfusion extract`: fill the store, nothing else."""
+    """Run `layerfusion extract`, which only fills the stores."""
     return run_hydra("extract", _extract_job, arguments)
 
 
@@ -47,7 +47,7 @@ def _extract_job(config: TrainConfig, _folder: Path) -> None:
 
 
 def profile(arguments: Sequence[str]) -> int:
-    """`layerfusion profile`: every score of every layer, as table, JSON and figure."""
+    """Run `layerfusion profile`: every score of every layer, as table, JSON and figure."""
     return run_hydra("profile", _profile_job, arguments)
 
 
@@ -64,7 +64,7 @@ def _profile_job(config: TrainConfig, folder: Path) -> None:
 
 
 def plan(arguments: Sequence[str]) -> int:
-    """`layerfusion plan`: what a job would cost."""
+    """Run `layerfusion plan`, which shows what a job would cost."""
     return run_hydra("plan", _plan_job, arguments)
 
 

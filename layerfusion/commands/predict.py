@@ -1,4 +1,4 @@
-"""`layerfusion predict`: classes and probabilities of new texts, by the classifier of a job."""
+"""`layerfusion predict` classifies new texts with the classifier that a job left."""
 
 from __future__ import annotations
 
@@ -22,18 +22,21 @@ if TYPE_CHECKING:
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
 LINES = ".txt"
-"""One text a line, where everything else is a table."""
+"""Suffix of a file with one text on each line. All other files are tables."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Read the texts, classify them, and write a table beside nothing that was there before.
+    """Read the texts, classify them and write a table.
+
+    Returns:
+        0 for success.
 
     Raises:
-        UserError: for a file or column that is not there, an empty text, a damaged classifier.
+        UserError: for a missing file or column, an empty text or a damaged classifier.
     """
     options = _parser().parse_args(arguments)
     out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix not in OUTPUTS:  # before the work, not after it
+    if out is not None and out.suffix not in OUTPUTS:  # checked before the work starts
         raise unknown("-o: suffix", out.suffix, OUTPUTS)
     if out is not None and not out.parent.is_dir():
         raise UserError(f"-o {out}: there is no folder {out.parent}")
@@ -62,16 +65,16 @@ def main(arguments: Sequence[str]) -> int:
 def read_texts(
     path: Path, column: str, encoding: str = "utf-8", reader: str | None = None
 ) -> tuple[str, ...]:
-    """The texts of a file without labels, outer white space stripped.
+    """Read the texts of a file without labels, and strip outer white space.
 
     Args:
         path: a table (csv, tsv, json, jsonl, parquet), or .txt with one text a line.
-        column: of the table.
-        encoding: of a text file.
+        column: column of the table that has the texts.
+        encoding: encoding of a text file.
         reader: a function of the user's for files of any other suffix (see `read_file`).
 
     Raises:
-        UserError: naming the file and the column or row that is wrong.
+        UserError: if the file cannot be read; the message names the file and the column or row.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
@@ -88,7 +91,13 @@ def read_texts(
 
 
 def as_table(texts: Sequence[str], probabilities: Any, label_names: Sequence[str]) -> DataFrame:
-    """text, label, probability of that label, and `p(NAME)` of each class, a row a text."""
+    """Build a table with columns text, label, probability (of that label), and `p(NAME)` by class.
+
+    Args:
+        texts: the texts, one for each row of the table.
+        probabilities: probabilities of each class. Shape: (texts, classes).
+        label_names: names of the classes.
+    """
     import pandas
 
     best = probabilities.argmax(axis=1)
@@ -133,21 +142,23 @@ def _modules(folders: Sequence[str]) -> list[str]:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "layerfusion predict",
-        description="Classes and probabilities of new texts, by the classifier that a job left.",
+        description="Classify new texts with the classifier that a job left.",
     )
-    parser.add_argument("bundle", metavar="JOB", help="folder of a job, or of its classifier")
-    parser.add_argument("input", metavar="INPUT", help="a table, or .txt with one text a line")
-    parser.add_argument("-o", dest="out", metavar="OUT", help=f"one of {', '.join(OUTPUTS)}")
-    parser.add_argument("--text", metavar="COLUMN", help="of the table; as in the job's data")
+    parser.add_argument("bundle", metavar="JOB", help="folder of the job, or of its classifier")
+    parser.add_argument("input", metavar="INPUT", help="a table, or a .txt with one text a line")
+    parser.add_argument("-o", dest="out", metavar="OUT", help=f"output file: {', '.join(OUTPUTS)}")
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
+    )
     parser.add_argument("--encoding", default="utf-8")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--cache", metavar="FOLDER", help="where downloaded models lie")
+    parser.add_argument("--cache", metavar="FOLDER", help="folder of downloaded models")
     parser.add_argument(
         "--model",
         action="append",
         default=[],
         metavar="NAME=FOLDER",
-        help="a language model's files, where they lie elsewhere than in the job",
+        help="folder of a language model's files, if they are not where the job found them",
     )
     parser.add_argument(
         "--config-dir",

@@ -1,4 +1,4 @@
-"""`layerfusion reproduce`: every layer alone, last, all and chosen layers fused; a report."""
+"""`layerfusion reproduce` compares single layers with fused ones, and writes a report."""
 
 from __future__ import annotations
 
@@ -40,25 +40,26 @@ class Job:
     name: str
     config: TrainConfig
     sources: int
-    """How many layers it fuses."""
+    """Number of layers that it fuses."""
 
     @property
     def weight(self) -> float:
-        """Share of the time that is left: training grows with seeds and sources."""
+        """Relative training time, which grows with the numbers of seeds and sources."""
         return self.config.seeds * (3 + self.sources)
 
 
 def main(arguments: Sequence[str]) -> int:
     """Compose the profile, extract, train every row, and write the report.
 
+    Data sets and models that are not available here are left out, with a line that says so.
+
     Returns:
-        0, or 1 where a row failed or differs from the figures it is checked against; what cannot
-        be had here is left out with a line that says so.
+        0, or 1 if a row failed or differs from the figures that it is checked against.
     """
     if set(arguments) & {"-h", "--help"}:
         print(
             "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [KEY=VALUE ...]"
-            "\n       layerfusion reproduce check=FILE   run what made FILE's figures, and compare"
+            "\n       layerfusion reproduce check=FILE   compute FILE's figures again, and compare"
         )
         return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -102,15 +103,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def say(line: str) -> None:
-    """Tell the user what is going on."""
+    """Print a line of progress to stderr."""
     print(line, file=sys.stderr, flush=True)
 
 
 def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:
-    """The rows for one data set.
+    """List the rows of the comparison for one data set.
 
-    Every layer of each model alone; all layers of each model, and those that greedy selection
-    takes, stacked; the same of all models together, and their last layers.
+    They are every layer of each model alone; for each model, all layers fused, and the layers of
+    greedy selection stacked; and the same two for all models together, with their last layers.
+
+    Args:
+        base: config of the data set, with all its backbones.
+        shapes: shape of each model that was extracted.
+        command: config of the command.
     """
     profile = command.reproduce
     greedy, stack = LayersConfig("greedy"), FusionConfig(STACKED)
@@ -170,7 +176,7 @@ def _command(arguments: Sequence[str]) -> ReproduceCommand:
 def _bases(
     command: ReproduceCommand, skipped: list[str], folders: Sequence[Path]
 ) -> list[TrainConfig]:
-    """One config a data set, with all its backbones; data that cannot be had is left out."""
+    """Compose one config for each data set, with all backbones; skip unavailable data sets."""
     bases = []
     for name, limit in command.reproduce.dataset.items():
         overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
@@ -205,7 +211,7 @@ def _bases(
 
 
 def _extract(bases: Sequence[TrainConfig], skipped: list[str]) -> dict[str, dict[str, ModelShape]]:
-    """Extract data set by data set; a model that fails is left out from there on."""
+    """Extract one data set after another. A model that fails is left out from then on."""
     shapes: dict[str, dict[str, ModelShape]] = {base.dataset.name: {} for base in bases}
     singles = _singles(bases)
     gone: set[str] = set()
@@ -234,15 +240,15 @@ def _seconds_left(jobs: Sequence[TrainConfig]) -> float:
         try:
             left += together([make_plan(job)])
         except UserError:
-            continue  # a model that cannot be planned is told of when its turn comes
+            continue  # the error is reported when the model's turn comes
     return left
 
 
 def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[str, RunRecord]]:
-    """Run the rows; returns the finished ones' names and records."""
+    """Run the rows, and return the names and records of those that finished."""
     finished = []
     names = [job_id(job.config) for job in jobs]
-    # What an earlier run has finished says nothing of the pace.
+    # Rows that an earlier run has finished are left out of the estimate of the time left.
     ahead = {
         name: job.weight
         for name, job in zip(names, jobs, strict=True)
@@ -270,7 +276,7 @@ def _train(jobs: Sequence[Job], folder: Path, failed: list[str]) -> list[tuple[s
 
 
 def _plan(bases: Sequence[TrainConfig]) -> int:
-    """Say what every text through every model takes."""
+    """Print what it costs to pass every text through every model."""
     plans = []
     for name, single in _singles(bases):
         try:
@@ -285,7 +291,7 @@ def _plan(bases: Sequence[TrainConfig]) -> int:
 
 
 def _singles(bases: Sequence[TrainConfig]) -> list[tuple[str, TrainConfig]]:
-    """Each model on each data set, with the model's name."""
+    """Return a config for each model on each data set, with the model's name."""
     return [
         (name, replace(base, backbone={name: backbone}))
         for base in bases
@@ -294,7 +300,7 @@ def _singles(bases: Sequence[TrainConfig]) -> list[tuple[str, TrainConfig]]:
 
 
 def _changed(found: dict[str, Any], expected: dict[str, Any], path: str) -> bool:
-    """Tell what is not as it was; whether anything is."""
+    """Print the figures that have changed, and return True if there are any."""
     changed = differences(found, expected)
     for line in changed:
         say(f"changed: {line}")

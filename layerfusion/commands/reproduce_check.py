@@ -1,4 +1,4 @@
-"""The figures of a `layerfusion reproduce`, and whether another run gave the same ones."""
+"""Writes the figures of `layerfusion reproduce`, and compares them with those of another run."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ from layerfusion.records.job import RunRecord
 
 RESULTS = "results.json"
 HEAD_TOLERANCE = 0.015
-"""Of the accuracies of heads. Sums in another order let a head stop at another epoch; on one
-machine two runs give the same figures to the last digit."""
+"""Tolerance of a head's accuracy. On another machine, sums in another order may let a head stop at
+another epoch; on one machine, two runs agree to the last digit."""
 BASELINE_TOLERANCE = 0.005
-"""Of the baseline's accuracy: a convex problem, solved to a tolerance."""
+"""Tolerance of the baseline's accuracy, since its convex problem is solved to a tolerance."""
 ASIDE = ("check", "plan", "paths", "logger", "extract", "hydra")
 """Keys that change no figure."""
 
 
 @dataclass(frozen=True)
 class Results:
-    """What `results.json` holds."""
+    """The content of `results.json`."""
 
     overrides: list[str]
-    """Of the command line that made the figures, without `ASIDE` and `--config-dir`."""
+    """Overrides that gave the figures, without the keys in `ASIDE` and without `--config-dir`."""
     data: dict[str, Any]
-    """`figures`."""
+    """Figures by data set, as returned by `figures`."""
 
 
 def expected_by(arguments: Sequence[str]) -> Results | None:
-    """What `check=FILE` names; none where nothing is checked.
+    """Read the figures that `check=FILE` names; None without that key.
 
     Raises:
-        UserError: where the file holds no figures.
+        UserError: if the file has no figures.
     """
     named = [word.partition("=")[2] for word in arguments if word.startswith("check=")]
     return read_results(Path(named[-1])) if named and named[-1] else None
 
 
 def replayed(arguments: Sequence[str], expected: Results) -> list[str]:
-    """The overrides that some figures were made with, then those given.
+    """Combine the overrides that gave the expected figures with those of the command line.
 
-    A key that is given is taken as it is given; with another profile, so is everything.
+    The command line takes precedence. If it names another profile, its overrides are used alone.
     """
     given = {_key(word) for word in arguments}
     kept = expected.overrides
@@ -56,7 +56,7 @@ def replayed(arguments: Sequence[str], expected: Results) -> list[str]:
 
 
 def write_results(path: Path, arguments: Sequence[str], data: dict[str, Any]) -> None:
-    """Write figures with the overrides that made them."""
+    """Write figures together with the overrides that gave them."""
     rest, _ = split_config_dirs(arguments)
     overrides = [word for word in rest if _key(word).split("/")[0].split(".")[0] not in ASIDE]
     content = json.dumps(asdict(Results(overrides, data)), indent=1, sort_keys=True)
@@ -64,10 +64,10 @@ def write_results(path: Path, arguments: Sequence[str], data: dict[str, Any]) ->
 
 
 def figures(rows: Iterable[tuple[str, RunRecord]]) -> dict[str, Any]:
-    """What a run found, without a text of its data: data set to its rows.
+    """Return the figures of a run by data set, without any text of its data.
 
     Args:
-        rows: what each row is called, and its record.
+        rows: name and record of each row.
     """
     found: dict[str, Any] = {}
     for name, record in rows:
@@ -92,16 +92,17 @@ def figures(rows: Iterable[tuple[str, RunRecord]]) -> dict[str, Any]:
 
 
 def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
-    """One line for each figure that is not as expected; empty where all are.
+    """Describe each figure that is not as expected in one line; empty if all are.
 
-    Data must have the same fingerprint, rows the same layers, and accuracies lie within
-    `HEAD_TOLERANCE` and `BASELINE_TOLERANCE`. What only one of the two has is a difference too.
+    Data sets must have the same fingerprint, rows must have the same layers, and accuracies must
+    agree within `HEAD_TOLERANCE` and `BASELINE_TOLERANCE`. A row or data set that only one of the
+    two has is a difference too.
     """
     lines = _missing("data set", found, expected)
     for name in found.keys() & expected.keys():
         mine, other = found[name], expected[name]
         if mine["fingerprint"] != other["fingerprint"]:
-            lines.append(f"{name}: other texts or labels: {mine['fingerprint']}")
+            lines.append(f"{name}: texts or labels differ: fingerprint {mine['fingerprint']}")
             continue
         lines += _apart(
             f"{name}, baseline", mine["baseline"], other["baseline"], BASELINE_TOLERANCE
@@ -119,10 +120,10 @@ def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[s
 
 
 def read_results(path: Path) -> Results:
-    """Figures that an earlier run wrote.
+    """Read the figures that an earlier run wrote.
 
     Raises:
-        UserError: where there are none.
+        UserError: if the file has none.
     """
     try:
         found = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""`layerfusion search`: an Optuna study over heads and layers, judged on validation alone."""
+"""`layerfusion search` runs an Optuna study over heads and layers, judged on validation alone."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from layerfusion.tracking.tracker import EndedEarly
 
 JOURNAL = "optuna.journal"
 LEAST_FOR_IMPORTANCE = 10
-"""Complete trials; with fewer the shares are chance."""
+"""Number of complete trials below which no importance is computed, as it would be mostly noise."""
 USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run a study up to its number of trials, going on where an earlier run stopped.
+    """Run a study up to its number of trials, starting where an earlier run stopped.
 
     Returns:
-        0, or 1 where no trial has come to an end.
+        0, or 1 if no trial is complete.
 
     Raises:
-        UserError: for a mistake in the command line, a study that has other settings, or one that
-            another process runs.
+        UserError: for a mistake in the command line, or if the study has other settings or is run
+            by another process.
     """
     if set(arguments) & {"-h", "--help"}:
         print(USAGE)
@@ -64,15 +64,15 @@ def main(arguments: Sequence[str]) -> int:
 
 
 class Hopeless(EndedEarly, optuna.TrialPruned):
-    """Ends a trial that is behind."""
+    """Ends a trial that is worse than the median of the earlier ones."""
 
 
 class Pruning(Callback):
     """Reports the best validation log-loss so far after each epoch, and ends a hopeless trial.
 
     Args:
-        trial: of the study.
-        before: epochs that the seeds before this one may have had: the step it starts from.
+        trial: the trial of the study.
+        before: largest number of epochs of all earlier seeds, from which steps are counted.
     """
 
     def __init__(self, trial: Trial, before: int) -> None:
@@ -82,7 +82,7 @@ class Pruning(Callback):
         """Report this epoch.
 
         Raises:
-            TrialPruned: where the median of the earlier trials was better at this step.
+            Hopeless: if the median of the earlier trials was better at this step.
         """
         self.step += 1
         self.best = min(self.best, float(trainer.callback_metrics[MONITOR]))
@@ -92,8 +92,8 @@ class Pruning(Callback):
 
 
 def median_pruner(search: SearchConfig) -> optuna.pruners.MedianPruner:
-    """Prunes a trial that is behind the median of the earlier ones after as many epochs."""
-    # Optuna's warm-up ends at this step, ours after it.
+    """Return a pruner that ends trials worse than the median of earlier ones at the same epoch."""
+    # Optuna prunes from the step `n_warmup_steps` on, but we wait until `search.warmup` has passed.
     return optuna.pruners.MedianPruner(search.startup, n_warmup_steps=search.warmup + 1)
 
 
@@ -101,7 +101,7 @@ def suggest(trial: Trial, space: Mapping[str, Any]) -> list[str]:
     """Draw one value for each key of the space, as overrides.
 
     Raises:
-        UserError: for a range that is none.
+        UserError: for an invalid range.
     """
     drawn = []
     for key, values in space.items():
@@ -114,12 +114,12 @@ def suggest(trial: Trial, space: Mapping[str, Any]) -> list[str]:
 
 
 def importance(study: optuna.Study) -> dict[str, float]:
-    """How much of the variance of the values each key of the space explains by itself.
+    """Compute the share of the values' variance that each key of the space explains by itself.
 
-    fANOVA (Hutter et al. 2014), on the complete trials.
+    This is fANOVA (Hutter et al. 2014) on the complete trials.
 
     Returns:
-        Key to share; empty where there are too few trials, or all came to the same.
+        Share of each key; empty if there are too few trials, or all have the same value.
     """
     done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if len(done) < LEAST_FOR_IMPORTANCE or len({trial.value for trial in done}) < 2:
@@ -132,7 +132,7 @@ def importance(study: optuna.Study) -> dict[str, float]:
 
 
 def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
-    """The study's own settings, and the overrides of its jobs."""
+    """Split the command line into the settings of the study and the overrides of its jobs."""
     from omegaconf import OmegaConf
 
     rest, folders = split_config_dirs(arguments)
@@ -150,23 +150,23 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
 
 
 def _left_open(space: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]:
-    """The keys of a space that the command line does not fix: what a user says is not drawn.
+    """Return the space without the keys that the command line sets, which are not drawn.
 
     Raises:
-        UserError: where none is left.
+        UserError: if no key is left.
     """
     given = {word.partition("=")[0].lstrip("+") for word in words}
     fixed = [key for key in space if key in given]
     if len(fixed) == len(space):
-        but = f" but those given: {', '.join(fixed)}" if fixed else ""
-        raise UserError(f"search.space: it names no key to search over{but}")
+        but = f" except those given: {', '.join(fixed)}" if fixed else ""
+        raise UserError(f"search.space: it has no key to search over{but}")
     if fixed:
         say(f"given, so not searched over: {', '.join(fixed)}")
     return {key: values for key, values in space.items() if key not in given}
 
 
 def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
-    """Open or begin the study; trials that a kill cut short are queued anew."""
+    """Open or create the study, and queue the trials that a kill interrupted again."""
     base = load(compose("train", words))
     require_honest(base, "search")
     setup = {"space": search.space, "job": job_id(base)}
@@ -178,14 +178,14 @@ def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> opt
         load_if_exists=True,
         pruner=median_pruner(search),
     )
-    # Seeded, and not the same draws again when it goes on.
+    # The seed depends on the number of trials, so a resumed study does not repeat its draws.
     study.sampler = optuna.samplers.TPESampler(
         n_startup_trials=search.startup, seed=base.seed + len(study.trials)
     )
     if study.user_attrs.get("setup", setup) != setup:
         raise UserError(
-            f"search.name={search.name}: {folder} holds a study of another job or space; give this"
-            " one another name"
+            f"search.name={search.name}: {folder} has a study of another job or space; choose"
+            " another name"
         )
     study.set_user_attr("setup", setup)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -198,7 +198,7 @@ def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder
     begun = time.monotonic()
     while (done := len(_ended(study))) < search.trials:
         if search.seconds is not None and time.monotonic() - begun > search.seconds:
-            say(f"search.seconds={search.seconds:g} are over; the same command goes on")
+            say(f"search.seconds={search.seconds:g} have passed; the same command continues")
             return
         trial = study.ask()
         drawn = suggest(trial, search.space)
@@ -210,7 +210,7 @@ def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder
 def _run_trial(
     study: optuna.Study, trial: Trial, words: Sequence[str], name: str, folder: Path
 ) -> str:
-    """Run one trial as an ordinary job and tell the study; returns how it ended, in words."""
+    """Run one trial as an ordinary job, tell the study, and describe how the trial ended."""
     job: Path | None = None
     try:
         config = replace(load(compose("train", words)), sweep=f"search_{name}")
@@ -240,9 +240,9 @@ def _pruning(trial: Trial, config: TrainConfig, number: int) -> list[Callback]:
 
 
 def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
-    """Say what is best and how to run it."""
+    """Print the best trial and the command that runs it."""
     if not study.get_trials(states=(TrialState.COMPLETE,)):
-        say("no trial has come to an end")
+        say("no trial is complete")
         return 1
     history = replace(_history(study, words), importance=importance(study))
     write_history(history, folder)
@@ -261,7 +261,7 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
 
 
 def _ended(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that count; not those that a kill cut short."""
+    """Return the trials that count, without those that a kill interrupted."""
     kinds = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     trials = study.get_trials(deepcopy=False, states=kinds)
     return [x for x in trials if x.state is not TrialState.FAIL or "reason" in x.user_attrs]
@@ -287,8 +287,8 @@ def _in_range(trial: Trial, key: str, values: Any) -> int | float:
     allowed = {"low", "high", "log", "step"}
     if not isinstance(values, dict) or not {"low", "high"} <= set(values) <= allowed:
         raise UserError(
-            f"search.space.{key}: a list of values, or a range {{low: …, high: …}} with log: true"
-            f" or step: … where wanted; it is {values}"
+            f"search.space.{key}={values}: it must be a list of values, or a range"
+            " {low: …, high: …}, optionally with log: true or step: …"
         )
     whole = isinstance(values["low"], int) and isinstance(values["high"], int)
     draw = trial.suggest_int if whole else trial.suggest_float

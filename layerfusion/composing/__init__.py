@@ -1,1 +1,1 @@
-"""Hydra: composing configs, launching jobs, registering schemas and resolvers."""
+"""Everything that deals with Hydra: composing configs, launching jobs, registering schemas."""

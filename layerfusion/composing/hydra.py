@@ -1,4 +1,4 @@
-"""Hydra: where the configs lie, how a command composes one, and its errors in one line."""
+"""Composes a command's config with Hydra, and turns Hydra's errors into one line."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ _FUSION_KEYS = {*EVERY_HEAD, TARGET}
 
 
 def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Sequence[str]) -> int:
-    """Compose `conf/NAME.yaml` with the command line and call the task, once a job.
+    """Compose `conf/NAME.yaml` with the command line and call the task once for each job.
 
-    Everything after the command is Hydra's: overrides, `-m`, `--cfg job`, `--config-dir`, `--help`.
+    Hydra reads everything after the command: overrides, `-m`, `--cfg job`, `--config-dir`,
+    `--help`.
 
     Args:
-        name: the primary config.
-        task: called with the checked config and the job's folder.
+        name: name of the primary config.
+        task: function that gets the checked config and the job's folder.
         arguments: the command line after the command.
 
     Returns:
-        0, or 1 where a job of a sweep failed.
+        0, or 1 if a job of a sweep failed.
 
     Raises:
         UserError: for a mistake in the command line or, outside a sweep, in the job.
@@ -47,7 +48,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     import_from(modules)
     sweep = bool(MULTIRUN & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
-        raise UserError("--cfg and --info show one job: leave -m out")
+        raise UserError("--cfg and --info show a single job: leave -m out")
     job = JobTask(name, task, sweep=sweep, modules=modules)
     mistakes: list[UserError] = []
 
@@ -55,12 +56,12 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         try:
             return job(composed)
         except UserError as error:
-            mistakes.append(error)  # one line at the end; Hydra would print a traceback
+            mistakes.append(error)  # raised at the end, as Hydra would print a traceback
             return None
 
     words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [f"layerfusion {name}", *user_keys(_flags_first(arguments))]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on instead of exiting
     try:
         place = str(config_folder())
         hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
@@ -81,11 +82,11 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
 
 
 def compose(name: str, overrides: Sequence[str]) -> Any:
-    """Compose a config outside `hydra.main`, for commands that make many jobs of their own.
+    """Compose a config outside `hydra.main`, for commands that create several jobs themselves.
 
     Args:
-        name: the primary config.
-        overrides: as on the command line, `--config-dir` included.
+        name: name of the primary config.
+        overrides: overrides as on the command line, `--config-dir` included.
 
     Raises:
         UserError: for a name or key that does not exist.
@@ -107,16 +108,17 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
         raise as_user_error(error, overrides, schema_of(name)) from error
 
 
-# -- the user's own keys ------------------------------------------------------------------------
+# -- keys that no file declares -----------------------------------------------------------------
 
 
 def user_keys(arguments: Sequence[str]) -> list[str]:
-    """Let users set what no file declares: layers of a backbone, its keys, or one of their own.
+    """Let users set keys that no file declares: a backbone's layers, its keys, or a new backbone.
 
-    That is `layers.fixed.NAME=[…]`, `dataset.files={SPLIT: FILE}`, `backbone.NAME.KEY=…`,
+    These are `layers.fixed.NAME=[…]`, `dataset.files={SPLIT: FILE}`, `backbone.NAME.KEY=…`,
     `backbone.NAME.path=FOLDER` and `fusion.ARGUMENT=…`, which an operator takes though its file
-    does not list it. Hydra wants `++` before a new key. A backbone that only its path declares is
-    taken out of the list `backbone=[…]`, and is the only one where no such list is given.
+    does not list it. Hydra requires `++` before such a key, which is added here. A backbone that is
+    declared only by its path is removed from the list `backbone=[…]`, since no file describes it.
+    Without such a list, it is the job's only backbone.
     """
     known = set(group_options("backbone", arguments))
     paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
@@ -145,7 +147,7 @@ def _without(own: set[str], names: str) -> str:
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """Put `--config-dir` and `-m` before the overrides: between them Hydra takes no flag."""
+    """Put `--config-dir` and `-m` before the overrides, since Hydra takes no flag among them."""
     rest, folders = split_config_dirs(arguments)
     overrides = [word for word in rest if word not in MULTIRUN]
     multirun = ["--multirun"] if len(overrides) < len(rest) else []
@@ -153,7 +155,7 @@ def _flags_first(arguments: Sequence[str]) -> list[str]:
 
 
 def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """The command line without `--config-dir`, and the folders that it names."""
+    """Return the command line without `--config-dir`, and the folders that it names."""
     rest: list[str] = []
     folders: list[Path] = []
     words = iter(arguments)
@@ -168,7 +170,7 @@ def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
 
 
 def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
-    """The options of a config group, those of the user's `--config-dir` included."""
+    """List the options of a config group, including those in the user's `--config-dir`."""
     folders = [config_folder(), *split_config_dirs(arguments)[1]]
     return sorted({path.stem for folder in folders for path in (folder / group).glob("*.yaml")})
 
@@ -177,11 +179,11 @@ def group_options(group: str, arguments: Sequence[str] = ()) -> list[str]:
 
 
 def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> UserError:
-    """Hydra's and OmegaConf's errors in one line, with what the schema allows."""
+    """Turn an error of Hydra or OmegaConf into one line that says what the schema allows."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):
-            return cause  # raised while the job's name was composed
+            return cause  # raised by a resolver, while Hydra composed the job's name
         cause = cause.__cause__ or cause.__context__
     text = str(error)
     if match := re.search(r"Could not (?:find|load) '([\w/]+)/([^']*)'", text):
@@ -191,7 +193,7 @@ def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> U
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1], schema)
     if override := getattr(error, "override", None):
-        return UserError(f"{override}: not an override that Hydra can read")
+        return UserError(f"{override}: Hydra cannot read this override; it must be KEY=VALUE")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause).strip():
@@ -200,17 +202,17 @@ def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> U
 
 
 def _stored(group: str) -> list[str]:
-    """Options of a config group that come from Hydra and its plugins."""
+    """List the options of a config group that come from Hydra and its plugins."""
     from hydra.core.config_store import ConfigStore
 
     try:
         return [name.removesuffix(".yaml") for name in ConfigStore.instance().list(group)]
-    except OSError:  # a group that only files make
+    except OSError:  # the group exists only as files
         return []
 
 
 def _unknown_key(key: str, schema: type) -> UserError:
-    """Name the deepest part of a key that exists, and what it has."""
+    """Build an error that names the deepest existing part of a key and the names it allows."""
     from omegaconf import DictConfig, OmegaConf
 
     node: Any = OmegaConf.structured(schema)

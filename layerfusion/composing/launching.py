@@ -1,4 +1,4 @@
-"""What Hydra calls for each job, in this process or in one that a launcher starts."""
+"""The function that Hydra calls for each job, in this process or in one of a launcher."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from layerfusion.errors import UserError
 log = logging.getLogger(__name__)
 
 BUSY = "another process runs this job"
-"""What a job of a sweep returns where it was left to the process that runs it."""
+"""Return value of a job of a sweep that was skipped because another process runs it."""
 
 
 class JobFailed(Exception):
-    """A job of a sweep failed; its folder says why. Travels between processes as its message."""
+    """A job of a sweep failed; its folder says why. Only the message is sent between processes."""
 
 
 class JobsFailed(Exception):
     """Some jobs of a sweep failed, and the others are done.
 
     Args:
-        failed: how many.
-        jobs: of how many.
-        folder: of the sweep.
-        planned: whether the folder holds a plan, which `layerfusion status` reads.
+        failed: number of failed jobs.
+        jobs: number of all jobs.
+        folder: the sweep's folder.
+        planned: True if the folder has a plan, which `layerfusion status` reads.
     """
 
     def __init__(self, failed: int, jobs: int, folder: Path, *, planned: bool) -> None:
@@ -43,7 +43,7 @@ class JobsFailed(Exception):
 
 
 class LauncherFailed(Exception):
-    """A launcher gave up, for example because one of its processes was killed."""
+    """A launcher stopped, for example because one of its processes was killed."""
 
     def __init__(self, error: Exception) -> None:
         reason = " ".join(str(error).split()) or "no reason given"
@@ -54,10 +54,10 @@ class LauncherFailed(Exception):
 
 
 class PlainFormatter(logging.Formatter):
-    """The message alone: a traceback goes to the job's log, not to the terminal."""
+    """Formats the message alone. Tracebacks go to the job's log, not to the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record as the terminal shows it."""
+        """Return the message of a log record."""
         return record.getMessage()
 
 
@@ -65,11 +65,11 @@ class JobTask:
     """Runs the job that Hydra composed.
 
     Args:
-        command: the command's name.
-        run: called with the checked config and the job's folder.
-        sweep: whether the job is one of many: then it leaves a busy folder alone, and a failure is
-            kept in its folder.
-        modules: folders in which modules of the user's lie.
+        command: name of the command.
+        run: function that gets the checked config and the job's folder.
+        sweep: True if the job is part of a sweep. It then skips a folder that another process
+            uses, and writes a failure to its folder.
+        modules: folders with Python modules of the user.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class JobTask:
         self.modules = [folder.resolve() for folder in modules]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in a launcher's process, where Hydra knows nothing of the project yet."""
+        """Restore the task in a launcher's process, where the schemas are not registered yet."""
         from hydra import version
 
         self.__dict__.update(state)
@@ -105,20 +105,20 @@ class JobTask:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         run = self._run_kept if self.sweep else self._run
-        if self.command not in RECORDS:  # such jobs share a folder, and may run side by side
+        if self.command not in RECORDS:  # such jobs share a folder and may run at the same time
             return run(composed, folder)
         try:
             with held(folder, wait=not self.sweep):
                 return run(composed, folder)
         except JobBusy:
-            log.info("%s: another process runs it", folder)
+            log.info("%s: skipped for now, as another process runs this job", folder)
             return BUSY
 
     def _run(self, composed: Any, folder: Path) -> Any:
         return self.run(load(composed), folder)
 
     def _run_kept(self, composed: Any, folder: Path) -> Any:
-        """Run a job of a sweep, its failure kept in its folder."""
+        """Run a job of a sweep, and write a failure to its folder."""
         from hydra.core.hydra_config import HydraConfig
 
         from layerfusion.records.sweep import FAILED, label_of
@@ -130,7 +130,7 @@ class JobTask:
             config = load(composed)
             with own_gpu(config):
                 return self.run(config, folder)
-        except Exception as error:  # whatever it is, the other jobs go on
+        except Exception as error:  # the other jobs continue, whatever the error is
             overrides = list(HydraConfig.get().overrides.task)
             write_failure(folder, self.command, overrides, error)
             line = " ".join(str(error).split())
@@ -142,7 +142,7 @@ class JobTask:
 
 @dataclass(frozen=True)
 class Shared:
-    """What all jobs of a sweep need in another process; Hydra's own names."""
+    """State that all jobs of a sweep need in another process. The names are those of Hydra."""
 
     hydra_context: Any
     config: Any
@@ -151,14 +151,14 @@ class Shared:
 
     @classmethod
     def of(cls, hydra_context: Any, config: Any, task_function: Any) -> Shared:
-        """Gather it in the process that launches."""
+        """Collect the state in the process that launches the jobs."""
         from hydra.core.singleton import Singleton
 
         return cls(hydra_context, config, task_function, Singleton.get_state())
 
 
 def run_elsewhere(shared: Shared, overrides: Sequence[str], number: int) -> Any:
-    """Compose and run one job of a sweep in a process of a launcher; Hydra's `JobReturn`."""
+    """Compose and run one job of a sweep in a launcher's process; return Hydra's `JobReturn`."""
     from hydra.core.singleton import Singleton
     from hydra.core.utils import run_job, setup_globals
     from omegaconf import open_dict

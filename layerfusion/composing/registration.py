@@ -1,4 +1,4 @@
-"""What Hydra has to know of the project before it composes, in whatever process."""
+"""Registers schemas and resolvers with Hydra, which every process does before it composes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from layerfusion.runs.identity import register_resolver
 from layerfusion.runs.resources import processes_that_fit
 
 VERSION_BASE = "1.3"
-"""Of Hydra, whose defaults changed over its versions."""
+"""Hydra version whose defaults we rely on."""
 SCHEMAS = {"reproduce": ReproduceCommand, "search": SearchCommand}
-"""Primary config to what it composes, where that is not a job."""
+"""Schema of each primary config that does not compose a job."""
 
 
 def schema_of(name: str) -> type:
-    """What a primary config composes; a job's where it says nothing else."""
+    """Return the schema of a primary config, which is that of a job unless `SCHEMAS` differs."""
     return SCHEMAS.get(name, TrainConfig)
 
 
 def register() -> None:
-    """Make the typed schema and the resolvers known to Hydra."""
+    """Register the typed schemas and the resolvers with Hydra and OmegaConf."""
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 

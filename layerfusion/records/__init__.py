@@ -1,1 +1,1 @@
-"""What finished jobs, profiles and searches leave on disk: plain data, read and written."""
+"""Records of finished jobs, profiles and searches: plain dataclasses, kept on disk as JSON."""

@@ -1,4 +1,4 @@
-"""Figures in words, for the terminal and the log."""
+"""Formats results, durations and sizes for the terminal and the log."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from layerfusion.records.job import Estimate, RunRecord
 
 
 def percent(estimate: Estimate) -> str:
-    """A share as per cent: mean, ± sd over seeds, [95 % interval] over test rows."""
+    """Format a share in per cent: mean ± sd over seeds [95 % interval over test rows]."""
     text = f"{100 * estimate.mean:.1f}"
     if estimate.sd is not None:
         text += f" ± {100 * estimate.sd:.1f}"
@@ -41,7 +41,7 @@ def result_lines(record: RunRecord, result: str) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, in the unit that a person would use."""
+    """Format a duration in the unit that a person would use: seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     if seconds < 90 * 60:
@@ -50,10 +50,10 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """(1, "seed") → 1 seed; (6, "seed") → 6 seeds."""
+    """Format a count with its noun: `1 seed`, but `6 seeds`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def size(count: float) -> str:
-    """Bytes in MB or GB (powers of ten)."""
+    """Format a number of bytes in MB or GB (powers of ten)."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""What a fusion leans on: its gates by class, at both ends, and by epoch."""
+"""The gates of a fusion: how much it relies on each source, by class, by text and by epoch."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ from dataclasses import dataclass, field
 import numpy as np
 
 EXAMPLES = 3
-"""Texts shown of each end of a gate."""
+"""Number of texts kept for the highest, and for the lowest, gates of a source."""
 LONGEST = 160
-"""Characters of a text that are kept."""
+"""Maximum length of a kept text, in characters."""
 _DIGITS = 6
 
 
 @dataclass(frozen=True)
 class GateText:
-    """A test text and the gate that a source has for it."""
+    """A test text and the gate of one source for it."""
 
     row: int
     text: str
-    """Its first characters, white space made plain."""
+    """The start of the text on one line, its white space collapsed."""
     label: str
     gate: float
-    """Mean over the seeds."""
+    """Mean gate over the seeds."""
 
 
 @dataclass(frozen=True)
 class ClassGates:
-    """The gates of the test rows of one class."""
+    """Mean gates over the test rows of one class."""
 
     label: str
     rows: int
     gates: list[float]
-    """Of each source, mean over rows and seeds."""
+    """One gate for each source, averaged over rows and seeds."""
 
 
 @dataclass(frozen=True)
 class GateRecord:
-    """The gates of a job, its sources in the order of the selection."""
+    """The gates of a job. Its sources come in the order of the selection."""
 
     classes: list[ClassGates]
-    """Of every class that test has."""
+    """One entry for each class that occurs in test."""
     highest: list[list[GateText]]
-    """Of each source the texts with the highest gates; none where all texts have the same."""
+    """For each source, the texts with the highest gates; empty if all texts have the same gate."""
     lowest: list[list[GateText]]
-    """Those with the lowest, the very lowest first."""
+    """For each source, the texts with the lowest gates, lowest first."""
     epochs: list[list[float]] = field(default_factory=list)
-    """Of each epoch and source, mean over validation rows and seeds, for as many epochs as all
-    seeds trained; none where the head is not trained in epochs."""
+    """Mean gate of each epoch and source over validation rows and seeds. It covers the epochs that
+    all seeds trained, and is empty if the head is not trained in epochs."""
 
 
 def gate_record(
@@ -58,14 +58,14 @@ def gate_record(
     label_names: Sequence[str],
     epochs: Sequence[Sequence[Sequence[float]]] = (),
 ) -> GateRecord:
-    """Sum the gates of a job's test rows up.
+    """Summarise the gates of a job's test rows.
 
     Args:
-        gates: of each test row, mean over the seeds. Shape: (rows, sources).
+        gates: gates of each test row, averaged over the seeds. Shape: (rows, sources).
         target: class indices. Shape: (rows,).
-        texts: of the test rows.
+        texts: the test texts.
         label_names: names of the classes.
-        epochs: of each seed and epoch, the mean gate of each source.
+        epochs: mean gate of each source, for each seed and epoch.
     """
     rows_of = {label: np.flatnonzero(target == index) for index, label in enumerate(label_names)}
     orders = [np.argsort(own, kind="stable").tolist() for own in gates.T]
@@ -95,7 +95,7 @@ def gate_record(
 
 
 def clipped(text: str) -> str:
-    """A text's first characters in one line."""
+    """Return the start of a text on one line, at most `LONGEST` characters."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[: LONGEST - 1].rstrip()}…"
 

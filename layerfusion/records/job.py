@@ -1,6 +1,6 @@
-"""What a finished job leaves: `metrics.json`, `predictions.parquet` and `config.yaml`.
+"""The record of a finished job: `metrics.json`, `predictions.parquet` and `config.yaml`.
 
-`metrics.json` is written last and atomically, so a folder that holds one is a finished job.
+`metrics.json` is written last and atomically, so a folder that has one is a finished job.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from layerfusion.records.json_files import read_json, require_schema, write_json
 SCHEMA = 2
 """Version of `metrics.json`; version 1 is read too."""
 OLD_AUTO = "auto: "
-"""What schema 1 put before the notes of `fusion=auto`."""
+"""Prefix of the notes of `fusion=auto` in schema 1."""
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 CONFIG = "config.yaml"
@@ -28,85 +28,85 @@ LATENCY_BATCH = BATCH
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The data of a job."""
+    """The data set of a job."""
 
     name: str
     origin: str
     fingerprint: str
     label_names: list[str]
     rows: dict[str, int]
-    """Split to the rows used."""
+    """Number of rows used, by split."""
     available: dict[str, int]
-    """Split to the rows there are; more than `rows` where a sample was taken."""
+    """Number of rows available, by split; more than `rows` if a sample was taken."""
     sampled: bool
     overlap: int
-    """Rows of test whose text also occurs in train."""
+    """Number of test rows whose text also occurs in train."""
     notes: list[str]
-    """What a reader of the figures has to know: splits made here, texts dropped."""
+    """Remarks that a reader of the figures needs, such as splits made here or texts dropped."""
     test_fingerprint: str = ""
-    """Of the test rows alone: samples of train that share it are measured on the same texts."""
+    """Fingerprint of the test rows alone. Jobs that share it are evaluated on the same texts."""
     per_class: int | None = None
-    """Rows of each class that were drawn from train and validation together; none: all."""
+    """Rows drawn from each class of train and validation together; None if all were used."""
     draw: int = 0
-    """Which of such samples."""
+    """Number of the draw. Each draw is another sample of `per_class` rows."""
 
 
 @dataclass(frozen=True)
 class BackboneRecord:
-    """A backbone of a job: what it is, what it saw and what it cost."""
+    """A backbone of a job: where it came from, how much it read and what it cost."""
 
     origin: str
     spec: dict[str, Any]
     spec_hash: str
     num_blocks: int
     layers: list[str]
-    """Every layer the model has, bottom up."""
+    """Every layer of the model, from the bottom up."""
     highest_layer: str
-    """The highest layer the job needs; blocks above it need not be computed."""
+    """The highest layer that the job uses. Blocks above it need not be computed."""
     texts: int
     tokens: int
-    """Tokens that the model saw, over all splits."""
+    """Number of tokens that the model read, over all splits."""
     cut_texts: int
     cut_tokens: int
-    """What a limited length left out."""
+    """Texts and tokens that `max_length` truncated."""
     parameters: int
-    """Of the embeddings and the blocks up to the highest layer."""
+    """Number of parameters in the embeddings and the blocks up to the highest layer."""
     flops_per_text: float
-    """Forward pass up to the highest layer, mean over the texts."""
+    """FLOPs of a forward pass up to the highest layer, averaged over the texts."""
     milliseconds_per_text: float | None
-    """Measured when the texts were extracted on this machine, all layers; none: not measured."""
+    """Time to extract all layers of a text on this machine; None if it was not measured."""
     store_bytes: int
-    """The selected layers of the texts of this job on disk."""
+    """Size on disk of the selected layers of this job's texts."""
     milliseconds_one: float | None = None
     milliseconds_batch: float | None = None
-    """Of one text of middling length and of a batch of 32, up to the highest layer; measured when
-    the model was loaded to extract them. None: not measured."""
+    """Time for one text of medium length, and for a batch of 32, up to the highest layer. Measured
+    when the model was loaded to extract texts; None if it was not measured."""
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """A selected layer, why it was selected and what weight the fusion gave it."""
+    """A selected layer, the reason for its selection and its weight in the fusion."""
 
     backbone: str
     layer: str
     pooling: str
     depth: float
-    """0 = what enters the first block, 1 = what leaves the last; `norm` counts as 1."""
+    """Relative depth: 0 enters the first block, 1 leaves the last. `norm` counts as 1."""
     width: int
     reason: str
     mean_gate: float | None
-    """Mean over test texts and seeds; none where the operator has no gates."""
+    """Mean gate over test texts and seeds; None if the operator has no gates."""
     weight: float | None = None
-    """Share that the selection gave it, which a weighted fusion starts from; none: all alike."""
+    """Share from the selection, where a weighted fusion starts; None if all shares are equal."""
 
 
 @dataclass(frozen=True)
 class SeedRecord:
-    """One training run: its metrics by split (accuracy, macro_f1, log_loss, calibration_error)."""
+    """One training run, with accuracy, macro_f1, log_loss and calibration_error of each split."""
 
     seed: int
     best_epoch: int
-    """0 where the head is not trained in epochs."""
+    """Best epoch on validation; 0 if the head is not trained in epochs."""
     epochs: int
     seconds: float
     validation: dict[str, float]
@@ -115,26 +115,26 @@ class SeedRecord:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure over seeds and test rows."""
+    """A figure with its spread over seeds and its interval over test rows."""
 
     mean: float
     sd: float | None
-    """Over seeds; none with one seed."""
+    """Standard deviation over seeds; None for a single seed."""
     low: float | None = None
     high: float | None = None
-    """95 % bootstrap interval over test rows, drawn class by class; none where not computed."""
+    """95 % bootstrap interval over test rows, stratified by class; None if not computed."""
 
 
 @dataclass(frozen=True)
 class BaselineRecord:
-    """TF-IDF and logistic regression on the whole text: what any model has to beat."""
+    """TF-IDF and logistic regression on the whole text, which any model has to beat."""
 
     features: str
-    """words, words and pairs, or characters: chosen by cross-validation on train."""
+    """Words, words and pairs, or characters, as chosen by cross-validation on train."""
     c: float
-    """Inverse strength of the regularisation, chosen likewise."""
+    """Inverse strength of the regularisation, chosen in the same way."""
     cross_validation: dict[str, float]
-    """Candidate to its cross-validated accuracy."""
+    """Cross-validated accuracy of each combination of features and `c`."""
     test: dict[str, float]
     low: float
     high: float
@@ -142,67 +142,68 @@ class BaselineRecord:
     seconds: float
     macro_f1_low: float | None = None
     macro_f1_high: float | None = None
-    """95 % bootstrap interval of the test macro-F1; none in records that are older than it."""
+    """95 % bootstrap interval of the test macro-F1; None in older records."""
 
 
 @dataclass(frozen=True)
 class CostRecord:
-    """What the job cost beyond its backbones."""
+    """Costs of the job beyond its backbones."""
 
     head_parameters: int
     train_seconds: float
     peak_memory_bytes: int
-    """Largest resident size of the process so far."""
+    """Peak resident memory of the process."""
     head_flops: int | None = None
-    """Of the head for one text; none in records that are older than it."""
+    """FLOPs of the head for one text; None in older records."""
     head_milliseconds: float | None = None
     head_milliseconds_batch: float | None = None
-    """Of a trained head for one text and for a batch of 32; none: not measured."""
+    """Time of a trained head for one text, and for a batch of 32; None if not measured."""
 
 
 @dataclass(frozen=True)
 class PilotRecord:
-    """What choosing layers on a sample saved."""
+    """Savings from choosing the layers on a sample of train."""
 
     rows: list[int]
-    """Sizes of the sample, the last of which settled the choice."""
+    """Sizes of the samples that were tried. The last one settled the choice."""
     texts_whole: int
-    """Different texts whose layers were all extracted."""
+    """Number of distinct texts whose layers were all extracted."""
     texts: int
-    """Different texts of the job."""
+    """Number of distinct texts of the job."""
     flops: float
     flops_full: float
-    """Of extracting all layers of all texts; here and below a text counts as the pilot's mean."""
+    """FLOPs to extract all layers of all texts. Every text is assumed to cost the pilot's mean,
+    here and below."""
     bytes: int
     bytes_full: int
     seconds: float | None
     seconds_full: float | None
-    """From the time that the pilot took; none where it was not measured."""
+    """Estimated from the time that the pilot took; None if it was not measured."""
     full_job: str
-    """Hash of the job that differs in nothing but the pilot."""
+    """Hash of the same job without the pilot."""
 
 
 @dataclass(frozen=True)
 class CandidateRecord:
-    """A fusion that `fusion=auto` judged on rows of train held out."""
+    """A fusion that `fusion=auto` evaluated on held-out rows of train."""
 
     fusion: str
     width: int
-    """Means nothing for `stacked`."""
+    """Width of the head; it has no meaning for `stacked`."""
     layer_set: str
-    """How its layers were found."""
+    """Name of the layer set, which says how its layers were chosen."""
     layers: list[str]
     folds: int
-    """On how many folds it was judged before it was dropped."""
+    """Number of folds that it was evaluated on before it was dropped."""
     log_loss: float
-    """Mean over the rows judged, in nats; comparable only where the folds are the same."""
+    """Mean over the evaluated rows, in nats. Comparable only for the same number of folds."""
     behind: float
-    """Mean difference to the chosen one on the rows that both were judged on."""
+    """Mean difference in log-loss to the chosen candidate, on the rows that both have."""
     behind_error: float | None
-    """Standard error of the difference; none for a single row."""
+    """Standard error of the difference; None for a single row."""
     head_parameters: int
     flops_per_text: float
-    """Of the models up to the highest layer of each."""
+    """FLOPs of the models, each up to its highest layer."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +211,7 @@ class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
     job: str
-    """Hash of all that changes the result."""
+    """Hash of every setting that changes the result."""
     protocol: str
     dataset: DataRecord
     backbones: dict[str, BackboneRecord]
@@ -221,17 +222,17 @@ class RunRecord:
     seeds: list[SeedRecord]
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
-    """Also `consensus`: accuracy of the class of the highest mean probability over the seeds, which
-    is what significance tests see; missing in records that are older than it. Another protocol has
-    figures of its own, and none of these names."""
+    """Besides the metrics it has `consensus`, the accuracy of the class with the highest mean
+    probability over the seeds, which significance tests use; older records lack it. Another
+    protocol has figures of its own, and none of these names."""
     baseline: BaselineRecord
     cost: CostRecord
     versions: dict[str, str]
     created: str
     considered: dict[str, list[str]] = field(default_factory=dict)
-    """Backbones that the selection chose among, each with its spec hashes, one a pooling."""
+    """Spec hashes, one for each pooling, of every backbone that the selection could choose."""
     selection_notes: list[str] = field(default_factory=list)
-    """What the selection passed over, and why."""
+    """Layers that the selection passed over, and why."""
     chosen_by: str = ""
     """`auto` where `fusion=auto` chose the fusion; empty where the user named it."""
     decision: list[str] = field(default_factory=list)
@@ -242,14 +243,14 @@ class RunRecord:
     protocol_facts: dict[str, Any] = field(default_factory=dict)
     """What only jobs under another protocol than the honest one leave."""
     candidates: list[CandidateRecord] = field(default_factory=list)
-    """What `fusion=auto` chose among, the chosen one first; empty for other fusions."""
+    """Candidates of `fusion=auto`, the chosen one first; empty for other fusions."""
     gates: GateRecord | None = None
-    """None where the operator has no gates, and in records that are older than it."""
+    """None if the operator has no gates, and in older records."""
     recipe: str = ""
-    """Hash of the settings without the models, the lexical sources and the sample of each class:
-    jobs of one recipe differ in nothing else."""
+    """Hash of the settings without the models, the lexical sources and the sample of each class.
+    Jobs with the same recipe differ in nothing else."""
     lexical: list[str] = field(default_factory=list)
-    """Which of `considered` are lexical sources, not models."""
+    """Names in `considered` that are lexical sources, not models."""
     looked_at_labels: bool | None = None
     """True where the selection looked at labels of train, as those by scores do; none in records
     that are older than it."""
@@ -269,12 +270,12 @@ class RunRecord:
 
     @property
     def backbone_names(self) -> tuple[str, ...]:
-        """The backbones whose layers were selected."""
+        """Names of the backbones whose layers were selected."""
         return tuple(dict.fromkeys(layer.backbone for layer in self.layers))
 
 
 def write_record(record: RunRecord, folder: Path) -> None:
-    """Write `metrics.json`: the job counts as finished from here on."""
+    """Write `metrics.json`. From then on the job counts as finished."""
     write_json(folder / METRICS, record, indent=2)
 
 
@@ -282,7 +283,7 @@ def read_record(folder: Path) -> RunRecord:
     """Read the record of a finished job.
 
     Raises:
-        UserError: where the file is not such a record or was written under another schema.
+        UserError: if the file is not such a record, or has a schema that this version cannot read.
     """
     path = folder / METRICS
 
@@ -294,9 +295,9 @@ def read_record(folder: Path) -> RunRecord:
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
-    """Rename the fields that schema 1 called otherwise, and take its facts out of sentences."""
+    """Rename the fields that had other names in schema 1, and take facts out of its sentences."""
     chosen_by, _, fusion = raw["fusion"].rpartition(": ")
-    told = [note.removeprefix(OLD_AUTO) for note in raw.get("fusion_notes", ())
+    decision = [note.removeprefix(OLD_AUTO) for note in raw.get("fusion_notes", ())
             if note.startswith(OLD_AUTO)]  # fmt: skip
     kept = {key: value for key, value in raw.items() if key not in ("floor", "entrants")}
     return {
@@ -305,7 +306,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
         "baseline": raw["floor"],
         "fusion": fusion,
         "chosen_by": chosen_by,
-        "decision": told,
+        "decision": decision,
         "fusion_notes": [n for n in raw.get("fusion_notes", ()) if not n.startswith(OLD_AUTO)],
         "layers": [
             {**layer, "reason": layer["reason"].partition(": ")[2] or layer["reason"]}
@@ -320,6 +321,6 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:
-    """All finished jobs under a folder, in the order of their paths."""
+    """Read all finished jobs under a folder, in the order of their paths."""
     paths = sorted(path.parent for path in folder.rglob(METRICS))
     return [(path, read_record(path)) for path in paths]

@@ -1,7 +1,7 @@
-"""What `layerfusion profile` leaves: `profile.json`, every number of a layer profile.
+"""The record of `layerfusion profile`: `profile.json`, with every number of a layer profile.
 
-All of it comes from train, except `test` and what is derived from it, which is there only where
-the profile was asked to judge its own choices (`profile.judge=true`), after all of them were made.
+Everything is computed from train, except `test` and what is derived from it. Those figures exist
+only with `profile.judge=true`, and are computed after all choices have been made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BEST_BY = "best by "
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on test."""
+    """Accuracy on test, with its interval."""
 
     mean: float
     low: float
@@ -40,97 +40,97 @@ class LayerProfile:
     layer: str
     pooling: str
     depth: float
-    """0 = what enters the first block, 1 = what leaves the last; `norm` counts as 1."""
+    """Relative depth: 0 enters the first block, 1 leaves the last. `norm` counts as 1."""
     scores: dict[str, float | None]
-    """Score to value, `accuracy` and `log_loss` of the probe among them; none: no meaning here."""
+    """Value of each score, with `accuracy` and `log_loss` of the probe; None if it has none."""
     strength: float
-    """C of its probe."""
+    """Inverse strength C of the probe's regularisation."""
     flops_per_text: float
-    """Forward pass up to here, mean over train."""
+    """FLOPs of a forward pass up to this layer, averaged over train."""
     milliseconds_per_text: float | None
-    """Estimated from the measured pass of the whole model; none: not measured."""
+    """Estimated from the measured pass of the whole model; None if it was not measured."""
     test: Accuracy | None = None
-    """Of its probe."""
+    """Test accuracy of the layer's probe."""
 
     @property
     def source(self) -> str:
-        """The model and, where it is not the mean, the pooling: what one curve is drawn of."""
+        """The model, and the pooling if it is not the mean. Figures draw one curve a source."""
         return self.backbone if self.pooling == "mean" else f"{self.backbone} ({self.pooling})"
 
     @property
     def name(self) -> str:
-        """For people: `layer 15 of smollm2`, followed by the pooling where it is not the mean."""
+        """Name for display: `layer 15 of smollm2`, with the pooling if it is not the mean."""
         where = "norm" if self.layer == "norm" else f"layer {self.layer}"
         return f"{where} of {self.source}"
 
 
 @dataclass(frozen=True)
 class ModelPair:
-    """How far the best layers of two models err on different held-out rows of train."""
+    """Comparison of the errors that the best layers of two models make on held-out train rows."""
 
     first: str
     second: str
-    """Backbones."""
+    """Names of the two backbones."""
     first_layer: int
     second_layer: int
-    """Positions in `Profile.layers`."""
+    """Positions of the two layers in `Profile.layers`."""
     error_overlap: float | None
-    """Rows that both get wrong among those that either does; none where neither errs."""
+    """Rows that both get wrong, as a share of those that either does; None if neither errs."""
     q_statistic: float | None
-    """Yule's Q: 1 where they are right on the same rows, 0 where independent."""
+    """Yule's Q: 1 if both are right on the same rows, 0 if their errors are independent."""
     oracle_gain: float
-    """Share of rows that either gets right, less the better one's accuracy."""
+    """Share of rows that at least one gets right, minus the accuracy of the better one."""
 
 
 @dataclass(frozen=True)
 class Regret:
-    """Test accuracy of the best single layer in hindsight less that of a selection."""
+    """Test accuracy of the best single layer in hindsight, minus that of a selection."""
 
     mean: float
     low: float
     high: float
-    """95 % paired bootstrap interval over test rows, the hindsight layer being fixed."""
+    """95 % paired bootstrap interval over test rows, with the hindsight layer held fixed."""
     cross_fitted: float
-    """With the hindsight layer chosen on one half of test and judged on the other, both ways: free
-    of the luck that the best of many has on the rows it is chosen on."""
+    """Regret with the hindsight layer chosen on one half of test and evaluated on the other, both
+    ways. This leaves out the luck of the best of many layers on the rows that it is chosen on."""
     p: float | None = None
-    """Of the hypothesis that no single layer is more accurate (`p_of_any_ahead`), which counts that
-    luck in; none in a record that was made without it."""
+    """p-value of the hypothesis that no single layer is more accurate (`p_of_any_ahead`). It allows
+    for that luck. None in older records."""
 
 
 @dataclass(frozen=True)
 class SelectionProfile:
-    """A selection and, where it was judged, what it is worth with a linear probe."""
+    """A selection and, if it was judged on test, its accuracy with a linear probe."""
 
     name: str
-    """last (under the first pooling), `last, best pooling`, top_k, adaptive, greedy, and for the
-    one layer that a score likes best `best by` and its name."""
+    """`last` (under the first pooling), `last, best pooling`, `top_k`, `adaptive`, `greedy`, or
+    `best by SCORE` for the single layer that a score ranks first."""
     layers: list[int]
-    """Positions in `Profile.layers`."""
+    """Positions of its layers in `Profile.layers`."""
     reasons: list[str]
-    """One a layer."""
+    """One reason for each layer."""
     notes: list[str]
-    """What was dropped and why."""
+    """Layers that were dropped, and why."""
     test: Accuracy | None = None
-    """Of a probe on its layers side by side."""
+    """Test accuracy of a probe on its layers, concatenated."""
     regret: Regret | None = None
     over_last: tuple[float, float, float] | None = None
-    """Accuracy less that of the best `last` layer: difference and 95 % paired interval."""
+    """Accuracy minus that of the best `last` layer: difference and 95 % paired interval."""
     best_by: str = ""
-    """The score, where this is the one layer that a score likes best."""
+    """The score, if this is the single layer that a score ranks first."""
 
 
 @dataclass(frozen=True)
 class BackboneProfile:
-    """What a backbone is."""
+    """A backbone of a layer profile."""
 
     origin: str
     num_blocks: int
     layers: list[str]
     spec_hashes: dict[str, str]
-    """Pooling to the store's name."""
+    """Name of the store for each pooling."""
     attention_heads: dict[str, list[float]]
-    """Layer to the entropy of each head's attention; empty where the model gives none."""
+    """Entropy of each attention head, by layer; empty if the model gives no attention."""
 
 
 @dataclass(frozen=True)
@@ -162,20 +162,20 @@ class Profile:
     dataset: DataRecord
     backbones: dict[str, BackboneProfile]
     rows: int
-    """Rows of train that it was made from."""
+    """Number of train rows that it was computed from."""
     held_out: str
-    """How held-out figures were made, in words: `5 folds of train`."""
+    """How held-out figures were computed, for example `5 folds of train`."""
     layers: list[LayerProfile]
     similarity: list[list[float]]
-    """Debiased linear CKA between standardised layers, in their order."""
+    """Debiased linear CKA between standardised layers, in the order of `layers`."""
     spearman: dict[str, dict[str, float | None]]
-    """Source (see `LayerProfile.source`) to score to its rank correlation with probe accuracy,
-    oriented so that 1 is agreement; none where the score is constant or has no meaning."""
+    """Rank correlation with probe accuracy, by source (see `LayerProfile.source`) and score. It is
+    oriented so that 1 is agreement, and None if the score is constant or has no value."""
     seconds: dict[str, float]
-    """Score to what it takes for all layers, beyond the extraction; what was kept from before
-    counts as when it was computed."""
+    """Time of each score for all layers, without the extraction. A cached score counts with the
+    time of its computation."""
     missing: dict[str, str]
-    """Score to the reason why it has no value for some layers."""
+    """For each score that has no value for some layers, the reason."""
     pairs: list[ModelPair]
     selections: list[SelectionProfile]
     versions: dict[str, str]
@@ -186,7 +186,7 @@ class Profile:
 
     @property
     def hindsight(self) -> int | None:
-        """Position of the layer with the best test accuracy, where test was looked at."""
+        """Position of the layer with the best test accuracy; None if test was not evaluated."""
         judged = [(layer.test.mean, -n) for n, layer in enumerate(self.layers) if layer.test]
         return -max(judged)[1] if judged else None
 
@@ -223,10 +223,10 @@ def write_profile(profile: Profile, folder: Path) -> None:
 
 
 def read_profile(folder: Path) -> Profile:
-    """Read the profile that a job left.
+    """Read the profile in a job's folder.
 
     Raises:
-        UserError: where the file is not a profile or was written under another schema.
+        UserError: if the file is not a profile, or has a schema that this version cannot read.
     """
     path = folder / PROFILE
 
@@ -253,6 +253,6 @@ def _score_facts(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def find_profiles(folder: Path) -> list[tuple[Path, Profile]]:
-    """All profiles under a folder, in the order of their paths."""
+    """Read all profiles under a folder, in the order of their paths."""
     paths = sorted(path.parent for path in folder.rglob(PROFILE))
     return [(path, read_profile(path)) for path in paths]

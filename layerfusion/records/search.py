@@ -1,4 +1,4 @@
-"""What `layerfusion search` leaves for readers: `search.json`, every trial of a study."""
+"""The record of `layerfusion search`: `search.json`, with every trial of a study."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ HISTORY = "search.json"
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial."""
+    """One trial of a study."""
 
     number: int
     state: str
-    """complete, pruned or fail."""
+    """`complete`, `pruned` or `fail`."""
     params: dict[str, Any]
     value: float | None
-    """Mean validation log-loss over the seeds; none unless complete."""
+    """Mean validation log-loss over the seeds; None unless the trial is complete."""
     epochs: int
-    """Epochs reported, over all seeds so far."""
+    """Number of epochs reported, over all seeds so far."""
     job: str | None
-    """Its job's folder beside the history."""
+    """Name of its job's folder, which lies beside the history."""
     seconds: float | None
 
 
 @dataclass(frozen=True)
 class SearchHistory:
-    """A study and its trials, in the order in which they were begun."""
+    """A study and its trials, in the order in which they started."""
 
     name: str
     job: str
-    """The overrides that all trials share."""
+    """Overrides that all trials share."""
     trials: list[TrialRecord]
     importance: dict[str, float] = field(default_factory=dict)
-    """Key of the space to the share of the values' variance that it explains; none while the study
-    goes on, or with too few complete trials."""
+    """Share of the values' variance that each key of the space explains. Empty while the study is
+    running, or with too few complete trials."""
 
     @property
     def best(self) -> TrialRecord | None:
-        """The complete trial of the least value, the first of several."""
+        """The complete trial with the lowest value; the first one if several tie."""
         done = [trial for trial in self.trials if trial.value is not None]
         return min(done, key=lambda trial: trial.value or 0.0, default=None)
 
     @property
     def counts(self) -> str:
-        """In words: how many trials, and how they ended."""
+        """Number of trials and how they ended, in words."""
         ended = Counter(trial.state for trial in self.trials)
         kinds = (("complete", "complete"), ("pruned", "pruned"), ("fail", "failed"))
         each = ", ".join(f"{ended[state]} {word}" for state, word in kinds if ended[state])
@@ -58,7 +58,7 @@ class SearchHistory:
 
     @property
     def best_so_far(self) -> list[float | None]:
-        """For each trial the least value up to it."""
+        """Lowest value up to and including each trial."""
         found: list[float | None] = []
         for trial in self.trials:
             values = [v for v in (*found[-1:], trial.value) if v is not None]
@@ -75,7 +75,7 @@ def find_histories(folder: Path) -> list[SearchHistory]:
     """Read every study under a folder.
 
     Raises:
-        UserError: for a file that is no history.
+        UserError: if a file is not the history of a search.
     """
     paths = sorted(folder.rglob(HISTORY))
-    return [read_json(path, SearchHistory, "a search's history") for path in paths]
+    return [read_json(path, SearchHistory, "the history of a search") for path in paths]

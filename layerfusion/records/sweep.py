@@ -76,9 +76,9 @@ def read_jobs(folder: Path) -> list[SweepJob]:
     if not planned:
         if (folder / HISTORY).exists():
             raise UserError(
-                f"{folder}: a search, not a sweep; layerfusion report {folder} shows it"
+                f"{folder}: this is a search, not a sweep; `layerfusion report {folder}` shows it"
             )
-        raise UserError(f"{folder}: no sweep was started here; outputs/sweeps/NAME is one")
+        raise UserError(f"{folder}: no sweep was started here; give a folder outputs/sweeps/NAME")
     labels = short_labels({name: words for name, (_, words) in planned.items()})
     return [
         _job(folder / name, labels[name], RECORDS[command])
@@ -102,8 +102,8 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
             found |= {name: (plan["command"], words) for name, words in plan["jobs"].items()}
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{path}: not the plan of a sweep ({error}); without it, the same command writes it"
-                " anew"
+                f"{path}: not the plan of a sweep ({error}); delete it, and the same command writes"
+                " it again"
             ) from error
     return found
 

@@ -1,1 +1,1 @@
-"""One job and what it leaves: metrics, statistics, the baseline, records and tracking."""
+"""Runs jobs, layer profiles and plans, and keeps track of the jobs of a sweep."""

@@ -1,4 +1,4 @@
-"""`fusion=auto`: layers, fusion and width of a job chosen on train; nothing here reads test."""
+"""`fusion=auto` chooses a job's layers, fusion and width on train; nothing here reads test."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Decision:
-    """What `fusion=auto` settled on, and why."""
+    """The choice that `fusion=auto` made, and why."""
 
     selection: Selection
     fusion: FusionConfig
     reasons: list[str]
     candidates: list[CandidateRecord]
-    """All that were judged, the best first."""
+    """All candidates that were evaluated, the best first."""
 
 
 def decide(
@@ -46,14 +46,14 @@ def decide(
     sources: Mapping[str, Source],
     given: Selection | None,
 ) -> Decision:
-    """Choose the fusion with the lowest log-loss on rows of train held out.
+    """Choose the fusion with the lowest log-loss on held-out rows of train.
 
     Args:
         config: the job.
         dataset: its texts.
-        sources: its models.
-        given: the layers that it may use: those of a selection that looks at no data, or of a
-            pilot; none: all that the budget allows.
+        sources: its models and lexical sources, by name.
+        given: selection whose layers may be used, either one that looks at no data or that of a
+            pilot. If None, all layers within the budget may be used.
     """
     config = replace(config, layers=replace(config.layers, held_out="folds"))
     budget = budget_of(config, dataset, sources, layers=given.layers if given else None)
@@ -87,8 +87,8 @@ def decide(
     reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
         reasons.append(
-            f"it looked at the layers of layers={config.layers.name} alone; layers=adaptive"
-            " lets it look at all that the budget allows"
+            f"it considered only the layers of layers={config.layers.name}; with"
+            " layers=adaptive it considers all layers within the budget"
         )
     for line in reasons:
         log.info("auto: %s", line)

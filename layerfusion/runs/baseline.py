@@ -1,4 +1,4 @@
-"""The baseline: TF-IDF and logistic regression on the whole text, which any model has to beat."""
+"""The baseline that any model has to beat: TF-IDF and logistic regression on the whole text."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS, tfidf
 log = logging.getLogger(__name__)
 
 Sparse = Any
-"""A matrix of scipy.sparse: which class of them depends on the version of scikit-learn."""
+"""A scipy.sparse matrix. Its class depends on the version of scikit-learn."""
 
 BASELINE_VERSION = 2
-"""To be raised with any change here that changes a baseline."""
+"""Raise it with any change to this file that changes a baseline."""
 
 C_VALUES = (1.0, 10.0, 100.0)
-"""The inverse strengths of the regularisation tried with each."""
+"""Inverse strengths of the regularisation that are tried with each kind of features."""
 FOLDS = 3
 CHOICE_WORK = 60e6
-"""Characters × classes that a cross-validation may read: about a minute on one core. Where train
-has more, the choice is made on a stratified sample of it; the fit takes all rows."""
+"""Largest number of characters × classes in a cross-validation: about a minute on one core. If
+train has more, the choice is made on a stratified sample of it, but the fit uses all rows."""
 _LEAST_PROBABILITY = 1e-7
-"""Of a class; one that does not occur in train would have log-loss infinity."""
+"""Smallest probability of a class. Without it, a class that train lacks has infinite log-loss."""
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ class _Choice:
 def compute_baseline(
     dataset: TextDataset, cache: Path, seed: int = 0
 ) -> tuple[BaselineRecord, np.ndarray]:
-    """The baseline of a data set, computed once and kept in `cache/floors`.
+    """Return the baseline of a data set, which is computed once and kept in `cache/floors`.
 
     Features and regularisation are chosen by stratified cross-validation on train and validation;
     the classifier is then fitted on both and evaluated on test.
 
     Args:
         dataset: the texts.
-        cache: the folder of the caches.
-        seed: of the folds, of the solver and of the bootstrap.
+        cache: folder of the caches.
+        seed: seed of the folds, the solver and the bootstrap.
 
     Returns:
-        The record, and the predicted class indices of test, shape (rows,).
+        The record, and the predicted class indices of the test rows, shape (rows,).
     """
     path = cache / "floors" / f"{_key(dataset, seed)}.json"
-    # The jobs of a sweep start together and need the same baseline.
+    # Jobs of a sweep start together and need the same baseline, so one computes it, the rest wait.
     return computed_once(
         path, lambda: _compute(dataset, seed), _write, lambda path: _read(path, dataset)
     )
@@ -90,7 +90,7 @@ def _write(path: Path, computed: tuple[BaselineRecord, np.ndarray]) -> None:
 
 
 def _read(path: Path, dataset: TextDataset) -> tuple[BaselineRecord, np.ndarray] | None:
-    """Read what was kept; None where there is nothing, or something damaged."""
+    """Read a cached baseline; None if there is none, or it is damaged."""
     content = read_facts(path, "baseline")
     if content is None:
         return None
@@ -136,7 +136,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
 
 
 def _choose(texts: np.ndarray, target: np.ndarray, num_classes: int, seed: int) -> _Choice:
-    """The features and the C with the best cross-validated accuracy; the first of equals."""
+    """Choose the features and the C with the best cross-validated accuracy, the first on a tie."""
     work = sum(map(len, texts)) * (num_classes if num_classes > 2 else 1)
     sample = _deal(target, math.ceil(work / CHOICE_WORK), seed) == 0
     texts, target = texts[sample], target[sample]
@@ -147,7 +147,7 @@ def _choose(texts: np.ndarray, target: np.ndarray, num_classes: int, seed: int) 
             inside, outside = fold != k, fold == k
             if not (inside.any() and outside.any()):
                 continue
-            # Fitted without the fold left out, like all else; shared by the values of C.
+            # The features are fitted without the held-out fold, once for all values of C.
             features, held_out = _vectorise(name, texts[inside], texts[outside])
             for c in C_VALUES:
                 probabilities = _classify(features, target[inside], held_out, c, num_classes, seed)
@@ -159,9 +159,9 @@ def _choose(texts: np.ndarray, target: np.ndarray, num_classes: int, seed: int) 
 
 
 def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:
-    """A part for each row, dealt class by class, so that every part has its share of each class.
+    """Assign each row to a part, class by class, so that every part has its share of each class.
 
-    Unlike scikit-learn's StratifiedKFold it takes classes with fewer rows than parts.
+    Unlike scikit-learn's StratifiedKFold, this allows classes with fewer rows than parts.
     """
     shuffled = np.random.default_rng(seed).permutation(len(target))
     by_class = shuffled[np.argsort(target[shuffled], kind="stable")]
@@ -185,19 +185,19 @@ def _classify(
     num_classes: int,
     seed: int,
 ) -> np.ndarray:
-    """Probabilities of other rows by one logistic regression a class. Shape: (rows, classes)."""
+    """Predict probabilities by one logistic regression for each class. Shape: (rows, classes)."""
     probabilities = np.zeros((others.shape[0], num_classes))
     present = np.unique(target)
     if len(present) == 1:
         probabilities[:, present] = 1.0
     else:
-        # Liblinear's dual solver takes a third of the time of the multinomial fit by L-BFGS; a
-        # tolerance tighter than .01 changed no accuracy by .1 points on MR and R52.
+        # Liblinear's dual solver takes a third of the time of a multinomial fit by L-BFGS. On MR
+        # and R52, a tolerance tighter than 0.01 changed no accuracy by 0.1 points or more.
         binary = LogisticRegression(
             C=c, solver="liblinear", dual=True, tol=1e-2, max_iter=1000, random_state=seed
         )
         with warnings.catch_warnings():
-            # A fit that is a little short of its optimum is a baseline all the same.
+            # A fit that stops slightly short of its optimum is still a valid baseline.
             warnings.simplefilter("ignore", ConvergenceWarning)
             classifier = OneVsRestClassifier(binary).fit(features, target)
         probabilities[:, present] = classifier.predict_proba(others)

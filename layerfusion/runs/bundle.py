@@ -1,7 +1,7 @@
 """The classifier that a job leaves: heads, lexical sources and how texts become vectors.
 
-A bundle is a folder with JSON and safetensors, no pickle and no language model: those are named
-with the hashes of their weights and fetched, or looked for, where the bundle is used.
+A bundle is a folder of JSON and safetensors files, without pickle. It contains no language models:
+it names them with the hashes of their weights, and they are looked up or fetched on use.
 """
 
 from __future__ import annotations
@@ -40,46 +40,46 @@ from layerfusion.records.job import BUNDLE
 from layerfusion.runs.inputs import Inputs
 
 DESCRIPTION = "bundle.json"
-"""Written last: a bundle that has it is whole."""
+"""File that is written last, so a bundle that has it is complete."""
 HEADS = "heads.safetensors"
 SCHEMA = 2
 """Schema 1 kept every operator's arguments with each fusion; it is still read."""
 PIECE = 1024
-"""Texts that are embedded and classified together."""
+"""Number of texts that are embedded and classified together."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """Which files a language model's vectors came from."""
+    """The files from which a language model's vectors were computed."""
 
     origin: str
-    """For a reader."""
+    """Where the files came from, for a reader."""
     identity: str
-    """Of where they came from: pinned hashes, a commit, or the content of a folder."""
+    """Identity of that origin: pinned hashes, a commit, or the content of a folder."""
     content: str
-    """sha256 over the files themselves, by which they are known when they come from elsewhere."""
+    """sha256 of the files themselves, which identifies them if they come from another origin."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A trained classifier of texts, from loading on.
+    """A trained classifier of texts, as loaded from a job's folder.
 
-    Its probabilities are the means of the seeds' heads: the system whose accuracy the record of its
-    job has as `consensus`.
+    It predicts the mean of the probabilities of all seeds' heads. The record of its job gives the
+    accuracy of that mean as `consensus`.
     """
 
     folder: Path
     label_names: tuple[str, ...]
     layers: tuple[LayerId, ...]
-    """The heads' sources, in their order."""
+    """Sources of the heads, in the heads' order."""
     config: TrainConfig
-    """Of its job; says how texts become vectors."""
+    """Config of its job, which says how texts become vectors."""
     models: Mapping[str, Model]
     """The language models that its layers come from."""
     heads: tuple[Head, ...]
     lexical: Mapping[str, LexicalFit]
     facts: Mapping[str, Any]
-    """For a reader: job, data, versions, figures."""
+    """Facts for a reader: job, data, versions and figures."""
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Classify texts.
@@ -87,13 +87,14 @@ class Bundle:
         The models are loaded at the first call and stay in memory. Nothing is cached on disk.
 
         Args:
-            texts: outer white space is stripped, as in training.
+            texts: texts to classify. Outer white space is stripped, as in training.
 
         Returns:
-            Shape: (texts, classes), float32, in the order of `label_names`; rows add up to 1.
+            Probabilities in the order of `label_names`; rows add up to 1. Shape: (texts, classes),
+            float32.
 
         Raises:
-            UserError: for an empty text, or where a model cannot be had or has other weights.
+            UserError: for an empty text, or if a model is missing or has other weights.
         """
         for number, text in enumerate(texts):
             if not text.strip():
@@ -141,7 +142,7 @@ class Bundle:
         return mean_probabilities(self.heads, features).numpy()
 
     def _vectors(self, texts: Sequence[str]) -> dict[LayerId, Tensor]:
-        """Each source of some texts. Shapes: (texts, width), float32."""
+        """Compute the vectors of each source. Shapes: (texts, width), float32."""
         found: dict[LayerId, Tensor] = {}
         for layer in self.layers:
             if layer.backbone in self.lexical:
@@ -153,7 +154,7 @@ class Bundle:
     def _embedded(
         self, name: str, backbone: Backbone, texts: Sequence[str]
     ) -> dict[LayerId, Tensor]:
-        """The layers of one model, the blocks above the highest of them left out."""
+        """Compute the layers of one model, without the blocks above the highest layer."""
         mine = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
         for layer in mine:
@@ -173,7 +174,7 @@ class Bundle:
 
     @cached_property
     def _backbones(self) -> dict[str, Backbone]:
-        """The models that its layers come from, their weights checked."""
+        """The language models of its layers, with checked weights."""
         names = dict.fromkeys(layer.backbone for layer in self.layers)
         return {name: self._load(name) for name in names if name not in self.lexical}
 
@@ -194,20 +195,22 @@ class Bundle:
 def save_bundle(
     folder: Path, config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: dict[str, Any]
 ) -> None:
-    """Keep a job's classifier.
+    """Save a job's classifier.
 
     Args:
-        folder: of the bundle; made where it is missing.
-        config: of the job.
-        inputs: what it ran on.
-        heads: one a seed.
-        facts: for a reader.
+        folder: folder of the bundle, created if it is missing.
+        config: config of the job.
+        inputs: inputs of the job.
+        heads: trained heads, one for each seed.
+        facts: facts for a reader.
 
     Raises:
-        UserError: where a lexical source cannot be learned again.
+        UserError: if a lexical source cannot be fitted again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(missing_ok=True)  # not whole until it is there again
+    (folder / DESCRIPTION).unlink(
+        missing_ok=True
+    )  # the bundle is incomplete until it is written again
     tensors: dict[str, Tensor] = {}
     described = []
     for number, head in enumerate(heads):
@@ -248,7 +251,7 @@ def save_bundle(
 
 
 def has_bundle(folder: Path) -> bool:
-    """Whether a job's folder holds a whole classifier."""
+    """Return True if a job's folder has a complete classifier."""
     return (folder / BUNDLE / DESCRIPTION).is_file()
 
 
@@ -263,14 +266,14 @@ def load_bundle(
     """Read a classifier that a job left.
 
     Args:
-        folder: of the bundle, or of its job.
-        device: where the language models run.
-        cache: where downloaded models lie; as in the job where None.
-        models: backbone to a folder with its files, in place of where the job found them.
+        folder: folder of the bundle, or of its job.
+        device: device that the language models run on.
+        cache: folder of downloaded models; None means that of the job.
+        models: for some backbones, a folder with their files that replaces the job's origin.
         modules: modules outside LayerFusion that its operator may be imported from.
 
     Raises:
-        UserError: where there is no bundle, or it is damaged or of another schema.
+        UserError: if there is no bundle, or it is damaged or has another schema.
 
     Example:
         >>> classifier = load_bundle(outputs / "job")
@@ -330,13 +333,13 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @contextmanager
 def _damage_told(folder: Path) -> Iterator[None]:
-    """Turn what a missing or damaged file raises into one line."""
+    """Turn the error about a missing or damaged file into one line."""
     try:
         yield
     except FileNotFoundError as error:
         raise UserError(
-            f"{folder}: no classifier, as {Path(error.filename).name} is missing; a job leaves one"
-            " in its folder, a job of a sweep with bundle=true"
+            f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
+            " saves one in its folder, a job of a sweep only with bundle=true"
         ) from error
     except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{folder}: the classifier is damaged: {error}") from error

@@ -1,4 +1,4 @@
-"""The heads of a job, one a seed, trained or stacked from probes; test is looked at once."""
+"""Trains the heads of a job, one for each seed, or stacks probes; test is evaluated once."""
 
 from __future__ import annotations
 
@@ -28,49 +28,49 @@ from layerfusion.tracking.tracker import Tracker
 
 JUDGED = ("validation", "test")
 CALLS = 5
-"""Of which the fastest says how long a head takes."""
+"""Number of timed calls of a head. The fastest one counts."""
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """The heads of a job and what they say of test."""
+    """The heads of a job and their predictions on test."""
 
     seeds: list[SeedRecord]
     target: np.ndarray
-    """Labels of test. Shape: (rows,)."""
+    """Labels of the test rows. Shape: (rows,)."""
     probabilities: np.ndarray
-    """Of test. Shape: (seeds, rows, classes), float32."""
+    """Predicted probabilities of the test rows. Shape: (seeds, rows, classes), float32."""
     gates: np.ndarray | None
-    """Of each test row, mean over the seeds. Shape: (rows, sources)."""
+    """Gates of the test rows, averaged over the seeds. Shape: (rows, sources)."""
     gate_epochs: list[list[list[float]]]
-    """Of each seed and epoch, the mean gate of each source over validation."""
+    """Mean gate of each source over validation, for each seed and epoch."""
     head_parameters: int
     head_flops: int
-    """For one text."""
+    """FLOPs of a head for one text."""
     seconds: float
     notes: list[str]
     heads: list[Head] = field(default_factory=list)
-    """One a seed; empty where nobody should use them."""
+    """One head for each seed; empty if nobody should use them."""
     protocol_facts: dict[str, Any] = field(default_factory=dict)
     """Facts that only this protocol has, for the record."""
     head_milliseconds: tuple[float | None, float | None] = (None, None)
-    """For one text and for a batch of 32; none: not measured."""
+    """Time of a head for one text, and for a batch of 32; None if not measured."""
 
 
 @dataclass(frozen=True)
 class _SeedResult:
-    """One seed's head and what it says."""
+    """The head of one seed and its predictions."""
 
     head: Head
     logits: Mapping[str, Tensor]
-    """Split to logits. Shapes: (rows, classes)."""
+    """Logits of validation and test. Shapes: (rows, classes)."""
     gates: Tensor | None
-    """Of test. Shape: (rows, sources)."""
+    """Gates of the test rows. Shape: (rows, sources)."""
     parameters: int
     flops: int
     seconds: float
     milliseconds: tuple[float, float]
-    """For one text and for a batch of 32."""
+    """Time for one text, and for a batch of 32."""
     gate_epochs: list[list[float]] = field(default_factory=list)
     best_epoch: int = 0
     epochs: int = 0
@@ -80,7 +80,7 @@ class _SeedResult:
 def train_heads(
     config: TrainConfig, inputs: Inputs, tracker: Tracker, callbacks: CallbackFactory | None = None
 ) -> TrainingResult:
-    """Make one head a seed on the selected layers, its training watched by callbacks."""
+    """Train one head for each seed on the selected layers."""
     features, targets = read_features(inputs)
     if inputs.fusion.name == STACKED:
         heads = _stack(config, inputs, features, targets)
@@ -111,11 +111,11 @@ def train_heads(
 def milliseconds(
     predict: Callable[[Sequence[Tensor]], object], features: Sequence[Tensor]
 ) -> tuple[float, float]:
-    """What a trained head takes for one text and for a batch of 32, the fastest of a few calls."""
+    """Time a trained head on one text and on a batch of 32, as the fastest of a few calls."""
     taken = []
     for rows in (1, BATCH):
         some = [source[:rows] for source in features]
-        # Rows come round again where test has fewer.
+        # Rows are repeated if test has fewer than the batch needs.
         some = [source.repeat(-(-rows // len(source)), 1)[:rows] for source in some]
         times = []
         for _ in range(CALLS):
@@ -134,7 +134,7 @@ def _train(
     tracker: Tracker,
     callbacks: CallbackFactory | None,
 ) -> dict[int, _SeedResult]:
-    """Seed to a head trained by gradient descent, its epoch chosen on validation."""
+    """Train a head for each seed by gradient descent, and choose its epoch on validation."""
     data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
     heads = {}
     for seed in range(config.seed, config.seed + config.seeds):
@@ -171,9 +171,10 @@ def _stack(
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
 ) -> dict[int, _SeedResult]:
-    """Seed to a stack of probes; the seed deals the folds that the probes are held out by.
+    """Stack probes for each seed. The seed assigns the rows to the folds of the held-out probes.
 
-    Validation judges a stack of train; test judges, and the job keeps, that stack refitted on both.
+    A stack fitted on train is evaluated on validation. The same stack, refitted on train and
+    validation together, is evaluated on test and kept by the job.
     """
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")

@@ -1,4 +1,4 @@
-"""The name of a job: the hash of what changes its result."""
+"""Computes the name of a job: a hash of the settings that change its result."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from layerfusion.config.operators import FORMER, find_operator
 from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
-"""Raised when the code gives other results for the same settings."""
+"""Raise it when the code gives other results for the same settings."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
-"""Groups that change where and how fast a result is made, not the result."""
+"""Config groups that change where or how fast a result is computed, but not the result."""
 HINTS = ("description", "num_layers", "width")
-"""Keys of a backbone that are for readers and plans."""
+"""Keys of a backbone that only readers and plans use."""
 UNSCORED = {
     "last": ("name", "budget"),
     "all": ("name", "budget"),
     "fixed": ("name", "fixed", "budget"),
 }
-"""Keys that matter to a selection which looks at no scores."""
+"""Keys that affect each selection that uses no scores."""
 CHOICE = ("name", "fixed", "score", "pilot")
-"""Keys of a selection that a layer profile, which makes every choice, does not heed."""
+"""Selection settings that do not affect a layer profile, since it computes every selection."""
 HEAD = ("fusion", "trainer", "seeds")
-"""What a layer profile does not depend on: it trains no head."""
+"""Settings that do not affect a layer profile, since it trains no head."""
 
 
 def job_id(config: TrainConfig) -> str:
-    """The first 12 hex digits of the sha256 of the settings that change a job's result."""
+    """Return the first 12 hex digits of the sha256 of the settings that change a job's result."""
     return _hash(_settings(config))
 
 
 def recipe_id(config: TrainConfig) -> str:
-    """The same without the models, the lexical sources and the sample of each class.
+    """Hash a job's settings without its models, its lexical sources and its sample of each class.
 
-    Jobs that share it differ in what they are given, not in what they do with it. Layers fixed by
-    name are part of what a model gives.
+    Jobs with the same recipe treat their models and rows in the same way. Layers that are fixed by
+    name count as part of a model.
     """
     settings = _settings(config)
     if config.layers.name == "fixed":
@@ -54,7 +54,7 @@ def recipe_id(config: TrainConfig) -> str:
 
 
 def profile_id(config: TrainConfig) -> str:
-    """The same for a layer profile."""
+    """Hash the settings that change a layer profile."""
     settings = _settings(config)
     settings["profile"] = asdict(config.profile)
     layers = asdict(config.layers)
@@ -63,7 +63,7 @@ def profile_id(config: TrainConfig) -> str:
 
 
 def part_id(config: TrainConfig) -> str:
-    """The same for a command that leaves no result, with what is extracted and how."""
+    """Hash the settings of a command that leaves no result, with the settings of extraction."""
     return _hash({**_settings(config), "extract": asdict(config.extract)})
 
 
@@ -99,14 +99,14 @@ def without_hydra(composed: Any) -> Any:
 
 
 def sweep_of(config: TrainConfig, folder: Path) -> str | None:
-    """The sweep that a job belongs to; none for one by itself, which lies in no sweep's folder."""
+    """Return the sweep that a job belongs to, or None for a single job outside a sweep's folder."""
     named = config.sweep != TrainConfig.sweep
     return config.sweep if named or folder.parent.name == config.sweep else None
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
-    # Stacked fusion, which auto may choose, fits probes whatever the selection.
+    # Stacked fusion, which auto may choose, fits probes for every kind of selection.
     probed = config.fusion.name in (STACKED, AUTO)
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
@@ -116,14 +116,14 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.dataset.reader is None:
         settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
     if config.limit.per_class is None:
-        settings["limit"]["draw"] = 0  # nothing is drawn
+        settings["limit"]["draw"] = 0  # without `per_class` there is no draw
     settings["fusion"] = _fusion_settings(config.fusion)
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
         for key in HINTS:
             backbone.pop(key)
-    # The sources' order sets the initial weights.
+    # The order of the sources determines the initial weights.
     settings["order"] = [list(config.backbone), list(config.pooling)]
     settings["store_dtype"] = config.extract.store_dtype
     settings["version"] = RESULT_VERSION
@@ -153,9 +153,9 @@ def _hash(settings: dict[str, Any]) -> str:
 
 
 def register_resolver() -> None:
-    """Let configs say `${layerfusion.job:}` for the name of the job that they compose.
+    """Register `${layerfusion.job:}`, the name of the job that a config composes.
 
-    `${layerfusion.profile:}` is the name of the layer profile, `${layerfusion.part:}` that of a
+    `${layerfusion.profile:}` is the name of the layer profile, and `${layerfusion.part:}` that of a
     part of an extraction.
     """
     from omegaconf import DictConfig, OmegaConf

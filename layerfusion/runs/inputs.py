@@ -1,4 +1,4 @@
-"""What a job runs on: its texts, its embeddings, and the layers it selects."""
+"""Prepares the inputs of a job: its texts, their embeddings and the selected layers."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ _datasets: dict[str, TextDataset] = {}
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that exists before a head is trained."""
+    """Everything that a job has before it trains a head."""
 
     dataset: TextDataset
     hashes: Mapping[str, list[bytes]]
-    """Split to the hashes of its texts."""
+    """Hashes of the texts, by split."""
     sources: Mapping[str, Source]
     selection: Selection
     fusion: FusionConfig
-    """With what `fusion=auto` chose in its place."""
+    """The fusion to train. For `fusion=auto`, it is the one that was chosen."""
     pilot: PilotRecord | None = None
     decision: Decision | None = None
-    """Of `fusion=auto`."""
+    """The decision of `fusion=auto`; None for other fusions."""
 
 
 def find(config: TrainConfig) -> None:
-    """Read the texts and look up the models' files, where most mistakes in a command show.
+    """Read the texts and look up the models' files, since most mistakes in a command show there.
 
     Raises:
-        UserError: for what cannot be found or read.
+        UserError: if a text or a model cannot be found or read.
     """
     check_inputs(config)
     dataset_of(config)
@@ -98,7 +98,7 @@ def check_inputs(config: TrainConfig) -> None:
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:
-    """The texts of a job; the last few data sets stay in memory, since sweeps come back to them."""
+    """Load the texts of a job. The last few data sets stay in memory, as sweeps use them again."""
     key = json.dumps(
         [asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache]
     )
@@ -112,8 +112,8 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 
 
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
-    """Fill the stores of every backbone with every text of a data set."""
-    # Every backbone's files first: a missing one shows before hours of work on another.
+    """Extract every text of a data set into the stores of every source."""
+    # All files are looked up first, so a missing one is reported before hours of extraction.
     sources = open_sources(config, dataset)
     _extract(config, dataset, sources)
     return sources
@@ -126,7 +126,7 @@ def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, So
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
-    """Files and stores of every backbone, and the lexical sources; nothing is extracted."""
+    """Open the files and stores of every backbone, and the lexical sources, without extracting."""
     cache, models = Path(config.paths.cache), open_models(config)
     train = dataset.splits["train"].texts
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
@@ -150,8 +150,8 @@ def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Te
     """Read the selected layers, and nothing else, from the stores.
 
     Returns:
-        Split to one tensor a selected layer, (rows, width) float32, in the selection's order; and
-        split to its labels, (rows,) int64.
+        Features and labels by split. The features are one tensor for each selected layer, in the
+        order of the selection, shape (rows, width), float32. Labels have shape (rows,), int64.
     """
     features = {
         split: read_layers(inputs.sources, inputs.selection.layers, hashes)

@@ -1,4 +1,4 @@
-"""One job: from a config to the record of its result."""
+"""Runs one job, from its config to the record of its result."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from layerfusion.tracking.tracker import open_tracker
 log = logging.getLogger(__name__)
 
 DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-"""The fast one where yaml was built with it: in a sweep of short jobs it shows."""
+"""The C version if yaml has it, since its speed matters in a sweep of short jobs."""
 
 
 def run_job(
     config: TrainConfig, folder: Path, callbacks: CallbackFactory | None = None
 ) -> RunRecord:
-    """Run a job, or read its record where it has finished before.
+    """Run a job, or read its record if it has finished before.
 
     Args:
         config: the job.
-        folder: its folder; `config.yaml`, `predictions.parquet` and, last, `metrics.json` go there.
+        folder: folder for `config.yaml`, `predictions.parquet` and finally `metrics.json`.
         callbacks: makes the callbacks of each training run.
 
     Raises:
-        UserError: for anything that the user can mend.
+        UserError: for any mistake that the user can correct.
     """
     group = sweep_of(config, folder)
     protocol = protocol_of(config)
@@ -53,13 +53,13 @@ def run_job(
         if not still_holds(record, config):
             log.info("%s: its texts or models have changed since, so it runs again", folder)
         elif keeps and not has_bundle(folder):
-            log.info("%s: it has kept no classifier, so it runs again", folder)
+            log.info("%s: it saved no classifier, so it runs again", folder)
         else:
             log.info("finished before: %s", folder)
             return record
         (folder / METRICS).unlink()
     if group is None:
-        # What it lacks is told in one line, without a W&B run; jobs of a sweep show it in theirs.
+        # A missing file is reported without starting a W&B run. In a sweep, the job's run shows it.
         find(config)
     folder.mkdir(parents=True, exist_ok=True)
     settings = asdict(config)
@@ -92,7 +92,7 @@ def run_job(
 
 
 def still_holds(record: RunRecord, config: TrainConfig) -> bool:
-    """Whether the texts and the models behind a job's config are still those of its record."""
+    """Return True if the texts and the models of a config are still those of its record."""
     dataset = dataset_of(config)
     if dataset.fingerprint != record.dataset.fingerprint:
         return False
@@ -101,7 +101,7 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
 
 
 def describe(config: TrainConfig) -> str:
-    """A job's name for people: data set, layers, backbones, operator."""
+    """Return a job's name for display: data set, layers, backbones and operator."""
     layers = config.layers.name
     if config.protocol != HONEST:
         layers = f"{config.protocol}, {layers}"
@@ -112,7 +112,7 @@ def describe(config: TrainConfig) -> str:
 
 
 def bundle_facts(record: RunRecord) -> dict[str, Any]:
-    """What a reader of a classifier should know of its making."""
+    """Return facts that tell a reader of a classifier how it was trained."""
     return {
         "job": record.job,
         "dataset": record.dataset.name,
@@ -129,11 +129,10 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.ndarray) -> None:
-    """Write a row for each seed and test row.
+    """Write one row for each seed and test row.
 
-    Its columns: seed, row, target, pred, the probability of each class, baseline.
-
-    The baseline has no seeds: what it predicts of a row stands beside each of them.
+    The columns are seed, row, target, pred, prob (the probability of each class) and baseline. The
+    baseline has no seeds, so its prediction for a test row is repeated for each seed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""Choosing layers on a sample, so that a large corpus is extracted no further than it is needed."""
+"""Chooses layers on a sample, so that a large corpus is extracted only up to those layers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ from layerfusion.texts.sampling import sample
 log = logging.getLogger(__name__)
 
 GROWTH = 1.5
-"""Of a sample that is too small: doubled, it would end far beyond the size that is needed."""
+"""Growth factor of a pilot sample that is too small. Doubling overshoots."""
 PURPOSE = "layers.pilot"
 
 
 def run_pilot(
     config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
 ) -> tuple[Selection, PilotRecord]:
-    """Choose on a stratified sample of train, then extract the rest up to the chosen layers only.
+    """Choose on a stratified sample of train, then extract the rest only up to the chosen layers.
 
-    The sample is extracted whole. It grows until it is large enough: the choice made on half of
-    it is, on all of it, within a standard error of the choice made on all of it, by the held-out
-    log-loss of the averaged log-probabilities. A sample that reaches all of train is the full way.
+    All layers of the sample are extracted. The sample grows until the choice made on half of it is
+    about as good as the choice made on all of it: on the whole sample, their held-out log-losses
+    (of the averaged log-probabilities) differ by at most one standard error. A sample that grows to
+    all of train saves nothing.
     """
     train = dataset.splits["train"]
     labels = np.asarray(train.labels)
@@ -84,7 +85,7 @@ def run_pilot(
 
 
 def wanted(selection: Selection) -> dict[str, dict[str, list[str]]]:
-    """Backbone to pooling to the layers that a selection needs of it."""
+    """Return the layers that a selection needs, by source and pooling."""
     result: dict[str, dict[str, list[str]]] = {}
     for layer in selection.layers:
         result.setdefault(layer.backbone, {}).setdefault(layer.pooling, []).append(layer.layer)
@@ -109,9 +110,10 @@ def _choose(
     half: np.ndarray,
     budget: Budget,
 ) -> tuple[Selection, float]:
-    """The choice on some rows, and by how much more than its error the half's choice is worse.
+    """Choose on some rows, and compare with the choice on half of them.
 
-    With all of train there is nothing left to grow to, and the half is not asked.
+    The comparison is the difference in held-out log-loss minus its standard error: above 0, the
+    choice on the half is worse. It is 0 if the rows are all of train, which cannot grow further.
     """
     layers = layers_to_score(config, budget, all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers, rows)
@@ -121,7 +123,7 @@ def _choose(
     earlier, _ = select_scored(
         config, candidates_of(config, dataset, sources, layers, half), budget
     )
-    if not table.held_out:  # chosen by a score without probes
+    if not table.held_out:  # the score of this selection fits no probes
         table = compute_scores(candidates, ["probe"], config.layers, config.extract)
     worse = pooled_losses(table, earlier.layers) - pooled_losses(table, selection.layers)
     return selection, float(worse.mean()) - standard_error(worse)
@@ -135,7 +137,7 @@ def _record(
     budget: Budget,
     full_job: str,
 ) -> PilotRecord:
-    """What was computed and kept beside the full way; a text costs the mean of the pilot's."""
+    """Compare the costs of the pilot with a full extraction; each text costs the pilot's mean."""
     whole, texts = counts
     rest = texts - whole
     needed = wanted(selection)

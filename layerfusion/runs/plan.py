@@ -1,4 +1,4 @@
-"""What a job would cost, said before any work: texts, tokens, FLOPs, bytes and minutes."""
+"""Estimates what a job would cost before it runs: texts, tokens, FLOPs, bytes and minutes."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ from layerfusion.runs.inputs import SPLITS, dataset_of
 from layerfusion.texts import TextDataset
 
 CHARACTERS_PER_TOKEN = 4.0
-"""Rule of thumb for a model whose tokenizer is not on this machine yet."""
+"""Rule of thumb for a model whose tokenizer has not been downloaded yet."""
 EFFICIENCY = 0.6
-"""Share of the speed of a plain matrix product that a whole forward pass reaches."""
+"""Speed of a whole forward pass, as a share of that of a plain matrix product."""
 
 
 @dataclass(frozen=True)
 class BackbonePlan:
-    """What one backbone would cost."""
+    """Estimated cost of one backbone."""
 
     name: str
     download_bytes: int | None
-    """0: here already; None: to be fetched, size unknown."""
+    """0 if the model is already on this machine; None if its size is unknown."""
     texts: int
-    """Different texts of the job."""
+    """Number of distinct texts of the job."""
     missing: int
-    """Those that are not in the store yet."""
+    """Number of these texts that are not in the store yet."""
     tokens: int
-    """Of the missing texts."""
+    """Number of tokens in the missing texts."""
     estimated: bool
-    """Whether tokens and shape are rules of thumb because the model is not here yet."""
+    """True if tokens and shape are rules of thumb, because the model is not on this machine yet."""
     layers: int
     flops: float
-    """To extract all layers of the missing texts."""
+    """FLOPs to extract all layers of the missing texts."""
     store_bytes: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job would cost."""
+    """Estimated cost of a job."""
 
     dataset: str
     rows: dict[str, int]
@@ -61,11 +61,11 @@ class Plan:
     device: str
     backbones: tuple[BackbonePlan, ...]
     pilot: int | None = None
-    """Rows of train that are extracted whole at first; the rest only as far as they then ask."""
+    """Number of train rows whose layers are all extracted at first; None without a pilot."""
 
 
 def make_plan(config: TrainConfig) -> Plan:
-    """Count what a job needs. Texts are read, fetched if need be; no model is fetched or run."""
+    """Estimate what a job needs. Texts are read or fetched; no model is fetched or run."""
     require_honest(config, "plan")
     dataset = dataset_of(config)
     device = choose_device(config.extract.device)
@@ -81,14 +81,14 @@ def make_plan(config: TrainConfig) -> Plan:
 def plan_backbone(
     name: str, config: BackboneConfig, job: TrainConfig, dataset: TextDataset, speed: float
 ) -> BackbonePlan:
-    """The part of a plan that one backbone makes up.
+    """Estimate what one backbone costs.
 
     Args:
-        name: of the backbone.
-        config: of the backbone.
-        job: the whole job.
-        dataset: its texts.
-        speed: FLOP/s that a forward pass reaches here.
+        name: name of the backbone.
+        config: config of the backbone.
+        job: config of the whole job.
+        dataset: texts of the job.
+        speed: speed of a forward pass on this machine, in FLOP/s.
     """
     folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
@@ -124,7 +124,7 @@ def plan_backbone(
 def _known(
     name: str, config: BackboneConfig, job: TrainConfig, asset: Asset, texts: dict[bytes, str]
 ) -> tuple[ModelShape, list[str]]:
-    """Shape of a model that is here, and the texts that a store lacks; creates no store."""
+    """Return the shape of a local model and the texts that a store lacks; creates no store."""
     root = Path(job.paths.cache) / EMBEDDINGS
     shape, lacking = None, set()
     for pooling in job.pooling.values():
@@ -150,7 +150,7 @@ def _known(
 
 
 def _guessed_shape(config: BackboneConfig) -> ModelShape:
-    """A dense transformer of the stated depth and width: 12 · width² weights a block."""
+    """Assume a dense transformer of the stated depth and width: 12 · width² weights per block."""
     blocks, width = config.num_layers or 12, config.width or 768
     weights = (12 * width * width,) * blocks
     layers = (*(str(number) for number in range(blocks + 1)), "norm")
@@ -165,9 +165,9 @@ def _guessed_length(text: str, config: BackboneConfig) -> int:
 
 @cache
 def matrix_speed(device: torch.device, width: int = 1024) -> float:
-    """FLOP/s of a plain float32 matrix product, the best of a few.
+    """Measure the FLOP/s of a plain float32 matrix product, as the best of several.
 
-    Measured once a process: plans of the same work, one below the other, say the same of it.
+    It is measured once in each process, so that several plans of the same work agree.
     """
     left, right = (torch.randn(width, width, device=device) for _ in range(2))
     best = float("inf")
@@ -179,7 +179,7 @@ def matrix_speed(device: torch.device, width: int = 1024) -> float:
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """The plan in words."""
+    """Describe a plan, one line for each backbone."""
     rows = ", ".join(f"{count} {split}" for split, count in plan.rows.items())
     lines = [
         f"{plan.dataset}: {rows} rows",
@@ -192,9 +192,9 @@ def plan_lines(plan: Plan) -> list[str]:
     )
     if plan.pilot is not None and any(backbone.missing for backbone in plan.backbones):
         lines.append(
-            f"layers.pilot={plan.pilot}: that is the most it can take; all layers of"
-            f" {min(plan.pilot, plan.rows['train'])} rows of train first, then the others only up"
-            " to the layers chosen, and more whole rows where these do not settle the choice"
+            f"layers.pilot={plan.pilot}: this is an upper limit; the pilot extracts all layers of"
+            f" {min(plan.pilot, plan.rows['train'])} rows of train, or of more if these do not"
+            " settle the choice, and of all other texts only the layers up to those chosen"
         )
     return lines
 
@@ -214,5 +214,5 @@ def _backbone_line(plan: BackbonePlan) -> str:
 
 
 def together(plans: Sequence[Plan]) -> float:
-    """Seconds of extraction that several plans ask for."""
+    """Return the seconds of extraction that several plans need in total."""
     return sum(backbone.seconds for plan in plans for backbone in plan.backbones)

@@ -1,4 +1,4 @@
-"""Whether what a job asks of its layers can be had, told before hours of extraction, not after."""
+"""Checks that a job's layers, folds and scores are possible, before hours of extraction."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import find_selection
 from layerfusion.texts import TextDataset
 
-# The jobs of a sweep ask again.
+# Results are kept, since the jobs of a sweep ask for them again.
 _giving_attention: set[str] = set()
-"""Specs of models that a pass has shown to give it."""
+"""Spec hashes of models known to return attention weights."""
 _costs: dict[tuple[str, str], ModelCost] = {}
-"""Spec of a model and fingerprint of a data set to what its train will cost."""
+"""Expected cost of extracting train, by spec hash of a model and fingerprint of a data set."""
 
 
 def require_possible(
     config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
 ) -> None:
-    """Refuse layers, folds and scores that these models and texts do not give.
+    """Refuse layers, folds and scores that these models and texts cannot provide.
 
     Raises:
-        UserError: with what is possible.
+        UserError: if something is not possible; the message says what is.
     """
     models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
     if config.layers.name == "fixed":
@@ -81,9 +81,12 @@ def _require_affordable(
     *,
     lexical: int,
 ) -> None:
-    """FLOPs follow from the tokens of train; a limit of milliseconds has to wait for the passes."""
+    """Check the limit of FLOPs, which follow from the tokens of train.
+
+    A limit of milliseconds can only be checked after the forward passes.
+    """
     if lexical and config.layers.name != "fixed":
-        return  # what is learned from train may be all that the limit allows
+        return  # a lexical source costs no FLOPs, so it may fit any limit
     layers = [
         LayerId(name, layer, pooling)
         for name, model in models.items()
@@ -102,7 +105,7 @@ def _require_affordable(
 
 
 def _require_k(config: TrainConfig, models: Mapping[str, EmbeddingSource], *, lexical: int) -> None:
-    """A lexical source is one layer."""
+    """Check that there are `layers.k` layers; each lexical source counts as one."""
     found = lexical + sum(
         len(source.expected_shape().layers) * len(source.stores) for source in models.values()
     )

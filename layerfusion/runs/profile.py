@@ -1,4 +1,4 @@
-"""The layer profile: all scores of all layers, what layers and models share, and the choices."""
+"""Computes a layer profile: scores and similarities of all layers, and every selection."""
 
 from __future__ import annotations
 
@@ -60,19 +60,19 @@ from layerfusion.tracking.tracker import open_tracker
 log = logging.getLogger(__name__)
 
 HALVES = 50
-"""Random halvings of test over which the cross-fitted regret is averaged."""
+"""Number of random halvings of test over which the cross-fitted regret is averaged."""
 
 
 def run_profile(config: TrainConfig, folder: Path) -> Profile:
-    """Make the layer profile of a data set and some models, or read it where it was made before.
+    """Compute the layer profile of a data set and some models, or read it if it exists.
 
     Raises:
-        UserError: for anything that the user can mend.
+        UserError: for any mistake that the user can correct.
     """
     require_honest(config, "profile")
     dataset = dataset_of(config)
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
-        raise UserError("profile.judge: at least two test rows are needed")
+        raise UserError("profile.judge=true: test has fewer than the two rows that it needs")
     if config.layers.held_out == "folds":
         train = dataset.splits["train"]
         require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
@@ -83,9 +83,9 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         sources = open_sources(config, dataset)
         models = {name: _spec_hashes(source) for name, source in sources.items()}
         if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
-            log.info("made before: %s", folder)
+            log.info("finished before: %s", folder)
             return kept
-    open_models(config)  # a missing model is told in one line, without a W&B run
+    open_models(config)  # reports a missing model before a W&B run starts
     with open_tracker(
         config.logger,
         folder=folder,
@@ -106,7 +106,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
 def make_profile(
     config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
 ) -> Profile:
-    """Compute a profile; everything needed is in the stores."""
+    """Compute a profile from the stores, which must have all texts."""
     layers = all_layers(sources)
     budget = budget_of(config, dataset, sources)
     candidates = candidates_of(config, dataset, sources, layers)
@@ -150,11 +150,10 @@ def make_profile(
 def _selections(
     config: TrainConfig, table: ScoreTable, similarity: Tensor, budget: Budget
 ) -> dict[str, Selection]:
-    """What each way of choosing takes.
+    """Return what each kind of selection chooses within the budget.
 
-    `last` is what most people take: of the models' last layers, under the first pooling, the one
-    that does best on held-out rows. `best by SCORE` is the one layer that a score likes best. All
-    keep to the budget.
+    `last` is the usual practice: of the models' last layers under the first pooling, it takes the
+    one with the lowest held-out log-loss. `best by SCORE` is the layer that a score ranks first.
     """
     scored = replace(config.layers, score="probe")
     allowed = set(budget.affordable(table.layers))
@@ -170,7 +169,7 @@ def _selections(
         usable = [n for n in within if np.isfinite(values[n])]
         if usable:
             distance = behind(table, score, usable)
-            # Where a score does not compare across models, each has a best layer of its own.
+            # If a score is comparable only within a model, log-loss decides between the models.
             best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
             found[BEST_BY + score] = _single(table, best, score)
     for name, choose in (
@@ -231,7 +230,7 @@ def _layer(n: int, table: ScoreTable, budget: Budget, judge: Judge | None) -> La
 
 
 def _spearman(table: ScoreTable) -> dict[str, dict[str, float | None]]:
-    """Rank correlation of each score with probe accuracy over the layers of each source."""
+    """Compute each score's rank correlation with probe accuracy over the layers of each source."""
     result: dict[str, dict[str, float | None]] = {}
     for (backbone, pooling), places in groups(table.layers).items():
         source = backbone if pooling == "mean" else f"{backbone} ({pooling})"
@@ -249,12 +248,12 @@ def _spearman(table: ScoreTable) -> dict[str, dict[str, float | None]]:
 
 
 def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's: Pearson's of the ranks, ties sharing theirs."""
+    """Compute Spearman's correlation: Pearson's correlation of ranks, with equal ranks for ties."""
     return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
 
 
 def _pairs(table: ScoreTable) -> list[ModelPair]:
-    """Every pair of models, each by its best layer."""
+    """Compare every pair of models by the best layer of each."""
     losses = table.values["log_loss"]
     best: dict[str, int] = {}
     for n, layer in enumerate(table.layers):
@@ -286,10 +285,10 @@ def _selection(name: str, choice: Selection, table: ScoreTable) -> SelectionProf
 
 
 class Judge:
-    """Linear probes on test, looked at once all choices are made.
+    """Evaluates linear probes on test, after all selections have been made.
 
-    A selection of several layers is judged by a probe on their standardised vectors side by side,
-    with a strength of its own found in the same folds.
+    A selection of several layers is judged by a probe on their concatenated, standardised vectors.
+    The strength of its regularisation is chosen on the same folds.
     """
 
     def __init__(
@@ -315,7 +314,7 @@ class Judge:
     def _right(
         self, features: Sequence[Tensor], test: Sequence[Tensor], strengths: Sequence[float]
     ) -> list[np.ndarray]:
-        """Whether each probe is right on each test row. Shapes: (rows,)."""
+        """Return 1 for each test row that a probe gets right, else 0. Shapes: (rows,)."""
         classes = self.candidates.num_classes
         probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
         return [
@@ -324,7 +323,7 @@ class Judge:
         ]
 
     def selection(self, name: str, choice: Selection) -> SelectionProfile:
-        """A selection with its accuracy and regret."""
+        """Build the record of a selection, with its accuracy and regret."""
         places = [self.table.layers.index(layer) for layer in choice.layers]
         right = self.layers[places[0]] if len(places) == 1 else self._together(places)
         behind = paired_interval(self.layers[self.hindsight], right, self.target)
@@ -344,7 +343,7 @@ class Judge:
         )
 
     def accuracy(self, right: np.ndarray) -> Accuracy:
-        """Accuracy with its interval."""
+        """Compute the accuracy and its interval from the rows that are right."""
         low, high = bootstrap_interval(right, self.target, self.config.seed)
         return Accuracy(float(right.mean()), low, high)
 

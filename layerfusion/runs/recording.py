@@ -39,7 +39,7 @@ PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "
 
 
 def spec_hashes(source: Source) -> list[str]:
-    """Names of a model's stores, in the order of the poolings."""
+    """Return the names of a source's stores, in the order of the poolings."""
     return [store.name for store in source.stores.values()]
 
 
@@ -130,7 +130,7 @@ def make_record(
 
 
 def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
-    """What a record keeps of a data set."""
+    """Build the record of a data set."""
     return DataRecord(
         name=dataset.name,
         origin=dataset.origin,
@@ -184,7 +184,7 @@ def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
 
 
 def versions() -> dict[str, str]:
-    """What computed a result: Python, the machine and the packages that matter."""
+    """Return the versions behind a result: Python, the machine and the relevant packages."""
     return {
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",

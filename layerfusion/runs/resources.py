@@ -1,4 +1,4 @@
-"""What this machine has for jobs: how many fit at once, one GPU for each; the memory one took."""
+"""The machine's resources: how many jobs fit at once, a GPU for each, and peak memory."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from filelock import FileLock, Timeout
 from layerfusion.config.job import TrainConfig
 
 NVIDIA = Path("/dev/nvidiactl")
-"""There where a driver for NVIDIA's GPUs is; only then is torch asked, slow as it is to import."""
+"""Exists if an NVIDIA driver is installed. Checked first, because importing torch is slow."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""What a container may use, where it is limited; of the two generations of control groups."""
+"""Files with the memory limit of a container, for control groups of version 2 and version 1."""
 GIB = 2**30
 FORGET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
-"""Linux alone lets a process measure its peak anew."""
+"""Linux files to reset, and to read, the peak memory of this process."""
 
 _last_gpu = 0
 
 
 def processes_that_fit(gib: float, device: str, accelerator: str) -> int:
-    """How many jobs to run side by side: as cores, memory and, for jobs on a GPU, GPUs allow.
+    """Return how many jobs can run at once, given the cores, the memory and, if used, the GPUs.
 
     Args:
         gib: memory of one process, in GiB.
@@ -43,12 +43,12 @@ def processes_that_fit(gib: float, device: str, accelerator: str) -> int:
 
 
 def wants_gpu(device: str, accelerator: str) -> bool:
-    """Whether a job takes whatever GPU it is given; `cuda:1` is asked for by name."""
+    """Return True if a job takes any GPU. It does not if it names one, such as `cuda:1`."""
     return device in ("auto", "cuda") or accelerator in ("auto", "gpu")
 
 
 def gpu_names() -> list[str]:
-    """What tells the GPUs that this process sees apart, on the whole machine."""
+    """Return the UUIDs of the GPUs that this process sees, which all processes agree on."""
     if not NVIDIA.exists():
         return []
     import torch
@@ -59,7 +59,7 @@ def gpu_names() -> list[str]:
 
 @contextmanager
 def own_gpu(config: TrainConfig) -> Iterator[None]:
-    """Make a GPU that no other job holds the current one, for a job that wants one."""
+    """Make a GPU that no other job uses the current device, if the job wants a GPU."""
     names = gpu_names() if wants_gpu(config.extract.device, config.trainer.accelerator) else []
     if not names:
         yield
@@ -73,15 +73,20 @@ def own_gpu(config: TrainConfig) -> Iterator[None]:
 
 @contextmanager
 def free_gpu(names: Sequence[str], folder: Path, seconds: float = 0.5) -> Iterator[int]:
-    """Hold one of the GPUs, waiting until one is free; the last one that was held if it can be.
+    """Lock one of the GPUs, waiting until one is free. The last one used is tried first.
+
+    Args:
+        names: UUIDs of the GPUs.
+        folder: folder of the lock files.
+        seconds: time between two tries.
 
     Yields:
-        Its index in `names`.
+        Index of the GPU in `names`.
     """
     global _last_gpu
     folder.mkdir(parents=True, exist_ok=True)
     while True:
-        # The last one first: a model that is still in memory lies there.
+        # The last GPU comes first, since a model may still be in its memory.
         for index in sorted(range(len(names)), key=lambda index: (index != _last_gpu, index)):
             lock = FileLock(folder / f"{names[index]}.lock", timeout=0)
             try:
@@ -98,13 +103,13 @@ def free_gpu(names: Sequence[str], folder: Path, seconds: float = 0.5) -> Iterat
 
 
 def forget_peak_memory() -> None:
-    """Let `peak_memory` count from here on, where the system can."""
-    with suppress(OSError):  # elsewhere the peak stays that of the process so far
+    """Reset the peak that `peak_memory` returns, on systems that can do so."""
+    with suppress(OSError):  # on other systems, the peak covers the whole life of the process
         FORGET_PEAK.write_text("5")
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process since `forget_peak_memory`, in bytes."""
+    """Return the peak resident memory since `forget_peak_memory`, in bytes."""
     try:
         lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])

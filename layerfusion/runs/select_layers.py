@@ -1,4 +1,4 @@
-"""From a job's texts and models to its selected layers; nothing here reads test."""
+"""Selects the layers of a job from its texts and models; nothing here reads test."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from layerfusion.texts import TextDataset
 log = logging.getLogger(__name__)
 
 SIMILARITY_ROWS = 1000
-"""Rows that layers are compared on: enough for a CKA to two digits."""
+"""Number of rows on which layers are compared, enough for two digits of the CKA."""
 
 _selections: dict[str, Selection] = {}
 
 
 def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]) -> Selection:
-    """Select the layers of a job, and say why.
+    """Select the layers of a job, and log why.
 
-    What was selected stays in memory: the jobs of a sweep that differ in what follows ask again.
+    Selections stay in memory, since jobs of a sweep that differ only in later steps share them.
     """
     specs = {
         name: {pooling: store.name for pooling, store in source.stores.items()}
@@ -65,7 +65,7 @@ def _select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sou
 def select_scored(
     config: TrainConfig, candidates: Candidates, budget: Budget
 ) -> tuple[Selection, ScoreTable]:
-    """A selection that looks at labels, on some candidates, with the scores behind the choice."""
+    """Select by scores among some candidates; return the selection and the scores."""
     rule = find_selection(config.layers.name)
     table = compute_scores(candidates, rule.scores(config.layers), config.layers, config.extract)
     return rule.select(config.layers, table, similarity_of(candidates), budget), table
@@ -74,14 +74,14 @@ def select_scored(
 def layers_to_score(
     config: TrainConfig, budget: Budget, layers: Sequence[LayerId]
 ) -> Sequence[LayerId]:
-    """The layers that the budget allows; all where the score starts from the last one's head."""
+    """Return the layers to score: those within the budget, or all if the score needs the last."""
     affordable = budget.affordable(layers)
     scores = map(find_score, find_selection(config.layers.name).scores(config.layers))
     return layers if any(score.passes_texts for score in scores) else affordable
 
 
 def selection_lines(selection: Selection) -> list[str]:
-    """A selection in words."""
+    """Describe a selection, one line for each layer and note."""
     lines = [f"selected {choice.words}" for choice in selection.choices]
     return lines + list(selection.notes)
 
@@ -93,20 +93,20 @@ def budget_of(
     rows: np.ndarray | None = None,
     layers: Sequence[LayerId] | None = None,
 ) -> Budget:
-    """What layers cost on train, or on some of its rows, and what they may cost.
+    """Measure the costs of layers on train, and combine them with the limits of the config.
 
     Args:
         config: the job.
         dataset: its texts.
-        sources: its models.
-        rows: of train; all where none.
-        layers: those that every row has, the only ones to be asked about; all where none. After a
-            pilot the stores of other models and poolings hold its sample alone.
+        sources: its models and lexical sources, by name.
+        rows: train rows on which costs are measured; None means all.
+        layers: layers that may be chosen, which must be stored for every row; None means all. After
+            a pilot, the stores of other models and poolings contain only its sample.
     """
     texts = dataset.splits["train"].texts
     hashes = [text_hash(texts[row]) for row in (range(len(texts)) if rows is None else rows)]
     ordered = layers or all_layers(sources)
-    poolings = {x.backbone: x.pooling for x in reversed(ordered)}  # the first of each
+    poolings = {x.backbone: x.pooling for x in reversed(ordered)}  # the first pooling of each
     models = {name: measure(sources[name], hashes, held) for name, held in poolings.items()}
     return Budget(config.layers.budget, models)
 
@@ -118,14 +118,14 @@ def candidates_of(
     layers: Sequence[LayerId],
     rows: np.ndarray | None = None,
 ) -> Candidates:
-    """Layers with their vectors on train, and on validation where that is what judges them.
+    """Read the vectors of layers on train, and on validation with `layers.held_out=validation`.
 
     Args:
         config: the job.
         dataset: its texts.
-        sources: its models.
-        layers: what may be chosen.
-        rows: of train; all where none.
+        sources: its models and lexical sources, by name.
+        layers: layers that may be chosen.
+        rows: rows of train; None means all.
     """
     train = dataset.splits["train"]
     rows = np.arange(len(train.texts)) if rows is None else rows
@@ -155,10 +155,10 @@ def candidates_of(
 
 
 def similarity_of(candidates: Candidates) -> Tensor:
-    """Debiased linear CKA between candidates on an even sample of their rows.
+    """Compute the debiased linear CKA between candidates, on an even sample of their rows.
 
-    Of standardised vectors, as probes and fusion see them: in decoders a few features are so large
-    that without it they alone would make all layers alike.
+    Vectors are standardised, as for probes and fusion. Otherwise the few very large features of
+    decoders would make all layers look alike.
     """
     rows = len(candidates.labels)
     places = torch.linspace(0, rows - 1, min(rows, SIMILARITY_ROWS)).round().long()

@@ -28,19 +28,19 @@ from layerfusion.records.sweep import (
 
 
 class JobBusy(Exception):
-    """Another process runs this job."""
+    """Raised if another process runs the job."""
 
 
 @contextmanager
 def held(folder: Path, *, wait: bool) -> Iterator[None]:
-    """Hold a job's folder while the job runs; the system frees it where the process is killed.
+    """Lock a job's folder while the job runs. The system unlocks it if the process is killed.
 
     Args:
         folder: the job's folder.
-        wait: wait while another process holds it.
+        wait: if True, wait while another process has the lock.
 
     Raises:
-        JobBusy: where another process holds it and `wait` is false.
+        JobBusy: if another process has the lock and `wait` is False.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=-1 if wait else 0)
@@ -58,10 +58,15 @@ def held(folder: Path, *, wait: bool) -> Iterator[None]:
 
 
 def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) -> None:
-    """Keep what jobs a sweep has: folder name to overrides.
+    """Write the jobs of a sweep to its folder.
 
-    Each grid is a file of its own, named by its content: the same grid again changes nothing, and
-    another one on the same folder adds its jobs.
+    Each grid has its own file, named by a hash of its content. Writing the same grid again changes
+    nothing, and another grid in the same folder adds its jobs.
+
+    Args:
+        folder: the sweep's folder.
+        command: command that runs the jobs.
+        jobs: overrides of each job, by the name of its folder.
     """
     plan = {"command": command, "jobs": {name: list(words) for name, words in jobs.items()}}
     content = json.dumps(plan, indent=1, ensure_ascii=False).encode()
@@ -70,13 +75,13 @@ def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) ->
 
 
 def write_failure(folder: Path, command: str, overrides: Sequence[str], error: Exception) -> None:
-    """Keep a failed job's command line and traceback in its folder."""
+    """Write a failed job's command line and traceback to its folder."""
     lines = [" ".join(["layerfusion", command, *overrides]), *traceback.format_exception(error)]
     write_atomically(folder / FAILED, "\n".join(lines).encode())
 
 
 def clear_failure(folder: Path) -> None:
-    """Forget that a job failed before: it runs again."""
+    """Remove the file of an earlier failure, since the job runs again."""
     (folder / FAILED).unlink(missing_ok=True)
 
 
@@ -93,7 +98,7 @@ def finished_job(folder: Path, command: str) -> str | None:
 
 
 def status_lines(folder: Path) -> list[str]:
-    """How a sweep stands, for the terminal: counts, time left, and each failure with its reason."""
+    """Describe the state of a sweep: counts, time left, and each failure with its reason."""
     jobs = read_jobs(folder)
     by_state: dict[State, list[SweepJob]] = {
         state: [job for job in jobs if job.state == state]
@@ -117,7 +122,7 @@ def _time_left(jobs: Sequence[SweepJob]) -> str:
     seconds = [job.seconds for job in jobs if job.seconds is not None]
     running = sum(job.state == "running" for job in jobs)
     if not seconds:
-        return "time left: not known before the first job is done"
+        return "time left: unknown until the first job is done"
     mean = statistics.mean(seconds)
     about = duration(mean * len(left) / max(1, running))
     pace = f"{running} at a time" if running else "one at a time; none is running"
@@ -125,6 +130,6 @@ def _time_left(jobs: Sequence[SweepJob]) -> str:
 
 
 def wait_until_free(folders: Sequence[Path], seconds: float = 0.5) -> None:
-    """Wait until at least one of these jobs is no longer run by another process."""
+    """Wait until another process has finished at least one of these jobs."""
     while folders and all(is_held(folder) for folder in folders):
         time.sleep(seconds)

@@ -1,12 +1,12 @@
-"""What the noise of a figure is: over seeds, over test rows and over draws of the training rows.
+"""Confidence intervals over seeds, test rows and draws of the training set.
 
-Every interval is a percentile bootstrap over test rows (Efron, 1979), but for that of
-`crossed_interval`, and stratified by class: rows are drawn anew within each true class, whose size
-stays what it is. So it says how much a figure would change with other test texts of the same
-classes in the same numbers, not with other seeds and not with other class sizes. Where test is a
-plain random sample and the classes differ in accuracy, the interval is a little too narrow for the
-accuracy of the whole population; and a class of one row can only repeat that row, so what rare
-classes contribute (most of all to macro-F1) counts as certain.
+Every interval except that of `crossed_interval` is a percentile bootstrap over test rows (Efron,
+1979), stratified by class: rows are resampled within each true class, so the sizes of the classes
+do not change. It says how much a figure would change with other test texts of the same classes in
+the same numbers, but not with other seeds or other class sizes. If test is a plain random sample
+and the classes differ in accuracy, the interval is slightly too narrow for the accuracy on the
+whole population. A class with one row can only repeat that row, so the interval takes the share of
+rare classes in a figure (above all in macro-F1) for certain.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from scipy.special import ndtri, stdtrit
 from layerfusion.errors import UserError
 
 _CHUNK_CELLS = 4_000_000
-"""Numbers drawn at once: 32 MB."""
+"""Most numbers that are drawn at a time: 32 MB."""
 RESAMPLES = 20_000
-"""Of a difference, whose interval may end close to zero."""
+"""Resamples for the interval of a difference. It takes many, as one end may be close to zero."""
 LEVEL = 0.95
 _SUREST = 1 - 1e-12
-"""No p is given below 1e-12: it would be one of the tails' last digits."""
+"""Highest level tried. A p-value below 1e-12 would depend on the last digits of the tails."""
 
 Verdict = Literal["gain", "loss", "open"]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """How much more accurate one system is than another on the same test rows."""
+    """Difference in accuracy between two systems on the same test rows."""
 
     mean: float
     low: float
@@ -43,7 +43,7 @@ class Difference:
 
     @property
     def verdict(self) -> Verdict:
-        """`gain` or `loss` where the interval leaves zero out, else `open`."""
+        """`gain` or `loss` if the interval excludes zero, else `open`."""
         if self.low > 0:
             return "gain"
         return "loss" if self.high < 0 else "open"
@@ -51,21 +51,21 @@ class Difference:
 
 @dataclass(frozen=True)
 class CrossedDifference(Difference):
-    """How much more accurate one system is than another, over draws of the training rows."""
+    """Difference in accuracy between two systems, over several draws of the training rows."""
 
     draws: int
     p: float
-    """Two-sided: the level at which the interval would end at zero."""
+    """Two-sided p-value: the significance level at which the interval would end at zero."""
 
 
 def mean_sd(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation (n - 1); no deviation for one value.
+    """Return the mean and the sample standard deviation (n - 1), which is None for one value.
 
     Raises:
-        UserError: where there is no value.
+        UserError: if there is no value.
     """
     if not len(values):
-        raise UserError("statistics: the mean of no values was asked for")
+        raise UserError("statistics: the mean needs at least one value")
     array = np.asarray(values, dtype=np.float64)
     return float(array.mean()), float(array.std(ddof=1)) if len(array) > 1 else None
 
@@ -78,18 +78,18 @@ def bootstrap_interval(
     resamples: int = 2000,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Stratified bootstrap interval of the mean over test rows.
+    """Return a stratified bootstrap interval of the mean over test rows.
 
     Args:
-        correct: how often each row was right, in [0, 1]. Shape: (rows,), or (seeds, rows), which
-            is averaged over the seeds first: a row is drawn with all its seeds.
-        target: the true class of each row, within which rows are drawn. Shape: (rows,).
-        seed: of the resampling.
+        correct: share of the times that each row was right, in [0, 1]. Shape: (rows,), or (seeds,
+            rows), which is averaged over the seeds first, so a row is drawn with all its seeds.
+        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        seed: seed of the resampling.
         resamples: number of resamples.
-        level: share of the resamples that the interval holds.
+        level: share of the resamples that lie in the interval.
 
     Raises:
-        UserError: where there is no row, or not one label a row.
+        UserError: if there are no rows, or not exactly one label for each row.
     """
     rows = np.asarray(correct, dtype=np.float64)
     rows = rows.mean(axis=0) if rows.ndim == 2 else rows
@@ -99,20 +99,20 @@ def bootstrap_interval(
 def paired_interval(
     a: np.ndarray, b: np.ndarray, target: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Accuracy of `a` minus accuracy of `b`, with a 95 % stratified bootstrap over test rows.
+    """Return the accuracy of `a` minus that of `b`, with a 95 % stratified bootstrap interval.
 
-    Rows are drawn in pairs, so what makes a text hard for both systems cancels out.
+    Both systems are resampled on the same rows, so what makes a text hard for both cancels out.
 
     Args:
         a: share of the seeds that were right on each test row. Shape: (rows,).
-        b: the same of the other system. Shape: (rows,).
-        target: the true class of each row, within which rows are drawn. Shape: (rows,).
-        resamples: how many bootstrap samples.
-        seed: of the resampling.
+        b: the same share for the other system. Shape: (rows,).
+        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling.
 
     Raises:
-        UserError: where the two do not have the same, positive number of rows, or not one label a
-            row.
+        UserError: if the two systems do not have the same number of rows, if there are none, or if
+            there is not exactly one label for each row.
     """
     if a.shape != b.shape or a.size == 0:
         raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
@@ -128,23 +128,24 @@ def p_of_any_ahead(
     resamples: int = 4000,
     seed: int = 0,
 ) -> float:
-    """The p of the hypothesis that none of several systems is more accurate than one.
+    """Return the p-value of the hypothesis that none of several rivals beats a system.
 
-    The best of many on the rows at hand is partly so by luck, which an interval against that best
-    one leaves out. This is the max-t test (White's reality check of 2000, studentised; Westfall and
-    Young, 1993): T = max_k d_k / s_k, with d_k the accuracy of rival k less the own one's and s_k
-    its standard error, held against max_k (d*_k - d_k) / s_k over stratified resamples of the rows,
-    all rivals together. It errs to large p where some rivals are far behind.
+    The best of many rivals owes part of its accuracy on the given rows to luck, which an interval
+    against that rival alone ignores. This is the max-t test (White's reality check of 2000,
+    studentised; Westfall and Young, 1993). Its statistic is T = max_k d_k / s_k, where d_k is the
+    accuracy of rival k minus that of the system and s_k is its standard error. T is compared with
+    max_k (d*_k - d_k) / s_k over stratified resamples of the rows, with all rivals together. The
+    p-value errs on the large side if some rivals are far behind.
 
     Args:
-        rivals: share of the seeds that were right on each test row, of each. Shapes: (rows,).
-        own: the same of the one. Shape: (rows,).
-        target: the true class of each row, within which rows are drawn. Shape: (rows,).
-        resamples: how many bootstrap samples; no p is below 1 / (resamples + 1).
-        seed: of the resampling.
+        rivals: for each rival, share of the seeds that were right on each row. Shapes: (rows,).
+        own: the same share for the system. Shape: (rows,).
+        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        resamples: number of bootstrap samples; no p-value is below 1 / (resamples + 1).
+        seed: seed of the resampling.
 
     Raises:
-        UserError: where there is no row, or not one label a row.
+        UserError: if there are no rows, or not exactly one label for each row.
     """
     target = np.asarray(target)
     _check(own.size, target)
@@ -167,40 +168,42 @@ def p_of_any_ahead(
 
 
 def crossed_interval(differences: np.ndarray, target: np.ndarray) -> CrossedDifference:
-    """Mean difference of two systems, each trained on several draws and judged on the same rows.
+    """Compare two systems that were trained on several draws and evaluated on the same rows.
 
-    Draws of the training rows and test rows are crossed, and both are samples: the 95 % interval
-    is of the difference to expect of *another* draw of as many training rows, from the same pool,
-    on *other* test texts of the same classes. An exact test on one draw, or on the rows of all of
-    them, says nothing of other draws.
+    Draws of the training rows are crossed with test rows, and both are samples. The 95 % interval
+    covers the difference to expect from *another* draw of the same size from the same pool, on
+    *other* test texts of the same classes. An exact test on one draw, or on the rows of all draws,
+    says nothing about other draws.
 
-    With x_di the difference on test row i after draw d, the variance of the mean over D draws and n
-    rows is σ²_draw/D + σ²_row/n + σ²_both/(Dn). Draws are too few to be resampled (three have ten
-    resamples), so each part has the critical value that its own degrees of freedom ask for, and the
-    parts are added as squares (Howe, Journal of the American Statistical Association 69, 1974):
+    Let x_di be the difference on test row i after draw d. The variance of the mean over D draws and
+    n rows is σ²_draw/D + σ²_row/n + σ²_both/(Dn). There are too few draws to resample (three draws
+    have only ten resamples). Instead, each part is multiplied by the critical value for its own
+    degrees of freedom, and the squares are added (Howe, Journal of the American Statistical
+    Association 69, 1974):
 
         half² = t²(D−1) V_draw + z² max(0, V_row − V_both)
 
-    V_draw is the variance of the draws' means over D, V_row that of the rows' means over n, within
-    classes as everywhere here, and V_both what each of them has of σ²_both/(Dn). Exact where either
-    draws or rows make all the noise, a little too wide where both do: of two equal systems 1 to 5 %
-    are told apart. The t takes the draws' means for normal; a few draws make it wide.
+    V_draw is the variance of the draws' means divided by D, and V_row that of the rows' means
+    divided by n, within classes. Both contain σ²_both/(Dn), which V_both estimates. The interval is
+    exact if all noise comes from draws, or all from rows, and slightly too wide otherwise: it
+    separates two equal systems in 1 to 5 % of cases. The t distribution assumes that the draws'
+    means are normal; with few draws the interval is wide.
 
     Args:
-        differences: share of the seeds that were right, less that of the other system; what is
-            chosen for a draw (layers, the other system) may differ. Shape: (draws, rows).
-        target: the true class of each row. Shape: (rows,).
+        differences: share of the seeds that were right, minus that of the other system. The layers
+            and the other system may differ between draws. Shape: (draws, rows).
+        target: true class of each row. Shape: (rows,).
 
     Raises:
-        UserError: with fewer than two draws, no row, or not one label a row.
+        UserError: for fewer than two draws, no rows, or not exactly one label for each row.
     """
     target = np.asarray(target)
     draws, rows = differences.shape
     if draws < 2:
-        raise UserError(f"crossed interval: {draws} draw says nothing of others; needed: 2 or more")
+        raise UserError(f"crossed interval: {draws} draw of the training rows; it needs 2 or more")
     _check(rows, target)
     x = np.asarray(differences, dtype=np.float64)
-    # Multiples of 1 / seeds: rounded, so that sums that cancel are 0.
+    # Values are multiples of 1 / seeds. They are rounded so that sums which cancel are exactly 0.
     mean = float(np.round(x.mean(), 12))
     of_draws = float(np.round(x.mean(axis=1), 12).var(ddof=1)) / draws
     of_rows = max(0.0, _row_variance(x.mean(axis=0), target) - _interaction(x, target))
@@ -221,31 +224,32 @@ def metric_intervals(
     resamples: int = 2000,
     level: float = LEVEL,
 ) -> dict[str, tuple[float, float]]:
-    """Stratified bootstrap intervals of accuracy and macro-F1, each the mean over seeds.
+    """Return stratified bootstrap intervals of accuracy and macro-F1, averaged over the seeds.
 
-    Macro-F1 is that of `runs.metrics.evaluate`: of a resample and a seed, the mean over the classes
-    that occur in its target or among its predictions. A row is drawn with all its seeds.
+    Macro-F1 is defined as in `statistics.metrics.evaluate`: for each resample and seed, it is the
+    mean over the classes that occur in the target or in the predictions. A row is drawn with all
+    its seeds.
 
     Args:
         target: class indices. Shape: (rows,).
         preds: predicted class indices. Shape: (seeds, rows).
-        seed: of the resampling.
+        seed: seed of the resampling.
         resamples: number of resamples.
-        level: share of the resamples that an interval holds.
+        level: share of the resamples that lie in an interval.
 
     Returns:
-        `accuracy` and `macro_f1`, each (low, high).
+        Intervals (low, high) of `accuracy` and `macro_f1`.
 
     Raises:
-        UserError: where there is no row, or not one label a row.
+        UserError: if there are no rows, or not exactly one label for each row.
     """
     target, preds = np.asarray(target), np.asarray(preds)
     _check(preds.shape[-1], target)
     seeds, rows = preds.shape
     num_classes = int(max(target.max(), preds.max())) + 1
     strata = _strata(preds.T, target)
-    # Of each class: which cells of (seeds, num_classes) its patterns fall in. Shape: (patterns,
-    # cells used), as the rows of one class are taken for few others.
+    # For each class: the cells of (seeds, num_classes) that its patterns count in, as a matrix of
+    # shape (patterns, cells). It has only the cells in use: a class is confused with few others.
     cells, falls = [], []
     for _, patterns, _ in strata:
         place = patterns + num_classes * np.arange(seeds)
@@ -265,7 +269,7 @@ def metric_intervals(
             predicted[:, used] += found
             own = used % num_classes == label
             hits[:, used[own] // num_classes, label] = found[:, own]
-        # F1 = 2 tp / (predicted + occurring); of a class that does neither there is none.
+        # F1 = 2 tp / (predicted + occurring). A class that is neither does not count.
         either = predicted.reshape(hits.shape) + occurs
         f1 = np.divide(2 * hits, either, out=np.zeros_like(hits), where=either > 0)
         macro_f1.append((f1.sum(axis=2) / (either > 0).sum(axis=2)).mean(axis=1))
@@ -280,7 +284,7 @@ def metric_intervals(
 
 
 def _level_of(mean: float, half: Callable[[float], float]) -> float:
-    """The p at which an interval of a given half-width ends at zero."""
+    """Return the p-value: one minus the level at which the interval around `mean` ends at zero."""
     if mean == 0:
         return 1.0
     if half(_SUREST) < abs(mean):
@@ -290,24 +294,25 @@ def _level_of(mean: float, half: Callable[[float], float]) -> float:
 
 
 def _critical(draws: int, tail: float) -> np.ndarray:
-    """Of the draws and of the rows."""
+    """Return the critical values of the draws (Student's t) and of the rows (normal)."""
     return np.array([stdtrit(draws - 1, tail), ndtri(tail)])
 
 
 def _row_variance(values: np.ndarray, target: np.ndarray) -> float:
-    """Of the mean of some rows, drawn within their classes: Σ_c n_c s²_c / n².
+    """Return the variance of the mean of rows drawn within their classes: Σ_c n_c s²_c / n².
 
-    A class of one row counts as certain.
+    A class with one row adds no variance.
     """
     classes = [values[target == label] for label in np.unique(target)]
     return sum(c.size * float(c.var(ddof=1)) for c in classes if c.size > 1) / target.size**2
 
 
 def _interaction(x: np.ndarray, target: np.ndarray) -> float:
-    """What of the variance of the rows' means is that of rows under one draw and no other."""
+    """Estimate the part of the variance of the rows' means that differs from draw to draw."""
     rest = x - x.mean(axis=0)
     draws = len(x)
-    # Of the D rests of a row D - 1 are free, and the mean of D draws has 1 / D of their variance.
+    # The D residuals of a row have D - 1 degrees of freedom. A mean of D draws has 1 / D of their
+    # variance.
     return sum(_row_variance(one, target) for one in rest) / ((draws - 1) * draws)
 
 
@@ -316,7 +321,7 @@ def _interaction(x: np.ndarray, target: np.ndarray) -> float:
 
 def _check(rows: int, target: np.ndarray) -> None:
     if not rows:
-        raise UserError("statistics: an interval over no test rows was asked for")
+        raise UserError("statistics: an interval needs at least one test row")
     if target.shape != (rows,):
         raise UserError(
             f"statistics: {rows} test rows and labels of shape {target.shape}; each row needs one"
@@ -324,11 +329,11 @@ def _check(rows: int, target: np.ndarray) -> None:
 
 
 def _strata(patterns: np.ndarray, target: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Of each class: its label, its distinct patterns and how many rows show each.
+    """Return each class with its distinct patterns and the number of rows that have each pattern.
 
     Args:
-        patterns: what is drawn with a row. Shape: (rows, anything).
-        target: Shape: (rows,).
+        patterns: values that are drawn together with a row. Shape: (rows, anything).
+        target: true class of each row. Shape: (rows,).
     """
     found = []
     for label in np.unique(target):
@@ -340,21 +345,21 @@ def _strata(patterns: np.ndarray, target: np.ndarray) -> list[tuple[int, np.ndar
 def _draws(
     counts: Sequence[np.ndarray], resamples: int, seed: int, width: int = 0
 ) -> Iterator[list[np.ndarray]]:
-    """How often each pattern of each class is drawn, as many resamples at a time as memory allows.
+    """Draw how often each pattern of each class occurs, in chunks of resamples that fit in memory.
 
-    Rows of one class that show the same pattern are interchangeable, so how often each *pattern* is
-    drawn is multinomial: the same distribution as drawing rows, at the cost of few counts.
+    Rows of one class with the same pattern are interchangeable, so the number of draws of each
+    *pattern* is multinomial. That is the same distribution as drawing rows, and much cheaper.
 
     Args:
-        counts: of each class, how many rows show each of its patterns.
+        counts: for each class, the number of rows that have each of its patterns.
         resamples: number of resamples.
-        seed: of the resampling.
-        width: numbers beside the counts that the caller holds of a resample.
+        seed: seed of the resampling.
+        width: numbers that the caller keeps for each resample, besides the counts.
 
     Yields:
-        Of each class, counts of shape (some resamples, patterns).
+        For each class, counts of shape (resamples of the chunk, patterns).
     """
-    # A generator a class, so that the size of a chunk changes no draw.
+    # Each class has a generator of its own, so that the draws do not depend on the chunk size.
     generators = np.random.default_rng(seed).spawn(len(counts))
     chunk = max(1, _CHUNK_CELLS // (sum(map(len, counts)) + width))
     for start in range(0, resamples, chunk):
@@ -368,10 +373,10 @@ def _draws(
 def _resampled_means(
     values: np.ndarray, target: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """Means of a value a row over stratified resamples. Shape: (resamples,)."""
+    """Return the mean of `values` in each stratified resample. Shape: (resamples,)."""
     target = np.asarray(target)
     _check(values.size, target)
-    # Multiples of 1 / seeds: rounded, so that those that should be equal are, and a mean of 0 is 0.
+    # Values are multiples of 1 / seeds. Rounding makes equal ones equal, and a mean of 0 exactly 0.
     strata = _strata(np.round(values, 12)[:, None], target)
     sums = [
         sum(drawn @ distinct[:, 0] for drawn, (_, distinct, _) in zip(draws, strata, strict=True))

@@ -1,4 +1,4 @@
-"""How good a set of predictions is."""
+"""Accuracy, macro-F1, log-loss and calibration error of a set of predictions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 
 
 def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[str, float]:
-    """Accuracy, macro-F1, log-loss and calibration error of one run on one split.
+    """Compute accuracy, macro-F1, log-loss and calibration error of one run on one split.
 
-    Macro-F1 is the mean over the classes that occur in `target` or among the predictions, as in
-    scikit-learn's `f1_score(average="macro")`; where both are absent, a class does not count.
-    Log-loss is in nats. Calibration error is the expected calibration error of the largest
-    probability in 15 equal bins (Guo et al., 2017, equation 3).
+    Macro-F1 is the mean over the classes that occur in `target` or in the predictions, as in
+    scikit-learn's `f1_score(average="macro")`. Log-loss is in nats. Calibration error is the
+    expected calibration error of the largest probability in 15 equal bins (Guo et al., 2017,
+    equation 3).
 
     Args:
         logits: scores before the softmax, or log-probabilities. Shape: (rows, num_classes).
         target: class indices. Shape: (rows,).
 
     Raises:
-        UserError: where there are no rows, the shapes do not match or a logit is not finite.
+        UserError: if there are no rows, the shapes do not match or a logit is not finite.
     """
     logits, target = _tensor(logits).double(), _tensor(target).long()
     _check(logits, target)
@@ -41,7 +41,7 @@ def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[s
         "accuracy": multiclass_accuracy(preds, target, num_classes, average="micro"),
         "macro_f1": multiclass_f1_score(preds, target, num_classes, average="macro"),
         "log_loss": F.cross_entropy(logits, target),
-        # Probabilities, since torchmetrics takes logits that all lie in [0, 1] for probabilities.
+        # torchmetrics mistakes logits in [0, 1] for probabilities, so it is given probabilities.
         "calibration_error": multiclass_calibration_error(
             probabilities, target, num_classes, n_bins=15, norm="l1"
         ),
@@ -50,7 +50,7 @@ def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[s
 
 
 def _tensor(values: Tensor | np.ndarray) -> Tensor:
-    # A copy of an array, since torch warns of arrays that are not writable.
+    # The array is copied, since torch warns about arrays that are not writable.
     return values.cpu() if isinstance(values, Tensor) else torch.from_numpy(np.array(values))
 
 

@@ -1,8 +1,8 @@
-"""Whether one system is right more often than another on the same test rows, by exact tests.
+"""Exact tests of whether one system is right more often than another on the same test rows.
 
-A test needs one answer a row, where a job has one a seed. It is the *consensus* that is tested: the
-class of the highest mean probability over the seeds. Its accuracy is not the mean accuracy over the
-seeds that tables show, and is mostly a little above it.
+A test needs one answer for each row, while a job has one for each seed. The tests therefore compare
+the *consensus*: the class with the highest mean probability over the seeds. Its accuracy differs
+from the mean accuracy over the seeds, which tables show, and is usually slightly higher.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from scipy.special import bdtr
 from layerfusion.errors import UserError
 
 ALPHA = 0.05
-"""Adjusted p-values below it count as a difference."""
+"""A difference is significant if its adjusted p-value is below this level."""
 
 
 @dataclass(frozen=True)
 class McNemar:
-    """Rows that only one of two systems got right, and how likely so unequal a split is."""
+    """Numbers of rows that only one of two systems got right, and the p-value of their split."""
 
     only_a: int
     only_b: int
     p: float
-    """Two-sided: under the null hypothesis either system is as likely to be the one that is right.
-    """
+    """Two-sided p-value. The null hypothesis is that each system is equally likely to be the one
+    that is right."""
 
 
 def consensus(probabilities: np.ndarray) -> np.ndarray:
-    """The class of the highest mean probability over the seeds, the first of equals.
+    """Return the class with the highest mean probability over the seeds; the first one on a tie.
 
     Args:
-        probabilities: Shape: (seeds, rows, classes).
+        probabilities: probabilities of each class. Shape: (seeds, rows, classes).
 
     Returns:
         Class indices. Shape: (rows,).
@@ -45,14 +45,14 @@ def consensus(probabilities: np.ndarray) -> np.ndarray:
 def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> McNemar:
     """Exact two-sided McNemar test (McNemar, Psychometrika 12, 1947; binomial, not chi-squared).
 
-    Only the rows where one is right and the other wrong count; without any, p is 1.
+    Only rows count on which one system is right and the other wrong. If there are none, p is 1.
 
     Args:
-        a_right: whether a system was right on each test row. Shape: (rows,), bool.
-        b_right: the same of the other system. Shape: (rows,), bool.
+        a_right: True for each test row that a system got right. Shape: (rows,), bool.
+        b_right: the same for the other system. Shape: (rows,), bool.
 
     Raises:
-        UserError: where the two do not have the same, positive number of rows.
+        UserError: if the systems do not have the same number of rows, or there are none.
     """
     if a_right.shape != b_right.shape or a_right.size == 0:
         raise UserError(f"mcnemar: {a_right.size} and {b_right.size} test rows cannot be paired")
@@ -61,35 +61,36 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> McNemar:
 
 
 def mcnemar_at_most(a_right: int, b_right: int, rows: int) -> McNemar:
-    """The largest p that `mcnemar` can give, where only numbers of right rows are known.
+    """Return the largest p-value that `mcnemar` could give, knowing only the numbers of right rows.
 
-    The more rows the two share, the fewer are left to blur their difference; they share at least
-    `a_right + b_right - rows`. An upper bound of a p-value is itself one, if a weak one.
+    The fewer rows both systems get right, the larger the p-value. They share at least
+    `a_right + b_right - rows` such rows. An upper bound of a p-value is a valid, though weaker,
+    p-value.
 
     Args:
         a_right: number of rows that a system got right.
-        b_right: the same of the other system.
-        rows: test rows.
+        b_right: the same number for the other system.
+        rows: number of test rows.
     """
     shared = max(0, a_right + b_right - rows)
     return _exact(a_right - shared, b_right - shared)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values adjusted for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """Adjust p-values for their number (Holm, Scandinavian Journal of Statistics 6, 1979).
 
-    To call those below 5 % differences is wrong, even once, with a probability of at most 5 %,
-    however the tests depend on each other. The k-th smallest of n is multiplied by n - k + 1, is
-    no smaller than those before it and at most 1.
+    If all adjusted p-values below 5 % are called differences, the probability of one or more errors
+    is at most 5 %, however the tests depend on each other. The k-th smallest of n p-values is
+    multiplied by n - k + 1, then raised to the one before it if it is smaller, and capped at 1.
 
     Args:
-        p_values: of one family of tests.
+        p_values: p-values of one family of tests.
 
     Returns:
         The adjusted p-values, in the order given.
 
     Raises:
-        UserError: where one is not in [0, 1].
+        UserError: if a p-value is not in [0, 1].
     """
     p = np.asarray(p_values, dtype=np.float64)
     if not ((p >= 0) & (p <= 1)).all():

@@ -1,4 +1,4 @@
-"""A W&B workspace and report for a project, with the sections that a reader of results wants."""
+"""Builds a W&B workspace and a W&B report for a project, with the same sections in both."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ COLUMNS = (
     "config:fusion/name.value",
     "config:dataset/name.value",
 )
-"""Shown first in the table of runs."""
+"""Columns that come first in the table of runs."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A section of both: a heading, what to read off it, and its panels."""
+    """A section of the workspace and the report: a heading, a text on how to read it, panels."""
 
     title: str
     text: str
     panels: Callable[[], Sequence[Any]]
-    """Makes them anew: the workspace and the report each need their own."""
+    """Function that creates the panels, since workspace and report need objects of their own."""
 
 
 def publish(project: str, entity: str | None) -> tuple[str, str]:
     """Save a new workspace and a new report.
 
     Args:
-        project: of W&B.
-        entity: user or team; the key's default where None.
+        project: W&B project.
+        entity: W&B user or team; None means the default of the API key.
 
     Returns:
-        Their addresses.
+        Addresses of the workspace and the report.
 
     Raises:
-        UserError: where the extra is not installed, or W&B refuses or cannot be reached.
+        UserError: if the extra is not installed, or W&B refuses or cannot be reached.
     """
     import wandb
 
@@ -53,9 +53,9 @@ def publish(project: str, entity: str | None) -> tuple[str, str]:
     try:
         owner = entity or wandb.Api().default_entity
         if not owner:
-            raise UserError("dashboard: the key has no default entity; give --entity NAME")
+            raise UserError("dashboard: the API key has no default entity; give --entity NAME")
         report = build_report(project, owner)
-        report.save()  # first, since it asks whether there is such a project
+        report.save()  # saved first, since this checks that the project exists
         workspace = build_workspace(project, owner)
         workspace.save()
     except (wandb.Error, OSError, ValueError) as error:
@@ -67,7 +67,7 @@ def publish(project: str, entity: str | None) -> tuple[str, str]:
 
 
 def build_workspace(project: str, entity: str) -> Workspace:
-    """The workspace: one section a part, best runs first."""
+    """Build the workspace: one section for each part, with the best runs first."""
     from wandb_workspaces import workspaces as ws
 
     return ws.Workspace(
@@ -85,7 +85,7 @@ def build_workspace(project: str, entity: str) -> Workspace:
 
 
 def build_report(project: str, entity: str) -> Report:
-    """The report: the same parts, each with a sentence on how to read it."""
+    """Build the report: the same parts, each with a text on how to read it."""
     from wandb_workspaces.reports import v2 as wr
     from wandb_workspaces.reports.v2.interface import OrderBy, Report, Runset
 
@@ -116,7 +116,7 @@ def _require_extra() -> None:
     except ImportError as error:
         raise UserError(
             "dashboard: wandb-workspaces is not installed; pip install 'layerfusion[dashboard]',"
-            " or `layerfusion report DIR` for the local page"
+            " or use `layerfusion report DIR` for the local page"
         ) from error
 
 
@@ -205,30 +205,30 @@ def _scatter(title: str, x: str, y: str, *, log: bool = False) -> Any:
 PARTS = (
     Part(
         "Accuracy by layer",
-        "Single layers by relative depth: 0 enters the first block, 1 leaves the last. Layers are"
-        " chosen on validation; test says what the choice is worth.",
+        "Jobs with a single layer, by the relative depth of that layer: 0 enters the first block, 1"
+        " leaves the last. Choose layers by validation; test shows how good the choice was.",
         _by_layer,
     ),
     Part(
         "Fusion comparison",
-        "Whether several layers beat one, and both beat the baseline, a bag of words. Whether a"
-        " difference is more than chance stands in the local report.",
+        "Compare several layers with one, and both with the baseline, a bag of words. The local"
+        " report says which differences are significant.",
         _fusions,
     ),
     Part(
         "Gates",
-        "How much weight a fusion gives each layer, by epoch of the first seed and by class.",
+        "The weight that a fusion gives to each layer, by epoch of the first seed and by class.",
         _gates,
     ),
     Part(
         "Cost",
-        "FLOPs are those of the models up to the highest layer that is needed.",
+        "FLOPs count the models up to the highest layer that a job uses.",
         _costs,
     ),
     Part(
         "Provenance",
-        "What sets the runs apart. The lineage of a run's result, down to the fingerprint of its"
-        " texts, is under its Artifacts.",
+        "The settings in which the runs differ. The Artifacts tab of a run shows the lineage of its"
+        " result, down to the fingerprint of its texts.",
         _provenance,
     ),
 )

@@ -1,6 +1,6 @@
-"""What a W&B run was made from and what it made, as artifacts: from data fingerprint to result.
+"""Declares the inputs and the results of a W&B run as artifacts, which show its lineage.
 
-Large files stay where they are: artifacts refer to them, and what is uploaded is a description.
+Large files stay where they are. Artifacts refer to them, and only a description is uploaded.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ RESULT_FILES = (METRICS, PREDICTIONS, CONFIG, "profile.json", "profile.csv")
 
 @dataclass(frozen=True)
 class Ingredient:
-    """Something that a run reads: its texts, or the store of a model under a pooling."""
+    """An input of a run: its texts, or the store of a model under one pooling."""
 
     name: str
     kind: str
-    """The artifact's type: dataset or embeddings."""
+    """Type of the artifact: `dataset` or `embeddings`."""
     description: Mapping[str, Any]
-    """Uploaded: it tells versions of the artifact apart."""
+    """Content that is uploaded. It distinguishes versions of the artifact."""
     folder: Path | None = None
-    """Of a store, where it is one of a model's."""
+    """Folder of the store; None for texts and lexical sources."""
 
 
 def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ingredient]:
-    """The texts by their fingerprint and every store that layers are chosen from."""
+    """List the texts, with their fingerprint, and every store that layers are chosen from."""
     texts = {
         "name": dataset.name,
         "origin": dataset.origin,
@@ -59,7 +59,7 @@ def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ing
 
 
 def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
-    """Declare what a run reads."""
+    """Declare the inputs of a run."""
     import wandb
 
     for one in inputs:
@@ -67,10 +67,10 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
         with artifact.new_file(DESCRIPTION) as file:
             json.dump(one.description, file, indent=1, sort_keys=True, ensure_ascii=False)
         if one.folder is not None:
-            # Not the folder, whose shards W&B would list one by one: they follow from the spec.
+            # The reference is to the spec, since W&B would list every shard of the folder.
             artifact.add_reference((one.folder / SPEC_FILE).resolve().as_uri())
-        # `use_artifact` refuses new artifacts offline and waits for the server online; this is the
-        # call that it makes, which does neither.
+        # `use_artifact` refuses new artifacts offline, and waits for the server online. The private
+        # method that it calls does neither.
         log = getattr(run, "_log_artifact", None)
         if log is None:
             run.use_artifact(artifact)
@@ -79,7 +79,7 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
 
 
 def log_result(run: Run, job: str, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Declare what a run made: the files of its record, and the bundle where there is one."""
+    """Declare the results of a run: the files of its record, and its bundle if it has one."""
     import wandb
 
     result = wandb.Artifact(_name(f"result-{job}"), "result", metadata=dict(metadata))
@@ -94,7 +94,7 @@ def log_result(run: Run, job: str, folder: Path, metadata: Mapping[str, Any]) ->
 
 
 def log_code(run: Run) -> None:
-    """Keep the package's sources as they are now."""
+    """Save the current source files of the package in a run."""
     root = Path(layerfusion.__file__).parent
     run.log_code(str(root), name="code-layerfusion", include_fn=_is_source)
 
@@ -104,5 +104,5 @@ def _is_source(path: str, _root: str = "") -> bool:
 
 
 def _name(name: str) -> str:
-    """With W&B's allowed characters alone."""
+    """Replace the characters that W&B does not allow, and cut the name to 128 characters."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[:128]

@@ -1,4 +1,4 @@
-"""What W&B shows of a job and of a layer profile: figures, tables, charts, and which way is up."""
+"""Figures, tables and charts of jobs and layer profiles in W&B."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from wandb import Run
 
 Confusion = tuple[np.ndarray, np.ndarray, Sequence[str]]
-"""Target and predicted class index of every row, shapes (rows,), and the names of the classes."""
+"""Target and predicted class of every row, shapes (rows,), and the names of the classes."""
 Figures = dict[str, float | int | str]
 Table = tuple[list[Any], list[Any]]
-"""Columns and rows."""
+"""Names of the columns, and the rows."""
 
 BEST: Mapping[str, Literal["max", "min"]] = {
     "accuracy": "max",
@@ -26,23 +26,23 @@ BEST: Mapping[str, Literal["max", "min"]] = {
     "log_loss": "min",
     "calibration_error": "min",
 }
-"""Metric to the end of the scale that is wanted."""
+"""For each metric, whether higher (`max`) or lower (`min`) is better."""
 EPOCH = "epoch"
-"""What the metrics of all seeds are drawn over."""
+"""Name of the horizontal axis for the metrics of all seeds."""
 MAX_CONFUSION_CLASSES = 100
-"""W&B keeps 10,000 cells of a table."""
+"""Limit for the confusion matrix, since W&B keeps at most 10,000 cells of a table."""
 MAX_CHART_POINTS = 10_000
 
 
 def define_result_metrics(run: Run) -> None:
-    """Tell W&B which way is up in the figures of the result."""
+    """Tell W&B whether higher or lower is better for each metric of the result."""
     for split in ("validation", "test"):
         for metric, best in BEST.items():
             run.define_metric(f"{split}/{metric}", summary=best)
 
 
 def define_epoch_metrics(run: Run, prefix: str) -> None:
-    """Tell W&B to draw a training run over its epochs and to sum it up by its best epoch."""
+    """Tell W&B to plot a training run over its epochs, and to summarise it by its best epoch."""
     run.define_metric(EPOCH, hidden=True)
     run.define_metric(f"{prefix}/*", step_metric=EPOCH)
     for metric, best in BEST.items():
@@ -54,7 +54,7 @@ def define_epoch_metrics(run: Run, prefix: str) -> None:
 
 
 def summary(record: RunRecord) -> Figures:
-    """The figures of a job that a table of jobs is sorted by; what is not known is left out."""
+    """Return the figures of a job for the table of runs, without those that are unknown."""
     figures: dict[str, float | int | str | None] = {"job": record.job, "protocol": record.protocol}
     for split, estimates in (("validation", record.validation), ("test", record.test)):
         for metric, estimate in estimates.items():
@@ -63,7 +63,7 @@ def summary(record: RunRecord) -> Figures:
                 figures[f"{split}/{metric}_{part}"] = getattr(estimate, part)
     figures["layers/count"] = len(record.layers)
     figures["layers/names"] = " ".join(_name(layer) for layer in record.layers)
-    if len(record.layers) == 1:  # a point of the curve of accuracy by layer
+    if len(record.layers) == 1:  # a point in the chart of accuracy by depth
         figures["layers/depth"] = record.layers[0].depth
     figures |= {f"baseline/{metric}": value for metric, value in record.baseline.test.items()}
     figures |= {f"cost/{name}": value for name, value in asdict(record.cost).items()}
@@ -78,13 +78,13 @@ def summary(record: RunRecord) -> Figures:
 
 
 def layer_table(record: RunRecord) -> Table:
-    """The selected layers, as the record has them."""
+    """Return the selected layers, one row for each, with the fields of the record."""
     columns = [field.name for field in fields(LayerRecord)]
     return columns, [list(astuple(layer)) for layer in record.layers]
 
 
 def job_media(record: RunRecord, confusion: Confusion | None) -> dict[str, Any]:
-    """Tables and charts of a job: layers, gates by epoch and by class, confusion matrix."""
+    """Build the tables and charts of a job: layers, gates and confusion matrix."""
     import wandb
 
     columns, rows = layer_table(record)
@@ -115,7 +115,7 @@ def _name(layer: LayerRecord) -> str:
 
 
 def profile_summary(profile: Profile) -> Figures:
-    """Of each source the layer that its probe likes best."""
+    """Return the layer with the best probe accuracy of each source."""
     figures: Figures = {
         "job": profile.job,
         "data/fingerprint": profile.dataset.fingerprint,
@@ -132,7 +132,7 @@ def profile_summary(profile: Profile) -> Figures:
 
 
 def score_table(profile: Profile) -> Table:
-    """One row a layer: where it lies, what it costs, all its scores, and test where judged."""
+    """Return one row for each layer: its name, scores, costs and, if judged, test accuracy."""
     scores = list(dict.fromkeys(name for layer in profile.layers for name in layer.scores))
     places = ["backbone", "layer", "pooling", "depth"]
     costs = ["flops_per_text", "milliseconds_per_text"]
@@ -149,7 +149,7 @@ def score_table(profile: Profile) -> Table:
 
 
 def selection_table(profile: Profile) -> Table:
-    """One row a selection: the layers that it takes, and what they are worth where judged."""
+    """Return one row for each selection: its layers, and its accuracy and regret if judged."""
     columns = ["selection", "layers", "test_accuracy", "regret"]
     rows = [
         [
@@ -164,7 +164,7 @@ def selection_table(profile: Profile) -> Table:
 
 
 def profile_media(profile: Profile) -> dict[str, Any]:
-    """Probe accuracy by relative depth, a line a model, and the tables."""
+    """Build the tables, and a chart of probe accuracy by depth with one line for each source."""
     import wandb
 
     shown: dict[str, Any] = {}
@@ -183,7 +183,7 @@ def profile_media(profile: Profile) -> dict[str, Any]:
 
 
 def _by_source(profile: Profile) -> dict[str, list[tuple[float, float, str]]]:
-    """Source to depth, probe accuracy and name of its layers."""
+    """Return depth, probe accuracy and name of the layers of each source."""
     found: dict[str, list[tuple[float, float, str]]] = {}
     for layer in profile.layers:
         accuracy = layer.scores.get("accuracy")
@@ -199,7 +199,7 @@ def _lines(
     title: str,
     x: str,
 ) -> Any:
-    """A chart of lines, of the first of them where there are too many points."""
+    """Draw a line chart. If there are too many points, it has only the first lines."""
     import wandb
 
     most = max(1, MAX_CHART_POINTS // max(len(line) for line in ys)) if ys else 0

@@ -1,6 +1,6 @@
-"""Weights & Biases: one run a job, which shows the job and never fails it.
+"""Shows each job as a run in Weights & Biases. An error of W&B never makes the job fail.
 
-The job's folder is the record; nothing is ever read back from W&B.
+The record is in the job's folder; nothing is ever read back from W&B.
 """
 
 from __future__ import annotations
@@ -39,44 +39,44 @@ _MAX_NAME = 128
 _MAX_TAG = 64
 _MAX_REASON = 500
 _INTERRUPTED = 255
-"""Exit code that W&B itself gives a run that was stopped by hand."""
+"""Exit code that W&B uses for a run that the user interrupted."""
 _SYNC_TOLD: set[str] = set()
 _CODE_KEPT: set[tuple[str, str | None]] = set()
-"""Projects and groups that this process has shown its sources to."""
+"""Projects and groups in which this process has already saved its source files."""
 
 
 class EndedEarly(Exception):
-    """Ends a job that need not go on: its run is shown as finished, tagged `pruned`."""
+    """Ends a job that need not continue. Its run counts as finished and is tagged `pruned`."""
 
 
 class Tracker(Protocol):
-    """Where a job shows its progress and result."""
+    """Interface through which a job shows its progress and result."""
 
     def uses(self, inputs: Sequence[Ingredient]) -> None:
-        """Show what the job reads."""
+        """Show the inputs of the job."""
         ...
 
     def lightning_logger(self, prefix: str) -> Logger | None:
-        """A logger for one training run, whose metrics are named `prefix/…`."""
+        """Return a logger for one training run, whose metrics are named `prefix/…`."""
         ...
 
     def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
-        """Show the result of the job, whose files are written."""
+        """Show the result of the job, after its files have been written."""
         ...
 
     def finish_with_profile(self, profile: Profile) -> None:
-        """Show a layer profile, whose file is written."""
+        """Show a layer profile, after its file has been written."""
         ...
 
 
 class NullTracker:
-    """Shows nothing."""
+    """A tracker that shows nothing."""
 
     def uses(self, inputs: Sequence[Ingredient]) -> None:
         """Do nothing."""
 
     def lightning_logger(self, prefix: str) -> None:
-        """None: the Trainer logs nothing."""
+        """Return None, with which the Trainer logs nothing."""
 
     def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
         """Do nothing."""
@@ -89,8 +89,8 @@ class WandbTracker:
     """Shows a job as one W&B run.
 
     Args:
-        run: the run.
-        folder: the job's folder, where the files of its result are.
+        run: the W&B run.
+        folder: the job's folder, which has the files of its result.
     """
 
     def __init__(self, run: Run, folder: Path) -> None:
@@ -98,12 +98,12 @@ class WandbTracker:
         self.folder = folder
 
     def uses(self, inputs: Sequence[Ingredient]) -> None:
-        """Show what the job reads, where its lineage begins."""
+        """Declare the inputs of the job, with which its lineage begins."""
         with _never_failing():
             log_use(self.run, inputs)
 
     def lightning_logger(self, prefix: str) -> WandbLogger:
-        """A logger on the same run; its charts are drawn over the epochs of its training run."""
+        """Return a logger on the same run, whose charts show the epochs of one training run."""
         with _never_failing():
             define_epoch_metrics(self.run, prefix)
         return _PrefixedLogger(experiment=self.run, prefix=prefix)
@@ -128,7 +128,7 @@ class WandbTracker:
 
 
 class _PrefixedLogger(WandbLogger):
-    """Lightning's logger with `seed0/val/log_loss` for `log_loss`; the epoch is shared by all."""
+    """Adds a prefix such as `seed0/` to the names of all metrics but the epoch."""
 
     def __init__(self, *, experiment: Run, prefix: str) -> None:
         super().__init__(experiment=experiment)
@@ -153,17 +153,17 @@ def open_tracker(
 ) -> Iterator[Tracker]:
     """Open the tracker of one job and close it with the job's exit code.
 
-    A `mode` of the config goes before the environment's WANDB_MODE; `auto` is online where W&B
-    finds an API key, else offline. What W&B cannot do is told in one line, and the job goes on.
+    The `mode` of the config takes precedence over WANDB_MODE of the environment. `auto` is online
+    if W&B finds an API key, else offline. If W&B fails, one line says so and the job continues.
 
     Args:
-        logger: the group `logger`.
-        folder: the job's folder, in which W&B's own files lie.
-        name: what the run is called.
-        group: what the runs of the sweep share, unless the config names a group.
-        job_type: for example train.
-        tags: added to those of the config.
-        config: the whole config of the job, nested; shown flat.
+        logger: config group `logger`.
+        folder: the job's folder, which also gets the files of W&B.
+        name: name of the run.
+        group: group of all runs of a sweep, used unless the config names another one.
+        job_type: type of the run, for example `train`.
+        tags: tags in addition to those of the config.
+        config: nested config of the whole job; it is shown flat.
     """
     disabled = logger.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
     if logger.name != "wandb" or disabled:
@@ -206,14 +206,14 @@ def open_tracker(
 
 
 def goes_online(mode: str = "auto") -> bool:
-    """Whether runs go to W&B's server under this mode of the config."""
+    """Return True if runs are sent to the W&B server under this mode of the config."""
     return _mode(mode) in ("online", "shared")
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested config under keys like `fusion/name`; lists of plain values stay lists.
+    """Flatten a nested config to keys like `fusion/name`; lists of plain values stay lists.
 
-    W&B reads a dot in a key as a path, and would not find it when it groups and filters.
+    Dots would not work, since W&B reads a dot as a path when it groups and filters.
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
@@ -228,7 +228,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
-    """Start a run in the wanted mode, else offline, else not at all."""
+    """Start a run in the requested mode, or else offline; return None if both fail."""
     with _never_failing("going on offline"):
         return _init(logger, _mode(logger.mode), arguments)
     with _never_failing():
@@ -237,7 +237,7 @@ def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
 
 
 def _keep_code(run: Run) -> None:
-    """Show the sources once a sweep and process, or once a job by itself: they are the same."""
+    """Save the source files once for each single job, or once for each sweep and process."""
     place = (run.project, run.group)
     if place not in _CODE_KEPT:
         with _never_failing():
@@ -247,7 +247,7 @@ def _keep_code(run: Run) -> None:
 
 
 def _show_failure(run: Run, error: BaseException) -> None:
-    """Say in the table of runs why a job failed."""
+    """Show in the table of runs why a job failed."""
     lines = str(error).splitlines() or [""]
     reason = f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:_MAX_REASON]
     run.summary["error"] = reason
@@ -255,7 +255,7 @@ def _show_failure(run: Run, error: BaseException) -> None:
 
 
 def _mode(mode: str) -> Mode:
-    """The mode asked for by the config, else by the environment, else by whether there is a key."""
+    """Return the mode of the config, or of the environment, or else online if there is a key."""
     import wandb
 
     if mode != "auto":
@@ -269,9 +269,9 @@ def _mode(mode: str) -> Mode:
 def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
     import wandb
 
-    # The list of installed packages costs .3 s a job; the sources are kept by `_keep_code`;
-    # git would tell of the folder that the user happens to be in.
-    # A killed job keeps all but its last second for `wandb sync`; by default, all but 15 s.
+    # Listing the installed packages takes 0.3 s for each job. `_keep_code` saves the source files.
+    # Git would describe whatever folder the user is in. A killed job loses the last second of its
+    # data for `wandb sync`, instead of the last 15 seconds.
     quiet = {
         "x_transaction_log_flush_interval": 1.0,
         "silent": True,
@@ -297,7 +297,7 @@ def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
 
 @contextmanager
 def _never_failing(outcome: str = "the job goes on without it") -> Iterator[None]:
-    """Tell what W&B could not do in one line; the job goes on."""
+    """Turn an error of W&B into a warning of one line, so that the job continues."""
     import wandb
 
     try:
@@ -309,7 +309,7 @@ def _never_failing(outcome: str = "the job goes on without it") -> Iterator[None
 
 @contextmanager
 def _data_in(folder: Path) -> Iterator[None]:
-    """Keep W&B's copies of tables beside the run, not in the home folder, unless set otherwise."""
+    """Keep W&B's copies of tables beside the run instead of in the home folder, by default."""
     name = "WANDB_DATA_DIR"
     if name in os.environ:
         yield

@@ -193,4 +193,4 @@ def test_every_kind_of_difference_is_told() -> None:
         ]
     )
     (line,) = differences({"x": data}, {"x": {**data, "fingerprint": "g"}})
-    assert "other texts or labels" in line
+    assert "texts or labels differ" in line

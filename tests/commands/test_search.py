@@ -99,7 +99,10 @@ def test_a_search_that_was_killed_goes_on_to_its_number_of_trials(
     assert len(table.rows) == 6
     assert [row.texts[0] for row in table.rows if row.mark == "chosen"] == [str(best.number)]
     assert main(["status", str(folder)]) == 2
-    assert f"a search, not a sweep; layerfusion report {folder} shows it" in capsys.readouterr().err
+    assert (
+        f"this is a search, not a sweep; `layerfusion report {folder}` shows it"
+        in capsys.readouterr().err
+    )
     assert main(["report", str(folder)]) == 0
     assert "Search history: small" in (folder / "report.md").read_text()
     assert (folder / "figures/search-1-history.png").exists()
@@ -167,7 +170,7 @@ def test_what_the_command_line_gives_is_not_drawn(
         assert read_record(tmp_path / "search/small" / trial.job).fusion == "concat"
     every = ["fusion=sum", "layers=all", "fusion.width=8", "trainer.learning_rate=0.01"]
     assert main([*words, *every]) == 2
-    assert "no key to search over but those given: layers, fusion," in capsys.readouterr().err
+    assert "no key to search over except those given: layers, fusion," in capsys.readouterr().err
 
 
 def test_mistakes_are_told(
@@ -182,7 +185,7 @@ def test_mistakes_are_told(
     assert "another process runs this study" in capsys.readouterr().err
     assert main([*words, "search.trials=1"]) == 0
     assert main([*words, "search.trials=2", "seeds=1"]) == 2
-    assert "holds a study of another job or space" in capsys.readouterr().err
+    assert "has a study of another job or space" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ def test_auto_says_where_it_was_not_free_to_look_at_all_layers(
     setting = f"layers={selection} fusion=auto fusion.among=[stacked]"
     code, said = run(["train", *job, *setting.split()], capsys)
     assert code == 0, said
-    assert (f"layers of layers={selection} alone" in said) == told
+    assert (f"only the layers of layers={selection};" in said) == told
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_profile_holds_every_score_of_every_layer(
     assert profile.hindsight is not None
     assert profile.layers[profile.hindsight].test.mean == best  # type: ignore[union-attr]
     before = (folder / "profile.json").stat().st_mtime_ns
-    assert "made before" in run(arguments, capsys)[1]
+    assert "finished before" in run(arguments, capsys)[1]
     assert (folder / "profile.json").stat().st_mtime_ns == before
 
 
@@ -313,7 +313,7 @@ def test_a_profile_is_made_again_where_something_that_changes_it_changed(
     job: list[str], folders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     quick = [*job, "profile.scores=[probe]"]
-    assert "made before" not in run(["profile", *quick], capsys)[1]
+    assert "finished before" not in run(["profile", *quick], capsys)[1]
     for more in (
         ["layers.folds=2"],
         ["layers.held_out=validation"],
@@ -322,9 +322,9 @@ def test_a_profile_is_made_again_where_something_that_changes_it_changed(
     ):
         code, said = run(["profile", *quick, *more], capsys)
         assert code == 0, said
-        assert "made before" not in said, more
+        assert "finished before" not in said, more
     assert (
-        "made before"
+        "finished before"
         in run(["profile", *quick, "layers=adaptive", "layers.score=logme"], capsys)[1]
     )
     copy = tmp_path / "model"
@@ -333,7 +333,7 @@ def test_a_profile_is_made_again_where_something_that_changes_it_changed(
     assert run(["profile", *own], capsys)[0] == 0
     shutil.rmtree(copy)
     shutil.copytree(folders["bert"], copy)
-    assert "made before" not in run(["profile", *own], capsys)[1]
+    assert "finished before" not in run(["profile", *own], capsys)[1]
 
 
 def test_a_pilot_too_small_for_its_folds_grows(

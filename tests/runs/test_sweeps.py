@@ -241,7 +241,7 @@ def test_status_counts_and_estimates(tmp_path: Path) -> None:
     write_plan(tmp_path, "train", {name: [f"seed={name}"] for name in "abcd"})
     write_plan(tmp_path, "train", {name: [f"seed={name}"] for name in "de"})  # another grid
     assert [job.label for job in read_jobs(tmp_path)] == [f"seed={n}" for n in "abcde"]
-    assert "not known before the first job" in status_lines(tmp_path)[1]
+    assert "unknown until the first job" in status_lines(tmp_path)[1]
     for name, seconds in (("a", 100), ("b", 300)):
         (tmp_path / name).mkdir()
         for file, when in (("config.yaml", 1000), ("metrics.json", 1000 + seconds)):

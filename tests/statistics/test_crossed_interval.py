@@ -67,9 +67,9 @@ def test_a_system_against_itself() -> None:
 
 
 def test_what_cannot_be_compared_is_refused() -> None:
-    with pytest.raises(UserError, match="1 draw says nothing of others"):
+    with pytest.raises(UserError, match="1 draw of the training rows"):
         crossed_interval(noise(1), TARGET)
-    with pytest.raises(UserError, match="no test rows"):
+    with pytest.raises(UserError, match="at least one test row"):
         crossed_interval(noise(3, 0), TARGET[:0])
     with pytest.raises(UserError, match="300 test rows and labels of shape"):
         crossed_interval(noise(), TARGET[:299])

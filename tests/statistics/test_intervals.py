@@ -54,7 +54,7 @@ def test_mean_sd_equals_the_standard_library() -> None:
 
 def test_one_value_has_no_deviation_and_none_no_mean() -> None:
     assert mean_sd([0.5]) == (0.5, None)
-    with pytest.raises(UserError, match="no values"):
+    with pytest.raises(UserError, match="at least one value"):
         mean_sd([])
 
 
@@ -127,9 +127,9 @@ def test_all_right_and_no_row() -> None:
     target = labels(7, 3)
     assert bootstrap_interval(np.ones(10), target) == (1.0, 1.0)
     assert metric_intervals(target, target[None]) == {"accuracy": (1, 1), "macro_f1": (1, 1)}
-    with pytest.raises(UserError, match="no test rows"):
+    with pytest.raises(UserError, match="at least one test row"):
         bootstrap_interval(np.ones((3, 0)), target[:0])
-    with pytest.raises(UserError, match="no test rows"):
+    with pytest.raises(UserError, match="at least one test row"):
         metric_intervals(target[:0], np.ones((3, 0), int))
 
 
@@ -288,7 +288,7 @@ def test_what_is_certain_needs_no_resample() -> None:
     assert p_of_any_ahead([right, wrong], wrong, target, resamples=99) == 0.01
     assert p_of_any_ahead([wrong], right, target) == 1
     assert p_of_any_ahead([right, right], right, target) == 1
-    with pytest.raises(UserError, match="no test rows"):
+    with pytest.raises(UserError, match="at least one test row"):
         p_of_any_ahead([np.ones(0)], np.ones(0), np.zeros(0, int))
 
 
