@@ -1,1 +1,1 @@
-"""What is fast, against whom, as ratios measured in one run."""
+"""Benchmarks of speed and accuracy against other programs, as ratios measured in one run."""

@@ -1,9 +1,13 @@
-"""Extraction on a GPU against the bare forward pass, one layer alone, and sentence-transformers.
+"""Compare extraction on a GPU with a bare forward pass and with sentence-transformers.
 
-Models of real shapes with random weights read the texts of r8. Each shape is measured in four ways,
-interleaved: all layers pooled and written to a store, the last layer alone pooled and written, the
-bare forward pass over the same texts (tokenised and on the device beforehand, nothing kept, in the
-best of several batch sizes), and `encode` of sentence-transformers in its best batch size.
+Models of real shapes with random weights read the texts of r8. We measure each shape in four ways,
+in turns:
+
+- all layers are pooled and written to a store;
+- the last layer alone is pooled and written to a store;
+- a bare forward pass reads the same texts, which were tokenised and copied to the device before,
+  and saves nothing, in the best of several batch sizes;
+- `encode` of sentence-transformers reads the texts in its best batch size.
 
 Run: python -m benchmarks.device [--shapes llama-7b ...] [--rows N] [--repeats N] [--json FILE]
 
@@ -44,10 +48,10 @@ MAX_LENGTH = 512
 
 @dataclass(frozen=True)
 class Shape:
-    """A model to measure."""
+    """Architecture of a model to measure."""
 
     kind: str
-    """llama or bert."""
+    """Model family: llama or bert."""
     blocks: int
     width: int
     dtype: str
@@ -57,7 +61,7 @@ class Shape:
     inner: int = 3072
     peer: bool = True
     large: bool = False
-    """Its best batch size is found on every third text, among those that fit into the memory."""
+    """True to search for the best batch size on every third text only, as the model is large."""
 
 
 SHAPES = {
@@ -83,7 +87,7 @@ SHAPES = {
 
 
 def random_model(shape: Shape, vocab: int, device: torch.device) -> Any:
-    """A model with random weights, made on the device."""
+    """Make a model with random weights on the device."""
     import transformers
 
     common: dict[str, Any] = {
@@ -108,7 +112,7 @@ def random_model(shape: Shape, vocab: int, device: torch.device) -> Any:
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds of a call, with what it gave the device."""
+    """Measure the seconds of a call, including the work that it gives to the device."""
     settle()
     begun = time.perf_counter()
     run()
@@ -122,7 +126,7 @@ def settle() -> None:
 
 
 def matmul_peak(dtype: torch.dtype, device: torch.device, size: int = 8192) -> float:
-    """Measured FLOP/s of large square matrix products on random data."""
+    """Measure the FLOP/s of large square matrix products on random data."""
     if device.type == "cpu":
         size = 1024
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -133,7 +137,7 @@ def matmul_peak(dtype: torch.dtype, device: torch.device, size: int = 8192) -> f
 
 
 def disk_rate(folder: Path | None) -> float:
-    """Bytes a second of writing and syncing a file where the stores lie."""
+    """Measure the bytes per second of writing and syncing a file in the folder of the stores."""
     content = os.urandom(2**27)
     with tempfile.NamedTemporaryFile(dir=folder) as file:
         begun = time.perf_counter()
@@ -155,7 +159,7 @@ def on_device(backbone: Backbone, windows: Sequence[Any], budget: int) -> list[B
 
 
 def best_budget(backbone: Backbone, windows: Sequence[Any], budgets: Sequence[int]) -> Any:
-    """The batch size of the fastest bare pass, second time over, and the seconds of each."""
+    """Find the batch size whose second bare pass is fastest. Also returns the seconds of each."""
     found: dict[int, tuple[float, float]] = {}
     best: tuple[float, int] | None = None
     for budget in budgets:
@@ -191,7 +195,7 @@ def extraction(
 
 
 def peer_encoder(model: Any, tokenizer: Any, device: torch.device, folder: Path) -> Any:
-    """The same weights in sentence-transformers, mean pooling."""
+    """Load the same weights in sentence-transformers, with mean pooling."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
@@ -302,7 +306,7 @@ def show(name: str, result: dict[str, Any], peaks: dict[str, float]) -> None:
 
 
 def project_texts() -> tuple[list[str], Path, Path]:
-    """Texts of r8, and the folders of the tokenizers of minilm and smollm2."""
+    """Read the texts of r8, and find the tokenizer folders of minilm and smollm2."""
     from layerfusion.composing.hydra import compose
     from layerfusion.config.check import load
     from layerfusion.embeddings.source import open_source

@@ -1,4 +1,4 @@
-"""All layers at once against one layer by sentence-transformers, side by side.
+"""Compare extracting all layers at once with one layer by sentence-transformers.
 
 Run: python -m benchmarks.extraction [rows] [repeats]
 """

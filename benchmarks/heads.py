@@ -1,6 +1,7 @@
-"""A head trained by Lightning's Trainer against a bare loop, in turns: python -m benchmarks.heads.
+"""Compare training a head by Lightning's Trainer with a bare loop: python -m benchmarks.heads.
 
-Random features of the size of one layer of minilm on mr; both come to the same weights.
+The features are random and have the size of one layer of minilm on mr. The Trainer and the loop
+take turns, and both reach the same weights.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TRAINER = TrainerConfig(max_epochs=EPOCHS, patience=EPOCHS)
 
 
 def bare_loop(data: FusionDataModule, seed: int) -> float:
-    """Seconds of the same steps, and a look at validation an epoch, without Lightning."""
+    """Time the same steps and one validation in each epoch, without Lightning."""
     begun = time.perf_counter()
     torch.manual_seed(seed)
     head = FusionClassifier([WIDTH], CLASSES, **classifier_settings(FUSION, TRAINER))
@@ -42,7 +43,7 @@ def bare_loop(data: FusionDataModule, seed: int) -> float:
 
 
 def run() -> str:
-    """Median seconds of both and their ratio; the first turn, which also warms up, is left out."""
+    """Return the median seconds of both and their ratio, without the first turn, which warms up."""
     torch.manual_seed(0)
     features = {split: [torch.randn(rows, WIDTH)] for split, rows in ROWS.items()}
     targets = {split: torch.randint(CLASSES, (rows,)) for split, rows in ROWS.items()}

@@ -1,4 +1,4 @@
-"""The probes of all layers in one optimisation against a loop over scikit-learn, side by side.
+"""Compare fitting the probes of all layers in one optimisation with a loop over scikit-learn.
 
 Run: python -m benchmarks.probes [dataset] [C] [KEY=VALUE ...]
 """
@@ -25,7 +25,7 @@ from layerfusion.runs.inputs import dataset_of, extract_all
 
 
 def main(dataset: str, c: float, more: Sequence[str]) -> None:
-    """Fit on all of train, judge on the first 1,500 rows of test."""
+    """Fit on all of train, and measure accuracy on the first 1,500 rows of test."""
     job = [f"dataset={dataset}", "backbone=[minilm,smollm2]", "limit.test=1500"]
     config = load(compose("train", [*job, "dataset.validation_size=0.01", "logger=none", *more]))
     data = dataset_of(config)

@@ -1,4 +1,4 @@
-"""What people build on sentence embeddings with scikit-learn: the rivals of `benchmarks.rivals`."""
+"""Classifiers on sentence embeddings with scikit-learn, which are rivals in `benchmarks.rivals`."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from layerfusion.texts.tfidf import tfidf
 
 STRENGTHS = np.logspace(-5, 1, 7)
-"""Inverse strengths C tried by cross-validation."""
+"""Inverse strengths C that the cross-validation tries."""
 FOLDS = 5
+"""Number of folds of every cross-validation."""
 MAX_STEPS = 500
+"""Largest number of steps of a logistic regression."""
 LEAST_PROBABILITY = 1e-7
 """Smallest probability of a class. Without it, a class that train lacks has infinite log-loss."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The labelled rows that a rival learns from, and those it is judged on."""
+    """The labelled rows that a rival learns from, and the texts of the test rows."""
 
     texts: Sequence[str]
     target: np.ndarray
-    """Shape: (rows,)."""
+    """Class index of each row. Shape: (rows,)."""
     test_texts: Sequence[str]
     num_classes: int
     seed: int
@@ -40,12 +42,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Vectors:
-    """The vectors of the rows by one model."""
+    """The vectors that one model gives to the rows."""
 
     learn: np.ndarray
-    """Shape: (rows, width)."""
+    """Vectors of the rows to learn from. Shape: (rows, width)."""
     test: np.ndarray
-    """Shape: (test rows, width)."""
+    """Vectors of the test rows. Shape: (test rows, width)."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +55,15 @@ class Answer:
     """The predictions of a rival for test."""
 
     probabilities: np.ndarray
-    """Shape: (test rows, classes)."""
+    """Probability of each class. Shape: (test rows, classes)."""
     seconds: float
-    """Time to fit and predict, with the vectors at hand."""
+    """Time to fit and predict, without the time to compute the vectors."""
     c: float = float("nan")
-    """The chosen strength of the regularisation; NaN where there is none."""
+    """Chosen inverse strength of the regularisation; NaN if there is none."""
 
 
 def regression(vectors: Vectors, rows: Rows) -> Answer:
-    """Standardised vectors and logistic regression, C by five-fold cross-validated accuracy."""
+    """Fit a logistic regression on standardised vectors, with C by five-fold cross-validation."""
     begun = time.perf_counter()
     model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_STEPS))
     grid = {"logisticregression__C": STRENGTHS}
@@ -77,16 +79,17 @@ def stacking(
     rows: Rows,
     lexical: Mapping[str, float] | None = None,
 ) -> Answer:
-    """scikit-learn's StackingClassifier over one logistic regression a model, and TF-IDF.
+    """Fit scikit-learn's StackingClassifier over a logistic regression on each model and TF-IDF.
 
     Args:
-        vectors: of each model.
-        c_of: strength of each model's regression, as `regression` chose it.
-        rows: what to learn from.
-        lexical: strength by features (words, characters) of TF-IDF regressions stacked too.
+        vectors: vectors of each model.
+        c_of: inverse strength of each model's regression, as `regression` chose it.
+        rows: the rows to learn from.
+        lexical: inverse strength of a TF-IDF regression for each kind of features (words,
+            characters) to stack as well; None stacks none.
     """
     begun = time.perf_counter()
-    # The estimators see row numbers and look their own vectors up, as they do not share any.
+    # The estimators receive row numbers, and each looks up the vectors of its model.
     learn = np.arange(len(rows.texts))[:, None]
     test = len(learn) + np.arange(len(rows.test_texts))[:, None]
     estimators: list[tuple[str, Any]] = []
@@ -99,8 +102,8 @@ def stacking(
         model = LogisticRegression(C=c, max_iter=MAX_STEPS)
         counted = tfidf(features, len(rows.texts))
         estimators.append((f"TF-IDF {features}", make_pipeline(_looked_up(texts), counted, model)))
-    # A strength that was chosen by accuracy alone may give almost constant probabilities (on some
-    # models 1e-5 is as accurate as any). Scaling lets them count all the same.
+    # A strength chosen by accuracy alone may give almost constant probabilities (on some models
+    # 1e-5 is as accurate as any). Scaling lets the final estimator use them all the same.
     final = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_STEPS))
     stack = StackingClassifier(
         estimators,
@@ -125,7 +128,7 @@ def _rows_of(places: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _answers(model: Any, learn: np.ndarray, test: np.ndarray, rows: Rows) -> np.ndarray:
-    """Fit, and predict probabilities of all classes, those that train lacks included."""
+    """Fit a model, and predict probabilities of all classes, also of those that train lacks."""
     with warnings.catch_warnings():
         # Folds may lack rare classes, and under weak regularisation some fits stop early.
         warnings.simplefilter("ignore", (ConvergenceWarning))

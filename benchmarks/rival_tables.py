@@ -1,4 +1,4 @@
-"""What `benchmarks.rivals` found, as a table and as JSON."""
+"""Write the results of `benchmarks.rivals` as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ TITLES = (
 
 @dataclass(frozen=True)
 class Result:
-    """One rival on one data set."""
+    """Result of one rival on one data set."""
 
     name: str
     correct: np.ndarray
-    """Share of the runs that were right on each test row. Shape: (rows,)."""
+    """Share of the runs that predict each test row correctly. Shape: (rows,)."""
     agreed: np.ndarray
-    """Whether their consensus is. Shape: (rows,), bool."""
+    """True where the consensus of the runs is correct. Shape: (rows,), bool."""
     metrics: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]]
-    """Of accuracy and macro-F1."""
+    """Confidence intervals of accuracy and macro-F1."""
     seconds: float
     flops: float | None
-    """For one text; none where nothing is counted."""
+    """FLOPs for one text; None if they are not counted."""
     what: str = ""
-    """What it settled on."""
+    """Settings or layers that the rival chose."""
 
 
 @dataclass(frozen=True)
 class Race:
-    """All rivals on one data set, `auto` first."""
+    """Results of all rivals on one data set, `auto` first."""
 
     name: str
     rows: Mapping[str, int]
@@ -51,7 +51,7 @@ class Race:
     results: tuple[Result, ...]
 
     def compared(self) -> list[tuple[Result, Difference, McNemar]]:
-        """Each rival, how far `auto` is ahead of it, and the exact test of the two."""
+        """Compare `auto` with each rival: the paired difference, and the exact test."""
         auto = self.results[0]
         return [
             (
@@ -64,7 +64,7 @@ class Race:
 
 
 def as_json(races: Sequence[Race], settings: Sequence[str]) -> dict[str, Any]:
-    """All figures, p adjusted over all comparisons of all data sets."""
+    """Return all figures, with p values adjusted over the comparisons of all data sets."""
     adjusted = iter(holm([test.p for race in races for *_, test in race.compared()]))
     found: dict[str, Any] = {"settings": list(settings), "datasets": {}}
     for race in races:
@@ -99,7 +99,7 @@ def as_json(races: Sequence[Race], settings: Sequence[str]) -> dict[str, Any]:
 
 
 def as_text(races: Sequence[Race]) -> str:
-    """A table a data set, in Markdown."""
+    """Write one Markdown table for each data set."""
     figures = as_json(races, ())["datasets"]
     lines = []
     for race in races:

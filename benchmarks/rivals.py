@@ -1,20 +1,26 @@
-"""`fusion=auto` against what people do instead, on the same rows and the same models.
+"""Compare `fusion=auto` with common alternatives on the same rows and the same models.
 
 Run: python -m benchmarks.rivals mr r8 'backbone=[minilm,granite]' limit.train=2000 limit.test=1500
 
-Words with `=` are settings of every job, all others are data sets. The rivals are TF-IDF and
-logistic regression; logistic regression on the embedding of each model and on all of them side by
-side; scikit-learn's StackingClassifier over them, without TF-IDF and with it, and over the best
-layer of each model by its probe and TF-IDF of words and of characters; the last layers side by side
-under a trained head, as published fusion scripts have it, but with the epoch chosen on
-validation; and the best single layer by its probe. All are given the same labelled rows, validation
-included, and are judged once on the same test rows; no choice sees test. Those of scikit-learn are
-run once, jobs with each seed: the interval is of their mean, the test of their consensus.
+Arguments with `=` are settings of every job; all other arguments are data sets. The rivals are:
 
-Embeddings are those of sentence-transformers where it is installed (`pip install -e '.[bench]'`),
-kept in the cache; with `--own-vectors`, or without it, the mean-pooled last layer of the cache.
-Seconds are those of choosing, fitting and answering with all embeddings at hand; what `auto` finds
-of earlier jobs' probes in the cache it does not fit again.
+- TF-IDF and logistic regression;
+- logistic regression on the embeddings of each model, and on those of all models side by side;
+- scikit-learn's StackingClassifier over all models, without TF-IDF and with it;
+- StackingClassifier over the best layer of each model by its probe, and TF-IDF of words and of
+  characters;
+- the last layers side by side under a trained head, as in published fusion scripts, but with the
+  epoch chosen on validation;
+- the best single layer by its probe.
+
+All rivals learn from the same labelled rows, including validation, and are evaluated once on the
+same test rows. No choice sees test. The rivals from scikit-learn run once. Jobs run with each seed:
+their interval is that of the mean, and their test that of the consensus.
+
+Embeddings come from sentence-transformers if it is installed (`pip install -e '.[bench]'`), and are
+cached. Otherwise, or with `--own-vectors`, they are the mean-pooled last layers of the cache. The
+seconds count choosing, fitting and predicting, but not the computation of embeddings. `auto` does
+not fit probes again that earlier jobs have cached.
 """
 
 from __future__ import annotations
@@ -76,10 +82,11 @@ JOBS = {
         "fusion=stacked",
     ),
 }
-"""What this program runs, `auto` first."""
+"""Settings of each job that this program runs, `auto` first."""
 SECONDS = "seconds.json"
+"""File of a job's folder that holds the seconds of its first run."""
 LEXICAL = {"words": 30.0, "characters": 30.0}
-"""Features and strength of the TF-IDF regressions that are stacked on the best layers."""
+"""Inverse strength of the TF-IDF regression on each kind of features, beside the best layers."""
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Race]:
@@ -113,12 +120,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Race]:
 
 
 def race_on(name: str, settings: Sequence[str], *, peers: bool, rivals: Sequence[str]) -> Race:
-    """Run everything on one data set.
+    """Run all jobs and rivals on one data set.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         settings: overrides of every job.
-        peers: True where sentence-transformers makes the rivals' vectors.
+        peers: True if sentence-transformers computes the vectors of the rivals.
         rivals: names of the rivals (see `find_rival`).
     """
     configs = {
@@ -143,7 +150,7 @@ def race_on(name: str, settings: Sequence[str], *, peers: bool, rivals: Sequence
 
 
 def _job(name: str, config: TrainConfig) -> tuple[Result, RunRecord]:
-    """A job of this program; one that has finished before keeps the seconds that it took."""
+    """Run a job of this program. A job that had finished before keeps its measured seconds."""
     folder = Path(config.paths.outputs) / "rivals" / job_id(config)
     again = not (folder / METRICS).exists() or not (folder / SECONDS).exists()
     begun = time.perf_counter()
@@ -176,31 +183,31 @@ def _job(name: str, config: TrainConfig) -> tuple[Result, RunRecord]:
 
 @dataclass(frozen=True)
 class Contest:
-    """What the rivals of one data set share."""
+    """The data, vectors and costs that the rivals of one data set share."""
 
     rows: Rows
     vectors: Mapping[str, Vectors]
-    """Backbone to its vectors of the rows."""
+    """Vectors of the rows by each backbone."""
     flops: Mapping[str, float]
-    """Backbone to what its pass of a text costs."""
+    """FLOPs of a pass of one text through each backbone."""
     encoder: str
-    """What made the vectors, for the names of the rivals."""
+    """Name of the program that computed the vectors, for the names of the rivals."""
     baseline: BaselineRecord
     best_layers: Callable[[], tuple[dict[str, Vectors], float]]
-    """The layer of each model that its probe likes best, and what these layers cost together."""
+    """Function that finds the best layer of each model by its probe, and their cost together."""
 
     @cached_property
     def regressions(self) -> dict[str, Answer]:
-        """Logistic regression on the vectors of each model."""
+        """Fit a logistic regression on the vectors of each model."""
         return {name: regression(vectors, self.rows) for name, vectors in self.vectors.items()}
 
     @property
     def cost(self) -> float:
-        """FLOPs of a text through every model."""
+        """Return the FLOPs of passing one text through all models."""
         return sum(self.flops.values())
 
     def stack(self, lexical: Mapping[str, float] | None = None) -> Answer:
-        """StackingClassifier over every model, each with the strength that its regression chose."""
+        """Stack the regressions of all models, each with the strength that it chose alone."""
         strengths = {name: answer.c for name, answer in self.regressions.items()}
         answer = stacking(self.vectors, strengths, self.rows, lexical)
         choosing = sum(answer.seconds for answer in self.regressions.values())
@@ -208,17 +215,17 @@ class Contest:
 
 
 Answers = Iterable[tuple[str, Answer, float]]
-"""Names, answers and FLOPs of a text."""
+"""Names of rivals, their answers, and their FLOPs for one text."""
 
 
 def each_model(contest: Contest) -> Answers:
-    """Logistic regression on the vectors of each model."""
+    """Fit a logistic regression on the vectors of each model."""
     for name, answer in contest.regressions.items():
         yield f"{contest.encoder} of {name}, logistic regression", answer, contest.flops[name]
 
 
 def side_by_side(contest: Contest) -> Answers:
-    """Logistic regression on the vectors of all models side by side."""
+    """Fit a logistic regression on the vectors of all models side by side."""
     if len(contest.vectors) > 1:
         answer = regression(_side_by_side(contest.vectors.values()), contest.rows)
         name = f"{contest.encoder} of all side by side, logistic regression"
@@ -226,13 +233,13 @@ def side_by_side(contest: Contest) -> Answers:
 
 
 def stacked(contest: Contest) -> Answers:
-    """scikit-learn's StackingClassifier over all models."""
+    """Fit scikit-learn's StackingClassifier over all models."""
     if len(contest.vectors) > 1:
         yield f"{contest.encoder} of all, StackingClassifier", contest.stack(), contest.cost
 
 
 def stacked_with_tfidf(contest: Contest) -> Answers:
-    """StackingClassifier over all models and the TF-IDF of the baseline."""
+    """Fit a StackingClassifier over all models and the TF-IDF of the baseline."""
     baseline = contest.baseline
     answer = contest.stack({baseline.features: baseline.c})
     answer = replace(answer, seconds=answer.seconds + baseline.seconds)
@@ -240,7 +247,7 @@ def stacked_with_tfidf(contest: Contest) -> Answers:
 
 
 def stacked_best_layers(contest: Contest) -> Answers:
-    """StackingClassifier over the best layer of each model and TF-IDF of words and characters."""
+    """Stack the best layer of each model with TF-IDF of words and of characters."""
     vectors, cost = contest.best_layers()
     alone = {name: regression(layer, contest.rows) for name, layer in vectors.items()}
     strengths = {name: answer.c for name, answer in alone.items()}
@@ -257,17 +264,17 @@ RIVALS: dict[str, Callable[[Contest], Answers]] = {
     "stacked_with_tfidf": stacked_with_tfidf,
     "stacked_best_layers": stacked_best_layers,
 }
-"""What `fusion=auto` is measured against, beside other jobs and TF-IDF alone."""
+"""Rivals of `fusion=auto` by name, beside the other jobs and TF-IDF alone."""
 
 
 def find_rival(name: str) -> Callable[[Contest], Answers]:
-    """A rival of ours by its name, or a user's by `package.module:function`.
+    """Find a built-in rival by its name, or a user's rival by `package.module:function`.
 
     The user's function takes the vectors of each model and the rows, and returns the probabilities
     of the test rows. Shape: (test rows, classes).
 
     Raises:
-        UserError: for a name that does not exist.
+        UserError: if the name does not exist.
     """
     require_known("--rival", name, RIVALS)
     if name in RIVALS:
@@ -297,15 +304,15 @@ def _rivals(
     peers: bool,
     names: Sequence[str],
 ) -> list[Result]:
-    """TF-IDF, and every rival on the vectors of the models.
+    """Evaluate TF-IDF, and every rival on the vectors of the models.
 
     Args:
-        config: of the job on the last layers.
-        best: of the job on the best single layer.
+        config: config of the job on the last layers.
+        best: config of the job on the best single layer.
         dataset: the texts.
-        last: its record, which says what a model costs up to its last layer.
-        peers: True where sentence-transformers makes the vectors.
-        names: the rivals.
+        last: record of the job on the last layers, which has the cost of each model.
+        peers: True if sentence-transformers computes the vectors.
+        names: names of the rivals.
     """
     train, validation, test = (dataset.splits[name] for name in ("train", "validation", "test"))
     labels = np.concatenate([train.labels, validation.labels])
@@ -355,7 +362,7 @@ def _rivals(
 def _best_layers(
     config: TrainConfig, dataset: TextDataset, rows: Rows
 ) -> tuple[dict[str, Vectors], float]:
-    """Of each model the layer that its probe likes best on train, and what they cost together."""
+    """Find the best layer of each model by its probe on train, and their cost together."""
     found: dict[str, Vectors] = {}
     cost = 0.0
     for name, backbone in config.backbone.items():
@@ -368,7 +375,7 @@ def _best_layers(
 
 
 def _kept(sources: Mapping[str, Source], layer: LayerId, rows: Rows) -> Vectors:
-    """What the cache has of a layer."""
+    """Read the vectors of a layer from the cache."""
     hashes = [text_hash(text) for text in (*rows.texts, *rows.test_texts)]
     (kept,) = read_layers(sources, [layer], hashes)
     return Vectors(kept.numpy()[: len(rows.texts)], kept.numpy()[len(rows.texts) :])
@@ -391,7 +398,7 @@ def _vectors(source: EmbeddingSource, rows: Rows, peers: bool) -> Vectors:
 
 
 def _encoded(source: EmbeddingSource, texts: Sequence[str]) -> np.ndarray:
-    """What sentence-transformers makes of texts; a model without its files is mean-pooled by it."""
+    """Embed texts with sentence-transformers, which mean-pools a model that has no files for it."""
     digest = hashlib.sha256(source.asset.identity.encode())
     digest.update(f"float32 {source.shape.max_length}".encode())
     digest.update(b"".join(text_hash(text) for text in texts))

@@ -1,4 +1,4 @@
-"""What a job of a sweep costs beyond its training, in one process: python -m benchmarks.sweep."""
+"""Measure the overhead of a job in a sweep beyond its training: python -m benchmarks.sweep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUICK = ("logger=none", "seeds=1", "trainer.max_epochs=2")
 
 
 def run(jobs: int = JOBS, data: tuple[str, ...] = DATA) -> str:
-    """Sweep over quick jobs on cached layers; seconds a job, and how much of that is training."""
+    """Sweep over quick jobs on cached layers; report the seconds of a job and of its training."""
     with tempfile.TemporaryDirectory() as folder:
         words = [*data, *QUICK, f"paths.outputs={folder}", "fusion=concat"]
         main(["train", *words])  # downloads, extraction, imports

@@ -1,4 +1,4 @@
-"""A frozen pretrained model, loaded from a folder, all of whose layers can be visited."""
+"""Load a frozen pretrained model from a folder and visit all of its layers in one pass."""
 
 from __future__ import annotations
 
@@ -26,42 +26,42 @@ from layerfusion.embeddings.taps import (
 from layerfusion.errors import UserError
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
-"""What transformers raises for a folder that it cannot load."""
+"""Errors that transformers raises for a folder that it cannot load."""
 
 PADDING_TOLERANCE = 0.01
-"""Relative difference below which padding counts as masked: rounding in bfloat16 stays under it."""
+"""Relative difference below which padding counts as masked. Rounding in bfloat16 is smaller."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A model ready to be tapped."""
+    """A loaded model whose layers are known and can be visited."""
 
     name: str
     model: nn.Module
     tokenizer: Any
     blocks: nn.ModuleList | None
-    """None where the model shares its blocks (ALBERT): all hidden states are kept instead."""
+    """The blocks; None if the model shares them (ALBERT), where a pass keeps all hidden states."""
     shape: ModelShape
     pad_id: int
     masks_padding: bool
-    """Whether padding leaves the real tokens as they are. Convolutions and Fourier mixing over the
-    positions do not heed the mask: texts of different length never share a batch there."""
+    """True if padding leaves the states of real tokens unchanged. Convolutions and Fourier mixing
+    over the positions ignore the mask; texts of different length then never share a batch."""
     device: torch.device
     packing: Packing | None = None
-    """How texts can be laid end to end in one row, without padding; none where they cannot."""
+    """Settings for texts laid end to end in one row without padding; None if not supported."""
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[str], visit: Visit
     ) -> None:
-        """Visit the wanted layers, bottom up; blocks above the highest are not computed.
+        """Visit the wanted layers from the bottom up; blocks above the highest are not computed.
 
-        A model that shares its blocks (`blocks` is None) runs to its end all the same.
+        A model that shares its blocks (`blocks` is None) always runs to its end.
 
         Args:
-            input_ids: Shape: (batch, tokens), padded on the right.
+            input_ids: token ids, padded on the right. Shape: (batch, tokens).
             attention_mask: 1 on real tokens. Shape: (batch, tokens).
-            layers: names out of `self.shape.layers`.
-            visit: called once a layer.
+            layers: names from `self.shape.layers`.
+            visit: called once for each layer.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         if self.blocks is None:
@@ -78,15 +78,15 @@ class Backbone:
         visit(NORM, output[0])
 
     def forward_packed(self, batch: PackedBatch, layers: Sequence[str], visit: Visit) -> None:
-        """Visit the wanted layers of texts that lie end to end, bottom up, as `forward` does.
+        """Visit the wanted layers of packed texts from the bottom up, as `forward` does.
 
         Args:
-            batch: the texts, packed as `self.packing` says.
-            layers: names out of `self.shape.layers`.
-            visit: called once a layer, with token vectors of shape (1, tokens, width).
+            batch: texts laid end to end according to `self.packing`.
+            layers: names from `self.shape.layers`.
+            visit: called once for each layer, with token vectors of shape (1, tokens, width).
 
         Raises:
-            ValueError: for a model that does not take packed texts.
+            ValueError: if the model does not take packed texts.
         """
         if self.blocks is None or self.packing is None:
             raise ValueError(f"backbone {self.name} does not take packed texts")
@@ -99,7 +99,7 @@ class Backbone:
 
 
 def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a pass failed because its batch did not fit: fewer rows may."""
+    """Return true for the error of a pass that ran out of memory; a smaller batch may fit."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
@@ -109,26 +109,26 @@ def out_of_memory(error: RuntimeError) -> bool:
 def load_backbone(
     name: str, folder: Path, config: BackboneConfig, device: str, *, eager: bool = False
 ) -> Backbone:
-    """Load a model folder, find its blocks and learn its layers.
+    """Load a model folder, and find the model's blocks and layers.
 
     Args:
-        name: for messages.
+        name: name of the backbone, for messages.
         folder: a Hugging Face folder with safetensors weights.
-        config: dtype, length limit, whether code of the model's own may run.
+        config: dtype, length limit, and permission to run code from the model folder.
         device: auto, cpu, cuda, cuda:N or mps.
-        eager: compute the attention step by step, so that its weights can be had. Slower; a model
-            has to be built so, as some (Falcon) return weights without their mask otherwise.
+        eager: compute the attention step by step, which is slower but returns its weights. The
+            model must be built this way, as some (Falcon) otherwise return unmasked weights.
 
     Raises:
-        UserError: where the folder cannot be loaded or weights of its blocks are missing.
+        UserError: if the folder cannot be loaded or weights of the blocks are missing.
     """
     import transformers
 
-    where = choose_device(device)
+    target = choose_device(device)
     trust = config.trust_remote_code
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
-    if where.type == "cuda":
-        more["device_map"] = {"": where}  # the weights go straight there, not by way of a copy
+    if target.type == "cuda":
+        more["device_map"] = {"": target}  # load the weights directly onto the GPU
     tokenizer = load_tokenizer(name, folder, config)
     try:
         with _quiet_transformers():
@@ -145,7 +145,7 @@ def load_backbone(
         raise _cannot_load(name, folder, error) from error
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
-    model.to(where)
+    model.to(target)
     backbone = backbone_of(name, model, tokenizer, max_length=config.max_length)
     _refuse_missing(name, folder, model, info["missing_keys"])
     return backbone
@@ -154,18 +154,19 @@ def load_backbone(
 def backbone_of(
     name: str, model: Any, tokenizer: Any, *, max_length: int | None = None
 ) -> Backbone:
-    """Make a backbone of a transformers model that is in memory already, on its device.
+    """Make a backbone from a transformers model that is already in memory, on its device.
 
-    The model is set to evaluation, without gradients and without a cache of keys and values.
+    The model is put into evaluation mode, without gradients and without a cache of keys and values.
 
     Args:
-        name: for messages.
-        model: a model of transformers without a head, for example from `AutoModel`.
-        tokenizer: its fast tokenizer.
-        max_length: most tokens of a text; none: as many as tokenizer and positions allow.
+        name: name of the backbone, for messages.
+        model: a transformers model without a head, for example from `AutoModel`.
+        tokenizer: the fast tokenizer of the model.
+        max_length: largest number of tokens in a text; None allows as many as the tokenizer and
+            the position table do.
 
     Raises:
-        UserError: where its layers cannot be told apart.
+        UserError: if the layers of the model cannot be told apart.
     """
     model.eval().requires_grad_(False)
     if hasattr(model.config, "use_cache"):
@@ -177,7 +178,7 @@ def backbone_of(
         pad_id = 0
     shape = _shape(model, blocks, layers, length_limit(max_length, model, tokenizer))
     masks_padding = _masks_padding(model, pad_id, device)
-    # The kernel that confines attention to a text is one of GPUs, for numbers of two bytes.
+    # The kernel for packed texts runs on GPUs only, and only on numbers of two bytes.
     packing = None
     if masks_padding and device.type == "cuda" and model.dtype.itemsize == 2:
         packing = find_packing(model, blocks, pad_id, shape.max_length, device)
@@ -198,7 +199,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     """Load the fast tokenizer of a model folder.
 
     Raises:
-        UserError: where there is none.
+        UserError: if the folder has none.
     """
     import transformers
 
@@ -214,10 +215,10 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
 
 
 def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
-    """Shape of a model from its config and tokenizer alone: no weights are read.
+    """Read the shape of a model from its config and tokenizer, without its weights.
 
     Raises:
-        UserError: where the folder cannot be loaded.
+        UserError: if the folder cannot be loaded.
     """
     import transformers
 
@@ -250,7 +251,7 @@ def _cannot_load(name: str, folder: Path, error: Exception) -> UserError:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hide the loading bars and the table of unused weights; missing ones are checked here."""
+    """Hide the loading bars and the table of unused weights. We check missing weights ourselves."""
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -266,10 +267,10 @@ def _quiet_transformers() -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """The device that `auto` or a name stands for.
+    """Return the device that `auto` or a name stands for.
 
     Raises:
-        UserError: for a device that this machine does not have.
+        UserError: if this machine does not have the device.
     """
     if device == "auto":
         if torch.cuda.is_available():
@@ -287,11 +288,20 @@ def choose_device(device: str) -> torch.device:
 
 
 def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
-    """Most tokens of a text: what is asked for, never more than tokenizer and positions allow."""
+    """Return the largest number of tokens that a text may have.
+
+    Args:
+        asked: the configured limit, if there is one.
+        model: the model, whose position table limits the length.
+        tokenizer: the tokenizer, which may state a limit.
+
+    Raises:
+        UserError: if none of the three sets a limit.
+    """
     limits = [int(tokenizer.model_max_length)]
     positions = getattr(text_config(model), "max_position_embeddings", None)
     if positions is not None and positions > 0:
-        # RoBERTa's kind of table starts after its padding index.
+        # In models like RoBERTa the positions start after the padding index.
         offsets = [
             module.padding_idx + 1
             for module in model.modules()
@@ -304,17 +314,17 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
         limits.append(asked)
     limit = min(limits)
     if limit > 1_000_000:
-        raise UserError("max_length: the model states no limit, so one has to be given")
+        raise UserError("max_length: the model states no limit, so the config has to set one")
     return limit
 
 
 @torch.no_grad()
 def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
-    """Compare a few tokens alone with the same tokens padded.
+    """Compare the states of a few tokens alone with those of the same tokens padded.
 
-    In numbers of two bytes, rounding alone moves the states of a deep and wide model by several
-    percent wherever the shapes change: there padding may move them as far as company does, if what
-    the padding says moves them not at all.
+    In numbers of two bytes, rounding alone changes the states of a deep and wide model by several
+    percent whenever the shapes change. Padding may then change the states by about as much as
+    other rows in the batch do, provided that other ids in the padding change nothing at all.
     """
     ids = torch.arange(1, 5, device=device)[None]
     padded = torch.cat([ids, torch.full((1, 3), pad_id, device=device)], dim=1)
@@ -340,7 +350,7 @@ def _shape(
     embeddings = model.get_input_embeddings().weight.numel()
     total = sum(parameter.numel() for parameter in model.parameters())
     if blocks is None:
-        # One shared block: its parameters are held once and multiplied at every layer.
+        # The parameters of a shared block are stored once and multiplied at every layer.
         count = sum(layer != NORM for layer in layers) - 1
         matrices = sum(p.numel() for p in model.parameters() if p.dim() > 1) - embeddings
         parameters = (total - embeddings, *(0,) * (count - 1))
@@ -363,7 +373,10 @@ def _shape(
 
 
 def _refuse_missing(name: str, folder: Path, model: nn.Module, missing: Sequence[str]) -> None:
-    """Random weights would give vectors that mean nothing; only a pooler's are never used."""
+    """Refuse a model with missing weights, which transformers would replace by random ones.
+
+    The weights of a pooler may be missing, as they are never used.
+    """
     paths = [path for path, _ in model.named_parameters() if "pooler" not in path]
     random = [path for path in paths if any(key.endswith(path) for key in missing)]
     if random:

@@ -1,4 +1,4 @@
-"""Fill the stores: every missing text passes once through the model, every layer is pooled."""
+"""Fill the stores: each missing text passes once through the model, and every layer is pooled."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, cycle, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -27,46 +28,53 @@ from layerfusion.embeddings.forward import (
     embed_groups,
     launch,
     packs,
+    refuse_not_finite,
 )
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
-from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 CPU_BUDGETS = (512, 1024, 2048)
+"""Batch sizes in tokens that the calibration tries on a CPU."""
 GPU_BUDGETS = (8192, 16384, 32768, 65536, 131072)
+"""Batch sizes in tokens that the calibration tries on a GPU."""
 LEAST_PACKED, MOST_PACKED = 4096, 131_072
-"""Tokens of a batch of packed texts."""
+"""Smallest and largest number of tokens in a batch of packed texts."""
 PACKED_WORK = 6e14
-"""Floating-point operations of a batch of packed texts at most."""
+"""Limit on the floating-point operations of a batch of packed texts."""
 TOKEN_WIDTHS = 24
-"""Numbers that a token takes in a block, in widths of the model, with room to spare."""
+"""Upper estimate of the numbers that a token takes in a block, in multiples of the width."""
 CALIBRATION_BLOCKS = 3
+"""Number of blocks that the calibration runs."""
 CALIBRATION_TEXTS = 512
+"""Number of texts that the calibration on a GPU reads."""
 ENOUGH = 0.97
-"""A smaller batch that reaches as much of the best rate on a GPU is taken: it needs less memory."""
+"""Share of the best rate on a GPU at which a smaller batch is chosen, as it needs less memory."""
 
 CPU_LOSS, GPU_LOSS = 16_384, 524_288
-"""Tokens that a kill may lose where `extract.shard_tokens` does not say: seconds of work each."""
+"""Tokens of work, a few seconds, that a kill may lose if `extract.shard_tokens` is not set."""
 SHARD_BYTES = 128 * 2**20
 """Bytes of vectors in memory after which a shard of a GPU is closed."""
 SHARD_SECONDS = 5.0
 """Seconds after which a shard of a GPU is closed."""
 STRETCH_TEXTS, STRETCH_CHARACTERS = 65_536, 2**26
-"""Texts in a row that are sorted by length together: their tokens are in memory at a time."""
+"""Limits on the texts that are sorted by length together; their tokens are all in memory."""
 WAVE_CHARACTERS = 2**19
-"""Characters that are tokenized at a time, ahead of a GPU."""
+"""Number of characters in a wave: texts that are tokenized together, ahead of a GPU."""
 WAVES_AHEAD = 2
+"""Number of waves that are tokenized ahead of a GPU."""
 TURN_SECONDS = 1e-4
-"""Time after which a thread of Python hands over while a GPU is fed."""
+"""Switch interval of Python's threads while one of them feeds a GPU."""
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a call of `extract` did."""
+    """Amount of work that a call of `extract` did."""
 
     texts: int
     tokens: int
@@ -88,17 +96,24 @@ def lacking(
     layers: Mapping[str, Sequence[str]] | None,
     options: ExtractConfig,
 ) -> dict[bytes, str]:
-    """Texts by hash, each once, that a store lacks and that fall to this process.
+    """Find the texts that a store lacks and that this process has to extract.
 
-    With `layers` None all of the model's layers are asked for, under every pooling; before the
-    first extraction nobody knows them, and every text is lacking.
+    Args:
+        stores: store of each pooling.
+        texts: texts in any order, with any repeats.
+        layers: wanted layers for each pooling. None means all layers of the model under every
+            pooling; before the first extraction they are unknown, and every text is lacking.
+        options: number of processes, and the number of this one.
+
+    Returns:
+        The texts by hash, each once.
     """
-    found = _mine(texts, options)
-    return {key: found[key] for key in _missing(stores, list(found), layers)}
+    assigned = _assigned(texts, options)
+    return {key: assigned[key] for key in _missing(stores, list(assigned), layers)}
 
 
-def _mine(texts: Iterable[str], options: ExtractConfig) -> dict[bytes, str]:
-    """Texts by hash, each once, that fall to this process."""
+def _assigned(texts: Iterable[str], options: ExtractConfig) -> dict[bytes, str]:
+    """Return, by hash and each once, the texts that this process has to extract."""
     return {
         key: text
         for text in texts
@@ -131,24 +146,24 @@ def extract(
     options: ExtractConfig,
     calibrations: Path,
 ) -> Extraction:
-    """Extract what the stores lack of some texts, shard by shard.
+    """Extract the texts that the stores lack, shard by shard.
 
-    A kill loses `options.shard_tokens` of work at most, and what goes on after it forms the same
-    batches. Tokens are held for a part of the texts at a time, whatever their number. On a GPU the
-    texts are tokenized and the shards are written while the model computes.
+    A kill loses at most `options.shard_tokens` of work, and the next call forms the same batches.
+    Only a part of the tokens is in memory at a time, for any number of texts. On a GPU the texts
+    are tokenized and the shards are written while the model computes.
 
     Args:
         backbone: the model.
-        stores: pooling name to its store; all poolings are taken in the same pass.
-        poolings: pooling name to how it pools.
-        texts: in any order, with any repeats.
-        layers: pooling to the layers to keep; all where None. Blocks above are not computed.
-        config: how texts become tokens.
-        options: sizes, device, and which part of the texts is this process's.
-        calibrations: file that remembers the batch size found for a model on a machine.
+        stores: store of each pooling; one pass serves all poolings.
+        poolings: settings of each pooling.
+        texts: texts in any order, with any repeats.
+        layers: layers to keep for each pooling; None keeps all. Higher blocks are not computed.
+        config: settings of the tokenization.
+        options: sizes, device, and the part of the texts that this process has to extract.
+        calibrations: file that stores the fastest batch size of each model on each machine.
 
     Raises:
-        UserError: for a vector that is not finite, a full disk, a text without tokens.
+        UserError: if a vector is not finite, the disk is full or a text has no tokens.
     """
     layers = dict.fromkeys(stores, backbone.shape.layers) if layers is None else layers
     for store in stores.values():
@@ -162,7 +177,7 @@ def extract(
         if head is None:
             return Extraction(0, 0, 0.0)
         budget = TokenBudget(options.token_budget or 0)
-        if gpu and not budget.tokens:  # before the tokenizer takes the cores
+        if gpu and not budget.tokens:  # measured before the tokenizer occupies the cores
             budget.tokens = packed_budget(backbone) or calibrated_budget(
                 backbone, ahead.items(_evenly(texts, CALIBRATION_TEXTS)), calibrations
             )
@@ -171,23 +186,27 @@ def extract(
         if not budget.tokens:
             budget.tokens = calibrated_budget(backbone, first.items, calibrations)
         characters = sum(map(len, texts))
-        done = 0
+        characters_read = 0
         shard = _OpenShard(backbone, layers, options, gpu)
         with TokenBar(backbone.name, 0) as bar:
 
-            def groups() -> Iterator[list[TokenizedText]]:
-                nonlocal count, tokens, done
+            def token_groups() -> Iterator[list[TokenizedText]]:
+                nonlocal count, tokens, characters_read
                 for wave in chain([first], waves):
                     count += len(wave.items)
                     tokens += sum(item.tokens.cost for item in wave.items)
-                    done += sum(len(item.text) for item in wave.items)
-                    bar.expect(tokens if wave.last else round(tokens * characters / max(1, done)))
-                    cut = _batches_of_texts if gpu else _shards
-                    for group in cut(wave.items, backbone, options, budget):
+                    characters_read += sum(len(item.text) for item in wave.items)
+                    expected = round(tokens * characters / max(1, characters_read))
+                    bar.expect(tokens if wave.last else expected)
+                    groups = cut_shards(wave.items, options, cost=lambda item: item.tokens.cost)
+                    if gpu:
+                        groups = _batches_of_texts(wave.items, backbone, options, budget)
+                    for group in groups:
                         shard.waits_for(group)
                         yield [item.tokens for item in group]
 
-            for embedded in embed_groups(backbone, groups(), layers, poolings, budget, bar.update):
+            passed = embed_groups(backbone, token_groups(), layers, poolings, budget, bar.update)
+            for embedded in passed:
                 shard.add(embedded.vectors(poolings))
                 if shard.is_full:
                     writer.write(shard.close(stores))
@@ -198,7 +217,7 @@ def extract(
 
 @contextmanager
 def _quick_turns(gpu: bool) -> Iterator[None]:
-    """Let the thread that feeds a GPU have Python back at once, not after 5 ms at each kernel."""
+    """Let the thread that feeds a GPU resume at once, instead of after 5 ms at each kernel."""
     usual = sys.getswitchinterval()
     sys.setswitchinterval(TURN_SECONDS if gpu else usual)
     try:
@@ -207,12 +226,12 @@ def _quick_turns(gpu: bool) -> Iterator[None]:
         sys.setswitchinterval(usual)
 
 
-# -- what is read together ----------------------------------------------------------------------
+# -- groups of texts ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Wave:
-    """Texts that are tokenized together, the longest first."""
+    """Texts that are tokenized together, the longest first; `last` marks the final wave."""
 
     items: list[_Item]
     last: bool
@@ -226,34 +245,37 @@ def _waves(
     *,
     by_length: bool,
 ) -> Iterator[tuple[list[tuple[bytes, str]], bool]]:
-    """What the stores lack of some texts, part by part; and whether a part is the last.
+    """Cut the texts that the stores lack into parts.
 
-    The parts are cut from all of the texts, before it is seen what is lacking, so that a run that
-    was interrupted cuts the same ones. With `by_length` the texts are cut finer, the ones with most
-    characters first, so that a GPU does not wait until many are tokenized.
+    We cut all of the texts, and only then drop those that the stores hold. A job that resumes after
+    an interruption therefore cuts the same parts. With `by_length` the parts are smaller and start
+    with the texts of most characters, so that a GPU does not wait until many are tokenized.
+
+    Yields:
+        The hashes and texts of a part, and true for the last part.
     """
     before: dict[bytes, str] = {}
     stretches = list(_stretches(texts))
     for number, stretch in enumerate(stretches):
-        mine = _mine((texts[place] for place in stretch), options)
-        for key in before.keys() & mine.keys():
-            del mine[key]  # it may not be written yet
-        lacks = set(_missing(stores, list(mine), layers))
-        before = mine
-        entries = list(mine.items())
+        assigned = _assigned((texts[place] for place in stretch), options)
+        for key in before.keys() & assigned.keys():
+            del assigned[key]  # a repeat, whose vectors may not be written yet
+        missing = set(_missing(stores, list(assigned), layers))
+        before = assigned
+        entries = list(assigned.items())
         parts = [entries]
         if by_length:
             entries.sort(key=lambda entry: (-len(entry[1]), entry[0]))
-            sizes = np.cumsum([len(text) for _, text in entries]) // WAVE_CHARACTERS
-            parts = [[entries[n] for n in np.flatnonzero(sizes == one)] for one in np.unique(sizes)]
-        parts = [[entry for entry in part if entry[0] in lacks] for part in parts]
+            waves = np.cumsum([len(text) for _, text in entries]) // WAVE_CHARACTERS
+            parts = [[entries[n] for n in np.flatnonzero(waves == w)] for w in np.unique(waves)]
+        parts = [[entry for entry in part if entry[0] in missing] for part in parts]
         parts = [part for part in parts if part]
         for place, part in enumerate(parts):
             yield part, number == len(stretches) - 1 and place == len(parts) - 1
 
 
 def _stretches(texts: Sequence[str]) -> Iterator[range]:
-    """Places of texts in a row, as many as are held as tokens at a time."""
+    """Cut the places of the texts into ranges whose tokens are in memory at a time."""
     begin = characters = 0
     for place, text in enumerate(texts):
         characters += len(text)
@@ -265,13 +287,13 @@ def _stretches(texts: Sequence[str]) -> Iterator[range]:
 
 
 def _evenly(texts: Sequence[str], count: int) -> list[tuple[bytes, str]]:
-    """Some texts from everywhere among them."""
+    """Take evenly spaced texts, with an empty hash each."""
     places = np.unique(np.linspace(0, len(texts) - 1, count).round().astype(int))
     return [(b"", texts[int(place)]) for place in places]
 
 
 class _Ahead:
-    """Tokenizes; on a GPU ahead of the model, in another thread."""
+    """Tokenizer that works ahead of a GPU in a thread, and on demand for a CPU."""
 
     def __init__(self, backbone: Backbone, config: BackboneConfig) -> None:
         self._backbone = backbone
@@ -279,20 +301,20 @@ class _Ahead:
         self._threads = ThreadPoolExecutor(1) if backbone.device.type == "cuda" else None
 
     def items(self, entries: Sequence[tuple[bytes, str]]) -> list[_Item]:
-        """Texts with their tokens, longest first.
+        """Tokenize texts and sort them, the longest first.
 
-        So that a batch too large for the memory shows in the first second; ties by hash, so that a
-        run that was interrupted goes on with the same batches.
+        A batch that is too large for the memory then shows up in the first second. Ties are sorted
+        by hash, so that a job that resumes after an interruption forms the same batches.
         """
         limit = self._backbone.shape.max_length
         tokenizer, texts = self._backbone.tokenizer, [text for _, text in entries]
         tokens = tokenize(tokenizer, texts, self._config, limit)
-        items = [_Item(*entry, found) for entry, found in zip(entries, tokens, strict=True)]
+        items = [_Item(*entry, text) for entry, text in zip(entries, tokens, strict=True)]
         items.sort(key=lambda item: (-item.tokens.cost, item.hash))
         return items
 
     def tokenized(self, waves: Iterable[tuple[list[tuple[bytes, str]], bool]]) -> Iterator[_Wave]:
-        """The waves with their tokens; on a GPU the next ones are under way meanwhile."""
+        """Tokenize the waves. On a GPU the next waves are tokenized in the meantime."""
         if self._threads is None:
             for entries, last in waves:
                 yield _Wave(self.items(entries), last)
@@ -315,17 +337,25 @@ class _Ahead:
             self._threads.shutdown(cancel_futures=True)
 
 
-def _shards(
-    items: Sequence[_Item], _backbone: Backbone, options: ExtractConfig, _budget: TokenBudget
-) -> Iterator[list[_Item]]:
-    shard: list[_Item] = []
-    cost = 0
+def cut_shards(
+    items: Iterable[T], options: ExtractConfig, cost: Callable[[T], int], texts_per_item: int = 1
+) -> Iterator[list[T]]:
+    """Cut items into shards. A shard is closed as soon as it reaches a limit of `options`.
+
+    Args:
+        items: the items in the order in which they pass through the model.
+        options: limits on the tokens and texts of a shard.
+        cost: function that counts the tokens of an item.
+        texts_per_item: number of texts of an item.
+    """
+    shard: list[T] = []
+    tokens = 0
     for item in items:
         shard.append(item)
-        cost += item.tokens.cost
-        if cost >= shard_tokens(options) or len(shard) >= options.shard_texts:
+        tokens += cost(item)
+        if tokens >= shard_tokens(options) or texts_per_item * len(shard) >= options.shard_texts:
             yield shard
-            shard, cost = [], 0
+            shard, tokens = [], 0
     if shard:
         yield shard
 
@@ -333,7 +363,7 @@ def _shards(
 def _batches_of_texts(
     items: Sequence[_Item], backbone: Backbone, options: ExtractConfig, budget: TokenBudget
 ) -> Iterator[list[_Item]]:
-    """Texts that pass through the model together; a shard is made of one or several batches."""
+    """Cut texts into batches for a GPU. A shard consists of one or several batches."""
     batch: list[_Item] = []
     windows = tokens = longest = 0
     for item in items:
@@ -353,14 +383,14 @@ def _batches_of_texts(
 
 
 def shard_tokens(options: ExtractConfig, *, gpu: bool = False) -> int:
-    """Tokens after which a shard is closed.
+    """Return the number of tokens after which a shard is closed.
 
-    On a GPU one shard is written while the next is computed, so each may hold half of what a kill
-    may lose.
+    On a GPU one shard is written while the next is computed. Each may therefore hold half of the
+    work that a kill may lose.
 
     Args:
-        options: the most that a kill may lose, where it is given.
-        gpu: whether the model is on a GPU.
+        options: limit on the work that a kill may lose, if it is set.
+        gpu: True if the model is on a GPU.
     """
     most = options.shard_tokens or (GPU_LOSS if gpu else CPU_LOSS)
     return max(1, most // 2) if gpu else most
@@ -370,7 +400,7 @@ def shard_tokens(options: ExtractConfig, *, gpu: bool = False) -> int:
 
 
 class _OpenShard:
-    """Vectors that are gathered until they are written together."""
+    """Vectors that are collected until they are written together."""
 
     def __init__(
         self,
@@ -391,12 +421,12 @@ class _OpenShard:
 
     @property
     def holds(self) -> bool:
-        """Whether there is anything to write."""
+        """Return true if there are vectors to write."""
         return bool(self._items)
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to write: on a CPU after each group, else by tokens, bytes, time."""
+        """Return true if it is time to write: on a CPU always, on a GPU by size and time."""
         if not self._gpu:
             return True
         return (
@@ -407,13 +437,13 @@ class _OpenShard:
         )
 
     def waits_for(self, items: list[_Item]) -> None:
-        """Remember which texts the next vectors belong to."""
+        """Queue texts whose vectors will be added later, in the same order."""
         if not self._items and not self._coming:
             self._begun = time.perf_counter()
         self._coming.append(items)
 
     def add(self, vectors: Vectors) -> None:
-        """Take in the vectors of the texts that have waited longest."""
+        """Add the vectors of the texts at the head of the queue."""
         items = self._coming.popleft()
         self._items += items
         self._parts.append(vectors)
@@ -421,7 +451,7 @@ class _OpenShard:
         self._bytes += sum(values.nbytes for values in vectors.values())
 
     def close(self, stores: Mapping[str, EmbeddingStore]) -> Callable[[], None]:
-        """Begin anew; the call that is returned writes what was gathered."""
+        """Start a new shard, and return a function that writes the collected vectors."""
         seconds = time.perf_counter() - self._begun
         items, parts = self._items, self._parts
         self._items, self._parts, self._begun = [], [], time.perf_counter()
@@ -438,10 +468,10 @@ class _OpenShard:
 
 
 class _Writer:
-    """Writes shards one after the other; `behind` the model, or at once.
+    """Writer of shards, one after the other.
 
     Args:
-        behind: write in another thread, while the next shard is computed.
+        behind: write in another thread, while the model computes the next shard.
     """
 
     def __init__(self, *, behind: bool) -> None:
@@ -449,7 +479,7 @@ class _Writer:
         self._running: Future[None] | None = None
 
     def write(self, shard: Callable[[], None]) -> None:
-        """Write a shard, once the one before it is written; raises what that one raised."""
+        """Write a shard after the previous one. Raises an error that the previous one had."""
         if self._thread is None:
             shard()
             return
@@ -482,7 +512,7 @@ def _write(
     layers: Mapping[str, Sequence[str]],
     seconds: float,
 ) -> None:
-    """One shard to each store that lacks some of the texts."""
+    """Write one shard to each store that lacks any of the texts."""
     hashes = [item.hash for item in items]
     seen = np.array([item.tokens.seen for item in items])
     cut = np.array([item.tokens.cut for item in items])
@@ -494,15 +524,9 @@ def _write(
         rows = {layer: vectors[pooling, layer] for layer in wanted}
         if len(new) < len(items):
             rows = {layer: values[new] for layer, values in rows.items()}
+        texts = [items[int(row)].text for row in new]
         for layer, values in rows.items():
-            if np.isfinite(values.min()) and np.isfinite(values.max()):
-                continue
-            bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
-            text = items[int(new[bad[0]])].text
-            raise UserError(
-                f"backbone {name}, layer {layer}: a value that is not finite for the text"
-                f" {text[:80]!r}; try backbone.{name}.dtype=float32"
-            )
+            refuse_not_finite(name, layer, values, texts)
         store.write(
             [hashes[row] for row in new],
             rows,
@@ -515,19 +539,19 @@ def _write(
 
 
 def packed_budget(backbone: Backbone) -> int | None:
-    """Tokens of a batch of packed texts; none for a model whose texts are padded.
+    """Compute the tokens of a batch of packed texts; None for a model whose texts are padded.
 
-    Without padding the rate hardly depends on the size of a batch once it fills the device (on an
-    H200 480 and 490 TFLOP/s with 16,384 and 65,536 tokens of a model of 7 billion parameters), so
-    nothing is measured: small models get batches so large that launching their kernels is hidden,
-    large ones such that a batch takes a second or so, and none takes more than a part of memory.
+    Without padding, the rate hardly depends on the size of a batch that fills the device. With a
+    model of 7 billion parameters, an H200 reaches 480 TFLOP/s at 16,384 tokens and 490 at 65,536.
+    We therefore measure nothing. Batches of small models are large enough to hide the launching of
+    kernels, those of large models take about a second, and all fit into a part of the memory.
     """
     if backbone.packing is None:
         return None
     free, _ = torch.cuda.mem_get_info(backbone.device)
     weights = sum(backbone.shape.block_weights)
     by_work = PACKED_WORK / (2 * max(1, weights))
-    numbers = free / 4 / 2  # of two bytes each, in a quarter of what is free
+    numbers = free / 4 / 2  # numbers of two bytes in a quarter of the free memory
     by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
     tokens = MOST_PACKED
     while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):
@@ -536,22 +560,22 @@ def packed_budget(backbone: Backbone) -> int | None:
 
 
 def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) -> int:
-    """Tokens of a batch that make this model fastest on this machine, measured once and kept.
+    """Measure the batch size, in tokens, at which this model is fastest on this machine.
 
-    A few real texts of middling length pass through the lowest blocks under each candidate. The
-    answer is kept, so that an extraction that was interrupted goes on with the same batches.
+    A few real texts of about median length pass through the lowest blocks with each candidate size.
+    The result is saved, so that a job that resumes after an interruption forms the same batches.
     """
     try:
-        kept = json.loads(path.read_text())
+        saved = json.loads(path.read_text())
     except (FileNotFoundError, ValueError):
-        kept = {}  # never measured, or cut off: a measurement is cheap
+        saved = {}  # never measured, or a damaged file: a measurement is cheap
     key = f"{platform.node()} {backbone.device} {backbone.model.dtype} {backbone.shape.layers[-1]}"
     key += f" {backbone.shape.width}x{backbone.shape.num_blocks} {torch.get_num_threads()} threads"
-    if key not in kept:
-        kept[key] = _fastest_budget(backbone, items)
-        write_atomically(path, json.dumps(kept, indent=2).encode())
-        log.info("%s: batches of %d tokens are fastest here", backbone.name, kept[key])
-    return kept[key]
+    if key not in saved:
+        saved[key] = _fastest_budget(backbone, items)
+        write_atomically(path, json.dumps(saved, indent=2).encode())
+        log.info("%s: batches of %d tokens are fastest here", backbone.name, saved[key])
+    return saved[key]
 
 
 def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
@@ -565,7 +589,7 @@ def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
     rates: dict[int, float] = {}
     for budget in candidates:
         rows = near[: max(1, budget // length)]
-        if gpu:  # a few texts stand for all
+        if gpu:  # a few texts are repeated to fill the batch
             rows = list(islice(cycle(near), max(1, budget // length)))
         times = []
         for _ in range(3):

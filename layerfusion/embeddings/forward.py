@@ -1,4 +1,4 @@
-"""The forward pass: batches of texts through a frozen model, each layer pooled as it appears."""
+"""Pass batches of texts through a frozen model, and pool each layer as soon as it is computed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -28,26 +29,39 @@ from layerfusion.errors import UserError
 log = logging.getLogger(__name__)
 
 Vectors = dict[tuple[str, str], np.ndarray]
-"""(pooling, layer) to the vectors of some texts. Shape: (texts, width), float32."""
+"""Vectors of texts by (pooling, layer). Shape: (texts, width), float32."""
 
 IN_FLIGHT = 2
-"""Batches that a GPU is given before the first of them is waited for."""
+"""Number of batches that a GPU is given before we wait for the first of them."""
+
+
+class Rows(Protocol):
+    """Rows of tokens that pass through a model in batches."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Return the number of tokens of each row."""
+        ...
+
+
+R = TypeVar("R", bound=Rows)
+T = TypeVar("T")
 
 
 @dataclass
 class TokenBudget:
-    """Tokens of a batch, padding included; halved where the memory does not hold them."""
+    """Number of tokens in a batch, padding included. It is halved when memory runs out."""
 
     tokens: int
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Some texts with the pooled rows of their windows.
+    """Texts with the pooled vectors of their windows.
 
     Attributes:
         texts: the texts.
-        rows: (pooling, layer) to the windows' vectors, in the order of the texts. Shape:
+        rows: vectors of the windows by (pooling, layer), in the order of the texts. Shape:
             (windows, width), float32.
     """
 
@@ -55,10 +69,10 @@ class Embedded:
     rows: Mapping[tuple[str, str], Tensor]
 
     def vectors(self, poolings: Mapping[str, PoolingConfig]) -> Vectors:
-        """One vector a text, where a text has several windows as if they had been pooled at once.
+        """Combine the windows of each text, as if all its tokens had been pooled at once.
 
         Args:
-            poolings: pooling to how it pools.
+            poolings: settings of each pooling.
         """
         windows = [window for text in self.texts for window in text.windows]
         if len(windows) == len(self.texts):
@@ -74,7 +88,7 @@ class Embedded:
 
 
 def _facts(windows: Sequence[Window]) -> tuple[Tensor, Tensor, Tensor]:
-    """Start, stop and whether it opens its text, of each window. Shapes: (windows,)."""
+    """Return `start`, `stop` and `opens` of the windows as tensors. Shapes: (windows,)."""
     return (
         torch.tensor([window.start for window in windows]),
         torch.tensor([window.stop for window in windows]),
@@ -90,25 +104,25 @@ def embed(
     budget: int,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> tuple[Vectors, int]:
-    """Pass some texts through a model, in batches that fit, and pool each wanted layer.
+    """Pass texts through a model, in batches that fit into memory, and pool each wanted layer.
 
     Args:
         backbone: the model.
-        texts: its input, the longest first.
-        layers: pooling to the layers wanted; blocks above are not computed.
-        poolings: pooling to how it pools.
-        budget: tokens of a batch, padding included.
-        progress: told the tokens of each batch.
+        texts: the texts, the longest first.
+        layers: wanted layers for each pooling; higher blocks are not computed.
+        poolings: settings of each pooling.
+        budget: number of tokens in a batch, padding included.
+        progress: called with the number of tokens of each batch.
 
     Returns:
-        The vectors, and the budget: smaller than before where memory ran out.
+        The vectors, and the budget, which is smaller than before if memory ran out.
 
     Raises:
-        UserError: where there is no memory for a single text.
+        UserError: if there is no memory for a single text.
     """
     shared = TokenBudget(budget)
-    (done,) = embed_groups(backbone, [texts], layers, poolings, shared, progress)
-    return done.vectors(poolings), shared.tokens
+    (embedded,) = embed_groups(backbone, [texts], layers, poolings, shared, progress)
+    return embedded.vectors(poolings), shared.tokens
 
 
 def embed_groups(
@@ -119,59 +133,91 @@ def embed_groups(
     budget: TokenBudget,
     progress: Callable[[int], object] = lambda tokens: None,
 ) -> Iterator[Embedded]:
-    """Pass groups of texts through a model; no batch holds texts of two groups.
-
-    On a GPU the next batches, of the next group too, are under way while one is waited for.
+    """Pass groups of texts through a model. No batch holds texts of two groups.
 
     Args:
         backbone: the model.
-        groups: its input, asked for as the pass goes on; in each the longest first.
-        layers: pooling to the layers wanted; blocks above are not computed.
-        poolings: pooling to how it pools.
-        budget: tokens of a batch; made smaller where memory runs out.
-        progress: told the tokens of each batch.
+        groups: the texts, read as the pass goes on; in each group the longest first.
+        layers: wanted layers for each pooling; higher blocks are not computed.
+        poolings: settings of each pooling.
+        budget: number of tokens in a batch; reduced when memory runs out.
+        progress: called with the number of tokens of each batch.
 
     Yields:
-        The groups with their pooled rows, in order.
+        The groups in order, with the pooled vectors of their windows.
 
     Raises:
-        UserError: where there is no memory for a single text.
+        UserError: if there is no memory for a single text.
     """
-    most = IN_FLIGHT if backbone.device.type == "cuda" else 0
-    flying: deque[tuple[_Group, list[int], _Flight]] = deque()
 
-    def land() -> Iterator[Embedded]:
-        group, rows, flight = flying.popleft()
-        group.fill(rows, flight.land())
+    def start(group: _Group, rows: Sequence[int]) -> Callable[[], dict[tuple[str, str], Tensor]]:
+        return launch(backbone, [group.windows[row] for row in rows], layers, poolings).land
+
+    for group, rows, pooled in pass_batches(backbone, map(_Group, groups), budget, start):
+        group.fill(rows, pooled)
         progress(sum(group.lengths[row] for row in rows))
-        if group.lacks == 0:
+        if group.remaining == 0:
             yield Embedded(group.texts, group.pooled)
 
-    for texts in groups:
-        group = _Group(texts)
-        pending = deque(_batches(backbone, group.lengths, budget.tokens))
+
+def pass_batches(
+    backbone: Backbone,
+    groups: Iterable[R],
+    budget: TokenBudget,
+    start: Callable[[R, list[int]], Callable[[], T]],
+    *,
+    allow_packing: bool = True,
+) -> Iterator[tuple[R, list[int], T]]:
+    """Pass groups of rows through a model in batches, with smaller ones if memory runs out.
+
+    On a GPU the next batches, also those of the next group, are computed while we wait for one.
+
+    Args:
+        backbone: the model.
+        groups: the rows, read as the pass goes on. No batch holds rows of two groups.
+        budget: number of tokens in a batch; reduced when memory runs out.
+        start: function that begins to compute the given rows of a group, and returns a function
+            that waits for the result.
+        allow_packing: False if `start` needs padded batches even where the model takes packed ones.
+
+    Yields:
+        The group, its row numbers and their result for each batch, in order.
+
+    Raises:
+        UserError: if there is no memory for a single row.
+    """
+    most = IN_FLIGHT if backbone.device.type == "cuda" else 0
+    flying: deque[tuple[R, list[int], Callable[[], T]]] = deque()
+
+    def land() -> tuple[R, list[int], T]:
+        group, rows, wait = flying.popleft()
+        return group, rows, wait()
+
+    for group in groups:
+        packed = allow_packing and packs(backbone, max(group.lengths))
+        pending = deque(_batches(backbone, group.lengths, budget.tokens, packed))
         while pending:
             rows = pending.popleft()
             try:
-                flight = launch(backbone, [group.windows[row] for row in rows], layers, poolings)
+                wait = start(group, rows)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 if not flying:
-                    _give_way(backbone, group.lengths, rows, pending, budget, error)
+                    _shrink(backbone, group.lengths, rows, pending, budget, packed, error)
                     continue
-                flight = None
-            if flight is None:
-                # What is under way takes memory too: once more, alone.
+                wait = None
+            if wait is None:
+                # The batches under way take memory too, so we finish them and try once more.
                 pending.appendleft(rows)
                 while flying:
-                    yield from land()
+                    yield land()
                 continue
-            flying.append((group, rows, flight))
+            flying.append((group, rows, wait))
             while len(flying) > most:
-                yield from land()
+                yield land()
     while flying:
-        yield from land()
+        yield land()
 
 
 class _Group:
@@ -181,43 +227,45 @@ class _Group:
         self.texts = texts
         self.windows = [window for text in texts for window in text.windows]
         self.lengths = [len(window.ids) for window in self.windows]
-        self.lacks = len(self.windows)
+        self.remaining = len(self.windows)
         self.pooled: dict[tuple[str, str], Tensor] = {}
 
-    def fill(self, rows: Sequence[int], done: Mapping[tuple[str, str], Tensor]) -> None:
-        """Take in the vectors of some rows."""
-        self.lacks -= len(rows)
+    def fill(self, rows: Sequence[int], pooled: Mapping[tuple[str, str], Tensor]) -> None:
+        """Store the vectors of the given rows."""
+        self.remaining -= len(rows)
         if list(rows) == list(range(len(self.windows))):
-            self.pooled = dict(done)
+            self.pooled = dict(pooled)
             return
-        for key, vectors in done.items():
+        for key, vectors in pooled.items():
             if key not in self.pooled:
                 self.pooled[key] = torch.empty(len(self.windows), vectors.shape[1])
             self.pooled[key][rows] = vectors
 
 
-def _batches(backbone: Backbone, lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    equal = not backbone.masks_padding
-    return batches(lengths, budget, equal=equal, packed=packs(backbone, max(lengths)))
+def _batches(
+    backbone: Backbone, lengths: Sequence[int], budget: int, packed: bool
+) -> Iterator[list[int]]:
+    return batches(lengths, budget, equal=not backbone.masks_padding, packed=packed)
 
 
 def packs(backbone: Backbone, longest: int) -> bool:
-    """Whether texts of up to so many tokens are laid end to end instead of padded."""
+    """Return true if texts of up to `longest` tokens are packed instead of padded."""
     return backbone.packing is not None and longest <= backbone.packing.longest
 
 
-def _give_way(
+def _shrink(
     backbone: Backbone,
     lengths: Sequence[int],
     rows: Sequence[int],
     pending: deque[list[int]],
     budget: TokenBudget,
+    packed: bool,
     error: RuntimeError,
 ) -> None:
-    """Go on with batches of half the size.
+    """Halve the budget, and cut the rows that are still to pass into smaller batches.
 
     Raises:
-        UserError: where there is no memory for a single text.
+        UserError: if there is no memory for a single row.
     """
     if len(rows) == 1:
         raise UserError(
@@ -227,25 +275,63 @@ def _give_way(
     budget.tokens = len(rows) // 2 * lengths[rows[0]]
     log.warning("%s: out of memory, going on with %d tokens", backbone.name, budget.tokens)
     if backbone.device.type == "cuda":
-        torch.cuda.empty_cache()  # pieces too small for what comes next
+        torch.cuda.empty_cache()  # the freed pieces may be too small for the next batch
     rest = sorted([*rows, *(row for later in pending for row in later)])
-    again = _batches(backbone, [lengths[row] for row in rest], budget.tokens)
+    again = _batches(backbone, [lengths[row] for row in rest], budget.tokens, packed)
     smaller = [[rest[place] for place in places] for places in again]
     pending.clear()
     pending.extend(smaller)
 
 
+def not_finite(
+    backbone: str, layer: str, *, text: str | None = None, score: str | None = None
+) -> UserError:
+    """Build the error for a value that is NaN or infinite.
+
+    Args:
+        backbone: name of the model.
+        layer: name of the layer.
+        text: the text that has the value, if it is known.
+        score: name of the score that has the value; None for an embedding.
+    """
+    kind = "" if score is None else f"{score}: "
+    where = "" if text is None else f" for the text {text[:80]!r}"
+    return UserError(
+        f"{kind}backbone {backbone}, layer {layer}: a value that is not finite{where}; try"
+        f" backbone.{backbone}.dtype=float32"
+    )
+
+
+def refuse_not_finite(backbone: str, layer: str, vectors: np.ndarray, texts: Sequence[str]) -> None:
+    """Refuse vectors with a value that is NaN or infinite, and name the text.
+
+    Args:
+        backbone: name of the model.
+        layer: name of the layer.
+        vectors: the vectors. Shape: (texts, width).
+        texts: the texts.
+
+    Raises:
+        UserError: if there is such a value.
+    """
+    # The minimum and maximum are NaN if any value is; this is faster than looking at each value.
+    if np.isfinite(vectors.min()) and np.isfinite(vectors.max()):
+        return
+    row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+    raise not_finite(backbone, layer, text=texts[row])
+
+
 @dataclass(frozen=True)
 class _Flight:
-    """The pooled rows of a batch on their way from the device."""
+    """The pooled vectors of a batch on their way from the device."""
 
     keys: tuple[tuple[str, str], ...]
     values: Sequence[Tensor] | Tensor
-    """Shape: (keys, rows, width), float32, on the CPU."""
+    """The vectors, on the CPU. Shape: (keys, rows, width), float32."""
     arrived: torch.cuda.Event | None
 
     def land(self) -> dict[tuple[str, str], Tensor]:
-        """Wait for them: (pooling, layer) to vectors. Shape: (rows, width)."""
+        """Wait for the vectors, and return them by (pooling, layer). Shape: (rows, width)."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return dict(zip(self.keys, self.values, strict=True))
@@ -258,15 +344,15 @@ def launch(
     layers: Mapping[str, Sequence[str]],
     poolings: Mapping[str, PoolingConfig],
 ) -> _Flight:
-    """Pass rows through the model, pool each wanted layer as it appears, and do not wait.
+    """Start to pass rows through the model and to pool each wanted layer, without waiting.
 
-    On a GPU all layers come to the host in one transfer.
+    On a GPU all layers reach the host in one transfer.
 
     Args:
         backbone: the model.
-        windows: its input, the longest first.
-        layers: pooling to the layers wanted.
-        poolings: pooling to how it pools.
+        windows: the rows, the longest first.
+        layers: wanted layers for each pooling.
+        poolings: settings of each pooling.
     """
     lengths = [len(window.ids) for window in windows]
     if backbone.packing is not None and packs(backbone, max(lengths)):
@@ -278,11 +364,11 @@ def launch(
         values = [vectors.cpu() for vectors in pooled.values()]
         return _Flight(tuple(pooled), values, None)
     values = torch.stack(list(pooled.values()))
-    there = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    there.copy_(values, non_blocking=True)
+    on_host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    on_host.copy_(values, non_blocking=True)
     arrived = torch.cuda.Event()
     arrived.record()
-    return _Flight(tuple(pooled), there, arrived)
+    return _Flight(tuple(pooled), on_host, arrived)
 
 
 def pool_layers(
@@ -291,21 +377,21 @@ def pool_layers(
     layers: Mapping[str, Sequence[str]],
     poolings: Mapping[str, PoolingConfig],
 ) -> dict[tuple[str, str], Tensor]:
-    """Pass a padded batch through the model and pool each wanted layer as it appears.
+    """Pass a padded batch through the model, and pool each wanted layer.
 
     Args:
         backbone: the model.
-        batch: its input.
-        layers: pooling to the layers wanted.
-        poolings: pooling to how it pools.
+        batch: the padded rows.
+        layers: wanted layers for each pooling.
+        poolings: settings of each pooling.
 
     Returns:
-        (pooling, layer) to vectors on the CPU. Shape: (batch, width), float32.
+        The vectors by (pooling, layer), on the CPU. Shape: (batch, width), float32.
     """
     lengths = batch.attention_mask.sum(dim=1).tolist()
     with torch.inference_mode():
-        there = batch.to(backbone.device)
-        pooled = _pool_on_device(backbone, there, lengths, layers, poolings)
+        on_device = batch.to(backbone.device)
+        pooled = _pool_on_device(backbone, on_device, lengths, layers, poolings)
         return {key: vectors.cpu() for key, vectors in pooled.items()}
 
 
@@ -316,7 +402,7 @@ def _pool_on_device(
     layers: Mapping[str, Sequence[str]],
     poolings: Mapping[str, PoolingConfig],
 ) -> dict[tuple[str, str], Tensor]:
-    """(pooling, layer) to vectors on the model's device. Shape: (rows, width), float32."""
+    """Pool a batch on the device. Returns (rows, width) vectors by (pooling, layer), float32."""
     pooled: dict[tuple[str, str], Tensor] = {}
     starts = {
         name: first_pooled(batch.start, batch.stop, batch.opens, poolings[name]) for name in layers

@@ -1,4 +1,4 @@
-"""Look after the stores: what they hold, and whether it is still what was written."""
+"""List the stores of a cache and check that their files are undamaged."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from layerfusion.errors import UserError
 
 
 def stores(cache: Path) -> list[Path]:
-    """The folders of all stores of a cache.
+    """List the folders of all stores of a cache.
 
     Raises:
-        UserError: where there is no such cache.
+        UserError: if there is no such cache.
     """
     root = cache / EMBEDDINGS
     if not root.is_dir():
@@ -23,7 +23,7 @@ def stores(cache: Path) -> list[Path]:
 
 
 def list_stores(cache: Path) -> Iterator[str]:
-    """A line a store: its hash, size, what it holds and its spec."""
+    """Describe each store in one line: its hash, size, contents and spec."""
     for folder in stores(cache):
         spec = read_description(folder)["spec"]
         shards = [open_shard(path) for path in sorted(folder.glob("*.safetensors"))]
@@ -38,14 +38,14 @@ def list_stores(cache: Path) -> Iterator[str]:
 
 
 def verify_stores(cache: Path, *, delete: bool) -> int:
-    """Compare every shard with the checksum that is its name.
+    """Compare the content of every shard with the checksum that names the file.
 
     Args:
-        cache: the cache.
-        delete: remove the damaged shards; their texts are computed again when next needed.
+        cache: folder of the cache.
+        delete: remove damaged shards; their texts are computed again when they are next needed.
 
     Returns:
-        0 where all are whole or the damaged ones were removed, else 1.
+        0 if all shards are undamaged or the damaged ones were removed, else 1.
     """
     shards = [path for folder in stores(cache) for path in sorted(folder.glob("*.safetensors"))]
     damaged = [path for path in shards if not is_whole(path)]

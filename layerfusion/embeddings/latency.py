@@ -1,6 +1,7 @@
-"""How long a model takes for one text and for a batch, up to each of its layers.
+"""Measure the time that a model takes to reach each of its layers, for one text and for a batch.
 
-Measured once a store, when a model is loaded to extract texts anyway, and kept beside its vectors.
+It is measured once for each store, when a model is loaded to extract texts anyway, and saved beside
+the vectors.
 """
 
 from __future__ import annotations
@@ -21,50 +22,53 @@ from layerfusion.embeddings.shape import BATCH
 from layerfusion.embeddings.tokens import Batch, Window, collate
 
 LATENCY_FILE = "latency.json"
+"""Name of the file in a store's folder that holds the measurement."""
 PASSES = 3
+"""Largest number of passes that are timed; the fastest counts."""
 PATIENCE = 2.0
-"""Seconds after which no further pass is timed."""
+"""Seconds after which we time no further pass."""
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Seconds of a pass from its start to each layer, the fastest of a few passes."""
+    """Seconds from the start of a pass to each layer, taken from the fastest of a few passes."""
 
     tokens: int
-    """Of the one text, which is of middling length."""
+    """Number of tokens of the single text, which has the median length."""
     one: dict[str, float]
+    """Seconds by layer for the single text."""
     batch: dict[str, float]
-    """Of 32 texts about as long; empty where they did not fit into memory."""
+    """Seconds by layer for 32 texts of similar length; empty if they did not fit into memory."""
 
 
 def measure_latency(backbone: Backbone, windows: Sequence[Window]) -> Latency:
-    """Time one text and a batch of 32, of middling length.
+    """Time one text of median length, and a batch of 32 texts of similar length.
 
     Args:
         backbone: the model.
-        windows: what it is to read; repeated where there are fewer than 32.
+        windows: tokenized texts to choose from; repeated if there are fewer than 32.
     """
     ordered = sorted(windows, key=lambda window: len(window.ids))
     middle = len(ordered[len(ordered) // 2].ids)
     near = sorted(ordered, key=lambda window: abs(len(window.ids) - middle))
-    one = collate(near[:1], backbone.pad_id)
-    _pass(backbone, one)  # the first pass also sets things up
+    single = collate(near[:1], backbone.pad_id)
+    _pass(backbone, single)  # not timed: the first pass also sets things up
     try:
         together = _fastest(backbone, collate(list(islice(cycle(near), BATCH)), backbone.pad_id))
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
         together = {}
-    return Latency(middle, _fastest(backbone, one), together)
+    return Latency(middle, _fastest(backbone, single), together)
 
 
 def write_latency(latency: Latency, folder: Path) -> None:
-    """Keep a measurement in a store's folder."""
+    """Save a measurement in a store's folder."""
     write_atomically(folder / LATENCY_FILE, json.dumps(asdict(latency), indent=1).encode())
 
 
 def read_latency(folder: Path) -> Latency | None:
-    """The measurement in a store's folder; none where there is none."""
+    """Read the measurement in a store's folder; return None if there is none."""
     try:
         return Latency(**json.loads((folder / LATENCY_FILE).read_text()))
     except FileNotFoundError:
@@ -81,7 +85,7 @@ def _fastest(backbone: Backbone, batch: Batch) -> dict[str, float]:
 
 @torch.inference_mode()
 def _pass(backbone: Backbone, batch: Batch) -> dict[str, float]:
-    """Layer to the seconds until it is there."""
+    """Time one pass. Returns the seconds from its start to each layer."""
     batch = batch.to(backbone.device)
     taken: dict[str, float] = {}
     _settle(backbone.device)
@@ -96,7 +100,7 @@ def _pass(backbone: Backbone, batch: Batch) -> dict[str, float]:
 
 
 def _settle(device: torch.device) -> None:
-    """Wait for what the device was given: else the clock shows when it was asked."""
+    """Wait until the device has finished, as its calls return before the work is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":

@@ -1,7 +1,7 @@
-"""Lexical sources: texts as dense TF-IDF vectors, which need no language model and see every word.
+"""Lexical sources: dense TF-IDF vectors of texts, which need no language model and see every word.
 
-Unlike a layer's, these vectors depend on the texts that the counts were learned from: those of
-train, and nothing else. A judgement by folds therefore learns them anew without the fold, once.
+Unlike those of a layer, these vectors depend on the texts that the counts were learned from, which
+are the texts of train alone. A score by folds therefore learns them again without each fold, once.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ from layerfusion.texts.tfidf import tfidf
 log = logging.getLogger(__name__)
 
 VERSION = 1
-"""Raised with any change that changes a vector."""
+"""Part of the cache key. Raise it with every change that gives other vectors."""
 FOLDER = "lexical"
-"""Folder of a cache that the vectors are kept in."""
+"""Folder of a cache that holds the vectors."""
 LAYER = "0"
 """The only layer that a lexical source has."""
 COMPARED = 100
-"""Texts by which vectors that were kept are compared with those that come out now."""
+"""Number of texts whose cached vectors are compared with newly computed ones."""
 _UNLIMITED = 2**31
+"""Number of tokens that stands for no limit on the length of a text."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +49,23 @@ class LexicalFit:
 
     counts: TfidfVectorizer
     components: np.ndarray
-    """Shape: (features, width)."""
+    """The projection. Shape: (features, width)."""
 
     @classmethod
     def learn(cls, texts: Sequence[str], config: LexicalConfig) -> LexicalFit:
-        """Learn the counts, and the projection from at most `basis_rows` of the texts.
+        """Learn the counts from all texts, and the projection from at most `basis_rows` of them.
 
-        The projection is a truncated SVD followed by a fixed random rotation: standardising the
-        singular directions one by one would blow up those that hold only noise, while rotated
-        ones have nearly equal spread, so that standardising keeps the geometry of TF-IDF.
+        The projection is a truncated SVD followed by a fixed random rotation. Standardising each
+        singular direction would amplify those that hold only noise. Rotated directions have nearly
+        equal spread, so that standardising keeps the geometry of TF-IDF.
 
         Raises:
-            UserError: where the texts have no words to count.
+            UserError: if the texts have no words to count, or there are too few of them.
         """
         counts = tfidf(config.features, len(texts), config.max_features)
         try:
             sparse = counts.fit_transform(texts)
-        except ValueError as error:  # scikit-learn's word for an empty vocabulary
+        except ValueError as error:  # raised by scikit-learn for an empty vocabulary
             raise UserError(f"lexical: no {config.features} of train to count: {error}") from error
         width = min(config.width, *(size - 1 for size in sparse.shape))
         if width < 1:
@@ -75,7 +76,7 @@ class LexicalFit:
         rows = np.linspace(0, len(texts) - 1, min(len(texts), config.basis_rows)).astype(int)
         svd = TruncatedSVD(min(width, len(rows) - 1), n_iter=3, random_state=0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            # Texts that are all alike have no variance for it to explain a share of.
+            # If all texts are alike, the explained share of the variance is 0 / 0.
             svd.fit(sparse[rows])
         directions = np.asarray(svd.components_)
         square = np.random.default_rng(0).normal(size=(len(directions), len(directions)))
@@ -83,11 +84,11 @@ class LexicalFit:
         return cls(counts, (directions.T @ rotation).astype(np.float32))
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Dense vectors of any texts. Shape: (texts, width), float32."""
+        """Compute dense vectors of any texts. Returned shape: (texts, width), float32."""
         return torch.from_numpy((self.counts.transform(texts) @ self.components).astype(np.float32))
 
     def state(self) -> tuple[dict[str, Tensor], list[str]]:
-        """What it is made of: tensors, and what is counted in the order of their features."""
+        """Return the tensors, and the vocabulary in the order of the features."""
         vocabulary = sorted(self.counts.vocabulary_, key=self.counts.vocabulary_.__getitem__)
         idf = torch.from_numpy(np.ascontiguousarray(self.counts.idf_))
         return {"idf": idf, "components": torch.from_numpy(self.components)}, vocabulary
@@ -96,7 +97,7 @@ class LexicalFit:
     def from_state(
         cls, features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
     ) -> LexicalFit:
-        """What `state` took apart."""
+        """Rebuild the fit from the parts that `state` returned."""
         counts = tfidf(features, rows=0)
         counts.set_params(vocabulary=list(vocabulary))
         counts.idf_ = tensors["idf"].numpy()
@@ -105,33 +106,33 @@ class LexicalFit:
 
 @dataclass(frozen=True)
 class LexicalSpec:
-    """A text's vector is a pure function of this and the text."""
+    """Settings that, together with a text, determine its vector."""
 
     features: str
     width: int
     max_features: int
     basis_rows: int
     learned_from: str
-    """sha256 of the texts of train, in their order."""
+    """sha256 of the texts that the counts are learned from, in their order."""
     version: int = VERSION
 
     def canonical(self) -> str:
-        """The spec as canonical JSON."""
+        """Return the spec as canonical JSON."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
 
     def hash(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical form."""
+        """Return the first 16 hex digits of the sha256 of the canonical form."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
 
 class LexicalStore:
-    """The vectors of the texts of a data set, computed at the first reading and kept.
+    """The lexical vectors of a data set, computed when they are first read and then cached.
 
     Args:
-        config: what is counted.
-        train: texts that it is learned from.
+        config: settings of the counts and the projection.
+        train: texts that the counts are learned from.
         texts: all texts of the data set.
-        cache: the folder of the caches.
+        cache: folder of the caches.
     """
 
     def __init__(
@@ -148,45 +149,45 @@ class LexicalStore:
 
     @property
     def name(self) -> str:
-        """The spec's hash."""
+        """Return the hash of the spec."""
         return self.spec.hash()
 
     def read(self, texts: Sequence[bytes], layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Gather vectors by the hashes of their texts. Layer to (texts, width), float32."""
-        vectors = self._kept[0].numpy()
+        """Read the vectors of texts by their hashes. Shapes: (texts, width), float32."""
+        vectors = self._cached[0].numpy()
         rows = [self._rows[text] for text in texts]
         return {layer: vectors[rows] for layer in layers}
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """No model sees a token of it, and nothing is cut."""
+        """Return zeros, as no model sees a token and nothing is cut off."""
         none = np.zeros(len(texts), dtype=np.int64)
         return TokenCounts(none, none)
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
-        """Time that counting and projecting took a text, learning left out."""
-        return self._kept[1]
+        """Return the time of counting and projecting a text, without the time of learning."""
+        return self._cached[1]
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
-        """Bytes of a vector."""
+        """Return the number of bytes of a vector."""
         return 4.0 * self.width
 
     @property
     def width(self) -> int:
-        """Width of the vectors: as asked for, or less where train has fewer texts or words."""
-        return self._kept[0].shape[1]
+        """Return the width of the vectors: the configured one, or less if train is too small."""
+        return self._cached[0].shape[1]
 
     @property
     def parameters(self) -> int:
-        """Numbers that the projection has."""
-        return self._kept[2]
+        """Return the number of parameters of the projection."""
+        return self._cached[2]
 
     @cached_property
     def _rows(self) -> Mapping[bytes, int]:
         return {text_hash(text): row for row, text in enumerate(self.texts)}
 
     @cached_property
-    def _kept(self) -> tuple[Tensor, float, int]:
-        """Vectors, seconds a text and parameters of the projection."""
+    def _cached(self) -> tuple[Tensor, float, int]:
+        """Read or compute the vectors, the seconds for a text and the number of parameters."""
         digest = hashlib.sha256(self.spec.canonical().encode() + b"".join(self._rows))
         path = self.folder / f"{digest.hexdigest()[:32]}.safetensors"
         kept = read_arrays(path, "lexical source")
@@ -205,7 +206,7 @@ class LexicalStore:
 
 @dataclass(frozen=True)
 class LexicalSource:
-    """A lexical source under the same interface as a model's layers."""
+    """A lexical source with the same interface as the layers of a model."""
 
     name: str
     config: LexicalConfig
@@ -214,18 +215,18 @@ class LexicalSource:
 
     @property
     def origin(self) -> str:
-        """For a reader."""
+        """Return a description, for readers, of where the vectors come from."""
         return f"TF-IDF of {self.config.features} of train"
 
     @property
     def shape(self) -> ModelShape:
-        """One layer and no blocks."""
+        """Return a shape of one layer and no blocks."""
         store = self.stores[TFIDF]
         size = store.parameters
         return ModelShape((LAYER,), store.width, _UNLIMITED, size, size, (), ())
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
-        """Nothing passes through a model."""
+        """Return an empty list, as nothing passes through a model."""
         return []
 
     def extract(
@@ -234,31 +235,38 @@ class LexicalSource:
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Nothing to do ahead: the vectors are computed when they are first read."""
+        """Do nothing, as the vectors are computed when they are first read."""
 
     def refitted(self) -> LexicalFit:
-        """What its vectors are made by, learned again from the texts of train.
+        """Learn the counts and the projection again from the texts of train.
 
         Raises:
-            UserError: where it does not give the vectors that were kept, which another machine or
-                version then made.
+            UserError: if the result does not give the cached vectors, as can happen if another
+                machine or version computed them.
         """
         store = self.stores[TFIDF]
         fit = LexicalFit.learn(store.train, self.config)
-        some = store.texts[:COMPARED]
-        kept = store.read([text_hash(text) for text in some], [LAYER])[LAYER]
-        if not np.allclose(fit.vectors(some).numpy(), kept, atol=1e-3):
+        sample = store.texts[:COMPARED]
+        cached = store.read([text_hash(text) for text in sample], [LAYER])[LAYER]
+        if not np.allclose(fit.vectors(sample).numpy(), cached, atol=1e-3):
             raise UserError(
-                f"lexical {self.name}: the vectors in {store.folder} were made elsewhere and do not"
-                " come out the same here; delete that folder and run the job again"
+                f"lexical {self.name}: the vectors in {store.folder} come from another machine and"
+                " differ from those of this one; delete that folder and run the job again"
             )
         return fit
 
     def relearned(self, texts: Sequence[str], learned_from: Sequence[str]) -> Tensor:
-        """Vectors of some texts of the data set, learned from some alone. Shape: (texts, width).
+        """Compute vectors of texts of the data set from counts learned on given texts.
 
-        They are kept: the probes that judge a source and the heads of `fusion=auto` have the same
-        folds.
+        They are cached, since the probes that score a source and the heads of `fusion=auto` use the
+        same folds.
+
+        Args:
+            texts: texts of the data set.
+            learned_from: texts that the counts are learned from.
+
+        Returns:
+            The vectors. Shape: (texts, width), float32.
         """
         store = LexicalStore(self.config, learned_from, self.stores[TFIDF].texts, self.cache)
         return torch.from_numpy(store.read([text_hash(text) for text in texts], [LAYER])[LAYER])
@@ -267,13 +275,13 @@ class LexicalSource:
 def open_lexical(
     name: str, config: LexicalConfig, train: Sequence[str], texts: Sequence[str], cache: Path
 ) -> LexicalSource:
-    """A lexical source of a data set; nothing is computed before it is read.
+    """Open a lexical source of a data set. Nothing is computed before it is read.
 
     Args:
-        name: in the config.
-        config: what is counted.
-        train: texts that it is learned from.
+        name: name of the source in the config.
+        config: settings of the counts and the projection.
+        train: texts that the counts are learned from.
         texts: all texts of the data set.
-        cache: the folder of the caches.
+        cache: folder of the caches.
     """
     return LexicalSource(name, config, {TFIDF: LexicalStore(config, train, texts, cache)}, cache)

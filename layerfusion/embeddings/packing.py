@@ -1,17 +1,17 @@
-"""Packed passes on a GPU: the texts of a batch end to end in one row, without any padding.
+"""Run packed passes on a GPU: the texts of a batch lie end to end in one row, without padding.
 
-Attention is confined to each text by the variable-length kernel of FlashAttention that PyTorch
-carries, through the attention interface of transformers, so no model family is named here. Whether
-a model can be packed is found out when it is loaded, by three checks on random tokens:
+The variable-length kernel of FlashAttention in PyTorch confines the attention to each text. We
+reach it through the attention interface of transformers, so this code names no model family. When
+a model is loaded, three checks on random tokens decide if it can be packed:
 
-1. each attention of the model, computed by that kernel from the same queries, keys and values, is
-   within rounding of what the model itself computes (sliding windows, caps and biases show here);
-2. what enters and leaves the first block is, for each of two packed texts, within rounding of what
-   it is for the text alone (positions that do not start anew show here; rounding is what padding
-   changes, where that is more);
-3. the hidden states of a packed text are the same to the last bit whatever its neighbour says.
+1. Each attention, computed by that kernel, equals the model's own attention on the same queries,
+   keys and values up to rounding. Models with sliding windows, caps or biases fail here.
+2. The input and output of the first block for each of two packed texts equal those for the text
+   alone up to rounding. Models whose positions do not restart with each text fail here. If padding
+   changes the states by more than rounding does, that larger change is allowed.
+3. The hidden states of a packed text do not depend on its neighbour, to the last bit.
 
-A model that fails one of them is passed in padded batches instead.
+A model that fails a check gets padded batches instead.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from layerfusion.embeddings.tokens import Window, to_device
 log = logging.getLogger(__name__)
 
 ATTENTION = "layerfusion_packed"
-"""Name of the attention in the interface of transformers."""
+"""Name of our attention in the interface of transformers."""
 PROBED_TOKENS = 2048
-"""Length of the text that the checks are made with; a longer one is never packed."""
+"""Length of the text used in the checks. Longer texts are never packed."""
 TOLERANCE = 0.02
-"""Relative difference that counts as rounding, of one attention and of one block."""
+"""Largest relative difference of an attention or a block that counts as rounding."""
 MULTIPLE = 64
-"""A packed row is filled up to a multiple of as many tokens: few shapes, each met once."""
+"""The length of a packed row is filled up to a multiple of this, so that few shapes occur."""
 REFUSALS = (
     RuntimeError, TypeError, ValueError, KeyError, AttributeError, IndexError, ImportError
 )  # fmt: skip
-"""What a model raises that does not take packed texts."""
+"""Errors that a model may raise if it does not take packed texts."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How a model takes packed texts."""
+    """Settings under which a model takes packed texts."""
 
     longest: int
-    """Most tokens of a text for which it was checked."""
+    """Largest number of tokens in a text for which packing was checked."""
     first_position: int
-    """Position of a text's first token: RoBERTa's kind counts from above its padding index."""
+    """Position of the first token of a text. Models like RoBERTa start after the padding index."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +65,35 @@ class PackedBatch:
     """Rows of tokens laid end to end, on the model's device."""
 
     input_ids: Tensor
-    """Shape: (1, tokens), filled up with a few tokens that belong to no row."""
+    """Token ids, and a few fillers at the end that belong to no row. Shape: (1, tokens)."""
     position_ids: Tensor
-    """Position of each token in its own row, counted from `first_position`. Shape: (1, tokens)."""
+    """Position of each token in its row, counted from `first_position`. Shape: (1, tokens)."""
     bounds: Tensor
-    """Where each row starts, and the end; the filling is a row too. Shape: (rows + 2,), int32."""
+    """Start of each row and of the filling, and the end. Shape: (rows + 2,), int32."""
     longest: int
-    """Tokens of the longest row."""
+    """Number of tokens of the longest row."""
     lengths: tuple[int, ...]
-    """Tokens of each row."""
+    """Number of tokens of each row."""
     offset: Tensor
-    """Where each row starts. Shape: (rows,)."""
+    """Start of each row. Shape: (rows,)."""
     start: Tensor
-    """First position of each row that is pooled. Shape: (rows,)."""
+    """First pooled position of each row. Shape: (rows,)."""
     stop: Tensor
-    """One past the last position that is pooled. Shape: (rows,)."""
+    """One past the last pooled position of each row. Shape: (rows,)."""
     opens: Tensor
-    """Whether each row begins its text. Shape: (rows,), bool."""
+    """True for each row that begins its text. Shape: (rows,), bool."""
 
 
 def pack(
     windows: Sequence[Window], packing: Packing, pad_id: int, device: torch.device
 ) -> PackedBatch:
-    """Lay rows end to end, and bring them to a device in one asynchronous transfer.
+    """Lay rows end to end, and copy them to a device in one asynchronous transfer.
 
     Args:
         windows: the rows.
-        packing: how the model takes them.
-        pad_id: token that fills the row up.
-        device: where the model is.
+        packing: settings under which the model takes packed texts.
+        pad_id: token that fills up the packed row.
+        device: device of the model.
     """
     lengths = [len(window.ids) for window in windows]
     tokens, rows = sum(lengths), len(windows)
@@ -104,18 +104,18 @@ def pack(
     together = np.concatenate(
         [*ids, np.full(filling, pad_id), lengths, *facts, edges], dtype=np.int32, casting="unsafe"
     )
-    there = to_device(torch.from_numpy(together), device)
-    row, length, start, stop, opens, bounds = there.split(
+    on_device = to_device(torch.from_numpy(together), device)
+    row, length, start, stop, opens, bounds = on_device.split(
         [tokens + filling, rows, rows, rows, rows, rows + 2]
     )
     offset = bounds[:rows].long()
-    # Positions count from each row's start; those of the filling are all the first one.
+    # Positions count from the start of each row. Every filler has the first position.
     starts = offset.repeat_interleave(length, output_size=tokens)
     positions = F.pad(torch.arange(tokens, device=device) - starts, (0, filling))
     return PackedBatch(
         input_ids=row.long()[None],
         position_ids=positions[None] + packing.first_position,
-        # The kernel reads it from an aligned address.
+        # The kernel needs an aligned address, which the slice does not have.
         bounds=bounds.clone(),
         longest=max(max(lengths), filling),
         lengths=tuple(lengths),
@@ -131,12 +131,12 @@ def pack(
 
 @dataclass
 class _Pass:
-    """What the attention is told of the pass that is under way."""
+    """State of the current pass, for the attention to read."""
 
     bounds: Tensor
     longest: int
     differences: list[Tensor] | None = None
-    """Where the model's own attention is to be compared: one relative difference a call."""
+    """Relative difference to the model's own attention for each call; None outside the checks."""
 
 
 _under_way: ContextVar[_Pass | None] = ContextVar("packed_pass", default=None)
@@ -150,10 +150,10 @@ def _attention(
     attention_mask: Tensor | None,
     **settings: Any,
 ) -> tuple[Tensor, None]:
-    """Attention inside each text of the packed row; shapes as transformers has them."""
+    """Compute attention inside each text of the packed row. Shapes are those of transformers."""
     under_way = _under_way.get()
     if under_way is None:
-        raise RuntimeError("packed attention outside a packed pass")
+        raise RuntimeError("the packed attention was called outside a packed pass")
     causal = settings.get("is_causal")
     if causal is None:
         causal = getattr(module, "is_causal", True)
@@ -162,16 +162,20 @@ def _attention(
         return packed, None
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    own, _ = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **settings)
-    difference = (own.float() - packed.float()).norm() / own.float().norm()
+    sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    expected, _ = sdpa(module, query, key, value, attention_mask, **settings)
+    difference = (expected.float() - packed.float()).norm() / expected.float().norm()
     under_way.differences.append(difference)
-    return own, None
+    return expected, None
 
 
 def _confined(
     query: Tensor, key: Tensor, value: Tensor, under_way: _Pass, causal: bool, scale: float | None
 ) -> Tensor:
-    """Attention inside each text. Shapes: (1, heads, tokens, d) to (1, tokens, heads, d)."""
+    """Compute attention inside each text.
+
+    Shapes: the inputs are (1, heads, tokens, d), the result is (1, tokens, heads, d).
+    """
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
     if q.is_cuda:
         bounds, longest = under_way.bounds, under_way.longest
@@ -184,15 +188,15 @@ def _confined(
     parts = []
     for begin, end in pairwise(edges):
         if end > begin:
-            mine, keys, values = (one[begin:end].transpose(0, 1)[None] for one in (q, k, v))
+            queries, keys, values = (x[begin:end].transpose(0, 1)[None] for x in (q, k, v))
             parts.append(
-                F.scaled_dot_product_attention(mine, keys, values, is_causal=causal, scale=scale)
+                F.scaled_dot_product_attention(queries, keys, values, is_causal=causal, scale=scale)
             )
     return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
-    """No mask in a packed pass; the model's own where its attention is compared."""
+    """Return no mask in a packed pass, or the usual mask while the attention is being checked."""
     under_way = _under_way.get()
     if under_way is None or under_way.differences is None:
         return None
@@ -203,7 +207,7 @@ def _mask(*args: Any, **kwargs: Any) -> Tensor | None:
 
 @contextmanager
 def _packed(model: Any, under_way: _Pass) -> Iterator[None]:
-    """Let a model attend inside the texts of a packed row, and put its own attention back."""
+    """Give a model the packed attention for the duration of a pass, and restore its own after."""
     from transformers import AttentionInterface
     from transformers.masking_utils import AttentionMaskInterface
 
@@ -223,32 +227,32 @@ def run_packed(model: Any, batch: PackedBatch) -> Tensor:
     """Pass packed rows through a model.
 
     Returns:
-        What leaves the model. Shape: (1, tokens, width).
+        The output of the model. Shape: (1, tokens, width).
     """
     with _packed(model, _Pass(batch.bounds, batch.longest)):
         return model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
-            # Without a mask transformers would look for packed texts itself, and wait for the GPU.
+            # Without a mask, transformers would search for packed texts and wait for the GPU.
             attention_mask=torch.ones_like(batch.input_ids),
         )[0]
 
 
-# -- whether a model can be packed --------------------------------------------------------------
+# -- checks of a model --------------------------------------------------------------------------
 
 
 @torch.no_grad()
 def find_packing(
     model: Any, blocks: nn.ModuleList | None, pad_id: int, max_length: int, device: torch.device
 ) -> Packing | None:
-    """Find out whether and how a model takes packed texts; none where it does not.
+    """Check if a model takes packed texts; return the settings, or None if it does not.
 
     Args:
         model: the model.
-        blocks: its blocks; none where they are shared.
-        pad_id: a token that no text holds.
-        max_length: most tokens of a text.
-        device: where the model is.
+        blocks: the blocks of the model; None if they are shared.
+        pad_id: a token that occurs in no text.
+        max_length: largest number of tokens in a text.
+        device: device of the model.
     """
     config = model.config
     if blocks is None or getattr(config, "_attn_implementation", None) != "sdpa":
@@ -275,17 +279,17 @@ def _find_packing(
     generator = np.random.default_rng(0)
 
     def text(tokens: int) -> Window:
-        # One less than there are, moved past the padding: it never occurs.
+        # We draw from all ids but one, and move those from `pad_id` on up: it never occurs.
         ids = generator.integers(0, known - 1, tokens)
         ids = (ids + (ids >= pad_id)).astype(np.int32)
         return Window(ids, 0, tokens, opens=True)
 
     long, other_long = text(length), text(length)
     short, other_short = text(length // 3 + 1), text(length // 3 + 1)
-    alone = [_states(model, blocks, _alone(model, one, device)) for one in (long, short)]
+    alone = [_states(model, blocks, _alone(model, row, device)) for row in (long, short)]
     beside = _states(model, blocks, _alone(model, short, device, padding=length - len(short.ids)))
     cut = len(short.ids)
-    # How far a state moves by rounding alone, where the shapes of the products change.
+    # This is the change of a state by rounding alone, when the shapes of the products change.
     rounding = [
         _difference(padded[:, :cut], state) for padded, state in zip(beside, alone[1], strict=True)
     ]
@@ -294,9 +298,9 @@ def _find_packing(
     with _packed(model, compared):
         _alone(model, long, device)()
     assert compared.differences is not None
-    found = [float(difference) for difference in compared.differences]
-    if len(found) != len(blocks) or not max(found) <= TOLERANCE:
-        log.debug("cannot be packed: attention differs, %s", found)
+    differences = [float(difference) for difference in compared.differences]
+    if len(differences) != len(blocks) or not max(differences) <= TOLERANCE:
+        log.debug("cannot be packed: the attention differs by %s", differences)
         return None
     padding_idx = getattr(model.get_input_embeddings(), "padding_idx", None)
     offsets = [0] if padding_idx is None else [0, padding_idx + 1]
@@ -316,16 +320,16 @@ def _find_packing(
             for state, first, second in zip(together[:2], alone[0][:2], alone[1][:2], strict=True)
         ]
         if not all(
-            found <= max(TOLERANCE, 2 * usual)
-            for found, usual in zip(entering, rounding[:2], strict=True)
+            difference <= max(TOLERANCE, 2 * usual)
+            for difference, usual in zip(entering, rounding[:2], strict=True)
         ):
             log.debug("positions from %d: states differ by %s", first_position, entering)
             continue
         swapped, changed = packed([other_short, long]), packed([short, other_long])
         if all(
-            torch.equal(one[:, cut : cut + length], two[:, cut : cut + length])
-            and torch.equal(one[:, :cut], three[:, :cut])
-            for one, two, three in zip(together, swapped, changed, strict=True)
+            torch.equal(state[:, cut : cut + length], other_first[:, cut : cut + length])
+            and torch.equal(state[:, :cut], other_second[:, :cut])
+            for state, other_first, other_second in zip(together, swapped, changed, strict=True)
         ):
             return packing
         log.debug("cannot be packed: a text depends on its neighbour")
@@ -341,14 +345,14 @@ def _alone(
 
 
 def _states(model: Any, blocks: nn.ModuleList, run: Callable[[], object]) -> list[Tensor]:
-    """What enters each block and leaves the last. Shapes: (1, tokens, width)."""
+    """Run a pass; return the input of each block and the last output, (1, tokens, width) each."""
     states: list[Tensor] = []
     visit: Visit = lambda _layer, hidden: states.append(hidden)  # noqa: E731
     names = [str(number) for number in range(len(blocks) + 1)]
-    with taps(blocks, [*names, NORM], visit):  # with the norm, so that the pass goes to its end
+    with taps(blocks, [*names, NORM], visit):  # NORM makes the pass run to its end
         run()
     return states
 
 
-def _difference(one: Tensor, two: Tensor) -> float:
-    return float((one.float() - two.float()).norm() / two.float().norm())
+def _difference(actual: Tensor, expected: Tensor) -> float:
+    return float((actual.float() - expected.float()).norm() / expected.float().norm())

@@ -1,4 +1,4 @@
-"""Poolings: from token vectors to one vector a text, over real tokens only."""
+"""Pool token vectors to one vector for each text, over real tokens only."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from layerfusion.config.registry import POOLINGS, import_path
 from layerfusion.errors import UserError
 
 Pool = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(hidden, start, stop) -> pooled: the tokens start ≤ t < stop of each row, brought together.
+"""Function (hidden, start, stop) -> pooled that pools the tokens start ≤ t < stop of each row.
 
 Shapes: hidden (batch, tokens, width), any floating dtype; start and stop (batch,), integers with
-start < stop; pooled (batch, width), float32. What lies outside start and stop must not count.
+start < stop; pooled (batch, width), float32. Tokens outside start and stop must not count.
 """
 Combine = Callable[[Tensor, Tensor, Tensor, int], Tensor]
-"""(windows, tokens, owner, texts) -> vectors: the pooled windows of each text, brought together.
+"""Function (windows, tokens, owner, texts) -> vectors that combines the pooled windows of a text.
 
-Shapes: windows (windows, width), those of a text in reading order; tokens (windows,), how many
-tokens each has; owner (windows,), ascending, the text that each belongs to; vectors (texts, width).
+Shapes: windows (windows, width), in reading order within a text; tokens (windows,), the number of
+tokens of each window; owner (windows,), the text of each window, ascending; vectors (texts, width).
 """
 
 
 def mean_by_tokens(windows: Tensor, tokens: Tensor, owner: Tensor, texts: int) -> Tensor:
-    """Mean of each text's windows, weighted by their tokens."""
+    """Take the mean of each text's windows, weighted by their numbers of tokens."""
     weights = tokens.to(windows.dtype)
     total = torch.zeros(texts, windows.shape[1])
     total.index_add_(0, owner, windows * weights[:, None])
@@ -38,52 +38,52 @@ def mean_by_tokens(windows: Tensor, tokens: Tensor, owner: Tensor, texts: int) -
 
 
 def largest_window_values(windows: Tensor, _tokens: Tensor, owner: Tensor, texts: int) -> Tensor:
-    """Largest value of each dimension over a text's windows."""
+    """Take the largest value of each dimension over a text's windows."""
     index = owner[:, None].expand_as(windows)
     result = torch.empty(texts, windows.shape[1])
     return result.scatter_reduce_(0, index, windows, "amax", include_self=False)
 
 
 def first_window(windows: Tensor, _tokens: Tensor, owner: Tensor, texts: int) -> Tensor:
-    """The first window of each text."""
+    """Take the first window of each text."""
     return windows[torch.searchsorted(owner, torch.arange(texts))]
 
 
 def last_window(windows: Tensor, _tokens: Tensor, owner: Tensor, texts: int) -> Tensor:
-    """The last window of each text."""
+    """Take the last window of each text."""
     return windows[torch.searchsorted(owner, torch.arange(texts), right=True) - 1]
 
 
 def mean_tokens(hidden: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """Mean of the tokens, summed in float32."""
+    """Take the mean of the tokens, summed in float32."""
     total = hidden.float().masked_fill(_outside(hidden, start, stop), 0.0).sum(dim=1)
     return total / (stop - start)[:, None]
 
 
 def largest_values(hidden: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """Largest value of each dimension over the tokens."""
+    """Take the largest value of each dimension over the tokens."""
     return hidden.float().masked_fill(_outside(hidden, start, stop), -torch.inf).amax(dim=1)
 
 
 def first_token(hidden: Tensor, start: Tensor, _stop: Tensor) -> Tensor:
-    """The first token."""
+    """Take the first token of each row."""
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), start].float()
 
 
 def last_token(hidden: Tensor, _start: Tensor, stop: Tensor) -> Tensor:
-    """The last token."""
+    """Take the last token of each row."""
     return hidden[torch.arange(hidden.shape[0], device=hidden.device), stop - 1].float()
 
 
 def _outside(hidden: Tensor, start: Tensor, stop: Tensor) -> Tensor:
-    """True at tokens that do not count. Shape: (batch, tokens, 1)."""
+    """Mark the tokens that do not count. Returned shape: (batch, tokens, 1), bool."""
     positions = torch.arange(hidden.shape[1], device=hidden.device)
     return ((positions < start[:, None]) | (positions >= stop[:, None]))[:, :, None]
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """A way to bring the tokens of a window together, and then the windows of a long text."""
+    """A function that pools the tokens of a window, and one that combines a text's windows."""
 
     pool: Pool
     combine: Combine = mean_by_tokens
@@ -97,42 +97,41 @@ LAST = Pooling(last_token, last_window)
 
 @lru_cache(maxsize=100)
 def find_pooling(name: str) -> Pooling:
-    """The pooling that `pooling.NAME.pool` names.
+    """Find the pooling for a value of `pooling.NAME.pool`.
 
     Args:
-        name: one of `config.registry.POOLINGS`, or `package.module:name` of a function of the
-            user's (see `Pool`). Its windows are combined by their mean, weighted by their tokens,
-            unless the function carries an attribute `combine` (see `Combine`).
+        name: a name from `config.registry.POOLINGS`, or `package.module:name` of a user's function
+            (see `Pool`). Windows are combined by their mean, weighted by their tokens, unless the
+            function has an attribute `combine` (see `Combine`).
 
     Raises:
-        UserError: for a name that does not exist, or an object that is no function.
+        UserError: if the name does not exist or the object is not a function.
     """
     function: Any = import_object("pool", import_path("pool", name, POOLINGS))
     if isinstance(function, Pooling):
         return function
     if isinstance(function, type) or not callable(function):
         raise UserError(
-            f"pool={name}: it is a {type(function).__name__}; a function (hidden, start, stop) ->"
-            " pooled is needed"
+            f"pool={name}: it is a {type(function).__name__}; it must be a function"
+            " (hidden, start, stop) -> pooled"
         )
     return Pooling(cast("Pool", function), getattr(function, "combine", mean_by_tokens))
 
 
 def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:
-    """Pool the tokens start ≤ t < stop of each row; what lies outside never counts.
+    """Pool the tokens start ≤ t < stop of each row; other tokens never count.
 
     Args:
         hidden: token vectors. Shape: (batch, tokens, width), any floating dtype.
-        start: first position of each row. Shape: (batch,), integers.
-        stop: one past the last position of each row, above `start`. Shape: (batch,).
+        start: first pooled position of each row. Shape: (batch,), integers.
+        stop: one past the last pooled position of each row, above `start`. Shape: (batch,).
         how: mean, first, last, max or `package.module:name`.
 
     Returns:
-        Shape: (batch, width), float32; sums are taken in float32.
+        The pooled vectors, summed in float32. Shape: (batch, width), float32.
 
     Raises:
-        UserError: for a name that does not exist, and where a function of the user's gives another
-            shape.
+        UserError: if the name does not exist, or a user's function returns another shape.
 
     Example:
         >>> hidden = torch.tensor([[[1.0], [3.0], [50.0]]])
@@ -143,22 +142,22 @@ def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:
     wanted = (hidden.shape[0], hidden.shape[2])
     if pooled.shape != wanted:
         raise UserError(
-            f"pool={how}: it gave the shape {tuple(pooled.shape)}; (batch, width) = {wanted} is"
-            " needed"
+            f"pool={how}: it returned the shape {tuple(pooled.shape)}; it must return"
+            f" (batch, width) = {wanted}"
         )
     return pooled.float()
 
 
 def pool_tokens(tokens: Tensor, spans: Spans, how: str) -> Tensor:
-    """Pool rows whose token vectors lie end to end, without a copy of them in float32.
+    """Pool rows whose token vectors lie end to end, without copying them to float32.
 
     Args:
-        tokens: token vectors, at first as they left the model. Shape: (tokens, width).
-        spans: which of them each row pools.
+        tokens: token vectors in the dtype of the model. Shape: (tokens, width).
+        spans: the tokens of each row.
         how: mean, first, last or max.
 
     Returns:
-        Shape: (rows, width), float32; sums are taken in float32.
+        The pooled vectors, summed in float32. Shape: (rows, width), float32.
     """
     pooled = []
     for places, count in spans.parts:
@@ -171,10 +170,16 @@ def pool_tokens(tokens: Tensor, spans: Spans, how: str) -> Tensor:
 
 
 def _mean_of_leading(rows: Tensor, count: Tensor) -> Tensor:
-    """The mean of the first `count` tokens of each row, as one batched matrix product.
+    """Average the first `count` tokens of each row in one batched matrix product.
 
-    The product sums numbers of two bytes in float32 and returns them so. Shapes: (rows, tokens,
-    width) and (rows,) to (rows, width).
+    The product sums numbers of two bytes in float32 and returns float32.
+
+    Args:
+        rows: token vectors. Shape: (rows, tokens, width).
+        count: number of tokens of each row. Shape: (rows,).
+
+    Returns:
+        The means. Shape: (rows, width).
     """
     positions = torch.arange(rows.shape[1], device=rows.device)
     counted = (positions < count[:, None]).to(rows.dtype)[:, None]
@@ -187,24 +192,24 @@ def _mean_of_leading(rows: Tensor, count: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Spans:
-    """Which of the token vectors of a batch each row pools.
+    """The places of the token vectors that each row of a batch pools.
 
     Attributes:
-        parts: rows of similar length together. For each part the places of their tokens, shape
-            (rows, longest), where places beyond a row's end repeat its last one, so that no value
-            of another row or of padding is ever touched; and the tokens of each row, shape (rows,).
+        parts: groups of rows of similar length. Each group has the places of the rows' tokens,
+            shape (rows, longest), and the number of tokens of each row, shape (rows,). Beyond the
+            end of a row its last place is repeated, so that no other row and no padding is read.
     """
 
     parts: tuple[tuple[Tensor, Tensor], ...]
 
 
 def find_spans(first: Tensor, last: Tensor, lengths: Sequence[int]) -> Spans:
-    """Spans of rows, split where lengths halve, so that little is gathered twice.
+    """Find the spans of rows. Groups are split where lengths halve, so that few places repeat.
 
     Args:
         first: place of the first token that a row pools. Shape: (rows,).
-        last: place of the last. Shape: (rows,).
-        lengths: tokens of each row on the host, at least as many as it pools.
+        last: place of the last token that a row pools. Shape: (rows,).
+        lengths: number of tokens of each row, on the host; at least as many as the row pools.
     """
     parts = []
     begin = 0
@@ -223,15 +228,15 @@ def find_spans(first: Tensor, last: Tensor, lengths: Sequence[int]) -> Spans:
 
 
 def first_pooled(start: Tensor, stop: Tensor, opens: Tensor, config: PoolingConfig) -> Tensor:
-    """The first position to pool: one further where the text's first token is to be skipped.
+    """Return the first position to pool, one further if the first token of a text is skipped.
 
-    A row of one token keeps it: there is nothing else to pool.
+    The only token of a row is never skipped, as there is nothing else to pool.
 
     Args:
         start: first position of each row. Shape: (rows,).
-        stop: one past its last position. Shape: (rows,).
-        opens: True where the row begins its text. Shape: (rows,), bool.
-        config: the pooling.
+        stop: one past the last position of each row. Shape: (rows,).
+        opens: True if the row begins its text. Shape: (rows,), bool.
+        config: settings of the pooling.
     """
     if not config.skip_first:
         return start
@@ -239,20 +244,20 @@ def first_pooled(start: Tensor, stop: Tensor, opens: Tensor, config: PoolingConf
 
 
 def combine(windows: Tensor, tokens: Tensor, owner: Tensor, texts: int, how: str) -> Tensor:
-    """Bring the pooled windows of each text together, as if its tokens had been pooled at once.
+    """Combine the pooled windows of each text, as if all its tokens had been pooled at once.
 
     Args:
-        windows: pooled windows, those of a text in reading order. Shape: (windows, width).
-        tokens: tokens pooled in each window. Shape: (windows,).
-        owner: the text that each window belongs to, ascending. Shape: (windows,).
+        windows: pooled windows, in reading order within a text. Shape: (windows, width).
+        tokens: number of tokens pooled in each window. Shape: (windows,).
+        owner: number of the text of each window, ascending. Shape: (windows,).
         texts: number of texts.
         how: mean, first, last, max or `package.module:name`.
 
     Returns:
-        Shape: (texts, width).
+        The vectors. Shape: (texts, width).
 
     Raises:
-        UserError: for a name that does not exist.
+        UserError: if the name does not exist.
     """
     if len(windows) == texts:
         return windows

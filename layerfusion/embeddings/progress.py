@@ -1,4 +1,4 @@
-"""A bar that counts tokens and says how long is left."""
+"""A progress bar that counts tokens and estimates the time left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from tqdm import tqdm
 
 
 class TokenBar:
-    """Progress of an extraction; on a terminal it moves, in a log it writes a line now and then.
+    """Progress bar of an extraction. It moves on a terminal and adds a line to a log now and then.
 
     Args:
-        name: what is being extracted.
-        total: tokens to pass through the model.
+        name: the model, for the label of the bar.
+        total: number of tokens that will pass through the model.
     """
 
     def __init__(self, name: str, total: int) -> None:
@@ -30,12 +30,12 @@ class TokenBar:
         )
 
     def expect(self, tokens: int) -> None:
-        """Say how many tokens there will be, as far as is known so far."""
+        """Set the total number of tokens, as far as it is known so far."""
         self._bar.total = tokens
         self._bar.refresh()
 
     def update(self, tokens: int) -> None:
-        """Count tokens that have passed."""
+        """Count tokens that have passed through the model."""
         self._bar.update(tokens)
 
     def __enter__(self) -> TokenBar:
@@ -48,5 +48,5 @@ class TokenBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar and leave it on the screen."""
         self._bar.close()

@@ -1,4 +1,4 @@
-"""What a model is made of: its layers, and what it costs to reach each of them."""
+"""The layers of a model, and the cost of reaching each of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import Any
 from layerfusion.errors import unknown
 
 NORM = "norm"
+"""Name of the layer that holds the output of a model's final norm."""
 BATCH = 32
-"""Texts of the batch whose latency is measured."""
+"""Number of texts in the batch whose latency we measure."""
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """Facts of a loaded model, kept beside its embeddings so that reading needs no model."""
+    """Layers and sizes of a model, saved beside its embeddings so that reading needs no model."""
 
     layers: tuple[str, ...]
-    """"0" for what enters the first block, "1" … "L" for what leaves block i, and `norm` for the
-    output of the model's own final norm where it has one."""
+    """Names of the layers: "0" enters the first block, "1" to "L" leave the blocks in turn, and
+    `norm` is the output of the final norm, if the model has one."""
     width: int
     max_length: int
-    """Most tokens of a window, special ones included."""
+    """Largest number of tokens in a window, special tokens included."""
     total_parameters: int
     embedding_parameters: int
     block_parameters: tuple[int, ...]
-    """Of each block."""
+    """Number of parameters of each block."""
     block_weights: tuple[int, ...]
-    """Entries of each block's matrices: each is multiplied once a token."""
+    """Number of matrix entries of each block; each is multiplied once for every token."""
     ends_early: bool = True
-    """Whether a pass can end at a layer; a model that shares its blocks always runs to its end."""
+    """True if a pass can end at a layer. A model that shares its blocks always runs to its end."""
 
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> ModelShape:
@@ -40,36 +41,37 @@ class ModelShape:
 
     @property
     def num_blocks(self) -> int:
-        """How many blocks the model has."""
+        """Return the number of blocks of the model."""
         return len(self.block_weights)
 
     def blocks_below(self, layer: str) -> int:
-        """How many blocks have to be computed for a layer."""
+        """Return the number of blocks that a layer depends on."""
         return self.num_blocks if layer == NORM else int(layer)
 
     def blocks_run(self, layer: str) -> int:
-        """How many blocks are computed for a layer."""
+        """Return the number of blocks that a pass up to a layer computes."""
         return self.blocks_below(layer) if self.ends_early else self.num_blocks
 
     def depth(self, layer: str) -> float:
-        """Relative depth: 0 for what enters the first block, 1 for what leaves the last."""
+        """Return the relative depth: 0 before the first block, 1 after the last."""
         return self.blocks_below(layer) / self.num_blocks if self.num_blocks else 1.0
 
     def parameters(self, layer: str) -> int:
-        """Parameters needed for a layer: the embeddings and the blocks below it."""
+        """Count the parameters that a layer needs: the embeddings and the blocks below it."""
         if layer == NORM:
             return self.total_parameters
         return self.embedding_parameters + sum(self.block_parameters[: int(layer)])
 
     def flops(self, layer: str, tokens: Sequence[int]) -> float:
-        """Floating-point operations of the forward pass of some texts up to a layer.
+        """Estimate the floating-point operations of a forward pass up to a layer.
 
-        Two for every weight of a matrix and token, and 4 · width · tokens² a block for the scores
-        and the weighted sum of the attention. Norms, activations and look-ups are left out.
+        We count two operations for each matrix weight and token, and 4 · width · tokens² in each
+        block for the scores and the weighted sum of the attention. We leave out norms, activations
+        and look-ups.
 
         Args:
-            layer: the highest layer computed.
-            tokens: tokens of each text.
+            layer: the highest layer that the pass computes.
+            tokens: number of tokens of each text.
         """
         count = self.blocks_run(layer)
         squares = float(sum(length * length for length in tokens))
@@ -77,10 +79,10 @@ class ModelShape:
         return 2.0 * weights * sum(tokens) + 4.0 * self.width * count * squares
 
     def resolve(self, backbone: str, asked: object) -> str:
-        """The name of a layer given as an index (negative: counted from the last) or `norm`.
+        """Return the name of a layer given as `norm` or as an index, negative from the end.
 
         Raises:
-            UserError: listing the layers that exist.
+            UserError: if there is no such layer; the message lists those that exist.
         """
         text = str(asked)
         indices = [layer for layer in self.layers if layer != NORM]

@@ -1,4 +1,4 @@
-"""A configured backbone with its files and its stores: where vectors come from."""
+"""Sources of vectors: their interface, and a configured backbone with its files and stores."""
 
 from __future__ import annotations
 
@@ -22,79 +22,81 @@ if TYPE_CHECKING:
     from layerfusion.embeddings.backbone import Backbone
 
 EMBEDDINGS = "embeddings"
+"""Folder of a cache that holds the stores."""
 CALIBRATIONS = "calibrations.json"
+"""File of a cache that holds the measured batch sizes."""
 TIMED_TEXTS = 200
-"""Texts among which those of middling length are found."""
+"""Number of texts among which the latency measurement looks for those of median length."""
 
 
 class Spec(Protocol):
-    """All that changes a vector."""
+    """Settings that, together with a text, determine its vectors."""
 
     def canonical(self) -> str:
-        """As canonical JSON."""
+        """Return the settings as canonical JSON."""
         ...
 
 
 class Store(Protocol):
-    """Vectors of texts by the texts' hashes."""
+    """Vectors of texts, addressed by the hashes of the texts."""
 
     @property
     def spec(self) -> Spec:
-        """All that changes a vector."""
+        """Return the spec of the vectors."""
         ...
 
     @property
     def name(self) -> str:
-        """The spec's hash."""
+        """Return the hash of the spec."""
         ...
 
     def read(self, texts: Sequence[bytes], layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Layer to the vectors of some texts. Shapes: (texts, width), float32."""
+        """Read the vectors of texts, by layer. Shapes: (texts, width), float32."""
         ...
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """Tokens seen and cut."""
+        """Count the tokens of each text that the model saw, and those that were cut off."""
         ...
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
-        """Measured time up to a layer; none where it was not measured."""
+        """Return the measured time of a pass up to a layer; None if it was not measured."""
         ...
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
-        """Bytes that some layers of a text take."""
+        """Return the number of bytes that layers take on disk for one text."""
         ...
 
 
 class Source(Protocol):
-    """Where vectors come from: the layers of a backbone, or something that is read like them."""
+    """Interface of everything that gives vectors: the layers of a backbone, or lexical vectors."""
 
     @property
     def name(self) -> str:
-        """In the config."""
+        """Return the name of the source in the config."""
         ...
 
     @property
     def origin(self) -> str:
-        """For a reader."""
+        """Return a description, for readers, of where the vectors come from."""
         ...
 
     @property
     def stores(self) -> Mapping[str, Store]:
-        """Pooling to its store."""
+        """Return the store of each pooling."""
         ...
 
     @property
     def cache(self) -> Path:
-        """The folder of the caches."""
+        """Return the folder of the caches."""
         ...
 
     @property
     def shape(self) -> ModelShape:
-        """Its layers and what they cost."""
+        """Return the layers and their cost."""
         ...
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
-        """Lengths that pass through the model for texts of so many tokens."""
+        """Return the lengths of the passes for texts of the given numbers of tokens."""
         ...
 
     def extract(
@@ -103,13 +105,13 @@ class Source(Protocol):
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Fill the stores with what they lack of some texts."""
+        """Compute the vectors of the texts that the stores lack."""
         ...
 
 
 @dataclass(frozen=True)
 class EmbeddingSource:
-    """A backbone's files, and one store a pooling."""
+    """A configured backbone: its files, and one store for each pooling."""
 
     name: str
     config: BackboneConfig
@@ -120,26 +122,26 @@ class EmbeddingSource:
 
     @property
     def origin(self) -> str:
-        """Where its files come from."""
+        """Return where the files come from."""
         return self.asset.origin
 
     @property
     def shape(self) -> ModelShape:
-        """The model's shape; known once anything has been extracted."""
+        """Return the model's shape, which is known once anything has been extracted."""
         for store in self.stores.values():
             if store.shape is not None:
                 return store.shape
         raise UserError(f"backbone {self.name}: nothing has been extracted yet")
 
     def expected_shape(self) -> ModelShape:
-        """The model's shape, read off its config where nothing has been extracted yet."""
+        """Return the model's shape, from the model's config if nothing has been extracted yet."""
         from layerfusion.embeddings.backbone import empty_shape
 
         known = (store.shape for store in self.stores.values() if store.shape is not None)
         return next(known, None) or empty_shape(self.name, self.asset.path, self.config)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text that the model will see, special ones included."""
+        """Count the tokens of each text that the model will see, special tokens included."""
         from layerfusion.embeddings.backbone import load_tokenizer
         from layerfusion.embeddings.tokens import tokenize
 
@@ -148,9 +150,9 @@ class EmbeddingSource:
         return [text.seen for text in tokenize(tokenizer, texts, self.config, limit)]
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
-        """Lengths that pass through the model for texts of so many tokens.
+        """Return the lengths of the passes for texts of the given numbers of tokens.
 
-        Where long texts are read in windows there is one for each; their overlap is left out.
+        If long texts are read in windows, each window is a pass. Overlap is not counted.
         """
         if self.config.long_texts == "truncate":
             return list(tokens)
@@ -163,15 +165,15 @@ class EmbeddingSource:
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
-        """Extract what the stores lack of some texts; the model is loaded only if they do.
+        """Extract the texts that the stores lack. The model is loaded only if there are any.
 
         Args:
             parts: for example train, validation and test, each in any order, with any repeats.
-                No two share a batch or a shard: the last bits of a vector depend on what it is
-                padded beside, and its measured time on what it is measured with, so that those of
-                train would depend on test.
+                Texts of two parts never share a batch or a shard. Otherwise the vectors of train
+                would depend on test: the last bits of a vector depend on the other texts of its
+                batch, and its measured time on those of its shard.
             options: device and sizes.
-            layers: pooling to the layers to keep; all where None.
+            layers: layers to keep for each pooling; None keeps all.
         """
         from layerfusion.embeddings.extract import extract, lacking
 
@@ -195,22 +197,22 @@ class EmbeddingSource:
         self._time(backbone, texts)
 
     def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:
-        """Measure how long the model takes for a text and for a batch, once a store."""
+        """Measure the latency of the model for each store that has no measurement."""
         from layerfusion.embeddings.latency import measure_latency, read_latency, write_latency
         from layerfusion.embeddings.tokens import tokenize
 
-        folders = [one.folder for one in self.stores.values() if read_latency(one.folder) is None]
+        folders = [x.folder for x in self.stores.values() if read_latency(x.folder) is None]
         if not folders:
             return
-        some = texts[:TIMED_TEXTS]
-        tokens = tokenize(backbone.tokenizer, some, self.config, backbone.shape.max_length)
-        latency = measure_latency(backbone, [one for text in tokens for one in text.windows])
+        sample = texts[:TIMED_TEXTS]
+        tokens = tokenize(backbone.tokenizer, sample, self.config, backbone.shape.max_length)
+        latency = measure_latency(backbone, [window for text in tokens for window in text.windows])
         for folder in folders:
             write_latency(latency, folder)
 
 
 def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
-    """Where a backbone's files come from: the user's folder, or else the configured sources."""
+    """Return the places to get a backbone's files from, which is the user's folder if it is set."""
     return [SourceConfig(path=config.path)] if config.path else list(config.sources)
 
 
@@ -221,10 +223,10 @@ def open_source(
     cache: Path,
     store_dtype: str = "auto",
 ) -> EmbeddingSource:
-    """Fetch a backbone's files where they are missing, and open its stores.
+    """Fetch a backbone's files if they are missing, and open its stores.
 
     Raises:
-        UserError: where no source can serve the files, or a store has another schema.
+        UserError: if the files cannot be had anywhere, or a store has another schema.
     """
     asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
     stores = {
@@ -240,14 +242,14 @@ def open_source(
 
 
 def _open_store(root: Path, spec: BackboneSpec) -> EmbeddingStore:
-    """The store of a spec; the jobs of a sweep share it as long as its shards stay the same."""
+    """Open the store of a spec. Jobs of a sweep share it as long as its shards stay the same."""
     shards = sorted((root / spec.hash()).glob("*.safetensors"))
     states = [(path.name, path.stat()) for path in shards]
     listing = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
     store = _opened(root, spec, listing)
     if store.shards == {name for name, _ in states} and listing:
         return store
-    return EmbeddingStore(root, spec)  # it has grown since, or may have been taken away
+    return EmbeddingStore(root, spec)  # it has grown since, or was removed
 
 
 @lru_cache(maxsize=32)

@@ -1,4 +1,4 @@
-"""Everything that changes a vector, written out so that it can be hashed and compared."""
+"""Specs: every setting that changes a vector, in a form that can be hashed and compared."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from layerfusion.config.imports import import_object, is_import_path
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
-"""The pooling of a lexical source."""
+"""Name of the pooling of a lexical source."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -27,11 +27,12 @@ TOKENIZER_FILES = (
     "spm.model",
     "sentencepiece.bpe.model",
 )
+"""Names of the files that a tokenizer may consist of; their content identifies it."""
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A text's vectors are a pure function of this and the text; one store belongs to each spec."""
+    """Settings that, together with a text, determine its vectors. Each spec has its own store."""
 
     model: str
     """Identity of the model's files: pinned hashes, a hub commit or a hash of their content."""
@@ -43,19 +44,19 @@ class BackboneSpec:
     template: str
     long_texts: str
     window_overlap: int | None
-    """None unless long texts are read in windows."""
+    """Overlap in tokens; None unless long texts are read in windows."""
     pool: str
-    """Name of the pooling; of a function of the user's also a hash of its module's source."""
+    """Name of the pooling. For a user's function it also has a hash of the module's source."""
     skip_first: bool
     store_dtype: str
-    """auto: a layer is rounded to float16 on disk where its values allow it."""
+    """Number format on disk. With `auto`, layers whose values fit are rounded to float16."""
 
     def canonical(self) -> str:
-        """The spec as canonical JSON: sorted keys, no spaces."""
+        """Return the spec as canonical JSON: sorted keys, no spaces."""
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     def hash(self) -> str:
-        """The first 16 hex digits of the sha256 of the canonical form: the store's name."""
+        """Return the store's name: the first 16 hex digits of the canonical form's sha256."""
         return hashlib.sha256(self.canonical().encode()).hexdigest()[:16]
 
 
@@ -67,7 +68,15 @@ def backbone_spec(
     folder: Path,
     store_dtype: str = "auto",
 ) -> BackboneSpec:
-    """The spec of a backbone under a pooling; `folder` holds its files, `model` identifies them."""
+    """Build the spec of a backbone under a pooling.
+
+    Args:
+        config: settings of the backbone.
+        pooling: settings of the pooling.
+        model: identity of the model's files.
+        folder: folder of the model's files.
+        store_dtype: number format on disk.
+    """
     return BackboneSpec(
         model=model,
         tokenizer=tokenizer_hash(folder),
@@ -86,8 +95,8 @@ def backbone_spec(
 def pooling_identity(name: str) -> str:
     """Identify a pooling by its name, and a user's function also by its module's source.
 
-    The whole module is hashed, since a function may call others in it. A source that cannot be
-    read, as of a compiled module, leaves the import path alone.
+    We hash the whole module, since a function may call others in it. If the source cannot be
+    read, for example of a compiled module, the import path alone identifies the pooling.
     """
     if not is_import_path(name):
         return name
@@ -100,7 +109,7 @@ def pooling_identity(name: str) -> str:
 
 
 def tokenizer_hash(folder: Path) -> str:
-    """sha256 over names and contents of the tokenizer's files in a model folder."""
+    """Compute the sha256 over names and contents of the tokenizer's files in a model folder."""
     digest = hashlib.sha256()
     for name in TOKENIZER_FILES:
         path = folder / name
@@ -110,5 +119,5 @@ def tokenizer_hash(folder: Path) -> str:
 
 
 def text_hash(text: str) -> bytes:
-    """128-bit hash of a text: its address in every store."""
+    """Compute the 128-bit hash of a text, which is its address in every store."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()

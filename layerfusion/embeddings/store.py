@@ -1,10 +1,10 @@
 """Embeddings on disk, addressed by content.
 
-A text's vectors are a pure function of (spec, text), so a store is one folder a spec, and in it
-immutable shards. A shard is a safetensors file whose name is the sha256 of its content: it is
-written under a temporary name, synced, and renamed, so a shard that has a name is whole, the folder
-is its own manifest, and several writers need no lock. From this follow resuming, no duplicate work
-inside or between data sets, and growth by texts or by layers.
+A text's vectors are a pure function of (spec, text), so each spec has one folder, its store, which
+holds immutable shards. A shard is a safetensors file whose name is the sha256 of its content. It is
+written under a temporary name, synced, and renamed. A shard under its final name is therefore
+complete, the folder is its own manifest, and several writers need no lock. An interrupted job can
+resume, no text is computed twice in or across data sets, and a store can grow by texts or layers.
 """
 
 from __future__ import annotations
@@ -28,31 +28,37 @@ from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.errors import UserError
 
 SCHEMA = 1
+"""Version of the format on disk."""
 SPEC_FILE = "store.json"
+"""File of a store that holds its schema and spec."""
 SHAPE_FILE = "shape.json"
+"""File of a store that holds the shape of the model."""
 HASHES = "hashes"
+"""Array of a shard that holds the hashes of its texts."""
 TOKENS = "tokens"
+"""Array of a shard that holds the token counts of its texts."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
+"""Largest value that float16 can hold."""
 
 Places = tuple[list[int], list[int]]
-"""Positions in the result, and the rows of a shard that go there."""
+"""Positions in a result, and the rows of a shard that belong there."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One immutable file of a store."""
+    """An immutable file of a store."""
 
     path: Path
     layers: frozenset[str]
     hashes: tuple[bytes, ...]
-    """128-bit hashes of its texts, in the order of its rows."""
+    """128-bit hashes of the texts, in the order of the rows."""
     seconds: float
-    """Time that the forward pass of its texts took."""
+    """Duration of the forward pass of the texts."""
 
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Tokens of some texts: seen by the model, and cut off by the limited length."""
+    """Numbers of tokens of texts: those that the model saw, and those that were cut off."""
 
     seen: np.ndarray
     cut: np.ndarray
@@ -62,11 +68,11 @@ class EmbeddingStore:
     """The pooled layers of texts under one spec.
 
     Args:
-        root: the folder of all stores; this one is `root/<hash of the spec>`.
-        spec: what its vectors are a function of.
+        root: folder of all stores; this store is `root/<hash of the spec>`.
+        spec: settings that, together with a text, determine its vectors.
 
     Raises:
-        UserError: where the folder was written under another schema or is damaged.
+        UserError: if the folder was written under another schema or is damaged.
     """
 
     def __init__(self, root: Path, spec: BackboneSpec) -> None:
@@ -78,7 +84,7 @@ class EmbeddingStore:
         if described.exists():
             raw = read_description(self.folder)
             if raw["spec"] != asdict(spec):
-                raise UserError(f"{described}: it describes another spec; is it edited?")
+                raise UserError(f"{described}: it describes another spec; was it edited?")
         else:
             content = json.dumps({"schema": SCHEMA, "spec": asdict(spec)}, indent=2)
             write_atomically(described, content.encode())
@@ -86,7 +92,7 @@ class EmbeddingStore:
         self.refresh()
 
     def refresh(self) -> None:
-        """Take in the shards that have appeared since, other writers' too."""
+        """Add the shards that this or another writer has finished since the last look."""
         for path in sorted(self.folder.glob("*.safetensors")):
             if path.name not in self._shards:
                 shard = open_shard(path)
@@ -96,32 +102,32 @@ class EmbeddingStore:
 
     @property
     def shards(self) -> set[str]:
-        """Names of the shards that it knows of."""
+        """Return the names of the known shards."""
         return set(self._shards)
 
     @property
     def shape(self) -> ModelShape | None:
-        """Shape of the model; none before the first extraction."""
+        """Return the shape of the model; None before the first extraction."""
         path = self.folder / SHAPE_FILE
         if not path.exists():
             return None
         return ModelShape.from_json(json.loads(path.read_text()))
 
     def describe_model(self, shape: ModelShape) -> None:
-        """Keep the model's shape beside its vectors."""
+        """Save the shape of the model beside its vectors."""
         if self.shape != shape:
             content = json.dumps(asdict(shape), indent=2)
             write_atomically(self.folder / SHAPE_FILE, content.encode())
 
     def missing(self, texts: Sequence[bytes], layers: Iterable[str]) -> np.ndarray:
-        """Which texts lack at least one of the layers.
+        """Find the texts that lack at least one of the layers.
 
         Args:
-            texts: hashes.
-            layers: names.
+            texts: hashes of the texts.
+            layers: names of the layers.
 
         Returns:
-            Shape: (texts,), bool.
+            True for each text that lacks a layer. Shape: (texts,), bool.
         """
         wanted = frozenset(layers)
         return np.array([not wanted <= self._layers_of(text) for text in texts], dtype=bool)
@@ -131,17 +137,17 @@ class EmbeddingStore:
         return frozenset().union(*(self._shards[name].layers for name, _ in rows))
 
     def read(self, texts: Sequence[bytes], layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Gather the rows of some layers; only those layers are read from disk.
+        """Read the vectors of texts; only the wanted layers are read from disk.
 
         Args:
-            texts: hashes, in the order wanted; repeats are allowed.
-            layers: names.
+            texts: hashes of the texts in any order; repeats are allowed.
+            layers: names of the layers.
 
         Returns:
-            Layer to its vectors. Shape: (texts, width), float32.
+            The vectors of each layer. Shape: (texts, width), float32.
 
         Raises:
-            KeyError: for a text and layer that the store does not hold.
+            KeyError: if the store lacks a layer of a text.
         """
         together = self._places(texts, frozenset(layers))
         return {
@@ -152,16 +158,16 @@ class EmbeddingStore:
         }
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """Tokens seen and cut for each text."""
+        """Read the numbers of tokens seen and cut off for each text."""
         counts = self._gather(len(texts), TOKENS, self._places(texts, frozenset(), must=True))
         return TokenCounts(seen=counts[:, 0].astype(np.int64), cut=counts[:, 1].astype(np.int64))
 
     def _places(
         self, texts: Sequence[bytes], layers: AbstractSet[str], *, must: bool = False
     ) -> dict[str, Places]:
-        """Where the rows of some texts lie: shard to positions and rows.
+        """Find a shard for each text that has all the layers. Returns positions and rows by shard.
 
-        Empty where not every text has all the layers in one shard; an error where it `must`.
+        If a text has no such shard, the result is empty or, with `must`, a KeyError is raised.
         """
         places: dict[str, Places] = {}
         for position, text in enumerate(texts):
@@ -195,16 +201,16 @@ class EmbeddingStore:
         *,
         seconds: float,
     ) -> Path:
-        """Add one shard.
+        """Write one shard.
 
         Args:
-            texts: hashes.
-            layers: layer to its vectors. Shape: (texts, width), finite.
-            tokens: counts of the texts.
-            seconds: time that the forward pass took.
+            texts: hashes of the texts.
+            layers: vectors of each layer. Shape: (texts, width), finite.
+            tokens: token counts of the texts.
+            seconds: duration of the forward pass.
 
         Raises:
-            UserError: where the disk is full; what was written before stays.
+            UserError: if the disk is full; earlier shards stay.
         """
         arrays: dict[str, np.ndarray] = {
             HASHES: np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), 16),
@@ -214,9 +220,9 @@ class EmbeddingStore:
             arrays[layer] = np.ascontiguousarray(values, np.float32)
             largest = max(float(values.max()), -float(values.min()))
             if self.spec.store_dtype == "auto" and largest <= FLOAT16_MAX:
-                import torch  # here, as what only reads stores does without it
+                import torch  # imported here, so that reading a store does not load it
 
-                # It rounds as numpy does, several times as fast.
+                # It rounds as numpy does, but several times as fast.
                 arrays[layer] = torch.from_numpy(arrays[layer]).half().numpy()
         content = save(arrays, metadata={"seconds": f"{seconds:.6f}"})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
@@ -233,19 +239,19 @@ class EmbeddingStore:
         return path
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
-        """Time that the pass up to a layer took a text, from the shares of its shards.
+        """Estimate the mean time of a text's pass up to a layer, from the times of the shards.
 
-        Texts of which only passes that ended below it are known are left out; none if all are.
+        Texts whose passes all ended below the layer are left out. Returns None if no text is left.
         """
         times = []
         for text in set(texts):
             shards = [self._shards[name] for name, _ in self._rows.get(text, ())]
-            found = [shard.seconds / len(shard.hashes) for shard in shards if layer in shard.layers]
-            times += found[:1]
+            shares = [x.seconds / len(x.hashes) for x in shards if layer in x.layers]
+            times += shares[:1]
         return sum(times) / len(times) if times else None
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
-        """Bytes that some layers of a text take, averaged over the shards that hold them."""
+        """Return the bytes that layers take on disk for one text, averaged over their shards."""
         wanted = set(layers)
         total = rows = 0
         for shard in self._shards.values():
@@ -257,11 +263,11 @@ class EmbeddingStore:
 
     @property
     def name(self) -> str:
-        """The spec's hash."""
+        """Return the hash of the spec."""
         return self.folder.name
 
     def __len__(self) -> int:
-        """Number of texts."""
+        """Return the number of texts."""
         return len(self._rows)
 
 
@@ -269,10 +275,10 @@ class EmbeddingStore:
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """Spec and schema of a store's folder.
+    """Read the spec and schema of a store's folder.
 
     Raises:
-        UserError: where it is damaged or of another schema.
+        UserError: if the description is damaged or has another schema.
     """
     path = folder / SPEC_FILE
     try:
@@ -289,10 +295,10 @@ def read_description(folder: Path) -> dict[str, Any]:
 
 
 def open_shard(path: Path) -> Shard:
-    """Read names and hashes of a shard, not its vectors.
+    """Read the layer names and text hashes of a shard, but not its vectors.
 
     Raises:
-        UserError: where the file is damaged.
+        UserError: if the file is damaged.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -308,13 +314,13 @@ def open_shard(path: Path) -> Shard:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The JSON header of a safetensors file."""
+    """Read the JSON header of a safetensors file."""
     with path.open("rb") as file:
         return json.loads(file.read(int.from_bytes(file.read(8), "little")))
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a shard still has the content that its name states."""
+    """Return true if the content of a shard still matches the checksum in its name."""
     return _sha256(path) == path.stem
 
 

@@ -1,8 +1,8 @@
-"""The blocks of a model, and the tap on what passes between them.
+"""Find the blocks of a model, and visit the hidden states between them.
 
-Nothing here names a model family. The blocks are the `ModuleList` with as many members as the
-config says the model has layers; a forward pass of a few tokens, compared with the model's own
-`output_hidden_states`, proves the choice each time a model is loaded.
+This code names no model family. The blocks are the `ModuleList` with as many members as the config
+states layers. Each time a model is loaded, a forward pass of a few tokens checks this choice
+against the model's own `output_hidden_states`.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from layerfusion.embeddings.shape import NORM
 from layerfusion.errors import UserError
 
 Visit = Callable[[str, Tensor], None]
-"""Called with a layer's name and its token vectors, (batch, tokens, width)."""
+"""Function that receives a layer's name and its token vectors, shape (batch, tokens, width)."""
 
 log = logging.getLogger(__name__)
 
 
 class TopReached(Exception):
-    """Leaves the forward pass once the highest wanted layer has been visited."""
+    """Signal that ends the forward pass once the highest wanted layer has been visited."""
 
 
 @contextmanager
 def taps(blocks: nn.ModuleList, layers: Sequence[str], visit: Visit) -> Iterator[None]:
-    """Hooks that visit what enters each wanted block, and what leaves the last."""
+    """Hook the blocks, so that a pass visits the input of each wanted block and the last output."""
     wanted = set(layers)
     top = -1 if NORM in wanted else max(int(layer) for layer in wanted)
 
@@ -68,14 +68,14 @@ def find_layers(
 ) -> tuple[nn.ModuleList | None, tuple[str, ...]]:
     """Choose the list of blocks that reproduces the model's own hidden states on a few tokens.
 
-    Without inference mode: a table that a model computes in its first pass and keeps, such as its
-    rotary positions, could never take part in a gradient.
+    This pass does not use inference mode, since a model may keep a table from its first pass, such
+    as its rotary positions, and a table made in inference mode can never take part in a gradient.
 
     Returns:
-        The blocks, None where a model shares them; and the names of its layers.
+        The blocks, or None if the model shares them; and the names of the layers.
 
     Raises:
-        UserError: where the layers cannot be told apart.
+        UserError: if the layers cannot be told apart.
     """
     count = text_config(model).num_hidden_layers
     ids = torch.arange(1, 5, device=device)[None]
@@ -104,13 +104,13 @@ def find_layers(
         last = seen[indices[-1]]
         if torch.equal(last, final):
             return blocks, indices
-        # A list of attentions beside one of feed-forwards passes the test above too, but what
-        # leaves its last member is no layer of the model.
+        # A list of attentions beside a list of feed-forwards passes the test above as well, but the
+        # output of its last member is no layer of the model.
         if any(torch.equal(entered, last) and torch.equal(left, final) for entered, left in steps):
             return blocks, (*indices, NORM)
     if len(reference) != count + 1:
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
-    log.info("%s: its blocks are no list of whole layers, so its hidden states are taken", name)
+    log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
 
 
@@ -118,7 +118,7 @@ def find_layers(
 def _steps_outside(
     model: nn.Module, blocks: nn.ModuleList
 ) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Keep what enters and leaves each module that is no part of the blocks, like a final norm."""
+    """Record the input and output of each module outside the blocks, such as a final norm."""
     inside = set(blocks.modules())
     steps: list[tuple[Tensor, Tensor]] = []
 
@@ -137,11 +137,11 @@ def _steps_outside(
 
 @torch.no_grad()
 def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
-    """Whether a model without weights returns something else than what leaves its last block.
+    """Return true if a model without weights changes the output of its last block once more.
 
-    Nothing is computed, but each step hands on a tensor. Some models look at their mask on the way,
-    others make one where none is given: a model that can do without values in neither way counts
-    as if it had a norm.
+    Tensors of the meta device pass through the model, so nothing is computed. Some models read the
+    values of a given mask and others those of a mask that they make, so we try both ways. A model
+    that needs values in both counts as having a norm.
     """
     ids = torch.zeros((1, 4), dtype=torch.int64, device="meta")
     last = str(len(blocks))
@@ -156,14 +156,15 @@ def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
 
 
 def block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:
-    """Lists that may hold the blocks, the outermost first."""
+    """Return the lists that may hold the blocks, the outermost first."""
     return [module for _, module in _lists_by_depth(model, count)]
 
 
 def likely_blocks(model: nn.Module, count: int) -> nn.ModuleList | None:
-    """Say without a pass which list holds the blocks. None: no list, or parts in several of them.
+    """Guess without a pass which list holds the blocks.
 
-    XLM, for one, has a list of attentions beside one of feed-forwards.
+    Return None if there is no list, or if several lists at the same depth hold parts of the blocks.
+    XLM, for example, has a list of attentions beside a list of feed-forwards.
     """
     lists = _lists_by_depth(model, count)
     if not lists or (len(lists) > 1 and lists[0][0] == lists[1][0]):
@@ -181,6 +182,6 @@ def _lists_by_depth(model: nn.Module, count: int) -> list[tuple[int, nn.ModuleLi
 
 
 def text_config(model: nn.Module) -> Any:
-    """The config of the part of a model that reads text."""
+    """Return the config of the part of a model that reads text."""
     config: Any = model.config
     return config.get_text_config() if hasattr(config, "get_text_config") else config

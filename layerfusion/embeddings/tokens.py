@@ -1,4 +1,4 @@
-"""Texts to token windows, and windows to padded batches."""
+"""Turn texts into windows of tokens, and windows into padded batches."""
 
 from __future__ import annotations
 
@@ -19,45 +19,47 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Window:
-    """What the model sees in one row: token ids, and the positions that are pooled."""
+    """One row of input for the model: token ids, and the positions that are pooled."""
 
     ids: np.ndarray
-    """Shape: (tokens,), int32."""
+    """Token ids. Shape: (tokens,), int32."""
     start: int
+    """First position that is pooled."""
     stop: int
+    """One past the last position that is pooled."""
     opens: bool
-    """Whether it is the first window of its text."""
+    """True for the first window of a text."""
 
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as one window, or as several overlapping ones where it is long."""
+    """A text as one window or, if it is long, as several overlapping windows."""
 
     windows: tuple[Window, ...]
     seen: int
-    """Tokens that are pooled, special ones included."""
+    """Number of tokens that are pooled, special tokens included."""
     cut: int
-    """Tokens that the limited length leaves out."""
+    """Number of tokens that the length limit leaves out."""
 
     @cached_property
     def cost(self) -> int:
-        """Tokens that pass through the model, repeated context included."""
+        """Count the tokens that pass through the model, repeated context included."""
         return sum(len(window.ids) for window in self.windows)
 
 
 def tokenize(
     tokenizer: Any, texts: Sequence[str], config: BackboneConfig, max_length: int
 ) -> list[TokenizedText]:
-    """Tokenize texts inside their template, each on its own: no padding, no neighbours.
+    """Tokenize texts inside their template, each alone and without padding.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         texts: the texts.
-        config: template, truncation side, and what to do with long texts.
-        max_length: most tokens of a window, special ones included.
+        config: template, truncation side, and treatment of long texts.
+        max_length: largest number of tokens in a window, special tokens included.
 
     Raises:
-        UserError: for a text without any token, and for an overlap that fills the whole window.
+        UserError: if a text has no token, or the overlap fills the whole window.
     """
     if not texts:
         return []
@@ -65,26 +67,26 @@ def tokenize(
     overlap = config.window_overlap if config.long_texts == "windows" else 0
     if max_length - special <= overlap:
         raise UserError(
-            f"window_overlap={overlap}: a window of {max_length} tokens with {special} special "
-            f"ones has room for an overlap of at most {max_length - special - 1}"
+            f"window_overlap={overlap}: a window of {max_length} tokens, {special} of them special,"
+            f" allows an overlap of at most {max_length - special - 1}"
         )
     windows = config.long_texts == "windows"
     tokenizer.truncation_side = "right" if windows else config.truncation_side
     prompts = [config.template.replace("{text}", text) for text in texts]
-    found = _encode(tokenizer, prompts, max_length, overlap)
+    encodings = _encode(tokenizer, prompts, max_length, overlap)
     return [
         _windows(parts, overlap, text) if windows else _truncated(parts, text)
-        for text, parts in zip(texts, found, strict=True)
+        for text, parts in zip(texts, encodings, strict=True)
     ]
 
 
 def _encode(
     tokenizer: Any, prompts: Sequence[str], max_length: int, stride: int
 ) -> list[list[Any]]:
-    """The pieces of each prompt, as the Rust library behind a fast tokenizer returns them.
+    """Encode prompts with the Rust library behind a fast tokenizer. Returns the pieces of each.
 
-    As the tokenizer's own call does, but without its lists of Python numbers, which take longer
-    than the tokens themselves where many cores make those.
+    The tokenizer's own call does the same and then builds lists of Python numbers. On a machine of
+    many cores those lists take longer than the encoding itself.
     """
     from transformers.tokenization_utils_base import TruncationStrategy
     from transformers.utils.generic import PaddingStrategy
@@ -111,7 +113,11 @@ def _truncated(parts: Sequence[Any], text: str) -> TokenizedText:
 
 
 def _windows(parts: Sequence[Any], overlap: int, text: str) -> TokenizedText:
-    """Each token is pooled once: repeated ones are context, special ones count at the ends."""
+    """Set the pooled positions of the windows of a text, so that each token is pooled once.
+
+    Tokens that a window repeats from the one before serve as context only. Special tokens are
+    pooled at the two ends of the text.
+    """
     windows = []
     for number, part in enumerate(parts):
         ids = np.array(part.ids, np.int32)
@@ -138,7 +144,7 @@ class Batch:
     opens: Tensor
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device."""
+        """Copy the batch to a device."""
         return Batch(
             to_device(self.input_ids, device),
             to_device(self.attention_mask, device),
@@ -149,7 +155,7 @@ class Batch:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Bring a tensor to a device; to a GPU through pinned memory, without waiting for it."""
+    """Copy a tensor to a device. A copy to a GPU uses pinned memory and does not wait."""
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -160,9 +166,16 @@ def batches(
 ) -> Iterator[list[int]]:
     """Group rows, longest first, so that rows × longest row stays within the budget.
 
-    A row that is longer than the budget makes a batch of its own. With `equal`, only rows of the
-    same length share a batch, and nothing is ever padded; with `packed`, their tokens alone have
-    to stay within the budget. Yields lists of row numbers.
+    A row that is longer than the budget gets a batch to itself.
+
+    Args:
+        lengths: number of tokens of each row.
+        token_budget: largest number of tokens in a batch, padding included.
+        equal: let only rows of the same length share a batch, so that nothing is padded.
+        packed: count tokens without padding.
+
+    Yields:
+        The row numbers of each batch.
     """
     batch: list[int] = []
     tokens = 0
@@ -179,7 +192,7 @@ def batches(
 
 
 def collate(windows: Sequence[Window], pad_id: int) -> Batch:
-    """Pad on the right; the mask comes from the lengths, so the pad id may be any token."""
+    """Pad windows on the right. The mask comes from the lengths, so `pad_id` may be any token."""
     lengths = np.array([len(window.ids) for window in windows])
     real = np.arange(lengths.max()) < lengths[:, None]
     ids = np.full(real.shape, pad_id, np.int64)

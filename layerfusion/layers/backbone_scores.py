@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,12 +16,13 @@ from torch import Tensor
 
 from layerfusion.assets.memo import hash_of, read_facts, write_facts
 from layerfusion.config.job import ExtractConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone, out_of_memory
+from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.forward import TokenBudget, not_finite, pass_batches
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.embeddings.tokens import Batch, Window, batches, collate, tokenize
+from layerfusion.embeddings.tokens import Batch, Window, collate, tokenize
 from layerfusion.errors import UserError
 from layerfusion.layers.attention import attention_entropy
 from layerfusion.layers.gradient import gradient_times_activation
@@ -146,7 +146,8 @@ def _attention_means(
     by_text = _over_batches(backbone, windows, budget, ATTENTION, entropies)
     means = {layer: heads[lengths > 1].double().mean(dim=0) for layer, heads in by_text.items()}
     for layer, values in means.items():
-        _refuse_not_finite(source.name, ATTENTION, layer, values)
+        if not bool(values.isfinite().all()):
+            raise not_finite(source.name, layer, score=ATTENTION)
     return {layer: values.tolist() for layer, values in means.items()}
 
 
@@ -190,7 +191,8 @@ def _gradient_means(
     by_text = _over_batches(backbone, windows, _budget(backbone, options), GRADIENT, gradients)
     means: dict[str, dict[str, float]] = {name: {} for name in heads}
     for (pooling, layer), values in by_text.items():
-        _refuse_not_finite(source.name, GRADIENT, layer, values)
+        if not bool(values.isfinite().all()):
+            raise not_finite(source.name, layer, score=GRADIENT)
         means[pooling][layer] = float(values.double().mean())
     return means
 
@@ -217,46 +219,38 @@ def _over_batches(
     kind: str,
     score: Callable[[Batch, list[int]], Mapping[K, Tensor]],
 ) -> dict[K, Tensor]:
-    """Score all rows in batches, and halve a batch that does not fit into memory.
+    """Score all rows in batches, with smaller ones if memory runs out.
 
     Returns:
         The values of all rows, under the keys that `score` gives. Shapes: (rows, …), float32.
     """
-    lengths = [len(window.ids) for window in windows]
+    sample = _Sample([len(window.ids) for window in windows])
     values: dict[K, Tensor] = {}
-    pending = deque(batches(lengths, budget, equal=not backbone.masks_padding))
-    with TokenBar(f"{kind} {backbone.name}", sum(lengths)) as bar:
-        while pending:
-            rows = pending.popleft()
-            batch = collate([windows[row] for row in rows], backbone.pad_id)
-            try:
-                scored = score(batch.to(backbone.device), rows)
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                if len(rows) == 1:
-                    raise UserError(
-                        f"{kind}: backbone {backbone.name}: no memory for one text of"
-                        f" {lengths[rows[0]]} tokens on {backbone.device}; lower"
-                        f" backbone.{backbone.name}.max_length"
-                    ) from error
-                half = len(rows) // 2
-                pending.extendleft((rows[half:], rows[:half]))
-                continue
+
+    def start(_sample: _Sample, rows: list[int]) -> Callable[[], Mapping[K, Tensor]]:
+        batch = collate([windows[row] for row in rows], backbone.pad_id)
+        scored = score(batch.to(backbone.device), rows)
+        on_host = {key: value.float().cpu() for key, value in scored.items()}
+        return lambda: on_host
+
+    scored_batches = pass_batches(
+        backbone, [sample], TokenBudget(budget), start, allow_packing=False
+    )
+    with TokenBar(f"{kind} {backbone.name}", sum(sample.lengths)) as bar:
+        for _, rows, scored in scored_batches:
             for key, value in scored.items():
                 if key not in values:
                     values[key] = torch.empty(len(windows), *value.shape[1:])
-                values[key][rows] = value.float().cpu()
-            bar.update(sum(lengths[row] for row in rows))
+                values[key][rows] = value
+            bar.update(sum(sample.lengths[row] for row in rows))
     return values
 
 
-def _refuse_not_finite(name: str, kind: str, layer: str, values: Tensor) -> None:
-    if not bool(values.isfinite().all()):
-        raise UserError(
-            f"{kind}: backbone {name}, layer {layer}: a value that is not finite; try"
-            f" backbone.{name}.dtype=float32"
-        )
+@dataclass(frozen=True)
+class _Sample:
+    """The numbers of tokens of the sample's texts."""
+
+    lengths: Sequence[int]
 
 
 # -- cache --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The cost of computing layers, and the budget that a selection has to keep to."""
+"""Compute the cost of layers, and check it against the budget of a selection."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class ModelCost:
 
     shape: ModelShape
     flops: Mapping[str, float]
-    """Layer to the FLOPs of the pass up to it."""
+    """FLOPs of the pass up to each layer."""
     milliseconds: float | None
-    """Measured time of the pass through all blocks; none where it was not measured."""
+    """Measured time of the pass through all blocks; None if it was not measured."""
 
     def ms(self, layer: str) -> float | None:
-        """Milliseconds up to a layer, in proportion to the blocks.
+        """Estimate the milliseconds of a pass up to a layer, in proportion to the blocks.
 
         We count all work outside the blocks (tokens, embeddings, pooling) as one more block.
         """
@@ -50,7 +50,7 @@ def too_high(layer: str, shape: ModelShape, limits: BudgetConfig) -> bool:
 
 
 def measure(source: Source, hashes: Sequence[bytes], pooling: str) -> ModelCost:
-    """Measure the cost of a model on texts that the store of a pooling already holds."""
+    """Look up the cost of a model on texts that the store of a pooling already holds."""
     shape = source.shape
     store = source.stores[pooling]
     lengths = source.pass_lengths(store.tokens(hashes).seen.tolist())
@@ -75,11 +75,11 @@ def _mean_flops(shape: ModelShape, lengths: Sequence[int], texts: int) -> dict[s
 
 
 class Budget:
-    """The limits of a config and the costs of the models, which together say what is allowed.
+    """The limits of a config and the costs of the models, which decide if layers are allowed.
 
     Args:
         config: the limits.
-        models: backbone to its cost.
+        models: cost of each backbone.
     """
 
     def __init__(self, config: BudgetConfig, models: Mapping[str, ModelCost]) -> None:
@@ -87,7 +87,7 @@ class Budget:
         self.models = models
 
     def cost(self, layers: Sequence[LayerId]) -> Cost:
-        """Cost of some layers together."""
+        """Compute the cost of layers together."""
         highest: dict[str, str] = {}
         for layer in layers:
             shape = self.models[layer.backbone].shape
@@ -99,10 +99,10 @@ class Budget:
         return Cost(flops, sum(known) if len(known) == len(times) else None)
 
     def allows(self, layers: Sequence[LayerId]) -> bool:
-        """Return true where some layers together stay within every limit.
+        """Return true if layers together stay within every limit.
 
         Raises:
-            UserError: where milliseconds are limited and were never measured.
+            UserError: if milliseconds are limited but were never measured.
         """
         limits = self.config
         if any(too_high(x.layer, self.models[x.backbone].shape, limits) for x in layers):
@@ -119,29 +119,29 @@ class Budget:
         """List the layers that the budget allows, each taken alone.
 
         Raises:
-            UserError: if it allows none, naming the cost of the cheapest layer.
+            UserError: if it allows none; the message names the cost of the cheapest layer.
         """
-        kept = [layer for layer in layers if self.allows([layer])]
-        if not kept and layers:
+        allowed = [layer for layer in layers if self.allows([layer])]
+        if not allowed and layers:
             cheapest = min(layers, key=lambda layer: self.cost([layer]).flops)
             raise UserError(
                 f"layers.budget ({self.limits()}) allows no layer: the cheapest is"
                 f" {self.words([cheapest])}"
             )
-        return kept
+        return allowed
 
     def flops_that_allow(self, layers: Sequence[LayerId]) -> str:
-        """The smallest `flops_per_text` in three digits that allows some layers, for messages."""
+        """Find the smallest `flops_per_text` of three digits that allows layers, for messages."""
         above = Context(prec=3, rounding=ROUND_CEILING)
         return f"{float(above.create_decimal_from_float(self.cost(layers).flops)):.3g}"
 
     def limits(self) -> str:
-        """The limits that are set, for messages: `max_layer=3, ms_per_text=2`."""
+        """Return the limits that are set, for messages, as in `max_layer=3, ms_per_text=2`."""
         limits = vars(self.config).items()
         return ", ".join(f"{name}={value:g}" for name, value in limits if value is not None)
 
     def words(self, layers: Sequence[LayerId]) -> str:
-        """Some layers and their cost together, for messages."""
+        """Describe layers and their cost together, for messages."""
         cost = self.cost(layers)
         time = "" if cost.ms is None else f", {cost.ms:.2g} ms"
         names = ", ".join(f"layer {x.layer} of {x.backbone}" for x in layers)

@@ -19,13 +19,13 @@ from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.extract import shard_tokens
+from layerfusion.embeddings.extract import cut_shards
+from layerfusion.embeddings.forward import refuse_not_finite
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
-from layerfusion.errors import UserError
 from layerfusion.published.settings import PUBLISHED_BATCH
 
 PADDED_MEAN = "padded_mean"
@@ -97,7 +97,7 @@ def extract_padded(
         options: device and sizes; who is padded with whom does not depend on them.
 
     Raises:
-        UserError: for a vector that is not finite, a full disk, a text without tokens.
+        UserError: if a vector is not finite, the disk is full or a text has no tokens.
     """
     store = source.stores[PADDED_MEAN]
     batches = dict.fromkeys(batch for split in splits for batch in _batches(split))
@@ -119,7 +119,7 @@ def extract_padded(
     work.sort(key=lambda item: -item.length)  # longest first: a lack of memory shows at once
     budget = options.token_budget or TOKEN_BUDGETS.get(backbone.device.type, TOKEN_BUDGET)
     with TokenBar(backbone.name, sum(item.cost for item in work)) as bar:
-        for shard in _shards(work, options):
+        for shard in cut_shards(work, options, lambda item: item.cost, PUBLISHED_BATCH):
             _extract_shard(backbone, store, shard, budget, bar)
 
 
@@ -166,18 +166,6 @@ def _batches(texts: Sequence[str]) -> Iterator[_Batch]:
         yield _Batch(batch, tuple(addresses))
 
 
-def _shards(work: Sequence[_Work], options: ExtractConfig) -> Iterator[list[_Work]]:
-    shard: list[_Work] = []
-    for item in work:
-        shard.append(item)
-        full = PUBLISHED_BATCH * len(shard) >= options.shard_texts
-        if full or sum(done.cost for done in shard) >= shard_tokens(options):
-            yield shard
-            shard = []
-    if shard:
-        yield shard
-
-
 def _passes(shard: Sequence[_Work], budget: int) -> Iterator[list[_Work]]:
     """Batches of one length, together while they stay within the budget."""
     together: list[_Work] = []
@@ -201,13 +189,8 @@ def _extract_shard(
         bar.update(sum(item.cost for item in together))
     rows = np.concatenate(vectors)
     top = backbone.shape.layers[-1]
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
-        text = [text for item in shard for text in item.batch.texts][bad[0]]
-        raise UserError(
-            f"backbone {backbone.name}, layer {top}: a value that is not finite for the text"
-            f" {text[:80]!r}; try backbone.{backbone.name}.dtype=float32"
-        )
+    read = [text for item in shard for text in item.batch.texts]
+    refuse_not_finite(backbone.name, top, rows, read)
     tokens = [text for item in shard for text in item.tokens]
     store.write(
         [address for item in shard for address in item.batch.addresses],

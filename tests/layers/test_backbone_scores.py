@@ -200,5 +200,7 @@ def test_batches_that_do_not_fit_are_halved(
         expected, rel=1e-4
     )
     most = 0
-    with pytest.raises(UserError, match=r"^gradient: .*for one text of 21 tokens on cpu; lower"):
+    with pytest.raises(
+        UserError, match=r"^backbone tiny: no memory for one text of 21 tokens on cpu; lower"
+    ):
         sample_gradient(source, TEXTS[:3], LABELS[:3], HEADS, options)
