@@ -33,6 +33,16 @@ def no_leaks() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def no_user_folders() -> Iterator[None]:
+    """The folders that one test gives by --config-dir are not those of the next."""
+    from layerfusion.config import imports
+
+    folders = list(imports._user_folders)
+    yield
+    imports._user_folders[:] = folders
+
+
+@pytest.fixture(autouse=True)
 def own_logging() -> Iterator[None]:
     """Hydra sets up logging for the whole process; the next test starts without."""
     root = logging.getLogger()

@@ -20,35 +20,35 @@ from layerfusion.records.profile import PROFILE
 from layerfusion.records.search import HISTORY
 
 RECORDS = {"train": METRICS, "profile": PROFILE}
-"""Command to the file that a finished job of it has; others leave no record and have no plan."""
+"""File that marks a finished job, by command. Other commands have no record and no plan."""
 FAILED = "failed.txt"
-"""In the folder of a job that failed: its command line and its traceback."""
+"""File in the folder of a failed job, with its command line and traceback."""
 PLANS = ".plans"
 LOCK = ".lock"
 STARTED = (CONFIG, ".hydra/config.yaml")
-"""Files that a job writes when it starts, the first of those that there are."""
+"""Files that a job may write when it starts. The first one that exists dates the start."""
 
 State = Literal["done", "failed", "running", "missing"]
 
 
 @dataclass(frozen=True)
 class SweepJob:
-    """A job of a sweep and how it stands."""
+    """A job of a sweep and its state."""
 
     folder: Path
     label: str
-    """The overrides that not all jobs of the sweep share."""
+    """Overrides of the job that not all jobs of the sweep share."""
     state: State
     reason: str = ""
-    """The last line of a failed job's traceback."""
+    """Last line of the traceback, if the job failed."""
     seconds: float | None = None
-    """Of a finished job."""
+    """Running time, if the job has finished."""
 
 
 def is_held(folder: Path) -> bool:
-    """Whether some process runs the job of this folder right now; needs to read it, no more.
+    """Return True if some process runs the job of this folder now. Read access is enough.
 
-    A shared lock, as all who only look may have it at once and see no one but who runs the job.
+    Takes a shared lock, so that several observers do not mistake each other for the running job.
     """
     try:
         handle = os.open(folder / LOCK, os.O_RDONLY)
@@ -67,7 +67,7 @@ def is_held(folder: Path) -> bool:
 
 
 def read_jobs(folder: Path) -> list[SweepJob]:
-    """Every job that was ever planned for a sweep's folder, in the order of the grids.
+    """Return every job that was ever planned for a sweep's folder, in the order of the grids.
 
     Raises:
         UserError: where the folder has no plan.
@@ -87,13 +87,13 @@ def read_jobs(folder: Path) -> list[SweepJob]:
 
 
 def label_of(job: Path) -> str:
-    """What a job of a sweep is called, from the plan beside it; its folder where there is none."""
+    """Return the label of a job of a sweep from the plan beside it, or its folder without one."""
     planned = {name: words for name, (_, words) in _read_plans(job.parent).items()}
     return short_labels(planned).get(job.name, str(job))
 
 
 def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
-    """Folder name to command and overrides."""
+    """Return the command and the overrides of each planned job, by the name of its folder."""
     plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
@@ -109,7 +109,7 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
 
 
 def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Each job's overrides without those that all jobs share and those of Hydra itself."""
+    """Return each job's overrides without Hydra's own and without those that all jobs share."""
     own = {
         name: [word for word in words if not word.lstrip("+").startswith("hydra")]
         for name, words in planned.items()
@@ -133,7 +133,7 @@ def _job(folder: Path, label: str, record: str) -> SweepJob:
 
 
 def _seconds(folder: Path, finished: Path) -> float | None:
-    """From the config that a job writes when it starts to the record that it writes at its end."""
+    """Return the time from the file that a job writes at its start to the record at its end."""
     begun = next((folder / name for name in STARTED if (folder / name).exists()), None)
     if begun is None:
         return None
@@ -142,6 +142,6 @@ def _seconds(folder: Path, finished: Path) -> float | None:
 
 
 def last_line(path: Path) -> str:
-    """What a failed job's traceback ends in."""
+    """Return the last line of a failed job's traceback."""
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     return lines[-1].removeprefix("layerfusion.errors.") if lines else ""
