@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from layerfusion.commands.python import embed as embed
     from layerfusion.commands.python import extract as extract
     from layerfusion.commands.python import load_dataset as load_dataset
+    from layerfusion.commands.python import open_backbones as open_backbones
     from layerfusion.commands.python import profile_layers as profile_layers
     from layerfusion.commands.python import select_layers as select_layers
     from layerfusion.commands.python import train as train
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "load_dataset": "layerfusion.commands.python:load_dataset",
     "TextDataset": "layerfusion.texts.dataset:TextDataset",
+    "open_backbones": "layerfusion.commands.python:open_backbones",
     "extract": "layerfusion.commands.python:extract",
     "embed": "layerfusion.commands.python:embed",
     "profile_layers": "layerfusion.commands.python:profile_layers",
@@ -73,6 +75,7 @@ __all__ = [
     "fit",
     "load",
     "load_dataset",
+    "open_backbones",
     "plot_cost",
     "plot_fusion",
     "plot_layers",

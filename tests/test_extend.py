@@ -149,7 +149,8 @@ def test_a_block_of_the_report(job: list[str], place: Path) -> None:
     follow(job, "layers=all", "fusion=gated")
     assert main(["report", "outputs", "--block", "my_blocks:calibration"]) == 0
     assert "How well fusions are calibrated" in Path("outputs/report.md").read_text()
-    assert list(Path("outputs/tables").glob("*calibration-of-fusions.csv"))
+    tables = [path.name for path in Path("outputs/tables").iterdir()]
+    assert any("calibration-of-fusions" in name for name in tables), tables
 
 
 def test_what_is_misspelt_or_missing_is_told_in_one_line(

@@ -24,6 +24,7 @@ from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of, write_parquet
 
 if TYPE_CHECKING:
+    from layerfusion.embeddings.source import EmbeddingSource
     from layerfusion.layers.selection import Selection
     from layerfusion.records.job import RunRecord
     from layerfusion.records.profile import Profile
@@ -106,6 +107,34 @@ def load_dataset(
         raise UserError(f"{called}: a split named train is needed; there are: {', '.join(tables)}")
     names = tuple(label_names) or tables["train"].label_names
     return dataset_from_tables(settings_in_memory, limit, tables, names, "memory", seed=0)
+
+
+def open_backbones(
+    backbone: Names, *, pooling: Names = "mean", **settings: Any
+) -> dict[str, EmbeddingSource]:
+    """Find the files of models and open their stores; nothing is extracted.
+
+    Args:
+        backbone: models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face
+            hub.
+        pooling: names in `conf/pooling`.
+        **settings: other settings of the job: see `train`.
+
+    Returns:
+        Name to the model: its `shape` (layers, width, parameters, FLOPs), its `origin`, and a store
+        of vectors for each pooling in `stores`.
+
+    Raises:
+        UserError: for a model whose files cannot be had.
+
+    Example:
+        >>> model_of = open_backbones(model, cache=cache)["tiny"]
+        >>> model_of.shape.layers, model_of.shape.width
+        (('0', '1', '2', '3'), 32)
+    """
+    from layerfusion.runs.inputs import open_models
+
+    return open_models(_config(None, backbone, {"pooling": _list(pooling), **settings}))
 
 
 def extract(
