@@ -33,10 +33,16 @@ def doors() -> dict[str, list[Block]]:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in; modules that a test imports from it are forgotten again."""
     monkeypatch.chdir(tmp_path)
-    path, modules = list(sys.path), set(sys.modules)
+    path = list(sys.path)
+    forget_modules()
     yield tmp_path
     sys.path[:] = path
-    for name in [name for name in sys.modules if name.startswith("my_") and name not in modules]:
+    forget_modules()
+
+
+def forget_modules() -> None:
+    """Forget the users' modules that a test has imported: the next one writes its own."""
+    for name in [name for name in sys.modules if name.startswith("my_")]:
         del sys.modules[name]
 
 
