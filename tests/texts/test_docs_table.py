@@ -65,7 +65,7 @@ def _shards(folder: Path, numbers: tuple[int, ...]) -> list[str]:
     return ["dataset=local", f"dataset.path={folder}"]
 
 
-def _parquet(folder: Path, orders: Mapping[str, tuple[str, str]], missing: bool = False) -> None:
+def _parquet(folder: Path, orders: Mapping[str, tuple[str, ...]], missing: bool = False) -> None:
     for split, names in orders.items():
         rows = _rows()
         numbers = [names.index(label) for _, label in rows]
