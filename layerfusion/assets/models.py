@@ -13,7 +13,7 @@ INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
 """Files that a tokenizer is made from; a folder needs one that fits one of these patterns."""
 LFS_POINTER = b"version https://git-lfs"
-"""What a file begins with that Git has put in the place of a large one."""
+"""First bytes of the small file that Git LFS puts in the place of a large one."""
 
 
 def check_model_folder(folder: Path, key: str) -> None:

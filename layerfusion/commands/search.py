@@ -202,9 +202,9 @@ def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder
             return
         trial = study.ask()
         drawn = suggest(trial, search.space)
-        said = _run_trial(study, trial, [*words, *drawn], search.name, folder)
+        outcome = _run_trial(study, trial, [*words, *drawn], search.name, folder)
         write_history(_history(study, words), folder)
-        say(f"  [{done + 1}/{search.trials}] {' '.join(drawn)}: {said}")
+        say(f"  [{done + 1}/{search.trials}] {' '.join(drawn)}: {outcome}")
 
 
 def _run_trial(

@@ -52,7 +52,7 @@ def load(composed: Any) -> TrainConfig:
 
 
 def _refuse_unnamed(settings: Any) -> None:
-    """Of groups that take several options, each option's keys have to stand under its name."""
+    """Refuse keys that do not stand under the name of their option, where a group takes several."""
     for group in ("backbone", "pooling", "lexical"):
         for key, value in (settings.get(group) or {}).items():
             if not isinstance(value, dict):

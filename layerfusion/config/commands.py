@@ -24,7 +24,7 @@ class ReproduceConfig:
     max_length: int = 512
     """Tokens of a text; the report counts what that cuts."""
     dtype: str | None = None
-    """Of every model's pass: float32, bfloat16 or float16; none: each model's own."""
+    """Precision of every model's pass: float32, bfloat16 or float16; if none, each model's own."""
     batch_size: int = 64
     """Texts of one step of a head's training."""
     validation_size: float = 0.1
@@ -33,7 +33,7 @@ class ReproduceConfig:
 
 @dataclass
 class ReproduceCommand:
-    """What `layerfusion reproduce` composes."""
+    """The config that `layerfusion reproduce` composes."""
 
     reproduce: ReproduceConfig
     plan: bool = False
@@ -50,7 +50,7 @@ class SearchConfig:
     """A study beyond grids: `conf/search/NAME.yaml`."""
 
     name: str
-    """Of the study, and of its folder."""
+    """Name of the study and of its folder."""
     trials: int = 40
     """In all, those of earlier runs of the same study included."""
     seconds: float | None = None
@@ -65,7 +65,7 @@ class SearchConfig:
 
 @dataclass
 class SearchCommand:
-    """What `layerfusion search` composes; all else on its command line is the jobs'."""
+    """The config that `layerfusion search` composes; its other words are settings of the jobs."""
 
     search: SearchConfig
     paths: PathsConfig = field(default_factory=PathsConfig)

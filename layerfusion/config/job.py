@@ -257,7 +257,7 @@ class FusionConfig:
 
 @dataclass
 class TrainerConfig:
-    """How a head is trained: `conf/trainer/NAME.yaml`.
+    """Training of a head: `conf/trainer/NAME.yaml`.
 
     >>> TrainerConfig(max_epochs=5).learning_rate
     0.001
@@ -344,7 +344,7 @@ class TrainConfig:
     seed: int = 0
     """First seed of the training runs; also draws the samples of `limit`."""
     seeds: int = 6
-    """How many training runs, with seeds `seed`, `seed` + 1, …"""
+    """Number of training runs, with seeds `seed`, `seed` + 1, …"""
 
 
 def _every_head() -> dict[str, Any]:
@@ -355,7 +355,7 @@ def _every_head() -> dict[str, Any]:
 
 @dataclass
 class ComposedConfig(TrainConfig):
-    """What Hydra composes, before `load` checks it.
+    """The config that Hydra composes, before `load` checks it.
 
     Two groups are plain dicts here: Hydra can neither set keys of a new backbone in a typed dict,
     nor take an operator's own arguments beside the keys that every head has.

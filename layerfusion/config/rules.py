@@ -20,7 +20,7 @@ RULE = "rule"
 
 @dataclass(frozen=True)
 class Rule:
-    """What a value has to be."""
+    """A condition on the value of a setting."""
 
     holds: Callable[[Any], bool]
     words: str

@@ -1,4 +1,4 @@
-"""What a job under `protocol=as_published` runs on: padded vectors of last hidden states."""
+"""Inputs of a job under `protocol=as_published`: padded vectors of last hidden states."""
 
 from __future__ import annotations
 

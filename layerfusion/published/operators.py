@@ -118,8 +118,8 @@ class PublishedExperts(FusionOperator):
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, None]:
         """Fuse one batch; the gates are the experts', not the sources'."""
         x = torch.cat([F.normalize(source, dim=1) for source in sources], dim=1)
-        said = F.relu(self.experts(x)).unflatten(1, (EXPERTS, WIDTH))
-        return torch.einsum("be,bew->bw", self.gate(x).softmax(dim=1), said), None
+        vectors = F.relu(self.experts(x)).unflatten(1, (EXPERTS, WIDTH))
+        return torch.einsum("be,bew->bw", self.gate(x).softmax(dim=1), vectors), None
 
 
 class PublishedResidual(FusionOperator):

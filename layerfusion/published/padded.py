@@ -34,7 +34,7 @@ PADDED_POOLING = {PADDED_MEAN: PoolingConfig(pool=PADDED_MEAN)}
 
 TOKEN_BUDGETS = {"cpu": 1024}
 TOKEN_BUDGET = 16384
-"""Of one pass, on a CPU and elsewhere, where `extract.token_budget` does not say."""
+"""Tokens of one pass, on a CPU and elsewhere, unless `extract.token_budget` is set."""
 
 
 @dataclass(frozen=True)
@@ -101,21 +101,21 @@ def extract_padded(
     """
     store = source.stores[PADDED_MEAN]
     batches = dict.fromkeys(batch for split in splits for batch in _batches(split))
-    mine = [
+    lacking = [
         batch
         for batch in batches
         if int.from_bytes(batch.addresses[0][:8], "little") % options.num_shards == options.shard
     ]
     if store.shape is not None:
         top = store.shape.layers[-1:]
-        mine = [batch for batch in mine if store.missing(batch.addresses, top).any()]
-    if not mine:
+        lacking = [batch for batch in lacking if store.missing(batch.addresses, top).any()]
+    if not lacking:
         return
     backbone = load_backbone(source.name, source.asset.path, source.config, options.device)
     store.describe_model(backbone.shape)
-    texts = [text for batch in mine for text in batch.texts]
+    texts = [text for batch in lacking for text in batch.texts]
     tokens = iter(tokenize(backbone.tokenizer, texts, source.config, backbone.shape.max_length))
-    work = [_Work(batch, tuple(next(tokens) for _ in batch.texts)) for batch in mine]
+    work = [_Work(batch, tuple(next(tokens) for _ in batch.texts)) for batch in lacking]
     work.sort(key=lambda item: -item.length)  # longest first: a lack of memory shows at once
     budget = options.token_budget or TOKEN_BUDGETS.get(backbone.device.type, TOKEN_BUDGET)
     with TokenBar(backbone.name, sum(item.cost for item in work)) as bar:

@@ -1,4 +1,4 @@
-"""What only a job under the published protocol leaves in its record."""
+"""Facts that only a job under the published protocol leaves in its record."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class PublishedRecord:
     """Facts of a job under `protocol=as_published`; they lie in `RunRecord.protocol_facts`."""
 
     residual: bool
-    """Whether the operator was taken in its residual form."""
+    """True if the operator was used in its residual form."""
     padding: dict[str, float]
     """Backbone to the share of the positions in its means that are padding."""
     epochs: int

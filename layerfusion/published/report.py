@@ -1,4 +1,4 @@
-"""What the published protocol would have claimed, beside what holds: a section of the report.
+"""The section of the report that holds published claims against honest figures.
 
 Records made under `protocol=as_published` are shown here and nowhere else: they enter no honest
 table, figure, test or sentence.

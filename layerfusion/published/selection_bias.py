@@ -1,4 +1,4 @@
-"""What choosing the epoch on the test rows themselves adds to the figure that is reported."""
+"""The bias of a reported accuracy whose epoch was chosen on the same test rows."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class SelectionBias:
     """Accuracy on one half of the rows at the epoch that is best on the other half: mean over
     random halvings and both directions."""
     rows: np.ndarray
-    """What each row has of it: their mean is `split_half`. Shape: (rows,)."""
+    """Share of the halvings in which a row is right; its mean is `split_half`. Shape: (rows,)."""
 
     @property
     def bias(self) -> float:

@@ -26,12 +26,12 @@ class PublishedFit:
     """One training run."""
 
     correct: np.ndarray
-    """Whether a test row is right after an epoch. Shape: (epochs, rows), bool."""
+    """True where a test row is right after an epoch. Shape: (epochs, rows), bool."""
     probabilities: np.ndarray
-    """Of test after the claimed epoch. Shape: (rows, classes), float32."""
+    """Probabilities of test after the claimed epoch. Shape: (rows, classes), float32."""
     parameters: int
     flops: int
-    """Of the head for one text."""
+    """FLOPs of the head for one text."""
     seconds: float
 
     @property

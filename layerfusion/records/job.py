@@ -238,10 +238,10 @@ class RunRecord:
     decision: list[str] = field(default_factory=list)
     """Why `fusion=auto` chose what it did, a sentence each."""
     fusion_notes: list[str] = field(default_factory=list)
-    """What the fusion found while it was trained, such as how its stack pools."""
+    """Notes on the training of the fusion, such as the form in which its stack pools."""
     pilot: PilotRecord | None = None
     protocol_facts: dict[str, Any] = field(default_factory=dict)
-    """What only jobs under another protocol than the honest one leave."""
+    """Facts that only jobs under another protocol than the honest one have."""
     candidates: list[CandidateRecord] = field(default_factory=list)
     """Candidates of `fusion=auto`, the chosen one first; empty for other fusions."""
     gates: GateRecord | None = None

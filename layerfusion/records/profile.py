@@ -135,7 +135,7 @@ class BackboneProfile:
 
 @dataclass(frozen=True)
 class ScoreFacts:
-    """How the values of a score read."""
+    """Facts that a reader needs to compare the values of a score."""
 
     low_is_good: bool
     """True where a lower value marks a better layer."""
@@ -164,7 +164,7 @@ class Profile:
     rows: int
     """Number of train rows that it was computed from."""
     held_out: str
-    """How held-out figures were computed, for example `5 folds of train`."""
+    """Origin of the held-out figures, for example `5 folds of train`."""
     layers: list[LayerProfile]
     similarity: list[list[float]]
     """Debiased linear CKA between standardised layers, in the order of `layers`."""

@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk: its plan, and how each of its jobs stands.
+"""The files of a sweep: its plan, and the state of each of its jobs.
 
 A sweep writes its plan before its first job. All else is read off the jobs' own folders, so that
 any number of processes, launchers and later sweeps agree about it without talking to each other.

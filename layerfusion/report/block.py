@@ -1,4 +1,4 @@
-"""What the pages are made of: blocks with a heading, whose parts are shown in order."""
+"""Blocks of the pages: a heading, and parts that are shown in order."""
 
 from __future__ import annotations
 

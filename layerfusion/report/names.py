@@ -1,4 +1,4 @@
-"""What jobs, layers and baselines are called."""
+"""Names of jobs, layers and baselines in the report."""
 
 from __future__ import annotations
 

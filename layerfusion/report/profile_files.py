@@ -1,4 +1,4 @@
-"""What `layerfusion profile` leaves beside its record: lines for the terminal, a CSV, a figure."""
+"""Files of `layerfusion profile` beside its record, and its lines for the terminal."""
 
 from __future__ import annotations
 

@@ -100,8 +100,8 @@ class Bundle:
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
         pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
-        said = [self._classify([text.strip() for text in piece]) for piece in pieces]
-        return np.concatenate(said or [np.empty((0, len(self.label_names)), np.float32)])
+        probabilities = [self._classify([text.strip() for text in piece]) for piece in pieces]
+        return np.concatenate(probabilities or [np.empty((0, len(self.label_names)), np.float32)])
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the name of the most probable class of each text. Shape: (texts,)."""
@@ -155,9 +155,9 @@ class Bundle:
         self, name: str, backbone: Backbone, texts: Sequence[str]
     ) -> dict[LayerId, Tensor]:
         """Compute the layers of one model, without the blocks above the highest layer."""
-        mine = [layer for layer in self.layers if layer.backbone == name]
+        of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
-        for layer in mine:
+        for layer in of_model:
             wanted.setdefault(layer.pooling, []).append(layer.layer)
         tokens = tokenize(
             backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
@@ -169,7 +169,7 @@ class Bundle:
         vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
         back = np.argsort(order)
         return {
-            layer: torch.from_numpy(vectors[layer.pooling, layer.layer][back]) for layer in mine
+            layer: torch.from_numpy(vectors[layer.pooling, layer.layer][back]) for layer in of_model
         }
 
     @cached_property

@@ -149,11 +149,13 @@ def _train(
             logger=tracker.lightning_logger(f"seed{seed}"),
             callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
-        said = {split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED}
+        predicted = {
+            split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED
+        }
         heads[seed] = _SeedResult(
             OperatorHead(fitted.classifier, data.standardiser),
-            {split: logits for split, (logits, _) in said.items()},
-            said["test"][1],
+            {split: logits for split, (logits, _) in predicted.items()},
+            predicted["test"][1],
             fitted.classifier.num_parameters,
             fitted.classifier.num_flops,
             fitted.seconds,

@@ -1,4 +1,4 @@
-"""What depends on how a job is trained and judged: the steps that a protocol has of its own."""
+"""Protocols: the steps of a job that depend on how heads are trained and judged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Protocol(ABC):
     predictions: str
     """Name of the file that the predictions of test are kept in."""
     keeps_classifier: bool
-    """Whether a job may keep its heads for `layerfusion predict`."""
+    """True if a job may keep its heads for `layerfusion predict`."""
 
     def poolings(self, config: TrainConfig) -> Mapping[str, PoolingConfig]:
         """Return the poolings that the models are extracted with."""

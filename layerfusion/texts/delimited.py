@@ -31,7 +31,7 @@ class Rows:
     lines: list[int]
     """The line of the text that each row begins in, counted from 1."""
     note: str | None = None
-    """What a reader of the figures has to know of how the text was read."""
+    """A note on the rules under which the text was read, if they are not the usual ones."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _parse(
 
 
 def _reason(error: csv.Error) -> str:
-    """What Python's csv module found wrong, in the words of a table."""
+    """Say what Python's csv module found wrong, in the words of a table."""
     if "new-line character" in str(error):
         return "a carriage return stands alone inside the row; rows end in line feeds"
     unclosed = "unexpected end of data" in str(error)

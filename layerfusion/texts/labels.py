@@ -15,7 +15,7 @@ from layerfusion.texts.table import NO_LABEL, Table
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
 GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?"}
-"""What programs write where a value is missing, in lower case."""
+"""Words that programs write for a missing value, in lower case."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
 

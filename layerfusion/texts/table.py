@@ -11,7 +11,7 @@ from layerfusion.texts.encoding import whole_characters
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
-"""What the `datasets` library writes where a row has no label, as in the tests of GLUE."""
+"""Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Table:
     label_names: tuple[str, ...] | None = None
     """Names of integer labels, if the format has them."""
     notes: tuple[str, ...] = ()
-    """What a reader of the figures has to know of how the table was read."""
+    """Notes on how the table was read, for a reader of the figures."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""

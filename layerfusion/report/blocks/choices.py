@@ -1,4 +1,4 @@
-"""How layers were chosen: reasons of selections, candidates of `fusion=auto`, savings of pilots."""
+"""Block on the choice of layers: reasons, candidates of `fusion=auto`, savings of pilots."""
 
 from __future__ import annotations
 

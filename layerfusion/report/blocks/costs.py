@@ -1,4 +1,4 @@
-"""What models and heads cost."""
+"""Block on the cost of models and heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether fusing helps: everything against the single layer that validation chooses."""
+"""Block on fusion: everything against the single layer that validation chooses."""
 
 from __future__ import annotations
 

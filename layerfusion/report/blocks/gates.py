@@ -1,4 +1,4 @@
-"""What a fusion leans on: mean gates, gates by class and by epoch, and texts at both ends."""
+"""Block on gates: their means, by class and by epoch, and the texts at both ends."""
 
 from __future__ import annotations
 

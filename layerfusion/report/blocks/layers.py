@@ -1,4 +1,4 @@
-"""Which layer carries the signal: the accuracy of every layer that was run alone."""
+"""Block on single layers: the accuracy of every layer that was run alone."""
 
 from __future__ import annotations
 

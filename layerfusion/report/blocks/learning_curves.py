@@ -1,4 +1,4 @@
-"""How many rows it takes: accuracy by rows to learn from, over samples with the same test rows."""
+"""Block on learning curves: accuracy by training rows, over samples with the same test rows."""
 
 from __future__ import annotations
 

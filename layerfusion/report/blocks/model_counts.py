@@ -1,4 +1,4 @@
-"""Whether more models help: accuracy, and its spread, by the number of models."""
+"""Block on the number of models: accuracy, and its spread, for one model and for several."""
 
 from __future__ import annotations
 

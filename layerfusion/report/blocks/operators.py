@@ -1,4 +1,4 @@
-"""Which operator fuses best: operators on the same sources, and what they cost."""
+"""Block on operators: their accuracy on the same sources, and their cost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What accuracy costs: the jobs that are worth their operations."""
+"""Block on accuracy against cost: the jobs that are worth their operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which way of choosing layers loses least: selections and scores over judged layer profiles."""
+"""Page on ways of choosing layers: selections and scores over judged layer profiles."""
 
 from __future__ import annotations
 

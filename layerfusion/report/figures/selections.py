@@ -1,4 +1,4 @@
-"""What selections of layers lose to the best single layer in hindsight."""
+"""Figure of the regret of selections: their loss to the best single layer in hindsight."""
 
 from __future__ import annotations
 

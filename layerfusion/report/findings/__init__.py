@@ -1,1 +1,1 @@
-"""What the results show: choices, comparisons, tests and sentences."""
+"""Findings from the results: choices, comparisons, tests and sentences."""

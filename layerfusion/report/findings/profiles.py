@@ -1,4 +1,4 @@
-"""What the scores of a layer profile say: its sources, its scores and their best layers."""
+"""Findings from a layer profile: its sources, its scores and their best layers."""
 
 from __future__ import annotations
 
