@@ -13,9 +13,9 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.config.imports import import_from
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
-from layerfusion.texts.labels import clean_texts
-from layerfusion.texts.readers import read_file
-from layerfusion.texts.table import Columns, Table
+from layerfusion.texts.encoding import read_text
+from layerfusion.texts.readers import names_column, read_file
+from layerfusion.texts.table import Columns, Table, make_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -40,6 +40,9 @@ def main(arguments: Sequence[str]) -> int:
         raise unknown("-o: suffix", out.suffix, OUTPUTS)
     if out is not None and not out.parent.is_dir():
         raise UserError(f"-o {out}: there is no folder {out.parent}")
+    given = Path(options.input)
+    if out is not None and out.exists() and given.exists() and out.samefile(given):
+        raise UserError(f"-o {out}: this is the input itself; choose another file")
     from layerfusion.runs.bundle import load_bundle
 
     bundle = load_bundle(
@@ -50,64 +53,92 @@ def main(arguments: Sequence[str]) -> int:
         modules=_modules(options.config_dir),
     )
     column = options.text or bundle.config.dataset.text
-    reader = bundle.config.dataset.reader
-    texts = read_texts(Path(options.input), column, options.encoding, reader)
-    table = as_table(texts, bundle.probabilities(texts), bundle.label_names)
+    table = read_table(given, column, options.encoding, bundle.config.dataset.reader)
+    kept = [row for row, text in enumerate(table.texts) if _has_text(text)]
+    probabilities = bundle.probabilities([table.texts[row].strip() for row in kept])
+    frame = with_predictions(table, kept, probabilities, bundle.label_names)
+    for note in table.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for name in ("label", "probability"):
+        if name in table.others:
+            print(
+                f"note: {given.name} has a column {name!r}; the new one is predicted_{name}",
+                file=sys.stderr,
+            )
+    if len(kept) < len(table.texts):
+        empty = len(table.texts) - len(kept)
+        print(f"note: {empty:,} empty texts have no label", file=sys.stderr)
     if out is None:
-        table.to_csv(sys.stdout, index=False)
+        frame.to_csv(sys.stdout, index=False)
         return 0
     with temporary_beside(out) as temporary:
-        _write(table, temporary, out.suffix)
-    print(f"{len(texts)} texts: {out}", file=sys.stderr)
+        _write(frame, temporary, out.suffix)
+    print(f"{len(table.texts)} texts: {out}", file=sys.stderr)
     return 0
 
 
-def read_texts(
+def read_table(
     path: Path, column: str, encoding: str = "utf-8", reader: str | None = None
-) -> tuple[str, ...]:
-    """Read the texts of a file without labels, and strip outer white space.
+) -> Table:
+    """Read texts without labels, with all columns that stand beside them.
 
     Args:
-        path: a table (csv, tsv, json, jsonl, parquet), or .txt with one text a line.
+        path: a table (csv, tsv, json, jsonl, parquet), or a .txt file. A .txt file whose first line
+            names the column of texts between delimiters is a table, as in training; any other has
+            one text on each line.
         column: column of the table that has the texts.
         encoding: encoding of a text file.
         reader: a function of the user's for files of any other suffix (see `read_file`).
 
     Raises:
-        UserError: if the file cannot be read; the message names the file and the column or row.
+        UserError: if the file cannot be read; the message names the file and the column.
     """
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
-    if path.suffix != LINES:
-        reader = None if data_suffix(path) in READERS else reader
-        table = read_file(path, Columns(column, None, {}), encoding=encoding, reader=reader)
-        return clean_texts("predict", table)
-    try:
-        lines = path.read_text(encoding=encoding).splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not {encoding}; set --encoding, for example latin-1") from error
-    rows = list(range(1, len(lines) + 1))
-    return clean_texts("predict", Table(path.name, lines, [], rows, typed=False))
+    columns = Columns(column, None, {}, keep_others=True, text_key="--text")
+    if path.suffix.lower() == LINES:
+        content = read_text(path, encoding, "--encoding")
+        header, *_ = content.split("\n", 1)
+        if not names_column(header, column):
+            lines = [line.removesuffix("\r") for line in content.split("\n")]
+            lines = lines[:-1] if lines[-1] == "" else lines
+            return make_table(path.name, {column: lines}, columns, typed=False)
+    reader = None if data_suffix(path) in READERS else reader
+    return read_file(path, columns, encoding=encoding, reader=reader)
 
 
-def as_table(texts: Sequence[str], probabilities: Any, label_names: Sequence[str]) -> DataFrame:
-    """Build a table with columns text, label, probability (of that label), and `p(NAME)` by class.
+def with_predictions(
+    table: Table, kept: Sequence[int], probabilities: Any, label_names: Sequence[str]
+) -> DataFrame:
+    """Put the predictions beside the columns of a table.
+
+    The new columns are label, probability (of that label), and `p(NAME)` by class. Where the table
+    has a column of such a name, the new one is called `predicted_NAME`.
 
     Args:
-        texts: the texts, one for each row of the table.
-        probabilities: probabilities of each class. Shape: (texts, classes).
+        table: the rows, with all their columns.
+        kept: the rows that have a text; the others get no label.
+        probabilities: probabilities of each class for these rows. Shape: (rows, classes).
         label_names: names of the classes.
     """
     import pandas
 
+    frame = pandas.DataFrame(dict(table.others))
     best = probabilities.argmax(axis=1)
-    columns: dict[str, Any] = {
-        "text": list(texts),
+    new: dict[str, Any] = {
         "label": [label_names[k] for k in best],
         "probability": probabilities.max(axis=1, initial=0.0),
     }
-    columns |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
-    return pandas.DataFrame(columns)
+    new |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
+    rows = frame.index[list(kept)]
+    for name, values in new.items():
+        free = name if name not in frame else f"predicted_{name}"
+        frame[free] = pandas.Series(values, index=rows)
+    return frame
+
+
+def _has_text(text: Any) -> bool:
+    return isinstance(text, str) and bool(text.strip())
 
 
 def _write(table: DataFrame, path: Path, suffix: str) -> None:

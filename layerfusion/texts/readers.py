@@ -100,14 +100,14 @@ def read_parquet(path: Path, reading: Reading) -> Table:
     columns = reading.columns
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        wanted = {columns.text, columns.label, *columns.where}
-        read = file.read(columns=[name for name in file.schema_arrow.names if name in wanted])
+        names = [name for name in file.schema_arrow.names if columns.is_wanted(name)]
+        read = file.read(columns=names)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
     values: dict[str, Any] = dict.fromkeys(file.schema_arrow.names, ())
     values |= {name: read.column(name).to_pylist() for name in read.column_names}
-    names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
-    return make_table(path.name, values, columns, typed=True, label_names=names)
+    label_names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
+    return make_table(path.name, values, columns, typed=True, label_names=label_names)
 
 
 def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
@@ -185,6 +185,14 @@ def read_commas(path: Path, reading: Reading) -> Table:
 def read_tabs(path: Path, reading: Reading) -> Table:
     """Read a `.tsv` or `.tab` file."""
     return read_delimited(path, reading, usual="\t")
+
+
+def names_column(header: str, column: str) -> bool:
+    """Tell whether a first line names a column, beside others, between delimiters."""
+    cells = (header.split(delimiter) for delimiter in DELIMITERS)
+    return any(
+        len(names) > 1 and column in [name.strip().strip('"') for name in names] for names in cells
+    )
 
 
 def _delimiter(path: Path, text: str, columns: Columns, usual: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerfusion.errors import UserError
@@ -24,6 +24,14 @@ class Columns:
     """Name of the label column; none if the rows have no labels."""
     where: Mapping[str, str]
     """Column to value: only rows with all these values are kept."""
+    keep_others: bool = False
+    """Keep all columns of the kept rows beside the texts and labels."""
+    text_key: str = "dataset.text"
+    """Option that names the text column, for messages."""
+
+    def is_wanted(self, name: str) -> bool:
+        """Tell whether a column has to be read."""
+        return self.keep_others or name in (self.text, self.label) or name in self.where
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class Table:
     """Names of integer labels, if the format has them."""
     notes: tuple[str, ...] = ()
     """Notes on how the table was read, for a reader of the figures."""
+    others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """All columns of the rows as they were read; empty unless they were asked for."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""
@@ -62,9 +72,9 @@ def make_table(
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
-    for name, key in [(columns.text, "text"), (columns.label, "label")]:
+    for name, key in [(columns.text, columns.text_key), (columns.label, "dataset.label")]:
         if name is not None:
-            require_column(place, name, f"dataset.{key}", values)
+            require_column(place, name, key, values)
     for name in columns.where:
         require_column(place, name, "where", values)
     total = len(values[columns.text])
@@ -91,6 +101,9 @@ def make_table(
         typed=typed,
         label_names=label_names,
         notes=tuple(notes),
+        others={name: [column[index] for index in kept] for name, column in values.items()}
+        if columns.keep_others
+        else {},
     )
 
 

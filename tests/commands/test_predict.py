@@ -73,10 +73,10 @@ def test_it_says_of_test_what_the_job_recorded(fusion: str, folder: Path, tmp_pa
     found = said[["p(neg)", "p(pos)"]].to_numpy()
     np.testing.assert_allclose(found, each.mean(axis=0), atol=5e-3)
     assert said["text"].tolist() == pd.read_csv(folder / "test.csv")["text"].tolist()
-    assert set(said["label"]) <= {"neg", "pos"}
+    assert set(said["predicted_label"]) <= {"neg", "pos"}  # test.csv has a label of its own
     truth = pd.read_csv(folder / "test.csv")["label"].to_numpy()
     metrics = json.loads((folder / fusion / "metrics.json").read_text())
-    right = float(np.mean(said["label"].to_numpy() == truth))
+    right = float(np.mean(said["predicted_label"].to_numpy() == truth))
     assert right == pytest.approx(metrics["test"]["consensus"]["mean"])
 
 
@@ -139,7 +139,8 @@ def test_every_form_of_input_and_output_says_the_same(
     command = ["predict", f"{folder}/concat", str(given), "--text", "review", "-o", str(out)]
     assert main(command) == 0
     found = readers[suffix](out)
-    assert found["text"].tolist() == texts
+    assert found["review"].tolist() == texts
+    assert found["stars"].tolist() == [1, 2]
     (tmp_path / "lines.txt").write_text("\n".join(texts) + "\n")
     capsys.readouterr()
     assert main(["predict", f"{folder}/concat/bundle", f"{tmp_path}/lines.txt"]) == 0
@@ -203,13 +204,54 @@ def test_what_is_wrong_with_the_texts_is_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle, lines = f"{folder}/gated", tmp_path / "lines.txt"
-    lines.write_text("good film\n\nbad film\n")
-    assert "lines.txt, row 2: the text is empty" in told([bundle, str(lines)], capsys)
+    lines.write_text("good film\nbad film\n")
+    same = table_at(tmp_path)
+    assert "this is the input itself" in told([bundle, same, "-o", same], capsys)
+    lines.write_bytes("caf\xe9\n".encode("latin-1"))
+    assert "set --encoding, for example to latin-1" in told([bundle, str(lines)], capsys)
     assert "no such file" in told([bundle, f"{tmp_path}/none.csv"], capsys)
     table = f"{folder}/test.csv"
     said = told([bundle, table, "--text", "body"], capsys)
-    assert "there is no column 'body'" in said
+    assert "there is no column 'body' (--text)" in said
     assert "there are: .csv" in told([bundle, table, "-o", "out.xls"], capsys)
     assert "there is no folder" in told([bundle, table, "-o", f"{tmp_path}/no/out.csv"], capsys)
     with pytest.raises(UserError, match="text 2 of 2 is empty"):
         load_bundle(bundle).probabilities(["good", " "])
+
+
+def table_at(folder: Path) -> str:
+    """A small table of texts, whatever stood there before."""
+    path = folder / "table.csv"
+    path.write_text("id,text,label,price\nA1,good film,x,3\nA2,,y,4\nA3, bad film ,x,5\n")
+    return str(path)
+
+
+def test_all_columns_are_kept_and_a_row_without_a_text_has_no_label(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.csv"
+    assert main(["predict", f"{folder}/concat", table_at(tmp_path), "-o", str(out)]) == 0
+    notes = capsys.readouterr().err
+    assert "note: 1 empty texts have no label" in notes
+    assert "has a column 'label'; the new one is predicted_label" in notes
+    found = pd.read_csv(out, dtype=str, keep_default_na=False)
+    assert found["id"].tolist() == ["A1", "A2", "A3"]
+    assert found["label"].tolist() == ["x", "y", "x"]
+    assert found["price"].tolist() == ["3", "4", "5"]
+    assert found["text"].tolist() == ["good film", "", " bad film "]
+    assert [bool(name) for name in found["predicted_label"]] == [True, False, True]
+    assert found["probability"][1] == ""
+
+
+def test_lines_end_at_line_feeds_and_a_table_named_txt_is_a_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_bytes("\ufeffgood\u2028film\r\nbad\x0bfilm\n".encode())
+    out = tmp_path / "out.csv"
+    command = ["predict", f"{folder}/concat", str(lines), "-o", str(out)]
+    assert main(command) == 0
+    assert pd.read_csv(out)["text"].tolist() == ["good\u2028film", "bad\x0bfilm"]
+    lines.write_text("text\tstars\ngood film\t1\nbad film\t2\n")
+    assert main(command) == 0
+    assert pd.read_csv(out)["stars"].tolist() == [1, 2]
