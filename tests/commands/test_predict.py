@@ -240,7 +240,7 @@ def test_all_columns_are_kept_and_a_row_without_a_text_has_no_label(
     assert found["price"].tolist() == ["3", "4", "5"]
     assert found["text"].tolist() == ["good film", "", " bad film "]
     assert [bool(name) for name in found["predicted_label"]] == [True, False, True]
-    assert found["probability"][1] == ""
+    assert found["probability"].tolist()[1] == ""
 
 
 def test_lines_end_at_line_feeds_and_a_table_named_txt_is_a_table(
