@@ -331,3 +331,15 @@ def test_layer_and_folder_mistakes_are_told_before_extraction(
         none = f"path {tmp_path / 'none'}: it does not exist"
         assert missing.splitlines()[-1].endswith(f"backbone.tiny: no source can serve: {none}")
     assert "Traceback" not in said
+
+
+def test_an_experiment_without_its_package_line_is_told_the_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/mine.yaml").write_text("seeds: 1\ndataset:\n  path: base.csv\n")
+    code, error = run(["train", f"--config-dir={tmp_path}", "experiment=mine"], capsys)
+    assert code == 2
+    assert "experiment/mine: its keys are read as keys of `experiment`" in error
+    assert error.endswith("# @package _global_")
+    assert len(error.splitlines()) == 1

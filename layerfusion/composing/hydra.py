@@ -190,6 +190,11 @@ def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> U
         return unknown(
             match[1], match[2], [*group_options(match[1], arguments), *_stored(match[1])]
         )
+    if match := re.search(r"In '(experiment/[^']+)': ConfigKeyError", text):
+        return UserError(
+            f"{match[1]}: its keys are read as keys of `experiment`; begin the file with the line"
+            " # @package _global_"
+        )
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1], schema)
     if override := getattr(error, "override", None):
