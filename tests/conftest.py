@@ -35,11 +35,10 @@ def no_leaks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def no_user_folders() -> Iterator[None]:
     """The folders that one test gives by --config-dir are not those of the next."""
-    from layerfusion.config import imports
+    from layerfusion.config.imports import import_from
 
-    folders = list(imports._user_folders)
     yield
-    imports._user_folders[:] = folders
+    import_from(())
 
 
 @pytest.fixture(autouse=True)

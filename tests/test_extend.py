@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,20 +28,10 @@ def doors() -> dict[str, list[Block]]:
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in; modules that a test imports from it are forgotten again."""
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    path = list(sys.path)
-    forget_modules()
-    yield tmp_path
-    sys.path[:] = path
-    forget_modules()
-
-
-def forget_modules() -> None:
-    """Forget the users' modules that a test has imported: the next one writes its own."""
-    for name in [name for name in sys.modules if name.startswith("my_")]:
-        del sys.modules[name]
+    return tmp_path
 
 
 @pytest.fixture
@@ -169,10 +157,10 @@ def test_what_is_misspelt_or_missing_is_told_in_one_line(
         "layers.score=my_scores:margins": "layers.score=my_scores:margins: my_scores has no",
         "layers.score=their_scores:margin": "there is no module 'their_scores'",
         "layers.score=my_names:logme": "my_names:logme: LayerFusion itself has a score logme",
-        "layers.score=my_names:number": "my_names:number: it is a int; a Score or a function",
+        "layers.score=my_names:number": "my_names:number: it is of type int; a Score or a function",
         "pooling.mean.pool=median": "pooling.mean.pool: there is no 'median'",
         "layers.name=my_scores:squash": "layers.name=my_scores:squash: my_scores has no",
-        "dataset.reader=my_readers:read": "there is no module 'my_readers'",
+        "dataset.reader=no_readers:read": "there is no module 'no_readers'",
     }.items():
         capsys.readouterr()
         assert main(["train", *job, "layers=top_k", setting]) == 2

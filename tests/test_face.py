@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -151,8 +151,8 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
     ("call", "message"),
     [
         (lambda: lf.load_dataset(["a", "b"], ["x"]), "2 texts and 1 labels"),
-        (lambda: lf.load_dataset(["a", "b"]), "a list is no labelled data"),
-        (lambda: lf.load_dataset(3), "a int is no labelled data"),
+        (lambda: lf.load_dataset(["a", "b"]), "of type list is no labelled data"),
+        (lambda: lf.load_dataset(3), "of type int is no labelled data"),
         (lambda: lf.load_dataset([], []), "no rows"),
         (lambda: lf.load_dataset(["a", "b"], [None, "x"]), "row 1: the label is missing"),
         (lambda: lf.load_dataset(["a", None], ["x", "y"]), "row 2: the text is missing"),
@@ -160,12 +160,46 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
             lambda: lf.load_dataset(pd.DataFrame({"Text": ["a"], "label": [1]})),
             "there is no column 'text' .*there are: 'Text', 'label'",
         ),
-        (lambda: lf.load_dataset("nowhere.csv"), "dataset: there is no 'nowhere.csv'"),
+        (
+            lambda: lf.load_dataset("nowhere.csv"),
+            "path nowhere.csv: not found in .*LAYERFUSION_DATA",
+        ),
+        (lambda: lf.load_dataset("data/train.csv"), "path data/train.csv: not found in"),
+        (lambda: lf.load_dataset(Path("nope")), "path nope: not found in"),
+        (lambda: lf.load_dataset("nope"), "dataset: there is no 'nope'; there are: hub, local"),
+        (lambda: lf.load_dataset("mr", text="x"), "text= goes with files .* conf/dataset/mr.yaml"),
+        (lambda: lf.extract(cast(Any, 3), "minilm"), "dataset: .* found an object of type int"),
+        (
+            lambda: lf.extract(cast(Any, None), "minilm"),
+            "dataset: .* found an object of type NoneType",
+        ),
         (lambda: lf.embed("a text", "minilm"), "a list of strings is needed"),
         (lambda: lf.embed(["a", " "], "minilm"), "text 2 is ' '"),
         (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),
+        (lambda: lf.embed(["a"], "models/nope"), "path models/nope: not found .*; hub models/nope"),
+        (lambda: lf.embed(["a"], "./nope"), r"path \./nope: not found in .*LAYERFUSION_MODELS"),
+        (lambda: lf.embed(["a"], Path("nope")), "path nope: not found in"),
+        (lambda: lf.embed(["a"], "/nowhere/nope"), "path /nowhere/nope: it does not exist"),
+        (
+            lambda: lf.embed(["a"], cast(Any, ["minilm", "mpnet"])),
+            "backbone: embed takes one, found minilm, mp",
+        ),
+        (lambda: lf.embed(["a"], cast(Any, [])), "backbone: at least one is needed"),
+        (
+            lambda: lf.embed(["a"], cast(Any, None)),
+            "backbone: a name or a list of names is needed, found None",
+        ),
+        (
+            lambda: lf.embed(["a"], "minilm", pooling=cast(Any, None)),
+            "pooling: a name or a list of names",
+        ),
+        (
+            lambda: lf.embed(["a"], "minilm", config_dir="nope"),
+            "--config-dir nope: there is no such",
+        ),
+        (lambda: lf.open_backbones(["a/x", "./b/x", "c/b/x"]), "'c/b/x' would be a second model"),
         (lambda: lf.results("nowhere"), "nowhere: there is no such folder"),
-        (lambda: lf.load("nowhere"), "no classifier"),
+        (lambda: lf.load("nowhere"), "nowhere: there is no such folder"),
         (lambda: lf.write_report("nowhere"), "nowhere"),
     ],
 )
@@ -173,6 +207,36 @@ def test_a_mistake_is_one_line(call: Any, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
+
+
+def test_the_name_of_a_config_is_not_silently_a_folder(place: Path) -> None:
+    Path("minilm").symlink_to(place / "tiny")
+    with pytest.raises(
+        UserError, match=r"'minilm' is a name in conf/backbone, .* write '\./minilm'"
+    ):
+        lf.open_backbones("minilm")
+    assert list(lf.open_backbones("./minilm")) == ["minilm"]
+    Path("mr").write_text("")
+    with pytest.raises(UserError, match="'mr' is a name in conf/dataset, and there is a file"):
+        lf.load_dataset("mr")
+
+
+def test_models_of_one_name_stay_two_models(names: dict[str, Any]) -> None:
+    """Folders are called after their last part, and after the last two where that is not enough."""
+    for owner in "ab":
+        Path(owner).mkdir()
+        (Path(owner) / "model").symlink_to(names["model"])
+    models = lf.open_backbones(["a/model", Path("b/model"), names["model"]], cache=names["cache"])
+    assert list(models) == ["a_model", "b_model", "tiny"]
+
+
+def test_models_and_data_are_found_in_the_folders_of_the_environment(
+    place: Path, names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(place))
+    monkeypatch.setenv("LAYERFUSION_DATA", str(place))
+    assert list(lf.open_backbones("tiny", cache=names["cache"])) == ["tiny"]
+    assert lf.load_dataset("reviews.csv").fingerprint == names["data"].fingerprint
 
 
 # -- a job ---------------------------------------------------------------------------------------

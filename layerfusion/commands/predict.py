@@ -163,9 +163,6 @@ def _models(given: Sequence[str]) -> dict[str, str]:
 def _modules(folders: Sequence[str]) -> list[str]:
     """Let the modules of some folders be imported, and return their names."""
     places = [Path(folder) for folder in folders]
-    for place in places:
-        if not place.is_dir():
-            raise UserError(f"--config-dir {place}: there is no such folder")
     import_from(places)
     return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
 

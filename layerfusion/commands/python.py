@@ -6,22 +6,20 @@ same cache and the same record, whoever asked for it.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfusion.composing.hydra import compose
-from layerfusion.config.check import load as load_settings
-from layerfusion.config.imports import import_from, import_object
-from layerfusion.config.job import DatasetConfig, LimitConfig, TrainConfig
+from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
+from layerfusion.config.imports import import_object
+from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
-from layerfusion.texts.from_memory import tables_of, write_parquet
+from layerfusion.texts.from_memory import tables_of
 
 if TYPE_CHECKING:
     from layerfusion.embeddings.source import EmbeddingSource
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from layerfusion.records.job import RunRecord
     from layerfusion.records.profile import Profile
     from layerfusion.runs.bundle import Bundle
-
-Names = str | Path | Sequence[str | Path]
-"""One name or several."""
 
 
 def load_dataset(
@@ -83,18 +78,24 @@ def load_dataset(
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
         settings: dict[str, Any] = {"limit.train": train, "limit.test": test, "paths.cache": cache}
-        if Path(data).exists():
-            settings |= {"dataset.text": text, "dataset.label": label}
-            settings |= {"dataset.test_size": test_size, "dataset.split_seed": split_seed}
-            settings |= {"dataset.validation_size": validation_size}
+        given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
+        given |= {"validation_size": validation_size}
+        if is_config("dataset", data):
+            for key, value in given.items():
+                if value != getattr(DatasetConfig, key):
+                    raise UserError(
+                        f"load_dataset: {key}= goes with files and with data in memory;"
+                        f" conf/dataset/{data}.yaml says it for {data!r}"
+                    )
+        else:
+            settings |= {f"dataset.{key}": value for key, value in given.items()}
         if label_names:
             settings["dataset.label_names"] = list(label_names)
         if name is not None:
             settings["dataset.name"] = name
-        config = _config(data, (), settings)
         from layerfusion.runs.inputs import dataset_of
 
-        return dataset_of(config)
+        return dataset_of(config_of(data, ANY_MODEL, settings))
     called = name or "data"
     settings_in_memory = DatasetConfig(
         name=called,
@@ -134,7 +135,7 @@ def open_backbones(
     """
     from layerfusion.runs.inputs import open_models
 
-    return open_models(_config(None, backbone, {"pooling": _list(pooling), **settings}))
+    return open_models(config_of(NO_DATASET, backbone, {"pooling": pooling, **settings}))
 
 
 def extract(
@@ -157,7 +158,7 @@ def extract(
     """
     from layerfusion.runs.inputs import dataset_of, extract_all
 
-    config = _config(dataset, backbone, {"pooling": _list(pooling), **settings})
+    config = config_of(dataset, backbone, {"pooling": pooling, **settings})
     extract_all(config, dataset_of(config))
 
 
@@ -198,11 +199,15 @@ def embed(
     from layerfusion.runs.inputs import open_models
 
     stripped = _texts(texts)
-    config = _config(None, backbone, {"pooling": [pooling], "paths.cache": cache, **settings})
+    config = config_of(NO_DATASET, backbone, {"pooling": pooling, "paths.cache": cache, **settings})
+    for key, names in (("backbone", config.backbone), ("pooling", config.pooling)):
+        if len(names) != 1:
+            raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
     (source,) = open_models(config).values()
-    source.extract([stripped], config.extract)
     known = source.shape.layers
-    asked = list(known) if layers == "all" else [_layer(x, known) for x in _list(layers)]
+    listed = [layers] if isinstance(layers, str | int) else layers
+    asked = list(known) if layers == "all" else [_layer(x, known) for x in listed]
+    source.extract([stripped], config.extract)
     hashes = [text_hash(text) for text in stripped]
     found = source.stores[pooling].read(hashes, list(dict.fromkeys(asked)))
     vectors = {layer: np.asarray(found[layer], np.float32) for layer in asked}
@@ -244,10 +249,10 @@ def profile_layers(
     from layerfusion.runs.identity import profile_id
     from layerfusion.runs.profile import run_profile
 
-    keys = {"pooling": _list(pooling), **settings}
+    keys = {"pooling": pooling, **settings}
     if scores is not None:
         keys["profile.scores"] = list(scores)
-    config = _config(dataset, backbone, keys, command="profile")
+    config = config_of(dataset, backbone, keys, command="profile")
     place = Path(folder or Path(config.paths.outputs) / "profiles" / profile_id(config))
     place.mkdir(parents=True, exist_ok=True)
     return run_profile(config, place)
@@ -285,7 +290,7 @@ def select_layers(
     from layerfusion.runs.inputs import dataset_of, extract_all
     from layerfusion.runs.select_layers import select
 
-    config = _config(dataset, backbone, {"pooling": _list(pooling), **settings}, layers=how)
+    config = config_of(dataset, backbone, {"pooling": pooling, **settings}, layers=how)
     texts = dataset_of(config)
     return select(config, texts, extract_all(config, texts))
 
@@ -356,8 +361,8 @@ def train(
     from layerfusion.runs.identity import job_id
     from layerfusion.runs.job import run_job
 
-    keys = {"pooling": _list(pooling), "lexical": _list(lexical), **settings}
-    config = _config(dataset, backbone, keys, layers=layers, fusion=fusion)
+    keys = {"pooling": pooling, "lexical": lexical, **settings}
+    config = config_of(dataset, backbone, keys, layers=layers, fusion=fusion)
     place = Path(folder or Path(config.paths.outputs) / "runs" / job_id(config))
     return FinishedJob(place, run_job(config, place))
 
@@ -389,99 +394,6 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
         blocks=[import_object("blocks", path) for path in blocks],
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
-
-
-# -- from arguments to a config ------------------------------------------------------------------
-
-
-def _config(
-    dataset: TextDataset | str | Path | None,
-    backbone: Names,
-    settings: Mapping[str, Any],
-    *,
-    command: str = "train",
-    **groups: str,
-) -> TrainConfig:
-    """Compose the config that the command line would compose."""
-    keys = dict(settings)
-    cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
-    folders = [Path(folder) for folder in _list(keys.pop("config_dir", ()))]
-    import_from([*folders, Path()])
-    words = [f"--config-dir={folder}" for folder in folders]
-    words += [f"{group}={option}" for group, option in groups.items()]
-    for group in ("pooling", "lexical"):
-        if group in keys:
-            words.append(f"{group}=[{','.join(map(str, keys.pop(group)))}]")
-    words += _dataset_words(dataset, cache)
-    words += _backbone_words(backbone)
-    words += [f"paths.cache={_value(str(cache))}"]
-    if "logger" not in keys:
-        words.append("logger=none")
-    for key, value in keys.items():
-        name = key.rstrip("_")
-        if isinstance(value, Mapping):
-            words += [f"{name}.{inner}={_value(entry)}" for inner, entry in value.items()]
-        else:
-            words.append(f"{name}={_value(value)}")
-    return load_settings(compose(command, words))
-
-
-def _dataset_words(dataset: TextDataset | str | Path | None, cache: Path) -> list[str]:
-    if dataset is None:
-        return ["dataset=local", "dataset.path=none"]
-    if isinstance(dataset, TextDataset):
-        place = write_parquet(dataset, cache / "datasets")
-        names = list(dataset.label_names)
-        return [
-            "dataset=local",
-            f"dataset.name={_value(dataset.name)}",
-            f"dataset.path={_value(str(place))}",
-            f"dataset.label_names={_value(names)}",
-        ]
-    if Path(dataset).exists():
-        name = re.split(r"[^\w-]", Path(dataset).name)[0] or "local"
-        path = _value(str(dataset))
-        return ["dataset=local", f"dataset.name={name}", f"dataset.path={path}"]
-    return [f"dataset={dataset}"]
-
-
-def _backbone_words(backbone: Names) -> list[str]:
-    """Select models by name, folder or id on the hub."""
-    named, words = [], []
-    for model in _list(backbone):
-        text = str(model)
-        own = re.sub(r"\W", "_", Path(text).name)
-        if Path(text).is_dir():
-            words.append(f"backbone.{own}.path={_value(text)}")
-        elif "/" in text:
-            words.append(f"+backbone.{own}.sources=[{{hub: {_value(text)}}}]")
-        else:
-            named.append(text)
-    if _list(backbone) and (named or words):
-        return [f"backbone=[{','.join(named)}]", *words]
-    return []
-
-
-def _list(value: Any) -> list[Any]:
-    return [value] if isinstance(value, str | int | Path) else list(value)
-
-
-def _value(value: Any) -> str:
-    """Write a value as Hydra reads it on the command line."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Path):
-        value = str(value)
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_value(entry)}" for key, entry in value.items()) + "}"
-    if isinstance(value, Iterable):
-        return "[" + ", ".join(_value(entry) for entry in value) + "]"
-    return repr(value)
 
 
 def _texts(texts: Sequence[str]) -> list[str]:

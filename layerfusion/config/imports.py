@@ -6,11 +6,16 @@ import importlib
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from layerfusion.errors import UserError
 
 _user_folders: list[Path] = []
+_on_path: list[str] = []
+"""Those of the user's folders that `import_from` put on Python's path."""
+_loaded: dict[str, Path] = {}
+"""Top name of each module that was loaded from a folder of the user's, to that folder."""
 
 
 def is_import_path(name: object) -> bool:
@@ -26,11 +31,13 @@ def import_object(key: str, path: str) -> Any:
         path: `package.module:name`, or `package.module.name` as Hydra's `_target_` has it.
 
     Raises:
-        UserError: where the module is not found, cannot be imported, or lacks the name.
+        UserError: where the module is not found, cannot be imported, lacks the name, or is another
+            one than the user's file of that name.
     """
     module_name, colon, name = path.partition(":") if ":" in path else path.rpartition(".")
     if not module_name or not colon or not name.isidentifier():
         raise UserError(f"{key}={path}: an object is named as package.module:name")
+    home = _make_way(module_name)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -42,6 +49,12 @@ def import_object(key: str, path: str) -> Any:
         ) from error
     except (ImportError, SyntaxError) as error:
         raise UserError(f"{key}={path}: {module_name} cannot be imported: {error}") from error
+    if home is not None and not _lies_in(module, home):
+        raise UserError(
+            f"{key}={path}: another module of that name,"
+            f" {getattr(module, '__file__', None) or 'of Python itself'}, comes before the one in"
+            f" {home}; give your file another name"
+        )
     try:
         return getattr(module, name)
     except AttributeError as error:
@@ -52,18 +65,47 @@ def import_object(key: str, path: str) -> Any:
 
 
 def import_from(folders: Iterable[Path]) -> None:
-    """Let `import_object` find the modules that lie in some folders.
+    """Let `import_object` find the modules in some folders, and in none of an earlier command's.
 
     The folders go behind all other places, so that a file of the user's cannot hide a package.
+
+    Raises:
+        UserError: for a folder that does not exist.
     """
+    folders = list(folders)
     for folder in folders:
-        if folder.resolve() not in _user_folders:
-            _user_folders.append(folder.resolve())
-        place = str(folder.resolve())
-        if place not in sys.path:
-            sys.path.append(place)
+        if not folder.is_dir():
+            raise UserError(f"--config-dir {folder}: there is no such folder")
+    sys.path[:] = [place for place in sys.path if place not in _on_path]
+    _user_folders[:] = dict.fromkeys(folder.resolve() for folder in folders)
+    _on_path[:] = [str(folder) for folder in _user_folders if str(folder) not in sys.path]
+    sys.path.extend(_on_path)
+    importlib.invalidate_caches()  # a file may have been written a moment ago
 
 
 def user_folders() -> tuple[Path, ...]:
-    """The folders that `import_from` was given in this process."""
+    """The folders that `import_from` was given last."""
     return tuple(_user_folders)
+
+
+def _make_way(module_name: str) -> Path | None:
+    """Find the user's folder with a module, and forget one of that name from another folder."""
+    top = module_name.partition(".")[0]
+    if top == __name__.partition(".")[0]:  # a checkout of LayerFusion as the current folder
+        return None
+    home = next((folder for folder in _user_folders if _holds(folder, top)), None)
+    if home is not None and _loaded.get(top, home) != home:
+        for loaded in [name for name in sys.modules if f"{name}.".startswith(f"{top}.")]:
+            del sys.modules[loaded]
+    if home is not None and top not in sys.modules:
+        _loaded[top] = home
+    return home
+
+
+def _holds(folder: Path, top: str) -> bool:
+    return (folder / f"{top}.py").is_file() or (folder / top / "__init__.py").is_file()
+
+
+def _lies_in(module: ModuleType, home: Path) -> bool:
+    place = getattr(module, "__file__", None)
+    return place is not None and Path(place).resolve().is_relative_to(home)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from layerfusion.embeddings.shape import NORM
-from layerfusion.embeddings.taps import Visit, taps
+from layerfusion.embeddings.taps import taps
 from layerfusion.embeddings.tokens import Window, to_device
 
 log = logging.getLogger(__name__)
@@ -347,7 +347,10 @@ def _alone(
 def _states(model: Any, blocks: nn.ModuleList, run: Callable[[], object]) -> list[Tensor]:
     """Run a pass; return the input of each block and the last output, (1, tokens, width) each."""
     states: list[Tensor] = []
-    visit: Visit = lambda _layer, hidden: states.append(hidden)  # noqa: E731
+
+    def visit(_layer: str, hidden: Tensor) -> None:
+        states.append(hidden)
+
     names = [str(number) for number in range(len(blocks) + 1)]
     with taps(blocks, [*names, NORM], visit):  # NORM makes the pass run to its end
         run()

@@ -112,7 +112,7 @@ def find_pooling(name: str) -> Pooling:
         return function
     if isinstance(function, type) or not callable(function):
         raise UserError(
-            f"pool={name}: it is a {type(function).__name__}; it must be a function"
+            f"pool={name}: it is of type {type(function).__name__}; it must be a function"
             " (hidden, start, stop) -> pooled"
         )
     return Pooling(cast("Pool", function), getattr(function, "combine", mean_by_tokens))

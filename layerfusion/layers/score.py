@@ -93,7 +93,7 @@ def find_score(name: str, key: str = "layers.score") -> Score:
     if not isinstance(score, Score):
         if isinstance(score, type) or not callable(score):
             raise UserError(
-                f"{key}={name}: it is a {type(score).__name__}; a Score or a function"
+                f"{key}={name}: it is of type {type(score).__name__}; a Score or a function"
                 " (features, labels) -> float is needed"
             )
         score = Score(name.partition(":")[2], score)

@@ -145,8 +145,8 @@ def find_selection(name: str) -> SelectionRule:
         return rule
     if isinstance(rule, type) or not callable(rule):
         raise UserError(
-            f"layers.name={name}: it is a {type(rule).__name__}; a SelectionRule or a function"
-            " (scores, similarity, budget, config) -> {layer: reason} is needed"
+            f"layers.name={name}: it is of type {type(rule).__name__}; a SelectionRule or a"
+            " function (scores, similarity, budget, config) -> {layer: reason} is needed"
         )
     return SelectionRule(name, cast("Choose", rule))
 

@@ -41,7 +41,7 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
     except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{path}: not {what} ({error})") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: not {what}, but a {type(raw).__name__}")
+        raise UserError(f"{path}: not {what}, but of type {type(raw).__name__}")
     try:
         return _adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
     except ValidationError as error:

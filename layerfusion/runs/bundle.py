@@ -281,6 +281,8 @@ def load_bundle(
         (2, 2)
     """
     place = Path(folder)
+    if not place.is_dir():
+        raise UserError(f"{place}: there is no such folder")
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
     with _damage_told(place):

@@ -43,8 +43,8 @@ def tables_of(
     if _is_table(data):
         return {"train": _table_of(place, data, text, label)}
     raise UserError(
-        f"{place}: a {type(data).__name__} is no labelled data; a path, a name, a DataFrame, a"
-        " datasets.Dataset, or texts with labels= are"
+        f"{place}: an object of type {type(data).__name__} is no labelled data; a path, a name, a"
+        " DataFrame, a datasets.Dataset, or texts with labels= are"
     )
 
 

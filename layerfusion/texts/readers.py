@@ -75,8 +75,8 @@ def _read_by_user(path: Path, columns: Columns, reader: str) -> Table:
     table: Any = import_object("dataset.reader", reader)(path)
     if not isinstance(table, Mapping) and not hasattr(table, "columns"):
         raise UserError(
-            f"dataset.reader={reader}: it gave a {type(table).__name__} for {path}; a pandas"
-            " DataFrame, or a dict of column name to values, is needed"
+            f"dataset.reader={reader}: it gave an object of type {type(table).__name__} for {path};"
+            " a pandas DataFrame, or a dict of column name to values, is needed"
         )
     values: dict[str, list[Any]] = {
         # `tolist` of pandas and NumPy gives plain numbers.

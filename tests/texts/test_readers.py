@@ -175,7 +175,7 @@ def test_a_reader_of_the_user_reads_any_suffix(own_readers: Path) -> None:
     ("name", "message"),
     [
         ("uneven", "columns of different length for .*: text 1, label 2"),
-        ("nothing", "it gave a list for .*; a pandas DataFrame, or a dict"),
+        ("nothing", "it gave an object of type list for .*; a pandas DataFrame, or a dict"),
         ("missing", "own_readers has no 'missing'; it has: columns, frame"),
     ],
 )

@@ -1,0 +1,202 @@
+"""From the arguments of a Python function to the config that the command line would compose."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerfusion.assets.paths import DATA_SUFFIXES, data_suffix, find_path
+from layerfusion.assets.source import Kind, SourceUnavailable
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.config.imports import import_from, user_folders
+from layerfusion.config.job import TrainConfig
+from layerfusion.config.operators import config_folder
+from layerfusion.errors import UserError
+from layerfusion.texts.dataset import TextDataset
+from layerfusion.texts.from_memory import write_parquet
+
+Names = str | Path | Sequence[str | Path]
+"""One name or several."""
+
+NO_DATASET = Path("no data set")
+"""Stands for the data set of a command that reads none."""
+ANY_MODEL: Names = ("the default",)
+"""Stands for the model of a config that is composed for its data set alone."""
+
+
+def config_of(
+    dataset: TextDataset | str | Path,
+    backbone: Names,
+    settings: Mapping[str, Any],
+    *,
+    command: str = "train",
+    **groups: str,
+) -> TrainConfig:
+    """Compose the config of a command.
+
+    Args:
+        dataset: texts in memory, a file or folder, or a name in `conf/dataset`; `NO_DATASET` for a
+            command that reads none.
+        backbone: models: folders, `owner/name` on the hub, or names in `conf/backbone`; `ANY_MODEL`
+            for a command that opens none.
+        settings: other settings, as `train` of the Python functions takes them.
+        command: name of the primary config.
+        **groups: option of a group of configs, such as `fusion="gated"`.
+
+    Raises:
+        UserError: for a name that does not exist, or a setting that the command does not have.
+    """
+    keys = dict(settings)
+    cache = Path(keys.pop("cache", None) or keys.pop("paths.cache", None) or "outputs/cache")
+    folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
+    import_from([*folders, Path()])
+    words = [f"--config-dir={folder}" for folder in folders]
+    words += [f"{group}={option}" for group, option in groups.items()]
+    for group in ("pooling", "lexical"):
+        if group in keys:
+            words.append(f"{group}=[{','.join(map(str, listed(group, keys.pop(group))))}]")
+    words += _dataset_words(dataset, cache)
+    words += _backbone_words(backbone)
+    words += [f"paths.cache={_value(str(cache))}"]
+    if "logger" not in keys:
+        words.append("logger=none")
+    for key, value in keys.items():
+        name = key.rstrip("_")
+        if isinstance(value, Mapping):
+            words += [f"{name}.{inner}={_value(entry)}" for inner, entry in value.items()]
+        else:
+            words.append(f"{name}={_value(value)}")
+    return load(compose(command, words))
+
+
+def is_config(kind: Kind, name: str | Path) -> bool:
+    """Tell a name in `conf/backbone` or `conf/dataset` from a path.
+
+    A `Path`, and a string with a separator or the suffix of a data file, is always a path.
+
+    Raises:
+        UserError: for the name of a config that is also that of a file or folder here.
+    """
+    if isinstance(name, Path) or re.search(r"[/\\]|^[.~]", name) or _has_data_suffix(kind, name):
+        return False
+    folders = (config_folder(), *user_folders())
+    known = any((folder / kind / f"{name}.yaml").is_file() for folder in folders)
+    if known and Path(name).exists():
+        raise UserError(
+            f"{kind}: {name!r} is a name in conf/{kind}, and there is a file or folder of that name"
+            f" here; write {f'./{name}'!r} for the latter, or work in another folder"
+        )
+    return known or not _found(kind, name)
+
+
+def _has_data_suffix(kind: Kind, name: str) -> bool:
+    return kind == "dataset" and data_suffix(Path(name)) in DATA_SUFFIXES
+
+
+def _found(kind: Kind, path: str) -> bool:
+    try:
+        find_path(path, kind)
+    except SourceUnavailable:
+        return False
+    return True
+
+
+def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
+    if dataset is NO_DATASET:
+        return ["dataset=local", "dataset.path=none"]
+    if isinstance(dataset, TextDataset):
+        place = write_parquet(dataset, cache / "datasets")
+        names = list(dataset.label_names)
+        return [
+            "dataset=local",
+            f"dataset.name={_value(dataset.name)}",
+            f"dataset.path={_value(str(place))}",
+            f"dataset.label_names={_value(names)}",
+        ]
+    if not isinstance(dataset, str | Path):
+        raise UserError(
+            "dataset: what load_dataset gives, a path or a name is needed, found an object of type"
+            f" {type(dataset).__name__}"
+        )
+    if is_config("dataset", dataset):
+        return [f"dataset={dataset}"]
+    name = re.split(r"[^\w-]", os.path.basename(os.path.abspath(dataset)))[0] or "local"
+    return ["dataset=local", f"dataset.name={name}", f"dataset.path={_value(str(dataset))}"]
+
+
+def _backbone_words(backbone: Names) -> list[str]:
+    """Select models by name, folder or id on the hub."""
+    if backbone is ANY_MODEL:
+        return []
+    models = listed("backbone", backbone)
+    named = [str(model) for model in models if is_config("backbone", model)]
+    words = [f"backbone=[{','.join(named)}]"]
+    places = [model for model in models if str(model) not in named]
+    for place, own in zip(places, _distinct_names(places, named), strict=True):
+        text = str(place)
+        if isinstance(place, str) and _is_hub_id(place) and not _found("backbone", text):
+            words.append(
+                f"+backbone.{own}.sources=[{{path: {_value(text)}}},{{hub: {_value(text)}}}]"
+            )
+        else:
+            words.append(f"backbone.{own}.path={_value(text)}")
+    return words
+
+
+def _is_hub_id(text: str) -> bool:
+    """Tell `owner/name` from a path."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
+
+
+def _distinct_names(places: Sequence[str | Path], named: Sequence[str]) -> list[str]:
+    """Name models by the last part of their paths, or the last two where that is not enough.
+
+    Raises:
+        UserError: where two models would still have the same name.
+    """
+    parts = [Path(os.path.abspath(Path(place).expanduser())).parts for place in places]
+    last = Counter([*named, *(part[-1] for part in parts)])
+    names = ["_".join(part[-1:] if last[part[-1]] == 1 else part[-2:]) for part in parts]
+    names = [re.sub(r"\W", "_", name) for name in names]
+    for number, name in enumerate(names):
+        if name in (*named, *names[:number]):
+            raise UserError(
+                f"backbone: {str(places[number])!r} would be a second model of the name {name!r};"
+                " give each a name of its own with a file in conf/backbone"
+            )
+    return names
+
+
+def listed(key: str, value: Any) -> list[str | Path]:
+    """List the names that an argument holds.
+
+    Raises:
+        UserError: for anything but a name or several.
+    """
+    names = [value] if isinstance(value, str | Path) else value
+    if not isinstance(names, Sequence) or not all(isinstance(name, str | Path) for name in names):
+        raise UserError(f"{key}: a name or a list of names is needed, found {value!r}")
+    return list(names)
+
+
+def _value(value: Any) -> str:
+    """Write a value as Hydra reads it on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Path):
+        value = str(value)
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, Iterable):
+        return "[" + ", ".join(_value(entry) for entry in value) + "]"
+    return repr(value)
