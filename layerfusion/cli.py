@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
+    # keep the one that they wait for from running, wherever another process is busy too.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)

@@ -242,6 +242,14 @@ def test_models_and_data_are_found_in_the_folders_of_the_environment(
 # -- a job ---------------------------------------------------------------------------------------
 
 
+def test_a_layer_that_is_not_there_is_told_before_anything_is_computed(
+    names: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match="layers: there is no '9'; there are: 0, 1, 2, 3"):
+        lf.embed(["a text"], names["model"], 9, cache=tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
 def test_embeddings_are_those_of_the_model(names: dict[str, Any]) -> None:
     import torch
     import transformers

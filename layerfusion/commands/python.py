@@ -122,15 +122,15 @@ def open_backbones(
         **settings: other settings of the job: see `train`.
 
     Returns:
-        Name to the model: its `shape` (layers, width, parameters, FLOPs), its `origin`, and a store
-        of vectors for each pooling in `stores`.
+        Name to the model: its `expected_shape()` (layers, width, parameters, FLOPs), its `origin`,
+        and a store of vectors for each pooling in `stores`.
 
     Raises:
         UserError: for a model whose files cannot be had.
 
     Example:
-        >>> model_of = open_backbones(model, cache=cache)["tiny"]
-        >>> model_of.shape.layers, model_of.shape.width
+        >>> shape = open_backbones(model, cache=cache)["tiny"].expected_shape()
+        >>> shape.layers, shape.width
         (('0', '1', '2', '3'), 32)
     """
     from layerfusion.runs.inputs import open_models
@@ -204,7 +204,7 @@ def embed(
         if len(names) != 1:
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
     (source,) = open_models(config).values()
-    known = source.shape.layers
+    known = source.expected_shape().layers
     listed = [layers] if isinstance(layers, str | int) else layers
     asked = list(known) if layers == "all" else [_layer(x, known) for x in listed]
     source.extract([stripped], config.extract)

@@ -38,6 +38,7 @@ from layerfusion.fusion.head_files import Head, head_from, head_state, mean_prob
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
 from layerfusion.runs.inputs import Inputs
+from layerfusion.runs.resources import share_cores
 
 DESCRIPTION = "bundle.json"
 """File that is written last, so a bundle that has it is complete."""
@@ -96,6 +97,7 @@ class Bundle:
         Raises:
             UserError: for an empty text, or if a model is missing or has other weights.
         """
+        share_cores()
         for number, text in enumerate(texts):
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")

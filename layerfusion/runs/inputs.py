@@ -24,6 +24,7 @@ from layerfusion.runs.auto import Decision, decide
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.preflight import require_possible
 from layerfusion.runs.protocol import protocol_of
+from layerfusion.runs.resources import share_cores
 from layerfusion.runs.select_layers import select
 from layerfusion.texts import TextDataset, load_dataset
 
@@ -138,6 +139,7 @@ def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]
 
 def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
     """Open the files and stores of every backbone, under the poolings of the protocol."""
+    share_cores()
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
     poolings = protocol_of(config).poolings(config)
     return {

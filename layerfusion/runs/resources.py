@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import sys
@@ -9,17 +10,22 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from layerfusion.config.job import TrainConfig
 
+log = logging.getLogger(__name__)
+
 NVIDIA = Path("/dev/nvidiactl")
 """Exists if an NVIDIA driver is installed. Checked first, because importing torch is slow."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory limit of a container, for control groups of version 2 and version 1."""
 GIB = 2**30
+MEASURED = 0.2
+"""Seconds over which the use of the cores is measured."""
 FORGET_PEAK, STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 """Linux files to reset, and to read, the peak memory of this process."""
 
@@ -100,6 +106,41 @@ def free_gpu(names: Sequence[str], folder: Path, seconds: float = 0.5) -> Iterat
                 lock.release()
             return
         time.sleep(seconds)
+
+
+@cache
+def share_cores() -> None:
+    """Take the cores that other processes leave free, and say so where these are not all.
+
+    Threads of a matrix product wait for each other. Where another process holds one of the cores,
+    all of them wait for the thread that shares it, which is much slower than one thread less.
+    OMP_NUM_THREADS overrules this; launchers set it for their processes.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    import joblib
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    cores = min(joblib.cpu_count(), torch.get_num_threads())
+    busy = busy_cores()
+    threads = max(1, min(cores, round(joblib.cpu_count() - busy)))
+    if threads < torch.get_num_threads():
+        threadpool_limits(threads)
+        torch.set_num_threads(threads)
+        log.info(
+            "%d of %d cores, as other processes use %.1f of them; OMP_NUM_THREADS sets another"
+            " number", threads, joblib.cpu_count(), busy
+        )  # fmt: skip
+
+
+def busy_cores() -> float:
+    """Measure how many of the cores that this process may use other processes keep busy."""
+    import psutil
+
+    shares = psutil.cpu_percent(MEASURED, percpu=True)
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(len(shares))
+    return sum(shares[core] for core in allowed if core < len(shares)) / 100
 
 
 def forget_peak_memory() -> None:

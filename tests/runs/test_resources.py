@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -100,3 +101,32 @@ def test_elsewhere_the_peak_is_that_of_the_process_so_far(
     monkeypatch.setattr(machine, "STATUS", tmp_path / "none" / "status")
     forget_peak_memory()
     assert peak_memory() >= 0.9 * psutil.Process().memory_info().rss
+
+
+@pytest.mark.parametrize("given", ["", "2"])
+def test_threads_leave_the_cores_that_a_busy_process_has(given: str) -> None:
+    """A real busy process beside a real start; OMP_NUM_THREADS overrules what is measured."""
+    code = """
+import logging
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+import torch
+from layerfusion.runs.resources import share_cores
+share_cores()
+print(torch.get_num_threads())
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    environment |= {"OMP_NUM_THREADS": given} if given else {}
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env=environment, check=True, capture_output=True, text=True
+            )  # fmt: skip
+        finally:
+            busy.kill()
+    threads, cores = int(done.stdout), joblib.cpu_count()
+    if given:
+        assert threads == min(int(given), cores)
+    elif cores > 1:
+        assert threads < cores
+        assert f"{threads} of {cores} cores, as other processes use" in done.stderr
