@@ -207,7 +207,7 @@ class LayersConfig:
     """The held-out rows that layers are judged on: `folds` of train, or `validation`. With
     validation, scores that hold no rows out are computed on train and validation together."""
     folds: int = field(default=5, metadata=at_least(2))
-    """Number of folds."""
+    """Number of folds; fewer, with a note, if the largest class has fewer different texts."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS), metadata=above(0))
     """Values of C, the inverse strength of the regularisation, that each probe chooses among."""
     sample: int = field(default=256, metadata=at_least(1))
