@@ -22,6 +22,7 @@ from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load
 from layerfusion.config.commands import ReproduceCommand
 from layerfusion.config.job import STACKED, FusionConfig, LayersConfig, TrainConfig
+from layerfusion.config.rules import check_name
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         arguments = replayed(arguments, expected)
     command = _command(arguments)
     profile = command.reproduce
+    check_name("reproduce.profile", profile.profile)
     folder = Path(command.paths.outputs) / "reproduce"
     started = time.perf_counter()
     skipped: list[str] = []

@@ -22,6 +22,7 @@ from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.rules import check_name
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
@@ -145,6 +146,7 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
     for key, least in (("trials", 1), ("startup", 0), ("warmup", 0)):
         if getattr(search, key) < least:
             raise UserError(f"search.{key}={getattr(search, key)}: it must be at least {least}")
+    check_name("search.name", search.name)
     words = [*places, *(word for word in rest if word not in own)]
     return replace(command, search=replace(search, space=_left_open(search.space, words))), words
 
