@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.commands.reproduce_check import (
     RESULTS,
     differences,
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
     if expected:
         arguments = replayed(arguments, expected)
     command = _command(arguments)
-    profile = command.reproduce
+    profile, words = command.reproduce, [redact_line(word) for word in arguments]
     check_name("reproduce.profile", profile.profile)
     folder = Path(command.paths.outputs) / "reproduce"
     started = time.perf_counter()
@@ -92,11 +93,11 @@ def main(arguments: Sequence[str]) -> int:
         folder / "jobs" / profile.profile,
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
-        facts=_facts(arguments, profile.profile, [*skipped, *failed]),
+        facts=_facts(words, profile.profile, [*skipped, *failed]),
         only=[record.job for _, record in finished],
     )
     found = figures(finished)
-    write_results(folder / RESULTS, arguments, found)
+    write_results(folder / RESULTS, words, found)
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
@@ -106,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(line: str) -> None:
     """Print a line of progress to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:

@@ -17,6 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from layerfusion.assets.secrets import redact_line
 from layerfusion.commands.reproduce import say
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
@@ -225,7 +226,7 @@ def _run_trial(
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
     except Exception as error:
-        trial.set_user_attr("reason", str(error))
+        trial.set_user_attr("reason", redact_line(str(error)))
         study.tell(trial, state=TrialState.FAIL)
         if job is not None:
             write_failure(job, "train", words, error)
@@ -254,7 +255,8 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
         f"{history.counts}; best: trial"
         f" {best.number}, validation log-loss {best.value:.4f}, {folder / best.user_attrs['job']}"
     )
-    print("layerfusion train " + " ".join(shlex.quote(word) for word in [*words, *drawn]))
+    command = " ".join(shlex.quote(word) for word in [*words, *drawn])
+    print(f"layerfusion train {redact_line(command)}")
     say(f"layerfusion report {folder}")
     return 0
 
@@ -270,7 +272,9 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _history(study: optuna.Study, words: Sequence[str]) -> SearchHistory:
-    return SearchHistory(study.study_name, " ".join(words), [_record(x) for x in _ended(study)])
+    return SearchHistory(
+        study.study_name, redact_line(" ".join(words)), [_record(x) for x in _ended(study)]
+    )
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

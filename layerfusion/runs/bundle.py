@@ -28,6 +28,7 @@ from yaml import YAMLError
 from layerfusion.assets import resolve
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import content_identity
+from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.imports import require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
@@ -253,7 +254,7 @@ def save_bundle(
         "layers": [asdict(layer) for layer in inputs.selection.layers],
         "models": models,
         "heads": described,
-        "config": asdict(config),
+        "config": redacted(asdict(config)),
         "facts": facts,
     }
     content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)

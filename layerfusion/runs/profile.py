@@ -14,6 +14,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
@@ -92,7 +93,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         group=sweep_of(config, folder),
         job_type="profile",
         tags=["profile", dataset.name, *config.backbone],
-        config=asdict(config),
+        config=redacted(asdict(config)),
     ) as tracker:
         sources = extract_all(config, dataset)
         tracker.uses(ingredients(dataset, sources))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from lightning.pytorch.loggers import Logger, WandbLogger
 from pydantic import ValidationError
 
+from layerfusion.assets.secrets import redact_line, redacted
 from layerfusion.config.job import LoggerConfig
 from layerfusion.records.job import RunRecord
 from layerfusion.records.profile import Profile
@@ -173,7 +174,8 @@ def open_tracker(
         arguments = run_arguments(
             logger, folder=folder, name=name, group=group, job_type=job_type, tags=tags
         )
-        run = _start(logger.mode, {**arguments, "config": flatten(config)})
+        shown = {key: redacted(arguments.pop(key)) for key in ("name", "group", "notes", "tags")}
+        run = _start(logger.mode, {**arguments, **shown, "config": flatten(config)})
         if run is None:
             yield NullTracker()
             return
@@ -244,7 +246,7 @@ def _keep_code(run: Run) -> None:
 def _show_failure(run: Run, error: BaseException) -> None:
     """Show in the table of runs why a job failed."""
     lines = str(error).splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:_MAX_REASON]
+    reason = redact_line(f"{type(error).__name__}: {lines[0]}".rstrip(": "))[:_MAX_REASON]
     run.summary["error"] = reason
     run.notes = f"{run.notes}\n{reason}" if run.notes else reason  # after those of WANDB_NOTES
 
