@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
 from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.config.imports import import_object
@@ -77,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         sys.argv[1:] = map(redact_line, words)  # W&B keeps them with a run
+        sys.excepthook = _print_traceback
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -104,6 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print what Python would, without the keys in it."""
+    lines = traceback.format_exception(kind, error, trace)
+    print(redact_line("".join(lines)), end="", file=sys.stderr)
 
 
 if __name__ == "__main__":
