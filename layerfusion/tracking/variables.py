@@ -49,7 +49,16 @@ def asked_mode(mode: str) -> str | None:
 def files_of(folder: Path) -> Path:
     """Return the folder for W&B's files: that of WANDB_DIR, or else the job's own."""
     wanted = _variable("DIR")
-    return Path(wanted).expanduser() if wanted else folder
+    if wanted is None:
+        return folder
+    try:
+        Path(wanted).expanduser().mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if "DIR" not in _TOLD:
+            log.warning("W&B: WANDB_DIR=%s: %s; its files go to the job's", wanted, error.strerror)
+        _TOLD.add("DIR")
+        return folder
+    return Path(wanted).expanduser()
 
 
 def run_arguments(

@@ -78,6 +78,17 @@ def test_a_job_by_itself_heeds_every_variable(
     }
 
 
+def test_a_folder_that_cannot_be_made_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file/wandb"))
+    assert [arguments(tmp_path)["dir"] for _ in range(2)] == [str(tmp_path)] * 2
+    assert [record.getMessage() for record in caplog.records] == [
+        f"W&B: WANDB_DIR={tmp_path}/file/wandb: Not a directory; its files go to the job's"
+    ]
+
+
 @pytest.mark.usefixtures("all_set")
 def test_a_key_of_the_config_wins_over_the_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
