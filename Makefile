@@ -5,7 +5,7 @@ EXPERIMENT ?= fusion_operators
 RUN := .venv/bin/
 ARGS ?=
 
-.PHONY: setup test lint reproduce reproduce-check sweep bench clean help
+.PHONY: setup test lint audit reproduce reproduce-check sweep bench clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -21,6 +21,9 @@ test: .venv/ready  ## run the tests
 
 lint: .venv/ready  ## check style and types
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright
+
+audit: .venv/ready  ## look the tested versions up among known vulnerabilities (needs the network)
+	.ci/audit
 
 reproduce: .venv/ready  ## run the comparison and open-able report (PROFILE=quick, full or paper)
 	$(RUN)layerfusion reproduce reproduce=$(PROFILE) $(ARGS)

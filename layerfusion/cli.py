@@ -5,8 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Sequence
+from types import TracebackType
 
+from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.config.imports import import_object
 from layerfusion.errors import UserError, unknown
 
@@ -55,6 +58,9 @@ SHOWN_IN_ONE_LINE = {
     errno.EDQUOT,
     errno.EEXIST,
     errno.EFBIG,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -71,6 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cannot be read or written.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        sys.argv[1:] = map(redact_line, words)  # W&B keeps them with a run
+        sys.excepthook = _print_traceback
     if not words or words[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -87,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise unknown("command", words[0], COMMANDS)
         return import_object("command", COMMANDS[words[0]])(words[1:])
     except UserError as error:
-        print(f"layerfusion: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"layerfusion: {shown(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # the reader has left, as in `layerfusion train --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -96,11 +105,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.errno not in SHOWN_IN_ONE_LINE:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        print(f"layerfusion: {where}{error.strerror}", file=sys.stderr)
+        print(f"layerfusion: {shown(where)}{error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _print_traceback(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print what Python would, without the keys in it."""
+    lines = traceback.format_exception(kind, error, trace)
+    print(redact_line("".join(lines)), end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

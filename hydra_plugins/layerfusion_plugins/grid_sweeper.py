@@ -17,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from layerfusion.config.rules import check_inside
 from layerfusion.errors import UserError
 
 Overrides = tuple[str, ...]
@@ -133,13 +134,15 @@ class GridSweeper(BasicSweeper):
 
         assert self.config is not None
         self.config.hydra.sweep.dir = str(self.config.hydra.sweep.dir)
-        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         command = self.config.hydra.job.name
         jobs: dict[Overrides, Path] = {}
         plans: dict[Path, dict[str, Overrides]] = {}
         for overrides in grid:
-            sweep = self.loader.keep(self.config, overrides).hydra.sweep
+            composed = self.loader.keep(self.config, overrides)
+            sweep = composed.hydra.sweep
             sweep.subdir = str(sweep.subdir)  # fixes the name, so that its hash is computed once
+            check_inside("sweep", str(composed.sweep))
+            check_inside("hydra.sweep.subdir", sweep.subdir)
             folder = Path(sweep.dir) / sweep.subdir
             plan = plans.setdefault(folder.parent, {})
             if command in RECORDS:
@@ -147,6 +150,7 @@ class GridSweeper(BasicSweeper):
             if folder.name not in plan or command not in RECORDS:
                 plan[folder.name] = overrides
                 jobs[overrides] = folder
+        Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         if len(jobs) < len(grid):
             same = len(grid) - len(jobs)
             print(f"{same} of {len(grid)} jobs give the same result as another", file=sys.stderr)

@@ -6,6 +6,7 @@ import logging
 import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -27,6 +28,11 @@ PICKLES = (
     ".pth",
 )
 """Suffixes of files that may run code when they are loaded."""
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError),
+    *(FileExistsError, NotADirectoryError, IsADirectoryError),  # one name for a file and a folder
+)
+"""Errors that a member causes which is damaged, encrypted or there twice."""
 _GLOB = "*?["
 """Characters that make a path a pattern."""
 
@@ -62,7 +68,6 @@ def unpack(archive: Path, folder: Path, *, key: str, inside: str | None = None) 
                 refused.append(member.filename)
                 continue
             target = folder / PurePosixPath(member.filename).relative_to(base)
-            target.parent.mkdir(parents=True, exist_ok=True)
             _copy(opened, member, target, key)
             written.append(target)
     if refused and not written:
@@ -147,8 +152,9 @@ def _opened(archive: Path, key: str) -> zipfile.ZipFile:
 
 def _copy(opened: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, key: str) -> None:
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with opened.open(member) as source, target.open("xb") as output:
             shutil.copyfileobj(source, output, 1 << 20)
-    except (zipfile.BadZipFile, RuntimeError, NotImplementedError, FileExistsError) as error:
+    except _BROKEN as error:
         name = Path(opened.filename or "").name
         raise UserError(f"{key}: {member.filename} in {name} is broken: {error}") from error

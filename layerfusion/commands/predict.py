@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from layerfusion.assets.files import temporary_beside
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.config.imports import import_from
+from layerfusion.config.imports import import_from, require_named
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.encoding import read_text
@@ -45,15 +45,19 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"-o {out}: this is the input itself; choose another file")
     from layerfusion.runs.bundle import load_bundle
 
+    modules = _modules(options.config_dir)
     bundle = load_bundle(
         options.bundle,
         device=options.device,
         cache=options.cache,
         models=_models(options.model),
-        modules=_modules(options.config_dir),
+        modules=modules,
     )
     column = options.text or bundle.config.dataset.text
-    table = read_table(given, column, options.encoding, bundle.config.dataset.reader)
+    reader = bundle.config.dataset.reader if _needs_reader(given) else None
+    if reader is not None:
+        require_named("dataset.reader", reader, modules)
+    table = read_table(given, column, options.encoding, reader)
     kept = [row for row, text in enumerate(table.texts) if _has_text(text)]
     probabilities = bundle.probabilities([table.texts[row].strip() for row in kept])
     frame = with_predictions(table, kept, probabilities, bundle.label_names)
@@ -88,7 +92,7 @@ def read_table(
             one text on each line.
         column: column of the table that has the texts.
         encoding: encoding of a text file.
-        reader: a function of the user's for files of any other suffix (see `read_file`).
+        reader: a function of the user's that reads the file (see `read_file`); none: by its suffix.
 
     Raises:
         UserError: if the file cannot be read; the message names the file and the column.
@@ -103,8 +107,11 @@ def read_table(
             lines = [line.removesuffix("\r") for line in content.split("\n")]
             lines = lines[:-1] if lines[-1] == "" else lines
             return make_table(path.name, {column: lines}, columns, typed=False)
-    reader = None if data_suffix(path) in READERS else reader
     return read_file(path, columns, encoding=encoding, reader=reader)
+
+
+def _needs_reader(path: Path) -> bool:
+    return data_suffix(path) not in READERS
 
 
 def with_predictions(

@@ -54,19 +54,21 @@ def dashboard(arguments: Sequence[str]) -> int:
     """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
     from layerfusion.config.job import LoggerConfig, PathsConfig
     from layerfusion.tracking.tracker import goes_online
+    from layerfusion.tracking.variables import entity_of, project_of
 
     parser = ArgumentParser(
         "layerfusion dashboard",
         description="Build a W&B workspace and report; without a key, open the local report.",
     )
     parser.add_argument("folder", nargs="?", metavar="DIR", default=PathsConfig().outputs)
-    parser.add_argument("--project", default=LoggerConfig().project)
-    parser.add_argument("--entity", help="user or team; without it, that of the key")
+    parser.add_argument("--project", help="without it, WANDB_PROJECT or layerfusion")
+    parser.add_argument("--entity", help="user or team; without it, WANDB_ENTITY or the key's own")
     options = parser.parse_args(arguments)
     if goes_online():
         from layerfusion.tracking.dashboard import publish
 
-        for address in publish(options.project, options.entity):
+        chosen = LoggerConfig(project=options.project, entity=options.entity)
+        for address in publish(project_of(chosen), entity_of(chosen)):
             print(address)
         return 0
     import webbrowser

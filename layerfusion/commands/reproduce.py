@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.commands.reproduce_check import (
     RESULTS,
     differences,
@@ -22,6 +23,7 @@ from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load
 from layerfusion.config.commands import ReproduceCommand
 from layerfusion.config.job import STACKED, FusionConfig, LayersConfig, TrainConfig
+from layerfusion.config.rules import check_name
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent
@@ -67,7 +69,8 @@ def main(arguments: Sequence[str]) -> int:
     if expected:
         arguments = replayed(arguments, expected)
     command = _command(arguments)
-    profile = command.reproduce
+    profile, words = command.reproduce, [redact_line(word) for word in arguments]
+    check_name("reproduce.profile", profile.profile)
     folder = Path(command.paths.outputs) / "reproduce"
     started = time.perf_counter()
     skipped: list[str] = []
@@ -90,11 +93,11 @@ def main(arguments: Sequence[str]) -> int:
         folder / "jobs" / profile.profile,
         folder,
         title=f"LayerFusion: layers and fusion, profile {profile.profile}",
-        facts=_facts(arguments, profile.profile, [*skipped, *failed]),
+        facts=_facts(words, profile.profile, [*skipped, *failed]),
         only=[record.job for _, record in finished],
     )
     found = figures(finished)
-    write_results(folder / RESULTS, arguments, found)
+    write_results(folder / RESULTS, words, found)
     for line in (*skipped, *failed):
         say(f"left out: {line}")
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
@@ -104,7 +107,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def say(line: str) -> None:
     """Print a line of progress to stderr."""
-    print(line, file=sys.stderr, flush=True)
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:

@@ -17,11 +17,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from layerfusion.assets.secrets import redact_line
 from layerfusion.commands.reproduce import say
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.rules import check_name
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
@@ -145,6 +147,7 @@ def _read(arguments: Sequence[str]) -> tuple[SearchCommand, list[str]]:
     for key, least in (("trials", 1), ("startup", 0), ("warmup", 0)):
         if getattr(search, key) < least:
             raise UserError(f"search.{key}={getattr(search, key)}: it must be at least {least}")
+    check_name("search.name", search.name)
     words = [*places, *(word for word in rest if word not in own)]
     return replace(command, search=replace(search, space=_left_open(search.space, words))), words
 
@@ -223,7 +226,7 @@ def _run_trial(
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
     except Exception as error:
-        trial.set_user_attr("reason", str(error))
+        trial.set_user_attr("reason", redact_line(str(error)))
         study.tell(trial, state=TrialState.FAIL)
         if job is not None:
             write_failure(job, "train", words, error)
@@ -252,7 +255,8 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
         f"{history.counts}; best: trial"
         f" {best.number}, validation log-loss {best.value:.4f}, {folder / best.user_attrs['job']}"
     )
-    print("layerfusion train " + " ".join(shlex.quote(word) for word in [*words, *drawn]))
+    command = " ".join(shlex.quote(word) for word in [*words, *drawn])
+    print(f"layerfusion train {redact_line(command)}")
     say(f"layerfusion report {folder}")
     return 0
 
@@ -268,7 +272,9 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def _history(study: optuna.Study, words: Sequence[str]) -> SearchHistory:
-    return SearchHistory(study.study_name, " ".join(words), [_record(x) for x in _ended(study)])
+    return SearchHistory(
+        study.study_name, redact_line(" ".join(words)), [_record(x) for x in _ended(study)]
+    )
 
 
 def _record(trial: FrozenTrial) -> TrialRecord:

@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.secrets import shown
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
@@ -66,7 +67,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
         place = str(config_folder())
         hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
     except (JobsFailed, LauncherFailed) as error:
-        print(f"layerfusion: {error}", file=sys.stderr)
+        print(f"layerfusion: {shown(str(error))}", file=sys.stderr)
         return 1
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, arguments, schema_of(name)) from error

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from
@@ -58,7 +61,15 @@ class PlainFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the message of a log record."""
-        return record.getMessage()
+        return shown(record.getMessage())
+
+
+class DatedFormatter(logging.Formatter):
+    """Formats a line, with its traceback if it has one, for the job's log, without keys."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        return redact_line(super().format(record))
 
 
 class JobTask:
@@ -104,6 +115,7 @@ class JobTask:
         from layerfusion.runs.sweep import JobBusy, held
 
         folder = Path(HydraConfig.get().runtime.output_dir)
+        _hide_keys(folder / (HydraConfig.get().output_subdir or ""))
         run = self._run_kept if self.sweep else self._run
         if self.command not in RECORDS:  # such jobs share a folder and may run at the same time
             return run(composed, folder)
@@ -138,6 +150,15 @@ class JobTask:
                 line = f"{type(error).__name__}: {line}; traceback in {folder / FAILED}"
             log.error("failed: %s: %s", label_of(folder), line, exc_info=True)
             raise JobFailed(line) from None
+
+
+def _hide_keys(folder: Path) -> None:
+    """Hide keys in what Hydra wrote before the job, and in the words that W&B keeps."""
+    sys.argv = [redact_line(word) for word in sys.argv]
+    for path in folder.glob("*.yaml") if folder.name == ".hydra" else ():
+        content = path.read_text()
+        if (hidden := redact_line(content)) != content:
+            write_atomically(path, hidden.encode())
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
@@ -23,7 +24,7 @@ from layerfusion.config.job import (
 )
 from layerfusion.config.operators import gather_arguments, operator_names, settle
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
-from layerfusion.config.rules import check_rules
+from layerfusion.config.rules import check_inside, check_name, check_rules
 from layerfusion.errors import UserError, unknown
 
 
@@ -99,6 +100,10 @@ def check(config: TrainConfig) -> None:
     }
     for key, group in groups.items():
         check_rules(group, key)
+    check_inside("sweep", config.sweep)
+    for kind in ("backbone", "lexical", "pooling"):
+        for name in getattr(config, kind):
+            check_name(kind, name)
     for name, backbone in config.backbone.items():
         _check_backbone(name, backbone)
     _check_sources(config)
@@ -148,6 +153,12 @@ def _check_backbone(name: str, backbone: BackboneConfig) -> None:
     key = f"backbone.{name}"
     if not backbone.path and not backbone.sources:
         raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
+    for source in backbone.sources if backbone.trust_remote_code and not backbone.path else ():
+        if source.hub and not re.fullmatch(r"[0-9a-f]{40}", source.revision):
+            raise UserError(
+                f"{key}.trust_remote_code: hub {source.hub} at revision {source.revision} may give"
+                " other code tomorrow; name the commit that you have read, revision: 40 hex digits"
+            )
     if "{text}" not in backbone.template:
         raise UserError(f"{key}.template={backbone.template!r}: it must contain {{text}}")
 

@@ -83,6 +83,27 @@ def import_from(folders: Iterable[Path]) -> None:
     importlib.invalidate_caches()  # a file may have been written a moment ago
 
 
+def require_named(key: str, path: str, modules: Iterable[str]) -> None:
+    """Refuse an import path that a file of someone else's names, unless the user names its module.
+
+    Args:
+        key: the setting that names it, for messages.
+        path: as `import_object` takes it.
+        modules: modules that may be imported from, with what lies below them.
+
+    Raises:
+        UserError: for any other module; the message says how to name it.
+    """
+    module = path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
+    if any(f"{module}.".startswith(f"{name}.") for name in modules):
+        return
+    top = module.partition(".")[0]
+    raise UserError(
+        f"{key} {path}: it is not part of LayerFusion; if you trust its code, name the folder of"
+        f" {top}.py, `layerfusion predict … --config-dir FOLDER`, or in Python modules=[{top!r}]"
+    )
+
+
 def user_folders() -> tuple[Path, ...]:
     """The folders that `import_from` was given last."""
     return tuple(_user_folders)

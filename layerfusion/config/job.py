@@ -207,7 +207,7 @@ class LayersConfig:
     """The held-out rows that layers are judged on: `folds` of train, or `validation`. With
     validation, scores that hold no rows out are computed on train and validation together."""
     folds: int = field(default=5, metadata=at_least(2))
-    """Number of folds."""
+    """Number of folds; fewer, with a note, if the largest class has fewer different texts."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS), metadata=above(0))
     """Values of C, the inverse strength of the regularisation, that each probe chooses among."""
     sample: int = field(default=256, metadata=at_least(1))
@@ -282,13 +282,18 @@ class LoggerConfig:
 
     name: str = "wandb"
     """wandb or none."""
-    project: str = "layerfusion"
+    project: str | None = None
+    """None: that of WANDB_PROJECT, or else layerfusion."""
     entity: str | None = None
+    """User or team; none: that of WANDB_ENTITY, or else of the API key."""
     mode: str = "auto"
-    """auto: online where an API key is found, else offline; online; offline."""
+    """auto: as WANDB_MODE and WANDB_DISABLED say, or else online where an API key is found and
+    offline elsewhere; online; offline."""
     group: str | None = None
-    """Name that the runs of a sweep share; none: the sweep's folder, or none for single jobs."""
+    """Name that the runs of a sweep share; none: that of WANDB_RUN_GROUP, or else the sweep's
+    folder, or none for single jobs."""
     tags: list[str] = field(default_factory=list)
+    """Tags of yours; empty: those of WANDB_TAGS."""
     code: bool = True
     """Keep the package's sources with the first run of each sweep; about a tenth of a second."""
 

@@ -71,6 +71,52 @@ def one_of(*values: str, more: Callable[[], Iterable[str]] = tuple) -> dict[str,
     return {RULE: Rule(lambda value: value in allowed(), "", allowed)}
 
 
+LONGEST_NAME = 120
+"""Bytes of a name; with what is put before and after it, it still is the name of a file."""
+
+
+def check_name(key: str, value: str) -> None:
+    """Refuse a name that becomes part of a file's name and could lead to another folder.
+
+    Args:
+        key: the setting, for messages.
+        value: the name.
+
+    Raises:
+        UserError: for a separator, `..`, an invisible character, or too many characters.
+
+    Example:
+        >>> check_name("lexical", "words")
+        >>> check_name("lexical", "../words")
+        Traceback (most recent call last):
+        ...
+        layerfusion.errors.UserError: lexical: a name must have no / and be visible characters, at \
+most 120 bytes, other than . and ..; found '../words'
+    """
+    plain = value.isprintable() and value.strip(". ") != "" and not set(value) & set("/\\")
+    if not plain or len(value.encode()) > LONGEST_NAME:
+        raise UserError(
+            f"{key}: a name must have no / and be visible characters, at most {LONGEST_NAME} bytes,"
+            f" other than . and ..; found {_shown(value)}"
+        )
+
+
+def check_inside(key: str, value: str) -> None:
+    """Refuse a path of folders that could leave the folder it is put in: each part is a name.
+
+    Raises:
+        UserError: as `check_name` does, and for an absolute path.
+    """
+    if value.startswith("/"):
+        raise UserError(f"{key}={_shown(value)}: it must lie inside its folder, so without / first")
+    for part in value.rstrip("/").split("/"):
+        check_name(key, part)
+
+
+def _shown(value: str) -> str:
+    return repr(value if len(value) <= LONGEST_NAME else f"{value[:20]}…")
+
+
 def check_rules(group: Any, key: str) -> None:
     """Hold the fields of a config group, and of the groups inside it, against their rules.
 

@@ -71,7 +71,7 @@ def read_latency(folder: Path) -> Latency | None:
     """Read the measurement in a store's folder; return None if there is none."""
     try:
         return Latency(**json.loads((folder / LATENCY_FILE).read_text()))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError, TypeError):  # never measured, or a damaged file
         return None
 
 

@@ -107,11 +107,14 @@ class EmbeddingStore:
 
     @property
     def shape(self) -> ModelShape | None:
-        """Return the shape of the model; None before the first extraction."""
+        """Return the shape of the model; None before the first extraction, or if it is damaged."""
         path = self.folder / SHAPE_FILE
         if not path.exists():
             return None
-        return ModelShape.from_json(json.loads(path.read_text()))
+        try:
+            return ModelShape.from_json(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError, AttributeError):  # it is found out again
+            return None
 
     def describe_model(self, shape: ModelShape) -> None:
         """Save the shape of the model beside its vectors."""

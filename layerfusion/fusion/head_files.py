@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from layerfusion.config.imports import require_named
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import former_fusion, gather_arguments
 from layerfusion.embeddings.standardise import Standardiser
@@ -19,6 +20,8 @@ from layerfusion.layers.probe import LinearProbe
 
 OPERATOR = "operator"
 STACK = "stack"
+OURS = "layerfusion.fusion.operators"
+"""The package of our own operators; nothing else of ours is one."""
 POOL = ("bias", "scale", "gate", "mean", "std")
 
 
@@ -95,7 +98,8 @@ def head_from(
     """
     if facts["kind"] == OPERATOR:
         settings = _settings(facts["settings"])
-        _check_origin(settings["operator"], modules)
+        if is_path(settings["operator"]):
+            require_named("operator", settings["operator"], (OURS, *modules))
         classifier = FusionClassifier(**settings)
         prefix = "classifier."
         classifier.load_state_dict(
@@ -121,20 +125,6 @@ def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     given = {key: settings[key] for key in ("widths", "num_classes", "names", "importance")}
     fusion = FusionConfig(**gather_arguments(former_fusion(settings["fusion"])))
     return given | classifier_settings(fusion, TrainerConfig(**settings["trainer"]))
-
-
-def _check_origin(operator: str, modules: Sequence[str]) -> None:
-    """Refuse to import an operator from a module that the caller has not named."""
-    if not is_path(operator):
-        return
-    module = operator.partition(":")[0] if ":" in operator else operator.rpartition(".")[0]
-    allowed = ("layerfusion", *modules)
-    if not any(f"{module}.".startswith(f"{name}.") for name in allowed):
-        raise UserError(
-            f"operator {operator}: it is not part of LayerFusion; if you trust its code, name the"
-            f" folder of {module.partition('.')[0]}.py, `layerfusion predict … --config-dir"
-            f" FOLDER`, or in Python modules=[{module.partition('.')[0]!r}]"
-        )
 
 
 def mean_probabilities(heads: Sequence[Head], features: Sequence[Tensor]) -> Tensor:

@@ -34,7 +34,7 @@ def stratified_folds(
     Args:
         labels: class indices. Shape: (rows,).
         texts: the texts, or anything that tells them apart, for example their hashes.
-        folds: number of folds, at least 2.
+        folds: number of folds, at least 2. No more are dealt than `possible_folds` says.
         seed: draws the order of the rows.
         names: names of the classes, for the message about those with few texts.
 
@@ -42,13 +42,13 @@ def stratified_folds(
         The fold in which each row is held out, -1 if it never is. Shape: (rows,), int64.
 
     Raises:
-        UserError: if every class has fewer texts than there are folds.
+        UserError: if no class has two different texts.
     """
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
     fold_of = np.full(len(labels), NEVER)
     counts = np.bincount(labels[unique])
-    _refuse_too_many(folds, counts)
+    folds = _possible(folds, counts)
     dealt = 0
     for label in np.flatnonzero(counts > 1):
         rows = rng.permutation(unique[labels[unique] == label])
@@ -58,24 +58,25 @@ def stratified_folds(
     return torch.from_numpy(fold_of[[first[text] for text in texts]])
 
 
-def require_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) -> None:
-    """Refuse a number of folds that no class has enough different texts for.
+def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) -> int:
+    """Return the number of folds that are dealt: `folds`, or what the largest class has texts for.
+
+    With more folds than that, some would hold out no row.
 
     Raises:
-        UserError: naming the largest number that is possible.
+        UserError: if no class has two different texts.
     """
     _, unique = _first_rows(texts)
-    _refuse_too_many(folds, np.bincount(labels[unique]))
+    return _possible(folds, np.bincount(labels[unique]))
 
 
-def _refuse_too_many(folds: int, counts: np.ndarray) -> None:
+def _possible(folds: int, counts: np.ndarray) -> int:
     most = int(counts.max())
-    if most < folds:
-        possible = f"at most layers.folds={most} is possible" if most > 1 else "folds need two"
+    if most < 2:
         raise UserError(
-            f"layers.folds={folds}: the largest class has {most} different texts in train;"
-            f" {possible}"
+            f"layers.folds={folds}: no class has two different texts in train; folds need two"
         )
+    return min(folds, most)
 
 
 def _first_rows(texts: Sequence[Hashable]) -> tuple[dict[Hashable, int], np.ndarray]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.assets.secrets import redacted
 from layerfusion.errors import UserError
 
 Record = TypeVar("Record")
@@ -18,7 +19,7 @@ Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
     """Write a dataclass as JSON, atomically: a reader sees the old file or the new one."""
-    text = json.dumps(asdict(record), indent=indent, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(redacted(asdict(record)), indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode())
 
 

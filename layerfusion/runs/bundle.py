@@ -2,13 +2,16 @@
 
 A bundle is a folder of JSON and safetensors files, without pickle. It contains no language models:
 it names them with the hashes of their weights, and they are looked up or fetched on use.
+
+A bundle may come from someone else. So nothing in it runs code, and nothing in it is a link to
+other files, unless the user says so.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -20,18 +23,22 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
+from yaml import YAMLError
 
 from layerfusion.assets import resolve
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import content_identity
+from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import load as load_settings
-from layerfusion.config.job import TrainConfig
-from layerfusion.config.operators import former_fusion
+from layerfusion.config.imports import require_named, user_folders
+from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
+from layerfusion.config.operators import config_folder, former_fusion
+from layerfusion.config.registry import POOLINGS
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
-from layerfusion.embeddings.source import EmbeddingSource, asset_sources
+from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
 from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
@@ -45,6 +52,8 @@ DESCRIPTION = "bundle.json"
 HEADS = "heads.safetensors"
 SCHEMA = 2
 """Schema 1 kept every operator's arguments with each fusion; it is still read."""
+DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+"""Errors that files which are no bundle's cause: no JSON, other keys, tensors of other shapes."""
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
 
@@ -130,7 +139,9 @@ class Bundle:
         place = Path(folder)
         if place.exists() and any(place.iterdir()):
             raise UserError(f"{place}: it is not empty; choose a new folder")
-        shutil.copytree(self.folder, place, dirs_exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
+        for name in sorted(_files(self.lexical), key=lambda name: name == DESCRIPTION):
+            shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
         return place
 
     def __repr__(self) -> str:
@@ -245,7 +256,7 @@ def save_bundle(
         "layers": [asdict(layer) for layer in inputs.selection.layers],
         "models": models,
         "heads": described,
-        "config": asdict(config),
+        "config": redacted(asdict(config)),
         "facts": facts,
     }
     content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
@@ -270,12 +281,15 @@ def load_bundle(
     Args:
         folder: folder of the bundle, or of its job.
         device: device that the language models run on.
-        cache: folder of downloaded models; None means that of the job.
+        cache: folder of downloaded models; None means that of the job, if there is one here, or
+            else the usual one.
         models: for some backbones, a folder with their files that replaces the job's origin.
-        modules: modules outside LayerFusion that its operator may be imported from.
+        modules: modules outside LayerFusion that its operator and its poolings may be imported
+            from.
 
     Raises:
-        UserError: if there is no bundle, or it is damaged or has another schema.
+        UserError: if there is no bundle, or it is damaged, has another schema, links to other files
+            or would run code that the user has not named.
 
     Example:
         >>> classifier = load_bundle(outputs / "job")
@@ -288,14 +302,16 @@ def load_bundle(
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
     with _damage_told(place):
-        raw = json.loads((place / DESCRIPTION).read_text())
+        raw = json.loads(_own(place, DESCRIPTION).read_text())
         if raw["schema"] not in (1, SCHEMA):
             raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
         if raw["schema"] == 1:
             raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
+        _refuse_interpolation(raw["config"], place)
         config = load_settings(raw["config"])
+        _refuse_code(config, modules)
         layers = tuple(LayerId(**layer) for layer in raw["layers"])
-        tensors = load((place / HEADS).read_bytes())
+        tensors = load(_own(place, HEADS).read_bytes())
         heads = tuple(
             head_from(_below(tensors, f"{number}."), about, modules)
             for number, about in enumerate(raw["heads"])
@@ -304,8 +320,8 @@ def load_bundle(
         lexical = {
             name: LexicalFit.from_state(
                 config.lexical[name].features,
-                load((place / f"{name}.safetensors").read_bytes()),
-                json.loads((place / f"{name}.json").read_text()),
+                load(_own(place, f"{name}.safetensors").read_bytes()),
+                json.loads(_own(place, f"{name}.json").read_text()),
             )
             for name in names
             if name in config.lexical
@@ -317,7 +333,7 @@ def load_bundle(
     config = replace(
         config,
         extract=replace(config.extract, device=device),
-        paths=replace(config.paths, cache=cache or config.paths.cache),
+        paths=PathsConfig(cache=cache or _known_cache(config.paths.cache)),
     )
     return Bundle(
         place,
@@ -329,6 +345,75 @@ def load_bundle(
         lexical,
         raw["facts"],
     )
+
+
+def _files(lexical: Iterable[str]) -> list[str]:
+    """List the files of a bundle with some lexical sources."""
+    own = [f"{name}{suffix}" for name in lexical for suffix in (".safetensors", ".json")]
+    return [DESCRIPTION, HEADS, *own]
+
+
+def _own(folder: Path, name: str) -> Path:
+    """Return the path of a file of a bundle, which has to lie in its folder."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{path}: a link to a file outside the classifier's folder: refused; if you trust it,"
+            " copy the folder with its files, cp -rL"
+        )
+    return path
+
+
+def _refuse_interpolation(settings: Any, folder: Path) -> None:
+    """Refuse what would be replaced by a variable of this machine, such as `${oc.env:HOME}`."""
+    if "${" in json.dumps(settings):
+        raise UserError(
+            f"{folder}: the classifier's settings hold an interpolation, ${{…}}, which would read"
+            " variables of this machine: refused"
+        )
+
+
+def _refuse_code(config: TrainConfig, modules: Sequence[str]) -> None:
+    """Refuse settings that would run code which the user has not named."""
+    for name, pooling in config.pooling.items():
+        if pooling.pool not in POOLINGS:
+            require_named(f"pooling.{name}.pool", pooling.pool, modules)
+    for name, backbone in config.backbone.items():
+        if backbone.trust_remote_code and not _trusted(name, backbone):
+            raise UserError(
+                f"backbone {name}: its model comes with code (trust_remote_code); if you trust it,"
+                f" name a folder of yours, --config-dir FOLDER, with a file backbone/{name}.yaml"
+                " that has the same sources and says trust_remote_code: true"
+            )
+
+
+def _trusted(name: str, backbone: BackboneConfig) -> bool:
+    """Return True if a file of ours or of the user's trusts the code of the same sources."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for folder in (config_folder(), *user_folders()):
+        file = folder / "backbone" / f"{name}.yaml"
+        if not file.is_file():
+            continue
+        try:
+            given = OmegaConf.select(OmegaConf.load(file), name)
+            merged = OmegaConf.merge(OmegaConf.structured(BackboneConfig), given)
+            known: Any = OmegaConf.to_object(merged)
+        except (OmegaConfBaseException, ValueError, YAMLError) as error:
+            raise UserError(f"{file}: it does not describe backbone {name}: {error}") from error
+        if known.trust_remote_code:
+            return (known.sources, known.path) == (backbone.sources, backbone.path)
+    return False
+
+
+def _known_cache(named: str) -> str:
+    """Return the cache that a bundle names where there is one, or else the usual one.
+
+    Someone else's bundle cannot choose a place to write to.
+    """
+    there = any((Path(named) / part).is_dir() for part in ("assets", EMBEDDINGS))
+    return named if there else PathsConfig().cache
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -345,5 +430,7 @@ def _damage_told(folder: Path) -> Iterator[None]:
             f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
             " saves one in its folder, a job of a sweep only with bundle=true"
         ) from error
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except UserError:
+        raise
+    except DAMAGE as error:
         raise UserError(f"{folder}: the classifier is damaged: {error}") from error

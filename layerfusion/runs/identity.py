@@ -99,9 +99,19 @@ def without_hydra(composed: Any) -> Any:
 
 
 def sweep_of(config: TrainConfig, folder: Path) -> str | None:
-    """Return the sweep that a job belongs to, or None for a single job outside a sweep's folder."""
+    """Return the sweep that a job belongs to, or None for a single job outside a sweep's folder.
+
+    A sweep with a folder of its own (`hydra.sweep.dir`) has the name of that folder.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
     named = config.sweep != TrainConfig.sweep
-    return config.sweep if named or folder.parent.name == config.sweep else None
+    if named or folder.parent.name == config.sweep:
+        return config.sweep
+    if HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN:
+        return Path(HydraConfig.get().sweep.dir).resolve().name
+    return None
 
 
 def _settings(config: TrainConfig) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def prepare(config: TrainConfig) -> Inputs:
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
     sources = open_sources(config, dataset)
-    require_possible(config, dataset, sources)
+    notes = require_possible(config, dataset, sources)
     if config.layers.pilot is not None:
         selection, pilot = run_pilot(config, dataset, sources)
     else:
@@ -77,11 +77,16 @@ def prepare(config: TrainConfig) -> Inputs:
         if not find_selection(config.layers.name).looks_at_labels:
             selection = select(config, dataset, sources)
         decision = decide(config, dataset, sources, selection)
-        found = (decision.selection, decision.fusion)
-        return Inputs(dataset, hashes, sources, *found, pilot, decision)
+        chosen = _noted(decision.selection, notes)
+        return Inputs(dataset, hashes, sources, chosen, decision.fusion, pilot, decision)
     if selection is None:
         selection = select(config, dataset, sources)
-    return Inputs(dataset, hashes, sources, selection, config.fusion, pilot)
+    chosen = _noted(selection, notes)
+    return Inputs(dataset, hashes, sources, chosen, config.fusion, pilot)
+
+
+def _noted(selection: Selection, notes: Sequence[str]) -> Selection:
+    return replace(selection, notes=(*notes, *selection.notes))
 
 
 def check_inputs(config: TrainConfig) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
+from layerfusion.assets.secrets import redacted
 from layerfusion.config.job import HONEST, TrainConfig
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.runs.baseline import compute_baseline
@@ -62,7 +63,7 @@ def run_job(
         # A missing file is reported without starting a W&B run. In a sweep, the job's run shows it.
         find(config)
     folder.mkdir(parents=True, exist_ok=True)
-    settings = asdict(config)
+    settings = redacted(asdict(config))
     write_atomically(folder / CONFIG, yaml.dump(settings, Dumper=DUMPER, sort_keys=False).encode())
     forget_peak_memory()
     with open_tracker(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -13,12 +14,14 @@ from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import require_attention
 from layerfusion.layers.budget import Budget, ModelCost, expect, too_high
-from layerfusion.layers.folds import require_folds
+from layerfusion.layers.folds import possible_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.score import Needs, find_score
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import find_selection
 from layerfusion.texts import TextDataset
+
+log = logging.getLogger(__name__)
 
 # Results are kept, since the jobs of a sweep ask for them again.
 _giving_attention: set[str] = set()
@@ -29,8 +32,11 @@ _costs: dict[tuple[str, str], ModelCost] = {}
 
 def require_possible(
     config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
-) -> None:
+) -> list[str]:
     """Refuse layers, folds and scores that these models and texts cannot provide.
+
+    Returns:
+        Notes on what is done otherwise than the config says.
 
     Raises:
         UserError: if something is not possible; the message says what is.
@@ -50,15 +56,35 @@ def require_possible(
     if not rule.looks_at_labels and config.layers.budget.flops_per_text is not None:
         _require_affordable(config, dataset, models, lexical=len(sources) - len(models))
     train = dataset.splits["train"]
-    judged_in_folds = rule.looks_at_labels or config.fusion.name == STACKED
-    if config.fusion.name == AUTO or (judged_in_folds and config.layers.held_out == "folds"):
-        require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
+    notes = []
+    by_folds = rule.looks_at_labels and config.layers.held_out == "folds"
+    if by_folds or config.fusion.name in (STACKED, AUTO):
+        notes += folds_notes(config, dataset)
     if any(score.needs == Needs.ATTENTION for score in scores):
         for source in models.values():
             spec = next(iter(source.stores.values())).name
             if spec not in _giving_attention:
                 require_attention(source, train.texts[0], config.extract)
                 _giving_attention.add(spec)
+    return notes
+
+
+def folds_notes(config: TrainConfig, dataset: TextDataset) -> list[str]:
+    """Say where there are fewer folds than `layers.folds`, since no class has texts for so many.
+
+    Raises:
+        UserError: if no class has two different texts.
+    """
+    train, asked = dataset.splits["train"], config.layers.folds
+    folds = possible_folds(np.asarray(train.labels), train.texts, asked)
+    if folds == asked:
+        return []
+    note = (
+        f"layers.folds={asked}: {folds} folds are dealt, as the largest class has {folds} different"
+        " texts in train"
+    )
+    log.info(note)
+    return [note]
 
 
 def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -> None:

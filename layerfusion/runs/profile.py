@@ -14,6 +14,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
+from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
@@ -23,7 +24,6 @@ from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.complementarity import complementarity
-from layerfusion.layers.folds import require_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
@@ -50,6 +50,7 @@ from layerfusion.records.profile import (
 )
 from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
+from layerfusion.runs.preflight import folds_notes
 from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
@@ -74,8 +75,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
         raise UserError("profile.judge=true: test has fewer than the two rows that it needs")
     if config.layers.held_out == "folds":
-        train = dataset.splits["train"]
-        require_folds(np.asarray(train.labels), train.texts, config.layers.folds)
+        folds_notes(config, dataset)
     if (folder / PROFILE).exists():
         kept = read_profile(folder)
         refuse_other_job(folder, kept.job, profile_id(config))
@@ -93,7 +93,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         group=sweep_of(config, folder),
         job_type="profile",
         tags=["profile", dataset.name, *config.backbone],
-        config=asdict(config),
+        config=redacted(asdict(config)),
     ) as tracker:
         sources = extract_all(config, dataset)
         tracker.uses(ingredients(dataset, sources))
@@ -118,7 +118,7 @@ def make_profile(
     judge = Judge(config, dataset, candidates, table, last) if config.profile.judge else None
     if judge:
         log.info("judging %d layers and %d selections on test", len(layers), len(selections))
-    folds = config.layers.folds
+    folds = int(candidates.fold_of.max()) + 1
     return Profile(
         job=profile_id(config),
         dataset=data_record(dataset, config.limit),

@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.assets.secrets import redact_line
 from layerfusion.records.format import duration, plural
 from layerfusion.records.sweep import (
     FAILED,
@@ -68,7 +69,10 @@ def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) ->
         command: command that runs the jobs.
         jobs: overrides of each job, by the name of its folder.
     """
-    plan = {"command": command, "jobs": {name: list(words) for name, words in jobs.items()}}
+    plan = {
+        "command": command,
+        "jobs": {name: [redact_line(word) for word in words] for name, words in jobs.items()},
+    }
     content = json.dumps(plan, indent=1, ensure_ascii=False).encode()
     name = hashlib.sha256(content).hexdigest()[:12]
     write_atomically(folder / PLANS / f"{name}.json", content)
@@ -77,7 +81,7 @@ def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) ->
 def write_failure(folder: Path, command: str, overrides: Sequence[str], error: Exception) -> None:
     """Write a failed job's command line and traceback to its folder."""
     lines = [" ".join(["layerfusion", command, *overrides]), *traceback.format_exception(error)]
-    write_atomically(folder / FAILED, "\n".join(lines).encode())
+    write_atomically(folder / FAILED, redact_line("\n".join(lines)).encode())
 
 
 def clear_failure(folder: Path) -> None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from lightning.pytorch.loggers import Logger, WandbLogger
+from pydantic import ValidationError
 
+from layerfusion.assets.secrets import redact_line, redacted
 from layerfusion.config.job import LoggerConfig
 from layerfusion.records.job import RunRecord
 from layerfusion.records.profile import Profile
@@ -28,6 +30,7 @@ from layerfusion.tracking.media import (
     profile_summary,
     summary,
 )
+from layerfusion.tracking.variables import asked_mode, files_of, run_arguments
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled", "shared"]
-_MAX_NAME = 128
-_MAX_TAG = 64
 _MAX_REASON = 500
 _INTERRUPTED = 255
 """Exit code that W&B uses for a run that the user interrupted."""
@@ -153,8 +154,9 @@ def open_tracker(
 ) -> Iterator[Tracker]:
     """Open the tracker of one job and close it with the job's exit code.
 
-    The `mode` of the config takes precedence over WANDB_MODE of the environment. `auto` is online
-    if W&B finds an API key, else offline. If W&B fails, one line says so and the job continues.
+    What the config leaves open is taken from the variables of W&B, such as WANDB_PROJECT: see
+    `variables`. The mode `auto` is online if W&B finds an API key, else offline. If W&B fails, one
+    line says so and the job continues.
 
     Args:
         logger: config group `logger`.
@@ -165,20 +167,15 @@ def open_tracker(
         tags: tags in addition to those of the config.
         config: nested config of the whole job; it is shown flat.
     """
-    disabled = logger.mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"
-    if logger.name != "wandb" or disabled:
+    if logger.name != "wandb" or asked_mode(logger.mode) == "disabled":
         yield NullTracker()
         return
-    with _data_in(folder / "wandb"):
-        run = _start(
-            logger,
-            dir=str(folder),
-            name=name[:_MAX_NAME],
-            group=(logger.group or group or "")[:_MAX_NAME] or None,
-            job_type=job_type,
-            tags=[tag for tag in dict.fromkeys([*logger.tags, *tags]) if 0 < len(tag) <= _MAX_TAG],
-            config=flatten(config),
+    with _data_in(files_of(folder) / "wandb"):
+        arguments = run_arguments(
+            logger, folder=folder, name=name, group=group, job_type=job_type, tags=tags
         )
+        shown = {key: redacted(arguments.pop(key)) for key in ("name", "group", "notes", "tags")}
+        run = _start(logger.mode, {**arguments, **shown, "config": flatten(config)})
         if run is None:
             yield NullTracker()
             return
@@ -227,12 +224,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _start(logger: LoggerConfig, **arguments: Any) -> Run | None:
+def _start(mode: str, arguments: dict[str, Any]) -> Run | None:
     """Start a run in the requested mode, or else offline; return None if both fail."""
     with _never_failing("going on offline"):
-        return _init(logger, _mode(logger.mode), arguments)
+        return _init(_mode(mode), arguments)
     with _never_failing():
-        return _init(logger, "offline", arguments)
+        return _init("offline", arguments)
     return None
 
 
@@ -249,24 +246,22 @@ def _keep_code(run: Run) -> None:
 def _show_failure(run: Run, error: BaseException) -> None:
     """Show in the table of runs why a job failed."""
     lines = str(error).splitlines() or [""]
-    reason = f"{type(error).__name__}: {lines[0]}".rstrip(": ")[:_MAX_REASON]
+    reason = redact_line(f"{type(error).__name__}: {lines[0]}".rstrip(": "))[:_MAX_REASON]
     run.summary["error"] = reason
-    run.notes = reason
+    run.notes = f"{run.notes}\n{reason}" if run.notes else reason  # after those of WANDB_NOTES
 
 
 def _mode(mode: str) -> Mode:
     """Return the mode of the config, or of the environment, or else online if there is a key."""
     import wandb
 
-    if mode != "auto":
-        return cast(Mode, mode)
-    if wanted := os.environ.get("WANDB_MODE"):
-        return cast(Mode, {"dryrun": "offline", "run": "online"}.get(wanted, wanted))
+    if asked := asked_mode(mode):
+        return cast(Mode, asked)
     wandb.setup(wandb.Settings(silent=True))
     return "online" if wandb.login(prompt=False, verify=False) else "offline"
 
 
-def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
+def _init(mode: Mode, arguments: dict[str, Any]) -> Run:
     import wandb
 
     # Listing the installed packages takes 0.3 s for each job. `_keep_code` saves the source files.
@@ -283,8 +278,6 @@ def _init(logger: LoggerConfig, mode: Mode, arguments: dict[str, Any]) -> Run:
     }
     known = {key: value for key, value in quiet.items() if key in wandb.Settings.model_fields}
     run = wandb.init(
-        project=logger.project,
-        entity=logger.entity,
         mode=mode,
         reinit="finish_previous",
         settings=wandb.Settings(**known),
@@ -302,7 +295,15 @@ def _never_failing(outcome: str = "the job goes on without it") -> Iterator[None
 
     try:
         yield
-    except (wandb.Error, OSError, TimeoutError, ValueError, TypeError) as error:
+    except ValidationError as error:  # a value that W&B's settings do not allow
+        (first, *_) = error.errors(include_url=False)
+        key = ".".join(map(str, first["loc"]))
+        log.warning("W&B: %s=%s: %s; %s", key, first["input"], first["msg"], outcome)
+    except Exception as error:
+        # Some errors of W&B, as of its service that has died, do not derive from `wandb.Error`.
+        ours = not type(error).__module__.startswith("wandb.")
+        if ours and not isinstance(error, (wandb.Error, OSError, ValueError, TypeError)):
+            raise
         lines = str(error).splitlines() or [type(error).__name__]
         log.warning("W&B: %s; %s", lines[0].rstrip("."), outcome)
 

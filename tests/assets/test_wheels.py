@@ -123,6 +123,15 @@ def test_member_that_leaves_its_folder_is_refused(index: FakeIndex, cache: Path,
     assert not list(cache.rglob("*.csv"))
 
 
+@pytest.mark.parametrize("names", [("pkg/a", "pkg/a/b.csv"), ("pkg/a/b.csv", "pkg/a")])
+def test_a_name_for_a_file_and_a_folder_is_refused(
+    index: FakeIndex, cache: Path, names: tuple[str, str]
+) -> None:
+    part = write_wheel(index.folder, "fake", dict.fromkeys(names, b"x"))
+    assert "is broken" in refused(wheel_source(part, inside="pkg"), cache)
+    assert not list(cache.rglob("b.csv"))
+
+
 def test_link_is_refused(index: FakeIndex, cache: Path) -> None:
     link = zipfile.ZipInfo("pkg/link.csv")
     link.external_attr = (stat.S_IFLNK | 0o777) << 16

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from layerfusion.config.rules import above, at_least, between, check_rules, one_of
+from layerfusion.config.rules import (
+    above,
+    at_least,
+    between,
+    check_inside,
+    check_name,
+    check_rules,
+    one_of,
+)
 from layerfusion.errors import UserError
 
 
@@ -46,3 +54,24 @@ def test_a_broken_rule_names_key_value_and_what_is_allowed(group: Group, says: s
 def test_settings_that_keep_the_rules_pass() -> None:
     for group in (Group(), Group(rate=1e-9, each={"x": Inner(0)}), replace(Group(), free=-9)):
         check_rules(group, "group")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", " ", "../x", "/etc", "a/b", "a\\b", "a\0b", "a\nb", "x" * 121, "é" * 61]
+)
+def test_a_name_that_could_lead_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=r"^lexical: a name must have no /") as error:
+        check_name("lexical", name)
+    assert len(str(error.value)) < 250
+
+
+@pytest.mark.parametrize("path", ["../x", "/etc", "a/../../b", "a//b", "a/..", "..", "", "a/\0"])
+def test_a_path_that_leaves_its_folder_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match="sweep"):
+        check_inside("sweep", path)
+
+
+def test_names_and_paths_of_other_kinds_pass() -> None:
+    for name in ("minilm", "my.model-v2", "modèle é", "..x", "a b"):
+        check_name("backbone", name)
+        check_inside("sweep", f"{name}/depth/")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layerfusion.errors import UserError
-from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.folds import possible_folds, stratified_folds
 
 
 def test_folds_share_rows_and_classes_out_evenly() -> None:
@@ -56,6 +56,13 @@ def test_of_many_rare_classes_the_rarest_are_named(caplog: pytest.LogCaptureFixt
     assert "(c2 1, c7 1, c3 2, c4 3, c1 4 and 2 more)" in caplog.text
 
 
-def test_too_many_folds_name_what_is_possible() -> None:
-    with pytest.raises(UserError, match=r"folds=5: .* 3 different texts .*folds=3 is possible"):
-        stratified_folds(np.array([0, 0, 0, 1, 1]), range(5), 5, seed=0)
+def test_too_many_folds_become_as_many_as_the_largest_class_has_texts() -> None:
+    labels = np.array([0, 0, 0, 1, 1])
+    folds = stratified_folds(labels, range(5), 5, seed=0)
+    assert possible_folds(labels, range(5), 5) == 3
+    assert sorted(folds.tolist()) == [0, 0, 1, 1, 2]
+
+
+def test_texts_that_are_all_alike_cannot_be_dealt() -> None:
+    with pytest.raises(UserError, match=r"folds=5: no class has two different texts in train"):
+        stratified_folds(np.array([0, 0, 1]), ["a", "a", "b"], 5, seed=0)

@@ -10,6 +10,7 @@ from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, search_history, write_job, write_sweep
 from tests.report.fabricate_profiles import MODELS, profile
 
+BREAKING = """'"></style></title></script><img src=x onerror=a()><a href="javascript:a()">"""
 HOSTILE = "<script>alert('x')</script>|*a*"
 
 
@@ -23,7 +24,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         rows=60,
         sampled=True,
         available={"train": 5000, "test": 900},
-        notes=["<b>note</b>"],
+        notes=["<b>note</b>", BREAKING],
     )
     for layer, accuracy in (("4", 0.7), ("6", 0.75)):
         write_job(folder / "runs", sample, [("minilm", layer)], accuracy, accuracy, seeds=1)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerfusion.records.job import Estimate
@@ -16,6 +16,7 @@ from layerfusion.report.format import COUNT, NAME, PERCENT, POINTS, Format
 from layerfusion.report.load import load_groups
 from layerfusion.report.render.files import named_tables, table_csv, write_exports
 from layerfusion.report.render.latex import LATEX, latex, table_latex
+from layerfusion.report.render.markdown import plain
 from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 
@@ -33,6 +34,7 @@ def _numbers(*cells: object, form: Format = PERCENT) -> Table:
     return Table("t", (Column("x", lambda cell: cell, form),), cells)
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**9))
 def test_files_hold_all_digits(mean: float, sd: float, whole: int) -> None:
     (row,) = _read(_numbers(Estimate(mean, sd, mean, sd)))
@@ -86,6 +88,41 @@ def test_accuracies_of_the_record_are_in_the_file(report: Report, written: Path)
 def test_texts_stay_as_they_are() -> None:
     table = Table("t", (Column("a", lambda row: row),), ('say "1,2"\n±',))
     assert _read(table) == [{"a": 'say "1,2"\n±'}]
+
+
+FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", " =1", "=cmd|' /C calc'!A0", "＝1")
+
+
+def test_a_spreadsheet_finds_no_formula_in_a_text() -> None:
+    columns = (Column("=HYPERLINK(1)", lambda row: row), Column("n", lambda _: -1.5, COUNT))
+    rows = _read(Table("t", columns, (*FORMULAS, "minilm", "-0.5", "+3")))
+    assert [row["'=HYPERLINK(1)"] for row in rows] == [
+        *(f"'{text}" for text in FORMULAS),
+        *("minilm", "-0.5", "+3"),  # the last two are numbers, whoever reads them
+    ]
+    assert {row["n"] for row in rows} == {"-1.5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a|b\nc", r"a\|b c"),
+        ("<script>x</script>", r"\<script\>x\</script\>"),
+        ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
+        ("~~~ $a$ `b`", r"\~\~\~ \$a\$ \`b\`"),
+        ("- one", r"\- one"),
+        ("1. one", r"1\. one"),
+        ("---", r"\---"),
+        ("86.5 and -1", "86.5 and -1"),
+        ("    code &lt;", "code &amp;lt;"),
+    ],
+)
+def test_markdown_reads_no_more_than_text(text: str, escaped: str) -> None:
+    assert plain(text) == escaped
+
+
+def test_latex_has_no_invisible_characters() -> None:
+    assert latex("a\x00b\x1b\u2028c\n%d") == r"a b  c \%d"
 
 
 @given(st.text(alphabet=st.characters(min_codepoint=32, max_codepoint=126)))

@@ -12,7 +12,7 @@ from layerfusion.report.contents import Report, build_report
 from layerfusion.report.page import write_report
 from layerfusion.report.results import Results
 from layerfusion.report.table import Table
-from tests.report.conftest import HOSTILE
+from tests.report.conftest import BREAKING, HOSTILE
 from tests.report.fabricate import dataset, write_job
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -112,6 +112,10 @@ def test_texts_from_configs_are_escaped(page: Page, source: str, written: Path) 
     assert HOSTILE not in source
     assert HOSTILE in "".join(page.text)
     assert "<b>note</b>" in "".join(page.text)
+    assert BREAKING in "".join(page.text)
+    assert not {"img", "iframe", "object"} & set(page.tags)
+    assert not [name for _, name, _ in page.attributes if name.startswith("on")]
+    assert not [value for _, _, value in page.attributes if "javascript:" in value]
     markdown = (written / "out" / "report.md").read_text()
     assert "<script" not in markdown.replace("\\<script", "")
 

@@ -11,6 +11,8 @@ from layerfusion.config.check import load
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.budget import expect, measure
+from layerfusion.records.job import read_record
+from layerfusion.records.profile import read_profile
 from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
 from tests.tiny import run
 
@@ -19,7 +21,6 @@ from tests.tiny import run
     ("more", "says"),
     [
         ("layers=top_k layers.k=99", "layers.k=99: there are 10 layers"),
-        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
         ("layers=adaptive layers.score=nope", "layers.score: there is no 'nope'; there are: "),
         ("layers=last layers.pilot=50", "layers=last needs no pilot"),
         ("layers=greedy layers.budget.ms_per_text=0.000001", "allows no layer: the cheapest is"),
@@ -47,12 +48,6 @@ def test_a_mistake_gets_one_line(
         ("layers=fixed layers.fixed.tiny=[9]", "layers of tiny: there is no '9'; there are: "),
         ("layers=fixed layers.fixed.tiny=[3] layers.budget.max_layer=2", "takes layer 3 of tiny"),
         ("layers=fixed layers.fixed.tiny=[3] layers.budget.flops_per_text=9", "=fixed takes layer"),
-        ("layers=adaptive layers.folds=200", "most layers.folds=108 is possible"),
-        ("fusion=stacked layers=last layers.folds=200", "most layers.folds=108 is possible"),
-        (
-            "fusion=auto layers=last layers.folds=9 limit.per_class=4",
-            "most layers.folds=4 is possible",
-        ),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_is_extracted(
@@ -62,6 +57,38 @@ def test_what_cannot_be_is_told_before_anything_is_extracted(
     assert code == 2
     assert says in said.splitlines()[-1]
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "layers=adaptive",
+        "layers=greedy layers.pilot=20",
+        "fusion=stacked layers=last layers.held_out=validation",
+        "fusion=auto layers=last fusion.among=[stacked,mean] fusion.widths=[4]",
+    ],
+)
+def test_too_many_folds_become_fewer_with_a_note(
+    more: str, job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["limit.per_class=6", "layers.folds=9", "trainer.max_epochs=1", "pooling=[mean]"]
+    code, said = run(["train", *job, *few, *more.split()], capsys)
+    assert code == 0, said
+    note = "layers.folds=9: 6 folds are dealt, as the largest class has 6 different texts in train"
+    assert note in said
+    (record,) = map(read_record, (tmp_path / "outputs/runs").iterdir())
+    assert note in record.selection_notes
+
+
+def test_a_profile_says_in_how_many_folds_it_judged(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = ["limit.per_class=6", "layers.folds=9", "profile.scores=[probe]"]
+    code, said = run(["profile", *job, *few], capsys)
+    assert code == 0, said
+    assert "layers.folds=9: 6 folds are dealt" in said
+    (profile,) = map(read_profile, (tmp_path / "outputs/profiles").iterdir())
+    assert profile.held_out == "6 folds of train"
 
 
 @pytest.mark.parametrize("score", ["attention_entropy", "gradient_entropy"])

@@ -413,6 +413,28 @@ def test_a_folder_with_the_result_of_other_settings_is_refused(
     assert main([*words, "layers=last"]) == 0  # its own job is read
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "sweep=../../outside",
+        "sweep=../a,../b",
+        "sweep=FOLDER/outside",
+        "hydra.sweep.subdir=../../../outside",
+        "hydra.sweep.subdir=FOLDER/outside",
+        "hydra.sweep.subdir=../../../${layers.name}",
+    ],
+)
+def test_no_name_leads_out_of_the_outputs(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    word = word.replace("FOLDER", str(tmp_path))
+    outputs = f"paths.outputs={tmp_path}/outputs"
+    assert main(["train", "-m", *base, outputs, "layers=last,all", word]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith(f"layerfusion: {word.partition('=')[0]}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_jobs_that_would_share_a_folder_are_refused_before_the_first(
     base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

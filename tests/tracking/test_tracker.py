@@ -14,6 +14,7 @@ import pytest
 import torch
 import wandb
 from wandb.errors import CommError
+from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 
 from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
 from layerfusion.errors import UserError
@@ -37,7 +38,7 @@ from layerfusion.tracking.tracker import (
     flatten,
     open_tracker,
 )
-from tests.tracking.wandb_file import parse, read_offline_run
+from tests.tracking.wandb_file import VARIABLES, parse, read_offline_run
 
 ARGUMENTS: dict[str, Any] = {
     "name": "mr minilm:3 gated",
@@ -51,8 +52,8 @@ ARGUMENTS: dict[str, Any] = {
 @pytest.fixture(autouse=True)
 def no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine where nobody is logged in, whatever this one is."""
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "WANDB_ENTITY", "WANDB_DATA_DIR"):
-        monkeypatch.delenv(name, raising=False)
+    for name in VARIABLES:
+        monkeypatch.delenv(f"WANDB_{name}", raising=False)
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "wandb-config"))
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.setattr(tracking, "_SYNC_TOLD", set())
@@ -110,7 +111,9 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
 
     run = read_offline_run(tmp_path)
     assert run.exit_code == 0
-    assert run.run == {
+    assert {**run.run, "run_id": ""} == {
+        "run_id": "",
+        "entity": "",
         "display_name": "mr minilm:3 gated",
         "project": "layerfusion",
         "run_group": "a sweep",
@@ -287,7 +290,20 @@ def test_what_wandb_refuses_does_not_fail_the_job(
     refused = LoggerConfig(project="a/name:that?is%refused", tags=["", "t" * 65])
     with open_tracker(refused, folder=tmp_path, **ARGUMENTS) as tracker:
         assert isinstance(tracker, NullTracker)
+    assert "Invalid project name 'a/name:that?is%refused'" in caplog.text
     assert "the job goes on without it" in caplog.text
+
+
+def test_a_dead_service_does_not_fail_the_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def dead(**_: Any) -> None:
+        raise WandbServiceConnectionError("Failed to connect to service\nmore")
+
+    monkeypatch.setattr(wandb, "init", dead)
+    with open_tracker(LoggerConfig(mode="offline"), folder=tmp_path, **ARGUMENTS) as tracker:
+        assert isinstance(tracker, NullTracker)
+    assert "W&B: Failed to connect to service; the job goes on without it" in caplog.text
 
 
 def test_a_run_that_breaks_later_does_not_fail_the_job(

@@ -14,6 +14,12 @@ from wandb.proto import wandb_internal_pb2
 
 _FILE_HEADER = 7  # ":W&B", a magic number and a version
 _BLOCK = 32768
+VARIABLES = (
+    *("API_KEY", "PROJECT", "ENTITY", "MODE", "DISABLED", "NAME", "RUN_GROUP", "TAGS", "NOTES"),
+    *("JOB_TYPE", "RUN_ID", "RESUME", "DIR", "DATA_DIR"),
+)
+"""Variables of W&B that change a run. W&B keeps others (`WANDB_SERVICE`) for itself."""
+NAMES = ("display_name", "entity", "project", "run_group", "job_type", "notes")
 _FULL, _FIRST, _MIDDLE, _LAST = 1, 2, 3, 4
 
 
@@ -58,7 +64,7 @@ def parse(written: bytes) -> OfflineRun:
         kind = record.WhichOneof("record_type")
         if kind == "run":
             found.config |= _items(record.run.config.update)
-            for key in ("display_name", "project", "run_group", "job_type", "notes"):
+            for key in ("run_id", *NAMES):
                 found.run[key] = getattr(record.run, key)
             found.run["tags"] = list(record.run.tags)
         elif kind == "config":

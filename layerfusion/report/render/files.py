@@ -13,6 +13,8 @@ from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.latex import table_latex
 from layerfusion.report.table import Table
 
+_FORMULA = re.compile(r"[\t\r\n]|\s*[=+\-@＝＋－＠]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 FOLDERS = ("figures", "tables")
 MANIFEST = ".report-files.json"
 """Names the files that the last report wrote into these folders."""
@@ -34,8 +36,25 @@ def named_tables(sections: Sequence[Block]) -> dict[str, Table]:
 
 
 def table_csv(table: Table) -> str:
-    """Write a table's data frame as RFC 4180 has it: all digits, and nothing for no number."""
-    return table.frame().to_csv(index=False, lineterminator="\r\n")
+    """Write a table's data frame as RFC 4180 has it: all digits, and nothing for no number.
+
+    A spreadsheet runs a text that begins like a formula. Such a text gets an apostrophe before it;
+    numbers stay as they are.
+    """
+    frame = table.frame().map(disarmed).rename(columns=disarmed)
+    return frame.to_csv(index=False, lineterminator="\r\n")
+
+
+def disarmed(value: object) -> object:
+    """Put an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Example:
+        >>> [disarmed(value) for value in ("=1+1", " @SUM(A1)", "-0.5", -0.5, "minilm")]
+        ["'=1+1", "' @SUM(A1)", '-0.5', -0.5, 'minilm']
+    """
+    if not isinstance(value, str) or not _FORMULA.match(value) or _NUMBER.fullmatch(value.strip()):
+        return value
+    return f"'{value}"
 
 
 def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Drawing]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from unicodedata import category
 
 from layerfusion.report.format import MINUS, NONE, SPACE
 from layerfusion.report.table import Table
@@ -53,6 +54,7 @@ def table_latex(table: Table) -> str:
 def latex(text: str) -> str:
     """Escape everything that LaTeX would read as more than text."""
     line = " ".join(text.splitlines())
+    line = "".join(" " if category(character) == "Cc" else character for character in line)
     return "".join(LATEX.get(character, character) for character in line)
 
 

@@ -82,5 +82,7 @@ def table_markdown(table: Table) -> list[str]:
 
 def plain(text: str) -> str:
     """Escape everything that Markdown or HTML would read as more than text."""
-    line = " ".join(text.splitlines())
-    return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", line).replace("&", "&amp;")
+    line = " ".join(text.splitlines()).strip()
+    line = re.sub(r"([\\`*_\[\]<>|#~$])", r"\\\1", line).replace("&", "&amp;")
+    # At its beginning, what would make the line an item of a list, a rule or a heading.
+    return re.sub(r"^(\d*)([-+.)](?=\s|$)|[-=](?=[-=\s]*$))", r"\1\\\2", line)
