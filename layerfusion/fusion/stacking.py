@@ -12,7 +12,7 @@ the others, with a weight below zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -145,6 +145,7 @@ def fit_stack(
     num_classes: int,
     seed: int = 0,
     device: torch.device | None = None,
+    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
 
@@ -155,9 +156,10 @@ def fit_stack(
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         device: where the probes are fitted; the CPU if None.
+        predicted: positions of the sources whose features are log-probabilities already, which need
+            no probe.
     """
-    strengths = [source.strength for source in held_out]
-    probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
+    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
     pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed)
     return Stack(tuple(probes), pool, losses, reason)
@@ -170,6 +172,7 @@ def refit(
     held_out: Sequence[HeldOut],
     *,
     device: torch.device | None = None,
+    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes of a stack again on other rows: train and validation together.
 
@@ -182,11 +185,33 @@ def refit(
         labels: class indices. Shape: (rows,).
         held_out: as the stack was fitted with; each probe keeps its regularisation.
         device: where the probes are fitted; the CPU if None.
+        predicted: as the stack was fitted with.
     """
-    strengths = [source.strength for source in held_out]
     num_classes = len(stack.probes[0].bias)
-    probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
+    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
     return replace(stack, probes=tuple(probes))
+
+
+def _fit_all(
+    features: Sequence[Tensor],
+    labels: Tensor,
+    held_out: Sequence[HeldOut],
+    num_classes: int,
+    device: torch.device | None,
+    predicted: Collection[int],
+) -> list[LinearProbe]:
+    """Fit a probe for each source; log-probabilities pass unchanged through an identity."""
+    fitted = [k for k in range(len(features)) if k not in predicted]
+    probes = fit_probes(
+        [features[k] for k in fitted],
+        labels,
+        [held_out[k].strength for k in fitted],
+        num_classes=num_classes,
+        device=device,
+    )
+    identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
+    found = dict(zip(fitted, probes, strict=True))
+    return [found.get(k, identity) for k in range(len(features))]
 
 
 def choose_pool(
