@@ -249,7 +249,7 @@ class FusionConfig:
     """Choose the width so that the head has as many parameters as `concat` at `width`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The operator's own arguments. With `auto`: those of all operators that it tries."""
-    among: list[str] = field(default_factory=lambda: [STACKED, "gated", "concat", "late"])
+    among: list[str] = field(default_factory=lambda: [STACKED])
     """Operators, and `stacked`, that `auto` chooses among."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""

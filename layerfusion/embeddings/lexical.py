@@ -1,7 +1,9 @@
 """Lexical sources: dense TF-IDF vectors of texts, which need no language model and see every word.
 
-Unlike those of a layer, these vectors depend on the texts that the counts were learned from, which
-are the texts of train alone. A score by folds therefore learns them again without each fold, once.
+Trained heads fuse these vectors with the layers. Probes and stacks take the log-probabilities of a
+regression on the sparse counts in their place (`lexical_regression`). Unlike those of a layer, the
+vectors depend on the texts that the counts were learned from, which are the texts of train alone.
+Heads that are judged by folds therefore learn them again without each fold, once.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from torch import Tensor
 
 from layerfusion.assets.memo import read_arrays, write_arrays
 from layerfusion.config.job import ExtractConfig, LexicalConfig
+from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
@@ -255,11 +258,34 @@ class LexicalSource:
             )
         return fit
 
+    def regressions(
+        self,
+        texts: Sequence[str],
+        labels: np.ndarray,
+        strengths: Sequence[float],
+        num_classes: int,
+    ) -> list[LexicalRegression]:
+        """Fit regressions on the sparse counts of given texts, one for each strength.
+
+        Args:
+            texts: texts that the counts and the regressions are learned from.
+            labels: class indices. Shape: (texts,).
+            strengths: values of C.
+            num_classes: number of classes.
+        """
+        return LexicalRegression.fit(
+            self.config.features,
+            texts,
+            labels,
+            strengths,
+            num_classes=num_classes,
+            max_features=self.config.max_features,
+        )
+
     def relearned(self, texts: Sequence[str], learned_from: Sequence[str]) -> Tensor:
         """Compute vectors of texts of the data set from counts learned on given texts.
 
-        They are cached, since the probes that score a source and the heads of `fusion=auto` use the
-        same folds.
+        They are cached, since all heads of `fusion=auto` use the same folds.
 
         Args:
             texts: texts of the data set.

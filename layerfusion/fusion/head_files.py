@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from layerfusion.config.imports import require_named
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import former_fusion, gather_arguments
+from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings, is_path
@@ -50,6 +51,9 @@ class StackHead:
     """A fitted stack with the interface of `OperatorHead`."""
 
     stack: Stack
+    regressions: Mapping[str, LexicalRegression] = field(default_factory=dict)
+    """The regressions whose log-probabilities are features of the stack, by lexical source. A
+    classifier's folder keeps them beside the heads."""
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""

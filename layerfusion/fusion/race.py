@@ -15,6 +15,7 @@ from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.layer_sets import EVERY_LAYER
 from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import Selection, standard_error
 
@@ -75,7 +76,8 @@ def list_fusion_candidates(
     """List every fusion that `fusion.among` and `fusion.widths` name, on every set of layers.
 
     On a single layer all operators are the same plain head, so there is one candidate for each
-    width. A head that cannot have the capacity that `fusion.match_capacity` asks for is left out.
+    width. On every layer at once only the stack is a candidate. A head that cannot have the
+    capacity that `fusion.match_capacity` asks for is left out.
 
     Args:
         layer_sets: name of each set of layers, and the layers.
@@ -96,6 +98,8 @@ def list_fusion_candidates(
             candidates.append(
                 FusionCandidate(layer_set, selection, settled_head(settings, STACKED), size)
             )
+        if layer_set == EVERY_LAYER:
+            continue
         for name in operators if len(source_widths) > 1 else operators[:1]:
             for width in settings.widths:
                 head = settled_head(settings, name, width)

@@ -4,21 +4,26 @@ A probe's log-probabilities of held-out rows show how far it can be trusted (Wol
 Networks 5, 1992); those of its training rows would flatter it. The pool that weights the probes has
 few numbers to learn, and takes a simpler form where cross-validation does not support a richer one:
 gates that differ from text to text, one weight for each source, or the best single source.
+
+With many sources, such as every layer of some models, weights that are free but held near those of
+an ensemble selection are best (`anchored`): a source that adds little by itself may still correct
+the others, with a weight below zero.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.fusion.ensemble import ensemble_weights
 from layerfusion.layers.probe import HeldOut, LinearProbe, fit_probes
 from layerfusion.layers.selection import standard_error
 
-FORMS = ("single", "weighted", "gated")
+FORMS = ("single", "weighted", "anchored", "gated")
 """The forms of a pool, the simplest first."""
 WEIGHT_ROWS = 2.0
 """Strength of the pull towards equal weights, in rows: the squares of b and log κ count as much as
@@ -26,6 +31,11 @@ the log-loss of so many rows. With few labelled rows it keeps the pool near the 
 is then better than weights: by 2 points on 20 rows of mr. On 1,800 rows the weights are better."""
 GATE_ROWS = 200.0
 """Strength of the pull of the gates towards the weights, in rows: the same for the squares of G."""
+ANCHOR = 0.1
+"""Strength of the pull of anchored weights towards those of the ensemble selection: so many nats of
+mean log-loss for each unit of their squared distance."""
+GATED_SOURCES = 12
+"""Most sources of a gated pool, which has 3 K² numbers to learn."""
 FOLDS = 5
 """Folds in which the forms of a pool are compared."""
 MAX_STEPS = 200
@@ -42,13 +52,14 @@ class Pool:
     log p(c|x) = log softmax_c(κ Σ_k g_k(x) log p_k(c|x)), with g(x) = softmax(b + G e(x)). κ > 0 is
     an inverse temperature: above 1, agreeing sources make the pool more confident. κ g_k tempers
     each source, so that an overconfident one weighs less. e(x) is the standardised evidence: see
-    `evidence`.
+    `evidence`. In the form `anchored`, g are the same for all texts and may be negative, and their
+    absolute values add up to 1.
     """
 
     form: str
     """One of `FORMS`."""
     bias: Tensor
-    """b. Shape: (K,)."""
+    """b, or g itself in the form `anchored`. Shape: (K,)."""
     scale: Tensor
     """κ. Shape: ()."""
     gate: Tensor
@@ -68,8 +79,11 @@ class Pool:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K).
         """
         log_probs = log_probs.double()
-        facts = (evidence(log_probs) - self.mean) / self.std
-        gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
+        if self.form == "anchored":
+            gates = self.bias.expand(log_probs.shape[1], -1)
+        else:
+            facts = (evidence(log_probs) - self.mean) / self.std
+            gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
         return _mix(log_probs, gates, self.scale), gates
 
 
@@ -107,7 +121,12 @@ class Stack:
         sources = len(self.probes)
         if sources == 1:
             return probes + 1
-        pool = {"single": 1, "weighted": sources + 1, "gated": sources + 1 + self.pool.gate.numel()}
+        pool = {
+            "single": 1,
+            "weighted": sources + 1,
+            "anchored": sources,
+            "gated": sources + 1 + self.pool.gate.numel(),
+        }
         return probes + pool[self.pool.form]
 
     @property
@@ -126,6 +145,7 @@ def fit_stack(
     num_classes: int,
     seed: int = 0,
     device: torch.device | None = None,
+    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
 
@@ -136,9 +156,10 @@ def fit_stack(
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         device: where the probes are fitted; the CPU if None.
+        predicted: positions of the sources whose features are log-probabilities already, which need
+            no probe.
     """
-    strengths = [source.strength for source in held_out]
-    probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
+    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
     pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed)
     return Stack(tuple(probes), pool, losses, reason)
@@ -151,6 +172,7 @@ def refit(
     held_out: Sequence[HeldOut],
     *,
     device: torch.device | None = None,
+    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes of a stack again on other rows: train and validation together.
 
@@ -163,11 +185,33 @@ def refit(
         labels: class indices. Shape: (rows,).
         held_out: as the stack was fitted with; each probe keeps its regularisation.
         device: where the probes are fitted; the CPU if None.
+        predicted: as the stack was fitted with.
     """
-    strengths = [source.strength for source in held_out]
     num_classes = len(stack.probes[0].bias)
-    probes = fit_probes(features, labels, strengths, num_classes=num_classes, device=device)
+    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
     return replace(stack, probes=tuple(probes))
+
+
+def _fit_all(
+    features: Sequence[Tensor],
+    labels: Tensor,
+    held_out: Sequence[HeldOut],
+    num_classes: int,
+    device: torch.device | None,
+    predicted: Collection[int],
+) -> list[LinearProbe]:
+    """Fit a probe for each source; log-probabilities pass unchanged through an identity."""
+    fitted = [k for k in range(len(features)) if k not in predicted]
+    probes = fit_probes(
+        [features[k] for k in fitted],
+        labels,
+        [held_out[k].strength for k in fitted],
+        num_classes=num_classes,
+        device=device,
+    )
+    identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
+    found = dict(zip(fitted, probes, strict=True))
+    return [found.get(k, identity) for k in range(len(features))]
 
 
 def choose_pool(
@@ -177,7 +221,7 @@ def choose_pool(
 
     Gates have to be better than weights by more than the standard error of the difference over the
     rows. Weights only have to be no worse than the best single source within that error, since they
-    vary less.
+    vary less. Weights are anchored where that makes the log-loss lower.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
@@ -190,7 +234,7 @@ def choose_pool(
     if len(log_probs) == 1:
         return fit_pool(log_probs, target, "single"), {}, "a single source, calibrated"
     form, losses = judge_forms(log_probs, target, seed=seed)
-    pool = fit_pool(log_probs, target, form)
+    pool = fit_pool(log_probs, target, form, seed=seed)
     means = {name: float(loss.mean()) for name, loss in losses.items()}
     listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     return pool, means, f"{form}: held-out log-loss {listed}"
@@ -209,7 +253,9 @@ def judge_forms(
     Returns:
         One of `FORMS`, and the log-losses of each form. Shapes: (rows,), float64, in nats.
     """
-    forms = FORMS if len(log_probs) > 1 else FORMS[:1]
+    forms = FORMS[:1] if len(log_probs) == 1 else FORMS
+    if len(log_probs) > GATED_SOURCES:
+        forms = FORMS[:-1]
     losses = {form: _cross_validated(log_probs, target, form, seed) for form in forms}
     form = "single"
     if len(forms) == 1:
@@ -217,9 +263,12 @@ def judge_forms(
     worse = losses["weighted"] - losses["single"]
     if float(worse.mean()) <= standard_error(worse):
         form = "weighted"
-    gain = losses[form] - losses["gated"]
-    if float(gain.mean()) > standard_error(gain):
-        form = "gated"
+    if float(losses["anchored"].mean()) < float(losses[form].mean()):
+        form = "anchored"
+    if "gated" in losses:
+        gain = losses[form] - losses["gated"]
+        if float(gain.mean()) > standard_error(gain):
+            form = "gated"
     return form, losses
 
 
@@ -230,21 +279,24 @@ def _cross_validated(log_probs: Tensor, target: Tensor, form: str, seed: int) ->
     losses = torch.zeros(len(target), dtype=torch.float64)
     for fold in range(int(fold_of.max()) + 1):
         out = fold_of == fold
-        pool = fit_pool(log_probs[:, ~out], target[~out], form)
+        pool = fit_pool(log_probs[:, ~out], target[~out], form, seed=seed)
         losses[out] = F.nll_loss(pool(log_probs[:, out])[0], target[out], reduction="none")
     return losses
 
 
-def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+def fit_pool(log_probs: Tensor, target: Tensor, form: str, *, seed: int = 0) -> Pool:
     """Fit a pool of one form.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
         form: one of `FORMS`; `single` takes the source with the lowest log-loss, calibrated.
+        seed: draws the halves of the ensemble selection that weights are anchored to.
     """
     log_probs = log_probs.double()
     sources = len(log_probs)
+    if form == "anchored":
+        return _anchored(log_probs, target, seed)
     facts = evidence(log_probs)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)
@@ -265,6 +317,25 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
 
     _minimise(loss, learned.get(form, [log_scale, bias, gate]))
     return Pool(form, bias, log_scale.exp(), gate, mean, std)
+
+
+def _anchored(log_probs: Tensor, target: Tensor, seed: int) -> Pool:
+    """Fit log p = log softmax(Σ w_k log p_k), with w held near the weights of the selection."""
+    anchor = ensemble_weights(log_probs, target, seed=seed)
+    shift = torch.zeros_like(anchor)
+
+    def loss() -> Tensor:
+        pooled = torch.einsum("k,knc->nc", anchor + shift, log_probs)
+        return F.cross_entropy(pooled, target) + ANCHOR * shift.square().sum()
+
+    _minimise(loss, [shift])
+    weights = anchor + shift
+    scale = weights.abs().sum()
+    sources = len(anchor)
+    unused = torch.zeros(sources * FACTS, dtype=torch.float64)
+    return Pool(
+        "anchored", weights / scale, scale, unused.expand(sources, -1).clone(), unused, unused + 1
+    )
 
 
 def evidence(log_probs: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from layerfusion.published.settings import PUBLISHED_TRAINER
 from layerfusion.published.training import EpochDone, fit_as_published
 from layerfusion.records.job import BackboneRecord, SeedRecord
 from layerfusion.runs.heads import TrainingResult
-from layerfusion.runs.inputs import Inputs, read_features
+from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.statistics.intervals import bootstrap_interval, paired_interval
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.tracker import Tracker
@@ -46,7 +46,7 @@ def train_as_published(config: TrainConfig, inputs: Inputs, tracker: Tracker) ->
     selection bias, which is the first less the third. Their intervals over test rows take the
     epochs as they were chosen: they hold the chance in the rows, not the bias of choosing on them.
     """
-    features, targets = read_features(inputs)
+    features, targets = read_features(inputs), read_targets(inputs)
     order = torch.from_numpy(np.argsort(train_order(inputs.dataset)))
     train = (
         [

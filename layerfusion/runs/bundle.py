@@ -38,10 +38,11 @@ from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
+from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
 from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError, unknown
-from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
+from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
 from layerfusion.runs.inputs import Inputs
@@ -50,8 +51,9 @@ from layerfusion.runs.resources import share_cores
 DESCRIPTION = "bundle.json"
 """File that is written last, so a bundle that has it is complete."""
 HEADS = "heads.safetensors"
-SCHEMA = 2
-"""Schema 1 kept every operator's arguments with each fusion; it is still read."""
+SCHEMA = 3
+"""Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
+weights nor regressions; both are still read."""
 DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 """Errors that files which are no bundle's cause: no JSON, other keys, tensors of other shapes."""
 PIECE = 1024
@@ -87,7 +89,7 @@ class Bundle:
     models: Mapping[str, Model]
     """The language models that its layers come from."""
     heads: tuple[Head, ...]
-    lexical: Mapping[str, LexicalFit]
+    lexical: Mapping[str, LexicalFit | LexicalRegression]
     facts: Mapping[str, Any]
     """Facts for a reader: job, data, versions and figures."""
 
@@ -235,7 +237,7 @@ def save_bundle(
     sources = {name: inputs.sources[name] for name in used}
     for name, source in sources.items():
         if isinstance(source, LexicalSource):
-            state, vocabulary = source.refitted().state()
+            state, vocabulary = _lexical_part(name, source, heads[0]).state()
             write_atomically(folder / f"{name}.safetensors", save(state))
             words = json.dumps(vocabulary, ensure_ascii=False)
             write_atomically(folder / f"{name}.json", words.encode())
@@ -261,6 +263,21 @@ def save_bundle(
     }
     content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / DESCRIPTION, content.encode())
+
+
+def _lexical_from(
+    features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
+) -> LexicalFit | LexicalRegression:
+    """Rebuild what `_lexical_part` returned; in a file of a projection there is no bias."""
+    kind = LexicalRegression if "bias" in tensors else LexicalFit
+    return kind.from_state(features, tensors, vocabulary)
+
+
+def _lexical_part(name: str, source: LexicalSource, head: Head) -> LexicalFit | LexicalRegression:
+    """Return what turns texts into features of a head: a regression in a stack, else vectors."""
+    if isinstance(head, StackHead):
+        return head.regressions[name]
+    return source.refitted()
 
 
 def has_bundle(folder: Path) -> bool:
@@ -303,8 +320,8 @@ def load_bundle(
         place = place / BUNDLE
     with _damage_told(place):
         raw = json.loads(_own(place, DESCRIPTION).read_text())
-        if raw["schema"] not in (1, SCHEMA):
-            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
+        if raw["schema"] not in range(1, SCHEMA + 1):
+            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 to {SCHEMA}")
         if raw["schema"] == 1:
             raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
         _refuse_interpolation(raw["config"], place)
@@ -318,7 +335,7 @@ def load_bundle(
         )
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
-            name: LexicalFit.from_state(
+            name: _lexical_from(
                 config.lexical[name].features,
                 load(_own(place, f"{name}.safetensors").read_bytes()),
                 json.loads(_own(place, f"{name}.json").read_text()),

@@ -13,14 +13,18 @@ from torch import Tensor
 
 from layerfusion.config.job import STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
+from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.probe import HeldOut
 from layerfusion.records.job import SeedRecord
-from layerfusion.runs.inputs import Inputs, read_features
+from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.statistics.metrics import evaluate
@@ -81,11 +85,11 @@ def train_heads(
     config: TrainConfig, inputs: Inputs, tracker: Tracker, callbacks: CallbackFactory | None = None
 ) -> TrainingResult:
     """Train one head for each seed on the selected layers."""
-    features, targets = read_features(inputs)
+    targets = read_targets(inputs)
     if inputs.fusion.name == STACKED:
-        heads = _stack(config, inputs, features, targets)
+        heads = _stack(config, inputs, targets)
     else:
-        heads = _train(config, inputs, features, targets, tracker, callbacks)
+        heads = _train(config, inputs, read_features(inputs), targets, tracker, callbacks)
     records = []
     for seed, head in heads.items():
         metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
@@ -168,47 +172,110 @@ def _train(
 
 
 def _stack(
-    config: TrainConfig,
-    inputs: Inputs,
-    features: Mapping[str, list[Tensor]],
-    targets: Mapping[str, Tensor],
+    config: TrainConfig, inputs: Inputs, targets: Mapping[str, Tensor]
 ) -> dict[int, _SeedResult]:
     """Stack probes for each seed. The seed assigns the rows to the folds of the held-out probes.
 
     A stack fitted on train is evaluated on validation. The same stack, refitted on train and
-    validation together, is evaluated on test and kept by the job.
+    validation together, is evaluated on test and kept by the job. Strengths are chosen with the
+    first seed; the others try only those that some source took.
     """
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
-    known = [
-        torch.cat(pair) for pair in zip(features["train"], features["validation"], strict=True)
-    ]
+    chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])
-    heads = {}
+    heads: dict[int, _SeedResult] = {}
+    sources: StackSources | None = None
     for seed in range(config.seed, config.seed + config.seeds):
         begun = time.perf_counter()
         dealt = replace(config, seed=seed, layers=layers)
-        chosen = inputs.selection.layers
         candidates = candidates_of(dealt, inputs.dataset, inputs.sources, chosen)
         held, _ = held_out_probes(candidates, layers, device)
+        if sources is None:
+            sources = _stack_sources(inputs, targets, held)
+            own = {one.strength for k, one in enumerate(held) if k not in sources.predicted}
+            layers = replace(layers, strengths=sorted(own)) if own else layers
         stack = fit_stack(
-            features["train"],
+            sources.features["train"],
             targets["train"],
             held,
-            num_classes=len(inputs.dataset.label_names),
+            num_classes=num_classes,
             seed=seed,
             device=device,
+            predicted=sources.predicted,
         )
-        kept = refit(stack, known, labels, held, device=device)
-        log_probs, gates = kept.predict(features["test"])
+        kept = refit(stack, sources.known, labels, held, device=device, predicted=sources.predicted)
+        log_probs, gates = kept.predict(sources.features["test"])
         heads[seed] = _SeedResult(
-            StackHead(kept),
-            {"validation": stack.predict(features["validation"])[0], "test": log_probs},
+            StackHead(kept, sources.regressions),
+            {
+                "validation": stack.predict(sources.features["validation"])[0],
+                "test": log_probs,
+            },
             gates if len(chosen) > 1 else None,
-            kept.num_parameters,
+            kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,
             time.perf_counter() - begun,
-            milliseconds(kept.predict, features["test"]),
+            milliseconds(kept.predict, sources.features["test"]),
             note=stack.reason,
         )
     return heads
+
+
+@dataclass(frozen=True)
+class StackSources:
+    """What the sources of a stack say of every row: vectors of layers, and log-probabilities."""
+
+    features: Mapping[str, list[Tensor]]
+    """Features of train, validation and test by source. Those of a lexical source are the
+    log-probabilities of its regression: for validation learned on train, for test on both. Shapes:
+    (rows, width) or (rows, classes)."""
+    known: list[Tensor]
+    """Features of train and validation together."""
+    predicted: list[int]
+    """Positions of the lexical sources."""
+    regressions: Mapping[str, LexicalRegression]
+    """The regressions that learned from train and validation, by source."""
+
+
+def _stack_sources(
+    inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[HeldOut]
+) -> StackSources:
+    """Read the layers, and fit the regressions of lexical sources with their held-out strengths."""
+    chosen, splits = inputs.selection.layers, inputs.dataset.splits
+    lexical = {
+        k: source
+        for k, layer in enumerate(chosen)
+        if isinstance(source := inputs.sources[layer.backbone], LexicalSource)
+    }
+    layers = [layer for k, layer in enumerate(chosen) if k not in lexical]
+    read = {
+        split: iter(read_layers(inputs.sources, layers, hashes))
+        for split, hashes in inputs.hashes.items()
+    }
+    features: dict[str, list[Tensor]] = {split: [] for split in read}
+    learned_from = {
+        "validation": (splits["train"].texts, targets["train"]),
+        "test": (
+            [*splits["train"].texts, *splits["validation"].texts],
+            torch.cat([targets["train"], targets["validation"]]),
+        ),
+    }
+    regressions = {}
+    for k, layer in enumerate(chosen):
+        if k not in lexical:
+            for split, vectors in read.items():
+                features[split].append(next(vectors))
+            continue
+        num_classes = len(inputs.dataset.label_names)
+        features["train"].append(torch.empty(len(targets["train"]), num_classes))
+        for split, (texts, labels) in learned_from.items():
+            (regression,) = lexical[k].regressions(
+                texts, labels.numpy(), [held[k].strength], num_classes
+            )
+            features[split].append(regression.vectors(splits[split].texts))
+            regressions[layer.backbone] = regression  # the one that learned from both stays
+    known = [
+        torch.cat(pair) for pair in zip(features["train"], features["validation"], strict=True)
+    ]
+    return StackSources(features, known, list(lexical), regressions)

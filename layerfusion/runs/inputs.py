@@ -153,19 +153,22 @@ def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
     }
 
 
-def read_features(inputs: Inputs) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+def read_features(inputs: Inputs) -> dict[str, list[Tensor]]:
     """Read the selected layers, and nothing else, from the stores.
 
     Returns:
-        Features and labels by split. The features are one tensor for each selected layer, in the
-        order of the selection, shape (rows, width), float32. Labels have shape (rows,), int64.
+        Features by split: one tensor for each selected layer, in the order of the selection, shape
+        (rows, width), float32.
     """
-    features = {
+    return {
         split: read_layers(inputs.sources, inputs.selection.layers, hashes)
         for split, hashes in inputs.hashes.items()
     }
-    targets = {
+
+
+def read_targets(inputs: Inputs) -> dict[str, Tensor]:
+    """Return the class indices of each split. Shapes: (rows,), int64."""
+    return {
         split: torch.from_numpy(np.asarray(inputs.dataset.splits[split].labels, np.int64))
         for split in inputs.hashes
     }
-    return features, targets

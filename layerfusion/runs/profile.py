@@ -17,6 +17,7 @@ from torch import Tensor
 from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
@@ -308,6 +309,17 @@ class Judge:
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]
         self.layers = self._right(candidates.features, self.test, strengths)
+        for n, layer in enumerate(candidates.layers):
+            source = candidates.sources[layer.backbone]
+            if isinstance(source, LexicalSource):
+                (regression,) = source.regressions(
+                    candidates.texts,
+                    candidates.labels.numpy(),
+                    [strengths[n]],
+                    candidates.num_classes,
+                )
+                predicted = regression.vectors(test.texts).argmax(dim=1).numpy()
+                self.layers[n] = (predicted == self.target).astype(float)
         self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
         self.last = self.layers[table.layers.index(last)]
 

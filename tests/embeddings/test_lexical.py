@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from torch.nn import functional as F
 
 from layerfusion.config.job import ExtractConfig, LayersConfig, LexicalConfig
 from layerfusion.embeddings.lexical import LAYER, LexicalFit, LexicalSource, open_lexical
+from layerfusion.embeddings.lexical_regression import C_VALUES, LexicalRegression
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.layers.probe import fit_probes
 from layerfusion.layers.scores import compute_scores
+from layerfusion.texts.tfidf import tfidf
 
 WORDS = [f"w{n}" for n in range(60)]
 
@@ -117,19 +120,49 @@ def _candidates(tmp_path: Path, texts: list[str], labels: np.ndarray) -> Candida
     return Candidates(layers, tuple(features), target, folds, tuple(texts), 2, sources)
 
 
-def test_each_fold_is_judged_by_vectors_learned_without_it(tmp_path: Path) -> None:
+def test_each_fold_is_judged_by_a_regression_learned_without_it(tmp_path: Path) -> None:
     texts, labels = _texts(120)
     candidates = _candidates(tmp_path, texts, labels)
-    config = LayersConfig(strengths=[0.01])
-    ((held,), _) = held_out_probes(candidates, config, torch.device("cpu"))
+    ((held,), _) = held_out_probes(candidates, LayersConfig(), torch.device("cpu"))
+    assert held.strength in C_VALUES
     for fold in range(4):
         out = candidates.fold_of == fold
         inside = [text for text, left in zip(texts, out.tolist(), strict=True) if not left]
         outside = [text for text, left in zip(texts, out.tolist(), strict=True) if left]
-        fit = LexicalFit.learn(inside, LexicalConfig(width=400))
-        (probe,) = fit_probes([fit.vectors(inside)], candidates.labels[~out], [0.01], num_classes=2)
-        expected = probe.logits(fit.vectors(outside)).log_softmax(dim=1)
-        torch.testing.assert_close(held.log_probs[out], expected, rtol=1e-3, atol=1e-4)
+        counts = tfidf("words", len(inside), LexicalConfig().max_features)
+        expected = (
+            LogisticRegression(C=held.strength, solver="liblinear", dual=True, tol=1e-2,
+                               max_iter=1000, random_state=0)
+            .fit(counts.fit_transform(inside), labels[~out.numpy()])
+            .predict_log_proba(counts.transform(outside))
+        )  # fmt: skip
+        np.testing.assert_allclose(held.log_probs[out].numpy(), expected, atol=1e-5)
+
+
+def test_a_regression_is_that_of_scikit_learn_and_survives_its_file() -> None:
+    texts, labels = _texts(90)
+    labels = labels + (np.arange(90) % 3 == 0)  # three classes
+    (fit,) = LexicalRegression.fit("words", texts, labels, [10.0], num_classes=4)
+    counts = tfidf("words", 90)
+    binary = LogisticRegression(
+        C=10.0, solver="liblinear", dual=True, tol=1e-2, max_iter=1000, random_state=0
+    )
+    peer = OneVsRestClassifier(binary).fit(counts.fit_transform(texts), labels)
+    expected = peer.predict_proba(counts.transform(texts))
+    found = fit.vectors(texts).exp().numpy()
+    np.testing.assert_allclose(found[:, :3], expected, atol=1e-5)
+    assert found[:, 3].max() < 1e-6  # no row has this class
+    again = LexicalRegression.from_state("words", *fit.state())
+    assert torch.equal(again.vectors(texts), fit.vectors(texts))
+    with pytest.raises(UserError, match="no words of train to count"):
+        LexicalRegression.fit("words", [" "], np.zeros(1, np.int64), [1.0], num_classes=2)
+
+
+def test_a_regression_of_a_single_class_is_sure_of_it() -> None:
+    texts = ["one text", "another text"]
+    (fit,) = LexicalRegression.fit("words", texts, np.ones(2, np.int64), [1.0], num_classes=3)
+    assert fit.vectors(texts).argmax(dim=1).tolist() == [1, 1]
+    torch.testing.assert_close(fit.vectors(texts).exp().sum(dim=1), torch.ones(2))
 
 
 def test_what_a_fold_learned_is_learned_once(
@@ -137,15 +170,16 @@ def test_what_a_fold_learned_is_learned_once(
 ) -> None:
     texts, labels = _texts(120)
     candidates = _candidates(tmp_path, texts, labels)
-    held_out_probes(candidates, LayersConfig(strengths=[0.01]), torch.device("cpu"))
-    inside = [texts[row] for row in torch.where(candidates.fold_of != 2)[0].tolist()]
-    expected = LexicalFit.learn(inside, LexicalConfig(width=400)).vectors(texts)
-    monkeypatch.setattr(LexicalFit, "learn", None)
     source = candidates.sources["words"]
     assert isinstance(source, LexicalSource)
+    inside = [texts[row] for row in torch.where(candidates.fold_of != 2)[0].tolist()]
+    expected = LexicalFit.learn(inside, LexicalConfig(width=400)).vectors(texts)
     torch.testing.assert_close(source.relearned(texts, inside), expected)
-    # Other strengths fit other probes, on the same vectors.
-    held_out_probes(candidates, LayersConfig(strengths=[0.1]), torch.device("cpu"))
+    held_out_probes(candidates, LayersConfig(), torch.device("cpu"))
+    monkeypatch.setattr(LexicalFit, "learn", None)
+    monkeypatch.setattr(LexicalRegression, "fit", None)
+    torch.testing.assert_close(source.relearned(texts, inside), expected)
+    held_out_probes(candidates, LayersConfig(), torch.device("cpu"))
 
 
 def test_held_out_accuracy_of_noise_is_that_of_chance(tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.fusion.ensemble import ensemble_weights
 from layerfusion.fusion.stacking import (
     FACTS,
     GATE_ROWS,
+    GATED_SOURCES,
     WEIGHT_ROWS,
     Pool,
     choose_pool,
@@ -20,7 +22,7 @@ from layerfusion.fusion.stacking import (
     fit_stack,
     refit,
 )
-from layerfusion.layers.probe import cross_validate
+from layerfusion.layers.probe import HeldOut, cross_validate
 
 CLASSES = 3
 
@@ -106,6 +108,51 @@ def test_a_useless_source_gets_little_weight_and_does_no_harm() -> None:
     alone = fit_pool(said[:1], target, "single")
     assert float(pool(fresh)[1].mean(dim=0)[1]) < 0.15
     assert _loss(pool, fresh, fresh_target) < _loss(alone, fresh[:1], fresh_target) + 0.005
+
+
+def test_anchored_weights_let_a_source_correct_the_others() -> None:
+    """A second source that repeats the first's mistake helps by a weight below zero."""
+    said, target = _said(2000, [1.5, 0.0])
+    mistake = said[1]  # knows nothing of the class
+    both = torch.stack([said[0] + mistake, mistake]).log_softmax(dim=2)
+    pool = fit_pool(both, target, "anchored")
+    assert pool.form == "anchored"
+    gates = pool(both)[1]
+    assert float(gates[0, 1]) < -0.05
+    assert torch.equal(gates, gates[:1].expand(len(target), -1))
+    assert float(gates[0].abs().sum()) == pytest.approx(1)
+    assert _loss(pool, both, target) < _loss(fit_pool(both, target, "weighted"), both, target)
+    pooled = pool(both)[0].exp().sum(dim=1)
+    torch.testing.assert_close(pooled, torch.ones_like(pooled))
+
+
+def test_ensemble_weights_are_those_of_forward_selection() -> None:
+    said, target = _said(400, [2.0, 1.0, 0.0, 0.0])
+    weights = ensemble_weights(said, target)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert weights.argmax() == 0
+    assert float(weights[2:].sum()) < 0.35  # halves may hold the useless ones alone
+    assert torch.equal(weights, ensemble_weights(said, target))
+
+
+def test_many_sources_are_pooled_without_gates() -> None:
+    said, target = _said(200, [1.0] * (GATED_SOURCES + 1))
+    _, losses, _ = choose_pool(said, target)
+    assert set(losses) == {"single", "weighted", "anchored"}
+
+
+def test_what_a_source_predicted_passes_unchanged() -> None:
+    """The features of a lexical source are log-probabilities already."""
+    generator = torch.Generator().manual_seed(0)
+    said, target = _said(300, [1.5, 1.0])
+    x = torch.randn(300, 4, generator=generator)
+    held = [HeldOut(one.float(), target, 0.1) for one in said]
+    features = [x, said[1].float()]
+    stack = fit_stack(features, target, held, num_classes=CLASSES, predicted=[1])
+    torch.testing.assert_close(stack.probes[1].logits(features[1]), said[1].float())
+    assert stack.probes[0].weight.shape == (CLASSES, 4)
+    again = refit(stack, features, target, held, predicted=[1])
+    torch.testing.assert_close(again.predict(features)[0], stack.predict(features)[0])
 
 
 def test_equal_sources_are_better_together_than_any_alone() -> None:

@@ -86,7 +86,7 @@ def test_rows_are_batched_in_the_order_of_the_files_before_validation_is_cut(fol
     """Text by text the vectors of a script that reads train.csv and test.csv from the top."""
     config = config_of(folder, *PUBLISHED)
     inputs = protocol_of(config).prepare(config)
-    features, _ = read_features(inputs)
+    features = read_features(inputs)
     for place, name in enumerate(("llama", "bert")):
         assert inputs.selection.layers[place].backbone == name
         for file, splits in (("train", ("train", "validation")), ("test", ("test",))):

@@ -43,6 +43,7 @@ MOST_OPEN = 6
 MEANING = (
     "A gate is the weight that the fusion gives a layer, averaged over test texts and seeds. It is"
     " a weight, not a proof of importance: layers that say the same share it in any proportion."
+    " In a stack with anchored weights some may be below 0, where a layer corrects the others."
 )
 GATE = decimals(3)
 DEEPEST = 0.55
@@ -245,7 +246,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.bar(x, heights, width=0.78, color=[colors[layer.backbone] for layer in layers])
     uniform = 1 / len(layers)
     ax.axhline(uniform, color=INK, linewidth=1, linestyle=DASHED)
-    ax.set_ylim(0, 1.12 * max(*heights, uniform))
+    ax.set_ylim(1.12 * min(0.0, *heights), 1.12 * max(*heights, uniform))
     ax.set(xlabel="layer", ylabel="mean gate")
     ax.grid(axis="y", color=GRID, linewidth=0.8)
     few = len(layers) <= 8 and len({layer.pooling for layer in layers}) > 1
@@ -282,7 +283,7 @@ def plot_class_gates(
     ax.set_xticks(np.arange(len(labels)) + 0.5, shown, rotation=90 if upright else 0)
     for (row, column), gate in np.ndenumerate(gates):
         box = Rectangle((column + 0.02, row + 0.04), 0.96, 0.92, linewidth=0)
-        box.set(facecolor=SERIES[0], alpha=0.04 + (DEEPEST - 0.04) * gate / gates.max())
+        box.set(facecolor=SERIES[0], alpha=0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max()))
         ax.add_patch(box)
         value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
         ax.text(column + 0.5, row + 0.52, value, ha="center", va="center", color=INK, fontsize=10)
