@@ -13,9 +13,10 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.config.imports import import_from
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import read_text
 from layerfusion.texts.readers import names_column, read_file
-from layerfusion.texts.table import Columns, Table, make_table
+from layerfusion.texts.table import Table, make_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame

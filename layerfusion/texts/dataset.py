@@ -15,10 +15,11 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
 from layerfusion.texts.layout import LABELS_FILE, read_label_names, read_tables
 from layerfusion.texts.splits import Split, complete_splits
-from layerfusion.texts.table import SPLITS, Columns, Table, read_by_own_names
+from layerfusion.texts.table import SPLITS, Table, read_by_own_names
 
 
 @dataclass(frozen=True)

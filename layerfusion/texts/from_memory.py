@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset
-from layerfusion.texts.table import Columns, Table, make_table
+from layerfusion.texts.table import Table, make_table
 
 
 def tables_of(

@@ -13,8 +13,9 @@ from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
-from layerfusion.texts.table import SPLITS, Columns, Table, join_tables, make_table
+from layerfusion.texts.table import SPLITS, Table, join_tables, make_table
 
 ALIASES = {
     "train": ("train", "training"),

@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
-from layerfusion.texts.table import Columns
 
 COLUMNS = Columns("text", "label", {})
 TEXTS = ["NA", "null", "  naïve, 🙂 ", 'a "quoted" word', "001", "two\nlines"]
