@@ -22,7 +22,7 @@ OFTEN = {
     ),
 }  # fmt: skip
 """What the columns of texts and of labels are often called, in lower case, likeliest first."""
-_PLAIN = re.compile(r"[A-Za-z_][\w./-]*|0|[1-9]\d*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*|0|[1-9]\d*", re.ASCII)
 """Values that neither a shell nor Hydra takes for anything but a string or a number."""
 
 
@@ -57,6 +57,16 @@ class Columns:
         wanted = [name for name in (self.text, self.label) if name is not None]
         return all(_find(name, names) is not None for name in wanted)
 
+    def by_number(self, names: Sequence[str]) -> Columns:
+        """Give numbered columns the names of a header. A number without a name stays."""
+
+        def name(number: str) -> str:
+            place = int(number) - 1
+            return names[place] if 0 <= place < len(names) else number
+
+        label = None if self.label is None else name(self.label)
+        return replace(self, text=name(self.text), label=label)
+
     def among(self, place: str, names: Sequence[str]) -> Columns:
         """Give the columns the names that a table has for them: spaces around a name do not count.
 
@@ -72,8 +82,10 @@ class Columns:
             missing, key = (
                 (self.text, self.text_key) if text is None else (self.label, "dataset.label")
             )
-            way_out = self.meant(names) or (self.without_label if text is not None else "")
-            raise _no_column(place, str(missing), key, names, way_out)
+            ways = [self.meant(names), self.without_label if text is not None else ""]
+            if not any(ways) and names:
+                ways = [f"choose one, as {as_option(key, names[0].strip())} does"]
+            raise _no_column(place, str(missing), key, names, "; ".join(filter(None, ways)))
         where = {}
         for name, value in self.where.items():
             found = _find(name, names)
@@ -126,6 +138,10 @@ def _likely(kind: str, wanted: str, names: Sequence[str]) -> str | None:
     for form in (wanted.strip().casefold(), *like, *OFTEN[kind]):
         if form in lower:
             return lower[form]
+    words = {name: set(re.split(r"[\W_]+", form)) for form, name in lower.items()}
+    for form in (wanted.strip().casefold(), *OFTEN[kind]):
+        if holders := [name for name in words if form in words[name]]:
+            return holders[0] if len(holders) == 1 else None
     return None
 
 

@@ -103,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 def _split_name(place: str, name: str) -> str:
-    from layerfusion.texts.layout import ALIASES
+    from layerfusion.texts.split_names import ALIASES
 
     for split, names in ALIASES.items():
         if str(name).lower() in names:

@@ -58,6 +58,9 @@ def _of(path: Path, found: Any, columns: Columns) -> Values:
             return _of_rows(path, list(found.values()))  # rows by name, such as their numbers
         return _by_column(path, found, columns)
     inside = {key: value for key, value in found.items() if _may_hold_rows(value)}
+    named = {key: value for key, value in inside.items() if _names_columns(value, columns)}
+    if len(named) == 1:
+        inside = named
     if len(inside) > 1:
         raise UserError(
             f"{path}: it holds rows under several keys: {', '.join(map(repr, inside))}; write the"
@@ -73,6 +76,11 @@ def _may_hold_rows(value: Any) -> bool:
     if isinstance(value, dict):
         return any(_may_hold_rows(part) or isinstance(part, list) for part in value.values())
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
+
+
+def _names_columns(rows: Any, columns: Columns) -> bool:
+    """Tell whether the first of some rows has the columns that are wanted."""
+    return isinstance(rows, list) and isinstance(rows[0], dict) and columns.are_in(list(rows[0]))
 
 
 def _are_columns(found: Mapping[str, Any], columns: Columns) -> bool:

@@ -17,7 +17,7 @@ from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import Columns, as_option
+from layerfusion.texts.columns import OFTEN, Columns, as_option
 from layerfusion.texts.delimited import Rows, cells_of, first_line, read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
 from layerfusion.texts.json_tables import columns_of_json
@@ -173,8 +173,16 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         _, header = first_line(text, skipped)
     else:
         delimiter = _delimiter(path, header, columns, usual)
-    headed = columns.are_in(cells_of(header, delimiter)) or not columns.numbered
-    rows = read_rows(str(path), text, delimiter, skipped, label=columns.label, headed=headed)
+    named = columns.are_in(cells_of(header, delimiter))
+    numbered = columns.numbered and not named
+
+    def read(headed: bool) -> Rows:
+        return read_rows(str(path), text, delimiter, skipped, label=columns.label, headed=headed)
+
+    rows, headed = read(not numbered), not numbered
+    if numbered and _begins_with_header(rows, columns):
+        rows, headed = read(True), True
+        columns = columns.by_number(rows.names)
     if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
         _refuse_headless(path, rows, columns)
     names, renamed = rows.names, ()
@@ -186,8 +194,9 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     notes = encoding_notes(path, text, reading.encoding_key)
     if rows.note is not None:
         notes = (*notes, f"{path.name}: {rows.note}")
-    if not headed:
-        notes = (*notes, f"{path.name}: read without a header; its columns are numbered from 1")
+    if numbered:
+        found = f"its header is {header[:80]!r}" if headed else "read without a header"
+        notes = (*notes, f"{path.name}: {found}; its columns are numbered from 1")
     return make_table(path.name, values, columns, typed=False, notes=(*notes, *renamed))
 
 
@@ -229,6 +238,21 @@ def _by_number(columns: Columns, text: int, label: int) -> str:
     """Write the options that take columns by their numbers."""
     words = [as_option(columns.text_key, str(text))]
     return " ".join(words if columns.label is None else [*words, f"dataset.label={label}"])
+
+
+def _begins_with_header(rows: Rows, columns: Columns) -> bool:
+    """Tell whether the first row of a table with numbered columns is a header after all.
+
+    It is one if its cell in the column of labels is no label of any other row, or its cell in the
+    column of texts is a usual name of such a column.
+    """
+    if not {columns.text, columns.label or columns.text} <= set(rows.names) or len(rows.cells) < 2:
+        return False
+    first, *others = rows.cells
+    if first[rows.names.index(columns.text)].strip().casefold() in OFTEN["text"]:
+        return True
+    place = None if columns.label is None else rows.names.index(columns.label)
+    return place is not None and first[place] not in {row[place] for row in others}
 
 
 def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:

@@ -31,11 +31,15 @@ class Table:
     """Names of integer labels, if the format has them."""
     notes: tuple[str, ...] = ()
     """Notes on how the table was read, for a reader of the figures."""
+    row_names: tuple[str, ...] = ()
+    """What messages call the rows, where each is a file of its own; empty: by their numbers."""
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """All columns of the rows as they were read; empty unless they were asked for."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""
+        if self.row_names:
+            return self.row_names[index]
         return f"{self.place}, row {self.rows[index]}"
 
 
