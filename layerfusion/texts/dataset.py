@@ -112,7 +112,7 @@ def dataset_from_tables(
     except UserError as error:
         raise UserError(f"dataset {config.name}: {error}") from error
     return TextDataset(
-        name=config.name,
+        name=config.title,
         splits=splits.used,
         label_names=label_names,
         fingerprint=fingerprint(splits.used, label_names),

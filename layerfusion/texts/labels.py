@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from layerfusion.errors import UserError
+from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.table import NO_LABEL, Table
 
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
@@ -200,6 +201,7 @@ def _named(
     tables: Mapping[str, Table], labels: Mapping[str, list[Label]], names: Sequence[str]
 ) -> dict[Label, str]:
     """The value of each class to its name, in the order of the names."""
+    names = [whole_characters(name)[0] for name in names]
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
     numbers = any(not isinstance(value, str) for values in labels.values() for value in values)

@@ -210,10 +210,38 @@ def read_tabs(path: Path, reading: Reading) -> Table:
     return read_delimited(path, reading, usual="\t")
 
 
-def names_column(header: str, column: str) -> bool:
-    """Tell whether a first line names a column, beside others, between delimiters."""
-    cells = (cells_of(header, delimiter) for delimiter in DELIMITERS)
-    return any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in cells)
+def begins_table(content: str, column: str) -> bool:
+    """Tell a table from a text on each line, for a file whose suffix says neither.
+
+    Its first line names the column of texts beside others; or it names one that is often called so,
+    and the next lines have as many cells.
+    """
+    _, header = first_line(content)
+    if _SEP.fullmatch(header):
+        return True
+    lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
+    for delimiter in DELIMITERS:
+        names = cells_of(header, delimiter)
+        if len(names) > 1 and Columns(column, None, {}).are_in(names):
+            return True
+        often = any(name.strip().casefold() in OFTEN["text"] for name in names)
+        alike = all(len(cells_of(line, delimiter)) == len(names) for line in lines[:-1])
+        if len(names) > 1 and often and len(lines) > 1 and alike:
+            return True
+    return False
+
+
+def begins_json(content: str) -> bool:
+    """Tell rows of JSON from a text on each line: it begins with an object, or a list of them."""
+    start = content.lstrip()
+    if not start.startswith(("{", "[")):
+        return False
+    try:
+        found, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return False
+    rows = found if isinstance(found, list) else [found]
+    return bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
 def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> str:
@@ -227,10 +255,12 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> 
     if columns.numbered:
         return most
     meant = columns.meant(cells_of(header, most))
+    wanted = [repr(name) for name in (columns.text, columns.label) if name is not None]
     raise UserError(
-        f"{path}: the first line does not name the columns {columns.text!r} and {columns.label!r}"
-        f" between commas, tabs, semicolons or bars; it reads {header[:80]!r}; "
-        + (meant or f"if it is no header, {_by_number(columns, 1, 2)} take columns by number")
+        f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
+        f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"
+        f" {header[:80]!r}; "
+        + (meant or f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}")
     )
 
 
@@ -270,8 +300,8 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     label = min(order[1:], key=lambda place: len(set(by_column[place])), default=text)
     raise UserError(
         f"{path}: its first line names no column {columns.text!r} ({columns.text_key}); it reads"
-        f" {', '.join(map(repr, first))[:160]}; if the file has no header,"
-        f" {_by_number(columns, text + 1, label + 1)} take its columns by number"
+        f" {', '.join(map(repr, first))[:160]}; if the file has no header, its columns go by"
+        f" number: {_by_number(columns, text + 1, label + 1)}"
     )
 
 

@@ -72,6 +72,11 @@ def make_table(
     texts, halves_of_texts = _whole([texts[index] for index in kept])
     labels, halves_of_labels = _whole([labels[index] for index in kept])
     halves = halves_of_texts + halves_of_labels
+    others: dict[str, list[Any]] = {}
+    if columns.keep_others:
+        for name, column in values.items():
+            others[whole_characters(name)[0]], halves_of_others = _whole([column[i] for i in kept])
+            halves += halves_of_others if name != columns.text else 0
     if halves:
         notes = (*notes, f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
     return Table(
@@ -82,9 +87,7 @@ def make_table(
         typed=typed,
         label_names=label_names,
         notes=tuple(notes),
-        others={name: [column[index] for index in kept] for name, column in values.items()}
-        if columns.keep_others
-        else {},
+        others=others,
     )
 
 
