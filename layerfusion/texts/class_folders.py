@@ -94,8 +94,13 @@ def read_class_folders(
         values = {columns.text: texts, str(columns.label): labels}
         table = make_table(str(folder), values, columns, typed=False)
         tables[split] = replace(table, row_names=tuple(names))
-    others = [file for file in sorted(place.rglob("*")) if file.is_file() and file not in used]
-    shown = [str(file.relative_to(place)) for file in others if not _hidden(file, place)]
+    looked_at = {place, *splits.values(), *(file.parent for file in used)}
+    others = [file for folder in sorted(looked_at) for file in sorted(folder.iterdir())]
+    shown = [
+        str(file.relative_to(place))
+        for file in others
+        if file.is_file() and file not in used and not _hidden(file, place)
+    ]
     if shown:
         more = f" and {len(shown) - 3:,} more" if len(shown) > 3 else ""
         are = "is" if len(shown) == 1 else "are"

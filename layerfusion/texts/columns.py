@@ -119,7 +119,8 @@ def as_option(key: str, value: str) -> str:
         return f"{key} {shlex.quote(value)}"
     if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
         return f"{key}={value}"
-    quoted = value.replace("\\", "\\\\").replace('"', '\\"')
+    # Hydra reads backslashes as such, but for those before a quotation mark.
+    quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
     return shlex.quote(f'{key}="{quoted}"')
 
 
