@@ -86,10 +86,14 @@ def data_suffix(path: Path) -> str:
 
 
 def _files(folder: Path, kind: Kind) -> list[Path]:
-    """List the files of a model or data set in a folder and its direct subfolders."""
+    """List the files of a model or data set in a folder and its direct subfolders.
+
+    The texts of a data set may be files of their own, a folder deeper: `train/pos/7.txt`.
+    """
+    deeper = ("*/*/*.[tT][xX][tT]*",) if kind == "dataset" else ()
     return sorted(
         file
-        for pattern in ("*", "*/*")
+        for pattern in ("*", "*/*", *deeper)
         for file in folder.glob(pattern)
         if file.is_file() and not file.name.startswith(".") and _belongs(file, kind)
     )

@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerfusion.assets.files import temporary_beside
+from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.config.imports import import_from, require_named
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
-from layerfusion.texts.encoding import read_text
-from layerfusion.texts.readers import names_column, read_file
-from layerfusion.texts.table import Columns, Table, make_table
+from layerfusion.texts.columns import Columns
+from layerfusion.texts.encoding import decoded, whole_characters
+from layerfusion.texts.readers import (
+    Reading,
+    begins_json,
+    begins_table,
+    delimited_table,
+    json_table,
+    read_file,
+)
+from layerfusion.texts.table import Table, make_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
+GZ = ".gz"
+"""A second suffix, for a file that gzip packs."""
+STANDARD = "-"
+"""What stands for the standard input or output in the place of a file."""
+ENCODING_KEY = "--encoding"
 LINES = ".txt"
 """Suffix of a file with one text on each line. All other files are tables."""
 
@@ -35,14 +52,8 @@ def main(arguments: Sequence[str]) -> int:
         UserError: for a missing file or column, an empty text or a damaged classifier.
     """
     options = _parser().parse_args(arguments)
-    out = None if options.out is None else Path(options.out)
-    if out is not None and out.suffix not in OUTPUTS:  # checked before the work starts
-        raise unknown("-o: suffix", out.suffix, OUTPUTS)
-    if out is not None and not out.parent.is_dir():
-        raise UserError(f"-o {out}: there is no folder {out.parent}")
-    given = Path(options.input)
-    if out is not None and out.exists() and given.exists() and out.samefile(given):
-        raise UserError(f"-o {out}: this is the input itself; choose another file")
+    # Checked before the work starts.
+    out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
     from layerfusion.runs.bundle import load_bundle
 
     modules = _modules(options.config_dir)
@@ -54,42 +65,71 @@ def main(arguments: Sequence[str]) -> int:
         modules=modules,
     )
     column = options.text or bundle.config.dataset.text
-    reader = bundle.config.dataset.reader if _needs_reader(given) else None
+    reader = bundle.config.dataset.reader if _needs_reader(options.input) else None
     if reader is not None:
         require_named("dataset.reader", reader, modules)
-    table = read_table(given, column, options.encoding, reader)
+    table = read_table(options.input, column, options.encoding, reader)
     kept = [row for row, text in enumerate(table.texts) if _has_text(text)]
     probabilities = bundle.probabilities([table.texts[row].strip() for row in kept])
-    frame = with_predictions(table, kept, probabilities, bundle.label_names)
-    for note in table.notes:
+    frame, renamed = with_predictions(table, kept, probabilities, bundle.label_names)
+    notes = [*table.notes]
+    notes += [
+        f"{table.place} has a column {old!r}; the new one is {new}" for old, new in renamed.items()
+    ]
+    notes += _unlabelled(table.texts, len(kept))
+    for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    for name in ("label", "probability"):
-        if name in table.others:
-            print(
-                f"note: {given.name} has a column {name!r}; the new one is predicted_{name}",
-                file=sys.stderr,
-            )
-    if len(kept) < len(table.texts):
-        empty = len(table.texts) - len(kept)
-        print(f"note: {empty:,} empty texts have no label", file=sys.stderr)
     if out is None:
-        frame.to_csv(sys.stdout, index=False)
+        _print(_content(frame, ".csv"))
         return 0
-    with temporary_beside(out) as temporary:
-        _write(frame, temporary, out.suffix)
-    print(f"{len(table.texts)} texts: {out}", file=sys.stderr)
+    content = _content(frame, data_suffix(out))
+    write_atomically(out, gzip.compress(content) if out.suffix.lower() == GZ else content)
+    texts = "1 text" if len(table.texts) == 1 else f"{len(table.texts):,} texts"
+    print(f"{texts}: {out}", file=sys.stderr)
     return 0
 
 
+def _unlabelled(texts: Sequence[Any], kept: int) -> list[str]:
+    """Note how many rows have no label, as they have no text."""
+    strange = sum(text is not None and text == text and not isinstance(text, str) for text in texts)
+    empty = len(texts) - kept - strange
+    notes = ["1 empty text has no label" if empty == 1 else f"{empty:,} empty texts have no label"]
+    if strange:
+        notes.append(f"rows whose text is no string have no label: {strange:,}")
+    return notes if empty else notes[1:]
+
+
+def _output(name: str, given: str) -> Path:
+    """Check the output file, and that it is not the input under another name."""
+    out = Path(name)
+    packed = out.suffix.lower() == GZ
+    if data_suffix(out) not in OUTPUTS or (packed and data_suffix(out) == ".parquet"):
+        raise unknown("-o: suffix", "".join(out.suffixes[-2:]) if packed else out.suffix,
+                      [*OUTPUTS, *(f"{suffix}{GZ}" for suffix in OUTPUTS[:-1])])  # fmt: skip
+    if out.is_dir():
+        raise UserError(f"-o {out}: it is a folder; a file is needed")
+    if not out.parent.is_dir():
+        raise UserError(f"-o {out}: there is no folder {out.parent}")
+    if not out.exists():
+        return out
+    if given == STANDARD:
+        same = os.path.samestat(os.fstat(0), out.stat())
+    else:
+        same = Path(given).exists() and out.samefile(given)
+    if same:
+        raise UserError(f"-o {out}: this is the input itself; choose another file")
+    return out
+
+
 def read_table(
-    path: Path, column: str, encoding: str = "utf-8", reader: str | None = None
+    name: str | Path, column: str, encoding: str = "utf-8", reader: str | None = None
 ) -> Table:
     """Read texts without labels, with all columns that stand beside them.
 
     Args:
-        path: a table (csv, tsv, json, jsonl, parquet), or a .txt file. A .txt file whose first line
-            names the column of texts between delimiters is a table, as in training; any other has
-            one text on each line.
+        name: a table (csv, tsv, json, jsonl, parquet), a .txt file, or `-` for the standard input.
+            In the last two, a first line that names the column of texts begins a table, as in
+            training, and an object begins rows of JSON; else there is one text on each line.
         column: column of the table that has the texts.
         encoding: encoding of a text file.
         reader: a function of the user's that reads the file (see `read_file`); none: by its suffix.
@@ -97,40 +137,68 @@ def read_table(
     Raises:
         UserError: if the file cannot be read; the message names the file and the column.
     """
+    columns = Columns(column, None, {}, keep_others=True, text_key="--text")
+    reading = Reading(columns, encoding, (), ENCODING_KEY)
+    if str(name) == STANDARD:
+        place = Path("standard input")
+        return _read_lines(place, decoded(_standard_input(), str(place), encoding, ENCODING_KEY),
+                           reading)  # fmt: skip
+    path = Path(name)
+    if path.is_dir():
+        raise UserError(f"{path}: it is a folder; a file is needed")
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
-    columns = Columns(column, None, {}, keep_others=True, text_key="--text")
-    if path.suffix.lower() == LINES:
-        content = read_text(path, encoding, "--encoding")
-        header, *_ = content.split("\n", 1)
-        if not names_column(header, column):
-            lines = [line.removesuffix("\r") for line in content.split("\n")]
-            lines = lines[:-1] if lines[-1] == "" else lines
-            return make_table(path.name, {column: lines}, columns, typed=False)
-    return read_file(path, columns, encoding=encoding, reader=reader)
+    if data_suffix(path) == LINES:
+        return _read_lines(path, reading.text(path), reading)
+    return read_file(path, columns, encoding=encoding, reader=reader, encoding_key=ENCODING_KEY)
 
 
-def _needs_reader(path: Path) -> bool:
-    return data_suffix(path) not in READERS
+def _read_lines(path: Path, content: str, reading: Reading) -> Table:
+    """Read a text on each line, unless the first one begins a table."""
+    column = reading.columns.text
+    if begins_json(content):
+        return json_table(path, content, reading.columns, lines=True)
+    if begins_table(content, column):
+        return delimited_table(path, content, reading)
+    lines = [line.removesuffix("\r") for line in content.split("\n")]
+    lines = lines[:-1] if lines[-1] == "" else lines
+    notes: tuple[str, ...] = ()
+    if len(lines) > 1 and lines[0].strip() == column:
+        lines = lines[1:]
+        notes = (f"{path.name}: its first line, {column!r}, names the column and is no text",)
+    return make_table(path.name, {column: lines}, reading.columns, typed=False, notes=notes)
+
+
+def _standard_input() -> bytes:
+    binary = getattr(sys.stdin, "buffer", None)  # none where a program put its own text there
+    return sys.stdin.read().encode() if binary is None else binary.read()
+
+
+def _needs_reader(name: str) -> bool:
+    return name != STANDARD and data_suffix(Path(name)) not in READERS
 
 
 def with_predictions(
     table: Table, kept: Sequence[int], probabilities: Any, label_names: Sequence[str]
-) -> DataFrame:
+) -> tuple[DataFrame, dict[str, str]]:
     """Put the predictions beside the columns of a table.
 
     The new columns are label, probability (of that label), and `p(NAME)` by class. Where the table
-    has a column of such a name, the new one is called `predicted_NAME`.
+    has a column of such a name, the new one is called `predicted_NAME`, or `predicted_NAME_2`.
 
     Args:
         table: the rows, with all their columns.
         kept: the rows that have a text; the others get no label.
         probabilities: probabilities of each class for these rows. Shape: (rows, classes).
         label_names: names of the classes.
+
+    Returns:
+        The table, and the usual name of each new column to the one that it got instead.
     """
     import pandas
 
-    frame = pandas.DataFrame(dict(table.others))
+    # Objects, so that a column of numbers with a gap keeps its whole numbers.
+    frame = pandas.DataFrame(dict(table.others), dtype=object)
     best = probabilities.argmax(axis=1)
     new: dict[str, Any] = {
         "label": [label_names[k] for k in best],
@@ -138,23 +206,81 @@ def with_predictions(
     }
     new |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
     rows = frame.index[list(kept)]
+    renamed = {}
     for name, values in new.items():
-        free = name if name not in frame else f"predicted_{name}"
+        free, number = name, 1
+        while free in frame:
+            free = f"predicted_{name}" if number == 1 else f"predicted_{name}_{number}"
+            number += 1
+        if free != name:
+            renamed[name] = free
         frame[free] = pandas.Series(values, index=rows)
-    return frame
+    return frame, renamed
 
 
 def _has_text(text: Any) -> bool:
     return isinstance(text, str) and bool(text.strip())
 
 
-def _write(table: DataFrame, path: Path, suffix: str) -> None:
+def _content(frame: DataFrame, suffix: str) -> bytes:
+    """Write a table in one of the forms of `OUTPUTS`."""
     if suffix == ".parquet":
-        table.to_parquet(path, index=False)
-    elif suffix == ".jsonl":
-        table.to_json(path, orient="records", lines=True, force_ascii=False)
-    else:
-        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+        return _parquet(frame)
+    if suffix == ".jsonl":
+        return _json_lines(frame)
+    text = _LineFeeds(newline="")
+    # With this end of a line, the writer also quotes cells that hold a carriage return.
+    frame.map(_cell).to_csv(
+        text, index=False, sep="\t" if suffix == ".tsv" else ",", lineterminator="\r\n"
+    )
+    return text.getvalue().encode()
+
+
+class _LineFeeds(io.StringIO):
+    """Takes a row at a time, and ends it with a line feed."""
+
+    def write(self, row: str, /) -> int:
+        return super().write(row.removesuffix("\r\n") + "\n")
+
+
+def _cell(value: Any) -> Any:
+    """Write a list or an object in a cell as JSON does."""
+    if not isinstance(value, list | dict):
+        return value
+    return whole_characters(json.dumps(value, ensure_ascii=False, default=str))[0]
+
+
+def _json_lines(frame: DataFrame) -> bytes:
+    """Write an object a line. What JSON has no form for, such as a date, is written as a string."""
+    lines = []
+    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
+        line = json.dumps(row, ensure_ascii=False, default=str)
+        lines.append(whole_characters(line)[0])  # a list in a cell may hold half characters
+    return "".join(f"{line}\n" for line in lines).encode()
+
+
+def _parquet(frame: DataFrame) -> bytes:
+    import pyarrow
+
+    content = io.BytesIO()
+    try:
+        frame.to_parquet(content, index=False)
+    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"-o: a column holds values that parquet cannot keep together ({reason}); choose .jsonl"
+        ) from error
+    return content.getvalue()
+
+
+def _print(content: bytes) -> None:
+    """Write to the standard output in UTF-8, whatever the terminal's encoding."""
+    binary = getattr(sys.stdout, "buffer", None)  # none where a program put its own text there
+    if binary is None:
+        sys.stdout.write(content.decode())
+        return
+    binary.write(content)
+    binary.flush()
 
 
 def _models(given: Sequence[str]) -> dict[str, str]:
@@ -180,8 +306,17 @@ def _parser() -> ArgumentParser:
         description="Classify new texts with the classifier that a job left.",
     )
     parser.add_argument("bundle", metavar="JOB", help="folder of the job, or of its classifier")
-    parser.add_argument("input", metavar="INPUT", help="a table, or a .txt with one text a line")
-    parser.add_argument("-o", dest="out", metavar="OUT", help=f"output file: {', '.join(OUTPUTS)}")
+    parser.add_argument(
+        "input",
+        metavar="INPUT",
+        help="a table, a .txt with one text a line, or - for the standard input",
+    )
+    parser.add_argument(
+        "-o",
+        dest="out",
+        metavar="OUT",
+        help=f"output file: {', '.join(OUTPUTS)}, also with .gz; - or none prints csv",
+    )
     parser.add_argument(
         "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
     )

@@ -7,7 +7,10 @@ that make jobs of their own in `config.commands`. Nothing here imports torch, so
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
@@ -29,6 +32,12 @@ STORE_DTYPES = ("auto", "float32")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Values of C that a probe chooses among. The best was between 0.001 and 0.1 for 200 to 7,000 rows,
 and 0.1 or 1 for 52 classes."""
+
+
+UNNAMED = ("local", "hub")
+"""Names of `conf/dataset/local.yaml` and `hub.yaml`, which stand for any data."""
+GENERAL = ("train", "training")
+"""Names of files and folders that say nothing about what they hold."""
 
 
 @dataclass
@@ -76,6 +85,22 @@ class DatasetConfig:
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
     """Drop texts from train and validation that also occur in test."""
+
+    @property
+    def title(self) -> str:
+        """Name for readers: data of the user's, which have no name, are called after their file.
+
+        A file or folder that is called after a split gives way to the folder it lies in.
+        """
+        place = self.train or self.path or self.hub
+        if self.name not in UNNAMED or not place:
+            return self.name
+        path = Path(os.path.abspath(Path(place).expanduser()))
+        for part in (path, *path.parents):
+            stem = re.sub(r"[^\w-]+", "_", part.name.split(".")[0] or part.name).strip("_")
+            if stem and stem.lower().split("-")[0] not in GENERAL:
+                return stem
+        return self.name
 
 
 @dataclass

@@ -72,7 +72,7 @@ def run_job(
         name=describe(config),
         group=group,
         job_type="train",
-        tags=[config.protocol, config.dataset.name, config.fusion.name, *config.backbone],
+        tags=[config.protocol, config.dataset.title, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
         inputs = protocol.prepare(config)
@@ -108,8 +108,8 @@ def describe(config: TrainConfig) -> str:
         layers = f"{config.protocol}, {layers}"
     if layers == "fixed":
         parts = [f"{name}[{','.join(map(str, v))}]" for name, v in config.layers.fixed.items()]
-        return f"{config.dataset.name} {'+'.join(parts)} {config.fusion.name}"
-    return f"{config.dataset.name} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
+        return f"{config.dataset.title} {'+'.join(parts)} {config.fusion.name}"
+    return f"{config.dataset.title} {layers} of {'+'.join(config.backbone)} {config.fusion.name}"
 
 
 def bundle_facts(record: RunRecord) -> dict[str, Any]:

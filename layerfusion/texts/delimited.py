@@ -44,7 +44,13 @@ class _Fault:
 
 
 def read_rows(
-    place: str, text: str, delimiter: str, skip_lines: Sequence[int] = (), label: str | None = None
+    place: str,
+    text: str,
+    delimiter: str,
+    skip_lines: Sequence[int] = (),
+    label: str | None = None,
+    *,
+    headed: bool = True,
 ) -> Rows:
     """Split a text into rows and cells; nothing is interpreted.
 
@@ -54,30 +60,24 @@ def read_rows(
         delimiter: what stands between cells.
         skip_lines: numbers (0 = first) of lines that are not data.
         label: the column whose values are few, which tells a swallowed row from a text.
+        headed: the first row names the columns; if not, they are called by their numbers, from 1.
 
     Raises:
         UserError: naming the row: a quote that is never closed, a row with another number of cells
             than the header; for an empty text.
     """
-    if "\n" not in text:
-        text = text.replace("\r", "\n")  # the line ends of old Macs
-    skipped = set(skip_lines)
-    lines = [
-        (number, line)
-        for number, line in enumerate(text.split("\n"), start=1)
-        if number - 1 not in skipped
-    ]
+    lines = _numbered_lines(text, skip_lines)
     if not any(line.strip() for _, line in lines):
         raise UserError(f"{place}: the file is empty")
-    quoted = _parse(lines, delimiter)
+    quoted = _parse(lines, delimiter, headed=headed)
     fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, delimiter, label)
     if isinstance(quoted, Rows) and fault is None:
         return quoted
     if f"\\{QUOTE}" in text:
-        escaped = _parse(lines, delimiter, escape="\\")
+        escaped = _parse(lines, delimiter, headed=headed, escape="\\")
         if isinstance(escaped, Rows) and _swallowed(escaped, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
-    plain = _parse(lines, delimiter, quoted=False)
+    plain = _parse(lines, delimiter, headed=headed, quoted=False)
     if isinstance(plain, Rows):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
@@ -86,10 +86,33 @@ def read_rows(
     raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
 
 
+def first_line(text: str, skip_lines: Sequence[int] = ()) -> tuple[int, str]:
+    """Give the first line that is data, usually the header, and its number (0 = first)."""
+    for number, line in _numbered_lines(text[:100_000], skip_lines):
+        if line.strip():
+            return number - 1, line.rstrip("\r")
+    return 0, ""
+
+
+def cells_of(line: str, delimiter: str) -> list[str]:
+    """Split one line into its cells."""
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _numbered_lines(text: str, skip_lines: Sequence[int]) -> list[tuple[int, str]]:
+    """The lines that are data, each with its number, counted from 1."""
+    if "\n" not in text:
+        text = text.replace("\r", "\n")  # the line ends of old Macs
+    skipped = set(skip_lines)
+    numbered = enumerate(text.split("\n"), start=1)
+    return [(number, line) for number, line in numbered if number - 1 not in skipped]
+
+
 def _parse(
     lines: Sequence[tuple[int, str]],
     delimiter: str,
     *,
+    headed: bool,
     quoted: bool = True,
     escape: str | None = None,
 ) -> Rows | _Fault:
@@ -123,10 +146,12 @@ def _parse(
         if len(row) < 2 and not "".join(row).strip():
             continue
         if not names:
-            names = tuple(row)
-            continue
+            names = tuple(row if headed else map(str, range(1, len(row) + 1)))
+            if headed:
+                continue
         if len(row) != len(names):
-            reason = f"it has {len(row)} cells where the header has {len(names)}"
+            first = "header" if headed else "first row"
+            reason = f"it has {len(row)} cells where the {first} has {len(names)}"
             return _Fault(len(cells) + 1, started[taken], reason)
         cells.append(row)
         numbers.append(started[taken])
@@ -148,7 +173,8 @@ def _swallowed(rows: Rows, delimiter: str, label: str | None) -> _Fault | None:
     rows have too.
     """
     width = len(rows.names)
-    place = rows.names.index(label) if label in rows.names else None
+    names = [name.strip() for name in rows.names]
+    place = names.index(label.strip()) if label and label.strip() in names else None
     single = [row for row in rows.cells if not any("\n" in cell for cell in row)]
     labels = set() if place is None else {row[place].strip() for row in single}
 

@@ -9,6 +9,7 @@ import zlib
 from pathlib import Path
 
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import as_option
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -17,6 +18,13 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+GZIP = b"\x1f\x8b"
+NO_TEXT = {
+    b"PK\x03\x04": "a zip archive, as Excel's .xlsx is too; unpack it, or save it as csv",
+    b"PAR1": "a parquet file; give it a name that ends in .parquet",
+    b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as csv",
+}
+"""What files begin with that hold no text, and what they are."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -28,7 +36,7 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
     """Read a text file whole. A byte-order mark is left out, line ends stay as they are.
 
     Args:
-        path: the file; one that ends in `.gz` is unpacked.
+        path: the file; one that gzip packed is unpacked.
         encoding: of the file; one that begins with a byte-order mark must agree with it.
         key: the option that sets the encoding, for messages.
 
@@ -36,13 +44,26 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
         UserError: where the encoding is unknown or is not that of the file, naming one that is.
     """
     try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if path.suffix.lower() == ".gz" and not raw.startswith(GZIP):
+        raise UserError(f"{path}: cannot be read: its name ends in .gz, and gzip did not pack it")
+    return decoded(raw, str(path), encoding, key)
+
+
+def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
+    """Give the text of a file's bytes. Arguments and errors are as for `read_text`."""
+    try:
         codec = codecs.lookup(encoding).name
     except LookupError as error:
-        raise UserError(f"{key}={encoding}: there is no such encoding") from error
-    raw = _unpacked(path)
+        raise UserError(f"{as_option(key, encoding)}: there is no such encoding") from error
+    raw = _unpacked(raw, path)
     marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
     if marked is not None and not codec.startswith(marked):
-        raise UserError(f"{path}: it begins with the mark of {marked}; set {key}={marked}")
+        raise UserError(
+            f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
+        )
     try:
         text = raw.decode("utf-8-sig" if codec == "utf-8" else codec)
     except UnicodeDecodeError as error:
@@ -60,14 +81,14 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
     return text
 
 
-def encoding_notes(path: Path, text: str) -> tuple[str, ...]:
+def encoding_notes(path: Path, text: str, key: str = "dataset.encoding") -> tuple[str, ...]:
     """Note the controls that a text holds where its file is cp1252 and was read as latin-1."""
     controls = len(CONTROLS.findall(text))
     if not controls:
         return ()
     return (
         f"{path.name}: {controls:,} characters are invisible controls; in cp1252 their bytes are"
-        " quotes, dashes and €: dataset.encoding=cp1252 may be the right one",
+        f" quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one",
     )
 
 
@@ -76,13 +97,18 @@ def whole_characters(text: str) -> tuple[str, int]:
     return SURROGATES.subn(REPLACEMENT, text)
 
 
-def _unpacked(path: Path) -> bytes:
-    try:
-        raw = path.read_bytes()
-        return gzip.decompress(raw) if path.suffix.lower() == ".gz" else raw
-    except (OSError, EOFError, zlib.error) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+def _unpacked(raw: bytes, path: str) -> bytes:
+    """Unpack what gzip packed, and refuse files that hold no text."""
+    if raw.startswith(GZIP):
+        try:
+            return gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+    for mark, kind in NO_TEXT.items():
+        if raw.startswith(mark):
+            raise UserError(f"{path}: it is {kind}")
+    return raw
 
 
 def _guess(raw: bytes) -> str:

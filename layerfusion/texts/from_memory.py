@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset
-from layerfusion.texts.table import Columns, Table, make_table
+from layerfusion.texts.table import Table, make_table
 
 
 def tables_of(
@@ -102,7 +103,7 @@ def _plain(value: Any) -> Any:
 
 
 def _split_name(place: str, name: str) -> str:
-    from layerfusion.texts.layout import ALIASES
+    from layerfusion.texts.split_names import ALIASES
 
     for split, names in ALIASES.items():
         if str(name).lower() in names:

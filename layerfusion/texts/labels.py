@@ -6,16 +6,18 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from layerfusion.errors import UserError
+from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.table import NO_LABEL, Table
 
 _NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
-GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?"}
-"""Words that programs write for a missing value, in lower case."""
+GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?", "-1"}
+"""What programs write for a missing value, in lower case."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
 
@@ -74,9 +76,12 @@ def class_indices(
     for split, values in labels.items():
         strange = sorted({named[value] for value in values if value not in trained})
         if strange:
+            known = _listed(named[value] for value in named if value in trained)
+            gaps = any(name.casefold() in GAPS for name in strange)
+            way_out = "; if it marks rows without a label, remove them" if gaps else ""
             raise UserError(
                 f"{split} has labels that train never has: {_listed(strange)};"
-                f" train has: {_listed(named[value] for value in named if value in trained)}"
+                f" train has: {known}{way_out}"
             )
     classes = [value for value in named if value in trained]
     if len(classes) < 2:
@@ -92,28 +97,37 @@ def class_indices(
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Leave out a validation or test split none of whose rows has a label, and note it."""
-    none = (NO_LABEL, str(NO_LABEL))
+    none: tuple[Any, ...] = (NO_LABEL, str(NO_LABEL))
     if any(label in none for label in tables["train"].labels):
-        return dict(tables), ()  # a class like any other
+        none = ()  # a class like any other
+
+    def is_none(label: Any) -> bool:
+        return is_missing(label) or label in none
+
     kept = {
         split: table
         for split, table in tables.items()
-        if not all(label in none for label in table.labels)
+        if split == "train" or not all(map(is_none, table.labels))
     }
     notes = tuple(
         f"{split}: left out, as none of its {len(tables[split].labels):,} rows has a label"
-        f" ({NO_LABEL} stands for none)"
+        + ("" if all(map(is_missing, tables[split].labels)) else f" ({NO_LABEL} stands for none)")
         for split in tables
         if split not in kept
     )
     return kept, notes
 
 
+def is_missing(label: Any) -> bool:
+    """Tell whether a cell holds no label: nothing, white space or NaN."""
+    return label is None or label != label or (isinstance(label, str) and not label.strip())
+
+
 def _values(split: str, table: Table) -> list[Label]:
     """Every label as a number or a stripped string."""
     values: list[Label] = []
     for index, label in enumerate(table.labels):
-        if label is None or label != label or (isinstance(label, str) and not label.strip()):
+        if is_missing(label):
             raise UserError(f"{split}: {table.where(index)}: the label is missing")
         if isinstance(label, bool) and table.label_names is None:
             values.append(str(label))
@@ -167,7 +181,7 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
     notes += [
         f"labels: {name!r} is a class of its own; if it marks rows without a label, remove them"
         for name in names
-        if name.casefold() in GAPS
+        if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
     return tuple(notes)
 
@@ -187,6 +201,7 @@ def _named(
     tables: Mapping[str, Table], labels: Mapping[str, list[Label]], names: Sequence[str]
 ) -> dict[Label, str]:
     """The value of each class to its name, in the order of the names."""
+    names = [whole_characters(name)[0] for name in names]
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
     numbers = any(not isinstance(value, str) for values in labels.values() for value in values)

@@ -13,15 +13,12 @@ from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
+from layerfusion.texts.class_folders import class_folders, read_class_folders
+from layerfusion.texts.columns import Columns, as_option
 from layerfusion.texts.readers import read_file
-from layerfusion.texts.table import SPLITS, Columns, Table, join_tables, make_table
+from layerfusion.texts.split_names import ALIASES, named_parts
+from layerfusion.texts.table import SPLITS, Table, join_tables, make_table
 
-ALIASES = {
-    "train": ("train", "training"),
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-}
-"""Split to the file names that mean it, in lower case and without their suffix."""
 LABELS_FILE = "labels.json"
 """The file beside the data that names its classes."""
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
@@ -57,13 +54,24 @@ def read_tables(
         )
     if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
         return _read_saved(path, source, columns)
+    if folders := class_folders(path, source.files):
+        return read_class_folders(path, folders, columns, source.encoding)
     files, notes = split_files(path, source.files)
-    tables = {
-        split: join_tables([_read(file, source, columns) for file in members])
-        for split, members in files.items()
-    }
+    tables = {}
+    for split, members in files.items():
+        if split != "train":
+            columns = replace(columns, without_label=_without(split, files["train"][0].name))
+        tables[split] = join_tables([_read(file, source, columns) for file in members])
     tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
     return tables
+
+
+def _without(split: str, train: str) -> str:
+    """Say what to do about a split that has no labels."""
+    return (
+        f"if its rows have none, {as_option('dataset.files.train', train)} alone leaves it out, and"
+        f" {split} is made from train"
+    )
 
 
 def split_files(
@@ -94,12 +102,32 @@ def split_files(
         if named or len(found) != 1:
             raise UserError(
                 f"{folder}: a file named train is needed, or a single data file; there are:"
-                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}"
+                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_below(folder)}"
             )
         return {"train": found}, ()
     used = {name for members in named.values() for name in members}
     members = {split: [folder / name for name in group] for split, group in named.items()}
     return members, _unused(str(folder), [name for name in names if name not in used])
+
+
+def _below(folder: Path) -> str:
+    """Name the keys that would read what lies in a folder's subfolders."""
+    parts = [part for part in sorted(folder.iterdir()) if part.is_dir()]
+    parts = [part for part in parts if not part.name.startswith(".")]
+    above_classes = [part.name for part in parts if class_folders(part, {})]
+    below = {part.name: files for part in parts if (files := _data_files(part))}
+    splits = {split: names[0] for split, names in named_parts(below).items()}
+    words: list[str] = []
+    if len(above_classes) > 1:
+        pairs = zip(("train", "test"), above_classes, strict=False)
+        words = [as_option(f"dataset.files.{split}", name) for split, name in pairs]
+    elif "train" in splits and all(len(below[name]) == 1 for name in splits.values()):
+        words = [as_option(f"dataset.{split}", str(below[splits[split]][0])) for split in splits]
+    elif len(below) == 1:
+        (name, files), *_ = below.items()
+        if len(files) == 1 or any("train" in _splits_in(_bare(file)) for file in files):
+            words = [as_option("dataset.path", str(folder / name))]
+    return f"; {' '.join(words)} would read what lies below it" if words else ""
 
 
 def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:

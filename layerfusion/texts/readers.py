@@ -7,6 +7,7 @@ reader takes the place of all of them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,16 @@ from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
-from layerfusion.texts.delimited import read_rows
+from layerfusion.texts.columns import OFTEN, Columns, as_option
+from layerfusion.texts.delimited import Rows, cells_of, first_line, read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
-from layerfusion.texts.table import Columns, Table, make_table
+from layerfusion.texts.json_tables import columns_of_json
+from layerfusion.texts.table import Table, make_table
 
 DELIMITERS = (",", "\t", ";", "|")
 """Delimiters that a header is tried with, in this order."""
+_SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
+"""The first line with which a file tells Excel its delimiter."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,12 @@ class Reading:
     encoding: str
     skip_rows: Sequence[int]
     """Line numbers (0 = first) of a delimited file that are not data."""
+    encoding_key: str = "dataset.encoding"
+    """Option that sets the encoding, for messages."""
+
+    def text(self, path: Path) -> str:
+        """Read a file as a text."""
+        return read_text(path, self.encoding, self.encoding_key)
 
 
 def read_file(
@@ -41,6 +52,7 @@ def read_file(
     encoding: str = "utf-8",
     skip_rows: Sequence[int] = (),
     reader: str | None = None,
+    encoding_key: str = "dataset.encoding",
 ) -> Table:
     """Read one file.
 
@@ -52,6 +64,7 @@ def read_file(
         skip_rows: line numbers (0 = first) of a csv-like file that are not data.
         reader: `package.module:name` of a function of the user's, which takes the path and returns
             a pandas DataFrame or a dict of column name to values; the suffix then means nothing.
+        encoding_key: option that sets the encoding, for messages.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -66,7 +79,7 @@ def read_file(
         )
     read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
-        return read(path, Reading(columns, encoding, skip_rows))
+        return read(path, Reading(columns, encoding, skip_rows, encoding_key))
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
@@ -97,11 +110,15 @@ def read_parquet(path: Path, reading: Reading) -> Table:
     import pyarrow
     import pyarrow.parquet
 
-    columns = reading.columns
     try:
         file = pyarrow.parquet.ParquetFile(path)
-        names = [name for name in file.schema_arrow.names if columns.is_wanted(name)]
-        read = file.read(columns=names)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
+    there = list(file.schema_arrow.names)
+    _refuse_doubles(path, there, reading.columns)
+    columns = reading.columns.among(path.name, there)
+    try:
+        read = file.read(columns=[name for name in there if columns.is_wanted(name)])
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
     values: dict[str, Any] = dict.fromkeys(file.schema_arrow.names, ())
@@ -120,36 +137,19 @@ def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tup
 
 
 def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
-    """Read a list of objects; objects by line, as in `.jsonl`, are read under this name too."""
-    content = read_text(path, reading.encoding)
-    try:
-        records = _json_lines(content, path) if lines else json.loads(content)
-    except json.JSONDecodeError as error:
-        if error.msg != "Extra data":  # the error for an object a line
-            raise UserError(f"{path}: not readable as json: {error}") from error
-        records = _json_lines(content, path)
-    if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise UserError(f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]")
-    names = list(dict.fromkeys(name for record in records for name in record))
-    values = {name: [record.get(name) for record in records] for name in names}
-    return make_table(path.name, values, reading.columns, typed=True)
+    """Read rows in any of the usual forms of JSON; an object a line is read under this name too."""
+    return json_table(path, reading.text(path), reading.columns, lines=lines)
+
+
+def json_table(path: Path, content: str, columns: Columns, *, lines: bool) -> Table:
+    """Read the text of a JSON file; `lines` says that it may be an object a line, however short."""
+    values = columns_of_json(path, content, columns, lines=lines)
+    return make_table(path.name, values, columns, typed=True)
 
 
 def read_json_lines(path: Path, reading: Reading) -> Table:
     """Read an object a line."""
     return read_json(path, reading, lines=True)
-
-
-def _json_lines(content: str, path: Path) -> list[Any]:
-    records: list[Any] = []
-    # Only line feeds end a record, since a text may contain other line separators.
-    for number, line in enumerate(content.split("\n"), start=1):
-        if line.strip():
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not readable as json: {error}") from error
-    return records
 
 
 def read_delimited(path: Path, reading: Reading, usual: str | None = None) -> Table:
@@ -160,21 +160,44 @@ def read_delimited(path: Path, reading: Reading, usual: str | None = None) -> Ta
         reading: its columns, encoding and the lines to skip.
         usual: the delimiter to take where none gives the columns; none: that is an error.
     """
-    text, columns = read_text(path, reading.encoding), reading.columns
-    delimiter = _delimiter(path, text, columns, usual)
-    rows = read_rows(str(path), text, delimiter, reading.skip_rows, label=columns.label)
-    wanted = {columns.text, columns.label, *columns.where}
-    double = [name for name in rows.names if name in wanted and rows.names.count(name) > 1]
-    if double:
-        raise UserError(
-            f"{path}: {rows.names.count(double[0])} columns are called {double[0]!r}; rename all"
-            " but one of them"
-        )
-    values = {name: [row[place] for row in rows.cells] for place, name in enumerate(rows.names)}
-    notes = encoding_notes(path, text)
+    return delimited_table(path, reading.text(path), reading, usual)
+
+
+def delimited_table(path: Path, text: str, reading: Reading, usual: str | None = None) -> Table:
+    """Read the text of a delimited file. Arguments are as for `read_delimited`."""
+    columns, skipped = reading.columns, list(reading.skip_rows)
+    number, header = first_line(text, skipped)
+    if stated := _SEP.fullmatch(header.strip("\ufeff")):  # Excel's line for itself
+        delimiter = stated[1]
+        skipped.append(number)
+        _, header = first_line(text, skipped)
+    else:
+        delimiter = _delimiter(path, header, columns, usual)
+    named = columns.are_in(cells_of(header, delimiter))
+    numbered = columns.numbered and not named
+
+    def read(headed: bool) -> Rows:
+        return read_rows(str(path), text, delimiter, skipped, label=columns.label, headed=headed)
+
+    rows, headed = read(not numbered), not numbered
+    if numbered and _begins_with_header(rows, columns):
+        rows, headed = read(True), True
+        columns = columns.by_number(rows.names)
+    if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
+        _refuse_headless(path, rows, columns)
+    names, renamed = rows.names, ()
+    if columns.keep_others:
+        names, renamed = _distinct(path, names, columns)
+    else:
+        _refuse_doubles(path, names, columns)
+    values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
+    notes = encoding_notes(path, text, reading.encoding_key)
     if rows.note is not None:
         notes = (*notes, f"{path.name}: {rows.note}")
-    return make_table(path.name, values, columns, typed=False, notes=notes)
+    if numbered:
+        found = f"its header is {header[:80]!r}" if headed else "read without a header"
+        notes = (*notes, f"{path.name}: {found}; its columns are numbered from 1")
+    return make_table(path.name, values, columns, typed=False, notes=(*notes, *renamed))
 
 
 def read_commas(path: Path, reading: Reading) -> Table:
@@ -187,27 +210,125 @@ def read_tabs(path: Path, reading: Reading) -> Table:
     return read_delimited(path, reading, usual="\t")
 
 
-def names_column(header: str, column: str) -> bool:
-    """Tell whether a first line names a column, beside others, between delimiters."""
-    cells = (header.split(delimiter) for delimiter in DELIMITERS)
-    return any(
-        len(names) > 1 and column in [name.strip().strip('"') for name in names] for names in cells
-    )
+def begins_table(content: str, column: str) -> bool:
+    """Tell a table from a text on each line, for a file whose suffix says neither.
 
-
-def _delimiter(path: Path, text: str, columns: Columns, usual: str | None) -> str:
-    """The delimiter under which the first line names both columns, else the usual one."""
-    header = next(iter(text[:100_000].splitlines()), "")
+    Its first line names the column of texts beside others; or it names one that is often called so,
+    and the next lines have as many cells.
+    """
+    _, header = first_line(content)
+    if _SEP.fullmatch(header):
+        return True
+    lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
     for delimiter in DELIMITERS:
-        names = [name.strip().strip('"') for name in header.split(delimiter)]
-        if columns.text in names and columns.label in (None, *names):
+        names = cells_of(header, delimiter)
+        if len(names) > 1 and Columns(column, None, {}).are_in(names):
+            return True
+        often = any(name.strip().casefold() in OFTEN["text"] for name in names)
+        alike = all(len(cells_of(line, delimiter)) == len(names) for line in lines[:-1])
+        if len(names) > 1 and often and len(lines) > 1 and alike:
+            return True
+    return False
+
+
+def begins_json(content: str) -> bool:
+    """Tell rows of JSON from a text on each line: it begins with an object, or a list of them."""
+    start = content.lstrip()
+    if not start.startswith(("{", "[")):
+        return False
+    try:
+        found, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return False
+    rows = found if isinstance(found, list) else [found]
+    return bool(rows) and all(isinstance(row, dict) for row in rows)
+
+
+def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> str:
+    """The delimiter under which the first line names both columns, else the likeliest one."""
+    for delimiter in DELIMITERS:
+        if columns.are_in(cells_of(header, delimiter)):
             return delimiter
+    most = max(DELIMITERS, key=lambda delimiter: len(cells_of(header, delimiter)))
     if usual is not None:
-        return usual
+        return usual if len(cells_of(header, usual)) > 1 or usual in header else most
+    if columns.numbered:
+        return most
+    meant = columns.meant(cells_of(header, most))
+    wanted = [repr(name) for name in (columns.text, columns.label) if name is not None]
     raise UserError(
-        f"{path}: the first line does not name the columns {columns.text!r} and {columns.label!r}"
-        f" between commas, tabs, semicolons or bars; it reads {header[:80]!r}"
+        f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
+        f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"
+        f" {header[:80]!r}; "
+        + (meant or f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}")
     )
+
+
+def _by_number(columns: Columns, text: int, label: int) -> str:
+    """Write the options that take columns by their numbers."""
+    words = [as_option(columns.text_key, str(text))]
+    return " ".join(words if columns.label is None else [*words, f"dataset.label={label}"])
+
+
+def _begins_with_header(rows: Rows, columns: Columns) -> bool:
+    """Tell whether the first row of a table with numbered columns is a header after all.
+
+    It is one if its cell in the column of labels is no label of any other row, or its cell in the
+    column of texts is a usual name of such a column.
+    """
+    if not {columns.text, columns.label or columns.text} <= set(rows.names) or len(rows.cells) < 2:
+        return False
+    first, *others = rows.cells
+    if first[rows.names.index(columns.text)].strip().casefold() in OFTEN["text"]:
+        return True
+    place = None if columns.label is None else rows.names.index(columns.label)
+    return place is not None and first[place] not in {row[place] for row in others}
+
+
+def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
+    """Say how a file is read whose first line looks like data, and names nothing."""
+    first, width = rows.names, len(rows.names)
+    by_column = [[row[place] for row in rows.cells] for place in range(width)]
+    looks_like_data = any(
+        cell in others or cell.count(" ") > 2 or cell.strip().isdecimal()
+        for cell, others in zip(first, by_column, strict=True)
+    )
+    if not looks_like_data:
+        return
+    order = sorted(range(width), key=lambda place: -sum(map(len, by_column[place])))
+    text = order[0]
+    label = min(order[1:], key=lambda place: len(set(by_column[place])), default=text)
+    raise UserError(
+        f"{path}: its first line names no column {columns.text!r} ({columns.text_key}); it reads"
+        f" {', '.join(map(repr, first))[:160]}; if the file has no header, its columns go by"
+        f" number: {_by_number(columns, text + 1, label + 1)}"
+    )
+
+
+def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
+    wanted = {columns.text, columns.label, *columns.where}
+    double = [name for name in names if name in wanted and names.count(name) > 1]
+    if double:
+        raise UserError(
+            f"{path}: {names.count(double[0])} columns are called {double[0]!r}; rename all but one"
+            " of them"
+        )
+
+
+def _distinct(
+    path: Path, names: Sequence[str], columns: Columns
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Give columns of one name names of their own, with a note, so that all can be kept."""
+    _refuse_doubles(path, names, columns)
+    result: list[str] = []
+    for name in names:
+        free, number = name, 2
+        while free in result or (free != name and free in names):
+            free, number = f"{name}_{number}", number + 1
+        result.append(free)
+    again = [f"{old!r} is {new!r}" for old, new in zip(names, result, strict=True) if old != new]
+    notes = (f"{path.name}: columns of one name are told apart: {', '.join(again)}",)
+    return tuple(result), notes if again else ()
 
 
 def _first_line(error: Exception) -> str:

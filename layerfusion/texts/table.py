@@ -7,31 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import whole_characters
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
 """Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns to read from a table, and a filter of its rows."""
-
-    text: str
-    """Name of the text column."""
-    label: str | None
-    """Name of the label column; none if the rows have no labels."""
-    where: Mapping[str, str]
-    """Column to value: only rows with all these values are kept."""
-    keep_others: bool = False
-    """Keep all columns of the kept rows beside the texts and labels."""
-    text_key: str = "dataset.text"
-    """Option that names the text column, for messages."""
-
-    def is_wanted(self, name: str) -> bool:
-        """Tell whether a column has to be read."""
-        return self.keep_others or name in (self.text, self.label) or name in self.where
 
 
 @dataclass(frozen=True)
@@ -50,11 +31,15 @@ class Table:
     """Names of integer labels, if the format has them."""
     notes: tuple[str, ...] = ()
     """Notes on how the table was read, for a reader of the figures."""
+    row_names: tuple[str, ...] = ()
+    """What messages call the rows, where each is a file of its own; empty: by their numbers."""
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """All columns of the rows as they were read; empty unless they were asked for."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""
+        if self.row_names:
+            return self.row_names[index]
         return f"{self.place}, row {self.rows[index]}"
 
 
@@ -72,11 +57,7 @@ def make_table(
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
-    for name, key in [(columns.text, columns.text_key), (columns.label, "dataset.label")]:
-        if name is not None:
-            require_column(place, name, key, values)
-    for name in columns.where:
-        require_column(place, name, "where", values)
+    columns = columns.among(place, list(values))
     total = len(values[columns.text])
     kept = [
         index
@@ -91,6 +72,11 @@ def make_table(
     texts, halves_of_texts = _whole([texts[index] for index in kept])
     labels, halves_of_labels = _whole([labels[index] for index in kept])
     halves = halves_of_texts + halves_of_labels
+    others: dict[str, list[Any]] = {}
+    if columns.keep_others:
+        for name, column in values.items():
+            others[whole_characters(name)[0]], halves_of_others = _whole([column[i] for i in kept])
+            halves += halves_of_others if name != columns.text else 0
     if halves:
         notes = (*notes, f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
     return Table(
@@ -101,9 +87,7 @@ def make_table(
         typed=typed,
         label_names=label_names,
         notes=tuple(notes),
-        others={name: [column[index] for index in kept] for name, column in values.items()}
-        if columns.keep_others
-        else {},
+        others=others,
     )
 
 
@@ -171,10 +155,3 @@ def _by_name(table: Table, index: int) -> Any:
             f" to {len(names) - 1}"
         )
     return names[label]
-
-
-def require_column(place: str, name: str, key: str, columns: Mapping[str, Any]) -> None:
-    """Raise a `UserError` naming the columns that exist, unless `name` is one of them."""
-    if name not in columns:
-        found = ", ".join(map(repr, columns)) or "none"
-        raise UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}")

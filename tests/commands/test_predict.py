@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
+import io
 import json
 import shutil
 from pathlib import Path
@@ -232,7 +235,7 @@ def test_all_columns_are_kept_and_a_row_without_a_text_has_no_label(
     out = tmp_path / "out.csv"
     assert main(["predict", f"{folder}/concat", table_at(tmp_path), "-o", str(out)]) == 0
     notes = capsys.readouterr().err
-    assert "note: 1 empty texts have no label" in notes
+    assert "note: 1 empty text has no label" in notes
     assert "has a column 'label'; the new one is predicted_label" in notes
     found = pd.read_csv(out, dtype=str, keep_default_na=False)
     assert found["id"].tolist() == ["A1", "A2", "A3"]
@@ -241,6 +244,108 @@ def test_all_columns_are_kept_and_a_row_without_a_text_has_no_label(
     assert found["text"].tolist() == ["good film", "", " bad film "]
     assert [bool(name) for name in found["predicted_label"]] == [True, False, True]
     assert found["probability"].tolist()[1] == ""
+
+
+def predicted(
+    arguments: list[str], given: bytes, monkeypatch: pytest.MonkeyPatch
+) -> list[dict[str, str]]:
+    """What predict prints for some bytes on the standard input, as rows of strings."""
+    printed = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
+        patch.setattr("sys.stdout", io.TextIOWrapper(printed, "ascii"))
+        assert main(["predict", *arguments]) == 0
+        return list(csv.DictReader(io.StringIO(printed.getvalue().decode("utf-8"))))
+
+
+@pytest.mark.parametrize(
+    ("given", "columns"),
+    [
+        ("good film é\nbad film\n", ["text"]),
+        ("text\ngood film é\nbad film\n", ["text"]),
+        ("n;text\n1;good film é\n2;bad film\n", ["n", "text"]),
+        ("sep=;\nn; text\n1;good film é\n2;bad film\n", ["n", " text"]),
+        ('{"text": "good film é"}\n{"text": "bad film", "n": 1}\n', ["text", "n"]),
+        ('[{"n": 1, "text": "good film é"},\n {"text": "bad film"}]', ["n", "text"]),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_standard_input_and_output_are_a_dash(
+    given: str, columns: list[str], packed: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = gzip.compress(given.encode()) if packed else given.encode()
+    rows = predicted([f"{folder}/concat", "-", "-o", "-"], raw, monkeypatch)
+    assert list(rows[0]) == [*columns, "label", "probability", "p(neg)", "p(pos)"]
+    texts = [row[next(name for name in columns if name.strip() == "text")] for row in rows]
+    assert texts == ["good film é", "bad film"]
+
+
+def test_gzip_and_upper_case_suffixes(folder: Path, tmp_path: Path) -> None:
+    lines, table = tmp_path / "A.TXT.GZ", tmp_path / "B.CSV.GZ"
+    lines.write_bytes(gzip.compress(b"good film\nbad film\n"))
+    for given, out in ((lines, table), (table, tmp_path / "C.JSONL.gz")):
+        assert main(["predict", f"{folder}/concat", str(given), "-o", str(out)]) == 0
+    rows = [json.loads(line) for line in gzip.decompress(out.read_bytes()).splitlines()]
+    assert [row["text"] for row in rows] == ["good film", "bad film"]
+    assert [row["label"] for row in rows] == [row["predicted_label"] for row in rows]
+
+
+def test_what_stands_in_other_columns_is_kept_as_it_is(folder: Path, tmp_path: Path) -> None:
+    given, out = tmp_path / "given.jsonl", tmp_path / "out.jsonl"
+    first = {"text": "good film", "n": 1, "x": 0.12345678901234568, "list": ["a"], "yes": True}
+    second = {"text": "bad film", "label": 3, "predicted_label": 4, "half \ud83d": "\udc00"}
+    given.write_text(f"{json.dumps(first)}\n{json.dumps(second)}\n")
+    assert main(["predict", f"{folder}/concat", str(given), "-o", str(out)]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert {name: rows[0][name] for name in first} == first
+    assert type(rows[0]["n"]) is int
+    assert rows[1]["label"] == 3
+    assert rows[1]["predicted_label"] == 4
+    assert rows[1]["half \ufffd"] == "\ufffd"
+    assert {rows[1]["predicted_label_2"]} <= {"neg", "pos"}
+    table = tmp_path / "given.csv"
+    table.write_bytes(b'id,id,text\n1,2,"good\rfilm"\n3,4,bad film\n')
+    out = tmp_path / "out.csv"
+    assert main(["predict", f"{folder}/concat", str(table), "-o", str(out)]) == 0
+    with out.open(newline="") as file:
+        found = list(csv.reader(file))
+    assert [row[:3] for row in found[:2]] == [["id", "id_2", "text"], ["1", "2", "good\rfilm"]]
+
+
+def test_the_output_is_never_the_input_under_another_name(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table = Path(table_at(tmp_path))
+    content = table.read_bytes()
+    (tmp_path / "soft.csv").symlink_to("table.csv")
+    (tmp_path / "hard.csv").hardlink_to(table)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("soft.csv", "hard.csv", "folder.csv/../table.csv"):
+        said = told([f"{folder}/concat", str(table), "-o", name], capsys)
+        assert "this is the input itself" in said
+    assert "it is a folder" in told([f"{folder}/concat", str(table), "-o", "folder.csv"], capsys)
+    assert "it is a folder" in told([f"{folder}/concat", "folder.csv"], capsys)
+    assert table.read_bytes() == content
+
+
+def test_messages_name_the_options_of_predict(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "table.csv"
+    for content, wanted in {
+        "id,text (en)\n1,good film\n": "did you mean --text 'text (en)'?",
+        "1,a film that was good\n2,bad film\n": "its columns go by number: --text 2",
+        "text\ncaf\xe9\n": "set --encoding, for example to latin-1",
+    }.items():
+        table.write_bytes(content.encode("latin-1"))
+        assert wanted in told([f"{folder}/concat", str(table)], capsys)
+    lines = tmp_path / "table.txt"
+    lines.write_text("id\tsentence\n1\tgood film\n2\tbad film\n3\tgood\n")
+    assert "did you mean --text sentence?" in told([f"{folder}/concat", str(lines)], capsys)
 
 
 def test_lines_end_at_line_feeds_and_a_table_named_txt_is_a_table(

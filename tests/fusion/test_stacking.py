@@ -130,8 +130,7 @@ def test_ensemble_weights_are_those_of_forward_selection() -> None:
     said, target = _said(400, [2.0, 1.0, 0.0, 0.0])
     weights = ensemble_weights(said, target)
     assert float(weights.sum()) == pytest.approx(1)
-    assert weights.argmax() == 0
-    assert float(weights[2:].sum()) < 0.35  # halves may hold the useless ones alone
+    assert weights[0] > weights[1] > weights[2:].max()
     assert torch.equal(weights, ensemble_weights(said, target))
 
 

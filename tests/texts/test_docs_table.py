@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -95,6 +96,35 @@ def _yaml_words(folder: Path) -> list[str]:
     return [f"--config-dir={folder}", "dataset=mine"]
 
 
+def _packed(folder: Path) -> list[str]:
+    for name, content in (("Train.CSV.GZ", _csv()), ("TEST.Csv.gz", TEST)):
+        (folder / name).write_bytes(gzip.compress(content.encode()))
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _class_folders(*splits: str, beside: str = "", rows: int = 40) -> Case:
+    """A file for each text, and other files, with commas between them, beside them."""
+    files = {
+        f"{split}{label}/{number}.txt": f"{text} of {split or 'all'}"
+        for split in splits or ("",)
+        for number, (text, label) in enumerate(_rows()[:rows])
+    }
+    return _folder_of({**files, **dict.fromkeys(filter(None, beside.split(",")), "any text")})
+
+
+def _folder_of(files: Mapping[str, str]) -> Case:
+    def write(folder: Path) -> list[str]:
+        for name, content in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        return ["dataset=local", f"dataset.path={folder}"]
+
+    return write
+
+
+BY_NUMBER = ("dataset.text=1", "dataset.label=2")
+NAMES = ("text", "label")
+COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
 NUMBERS = [{"text": f"a text of test {n}", "label": n % 2} for n in range(20)]
@@ -107,6 +137,20 @@ CASES: dict[str, Case] = {
     ),
     "NUL characters": _file(_csv(extra="a\0b,good\n")),
     "semicolons between the cells of a `.csv`": _file(_csv(comma=";")),
+    "tabs between the cells of a `.csv`": _file(_csv(comma="\t")),
+    "`sep=;` as the first line, as Excel has it": _file(f"sep=;\n{_csv(comma=';')}"),
+    "spaces around the names of the columns": _file(_csv().replace("text,label", '" text", label')),
+    "a column called `Text` where `text` is wanted": _file(_csv().replace("text", "Text", 1)),
+    "a column called `text (en)` where `text` is wanted": _file(
+        _csv().replace("text", "text (en)", 1)
+    ),
+    "no header": _file(_csv().partition("\n")[2]),
+    "no header, with `dataset.text=1 dataset.label=2`": _file(
+        _csv().partition("\n")[2], "utf-8", *BY_NUMBER
+    ),
+    "a header, with `dataset.text=1 dataset.label=2`": _file(_csv(), "utf-8", *BY_NUMBER),
+    "suffixes in upper case, and gzip": _packed,
+    "an Excel file or a zip archive named `.csv`": _file("PK\x03\x04 and so on"),
     "a line break inside a quoted cell": _file(_csv(extra='"two\nlines",good\n')),
     "quotation marks that do not enclose whole cells": _file(_csv(extra='"good" film,good\n')),
     "quotation marks after a backslash": _file(_csv(extra='"a \\"good\\", long film",good\n')),
@@ -131,6 +175,15 @@ CASES: dict[str, Case] = {
     "`train.csv` alone, with `test.csv` beside it": _folder(
         {"train.csv": _csv(), "test.csv": TEST}, path="train.csv"
     ),
+    "a folder of `.txt` files for each class": _class_folders(),
+    "the same below `train` and `test`": _class_folders("train/", "test/"),
+    "a folder `unsup` among those of the classes": _class_folders(
+        "train/", "test/", beside="train/unsup/1.txt"
+    ),
+    "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
+    "`train.csv` and `test.csv` one folder deeper": _class_folders(
+        beside="data/train.csv,data/test.csv", rows=0
+    ),
     "class names in another order in train and test": _other_order,
     "numbers in CSV and the same numbers in JSON": _folder(
         {"train.csv": _labelled("0", "1"), "test.json": json.dumps(NUMBERS)}
@@ -142,12 +195,34 @@ CASES: dict[str, Case] = {
     "-1 as every label of test": _folder(
         {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}
     ),
+    "no label in any row of test": _folder(
+        {"train.csv": _csv(), "test.csv": "text,label\none text,\ntwo texts, \n"}
+    ),
+    "a test without a column of labels": _folder(
+        {"train.csv": _csv(), "test.csv": "id,text\n1,one text\n2,two texts\n"}
+    ),
+    "-1 as some labels of test": _folder(
+        {"train.csv": _csv(), "test.csv": "text,label\none text,-1\ntwo texts,good\n"}
+    ),
     "-1 as some labels, where the classes have names": _some_unlabelled,
     "a label in test that train never has": _folder(
         {"train.csv": _csv(), "test.csv": "text,label\none text,fair\n"}
     ),
     "half characters in JSON (lone surrogates)": _file(
         _json({"text": "half \ud83d"}), name="reviews.json"
+    ),
+    'JSON by columns (`{"text": […], "label": […]}`)': _file(
+        json.dumps({name: list(column) for name, column in zip(NAMES, COLUMNS, strict=True)}),
+        name="reviews.json",
+    ),
+    'JSON with the rows under one key (`{"data": […]}`)': _file(
+        json.dumps({"version": 1, "data": json.loads(_json({}))}), name="reviews.json"
+    ),
+    "JSON with rows under several keys": _file(
+        json.dumps({"train": json.loads(_json({})), "test": NUMBERS}), name="reviews.json"
+    ),
+    "a key twice in one object of JSON": _file(
+        _json({}).replace("{", '{"label": "bad", ', 1), name="reviews.json"
     ),
     "a number where a text should be, in JSON": _file(_json({"text": 7}), name="reviews.json"),
     "`no` and `yes` in a YAML file's `label_names`, without quotation marks": _yaml_words,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns, as_option
 from layerfusion.texts.readers import read_file
-from layerfusion.texts.table import Columns
 
 COLUMNS = Columns("text", "label", {})
 TEXTS = ["NA", "null", "  naïve, 🙂 ", 'a "quoted" word', "001", "two\nlines"]
@@ -49,6 +52,26 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "x.csv.gz": lambda path: path.write_bytes(gzip.compress(delimited(","))),
     "x.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL)),
     "x.txt.gz": lambda path: path.write_bytes(gzip.compress(delimited("|"))),
+    "by_columns.json": lambda path: path.write_text(json.dumps({"text": TEXTS, "label": LABELS})),
+    "pandas.json": lambda path: path.write_text(
+        json.dumps({"text": dict(enumerate(TEXTS)), "label": dict(enumerate(LABELS))})
+    ),
+    "by_row.json": lambda path: path.write_text(json.dumps(dict(enumerate(ROWS)))),
+    "split.json": lambda path: path.write_text(
+        json.dumps(
+            {
+                "columns": ["label", "text"],
+                "data": list(zip(LABELS, TEXTS, strict=True)),
+            }
+        )
+    ),
+    "nested.json": lambda path: path.write_text(
+        json.dumps({"version": "1", "set": {"rows": ROWS, "authors": ["A", "B"]}})
+    ),
+    "array.jsonl": lambda path: path.write_text(json.dumps(ROWS, indent=1)),
+    "excel.csv": lambda path: path.write_bytes(b"\xef\xbb\xbfsep=^\r\n" + delimited("^")),
+    "packed.csv": lambda path: path.write_bytes(gzip.compress(delimited(";"))),
+    "blank.csv": lambda path: path.write_bytes(b"\n\r\n" + delimited(";")),
     "bom.csv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + delimited(",")),
     "bom.txt": lambda path: path.write_bytes(b"\xef\xbb\xbf" + delimited(";")),
     "bom.jsonl": lambda path: path.write_bytes(b"\xef\xbb\xbf" + JSONL),
@@ -125,6 +148,27 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
         ("x.jsonl", b'{"text": "a", "label": 1}\n{"text"\n', "line 2: not readable as json"),
         ("x.parquet", b"no parquet", "not readable as parquet"),
         ("x.txt", b"some prose\n", "the first line does not name the columns 'text' and 'label'"),
+        ("x.txt", b"id\tsentence\n1\tgood\n", "did you mean dataset.text=sentence?"),
+        ("x.csv", b"a,b\n1,2\n", "there are: 'a', 'b'; choose one, as dataset.text=a does"),
+        (
+            "x.csv",
+            b"TEXT,stars\na,b\n",
+            "did you mean dataset.text=TEXT dataset.label=stars?",
+        ),
+        (
+            "x.csv",
+            b"bad,a long film\nbad,a dull film\n",
+            "if the file has no header, its columns go by number: dataset.text=2 dataset.label=1",
+        ),
+        ("x.json", b'{"text": ["a", "b"], "label": [1]}', "of different length: text 2, label 1"),
+        ("x.json", b'[["a", 1], ["b"]]', "row 2: it has 1 cells; 2 are needed"),
+        (
+            "x.jsonl",
+            b'{"text": "a"}\n{"text": "a", "text": "b"}\n',
+            "line 2: an object has the key 'text'",
+        ),
+        ("x.json", b"[" * 100_000, "nested too deeply"),
+        ("x.csv", b"PAR1\0", "it is a parquet file"),
         ("x.xlsx", b"", "cannot read '.xlsx'; allowed: .parquet, .csv"),
         ("x.csv.gz", b"no gzip", "cannot be read"),
     ],
@@ -138,6 +182,28 @@ def test_errors_are_one_line_that_names_the_file(
     assert message in str(error.value)
     assert name in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.json"])
+def test_columns_by_number(tmp_path: Path, name: str) -> None:
+    rows = [["7", "a film", "good"], ["8", "a plot", "bad"], ["9", "a bank", "good"]]
+    lines = "\n".join(",".join(row) for row in rows)
+    (tmp_path / name).write_text(lines if name == "x.csv" else json.dumps(rows))
+    table = read_file(tmp_path / name, Columns("2", "3", {}))
+    assert (table.texts, table.labels) == (["a film", "a plot", "a bank"], ["good", "bad", "good"])
+    with pytest.raises(
+        UserError, match=r"no column '4' \(dataset.text\); there are: '1', '2', '3'"
+    ):
+        read_file(tmp_path / name, Columns("4", "3", {}))
+
+
+@pytest.mark.parametrize(
+    "value", ["text", "text (en)", "a=b, c", 'x"y', "null", "1", "01", "é", "a\\b"]
+)
+def test_an_option_is_written_as_the_shell_and_hydra_read_it(value: str) -> None:
+    (word,) = shlex.split(as_option("dataset.text", value))
+    assert load(compose("train", ["dataset=local", word])).dataset.text == value
+    assert shlex.split(as_option("--text", value)) == ["--text", value]
 
 
 MODULE = """

@@ -63,7 +63,7 @@ def test_a_sweep_is_a_group_whose_results_are_traced_to_their_data(
         assert run.exit_code == 0
         assert run.run["run_group"] == "mine"
         assert run.run["job_type"] == "train"
-        assert run.run["tags"] == ["honest", "local", "gated", "tiny"]
+        assert run.run["tags"] == ["honest", "texts", "gated", "tiny"]
 
         assert run.better["test/accuracy"] == run.better["seed1/val/macro_f1"] == "max"
         assert run.better["test/log_loss"] == run.better["seed0/val/calibration_error"] == "min"
@@ -73,7 +73,7 @@ def test_a_sweep_is_a_group_whose_results_are_traced_to_their_data(
         assert run.summary["layers/count"] == len(record.layers)
         assert run.config["fusion/name"] == "gated"
 
-        texts = run.artifacts["texts-local"]
+        texts = run.artifacts["texts-texts"]
         assert (texts.kind, texts.used) == ("dataset", True)
         assert texts.metadata["fingerprint"] == record.dataset.fingerprint
         assert texts.metadata["rows"] == record.dataset.rows
@@ -136,7 +136,7 @@ def test_a_job_by_itself_has_no_group_and_a_profile_shows_its_layers(
     profile = json.loads((tmp_path / "profiles" / job / "profile.json").read_text())
     accuracy = [layer["scores"]["accuracy"] for layer in profile["layers"]]
     assert run.summary["best/tiny/probe_accuracy"] == max(accuracy)
-    assert run.artifacts["texts-local"].metadata["fingerprint"] == profile["dataset"]["fingerprint"]
+    assert run.artifacts["texts-texts"].metadata["fingerprint"] == profile["dataset"]["fingerprint"]
     assert set(run.artifacts[f"result-{job}"].entries) >= {"profile.json"}
 
     files = tmp_path / "profiles" / job / "wandb"
@@ -224,7 +224,7 @@ def test_sync_uploads_a_finished_run_with_its_lineage(base: list[str], tmp_path:
     record = read_record(file.parents[2])
     assert uploaded.exit_code == {run: 0}
     assert uploaded.summary[run]["test/accuracy"] == record.test["accuracy"].mean
-    assert sorted(uploaded.used) == ["store-tiny-mean", "texts-local"]
+    assert sorted(uploaded.used) == ["store-tiny-mean", "texts-texts"]
     assert ("result", f"result-{record.job}") in uploaded.made
     assert ("model", f"model-{record.job}") in uploaded.made
     model = read_offline_run(file.parents[2]).artifacts[f"model-{record.job}"]
@@ -246,7 +246,7 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
     assert uploaded.exit_code == {run: 0}
     assert uploaded.summary[run]["test/accuracy"] == record.test["accuracy"].mean
     assert len(_losses(uploaded, run)) == 3
-    assert sorted(uploaded.used) == ["store-tiny-mean", "texts-local"]
+    assert sorted(uploaded.used) == ["store-tiny-mean", "texts-texts"]
     assert ("result", f"result-{record.job}") in uploaded.made
 
 

@@ -1,0 +1,147 @@
+"""Texts that are files of their own, in a folder for each class: `train/pos/7.txt`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from layerfusion.assets.paths import data_suffix
+from layerfusion.config.registry import READERS
+from layerfusion.errors import UserError, unknown
+from layerfusion.texts.columns import Columns
+from layerfusion.texts.encoding import read_text
+from layerfusion.texts.split_names import named_parts
+from layerfusion.texts.table import Table, make_table
+
+UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
+"""Names of folders whose texts have no label, as in the reviews of IMDb."""
+SUFFIX = ".txt"
+
+
+def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
+    """Find the folders that hold a folder of texts for each class.
+
+    Args:
+        folder: has the folders of the classes itself, or those of the splits above them.
+        files: split to the name of its folder; empty: their names say it.
+
+    Returns:
+        Split to the folder above its classes; empty if the texts do not lie in such folders.
+
+    Raises:
+        UserError: where two folders claim one split, or a folder that `files` names is missing.
+    """
+    parts = _folders(folder)
+    if files:
+        given = {split: folder / name for split, name in files.items()}
+        if not any(place.is_dir() for place in given.values()):
+            return {}
+        for split, place in given.items():
+            if not _classes(place):
+                there = [name for name, part in parts.items() if _classes(part)]
+                raise unknown(f"{folder}: folder of {split} with a folder for each class",
+                              files[split], there)  # fmt: skip
+        return given
+    if any(_is_table(file) for file in folder.iterdir()):
+        return {}
+    splits = named_parts(name for name, part in parts.items() if _classes(part))
+    for split, names in splits.items():
+        if len(names) > 1:
+            raise UserError(
+                f"{folder}: several folders for {split} ({', '.join(names)}); name the one to use:"
+                f" dataset.files.{split}={names[0]}"
+            )
+    if "train" in splits:
+        return {split: folder / names[0] for split, names in splits.items()}
+    classes = _classes(folder)
+    if len(classes) > 1 and not named_parts(classes):
+        return {"train": folder}
+    return {}
+
+
+def read_class_folders(
+    place: Path, splits: Mapping[str, Path], columns: Columns, encoding: str
+) -> dict[str, Table]:
+    """Read every file as one text, whose label is the name of its folder.
+
+    Args:
+        place: the folder that the user names; messages call files by their paths from there.
+        splits: as `class_folders` found them.
+        columns: names for texts and labels.
+        encoding: of the files.
+
+    Raises:
+        UserError: for a file that cannot be read.
+    """
+    tables: dict[str, Table] = {}
+    used: set[Path] = set()
+    left_out: list[str] = []
+    for split, folder in splits.items():
+        texts, labels, names = [], [], []
+        for label, members in _classes(folder).items():
+            used.update(members)
+            if label.lower() in UNLABELLED:
+                left_out.append(
+                    f"{split}: {(folder / label).relative_to(place)} is left out, as its name says"
+                    f" that its {len(members):,} texts have no label"
+                )
+                continue
+            for file in members:
+                texts.append(read_text(file, encoding))
+                labels.append(label)
+                names.append(str(file.relative_to(place)))
+        values = {columns.text: texts, str(columns.label): labels}
+        table = make_table(str(folder), values, columns, typed=False)
+        tables[split] = replace(table, row_names=tuple(names))
+    looked_at = {place, *splits.values(), *(file.parent for file in used)}
+    others = [file for folder in sorted(looked_at) for file in sorted(folder.iterdir())]
+    shown = [
+        str(file.relative_to(place))
+        for file in others
+        if file.is_file() and file not in used and not _hidden(file, place)
+    ]
+    if shown:
+        more = f" and {len(shown) - 3:,} more" if len(shown) > 3 else ""
+        are = "is" if len(shown) == 1 else "are"
+        left_out.append(
+            f"{', '.join(shown[:3])}{more} in {place} {are} not used; the texts of a class are the"
+            f" {SUFFIX} files in its folder"
+        )
+    tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *left_out))
+    return tables
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Name of each folder that holds texts to its files, in order."""
+    found = {
+        name: sorted(file for file in part.iterdir() if _is_text(file))
+        for name, part in _folders(folder).items()
+    }
+    return {name: files for name, files in found.items() if files}
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        return {}
+    return {
+        part.name: part
+        for part in sorted(folder.iterdir())
+        if part.is_dir() and not _hidden(part, folder)
+    }
+
+
+def _is_text(file: Path) -> bool:
+    return data_suffix(file) == SUFFIX and file.is_file() and not file.name.startswith(".")
+
+
+def _is_table(file: Path) -> bool:
+    """Tell a table from the notes that lie beside such folders."""
+    bare = file.name.lower().split(".")[0]
+    named = bool(named_parts([bare]))
+    return data_suffix(file) in READERS and file.is_file() and (named or not _is_text(file))
+
+
+def _hidden(path: Path, above: Path) -> bool:
+    parts = path.relative_to(above).parts
+    return any(part.startswith((".", "__MACOSX")) for part in parts) or path.name == "labels.json"

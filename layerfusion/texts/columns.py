@@ -1,0 +1,154 @@
+"""The columns that a table is read by, and finding them among those that a file has."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from layerfusion.errors import UserError
+
+OFTEN = {
+    "text": (
+        "text", "txt", "texts", "sentence", "review", "reviewtext", "review_text", "content",
+        "body", "message", "tweet", "comment", "document", "description", "utterance", "title",
+        "v2",
+    ),
+    "label": (
+        "label", "labels", "class", "category", "target", "sentiment", "stars", "rating", "score",
+        "topic", "intent", "tag", "y", "v1",
+    ),
+}  # fmt: skip
+"""What the columns of texts and of labels are often called, in lower case, likeliest first."""
+_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*|0|[1-9]\d*", re.ASCII)
+"""Values that neither a shell nor Hydra takes for anything but a string or a number."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns to read from a table, and a filter of its rows."""
+
+    text: str
+    """Name of the text column."""
+    label: str | None
+    """Name of the label column; none if the rows have no labels."""
+    where: Mapping[str, str]
+    """Column to value: only rows with all these values are kept."""
+    keep_others: bool = False
+    """Keep all columns of the kept rows beside the texts and labels."""
+    text_key: str = "dataset.text"
+    """Option that names the text column, for messages."""
+    without_label: str = ""
+    """What to do about a table without a label column, for messages."""
+
+    def is_wanted(self, name: str) -> bool:
+        """Tell whether a column has to be read."""
+        return self.keep_others or name in (self.text, self.label) or name in self.where
+
+    @property
+    def numbered(self) -> bool:
+        """True if the columns are given by their numbers, as for a file without a header."""
+        return self.text.isdecimal() and (self.label is None or self.label.isdecimal())
+
+    def are_in(self, names: Sequence[str]) -> bool:
+        """Tell whether the columns of texts and labels are among these names."""
+        wanted = [name for name in (self.text, self.label) if name is not None]
+        return all(_find(name, names) is not None for name in wanted)
+
+    def by_number(self, names: Sequence[str]) -> Columns:
+        """Give numbered columns the names of a header. A number without a name stays."""
+
+        def name(number: str) -> str:
+            place = int(number) - 1
+            return names[place] if 0 <= place < len(names) else number
+
+        label = None if self.label is None else name(self.label)
+        return replace(self, text=name(self.text), label=label)
+
+    def among(self, place: str, names: Sequence[str]) -> Columns:
+        """Give the columns the names that a table has for them: spaces around a name do not count.
+
+        Args:
+            place: the table, for messages.
+            names: of its columns.
+
+        Raises:
+            UserError: for a column that does not exist, naming those that do and the likeliest.
+        """
+        text, label = _find(self.text, names), self.label and _find(self.label, names)
+        if text is None or (self.label is not None and label is None):
+            missing, key = (
+                (self.text, self.text_key) if text is None else (self.label, "dataset.label")
+            )
+            ways = [self.meant(names), self.without_label if text is not None else ""]
+            if not any(ways) and names:
+                ways = [f"choose one, as {as_option(key, names[0].strip())} does"]
+            raise _no_column(place, str(missing), key, names, "; ".join(filter(None, ways)))
+        where = {}
+        for name, value in self.where.items():
+            found = _find(name, names)
+            if found is None:
+                raise _no_column(place, name, "where", names)
+            where[found] = value
+        return replace(self, text=text, label=label, where=where)
+
+    def meant(self, names: Sequence[str]) -> str:
+        """Ask whether other columns were meant, in the words that would choose them."""
+        wanted = {"text": (self.text, self.text_key), "label": (self.label, "dataset.label")}
+        found = {kind: _find(name, names) for kind, (name, _) in wanted.items() if name is not None}
+        left = [name for name in names if name.strip() and name not in found.values()]
+        words = []
+        for kind, there in found.items():
+            name, key = wanted[kind]
+            if there is None and (likely := _likely(kind, str(name), left)) is not None:
+                left.remove(likely)
+                words.append(as_option(key, likely.strip()))
+        return f"did you mean {' '.join(words)}?" if words else ""
+
+
+def as_option(key: str, value: str) -> str:
+    """Write an option as a shell takes it: `--text 'the text'`, `'dataset.text="the text"'`.
+
+    Args:
+        key: an option that begins with dashes, or a key of a config.
+        value: any string.
+    """
+    if key.startswith("-"):
+        return f"{key} {shlex.quote(value)}"
+    if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
+        return f"{key}={value}"
+    # Hydra reads backslashes as such, but for those before a quotation mark.
+    quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
+    return shlex.quote(f'{key}="{quoted}"')
+
+
+def _find(wanted: str, names: Sequence[str]) -> str | None:
+    """The column of this name, or else the only one of this name but for spaces around it."""
+    if wanted in names:
+        return wanted
+    alike = [name for name in names if name.strip() == wanted.strip()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _likely(kind: str, wanted: str, names: Sequence[str]) -> str | None:
+    """The column that was most likely meant: of a like name, or of a name that is often used."""
+    lower = {name.strip().casefold(): name for name in reversed(names)}
+    like = difflib.get_close_matches(wanted.strip().casefold(), list(lower), n=1, cutoff=0.75)
+    for form in (wanted.strip().casefold(), *like, *OFTEN[kind]):
+        if form in lower:
+            return lower[form]
+    words = {name: set(re.split(r"[\W_]+", form)) for form, name in lower.items()}
+    for form in (wanted.strip().casefold(), *OFTEN[kind]):
+        if holders := [name for name in words if form in words[name]]:
+            return holders[0] if len(holders) == 1 else None
+    return None
+
+
+def _no_column(
+    place: str, name: str, key: str, names: Sequence[str], way_out: str = ""
+) -> UserError:
+    found = ", ".join(map(repr, names)) or "none"
+    more = f"; {way_out}" if way_out else ""
+    return UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}{more}")

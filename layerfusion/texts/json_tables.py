@@ -1,0 +1,155 @@
+"""From JSON to columns: rows may stand as objects, as lists, by column, or under one key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from layerfusion.errors import UserError
+from layerfusion.texts.columns import Columns
+
+Values = dict[str, list[Any]]
+"""Name of each column to its values, a row each."""
+
+
+def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) -> Values:
+    """Read the columns of a JSON text.
+
+    Rows may be a list of objects, an object a line, a list of lists (columns are then called by
+    their numbers, from 1), an object of lists by column, an object of rows by name, or any of these
+    under the one key of an object that holds a list or an object.
+
+    Args:
+        path: the file, for messages.
+        content: its text.
+        columns: those that are wanted, which tell columns from rows.
+        lines: an object is a row, as in a `.jsonl` file with one line.
+
+    Raises:
+        UserError: naming what is wrong, and the line where that is known.
+    """
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty")
+    try:
+        found = _parsed(content, str(path))
+    except json.JSONDecodeError as error:
+        if not lines and error.msg != "Extra data":  # the error for an object a line
+            raise UserError(f"{path}: not readable as json: {error}") from error
+        return _of_rows(path, _lines(content, path))
+    if isinstance(found, dict) and lines and not _are_columns(found, columns):
+        return _of_rows(path, [found])
+    return _of(path, found, columns)
+
+
+def _of(path: Path, found: Any, columns: Columns) -> Values:
+    """Find the columns in a parsed file, or in what an object holds under one key."""
+    if isinstance(found, list):
+        return _of_rows(path, found)
+    if not isinstance(found, dict):
+        raise _no_rows(path)
+    if isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):
+        return _of_lists(path, found["data"], [str(name) for name in found["columns"]])
+    if _are_columns(found, columns):
+        return _by_column(path, found, columns)
+    if len(found) > 1 and all(isinstance(value, dict) for value in found.values()):
+        if any(columns.are_in(list(value)) for value in found.values()):
+            return _of_rows(path, list(found.values()))  # rows by name, such as their numbers
+        return _by_column(path, found, columns)
+    inside = {key: value for key, value in found.items() if _may_hold_rows(value)}
+    named = {key: value for key, value in inside.items() if _names_columns(value, columns)}
+    if len(named) == 1:
+        inside = named
+    if len(inside) > 1:
+        raise UserError(
+            f"{path}: it holds rows under several keys: {', '.join(map(repr, inside))}; write the"
+            " rows of each to a file of its own"
+        )
+    if not inside:
+        raise _no_rows(path)
+    return _of(path, next(iter(inside.values())), columns)
+
+
+def _may_hold_rows(value: Any) -> bool:
+    """Tell a list of rows, or an object with rows somewhere in it, from facts about a file."""
+    if isinstance(value, dict):
+        return any(_may_hold_rows(part) or isinstance(part, list) for part in value.values())
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict | list)
+
+
+def _names_columns(rows: Any, columns: Columns) -> bool:
+    """Tell whether the first of some rows has the columns that are wanted."""
+    return isinstance(rows, list) and isinstance(rows[0], dict) and columns.are_in(list(rows[0]))
+
+
+def _are_columns(found: Mapping[str, Any], columns: Columns) -> bool:
+    """Tell an object of lists (or of objects, as pandas writes them) by column from a row."""
+    names = [name for name, value in found.items() if isinstance(value, list | dict)]
+    return columns.are_in(names)
+
+
+def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values:
+    if all(isinstance(value, dict) for value in found.values()):
+        rows = list(dict.fromkeys(row for value in found.values() for row in value))
+        return {name: [value.get(row) for row in rows] for name, value in found.items()}
+    values = {name: value for name, value in found.items() if isinstance(value, list)}
+    chosen = columns.among(path.name, list(values))
+    total = len(values[chosen.text])
+    if chosen.label is not None and len(values[chosen.label]) != total:
+        raise UserError(
+            f"{path}: columns of different length: {chosen.text} {total}, {chosen.label}"
+            f" {len(values[chosen.label])}"
+        )
+    return {name: value for name, value in values.items() if len(value) == total}
+
+
+def _of_rows(path: Path, rows: Sequence[Any]) -> Values:
+    if rows and all(isinstance(row, list) for row in rows):
+        width = max(len(row) for row in rows)
+        return _of_lists(path, rows, [str(number) for number in range(1, width + 1)])
+    if not all(isinstance(row, dict) for row in rows):
+        raise _no_rows(path)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _of_lists(path: Path, rows: Sequence[Any], names: Sequence[str]) -> Values:
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, list) or len(row) != len(names):
+            cells = len(row) if isinstance(row, list) else "no"
+            raise UserError(f"{path}, row {number}: it has {cells} cells; {len(names)} are needed")
+    return {name: [row[place] for row in rows] for place, name in enumerate(names)}
+
+
+def _lines(content: str, path: Path) -> list[Any]:
+    rows: list[Any] = []
+    # Only line feeds end a row, since a text may contain other line separators.
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                rows.append(_parsed(line, f"{path}, line {number}"))
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}, line {number}: not readable as json: {error}") from error
+    return rows
+
+
+def _parsed(content: str, place: str) -> Any:
+    """Parse JSON, and refuse an object that has one key twice."""
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            double = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"{place}: an object has the key {double!r} twice")
+        return found
+
+    try:
+        return json.loads(content, object_pairs_hook=distinct)
+    except RecursionError as error:
+        raise UserError(f"{place}: not readable as json: it is nested too deeply") from error
+
+
+def _no_rows(path: Path) -> UserError:
+    return UserError(f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]")
