@@ -98,8 +98,7 @@ def read_table(
     columns = Columns(column, None, {}, keep_others=True, text_key="--text")
     if path.suffix.lower() == LINES:
         content = read_text(path, encoding, "--encoding")
-        header, *_ = content.split("\n", 1)
-        if not names_column(header, column):
+        if not names_column(content, column):
             lines = [line.removesuffix("\r") for line in content.split("\n")]
             lines = lines[:-1] if lines[-1] == "" else lines
             return make_table(path.name, {column: lines}, columns, typed=False)
