@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from layerfusion.assets.files import temporary_beside
 from layerfusion.assets.paths import data_suffix
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
         empty = len(table.texts) - len(kept)
         print(f"note: {empty:,} empty texts have no label", file=sys.stderr)
     if out is None:
-        frame.to_csv(sys.stdout, index=False)
+        _write_csv(frame, sys.stdout)
         return 0
     with temporary_beside(out) as temporary:
         _write(frame, temporary, out.suffix)
@@ -96,7 +98,7 @@ def read_table(
     if not path.is_file():
         raise UserError(f"{path}: there is no such file")
     columns = Columns(column, None, {}, keep_others=True, text_key="--text")
-    if path.suffix.lower() == LINES:
+    if data_suffix(path) == LINES:
         content = read_text(path, encoding, "--encoding")
         if not names_column(content, column):
             lines = [line.removesuffix("\r") for line in content.split("\n")]
@@ -122,7 +124,8 @@ def with_predictions(
     """
     import pandas
 
-    frame = pandas.DataFrame(dict(table.others))
+    # Objects stay as they are: pandas would round large whole numbers beside a gap.
+    frame = pandas.DataFrame(dict(table.others), dtype=object)
     best = probabilities.argmax(axis=1)
     new: dict[str, Any] = {
         "label": [label_names[k] for k in best],
@@ -142,11 +145,29 @@ def _has_text(text: Any) -> bool:
 
 def _write(table: DataFrame, path: Path, suffix: str) -> None:
     if suffix == ".parquet":
-        table.to_parquet(path, index=False)
+        import pyarrow
+
+        try:
+            table.to_parquet(path, index=False)
+        except (pyarrow.ArrowException, OverflowError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"-o: a parquet file cannot hold these columns, choose .jsonl: {reason}"
+            ) from error
     elif suffix == ".jsonl":
-        table.to_json(path, orient="records", lines=True, force_ascii=False)
+        with path.open("w", encoding="utf-8") as file:
+            for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+                file.write(json.dumps(row, ensure_ascii=False, default=str) + "\n")
     else:
-        table.to_csv(path, index=False, sep="\t" if suffix == ".tsv" else ",")
+        _write_csv(table, path, "\t" if suffix == ".tsv" else ",")
+
+
+def _write_csv(table: DataFrame, place: Path | TextIO, delimiter: str = ",") -> None:
+    """Write a table; in quotation marks where a carriage return would else end a row too early."""
+    cells = (cell for name in table for cell in (name, *table[name]))
+    broken = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+    quoting = csv.QUOTE_ALL if broken else csv.QUOTE_MINIMAL
+    table.to_csv(place, index=False, sep=delimiter, quoting=quoting)
 
 
 def _models(given: Sequence[str]) -> dict[str, str]:

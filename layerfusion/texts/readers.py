@@ -129,6 +129,7 @@ def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tup
 def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
     """Read a list of objects; objects by line, as in `.jsonl`, are read under this name too."""
     content = read_text(path, reading.encoding)
+    records: Any = None
     try:
         records = None if lines else _json(content)
     except ValueError as error:

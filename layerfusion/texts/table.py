@@ -103,10 +103,24 @@ def make_table(
         typed=typed,
         label_names=label_names,
         notes=tuple(notes),
-        others={name: [column[index] for index in kept] for name, column in values.items()}
+        others={
+            whole_value(name): [whole_value(column[index]) for index in kept]
+            for name, column in values.items()
+        }
         if columns.keep_others
         else {},
     )
+
+
+def whole_value(value: Any) -> Any:
+    """Replace the half characters of a string, and of all strings inside a list or a dict."""
+    if isinstance(value, str):
+        return whole_characters(value)[0]
+    if isinstance(value, list):
+        return [whole_value(part) for part in value]
+    if isinstance(value, dict):
+        return {whole_value(key): whole_value(part) for key, part in value.items()}
+    return value
 
 
 def _whole(values: Sequence[Any]) -> tuple[list[Any], int]:

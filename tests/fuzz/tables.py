@@ -162,7 +162,7 @@ def by_csv(delimiter: str, quoting: Any, end: str, encoding: str) -> Callable[[M
 def by_pandas(delimiter: str) -> Callable[[Made], bytes]:
     def write(made: Made) -> bytes:
         frame = pd.DataFrame(list(made.rows), columns=list(made.names))
-        return frame.to_csv(index=False, sep=delimiter).encode()
+        return str(frame.to_csv(index=False, sep=delimiter)).encode()
 
     return write
 
