@@ -6,11 +6,12 @@ it names them with the hashes of their weights, and they are looked up or fetche
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from layerfusion.assets import resolve
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.paths import content_identity
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.job import TrainConfig
@@ -37,6 +38,7 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
+from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.runs.inputs import Inputs
 
 DESCRIPTION = "bundle.json"
@@ -158,6 +160,8 @@ class Bundle:
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
         for layer in of_model:
+            if layer.layer not in backbone.shape.layers:
+                raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
         tokens = tokenize(
             backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
@@ -220,6 +224,7 @@ def save_bundle(
     write_atomically(folder / HEADS, save(tensors))
     used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
     sources = {name: inputs.sources[name] for name in used}
+    lexical = [name for name, source in sources.items() if isinstance(source, LexicalSource)]
     for name, source in sources.items():
         if isinstance(source, LexicalSource):
             state, vocabulary = source.refitted().state()
@@ -237,6 +242,8 @@ def save_bundle(
         for name, one in sources.items()
         if isinstance(one, EmbeddingSource)
     }
+    names = (HEADS, *(f"{name}.{end}" for name in lexical for end in ("safetensors", "json")))
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     description = {
         "schema": SCHEMA,
         "label_names": list(inputs.dataset.label_names),
@@ -245,6 +252,7 @@ def save_bundle(
         "heads": described,
         "config": asdict(config),
         "facts": facts,
+        "files": hashes,
     }
     content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / DESCRIPTION, content.encode())
@@ -286,31 +294,35 @@ def load_bundle(
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
     with _damage_told(place):
-        raw = json.loads((place / DESCRIPTION).read_text())
-        if raw["schema"] not in (1, SCHEMA):
-            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
-        if raw["schema"] == 1:
-            raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
-        config = load_settings(raw["config"])
-        layers = tuple(LayerId(**layer) for layer in raw["layers"])
-        tensors = load((place / HEADS).read_bytes())
+        about = read_json(place / DESCRIPTION, _Description, "a classifier", _upgraded(place))
+        config = load_settings(about.config)
+        layers = tuple(about.layers)
+        for layer in layers:  # a KeyError is a description whose parts do not fit each other
+            known = (about.models, config.backbone)
+            if layer.backbone not in config.lexical:
+                _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
+        contents = {name: (place / name).read_bytes() for name in (HEADS, *about.files)}
+        for name, sha256 in about.files.items():
+            if hashlib.sha256(contents[name]).hexdigest() != sha256:
+                raise UserError(f"{place}: the classifier is damaged: {name} has changed")
+        tensors = load(contents[HEADS])
         heads = tuple(
-            head_from(_below(tensors, f"{number}."), about, modules)
-            for number, about in enumerate(raw["heads"])
+            head_from(_below(tensors, f"{number}."), facts, modules)
+            for number, facts in enumerate(about.heads)
         )
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
             name: LexicalFit.from_state(
                 config.lexical[name].features,
                 load((place / f"{name}.safetensors").read_bytes()),
-                json.loads((place / f"{name}.json").read_text()),
+                parse_json((place / f"{name}.json").read_bytes()),
             )
             for name in names
             if name in config.lexical
         }
     for name, path in (models or {}).items():
-        if name not in raw["models"]:
-            raise unknown("model", name, raw["models"])
+        if name not in about.models:
+            raise unknown("model", name, about.models)
         config.backbone[name] = replace(config.backbone[name], path=path)
     config = replace(
         config,
@@ -319,14 +331,41 @@ def load_bundle(
     )
     return Bundle(
         place,
-        tuple(raw["label_names"]),
+        tuple(about.label_names),
         layers,
         config,
-        {name: Model(**model) for name, model in raw["models"].items()},
+        about.models,
         heads,
         lexical,
-        raw["facts"],
+        about.facts,
     )
+
+
+@dataclass(frozen=True)
+class _Description:
+    """`bundle.json` as it is read."""
+
+    label_names: list[str]
+    layers: list[LayerId]
+    models: dict[str, Model]
+    heads: list[dict[str, Any]]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the other files by name; older bundles have none."""
+
+
+def _upgraded(place: Path) -> Upgrade:
+    """Give the function that brings a description of schema 1 into the present form."""
+
+    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+        require_schema(place, raw["schema"], (1, SCHEMA))
+        if raw["schema"] == 1:
+            config = raw["config"]
+            raw = {**raw, "config": {**config, "fusion": former_fusion(config["fusion"])}}
+        return raw
+
+    return upgrade
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -343,5 +382,8 @@ def _damage_told(folder: Path) -> Iterator[None]:
             f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
             " saves one in its folder, a job of a sweep only with bundle=true"
         ) from error
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: the classifier is damaged: {error}") from error
+    except UserError:
+        raise
+    # Parts that do not fit each other fail where they are put together.
+    except (SafetensorError, ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise UserError(f"{folder}: the classifier is damaged: {str(error)[:300]}") from error

@@ -1,4 +1,4 @@
-"""Classifiers, records, plans and class names whose JSON or bytes are damaged: one line, or sense."""
+"""Classifiers, records, plans and class names whose JSON or bytes are damaged."""
 
 from __future__ import annotations
 
