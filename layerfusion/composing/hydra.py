@@ -160,8 +160,8 @@ def _refuse_numbers_as_options(arguments: Sequence[str]) -> None:
             continue
         values = value.list if isinstance(value, ChoiceSweep) else [value]
         names = [name for one in values for name in (one if isinstance(one, list) else [one])]
-        wrong = next((n for n in names if isinstance(n, int | float | list | dict)), None)
-        if wrong is not None:
+        wrong = next((n for n in names if not isinstance(n, str)), "")
+        if wrong != "":
             raise unknown(match[1], wrong, options)
 
 

@@ -198,7 +198,7 @@ def by_json(*, lines: bool, ascii_only: bool, indent: int | None = None) -> Call
 
 def by_pandas_json(made: Made) -> bytes:
     frame = pd.DataFrame(records(made))
-    return frame.to_json(orient="records", lines=True, force_ascii=False).encode()
+    return str(frame.to_json(orient="records", lines=True, force_ascii=False)).encode()
 
 
 def parquet(table: pa.Table, **options: Any) -> bytes:

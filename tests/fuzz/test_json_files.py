@@ -58,7 +58,7 @@ def test_a_damaged_classifier_is_refused_or_works(
     folder = shutil.copytree(job / "job" / BUNDLE, tmp_path / "classifier")
     content = (folder / name).read_bytes()
 
-    @examples(80)
+    @examples(30)
     @given(damaged(content))
     def run(changed: bytes) -> None:
         (folder / name).write_bytes(changed)
@@ -78,7 +78,7 @@ def test_damaged_weights_are_refused(
     content = (folder / name).read_bytes()
     right = load_bundle(folder, device="cpu").probabilities(TEXTS)
 
-    @examples(40, share=0.5)
+    @examples(15, share=0.5)
     @given(mutations(content, (b"\xff" * 8, DEEP)))
     def run(mutated: Any) -> None:
         (folder / name).write_bytes(mutated.content)
@@ -98,7 +98,7 @@ def test_a_damaged_record_is_refused_or_read(
 ) -> None:
     content = (job / place).read_bytes()
 
-    @examples(100)
+    @examples(40)
     @given(damaged(content))
     def run(changed: bytes) -> None:
         (tmp_path / Path(place).name).write_bytes(changed)
@@ -113,7 +113,7 @@ def test_a_damaged_plan_is_refused_or_read(tmp_path: Path, counts: Counter[str])
     jobs = {"a": ["layers=last", "seed=1"], "b": ["layers=all", "seed=1"]}
     content = json.dumps({"command": "train", "jobs": jobs}).encode()
 
-    @examples(100)
+    @examples(40)
     @given(damaged(content))
     def run(changed: bytes) -> None:
         (tmp_path / PLANS / "plan.json").write_bytes(changed)
@@ -126,7 +126,7 @@ def test_a_damaged_plan_is_refused_or_read(tmp_path: Path, counts: Counter[str])
 def test_damaged_class_names_are_refused_or_read(
     content: bytes, tmp_path: Path, counts: Counter[str]
 ) -> None:
-    @examples(60)
+    @examples(30)
     @given(damaged(content))
     def run(changed: bytes) -> None:
         (tmp_path / LABELS_FILE).write_bytes(changed)

@@ -42,7 +42,7 @@ def test_an_override_makes_a_config_or_is_refused(counts: Counter[str]) -> None:
     pairs = st.builds("{}{}{}".format, st.sampled_from(KEYS), st.just("="), st.sampled_from(VALUES))
     words = pairs | pairs | st.sampled_from(KEYS) | st.text("ab.=[]{}'\"$+~,: \n", max_size=12)
 
-    @examples(60, share=0.3)
+    @examples(12, share=0.3)
     @given(st.lists(words, min_size=1, max_size=3))
     def run(overrides: list[str]) -> None:
         config = attempt(counts, lambda: load(compose("train", ["dataset=r8", *overrides])))

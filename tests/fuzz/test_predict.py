@@ -70,7 +70,7 @@ def columns_of(path: Path) -> dict[str, list[Any]]:
 def test_every_row_and_column_comes_out(
     forms: tuple[Form, ...], folder: Path, counts: Counter[str]
 ) -> None:
-    @examples(60, share=0.5)
+    @examples(25, share=0.5)
     @given(made_tables(), st.sampled_from(forms), st.sampled_from(OUTPUTS))
     def run(made: Made, form: Form, suffix: str) -> None:
         path, out = write_file(folder, "in", form, made), folder / f"out{suffix}"
@@ -96,7 +96,7 @@ def last(names: Sequence[str], name: str) -> int:
 
 
 def test_values_of_any_kind_come_out_as_they_were(folder: Path, counts: Counter[str]) -> None:
-    @examples(60, share=0.5)
+    @examples(25, share=0.5)
     @given(st.lists(STRANGE, min_size=1, max_size=4), st.sampled_from(OUTPUTS))
     def run(values: list[Any], suffix: str) -> None:
         path, out = folder / "in.jsonl", folder / f"out{suffix}"
@@ -120,7 +120,7 @@ def test_a_damaged_input_is_refused_or_read(folder: Path, counts: Counter[str]) 
     rows = tuple((f"a film {n}", str(n)) for n in range(4))
     made = Made(("text", "id"), rows, "text", "id")
 
-    @examples(60, share=0.5)
+    @examples(25, share=0.5)
     @given(st.data(), st.sampled_from((*DELIMITED, *TYPED)), st.sampled_from(OUTPUTS))
     def run(data: st.DataObject, form: Form, suffix: str) -> None:
         mutated = data.draw(mutations(form.write(made), (b'"', b"\n", b"\0", b"\xff", b"\\ud800")))
@@ -135,7 +135,7 @@ def test_a_damaged_input_is_refused_or_read(folder: Path, counts: Counter[str]) 
 def test_a_text_of_lines_has_a_row_for_each(
     suffix: str, folder: Path, counts: Counter[str]
 ) -> None:
-    @examples(40, share=0.5)
+    @examples(15, share=0.5)
     @given(st.lists(st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]))))
     def run(lines: list[str]) -> None:
         import gzip

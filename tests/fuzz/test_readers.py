@@ -68,7 +68,7 @@ def folder() -> Iterator[Path]:
 def test_a_table_comes_back_whole_or_is_refused(
     forms: tuple[Form, ...], folder: Path, counts: Counter[str]
 ) -> None:
-    @examples(120)
+    @examples(50)
     @given(made_tables(), st.sampled_from(forms), st.booleans())
     def run(made: Made, form: Form, packed: bool) -> None:
         path = write_file(folder, "rows", form, made, packed=packed)
@@ -115,7 +115,7 @@ def test_a_damaged_file_loses_no_row_that_the_damage_left(
                 whole_file = read({"train": path, "test": path}, encoding=form.encoding)
                 assert_same(pairs(whole_file, "test"), made.pairs)
 
-    @examples(200)
+    @examples(50)
     @given(st.data(), st.sampled_from(forms))
     def run(data: st.DataObject, form: Form) -> None:
         content = form.write(made)
@@ -201,7 +201,7 @@ def test_splits_of_different_formats_have_their_classes_matched_by_name(
 ) -> None:
     simple = (*DELIMITED[:2], *TYPED[:1], *TYPED[-2:], *OWN_WAYS)
 
-    @examples(80)
+    @examples(25)
     @given(split_tables(), st.lists(st.sampled_from(simple), min_size=3, max_size=3), st.booleans())
     def run(tables: dict[str, Made], forms: list[Form], packed: bool) -> None:
         files = {
