@@ -4,8 +4,10 @@ PROFILE ?= quick
 EXPERIMENT ?= fusion_operators
 RUN := .venv/bin/
 ARGS ?=
+N ?= 1000
+SEED ?= 0
 
-.PHONY: setup test lint audit reproduce reproduce-check sweep bench clean help
+.PHONY: setup test fuzz lint audit reproduce reproduce-check sweep bench clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -18,6 +20,9 @@ setup: .venv/ready  ## make the environment in .venv
 
 test: .venv/ready  ## run the tests
 	$(RUN)python -m pytest -n 2 $(ARGS)
+
+fuzz: .venv/ready  ## feed nasty and damaged input to everything that reads (N examples each, from SEED)
+	FUZZ_EXAMPLES=$(N) $(RUN)python -m pytest -n 2 tests/fuzz --hypothesis-seed=$(SEED) $(ARGS)
 
 lint: .venv/ready  ## check style and types
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright

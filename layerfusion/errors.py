@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 
 
@@ -12,7 +13,21 @@ class UserError(ValueError):
     """
 
 
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+
+
+def short(value: object) -> str:
+    """Show a value in a message as `repr` does, with its middle left out where it is long.
+
+    Example:
+        >>> short("a good film"), len(short("a" * 5000))
+        ("'a good film'", 120)
+    """
+    return _SHORT.repr(value)
+
+
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> UserError:
     """Return the error for a name that does not exist. It lists the names that do."""
     names = ", ".join(map(str, allowed))
-    return UserError(f"{kind}: there is no {str(value)!r}; there are: {names or 'none'}")
+    return UserError(f"{kind}: there is no {short(str(value))}; there are: {names or 'none'}")

@@ -1,13 +1,15 @@
-"""Writing files atomically, so that no reader ever sees half of one."""
+"""Writing files atomically, so that no reader ever sees half of one; and reading any JSON."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -55,3 +57,19 @@ def remove_stale(folder: Path, hours: float = 24.0) -> None:
                 path.unlink()
         except FileNotFoundError:
             continue
+
+
+def parse_json(text: str | bytes, **options: Any) -> Any:
+    """Parse JSON that anyone may have written.
+
+    Args:
+        text: the JSON.
+        **options: of `json.loads`.
+
+    Raises:
+        ValueError: if it is no JSON, or nested more deeply than Python can follow.
+    """
+    try:
+        return json.loads(text, **options)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

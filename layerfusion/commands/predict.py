@@ -265,7 +265,7 @@ def _parquet(frame: DataFrame) -> bytes:
     content = io.BytesIO()
     try:
         frame.to_parquet(content, index=False)
-    except (pyarrow.ArrowException, UnicodeEncodeError) as error:
+    except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
             f"-o: a column holds values that parquet cannot keep together ({reason}); choose .jsonl"

@@ -121,6 +121,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     declared only by its path is removed from the list `backbone=[…]`, since no file describes it.
     Without such a list, it is the job's only backbone.
     """
+    _refuse_numbers_as_options(arguments)
     known = set(group_options("backbone", arguments))
     paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
     own = {match[1] for match in paths if match} - known
@@ -140,6 +141,29 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
             argument = re.sub(r"\[([^\]]*)\]", lambda found: _without(own, found[1]), argument)
         result.append(argument)
     return result
+
+
+def _refuse_numbers_as_options(arguments: Sequence[str]) -> None:
+    """Refuse a config group whose option is no name, for which Hydra raises errors of Python's."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for argument in arguments:
+        match = re.match(r"\+*([a-z]+)=", argument)
+        options = group_options(match[1], arguments) if match else []
+        if match is None or not options:
+            continue
+        try:
+            value: Any = parser.parse_override(argument).value()
+        except HydraException:  # told when Hydra reads it
+            continue
+        values = value.list if isinstance(value, ChoiceSweep) else [value]
+        names = [name for one in values for name in (one if isinstance(one, list) else [one])]
+        wrong = next((n for n in names if not isinstance(n, str)), "")
+        if wrong != "":
+            raise unknown(match[1], wrong, options)
 
 
 def _without(own: set[str], names: str) -> str:

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.secrets import redacted
 from layerfusion.errors import UserError
 
@@ -38,7 +38,7 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
     from pydantic import ValidationError
 
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"))
     except (ValueError, IsADirectoryError) as error:
         raise UserError(f"{path}: not {what} ({error})") from error
     if not isinstance(raw, dict):

@@ -7,15 +7,17 @@ any number of processes, launchers and later sweeps agree about it without talki
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from layerfusion.errors import UserError
 from layerfusion.records.job import CONFIG, METRICS
+from layerfusion.records.json_files import read_json
 from layerfusion.records.profile import PROFILE
 from layerfusion.records.search import HISTORY
 
@@ -28,6 +30,7 @@ LOCK = ".lock"
 STARTED = (CONFIG, ".hydra/config.yaml")
 """Files that a job may write when it starts. The first one that exists dates the start."""
 
+FolderName = Annotated[str, Field(pattern=r"^[^/\x00]+$")]
 State = Literal["done", "failed", "running", "missing"]
 
 
@@ -43,6 +46,15 @@ class SweepJob:
     """Last line of the traceback, if the job failed."""
     seconds: float | None = None
     """Running time, if the job has finished."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A plan as it is read."""
+
+    command: Literal["train", "profile"]
+    jobs: dict[FolderName, list[str]]
+    """Name of each job's folder to its overrides."""
 
 
 def is_held(folder: Path) -> bool:
@@ -98,13 +110,10 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
         try:
-            plan = json.loads(path.read_text())
-            found |= {name: (plan["command"], words) for name, words in plan["jobs"].items()}
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}: not the plan of a sweep ({error}); delete it, and the same command writes"
-                " it again"
-            ) from error
+            plan = read_json(path, _Plan, "the plan of a sweep")
+        except UserError as error:
+            raise UserError(f"{error}; delete it, and the same command writes it again") from error
+        found |= {name: (plan.command, words) for name, words in plan.jobs.items()}
     return found
 
 

@@ -9,11 +9,12 @@ other files, unless the user says so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from torch import Tensor
 from yaml import YAMLError
 
 from layerfusion.assets import resolve
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import load as load_settings
@@ -45,6 +46,7 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
+from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.resources import share_cores
 
@@ -173,6 +175,8 @@ class Bundle:
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
         for layer in of_model:
+            if layer.layer not in backbone.shape.layers:
+                raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
         tokens = tokenize(
             backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
@@ -235,6 +239,7 @@ def save_bundle(
     write_atomically(folder / HEADS, save(tensors))
     used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
     sources = {name: inputs.sources[name] for name in used}
+    lexical = [name for name, source in sources.items() if isinstance(source, LexicalSource)]
     for name, source in sources.items():
         if isinstance(source, LexicalSource):
             state, vocabulary = _lexical_part(name, source, heads[0]).state()
@@ -252,6 +257,8 @@ def save_bundle(
         for name, one in sources.items()
         if isinstance(one, EmbeddingSource)
     }
+    names = (HEADS, *(f"{name}.{end}" for name in lexical for end in ("safetensors", "json")))
+    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     description = {
         "schema": SCHEMA,
         "label_names": list(inputs.dataset.label_names),
@@ -260,6 +267,7 @@ def save_bundle(
         "heads": described,
         "config": redacted(asdict(config)),
         "facts": facts,
+        "files": hashes,
     }
     content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / DESCRIPTION, content.encode())
@@ -319,33 +327,37 @@ def load_bundle(
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
     with _damage_told(place):
-        raw = json.loads(_own(place, DESCRIPTION).read_text())
-        if raw["schema"] not in range(1, SCHEMA + 1):
-            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 to {SCHEMA}")
-        if raw["schema"] == 1:
-            raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
-        _refuse_interpolation(raw["config"], place)
-        config = load_settings(raw["config"])
+        about = read_json(_own(place, DESCRIPTION), _Description, "a classifier", _upgraded(place))
+        _refuse_interpolation(about.config, place)
+        config = load_settings(about.config)
         _refuse_code(config, modules)
-        layers = tuple(LayerId(**layer) for layer in raw["layers"])
-        tensors = load(_own(place, HEADS).read_bytes())
+        layers = tuple(about.layers)
+        for layer in layers:  # a KeyError is a description whose parts do not fit each other
+            known = (about.models, config.backbone)
+            if layer.backbone not in config.lexical:
+                _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
+        contents = {name: _own(place, name).read_bytes() for name in (HEADS, *about.files)}
+        for name, sha256 in about.files.items():
+            if hashlib.sha256(contents[name]).hexdigest() != sha256:
+                raise UserError(f"{place}: the classifier is damaged: {name} has changed")
+        tensors = load(contents[HEADS])
         heads = tuple(
-            head_from(_below(tensors, f"{number}."), about, modules)
-            for number, about in enumerate(raw["heads"])
+            head_from(_below(tensors, f"{number}."), facts, modules)
+            for number, facts in enumerate(about.heads)
         )
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
             name: _lexical_from(
                 config.lexical[name].features,
                 load(_own(place, f"{name}.safetensors").read_bytes()),
-                json.loads(_own(place, f"{name}.json").read_text()),
+                parse_json(_own(place, f"{name}.json").read_bytes()),
             )
             for name in names
             if name in config.lexical
         }
     for name, path in (models or {}).items():
-        if name not in raw["models"]:
-            raise unknown("model", name, raw["models"])
+        if name not in about.models:
+            raise unknown("model", name, about.models)
         config.backbone[name] = replace(config.backbone[name], path=path)
     config = replace(
         config,
@@ -354,13 +366,13 @@ def load_bundle(
     )
     return Bundle(
         place,
-        tuple(raw["label_names"]),
+        tuple(about.label_names),
         layers,
         config,
-        {name: Model(**model) for name, model in raw["models"].items()},
+        about.models,
         heads,
         lexical,
-        raw["facts"],
+        about.facts,
     )
 
 
@@ -433,6 +445,33 @@ def _known_cache(named: str) -> str:
     return named if there else PathsConfig().cache
 
 
+@dataclass(frozen=True)
+class _Description:
+    """`bundle.json` as it is read."""
+
+    label_names: list[str]
+    layers: list[LayerId]
+    models: dict[str, Model]
+    heads: list[dict[str, Any]]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the other files by name; older bundles have none."""
+
+
+def _upgraded(place: Path) -> Upgrade:
+    """Give the function that brings a description of schema 1 into the present form."""
+
+    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+        require_schema(place, raw["schema"], tuple(range(1, SCHEMA + 1)))
+        if raw["schema"] == 1:
+            config = raw["config"]
+            raw = {**raw, "config": {**config, "fusion": former_fusion(config["fusion"])}}
+        return raw
+
+    return upgrade
+
+
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
@@ -449,5 +488,6 @@ def _damage_told(folder: Path) -> Iterator[None]:
         ) from error
     except UserError:
         raise
+    # Parts that do not fit each other fail where they are put together.
     except DAMAGE as error:
-        raise UserError(f"{folder}: the classifier is damaged: {error}") from error
+        raise UserError(f"{folder}: the classifier is damaged: {str(error)[:300]}") from error

@@ -70,19 +70,24 @@ def read_rows(
     if not any(line.strip() for _, line in lines):
         raise UserError(f"{place}: the file is empty")
     quoted = _parse(lines, delimiter, headed=headed)
-    fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, delimiter, label)
+    known = _labels(quoted, label) if isinstance(quoted, Rows) else None
+    fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, lines, delimiter, label)
     if isinstance(quoted, Rows) and fault is None:
         return quoted
     if f"\\{QUOTE}" in text:
         escaped = _parse(lines, delimiter, headed=headed, escape="\\")
-        if isinstance(escaped, Rows) and _swallowed(escaped, delimiter, label) is None:
+        if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
     plain = _parse(lines, delimiter, headed=headed, quoted=False)
     if isinstance(plain, Rows):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
-        return Rows(names, cells, plain.lines, UNQUOTED_NOTE)
+        plain = Rows(names, cells, plain.lines, UNQUOTED_NOTE)
+        # Lines of a letter that happen to have a delimiter each are no rows: they have no label.
+        if not known or _labels(plain, label) <= known:
+            return plain
     fault = fault or plain
+    assert isinstance(fault, _Fault)
     raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
 
 
@@ -166,33 +171,53 @@ def _reason(error: csv.Error) -> str:
     return f'a quotation mark {found}; double those that belong to a text ("")'
 
 
-def _swallowed(rows: Rows, delimiter: str, label: str | None) -> _Fault | None:
-    """Find a cell that runs over lines which are rows of this table by themselves.
+def _labels(rows: Rows, label: str | None) -> set[str]:
+    """The labels of all rows; none where there are too few to tell a row from a text."""
+    names = [name.strip() for name in rows.names]
+    if label is None or label.strip() not in names:
+        return set()
+    place = names.index(label.strip())
+    found = {row[place].strip() for row in rows.cells if "\n" not in row[place]}
+    return found if len(found) > 1 else set()
 
-    Such a line has as many cells as the header and, where the table has labels, a label that other
-    rows have too.
+
+def _swallowed(
+    rows: Rows, lines: Sequence[tuple[int, str]], delimiter: str, label: str | None
+) -> _Fault | None:
+    """Find a row that runs over lines which are rows of this table by themselves.
+
+    Such a line has as many cells as the header and a label that other rows have too. Where no
+    labels are known, all lines of the row must have as many cells: a letter may well have a line
+    with one comma in it.
     """
     width = len(rows.names)
     names = [name.strip() for name in rows.names]
-    place = names.index(label.strip()) if label and label.strip() in names else None
-    single = [row for row in rows.cells if not any("\n" in cell for cell in row)]
-    labels = set() if place is None else {row[place].strip() for row in single}
+    labels = _labels(rows, label)
+    place = names.index(label.strip()) if label and labels else None
 
     def is_row(line: str) -> bool:
         parts = line.split(delimiter)
         if len(parts) != width or width < 2:
             return False
-        return not labels or place is None or parts[place].strip().strip(QUOTE) in labels
+        return place is None or parts[place].strip().strip(QUOTE) in labels
 
+    content = dict(lines)
+    ends = [*rows.lines[1:], lines[-1][0] + 1]
     for number, row in enumerate(rows.cells, start=1):
-        for cell in row:
-            first, *others = cell.split("\n")
-            if others and any(is_row(line) for line in (first, *others[:-1])):
-                reason = (
-                    f"a cell runs on over {len(others) + 1} lines, one of which is a row by itself;"
-                    ' close its quotation mark, or double those that belong to a text ("")'
-                )
-                return _Fault(number, rows.lines[number - 1], reason)
+        broken = [cell.split("\n") for cell in row if "\n" in cell]
+        if not broken:
+            continue
+        if place is not None:
+            found = any(is_row(line) for cell in broken for line in cell[:-1])
+        else:
+            span = range(rows.lines[number - 1], ends[number - 1])
+            found = all(is_row(line) for at in span if (line := content.get(at, "")).strip())
+        if found:
+            reason = (
+                f"a cell runs on over {max(map(len, broken))} lines, one of which is a row by"
+                ' itself; close its quotation mark, or double those that belong to a text ("")'
+            )
+            return _Fault(number, rows.lines[number - 1], reason)
     return None
 
 

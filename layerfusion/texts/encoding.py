@@ -56,8 +56,11 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
     """Give the text of a file's bytes. Arguments and errors are as for `read_text`."""
     try:
         codec = codecs.lookup(encoding).name
+        b"".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except LookupError as error:
-        raise UserError(f"{as_option(key, encoding)}: there is no such encoding") from error
+        raise UserError(
+            f"{as_option(key, encoding)}: there is no such encoding of texts"
+        ) from error
     raw = _unpacked(raw, path)
     marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
     if marked is not None and not codec.startswith(marked):
@@ -65,18 +68,18 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
             f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
         )
     try:
-        text = raw.decode("utf-8-sig" if codec == "utf-8" else codec)
+        text = raw.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
         raise UserError(
-            f"{path}: {found} is not {encoding}; set {key}, for example to {_guess(raw)}"
+            f"{path}: {found} is not {encoding}; set {key}, for example to {_guess(raw, codec)}"
         ) from error
     except UnicodeError as error:  # UTF-16 without a mark, for one
         raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
     if "\0" in text:
         raise UserError(
-            f"{path}: it holds NUL characters, as {_guess(raw)} read as {encoding} does; set {key},"
-            " or remove them"
+            f"{path}: it holds NUL characters, as {_guess(raw, codec)} read as {encoding} does; set"
+            f" {key}, or remove them"
         )
     return text
 
@@ -111,8 +114,8 @@ def _unpacked(raw: bytes, path: str) -> bytes:
     return raw
 
 
-def _guess(raw: bytes) -> str:
-    """The encoding that these bytes most likely have, given that they are not what was asked."""
+def _guess(raw: bytes, asked: str) -> str:
+    """The encoding that these bytes most likely have, other than the one that was asked for."""
     sample = raw[: 1 << 16]
     if sample.count(0) > len(sample) // 5:
         little = sample[1::2].count(0) >= sample[::2].count(0)
@@ -120,5 +123,6 @@ def _guess(raw: bytes) -> str:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
-        return "cp1252" if any(0x80 <= byte <= 0x9F for byte in sample) else "latin-1"
+        windows = asked != "cp1252" and any(0x80 <= byte <= 0x9F for byte in sample)
+        return "cp1252" if windows else "latin-1"
     return "utf-8"

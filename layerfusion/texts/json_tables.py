@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import parse_json
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 
@@ -146,9 +147,11 @@ def _parsed(content: str, place: str) -> Any:
         return found
 
     try:
-        return json.loads(content, object_pairs_hook=distinct)
-    except RecursionError as error:
-        raise UserError(f"{place}: not readable as json: it is nested too deeply") from error
+        return parse_json(content, object_pairs_hook=distinct)
+    except json.JSONDecodeError:
+        raise  # its kind tells the caller whether this is an object a line
+    except ValueError as error:  # too deep, or a number of thousands of digits
+        raise UserError(f"{place}: not readable as json: {error}") from error
 
 
 def _no_rows(path: Path) -> UserError:

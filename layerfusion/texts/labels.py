@@ -6,20 +6,23 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.table import NO_LABEL, Table
 
-_NUMBER = re.compile(r"-?(?:0|[1-9]\d{0,15})(?:\.\d+)?")
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
 GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?", "-1"}
 """What programs write for a missing value, in lower case."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
+_LONG = 60
+"""At most this many characters of a name are."""
 
 
 def clean_texts(split: str, table: Table) -> tuple[str, ...]:
@@ -33,7 +36,7 @@ def clean_texts(split: str, table: Table) -> tuple[str, ...]:
         if text is None or text != text:
             raise UserError(f"{split}: {table.where(index)}: the text is missing")
         if not isinstance(text, str):
-            kind = f"{type(text).__name__} {text!r}"
+            kind = f"{type(text).__name__} {short(text)}"
             raise UserError(f"{split}: {table.where(index)}: the text is no string but {kind}")
         stripped = text.strip()
         if not stripped:
@@ -85,7 +88,7 @@ def class_indices(
             )
     classes = [value for value in named if value in trained]
     if len(classes) < 2:
-        raise UserError(f"train has one label only ({named[classes[0]]}); two are needed")
+        raise UserError(f"train has one label only ({_cut(named[classes[0]])}); two are needed")
     index = {value: number for number, value in enumerate(classes)}
     indices = {
         split: np.fromiter((index[value] for value in values), np.int64, len(values))
@@ -133,12 +136,14 @@ def _values(split: str, table: Table) -> list[Label]:
             values.append(str(label))
         elif isinstance(label, str):
             values.append(label.strip())
-        elif isinstance(label, (int, float)) and math.isfinite(label):
-            values.append(int(label) if label == int(label) else float(label))
+        elif isinstance(label, int):
+            values.append(int(label))
+        elif isinstance(label, float) and math.isfinite(label):
+            values.append(int(label) if label.is_integer() else label)
         else:
             raise UserError(
-                f"{split}: {table.where(index)}: the label {label!r} is no class; numbers, strings"
-                " and true or false are allowed"
+                f"{split}: {table.where(index)}: the label {short(label)} is no class; numbers,"
+                " strings and true or false are allowed"
             )
     return values
 
@@ -151,7 +156,7 @@ def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Labe
     """
     values = {value for part in found.values() for value in part}
     strings = {value for value in values if isinstance(value, str)}
-    digits = bool(strings) and all(_NUMBER.fullmatch(value) for value in strings)
+    digits = bool(strings) and all(_is_number(value) for value in strings)
     if digits and not (typed and len(strings) == len(values)):
         return {split: [_number(value) for value in part] for split, part in found.items()}
     if strings & {"True", "False"} and {value.lower() for value in strings} <= {"true", "false"}:
@@ -159,11 +164,16 @@ def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Labe
     return found
 
 
+def _is_number(text: str) -> bool:
+    """Tell whether a label is a number, and one that no rounding makes another."""
+    return bool(_NUMBER.fullmatch(text)) and Decimal(str(_number(text))) == Decimal(text)
+
+
 def _number(value: Label) -> Label:
     if not isinstance(value, str):
         return value
-    number = float(value)
-    return int(number) if number == int(number) else number
+    number = Decimal(value)
+    return int(number) if number == int(number) else float(number)
 
 
 def _doubts(names: Sequence[str]) -> tuple[str, ...]:
@@ -173,13 +183,14 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
         form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
         alike.setdefault(form, []).append(name)
     notes = [
-        f"labels: {' and '.join(map(repr, same))} are different classes; if they are one, write"
+        f"labels: {' and '.join(map(short, same))} are different classes; if they are one, write"
         " them the same"
         for same in alike.values()
         if len(same) > 1
     ]
     notes += [
-        f"labels: {name!r} is a class of its own; if it marks rows without a label, remove them"
+        f"labels: {short(name)} is a class of its own; if it marks rows without a label,"
+        " remove them"
         for name in names
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
@@ -191,7 +202,7 @@ def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label
     for split, values in labels.items():
         for index, value in enumerate(values):
             first.setdefault(
-                isinstance(value, str), f"{value!r} in {split} ({tables[split].where(index)})"
+                isinstance(value, str), f"{short(value)} in {split} ({tables[split].where(index)})"
             )
     if len(first) > 1:
         raise UserError(f"labels are numbers and strings at once: {' and '.join(first.values())}")
@@ -206,16 +217,24 @@ def _named(
         raise UserError(f"the label names are not all different: {_listed(names)}")
     numbers = any(not isinstance(value, str) for values in labels.values() for value in values)
     named: dict[Label, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
+    numbered = {_number(name): name for name in names if _is_number(name)} if numbers else {}
     for split, values in labels.items():
         for index, value in enumerate(values):
+            by_name = numbered.get(value) if tables[split].label_names is None else None
+            if by_name is not None and by_name != named.get(value, by_name):
+                raise UserError(
+                    f"{split}: {tables[split].where(index)}: the label {value} is the name of one"
+                    f" class and the number of another, as the names ({_listed(names)}) are numbers"
+                    " themselves; write other names"
+                )
             if value not in named:
                 missing = " (-1 stands for no label)" if value == NO_LABEL else ""
                 allowed = (
                     f"0 to {len(names) - 1} for {_listed(names)}" if numbers else _listed(names)
                 )
                 raise UserError(
-                    f"{split}: {tables[split].where(index)}: the label {value!r}{missing} has no"
-                    f" name; there are: {allowed}"
+                    f"{split}: {tables[split].where(index)}: the label {short(value)}{missing} has"
+                    f" no name; there are: {allowed}"
                 )
     return named
 
@@ -223,4 +242,9 @@ def _named(
 def _listed(names: Iterable[str]) -> str:
     shown = list(names)
     more = f", … ({len(shown)} in all)" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+    return ", ".join(_cut(name) for name in shown[:_SHOWN]) + more
+
+
+def _cut(name: str) -> str:
+    """A name as it stands, or its beginning."""
+    return name if len(name) <= _LONG else f"{name[:_LONG]}…"

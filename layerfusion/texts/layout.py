@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.registry import READERS
@@ -231,7 +232,7 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
     if not file.is_file():
         return None
     try:
-        names = json.loads(file.read_text(encoding="utf-8-sig"))
+        names = parse_json(file.read_bytes().removeprefix(BOM_UTF8))
         if isinstance(names, dict):
             if all(isinstance(value, int) for value in names.values()):
                 names = {str(index): name for name, index in names.items()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
 from layerfusion.config.registry import READERS
@@ -112,17 +113,20 @@ def read_parquet(path: Path, reading: Reading) -> Table:
 
     try:
         file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    there = list(file.schema_arrow.names)
-    _refuse_doubles(path, there, reading.columns)
-    columns = reading.columns.among(path.name, there)
+    found = list(file.schema_arrow.names)
+    _refuse_doubles(path, found, reading.columns)
+    columns = reading.columns.among(path.name, found)
     try:
-        read = file.read(columns=[name for name in there if columns.is_wanted(name)])
-    except pyarrow.ArrowException as error:
+        read = file.read(columns=[name for name in found if columns.is_wanted(name)])
+        cells = [column.to_pylist() for column in read.columns]
+    # Besides its own errors, pyarrow raises Python's for a string that is not UTF-8, and for a date
+    # that Python does not know.
+    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    values: dict[str, Any] = dict.fromkeys(file.schema_arrow.names, ())
-    values |= {name: read.column(name).to_pylist() for name in read.column_names}
+    values: dict[str, Any] = dict.fromkeys(found, ())
+    values |= dict(zip(distinct_names(read.column_names), cells, strict=True))
     label_names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
     return make_table(path.name, values, columns, typed=True, label_names=label_names)
 
@@ -130,10 +134,11 @@ def read_parquet(path: Path, reading: Reading) -> Table:
 def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
     """Read the class names that the `datasets` library writes into its files."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return tuple(features[label]["names"]) if label is not None else None
+        names = parse_json(metadata[b"huggingface"])["info"]["features"][label]["names"]
     except (KeyError, ValueError, TypeError):
         return None
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if named else None
 
 
 def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
@@ -198,6 +203,34 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         found = f"its header is {header[:80]!r}" if headed else "read without a header"
         notes = (*notes, f"{path.name}: {found}; its columns are numbered from 1")
     return make_table(path.name, values, columns, typed=False, notes=(*notes, *renamed))
+
+
+def _refuse_double(path: Path, names: Sequence[str], columns: Columns) -> None:
+    """Refuse a table with two columns of a name that is asked for."""
+    wanted = {columns.text, columns.label, *columns.where}
+    double = next((name for name in names if name in wanted and names.count(name) > 1), None)
+    if double is not None:
+        raise UserError(
+            f"{path}: {names.count(double)} columns are called {double!r}; rename all but one of"
+            " them"
+        )
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """Give columns of one name a number each, as pandas does, so that none hides another.
+
+    Example:
+        >>> distinct_names(["text", "id", "id"])
+        ['text', 'id', 'id.1']
+    """
+    result: list[str] = []
+    for name in names:
+        new, number = name, 0
+        while new in result or (number and new in names):
+            number += 1
+            new = f"{name}.{number}"
+        result.append(new)
+    return result
 
 
 def read_commas(path: Path, reading: Reading) -> Table:

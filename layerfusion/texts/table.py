@@ -11,6 +11,8 @@ from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import whole_characters
 
 SPLITS = ("train", "validation", "test")
+SHOWN = 20
+"""At most this many columns are listed in a message."""
 NO_LABEL = -1
 """Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
 
@@ -122,23 +124,30 @@ def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
     """Match classes by name where the parts of a data set number them differently.
 
     Each part's whole numbers are replaced by that part's own class names. Parts that agree on the
-    names, or carry none, stay as they are.
+    names, or carry none, stay as they are, unless another part writes the names themselves.
 
     Raises:
         UserError: where a part has numbers without names while the others do not agree on theirs;
             for a number that has no name.
     """
     known = list(dict.fromkeys(table.label_names for table in tables if table.label_names))
-    if len(known) < 2:
+    written = any(
+        isinstance(label, str) and label.strip() in known[0]
+        for table in tables
+        if known and not table.label_names
+        for label in table.labels
+    )
+    if len(known) < 2 and not written:
         return list(tables)
     union = tuple(dict.fromkeys(name for names in known for name in names))
     result = []
     for table in tables:
         if not table.label_names and any(isinstance(label, int) for label in table.labels):
-            first, second = (next(t.place for t in tables if t.label_names == n) for n in known[:2])
+            named = [next(t.place for t in tables if t.label_names == names) for names in known]
+            others = f"{named[0]} and {named[1]} number" if len(named) > 1 else "other files name"
             raise UserError(
-                f"{table.place}: its labels are numbers without names, and {first} and {second}"
-                " number their classes differently; write names in place of the numbers"
+                f"{table.place}: its labels are numbers without names, and {others} their classes"
+                f"{' differently' if len(named) > 1 else ''}; write names in place of the numbers"
             )
         labels = [_by_name(table, index) for index in range(len(table.labels))]
         result.append(replace(table, labels=labels, label_names=union))
