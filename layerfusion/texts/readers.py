@@ -15,9 +15,10 @@ from typing import Any
 
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
+from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import OFTEN, Columns, as_option
+from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.delimited import Rows, cells_of, first_line, read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
 from layerfusion.texts.json_tables import columns_of_json

@@ -13,8 +13,9 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import Columns, as_option
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
 
 COLUMNS = Columns("text", "label", {})
