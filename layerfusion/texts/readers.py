@@ -115,17 +115,18 @@ def read_parquet(path: Path, reading: Reading) -> Table:
         file = pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    there = list(file.schema_arrow.names)
-    _refuse_doubles(path, there, reading.columns)
-    columns = reading.columns.among(path.name, there)
+    names, notes = _distinct(path, file.schema_arrow.names, reading.columns)
+    columns = reading.columns.among(path.name, names)
+    wanted = None if columns.keep_others else [name for name in names if columns.is_wanted(name)]
     try:
-        read = file.read(columns=[name for name in there if columns.is_wanted(name)])
+        read = file.read(columns=wanted)
     except pyarrow.ArrowException as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    values: dict[str, Any] = dict.fromkeys(file.schema_arrow.names, ())
-    values |= {name: read.column(name).to_pylist() for name in read.column_names}
+    values: dict[str, Any] = dict.fromkeys(names, ())
+    found = names if columns.keep_others else read.column_names
+    values |= {name: column.to_pylist() for name, column in zip(found, read.columns, strict=True)}
     label_names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
-    return make_table(path.name, values, columns, typed=True, label_names=label_names)
+    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes)
 
 
 def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
@@ -184,13 +185,11 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     if numbered and _begins_with_header(rows, columns):
         rows, headed = read(True), True
         columns = columns.by_number(rows.names)
+    if headed:
+        _refuse_second_header(path, rows)
     if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
         _refuse_headless(path, rows, columns)
-    names, renamed = rows.names, ()
-    if columns.keep_others:
-        names, renamed = _distinct(path, names, columns)
-    else:
-        _refuse_doubles(path, names, columns)
+    names, renamed = _distinct(path, rows.names, columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
     notes = encoding_notes(path, text, reading.encoding_key)
     if rows.note is not None:
@@ -306,6 +305,16 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     )
 
 
+def _refuse_second_header(path: Path, rows: Rows) -> None:
+    """Files that were joined end to end have their headers among the rows."""
+    again = [number for number, row in enumerate(rows.cells) if tuple(row) == rows.names]
+    if again:
+        raise UserError(
+            f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
+            " remove it"
+        )
+
+
 def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
     wanted = {columns.text, columns.label, *columns.where}
     double = [name for name in names if name in wanted and names.count(name) > 1]
@@ -319,7 +328,11 @@ def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
 def _distinct(
     path: Path, names: Sequence[str], columns: Columns
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give columns of one name names of their own, with a note, so that all can be kept."""
+    """Give columns of one name names of their own, and note it where all are kept.
+
+    Raises:
+        UserError: for two columns of one name that is wanted.
+    """
     _refuse_doubles(path, names, columns)
     result: list[str] = []
     for name in names:
@@ -327,6 +340,8 @@ def _distinct(
         while free in result or (free != name and free in names):
             free, number = f"{name}_{number}", number + 1
         result.append(free)
+    if not columns.keep_others:
+        return tuple(result), ()
     again = [f"{old!r} is {new!r}" for old, new in zip(names, result, strict=True) if old != new]
     notes = (f"{path.name}: columns of one name are told apart: {', '.join(again)}",)
     return tuple(result), notes if again else ()

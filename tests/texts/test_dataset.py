@@ -362,7 +362,8 @@ def test_the_identity_of_a_folder_heeds_every_file_that_is_read(tmp_path: Path) 
     ],
 )
 def test_data_without_a_name_are_called_after_their_file(keys: dict[str, str], title: str) -> None:
-    assert DatasetConfig(**{"name": "local", **keys}).title == title
+    settings: dict[str, Any] = {"name": "local", **keys}
+    assert DatasetConfig(**settings).title == title
 
 
 @pytest.mark.parametrize("name", ["a,b.csv", "my (new) texts = x.csv", "it's;new.csv"])
