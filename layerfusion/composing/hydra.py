@@ -16,6 +16,7 @@ from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, unknown
 
 MULTIRUN = {"-m", "--multirun"}
@@ -223,12 +224,26 @@ def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> U
     if match := re.search(r"Could not override '([\w.]+)'", text):
         return _unknown_key(match[1], schema)
     if override := getattr(error, "override", None):
-        return UserError(f"{override}: Hydra cannot read this override; it must be KEY=VALUE")
+        return UserError(
+            f"{override}: Hydra cannot read this override; it must be KEY=VALUE{_quoted(override)}"
+        )
+    if match := re.search(r"Ambiguous value for argument '([^']*)'", text):
+        return UserError(
+            f"{match[1]}: a value with commas is a sweep, which needs -m{_quoted(match[1])}"
+        )
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and str(cause).strip():
         lines.append(str(cause).strip().splitlines()[0])
     return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+
+
+def _quoted(word: str) -> str:
+    """Write a word whose value is a plain string as a shell and Hydra read it."""
+    key, _, value = word.partition("=")
+    if not re.fullmatch(r"\+{0,2}[\w./@]+", key) or not value or value[0] in "[{'\"":
+        return ""
+    return f", or, if its value is one string, {as_option(key, value)}"
 
 
 def _stored(group: str) -> list[str]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
 
 OFTEN = {
@@ -22,8 +22,6 @@ OFTEN = {
     ),
 }  # fmt: skip
 """What the columns of texts and of labels are often called, in lower case, likeliest first."""
-_PLAIN = re.compile(r"[A-Za-z_./][\w./-]*|0|[1-9]\d*", re.ASCII)
-"""Values that neither a shell nor Hydra takes for anything but a string or a number."""
 
 
 @dataclass(frozen=True)
@@ -106,22 +104,6 @@ class Columns:
                 left.remove(likely)
                 words.append(as_option(key, likely.strip()))
         return f"did you mean {' '.join(words)}?" if words else ""
-
-
-def as_option(key: str, value: str) -> str:
-    """Write an option as a shell takes it: `--text 'the text'`, `'dataset.text="the text"'`.
-
-    Args:
-        key: an option that begins with dashes, or a key of a config.
-        value: any string.
-    """
-    if key.startswith("-"):
-        return f"{key} {shlex.quote(value)}"
-    if _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf"):
-        return f"{key}={value}"
-    # Hydra reads backslashes as such, but for those before a quotation mark.
-    quoted = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
-    return shlex.quote(f'{key}="{quoted}"')
 
 
 def _find(wanted: str, names: Sequence[str]) -> str | None:

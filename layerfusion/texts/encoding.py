@@ -8,8 +8,8 @@ import re
 import zlib
 from pathlib import Path
 
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import as_option
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",

@@ -12,10 +12,11 @@ from typing import Any
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_folders import class_folders, read_class_folders
-from layerfusion.texts.columns import Columns, as_option
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
 from layerfusion.texts.split_names import ALIASES, named_parts
 from layerfusion.texts.table import SPLITS, Table, join_tables, make_table

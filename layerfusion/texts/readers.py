@@ -16,9 +16,10 @@ from typing import Any
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
+from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import OFTEN, Columns, as_option
+from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.delimited import Rows, cells_of, first_line, read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
 from layerfusion.texts.json_tables import columns_of_json
@@ -115,20 +116,21 @@ def read_parquet(path: Path, reading: Reading) -> Table:
         file = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    found = list(file.schema_arrow.names)
-    _refuse_doubles(path, found, reading.columns)
-    columns = reading.columns.among(path.name, found)
+    names, notes = _distinct(path, file.schema_arrow.names, reading.columns)
+    columns = reading.columns.among(path.name, names)
+    wanted = None if columns.keep_others else [name for name in names if columns.is_wanted(name)]
     try:
-        read = file.read(columns=[name for name in found if columns.is_wanted(name)])
+        read = file.read(columns=wanted)
         cells = [column.to_pylist() for column in read.columns]
     # Besides its own errors, pyarrow raises Python's for a string that is not UTF-8, and for a date
     # that Python does not know.
     except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
         raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    values: dict[str, Any] = dict.fromkeys(found, ())
-    values |= dict(zip(distinct_names(read.column_names), cells, strict=True))
+    found = names if columns.keep_others else read.column_names
+    values: dict[str, Any] = dict.fromkeys(names, ())
+    values |= dict(zip(found, cells, strict=True))
     label_names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
-    return make_table(path.name, values, columns, typed=True, label_names=label_names)
+    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes)
 
 
 def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
@@ -188,13 +190,11 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     if numbered and _begins_with_header(rows, columns):
         rows, headed = read(True), True
         columns = columns.by_number(rows.names)
+    if headed:
+        _refuse_second_header(path, rows)
     if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
         _refuse_headless(path, rows, columns)
-    names, renamed = rows.names, ()
-    if columns.keep_others:
-        names, renamed = _distinct(path, names, columns)
-    else:
-        _refuse_doubles(path, names, columns)
+    names, renamed = _distinct(path, rows.names, columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
     notes = encoding_notes(path, text, reading.encoding_key)
     if rows.note is not None:
@@ -203,17 +203,6 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         found = f"its header is {header[:80]!r}" if headed else "read without a header"
         notes = (*notes, f"{path.name}: {found}; its columns are numbered from 1")
     return make_table(path.name, values, columns, typed=False, notes=(*notes, *renamed))
-
-
-def _refuse_double(path: Path, names: Sequence[str], columns: Columns) -> None:
-    """Refuse a table with two columns of a name that is asked for."""
-    wanted = {columns.text, columns.label, *columns.where}
-    double = next((name for name in names if name in wanted and names.count(name) > 1), None)
-    if double is not None:
-        raise UserError(
-            f"{path}: {names.count(double)} columns are called {double!r}; rename all but one of"
-            " them"
-        )
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -338,6 +327,16 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     )
 
 
+def _refuse_second_header(path: Path, rows: Rows) -> None:
+    """Files that were joined end to end have their headers among the rows."""
+    again = [number for number, row in enumerate(rows.cells) if tuple(row) == rows.names]
+    if again:
+        raise UserError(
+            f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
+            " remove it"
+        )
+
+
 def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
     wanted = {columns.text, columns.label, *columns.where}
     double = [name for name in names if name in wanted and names.count(name) > 1]
@@ -351,14 +350,15 @@ def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
 def _distinct(
     path: Path, names: Sequence[str], columns: Columns
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Give columns of one name names of their own, with a note, so that all can be kept."""
+    """Give columns of one name names of their own, and note it where all are kept.
+
+    Raises:
+        UserError: for two columns of one name that is wanted.
+    """
     _refuse_doubles(path, names, columns)
-    result: list[str] = []
-    for name in names:
-        free, number = name, 2
-        while free in result or (free != name and free in names):
-            free, number = f"{name}_{number}", number + 1
-        result.append(free)
+    result = distinct_names(names)
+    if not columns.keep_others:
+        return tuple(result), ()
     again = [f"{old!r} is {new!r}" for old, new in zip(names, result, strict=True) if old != new]
     notes = (f"{path.name}: columns of one name are told apart: {', '.join(again)}",)
     return tuple(result), notes if again else ()

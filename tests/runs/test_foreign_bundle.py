@@ -70,7 +70,8 @@ def test_a_pickle_in_the_place_of_any_file_is_refused(
     for name in sorted(path.name for path in bundle.iterdir()):
         kept = (bundle / name).read_bytes()
         (bundle / name).write_bytes(pickle.dumps(Touch()))
-        assert "the classifier is damaged" in refused(bundle, capsys), name
+        said = refused(bundle, capsys)
+        assert "the classifier is damaged" in said or "not a classifier" in said, name
         (bundle / name).write_bytes(kept)
 
 
@@ -199,4 +200,4 @@ def test_another_json_is_one_line(
     wrong: Any, bundle: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (bundle / DESCRIPTION).write_text(json.dumps(wrong))
-    assert "the classifier is damaged" in refused(bundle, capsys)
+    assert f"{DESCRIPTION}: not a classifier" in refused(bundle, capsys)

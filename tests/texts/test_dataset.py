@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from layerfusion.assets.paths import content_identity
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load as load_config
 from layerfusion.config.job import BackboneConfig, DatasetConfig, LimitConfig
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
@@ -343,3 +346,51 @@ def test_the_identity_of_a_folder_heeds_every_file_that_is_read(tmp_path: Path) 
     before = content_identity(tmp_path, "dataset", tmp_path / "cache")
     (tmp_path / "test.data").write_text("text,label\nb,x\n")
     assert content_identity(tmp_path, "dataset", tmp_path / "cache") != before
+
+
+@pytest.mark.parametrize(
+    ("keys", "title"),
+    [
+        ({"path": "some/reviews.csv.gz"}, "reviews"),
+        ({"path": "some/My reviews (new).csv"}, "My_reviews_new"),
+        ({"path": "some/reviews/"}, "reviews"),
+        ({"path": "some/reviews/train.csv"}, "reviews"),
+        ({"train": "reviews/train/train-00000-of-00002.parquet", "test": "x.csv"}, "reviews"),
+        ({"hub": "owner/reviews"}, "reviews"),
+        ({"path": "some/reviews.csv", "name": "mine"}, "mine"),
+        ({}, "local"),
+    ],
+)
+def test_data_without_a_name_are_called_after_their_file(keys: dict[str, str], title: str) -> None:
+    settings: dict[str, Any] = {"name": "local", **keys}
+    assert DatasetConfig(**settings).title == title
+
+
+@pytest.mark.parametrize("name", ["a,b.csv", "my (new) texts = x.csv", "it's;new.csv"])
+def test_a_path_that_hydra_cannot_read_is_shown_in_quotation_marks(name: str) -> None:
+    word = f"dataset.path={name}"
+    with pytest.raises(UserError) as error:
+        compose("train", ["dataset=local", word])
+    (quoted,) = shlex.split(str(error.value).rsplit("if its value is one string, ", 1)[1])
+    assert load_config(compose("train", ["dataset=local", quoted])).dataset.path == name
+
+
+def test_a_file_of_a_class_folder_is_named(tmp_path: Path, load: Load) -> None:
+    for number in range(20):
+        for label in ("bad", "good"):
+            (tmp_path / "data" / label).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / label / f"{number}.txt").write_text(f"a {label} film {number}\n")
+    dataset = load(path=tmp_path / "data")
+    assert dataset.label_names == ("bad", "good")
+    assert dataset.name == "data"
+    assert all(
+        dataset.label_names[label] in text
+        for rows in dataset.splits.values()
+        for text, label in zip(rows.texts, rows.labels, strict=True)
+    )
+    (tmp_path / "data/bad/7.txt").write_text(" ")
+    with pytest.raises(UserError, match=r"train: bad/7.txt: the text is empty"):
+        load(path=tmp_path / "data")
+    (tmp_path / "data/bad/7.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"bad/7.txt: byte 0xe9 .* set dataset.encoding"):
+        load(path=tmp_path / "data")

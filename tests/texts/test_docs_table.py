@@ -158,6 +158,7 @@ CASES: dict[str, Case] = {
         _csv(extra='"long, dull",bad\n"never closed,good\n')
     ),
     "a row with too many cells": _file(_csv(extra="long, dull,bad\n")),
+    "the header once more among the rows": _file(_csv() + TEST),
     "two columns called `text`": _file(
         "text,text,label\n" + "".join(f"{text},b,{label}\n" for text, label in _rows())
     ),

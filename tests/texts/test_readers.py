@@ -13,8 +13,9 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
-from layerfusion.texts.columns import Columns, as_option
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
 
 COLUMNS = Columns("text", "label", {})
@@ -160,6 +161,7 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
             b"bad,a long film\nbad,a dull film\n",
             "if the file has no header, its columns go by number: dataset.text=2 dataset.label=1",
         ),
+        ("x.csv", b"text,label\na,b\ntext,label\n", "row 2 (line 3): it repeats the header"),
         ("x.json", b'{"text": ["a", "b"], "label": [1]}', "of different length: text 2, label 1"),
         ("x.json", b'[["a", 1], ["b"]]', "row 2: it has 1 cells; 2 are needed"),
         (
