@@ -1,0 +1,103 @@
+"""The list of files that lies in a downloaded or converted folder, with a checksum of each."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from layerfusion.assets.memo import read_facts, write_facts
+from layerfusion.errors import UserError
+
+MANIFEST = ".layerfusion-files.json"
+"""Name of the list inside the folder; folders of older versions have none."""
+DEPTH = 4
+"""Number of folders, from that of the files upwards, in which the list is looked for."""
+SMALL = 32 * 2**20
+"""Size in bytes up to which a file is read for its checksum whenever its folder is opened."""
+PIECE = 2**22
+
+
+def write_manifest(folder: Path, of: str) -> None:
+    """List every file of a folder with its size and checksum.
+
+    Args:
+        folder: the folder, while it is made.
+        of: its name once it is made, so that the list of another folder is noticed.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): [path.stat().st_size, _sum(path)]
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_facts(folder / MANIFEST, files, of)
+
+
+def require_whole(path: Path, key: str, *, weights: bool) -> None:
+    """Check that files that this program or the hub's client has fetched are still as they were.
+
+    Files without a known checksum, as a user's own, pass.
+
+    Args:
+        path: the folder that the files are read from, or the only file of one.
+        key: config key, for messages.
+        weights: read the large files too; otherwise only their sizes are compared.
+
+    Raises:
+        UserError: naming the file that has changed, and the folder to remove.
+    """
+    for place in [path, *path.parents][:DEPTH]:
+        if (place / MANIFEST).exists():
+            files = read_facts(place / MANIFEST, "list of files", place.name)
+            changed = [MANIFEST] if files is None else list(_changed(place, files, weights))
+            if changed:
+                raise UserError(
+                    f"{key}: {place / changed[0]} has changed since it was fetched, or is damaged;"
+                    f" remove the folder {place}, and the same command fetches it again"
+                )
+            return
+    for file in sorted(path.glob("*")) if path.is_dir() and weights else []:
+        if not _is_its_blob(file):
+            raise UserError(
+                f"{key}: {file.resolve()} has changed since it was downloaded, or is damaged;"
+                " remove it, and the same command downloads it again"
+            )
+
+
+def _changed(folder: Path, files: dict[str, Any], weights: bool) -> Iterator[str]:
+    for name, (size, checksum) in files.items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size != size:
+            yield name
+        elif (weights or size <= SMALL) and _sum(path) != checksum:
+            yield name
+
+
+def _is_its_blob(file: Path) -> bool:
+    """Compare a file with the hash that names it in the cache of the hub's client.
+
+    Large files are named by their sha256, small ones by the sha1 of a blob of Git.
+    """
+    blob = file.resolve()
+    if not file.is_symlink() or not blob.is_file() or blob.parent.name != "blobs":
+        return True
+    if re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        with blob.open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest() == blob.name
+    if re.fullmatch(r"[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes()
+        return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == blob.name
+    return True
+
+
+def _sum(path: Path) -> str:
+    """Compute the XXH3 checksum of a file, which costs less than reading it."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+    return digest.hexdigest()
