@@ -52,13 +52,22 @@ COMMANDS = {
 
 SHOWN_IN_ONE_LINE = {
     errno.EACCES,
+    errno.EBUSY,
     errno.EDQUOT,
     errno.EEXIST,
     errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENFILE,
+    errno.ENOLCK,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
     errno.EROFS,
+    errno.ESTALE,
 }
 """Errors of the operating system that are shown as one line, without a traceback."""
 
@@ -92,8 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in SHOWN_IN_ONE_LINE:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"layerfusion: {where}{error.strerror}", file=sys.stderr)
+        from layerfusion.assets.files import in_one_line
+
+        print(f"layerfusion: {in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import os
 import re
 import tempfile
@@ -104,11 +105,33 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in FULL:
-            raise disk_full(folder) from error
-        if error.errno in REFUSED:
-            raise UserError(f"{folder}: it cannot be written: {error.strerror}") from error
+        if error.errno in (*FULL, *REFUSED):
+            raise UserError(_disk_error(error, folder)) from error
         raise
+
+
+def in_one_line(error: OSError) -> str:
+    """Say what an error of the operating system is about, with the file or its folder.
+
+    A write that fails does not name its file. The libraries that we call hold it open, so it is
+    looked up in the frames of the traceback.
+    """
+    path = error.filename2 or error.filename
+    trace = error.__traceback__
+    while trace is not None and path is None:
+        opened = [x for x in trace.tb_frame.f_locals.values() if isinstance(x, io.IOBase)]
+        names = [getattr(file, "name", None) for file in opened]
+        path = next((name for name in names if isinstance(name, str)), None)
+        trace = trace.tb_next
+    if path is not None and error.errno in (*FULL, errno.EFBIG):
+        return _disk_error(error, Path(os.fsdecode(path)).parent)
+    return f"{f'{os.fsdecode(path)}: ' if path else ''}{error.strerror or error}"
+
+
+def _disk_error(error: OSError, folder: Path) -> str:
+    if error.errno in FULL:
+        return str(disk_full(folder))
+    return f"{folder}: it cannot be written: {error.strerror}"
 
 
 def disk_full(folder: Path) -> UserError:

@@ -71,9 +71,12 @@ def require_whole(path: Path, key: str, *, weights: bool) -> None:
 def _changed(folder: Path, files: dict[str, Any], weights: bool) -> Iterator[str]:
     for name, (size, checksum) in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            yield name
-        elif (weights or size <= SMALL) and _sum(path) != checksum:
+        looked_at = weights or size <= SMALL
+        if (
+            not path.is_file()
+            or path.stat().st_size != size
+            or (looked_at and _sum(path) != checksum)
+        ):
             yield name
 
 

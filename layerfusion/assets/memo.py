@@ -42,6 +42,11 @@ def hash_of(content: Any, *, spaced: bool = False) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def sha256(content: bytes) -> str:
+    """Return the sha256 of a content in hex digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def computed_once(
     path: Path,
     compute: Callable[[], Result],
@@ -70,7 +75,8 @@ def computed_once(
 
 def seal(content: Mapping[str, Any]) -> dict[str, Any]:
     """Add a checksum to a content whose keys a reader of the file expects at its top."""
-    return {**content, CHECKSUM: SHA256 + hash_of(content)}
+    plain = json.loads(json.dumps(content))  # with the keys as text, as a reader finds them
+    return {**plain, CHECKSUM: SHA256 + hash_of(plain)}
 
 
 def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,7 +160,7 @@ def read_kept(path: Path, kind: type[Result], what: str, of: str | None = None) 
 
 
 def _checksum(facts: Mapping[str, Any], of: str) -> str:
-    return hash_of({"of": of, FACTS: facts})
+    return hash_of({"of": of, FACTS: json.loads(json.dumps(facts))})
 
 
 # -- arrays --------------------------------------------------------------------------------------

@@ -113,7 +113,11 @@ class _Hashes:
         try:
             state = path.stat()
             entry = self._known.get(str(path))
-            if isinstance(entry, list) and len(entry) == 3 and entry[:2] == [state.st_size, state.st_mtime_ns]:
+            if (
+                isinstance(entry, list)
+                and len(entry) == 3
+                and entry[:2] == [state.st_size, state.st_mtime_ns]
+            ):
                 return str(entry[2])
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import in_one_line
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from
@@ -47,9 +48,11 @@ class LauncherFailed(Exception):
 
     def __init__(self, error: Exception) -> None:
         reason = " ".join(str(error).split()) or "no reason given"
+        reason = f"{type(error).__name__}: {reason}"
+        if isinstance(error, OSError):
+            reason = in_one_line(error)
         super().__init__(
-            f"the launcher stopped: {type(error).__name__}: {reason}; what was finished is kept,"
-            " the same command goes on"
+            f"the launcher stopped: {reason}; what was finished is kept, the same command goes on"
         )
 
 
@@ -134,7 +137,9 @@ class JobTask:
             overrides = list(HydraConfig.get().overrides.task)
             write_failure(folder, self.command, overrides, error)
             line = " ".join(str(error).split())
-            if not isinstance(error, UserError):
+            if isinstance(error, OSError):
+                line = f"{in_one_line(error)}; traceback in {folder / FAILED}"
+            elif not isinstance(error, UserError):
                 line = f"{type(error).__name__}: {line}; traceback in {folder / FAILED}"
             log.error("failed: %s: %s", label_of(folder), line, exc_info=True)
             raise JobFailed(line) from None

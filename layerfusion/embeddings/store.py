@@ -49,6 +49,8 @@ SPEC_FILE = "store.json"
 """File of a store that holds its schema and spec."""
 SHAPE_FILE = "shape.json"
 """File of a store that holds the shape of the model."""
+ATTEMPTS = 3
+"""Number of times that damaged shards are computed again before reading is given up."""
 HASHES = "hashes"
 """Array of a shard that holds the hashes of its texts."""
 TOKENS = "tokens"
@@ -198,7 +200,7 @@ class EmbeddingStore:
             UserError: if a shard is damaged and its texts cannot be computed again here.
         """
         together = self._places(texts, frozenset(layers))
-        return {layer: self._gather(texts, layer, {layer}, together) for layer in layers}
+        return {layer: self._gather(texts, layer, {layer}, together or None) for layer in layers}
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
         """Read the numbers of tokens seen and cut off for each text."""
@@ -237,34 +239,43 @@ class EmbeddingStore:
 
         The texts of a damaged shard are computed again, and then everything is read anew.
         """
-        for again in (False, True):
+        damaged: dict[str, Exception] = {}
+        for attempt in range(ATTEMPTS):
+            if places is None or not places.keys() <= self._shards.keys():
+                places = self._places(texts, layers, must=True)
             result = np.empty((len(texts), 0), np.float32)
-            for name, (positions, rows) in (
-                places or self._places(texts, layers, must=True)
-            ).items():
+            damaged = {}
+            for name, (positions, rows) in places.items():
                 try:
-                    shard = self._shards[name]
-                    values = read_array(shard, array)
-                    if not shard.sums and name not in self._compared:
-                        if not is_whole(shard.path):
-                            raise DamagedShard("its content does not match its name")
-                        self._compared.add(name)
+                    values = self._array(self._shards[name], array)
                 except (DamagedShard, FileNotFoundError) as error:
-                    self._discard(name, error)
-                    if again or self.refill is None:
-                        raise UserError(
-                            f"{self.folder / name}: it was damaged ({error}) and is left out; the"
-                            " same command computes its texts again"
-                        ) from error
-                    self.refill()
-                    break
+                    damaged[name] = error
+                    continue
                 if not result.shape[1]:
                     result = np.empty((len(texts), values.shape[1]), np.float32)
                 result[positions] = values[rows]
-            else:
-                break
-            places = None
-        return result
+            if not damaged:
+                return result
+            for name, error in damaged.items():
+                self._discard(name, error)
+            if self.refill is not None and attempt < ATTEMPTS - 1:
+                self.refill()
+                if not self.missing(texts, layers).any():
+                    continue
+            break
+        raise UserError(
+            f"{self.folder / next(iter(damaged))}: it is damaged and left out; the same command"
+            " computes its texts again"
+        )
+
+    def _array(self, shard: Shard, name: str) -> np.ndarray:
+        """Read an array; a shard of an older version is compared with its name once."""
+        values = read_array(shard, name)
+        if not shard.sums and shard.path.name not in self._compared:
+            if not is_whole(shard.path):
+                raise DamagedShard("its content does not match its name")
+            self._compared.add(shard.path.name)
+        return values
 
     def write(
         self,
@@ -420,9 +431,11 @@ def read_array(shard: Shard, name: str) -> np.ndarray:
 
 @contextmanager
 def _damage_told(path: Path) -> Iterator[None]:
+    if path.is_dir():
+        raise DamagedShard("a folder lies in its place")
     try:
         yield
-    except (SafetensorError, KeyError, TypeError, ValueError, IsADirectoryError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
         if not path.exists():
             raise FileNotFoundError(path) from error
         raise DamagedShard(" ".join(str(error).split())) from error
@@ -440,8 +453,10 @@ def _sum(array: np.ndarray) -> str:
 
 
 def _header_sum(metadata: Mapping[str, str], store: str) -> str:
-    """Compute the checksum of a header, which covers the store, so that no shard passes for one of
-    another model."""
+    """Compute the checksum of a header and its store.
+
+    With the store's name in it, no shard passes for one of another model.
+    """
     return hash_of([store, metadata[SECONDS], metadata[SUMS]])
 
 

@@ -251,6 +251,8 @@ class RunRecord:
     Jobs with the same recipe differ in nothing else."""
     lexical: list[str] = field(default_factory=list)
     """Names in `considered` that are lexical sources, not models."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of other files of the job, by name; empty in older records."""
     looked_at_labels: bool | None = None
     """True where the selection looked at labels of train, as those by scores do; none in records
     that are older than it."""

@@ -1,4 +1,7 @@
-"""Records as JSON files, read by pydantic into the dataclasses that describe them."""
+"""Records as JSON files, read by pydantic into the dataclasses that describe them.
+
+Each file has a checksum of its content; files of older versions, which have none, are read too.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import seal, unseal
 from layerfusion.errors import UserError
 
 Record = TypeVar("Record")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class DamagedRecord(UserError):
+    """A record is not what was written; where its command runs again, it is computed again."""
+
+
 def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
     """Write a dataclass as JSON, atomically: a reader sees the old file or the new one."""
-    text = json.dumps(asdict(record), indent=indent, ensure_ascii=False, allow_nan=False)
+    content = seal(asdict(record))
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode())
 
 
@@ -32,24 +41,31 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
         upgrade: from what an older version wrote to the present form.
 
     Raises:
-        UserError: naming the file, and the field that is missing or has the wrong type.
+        DamagedRecord: naming the file, and the field that is missing or has the wrong type.
+        UserError: if a folder lies in its place.
     """
     from pydantic import ValidationError
 
+    def damaged(why: object) -> DamagedRecord:
+        return DamagedRecord(f"{path}: not {what} ({why}); the same command as before makes it new")
+
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not {what} ({error})") from error
+        raw = unseal(raw) if isinstance(raw, dict) else raw
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: not {what}, but a folder; move it elsewhere") from error
+    except ValueError as error:
+        raise damaged(error) from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: not {what}, but of type {type(raw).__name__}")
+        raise damaged(f"it is of type {type(raw).__name__}")
     try:
         return _adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not {what} ({field}: {first['msg']})") from error
+        raise damaged(f"{field}: {first['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:  # in the upgrade of a broken file
-        raise UserError(f"{path}: not {what} ({error})") from error
+        raise damaged(error) from error
 
 
 def require_schema(path: Path, found: object, known: tuple[int, ...]) -> None:

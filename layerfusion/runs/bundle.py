@@ -23,6 +23,7 @@ from torch import Tensor
 
 from layerfusion.assets import resolve
 from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import seal, sha256, unseal
 from layerfusion.assets.paths import content_identity
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.job import TrainConfig
@@ -37,6 +38,7 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
+from layerfusion.records.sweep import finished_job
 from layerfusion.runs.inputs import Inputs
 
 DESCRIPTION = "bundle.json"
@@ -44,6 +46,11 @@ DESCRIPTION = "bundle.json"
 HEADS = "heads.safetensors"
 SCHEMA = 2
 """Schema 1 kept every operator's arguments with each fusion; it is still read."""
+DAMAGE = (
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
+"""Errors of files that are not those of a classifier, or not whole."""
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
 
@@ -217,15 +224,16 @@ def save_bundle(
         state, about = head_state(head)
         tensors |= {f"{number}.{name}": values for name, values in state.items()}
         described.append(about)
-    write_atomically(folder / HEADS, save(tensors))
+    files = {HEADS: save(tensors)}
     used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
     sources = {name: inputs.sources[name] for name in used}
     for name, source in sources.items():
         if isinstance(source, LexicalSource):
             state, vocabulary = source.refitted().state()
-            write_atomically(folder / f"{name}.safetensors", save(state))
-            words = json.dumps(vocabulary, ensure_ascii=False)
-            write_atomically(folder / f"{name}.json", words.encode())
+            files[f"{name}.safetensors"] = save(state)
+            files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    for name, content in files.items():
+        write_atomically(folder / name, content)
     models = {
         name: asdict(
             Model(
@@ -245,14 +253,49 @@ def save_bundle(
         "heads": described,
         "config": asdict(config),
         "facts": facts,
+        "files": {name: sha256(content) for name, content in files.items()},
     }
-    content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / DESCRIPTION, content.encode())
+    text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / DESCRIPTION, text.encode())
 
 
 def has_bundle(folder: Path) -> bool:
     """Return True if a job's folder has a complete classifier."""
     return (folder / BUNDLE / DESCRIPTION).is_file()
+
+
+def is_whole_bundle(folder: Path) -> bool:
+    """Return True if the classifier in a job's folder is that job's, as it was saved."""
+    try:
+        _read_files(folder / BUNDLE)
+    except UserError:
+        return False
+    return True
+
+
+def _read_files(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Read the description and the other files of a bundle, and compare them with their checksums.
+
+    Bundles of older versions have no checksums.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the classifier is not that of its job.
+    """
+    with _damage_told(place):
+        raw = unseal(json.loads((place / DESCRIPTION).read_text()))
+        lexical = raw["config"].get("lexical", {})
+        names = dict.fromkeys(layer["backbone"] for layer in raw["layers"])
+        of_lexical = [
+            f"{x}.{end}" for x in names if x in lexical for end in ("safetensors", "json")
+        ]
+        files = {name: (place / name).read_bytes() for name in (HEADS, *of_lexical)}
+        for name, content in files.items():
+            if raw.get("files", {}).get(name, sha256(content)) != sha256(content):
+                raise ValueError(f"the checksum of {name} differs")
+        finished = finished_job(place.parent, "train") if place.name == BUNDLE else None
+        if finished not in (None, raw["facts"]["job"]):
+            raise ValueError(f"it is of job {raw['facts']['job']}, not of {finished}")
+    return raw, files
 
 
 def load_bundle(
@@ -285,15 +328,15 @@ def load_bundle(
         raise UserError(f"{place}: there is no such folder")
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
+    raw, files = _read_files(place)
     with _damage_told(place):
-        raw = json.loads((place / DESCRIPTION).read_text())
         if raw["schema"] not in (1, SCHEMA):
             raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
         if raw["schema"] == 1:
             raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
         config = load_settings(raw["config"])
         layers = tuple(LayerId(**layer) for layer in raw["layers"])
-        tensors = load((place / HEADS).read_bytes())
+        tensors = load(files[HEADS])
         heads = tuple(
             head_from(_below(tensors, f"{number}."), about, modules)
             for number, about in enumerate(raw["heads"])
@@ -302,8 +345,8 @@ def load_bundle(
         lexical = {
             name: LexicalFit.from_state(
                 config.lexical[name].features,
-                load((place / f"{name}.safetensors").read_bytes()),
-                json.loads((place / f"{name}.json").read_text()),
+                load(files[f"{name}.safetensors"]),
+                json.loads(files[f"{name}.json"]),
             )
             for name in names
             if name in config.lexical
@@ -338,10 +381,15 @@ def _damage_told(folder: Path) -> Iterator[None]:
     """Turn the error about a missing or damaged file into one line."""
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
             " saves one in its folder, a job of a sweep only with bundle=true"
         ) from error
-    except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: the classifier is damaged: {error}") from error
+    except DAMAGE as error:
+        raise UserError(
+            f"{folder}: the classifier is damaged: {error}; the command that trained it trains it"
+            " again"
+        ) from error
