@@ -5,7 +5,7 @@ EXPERIMENT ?= fusion_operators
 RUN := .venv/bin/
 ARGS ?=
 
-.PHONY: setup test lint reproduce reproduce-check sweep bench clean help
+.PHONY: setup test trust lint reproduce reproduce-check sweep bench clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -18,6 +18,9 @@ setup: .venv/ready  ## make the environment in .venv
 
 test: .venv/ready  ## run the tests
 	$(RUN)python -m pytest -n 2 $(ARGS)
+
+trust: .venv/ready  ## damage every file, kill every command, fill disks: an hour or two; prints counts
+	TRUST_POSITIONS=24 TRUST_KILLS=200 TRUST_JOBS=300 $(RUN)python -m pytest -n 0 -s tests/trust $(ARGS)
 
 lint: .venv/ready  ## check style and types
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright

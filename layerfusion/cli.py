@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -50,27 +49,6 @@ COMMANDS = {
 }
 """Command to the function that takes the words after it and returns the exit code."""
 
-SHOWN_IN_ONE_LINE = {
-    errno.EACCES,
-    errno.EBUSY,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EIO,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.EMFILE,
-    errno.ENAMETOOLONG,
-    errno.ENFILE,
-    errno.ENOLCK,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ESTALE,
-}
-"""Errors of the operating system that are shown as one line, without a traceback."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -99,10 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
+
         if error.errno not in SHOWN_IN_ONE_LINE:
             raise
-        from layerfusion.assets.files import in_one_line
-
         print(f"layerfusion: {in_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

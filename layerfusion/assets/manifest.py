@@ -1,4 +1,4 @@
-"""The list of files that lies in a downloaded or converted folder, with a checksum of each."""
+"""The list of files that lies beside a downloaded or converted folder, with a checksum of each."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import xxhash
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.errors import UserError
 
-MANIFEST = ".layerfusion-files.json"
-"""Name of the list inside the folder; folders of older versions have none."""
 DEPTH = 4
 """Number of folders, from that of the files upwards, in which the list is looked for."""
 SMALL = 32 * 2**20
@@ -22,19 +20,24 @@ SMALL = 32 * 2**20
 PIECE = 2**22
 
 
-def write_manifest(folder: Path, of: str) -> None:
+def list_of(folder: Path) -> Path:
+    """Return the path of a folder's list of files; folders of older versions have none."""
+    return folder.with_name(f".{folder.name}.files.json")
+
+
+def write_manifest(folder: Path, final: Path) -> None:
     """List every file of a folder with its size and checksum.
 
     Args:
         folder: the folder, while it is made.
-        of: its name once it is made, so that the list of another folder is noticed.
+        final: the folder once it is made, beside which the list lies.
     """
     files = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, _sum(path)]
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-    write_facts(folder / MANIFEST, files, of)
+    write_facts(list_of(final), files)
 
 
 def require_whole(path: Path, key: str, *, weights: bool) -> None:
@@ -51,13 +54,14 @@ def require_whole(path: Path, key: str, *, weights: bool) -> None:
         UserError: naming the file that has changed, and the folder to remove.
     """
     for place in [path, *path.parents][:DEPTH]:
-        if (place / MANIFEST).exists():
-            files = read_facts(place / MANIFEST, "list of files", place.name)
-            changed = [MANIFEST] if files is None else list(_changed(place, files, weights))
+        listed = list_of(place) if place.name else None
+        if listed is not None and listed.exists():
+            files = read_facts(listed, "list of files")
+            changed = [listed] if files is None else list(_changed(place, files, weights))
             if changed:
                 raise UserError(
-                    f"{key}: {place / changed[0]} has changed since it was fetched, or is damaged;"
-                    f" remove the folder {place}, and the same command fetches it again"
+                    f"{key}: {changed[0]} has changed since it was fetched, or is damaged; remove"
+                    f" the folder {place}, and the same command fetches it again"
                 )
             return
     for file in sorted(path.glob("*")) if path.is_dir() and weights else []:
@@ -68,7 +72,7 @@ def require_whole(path: Path, key: str, *, weights: bool) -> None:
             )
 
 
-def _changed(folder: Path, files: dict[str, Any], weights: bool) -> Iterator[str]:
+def _changed(folder: Path, files: dict[str, Any], weights: bool) -> Iterator[Path]:
     for name, (size, checksum) in files.items():
         path = folder / name
         looked_at = weights or size <= SMALL
@@ -77,7 +81,7 @@ def _changed(folder: Path, files: dict[str, Any], weights: bool) -> Iterator[str
             or path.stat().st_size != size
             or (looked_at and _sum(path) != checksum)
         ):
-            yield name
+            yield path
 
 
 def _is_its_blob(file: Path) -> bool:

@@ -43,7 +43,7 @@ def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
             )
             try:
                 ready = build(staging)
-                write_manifest(ready, of=final.name)
+                write_manifest(ready, final)
                 _sync_tree(ready)
                 ready.chmod(0o755)
                 ready.rename(final)

@@ -85,6 +85,8 @@ def mend_journal(path: Path) -> None:
     Raises:
         UserError: if a line is damaged.
     """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder lies where the study's journal is; move it elsewhere")
     Path(f"{path}.lock").unlink(missing_ok=True)
     content = path.read_bytes() if path.exists() else b""
     *lines, unfinished = content.split(b"\n")

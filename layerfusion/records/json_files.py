@@ -6,6 +6,7 @@ Each file has a checksum of its content; files of older versions, which have non
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -66,6 +67,19 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
         raise damaged(f"{field}: {first['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:  # in the upgrade of a broken file
         raise damaged(error) from error
+
+
+def require_own_folder(path: Path, job: str) -> None:
+    """Refuse a record that lies in the folder of another job, which a hash of the job names.
+
+    Raises:
+        UserError: if the folder's name is the hash of another job.
+    """
+    if re.fullmatch(r"[0-9a-f]{12}", path.parent.name) and path.parent.name != job:
+        raise UserError(
+            f"{path}: it is the record of job {job}, and the folder is of job {path.parent.name};"
+            " remove it, and the command of that job runs it again"
+        )
 
 
 def require_schema(path: Path, found: object, known: tuple[int, ...]) -> None:

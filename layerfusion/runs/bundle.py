@@ -283,6 +283,8 @@ def _read_files(place: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     """
     with _damage_told(place):
         raw = unseal(json.loads((place / DESCRIPTION).read_text()))
+        if raw["schema"] not in (1, SCHEMA):
+            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
         lexical = raw["config"].get("lexical", {})
         names = dict.fromkeys(layer["backbone"] for layer in raw["layers"])
         of_lexical = [
@@ -330,8 +332,6 @@ def load_bundle(
         place = place / BUNDLE
     raw, files = _read_files(place)
     with _damage_told(place):
-        if raw["schema"] not in (1, SCHEMA):
-            raise UserError(f"{place}: schema {raw['schema']}, this version reads 1 and {SCHEMA}")
         if raw["schema"] == 1:
             raw["config"]["fusion"] = former_fusion(raw["config"]["fusion"])
         config = load_settings(raw["config"])

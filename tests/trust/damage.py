@@ -31,7 +31,7 @@ class Kind:
     before: tuple[str, ...] = ()
 
 
-NEEDED = ("out/job", "out/job2", "out/profile", "out/profile2")
+NEEDED = ("out/job", "out/job2", "out/profiles")
 KINDS = (
     Kind("shard", "cache/embeddings/*/*.safetensors", ("train",), NEEDED),
     Kind("store", "cache/embeddings/*/store.json", ("train",), NEEDED),
@@ -44,12 +44,12 @@ KINDS = (
     Kind("score", "cache/scores/*.json", ("profile",), NEEDED),
     Kind("hashes", "cache/assets/hashes.json", ("train2",), NEEDED),
     Kind("asset", "cache/assets/packed-*/*/*", ("train",), (*NEEDED, "cache/embeddings")),
-    Kind("asset list", "cache/assets/packed-*/.layer*", ("train",), NEEDED),
+    Kind("asset list", "cache/assets/.packed-*.json", ("train",), NEEDED),
     Kind("record", "out/job/metrics.json", ("predict", "report job", "train"), ()),
     Kind("predictions", "out/job/predictions.parquet", ("report job", "train"), ()),
     Kind("bundle", "out/job/bundle/*", ("predict", "train"), ()),
     Kind("lexical of a bundle", "out/job2/bundle/pairs.*", ("predict2", "train2"), ()),
-    Kind("profile", "out/profile/profile.json", ("report profile", "profile"), ()),
+    Kind("profile", "out/profiles/*/profile.json", ("report profile", "profile"), ()),
     Kind("plan", "out/sweeps/grid/.plans/*", ("status", "sweep"), ()),
     Kind("record of a sweep", "out/sweeps/grid/*/metrics.json", ("status", "sweep"), ()),
     Kind("journal", "out/search/small/optuna.journal", ("search",), ()),
@@ -109,9 +109,7 @@ WHOLE: dict[str, Damage] = {
 def swaps(world: World, path: Path) -> Iterator[tuple[str, Damage]]:
     """Replace a file by another of the same kind."""
     relative = path.relative_to(world.root)
-    twins = {
-        "job": "job2", "job2": "job", "profile": "profile2",
-    }  # fmt: skip
+    twins = {"job": "job2", "job2": "job"}
     parts = [twins.get(part, part) for part in relative.parts]
     rivals = [world.root.joinpath(*parts)]
     rivals += sorted(path.parent.glob(f"*{path.suffix}"))

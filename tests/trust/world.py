@@ -205,8 +205,8 @@ class World:
         """Every command by its name, in the order in which they run."""
         return {
             "extract": ["extract", *self.second],
-            "profile": ["profile", *self.first, "hydra.run.dir=out/profile"],
-            "profile2": ["profile", *self.second, "hydra.run.dir=out/profile2"],
+            "profile": ["profile", *self.first],
+            "profile2": ["profile", *self.second],
             "train": ["train", *self.first, "hydra.run.dir=out/job"],
             "train2": ["train", *self.second, "hydra.run.dir=out/job2"],
             "sweep": ["train", "-m", *self.second, "sweep=grid", "fusion=sum,concat"],
@@ -214,7 +214,7 @@ class World:
             "predict": ["predict", "out/job", "other.csv", "-o", "predicted.csv"],
             "predict2": ["predict", "out/job2", "other.csv", "-o", "predicted2.csv"],
             "report job": ["report", "out/job"],
-            "report profile": ["report", "out/profile"],
+            "report profile": ["report", "out/profiles"],
             "report search": ["report", "out/search/small"],
             "report sweep": ["report", "out/sweeps/grid"],
             "report": ["report", "out"],
@@ -232,8 +232,8 @@ class World:
         out = self.out
         return {
             "extract": lambda: None,
-            "profile": lambda: profile_figures(out / "profile"),
-            "profile2": lambda: profile_figures(out / "profile2"),
+            "profile": lambda: self.profile_figures("texts.csv"),
+            "profile2": lambda: self.profile_figures("other.csv"),
             "train": lambda: job_figures(out / "job"),
             "train2": lambda: job_figures(out / "job2"),
             "sweep": lambda: [
@@ -243,11 +243,16 @@ class World:
             "predict": lambda: predicted_figures(self.root / "predicted.csv"),
             "predict2": lambda: predicted_figures(self.root / "predicted2.csv"),
             "report job": lambda: report_figures(out / "job"),
-            "report profile": lambda: report_figures(out / "profile"),
+            "report profile": lambda: report_figures(out / "profiles"),
             "report search": lambda: report_figures(out / "search/small"),
             "report": lambda: None,
             "status": lambda: None,
         }[command]()
+
+    def profile_figures(self, texts: str) -> list[dict[str, Any]]:
+        """Return the figures of the profile of a file of texts."""
+        found = [json.loads(x.read_text()) for x in self.out.glob("profiles/*/profile.json")]
+        return [without_times(x) for x in found if x["dataset"]["origin"].endswith(texts)]
 
     # -- states -----------------------------------------------------------------------------------
 
@@ -269,11 +274,6 @@ def job_figures(folder: Path) -> dict[str, Any]:
     table = pd.read_parquet(folder / "predictions.parquet")
     prob = [[round(float(x), 5) for x in row] for row in table.prob]
     return {**record, "files": None, "prob": prob, "pred": table.pred.tolist()}
-
-
-def profile_figures(folder: Path) -> dict[str, Any]:
-    """Return the figures of a profile."""
-    return without_times(json.loads((folder / "profile.json").read_text()))
 
 
 def search_figures(folder: Path) -> list[Any]:
