@@ -7,7 +7,7 @@ ARGS ?=
 N ?= 1000
 SEED ?= 0
 
-.PHONY: setup test fuzz lint audit reproduce reproduce-check sweep bench clean help
+.PHONY: setup test fuzz trust lint audit reproduce reproduce-check sweep bench clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -23,6 +23,9 @@ test: .venv/ready  ## run the tests
 
 fuzz: .venv/ready  ## feed nasty and damaged input to everything that reads (N examples each, from SEED)
 	FUZZ_EXAMPLES=$(N) $(RUN)python -m pytest -n 2 tests/fuzz --hypothesis-seed=$(SEED) $(ARGS)
+
+trust: .venv/ready  ## damage every file, kill every command, fill disks: an hour or two; prints counts
+	TRUST_POSITIONS=24 TRUST_KILLS=200 TRUST_JOBS=300 $(RUN)python -m pytest -n 0 -s tests/trust $(ARGS)
 
 lint: .venv/ready  ## check style and types
 	$(RUN)ruff check . && $(RUN)ruff format --check . && $(RUN)basedpyright

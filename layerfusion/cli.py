@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -53,21 +52,6 @@ COMMANDS = {
 }
 """Command to the function that takes the words after it and returns the exit code."""
 
-SHOWN_IN_ONE_LINE = {
-    errno.EACCES,
-    errno.EDQUOT,
-    errno.EEXIST,
-    errno.EFBIG,
-    errno.EISDIR,
-    errno.ELOOP,
-    errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.ENOTDIR,
-    errno.EPERM,
-    errno.EROFS,
-}
-"""Errors of the operating system that are shown as one line, without a traceback."""
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -102,10 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
+        from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
+
         if error.errno not in SHOWN_IN_ONE_LINE:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(f"layerfusion: {shown(where)}{error.strerror}", file=sys.stderr)
+        print(f"layerfusion: {shown(in_one_line(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)

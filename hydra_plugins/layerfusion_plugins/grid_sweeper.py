@@ -14,6 +14,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
@@ -56,6 +57,14 @@ class ComposedOnce:
         return kept or self.plain.load_sweep_config(master_config, list(sweep_overrides))
 
 
+class WithoutConfigs(Callback):
+    """Takes the configs out of what a job returns, which a long sweep would keep to its end."""
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Drop the configs of a job that has ended."""
+        job_return.cfg = job_return.hydra_cfg = None
+
+
 def for_selected_backbones(grid: Sequence[Overrides]) -> list[Overrides]:
     """Remove from each job the keys of backbones that only other jobs of the grid select.
 
@@ -93,6 +102,8 @@ class GridSweeper(BasicSweeper):
     ) -> None:
         """Set up Hydra's sweeper with a loader that composes each job once."""
         self.loader = ComposedOnce(hydra_context.config_loader)
+        # The callbacks are told of a job's end in reverse, so that the user's own come before.
+        hydra_context.callbacks.callbacks.insert(0, WithoutConfigs())
         context = HydraContext(config_loader=self.loader, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
         super().setup(hydra_context=context, task_function=task_function, config=config)
 
@@ -166,8 +177,8 @@ class GridSweeper(BasicSweeper):
 
         The usual folder of a job is named by the hash of its settings, and no two share it.
         """
+        from layerfusion.records.sweep import finished_job
         from layerfusion.runs.identity import composed_id, refuse_other_job
-        from layerfusion.runs.sweep import finished_job
 
         finished = finished_job(folder, command)
         if other is None and finished in (None, folder.name):

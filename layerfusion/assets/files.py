@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import io
 import json
 import os
+import re
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from layerfusion.errors import UserError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk, or a share of one, that has no space left."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG)
+"""Errors of a folder that cannot be written, or not by this user, or not to this size."""
+
+SHOWN_IN_ONE_LINE = {
+    errno.EACCES,
+    errno.EBUSY,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.EMFILE,
+    errno.ENAMETOOLONG,
+    errno.ENFILE,
+    errno.ENOLCK,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ESTALE,
+}
+"""Errors of the operating system that are shown as one line, without a traceback."""
 
 
 @contextmanager
@@ -17,21 +48,59 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path`, which is renamed to `path` at the end.
 
     On an error it is removed. The content is on disk (fsync of file and folder) before the name
-    appears.
+    appears. What killed writers of the same file have left is removed.
+
+    Raises:
+        UserError: if the disk is full, the folder cannot be written, or a folder lies at `path`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors_told(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UserError(f"{path}: a folder lies where a file is written; move it elsewhere")
+        remove_leftovers(path.parent, path.name)
+        handle, temporary = _locked_temporary(path)
+        try:
+            yield temporary
+            os.fsync(handle)
+            temporary.chmod(0o644)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+            os.close(handle)
+
+
+def _locked_temporary(path: Path) -> tuple[int, Path]:
+    """Make a temporary file that is locked as long as its writer lives, and return its handle."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # another process took it for a leftover before it was locked
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove temporary files of killed writers: those that no living process has locked.
+
+    Args:
+        folder: the folder.
+        name: the file that they were to become; None means any.
+    """
+    of = ".+" if name is None else re.escape(name)
+    leftover = re.compile(rf"\.{of}\.[a-z0-9_]{{8}}\.tmp")
+    for path in [Path(x.path) for x in os.scandir(folder) if leftover.fullmatch(x.name)]:
+        try:
+            handle = os.open(path, os.O_RDWR)
+        except OSError:
+            continue  # its writer has finished, it is another user's, or the disk is read-only
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except (BlockingIOError, PermissionError):
+            continue  # its writer lives, or the folder cannot be written
+        finally:
+            os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,19 +113,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing.
+
+    Raises:
+        UserError: as `temporary_beside` does.
+    """
     with temporary_beside(path) as temporary:
         temporary.write_bytes(content)
-
-
-def remove_stale(folder: Path, hours: float = 24.0) -> None:
-    """Remove temporary files of killed writers, once they are too old for a running one to need."""
-    for path in folder.glob(".*.tmp"):
-        try:
-            if time.time() - path.stat().st_mtime > hours * 3600:
-                path.unlink()
-        except FileNotFoundError:
-            continue
 
 
 def parse_json(text: str | bytes, **options: Any) -> Any:
@@ -73,3 +136,46 @@ def parse_json(text: str | bytes, **options: Any) -> Any:
         return json.loads(text, **options)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+@contextmanager
+def disk_errors_told(folder: Path) -> Iterator[None]:
+    """Turn the errors of a disk that is full or cannot be written into one line with its folder."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (*FULL, *REFUSED):
+            raise UserError(_disk_error(error, folder)) from error
+        raise
+
+
+def in_one_line(error: OSError) -> str:
+    """Say what an error of the operating system is about, with the file or its folder.
+
+    A write that fails does not name its file. The libraries that we call hold it open, so it is
+    looked up in the frames of the traceback.
+    """
+    path = error.filename2 or error.filename
+    trace = error.__traceback__
+    while trace is not None and path is None:
+        opened = [x for x in trace.tb_frame.f_locals.values() if isinstance(x, io.IOBase)]
+        names = [getattr(file, "name", None) for file in opened]
+        path = next((name for name in names if isinstance(name, str)), None)
+        trace = trace.tb_next
+    if path is not None and error.errno in (*FULL, errno.EFBIG):
+        return _disk_error(error, Path(os.fsdecode(path)).parent)
+    return f"{f'{os.fsdecode(path)}: ' if path else ''}{error.strerror or error}"
+
+
+def _disk_error(error: OSError, folder: Path) -> str:
+    if error.errno in FULL:
+        return str(disk_full(folder))
+    return f"{folder}: it cannot be written: {error.strerror}"
+
+
+def disk_full(folder: Path) -> UserError:
+    """The error for a full disk."""
+    return UserError(
+        f"no space left on the disk of {folder}; nothing that was finished is lost:"
+        " free some space there, or choose another folder, and start again"
+    )

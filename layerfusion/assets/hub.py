@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.models import INDEX, missing_weights
 from layerfusion.assets.source import SourceUnavailable, one_line
 from layerfusion.assets.staging import build_once
@@ -23,6 +22,7 @@ log = logging.getLogger(__name__)
 WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py")
 """Files to download. *.bin is left out, since a pickle may run code. *.py is run only with
 `trust_remote_code`."""
+REVISIONS = "commits of revisions"
 _TIMEOUT_SECONDS = 10.0
 """Longest wait for an answer of the hub."""
 _CONVERTER = "SFconvertbot"
@@ -203,23 +203,15 @@ def _memory(cache: Path) -> Path:
 
 def _remembered(source: SourceConfig, cache: Path) -> str | None:
     """The commit of a revision when it was first fetched, or the revision itself if it is one."""
-    try:
-        known = json.loads(_memory(cache).read_text()).get(f"{source.hub}@{source.revision}")
-    except (OSError, ValueError, AttributeError):  # it does not exist yet, or is damaged
-        known = None
+    known = (read_facts(_memory(cache), REVISIONS) or {}).get(f"{source.hub}@{source.revision}")
     if known is None and re.fullmatch(r"[0-9a-f]{40}", source.revision):
         return source.revision
     return known
 
 
 def _remember(source: SourceConfig, cache: Path, commit: str) -> None:
-    path = _memory(cache)
-    try:
-        known = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
-    known[f"{source.hub}@{source.revision}"] = commit
-    write_atomically(path, json.dumps(known, indent=1, sort_keys=True).encode())
+    known = read_facts(_memory(cache), REVISIONS) or {}
+    write_facts(_memory(cache), {**known, f"{source.hub}@{source.revision}": commit})
 
 
 def _dataset_folder(source: SourceConfig, commit: str, cache: Path) -> Path:

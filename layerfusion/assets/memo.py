@@ -1,7 +1,8 @@
 """Results that are kept on disk, named by what they were computed from and checked when read.
 
-A result that is missing, damaged or changed by a byte is computed again, with a warning where it
-was there. Files of older versions, which have no checksum, are read as they are.
+A result that is missing, damaged, changed by a byte or replaced by another one's file is computed
+again, with a warning where it was there. Files of older versions, which have no checksum or one
+without the file's name, are read as they are.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 FACTS = "facts"
 CHECKSUM = "checksum"
 """Names of a result and of its checksum, in JSON as in the metadata of arrays."""
+SHA256 = "sha256:"
+"""Prefix of a sealed content's checksum, so that it is found under a damaged name too."""
 Result = TypeVar("Result")
 Arrays = Mapping[str, np.ndarray]
 
@@ -37,6 +40,11 @@ def hash_of(content: Any, *, spaced: bool = False) -> str:
     separators = None if spaced else (",", ":")
     text = json.dumps(content, sort_keys=True, separators=separators)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def sha256(content: bytes) -> str:
+    """Return the sha256 of a content in hex digits."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def computed_once(
@@ -65,18 +73,46 @@ def computed_once(
 # -- JSON ----------------------------------------------------------------------------------------
 
 
-def write_facts(path: Path, facts: Mapping[str, Any]) -> None:
-    """Keep an object as JSON with its checksum."""
-    content = {FACTS: facts, CHECKSUM: hash_of(facts)}
+def seal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Add a checksum to a content whose keys a reader of the file expects at its top."""
+    plain = json.loads(json.dumps(content))  # with the keys as text, as a reader finds them
+    return {**plain, CHECKSUM: SHA256 + hash_of(plain)}
+
+
+def unseal(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Take away the checksum that `seal` added. What has none, of an older version, stays as it is.
+
+    Raises:
+        ValueError: if the checksum does not fit the content.
+    """
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    if CHECKSUM in content:
+        if content[CHECKSUM] != SHA256 + hash_of(rest):
+            raise ValueError("its checksum differs")
+    elif any(isinstance(x, str) and x.startswith(SHA256) for x in rest.values()):
+        raise ValueError("the name of its checksum is damaged")
+    return rest
+
+
+def write_facts(path: Path, facts: Mapping[str, Any], of: str | None = None) -> None:
+    """Keep an object as JSON with its checksum.
+
+    Args:
+        path: the file.
+        facts: the object.
+        of: what the object belongs to, which the checksum covers too; None means the file's name.
+    """
+    content = {FACTS: facts, CHECKSUM: _checksum(facts, of or path.name)}
     write_atomically(path, json.dumps(content, indent=1).encode())
 
 
-def read_facts(path: Path, what: str) -> dict[str, Any] | None:
+def read_facts(path: Path, what: str, of: str | None = None) -> dict[str, Any] | None:
     """Read an object that `write_facts` has kept.
 
     Args:
         path: the file.
         what: kind of the result, for the warning.
+        of: as it was given to `write_facts`.
 
     Returns:
         The object without its checksum; None where there is no file or it is damaged.
@@ -87,14 +123,44 @@ def read_facts(path: Path, what: str) -> dict[str, Any] | None:
             raise ValueError("it holds no object")
         if not {FACTS, CHECKSUM} & content.keys():
             return content
-        if content.keys() != {FACTS, CHECKSUM} or content[CHECKSUM] != hash_of(content[FACTS]):
+        if content.keys() != {FACTS, CHECKSUM} or not isinstance(content[FACTS], dict):
+            raise ValueError("it lacks a part")
+        facts = content[FACTS]
+        # Older files have a checksum of the object alone.
+        if content[CHECKSUM] not in (_checksum(facts, of or path.name), hash_of(facts)):
             raise ValueError("its checksum differs")
     except FileNotFoundError:
         return None
-    except (ValueError, OSError) as error:
-        _warn(what, path, error)
+    except (ValueError, RecursionError, OSError) as error:
+        warn_of_damage(what, path, error)
         return None
-    return content[FACTS]
+    return facts
+
+
+def read_kept(path: Path, kind: type[Result], what: str, of: str | None = None) -> Result | None:
+    """Read a dataclass that `write_facts` has kept; None where there is none or it is damaged.
+
+    Args:
+        path: the file.
+        kind: the dataclass.
+        what: kind of the result, for the warning.
+        of: as it was given to `write_facts`.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    facts = read_facts(path, what, of)
+    if facts is None:
+        return None
+    try:
+        return TypeAdapter(kind).validate_python(facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        warn_of_damage(what, path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return None
+
+
+def _checksum(facts: Mapping[str, Any], of: str) -> str:
+    return hash_of({"of": of, FACTS: json.loads(json.dumps(facts))})
 
 
 # -- arrays --------------------------------------------------------------------------------------
@@ -106,7 +172,7 @@ def write_arrays(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(facts)
-    metadata = {FACTS: text, CHECKSUM: _sum(whole, text)}
+    metadata = {FACTS: text, CHECKSUM: _sum(whole, text, path.name)}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, save(whole, metadata=metadata))
 
@@ -134,22 +200,26 @@ def read_arrays(
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         old = metadata.keys() == {facts_key}
         text = metadata[facts_key if old else FACTS]
-        if not old and metadata.get(CHECKSUM) != _sum(arrays, text):
+        if not old and metadata.get(CHECKSUM) not in (
+            _sum(arrays, text, path.name),
+            _sum(arrays, text),  # of an older version, whose checksum covers no name
+        ):
             raise ValueError("its checksum differs")
         facts = json.loads(text)
     except (SafetensorError, ValueError, KeyError, OSError) as error:
-        _warn(what, path, error)
+        warn_of_damage(what, path, error)
         return None
     return arrays, facts
 
 
-def _sum(arrays: Arrays, text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def _sum(arrays: Arrays, text: str, name: str = "") -> str:
+    digest = hashlib.sha256(f"{name}{text}".encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
         digest.update(arrays[name].tobytes())
     return digest.hexdigest()
 
 
-def _warn(what: str, path: Path, error: Exception) -> None:
+def warn_of_damage(what: str, path: Path, error: object) -> None:
+    """Say that a file is damaged, and that its content is computed again."""
     log.warning("%s: %s is damaged (%s); computing it again", what, path, error)

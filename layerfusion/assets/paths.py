@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from pathlib import Path
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
@@ -111,18 +110,18 @@ class _Hashes:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._changed = False
-        try:
-            known = json.loads(file.read_text())
-        except (OSError, ValueError):  # it does not exist yet, or is damaged: we hash again
-            known = {}
-        self._known: dict[str, list[object]] = known if isinstance(known, dict) else {}
+        self._known = read_facts(file, "hashes of files") or {}
 
     def sha256(self, path: Path) -> str:
         """Hash the content of a file, unless its hash is known."""
         try:
             state = path.stat()
             entry = self._known.get(str(path))
-            if entry and entry[:2] == [state.st_size, state.st_mtime_ns]:
+            if (
+                isinstance(entry, list)
+                and len(entry) == 3
+                and entry[:2] == [state.st_size, state.st_mtime_ns]
+            ):
                 return str(entry[2])
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -135,4 +134,4 @@ class _Hashes:
     def save(self) -> None:
         """Save new hashes. Two processes at once may lose some, which only costs time."""
         if self._changed:
-            write_atomically(self._file, json.dumps(self._known, indent=0).encode())
+            write_facts(self._file, self._known)

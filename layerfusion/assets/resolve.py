@@ -8,6 +8,7 @@ from pathlib import Path
 
 from layerfusion.assets import hub, wheels
 from layerfusion.assets.gguf import convert_gguf
+from layerfusion.assets.manifest import require_whole
 from layerfusion.assets.models import check_model_folder, find_gguf
 from layerfusion.assets.paths import content_identity, find_path
 from layerfusion.assets.source import Asset, Kind, SourceUnavailable
@@ -130,6 +131,7 @@ def _finished(
     asset: Asset, key: str, kind: Kind, cache: Path, convert: Callable[[Path, Path], Path]
 ) -> Asset:
     """Check a backbone's folder, or convert its GGUF file to one; data sets stay as they are."""
+    require_whole(asset.path, key, weights=kind == "dataset")
     if kind == "dataset":
         return asset
     gguf = find_gguf(asset.path, key)
@@ -137,7 +139,9 @@ def _finished(
         check_model_folder(asset.path, key)
         return asset
     folder = cache / "assets" / f"{gguf.stem}-safetensors-{asset.identity[:12]}"
-    return Asset(convert(gguf, folder), asset.origin, asset.identity, asset.source)
+    converted = convert(gguf, folder)
+    require_whole(converted, key, weights=False)
+    return Asset(converted, asset.origin, asset.identity, asset.source)
 
 
 def _converted_before(_gguf: Path, folder: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shutil
@@ -13,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from layerfusion.assets.files import sync_folder
-from layerfusion.errors import UserError
+from layerfusion.assets.files import disk_errors_told, sync_folder
+from layerfusion.assets.manifest import write_manifest
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
     """
     if final.is_dir():
         return final
-    with _readable_disk_errors(final.parent):
+    with disk_errors_told(final.parent):
         final.parent.mkdir(parents=True, exist_ok=True)
         with _locked(final):
             if final.is_dir():  # another process made it while we waited
@@ -44,6 +43,7 @@ def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
             )
             try:
                 ready = build(staging)
+                write_manifest(ready, final)
                 _sync_tree(ready)
                 ready.chmod(0o755)
                 ready.rename(final)
@@ -65,26 +65,6 @@ def _locked(final: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-@contextmanager
-def _readable_disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise disk_full(folder) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            raise UserError(f"paths.cache: {folder} cannot be written: {error.strerror}") from error
-        raise
-
-
-def disk_full(folder: Path) -> UserError:
-    """The error for a full disk."""
-    return UserError(
-        f"no space left on the disk of {folder}; nothing that was finished is lost:"
-        " free some space, or set paths.cache to a folder elsewhere, and start again"
-    )
 
 
 def _sync_tree(folder: Path) -> None:

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.archives import join, unpack
+from layerfusion.assets.files import disk_full
 from layerfusion.assets.source import SourceUnavailable, one_line
-from layerfusion.assets.staging import build_once, disk_full
+from layerfusion.assets.staging import build_once
 from layerfusion.config.assets import SourceConfig, WheelPart
 from layerfusion.errors import UserError
 

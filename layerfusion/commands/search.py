@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import seal, unseal
 from layerfusion.assets.secrets import redact_line
 from layerfusion.commands.reproduce import say
 from layerfusion.composing.hydra import compose, split_config_dirs
@@ -63,6 +66,42 @@ def main(arguments: Sequence[str]) -> int:
     except JobBusy as error:
         raise UserError(f"search.name={search.name}: another process runs this study") from error
     return _conclude(study, words, folder)
+
+
+class SealedJournal(JournalFileBackend):
+    """Optuna's journal, with a checksum on each line. Lines of older versions have none."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Add lines."""
+        super().append_logs([seal(line) for line in logs])
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """Read the lines from a number on."""
+        for line in super().read_logs(log_number_from):
+            yield unseal(line)
+
+
+def mend_journal(path: Path) -> None:
+    """Remove what a killed writer has left, and check every line. No other process may use it.
+
+    Raises:
+        UserError: if a line is damaged.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder lies where the study's journal is; move it elsewhere")
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    content = path.read_bytes() if path.exists() else b""
+    *lines, unfinished = content.split(b"\n")
+    if unfinished:
+        write_atomically(path, content.removesuffix(unfinished))
+    for number, line in enumerate(lines, 1):
+        try:
+            unseal(json.loads(line))
+        except (ValueError, AttributeError) as error:
+            raise UserError(
+                f"{path}: line {number} is damaged ({error}); remove the file, and the study begins"
+                " anew with the jobs that are finished"
+            ) from error
 
 
 class Hopeless(EndedEarly, optuna.TrialPruned):
@@ -169,21 +208,18 @@ def _left_open(space: Mapping[str, Any], words: Sequence[str]) -> dict[str, Any]
 
 
 def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> optuna.Study:
-    """Open or create the study, and queue the trials that a kill interrupted again."""
+    """Open or create the study, and leave out the trials that a kill interrupted."""
     base = load(compose("train", words))
     require_honest(base, "search")
     setup = {"space": search.space, "job": job_id(base)}
-    journal = JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    mend_journal(folder / JOURNAL)
+    journal = JournalStorage(SealedJournal(str(folder / JOURNAL)))
     study = optuna.create_study(
         study_name=search.name,
         storage=journal,
         direction="minimize",
         load_if_exists=True,
         pruner=median_pruner(search),
-    )
-    # The seed depends on the number of trials, so a resumed study does not repeat its draws.
-    study.sampler = optuna.samplers.TPESampler(
-        n_startup_trials=search.startup, seed=base.seed + len(study.trials)
     )
     if study.user_attrs.get("setup", setup) != setup:
         raise UserError(
@@ -192,17 +228,20 @@ def _open_study(folder: Path, search: SearchConfig, words: Sequence[str]) -> opt
         )
     study.set_user_attr("setup", setup)
     for trial in study.get_trials(states=(TrialState.RUNNING,)):
-        study.enqueue_trial(trial.params)
-        study.tell(trial.number, state=TrialState.FAIL)
+        study.tell(trial.number, state=TrialState.FAIL)  # its successor draws the same values
     return study
 
 
 def _run(study: optuna.Study, search: SearchConfig, words: Sequence[str], folder: Path) -> None:
-    begun = time.monotonic()
+    begun, seed = time.monotonic(), load(compose("train", words)).seed
     while (done := len(_ended(study))) < search.trials:
         if search.seconds is not None and time.monotonic() - begun > search.seconds:
             say(f"search.seconds={search.seconds:g} have passed; the same command continues")
             return
+        # The draws depend on the trials that ended, so those after a kill are those without it.
+        study.sampler = optuna.samplers.TPESampler(
+            n_startup_trials=search.startup, seed=seed + done
+        )
         trial = study.ask()
         drawn = suggest(trial, search.space)
         outcome = _run_trial(study, trial, [*words, *drawn], search.name, folder)

@@ -10,6 +10,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
 from layerfusion.assets.secrets import shown
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
@@ -59,6 +60,11 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
             return job(composed)
         except UserError as error:
             mistakes.append(error)  # raised at the end, as Hydra would print a traceback
+            return None
+        except OSError as error:
+            if error.errno not in SHOWN_IN_ONE_LINE:
+                raise
+            mistakes.append(UserError(in_one_line(error)))
             return None
 
     words, verbose = sys.argv, os.environ.get("HYDRA_FULL_ERROR")

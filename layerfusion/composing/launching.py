@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import in_one_line, write_atomically
 from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
@@ -50,9 +50,11 @@ class LauncherFailed(Exception):
 
     def __init__(self, error: Exception) -> None:
         reason = " ".join(str(error).split()) or "no reason given"
+        reason = f"{type(error).__name__}: {reason}"
+        if isinstance(error, OSError):
+            reason = in_one_line(error)
         super().__init__(
-            f"the launcher stopped: {type(error).__name__}: {reason}; what was finished is kept,"
-            " the same command goes on"
+            f"the launcher stopped: {reason}; what was finished is kept, the same command goes on"
         )
 
 
@@ -146,7 +148,9 @@ class JobTask:
             overrides = list(HydraConfig.get().overrides.task)
             write_failure(folder, self.command, overrides, error)
             line = " ".join(str(error).split())
-            if not isinstance(error, UserError):
+            if isinstance(error, OSError):
+                line = f"{in_one_line(error)}; traceback in {folder / FAILED}"
+            elif not isinstance(error, UserError):
                 line = f"{type(error).__name__}: {line}; traceback in {folder / FAILED}"
             log.error("failed: %s: %s", label_of(folder), line, exc_info=True)
             raise JobFailed(line) from None

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from layerfusion.assets.manifest import require_whole
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.packing import PackedBatch, Packing, find_packing, run_packed
 from layerfusion.embeddings.shape import NORM, ModelShape
@@ -124,6 +125,7 @@ def load_backbone(
     """
     import transformers
 
+    require_whole(folder, f"backbone.{name}", weights=True)
     target = choose_device(device)
     trust = config.trust_remote_code
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}

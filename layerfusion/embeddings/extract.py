@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import sys
@@ -19,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.forward import (
@@ -565,15 +564,12 @@ def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) ->
     A few real texts of about median length pass through the lowest blocks with each candidate size.
     The result is saved, so that a job that resumes after an interruption forms the same batches.
     """
-    try:
-        saved = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        saved = {}  # never measured, or a damaged file: a measurement is cheap
+    saved = read_facts(path, "batch sizes") or {}
     key = f"{platform.node()} {backbone.device} {backbone.model.dtype} {backbone.shape.layers[-1]}"
     key += f" {backbone.shape.width}x{backbone.shape.num_blocks} {torch.get_num_threads()} threads"
     if key not in saved:
         saved[key] = _fastest_budget(backbone, items)
-        write_atomically(path, json.dumps(saved, indent=2).encode())
+        write_facts(path, saved)
         log.info("%s: batches of %d tokens are fastest here", backbone.name, saved[key])
     return saved[key]
 

@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from layerfusion.embeddings.source import EMBEDDINGS
-from layerfusion.embeddings.store import SPEC_FILE, is_whole, open_shard, read_description
+from layerfusion.embeddings.store import (
+    SPEC_FILE,
+    DamagedShard,
+    is_whole,
+    open_shard,
+    read_description,
+)
 from layerfusion.errors import UserError
 
 
@@ -26,7 +32,12 @@ def list_stores(cache: Path) -> Iterator[str]:
     """Describe each store in one line: its hash, size, contents and spec."""
     for folder in stores(cache):
         spec = read_description(folder)["spec"]
-        shards = [open_shard(path) for path in sorted(folder.glob("*.safetensors"))]
+        shards, damaged = [], 0
+        for path in sorted(folder.glob("*.safetensors")):
+            try:
+                shards.append(open_shard(path))
+            except DamagedShard:
+                damaged += 1
         texts = {text for shard in shards for text in shard.hashes}
         layers = {layer for shard in shards for layer in shard.layers}
         size = sum(shard.path.stat().st_size for shard in shards)
@@ -34,6 +45,7 @@ def list_stores(cache: Path) -> Iterator[str]:
             f"{folder.name}  {size / 1e6:8.1f} MB  {len(texts):7d} texts  {len(layers):3d} layers"
             f"  {len(shards):4d} shards  {spec['pool']}, {spec['dtype']}, max_length"
             f" {spec['max_length']}, model {spec['model'][:24]}"
+            + (f"  {damaged} damaged: layerfusion cache verify" if damaged else "")
         )
 
 

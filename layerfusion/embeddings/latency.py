@@ -6,7 +6,6 @@ the vectors.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import read_kept, write_facts
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.embeddings.tokens import Batch, Window, collate
@@ -64,15 +63,18 @@ def measure_latency(backbone: Backbone, windows: Sequence[Window]) -> Latency:
 
 def write_latency(latency: Latency, folder: Path) -> None:
     """Save a measurement in a store's folder."""
-    write_atomically(folder / LATENCY_FILE, json.dumps(asdict(latency), indent=1).encode())
+    write_facts(folder / LATENCY_FILE, asdict(latency), f"{folder.name}/{LATENCY_FILE}")
 
 
 def read_latency(folder: Path) -> Latency | None:
-    """Read the measurement in a store's folder; return None if there is none."""
-    try:
-        return Latency(**json.loads((folder / LATENCY_FILE).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):  # never measured, or a damaged file
-        return None
+    """Read the measurement in a store's folder; return None if there is none, or it is damaged."""
+    path = folder / LATENCY_FILE
+    return read_kept(path, Latency, "latency", f"{folder.name}/{LATENCY_FILE}")
+
+
+def has_damaged_latency(folder: Path) -> bool:
+    """Return True if a store's folder has a measurement that can no longer be read."""
+    return (folder / LATENCY_FILE).exists() and read_latency(folder) is None
 
 
 def _fastest(backbone: Backbone, batch: Batch) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from layerfusion.errors import unknown
 
@@ -32,12 +31,6 @@ class ModelShape:
     """Number of matrix entries of each block; each is multiplied once for every token."""
     ends_early: bool = True
     """True if a pass can end at a layer. A model that shares its blocks always runs to its end."""
-
-    @classmethod
-    def from_json(cls, raw: dict[str, Any]) -> ModelShape:
-        """Rebuild the shape from its JSON form."""
-        lists = {key: tuple(value) for key, value in raw.items() if isinstance(value, list)}
-        return cls(**{**raw, **lists})
 
     @property
     def num_blocks(self) -> int:

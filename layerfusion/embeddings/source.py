@@ -176,9 +176,13 @@ class EmbeddingSource:
             layers: layers to keep for each pooling; None keeps all.
         """
         from layerfusion.embeddings.extract import extract, lacking
+        from layerfusion.embeddings.latency import has_damaged_latency
 
+        for store in self.stores.values():
+            store.refill = lambda: self.extract(parts, options, layers)
         texts = [text for part in parts for text in part]
-        if not lacking(self.stores, texts, layers, options):
+        damaged = any(has_damaged_latency(store.folder) for store in self.stores.values())
+        if not lacking(self.stores, texts, layers, options) and not damaged:
             return
         from layerfusion.embeddings.backbone import load_backbone
 

@@ -5,34 +5,52 @@ holds immutable shards. A shard is a safetensors file whose name is the sha256 o
 written under a temporary name, synced, and renamed. A shard under its final name is therefore
 complete, the folder is its own manifest, and several writers need no lock. An interrupted job can
 resume, no text is computed twice in or across data sets, and a store can grow by texts or layers.
+
+Each array of a shard has a checksum, which is compared whenever the array is read. A damaged shard
+is removed, and its texts are computed again.
 """
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import xxhash
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from layerfusion.assets.files import remove_stale, write_atomically
+from layerfusion.assets.files import remove_leftovers, write_atomically
+from layerfusion.assets.memo import (
+    CHECKSUM,
+    hash_of,
+    read_kept,
+    seal,
+    unseal,
+    warn_of_damage,
+    write_facts,
+)
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.errors import UserError
 
 SCHEMA = 1
 """Version of the format on disk."""
+SECONDS, SUMS = "seconds", "sums"
+"""Metadata of a shard: duration of its pass, and the checksum of each of its arrays as JSON."""
 SPEC_FILE = "store.json"
 """File of a store that holds its schema and spec."""
 SHAPE_FILE = "shape.json"
 """File of a store that holds the shape of the model."""
+ATTEMPTS = 3
+"""Number of times that damaged shards are computed again before reading is given up."""
 HASHES = "hashes"
 """Array of a shard that holds the hashes of its texts."""
 TOKENS = "tokens"
@@ -40,7 +58,7 @@ TOKENS = "tokens"
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest value that float16 can hold."""
 
-Places = tuple[list[int], list[int]]
+Places = tuple[np.ndarray, np.ndarray]
 """Positions in a result, and the rows of a shard that belong there."""
 
 
@@ -54,6 +72,16 @@ class Shard:
     """128-bit hashes of the texts, in the order of the rows."""
     seconds: float
     """Duration of the forward pass of the texts."""
+    sums: Mapping[str, str] = field(default_factory=dict)
+    """Checksum of each array; empty for a shard of an older version."""
+
+
+class DamagedShard(ValueError):
+    """A shard's content is not what was written."""
+
+
+class DamagedDescription(UserError):
+    """The description of a store is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +100,10 @@ class EmbeddingStore:
         spec: settings that, together with a text, determine its vectors.
 
     Raises:
-        UserError: if the folder was written under another schema or is damaged.
+        UserError: if the folder was written under another schema.
+
+    Attributes:
+        refill: computes again, from the texts that were last extracted, what the store lacks.
     """
 
     def __init__(self, root: Path, spec: BackboneSpec) -> None:
@@ -80,25 +111,46 @@ class EmbeddingStore:
         self.spec = spec
         self._shards: dict[str, Shard] = {}
         self._rows: dict[bytes, list[tuple[str, int]]] = {}
+        self._damaged: set[str] = set()
+        self._compared: set[str] = set()
+        self.refill: Callable[[], None] | None = None
         described = self.folder / SPEC_FILE
-        if described.exists():
-            raw = read_description(self.folder)
-            if raw["spec"] != asdict(spec):
-                raise UserError(f"{described}: it describes another spec; was it edited?")
-        else:
-            content = json.dumps({"schema": SCHEMA, "spec": asdict(spec)}, indent=2)
-            write_atomically(described, content.encode())
-        remove_stale(self.folder)
+        # The folder's name is the hash of the spec, so the description can be written again.
+        if _description(self.folder) != asdict(spec):
+            content = seal({"schema": SCHEMA, "spec": asdict(spec)})
+            write_atomically(described, json.dumps(content, indent=2).encode())
+        remove_leftovers(self.folder)
         self.refresh()
 
     def refresh(self) -> None:
         """Add the shards that this or another writer has finished since the last look."""
         for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name not in self._shards:
-                shard = open_shard(path)
+            if path.name not in self._shards and path.name not in self._damaged:
+                try:
+                    shard = open_shard(path)
+                except FileNotFoundError:
+                    continue  # another process found it damaged
+                except DamagedShard as error:
+                    self._discard(path.name, error)
+                    continue
                 self._shards[path.name] = shard
                 for row, text in enumerate(shard.hashes):
                     self._rows.setdefault(text, []).append((path.name, row))
+
+    def _discard(self, name: str, why: Exception) -> None:
+        """Forget a shard that is damaged or gone, and remove its file where that can be done."""
+        path = self.folder / name
+        if not isinstance(why, FileNotFoundError):
+            warn_of_damage("shard", path, why)
+        self._damaged.add(name)
+        shard = self._shards.pop(name, None)
+        for text in shard.hashes if shard else ():
+            rows = [place for place in self._rows[text] if place[0] != name]
+            self._rows[text] = rows
+            if not rows:
+                del self._rows[text]
+        if path.is_file() and os.access(self.folder, os.W_OK):
+            path.unlink(missing_ok=True)
 
     @property
     def shards(self) -> set[str]:
@@ -109,18 +161,12 @@ class EmbeddingStore:
     def shape(self) -> ModelShape | None:
         """Return the shape of the model; None before the first extraction, or if it is damaged."""
         path = self.folder / SHAPE_FILE
-        if not path.exists():
-            return None
-        try:
-            return ModelShape.from_json(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError, AttributeError):  # it is found out again
-            return None
+        return read_kept(path, ModelShape, "shape of the model", f"{self.name}/{SHAPE_FILE}")
 
     def describe_model(self, shape: ModelShape) -> None:
         """Save the shape of the model beside its vectors."""
         if self.shape != shape:
-            content = json.dumps(asdict(shape), indent=2)
-            write_atomically(self.folder / SHAPE_FILE, content.encode())
+            write_facts(self.folder / SHAPE_FILE, asdict(shape), f"{self.name}/{SHAPE_FILE}")
 
     def missing(self, texts: Sequence[bytes], layers: Iterable[str]) -> np.ndarray:
         """Find the texts that lack at least one of the layers.
@@ -151,18 +197,14 @@ class EmbeddingStore:
 
         Raises:
             KeyError: if the store lacks a layer of a text.
+            UserError: if a shard is damaged and its texts cannot be computed again here.
         """
         together = self._places(texts, frozenset(layers))
-        return {
-            layer: self._gather(
-                len(texts), layer, together or self._places(texts, {layer}, must=True)
-            )
-            for layer in layers
-        }
+        return {layer: self._gather(texts, layer, {layer}, together or None) for layer in layers}
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
         """Read the numbers of tokens seen and cut off for each text."""
-        counts = self._gather(len(texts), TOKENS, self._places(texts, frozenset(), must=True))
+        counts = self._gather(texts, TOKENS, frozenset())
         return TokenCounts(seen=counts[:, 0].astype(np.int64), cut=counts[:, 1].astype(np.int64))
 
     def _places(
@@ -172,7 +214,7 @@ class EmbeddingStore:
 
         If a text has no such shard, the result is empty or, with `must`, a KeyError is raised.
         """
-        places: dict[str, Places] = {}
+        places: dict[str, tuple[list[int], list[int]]] = {}
         for position, text in enumerate(texts):
             for name, row in self._rows.get(text, ()):
                 if layers <= self._shards[name].layers:
@@ -184,17 +226,56 @@ class EmbeddingStore:
                 if must:
                     raise KeyError(f"{self.folder}: no {sorted(layers)} of text {text.hex()}")
                 return {}
-        return places
+        return {name: (np.array(where), np.array(rows)) for name, (where, rows) in places.items()}
 
-    def _gather(self, count: int, array: str, places: Mapping[str, Places]) -> np.ndarray:
-        result = np.empty((count, 0), np.float32)
-        for name, (positions, rows) in places.items():
-            with safe_open(self._shards[name].path, framework="numpy") as file:
-                values = file.get_tensor(array)
-            if not result.shape[1]:
-                result = np.empty((count, values.shape[1]), np.float32)
-            result[positions] = values[rows]
-        return result
+    def _gather(
+        self,
+        texts: Sequence[bytes],
+        array: str,
+        layers: AbstractSet[str],
+        places: Mapping[str, Places] | None = None,
+    ) -> np.ndarray:
+        """Read the rows of texts from one array of their shards, which all have some layers.
+
+        The texts of a damaged shard are computed again, and then everything is read anew.
+        """
+        damaged: dict[str, Exception] = {}
+        for attempt in range(ATTEMPTS):
+            if places is None or not places.keys() <= self._shards.keys():
+                places = self._places(texts, layers, must=True)
+            result = np.empty((len(texts), 0), np.float32)
+            damaged = {}
+            for name, (positions, rows) in places.items():
+                try:
+                    values = self._array(self._shards[name], array)
+                except (DamagedShard, FileNotFoundError) as error:
+                    damaged[name] = error
+                    continue
+                if not result.shape[1]:
+                    result = np.empty((len(texts), values.shape[1]), np.float32)
+                result[positions] = values[rows]
+            if not damaged:
+                return result
+            for name, error in damaged.items():
+                self._discard(name, error)
+            if self.refill is not None and attempt < ATTEMPTS - 1:
+                self.refill()
+                if not self.missing(texts, layers).any():
+                    continue
+            break
+        raise UserError(
+            f"{self.folder / next(iter(damaged))}: it is damaged and left out; the same command"
+            " computes its texts again"
+        )
+
+    def _array(self, shard: Shard, name: str) -> np.ndarray:
+        """Read an array; a shard of an older version is compared with its name once."""
+        values = read_array(shard, name)
+        if not shard.sums and shard.path.name not in self._compared:
+            if not is_whole(shard.path):
+                raise DamagedShard("its content does not match its name")
+            self._compared.add(shard.path.name)
+        return values
 
     def write(
         self,
@@ -227,17 +308,11 @@ class EmbeddingStore:
 
                 # It rounds as numpy does, but several times as fast.
                 arrays[layer] = torch.from_numpy(arrays[layer]).half().numpy()
-        content = save(arrays, metadata={"seconds": f"{seconds:.6f}"})
+        metadata = {SECONDS: f"{seconds:.6f}", SUMS: json.dumps(_sums(arrays))}
+        content = save(arrays, metadata=metadata | {CHECKSUM: _header_sum(metadata, self.name)})
         path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-        try:
-            write_atomically(path, content)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(
-                    f"{self.folder}: the disk is full; the {len(self)} texts finished so far are"
-                    " kept: free some space and start again"
-                ) from error
-            raise
+        write_atomically(path, content)
+        self._damaged.discard(path.name)
         self.refresh()
         return path
 
@@ -281,14 +356,15 @@ def read_description(folder: Path) -> dict[str, Any]:
     """Read the spec and schema of a store's folder.
 
     Raises:
-        UserError: if the description is damaged or has another schema.
+        DamagedDescription: if it is damaged.
+        UserError: if it has another schema.
     """
     path = folder / SPEC_FILE
     try:
-        raw = json.loads(path.read_text())
-        schema = raw["schema"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: not the description of a store ({error})") from error
+        raw = unseal(json.loads(path.read_text()))
+        schema, _ = raw["schema"], raw["spec"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedDescription(f"{path}: not the description of a store ({error})") from error
     if schema != SCHEMA:
         raise UserError(
             f"{folder}: written under schema {schema}, this version reads schema {SCHEMA};"
@@ -297,23 +373,91 @@ def read_description(folder: Path) -> dict[str, Any]:
     return raw
 
 
+def _description(folder: Path) -> dict[str, Any] | None:
+    """Read the spec of a store's folder; None where it is not described, or by a damaged file."""
+    if not (folder / SPEC_FILE).exists():
+        return None
+    try:
+        return read_description(folder)["spec"]
+    except DamagedDescription as error:
+        warn_of_damage("store", folder / SPEC_FILE, error)
+        return None
+
+
 def open_shard(path: Path) -> Shard:
     """Read the layer names and text hashes of a shard, but not its vectors.
 
+    A shard of an older version has no checksums of its arrays. All of it is compared with its name
+    when vectors are read from it.
+
     Raises:
-        UserError: if the file is damaged.
+        FileNotFoundError: if there is no such file.
+        DamagedShard: if the file is damaged.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            raw = np.ascontiguousarray(file.get_tensor(HASHES)).tobytes()
-            layers = frozenset(file.keys()) - {HASHES, TOKENS}
-            seconds = float(file.metadata()["seconds"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path}: damaged shard ({error}); `layerfusion cache verify --delete` removes it"
-        ) from error
+    with _damage_told(path), safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+        sums: dict[str, str] = {}
+        if metadata.keys() != {SECONDS}:
+            if metadata[CHECKSUM] != _header_sum(metadata, path.parent.name):
+                raise DamagedShard("the checksum of its header differs")
+            sums = json.loads(metadata[SUMS])
+            if sums.keys() != set(file.keys()):
+                raise DamagedShard("it has other arrays than its header says")
+        shard = Shard(
+            path,
+            frozenset(file.keys()) - {HASHES, TOKENS},
+            (),
+            float(metadata[SECONDS]),
+            sums,
+        )
+    raw = read_array(shard, HASHES).tobytes()
     hashes = tuple(raw[start : start + 16] for start in range(0, len(raw), 16))
-    return Shard(path, layers, hashes, seconds)
+    return replace(shard, hashes=hashes)
+
+
+def read_array(shard: Shard, name: str) -> np.ndarray:
+    """Read one array of a shard, and compare it with its checksum.
+
+    Raises:
+        FileNotFoundError: if the file is gone.
+        DamagedShard: if the array is damaged.
+    """
+    with _damage_told(shard.path), safe_open(shard.path, framework="numpy") as file:
+        values = np.ascontiguousarray(file.get_tensor(name))
+    if shard.sums and _sum(values) != shard.sums[name]:
+        raise DamagedShard(f"the checksum of {name!r} differs")
+    return values
+
+
+@contextmanager
+def _damage_told(path: Path) -> Iterator[None]:
+    if path.is_dir():
+        raise DamagedShard("a folder lies in its place")
+    try:
+        yield
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        if not path.exists():
+            raise FileNotFoundError(path) from error
+        raise DamagedShard(" ".join(str(error).split())) from error
+
+
+def _sums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
+    return {name: _sum(array) for name, array in arrays.items()}
+
+
+def _sum(array: np.ndarray) -> str:
+    """Compute the XXH3 checksum of an array's bytes, its type and its shape."""
+    digest = xxhash.xxh3_128(f"{array.dtype} {array.shape}".encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
+def _header_sum(metadata: Mapping[str, str], store: str) -> str:
+    """Compute the checksum of a header and its store.
+
+    With the store's name in it, no shard passes for one of another model.
+    """
+    return hash_of([store, metadata[SECONDS], metadata[SUMS]])
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.records.gates import GateRecord
-from layerfusion.records.json_files import read_json, require_schema, write_json
+from layerfusion.records.json_files import read_json, require_own_folder, require_schema, write_json
 
 SCHEMA = 2
 """Version of `metrics.json`; version 1 is read too."""
@@ -251,6 +251,8 @@ class RunRecord:
     Jobs with the same recipe differ in nothing else."""
     lexical: list[str] = field(default_factory=list)
     """Names in `considered` that are lexical sources, not models."""
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of other files of the job, by name; empty in older records."""
     looked_at_labels: bool | None = None
     """True where the selection looked at labels of train, as those by scores do; none in records
     that are older than it."""
@@ -323,4 +325,7 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
 def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:
     """Read all finished jobs under a folder, in the order of their paths."""
     paths = sorted(path.parent for path in folder.rglob(METRICS))
-    return [(path, read_record(path)) for path in paths]
+    found = [(path, read_record(path)) for path in paths]
+    for path, record in found:
+        require_own_folder(path / METRICS, record.job)
+    return found

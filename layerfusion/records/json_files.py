@@ -1,8 +1,12 @@
-"""Records as JSON files, read by pydantic into the dataclasses that describe them."""
+"""Records as JSON files, read by pydantic into the dataclasses that describe them.
+
+Each file has a checksum of its content; files of older versions, which have none, are read too.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
@@ -10,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from layerfusion.assets.files import parse_json, write_atomically
+from layerfusion.assets.memo import seal, unseal
 from layerfusion.assets.secrets import redacted
 from layerfusion.errors import UserError
 
@@ -17,9 +22,14 @@ Record = TypeVar("Record")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
 
 
+class DamagedRecord(UserError):
+    """A record is not what was written; where its command runs again, it is computed again."""
+
+
 def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
     """Write a dataclass as JSON, atomically: a reader sees the old file or the new one."""
-    text = json.dumps(redacted(asdict(record)), indent=indent, ensure_ascii=False, allow_nan=False)
+    content = seal(redacted(asdict(record)))
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode())
 
 
@@ -33,24 +43,44 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
         upgrade: from what an older version wrote to the present form.
 
     Raises:
-        UserError: naming the file, and the field that is missing or has the wrong type.
+        DamagedRecord: naming the file, and the field that is missing or has the wrong type.
+        UserError: if a folder lies in its place.
     """
     from pydantic import ValidationError
 
+    def damaged(why: object) -> DamagedRecord:
+        return DamagedRecord(f"{path}: not {what} ({why}); the same command as before makes it new")
+
     try:
         raw = parse_json(path.read_text(encoding="utf-8"))
-    except (ValueError, IsADirectoryError) as error:
-        raise UserError(f"{path}: not {what} ({error})") from error
+        raw = unseal(raw) if isinstance(raw, dict) else raw
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: not {what}, but a folder; move it elsewhere") from error
+    except ValueError as error:
+        raise damaged(error) from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: not {what}, but of type {type(raw).__name__}")
+        raise damaged(f"it is of type {type(raw).__name__}")
     try:
         return _adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path}: not {what} ({field}: {first['msg']})") from error
+        raise damaged(f"{field}: {first['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:  # in the upgrade of a broken file
-        raise UserError(f"{path}: not {what} ({error})") from error
+        raise damaged(error) from error
+
+
+def require_own_folder(path: Path, job: str) -> None:
+    """Refuse a record that lies in the folder of another job, which a hash of the job names.
+
+    Raises:
+        UserError: if the folder's name is the hash of another job.
+    """
+    if re.fullmatch(r"[0-9a-f]{12}", path.parent.name) and path.parent.name != job:
+        raise UserError(
+            f"{path}: it is the record of job {job}, and the folder is of job {path.parent.name};"
+            " remove it, and the command of that job runs it again"
+        )
 
 
 def require_schema(path: Path, found: object, known: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerfusion.records.job import DataRecord
-from layerfusion.records.json_files import read_json, require_schema, write_json
+from layerfusion.records.json_files import read_json, require_own_folder, require_schema, write_json
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -255,4 +255,7 @@ def _score_facts(raw: dict[str, Any]) -> dict[str, Any]:
 def find_profiles(folder: Path) -> list[tuple[Path, Profile]]:
     """Read all profiles under a folder, in the order of their paths."""
     paths = sorted(path.parent for path in folder.rglob(PROFILE))
-    return [(path, read_profile(path)) for path in paths]
+    found = [(path, read_profile(path)) for path in paths]
+    for path, profile in found:
+        require_own_folder(path / PROFILE, profile.job)
+    return found

@@ -7,6 +7,8 @@ any number of processes, launchers and later sweeps agree about it without talki
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +17,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from layerfusion.assets.memo import unseal
 from layerfusion.errors import UserError
 from layerfusion.records.job import CONFIG, METRICS
 from layerfusion.records.json_files import read_json
@@ -57,6 +60,19 @@ class _Plan:
     """Name of each job's folder to its overrides."""
 
 
+def finished_job(folder: Path, command: str) -> str | None:
+    """Read from a job's folder the name of the job that finished in it.
+
+    Returns:
+        None where none did, or the record is damaged.
+    """
+    try:
+        record = unseal(json.loads((folder / RECORDS[command]).read_text()))
+    except (OSError, ValueError, AttributeError):
+        return None
+    return record.get("job")
+
+
 def is_held(folder: Path) -> bool:
     """Return True if some process runs the job of this folder now. Read access is enough.
 
@@ -92,10 +108,7 @@ def read_jobs(folder: Path) -> list[SweepJob]:
             )
         raise UserError(f"{folder}: no sweep was started here; give a folder outputs/sweeps/NAME")
     labels = short_labels({name: words for name, (_, words) in planned.items()})
-    return [
-        _job(folder / name, labels[name], RECORDS[command])
-        for name, (command, _) in planned.items()
-    ]
+    return [_job(folder / name, labels[name], command) for name, (command, _) in planned.items()]
 
 
 def label_of(job: Path) -> str:
@@ -110,11 +123,20 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
         try:
+            if plan_name(path.read_bytes()) != path.name:
+                raise UserError(f"{path}: its content does not match its name")
             plan = read_json(path, _Plan, "the plan of a sweep")
         except UserError as error:
             raise UserError(f"{error}; delete it, and the same command writes it again") from error
+        except IsADirectoryError as error:
+            raise UserError(f"{path}: not the plan of a sweep, but a folder") from error
         found |= {name: (plan.command, words) for name, words in plan.jobs.items()}
     return found
+
+
+def plan_name(content: bytes) -> str:
+    """Return the name of a plan's file, which is a hash of its content."""
+    return f"{hashlib.sha256(content).hexdigest()[:12]}.json"
 
 
 def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -130,13 +152,16 @@ def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
     }
 
 
-def _job(folder: Path, label: str, record: str) -> SweepJob:
-    finished, failed = folder / record, folder / FAILED
+def _job(folder: Path, label: str, command: str) -> SweepJob:
+    finished, failed = folder / RECORDS[command], folder / FAILED
     if is_held(folder):  # first: a job that runs again still has what it left before
         return SweepJob(folder, label, "running")
     if failed.exists():  # also of a job that was done before and can no longer be looked at
         return SweepJob(folder, label, "failed", reason=last_line(failed))
     if finished.exists():
+        if finished_job(folder, command) is None:
+            reason = f"{finished.name} is damaged; the same command runs the job again"
+            return SweepJob(folder, label, "failed", reason=reason)
         return SweepJob(folder, label, "done", seconds=_seconds(folder, finished))
     return SweepJob(folder, label, "missing")
 
@@ -152,5 +177,6 @@ def _seconds(folder: Path, finished: Path) -> float | None:
 
 def last_line(path: Path) -> str:
     """Return the last line of a failed job's traceback."""
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    text = path.read_text(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("layerfusion.errors.") if lines else ""

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from layerfusion.assets.memo import sha256
 from layerfusion.errors import UserError
 from layerfusion.records.job import PREDICTIONS, LayerRecord, RunRecord
 from layerfusion.statistics.significance import consensus
@@ -68,10 +69,17 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     path = folder / PREDICTIONS
     if not path.is_file():
         raise UserError(f"{path}: missing; run job {record.job} again (remove its folder first)")
+    content = path.read_bytes()
+    if record.files.get(PREDICTIONS, sha256(content)) != sha256(content):
+        raise UserError(
+            f"{path}: it has changed since job {record.job} wrote it; the same command as before"
+            " runs the job again"
+        )
     try:
-        names = pq.read_schema(path).names
+        names = pq.read_schema(pa.BufferReader(content)).names
         kept = next((name for name in BASELINE if name in names), None)
-        table = pq.read_table(path, columns=[*COLUMNS, kept] if kept else list(COLUMNS))
+        columns = [*COLUMNS, kept] if kept else list(COLUMNS)
+        table = pq.read_table(pa.BufferReader(content), columns=columns)
     except (pa.ArrowException, OSError) as error:
         line = " ".join(str(error).split())
         raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error

@@ -9,7 +9,6 @@ other files, unless the user says so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from yaml import YAMLError
 
 from layerfusion.assets import resolve
 from layerfusion.assets.files import parse_json, write_atomically
+from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import load as load_settings
@@ -47,6 +47,7 @@ from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
+from layerfusion.records.sweep import finished_job
 from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.resources import share_cores
 
@@ -56,8 +57,11 @@ HEADS = "heads.safetensors"
 SCHEMA = 3
 """Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
 weights nor regressions; both are still read."""
-DAMAGE = (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
-"""Errors that files which are no bundle's cause: no JSON, other keys, tensors of other shapes."""
+DAMAGE = (
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
+"""Errors of files that are not those of a classifier, or not whole."""
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
 
@@ -236,16 +240,16 @@ def save_bundle(
         state, about = head_state(head)
         tensors |= {f"{number}.{name}": values for name, values in state.items()}
         described.append(about)
-    write_atomically(folder / HEADS, save(tensors))
+    files = {HEADS: save(tensors)}
     used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
     sources = {name: inputs.sources[name] for name in used}
-    lexical = [name for name, source in sources.items() if isinstance(source, LexicalSource)]
     for name, source in sources.items():
         if isinstance(source, LexicalSource):
             state, vocabulary = _lexical_part(name, source, heads[0]).state()
-            write_atomically(folder / f"{name}.safetensors", save(state))
-            words = json.dumps(vocabulary, ensure_ascii=False)
-            write_atomically(folder / f"{name}.json", words.encode())
+            files[f"{name}.safetensors"] = save(state)
+            files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    for name, content in files.items():
+        write_atomically(folder / name, content)
     models = {
         name: asdict(
             Model(
@@ -257,8 +261,6 @@ def save_bundle(
         for name, one in sources.items()
         if isinstance(one, EmbeddingSource)
     }
-    names = (HEADS, *(f"{name}.{end}" for name in lexical for end in ("safetensors", "json")))
-    hashes = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
     description = {
         "schema": SCHEMA,
         "label_names": list(inputs.dataset.label_names),
@@ -267,10 +269,10 @@ def save_bundle(
         "heads": described,
         "config": redacted(asdict(config)),
         "facts": facts,
-        "files": hashes,
+        "files": {name: sha256(content) for name, content in files.items()},
     }
-    content = json.dumps(description, indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / DESCRIPTION, content.encode())
+    text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / DESCRIPTION, text.encode())
 
 
 def _lexical_from(
@@ -291,6 +293,38 @@ def _lexical_part(name: str, source: LexicalSource, head: Head) -> LexicalFit | 
 def has_bundle(folder: Path) -> bool:
     """Return True if a job's folder has a complete classifier."""
     return (folder / BUNDLE / DESCRIPTION).is_file()
+
+
+def is_whole_bundle(folder: Path) -> bool:
+    """Return True if the classifier in a job's folder is that job's, as it was saved."""
+    try:
+        _read_files(folder / BUNDLE)
+    except UserError:
+        return False
+    return True
+
+
+def _read_files(place: Path) -> tuple[_Description, dict[str, bytes]]:
+    """Read the description and the other files of a bundle, and compare them with their checksums.
+
+    Bundles of older versions have no checksums.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the classifier is not that of its job.
+    """
+    with _damage_told(place):
+        about = read_json(_own(place, DESCRIPTION), _Description, "a classifier", _upgraded(place))
+        used = dict.fromkeys(layer.backbone for layer in about.layers)
+        lexical = [name for name in used if name in about.config.get("lexical", {})]
+        names = [name for name in _files(lexical) if name != DESCRIPTION]
+        files = {name: _own(place, name).read_bytes() for name in names}
+        for name, content in files.items():
+            if about.files.get(name, sha256(content)) != sha256(content):
+                raise ValueError(f"the checksum of {name} differs")
+        finished = finished_job(place.parent, "train") if place.name == BUNDLE else None
+        if finished not in (None, about.facts["job"]):
+            raise ValueError(f"it is of job {about.facts['job']}, not of {finished}")
+    return about, files
 
 
 def load_bundle(
@@ -326,8 +360,8 @@ def load_bundle(
         raise UserError(f"{place}: there is no such folder")
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
+    about, files = _read_files(place)
     with _damage_told(place):
-        about = read_json(_own(place, DESCRIPTION), _Description, "a classifier", _upgraded(place))
         _refuse_interpolation(about.config, place)
         config = load_settings(about.config)
         _refuse_code(config, modules)
@@ -336,11 +370,7 @@ def load_bundle(
             known = (about.models, config.backbone)
             if layer.backbone not in config.lexical:
                 _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
-        contents = {name: _own(place, name).read_bytes() for name in (HEADS, *about.files)}
-        for name, sha256 in about.files.items():
-            if hashlib.sha256(contents[name]).hexdigest() != sha256:
-                raise UserError(f"{place}: the classifier is damaged: {name} has changed")
-        tensors = load(contents[HEADS])
+        tensors = load(files[HEADS])
         heads = tuple(
             head_from(_below(tensors, f"{number}."), facts, modules)
             for number, facts in enumerate(about.heads)
@@ -349,8 +379,8 @@ def load_bundle(
         lexical = {
             name: _lexical_from(
                 config.lexical[name].features,
-                load(_own(place, f"{name}.safetensors").read_bytes()),
-                parse_json(_own(place, f"{name}.json").read_bytes()),
+                load(files[f"{name}.safetensors"]),
+                parse_json(files[f"{name}.json"]),
             )
             for name in names
             if name in config.lexical
@@ -481,13 +511,16 @@ def _damage_told(folder: Path) -> Iterator[None]:
     """Turn the error about a missing or damaged file into one line."""
     try:
         yield
+    except UserError:
+        raise
     except FileNotFoundError as error:
         raise UserError(
             f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
             " saves one in its folder, a job of a sweep only with bundle=true"
         ) from error
-    except UserError:
-        raise
     # Parts that do not fit each other fail where they are put together.
     except DAMAGE as error:
-        raise UserError(f"{folder}: the classifier is damaged: {str(error)[:300]}") from error
+        raise UserError(
+            f"{folder}: the classifier is damaged: {str(error)[:300]}; the command that trained it"
+            " trains it again"
+        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,13 @@ import numpy as np
 import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
+from layerfusion.assets.memo import sha256
 from layerfusion.assets.secrets import redacted
 from layerfusion.config.job import HONEST, TrainConfig
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
+from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline
-from layerfusion.runs.bundle import has_bundle, save_bundle
+from layerfusion.runs.bundle import has_bundle, is_whole_bundle, save_bundle
 from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, find, open_sources
@@ -49,13 +51,8 @@ def run_job(
     asked = group is None if config.bundle is None else config.bundle
     keeps = protocol.keeps_classifier and asked
     if (folder / METRICS).exists():
-        record = read_record(folder)
-        refuse_other_job(folder, record.job, job_id(config))
-        if not still_holds(record, config):
-            log.info("%s: its texts or models have changed since, so it runs again", folder)
-        elif keeps and not has_bundle(folder):
-            log.info("%s: it saved no classifier, so it runs again", folder)
-        else:
+        record = _finished(folder, config, keeps)
+        if record is not None:
             log.info("finished before: %s", folder)
             return record
         (folder / METRICS).unlink()
@@ -82,7 +79,9 @@ def run_job(
         )
         result = protocol.train(config, inputs, tracker, callbacks)
         record = make_record(config, inputs, baseline, result)
-        _write_predictions(folder / protocol.predictions, result, baseline_preds)
+        predictions = folder / protocol.predictions
+        _write_predictions(predictions, result, baseline_preds)
+        record = replace(record, files={predictions.name: sha256(predictions.read_bytes())})
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)
@@ -90,6 +89,41 @@ def run_job(
         confusion = (result.target, preds, record.dataset.label_names)
         tracker.finish_with(record, confusion if protocol.keeps_classifier else None)
     return record
+
+
+def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:
+    """Read the record of a finished job; None, with a line that says why, where it has to run.
+
+    Args:
+        folder: folder of the job, which has a record.
+        config: the job.
+        keeps: whether the job has to leave a classifier.
+
+    Raises:
+        UserError: if the record is that of another job.
+    """
+    try:
+        record = read_record(folder)
+    except DamagedRecord as error:
+        log.warning("%s: so it runs again", error)
+        return None
+    refuse_other_job(folder, record.job, job_id(config))
+    changed = [
+        name
+        for name, checksum in record.files.items()
+        if not (folder / name).is_file() or sha256((folder / name).read_bytes()) != checksum
+    ]
+    if not still_holds(record, config):
+        log.info("%s: its texts or models have changed since, so it runs again", folder)
+    elif changed:
+        log.warning("%s: %s is damaged or gone, so it runs again", folder, changed[0])
+    elif keeps and not has_bundle(folder):
+        log.info("%s: it saved no classifier, so it runs again", folder)
+    elif keeps and not is_whole_bundle(folder):
+        log.warning("%s: its classifier is damaged, so it runs again", folder)
+    else:
+        return record
+    return None
 
 
 def still_holds(record: RunRecord, config: TrainConfig) -> bool:

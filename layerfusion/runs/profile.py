@@ -35,6 +35,7 @@ from layerfusion.layers.selection import (
     select_by_score,
     select_greedy,
 )
+from layerfusion.records.json_files import DamagedRecord
 from layerfusion.records.profile import (
     BEST_BY,
     PROFILE,
@@ -77,8 +78,8 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         raise UserError("profile.judge=true: test has fewer than the two rows that it needs")
     if config.layers.held_out == "folds":
         folds_notes(config, dataset)
-    if (folder / PROFILE).exists():
-        kept = read_profile(folder)
+    kept = _kept(folder)
+    if kept is not None:
         refuse_other_job(folder, kept.job, profile_id(config))
         same = kept.dataset.fingerprint == dataset.fingerprint and kept.job == profile_id(config)
         sources = open_sources(config, dataset)
@@ -102,6 +103,17 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         write_profile(profile, folder)
         tracker.finish_with_profile(profile)
     return profile
+
+
+def _kept(folder: Path) -> Profile | None:
+    """Read the profile in a folder; None where there is none, or it is damaged."""
+    if not (folder / PROFILE).exists():
+        return None
+    try:
+        return read_profile(folder)
+    except DamagedRecord as error:
+        log.warning("%s: so it is computed again", error)
+        return None
 
 
 def make_profile(

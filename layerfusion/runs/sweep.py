@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import statistics
 import time
@@ -20,10 +19,10 @@ from layerfusion.records.sweep import (
     FAILED,
     LOCK,
     PLANS,
-    RECORDS,
     State,
     SweepJob,
     is_held,
+    plan_name,
     read_jobs,
 )
 
@@ -74,8 +73,7 @@ def write_plan(folder: Path, command: str, jobs: Mapping[str, Sequence[str]]) ->
         "jobs": {name: [redact_line(word) for word in words] for name, words in jobs.items()},
     }
     content = json.dumps(plan, indent=1, ensure_ascii=False).encode()
-    name = hashlib.sha256(content).hexdigest()[:12]
-    write_atomically(folder / PLANS / f"{name}.json", content)
+    write_atomically(folder / PLANS / plan_name(content), content)
 
 
 def write_failure(folder: Path, command: str, overrides: Sequence[str], error: Exception) -> None:
@@ -87,15 +85,6 @@ def write_failure(folder: Path, command: str, overrides: Sequence[str], error: E
 def clear_failure(folder: Path) -> None:
     """Remove the file of an earlier failure, since the job runs again."""
     (folder / FAILED).unlink(missing_ok=True)
-
-
-def finished_job(folder: Path, command: str) -> str | None:
-    """Read from a job's folder the name of the job that finished in it; None where none did."""
-    try:
-        record = json.loads((folder / RECORDS[command]).read_text())
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None  # not finished, or damaged: the job itself says so
-    return record.get("job") if isinstance(record, dict) else None
 
 
 # -- status ---------------------------------------------------------------------------------------

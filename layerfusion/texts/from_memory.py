@@ -69,7 +69,8 @@ def write_parquet(dataset: TextDataset, folder: Path) -> Path:
     for split, rows in dataset.splits.items():
         names = [dataset.label_names[number] for number in rows.labels]
         with temporary_beside(place / f"{split}.parquet") as temporary:
-            pq.write_table(pa.table({"text": list(rows.texts), "label": names}), temporary)
+            table = pa.table({"text": list(rows.texts), "label": names})
+            pq.write_table(table, temporary, write_page_checksum=True)
     return place
 
 

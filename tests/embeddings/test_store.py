@@ -1,17 +1,22 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load, save
 
+from layerfusion.assets.memo import seal, unseal
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
 from layerfusion.embeddings.inspect import list_stores, verify_stores
+from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
@@ -116,8 +121,8 @@ def test_a_spec_has_one_canonical_form() -> None:
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     described = store.folder / store_module.SPEC_FILE
-    raw = json.loads(described.read_text())
-    described.write_text(json.dumps({**raw, "schema": 99}))
+    raw = unseal(json.loads(described.read_text()))
+    described.write_text(json.dumps(seal({**raw, "schema": 99})))
     with pytest.raises(UserError, match="schema 99, this version reads schema 1"):
         EmbeddingStore(tmp_path, spec_of())
 
@@ -133,7 +138,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(UserError, match="disk is full; the 1 texts finished so far are kept"):
+        with pytest.raises(UserError, match=f"no space left on the disk of {store.folder}"):
             fill(store, ["bb"], ["0"])
     assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".safetensors"]
     fill(store, ["bb"], ["0"])
@@ -168,12 +173,17 @@ def test_verify_finds_and_removes_a_damaged_shard(
     assert "1 texts" in line
 
 
-def test_a_cut_off_shard_is_named(tmp_path: Path) -> None:
+def test_a_cut_off_shard_is_named_and_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     path = fill(store, ["a"], ["0"])
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(UserError, match="damaged shard"):
-        EmbeddingStore(tmp_path, spec_of())
+    with caplog.at_level(logging.WARNING):
+        again = EmbeddingStore(tmp_path, spec_of())
+    assert f"{path} is damaged" in caplog.text
+    assert again.missing(hashes(["a"]), ["0"]).all()
+    assert not path.exists()
 
 
 def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
@@ -184,3 +194,79 @@ def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
     assert store.seconds_per_text(hashes(["a", "c"]), "1") == pytest.approx(0.5)
     assert store.seconds_per_text(hashes(["c"]), "1") is None  # its pass ended below
     assert store.bytes_per_text(["1"]) == 2 * 2
+
+
+@pytest.mark.parametrize("name", ["shard", store_module.SPEC_FILE, store_module.SHAPE_FILE])
+def test_every_changed_byte_and_every_cut_is_noticed_and_computed_again(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    texts = ["a", "bb"]
+    store = EmbeddingStore(tmp_path, spec_of())
+    shape = ModelShape(("0", "1"), 2, 8, 100, 10, (90,), (80,))
+    store.describe_model(shape)
+    path = fill(store, texts, ["0", "1"])
+    path = path if name == "shard" else store.folder / name
+    whole = path.read_bytes()
+    noticed, places = 0, range(0, len(whole), 11)
+    for place in places:
+        for damaged in (
+            whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :],
+            whole[:place],
+        ):
+            for shard in store.folder.glob("*.safetensors"):
+                shard.unlink()
+            if name == "shard":
+                path.write_bytes(damaged)
+            else:
+                fill(store, texts, ["0", "1"])
+                path.write_bytes(damaged)
+            caplog.clear()
+            with caplog.at_level(logging.WARNING):
+                again = EmbeddingStore(tmp_path, spec_of())
+                again.refill = lambda again=again: fill(again, texts, ["0", "1"])
+                if again.missing(hashes(texts), ["0", "1"]).any():
+                    again.refill()
+                known = again.shape
+                if known is None:
+                    again.describe_model(shape)
+                found = again.read(hashes(texts), ["0", "1"])
+                tokens = again.tokens(hashes(texts)).seen.tolist()
+            noticed += "damaged" in caplog.text
+            assert [found[x][:, 0].tolist() for x in ("0", "1")] == [[10, 20], [11, 21]]
+            assert again.seconds_per_text(hashes(texts), "1") == pytest.approx(0.5)
+            assert tokens == [1, 2]
+            assert known in (None, shape)
+    assert noticed > 1.6 * len(places)
+
+
+def test_a_shard_of_another_store_is_no_shard_of_this_one(tmp_path: Path) -> None:
+    one, other = EmbeddingStore(tmp_path, spec_of()), EmbeddingStore(tmp_path, spec_of(model="o"))
+    path = fill(one, ["a"], ["0"])
+    strange = fill(other, ["a"], ["0"], offset=5.0)
+    path.unlink()
+    strange.rename(one.folder / strange.name)
+    again = EmbeddingStore(tmp_path, spec_of())
+    assert again.missing(hashes(["a"]), ["0"]).all()
+
+
+def test_a_shard_of_an_older_version_is_compared_with_its_name(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    path = fill(store, ["a"], ["0"])
+    arrays = load(path.read_bytes())
+    old = save(arrays, metadata={"seconds": "0.500000"})
+    for damaged in (False, True):
+        for shard in store.folder.glob("*.safetensors"):
+            shard.unlink()
+        content = bytearray(old)
+        older = store.folder / f"{hashlib.sha256(old).hexdigest()}.safetensors"
+        older.write_bytes(content)
+        start, _ = store_module.read_header(older)["0"]["data_offsets"]
+        content[8 + int.from_bytes(content[:8], "little") + start] ^= 64 * damaged
+        older.write_bytes(content)
+        again = EmbeddingStore(tmp_path, spec_of())
+        if damaged:
+            with pytest.raises(UserError, match="it is damaged and left out"):
+                again.read(hashes(["a"]), ["0"])
+            assert again.missing(hashes(["a"]), ["0"]).all()
+        else:
+            assert again.read(hashes(["a"]), ["0"])["0"][:, 0].tolist() == [10]

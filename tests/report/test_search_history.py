@@ -94,7 +94,7 @@ def test_a_search_without_a_complete_trial_has_no_figure(tmp_path: Path) -> None
 def test_a_history_from_before_importance_is_read(tmp_path: Path) -> None:
     write_history(search_history(), tmp_path)
     raw = json.loads((tmp_path / HISTORY).read_text())
-    del raw["importance"]
+    del raw["importance"], raw["checksum"]
     (tmp_path / HISTORY).write_text(json.dumps(raw))
     (found,) = find_histories(tmp_path)
     assert found.importance == {}

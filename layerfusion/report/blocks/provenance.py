@@ -50,7 +50,7 @@ def skipped_table(runs: Path) -> Table:
     for failed in sorted(runs.rglob(FAILED)):
         folder = failed.parent
         if folder not in found and not any((folder / name).exists() for name in RECORDS.values()):
-            command = failed.read_text().split("\n", 1)[0]
+            command = failed.read_text(errors="replace").split("\n", 1)[0]
             found[folder] = command, "failed", last_line(failed)
     return _text_table(
         "Jobs that are not in this report",
