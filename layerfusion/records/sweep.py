@@ -124,7 +124,9 @@ def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
     for path in plans:
         try:
             if plan_name(path.read_bytes()) != path.name:
-                raise UserError(f"{path}: its content does not match its name")
+                raise UserError(
+                    f"{path}: not the plan of a sweep (its content does not match its name)"
+                )
             plan = read_json(path, _Plan, "the plan of a sweep")
         except UserError as error:
             raise UserError(f"{error}; delete it, and the same command writes it again") from error

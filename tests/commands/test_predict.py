@@ -309,7 +309,7 @@ def test_what_stands_in_other_columns_is_kept_as_it_is(folder: Path, tmp_path: P
     assert main(["predict", f"{folder}/concat", str(table), "-o", str(out)]) == 0
     with out.open(newline="") as file:
         found = list(csv.reader(file))
-    assert [row[:3] for row in found[:2]] == [["id", "id_2", "text"], ["1", "2", "good\rfilm"]]
+    assert [row[:3] for row in found[:2]] == [["id", "id.1", "text"], ["1", "2", "good\rfilm"]]
 
 
 def test_the_output_is_never_the_input_under_another_name(

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import logging
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,10 @@ def fill(store: EmbeddingStore, texts: list[str], layers: list[str], offset: flo
     }
     counts = TokenCounts(np.array([len(t) for t in texts]), np.zeros(len(texts), int))
     return store.write([text_hash(t) for t in texts], values, counts, seconds=len(texts) * 0.5)
+
+
+def refill(store: EmbeddingStore, texts: list[str]) -> None:
+    fill(store, texts, ["0", "1"])
 
 
 def hashes(texts: list[str]) -> list[bytes]:
@@ -223,9 +228,9 @@ def test_every_changed_byte_and_every_cut_is_noticed_and_computed_again(
             caplog.clear()
             with caplog.at_level(logging.WARNING):
                 again = EmbeddingStore(tmp_path, spec_of())
-                again.refill = lambda again=again: fill(again, texts, ["0", "1"])
+                again.refill = partial(refill, again, texts)
                 if again.missing(hashes(texts), ["0", "1"]).any():
-                    again.refill()
+                    refill(again, texts)
                 known = again.shape
                 if known is None:
                     again.describe_model(shape)
