@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.archives import join, unpack
-from layerfusion.assets.source import SourceUnavailable, one_line
+from layerfusion.assets.source import SourceUnavailable
 from layerfusion.assets.staging import build_once, disk_full
 from layerfusion.config.assets import SourceConfig, WheelPart
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 

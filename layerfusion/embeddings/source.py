@@ -14,12 +14,13 @@ from layerfusion.assets import Asset, resolve
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec
+from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
     from layerfusion.embeddings.backbone import Backbone
+    from layerfusion.embeddings.tokens import UnknownTally
 
 EMBEDDINGS = "embeddings"
 """Folder of a cache that holds the stores."""
@@ -147,7 +148,8 @@ class EmbeddingSource:
 
         tokenizer = load_tokenizer(self.name, self.asset.path, self.config)
         limit = self.expected_shape().max_length
-        return [text.seen for text in tokenize(tokenizer, texts, self.config, limit)]
+        found = tokenize(tokenizer, texts, self.config, limit, name=self.name)
+        return [text.seen for text in found]
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Return the lengths of the passes for texts of the given numbers of tokens.
@@ -178,7 +180,9 @@ class EmbeddingSource:
         from layerfusion.embeddings.extract import extract, lacking
 
         texts = [text for part in parts for text in part]
+        tally = self._tally(texts)
         if not lacking(self.stores, texts, layers, options):
+            tally.warn()
             return
         from layerfusion.embeddings.backbone import load_backbone
 
@@ -193,19 +197,31 @@ class EmbeddingSource:
                 config=self.config,
                 options=options,
                 calibrations=self.cache / CALIBRATIONS,
+                tally=tally,
             )
+        tally.warn()
         self._time(backbone, texts)
+
+    def _tally(self, texts: Iterable[str]) -> UnknownTally:
+        """Count the unknown tokens of the texts that a store holds."""
+        from layerfusion.embeddings.tokens import UnknownTally
+
+        tally = UnknownTally(self.name)
+        store = max(self.stores.values(), key=len, default=None)
+        if store is not None:
+            counts = store.tokens(store.holds({text_hash(text) for text in texts}))
+            tally.add(counts.own, counts.unknown)
+        return tally
 
     def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:
         """Measure the latency of the model for each store that has no measurement."""
         from layerfusion.embeddings.latency import measure_latency, read_latency, write_latency
-        from layerfusion.embeddings.tokens import tokenize
 
         folders = [x.folder for x in self.stores.values() if read_latency(x.folder) is None]
         if not folders:
             return
         sample = texts[:TIMED_TEXTS]
-        tokens = tokenize(backbone.tokenizer, sample, self.config, backbone.shape.max_length)
+        tokens = backbone.tokenize(sample, self.config)
         latency = measure_latency(backbone, [window for text in tokens for window in text.windows])
         for folder in folders:
             write_latency(latency, folder)

@@ -14,9 +14,9 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -27,6 +27,9 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.errors import UserError
 
+if TYPE_CHECKING:
+    from layerfusion.embeddings.tokens import TokenizedText
+
 SCHEMA = 1
 """Version of the format on disk."""
 SPEC_FILE = "store.json"
@@ -36,7 +39,8 @@ SHAPE_FILE = "shape.json"
 HASHES = "hashes"
 """Array of a shard that holds the hashes of its texts."""
 TOKENS = "tokens"
-"""Array of a shard that holds the token counts of its texts."""
+"""Array of a shard that holds the token counts of its texts, in the order of `TokenCounts`. Shards
+of earlier versions have the first two only."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest value that float16 can hold."""
 
@@ -58,10 +62,32 @@ class Shard:
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Numbers of tokens of texts: those that the model saw, and those that were cut off."""
+    """Numbers of tokens of texts. Shapes: (texts,), int64."""
 
     seen: np.ndarray
+    """Tokens that the model saw."""
     cut: np.ndarray
+    """Tokens that were cut off."""
+    own: np.ndarray
+    """Tokens of the text itself, without special ones and the template; 0 if not counted."""
+    unknown: np.ndarray
+    """Those of them that the tokenizer does not know."""
+
+    @classmethod
+    def of(cls, texts: Iterable[TokenizedText]) -> TokenCounts:
+        """Return the counts of tokenized texts."""
+        counts = [(text.seen, text.cut, text.own, text.unknown) for text in texts]
+        return cls(*np.array(counts, np.int64).T)
+
+    def rows(self, wanted: np.ndarray) -> TokenCounts:
+        """Return the counts of some of the texts."""
+        return TokenCounts(*(getattr(self, field.name)[wanted] for field in fields(self)))
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Return the share of unknown tokens; None if they were not counted."""
+        own = int(self.own.sum())
+        return int(self.unknown.sum()) / own if own else None
 
 
 class EmbeddingStore:
@@ -158,9 +184,17 @@ class EmbeddingStore:
         }
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """Read the numbers of tokens seen and cut off for each text."""
-        counts = self._gather(len(texts), TOKENS, self._places(texts, frozenset(), must=True))
-        return TokenCounts(seen=counts[:, 0].astype(np.int64), cut=counts[:, 1].astype(np.int64))
+        """Read the numbers of tokens of each text."""
+        counts = np.zeros((len(texts), len(fields(TokenCounts))), np.int64)
+        for name, (positions, rows) in self._places(texts, frozenset(), must=True).items():
+            with safe_open(self._shards[name].path, framework="numpy") as file:
+                values = file.get_tensor(TOKENS)
+            counts[positions, : values.shape[1]] = values[rows]
+        return TokenCounts(*counts.T)
+
+    def holds(self, texts: Iterable[bytes]) -> list[bytes]:
+        """Return those of the texts that the store has a layer of."""
+        return [text for text in texts if text in self._rows]
 
     def _places(
         self, texts: Sequence[bytes], layers: AbstractSet[str], *, must: bool = False
@@ -214,7 +248,7 @@ class EmbeddingStore:
         """
         arrays: dict[str, np.ndarray] = {
             HASHES: np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), 16),
-            TOKENS: np.stack([tokens.seen, tokens.cut], axis=1).astype(np.int32),
+            TOKENS: np.stack(list(asdict(tokens).values()), axis=1).astype(np.int32),
         }
         for layer, values in layers.items():
             arrays[layer] = np.ascontiguousarray(values, np.float32)

@@ -32,7 +32,7 @@ from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
 from layerfusion.embeddings.source import EmbeddingSource, asset_sources
-from layerfusion.embeddings.tokens import tokenize
+from layerfusion.embeddings.tokens import tally_unknown
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -159,9 +159,8 @@ class Bundle:
         wanted: dict[str, list[str]] = {}
         for layer in of_model:
             wanted.setdefault(layer.pooling, []).append(layer.layer)
-        tokens = tokenize(
-            backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
-        )
+        tokens = backbone.tokenize(texts, self.config.backbone[name])
+        tally_unknown(name, tokens).warn()
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual

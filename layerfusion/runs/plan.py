@@ -18,7 +18,7 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
-from layerfusion.embeddings.tokens import tokenize
+from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
 from layerfusion.runs.inputs import SPLITS, dataset_of
 from layerfusion.texts import TextDataset
@@ -102,7 +102,9 @@ def plan_backbone(
         download = known[0] if known else None
     else:
         shape, todo = _known(name, config, job, asset, texts)
-        tokens = tokenize(load_tokenizer(name, asset.path, config), todo, config, shape.max_length)
+        tokenizer = load_tokenizer(name, asset.path, config)
+        tokens = tokenize(tokenizer, todo, config, shape.max_length, name=name)
+        tally_unknown(name, tokens).warn()
         lengths = [text.cost for text in tokens]
         download = 0
     flops = shape.flops(shape.layers[-1], lengths)

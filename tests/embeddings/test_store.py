@@ -28,7 +28,8 @@ def fill(store: EmbeddingStore, texts: list[str], layers: list[str], offset: flo
         layer: np.array([[offset + int(layer) + 10 * len(t), 1.0] for t in texts], np.float32)
         for layer in layers
     }
-    counts = TokenCounts(np.array([len(t) for t in texts]), np.zeros(len(texts), int))
+    none = np.zeros(len(texts), int)
+    counts = TokenCounts(np.array([len(t) for t in texts]), none, none, none)
     return store.write([text_hash(t) for t in texts], values, counts, seconds=len(texts) * 0.5)
 
 
@@ -78,7 +79,7 @@ def test_any_mix_of_shards_reads_as_one_table(
 def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
-    path = store.write([text_hash("a")], values, TokenCounts(np.ones(1), np.zeros(1)), seconds=1.0)
+    path = store.write([text_hash("a")], values, TokenCounts(*np.ones((4, 1))), seconds=1.0)
     header = store_module.read_header(path)
     assert (header["0"]["dtype"], header["1"]["dtype"]) == ("F16", "F32")
     assert store.read([text_hash("a")], ["1"])["1"].tolist() == [[65520.0]]
