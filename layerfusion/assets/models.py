@@ -11,6 +11,8 @@ from layerfusion.errors import UserError, one_line
 
 INDEX = "model.safetensors.index.json"
 """The file that lists the weight files of a model saved in parts."""
+ADAPTER = "adapter_config.json"
+"""The file that describes an adapter, a small change of another model's weights."""
 MODULES = "modules.json"
 """The file in which sentence-transformers lists the parts of a model."""
 TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
@@ -27,8 +29,15 @@ def check_model_folder(folder: Path, key: str) -> None:
     Raises:
         UserError: naming the folder and what is missing, cut off or refused.
     """
+    if (folder / ADAPTER).is_file():
+        raise UserError(
+            f"{key}: {folder} holds an adapter ({ADAPTER}), which is not applied; merge it into its"
+            " model (merge_and_unload of peft) and save that"
+        )
     if not (folder / "config.json").is_file():
-        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}")
+        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
+        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
     links = sorted(x.name for x in folder.iterdir() if x.is_symlink() and not x.exists())
     if links:
         raise UserError(

@@ -34,6 +34,10 @@ log = logging.getLogger(__name__)
 
 LENGTH_KEYS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "n_ctx")
 """Names under which the configs of models state the largest number of positions."""
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes that take tokenizer.json as it is."""
+PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
+"""A text with what tokenizers treat differently: cases, accents, spaces, numbers, ligatures."""
 PADDING_TOLERANCE = 0.01
 """Relative difference below which padding counts as masked. Rounding in bfloat16 is smaller."""
 
@@ -179,7 +183,9 @@ def load_backbone(
     model.to(target)
     backbone = backbone_of(name, model, tokenizer, max_length=config.max_length)
     _check_unused(name, folder, loaded, backbone.blocks, info["unexpected_keys"])
-    _note_own_code(name, folder, config, type(loaded).__name__)
+    _warn_of_own_code(name, folder, config, type(loaded).__name__)
+    _warn_of_other_class(name, loaded)
+    _warn_of_other_tokenizer(name, folder, tokenizer)
     asked = config.max_length
     if asked is not None and backbone.shape.max_length < asked:
         log.info(
@@ -258,7 +264,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
 
     _refuse_own_code(name, folder, config)
     with _loading(name, folder):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code
         )
     if not tokenizer.is_fast:
@@ -300,12 +306,16 @@ def _loading(name: str, folder: Path) -> Iterator[None]:
     Raises:
         UserError: if transformers cannot load what it is asked for.
     """
+    whole = (folder / "tokenizer.json").is_file()
+    way_out = "" if whole else "; a tokenizer.json beside the model would need no conversion"
 
     def explain(error: Exception) -> str:
         reason = not_json(folder) or one_line(error, 300)
+        if isinstance(error, KeyError):
+            reason = f"transformers does not know {error}, which a file names, or misses it there"
         if type(error) is Exception:  # as the library in Rust raises it
             reason = f"tokenizer.json is damaged, or of a newer version of tokenizers: {reason}"
-        return f"backbone {name}: {folder} cannot be loaded: {reason}"
+        return f"backbone {name}: {folder} cannot be loaded: {reason}{way_out}"
 
     with library_errors(explain), _quiet_transformers():
         yield
@@ -531,7 +541,7 @@ def _refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
         )
 
 
-def _note_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -> None:
+def _warn_of_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -> None:
     """Say that code which comes with the model was not needed and not run."""
     _, code = own_code(folder)
     if code and not config.trust_remote_code:
@@ -542,4 +552,46 @@ def _note_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -
             code[0],
             used,
             name,
+        )
+
+
+def _warn_of_other_class(name: str, loaded: Any) -> None:
+    """Warn if config.json names a class of another family than its `model_type`."""
+    import transformers
+
+    for stated in getattr(loaded.config, "architectures", None) or ():
+        family = getattr(getattr(transformers, stated, None), "config_class", None)
+        if family is not None and not isinstance(loaded.config, family):
+            log.warning(
+                "backbone %s: config.json says architectures %s and model_type %s, so the weights"
+                " are read as %s; if that is wrong, correct model_type",
+                name,
+                stated,
+                loaded.config.model_type,
+                type(loaded).__name__,
+            )
+
+
+def _warn_of_other_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
+    """Warn if transformers makes another tokenizer of the folder than tokenizer.json describes.
+
+    For many families it takes the vocabulary out of tokenizer.json, and builds the rest from
+    tokenizer_config.json or the family's defaults, such as lower case for BERT.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if type(tokenizer).__name__ in GENERIC_TOKENIZERS or not file.is_file():
+        return
+    with library_errors(f"backbone {name}: {file} cannot be read"):
+        stated = Tokenizer.from_file(str(file))
+    stated.no_truncation()
+    stated.no_padding()
+    if stated.encode(PROBE).ids != tokenizer(PROBE)["input_ids"]:
+        log.warning(
+            "backbone %s: %s, which transformers makes of tokenizer_config.json, splits texts"
+            " differently than tokenizer.json says; if tokenizer.json is right, write"
+            ' "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json',
+            name,
+            type(tokenizer).__name__,
         )

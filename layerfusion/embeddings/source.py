@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,10 +13,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from layerfusion.assets import Asset, resolve
+from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
+from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from layerfusion.embeddings.backbone import Backbone
     from layerfusion.embeddings.tokens import UnknownTally
 
+log = logging.getLogger(__name__)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A commit, as opposed to a branch or a tag."""
 EMBEDDINGS = "embeddings"
 """Folder of a cache that holds the stores."""
 CALIBRATIONS = "calibrations.json"
@@ -227,9 +234,20 @@ class EmbeddingSource:
             write_latency(latency, folder)
 
 
-def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
-    """Return the places to get a backbone's files from, which is the user's folder if it is set."""
-    return [SourceConfig(path=config.path)] if config.path else list(config.sources)
+def asset_sources(name: str, config: BackboneConfig) -> list[SourceConfig]:
+    """Return the places to get a backbone's files from, which is the user's folder if it is set.
+
+    Raises:
+        UserError: if code of the hub may run that no commit pins.
+    """
+    sources = [SourceConfig(path=config.path)] if config.path else list(config.sources)
+    for source in sources:
+        if config.trust_remote_code and source.hub and not COMMIT.fullmatch(source.revision):
+            raise UserError(
+                f"backbone.{name}: trust_remote_code=true needs a commit as the revision of"
+                f" {source.hub}, not {source.revision!r}, as the code behind a branch may change"
+            )
+    return sources
 
 
 def open_source(
@@ -244,13 +262,26 @@ def open_source(
     Raises:
         UserError: if the files cannot be had anywhere, or a store has another schema.
     """
-    asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    key = f"backbone.{name}"
+    asset = resolve(asset_sources(name, config), key=key, kind="backbone", cache=cache)
+    identity = model_identity(asset, config)
+    asked = sentence_settings(
+        asset.path,
+        key,
+        max_length=config.max_length,
+        template=config.template,
+        pools=[how.pool for how in poolings.values()],
+    )
+    if asked:
+        log.info(
+            "%s: sentence-transformers would also apply, and this job does not: %s",
+            name,
+            "; ".join(asked),
+        )
     stores = {
         pooling: _open_store(
             cache / EMBEDDINGS,
-            backbone_spec(
-                config, how, model=asset.identity, folder=asset.path, store_dtype=store_dtype
-            ),
+            backbone_spec(config, how, model=identity, folder=asset.path, store_dtype=store_dtype),
         )
         for pooling, how in poolings.items()
     }

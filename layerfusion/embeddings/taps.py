@@ -83,6 +83,11 @@ def find_layers(
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     with library_errors(f"backbone {name}: {kind} does not read text alone"):
         output = model(**inputs, output_hidden_states=True)
+    if output[0].shape[:-1] != ids.shape:
+        raise UserError(
+            f"backbone {name}: {kind} gives {tuple(output[0].shape)} numbers for {ids.shape[1]}"
+            " tokens, not a vector for each of them"
+        )
     reference = getattr(output, "hidden_states", None) or ()
     for number, state in enumerate(reference):
         if not bool(state.isfinite().all()):
@@ -119,8 +124,8 @@ def _not_finite(name: str, model: nn.Module, layer: int) -> UserError:
     damaged = [path for path, x in model.named_parameters() if not bool(x.isfinite().all())]
     if damaged:
         return UserError(
-            f"backbone {name}: {len(damaged)} arrays of its weights hold NaN or infinity,"
-            f" the first {damaged[0]}; the files are damaged, or too large for the dtype"
+            f"backbone {name}: weights hold NaN or infinity, {damaged[0]} for one (of"
+            f" {len(damaged)}); the files are damaged, or the numbers too large for the dtype"
         )
     return UserError(
         f"backbone {name}, layer {layer}: a value that is not finite, although all weights are; try"
