@@ -62,6 +62,8 @@ def library_errors(
 def _is_foreign(error: Exception) -> bool:
     """Return true for an error that was raised outside of this package."""
     ours, kind = __name__.split(".")[0], type(error)
+    if kind is UserError:
+        return False
     if kind is Exception or kind.__module__.split(".")[0] not in ("builtins", ours):
         return True
     place = error.__traceback__

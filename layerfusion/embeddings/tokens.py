@@ -104,7 +104,7 @@ def tokenize(
     encodings = _encode(tokenizer, prompts, max_length, overlap, name)
     around = config.template.replace("{text}", "")
     (empty,) = _encode(tokenizer, [around], max_length, 0, name)
-    count = _Counting.of(tokenizer, len(empty[0].ids), name)
+    count = _Counting.of(tokenizer, np.array(empty[0].ids, np.int32), name)
     found = []
     for text, prompt, parts in zip(texts, prompts, encodings, strict=True):
         made = _windows(parts, overlap) if windows else _truncated(parts)
@@ -174,13 +174,13 @@ class _Counting:
     """Ids of the unknown token."""
     drops: bool
     """True if the tokenizer makes no token at all of what it does not know."""
-    around: int
-    """Number of tokens that every text has: special ones, and those of the template."""
+    around: np.ndarray
+    """Ids that every text has: special ones, and those of the template. Shape: (tokens,)."""
     space: int | None
     """Id of a space alone, which comes before an unknown word of SentencePiece."""
 
     @classmethod
-    def of(cls, tokenizer: Any, around: int, name: str) -> _Counting:
+    def of(cls, tokenizer: Any, around: np.ndarray, name: str) -> _Counting:
         """Find out what a tokenizer makes of something that it does not know."""
         backend = tokenizer.backend_tokenizer
         token = getattr(backend.model, "unk_token", None)
@@ -205,12 +205,16 @@ class _Counting:
             letters = [place for place, letter in enumerate(prompt) if not letter.isspace()]
             return len(letters), sum(place not in covered for place in letters)
         ids = np.concatenate([window.ids for window in text.windows])
-        own = len(ids) - self.around
-        if self.space is not None:
-            own -= int(np.count_nonzero(ids == self.space))
+        own = self._known_or_not(ids) - self._known_or_not(self.around)
         if own <= 0:  # nothing but special tokens and spaces
             return 1, 1
-        return own, min(own, sum(int(np.count_nonzero(ids == one)) for one in self.unknown))
+        return own, min(own, max(0, self._unknown_among(ids) - self._unknown_among(self.around)))
+
+    def _known_or_not(self, ids: np.ndarray) -> int:
+        return len(ids) - (0 if self.space is None else int(np.count_nonzero(ids == self.space)))
+
+    def _unknown_among(self, ids: np.ndarray) -> int:
+        return sum(int(np.count_nonzero(ids == number)) for number in self.unknown)
 
 
 @dataclass

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
@@ -185,3 +186,20 @@ def test_cost_is_shared_among_the_texts_of_a_shard(tmp_path: Path) -> None:
     assert store.seconds_per_text(hashes(["a", "c"]), "1") == pytest.approx(0.5)
     assert store.seconds_per_text(hashes(["c"]), "1") is None  # its pass ended below
     assert store.bytes_per_text(["1"]) == 2 * 2
+
+
+def test_shards_of_earlier_versions_count_no_unknown_tokens(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    values = {"0": np.ones((1, 2), np.float32)}
+    counts = TokenCounts(*np.array([[7], [1], [5], [2]]))
+    path = store.write([text_hash("new")], values, counts, seconds=1.0)
+    arrays = load_file(path)
+    arrays["tokens"] = arrays["tokens"][:, :2]
+    arrays["hashes"] = np.frombuffer(text_hash("old"), np.uint8)[None].copy()
+    save_file(arrays, path.with_name("0.safetensors"), metadata={"seconds": "1.0"})
+    store.refresh()
+    read = store.tokens([text_hash("old"), text_hash("new")])
+    assert read.seen.tolist() == [7, 7]
+    assert read.unknown.tolist() == [0, 2]
+    assert read.unknown_share == 2 / 5
+    assert store.tokens([text_hash("old")]).unknown_share is None
