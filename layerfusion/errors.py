@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -31,3 +32,57 @@ def unknown(kind: str, value: object, allowed: Iterable[object]) -> UserError:
     """Return the error for a name that does not exist. It lists the names that do."""
     names = ", ".join(map(str, allowed))
     return UserError(f"{kind}: there is no {short(str(value))}; there are: {names or 'none'}")
+
+
+def one_line(error: object, limit: int = 200) -> str:
+    """Shorten the message of another library's error to one line.
+
+    A bare name or nothing at all, as of a `KeyError`, says too little without the error's kind.
+    """
+    text = " ".join(str(error).split())
+    if isinstance(error, Exception) and " " not in text:
+        text = f"{type(error).__name__} {text}".strip()
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def library_errors(
+    explain: str | Callable[[Exception], str],
+    passing: Callable[[Exception], bool] = lambda error: False,
+) -> Iterator[None]:
+    """Turn an error that another library raises inside the block into a `UserError` of one line.
+
+    The files of a user may be wrong in more ways than we can list kinds of errors. So we look at
+    where an error was raised: one of our own code is a fault of ours, or a `UserError` already, and
+    passes unchanged. Compiled libraries have no frames of their own, but they raise `Exception`
+    itself or a kind of their own.
+
+    Args:
+        explain: what failed, in front of the library's own words; or a function that makes the
+            whole line of the error.
+        passing: true for an error of a library that the caller handles.
+
+    Raises:
+        UserError: for an error of another library.
+    """
+    try:
+        yield
+    except Exception as error:
+        if passing(error) or not _is_foreign(error):
+            raise
+        line = f"{explain}: {one_line(error)}" if isinstance(explain, str) else explain(error)
+        raise UserError(line) from error
+
+
+def _is_foreign(error: Exception) -> bool:
+    """Return true for an error that was raised outside of this package."""
+    ours, kind = __name__.split(".")[0], type(error)
+    if kind is UserError:
+        return False
+    if kind is Exception or kind.__module__.split(".")[0] not in ("builtins", ours):
+        return True
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    raised_in = str(place.tb_frame.f_globals.get("__name__", "")) if place is not None else ""
+    return raised_in.split(".")[0] != ours

@@ -11,9 +11,8 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
-from layerfusion.assets.source import one_line
 from layerfusion.assets.staging import build_once
-from layerfusion.errors import UserError
+from layerfusion.errors import library_errors
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +42,9 @@ def _convert(gguf_file: Path, ready: Path) -> None:
     import transformers
 
     folder, name = str(gguf_file.parent), gguf_file.name
-    try:
-        with _quiet():
-            tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
-            loaded = transformers.AutoModel.from_pretrained(
-                folder, gguf_file=name, dtype=torch.float32
-            )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, NotImplementedError) as error:
-        raise UserError(f"{gguf_file} cannot be read: {one_line(error)}") from error
+    with library_errors(f"{gguf_file} cannot be read"), _quiet():
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, gguf_file=name)
+        loaded = transformers.AutoModel.from_pretrained(folder, gguf_file=name, dtype=torch.float32)
     # Transformers refuses to save a model that came from GGUF while its config or its module still
     # knows the quantisation. So we give the weights to a new module of the cleaned config.
     config = loaded.config

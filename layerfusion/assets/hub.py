@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.models import INDEX, missing_weights
-from layerfusion.assets.source import SourceUnavailable, one_line
+from layerfusion.assets.source import SourceUnavailable
 from layerfusion.assets.staging import build_once
 from layerfusion.config.assets import SourceConfig
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from layerfusion.assets.archives import is_pickle
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 
 INDEX = "model.safetensors.index.json"
 """The file that lists the weight files of a model saved in parts."""
+ADAPTER = "adapter_config.json"
+"""The file that describes an adapter, a small change of another model's weights."""
+MODULES = "modules.json"
+"""The file in which sentence-transformers lists the parts of a model."""
 TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
 """Files that a tokenizer is made from; a folder needs one that fits one of these patterns."""
 LFS_POINTER = b"version https://git-lfs"
@@ -24,8 +29,20 @@ def check_model_folder(folder: Path, key: str) -> None:
     Raises:
         UserError: naming the folder and what is missing, cut off or refused.
     """
+    if (folder / ADAPTER).is_file():
+        raise UserError(
+            f"{key}: {folder} holds an adapter ({ADAPTER}), which is not applied; merge it into its"
+            " model (merge_and_unload of peft) and save that"
+        )
     if not (folder / "config.json").is_file():
-        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}")
+        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
+        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
+    links = sorted(x.name for x in folder.iterdir() if x.is_symlink() and not x.exists())
+    if links:
+        raise UserError(
+            f"{key}: {folder}: {links[0]} is a link to nothing; copy the file itself there"
+        )
     missing = missing_weights(folder)
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")
@@ -43,6 +60,8 @@ def check_model_folder(folder: Path, key: str) -> None:
             f" beside the model (tokenizer.save_pretrained does); it holds {_listing(folder)}"
         )
     for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        if not file.is_file():
+            raise UserError(f"{key}: {file} is a folder, not a file")
         _check_whole(file, key)
 
 
@@ -83,9 +102,60 @@ def missing_weights(folder: Path) -> list[str]:
     if index.is_file() and not (folder / wanted[0]).is_file():
         try:
             wanted = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"{index} is broken: {error}") from error
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            raise UserError(f"{index} is broken: {one_line(error)}") from error
     return [name for name in wanted if not (folder / name).is_file()]
+
+
+def not_json(folder: Path) -> str | None:
+    """Say which JSON file in a model's folder does not hold an object, and why; None if all do."""
+    for file in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(content, dict) and file.name != MODULES:
+                return f"{file.name} is no JSON object"
+        except ValueError as error:
+            return f"{file.name} is no valid JSON: {one_line(error)}"
+    return None
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """Read a JSON file that may be missing or damaged; it is empty then."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def own_code(folder: Path) -> tuple[str, list[str]]:
+    """Find the code that comes with a model, as `auto_map` in its configs names it.
+
+    Returns:
+        The type of the model, and the classes as `file.Class`, or `owner/name--file.Class` where
+        they are in another repository.
+    """
+    config = read_object(folder / "config.json")
+    maps = [config, read_object(folder / "tokenizer_config.json")]
+    named: list[str] = []
+    for values in (found.get("auto_map") for found in maps):
+        for value in values.values() if isinstance(values, dict) else [values]:
+            named += [x for x in (value if isinstance(value, list) else [value]) if x]
+    return str(config.get("model_type")), [str(place) for place in named]
+
+
+def integer_weights(folder: Path) -> str | None:
+    """Name a matrix of weights that is stored as integers; None if there is none.
+
+    Masks and positions are integers too, but their names do not end in `weight`.
+    """
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for array, entry in header.items():
+            if array.endswith("weight") and entry["dtype"] in ("I8", "U8", "I32", "U32", "I64"):
+                return array
+    return None
 
 
 def find_gguf(path: Path, key: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from layerfusion.assets import hub, wheels
@@ -11,6 +12,7 @@ from layerfusion.assets.gguf import convert_gguf
 from layerfusion.assets.manifest import require_whole
 from layerfusion.assets.models import check_model_folder, find_gguf
 from layerfusion.assets.paths import content_identity, find_path
+from layerfusion.assets.sentence import transformer_folder
 from layerfusion.assets.source import Asset, Kind, SourceUnavailable
 from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
@@ -136,8 +138,9 @@ def _finished(
         return asset
     gguf = find_gguf(asset.path, key)
     if gguf is None:
-        check_model_folder(asset.path, key)
-        return asset
+        folder = transformer_folder(asset.path, key)
+        check_model_folder(folder, key)
+        return replace(asset, path=folder)
     folder = cache / "assets" / f"{gguf.stem}-safetensors-{asset.identity[:12]}"
     converted = convert(gguf, folder)
     require_whole(converted, key, weights=False)

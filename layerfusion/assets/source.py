@@ -27,9 +27,3 @@ class Asset:
 
 class SourceUnavailable(Exception):
     """A source cannot give its files now, but another one may. The message is the reason."""
-
-
-def one_line(error: object, limit: int = 200) -> str:
-    """Shorten the message of another library's error to one line."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from layerfusion.assets.archives import join, unpack
 from layerfusion.assets.files import disk_full
-from layerfusion.assets.source import SourceUnavailable, one_line
+from layerfusion.assets.source import SourceUnavailable
 from layerfusion.assets.staging import build_once
 from layerfusion.config.assets import SourceConfig, WheelPart
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 

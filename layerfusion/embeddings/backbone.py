@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +14,31 @@ import torch
 from torch import Tensor, nn
 
 from layerfusion.assets.manifest import require_whole
+from layerfusion.assets.models import integer_weights, not_json, own_code
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.packing import PackedBatch, Packing, find_packing, run_packed
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
     TopReached,
     Visit,
+    block_count,
     ends_in_norm,
     find_layers,
     likely_blocks,
     taps,
     text_config,
 )
-from layerfusion.errors import UserError
+from layerfusion.embeddings.tokens import TokenizedText, tokenize
+from layerfusion.errors import UserError, library_errors, one_line
 
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError)
-"""Errors that transformers raises for a folder that it cannot load."""
+log = logging.getLogger(__name__)
 
+LENGTH_KEYS = ("max_position_embeddings", "max_seq_len", "max_sequence_length", "n_ctx")
+"""Names under which the configs of models state the largest number of positions."""
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes that take tokenizer.json as it is."""
+PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
+"""A text with what tokenizers treat differently: cases, accents, spaces, numbers, ligatures."""
 PADDING_TOLERANCE = 0.01
 """Relative difference below which padding counts as masked. Rounding in bfloat16 is smaller."""
 
@@ -51,6 +61,20 @@ class Backbone:
     packing: Packing | None = None
     """Settings for texts laid end to end in one row without padding; None if not supported."""
 
+    def tokenize(self, texts: Sequence[str], config: BackboneConfig) -> list[TokenizedText]:
+        """Tokenize texts for this model.
+
+        Args:
+            texts: the texts.
+            config: template, truncation side, and treatment of long texts.
+
+        Raises:
+            UserError: if the tokenizer fails, or makes tokens that the model does not have.
+        """
+        rows = self.model.get_input_embeddings().weight.shape[0]  # type: ignore[operator, union-attr]
+        limit = self.shape.max_length
+        return tokenize(self.tokenizer, texts, config, limit, name=self.name, rows=rows)
+
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, layers: Sequence[str], visit: Visit
     ) -> None:
@@ -63,19 +87,27 @@ class Backbone:
             attention_mask: 1 on real tokens. Shape: (batch, tokens).
             layers: names from `self.shape.layers`.
             visit: called once for each layer.
+
+        Raises:
+            UserError: if the model fails.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if self.blocks is None:
-            states = self.model(**inputs, output_hidden_states=True).hidden_states
-            for number, state in enumerate(states):
-                if str(number) in layers:
-                    visit(str(number), state)
-            return
-        with taps(self.blocks, layers, visit):
-            try:
-                output = self.model(**inputs)
-            except TopReached:
+        rows, tokens = input_ids.shape
+        failed = (
+            f"backbone {self.name}: {type(self.model).__name__} fails at {rows} x {tokens} tokens"
+        )
+        with library_errors(failed, passing=_out_of_memory):
+            if self.blocks is None:
+                states = self.model(**inputs, output_hidden_states=True).hidden_states
+                for number, state in enumerate(states):
+                    if str(number) in layers:
+                        visit(str(number), state)
                 return
+            with taps(self.blocks, layers, visit):
+                try:
+                    output = self.model(**inputs)
+                except TopReached:
+                    return
         visit(NORM, output[0])
 
     def forward_packed(self, batch: PackedBatch, layers: Sequence[str], visit: Visit) -> None:
@@ -104,6 +136,10 @@ def out_of_memory(error: RuntimeError) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
 
 
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, RuntimeError) and out_of_memory(error)
+
+
 # -- loading ------------------------------------------------------------------------------------
 
 
@@ -127,30 +163,49 @@ def load_backbone(
 
     require_whole(folder, f"backbone.{name}", weights=True)
     target = choose_device(device)
-    trust = config.trust_remote_code
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     if target.type == "cuda":
         more["device_map"] = {"": target}  # load the weights directly onto the GPU
     tokenizer = load_tokenizer(name, folder, config)
-    try:
-        with _quiet_transformers():
-            model, info = transformers.AutoModel.from_pretrained(
-                folder,
-                dtype=getattr(torch, config.dtype),
-                use_safetensors=True,
-                local_files_only=True,
-                trust_remote_code=trust,
-                output_loading_info=True,
-                **more,
-            )
-    except LOADING_ERRORS as error:
-        raise _cannot_load(name, folder, error) from error
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    with _loading(name, folder):
+        loaded, info = transformers.AutoModel.from_pretrained(
+            folder,
+            dtype=getattr(torch, config.dtype),
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=config.trust_remote_code,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, and named
+            **more,
+        )
+    _refuse_other_shapes(name, folder, info["mismatched_keys"])
+    model = _reader(loaded)
+    _refuse_missing(name, folder, loaded, model, info["missing_keys"])
+    _refuse_integers(name, folder, loaded)
     model.to(target)
     backbone = backbone_of(name, model, tokenizer, max_length=config.max_length)
-    _refuse_missing(name, folder, model, info["missing_keys"])
+    _check_unused(name, folder, loaded, backbone.blocks, info["unexpected_keys"])
+    _warn_of_own_code(name, folder, config, type(loaded).__name__)
+    _warn_of_other_class(name, loaded)
+    _warn_of_other_tokenizer(name, folder, tokenizer)
+    asked = config.max_length
+    if asked is not None and backbone.shape.max_length < asked:
+        log.info(
+            "%s: texts are cut at %d tokens, not max_length=%d, as the model or its tokenizer takes"
+            " no more",
+            name,
+            backbone.shape.max_length,
+            asked,
+        )
     return backbone
+
+
+def _reader(model: Any) -> Any:
+    """Return the part of a model that reads the text: of an encoder and a decoder the encoder."""
+    two = getattr(model.config, "is_encoder_decoder", False)
+    if two or (hasattr(model, "encoder") and hasattr(model, "decoder")):
+        return model.get_encoder()
+    return model
 
 
 def backbone_of(
@@ -175,11 +230,14 @@ def backbone_of(
         model.config.use_cache = False
     device = next(model.parameters()).device
     blocks, layers = find_layers(name, model, device)
+    with library_errors(f"backbone {name}: {type(model).__name__} has no table of token vectors"):
+        rows = model.get_input_embeddings().weight.shape[0]
     pad_id = tokenizer.pad_token_id
-    if pad_id is None or pad_id >= model.get_input_embeddings().num_embeddings:
+    if pad_id is None or pad_id >= rows:
         pad_id = 0
     shape = _shape(model, blocks, layers, length_limit(max_length, model, tokenizer))
-    masks_padding = _masks_padding(model, pad_id, device)
+    with library_errors(f"backbone {name}: {type(model).__name__} does not read padded text"):
+        masks_padding = _masks_padding(model, pad_id, device)
     # The kernel for packed texts runs on GPUs only, and only on numbers of two bytes.
     packing = None
     if masks_padding and device.type == "cuda" and model.dtype.itemsize == 2:
@@ -201,16 +259,16 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     """Load the fast tokenizer of a model folder.
 
     Raises:
-        UserError: if the folder has none.
+        UserError: if the folder has none, it cannot be loaded, or it would run code that is not
+            allowed.
     """
     import transformers
 
-    try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
+    _refuse_own_code(name, folder, config)
+    with _loading(name, folder):
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code
         )
-    except LOADING_ERRORS as error:
-        raise _cannot_load(name, folder, error) from error
     if not tokenizer.is_fast:
         raise UserError(f"backbone {name}: {folder} has no fast tokenizer (tokenizer.json)")
     return tokenizer
@@ -226,18 +284,15 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
 
     trust = config.trust_remote_code
     tokenizer = load_tokenizer(name, folder, config)
-    try:
+    with _loading(name, folder):
         settings = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust
         )
         with torch.device("meta"):
             model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
-    except LOADING_ERRORS as error:
-        raise _cannot_load(name, folder, error) from error
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
+    model = _reader(model)
     model.eval()
-    count = text_config(model).num_hidden_layers
+    count = block_count(name, model)
     layers = tuple(str(number) for number in range(count + 1))
     blocks = likely_blocks(model, count)
     if blocks is not None and ends_in_norm(model, blocks):
@@ -246,9 +301,26 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
     return _shape(model, blocks, layers, limit)
 
 
-def _cannot_load(name: str, folder: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:300]
-    return UserError(f"backbone {name}: {folder} cannot be loaded: {reason}")
+@contextmanager
+def _loading(name: str, folder: Path) -> Iterator[None]:
+    """Load without the library's own output; what it raises becomes one line.
+
+    Raises:
+        UserError: if transformers cannot load what it is asked for.
+    """
+    whole = (folder / "tokenizer.json").is_file()
+    way_out = "" if whole else "; a tokenizer.json beside the model would need no conversion"
+
+    def explain(error: Exception) -> str:
+        reason = not_json(folder) or one_line(error, 300)
+        if isinstance(error, KeyError):
+            reason = f"transformers does not know {error}, which a file names, or misses it there"
+        if type(error) is Exception:  # as the library in Rust raises it
+            reason = f"tokenizer.json is damaged, or of a newer version of tokenizers: {reason}"
+        return f"backbone {name}: {folder} cannot be loaded: {reason}{way_out}"
+
+    with library_errors(explain), _quiet_transformers():
+        yield
 
 
 @contextmanager
@@ -301,8 +373,8 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
         UserError: if none of the three sets a limit.
     """
     limits = [int(tokenizer.model_max_length)]
-    positions = getattr(text_config(model), "max_position_embeddings", None)
-    if positions is not None and positions > 0:
+    stated = [getattr(text_config(model), key, None) for key in LENGTH_KEYS]
+    for positions in {number for number in stated if isinstance(number, int) and number > 0}:
         # In models like RoBERTa the positions start after the padding index.
         offsets = [
             module.padding_idx + 1
@@ -316,7 +388,9 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
         limits.append(asked)
     limit = min(limits)
     if limit > 1_000_000:
-        raise UserError("max_length: the model states no limit, so the config has to set one")
+        raise UserError(
+            "max_length: the model states no limit; set one (backbone.NAME.max_length=512)"
+        )
     return limit
 
 
@@ -374,15 +448,152 @@ def _shape(
     )
 
 
-def _refuse_missing(name: str, folder: Path, model: nn.Module, missing: Sequence[str]) -> None:
+# -- checks of a folder's files -----------------------------------------------------------------
+
+
+def _refuse_missing(
+    name: str, folder: Path, loaded: nn.Module, model: nn.Module, missing: Iterable[str]
+) -> None:
     """Refuse a model with missing weights, which transformers would replace by random ones.
 
-    The weights of a pooler may be missing, as they are never used.
+    The weights of a pooler may be missing, as they are never used, and so may those of a decoder
+    where only the encoder (`model`, a part of `loaded`) reads.
     """
-    paths = [path for path, _ in model.named_parameters() if "pooler" not in path]
-    random = [path for path in paths if any(key.endswith(path) for key in missing)]
+    used = {id(parameter) for parameter in model.parameters()}
+    paths = [path for path, x in loaded.named_parameters() if id(x) in used]
+    known = [path for path in paths if "pooler" not in path]
+    random = [path for path in known if any(key.endswith(path) for key in missing)]
     if random:
         raise UserError(
             f"backbone {name}: {folder} has no weights for {random[0]} ({len(random)} are missing);"
             " is it the right model?"
+        )
+
+
+def _refuse_other_shapes(name: str, folder: Path, mismatched: Iterable[Any]) -> None:
+    """Refuse weights whose shapes differ from those that config.json asks for."""
+    for key, found, wanted in sorted(mismatched, key=str):
+        raise UserError(
+            f"backbone {name}: {folder}: config.json asks for {key} of shape {tuple(wanted)}, and"
+            f" the weights have {tuple(found)}; take both files from the same model"
+        )
+
+
+def _refuse_integers(name: str, folder: Path, model: Any) -> None:
+    """Refuse weights stored as integers that no quantisation of transformers has decoded."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        return
+    found = integer_weights(folder)
+    if found is not None:
+        raise UserError(
+            f"backbone {name}: {folder}: {found} is stored as integers, without a quantisation in"
+            " config.json that is known here; convert the weights to float16 or float32"
+        )
+
+
+def _check_unused(
+    name: str,
+    folder: Path,
+    loaded: nn.Module,
+    blocks: nn.ModuleList | None,
+    unused: Iterable[str],
+) -> None:
+    """Look for weights inside the blocks that the model has no place for.
+
+    Weights of more blocks than config.json states are refused, others are warned of. Those of heads
+    lie outside of the blocks.
+    """
+    path = next((path for path, module in loaded.named_modules() if module is blocks), None)
+    if blocks is None or path is None:
+        return
+    inside = re.compile(rf"(?:^|\.){re.escape(path)}\.(\d+)\.")
+    found = {key: int(match[1]) for key in sorted(unused) if (match := inside.search(key))}
+    above = max(found.values(), default=0) + 1
+    if above > len(blocks):
+        raise UserError(
+            f"backbone {name}: {folder}: config.json states {len(blocks)} layers, and the weights"
+            f" have {above}; correct the number of layers in config.json"
+        )
+    if found:
+        log.warning(
+            "backbone %s: %s does not use %d of the weights in its blocks, such as %s; is"
+            " config.json that of this model?",
+            name,
+            type(loaded).__name__,
+            len(found),
+            next(iter(found)),
+        )
+
+
+def _refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
+    """Refuse code that comes with the model, unless it is allowed and lies in the folder itself."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind, code = own_code(folder)
+    elsewhere = [place for place in code if "--" in place]
+    if config.trust_remote_code and elsewhere:
+        raise UserError(
+            f"backbone {name}: {folder} asks for code of another repository ({elsewhere[0]}), which"
+            " no commit pins; put that code into the folder and correct auto_map in its config.json"
+        )
+    if code and not config.trust_remote_code and kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"backbone {name}: {folder} needs code of its own ({code[0]}), which is not run unless"
+            f" backbone.{name}.trust_remote_code=true"
+        )
+
+
+def _warn_of_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -> None:
+    """Say that code which comes with the model was not needed and not run."""
+    _, code = own_code(folder)
+    if code and not config.trust_remote_code:
+        log.warning(
+            "backbone %s: its own code (%s) is not run; %s of transformers reads its weights,"
+            " unless backbone.%s.trust_remote_code=true",
+            name,
+            code[0],
+            used,
+            name,
+        )
+
+
+def _warn_of_other_class(name: str, loaded: Any) -> None:
+    """Warn if config.json names a class of another family than its `model_type`."""
+    import transformers
+
+    for stated in getattr(loaded.config, "architectures", None) or ():
+        family = getattr(getattr(transformers, stated, None), "config_class", None)
+        if family is not None and not isinstance(loaded.config, family):
+            log.warning(
+                "backbone %s: config.json says architectures %s and model_type %s, so the weights"
+                " are read as %s; if that is wrong, correct model_type",
+                name,
+                stated,
+                loaded.config.model_type,
+                type(loaded).__name__,
+            )
+
+
+def _warn_of_other_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
+    """Warn if transformers makes another tokenizer of the folder than tokenizer.json describes.
+
+    For many families it takes the vocabulary out of tokenizer.json, and builds the rest from
+    tokenizer_config.json or the family's defaults, such as lower case for BERT.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if type(tokenizer).__name__ in GENERIC_TOKENIZERS or not file.is_file():
+        return
+    with library_errors(f"backbone {name}: {file} cannot be read"):
+        stated = Tokenizer.from_file(str(file))
+    stated.no_truncation()
+    stated.no_padding()
+    if stated.encode(PROBE).ids != tokenizer(PROBE)["input_ids"]:
+        log.warning(
+            "backbone %s: %s, which transformers makes of tokenizer_config.json, splits texts"
+            " differently than tokenizer.json says; if tokenizer.json is right, write"
+            ' "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json',
+            name,
+            type(tokenizer).__name__,
         )

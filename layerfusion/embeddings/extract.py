@@ -32,7 +32,7 @@ from layerfusion.embeddings.forward import (
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
-from layerfusion.embeddings.tokens import TokenizedText, tokenize
+from layerfusion.embeddings.tokens import TokenizedText, UnknownTally
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +144,7 @@ def extract(
     config: BackboneConfig,
     options: ExtractConfig,
     calibrations: Path,
+    tally: UnknownTally | None = None,
 ) -> Extraction:
     """Extract the texts that the stores lack, shard by shard.
 
@@ -160,10 +161,13 @@ def extract(
         config: settings of the tokenization.
         options: sizes, device, and the part of the texts that this process has to extract.
         calibrations: file that stores the fastest batch size of each model on each machine.
+        tally: counts of the unknown tokens of texts that were read before; new ones are added.
 
     Raises:
-        UserError: if a vector is not finite, the disk is full or a text has no tokens.
+        UserError: if a vector is not finite, the disk is full, a text has no tokens, or
+            practically all tokens are unknown.
     """
+    tally = tally or UnknownTally(backbone.name)
     layers = dict.fromkeys(stores, backbone.shape.layers) if layers is None else layers
     for store in stores.values():
         store.describe_model(backbone.shape)
@@ -192,6 +196,8 @@ def extract(
             def token_groups() -> Iterator[list[TokenizedText]]:
                 nonlocal count, tokens, characters_read
                 for wave in chain([first], waves):
+                    read = [item.tokens for item in wave.items]
+                    tally.add((x.own for x in read), (x.unknown for x in read)).refuse()
                     count += len(wave.items)
                     tokens += sum(item.tokens.cost for item in wave.items)
                     characters_read += sum(len(item.text) for item in wave.items)
@@ -305,9 +311,7 @@ class _Ahead:
         A batch that is too large for the memory then shows up in the first second. Ties are sorted
         by hash, so that a job that resumes after an interruption forms the same batches.
         """
-        limit = self._backbone.shape.max_length
-        tokenizer, texts = self._backbone.tokenizer, [text for _, text in entries]
-        tokens = tokenize(tokenizer, texts, self._config, limit)
+        tokens = self._backbone.tokenize([text for _, text in entries], self._config)
         items = [_Item(*entry, text) for entry, text in zip(entries, tokens, strict=True)]
         items.sort(key=lambda item: (-item.tokens.cost, item.hash))
         return items
@@ -513,8 +517,7 @@ def _write(
 ) -> None:
     """Write one shard to each store that lacks any of the texts."""
     hashes = [item.hash for item in items]
-    seen = np.array([item.tokens.seen for item in items])
-    cut = np.array([item.tokens.cut for item in items])
+    counts = TokenCounts.of(item.tokens for item in items)
     for pooling, wanted in layers.items():
         store = stores[pooling]
         new = np.flatnonzero(store.missing(hashes, wanted))
@@ -529,7 +532,7 @@ def _write(
         store.write(
             [hashes[row] for row in new],
             rows,
-            TokenCounts(seen[new], cut[new]),
+            counts.rows(new),
             seconds=seconds * len(new) / len(items),
         )
 

@@ -164,7 +164,7 @@ class LexicalStore:
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
         """Return zeros, as no model sees a token and nothing is cut off."""
         none = np.zeros(len(texts), dtype=np.int64)
-        return TokenCounts(none, none)
+        return TokenCounts(none, none, none, none)
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
         """Return the time of counting and projecting a text, without the time of learning."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,16 +13,22 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from layerfusion.assets import Asset, resolve
+from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec
+from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
     from layerfusion.embeddings.backbone import Backbone
+    from layerfusion.embeddings.tokens import UnknownTally
 
+log = logging.getLogger(__name__)
+
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A commit, as opposed to a branch or a tag."""
 EMBEDDINGS = "embeddings"
 """Folder of a cache that holds the stores."""
 CALIBRATIONS = "calibrations.json"
@@ -147,7 +155,8 @@ class EmbeddingSource:
 
         tokenizer = load_tokenizer(self.name, self.asset.path, self.config)
         limit = self.expected_shape().max_length
-        return [text.seen for text in tokenize(tokenizer, texts, self.config, limit)]
+        found = tokenize(tokenizer, texts, self.config, limit, name=self.name)
+        return [text.seen for text in found]
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Return the lengths of the passes for texts of the given numbers of tokens.
@@ -182,7 +191,9 @@ class EmbeddingSource:
             store.refill = lambda: self.extract(parts, options, layers)
         texts = [text for part in parts for text in part]
         damaged = any(has_damaged_latency(store.folder) for store in self.stores.values())
+        tally = self._tally(texts)
         if not lacking(self.stores, texts, layers, options) and not damaged:
+            tally.warn()
             return
         from layerfusion.embeddings.backbone import load_backbone
 
@@ -197,27 +208,50 @@ class EmbeddingSource:
                 config=self.config,
                 options=options,
                 calibrations=self.cache / CALIBRATIONS,
+                tally=tally,
             )
+        tally.warn()
         self._time(backbone, texts)
+
+    def _tally(self, texts: Iterable[str]) -> UnknownTally:
+        """Count the unknown tokens of the texts that a store holds."""
+        from layerfusion.embeddings.tokens import UnknownTally
+
+        tally = UnknownTally(self.name)
+        store = max(self.stores.values(), key=len, default=None)
+        if store is not None:
+            counts = store.tokens(store.holds({text_hash(text) for text in texts}))
+            tally.add(counts.own, counts.unknown)
+        return tally
 
     def _time(self, backbone: Backbone, texts: Sequence[str]) -> None:
         """Measure the latency of the model for each store that has no measurement."""
         from layerfusion.embeddings.latency import measure_latency, read_latency, write_latency
-        from layerfusion.embeddings.tokens import tokenize
 
         folders = [x.folder for x in self.stores.values() if read_latency(x.folder) is None]
         if not folders:
             return
         sample = texts[:TIMED_TEXTS]
-        tokens = tokenize(backbone.tokenizer, sample, self.config, backbone.shape.max_length)
+        tokens = backbone.tokenize(sample, self.config)
         latency = measure_latency(backbone, [window for text in tokens for window in text.windows])
         for folder in folders:
             write_latency(latency, folder)
 
 
-def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
-    """Return the places to get a backbone's files from, which is the user's folder if it is set."""
-    return [SourceConfig(path=config.path)] if config.path else list(config.sources)
+def asset_sources(name: str, config: BackboneConfig) -> list[SourceConfig]:
+    """Return the places to get a backbone's files from, which is the user's folder if it is set.
+
+    Raises:
+        UserError: if code of the hub may run that no commit pins.
+    """
+    sources = [SourceConfig(path=config.path)] if config.path else list(config.sources)
+    for source in sources:
+        if config.trust_remote_code and source.hub and not COMMIT.fullmatch(source.revision):
+            raise UserError(
+                f"backbone.{name}: trust_remote_code=true needs a commit as the revision of"
+                f" {source.hub}, not {source.revision!r}, as the code behind a branch may change"
+            )
+    return sources
 
 
 def open_source(
@@ -232,13 +266,26 @@ def open_source(
     Raises:
         UserError: if the files cannot be had anywhere, or a store has another schema.
     """
-    asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    key = f"backbone.{name}"
+    asset = resolve(asset_sources(name, config), key=key, kind="backbone", cache=cache)
+    identity = model_identity(asset, config)
+    asked = sentence_settings(
+        asset.path,
+        key,
+        max_length=config.max_length,
+        template=config.template,
+        pools=[how.pool for how in poolings.values()],
+    )
+    if asked:
+        log.info(
+            "%s: sentence-transformers would also apply, and this job does not: %s",
+            name,
+            "; ".join(asked),
+        )
     stores = {
         pooling: _open_store(
             cache / EMBEDDINGS,
-            backbone_spec(
-                config, how, model=asset.identity, folder=asset.path, store_dtype=store_dtype
-            ),
+            backbone_spec(config, how, model=identity, folder=asset.path, store_dtype=store_dtype),
         )
         for pooling, how in poolings.items()
     }

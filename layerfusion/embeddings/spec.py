@@ -9,6 +9,7 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from layerfusion.assets.source import Asset
 from layerfusion.config.imports import import_object, is_import_path
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 
@@ -35,7 +36,7 @@ class BackboneSpec:
     """Settings that, together with a text, determine its vectors. Each spec has its own store."""
 
     model: str
-    """Identity of the model's files: pinned hashes, a hub commit or a hash of their content."""
+    """Identity of the model's files, as `model_identity` gives it."""
     tokenizer: str
     """sha256 over the tokenizer's files."""
     dtype: str
@@ -73,7 +74,7 @@ def backbone_spec(
     Args:
         config: settings of the backbone.
         pooling: settings of the pooling.
-        model: identity of the model's files.
+        model: identity of the model's files (`model_identity`).
         folder: folder of the model's files.
         store_dtype: number format on disk.
     """
@@ -115,6 +116,19 @@ def tokenizer_hash(folder: Path) -> str:
         path = folder / name
         if path.is_file():
             digest.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def model_identity(asset: Asset, config: BackboneConfig) -> str:
+    """Identify a model's files: by pinned hashes, a hub commit or a hash of their content.
+
+    In a folder of the user's whose own code runs, that code may change, so its hash is added.
+    """
+    if not (config.trust_remote_code and asset.source.path):
+        return asset.identity
+    digest = hashlib.sha256(asset.identity.encode())
+    for path in sorted(asset.path.glob("*.py")):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 

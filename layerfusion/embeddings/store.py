@@ -18,9 +18,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -41,6 +41,9 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.errors import UserError
 
+if TYPE_CHECKING:
+    from layerfusion.embeddings.tokens import TokenizedText
+
 SCHEMA = 1
 """Version of the format on disk."""
 SECONDS, SUMS = "seconds", "sums"
@@ -54,7 +57,8 @@ ATTEMPTS = 3
 HASHES = "hashes"
 """Array of a shard that holds the hashes of its texts."""
 TOKENS = "tokens"
-"""Array of a shard that holds the token counts of its texts."""
+"""Array of a shard that holds the token counts of its texts, in the order of `TokenCounts`. Shards
+of earlier versions have the first two only."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest value that float16 can hold."""
 
@@ -86,10 +90,32 @@ class DamagedDescription(UserError):
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Numbers of tokens of texts: those that the model saw, and those that were cut off."""
+    """Numbers of tokens of texts. Shapes: (texts,), int64."""
 
     seen: np.ndarray
+    """Tokens that the model saw."""
     cut: np.ndarray
+    """Tokens that were cut off."""
+    own: np.ndarray
+    """Tokens of the text itself, without special ones and the template; 0 if not counted."""
+    unknown: np.ndarray
+    """Those of them that the tokenizer does not know."""
+
+    @classmethod
+    def of(cls, texts: Iterable[TokenizedText]) -> TokenCounts:
+        """Return the counts of tokenized texts."""
+        counts = [(text.seen, text.cut, text.own, text.unknown) for text in texts]
+        return cls(*np.array(counts, np.int64).T)
+
+    def rows(self, wanted: np.ndarray) -> TokenCounts:
+        """Return the counts of some of the texts."""
+        return TokenCounts(*(getattr(self, field.name)[wanted] for field in fields(self)))
+
+    @property
+    def unknown_share(self) -> float | None:
+        """Return the share of unknown tokens; None if they were not counted."""
+        own = int(self.own.sum())
+        return int(self.unknown.sum()) / own if own else None
 
 
 class EmbeddingStore:
@@ -203,9 +229,13 @@ class EmbeddingStore:
         return {layer: self._gather(texts, layer, {layer}, together or None) for layer in layers}
 
     def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """Read the numbers of tokens seen and cut off for each text."""
-        counts = self._gather(texts, TOKENS, frozenset())
-        return TokenCounts(seen=counts[:, 0].astype(np.int64), cut=counts[:, 1].astype(np.int64))
+        """Read the numbers of tokens of each text."""
+        counts = self._gather(texts, TOKENS, frozenset(), columns=len(fields(TokenCounts)))
+        return TokenCounts(*counts.astype(np.int64).T)
+
+    def holds(self, texts: Iterable[bytes]) -> list[bytes]:
+        """Return those of the texts that the store has a layer of."""
+        return [text for text in texts if text in self._rows]
 
     def _places(
         self, texts: Sequence[bytes], layers: AbstractSet[str], *, must: bool = False
@@ -234,16 +264,18 @@ class EmbeddingStore:
         array: str,
         layers: AbstractSet[str],
         places: Mapping[str, Places] | None = None,
+        columns: int = 0,
     ) -> np.ndarray:
         """Read the rows of texts from one array of their shards, which all have some layers.
 
-        The texts of a damaged shard are computed again, and then everything is read anew.
+        Where shards of older versions have fewer than `columns`, the others are 0. The texts of a
+        damaged shard are computed again, and then everything is read anew.
         """
         damaged: dict[str, Exception] = {}
         for attempt in range(ATTEMPTS):
             if places is None or not places.keys() <= self._shards.keys():
                 places = self._places(texts, layers, must=True)
-            result = np.empty((len(texts), 0), np.float32)
+            result = np.zeros((len(texts), columns), np.float32)
             damaged = {}
             for name, (positions, rows) in places.items():
                 try:
@@ -253,7 +285,7 @@ class EmbeddingStore:
                     continue
                 if not result.shape[1]:
                     result = np.empty((len(texts), values.shape[1]), np.float32)
-                result[positions] = values[rows]
+                result[positions, : values.shape[1]] = values[rows]
             if not damaged:
                 return result
             for name, error in damaged.items():
@@ -298,7 +330,7 @@ class EmbeddingStore:
         """
         arrays: dict[str, np.ndarray] = {
             HASHES: np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), 16),
-            TOKENS: np.stack([tokens.seen, tokens.cut], axis=1).astype(np.int32),
+            TOKENS: np.stack(list(asdict(tokens).values()), axis=1).astype(np.int32),
         }
         for layer, values in layers.items():
             arrays[layer] = np.ascontiguousarray(values, np.float32)

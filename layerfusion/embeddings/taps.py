@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerfusion.embeddings.shape import NORM
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, library_errors
 
 Visit = Callable[[str, Tensor], None]
 """Function that receives a layer's name and its token vectors, shape (batch, tokens, width)."""
@@ -77,16 +77,21 @@ def find_layers(
     Raises:
         UserError: if the layers cannot be told apart.
     """
-    count = text_config(model).num_hidden_layers
+    kind = type(model).__name__
+    count = block_count(name, model)
     ids = torch.arange(1, 5, device=device)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    try:
-        reference = model(**inputs, output_hidden_states=True).hidden_states
-    except (TypeError, ValueError, AttributeError, KeyError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
+    with library_errors(f"backbone {name}: {kind} does not read text alone"):
+        output = model(**inputs, output_hidden_states=True)
+    if output[0].shape[:-1] != ids.shape:
         raise UserError(
-            f"backbone {name}: {type(model).__name__} does not read text alone: {reason}"
-        ) from error
+            f"backbone {name}: {kind} gives {tuple(output[0].shape)} numbers for {ids.shape[1]}"
+            " tokens, not a vector for each of them"
+        )
+    reference = getattr(output, "hidden_states", None) or ()
+    for number, state in enumerate(reference):
+        if not bool(state.isfinite().all()):
+            raise _not_finite(name, model, number)
     indices = tuple(str(number) for number in range(count + 1))
     for blocks in block_lists(model, count):
         seen: dict[str, Tensor] = {}
@@ -112,6 +117,20 @@ def find_layers(
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
     log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
+
+
+def _not_finite(name: str, model: nn.Module, layer: int) -> UserError:
+    """Build the error for a model whose states of a few tokens are NaN or infinite."""
+    damaged = [path for path, x in model.named_parameters() if not bool(x.isfinite().all())]
+    if damaged:
+        return UserError(
+            f"backbone {name}: weights hold NaN or infinity, {damaged[0]} for one (of"
+            f" {len(damaged)}); the files are damaged, or the numbers too large for the dtype"
+        )
+    return UserError(
+        f"backbone {name}, layer {layer}: a value that is not finite, although all weights are; try"
+        f" backbone.{name}.dtype=float32"
+    )
 
 
 @contextmanager
@@ -153,6 +172,18 @@ def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
         except (RuntimeError, NotImplementedError):  # it needs the values of a tensor
             continue
     return True
+
+
+def block_count(name: str, model: nn.Module) -> int:
+    """Return the number of blocks that the config of a model states.
+
+    Raises:
+        UserError: if it states none.
+    """
+    count = getattr(text_config(model), "num_hidden_layers", None)
+    if not count:
+        raise UserError(f"backbone {name}: config.json states no layers of {type(model).__name__}")
+    return count
 
 
 def block_lists(model: nn.Module, count: int) -> list[nn.ModuleList]:

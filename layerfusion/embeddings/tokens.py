@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, library_errors, one_line
 
 if TYPE_CHECKING:
     from layerfusion.config.job import BackboneConfig
+
+
+log = logging.getLogger(__name__)
+
+MOSTLY_UNKNOWN, ALL_UNKNOWN = 0.5, 0.95
+"""Shares of unknown tokens from which texts are read with a warning, or are refused."""
+RARE_LETTER = "\U00010600"
+"""A letter of Linear A, which hardly any vocabulary has."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,10 @@ class TokenizedText:
     """Number of tokens that are pooled, special tokens included."""
     cut: int
     """Number of tokens that the length limit leaves out."""
+    own: int = 0
+    """Number of tokens of the text itself, without special ones and the template."""
+    unknown: int = 0
+    """Number of those that stand for something the vocabulary lacks."""
 
     @cached_property
     def cost(self) -> int:
@@ -48,7 +61,13 @@ class TokenizedText:
 
 
 def tokenize(
-    tokenizer: Any, texts: Sequence[str], config: BackboneConfig, max_length: int
+    tokenizer: Any,
+    texts: Sequence[str],
+    config: BackboneConfig,
+    max_length: int,
+    *,
+    name: str = "",
+    rows: int | None = None,
 ) -> list[TokenizedText]:
     """Tokenize texts inside their template, each alone and without padding.
 
@@ -57,31 +76,61 @@ def tokenize(
         texts: the texts.
         config: template, truncation side, and treatment of long texts.
         max_length: largest number of tokens in a window, special tokens included.
+        name: name of the backbone, for messages.
+        rows: number of rows of the model's embedding table; None if it is not known.
 
     Raises:
-        UserError: if a text has no token, or the overlap fills the whole window.
+        UserError: if the tokenizer fails, a text has no token or one that the model does not have,
+            or the overlap fills the whole window.
     """
     if not texts:
         return []
+    windows = config.long_texts == "windows"
+    overlap = config.window_overlap if windows else 0
     special = tokenizer.num_special_tokens_to_add()
-    overlap = config.window_overlap if config.long_texts == "windows" else 0
+    if max_length <= special:
+        raise UserError(
+            f"backbone {name}: texts of {max_length} tokens, {special} of them special, have no"
+            " room for a word; mend model_max_length in tokenizer_config.json or"
+            f" backbone.{name}.max_length"
+        )
     if max_length - special <= overlap:
         raise UserError(
             f"window_overlap={overlap}: a window of {max_length} tokens, {special} of them special,"
             f" allows an overlap of at most {max_length - special - 1}"
         )
-    windows = config.long_texts == "windows"
     tokenizer.truncation_side = "right" if windows else config.truncation_side
     prompts = [config.template.replace("{text}", text) for text in texts]
-    encodings = _encode(tokenizer, prompts, max_length, overlap)
-    return [
-        _windows(parts, overlap, text) if windows else _truncated(parts, text)
-        for text, parts in zip(texts, encodings, strict=True)
-    ]
+    encodings = _encode(tokenizer, prompts, max_length, overlap, name)
+    around = config.template.replace("{text}", "")
+    (empty,) = _encode(tokenizer, [around], max_length, 0, name)
+    count = _Counting.of(tokenizer, np.array(empty[0].ids, np.int32), name)
+    found = []
+    for text, prompt, parts in zip(texts, prompts, encodings, strict=True):
+        made = _windows(parts, overlap) if windows else _truncated(parts)
+        for window in made.windows:
+            _check_ids(tokenizer, window.ids, text, name, rows)
+        own, unknown = count(made, parts, prompt)
+        found.append(replace(made, own=own, unknown=unknown))
+    return found
+
+
+def _check_ids(tokenizer: Any, ids: np.ndarray, text: str, name: str, rows: int | None) -> None:
+    """Refuse a window without tokens or with a token that the model has no vector for."""
+    if not len(ids):
+        raise UserError(f"backbone {name}: the tokenizer makes no token of the text {text[:60]!r}")
+    highest = int(ids.max())
+    if rows is not None and highest >= rows:
+        raise UserError(
+            f"backbone {name}: the model has vectors for {rows:,} tokens and none for token"
+            f" {highest} ({tokenizer.convert_ids_to_tokens(highest)!r}) of the text {text[:60]!r};"
+            f" its tokenizer has {len(tokenizer):,}: take the model's own, or add vectors with"
+            " resize_token_embeddings"
+        )
 
 
 def _encode(
-    tokenizer: Any, prompts: Sequence[str], max_length: int, stride: int
+    tokenizer: Any, prompts: Sequence[str], max_length: int, stride: int, name: str
 ) -> list[list[Any]]:
     """Encode prompts with the Rust library behind a fast tokenizer. Returns the pieces of each.
 
@@ -101,18 +150,124 @@ def _encode(
     )
     backend = tokenizer.backend_tokenizer
     backend.encode_special_tokens = tokenizer.split_special_tokens
-    return [[piece, *piece.overflowing] for piece in backend.encode_batch(prompts)]
+
+    def explain(error: Exception) -> str:
+        first = prompts[0] if len(prompts) == 1 else next(filter(fails, prompts), "")
+        return f"backbone {name}: its tokenizer fails at the text {first[:60]!r}: {one_line(error)}"
+
+    def fails(prompt: str) -> bool:
+        try:
+            backend.encode_batch([prompt])
+        except Exception:  # of whatever kind: the error of the whole batch is the one that counts
+            return True
+        return False
+
+    with library_errors(explain):
+        return [[piece, *piece.overflowing] for piece in backend.encode_batch(prompts)]
 
 
-def _truncated(parts: Sequence[Any], text: str) -> TokenizedText:
+@dataclass(frozen=True)
+class _Counting:
+    """Counts the tokens of a text that stand for something the vocabulary lacks."""
+
+    unknown: tuple[int, ...]
+    """Ids of the unknown token."""
+    drops: bool
+    """True if the tokenizer makes no token at all of what it does not know."""
+    around: np.ndarray
+    """Ids that every text has: special ones, and those of the template. Shape: (tokens,)."""
+    space: int | None
+    """Id of a space alone, which comes before an unknown word of SentencePiece."""
+
+    @classmethod
+    def of(cls, tokenizer: Any, around: np.ndarray, name: str) -> _Counting:
+        """Find out what a tokenizer makes of something that it does not know."""
+        backend = tokenizer.backend_tokenizer
+        token = getattr(backend.model, "unk_token", None)
+        ids = {tokenizer.unk_token_id, token and backend.token_to_id(token)}
+        try:
+            ((rare, *_),) = _encode(tokenizer, [RARE_LETTER], 2**20, 0, name)
+        except UserError:  # it takes only what it knows, and so knew all of the texts
+            drops = False
+        else:
+            drops = 0 not in rare.special_tokens_mask
+        unknown = tuple(sorted(number for number in ids if isinstance(number, int)))
+        return cls(unknown, drops, around, backend.token_to_id("▁"))
+
+    def __call__(self, text: TokenizedText, parts: Sequence[Any], prompt: str) -> tuple[int, int]:
+        """Count the tokens of a text itself, and the unknown ones among them.
+
+        Where unknown letters give no token, letters are counted instead of tokens.
+        """
+        if self.drops:
+            spans = [span for part in parts for span in part.offsets]
+            covered = {place for start, stop in spans for place in range(start, stop)}
+            letters = [place for place, letter in enumerate(prompt) if not letter.isspace()]
+            return len(letters), sum(place not in covered for place in letters)
+        ids = np.concatenate([window.ids for window in text.windows])
+        own = self._known_or_not(ids) - self._known_or_not(self.around)
+        if own <= 0:  # nothing but special tokens and spaces
+            return 1, 1
+        return own, min(own, max(0, self._unknown_among(ids) - self._unknown_among(self.around)))
+
+    def _known_or_not(self, ids: np.ndarray) -> int:
+        return len(ids) - (0 if self.space is None else int(np.count_nonzero(ids == self.space)))
+
+    def _unknown_among(self, ids: np.ndarray) -> int:
+        return sum(int(np.count_nonzero(ids == number)) for number in self.unknown)
+
+
+@dataclass
+class UnknownTally:
+    """Counts of the tokens of texts, and of those that their tokenizer does not know."""
+
+    name: str
+    """Name of the backbone."""
+    own: int = 0
+    unknown: int = 0
+
+    def add(self, own: Iterable[int], unknown: Iterable[int]) -> UnknownTally:
+        """Add the counts of texts, one number for each."""
+        self.own += int(sum(own))
+        self.unknown += int(sum(unknown))
+        return self
+
+    def refuse(self) -> None:
+        """Refuse the texts if practically all of their tokens are unknown.
+
+        Raises:
+            UserError: if they are.
+        """
+        if self.own and self.unknown >= ALL_UNKNOWN * self.own:
+            raise UserError(f"{self._line}; vectors of such texts would say nothing")
+
+    def warn(self) -> None:
+        """Warn if most tokens are unknown."""
+        if self.own and self.unknown >= MOSTLY_UNKNOWN * self.own:
+            log.warning("%s", self._line)
+
+    @property
+    def _line(self) -> str:
+        return (
+            f"backbone {self.name}: {self.unknown / self.own:.0%} of the texts' tokens are unknown"
+            " to its tokenizer; choose a model that knows the language of the texts, or give this"
+            " one the tokenizer that belongs to it"
+        )
+
+
+def tally_unknown(name: str, texts: Sequence[TokenizedText]) -> UnknownTally:
+    """Count the unknown tokens of texts of a backbone."""
+    own, unknown = (text.own for text in texts), (text.unknown for text in texts)
+    return UnknownTally(name).add(own, unknown)
+
+
+def _truncated(parts: Sequence[Any]) -> TokenizedText:
     ids = np.array(parts[0].ids, np.int32)
-    if not len(ids):
-        raise UserError(f"the tokenizer makes no token of the text {text[:60]!r}")
     cut = sum(part.special_tokens_mask.count(0) for part in parts[1:]) if len(parts) > 1 else 0
     return TokenizedText((Window(ids, 0, len(ids), opens=True),), seen=len(ids), cut=cut)
 
 
-def _windows(parts: Sequence[Any], overlap: int, text: str) -> TokenizedText:
+def _windows(parts: Sequence[Any], overlap: int) -> TokenizedText:
     """Set the pooled positions of the windows of a text, so that each token is pooled once.
 
     Tokens that a window repeats from the one before serve as context only. Special tokens are
@@ -121,8 +276,6 @@ def _windows(parts: Sequence[Any], overlap: int, text: str) -> TokenizedText:
     windows = []
     for number, part in enumerate(parts):
         ids = np.array(part.ids, np.int32)
-        if not len(ids):
-            raise UserError(f"the tokenizer makes no token of the text {text[:60]!r}")
         content = np.flatnonzero(np.array(part.special_tokens_mask) == 0)
         start, stop = 0, len(ids)
         if number > 0:

@@ -22,7 +22,7 @@ from layerfusion.embeddings.forward import TokenBudget, not_finite, pass_batches
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.embeddings.tokens import Batch, Window, collate, tokenize
+from layerfusion.embeddings.tokens import Batch, Window, collate
 from layerfusion.errors import UserError
 from layerfusion.layers.attention import attention_entropy
 from layerfusion.layers.gradient import gradient_times_activation
@@ -202,8 +202,7 @@ def _windows(source: EmbeddingSource, backbone: Backbone, texts: Sequence[str]) 
     if not texts:
         raise UserError(f"backbone {source.name}: there is no text to score its layers with")
     config = replace(source.config, long_texts="truncate")
-    tokenized = tokenize(backbone.tokenizer, texts, config, backbone.shape.max_length)
-    return [text.windows[0] for text in tokenized]
+    return [text.windows[0] for text in backbone.tokenize(texts, config)]
 
 
 def _budget(backbone: Backbone, options: ExtractConfig) -> int:

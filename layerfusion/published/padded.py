@@ -25,7 +25,7 @@ from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
-from layerfusion.embeddings.tokens import TokenizedText, tokenize
+from layerfusion.embeddings.tokens import TokenizedText
 from layerfusion.published.settings import PUBLISHED_BATCH
 
 PADDED_MEAN = "padded_mean"
@@ -114,7 +114,7 @@ def extract_padded(
     backbone = load_backbone(source.name, source.asset.path, source.config, options.device)
     store.describe_model(backbone.shape)
     texts = [text for batch in lacking for text in batch.texts]
-    tokens = iter(tokenize(backbone.tokenizer, texts, source.config, backbone.shape.max_length))
+    tokens = iter(backbone.tokenize(texts, source.config))
     work = [_Work(batch, tuple(next(tokens) for _ in batch.texts)) for batch in lacking]
     work.sort(key=lambda item: -item.length)  # longest first: a lack of memory shows at once
     budget = options.token_budget or TOKEN_BUDGETS.get(backbone.device.type, TOKEN_BUDGET)
@@ -195,6 +195,6 @@ def _extract_shard(
     store.write(
         [address for item in shard for address in item.batch.addresses],
         {top: rows},
-        TokenCounts(np.array([t.seen for t in tokens]), np.array([t.cut for t in tokens])),
+        TokenCounts.of(tokens),
         seconds=time.perf_counter() - begun,
     )

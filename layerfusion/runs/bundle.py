@@ -41,7 +41,7 @@ from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
 from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
-from layerfusion.embeddings.tokens import tokenize
+from layerfusion.embeddings.tokens import tally_unknown
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -182,9 +182,8 @@ class Bundle:
             if layer.layer not in backbone.shape.layers:
                 raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
-        tokens = tokenize(
-            backbone.tokenizer, texts, self.config.backbone[name], backbone.shape.max_length
-        )
+        tokens = backbone.tokenize(texts, self.config.backbone[name])
+        tally_unknown(name, tokens).warn()
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual
@@ -203,7 +202,7 @@ class Bundle:
 
     def _load(self, name: str) -> Backbone:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
-        sources = asset_sources(config)
+        sources = asset_sources(name, config)
         asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
         model = self.models[name]
         same = asset.identity == model.identity

@@ -16,9 +16,9 @@ from layerfusion.config.job import BackboneConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
-from layerfusion.embeddings.spec import backbone_spec, text_hash
+from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
-from layerfusion.embeddings.tokens import tokenize
+from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
 from layerfusion.runs.inputs import SPLITS, dataset_of
 from layerfusion.texts import TextDataset
@@ -92,7 +92,7 @@ def plan_backbone(
     """
     folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
-    sources = asset_sources(config)
+    sources = asset_sources(name, config)
     asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=folder)
     if asset is None:
         shape = _guessed_shape(config)
@@ -102,7 +102,9 @@ def plan_backbone(
         download = known[0] if known else None
     else:
         shape, todo = _known(name, config, job, asset, texts)
-        tokens = tokenize(load_tokenizer(name, asset.path, config), todo, config, shape.max_length)
+        tokenizer = load_tokenizer(name, asset.path, config)
+        tokens = tokenize(tokenizer, todo, config, shape.max_length, name=name)
+        tally_unknown(name, tokens).warn()
         lengths = [text.cost for text in tokens]
         download = 0
     flops = shape.flops(shape.layers[-1], lengths)
@@ -131,7 +133,7 @@ def _known(
         spec = backbone_spec(
             config,
             pooling,
-            model=asset.identity,
+            model=model_identity(asset, config),
             folder=asset.path,
             store_dtype=job.extract.store_dtype,
         )

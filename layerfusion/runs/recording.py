@@ -176,6 +176,7 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
         milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
         milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
+        unknown_share=counts.unknown_share,
     )
 
 

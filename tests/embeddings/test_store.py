@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import load, save
+from safetensors.numpy import load, load_file, save, save_file
 
 from layerfusion.assets.memo import seal, unseal
 from layerfusion.config.job import BackboneConfig, PoolingConfig
@@ -34,7 +34,8 @@ def fill(store: EmbeddingStore, texts: list[str], layers: list[str], offset: flo
         layer: np.array([[offset + int(layer) + 10 * len(t), 1.0] for t in texts], np.float32)
         for layer in layers
     }
-    counts = TokenCounts(np.array([len(t) for t in texts]), np.zeros(len(texts), int))
+    none = np.zeros(len(texts), int)
+    counts = TokenCounts(np.array([len(t) for t in texts]), none, none, none)
     return store.write([text_hash(t) for t in texts], values, counts, seconds=len(texts) * 0.5)
 
 
@@ -88,7 +89,7 @@ def test_any_mix_of_shards_reads_as_one_table(
 def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
-    path = store.write([text_hash("a")], values, TokenCounts(np.ones(1), np.zeros(1)), seconds=1.0)
+    path = store.write([text_hash("a")], values, TokenCounts(*np.ones((4, 1))), seconds=1.0)
     header = store_module.read_header(path)
     assert (header["0"]["dtype"], header["1"]["dtype"]) == ("F16", "F32")
     assert store.read([text_hash("a")], ["1"])["1"].tolist() == [[65520.0]]
@@ -275,3 +276,20 @@ def test_a_shard_of_an_older_version_is_compared_with_its_name(tmp_path: Path) -
             assert again.missing(hashes(["a"]), ["0"]).all()
         else:
             assert again.read(hashes(["a"]), ["0"])["0"][:, 0].tolist() == [10]
+
+
+def test_shards_of_earlier_versions_count_no_unknown_tokens(tmp_path: Path) -> None:
+    store = EmbeddingStore(tmp_path, spec_of())
+    values = {"0": np.ones((1, 2), np.float32)}
+    counts = TokenCounts(*np.array([[7], [1], [5], [2]]))
+    path = store.write([text_hash("new")], values, counts, seconds=1.0)
+    arrays = load_file(path)
+    arrays["tokens"] = arrays["tokens"][:, :2]
+    arrays["hashes"] = np.frombuffer(text_hash("old"), np.uint8)[None].copy()
+    save_file(arrays, path.with_name("0.safetensors"), metadata={"seconds": "1.0"})
+    store.refresh()
+    read = store.tokens([text_hash("old"), text_hash("new")])
+    assert read.seen.tolist() == [7, 7]
+    assert read.unknown.tolist() == [0, 2]
+    assert read.unknown_share == 2 / 5
+    assert store.tokens([text_hash("old")]).unknown_share is None

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import transformers
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.embeddings.tokens import batches, collate, tokenize
+from layerfusion.embeddings.tokens import UnknownTally, batches, collate, tokenize
 from layerfusion.errors import UserError
 
 WINDOWS = {"long_texts": "windows", "window_overlap": 3, "max_length": 10}
@@ -138,3 +141,72 @@ def test_a_text_without_tokens_is_named(llama_folder: Path) -> None:
     llama = load_backbone("llama", llama_folder, BackboneConfig(), "cpu")
     with pytest.raises(UserError, match="no token of the text ''"):
         tokenize(llama.tokenizer, ["fine", ""], BackboneConfig(), 10)
+
+
+# -- unknown tokens -----------------------------------------------------------------------------
+
+
+def counted(core: Tokenizer, text: str, **settings: Any) -> tuple[int, int]:
+    """The tokens of a text itself, and those of them that are unknown."""
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core)
+    (found,) = tokenize(tokenizer, [text], BackboneConfig(**settings), 50)
+    return found.own, found.unknown
+
+
+def words(unknown: str = "<unk>") -> Tokenizer:
+    core = Tokenizer(models.WordLevel({unknown: 0, "oil": 1, "film": 2}, unk_token=unknown))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    return core
+
+
+def test_unknown_words_are_counted_though_transformers_is_told_no_unknown_token() -> None:
+    assert counted(words(), "oil ship wheat film") == (4, 2)
+    assert counted(words("[UNK]"), "oil ship") == (2, 1)
+
+
+def test_special_tokens_and_the_template_are_no_tokens_of_the_text(bert: Backbone) -> None:
+    assert counted(words(), "ship oil", template="film film: {text}") == (2, 1)
+    (found,) = tokenize(bert.tokenizer, ["oil ship nothing"], BackboneConfig(), 50)
+    assert (found.seen, found.own, found.unknown) == (5, 3, 1)
+
+
+def test_spaces_of_sentencepiece_are_not_known_words() -> None:
+    vocabulary = [("<unk>", 0.0), ("▁", -2.0), ("▁oil", -1.0)]
+    core = Tokenizer(models.Unigram(vocabulary, unk_id=0, byte_fallback=False))
+    core.pre_tokenizer = pre_tokenizers.Metaspace()  # type: ignore[assignment]
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    (found,) = tokenize(tokenizer, ["oil Ж Ю"], BackboneConfig(), 50)
+    assert (found.own, found.unknown) == (3, 2)
+
+
+def test_bytes_know_every_text(llama_folder: Path) -> None:
+    llama = load_backbone("llama", llama_folder, BackboneConfig(), "cpu")
+    assert [text.unknown for text in llama.tokenize(["東京 Ж", "oil"], BackboneConfig())] == [0, 0]
+
+
+def test_letters_that_a_tokenizer_drops_are_counted() -> None:
+    core = Tokenizer(models.BPE({"a": 0, "b": 1}, []))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    assert counted(core, "ab xyz") == (5, 3)
+
+
+def test_a_tokenizer_that_takes_only_what_it_knows_is_used_while_it_does() -> None:
+    core = Tokenizer(models.WordPiece({"oil": 0}, unk_token="[UNK]"))
+    assert counted(core, "oil") == (1, 0)
+    with pytest.raises(UserError, match="fails at the text 'ship': WordPiece error: Missing"):
+        counted(core, "ship")
+
+
+@pytest.mark.parametrize("windows", [False, True])
+def test_long_texts_are_counted_in_every_window(windows: bool) -> None:
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=words())
+    how = BackboneConfig(long_texts="windows", window_overlap=0) if windows else BackboneConfig()
+    (found,) = tokenize(tokenizer, ["oil ship " * 10], how, 8)
+    assert (found.own, found.unknown) == ((20, 10) if windows else (8, 4))
+
+
+def test_a_few_unknown_texts_beside_known_ones_are_not_refused() -> None:
+    tally = UnknownTally("tiny").add([90], [0])
+    tally.add([10], [10]).refuse()
+    with pytest.raises(UserError, match="96% of the texts' tokens are unknown"):
+        UnknownTally("tiny").add([4], [0]).add([96], [96]).refuse()

@@ -1,0 +1,127 @@
+"""Folders of sentence-transformers: where the language model lies, and what else they ask for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from layerfusion.assets.models import MODULES, read_object
+from layerfusion.errors import UserError, one_line
+
+POOLS = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
+"""Poolings of sentence-transformers to the names of ours."""
+
+
+def transformer_folder(folder: Path, key: str) -> Path:
+    """Find the folder of the language model, which old versions put into a folder of its own.
+
+    Args:
+        folder: folder of a model, of sentence-transformers or not.
+        key: config key, for messages.
+
+    Raises:
+        UserError: if modules.json names something else than a language model.
+    """
+    modules = _modules(folder)
+    if not modules or (folder / "config.json").is_file():
+        return folder
+    inner = folder / str(modules[0].get("path", ""))
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{key}: {folder / MODULES} names a folder outside: {modules[0]['path']}")
+    if not (inner / "config.json").is_file():
+        raise UserError(
+            f"{key}: {folder}: {MODULES} begins with {_kind(modules[0])}, which has no config.json"
+            f" in {inner.name}/; a language model is needed"
+        )
+    return inner
+
+
+def sentence_settings(
+    folder: Path, key: str, *, max_length: int | None, template: str, pools: Iterable[str]
+) -> list[str]:
+    """List what a folder of sentence-transformers asks for and a job does not do.
+
+    Args:
+        folder: folder of the language model: that of sentence-transformers, or one inside it.
+        key: config key of the backbone.
+        max_length: most tokens of a text in the job; None for as many as the model takes.
+        template: prompt of the job.
+        pools: names of the poolings of the job.
+
+    Returns:
+        Each setting in words, with the key that applies it where there is one.
+    """
+    root = folder if (folder / MODULES).is_file() else folder.parent
+    found = []
+    settings: dict[str, Any] = {}
+    for file in sorted(folder.glob("sentence_*_config.json")):
+        settings |= read_object(file)
+    longest = settings.get("max_seq_length")
+    if isinstance(longest, int) and (max_length is None or longest < max_length):
+        found.append(f"max_seq_length {longest} ({key}.max_length={longest})")
+    if settings.get("do_lower_case") is True:
+        found.append("lower-case texts (no key; change the texts)")
+    for module in _modules(root)[1:]:
+        place = root / str(module.get("path", ""))
+        kind = _kind(module)
+        if kind == "Pooling":
+            found += _pooling(read_object(place / "config.json"), set(pools))
+        elif kind == "Normalize":
+            found.append("vectors of length 1 (no key; heads scale their inputs)")
+        else:
+            found.append(f"{kind} after pooling (no key)")
+    if template == "{text}":
+        found += _prompts(read_object(root / "config_sentence_transformers.json"), key)
+    return found
+
+
+def _modules(folder: Path) -> list[dict[str, Any]]:
+    """Read the parts of a model; there are none in a folder of another kind.
+
+    Raises:
+        UserError: if the file that lists them is damaged.
+    """
+    file = folder / MODULES
+    if not file.is_file():
+        return []
+    try:
+        modules = json.loads(file.read_text(encoding="utf-8"))
+        return [dict(module) for module in modules]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{file} is damaged: {one_line(error)}") from error
+
+
+def _kind(module: Mapping[str, Any]) -> str:
+    return str(module.get("type", "")).rpartition(".")[2]
+
+
+def _pooling(config: Mapping[str, Any], pools: set[str]) -> list[str]:
+    """Say which pooling a folder asks for, unless the job has it."""
+    modes = [
+        name.removeprefix("pooling_mode_").removesuffix("_tokens").removesuffix("_token")
+        for name, on in config.items()
+        if name.startswith("pooling_mode_") and on is True
+    ]
+    stated = config.get("pooling_mode")
+    modes += [stated] if isinstance(stated, str) else [str(x) for x in stated or ()]
+    ours = [POOLS.get(mode) for mode in modes]
+    if None in ours:
+        return [f"pooling {'+'.join(modes)} (no key; a function of yours may pool)"]
+    lacking = [name for name in ours if name not in pools]
+    return [f"pooling {'+'.join(modes)} (pooling=[{','.join(map(str, ours))}])"] if lacking else []
+
+
+def _prompts(config: Mapping[str, Any], key: str) -> list[str]:
+    """Say which prompts a folder has, the one that it uses by default first."""
+    prompts = config.get("prompts")
+    if not isinstance(prompts, dict):
+        return []
+    chosen = config.get("default_prompt_name")
+    order = sorted(prompts, key=lambda name: name != chosen)
+    texts = list(dict.fromkeys(str(prompts[name]) for name in order if prompts[name]))
+    if not texts:
+        return []
+    listed = ", ".join(map(repr, texts[:3]))
+    return [f"prompts {listed} (for example '{key}.template=\"{texts[0]}{{text}}\"')"]
