@@ -21,7 +21,7 @@ SHARES = (0.05, 0.25, 0.5, 0.75, 0.95) if FULL else (0.5,)
 """Sizes of the disk, as shares of what the commands write in all."""
 FILE_BYTES = (0, 300, 3000, 12_000, 60_000) if FULL else (3000,)
 COMMANDS = ("extract", "profile", "train", "sweep", "search", "predict", "report job")
-QUICK = ("train", "sweep", "search")
+QUICK = ("search",)
 LATER = ("predict", "report job")
 
 
