@@ -223,9 +223,13 @@ def test_every_changed_byte_and_every_cut_is_noticed_and_computed_again(
             caplog.clear()
             with caplog.at_level(logging.WARNING):
                 again = EmbeddingStore(tmp_path, spec_of())
-                again.refill = lambda again=again: fill(again, texts, ["0", "1"])
+
+                def refill(store: EmbeddingStore = again) -> None:
+                    fill(store, texts, ["0", "1"])
+
+                again.refill = refill
                 if again.missing(hashes(texts), ["0", "1"]).any():
-                    again.refill()
+                    refill()
                 known = again.shape
                 if known is None:
                     again.describe_model(shape)

@@ -245,7 +245,7 @@ def test_status_counts_and_estimates(tmp_path: Path) -> None:
     for name, seconds in (("a", 100), ("b", 300)):
         (tmp_path / name).mkdir()
         for file, when in (("config.yaml", 1000), ("metrics.json", 1000 + seconds)):
-            (tmp_path / name / file).touch()
+            (tmp_path / name / file).write_text(json.dumps({"job": name}))
             os.utime(tmp_path / name / file, (when, when))
     with held(tmp_path / "c", wait=False), held(tmp_path / "d", wait=False):
         lines = status_lines(tmp_path)

@@ -20,6 +20,8 @@ COMMANDS = ("extract", "profile", "train", "sweep", "search", "predict", "report
 QUICK = ("sweep", "search")
 IN_A_ROW = 6
 """Kills of each command in the ordinary suite, before it runs to its end."""
+LATEST = 1.0 if KILLS else 0.6
+"""Latest moment of a kill, as a share of the time that the command takes without one."""
 PROCESSES = 8
 LONG = "it takes a minute: `make trust` runs it"
 
@@ -87,7 +89,7 @@ def test_killed_commands_end_as_if_they_had_never_been_killed(
         for command, seconds in unkilled.seconds.items():
             done: dict[Path, tuple[int, int]] = {}
             for _ in range(1 if KILLS else IN_A_ROW):
-                kills += kill(world, command, drawn.uniform(0.05, 1.0) * seconds)
+                kills += kill(world, command, drawn.uniform(0.05, LATEST) * seconds)
                 after = finished(world)
                 assert done.items() <= after.items(), f"{command}: finished work is gone"
                 done = after
