@@ -43,6 +43,10 @@ SHOWN_IN_ONE_LINE = {
 """Errors of the operating system that are shown as one line, without a traceback."""
 
 
+class DiskError(UserError):
+    """The disk is full, or a folder cannot be written; once it can, the same command goes on."""
+
+
 @contextmanager
 def temporary_beside(path: Path) -> Iterator[Path]:
     """Give a temporary file beside `path`, which is renamed to `path` at the end.
@@ -51,12 +55,12 @@ def temporary_beside(path: Path) -> Iterator[Path]:
     appears. What killed writers of the same file have left is removed.
 
     Raises:
-        UserError: if the disk is full, the folder cannot be written, or a folder lies at `path`.
+        DiskError: if the disk is full, the folder cannot be written, or a folder lies at `path`.
     """
     with disk_errors_told(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
-            raise UserError(f"{path}: a folder lies where a file is written; move it elsewhere")
+            raise DiskError(f"{path}: a folder lies where a file is written; move it elsewhere")
         remove_leftovers(path.parent, path.name)
         handle, temporary = _locked_temporary(path)
         try:
@@ -116,7 +120,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a whole file or nothing.
 
     Raises:
-        UserError: as `temporary_beside` does.
+        DiskError: as `temporary_beside` does.
     """
     with temporary_beside(path) as temporary:
         temporary.write_bytes(content)
@@ -145,7 +149,7 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (*FULL, *REFUSED):
-            raise UserError(_disk_error(error, folder)) from error
+            raise DiskError(_disk_error(error, folder)) from error
         raise
 
 
@@ -173,9 +177,9 @@ def _disk_error(error: OSError, folder: Path) -> str:
     return f"{folder}: it cannot be written: {error.strerror}"
 
 
-def disk_full(folder: Path) -> UserError:
+def disk_full(folder: Path) -> DiskError:
     """The error for a full disk."""
-    return UserError(
+    return DiskError(
         f"no space left on the disk of {folder}; nothing that was finished is lost:"
         " free some space there, or choose another folder, and start again"
     )

@@ -18,7 +18,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from layerfusion.assets.files import write_atomically
+from layerfusion.assets.files import DiskError, write_atomically
 from layerfusion.assets.memo import seal, unseal
 from layerfusion.assets.secrets import redact_line
 from layerfusion.commands.reproduce import say
@@ -264,6 +264,10 @@ def _run_trial(
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
         return "pruned"
+    except (DiskError, OSError):
+        # It is not the trial's fault, so the trial does not count; the same command runs it again.
+        study.tell(trial, state=TrialState.FAIL)
+        raise
     except Exception as error:
         trial.set_user_attr("reason", redact_line(str(error)))
         study.tell(trial, state=TrialState.FAIL)

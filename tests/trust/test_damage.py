@@ -15,16 +15,18 @@ from tests.trust.world import World
 POSITIONS = int(os.environ.get("TRUST_POSITIONS", "0"))
 """Bytes that are changed in each file; 0 stands for the few trials of the ordinary suite."""
 QUICK = ("shard", "shape", "lexical", "probes", "record", "bundle", "journal")
+OF_FIRST = ("profile", "train", "predict") if POSITIONS else ("train", "predict")
 OF_SECOND = ("extract", "profile2", "train2", "sweep", "search", "predict2")
-MADE_BY = ("profile", "train", "predict", *OF_SECOND)
+OF_SECOND = OF_SECOND if POSITIONS else ("search",)
 REPORTS = ("report job", "report profile", "report search")
+MADE_BY = (*OF_FIRST, *OF_SECOND, *(REPORTS if POSITIONS else ()))
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     """A world in which every command has run once."""
     world = World(tmp_path_factory.mktemp("trust") / "world").make()
-    for command in (*MADE_BY, *(REPORTS if POSITIONS else ())):
+    for command in MADE_BY:
         if command == OF_SECOND[0]:
             world.of_first = {x for x in world.root.rglob("*") if x.is_file()}
         ended = world.run(command)
@@ -37,7 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     "kind", [kind for kind in KINDS if POSITIONS or kind.name in QUICK], ids=lambda x: x.name
 )
 def test_a_damaged_file_is_noticed_and_no_figure_is_wrong(kind: Kind, world: World) -> None:
-    before = {command: world.figures(command) for command in (*MADE_BY, *REPORTS)}
+    before = {command: world.figures(command) for command in MADE_BY}
     wrong: list[str] = []
     trials = recomputed = named = harmless = 0
     for path, how, damage in list(_trials(kind, world)):

@@ -16,7 +16,7 @@ FROM = 0.4
 """Share of the jobs after which nothing may grow any more."""
 SLACK = 2
 """Threads or files that a job may have more of at the moment of a look."""
-GROWTH = 1.05
+GROWTH = 1.10
 """Largest growth of the memory from there to the end."""
 
 
