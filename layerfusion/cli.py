@@ -8,8 +8,8 @@ import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
-from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.config.imports import import_object
+from layerfusion.config.secrets import redact_line, shown
 from layerfusion.errors import UserError, unknown
 
 USAGE = """\

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.commands.reproduce_check import (
     RESULTS,
     differences,
@@ -24,6 +23,7 @@ from layerfusion.config.check import load
 from layerfusion.config.commands import ReproduceCommand
 from layerfusion.config.job import STACKED, FusionConfig, LayersConfig, TrainConfig
 from layerfusion.config.rules import check_name
+from layerfusion.config.secrets import redact_line, shown
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent

@@ -20,13 +20,13 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from layerfusion.assets.files import DiskError, write_atomically
 from layerfusion.assets.memo import seal, unseal
-from layerfusion.assets.secrets import redact_line
 from layerfusion.commands.reproduce import say
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.rules import check_name
+from layerfusion.config.secrets import redact_line
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
-from layerfusion.assets.secrets import shown
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
 from layerfusion.config.options import as_option
+from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError, unknown
 
 MULTIRUN = {"-m", "--multirun"}

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import in_one_line, write_atomically
-from layerfusion.assets.secrets import redact_line, shown
 from layerfusion.composing.registration import VERSION_BASE, register
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.secrets import redact_line, shown
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import seal, unseal
-from layerfusion.assets.secrets import redacted
+from layerfusion.config.secrets import redacted
 from layerfusion.errors import UserError
 
 Record = TypeVar("Record")

@@ -29,12 +29,13 @@ from layerfusion.assets import resolve
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
-from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.imports import require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
 from layerfusion.config.operators import config_folder, former_fusion
 from layerfusion.config.registry import POOLINGS
+from layerfusion.config.rules import check_name
+from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
@@ -315,6 +316,8 @@ def _read_files(place: Path) -> tuple[_Description, dict[str, bytes]]:
         about = read_json(_own(place, DESCRIPTION), _Description, "a classifier", _upgraded(place))
         used = dict.fromkeys(layer.backbone for layer in about.layers)
         lexical = [name for name in used if name in about.config.get("lexical", {})]
+        for name in lexical:
+            check_name("lexical", name)
         names = [name for name in _files(lexical) if name != DESCRIPTION]
         files = {name: _own(place, name).read_bytes() for name in names}
         for name, content in files.items():

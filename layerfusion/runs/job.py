@@ -12,8 +12,8 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
-from layerfusion.assets.secrets import redacted
 from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.config.secrets import redacted
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline

@@ -14,9 +14,9 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from layerfusion.assets.secrets import redacted
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import TrainConfig
+from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash

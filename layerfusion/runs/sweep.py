@@ -13,7 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.assets.secrets import redact_line
+from layerfusion.config.secrets import redact_line
 from layerfusion.records.format import duration, plural
 from layerfusion.records.sweep import (
     FAILED,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from lightning.pytorch.loggers import Logger, WandbLogger
 from pydantic import ValidationError
 
-from layerfusion.assets.secrets import redact_line, redacted
 from layerfusion.config.job import LoggerConfig
+from layerfusion.config.secrets import redact_line, redacted
 from layerfusion.records.job import RunRecord
 from layerfusion.records.profile import Profile
 from layerfusion.tracking.lineage import Ingredient, log_code, log_result, log_use

@@ -92,6 +92,7 @@ def test_a_record_older_than_the_interval_of_macro_f1_is_read(tmp_path: Path) ->
     content = json.loads(path.read_text())
     del content["baseline"]["macro_f1_low"], content["baseline"]["macro_f1_high"]
     content["test"]["macro_f1"] |= {"low": None, "high": None}
+    del content["checksum"]
     path.write_text(json.dumps(content))
     (group,) = load_groups(tmp_path)
     findings = find_all([group])[group]

@@ -56,7 +56,7 @@ def test_what_changes_no_result_changes_no_name(common: str, one: str, other: st
     [
         ("fusion=gated fusion.temperature=2", "d0a22f4a07ec"),
         ("fusion=matmul fusion.side=8 dataset=r8", "52177b0cec63"),
-        ("fusion=auto fusion.widths=[8]", "d0fe04c4023c"),
+        ("fusion=auto fusion.among=[stacked,gated,concat,late] fusion.widths=[8]", "d0fe04c4023c"),
         ("fusion=stacked", "f2283a7d5e0f"),
     ],
 )

@@ -247,6 +247,7 @@ def test_mode(
 
     monkeypatch.setattr(wandb, "init", init)
     for name, value in (("WANDB_MODE", environment), ("WANDB_API_KEY", key)):
+        monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
     try:

@@ -159,7 +159,7 @@ def test_the_jobs_of_a_real_sweep_are_runs_of_their_own(tmp_path: Path) -> None:
     for key in ("run_id", "display_name"):
         assert len({run.run[key] for run in runs}) == 2
     for run in runs:
-        assert run.run["display_name"].startswith("night local ")
+        assert run.run["display_name"].startswith("night texts ")
         assert (run.run["project"], run.run["entity"]) == ("theirs", "team")
         assert (run.run["run_group"], run.run["job_type"]) == ("own", "ablation")
         assert run.run["tags"][:2] == ["a", "b"]

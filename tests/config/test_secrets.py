@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from layerfusion.assets.secrets import redact, redact_line, redacted, shown
 from layerfusion.cli import main
+from layerfusion.config.secrets import redact, redact_line, redacted, shown
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 PLANTED = "PLANTED"
