@@ -66,7 +66,7 @@ def test_a_block_from_outside_is_part_of_every_section(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "my_blocks.py").write_text(CALIBRATION)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
     assert main(["report", str(runs), "--block", "my_blocks:calibration"]) == 0
     assert "<h3>How well fusions are calibrated</h3>" in (runs / "report.html").read_text()
     assert "### How well fusions are calibrated" in (runs / "report.md").read_text()
@@ -78,7 +78,7 @@ def test_what_is_no_block_is_an_error_that_names_it(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wrong_blocks.py").write_text(CALIBRATION)
-    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="block broken: returned 'text'; it has to be a Block"):
         run_report(runs, "wrong_blocks:broken")
     with pytest.raises(UserError, match="--block=wrong_blocks:none: wrong_blocks has no 'none'"):
