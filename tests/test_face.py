@@ -13,7 +13,11 @@ import pandas as pd
 import pytest
 
 import layerfusion as lf
+from layerfusion.commands.overrides import config_of
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.errors import UserError
+from layerfusion.runs.identity import job_id
 from layerfusion.texts import fingerprint
 from tests.tiny import tiny_folder, tiny_texts
 
@@ -215,6 +219,19 @@ def test_the_name_of_a_config_is_not_silently_a_folder(place: Path) -> None:
     Path("mr").write_text("")
     with pytest.raises(UserError, match="'mr' is a name in conf/dataset, and there is a file"):
         lf.load_dataset("mr")
+
+
+def test_a_file_has_the_name_and_the_jobs_that_it_has_on_the_command_line(place: Path) -> None:
+    words = [
+        "dataset=local",
+        f"dataset.path={place}/reviews.csv",
+        f"backbone.tiny.path={place}/tiny",
+    ]
+    settings = {"logger": "none", "paths.cache": "cache"}
+    there = load(compose("train", [*words, "layers=last", "logger=none", "paths.cache=cache"]))
+    here = config_of(f"{place}/reviews.csv", place / "tiny", settings, layers="last")
+    assert job_id(here) == job_id(there)
+    assert lf.load_dataset(place / "reviews.csv").name == "reviews"
 
 
 def test_models_of_one_name_stay_two_models(names: dict[str, Any]) -> None:

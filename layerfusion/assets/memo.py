@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,17 +147,25 @@ def read_kept(path: Path, kind: type[Result], what: str, of: str | None = None) 
         what: kind of the result, for the warning.
         of: as it was given to `write_facts`.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     facts = read_facts(path, what, of)
     if facts is None:
         return None
     try:
-        return TypeAdapter(kind).validate_python(facts)
+        return type_adapter(kind).validate_python(facts)
     except ValidationError as error:
         first = error.errors()[0]
         warn_of_damage(what, path, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         return None
+
+
+@cache
+def type_adapter(kind: type) -> Any:
+    """Return what pydantic reads a dataclass with; it takes milliseconds to make."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _checksum(facts: Mapping[str, Any], of: str) -> str:

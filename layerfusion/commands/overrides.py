@@ -125,8 +125,7 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
         )
     if is_config("dataset", dataset):
         return [f"dataset={dataset}"]
-    name = re.split(r"[^\w-]", os.path.basename(os.path.abspath(dataset)))[0] or "local"
-    return ["dataset=local", f"dataset.name={name}", f"dataset.path={_value(str(dataset))}"]
+    return ["dataset=local", f"dataset.path={_value(str(dataset))}"]
 
 
 def _backbone_words(backbone: Names) -> list[str]:

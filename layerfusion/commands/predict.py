@@ -17,6 +17,7 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.config.imports import import_from, require_named
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
+from layerfusion.records.job import METRICS, PREDICTIONS
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import decoded, whole_characters
 from layerfusion.texts.readers import (
@@ -116,6 +117,10 @@ def _output(name: str, given: str) -> Path:
         same = os.path.samestat(os.fstat(0), out.stat())
     else:
         same = Path(given).exists() and out.samefile(given)
+    if out.name == PREDICTIONS and (out.parent / METRICS).exists():
+        raise UserError(
+            f"-o {out}: these are the job's own predictions of test; choose another file"
+        )
     if same:
         raise UserError(f"-o {out}: this is the input itself; choose another file")
     return out

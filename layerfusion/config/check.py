@@ -27,6 +27,9 @@ from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS
 from layerfusion.config.rules import check_inside, check_name, check_rules
 from layerfusion.errors import UserError, unknown
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A commit, as opposed to a branch or a tag."""
+
 
 def load(composed: Any) -> TrainConfig:
     """Turn a composed Hydra config into a checked `TrainConfig`.
@@ -105,7 +108,7 @@ def check(config: TrainConfig) -> None:
         for name in getattr(config, kind):
             check_name(kind, name)
     for name, backbone in config.backbone.items():
-        _check_backbone(name, backbone)
+        check_backbone(name, backbone)
     _check_sources(config)
     _check_layers(config.layers)
     _choice("protocol", config.protocol, tuple(PROTOCOLS))
@@ -149,15 +152,22 @@ def _names_of_labels(names: list[Any]) -> list[str]:
     return [str(name) for name in names]
 
 
-def _check_backbone(name: str, backbone: BackboneConfig) -> None:
+def check_backbone(name: str, backbone: BackboneConfig) -> None:
+    """Check the settings of a model against each other.
+
+    Raises:
+        UserError: if it names no files, would run code that no commit pins, or has no place for the
+            text in its template.
+    """
     key = f"backbone.{name}"
     if not backbone.path and not backbone.sources:
         raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
     for source in backbone.sources if backbone.trust_remote_code and not backbone.path else ():
-        if source.hub and not re.fullmatch(r"[0-9a-f]{40}", source.revision):
+        if source.hub and not COMMIT.fullmatch(source.revision):
             raise UserError(
-                f"{key}.trust_remote_code: hub {source.hub} at revision {source.revision} may give"
-                " other code tomorrow; name the commit that you have read, revision: 40 hex digits"
+                f"{key}.trust_remote_code=true needs a commit as the revision of {source.hub}, not"
+                f" {source.revision!r}, as the code behind a branch may change; name the one that"
+                " you have read"
             )
     if "{text}" not in backbone.template:
         raise UserError(f"{key}.template={backbone.template!r}: it must contain {{text}}")

@@ -30,7 +30,7 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
 from layerfusion.errors import UserError
-from layerfusion.texts.tfidf import tfidf
+from layerfusion.texts.tfidf import counts_from, counts_state, tfidf
 
 log = logging.getLogger(__name__)
 
@@ -92,18 +92,16 @@ class LexicalFit:
 
     def state(self) -> tuple[dict[str, Tensor], list[str]]:
         """Return the tensors, and the vocabulary in the order of the features."""
-        vocabulary = sorted(self.counts.vocabulary_, key=self.counts.vocabulary_.__getitem__)
-        idf = torch.from_numpy(np.ascontiguousarray(self.counts.idf_))
-        return {"idf": idf, "components": torch.from_numpy(self.components)}, vocabulary
+        idf, vocabulary = counts_state(self.counts)
+        arrays = {"idf": idf, "components": self.components}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, vocabulary
 
     @classmethod
     def from_state(
         cls, features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
     ) -> LexicalFit:
         """Rebuild the fit from the parts that `state` returned."""
-        counts = tfidf(features, rows=0)
-        counts.set_params(vocabulary=list(vocabulary))
-        counts.idf_ = tensors["idf"].numpy()
+        counts = counts_from(features, tensors["idf"].numpy(), vocabulary)
         return cls(counts, tensors["components"].numpy())
 
 

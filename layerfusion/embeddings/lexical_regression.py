@@ -21,7 +21,7 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch import Tensor
 
 from layerfusion.errors import UserError
-from layerfusion.texts.tfidf import tfidf
+from layerfusion.texts.tfidf import counts_from, counts_state, tfidf
 
 C_VALUES = (1.0, 10.0, 100.0)
 """Inverse strengths of the regularisation that are tried with each kind of features."""
@@ -88,22 +88,16 @@ class LexicalRegression:
 
     def state(self) -> tuple[dict[str, Tensor], list[str]]:
         """Return the tensors, and the vocabulary in the order of the features."""
-        vocabulary = sorted(self.counts.vocabulary_, key=self.counts.vocabulary_.__getitem__)
-        tensors = {
-            "idf": torch.from_numpy(np.ascontiguousarray(self.counts.idf_)),
-            "weight": torch.from_numpy(np.ascontiguousarray(self.weight)),
-            "bias": torch.from_numpy(self.bias),
-        }
-        return tensors, vocabulary
+        idf, vocabulary = counts_state(self.counts)
+        arrays = {"idf": idf, "weight": np.ascontiguousarray(self.weight), "bias": self.bias}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}, vocabulary
 
     @classmethod
     def from_state(
         cls, features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
     ) -> LexicalRegression:
         """Rebuild the regression from the parts that `state` returned."""
-        counts = tfidf(features, rows=0)
-        counts.set_params(vocabulary=list(vocabulary))
-        counts.idf_ = tensors["idf"].numpy()
+        counts = counts_from(features, tensors["idf"].numpy(), vocabulary)
         return cls(counts, tensors["weight"].numpy(), tensors["bias"].numpy())
 
 

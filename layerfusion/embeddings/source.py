@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from layerfusion.embeddings.tokens import UnknownTally
 
 log = logging.getLogger(__name__)
-
-COMMIT = re.compile(r"[0-9a-f]{40}")
-"""A commit, as opposed to a branch or a tag."""
 EMBEDDINGS = "embeddings"
 """Folder of a cache that holds the stores."""
 CALIBRATIONS = "calibrations.json"
@@ -238,20 +234,9 @@ class EmbeddingSource:
             write_latency(latency, folder)
 
 
-def asset_sources(name: str, config: BackboneConfig) -> list[SourceConfig]:
-    """Return the places to get a backbone's files from, which is the user's folder if it is set.
-
-    Raises:
-        UserError: if code of the hub may run that no commit pins.
-    """
-    sources = [SourceConfig(path=config.path)] if config.path else list(config.sources)
-    for source in sources:
-        if config.trust_remote_code and source.hub and not COMMIT.fullmatch(source.revision):
-            raise UserError(
-                f"backbone.{name}: trust_remote_code=true needs a commit as the revision of"
-                f" {source.hub}, not {source.revision!r}, as the code behind a branch may change"
-            )
-    return sources
+def asset_sources(config: BackboneConfig) -> list[SourceConfig]:
+    """Return the places to get a backbone's files from, which is the user's folder if it is set."""
+    return [SourceConfig(path=config.path)] if config.path else list(config.sources)
 
 
 def open_source(
@@ -267,7 +252,7 @@ def open_source(
         UserError: if the files cannot be had anywhere, or a store has another schema.
     """
     key = f"backbone.{name}"
-    asset = resolve(asset_sources(name, config), key=key, kind="backbone", cache=cache)
+    asset = resolve(asset_sources(config), key=key, kind="backbone", cache=cache)
     identity = model_identity(asset, config)
     asked = sentence_settings(
         asset.path,

@@ -12,7 +12,7 @@ the others, with a weight below zero.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -138,28 +138,26 @@ class Stack:
 
 
 def fit_stack(
-    features: Sequence[Tensor],
+    features: Sequence[Tensor | None],
     labels: Tensor,
     held_out: Sequence[HeldOut],
     *,
     num_classes: int,
     seed: int = 0,
     device: torch.device | None = None,
-    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
 
     Args:
-        features: one tensor for each source. Shapes: (rows, d_k).
+        features: one tensor for each source, shapes (rows, d_k); None for a source whose features
+            are log-probabilities already, which needs no probe.
         labels: class indices. Shape: (rows,).
         held_out: log-probabilities of held-out rows, and regularisation, of each source's probe.
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         device: where the probes are fitted; the CPU if None.
-        predicted: positions of the sources whose features are log-probabilities already, which need
-            no probe.
     """
-    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
+    probes = _fit_all(features, labels, held_out, num_classes, device)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
     pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed)
     return Stack(tuple(probes), pool, losses, reason)
@@ -167,12 +165,11 @@ def fit_stack(
 
 def refit(
     stack: Stack,
-    features: Sequence[Tensor],
+    features: Sequence[Tensor | None],
     labels: Tensor,
     held_out: Sequence[HeldOut],
     *,
     device: torch.device | None = None,
-    predicted: Collection[int] = (),
 ) -> Stack:
     """Fit the probes of a stack again on other rows: train and validation together.
 
@@ -181,36 +178,34 @@ def refit(
 
     Args:
         stack: the stack, whose pool is kept.
-        features: one tensor for each source. Shapes: (rows, d_k).
+        features: one tensor for each source, or None, as for `fit_stack`.
         labels: class indices. Shape: (rows,).
         held_out: as the stack was fitted with; each probe keeps its regularisation.
         device: where the probes are fitted; the CPU if None.
-        predicted: as the stack was fitted with.
     """
     num_classes = len(stack.probes[0].bias)
-    probes = _fit_all(features, labels, held_out, num_classes, device, predicted)
+    probes = _fit_all(features, labels, held_out, num_classes, device)
     return replace(stack, probes=tuple(probes))
 
 
 def _fit_all(
-    features: Sequence[Tensor],
+    features: Sequence[Tensor | None],
     labels: Tensor,
     held_out: Sequence[HeldOut],
     num_classes: int,
     device: torch.device | None,
-    predicted: Collection[int],
 ) -> list[LinearProbe]:
     """Fit a probe for each source; log-probabilities pass unchanged through an identity."""
-    fitted = [k for k in range(len(features)) if k not in predicted]
+    vectors = {k: source for k, source in enumerate(features) if source is not None}
     probes = fit_probes(
-        [features[k] for k in fitted],
+        list(vectors.values()),
         labels,
-        [held_out[k].strength for k in fitted],
+        [held_out[k].strength for k in vectors],
         num_classes=num_classes,
         device=device,
     )
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
-    found = dict(zip(fitted, probes, strict=True))
+    found = dict(zip(vectors, probes, strict=True))
     return [found.get(k, identity) for k in range(len(features))]
 
 

@@ -9,12 +9,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 from layerfusion.assets.files import parse_json, write_atomically
-from layerfusion.assets.memo import seal, unseal
+from layerfusion.assets.memo import seal, type_adapter, unseal
 from layerfusion.config.secrets import redacted
 from layerfusion.errors import UserError
 
@@ -61,7 +60,7 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
     if not isinstance(raw, dict):
         raise damaged(f"it is of type {type(raw).__name__}")
     try:
-        return _adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
+        return type_adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -92,10 +91,3 @@ def require_schema(path: Path, found: object, known: tuple[int, ...]) -> None:
     if found not in known:
         reads = " and ".join(map(str, known))
         raise UserError(f"{path}: schema {found}, this version reads {reads}")
-
-
-@cache
-def _adapter(kind: type) -> Any:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)

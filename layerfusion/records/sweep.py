@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from layerfusion.assets.files import parse_json
 from layerfusion.assets.memo import unseal
 from layerfusion.errors import UserError
 from layerfusion.records.job import CONFIG, METRICS
@@ -67,7 +67,7 @@ def finished_job(folder: Path, command: str) -> str | None:
         None where none did, or the record is damaged.
     """
     try:
-        record = unseal(json.loads((folder / RECORDS[command]).read_text()))
+        record = unseal(parse_json((folder / RECORDS[command]).read_text()))
     except (OSError, ValueError, AttributeError):
         return None
     return record.get("job")

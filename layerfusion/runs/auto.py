@@ -28,6 +28,9 @@ from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
 
+NAMED = 8
+"""Most layers of the chosen fusion that a reason is given for; the record has those of all."""
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -108,10 +111,12 @@ def _stacked_losses(
 
 def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
     best = evaluations[0]
+    choices = best.candidate.selection.choices
     lines = [
         f"{best.candidate.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
         f" {len(evaluations)} candidates",
-        *(f"it uses {choice.words}" for choice in best.candidate.selection.choices),
+        *(f"it uses {choice.words}" for choice in choices[:NAMED]),
+        *([f"and {len(choices) - NAMED} more"] if len(choices) > NAMED else []),
     ]
     rivals = [one for one in evaluations[1:] if one.folds == best.folds]
     alone = [one for one in rivals if len(one.candidate.selection.layers) == 1]

@@ -203,7 +203,7 @@ class Bundle:
 
     def _load(self, name: str) -> Backbone:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
-        sources = asset_sources(name, config)
+        sources = asset_sources(config)
         asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
         model = self.models[name]
         same = asset.identity == model.identity

@@ -193,30 +193,25 @@ def _stack(
         held, _ = held_out_probes(candidates, layers, device)
         if sources is None:
             sources = _stack_sources(inputs, targets, held)
-            own = {one.strength for k, one in enumerate(held) if k not in sources.predicted}
+            own = {
+                probe.strength
+                for probe, vectors in zip(held, sources.train, strict=True)
+                if vectors is not None
+            }
             layers = replace(layers, strengths=sorted(own)) if own else layers
         stack = fit_stack(
-            sources.features["train"],
-            targets["train"],
-            held,
-            num_classes=num_classes,
-            seed=seed,
-            device=device,
-            predicted=sources.predicted,
+            sources.train, targets["train"], held, num_classes=num_classes, seed=seed, device=device
         )
-        kept = refit(stack, sources.known, labels, held, device=device, predicted=sources.predicted)
-        log_probs, gates = kept.predict(sources.features["test"])
+        kept = refit(stack, sources.known, labels, held, device=device)
+        log_probs, gates = kept.predict(sources.test)
         heads[seed] = _SeedResult(
             StackHead(kept, sources.regressions),
-            {
-                "validation": stack.predict(sources.features["validation"])[0],
-                "test": log_probs,
-            },
+            {"validation": stack.predict(sources.validation)[0], "test": log_probs},
             gates if len(chosen) > 1 else None,
             kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,
             time.perf_counter() - begun,
-            milliseconds(kept.predict, sources.features["test"]),
+            milliseconds(kept.predict, sources.test),
             note=stack.reason,
         )
     return heads
@@ -224,58 +219,56 @@ def _stack(
 
 @dataclass(frozen=True)
 class StackSources:
-    """What the sources of a stack say of every row: vectors of layers, and log-probabilities."""
+    """What the sources of a stack say of each row, in the order of the selection.
 
-    features: Mapping[str, list[Tensor]]
-    """Features of train, validation and test by source. Those of a lexical source are the
-    log-probabilities of its regression: for validation learned on train, for test on both. Shapes:
-    (rows, width) or (rows, classes)."""
-    known: list[Tensor]
-    """Features of train and validation together."""
-    predicted: list[int]
-    """Positions of the lexical sources."""
+    These are vectors of layers, shapes (rows, width), and log-probabilities of lexical regressions,
+    shapes (rows, classes). Rows that a regression has learned from have None in their place.
+    """
+
+    train: list[Tensor | None]
+    known: list[Tensor | None]
+    """Train and validation together."""
+    validation: list[Tensor]
+    """Regressions have learned from train."""
+    test: list[Tensor]
+    """Regressions have learned from train and validation."""
     regressions: Mapping[str, LexicalRegression]
-    """The regressions that learned from train and validation, by source."""
+    """Those that learned from train and validation, by source."""
 
 
 def _stack_sources(
     inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[HeldOut]
 ) -> StackSources:
     """Read the layers, and fit the regressions of lexical sources with their held-out strengths."""
-    chosen, splits = inputs.selection.layers, inputs.dataset.splits
-    lexical = {
-        k: source
-        for k, layer in enumerate(chosen)
-        if isinstance(source := inputs.sources[layer.backbone], LexicalSource)
-    }
-    layers = [layer for k, layer in enumerate(chosen) if k not in lexical]
-    read = {
-        split: iter(read_layers(inputs.sources, layers, hashes))
+    splits, num_classes = inputs.dataset.splits, len(inputs.dataset.label_names)
+    known_texts = [*splits["train"].texts, *splits["validation"].texts]
+    known_labels = torch.cat([targets["train"], targets["validation"]])
+    chosen = inputs.selection.layers
+    layers = [x for x in chosen if not isinstance(inputs.sources[x.backbone], LexicalSource)]
+    vectors = {
+        split: dict(zip(layers, read_layers(inputs.sources, layers, hashes), strict=True))
         for split, hashes in inputs.hashes.items()
     }
-    features: dict[str, list[Tensor]] = {split: [] for split in read}
-    learned_from = {
-        "validation": (splits["train"].texts, targets["train"]),
-        "test": (
-            [*splits["train"].texts, *splits["validation"].texts],
-            torch.cat([targets["train"], targets["validation"]]),
-        ),
-    }
-    regressions = {}
-    for k, layer in enumerate(chosen):
-        if k not in lexical:
-            for split, vectors in read.items():
-                features[split].append(next(vectors))
+    found = StackSources([], [], [], [], {})
+    regressions: dict[str, LexicalRegression] = {}
+    for layer, probe in zip(chosen, held, strict=True):
+        source = inputs.sources[layer.backbone]
+        if not isinstance(source, LexicalSource):
+            train, validation, test = (vectors[x][layer] for x in ("train", "validation", "test"))
+            found.train.append(train)
+            found.known.append(torch.cat([train, validation]))
+            found.validation.append(validation)
+            found.test.append(test)
             continue
-        num_classes = len(inputs.dataset.label_names)
-        features["train"].append(torch.empty(len(targets["train"]), num_classes))
-        for split, (texts, labels) in learned_from.items():
-            (regression,) = lexical[k].regressions(
-                texts, labels.numpy(), [held[k].strength], num_classes
-            )
-            features[split].append(regression.vectors(splits[split].texts))
-            regressions[layer.backbone] = regression  # the one that learned from both stays
-    known = [
-        torch.cat(pair) for pair in zip(features["train"], features["validation"], strict=True)
-    ]
-    return StackSources(features, known, list(lexical), regressions)
+        (of_train,) = source.regressions(
+            splits["train"].texts, targets["train"].numpy(), [probe.strength], num_classes
+        )
+        (of_known,) = source.regressions(
+            known_texts, known_labels.numpy(), [probe.strength], num_classes
+        )
+        found.train.append(None)
+        found.known.append(None)
+        found.validation.append(of_train.vectors(splits["validation"].texts))
+        found.test.append(of_known.vectors(splits["test"].texts))
+        regressions[layer.backbone] = of_known
+    return replace(found, regressions=regressions)

@@ -92,7 +92,7 @@ def plan_backbone(
     """
     folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
-    sources = asset_sources(name, config)
+    sources = asset_sources(config)
     asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=folder)
     if asset is None:
         shape = _guessed_shape(config)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 # A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
@@ -36,3 +38,17 @@ def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVec
         min_df=2 if prune else 1,
         max_features=max_features,
     )
+
+
+def counts_state(counts: TfidfVectorizer) -> tuple[np.ndarray, list[str]]:
+    """Take a fitted vectoriser apart: the weight of each feature, and the features in order."""
+    vocabulary = sorted(counts.vocabulary_, key=counts.vocabulary_.__getitem__)
+    return np.ascontiguousarray(counts.idf_), vocabulary
+
+
+def counts_from(features: str, idf: np.ndarray, vocabulary: Sequence[str]) -> TfidfVectorizer:
+    """Put together the vectoriser that `counts_state` took apart."""
+    counts = tfidf(features, rows=0)
+    counts.set_params(vocabulary=list(vocabulary))
+    counts.idf_ = idf
+    return counts

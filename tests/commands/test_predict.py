@@ -332,6 +332,16 @@ def test_the_output_is_never_the_input_under_another_name(
     assert table.read_bytes() == content
 
 
+def test_the_output_is_never_the_jobs_own_predictions(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = folder / "concat" / "predictions.parquet"
+    content = own.read_bytes()
+    said = told([f"{folder}/concat", table_at(tmp_path), "-o", str(own)], capsys)
+    assert "these are the job's own predictions of test" in said
+    assert own.read_bytes() == content
+
+
 def test_messages_name_the_options_of_predict(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

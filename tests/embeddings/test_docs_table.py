@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from layerfusion.config.assets import SourceConfig
+from layerfusion.config.check import check_backbone
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.source import open_source
 from layerfusion.errors import UserError
@@ -285,6 +286,7 @@ def test_a_row_of_the_page_holds(
     def extract() -> list[str]:
         poolings = {"mean": PoolingConfig("mean")}
         config = BackboneConfig(**settings)
+        check_backbone("NAME", config)
         with caplog.at_level(logging.INFO, logger="layerfusion"):
             source = open_source("NAME", config, poolings, tmp_path / "cache")
             source.extract([TEXTS], ExtractConfig(device="cpu", token_budget=512))

@@ -147,10 +147,10 @@ def test_what_a_source_predicted_passes_unchanged() -> None:
     x = torch.randn(300, 4, generator=generator)
     held = [HeldOut(one.float(), target, 0.1) for one in said]
     features = [x, said[1].float()]
-    stack = fit_stack(features, target, held, num_classes=CLASSES, predicted=[1])
+    stack = fit_stack([x, None], target, held, num_classes=CLASSES)
     torch.testing.assert_close(stack.probes[1].logits(features[1]), said[1].float())
     assert stack.probes[0].weight.shape == (CLASSES, 4)
-    again = refit(stack, features, target, held, predicted=[1])
+    again = refit(stack, [x, None], target, held)
     torch.testing.assert_close(again.predict(features)[0], stack.predict(features)[0])
 
 

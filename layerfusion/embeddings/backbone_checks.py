@@ -1,0 +1,173 @@
+"""Checks of a model's folder after loading: what its files say against what was made of them.
+
+What would give other vectors than the model's own is refused; what only looks like it is warned of.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from layerfusion.assets.models import integer_weights, own_code
+from layerfusion.config.job import BackboneConfig
+from layerfusion.errors import UserError, library_errors
+
+log = logging.getLogger(__name__)
+
+GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+"""Classes that take tokenizer.json as it is."""
+PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
+"""A text with what tokenizers treat differently: cases, accents, spaces, numbers, ligatures."""
+
+
+def refuse_missing(
+    name: str, folder: Path, loaded: nn.Module, model: nn.Module, missing: Iterable[str]
+) -> None:
+    """Refuse a model with missing weights, which transformers would replace by random ones.
+
+    The weights of a pooler may be missing, as they are never used, and so may those of a decoder
+    where only the encoder (`model`, a part of `loaded`) reads.
+    """
+    used = {id(parameter) for parameter in model.parameters()}
+    paths = [path for path, x in loaded.named_parameters() if id(x) in used]
+    known = [path for path in paths if "pooler" not in path]
+    random = [path for path in known if any(key.endswith(path) for key in missing)]
+    if random:
+        raise UserError(
+            f"backbone {name}: {folder} has no weights for {random[0]} ({len(random)} are missing);"
+            " is it the right model?"
+        )
+
+
+def refuse_other_shapes(name: str, folder: Path, mismatched: Iterable[Any]) -> None:
+    """Refuse weights whose shapes differ from those that config.json asks for."""
+    for key, found, wanted in sorted(mismatched, key=str):
+        raise UserError(
+            f"backbone {name}: {folder}: config.json asks for {key} of shape {tuple(wanted)}, and"
+            f" the weights have {tuple(found)}; take both files from the same model"
+        )
+
+
+def refuse_integers(name: str, folder: Path, model: Any) -> None:
+    """Refuse weights stored as integers that no quantisation of transformers has decoded."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        return
+    found = integer_weights(folder)
+    if found is not None:
+        raise UserError(
+            f"backbone {name}: {folder}: {found} is stored as integers, without a quantisation in"
+            " config.json that is known here; convert the weights to float16 or float32"
+        )
+
+
+def check_unused(
+    name: str,
+    folder: Path,
+    loaded: nn.Module,
+    blocks: nn.ModuleList | None,
+    unused: Iterable[str],
+) -> None:
+    """Look for weights inside the blocks that the model has no place for.
+
+    Weights of more blocks than config.json states are refused, others are warned of. Those of heads
+    lie outside of the blocks.
+    """
+    path = next((path for path, module in loaded.named_modules() if module is blocks), None)
+    if blocks is None or path is None:
+        return
+    inside = re.compile(rf"(?:^|\.){re.escape(path)}\.(\d+)\.")
+    found = {key: int(match[1]) for key in sorted(unused) if (match := inside.search(key))}
+    above = max(found.values(), default=0) + 1
+    if above > len(blocks):
+        raise UserError(
+            f"backbone {name}: {folder}: config.json states {len(blocks)} layers, and the weights"
+            f" have {above}; correct the number of layers in config.json"
+        )
+    if found:
+        log.warning(
+            "backbone %s: %s does not use %d of the weights in its blocks, such as %s; is"
+            " config.json that of this model?",
+            name,
+            type(loaded).__name__,
+            len(found),
+            next(iter(found)),
+        )
+
+
+def refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
+    """Refuse code that comes with the model, unless it is allowed and lies in the folder itself."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind, code = own_code(folder)
+    elsewhere = [place for place in code if "--" in place]
+    if config.trust_remote_code and elsewhere:
+        raise UserError(
+            f"backbone {name}: {folder} asks for code of another repository ({elsewhere[0]}), which"
+            " no commit pins; put that code into the folder and correct auto_map in its config.json"
+        )
+    if code and not config.trust_remote_code and kind not in CONFIG_MAPPING:
+        raise UserError(
+            f"backbone {name}: {folder} needs code of its own ({code[0]}), which is not run unless"
+            f" backbone.{name}.trust_remote_code=true"
+        )
+
+
+def warn_of_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -> None:
+    """Say that code which comes with the model was not needed and not run."""
+    _, code = own_code(folder)
+    if code and not config.trust_remote_code:
+        log.warning(
+            "backbone %s: its own code (%s) is not run; %s of transformers reads its weights,"
+            " unless backbone.%s.trust_remote_code=true",
+            name,
+            code[0],
+            used,
+            name,
+        )
+
+
+def warn_of_other_class(name: str, loaded: Any) -> None:
+    """Warn if config.json names a class of another family than its `model_type`."""
+    import transformers
+
+    for stated in getattr(loaded.config, "architectures", None) or ():
+        family = getattr(getattr(transformers, stated, None), "config_class", None)
+        if family is not None and not isinstance(loaded.config, family):
+            log.warning(
+                "backbone %s: config.json says architectures %s and model_type %s, so the weights"
+                " are read as %s; if that is wrong, correct model_type",
+                name,
+                stated,
+                loaded.config.model_type,
+                type(loaded).__name__,
+            )
+
+
+def warn_of_other_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
+    """Warn if transformers makes another tokenizer of the folder than tokenizer.json describes.
+
+    For many families it takes the vocabulary out of tokenizer.json, and builds the rest from
+    tokenizer_config.json or the family's defaults, such as lower case for BERT.
+    """
+    from tokenizers import Tokenizer
+
+    file = folder / "tokenizer.json"
+    if type(tokenizer).__name__ in GENERIC_TOKENIZERS or not file.is_file():
+        return
+    with library_errors(f"backbone {name}: {file} cannot be read"):
+        stated = Tokenizer.from_file(str(file))
+    stated.no_truncation()
+    stated.no_padding()
+    if stated.encode(PROBE).ids != tokenizer(PROBE)["input_ids"]:
+        log.warning(
+            "backbone %s: %s, which transformers makes of tokenizer_config.json, splits texts"
+            " differently than tokenizer.json says; if tokenizer.json is right, write"
+            ' "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json',
+            name,
+            type(tokenizer).__name__,
+        )
