@@ -25,6 +25,8 @@ STACKED = "stacked"
 """A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
+ACCURATE, CHEAP = PREFERENCES = ("accurate", "cheap")
+"""What `auto` prefers among candidates that held-out rows cannot tell apart."""
 HONEST = "honest"
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
@@ -278,6 +280,11 @@ class FusionConfig:
     """Operators, and `stacked`, that `auto` chooses among."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
+    members: int | None = field(default=None, metadata=at_least(1))
+    """Most sources that `auto` fuses; no limit if none."""
+    prefer: str = field(default=ACCURATE, metadata=one_of(*PREFERENCES))
+    """What `auto` takes: `accurate`, the candidate with the lowest log-loss, or `cheap`, the one
+    with the fewest FLOPs a text among those within a standard error of it."""
 
 
 @dataclass

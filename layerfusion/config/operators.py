@@ -20,6 +20,8 @@ from layerfusion.errors import UserError, unknown
 TARGET = "_target_"
 EVERY_HEAD = tuple(item.name for item in fields(FusionConfig))
 """Keys of the group `fusion` that belong to every head; all others are the operator's own."""
+OF_AUTO = ("among", "widths", "members", "prefer")
+"""Those of them that only `fusion=auto` reads."""
 FORMER = {"temperature": 1.0, "source_dropout": 0.0, "side": 16, "experts": 4, "heads": 4}
 """Arguments that every fusion had, whatever its operator, with their defaults: old bundles hold
 them, and the names of jobs are still made from them."""
@@ -165,7 +167,7 @@ def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
 
 def _keys(arguments: Mapping[str, Any]) -> list[str]:
     """List the keys that a user may set: those of every head, and the operator's arguments."""
-    hidden = ("target", "arguments", "among", "widths")
+    hidden = ("target", "arguments", *OF_AUTO)
     return [*(key for key in EVERY_HEAD if key not in hidden), *arguments]
 
 

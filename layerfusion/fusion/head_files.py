@@ -16,7 +16,8 @@ from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings, is_path
-from layerfusion.fusion.stacking import Pool, Stack
+from layerfusion.fusion.pool import Pool
+from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.probe import LinearProbe
 
 OPERATOR = "operator"

@@ -37,7 +37,7 @@ class HeldOutHeads:
 
     def __call__(self, candidate: FusionCandidate, fold: int) -> Tensor:
         """Return the log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
-        candidates, layers = self.candidates, candidate.selection.layers
+        candidates, layers = self.candidates, candidate.layers
         out = candidates.fold_of == fold
         split = [self._split(layer, fold) for layer in layers]
         labels, unseen = candidates.labels, self._unseen(fold)
@@ -58,7 +58,7 @@ class HeldOutHeads:
             self.trainer,
             num_classes=candidates.num_classes,
             seed=self.seed,
-            importance=candidate.selection.weights,
+            importance=candidate.layer_set.selection.weights,
         )
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
         return F.cross_entropy(logits.double(), labels[out], reduction="none")

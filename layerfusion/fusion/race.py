@@ -13,11 +13,11 @@ from torch import Tensor
 from layerfusion.config.job import STACKED, FusionConfig
 from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
+from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.layer_sets import EVERY_LAYER
 from layerfusion.layers.probe import NEVER
-from layerfusion.layers.selection import Selection, standard_error
+from layerfusion.layers.selection import standard_error
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,8 @@ log = logging.getLogger(__name__)
 class FusionCandidate:
     """A candidate (layers and fusion) that has not been evaluated yet."""
 
-    layer_set: str
-    """Name of its set of layers, which says how they were chosen."""
-    selection: Selection
+    layer_set: LayerSet
+    """Its layers, and how they were chosen."""
     fusion: FusionConfig
     parameters: int
     """Number of parameters of the head, or of a stack's probes."""
@@ -37,8 +36,12 @@ class FusionCandidate:
     def words(self) -> str:
         """Describe the candidate to a reader: operator, width where it has one, and layers."""
         width = "" if self.fusion.name == STACKED else f" of width {self.fusion.width}"
-        sources = len(self.selection.layers)
-        return f"{self.fusion.name}{width} on {self.layer_set} (K = {sources})"
+        return f"{self.fusion.name}{width} on {self.layer_set.name} (K = {len(self.layers)})"
+
+    @property
+    def layers(self) -> list[LayerId]:
+        """The layers that it fuses."""
+        return self.layer_set.selection.layers
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +71,7 @@ Losses = Callable[[FusionCandidate, int], Tensor]
 
 
 def list_fusion_candidates(
-    layer_sets: Mapping[str, Selection],
+    layer_sets: Sequence[LayerSet],
     settings: FusionConfig,
     widths: Mapping[LayerId, int],
     num_classes: int,
@@ -76,11 +79,11 @@ def list_fusion_candidates(
     """List every fusion that `fusion.among` and `fusion.widths` name, on every set of layers.
 
     On a single layer all operators are the same plain head, so there is one candidate for each
-    width. On every layer at once only the stack is a candidate. A head that cannot have the
+    width. On large sets of layers only the stack is a candidate. A head that cannot have the
     capacity that `fusion.match_capacity` asks for is left out.
 
     Args:
-        layer_sets: name of each set of layers, and the layers.
+        layer_sets: the sets of layers.
         settings: the settings of `fusion=auto`.
         widths: width of each layer.
         num_classes: number of classes.
@@ -91,14 +94,12 @@ def list_fusion_candidates(
     candidates = []
     unmatched: UserError | None = None
     operators = [name for name in settings.among if name != STACKED]
-    for layer_set, selection in layer_sets.items():
-        source_widths = [widths[layer] for layer in selection.layers]
+    for layer_set in layer_sets:
+        source_widths = [widths[layer] for layer in layer_set.selection.layers]
         if STACKED in settings.among:
             size = sum(width + 1 for width in source_widths) * num_classes
-            candidates.append(
-                FusionCandidate(layer_set, selection, settled_head(settings, STACKED), size)
-            )
-        if layer_set == EVERY_LAYER:
+            candidates.append(FusionCandidate(layer_set, settled_head(settings, STACKED), size))
+        if layer_set.only_stacked:
             continue
         for name in operators if len(source_widths) > 1 else operators[:1]:
             for width in settings.widths:
@@ -109,9 +110,9 @@ def list_fusion_candidates(
                     if not head.match_capacity:
                         raise
                     unmatched = error
-                    log.info("auto: left out on %s: %s", layer_set, error)
+                    log.info("auto: left out on %s: %s", layer_set.name, error)
                     continue
-                candidates.append(FusionCandidate(layer_set, selection, head, size))
+                candidates.append(FusionCandidate(layer_set, head, size))
     if unmatched is not None and not candidates:
         raise unmatched
     return candidates

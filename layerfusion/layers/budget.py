@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
 
 import numpy as np
@@ -114,6 +114,12 @@ class Budget:
                 " limit layers.budget.flops_per_text instead"
             )
         return _within(cost.flops, limits.flops_per_text) and _within(cost.ms, limits.ms_per_text)
+
+    def within(self, flops: float) -> Budget:
+        """Return this budget with at most so many FLOPs a text."""
+        limit = self.config.flops_per_text
+        least = flops if limit is None else min(flops, limit)
+        return Budget(replace(self.config, flops_per_text=least), self.models)
 
     def affordable(self, layers: Sequence[LayerId]) -> list[LayerId]:
         """List the layers that the budget allows, each taken alone.

@@ -10,20 +10,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import FusionConfig, TrainConfig
+from layerfusion.config.job import CHEAP, FusionConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.held_out_heads import HeldOutHeads
+from layerfusion.fusion.layer_sets import propose_layer_sets
+from layerfusion.fusion.pool import judge_forms
 from layerfusion.fusion.race import Evaluation, FusionCandidate, list_fusion_candidates, race
-from layerfusion.fusion.stacking import judge_forms
 from layerfusion.layers.budget import Budget
-from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.layer_sets import propose_layer_sets
-from layerfusion.layers.scores import ScoreTable, compute_scores
+from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
-from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
+from layerfusion.runs.select_layers import budget_of, candidates_of
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -63,19 +63,27 @@ def decide(
     layers = given.layers if given else budget.affordable(all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers)
     table = compute_scores(candidates, ["probe"], config.layers, config.extract)
-    layer_sets = propose_layer_sets(config.layers, table, similarity_of(candidates), budget)
+    log_probs = torch.stack([probe.log_probs for probe in table.held_out])
+    target = table.held_out[0].target
+    layer_sets = propose_layer_sets(
+        layers,
+        log_probs,
+        target,
+        budget,
+        few=config.layers.max_layers,
+        members=config.fusion.members,
+    )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
         layer_sets, config.fusion, widths, len(dataset.label_names)
     )
-    chosen = list(
-        dict.fromkeys(layer for layer_set in layer_sets.values() for layer in layer_set.layers)
-    )
+    small = [layer_set.selection for layer_set in layer_sets if not layer_set.only_stacked]
+    trained_on = list(dict.fromkeys(layer for selection in small for layer in selection.layers))
     validation = dataset.splits["validation"]
     hashes = [text_hash(text) for text in validation.texts]
     heads = HeldOutHeads(
         candidates,
-        dict(zip(chosen, read_layers(sources, chosen, hashes), strict=True)),
+        dict(zip(trained_on, read_layers(sources, trained_on, hashes), strict=True)),
         validation.texts,
         torch.from_numpy(np.asarray(validation.labels, np.int64)),
         config.trainer,
@@ -83,10 +91,14 @@ def decide(
     )
     evaluations = race(
         fusion_candidates,
-        lambda candidate: _stacked_losses(candidate, candidates, table, config.seed),
+        lambda candidate: _stacked_losses(candidate, log_probs, target, config.seed),
         heads,
         candidates.fold_of,
     )
+    chosen = evaluations[0]
+    if config.fusion.prefer == CHEAP:
+        chosen = _cheapest([chosen, *_as_good(evaluations)], budget)
+    evaluations = [chosen, *(one for one in evaluations if one is not chosen)]
     reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
         reasons.append(
@@ -95,59 +107,74 @@ def decide(
         )
     for line in reasons:
         log.info("auto: %s", line)
-    best = evaluations[0].candidate
-    records = [_record(evaluation, evaluations[0], budget) for evaluation in evaluations]
-    return Decision(best.selection, best.fusion, reasons, records)
+    records = [_record(evaluation, chosen, budget) for evaluation in evaluations]
+    best = chosen.candidate
+    return Decision(best.layer_set.selection, best.fusion, reasons, records)
 
 
 def _stacked_losses(
-    candidate: FusionCandidate, candidates: Candidates, table: ScoreTable, seed: int
+    candidate: FusionCandidate, log_probs: Tensor, target: Tensor, seed: int
 ) -> Tensor:
-    held = [table.held_out[candidates.position(layer)] for layer in candidate.selection.layers]
-    log_probs = torch.stack([probe.log_probs for probe in held]).double()
-    form, losses = judge_forms(log_probs, held[0].target, seed=seed)
+    form, losses = judge_forms(log_probs, target, seed=seed, choose=candidate.layer_set.choose)
     return losses[form]
 
 
+def _as_good(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """List those that are at most a standard error behind the best, which comes first."""
+    best, *others = evaluations
+    return [
+        one for one in others if one.folds == best.folds and bool(np.less_equal(*one.behind(best)))
+    ]
+
+
+def _cheapest(evaluations: Sequence[Evaluation], budget: Budget) -> Evaluation:
+    return min(evaluations, key=lambda one: _flops(one, budget))
+
+
+def _flops(evaluation: Evaluation, budget: Budget) -> float:
+    return budget.cost(evaluation.candidate.layers).flops
+
+
 def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
-    best = evaluations[0]
-    choices = best.candidate.selection.choices
+    """Say in plain words why the first of some evaluations was chosen."""
+    chosen = evaluations[0]
+    lowest = min(evaluations, key=lambda one: (-one.folds, one.log_loss))
+    why = (
+        f"the lowest of {len(evaluations)} candidates"
+        if chosen is lowest
+        else f"the cheapest within a standard error of the lowest, {lowest.log_loss:.4f}"
+    )
+    choices = chosen.candidate.layer_set.selection.choices
     lines = [
-        f"{best.candidate.words}: held-out log-loss {best.log_loss:.4f}, the lowest of"
-        f" {len(evaluations)} candidates",
+        f"{chosen.candidate.words}: held-out log-loss {chosen.log_loss:.4f}, {why}",
         *(f"it uses {choice.words}" for choice in choices[:NAMED]),
         *([f"and {len(choices) - NAMED} more"] if len(choices) > NAMED else []),
     ]
-    rivals = [one for one in evaluations[1:] if one.folds == best.folds]
-    alone = [one for one in rivals if len(one.candidate.selection.layers) == 1]
+    rivals = [one for one in evaluations[1:] if one.folds == chosen.folds]
+    alone = [one for one in rivals if len(one.candidate.layers) == 1]
     for rival in dict.fromkeys([*rivals[:1], *alone[:1]]):
-        difference, error = rival.behind(best)
-        lines.append(f"{rival.candidate.words} is behind by {difference:.4f} ± {error:.4f}")
-    cost = budget.cost(best.candidate.selection.layers).flops
-    near = [one for one in rivals if np.less_equal(*one.behind(best))]
-    cheapest = min(
-        near, key=lambda one: budget.cost(one.candidate.selection.layers).flops, default=None
-    )
-    if cheapest is not None:
-        less = budget.cost(cheapest.candidate.selection.layers).flops
-        if less < cost:
-            limit = budget.flops_that_allow(cheapest.candidate.selection.layers)
-            lines.append(
-                f"{cheapest.candidate.words} is within a standard error of it at"
-                f" {less / cost:.0%} of its FLOPs a text; layers.budget.flops_per_text={limit}"
-                " allows that"
-            )
+        difference, error = rival.behind(chosen)
+        place = "behind" if difference >= 0 else "ahead"
+        lines.append(f"{rival.candidate.words} is {place} by {abs(difference):.4f} ± {error:.4f}")
+    cheaper = [one for one in _as_good(evaluations) if _flops(one, budget) < _flops(chosen, budget)]
+    if chosen is lowest and cheaper:
+        cheapest = _cheapest(cheaper, budget)
+        share = _flops(cheapest, budget) / _flops(chosen, budget)
+        lines.append(
+            f"{cheapest.candidate.words} is within a standard error of it at {share:.0%} of its"
+            " FLOPs a text; fusion.prefer=cheap takes that"
+        )
     return lines
 
 
 def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:
     candidate = evaluation.candidate
     behind, error = evaluation.behind(best)
-    layers: Sequence[LayerId] = candidate.selection.layers
+    layers: Sequence[LayerId] = candidate.layers
     return CandidateRecord(
         fusion=candidate.fusion.name,
         width=candidate.fusion.width,
-        layer_set=candidate.layer_set,
+        layer_set=candidate.layer_set.name,
         layers=[str(layer) for layer in layers],
         folds=evaluation.folds,
         log_loss=evaluation.log_loss,

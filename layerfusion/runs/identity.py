@@ -10,11 +10,13 @@ from typing import Any
 
 from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, STACKED, FusionConfig, TrainConfig
-from layerfusion.config.operators import FORMER, find_operator
+from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
 from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
 """Raise it when the code gives other results for the same settings."""
+STACK_VERSION = 2
+"""Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Config groups that change where or how fast a result is computed, but not the result."""
 HINTS = ("description", "num_layers", "width")
@@ -145,13 +147,15 @@ def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
     settings = asdict(fusion)
     target, arguments = settings.pop("target"), settings.pop("arguments")
     if fusion.name != AUTO:
-        for key in ("among", "widths"):
+        for key in OF_AUTO:
             settings.pop(key)
     else:
         entries = {name: find_operator(name) for name in fusion.among}
         for name, entry in entries.items():
             if entry is not None and not entry.shipped:
                 settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]
+    if fusion.name in (STACKED, AUTO):
+        settings["stack"] = STACK_VERSION
     if target and not target.startswith("layerfusion."):
         settings["target"] = target
     return {**FORMER, **settings, **arguments}

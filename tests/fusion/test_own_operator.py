@@ -13,6 +13,7 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.race import list_fusion_candidates
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
@@ -83,8 +84,8 @@ def test_auto_tries_it_with_the_arguments_that_the_user_set(job: list[str]) -> N
     own = ["fusion=auto", "fusion.among=[largest,gated]", "fusion.widths=[4]", "fusion.scale=0.25"]
     config = load(compose("train", [*job, *own, "fusion.temperature=2"]))
     layers = [LayerId("tiny", layer, "mean") for layer in ("1", "2")]
-    both = Selection(tuple(Choice(layer, "") for layer in layers))
-    candidates = list_fusion_candidates({"both": both}, config.fusion, dict.fromkeys(layers, 6), 2)
+    both = LayerSet("both", Selection(tuple(Choice(layer, "") for layer in layers)), lambda *_: [])
+    candidates = list_fusion_candidates([both], config.fusion, dict.fromkeys(layers, 6), 2)
     assert {one.fusion.name: one.fusion.arguments for one in candidates} == {
         "largest": {"scale": 0.25},
         "gated": {"temperature": 2.0, "source_dropout": 0.0},

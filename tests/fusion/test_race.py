@@ -16,6 +16,7 @@ from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.held_out_heads import HeldOutHeads
+from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.race import FusionCandidate, list_fusion_candidates, race
 from layerfusion.layers.candidates import Candidates
@@ -23,13 +24,20 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
 
 A, B = LayerId("a", "1", "mean"), LayerId("b", "2", "mean")
-BOTH = Selection((Choice(A, ""), Choice(B, "")))
-ONE = Selection((Choice(A, ""),))
+
+
+def layer_set(name: str, *layers: LayerId, only_stacked: bool = False) -> LayerSet:
+    selection = Selection(tuple(Choice(layer, "") for layer in layers))
+    return LayerSet(name, selection, lambda *_: [], only_stacked)
+
+
+BOTH = layer_set("both", A, B)
+ONE = layer_set("one", A)
 FOLD_OF = torch.tensor([0, 1, 2, 3, 4, -1] * 20)
 
 
 def candidate(name: str, width: int = 8) -> FusionCandidate:
-    return FusionCandidate("layer_set", BOTH, FusionConfig(name=name, width=width), 1)
+    return FusionCandidate(BOTH, FusionConfig(name=name, width=width), 1)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -70,8 +78,8 @@ def test_a_stack_alone_needs_no_heads() -> None:
 
 def test_candidates_are_all_fusions_of_all_layer_sets_at_all_widths() -> None:
     settings = FusionConfig(among=["stacked", "gated", "late"], widths=[4, 16], dropout=0.1)
-    found = list_fusion_candidates({"one": ONE, "both": BOTH}, settings, {A: 6, B: 10}, 3)
-    names = [(one.layer_set, one.fusion.name, one.fusion.width) for one in found]
+    found = list_fusion_candidates([ONE, BOTH], settings, {A: 6, B: 10}, 3)
+    names = [(one.layer_set.name, one.fusion.name, one.fusion.width) for one in found]
     # Of a single layer the head is plain, whatever the operator.
     assert names == [
         ("one", "stacked", settings.width),
@@ -90,8 +98,8 @@ def test_candidates_are_all_fusions_of_all_layer_sets_at_all_widths() -> None:
 
 def test_a_candidate_has_the_parameters_of_the_head_that_is_trained() -> None:
     settings = FusionConfig(among=["gated", "moe"], widths=[64], match_capacity=True)
-    for one in list_fusion_candidates({"one": ONE, "both": BOTH}, settings, {A: 60, B: 100}, 3):
-        widths = [60, 100][: len(one.selection.layers)]
+    for one in list_fusion_candidates([ONE, BOTH], settings, {A: 60, B: 100}, 3):
+        widths = [60, 100][: len(one.layers)]
         trained = FusionClassifier(widths, 3, **classifier_settings(one.fusion, TrainerConfig()))
         assert one.parameters == trained.num_parameters
 
@@ -101,12 +109,12 @@ def test_a_head_that_cannot_have_the_capacity_is_left_out(
 ) -> None:
     caplog.set_level("INFO")
     settings = FusionConfig(among=["matmul", "gated"], widths=[20], match_capacity=True)
-    found = list_fusion_candidates({"both": BOTH}, settings, {A: 384, B: 384}, 2)
+    found = list_fusion_candidates([BOTH], settings, {A: 384, B: 384}, 2)
     assert [one.fusion.name for one in found] == ["gated"]
     assert "left out on both: fusion.match_capacity: matmul cannot have" in caplog.text
     none = FusionConfig(among=["matmul"], widths=[20], match_capacity=True)
     with pytest.raises(UserError, match="matmul cannot have"):
-        list_fusion_candidates({"both": BOTH}, none, {A: 384, B: 384}, 2)
+        list_fusion_candidates([BOTH], none, {A: 384, B: 384}, 2)
 
 
 def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> None:
@@ -135,12 +143,7 @@ def test_a_head_learns_nothing_from_the_fold_that_judges_it(tmp_path: Path) -> N
         trainer = TrainerConfig(max_epochs=3, batch_size=16)
         return HeldOutHeads(candidates, {A: vectors[:10]}, texts[:10], labels[:10], trainer, seed=0)
 
-    one = FusionCandidate(
-        "both",
-        Selection((Choice(A, ""), Choice(lexical, ""))),
-        FusionConfig(name="concat", width=4),
-        1,
-    )
+    one = FusionCandidate(layer_set("both", A, lexical), FusionConfig(name="concat", width=4), 1)
     losses = heads(labels, texts)(one, 2)
     assert losses.shape == (20,)
     assert bool(losses.isfinite().all())
@@ -175,7 +178,7 @@ def test_a_text_of_the_fold_that_is_in_validation_too_does_not_choose_the_epoch(
         repeated = [texts[n] for n in again]
         validation = {A: vectors[again]}
         heads = HeldOutHeads(candidates, validation, repeated, labels[again], trainer, seed=0)
-        return heads(FusionCandidate("one", ONE, FusionConfig(name="concat", width=4), 1), 2)
+        return heads(FusionCandidate(ONE, FusionConfig(name="concat", width=4), 1), 2)
 
     flipped = labels.clone()
     flipped[40:] = 1 - flipped[40:]

@@ -1,0 +1,234 @@
+"""Pools on predictions made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.optimize import minimize
+from torch import Tensor
+from torch.nn import functional as F
+
+from layerfusion.fusion.ensemble import ensemble_weights
+from layerfusion.fusion.pool import (
+    ANCHOR_ROWS,
+    EQUAL_ROWS,
+    FACTS,
+    GATE_ROWS,
+    GATED_SOURCES,
+    WEIGHT_ROWS,
+    Pool,
+    anchored_weights,
+    choose_pool,
+    evidence,
+    fit_pool,
+    judge_forms,
+)
+
+CLASSES = 3
+
+
+def _said(rows: int, quality: list[float], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Sources that see the label through noise of their own; the higher, the better."""
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.randint(CLASSES, (rows,), generator=generator)
+    truth = F.one_hot(target, CLASSES).double()
+    noise = torch.randn(len(quality), rows, CLASSES, generator=generator, dtype=torch.float64)
+    strength = torch.tensor(quality, dtype=torch.float64)[:, None, None]
+    return (strength * truth + noise).log_softmax(dim=2), target
+
+
+def _loss(pool: Pool, said: Tensor, target: Tensor) -> float:
+    return float(F.nll_loss(pool(said)[0], target))
+
+
+# -- the formula, against numpy one row at a time -----------------------------------------------
+
+
+def test_pool_equals_the_reference() -> None:
+    said, _ = _said(5, [1.0, 2.0])
+    generator = torch.Generator().manual_seed(3)
+    gate = torch.randn(2, 2 * FACTS, generator=generator, dtype=torch.float64)
+    pool = Pool(
+        "gated",
+        torch.tensor([0.2, -0.4]).double(),
+        torch.tensor(1.5).double(),
+        gate,
+        torch.arange(6).double() / 10,
+        torch.arange(1, 7).double(),
+    )
+    pooled, gates = pool(said)
+    for row in range(5):
+        own = said[:, row].numpy()
+        probs = np.exp(own)
+        entropy = [-(probs[k] * own[k]).sum() for k in range(2)]
+        largest = [own[k].max() for k in range(2)]
+        distance = [np.abs(probs[k] - probs.mean(axis=0)).sum() for k in range(2)]
+        facts = np.array([*entropy, *largest, *distance])
+        scores = pool.bias.numpy() + gate.numpy() @ ((facts - pool.mean.numpy()) / pool.std.numpy())
+        g = np.exp(scores) / np.exp(scores).sum()
+        mixed = 1.5 * (g[0] * own[0] + g[1] * own[1])
+        expected = mixed - np.log(np.exp(mixed).sum())
+        np.testing.assert_allclose(gates[row].numpy(), g, rtol=1e-9)
+        np.testing.assert_allclose(pooled[row].numpy(), expected, rtol=1e-9)
+
+
+def test_weights_are_at_the_optimum_that_scipy_finds() -> None:
+    said, target = _said(200, [0.5, 1.0, 2.0])
+    pool = fit_pool(said, target, "weighted")
+    own = said.numpy()
+
+    def loss(x: np.ndarray) -> float:
+        g = np.exp(x[:3]) / np.exp(x[:3]).sum()
+        mixed = np.exp(x[3]) * np.einsum("k,knc->nc", g, own)
+        log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+        picked = log_probs[np.arange(200), target.numpy()]
+        return -picked.mean() + WEIGHT_ROWS / 200 * ((x[:3] ** 2).sum() + x[3] ** 2)
+
+    found = minimize(loss, np.zeros(4), method="BFGS", options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(pool.bias.numpy(), found[:3], atol=1e-3)
+    assert float(pool.scale) == pytest.approx(np.exp(found[3]), rel=1e-3)
+
+
+def test_gates_start_from_the_weights_and_are_pulled_towards_them() -> None:
+    said, target = _said(300, [1.0, 1.5])
+    weighted, gated = (fit_pool(said, target, form) for form in ("weighted", "gated"))
+    assert not weighted.gate.any()
+    assert gated.gate.any()
+    pull = GATE_ROWS / 300 * float(gated.gate.square().sum())
+    assert _loss(gated, said, target) + pull <= _loss(weighted, said, target) + 1e-6
+
+
+# -- what it is for -----------------------------------------------------------------------------
+
+
+def test_a_useless_source_gets_little_weight_and_does_no_harm() -> None:
+    said, target = _said(1000, [2.0, 0.0])
+    fresh, fresh_target = _said(1000, [2.0, 0.0], seed=1)
+    pool, _, _ = choose_pool(said, target)
+    alone = fit_pool(said[:1], target, "single")
+    assert float(pool(fresh)[1].mean(dim=0)[1]) < 0.15
+    assert _loss(pool, fresh, fresh_target) < _loss(alone, fresh[:1], fresh_target) + 0.005
+
+
+def test_anchored_weights_let_a_source_correct_the_others() -> None:
+    """A second source that repeats the first's mistake helps by a weight below zero."""
+    said, target = _said(2000, [1.5, 0.0])
+    mistake = said[1]  # knows nothing of the class
+    both = torch.stack([said[0] + mistake, mistake]).log_softmax(dim=2)
+    pool = fit_pool(both, target, "anchored")
+    assert pool.form == "anchored"
+    gates = pool(both)[1]
+    assert float(gates[0, 1]) < -0.05
+    assert torch.equal(gates, gates[:1].expand(len(target), -1))
+    assert float(gates[0].abs().sum()) == pytest.approx(1)
+    assert _loss(pool, both, target) < _loss(fit_pool(both, target, "weighted"), both, target)
+    pooled = pool(both)[0].exp().sum(dim=1)
+    torch.testing.assert_close(pooled, torch.ones_like(pooled))
+
+
+def test_ensemble_weights_are_those_of_forward_selection() -> None:
+    said, target = _said(400, [2.0, 1.0, 0.0, 0.0])
+    weights = ensemble_weights(said, target)
+    assert float(weights.sum()) == pytest.approx(1)
+    assert weights[0] > weights[1] > weights[2:].max()
+    assert torch.equal(weights, ensemble_weights(said, target))
+
+
+def test_many_sources_are_pooled_without_gates() -> None:
+    said, target = _said(200, [1.0] * (GATED_SOURCES + 1))
+    _, losses, _ = choose_pool(said, target)
+    assert set(losses) == {"single", "anchored"}
+
+
+def test_equal_sources_are_better_together_than_any_alone() -> None:
+    said, target = _said(1000, [1.5, 1.5, 1.5])
+    fresh, fresh_target = _said(1000, [1.5, 1.5, 1.5], seed=1)
+    pool, losses, reason = choose_pool(said, target)
+    assert pool.form != "single"
+    assert losses["weighted"] < losses["single"]
+    assert reason.startswith(pool.form)
+    assert _loss(pool, fresh, fresh_target) < 0.8 * _loss(
+        fit_pool(said, target, "single"), fresh, fresh_target
+    )
+
+
+def test_gates_are_taken_where_each_source_knows_its_own_half() -> None:
+    generator = torch.Generator().manual_seed(4)
+    said, target = _said(1200, [3.0, 3.0])
+    knows = torch.rand(1200, generator=generator) < 0.5
+    blind = torch.full((1200, CLASSES), 1 / 3, dtype=torch.float64)
+    blind = (blind + 0.3 * torch.rand(1200, CLASSES, generator=generator)).log_softmax(dim=1)
+    wrong = said.roll(1, dims=2)  # confident enough to mislead a fixed weight
+    mixed = torch.stack(
+        [
+            torch.where(knows[:, None], said[0], 0.3 * wrong[0] + 0.7 * blind),
+            torch.where(knows[:, None], 0.3 * wrong[1] + 0.7 * blind, said[1]),
+        ]
+    ).log_softmax(dim=2)
+    pool, losses, _ = choose_pool(mixed, target)
+    assert losses["gated"] < losses["weighted"]
+    assert pool.form == "gated"
+    gates = pool(mixed)[1]
+    assert float(gates[knows, 0].mean()) > float(gates[~knows, 0].mean())
+
+
+def test_overconfident_sources_are_calibrated() -> None:
+    said, target = _said(2000, [1.0])
+    over = (4 * said).log_softmax(dim=2)
+    pool = fit_pool(over, target, "single")
+    right = float(fit_pool(said, target, "single").scale)
+    assert float(pool.scale) == pytest.approx(right / 4, rel=0.05)
+    assert _loss(pool, over, target) < float(F.nll_loss(over[0], target))
+
+
+def test_evidence_does_not_depend_on_the_other_rows() -> None:
+    said, _ = _said(10, [1.0, 2.0])
+    torch.testing.assert_close(evidence(said)[:4], evidence(said[:, :4]))
+
+
+@pytest.mark.parametrize("form", ["weighted", "gated"])
+def test_the_order_of_the_sources_does_not_matter(form: str) -> None:
+    said, target = _said(200, [0.5, 1.0, 2.0])
+    order = [2, 0, 1]
+    pooled, gates = fit_pool(said, target, form)(said)
+    moved, moved_gates = fit_pool(said[order], target, form)(said[order])
+    torch.testing.assert_close(pooled, moved, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(gates[:, order], moved_gates, atol=1e-4, rtol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_stack() -> None:
+    said, target = _said(100, [1.0, 1.2])
+    first, again = (choose_pool(said, target, seed=3)[0](said)[0] for _ in range(2))
+    assert torch.equal(first, again)
+
+
+def test_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
+    said, target = _said(150, [0.5, 1.0, 2.0])
+    selected = ensemble_weights(said, target).numpy()
+    anchor = (150 * selected + EQUAL_ROWS / 3) / (150 + EQUAL_ROWS)
+
+    def loss(w: np.ndarray) -> float:
+        mixed = np.einsum("k,knc->nc", w, said.numpy())
+        log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+        picked = log_probs[np.arange(150), target.numpy()]
+        return -picked.mean() + ANCHOR_ROWS / 150 * ((w - anchor) ** 2).sum()
+
+    found = minimize(loss, anchor, method="BFGS", options={"gtol": 1e-9}).x
+    np.testing.assert_allclose(anchored_weights(said, target).numpy(), found, atol=1e-4)
+    single = anchored_weights(said.float(), target).numpy()
+    np.testing.assert_allclose(single, found, atol=1e-3)
+
+
+def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:
+    """Sources of pure luck look good to a choice among them on all rows, and never outside."""
+    said, target = _said(60, [0.0] * 200)
+
+    def luckiest(log_probs: Tensor, labels: Tensor) -> list[int]:
+        return [int(torch.stack([F.nll_loss(one, labels) for one in log_probs]).argmin())]
+
+    _, honest = judge_forms(said, target, choose=luckiest)
+    best = said[luckiest(said, target)]
+    _, flattering = judge_forms(best, target)
+    assert float(flattering["single"].mean()) < np.log(CLASSES) - 0.02
+    assert float(honest["single"].mean()) > np.log(CLASSES) - 0.01
