@@ -8,11 +8,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
-from layerfusion.records.job import DataRecord, RunRecord, find_records
+from layerfusion.records.job import METRICS, PREDICTIONS, DataRecord, RunRecord, find_records
+from layerfusion.records.json_files import Damaged, damaged_told
 from layerfusion.report.figures.colors import SERIES
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.jobs import FinishedJob, read_job
@@ -98,16 +97,41 @@ def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGr
     Raises:
         UserError: where there is no finished job, or one lacks its predictions.
     """
-    return group_jobs(finished(runs, only))
+    found = finished(runs, only)
+    if not found:
+        raise no_job(runs)
+    return group_jobs(found)
 
 
-def group_jobs(found: Iterable[tuple[Path, RunRecord]]) -> tuple[DataGroup, ...]:
-    """Read the predictions of all honest jobs among some, and group the jobs by their data."""
-    by_data: dict[tuple[str, str], list[FinishedJob]] = defaultdict(list)
+def group_jobs(
+    found: Iterable[tuple[Path, RunRecord]], damaged: Damaged | None = None
+) -> tuple[DataGroup, ...]:
+    """Read the predictions of all honest jobs among some, and group the jobs by their data.
+
+    Args:
+        found: folder and record of each job; of several folders of one job, the first that can be
+            read counts.
+        damaged: takes the jobs whose predictions cannot be read; None if that is an error.
+    """
+    read: dict[str, tuple[Path, FinishedJob]] = {}
     for folder, record in found:
-        if record.protocol == HONEST:
-            data = record.dataset
-            by_data[data.name, data.fingerprint].append(read_job(folder, record))
+        if record.protocol == HONEST and record.job not in read:
+            with damaged_told(folder / PREDICTIONS, damaged):
+                read[record.job] = folder, read_job(folder, record)
+    same_data: dict[tuple[str, str], list[tuple[Path, FinishedJob]]] = defaultdict(list)
+    for folder, job in read.values():
+        same_data[job.record.dataset.name, job.record.dataset.fingerprint].append((folder, job))
+    by_data: dict[tuple[str, str], list[FinishedJob]] = defaultdict(list)
+    for data, own in same_data.items():
+        usual = Counter(job.target.tobytes() for _, job in own).most_common(1)[0][0]
+        for folder, job in own:
+            with damaged_told(folder / PREDICTIONS, damaged):
+                if job.target.tobytes() != usual:
+                    raise UserError(
+                        f"{folder / PREDICTIONS}: job {job.record.job} has other test labels than"
+                        " other jobs with the same fingerprint of the data"
+                    )
+                by_data[data].append(job)
     labels = _labels(sorted(by_data))
     keys = _file_names(labels.values())
     jobs = [job for some in by_data.values() for job in some]
@@ -119,20 +143,23 @@ def group_jobs(found: Iterable[tuple[Path, RunRecord]]) -> tuple[DataGroup, ...]
     )
 
 
-def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path, RunRecord]]:
-    """Find every finished job under a folder, of any protocol and each once.
+def finished(
+    runs: Path, only: Collection[str] | None = None, damaged: Damaged | None = None
+) -> list[tuple[Path, RunRecord]]:
+    """Find every finished job under a folder, of any protocol.
 
-    Raises:
-        UserError: where there is none.
+    Args:
+        runs: the folder.
+        only: hashes of the jobs to read; all where None.
+        damaged: takes the records that cannot be read; None if that is an error.
     """
-    found = find_records(runs) if runs.is_dir() else []
-    if not found:
-        raise UserError(f"{runs}: no finished job (a folder with metrics.json) under it")
-    unique: dict[str, tuple[Path, RunRecord]] = {}
-    for folder, record in found:
-        if only is None or record.job in only:
-            unique.setdefault(record.job, (folder, record))
-    return list(unique.values())
+    found = find_records(runs, damaged)
+    return [(folder, record) for folder, record in found if only is None or record.job in only]
+
+
+def no_job(runs: Path) -> UserError:
+    """Say that a folder has nothing to report."""
+    return UserError(f"{runs}: no finished job (a folder with {METRICS}) under it")
 
 
 # -- grouping -----------------------------------------------------------------------------------
@@ -141,12 +168,6 @@ def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path
 def _group(
     label: str, key: str, jobs: Sequence[FinishedJob], colors: Mapping[str, str]
 ) -> DataGroup:
-    for job in jobs:
-        if not np.array_equal(job.target, jobs[0].target):
-            raise UserError(
-                f"{label}: jobs {jobs[0].record.job} and {job.record.job} have the same"
-                " fingerprint but other test labels"
-            )
     jobs = sorted(jobs, key=_order)
     curves, repeats = _curves([job for job in jobs if job.sources == 1])
     fused = tuple(job for job in jobs if job.sources > 1)

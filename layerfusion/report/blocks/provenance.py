@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from layerfusion.records.job import METRICS
-from layerfusion.records.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
+from layerfusion.records.sweep import FAILED, SkippedJob
 from layerfusion.report.block import Block, Bullets, Folded, Text, some
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
@@ -24,7 +23,7 @@ FILES = (
 def provenance_sections(results: Results) -> list[Block]:
     """Make the section on where the report comes from."""
     tables = (
-        skipped_table(results.folder),
+        skipped_table(results),
         _versions(results.groups),
         _text_table("Data", "Data set, Origin, Fingerprint", [
             (group.label, group.data.origin, group.data.fingerprint) for group in results.groups
@@ -40,24 +39,19 @@ def provenance_sections(results: Results) -> list[Block]:
     return [Block("Where it comes from", parts, "provenance")]
 
 
-def skipped_table(runs: Path) -> Table:
-    """List every job under a folder that failed, is running, or was planned and never begun."""
-    found: dict[Path, tuple[str, str, str]] = {}
-    for plans in sorted(runs.rglob(PLANS)):
-        for job in read_jobs(plans.parent):
-            if job.state != "done":
-                found[job.folder] = job.label, job.state, job.reason
-    for failed in sorted(runs.rglob(FAILED)):
-        folder = failed.parent
-        if folder not in found and not any((folder / name).exists() for name in RECORDS.values()):
-            command = failed.read_text(errors="replace").split("\n", 1)[0]
-            found[folder] = command, "failed", last_line(failed)
+def skipped_table(results: Results) -> Table:
+    """List every job that failed, is running or was never begun, and every damaged file."""
+    found = {**results.skipped}
+    for path, line in results.damaged.items():
+        place = path.relative_to(results.folder).as_posix()
+        label = found.pop(path.parent)[0] if path.parent in found else place
+        found[path] = SkippedJob(label, "damaged", line.replace(f"{path}", place))
     return _text_table(
         "Jobs that are not in this report",
         "Job, State, Why",
         sorted(found.values()),
         f"Failed: the reason is the last line of the job's {FAILED}. Missing: planned, and not"
-        f" begun. Running: the job has no {METRICS} yet.",
+        f" begun. Running: the job has no {METRICS} yet. Damaged: a file cannot be read.",
     )
 
 

@@ -18,8 +18,6 @@ from layerfusion.report.findings.judged import (
     ScoreRow,
     SelectionRow,
     is_judged,
-    named_profiles,
-    read_profiles,
     score_rows,
     selection_rows,
 )
@@ -36,6 +34,7 @@ from layerfusion.report.format import (
 )
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.markdown import block_markdown
+from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -74,12 +73,9 @@ def write_profiles_report(folder: Path, out: Path) -> Path | None:
         out: folder to write to.
 
     Returns:
-        Path of `selections.md`; None where no profile was judged on test.
-
-    Raises:
-        UserError: for a profile that cannot be read.
+        Path of `selections.md`; None where no profile that can be read was judged on test.
     """
-    judged = [x for x in named_profiles(read_profiles(folder)) if is_judged(x)]
+    judged = [x for x in Results(folder).profiles if is_judged(x)]
     if not judged:
         return None
     block = regret_block(judged)

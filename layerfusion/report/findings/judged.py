@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import Profile, SelectionProfile, find_profiles
 from layerfusion.report.format import listing
 from layerfusion.statistics.intervals import Difference
@@ -90,10 +91,10 @@ def is_judged(named: NamedProfile) -> bool:
     return any(selection.regret for selection in named.profile.selections)
 
 
-def read_profiles(folder: Path) -> list[Profile]:
-    """Read every profile under a folder, each job once."""
+def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]:
+    """Read every profile under a folder, each job once; `damaged` takes what cannot be read."""
     unique: dict[tuple[str, str], Profile] = {}
-    for _, profile in find_profiles(folder):
+    for _, profile in find_profiles(folder, damaged):
         unique.setdefault((profile.job, profile.dataset.fingerprint), profile)
     return list(unique.values())
 
