@@ -316,6 +316,11 @@ def _fault(record: RunRecord) -> str:
         model = record.backbones.get(layer.backbone)
         if model is None or not {layer.layer, model.highest_layer} <= {*model.layers}:
             return f"layers: {layer.layer} of {layer.backbone} is no layer of the job's models"
+    gates = [layer.mean_gate for layer in record.layers]
+    if None in gates and any(gate is not None for gate in gates):
+        return "layers: some have a mean gate and some have none"
+    if record.gates is not None and not record.gates.fits(len(record.layers)):
+        return f"gates: not one for each of {len(record.layers)} layers"
     if record.protocol == HONEST:
         for split, found in (("validation", record.validation), ("test", record.test)):
             if not {"accuracy", "log_loss"} <= found.keys():

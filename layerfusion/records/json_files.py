@@ -61,7 +61,7 @@ def read_json(
         return DamagedRecord(f"{path}: not {what} ({why}); the same command as before makes it new")
 
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         raw = unseal(raw) if isinstance(raw, dict) else raw
     except IsADirectoryError as error:
         raise UserError(f"{path}: not {what}, but a folder; move it elsewhere") from error
@@ -101,6 +101,11 @@ def read_all(
         with damaged_told(path, damaged):
             found.append((path.parent, read(path.parent)))
     return found
+
+
+def _no_number(text: str) -> None:
+    """Refuse `NaN` and `Infinity`, which no record was ever written with."""
+    raise ValueError(f"{text} is no number")
 
 
 @contextmanager

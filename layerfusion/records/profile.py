@@ -255,8 +255,8 @@ def _fault(profile: Profile) -> str:
     """Say which parts of a profile do not fit together; nothing where all do."""
     layers, places = len(profile.layers), [n for x in profile.selections for n in x.layers]
     places += [n for pair in profile.pairs for n in (pair.first_layer, pair.second_layer)]
-    if not layers:
-        return "layers: there is none"
+    if not layers or any(layer.backbone not in profile.backbones for layer in profile.layers):
+        return "layers, backbones: there is none"
     if any(not 0 <= place < layers for place in places):
         return f"selections, pairs: a layer that is none of the {layers}"
     if any(len(x.layers) != len(x.reasons) for x in profile.selections):

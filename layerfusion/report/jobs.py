@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from layerfusion.assets.memo import sha256
 from layerfusion.errors import UserError
-from layerfusion.records.job import PREDICTIONS, LayerRecord, RunRecord
+from layerfusion.records.job import PREDICTIONS, Estimate, LayerRecord, RunRecord
 from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred")
@@ -44,6 +44,17 @@ class FinishedJob:
     def sources(self) -> int:
         """Number of layers that the job fuses: K."""
         return len(self.record.layers)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Accuracy on test."""
+        return self.record.test["accuracy"]
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all models for one text, each up to its highest layer."""
+        names = self.record.backbone_names
+        return sum(self.record.backbones[name].flops_per_text for name in names)
 
     @property
     def layer(self) -> LayerRecord:

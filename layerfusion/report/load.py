@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from layerfusion.records.job import METRICS, PREDICTIONS, DataRecord, RunRecord,
 from layerfusion.records.json_files import Damaged, damaged_told
 from layerfusion.report.figures.colors import SERIES
 from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.grouping import file_names, grouped, told_apart
 from layerfusion.report.jobs import FinishedJob, read_job
 
 
@@ -118,11 +118,8 @@ def group_jobs(
         if record.protocol == HONEST and record.job not in read:
             with damaged_told(folder / PREDICTIONS, damaged):
                 read[record.job] = folder, read_job(folder, record)
-    same_data: dict[tuple[str, str], list[tuple[Path, FinishedJob]]] = defaultdict(list)
-    for folder, job in read.values():
-        same_data[job.record.dataset.name, job.record.dataset.fingerprint].append((folder, job))
-    by_data: dict[tuple[str, str], list[FinishedJob]] = defaultdict(list)
-    for data, own in same_data.items():
+    by_data: dict[tuple[str, str], list[FinishedJob]] = {}
+    for data, own in grouped(read.values(), lambda pair: _data_of(pair[1])).items():
         usual = Counter(job.target.tobytes() for _, job in own).most_common(1)[0][0]
         for folder, job in own:
             with damaged_told(folder / PREDICTIONS, damaged):
@@ -131,15 +128,15 @@ def group_jobs(
                         f"{folder / PREDICTIONS}: job {job.record.job} has other test labels than"
                         " other jobs with the same fingerprint of the data"
                     )
-                by_data[data].append(job)
-    labels = _labels(sorted(by_data))
-    keys = _file_names(labels.values())
-    jobs = [job for some in by_data.values() for job in some]
+                by_data.setdefault(data, []).append(job)
+    labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
+    keys = file_names(labels.values(), "data")
+    jobs = [job for own in by_data.values() for job in own]
     names = sorted({name for job in jobs for name in job.record.backbone_names})
     colors = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
     return tuple(
-        _group(label, key, by_data[identity], colors)
-        for (identity, label), key in zip(labels.items(), keys, strict=True)
+        _group(label, key, by_data[data], colors)
+        for (data, label), key in zip(labels.items(), keys, strict=True)
     )
 
 
@@ -174,6 +171,10 @@ def _group(
     return DataGroup(label, key, tuple(jobs), curves, fused, repeats, colors)
 
 
+def _data_of(job: FinishedJob) -> tuple[str, str]:
+    return job.record.dataset.name, job.record.dataset.fingerprint
+
+
 def _order(job: FinishedJob) -> tuple[object, ...]:
     """Sort by the number of layers, then by content, never by where the folders lie."""
     layers = [(layer.backbone, layer.pooling) for layer in job.record.layers]
@@ -186,20 +187,17 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
     A selection by score that ended in a single layer was not run to look at that layer. It is a
     point of a curve only where no layer was asked for by name.
     """
-    by_curve: dict[tuple[str, str, str, str], dict[str, list[FinishedJob]]] = {}
-    asked = [job for job in singles if not job.record.scored] or list(singles)
-    for job in asked:
-        by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
+    asked = [job for job in singles if not job.record.scored] or singles
+    by_curve = grouped(asked, _curve_key)
     curves: list[Curve] = []
-    repeats = [job for job in singles if job not in asked]
-    labels = _distinct_labels(list(by_curve))
-    for (key, by_layer), label in zip(by_curve.items(), labels, strict=True):
+    for (key, jobs), label in zip(by_curve.items(), _distinct_labels(list(by_curve)), strict=True):
         variant = sum(curve.backbone == key[0] for curve in curves)
-        points = [best_on_validation(jobs) for jobs in by_layer.values()]
-        repeats += [job for jobs in by_layer.values() for job in jobs if job not in points]
-        points.sort(key=lambda job: job.level)
+        by_layer = grouped(jobs, lambda job: job.layer.layer)
+        points = sorted(map(best_on_validation, by_layer.values()), key=lambda job: job.level)
         curves.append(Curve(label, key[0], variant, tuple(points)))
-    return tuple(curves), tuple(repeats)
+    points = {job for curve in curves for job in curve.points}
+    repeats = [job for job in singles if job not in asked]
+    return tuple(curves), (*repeats, *(job for job in asked if job not in points))
 
 
 def _curve_key(job: FinishedJob) -> tuple[str, str, str, str]:
@@ -220,25 +218,3 @@ def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
                 rivals = [other for other in rivals if other[index] == key[index]]
         labels.append(f"{key[0]} ({', '.join(parts)})" if parts else key[0])
     return labels
-
-
-def _labels(identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Label data sets, given as (name, fingerprint), by name; namesakes by fingerprint too."""
-    names = Counter(name for name, _ in identities)
-    return {
-        (name, fingerprint): f"{name} (data {fingerprint[:8]})" if names[name] > 1 else name
-        for name, fingerprint in identities
-    }
-
-
-def _file_names(labels: Iterable[str]) -> list[str]:
-    """Turn labels into distinct lower-case file names."""
-    names: list[str] = []
-    for label in labels:
-        base = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "data"
-        name, count = base, 1
-        while name in names:
-            count += 1
-            name = f"{base}-{count}"
-        names.append(name)
-    return names

@@ -72,10 +72,16 @@ DAMAGES: tuple[tuple[str, Callable[[Path], object], str], ...] = (
     (METRICS, edited(lambda x: x.update(layers=[])), "layers"),
     (
         METRICS,
-        edited(lambda x: x["test"]["accuracy"].update(mean=float("nan"))),
+        edited(lambda x: x["test"]["accuracy"].update(mean=81.5)),
         "test.accuracy",
     ),
     (METRICS, edited(lambda x: x["layers"][0].update(layer="99")), "99 of minilm"),
+    (METRICS, edited(lambda x: x["test"]["log_loss"].update(mean=float("nan"))), "NaN"),
+    (
+        METRICS,
+        edited(lambda x: x.update(gates={"classes": [], "highest": [], "lowest": []})),
+        "gates: not one for each",
+    ),
     (PREDICTIONS, Path.unlink, "missing"),
     (
         PREDICTIONS,
@@ -88,6 +94,8 @@ DAMAGES: tuple[tuple[str, Callable[[Path], object], str], ...] = (
     (PREDICTIONS, column("pred", lambda x: x + 0.5), "not a whole number"),
     (PROFILE, lambda path: path.write_text("{}"), "not a layer profile"),
     (PROFILE, edited(lambda x: x.update(layers=[])), "layer"),
+    (PROFILE, edited(lambda x: x.update(backbones={})), "layers, backbones"),
+    (PROFILE, edited(lambda x: x.update(similarity=[])), "similarity: not one number"),
     (HISTORY, lambda path: path.write_text("[]"), "not the history of a search"),
     ("*.json", lambda path: path.write_text("{}"), "not the plan of a sweep"),
 )

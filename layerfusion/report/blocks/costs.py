@@ -37,10 +37,9 @@ def model_cost_table(group: DataGroup) -> Table:
         # All jobs read the same texts, but those of older versions did not count this.
         unknown[backbone] = max(record.unknown_share or 0.0 for record in records)
         entries.append((backbone, whole, False))
-        curves = [curve for curve in group.curves if curve.backbone == backbone]
-        if curves:
-            best = best_on_validation([curve.best for curve in curves])
-            cut = best.record.backbones[backbone]
+        best = [curve.best for curve in group.curves if curve.backbone == backbone]
+        if best:
+            cut = best_on_validation(best).record.backbones[backbone]
             if cut.highest_layer != whole.highest_layer:
                 entries.append((backbone, cut, True))
 
@@ -54,6 +53,9 @@ def model_cost_table(group: DataGroup) -> Table:
     def layer(record: BackboneRecord, chosen: bool) -> Cell:
         return Cell(record.highest_layer, note="(chosen)" if chosen else "")
 
+    few = [Column("Tokens unknown %", lambda e: unknown[e[0]] or None, FEW)]
+    few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
+    some_unknown = any(unknown.values())
     return Table(
         "Models",
         (
@@ -65,11 +67,7 @@ def model_cost_table(group: DataGroup) -> Table:
             Column(
                 "Tokens cut", lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens), COUNT
             ),
-            *(
-                [Column("Tokens unknown %", lambda e: unknown[e[0]] or None, FEW)]
-                if any(unknown.values())
-                else []
-            ),
+            *(few if some_unknown else ()),
             Column("Parameters, M", lambda e: e[1].parameters, MEGA),
             Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),
             Column(
@@ -84,11 +82,7 @@ def model_cost_table(group: DataGroup) -> Table:
         ),
         entries,
         "Over all splits. "
-        + (
-            "Tokens unknown: those in whose place the model reads the token for unknown text. "
-            if any(unknown.values())
-            else ""
-        )
+        + few_note * some_unknown
         + "Parameters and operations count the embeddings and the blocks up to the"
         " named layer: a model whose chosen layer lies low can be cut there. Extracting: the pass"
         " that took all layers, in large batches. One text and batch: up to the named layer, texts"
@@ -111,16 +105,12 @@ def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
         parts = [*(getattr(x, model) for x in backbones), getattr(job.record.cost, head)]
         return None if None in parts else sum(parts)
 
-    def flops(job: FinishedJob) -> float:
-        names = job.record.backbone_names
-        return sum(job.record.backbones[name].flops_per_text for name in names)
-
     return Table(
         "Heads",
         (
             Column("What", lambda e: e[0]),
             Column("K", lambda e: e[1].sources, COUNT),
-            Column("GFLOPs a text", lambda e: flops(e[1]), GIGA),
+            Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
             Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
             Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
             Column(

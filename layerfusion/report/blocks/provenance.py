@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from layerfusion.records.job import METRICS
 from layerfusion.records.sweep import FAILED, SkippedJob
 from layerfusion.report.block import Block, Bullets, Folded, Text, some
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import job_names
@@ -56,24 +57,22 @@ def skipped_table(results: Results) -> Table:
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:
-    found: dict[str, set[str]] = {}
-    for job in _all(groups):
-        for package, version in job.record.versions.items():
-            found.setdefault(package, set()).add(version)
-    rows = [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
+    found = grouped(
+        sorted({pair for job in _all(groups) for pair in job.record.versions.items()}),
+        lambda pair: pair[0],
+    )
+    rows = [(name, ", ".join(version for _, version in pairs)) for name, pairs in found.items()]
     return _text_table("Versions", "Package, Version", rows)
 
 
 def _models(groups: Sequence[DataGroup]) -> Table:
-    rows = {}
+    rows = set()
     for job in _all(groups):
         for name in job.record.backbone_names:
             backbone = job.record.backbones[name]
             spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
-            rows[name, backbone.spec_hash] = (name, backbone.origin, backbone.spec_hash, spec)
-    return _text_table(
-        "Models", "Model, Origin, Spec hash, Spec", [rows[key] for key in sorted(rows)]
-    )
+            rows.add((name, backbone.origin, backbone.spec_hash, spec))
+    return _text_table("Models", "Model, Origin, Spec hash, Spec", sorted(rows))
 
 
 def _jobs(groups: Sequence[DataGroup]) -> Table:
