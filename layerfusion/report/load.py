@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,17 +87,13 @@ class DataGroup:
         return next(curve for curve in self.curves if job in curve.points)
 
 
-def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGroup, ...]:
+def load_groups(runs: Path) -> tuple[DataGroup, ...]:
     """Read every finished job of the honest protocol and group the jobs by the data they saw.
 
-    Args:
-        runs: the folder.
-        only: hashes of the jobs to read; all where None.
-
     Raises:
-        UserError: where there is no finished job, or one lacks its predictions.
+        UserError: where there is no finished job, or one cannot be read.
     """
-    found = finished(runs, only)
+    found = find_records(runs)
     if not found:
         raise no_job(runs)
     return group_jobs(found)
@@ -138,20 +134,6 @@ def group_jobs(
         _group(label, key, by_data[data], colors)
         for (data, label), key in zip(labels.items(), keys, strict=True)
     )
-
-
-def finished(
-    runs: Path, only: Collection[str] | None = None, damaged: Damaged | None = None
-) -> list[tuple[Path, RunRecord]]:
-    """Find every finished job under a folder, of any protocol.
-
-    Args:
-        runs: the folder.
-        only: hashes of the jobs to read; all where None.
-        damaged: takes the records that cannot be read; None if that is an error.
-    """
-    found = find_records(runs, damaged)
-    return [(folder, record) for folder, record in found if only is None or record.job in only]
 
 
 def no_job(runs: Path) -> UserError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.records.format import plural
-from layerfusion.records.job import RunRecord
+from layerfusion.records.job import RunRecord, find_records
 from layerfusion.records.json_files import Damaged
 from layerfusion.records.search import SearchHistory, find_histories
 from layerfusion.records.sweep import SkippedJob, skipped_jobs
@@ -22,7 +22,8 @@ from layerfusion.report.findings.learning import (
     learning_curves,
 )
 from layerfusion.report.findings.tests import Findings, find_all
-from layerfusion.report.load import DataGroup, finished, group_jobs, no_job
+from layerfusion.report.grouping import grouped
+from layerfusion.report.load import DataGroup, group_jobs, no_job
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,14 @@ class Results:
     @cached_property
     def copies(self) -> list[tuple[Path, RunRecord]]:
         """Folder and record of every finished job, of any protocol, with copies of a job."""
-        return finished(self.folder, self.only, self.found_damaged)
+        found = find_records(self.folder, self.found_damaged)
+        return [pair for pair in found if self.only is None or pair[1].job in self.only]
 
     @property
     def jobs(self) -> list[tuple[Path, RunRecord]]:
         """Folder and record of every finished job, of any protocol and each once."""
-        return list({record.job: (path, record) for path, record in reversed(self.copies)}.values())
+        copies = grouped(self.copies, lambda pair: pair[1].job)
+        return [first for first, *_ in copies.values()]
 
     @cached_property
     def groups(self) -> tuple[DataGroup, ...]:

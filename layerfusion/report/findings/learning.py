@@ -121,9 +121,8 @@ class DrawFinding:
     @property
     def mark(self) -> str:
         """▲ for a gain and ▼ for a loss that the adjusted test shows, else nothing."""
-        if self.adjusted >= ALPHA:
-            return ""
-        return "▲" if self.difference.mean > 0 else "▼"
+        shown = "▲" if self.difference.mean > 0 else "▼"
+        return shown if self.adjusted < ALPHA else ""
 
 
 def find_over_draws(

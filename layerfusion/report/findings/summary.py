@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from layerfusion.records.format import plural
-from layerfusion.report.findings.compare import (
-    Difference,
-    accuracy,
-    best_on_test,
-    best_on_validation,
-)
+from layerfusion.report.findings.compare import accuracy, best_on_test, best_on_validation
 from layerfusion.report.findings.tests import Finding, Findings
 from layerfusion.report.format import (
     REGRET,
@@ -30,7 +25,7 @@ from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.metrics import baseline_estimates
 from layerfusion.report.names import baseline_name, job_names, layer_name, single_name
-from layerfusion.statistics.intervals import Verdict
+from layerfusion.statistics.intervals import Difference, Verdict
 
 
 @dataclass(frozen=True)
