@@ -50,6 +50,11 @@ class GateRecord:
     """Mean gate of each epoch and source over validation rows and seeds. It covers the epochs that
     all seeds trained, and is empty if the head is not trained in epochs."""
 
+    def fits(self, sources: int) -> bool:
+        """Tell whether there are classes, and every list has one entry for each source."""
+        lists = [*(one.gates for one in self.classes), *self.epochs, self.highest, self.lowest]
+        return bool(self.classes) and all(len(one) == sources for one in lists)
+
 
 def gate_record(
     gates: np.ndarray,

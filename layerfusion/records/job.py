@@ -9,9 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layerfusion.config.job import HONEST
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.records.gates import GateRecord
-from layerfusion.records.json_files import read_json, require_own_folder, require_schema, write_json
+from layerfusion.records.json_files import (
+    Damaged,
+    read_all,
+    read_json,
+    require_own_folder,
+    require_schema,
+    write_json,
+)
 
 SCHEMA = 2
 """Version of `metrics.json`; version 1 is read too."""
@@ -295,7 +303,33 @@ def read_record(folder: Path) -> RunRecord:
         require_schema(path, raw["schema"], (1, SCHEMA))
         return _from_schema_1(raw) if raw["schema"] == 1 else raw
 
-    return read_json(path, RunRecord, "a record of a finished job", upgrade)
+    return read_json(path, RunRecord, "a record of a finished job", upgrade, _fault)
+
+
+def _fault(record: RunRecord) -> str:
+    """Say which parts of a record do not fit together or are no numbers; nothing where all do."""
+    if not record.layers or not record.seeds:
+        return "layers, seeds: there is none"
+    if not {"train", "validation", "test"} <= record.dataset.rows.keys():
+        return "dataset.rows: not train, validation and test"
+    for layer in record.layers:
+        model = record.backbones.get(layer.backbone)
+        if model is None or not {layer.layer, model.highest_layer} <= {*model.layers}:
+            return f"layers: {layer.layer} of {layer.backbone} is no layer of the job's models"
+    gates = [layer.mean_gate for layer in record.layers]
+    if None in gates and any(gate is not None for gate in gates):
+        return "layers: some have a mean gate and some have none"
+    if record.gates is not None and not record.gates.fits(len(record.layers)):
+        return f"gates: not one for each of {len(record.layers)} layers"
+    if record.protocol == HONEST:
+        for split, found in (("validation", record.validation), ("test", record.test)):
+            if not {"accuracy", "log_loss"} <= found.keys():
+                return f"{split}: not accuracy and log_loss"
+            if not 0 <= found["accuracy"].mean <= 1:
+                return f"{split}.accuracy: {found['accuracy'].mean} is no share"
+        if not 0 <= record.baseline.test.get("accuracy", -1) <= 1:
+            return "baseline.test.accuracy: no share"
+    return ""
 
 
 def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
@@ -324,10 +358,12 @@ def _from_schema_1(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def find_records(folder: Path) -> list[tuple[Path, RunRecord]]:
-    """Read all finished jobs under a folder, in the order of their paths."""
-    paths = sorted(path.parent for path in folder.rglob(METRICS))
-    found = [(path, read_record(path)) for path in paths]
-    for path, record in found:
-        require_own_folder(path / METRICS, record.job)
-    return found
+def find_records(folder: Path, damaged: Damaged | None = None) -> list[tuple[Path, RunRecord]]:
+    """Read all finished jobs under a folder; see `json_files.read_all`."""
+
+    def read(own: Path) -> RunRecord:
+        record = read_record(own)
+        require_own_folder(own / METRICS, record.job)
+        return record
+
+    return read_all(folder, METRICS, read, damaged)

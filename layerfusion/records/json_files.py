@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerfusion.assets.files import parse_json, write_atomically
+from layerfusion.assets.files import in_one_line, parse_json, write_atomically
 from layerfusion.assets.memo import seal, type_adapter, unseal
 from layerfusion.config.secrets import redacted
 from layerfusion.errors import UserError
 
 Record = TypeVar("Record")
 Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+Damaged = dict[Path, str]
+"""File of a record that cannot be read, to the line that says why."""
 
 
 class DamagedRecord(UserError):
@@ -32,7 +35,13 @@ def write_json(path: Path, record: Any, *, indent: int = 1) -> None:
     write_atomically(path, text.encode())
 
 
-def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None = None) -> Record:
+def read_json(
+    path: Path,
+    kind: type[Record],
+    what: str,
+    upgrade: Upgrade | None = None,
+    fault: Callable[[Record], str] = lambda _: "",
+) -> Record:
     """Read a dataclass from a JSON file, and check the type of every field.
 
     Args:
@@ -40,9 +49,10 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
         kind: the dataclass.
         what: what the file should be, for messages, such as "a layer profile".
         upgrade: from what an older version wrote to the present form.
+        fault: says what is wrong with a record whose fields all have the right types.
 
     Raises:
-        DamagedRecord: naming the file, and the field that is missing or has the wrong type.
+        DamagedRecord: naming the file, and the field that is missing or wrong.
         UserError: if a folder lies in its place.
     """
     from pydantic import ValidationError
@@ -51,7 +61,7 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
         return DamagedRecord(f"{path}: not {what} ({why}); the same command as before makes it new")
 
     try:
-        raw = parse_json(path.read_text(encoding="utf-8"))
+        raw = parse_json(path.read_text(encoding="utf-8"), parse_constant=_no_number)
         raw = unseal(raw) if isinstance(raw, dict) else raw
     except IsADirectoryError as error:
         raise UserError(f"{path}: not {what}, but a folder; move it elsewhere") from error
@@ -60,13 +70,53 @@ def read_json(path: Path, kind: type[Record], what: str, upgrade: Upgrade | None
     if not isinstance(raw, dict):
         raise damaged(f"it is of type {type(raw).__name__}")
     try:
-        return type_adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
+        record = type_adapter(kind).validate_python(raw if upgrade is None else upgrade(raw))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise damaged(f"{field}: {first['msg']}") from error
     except (KeyError, TypeError, AttributeError) as error:  # in the upgrade of a broken file
         raise damaged(error) from error
+    if why := fault(record):
+        raise damaged(why)
+    return record
+
+
+def read_all(
+    folder: Path, name: str, read: Callable[[Path], Record], damaged: Damaged | None = None
+) -> list[tuple[Path, Record]]:
+    """Read every record of one kind under a folder, in the order of their paths.
+
+    Args:
+        folder: the folder.
+        name: the records' file name.
+        read: reads the record that lies in a folder.
+        damaged: takes what cannot be read; where None, the first such record is an error.
+
+    Raises:
+        UserError: naming the file.
+    """
+    found = []
+    for path in sorted(folder.rglob(name)):
+        with damaged_told(path, damaged):
+            found.append((path.parent, read(path.parent)))
+    return found
+
+
+def _no_number(text: str) -> None:
+    """Refuse `NaN` and `Infinity`, which no record was ever written with."""
+    raise ValueError(f"{text} is no number")
+
+
+@contextmanager
+def damaged_told(path: Path, damaged: Damaged | None) -> Iterator[None]:
+    """Note the file that the block cannot read and go on; without a place to note it, raise."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        if damaged is None:
+            raise
+        damaged[path] = in_one_line(error) if isinstance(error, OSError) else str(error)
 
 
 def require_own_folder(path: Path, job: str) -> None:

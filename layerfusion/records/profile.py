@@ -10,8 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
-from layerfusion.records.json_files import read_json, require_own_folder, require_schema, write_json
+from layerfusion.records.json_files import (
+    Damaged,
+    read_all,
+    read_json,
+    require_own_folder,
+    require_schema,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -240,7 +248,22 @@ def read_profile(folder: Path) -> Profile:
         ]
         return {**raw, "selections": selections, "score_facts": _score_facts(raw)}
 
-    return read_json(path, Profile, "a layer profile", upgrade)
+    return read_json(path, Profile, "a layer profile", upgrade, _fault)
+
+
+def _fault(profile: Profile) -> str:
+    """Say which parts of a profile do not fit together; nothing where all do."""
+    layers, places = len(profile.layers), [n for x in profile.selections for n in x.layers]
+    places += [n for pair in profile.pairs for n in (pair.first_layer, pair.second_layer)]
+    if not layers or any(layer.backbone not in profile.backbones for layer in profile.layers):
+        return "layers, backbones: there is none"
+    if any(not 0 <= place < layers for place in places):
+        return f"selections, pairs: a layer that is none of the {layers}"
+    if any(len(x.layers) != len(x.reasons) for x in profile.selections):
+        return "selections: not one reason for each layer"
+    if [len(row) for row in profile.similarity] != [layers] * layers:
+        return f"similarity: not one number for each pair of {plural(layers, 'layer')}"
+    return ""
 
 
 def _score_facts(raw: dict[str, Any]) -> dict[str, Any]:
@@ -252,10 +275,12 @@ def _score_facts(raw: dict[str, Any]) -> dict[str, Any]:
     return {score: FACTS_BEFORE_RECORDED.get(score, usual) for score in scores}
 
 
-def find_profiles(folder: Path) -> list[tuple[Path, Profile]]:
-    """Read all profiles under a folder, in the order of their paths."""
-    paths = sorted(path.parent for path in folder.rglob(PROFILE))
-    found = [(path, read_profile(path)) for path in paths]
-    for path, profile in found:
-        require_own_folder(path / PROFILE, profile.job)
-    return found
+def find_profiles(folder: Path, damaged: Damaged | None = None) -> list[tuple[Path, Profile]]:
+    """Read all profiles under a folder; see `json_files.read_all`."""
+
+    def read(own: Path) -> Profile:
+        profile = read_profile(own)
+        require_own_folder(own / PROFILE, profile.job)
+        return profile
+
+    return read_all(folder, PROFILE, read, damaged)

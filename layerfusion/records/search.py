@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.records.format import plural
-from layerfusion.records.json_files import read_json, write_json
+from layerfusion.records.json_files import Damaged, read_all, read_json, write_json
 
 HISTORY = "search.json"
 
@@ -71,11 +71,10 @@ def write_history(history: SearchHistory, folder: Path) -> None:
     write_json(folder / HISTORY, history)
 
 
-def find_histories(folder: Path) -> list[SearchHistory]:
-    """Read every study under a folder.
+def find_histories(folder: Path, damaged: Damaged | None = None) -> list[SearchHistory]:
+    """Read every study under a folder; see `json_files.read_all`."""
 
-    Raises:
-        UserError: if a file is not the history of a search.
-    """
-    paths = sorted(folder.rglob(HISTORY))
-    return [read_json(path, SearchHistory, "the history of a search") for path in paths]
+    def read(own: Path) -> SearchHistory:
+        return read_json(own / HISTORY, SearchHistory, "the history of a search")
+
+    return [history for _, history in read_all(folder, HISTORY, read, damaged)]

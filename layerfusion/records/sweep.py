@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -20,7 +20,7 @@ from layerfusion.assets.files import parse_json
 from layerfusion.assets.memo import unseal
 from layerfusion.errors import UserError
 from layerfusion.records.job import CONFIG, METRICS
-from layerfusion.records.json_files import read_json
+from layerfusion.records.json_files import Damaged, damaged_told, read_json
 from layerfusion.records.profile import PROFILE
 from layerfusion.records.search import HISTORY
 
@@ -100,15 +100,50 @@ def read_jobs(folder: Path) -> list[SweepJob]:
     Raises:
         UserError: where the folder has no plan.
     """
-    planned = _read_plans(folder)
-    if not planned:
+    jobs = _jobs(folder)
+    if not jobs:
         if (folder / HISTORY).exists():
             raise UserError(
                 f"{folder}: this is a search, not a sweep; `layerfusion report {folder}` shows it"
             )
         raise UserError(f"{folder}: no sweep was started here; give a folder outputs/sweeps/NAME")
+    return jobs
+
+
+def _jobs(folder: Path, damaged: Damaged | None = None) -> list[SweepJob]:
+    planned = _read_plans(folder, damaged)
     labels = short_labels({name: words for name, (_, words) in planned.items()})
     return [_job(folder / name, labels[name], command) for name, (command, _) in planned.items()]
+
+
+class SkippedJob(NamedTuple):
+    """A job that has no result."""
+
+    label: str
+    state: str
+    reason: str
+
+
+def skipped_jobs(folder: Path, damaged: Damaged | None = None) -> dict[Path, SkippedJob]:
+    """Return every job under a folder that failed, is running, or was planned and never begun.
+
+    Args:
+        folder: holds sweeps and jobs, at any depth.
+        damaged: takes the plans and notes that cannot be read; None if that is an error.
+    """
+    found: dict[Path, SkippedJob] = {}
+    for plans in sorted(folder.rglob(PLANS)):
+        with damaged_told(plans, damaged):
+            for job in _jobs(plans.parent, damaged):
+                if job.state != "done":
+                    found[job.folder] = SkippedJob(job.label, job.state, job.reason)
+    for failed in sorted(folder.rglob(FAILED)):
+        own = failed.parent
+        if own not in found and not any((own / name).exists() for name in RECORDS.values()):
+            with damaged_told(failed, damaged):
+                command = failed.read_text(errors="replace").split("\n", 1)[0]
+                found[own] = SkippedJob(command, "failed", last_line(failed))
+    return found
 
 
 def label_of(job: Path) -> str:
@@ -117,23 +152,28 @@ def label_of(job: Path) -> str:
     return short_labels(planned).get(job.name, str(job))
 
 
-def _read_plans(folder: Path) -> dict[str, tuple[str, list[str]]]:
+def _read_plans(folder: Path, damaged: Damaged | None = None) -> dict[str, tuple[str, list[str]]]:
     """Return the command and the overrides of each planned job, by the name of its folder."""
     plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
-        try:
-            if plan_name(path.read_bytes()) != path.name:
-                raise UserError(
-                    f"{path}: not the plan of a sweep (its content does not match its name)"
-                )
-            plan = read_json(path, _Plan, "the plan of a sweep")
-        except UserError as error:
-            raise UserError(f"{error}; delete it, and the same command writes it again") from error
-        except IsADirectoryError as error:
-            raise UserError(f"{path}: not the plan of a sweep, but a folder") from error
-        found |= {name: (plan.command, words) for name, words in plan.jobs.items()}
+        with damaged_told(path, damaged):
+            plan = _read_plan(path)
+            found |= {name: (plan.command, words) for name, words in plan.jobs.items()}
     return found
+
+
+def _read_plan(path: Path) -> _Plan:
+    try:
+        if plan_name(path.read_bytes()) != path.name:
+            raise UserError(
+                f"{path}: not the plan of a sweep (its content does not match its name)"
+            )
+        return read_json(path, _Plan, "the plan of a sweep")
+    except UserError as error:
+        raise UserError(f"{error}; delete it, and the same command writes it again") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{path}: not the plan of a sweep, but a folder") from error
 
 
 def plan_name(content: bytes) -> str:

@@ -98,10 +98,11 @@ def build_report(
         blocks: further blocks for the section of each data set.
         sections: further sections for the page.
     """
+    results.require_some()
     found = [*_summary(results), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)
-    return Report(title, _intro(results), tuple(found))
+    return Report(title, (*_intro(results), *_left_out(results)), tuple(found))
 
 
 def _summary(results: Results) -> list[Block]:
@@ -122,6 +123,18 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
             parts.append(block)
         sections.append(Block(group.label, some(*parts), f"data-{group.key}", group.key))
     return sections
+
+
+def _left_out(results: Results, *, most: int = 5) -> list[str]:
+    """Name what cannot be read."""
+    names = [path.relative_to(results.folder).as_posix() for path in results.damaged]
+    if not names:
+        return []
+    named = names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
+    return [
+        f"Left out, as {plural(len(names), 'file')} cannot be read: {listing(named)}. The reasons"
+        " stand at the end, among the jobs that are not in this report."
+    ]
 
 
 # -- introduction -------------------------------------------------------------------------------

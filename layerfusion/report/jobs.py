@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 
 from layerfusion.assets.memo import sha256
 from layerfusion.errors import UserError
-from layerfusion.records.job import PREDICTIONS, LayerRecord, RunRecord
+from layerfusion.records.job import PREDICTIONS, Estimate, LayerRecord, RunRecord
 from layerfusion.statistics.significance import consensus
 
-COLUMNS = ("seed", "row", "target", "pred", "prob")
+COLUMNS = ("seed", "row", "target", "pred")
+PROBABILITIES = "prob"
 BASELINE = ("baseline", "floor")
 """Column of the baseline's predictions, and its name in older files; still older ones lack it."""
 
@@ -43,6 +44,17 @@ class FinishedJob:
     def sources(self) -> int:
         """Number of layers that the job fuses: K."""
         return len(self.record.layers)
+
+    @property
+    def accuracy(self) -> Estimate:
+        """Accuracy on test."""
+        return self.record.test["accuracy"]
+
+    @property
+    def flops(self) -> float:
+        """FLOPs of all models for one text, each up to its highest layer."""
+        names = self.record.backbone_names
+        return sum(self.record.backbones[name].flops_per_text for name in names)
 
     @property
     def layer(self) -> LayerRecord:
@@ -75,38 +87,57 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
             f"{path}: it has changed since job {record.job} wrote it; the same command as before"
             " runs the job again"
         )
-    try:
-        names = pq.read_schema(pa.BufferReader(content)).names
-        kept = next((name for name in BASELINE if name in names), None)
-        columns = [*COLUMNS, kept] if kept else list(COLUMNS)
-        table = pq.read_table(pa.BufferReader(content), columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{path}: not a table with the columns {COLUMNS} ({line})") from error
-    if not set(COLUMNS) <= set(table.column_names):
-        raise UserError(f"{path}: found columns {table.column_names}, needed {list(COLUMNS)}")
-    seed, row, target, pred = (table.column(name).to_numpy() for name in COLUMNS[:4])
+    table = _table(path, content)
     rows, seeds = record.dataset.rows["test"], len(record.seeds)
-    counts = np.bincount(row, minlength=rows)
-    if len(counts) != rows or not (counts == seeds).all() or len(np.unique(seed)) != seeds:
+    classes = len(record.dataset.label_names)
+    seed, row, *answers = (_whole_numbers(path, table, name) for name in table.column_names[:-1])
+    order = np.lexsort((row, seed))
+    if len(row) != seeds * rows or len(np.unique(seed)) != seeds or not (
+        row[order].reshape(seeds, rows) == np.arange(rows)
+    ).all():  # fmt: skip
         raise UserError(
             f"{path}: {len(row)} predictions, expected one for each of {rows} test rows and"
             f" {seeds} seeds"
         )
-    labels = np.empty(rows, dtype=np.int64)
-    labels[row] = target
-    right = np.bincount(row, weights=pred == target, minlength=rows) / seeds
-    classes = len(record.dataset.label_names)
-    prob = table.column("prob").combine_chunks()
+    if any(((answer < 0) | (answer >= classes)).any() for answer in answers):
+        raise UserError(f"{path}: a label or an answer is none of the {classes} classes")
+    target, pred, *baseline = (
+        answer[order].astype(np.int64).reshape(seeds, rows) for answer in answers
+    )
+    if (target != target[0]).any():
+        raise UserError(f"{path}: the label of a test row is not the same for all seeds")
+    prob = table.column(PROBABILITIES).combine_chunks()
     if not pa.types.is_fixed_size_list(prob.type) or prob.type.list_size != classes:
         raise UserError(
             f"{path}: prob is {prob.type}, expected the probabilities of {classes} classes"
         )
-    by_seed = np.lexsort((row, seed))
-    probabilities = prob.flatten().to_numpy().reshape(-1, classes)[by_seed]
-    agreed = consensus(probabilities.reshape(seeds, rows, classes)) == labels
-    baseline = None
-    if kept:
-        baseline = np.zeros(rows, dtype=bool)
-        baseline[row] = table.column(kept).to_numpy() == target
-    return FinishedJob(record, labels, right, agreed, baseline)
+    shares = prob.flatten()
+    if not pa.types.is_floating(shares.type) or prob.null_count or shares.null_count:
+        raise UserError(f"{path}: prob is not a number everywhere")
+    probabilities = shares.to_numpy().reshape(-1, classes)[order].reshape(seeds, rows, classes)
+    agreed = consensus(probabilities) == target[0]
+    right = baseline[0][0] == target[0] if baseline else None
+    return FinishedJob(record, target[0], (pred == target).mean(axis=0), agreed, right)
+
+
+def _table(path: Path, content: bytes) -> pa.Table:
+    """Read the columns of predictions, and that of the baseline where it was kept."""
+    columns = [*COLUMNS, PROBABILITIES]
+    try:
+        names = pq.read_schema(pa.BufferReader(content)).names
+        kept = [name for name in BASELINE if name in names]
+        columns[-1:-1] = kept[:1]
+        table = pq.read_table(pa.BufferReader(content), columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{path}: not a table with the columns {columns} ({line})") from error
+    if table.column_names != columns:
+        raise UserError(f"{path}: found columns {table.column_names}, needed {columns}")
+    return table
+
+
+def _whole_numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
+    column = table.column(name)
+    if not pa.types.is_integer(column.type) or column.null_count:
+        raise UserError(f"{path}: {name} is not a whole number everywhere")
+    return column.to_numpy()

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
-from layerfusion.records.job import DataRecord, RunRecord, find_records
+from layerfusion.records.job import METRICS, PREDICTIONS, DataRecord, RunRecord, find_records
+from layerfusion.records.json_files import Damaged, damaged_told
 from layerfusion.report.figures.colors import SERIES
 from layerfusion.report.findings.compare import best_on_validation
+from layerfusion.report.grouping import file_names, grouped, told_apart
 from layerfusion.report.jobs import FinishedJob, read_job
 
 
@@ -88,51 +87,58 @@ class DataGroup:
         return next(curve for curve in self.curves if job in curve.points)
 
 
-def load_groups(runs: Path, only: Collection[str] | None = None) -> tuple[DataGroup, ...]:
+def load_groups(runs: Path) -> tuple[DataGroup, ...]:
     """Read every finished job of the honest protocol and group the jobs by the data they saw.
 
-    Args:
-        runs: the folder.
-        only: hashes of the jobs to read; all where None.
-
     Raises:
-        UserError: where there is no finished job, or one lacks its predictions.
+        UserError: where there is no finished job, or one cannot be read.
     """
-    return group_jobs(finished(runs, only))
+    found = find_records(runs)
+    if not found:
+        raise no_job(runs)
+    return group_jobs(found)
 
 
-def group_jobs(found: Iterable[tuple[Path, RunRecord]]) -> tuple[DataGroup, ...]:
-    """Read the predictions of all honest jobs among some, and group the jobs by their data."""
-    by_data: dict[tuple[str, str], list[FinishedJob]] = defaultdict(list)
+def group_jobs(
+    found: Iterable[tuple[Path, RunRecord]], damaged: Damaged | None = None
+) -> tuple[DataGroup, ...]:
+    """Read the predictions of all honest jobs among some, and group the jobs by their data.
+
+    Args:
+        found: folder and record of each job; of several folders of one job, the first that can be
+            read counts.
+        damaged: takes the jobs whose predictions cannot be read; None if that is an error.
+    """
+    read: dict[str, tuple[Path, FinishedJob]] = {}
     for folder, record in found:
-        if record.protocol == HONEST:
-            data = record.dataset
-            by_data[data.name, data.fingerprint].append(read_job(folder, record))
-    labels = _labels(sorted(by_data))
-    keys = _file_names(labels.values())
-    jobs = [job for some in by_data.values() for job in some]
+        if record.protocol == HONEST and record.job not in read:
+            with damaged_told(folder / PREDICTIONS, damaged):
+                read[record.job] = folder, read_job(folder, record)
+    by_data: dict[tuple[str, str], list[FinishedJob]] = {}
+    for data, own in grouped(read.values(), lambda pair: _data_of(pair[1])).items():
+        usual = Counter(job.target.tobytes() for _, job in own).most_common(1)[0][0]
+        for folder, job in own:
+            with damaged_told(folder / PREDICTIONS, damaged):
+                if job.target.tobytes() != usual:
+                    raise UserError(
+                        f"{folder / PREDICTIONS}: job {job.record.job} has other test labels than"
+                        " other jobs with the same fingerprint of the data"
+                    )
+                by_data.setdefault(data, []).append(job)
+    labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
+    keys = file_names(labels.values(), "data")
+    jobs = [job for own in by_data.values() for job in own]
     names = sorted({name for job in jobs for name in job.record.backbone_names})
     colors = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
     return tuple(
-        _group(label, key, by_data[identity], colors)
-        for (identity, label), key in zip(labels.items(), keys, strict=True)
+        _group(label, key, by_data[data], colors)
+        for (data, label), key in zip(labels.items(), keys, strict=True)
     )
 
 
-def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path, RunRecord]]:
-    """Find every finished job under a folder, of any protocol and each once.
-
-    Raises:
-        UserError: where there is none.
-    """
-    found = find_records(runs) if runs.is_dir() else []
-    if not found:
-        raise UserError(f"{runs}: no finished job (a folder with metrics.json) under it")
-    unique: dict[str, tuple[Path, RunRecord]] = {}
-    for folder, record in found:
-        if only is None or record.job in only:
-            unique.setdefault(record.job, (folder, record))
-    return list(unique.values())
+def no_job(runs: Path) -> UserError:
+    """Say that a folder has nothing to report."""
+    return UserError(f"{runs}: no finished job (a folder with {METRICS}) under it")
 
 
 # -- grouping -----------------------------------------------------------------------------------
@@ -141,16 +147,14 @@ def finished(runs: Path, only: Collection[str] | None = None) -> list[tuple[Path
 def _group(
     label: str, key: str, jobs: Sequence[FinishedJob], colors: Mapping[str, str]
 ) -> DataGroup:
-    for job in jobs:
-        if not np.array_equal(job.target, jobs[0].target):
-            raise UserError(
-                f"{label}: jobs {jobs[0].record.job} and {job.record.job} have the same"
-                " fingerprint but other test labels"
-            )
     jobs = sorted(jobs, key=_order)
     curves, repeats = _curves([job for job in jobs if job.sources == 1])
     fused = tuple(job for job in jobs if job.sources > 1)
     return DataGroup(label, key, tuple(jobs), curves, fused, repeats, colors)
+
+
+def _data_of(job: FinishedJob) -> tuple[str, str]:
+    return job.record.dataset.name, job.record.dataset.fingerprint
 
 
 def _order(job: FinishedJob) -> tuple[object, ...]:
@@ -165,20 +169,17 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
     A selection by score that ended in a single layer was not run to look at that layer. It is a
     point of a curve only where no layer was asked for by name.
     """
-    by_curve: dict[tuple[str, str, str, str], dict[str, list[FinishedJob]]] = {}
-    asked = [job for job in singles if not job.record.scored] or list(singles)
-    for job in asked:
-        by_curve.setdefault(_curve_key(job), defaultdict(list))[job.layer.layer].append(job)
+    asked = [job for job in singles if not job.record.scored] or singles
+    by_curve = grouped(asked, _curve_key)
     curves: list[Curve] = []
-    repeats = [job for job in singles if job not in asked]
-    labels = _distinct_labels(list(by_curve))
-    for (key, by_layer), label in zip(by_curve.items(), labels, strict=True):
+    for (key, jobs), label in zip(by_curve.items(), _distinct_labels(list(by_curve)), strict=True):
         variant = sum(curve.backbone == key[0] for curve in curves)
-        points = [best_on_validation(jobs) for jobs in by_layer.values()]
-        repeats += [job for jobs in by_layer.values() for job in jobs if job not in points]
-        points.sort(key=lambda job: job.level)
+        by_layer = grouped(jobs, lambda job: job.layer.layer)
+        points = sorted(map(best_on_validation, by_layer.values()), key=lambda job: job.level)
         curves.append(Curve(label, key[0], variant, tuple(points)))
-    return tuple(curves), tuple(repeats)
+    points = {job for curve in curves for job in curve.points}
+    repeats = [job for job in singles if job not in asked]
+    return tuple(curves), (*repeats, *(job for job in asked if job not in points))
 
 
 def _curve_key(job: FinishedJob) -> tuple[str, str, str, str]:
@@ -199,25 +200,3 @@ def _distinct_labels(keys: Sequence[tuple[str, str, str, str]]) -> list[str]:
                 rivals = [other for other in rivals if other[index] == key[index]]
         labels.append(f"{key[0]} ({', '.join(parts)})" if parts else key[0])
     return labels
-
-
-def _labels(identities: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
-    """Label data sets, given as (name, fingerprint), by name; namesakes by fingerprint too."""
-    names = Counter(name for name, _ in identities)
-    return {
-        (name, fingerprint): f"{name} (data {fingerprint[:8]})" if names[name] > 1 else name
-        for name, fingerprint in identities
-    }
-
-
-def _file_names(labels: Iterable[str]) -> list[str]:
-    """Turn labels into distinct lower-case file names."""
-    names: list[str] = []
-    for label in labels:
-        base = re.sub(r"[^a-z0-9]+", "-", label.lower()).strip("-") or "data"
-        name, count = base, 1
-        while name in names:
-            count += 1
-            name = f"{base}-{count}"
-        names.append(name)
-    return names

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from layerfusion.records.job import BaselineRecord, LayerRecord
 from layerfusion.report.format import capital, listing
+from layerfusion.report.grouping import told_apart
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 
@@ -32,13 +31,13 @@ def baseline_name(baseline: BaselineRecord) -> str:
 
 def job_names(group: DataGroup) -> dict[FinishedJob, str]:
     """Give a distinct name to every job of a group that is not a point of a curve."""
-    jobs = [*group.fused, *group.repeats]
-    plain = {job: _fusion_name(job) for job in jobs}
-    seen = Counter(plain.values())
-    return {
-        job: name if seen[name] == 1 else f"{name} (job {job.record.job[:6]})"
-        for job, name in plain.items()
-    }
+    names = {job: _fusion_name(job) for job in (*group.fused, *group.repeats)}
+    return told_apart(names, job_mark)
+
+
+def job_mark(job: FinishedJob) -> str:
+    """Tell a job from others of the same name."""
+    return f"job {job.record.job[:6]}"
 
 
 def shown_names(group: DataGroup) -> dict[FinishedJob, str]:

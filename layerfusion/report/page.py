@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.config.secrets import shown
 from layerfusion.report.contents import PageSections, Report, SectionBlock, build_report
 from layerfusion.report.render.files import write_exports
 from layerfusion.report.render.markdown import markdown
@@ -28,7 +30,8 @@ def write_report(
     """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
     The same jobs give the same files, wherever their folders lie. Figures and tables of an earlier
-    report that this one lacks are removed.
+    report that this one lacks are removed. What cannot be read is left out, and named on stderr
+    and on the page.
 
     Args:
         runs: folder with the jobs, at any depth.
@@ -43,10 +46,12 @@ def write_report(
         Path of the HTML page, which needs no other file.
 
     Raises:
-        UserError: where there is neither a finished job nor a profile, or a job lacks its
-            predictions.
+        UserError: where there is neither a finished job nor a profile that can be read.
     """
-    report = build_report(Results(runs, only, facts), title=title, blocks=blocks, sections=sections)
+    results = Results(runs, only, facts)
+    for line in results.damaged.values():
+        print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
+    report = build_report(results, title=title, blocks=blocks, sections=sections)
     write_exports(out, report.tables, report.figures)
     text = markdown(report.title, report.intro, report.sections)
     write_atomically(out / "report.md", text.encode())

@@ -25,15 +25,8 @@ from layerfusion.report.blocks.selections import accuracy_columns
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.findings.profiles import (
-    best_place,
-    format_of,
-    low_is_good,
-    marked_layers,
-    missing_scores,
-    score_names,
-    sources,
-)
+from layerfusion.report.findings import profiles as scores
+from layerfusion.report.findings.profiles import score_names
 from layerfusion.report.format import NAME, count, listing, shortened
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
@@ -62,7 +55,7 @@ def profile_lines(profile: Profile) -> list[str]:
         table_lines(best_table(profile), first=22),
         *(
             table_lines(_score_table(profile, source, places), gap=" ")
-            for source, places in sources(profile).items()
+            for source, places in scores.sources(profile).items()
         ),
         _score_notes(profile),
         table_lines(agreement_table(profile), first=18),
@@ -77,27 +70,30 @@ def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
     """List the scores of the layers of a source; the best of each score is marked."""
     names = score_names(profile)
 
-    def score(place: int, name: str) -> Cell:
-        best = best_place(profile, name, places) == place
-        return Cell(profile.layers[place].scores.get(name), mark=BEST if best else "")
+    def column(name: str) -> Column:
+        best = scores.best_place(profile, name, places)
 
-    columns = [Column("layer", lambda place: profile.layers[place].layer, NAME)]
-    for name in names:
-        title = name.replace("_", " ")
-        form = format_of(profile, name)
-        columns.append(Column(title, lambda place, name=name: score(place, name), form))
-    return Table(source, tuple(columns), places if names else ())
+        def score(place: int) -> Cell:
+            value = profile.layers[place].scores.get(name)
+            return Cell(value, mark=BEST if place == best else "")
+
+        return Column(name.replace("_", " "), score, scores.format_of(profile, name))
+
+    layer = Column("layer", lambda place: profile.layers[place].layer, NAME)
+    return Table(source, (layer, *map(column, names)), places if names else ())
 
 
 def _score_notes(profile: Profile) -> list[str]:
     names = score_names(profile)
     if not names:
         return []
-    low = [name for name in names if low_is_good(profile, name)]
+    low = [name for name in names if scores.low_is_good(profile, name)]
     note = f"{BEST} the best of its model and pooling"
     note += f"; low is good: {', '.join(low)}" if low else ""
     note += "; accuracy in %" if "accuracy" in names else ""
-    return [line for text in (note, *missing_scores(profile)) for line in wrapped(text, "", "  ")]
+    return [
+        line for text in (note, *scores.missing_scores(profile)) for line in wrapped(text, "", "  ")
+    ]
 
 
 def _selection_lines(profile: Profile) -> list[str]:
@@ -105,12 +101,9 @@ def _selection_lines(profile: Profile) -> list[str]:
     lines = ["What each selection takes, and why"] if profile.selections else []
     for selection in profile.selections:
         reasons = _reasons(selection, profile.layers)
-        if len(reasons) == 1:
-            lines += wrapped(f"{selection.name}: {reasons[0]}", "  ", "    ")
-            continue
-        number = plural(len(selection.layers), "layer")
-        lines += wrapped(f"{selection.name}: {number}", "  ", "    ")
-        for line in reasons:
+        alone = reasons[0] if len(reasons) == 1 else plural(len(selection.layers), "layer")
+        lines += wrapped(f"{selection.name}: {alone}", "  ", "    ")
+        for line in reasons if len(reasons) > 1 else ():
             lines += wrapped(line, "    ", "      ")
     return lines
 
@@ -171,6 +164,6 @@ def write_profile_figure(profile: Profile, path: Path) -> None:
 
 def _heading(profile: Profile) -> str:
     facts = f"{plural(profile.rows, 'row')} of train, held out: {profile.held_out}"
-    if marked_layers(profile):
+    if scores.marked_layers(profile):
         facts += ". Rings and triangles: the layers that the selection adaptive takes"
     return f"Layer profile: {shortened(profile.dataset.name, 60)}\n{facts}."

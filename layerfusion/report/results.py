@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from layerfusion.records.job import METRICS, RunRecord
+from layerfusion.config.job import HONEST
+from layerfusion.errors import UserError
+from layerfusion.records.format import plural
+from layerfusion.records.job import RunRecord, find_records
+from layerfusion.records.json_files import Damaged
 from layerfusion.records.search import SearchHistory, find_histories
+from layerfusion.records.sweep import SkippedJob, skipped_jobs
 from layerfusion.report.findings.judged import NamedProfile, named_profiles, read_profiles
 from layerfusion.report.findings.learning import (
     DrawFinding,
@@ -17,7 +22,8 @@ from layerfusion.report.findings.learning import (
     learning_curves,
 )
 from layerfusion.report.findings.tests import Findings, find_all
-from layerfusion.report.load import DataGroup, finished, group_jobs
+from layerfusion.report.grouping import grouped
+from layerfusion.report.load import DataGroup, group_jobs, no_job
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,33 +35,66 @@ class Results:
     """Hashes of the jobs and profiles to read; None for all."""
     facts: Sequence[str] = ()
     """Sentences or commands for the section on where the report comes from."""
+    found_damaged: Damaged = field(default_factory=dict, init=False)
+    """What could not be read so far."""
 
     @cached_property
     def profiles(self) -> tuple[NamedProfile, ...]:
         """Every layer profile."""
-        found = read_profiles(self.folder) if self.folder.is_dir() else []
+        found = read_profiles(self.folder, self.found_damaged)
         return named_profiles([x for x in found if self.only is None or x.job in self.only])
 
     @cached_property
-    def jobs(self) -> list[tuple[Path, RunRecord]]:
-        """Folder and record of every finished job, of any protocol.
+    def copies(self) -> list[tuple[Path, RunRecord]]:
+        """Folder and record of every finished job, of any protocol, with copies of a job."""
+        found = find_records(self.folder, self.found_damaged)
+        return [pair for pair in found if self.only is None or pair[1].job in self.only]
 
-        Raises:
-            UserError: where there is neither a finished job nor a profile.
-        """
-        if self.profiles and not any(self.folder.rglob(METRICS)):
-            return []
-        return finished(self.folder, self.only)
+    @property
+    def jobs(self) -> list[tuple[Path, RunRecord]]:
+        """Folder and record of every finished job, of any protocol and each once."""
+        copies = grouped(self.copies, lambda pair: pair[1].job)
+        return [first for first, *_ in copies.values()]
 
     @cached_property
     def groups(self) -> tuple[DataGroup, ...]:
         """The jobs of the honest protocol, by the rows that they saw."""
-        return group_jobs(self.jobs)
+        return group_jobs(self.copies, self.found_damaged)
 
     @cached_property
     def searches(self) -> list[SearchHistory]:
         """Every search."""
-        return find_histories(self.folder)
+        return find_histories(self.folder, self.found_damaged)
+
+    @cached_property
+    def skipped(self) -> dict[Path, SkippedJob]:
+        """Every job that failed, is running, or was planned and never begun, by its folder."""
+        return skipped_jobs(self.folder, self.found_damaged)
+
+    @cached_property
+    def damaged(self) -> Damaged:
+        """Every file that cannot be read and so is left out, to the line that says why."""
+        _ = self.groups, self.profiles, self.searches, self.skipped
+        return {
+            path: " ".join(line.split())
+            for path, line in sorted(self.found_damaged.items())
+            if self.only is None or path.parent.name in self.only
+        }
+
+    def require_some(self) -> None:
+        """Make sure that there is something to report.
+
+        Raises:
+            UserError: where there is neither a finished job nor a profile that can be read.
+        """
+        others = any(record.protocol != HONEST for _, record in self.jobs)
+        if self.groups or self.profiles or others:
+            return
+        lines = list(self.damaged.values())
+        if not lines:
+            raise no_job(self.folder)
+        more = f" (and {plural(len(lines) - 1, 'file')} more)" if len(lines) > 1 else ""
+        raise UserError(f"nothing here can be read: {lines[0]}{more}")
 
     @cached_property
     def curves(self) -> dict[LearningCurve, tuple[DrawFinding, ...]]:

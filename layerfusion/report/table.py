@@ -6,8 +6,9 @@ heading, what it shows of a row, and how its numbers are written:
     Table("Layers", (Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
           PERCENT)), jobs, "Mean ± standard deviation over seeds.")
 
-Whatever a column takes from a row may be a text, a number, nothing, a `Cell`, or any object with a
-`mean` (and perhaps `sd`, `low` and `high`), such as an `Estimate` of a record.
+Whatever a column takes from a row may be a text, a number, nothing, a `Cell`, any object with a
+`mean` (and perhaps `sd`, `low` and `high`), such as an `Estimate` of a record, or a comparison,
+such as a `Finding`, which is shown as its difference with its mark.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ class Cell:
 
     @classmethod
     def of(cls, content: object, *, mark: str = "", note: str = "") -> Cell:
-        """Make a cell of a value, of nothing, or of an object with a mean.
+        """Make a cell of a value, of nothing, of an object with a mean, or of a comparison.
 
         Args:
-            content: what to show.
+            content: what to show; a tuple is a mean with the two ends of its interval.
             mark: see `Cell.mark`.
             note: see `Cell.note`.
         """
@@ -57,6 +58,11 @@ class Cell:
             return content
         if content is None or isinstance(content, str | float | int):
             return cls(content, mark=mark, note=note)
+        if isinstance(content, tuple):
+            mean, low, high = content
+            return cls(mean, None, low, high, mark, note)
+        if difference := getattr(content, "difference", None):
+            return cls.of(difference, mark=getattr(content, "mark", mark), note=note)
         sd, low, high = (getattr(content, name, None) for name in ("sd", "low", "high"))
         mean: Any = getattr(content, "mean")  # noqa: B009
         return cls(mean, sd, low, high, mark, note)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
 from layerfusion.report.blocks.pareto import flops, front, pareto_block
 from layerfusion.report.findings.tests import find_all
@@ -41,6 +43,7 @@ def _on_front(jobs: list[FinishedJob]) -> set[str]:
     }
 
 
+@settings(deadline=None)  # a busy machine may take its time
 @given(st.tuples(*[st.sampled_from([0.6, 0.7, 0.8])] * 4))
 def test_the_front_is_what_nothing_beats(
     tmp_path_factory: pytest.TempPathFactory, validation: tuple[float, ...]
@@ -101,3 +104,23 @@ def test_one_job_has_no_front(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
     (group,) = load_groups(tmp_path)
     assert pareto_block(group, find_all([group])[group]) is None
+
+
+def test_unknown_tokens_are_shown_where_there_are_some(tmp_path: Path) -> None:
+    data = dataset(rows=40)
+    for name, shares in (("none", (None, 0.0)), ("some", (0.0, 0.1234)), ("old", (None, 1e-5))):
+        for model, share in zip(("minilm", "mpnet"), shares, strict=True):
+            record = write_job(tmp_path / name, data, [(model, "6")], 0.7, 0.7, seeds=1)
+            backbones = {model: replace(record.backbones[model], unknown_share=share)}
+            folder = tmp_path / name / f"toy-{record.job}"
+            write_record(replace(record, backbones=backbones), folder)
+    titles = {}
+    for name in ("none", "some", "old"):
+        (group,) = load_groups(tmp_path / name)
+        table = model_cost_table(group)
+        titles[name] = [column.title for column in table.columns]
+        if name != "none":
+            assert "Tokens unknown: those" in table.note
+            shown = ["–", "12.34"] if name == "some" else ["–", "<\u00a00.01"]
+            assert table.texts("Tokens unknown %") == shown
+    assert "Tokens unknown %" not in titles["none"]

@@ -5,6 +5,7 @@ from pathlib import Path
 from layerfusion.errors import UserError
 from layerfusion.report.blocks.provenance import skipped_table
 from layerfusion.report.page import write_report
+from layerfusion.report.results import Results
 from layerfusion.runs.sweep import write_failure, write_plan
 from tests.report.fabricate import dataset, write_job
 
@@ -16,7 +17,7 @@ def test_what_failed_and_what_was_never_begun_is_listed_with_its_reason(tmp_path
     write_plan(tmp_path, "train", {done: ["k=1"], "second": ["k=2"], "third": ["k=3"]})
     write_failure(tmp_path / "second", "train", ["k=2"], UserError("backbone <b>: no memory"))
     write_failure(tmp_path / "alone", "train", ["k=9"], ValueError("odd"))
-    table = skipped_table(tmp_path)
+    table = skipped_table(Results(tmp_path))
     assert [row.texts for row in table.rows] == [
         ("k=2", "failed", "UserError: backbone <b>: no memory"),
         ("k=3", "missing", ""),
@@ -30,4 +31,4 @@ def test_a_job_that_failed_once_and_then_finished_is_none(tmp_path: Path) -> Non
     write_job(tmp_path, dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
     (folder,) = tmp_path.iterdir()
     write_failure(folder, "train", [], ValueError("earlier"))
-    assert skipped_table(tmp_path).rows == ()
+    assert skipped_table(Results(tmp_path)).rows == ()

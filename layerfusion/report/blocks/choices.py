@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerfusion.config.job import STACKED
-from layerfusion.records.job import CandidateRecord, LayerRecord, PilotRecord
+from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
 from layerfusion.report.findings.compare import over
 from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import COUNT, POINTS, Format, count, decimals
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
-from layerfusion.report.names import job_names, layer_name
+from layerfusion.report.names import job_mark, job_names, layer_name
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -21,13 +21,9 @@ SHARE = decimals(0, 100)
 
 def choice_block(group: DataGroup, findings: Findings) -> Block | None:
     """Show the reasons of every automatic choice, and the savings of every pilot."""
-    names = job_names(group)
     # A job that is a point of a curve has no name of its own.
-    names |= {
-        job: f"{job.record.selection} (job {job.record.job[:6]})"
-        for job in group.jobs
-        if job not in names
-    }
+    points = {job: f"{job.record.selection} ({job_mark(job)})" for job in group.jobs}
+    names = points | job_names(group)
     chosen = [job for job in group.jobs if job.record.scored]
     pilots = [job for job in chosen if job.record.pilot is not None]
     tables = [_reasons(chosen, names)] if chosen else []
@@ -39,8 +35,9 @@ def choice_block(group: DataGroup, findings: Findings) -> Block | None:
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
     rows: list[tuple[str, str, str, float | None]] = []
     for job in jobs:
-        for layer in job.record.layers:
-            rows.append((names[job], _place(layer), layer.reason, layer.weight))
+        for x in job.record.layers:
+            place = f"{x.backbone}, {layer_name(x.layer)}, {x.pooling}"
+            rows.append((names[job], place, x.reason, x.weight))
         if job.record.selection_notes:
             rows.append(("", "passed over", "; ".join(job.record.selection_notes), None))
     return Table(
@@ -55,10 +52,6 @@ def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table
         "Chosen without a look at test. The log-loss is in nats, of linear probes on rows that they"
         " were not fitted on. The weight is what the fusion starts from.",
     )
-
-
-def _place(layer: LayerRecord) -> str:
-    return f"{layer.backbone}, {layer_name(layer.layer)}, {layer.pooling}"
 
 
 def _candidates(name: str, job: FinishedJob) -> Table:

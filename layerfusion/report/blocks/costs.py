@@ -9,12 +9,13 @@ from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.findings.tests import Findings
-from layerfusion.report.format import COUNT, NAME, NONE, decimals, percent
+from layerfusion.report.format import COUNT, NAME, NONE, SPACE, Format, decimals, percent
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.table import Cell, Column, Table
 
 BATCH = f"ms, batch of {LATENCY_BATCH}"
+FEW = Format(lambda value: f"<{SPACE}0.01" if value < 0.01 else f"{value:.2f}", 100)
 TENTHS, GIGA, MEGA = decimals(1), decimals(1, 1e-9), decimals(1, 1e-6)
 
 
@@ -28,15 +29,17 @@ def cost_block(group: DataGroup, findings: Findings) -> Block:
 def model_cost_table(group: DataGroup) -> Table:
     """List the costs of each model up to the highest layer of any job, and up to the chosen."""
     entries: list[tuple[str, BackboneRecord, bool]] = []
+    unknown: dict[str, float] = {}
     for backbone in sorted({name for job in group.jobs for name in job.record.backbone_names}):
         jobs = [job for job in group.jobs if backbone in job.record.backbone_names]
         records = [job.record.backbones[backbone] for job in jobs]
         whole = max(records, key=lambda r: (r.layers.index(r.highest_layer), r.store_bytes))
+        # All jobs read the same texts, but those of older versions did not count this.
+        unknown[backbone] = max(record.unknown_share or 0.0 for record in records)
         entries.append((backbone, whole, False))
-        curves = [curve for curve in group.curves if curve.backbone == backbone]
-        if curves:
-            best = best_on_validation([curve.best for curve in curves])
-            cut = best.record.backbones[backbone]
+        best = [curve.best for curve in group.curves if curve.backbone == backbone]
+        if best:
+            cut = best_on_validation(best).record.backbones[backbone]
             if cut.highest_layer != whole.highest_layer:
                 entries.append((backbone, cut, True))
 
@@ -50,6 +53,9 @@ def model_cost_table(group: DataGroup) -> Table:
     def layer(record: BackboneRecord, chosen: bool) -> Cell:
         return Cell(record.highest_layer, note="(chosen)" if chosen else "")
 
+    few = [Column("Tokens unknown %", lambda e: unknown[e[0]] or None, FEW)]
+    few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
+    some_unknown = any(unknown.values())
     return Table(
         "Models",
         (
@@ -61,6 +67,7 @@ def model_cost_table(group: DataGroup) -> Table:
             Column(
                 "Tokens cut", lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens), COUNT
             ),
+            *(few if some_unknown else ()),
             Column("Parameters, M", lambda e: e[1].parameters, MEGA),
             Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),
             Column(
@@ -74,7 +81,9 @@ def model_cost_table(group: DataGroup) -> Table:
             Column("MB stored", lambda e: e[1].store_bytes, MEGA),
         ),
         entries,
-        "Over all splits. Parameters and operations count the embeddings and the blocks up to the"
+        "Over all splits. "
+        + few_note * some_unknown
+        + "Parameters and operations count the embeddings and the blocks up to the"
         " named layer: a model whose chosen layer lies low can be cut there. Extracting: the pass"
         " that took all layers, in large batches. One text and batch: up to the named layer, texts"
         f" of middling length. All times are of the machine that measured them; {NONE}: not"
@@ -96,16 +105,12 @@ def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
         parts = [*(getattr(x, model) for x in backbones), getattr(job.record.cost, head)]
         return None if None in parts else sum(parts)
 
-    def flops(job: FinishedJob) -> float:
-        names = job.record.backbone_names
-        return sum(job.record.backbones[name].flops_per_text for name in names)
-
     return Table(
         "Heads",
         (
             Column("What", lambda e: e[0]),
             Column("K", lambda e: e[1].sources, COUNT),
-            Column("GFLOPs a text", lambda e: flops(e[1]), GIGA),
+            Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
             Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
             Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
             Column(

@@ -13,6 +13,7 @@ from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.findings.tests import Finding, Findings, Kind, outcome_of
 from layerfusion.report.format import COUNT, P_VALUE, POINTS
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.metrics import LOW_IS_GOOD, baseline_estimates, metric_columns
@@ -81,9 +82,7 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
         return None if reference in (None, job) else findings.between(job, reference)
 
     named = shown_names(group)
-    same: dict[tuple[object, ...], list[FinishedJob]] = {}
-    for job in named:
-        same.setdefault(outcome_of(job), []).append(job)
+    same = grouped(named, outcome_of)
     return (
         Comparison(baseline_name(baseline), None, against(None), baseline_estimates(baseline)),
         *(
@@ -98,10 +97,8 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
 def fusion_table(rows: Sequence[Comparison]) -> Table:
     """List everything with its metrics and its difference from the chosen single layer."""
 
-    def against(row: Comparison) -> Cell:
-        if row.finding is None:
-            return Cell(note="chosen" if row.is_reference else "")
-        return Cell.of(row.finding.difference, mark=row.finding.mark)
+    def against(row: Comparison) -> object:
+        return row.finding or Cell(note="chosen" if row.is_reference else "")
 
     accuracy, *others = metric_columns(rows, lambda row: row.test)
     return Table(
@@ -137,23 +134,21 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         None where there is nothing to compare.
     """
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
-    found = [row for row in findings.rows if row.kind in AGAINST and row.what in names]
-    if not found:
+    order = list(names)
+    shown = sorted(
+        (row for row in findings.rows if row.kind in AGAINST and row.what in names),
+        key=lambda row: (list(AGAINST).index(row.kind), order.index(row.what)),
+    )
+    if not shown:
         return None
-    order = {job: place for place, job in enumerate(names)}
-    shown = sorted(found, key=lambda row: (list(AGAINST).index(row.kind), order[row.what]))
     family = "; ".join(
         f"{plural(findings.family[kind], 'comparison')} with {what}"
         for kind, what in AGAINST.items()
         if findings.family.get(kind)
     )
     loose = (
-        ""
-        if all(row.exact for row in shown)
-        else (
-            " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
-            " wider, and p (≤) is the largest that the two accuracies allow."
-        )
+        " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
+        " wider, and p (≤) is the largest that the two accuracies allow."
     )
     return Table(
         "What the test rows show",
@@ -172,7 +167,9 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         " seeds. p: exact two-sided McNemar on the rows that only one of the two has right. p"
         " (Holm): adjusted for all comparisons of its kind in this report, over all data sets"
         f" ({family}). ▲ better, ▼ worse: adjusted p below 0.05 and an interval on the same side"
-        f" of 0; without a mark these rows show no difference.{loose}",
+        " of 0; without a mark these rows show no difference."
+        + loose
+        * (not all(row.exact for row in shown)),
     )
 
 

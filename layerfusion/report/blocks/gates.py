@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from layerfusion.records.format import plural
@@ -14,23 +14,16 @@ from layerfusion.records.gates import ClassGates, GateRecord
 from layerfusion.records.job import LayerRecord
 from layerfusion.report.block import Block, Folded, Part, some
 from layerfusion.report.blocks.fusion import comparisons
-from layerfusion.report.figures.canvas import (
-    LINE,
-    NARROW,
-    WIDE,
-    Drawing,
-    drawing,
-    is_narrow,
-    legend,
-    new_axes,
-)
-from layerfusion.report.figures.colors import GRID, INK, SERIES
+from layerfusion.report.figures import canvas
+from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
+from layerfusion.report.figures.colors import INK, SERIES
 from layerfusion.report.figures.layers import DASHED, LINES
-from layerfusion.report.figures.line_ends import LineEnd, name_lines
+from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import ticks_that_fit
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import NAME, count, decimals, shortened
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import job_names, sentence_case, source_name
@@ -59,10 +52,8 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     if not gated:
         return None
     names = job_names(group)
-    by_operator: dict[str, list[FinishedJob]] = {}
-    for job in gated:
-        if job.record.gates is not None:
-            by_operator.setdefault(job.record.fusion_label, []).append(job)
+    recorded = [job for job in gated if job.record.gates is not None]
+    by_operator = grouped(recorded, lambda job: job.record.fusion_label)
     detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
     parts: list[Part] = [MEANING]
     for number, job in enumerate(gated, start=1):
@@ -71,7 +62,7 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
         record = job.record.gates
         details = _details(group, job, record, name, key) if record and job in detailed else None
         if details or len(gated) <= MOST_OPEN:
-            parts += [figure, Folded((table,)), *([details] if details else [])]
+            parts += some(figure, Folded((table,)), details)
         else:
             parts.append(Folded((figure, table), table.title))
     return Block("What the fusion leans on", tuple(parts))
@@ -111,13 +102,14 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
     labels = [x.label for x in classes]
     gates = np.array([[x.gates[k] for x in classes] for k in sources])
     shown = [
-        f"the {len(some)} of {len(every)} {what}" * (len(some) < len(every))
-        for some, every, what in (
+        f"the {len(few)} of {len(every)} {what}"
+        for few, every, what in (
             (sources, job.record.layers, "sources with the largest mean gates"),
             (classes, record.classes, "classes whose gates differ most from the mean"),
         )
+        if len(few) < len(every)
     ]
-    left = f" Shown: {' and '.join(filter(None, shown))}." if any(shown) else ""
+    left = f" Shown: {' and '.join(shown)}." if shown else ""
     title = f"{group.label}, {name}"
     top, column = divmod(int(gates.argmax()), len(labels))
     parts: list[Part] = [
@@ -234,12 +226,12 @@ def _text_table(
 
 def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None = None) -> Axes:
     """Draw the mean gate of each layer of a fusion as a bar, and the gate of equal weights."""
-    ax = new_axes(ax, 210)
+    ax = new_axes(ax, 210, grid="y")
     layers = job.record.layers
     starts = np.cumsum([layers[i].backbone != layers[i - 1].backbone for i in range(len(layers))])
     x = np.arange(len(layers)) + starts - starts[0]
     # Few layers do not need the whole width: bars have at most 56 pixels.
-    pixels = (NARROW if is_narrow(ax) else WIDE) - 70
+    pixels = width_of(ax) - 70
     span = max(float(x[-1]) + 1.6, pixels / 56)
     ax.set_xlim(-0.8, span - 0.8)
     heights = [layer.mean_gate or 0.0 for layer in layers]
@@ -248,18 +240,16 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.axhline(uniform, color=INK, linewidth=1, linestyle=DASHED)
     ax.set_ylim(1.12 * min(0.0, *heights), 1.12 * max(*heights, uniform))
     ax.set(xlabel="layer", ylabel="mean gate")
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
     few = len(layers) <= 8 and len({layer.pooling for layer in layers}) > 1
     names = [f"{layer.layer}\n{layer.pooling}" if few else layer.layer for layer in layers]
     ticks: list[int] = []
-    for backbone in dict.fromkeys(layer.backbone for layer in layers):
-        places = [i for i, layer in enumerate(layers) if layer.backbone == backbone]
+    by_model = grouped(range(len(layers)), lambda i: layers[i].backbone)
+    for backbone, places in by_model.items():
         first = places[0]
         numbers = [layers[i].layer for i in places]
         ticks += [first + n for n in ticks_that_fit(numbers, pixels / span)]
-        style = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-        look = {"va": "center", "color": colors[backbone], "fontsize": 12}
-        ax.annotate(backbone, (x[first] - 0.39, 1), (0, 12), **style, **look)
+        look = {"xycoords": ("data", "axes fraction"), "color": colors[backbone], "fontsize": 12}
+        canvas.write(ax, backbone, (x[first] - 0.39, 1), (0, 12), **look)
     ax.set_xticks([x[i] for i in ticks], [names[i] for i in ticks])
     return ax
 
@@ -271,22 +261,16 @@ def plot_class_gates(
     ax = new_axes(ax, ROW * len(layers) + 20 + 7 * min(14, max(map(len, labels))))
     narrow = is_narrow(ax)
     names = [shortened(source_name(layer), 17 if narrow else 28) for layer in layers]
-    # Few classes do not need the whole width: columns have at most 92 pixels.
-    room = (NARROW if narrow else WIDE) - 28 - 6.8 * max(map(len, names))
-    cell = min(92.0, room / len(labels))
-    ax.set(xlim=(0, room / cell), ylim=(len(layers), 0))
-    ax.spines["bottom"].set_visible(False)
-    ax.set_yticks(np.arange(len(layers)) + 0.5, names)
+    room = 28 + 6.8 * max(map(len, names))
+    cell = canvas.matrix_axes(ax, names, len(labels), names=room, widest=92)
     most = int(cell / 6.6)
     upright = any(len(label) > most for label in labels)
     shown = [shortened(label, 14 if upright else most) for label in labels]
     ax.set_xticks(np.arange(len(labels)) + 0.5, shown, rotation=90 if upright else 0)
-    for (row, column), gate in np.ndenumerate(gates):
-        box = Rectangle((column + 0.02, row + 0.04), 0.96, 0.92, linewidth=0)
-        box.set(facecolor=SERIES[0], alpha=0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max()))
-        ax.add_patch(box)
+    for place, gate in np.ndenumerate(gates):
         value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
-        ax.text(column + 0.5, row + 0.52, value, ha="center", va="center", color=INK, fontsize=10)
+        depth = 0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max())
+        canvas.draw_cell(ax, place, SERIES[0], depth, value)
     return ax
 
 
@@ -298,14 +282,14 @@ def plot_epoch_gates(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the mean gate of each source by epoch of the training."""
-    ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + LINE * len(layers))
-    x = np.arange(1, len(epochs) + 1)
-    seen: dict[str, int] = {}
+    lines = canvas.LINE * len(layers)
+    ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + lines, grid="y")
+    seen: Counter[str] = Counter()
     ends = []
     for layer, line in zip(layers, epochs.T, strict=True):
-        variant = seen[layer.backbone] = seen.get(layer.backbone, -1) + 1
-        style, name = LINES[variant % len(LINES)], shortened(source_name(layer), 28)
-        color = colors[layer.backbone]
+        style, color = LINES[seen[layer.backbone] % len(LINES)], colors[layer.backbone]
+        seen[layer.backbone] += 1
+        name, x = shortened(source_name(layer), 28), range(1, len(epochs) + 1)
         ax.plot(x, line, color=color, linestyle=style, linewidth=1.7, label=name)
         ends.append(LineEnd(name, len(epochs), line[-1], color))
     ax.axhline(100 / len(record.epochs[0]), color=INK, linewidth=1, linestyle=DASHED)
@@ -313,9 +297,5 @@ def plot_epoch_gates(
     ax.set_xlim(1, len(epochs))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="mean gate, %")
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
-    if is_narrow(ax):
-        legend(ax)
-    else:
-        name_lines(ax, ends)
+    name_curves(ax, ends)
     return ax

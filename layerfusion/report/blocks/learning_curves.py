@@ -13,31 +13,19 @@ from matplotlib.axes import Axes
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block, some
-from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, legend, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED
+from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
+from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.layers import DASHED, LINES
-from layerfusion.report.figures.line_ends import LineEnd, name_lines
-from layerfusion.report.findings.identities import (
-    JobIdentity,
-    identity_name,
-    identity_of,
-    model_names,
-    short_name,
-)
-from layerfusion.report.findings.learning import (
-    DrawFinding,
-    LearningCurve,
-    Size,
-    learning_figures,
-    over_draws,
-)
+from layerfusion.report.figures.line_ends import LineEnd, name_curves
+from layerfusion.report.findings import identities
+from layerfusion.report.findings.identities import identity_name, short_name
+from layerfusion.report.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.report.format import (
     COUNT,
     P_VALUE,
     PERCENT,
     POINTS,
     count,
-    listing,
     point_interval,
     points,
     shortened,
@@ -53,12 +41,16 @@ class LearningLine:
     """One line of a learning curve."""
 
     name: str
-    rows: list[float]
-    """Rows of each class at each point."""
-    figures: list[Estimate]
-    """Mean accuracy at each point and its standard deviation over draws."""
-    color: str
-    style: Any
+    sizes: Mapping[Size, Sequence[float]]
+    """Test accuracies by size, one a draw."""
+    short: str = BASELINE
+    """The name beside the line."""
+    color: str = MUTED
+    style: Any = DASHED
+
+    def figure(self, size: Size) -> Estimate | None:
+        """Mean accuracy over draws, and its standard deviation; none without a draw."""
+        return over_draws(self.sizes[size]) if size in self.sizes else None
 
 
 def curve_sections(results: Results) -> list[Block]:
@@ -85,19 +77,13 @@ def curve_block(
         found: several models against the best one of them alone, over the draws.
         key: anchor of the section.
     """
-    recipes = curve.recipes
-    several = len({identity.recipe for identity in curve.accuracies}) > 1
-    names = {
-        identity: identity_name(identity) + (f", {recipes[identity.recipe]}" if several else "")
-        for identity in curve.accuracies
-    }
-    lines = _lines(curve, _short(names), colors)
-    spans = [(line, line.figures[0].mean, line.figures[-1].mean) for line in lines]
+    lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
+    spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
     figure = drawing(
         f"{curve.key}-learning-curves",
         lambda ax: plot_learning(curve, lines, ax),
         alt=f"{curve.label}: test accuracy by rows a class. "
-        + "; ".join(f"{x.name} {PERCENT(low)} to {PERCENT(high)} %" for x, low, high in spans),
+        + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
         caption="Test accuracy against the rows of each class to learn and choose from; bars: one"
         " standard deviation over the draws, up and down. Black: several models, coloured: one."
         " Broken: with lexical sources, or other settings. Grey: the baseline."
@@ -109,49 +95,33 @@ def curve_block(
         some(
             f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
             figure,
-            _table(curve, names),
-            _draw_table(found, recipes) if found else None,
+            _table(curve, lines),
+            _draw_table(found, curve.recipes) if found else None,
         ),
         key,
     )
 
 
-def _short(names: Mapping[JobIdentity, str]) -> dict[JobIdentity, str]:
-    """Shorten names so that they fit beside a line, as long as they stay distinct."""
-    short: dict[JobIdentity, str] = {}
-    for identity, name in names.items():
-        fits = short_name(identity)
-        short[identity] = name if fits in short.values() else fits
-    return short
-
-
-def _lines(
-    curve: LearningCurve, names: Mapping[JobIdentity, str], colors: Mapping[str, str]
-) -> list[LearningLine]:
-    def line(
-        name: str, sizes: Mapping[Size, list[float]], color: str, style: object
-    ) -> LearningLine:
-        rows = [curve.rows(size) for size in curve.sizes if size in sizes]
-        return LearningLine(name, rows, learning_figures(curve, sizes), color, style)
-
+def _lines(curve: LearningCurve, colors: Mapping[str, str]) -> list[LearningLine]:
+    """Make a line for each identity; names are short as long as they stay distinct."""
     recipes = list(dict.fromkeys(identity.recipe for identity in curve.accuracies))
-    lines = [line(BASELINE, curve.baseline, MUTED, DASHED)]
+    lines: list[LearningLine] = []
     for identity, sizes in curve.accuracies.items():
+        several = f", {curve.recipes[identity.recipe]}" if len(recipes) > 1 else ""
+        name, short = f"{identity_name(identity)}{several}", short_name(identity)
+        if any(line.short == short for line in lines):
+            short = name
         models = [model.name for model in identity.models]
         color = colors.get(models[0], INK) if len(models) == 1 else INK
         variant = 2 * recipes.index(identity.recipe) + bool(identity.lexical)
-        lines.append(line(names[identity], sizes, color, LINES[variant % len(LINES)]))
+        lines.append(LearningLine(name, sizes, short, color, LINES[variant % len(LINES)]))
     return lines
 
 
-def _table(curve: LearningCurve, names: Mapping[JobIdentity, str]) -> Table:
-    entries = [(BASELINE, curve.baseline)]
-    entries += [(names[identity], sizes) for identity, sizes in curve.accuracies.items()]
-
-    def accuracy(sizes: Mapping[Size, list[float]], size: Size) -> Cell:
-        if size not in sizes:
-            return Cell()
-        return Cell.of(over_draws(sizes[size]), note=f"({len(sizes[size])})")
+def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
+    def accuracy(line: LearningLine, size: Size) -> Cell:
+        draws = len(line.sizes.get(size, ()))
+        return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
     def title(size: Size) -> str:
         return f"{size} a class" if size is not None else f"All ({count(curve.rows(size))} a class)"
@@ -159,16 +129,16 @@ def _table(curve: LearningCurve, names: Mapping[JobIdentity, str]) -> Table:
     return Table(
         "Test accuracy by rows a class",
         (
-            Column("Models", lambda entry: entry[0]),
+            Column("Models", lambda line: line.name),
             *(
-                Column(title(size), lambda entry, size=size: accuracy(entry[1], size), PERCENT)
+                Column(title(size), lambda line, size=size: accuracy(line, size), PERCENT)
                 for size in curve.sizes
             ),
         ),
-        entries,
+        lines,
         "In %: mean ± standard deviation over the draws, each the mean of its seeds; in round"
         " brackets the number of draws. Rows of validation are among those counted.",
-        lambda entry: "baseline" if entry[0] == BASELINE else "",
+        lambda line: "baseline" if line.name == BASELINE else "",
     )
 
 
@@ -177,7 +147,7 @@ def _table(curve: LearningCurve, names: Mapping[JobIdentity, str]) -> Table:
 
 def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Table:
     def test(finding: DrawFinding, place: int) -> object:
-        return over_draws([pair[place].record.test["accuracy"].mean for pair in finding.pairs])
+        return over_draws([pair[place].accuracy.mean for pair in finding.pairs])
 
     return Table(
         "Several models and one of them alone, by rows a class",
@@ -206,15 +176,12 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
 
 def _chosen(finding: DrawFinding) -> str | None:
     """Name the models alone, each with its draws: mpnet (2), smollm2 (1)."""
-    identities = [identity_of(alone) for _, alone in finding.pairs]
-    names = Counter(listing(model_names(x)) for x in identities if x is not None)
+    names = Counter(identities.models_of(alone) for _, alone in finding.pairs)
     return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
 
 def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     """Put the comparisons into a sentence for a caption; nothing where there is none."""
-    if not found:
-        return ""
     sentences = []
     for identity in dict.fromkeys(finding.identity for finding in found):
         sizes = ", ".join(
@@ -227,6 +194,8 @@ def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     return (
         " Several models against the best one of them alone, in points, with 95 % intervals over"
         f" draws and test rows: {'; '.join(sentences)}."
+        if sentences
+        else ""
     )
 
 
@@ -237,29 +206,26 @@ def plot_learning(
     curve: LearningCurve, lines: Sequence[LearningLine], ax: Axes | None = None
 ) -> Axes:
     """Draw test accuracy against the rows of each class, with its standard deviation."""
-    ax = new_axes(ax, 362, 292 + LINE * len(lines))
+    ax = new_axes(ax, 362, 292 + LINE * len(lines), grid="y")
     ax.set_xscale("log")
     places = [curve.rows(size) for size in curve.sizes]
     ax.set_xticks(places, [str(size) if size is not None else "all" for size in curve.sizes])
     ax.set_xticks([], minor=True)
     ax.set_xlim(places[0] / 1.15, places[-1] * 1.15)
     ax.set(xlabel="rows a class", ylabel="accuracy, %")
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
     ends = []
     for index, line in enumerate(lines):
         # Bars of lines that share a place stand side by side.
         shift = 1 + 0.012 * (index - (len(lines) - 1) / 2)
-        x = [place * shift for place in line.rows]
-        means = np.array([100 * figure.mean for figure in line.figures])
-        sds = np.array([100 * (figure.sd or 0.0) for figure in line.figures])
-        name = shortened(line.name, 46 if is_narrow(ax) else 34)
+        known = [(curve.rows(size), x) for size in curve.sizes if (x := line.figure(size))]
+        x = [place * shift for place, _ in known]
+        means = np.array([100 * figure.mean for _, figure in known])
+        sds = np.array([100 * (figure.sd or 0.0) for _, figure in known])
+        name = shortened(line.short, 46 if is_narrow(ax) else 34)
         style: dict[str, Any] = {"linestyle": line.style, "linewidth": 1.8, "label": name}
         ax.plot(x, means, color=line.color, **style)
         ax.vlines(x, means - sds, means + sds, color=line.color, linewidth=1.2, alpha=0.7)
         ax.plot(x, means, color=line.color, linestyle="none", marker="o", markersize=4)
-        ends.append(LineEnd(name, line.rows[-1], float(means[-1]), line.color))
-    if is_narrow(ax):
-        legend(ax)
-    else:
-        name_lines(ax, ends)
+        ends.append(LineEnd(name, known[-1][0], float(means[-1]), line.color))
+    name_curves(ax, ends)
     return ax

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from math import comb
 from typing import Any
@@ -13,20 +13,12 @@ from matplotlib.axes import Axes
 
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, figure_of, is_narrow, new_axes
-from layerfusion.report.figures.colors import GRID, SERIES
+from layerfusion.report.figures.colors import SERIES
 from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.findings.identities import JobIdentity, by_identity, recipe_names
+from layerfusion.report.findings.identities import by_identity, recipe_names, way_name
 from layerfusion.report.findings.tests import Findings
-from layerfusion.report.format import (
-    COUNT,
-    PERCENT,
-    capital,
-    count,
-    decimals,
-    listing,
-    percent,
-    shortened,
-)
+from layerfusion.report.format import COUNT, PERCENT, capital, decimals, percent, shortened
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.table import Cell, Column, Table
@@ -50,12 +42,12 @@ class Step:
     @property
     def accuracies(self) -> list[float]:
         """Test accuracy of each job, mean over its seeds."""
-        return [job.record.test["accuracy"].mean for job in self.jobs]
+        return [job.accuracy.mean for job in self.jobs]
 
     @property
     def seed_sds(self) -> list[float]:
         """Standard deviation over the seeds of each job that has several."""
-        sds = [job.record.test["accuracy"].sd for job in self.jobs]
+        sds = [job.accuracy.sd for job in self.jobs]
         return [sd for sd in sds if sd is not None]
 
     @property
@@ -108,23 +100,23 @@ def _table(ways: dict[str, list[Step]]) -> Table:
     entries = [(name, step) for name, steps in ways.items() for step in steps]
 
     def chosen(step: Step) -> float:
-        return best_on_validation(step.jobs).record.test["accuracy"].mean
+        return best_on_validation(step.jobs).accuracy.mean
 
     def subsets(step: Step) -> Cell:
-        return Cell(len(step.jobs), note=f"of {count(step.possible)}")
+        return Cell(len(step.jobs), note=f"of {step.possible:,}")
 
     return Table(
         "Accuracy by number of models",
         (
-            Column("Layers, fusion", lambda entry: entry[0]),
-            Column("Models", lambda entry: entry[1].models, COUNT),
-            Column("Subsets run", lambda entry: subsets(entry[1]), COUNT),
-            Column("Mean test %", lambda entry: mean_sd(entry[1].accuracies)[0], PERCENT),
-            Column("Lowest %", lambda entry: min(entry[1].accuracies), PERCENT),
-            Column("Highest %", lambda entry: max(entry[1].accuracies), PERCENT),
-            Column("Chosen on validation %", lambda entry: chosen(entry[1]), PERCENT),
-            Column("Sd over subsets, points", lambda entry: mean_sd(entry[1].accuracies)[1], FINE),
-            Column("Sd over seeds, points", lambda entry: entry[1].seed_sd, FINE),
+            Column("Layers, fusion", lambda e: e[0]),
+            Column("Models", lambda e: e[1].models, COUNT),
+            Column("Subsets run", lambda e: subsets(e[1]), COUNT),
+            Column("Mean test %", lambda e: mean_sd(e[1].accuracies)[0], PERCENT),
+            Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
+            Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
+            Column("Chosen on validation %", lambda e: chosen(e[1]), PERCENT),
+            Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
+            Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         ),
         entries,
         "The sd over seeds is the root of the mean variance of the subsets. The sd over subsets"
@@ -143,26 +135,15 @@ def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
     known = by_identity(job for job in group.jobs if job.record.selection != "fixed")
     recipes = recipe_names(known)
     ways: dict[str, list[Step]] = {}
-    for way in dict.fromkeys(replace(identity, models=frozenset()) for identity in known):
-        jobs = {x: job for x, job in known.items() if replace(x, models=frozenset()) == way}
-        steps = _steps(jobs)
-        if len(steps) > 1 and len(jobs) >= LEAST:
-            beside = f" with {listing(sorted(way.lexical))}" if way.lexical else ""
-            ways[f"{recipes[way.recipe]}{beside}"] = steps
+    for way, own in grouped(known, lambda identity: identity.way).items():
+        models = {model for identity in own for model in identity.models}
+        steps = [
+            Step(size, tuple(known[identity] for identity in alike), comb(len(models), size))
+            for size, alike in sorted(grouped(own, lambda one: len(one.models)).items())
+        ]
+        if len(steps) > 1 and len(own) >= LEAST:
+            ways[way_name(way, recipes)] = steps
     return ways
-
-
-def _steps(known: Mapping[JobIdentity, FinishedJob]) -> list[Step]:
-    models = {model for identity in known for model in identity.models}
-    sizes = sorted({len(identity.models) for identity in known})
-    return [
-        Step(
-            size,
-            tuple(job for identity, job in known.items() if len(identity.models) == size),
-            comb(len(models), size),
-        )
-        for size in sizes
-    ]
 
 
 def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
@@ -172,27 +153,24 @@ def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
     grid = figure.add_gridspec(2, 1) if narrow else figure.add_gridspec(1, 2)
     first.set_subplotspec(grid[0])
     second = figure.add_subplot(grid[1])
-    for ax in (first, second):
-        new_axes(ax, 272 + LINE * len(ways), 464 + LINE * len(ways))
-    for index, (name, steps) in enumerate(ways.items()):
-        color = SERIES[index % len(SERIES)]
-        shift = 0.05 * (index - (len(ways) - 1) / 2)
-        x = [step.models + shift for step in steps]
-        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "alpha": 0.55}
-        for place, step in zip(x, steps, strict=True):
-            for ax, values in ((first, step.accuracies), (second, step.seed_sds)):
-                shown = [100 * value for value in values]
-                ax.plot([place] * len(shown), shown, color=color, **dots)
-        label = shortened(name, 46 if narrow else 90)
-        means = [100 * float(np.mean(step.accuracies)) for step in steps]
-        first.plot(x, means, color=color, linewidth=1.8, label=label)
-        known = [(p, 100 * s.seed_sd) for p, s in zip(x, steps, strict=True) if s.seed_sd]
-        second.plot([p for p, _ in known], [sd for _, sd in known], color=color, linewidth=1.8)
     numbers = sorted({step.models for steps in ways.values() for step in steps})
     for ax, label in ((first, "accuracy, %"), (second, "sd over seeds, points")):
-        ax.set_xticks(numbers)
-        ax.set_xlim(numbers[0] - 0.3, numbers[-1] + 0.3)
+        new_axes(ax, 272 + LINE * len(ways), 464 + LINE * len(ways), grid="y")
+        ax.set(xticks=numbers, xlim=(numbers[0] - 0.3, numbers[-1] + 0.3))
         ax.set(xlabel="models", ylabel=label)
-        ax.grid(axis="y", color=GRID, linewidth=0.8)
+    for index, (name, steps) in enumerate(ways.items()):
+        color, shift = SERIES[index % len(SERIES)], 0.05 * (index - (len(ways) - 1) / 2)
+        dots: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 4, "alpha": 0.55}
+        line: dict[str, Any] = {"color": color, "linewidth": 1.8}
+        for step in steps:
+            for ax, values in ((first, step.accuracies), (second, step.seed_sds)):
+                x = [step.models + shift] * len(values)
+                ax.plot(x, [100 * value for value in values], color=color, **dots)
+        x = [step.models + shift for step in steps]
+        means = [100 * float(np.mean(step.accuracies)) for step in steps]
+        first.plot(x, means, label=shortened(name, 46 if narrow else 90), **line)
+        known = [step for step in steps if step.seed_sd]
+        sds = [100 * (step.seed_sd or 0.0) for step in known]
+        second.plot([step.models + shift for step in known], sds, **line)
     second.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", frameon=False, labelcolor="linecolor", fontsize=11)

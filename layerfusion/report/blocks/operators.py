@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from layerfusion.records.format import plural
@@ -13,10 +12,12 @@ from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.findings.identities import taken
 from layerfusion.report.findings.tests import Findings, layers_of
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, count, decimals
+from layerfusion.report.grouping import grouped, told_apart
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.metrics import metric_columns
-from layerfusion.report.table import Cell, Column, Table
+from layerfusion.report.names import job_mark
+from layerfusion.report.table import Column, Table
 
 LEAST = 3
 """Fewest operators on the same sources that are compared here; the table of fusions has all."""
@@ -24,14 +25,9 @@ LEAST = 3
 
 def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     """Compare the operators on each set of sources that several of them were tried on."""
-    by_sources: dict[tuple[object, ...], list[FinishedJob]] = {}
-    for job in group.fused:
-        record = job.record
-        given = frozenset(record.considered), frozenset(record.lexical), record.selection
-        by_sources.setdefault((*given, layers_of(job)), []).append(job)
     sets = [
-        sorted(jobs, key=lambda job: -round(job.record.test["accuracy"].mean, 9))
-        for jobs in by_sources.values()
+        sorted(jobs, key=lambda job: -round(job.accuracy.mean, 9))
+        for jobs in grouped(group.fused, _given).values()
         if len({job.record.fusion_label for job in jobs}) >= LEAST
     ]
     if not sets:
@@ -52,14 +48,15 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     )
 
 
+def _given(job: FinishedJob) -> tuple[object, ...]:
+    record = job.record
+    considered = frozenset(record.considered), frozenset(record.lexical), record.selection
+    return *considered, layers_of(job)
+
+
 def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
     names = _names(jobs)
     found = {job: findings.of("concat", job) for job in jobs}
-
-    def against(job: FinishedJob) -> Cell:
-        finding = found[job]
-        return Cell() if finding is None else Cell.of(finding.difference, mark=finding.mark)
-
     sizes = [job.record.cost.head_parameters for job in jobs]
     mega = decimals(3, 1e-6)
     accuracy, *others = metric_columns(jobs, lambda job: job.record.test)
@@ -68,7 +65,7 @@ def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
         (
             Column("Operator", lambda job: names[job]),
             accuracy,
-            Column("Against concat, points", against, POINTS),
+            Column("Against concat, points", lambda job: found[job], POINTS),
             Column("p (Holm)", lambda job: getattr(found[job], "adjusted", None), P_VALUE),
             *others,
             Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
@@ -103,10 +100,4 @@ def _figure(
 
 
 def _names(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, str]:
-    seen = Counter(job.record.fusion_label for job in jobs)
-    return {
-        job: job.record.fusion_label
-        if seen[job.record.fusion_label] == 1
-        else f"{job.record.fusion_label} (job {job.record.job[:6]})"
-        for job in jobs
-    }
+    return told_apart({job: job.record.fusion_label for job in jobs}, job_mark)

@@ -9,12 +9,13 @@ from matplotlib.axes import Axes
 
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, legend, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER
+from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.findings.compare import accuracy
 from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import COUNT, PERCENT, Format, percent
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import shown_names, single_name
@@ -76,7 +77,7 @@ def _table(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
             Column("GFLOPs a text", flops, GIGA),
             Column("K", lambda job: job.sources, COUNT),
             Column("Validation %", lambda job: job.record.validation["accuracy"], PERCENT),
-            Column("Test %", lambda job: job.record.test["accuracy"], PERCENT),
+            Column("Test %", lambda job: job.accuracy, PERCENT),
         ),
         best,
         "Cheapest first: each is more accurate on validation than all that cost less. Neighbours"
@@ -89,9 +90,7 @@ def _table(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
 
 def flops(job: FinishedJob) -> float:
     """Count the operations for one text: all models up to their highest layers, and the head."""
-    record = job.record
-    models = sum(record.backbones[name].flops_per_text for name in record.backbone_names)
-    return models + (record.cost.head_flops or 0)
+    return job.flops + (job.record.cost.head_flops or 0)
 
 
 def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
@@ -122,54 +121,39 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     jobs = [job for job in group.jobs if flops(job) > 0]
     models = sorted({name for job in jobs for name in job.record.backbone_names})
     names = len(models) + 1
-    ax = new_axes(ax, 380.0 + LINE * -(-names // 5), 330.0 + LINE * -(-names // 2))
+    ax = new_axes(ax, 380.0 + LINE * -(-names // 5), 330.0 + LINE * -(-names // 2), grid="y")
     ax.set_xscale("log")
     ax.set(xlabel="GFLOPs a text, logarithmic", ylabel="accuracy on test, %")
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
     number_log_axis(ax.xaxis, [flops(job) / 1e9 for job in jobs])
     baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1)
-    by_look: dict[tuple[str, str, str], list[FinishedJob]] = {}
-    for job in jobs:
-        by_look.setdefault(_look(job, models, group), []).append(job)
-    for look in sorted(by_look, key=lambda look: (look[0] == TOGETHER, look[2])):
-        marker, color, name = look
-        x = [flops(job) / 1e9 for job in by_look[look]]
-        y = [100 * accuracy(job)[0] for job in by_look[look]]
+
+    def look(job: FinishedJob) -> tuple[str, str, str]:
+        """Give a job's mark, its colour, and their name in the legend."""
+        if len(job.record.backbone_names) != 1:
+            return TOGETHER, INK, "several models"
+        (name,) = job.record.backbone_names
+        return MARKERS[models.index(name) % len(MARKERS)], group.colors[name], name
+
+    by_look = grouped(jobs, look)
+    for marker, color, name in sorted(by_look, key=lambda look: (look[0] == TOGETHER, look[2])):
+        x, y = zip(*(_point(job) for job in by_look[marker, color, name]), strict=True)
         size = 7 if marker == TOGETHER else 4.5
         style: dict[str, Any] = {"marker": marker, "markersize": size, "color": color}
         ax.plot(x, y, alpha=0.55, linestyle="none", label=name, **style)
-    _draw_front(ax, front(jobs), models, group)
+    best = front(jobs)
+    ax.plot(*zip(*map(_point, best), strict=True), color=INK, linewidth=1.1, zorder=3)
+    for job in best:
+        (x, y), (marker, color, _) = _point(job), look(job)
+        ends = [100 * end for end in accuracy(job)[1:]]
+        ax.plot([x, x], ends, color=color, linewidth=1.6, zorder=3)
+        together = marker == TOGETHER
+        fill: dict[str, Any] = {"color": color, "markerfacecolor": color if together else PAPER}
+        edge: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 1.4}
+        ax.plot(x, y, marker=marker, markersize=11 if together else 8, zorder=4, **fill, **edge)
     legend(ax, columns=2 if is_narrow(ax) else 5, markerscale=1.3)
     return ax
 
 
-def _draw_front(
-    ax: Axes, best: Sequence[FinishedJob], models: Sequence[str], group: DataGroup
-) -> None:
-    x = [flops(job) / 1e9 for job in best]
-    test = [[100 * value for value in accuracy(job)] for job in best]
-    ax.plot(x, [mean for mean, _, _ in test], color=INK, linewidth=1.1, zorder=3)
-    for place, (mean, low, high), job in zip(x, test, best, strict=True):
-        marker, color, _ = _look(job, models, group)
-        ax.plot([place] * 2, [low, high], color=color, linewidth=1.6, zorder=3)
-        ax.plot(
-            place,
-            mean,
-            marker=marker,
-            markersize=11 if marker == TOGETHER else 8,
-            color=color,
-            markeredgecolor=INK,
-            markeredgewidth=1.4,
-            markerfacecolor=PAPER if marker != TOGETHER else color,
-            zorder=4,
-        )
-
-
-def _look(job: FinishedJob, models: Sequence[str], group: DataGroup) -> tuple[str, str, str]:
-    """Give a job's mark, its colour, and their name in the legend."""
-    names = job.record.backbone_names
-    if len(names) != 1:
-        return TOGETHER, INK, "several models"
-    (name,) = names
-    return MARKERS[models.index(name) % len(MARKERS)], group.colors[name], name
+def _point(job: FinishedJob) -> tuple[float, float]:
+    return flops(job) / 1e9, 100 * accuracy(job)[0]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
 
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import p_columns
-from layerfusion.report.figures.canvas import NARROW, WIDE, Drawing, drawing, is_narrow, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED, SERIES
+from layerfusion.report.figures.canvas import (
+    Drawing,
+    draw_cell,
+    drawing,
+    is_narrow,
+    matrix_axes,
+    new_axes,
+)
+from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.findings.identities import (
     JobIdentity,
@@ -21,11 +25,14 @@ from layerfusion.report.findings.identities import (
     identity_name,
     identity_of,
     model_names,
+    models_of,
     recipe_names,
     taken,
+    way_name,
 )
-from layerfusion.report.findings.tests import Finding, Findings
+from layerfusion.report.findings.tests import Finding, Findings, Kind
 from layerfusion.report.format import COUNT, PERCENT, POINTS, listing, points, shortened
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.table import Column, Table
@@ -36,64 +43,63 @@ DEEPEST = 5.0
 
 def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     """List all jobs on several models, and draw a matrix of the pairs for each way of fusing."""
-    found = {
-        identity: row
-        for row in findings.rows
-        if row.kind == "part"
-        and row.what is not None
-        and (identity := identity_of(row.what)) is not None
-    }
+    found = _by_identity(findings, "part")
     if not found:
         return None
     known = by_identity(group.jobs)
     recipes = recipe_names(known)
-    ways = dict.fromkeys(replace(x, models=frozenset()) for x in found if len(x.models) == 2)
+    pairs = grouped((x for x in found if len(x.models) == 2), lambda identity: identity.way)
     return Block(
         "Whether a second model helps",
         (
             "Several models against one of them alone, under the same settings: the one that"
             " validation prefers, which need not be the one that does better on test.",
             *(
-                _figure(group, known, found, way, f"{group.key}-pairs-{number}")
-                for number, way in enumerate(ways, start=1)
+                _figure(group, known, way, {x: found[x] for x in own}, number)
+                for number, (way, own) in enumerate(pairs.items(), start=1)
             ),
             _table(found, recipes, findings.family["part"]),
         ),
     )
 
 
+def _by_identity(findings: Findings, kind: Kind) -> dict[JobIdentity, Finding]:
+    """Map the identity of each job to its comparison of a kind."""
+    rows = [row for row in findings.rows if row.kind == kind and row.what is not None]
+    found = {identity_of(row.what): row for row in rows if row.what is not None}
+    return {identity: row for identity, row in found.items() if identity is not None}
+
+
 def _table(found: Mapping[JobIdentity, Finding], recipes: Mapping[str, str], family: int) -> Table:
-    entries = sorted(
-        found.items(),
-        key=lambda pair: (
-            recipes[pair[0].recipe],
-            sorted(pair[0].lexical),
-            len(pair[0].models),
-            model_names(pair[0]),
-        ),
-    )
-    identities = {row: identity for identity, row in entries if row.against is not None}
+    def order(identity: JobIdentity) -> tuple[object, ...]:
+        models = model_names(identity)
+        return recipes[identity.recipe], sorted(identity.lexical), len(models), models
+
+    identities = {found[identity]: identity for identity in sorted(found, key=order)}
     return comparison_table(
         "Several models and one of them alone",
         [
             Column("Models", lambda row: identity_name(identities[row])),
             Column("Layers, fusion", lambda row: recipes[identities[row].recipe]),
             Column("Taken", lambda row: taken(row.what)),
-            Column("Test %", lambda row: row.what.record.test["accuracy"], PERCENT),
-            Column("Alone, by validation", lambda row: _models_of(row.against)),
-            Column("Its test %", lambda row: row.against.record.test["accuracy"], PERCENT),
+            Column("Test %", lambda row: row.what.accuracy, PERCENT),
+            Column("Alone, by validation", lambda row: models_of(row.against)),
+            Column("Its test %", lambda row: row.against.accuracy, PERCENT),
         ],
         ("Only together right", "Only alone right"),
         list(identities),
-        "Taken: the sources that the selection took. It leaves out a model that promises no gain."
-        " Paired differences of the mean accuracies over seeds; exact McNemar test of the"
-        f" consensus, adjusted (Holm) for the {plural(family, 'different comparison')} of this kind"
-        " in the report.",
+        "Taken: the sources that the selection took. It leaves out a model that promises no gain.",
+        family,
     )
 
 
 def comparison_table(
-    title: str, columns: list[Column], only: tuple[str, str], rows: list[Finding], note: str
+    title: str,
+    columns: list[Column],
+    only: tuple[str, str],
+    rows: list[Finding],
+    note: str,
+    family: int,
 ) -> Table:
     """List findings between jobs with their tests.
 
@@ -102,7 +108,8 @@ def comparison_table(
         columns: columns that say what is compared.
         only: headings of the rows that only the one and only the other has right.
         rows: the findings.
-        note: how to read the table.
+        note: how to read the columns.
+        family: number of different comparisons of this kind in the report.
     """
     return Table(
         title,
@@ -114,41 +121,30 @@ def comparison_table(
             *p_columns(),
         ),
         rows,
-        note,
+        f"{note} Paired differences of the mean accuracies over seeds; exact McNemar test of the"
+        f" consensus, adjusted (Holm) for the {plural(family, 'different comparison')} of this kind"
+        " in the report.",
     )
-
-
-def _models_of(job: FinishedJob) -> str:
-    identity = identity_of(job)
-    return "" if identity is None else listing(model_names(identity))
 
 
 def _figure(
     group: DataGroup,
     known: Mapping[JobIdentity, FinishedJob],
-    found: Mapping[JobIdentity, Finding],
     way: JobIdentity,
-    key: str,
+    pairs: Mapping[JobIdentity, Finding],
+    number: int,
 ) -> Drawing:
-    """Draw the matrix of pairs of one recipe, with the same lexical sources."""
-    pairs = {
-        identity: row
-        for identity, row in found.items()
-        if len(identity.models) == 2 and replace(identity, models=frozenset()) == way
-    }
+    """Draw the matrix of the pairs of one way of fusing."""
     models = sorted({model for identity in pairs for model in identity.models})
-    alone = [known[replace(way, models=frozenset([model]))] for model in models]
     cells = {}
     for identity, row in pairs.items():
         a, b = sorted(identity.models)
-        place = models.index(b), models.index(a)
-        cells[place] = known[identity].record.test["accuracy"].mean, row
+        cells[models.index(b), models.index(a)] = known[identity].accuracy.mean, row
     names = [model.label for model in models]
-    accuracies = [job.record.test["accuracy"].mean for job in alone]
-    beside = f" with {listing(sorted(way.lexical))}" if way.lexical else ""
-    title = f"{recipe_names(known)[way.recipe]}{beside}"
+    accuracies = [known[way.on(model)].accuracy.mean for model in models]
+    title = way_name(way, recipe_names(known))
     return drawing(
-        key,
+        f"{group.key}-pairs-{number}",
         lambda ax: plot_pairs(names, accuracies, cells, ax),
         alt=f"{group.label}, {title}: test accuracy of pairs of models. "
         + "; ".join(
@@ -174,50 +170,36 @@ def plot_pairs(
     better model alone.
     """
     ax = new_axes(ax, 56.0 * len(names) + 46)
-    narrow, size = is_narrow(ax), len(names)
-    room = (NARROW if narrow else WIDE) - (94 if narrow else 140)
-    cell = min(104.0, room / size)
-    ax.set(xlim=(0, room / cell), ylim=(size, 0))
-    ax.spines["bottom"].set_visible(False)
-    middles = [index + 0.5 for index in range(size)]
+    narrow = is_narrow(ax)
+    rows = [shortened(name, 11 if narrow else 18) for name in names]
+    cell = matrix_axes(ax, rows, len(names), names=94 if narrow else 140, widest=104)
+    middles = [index + 0.5 for index in range(len(names))]
     ax.set_xticks(middles, [shortened(name, int(cell / 7.2)) for name in names])
-    ax.set_yticks(middles, [shortened(name, 11 if narrow else 18) for name in names])
-
-    def put(row: int, column: int, value: float, note: str, color: str, alpha: float) -> None:
-        box = Rectangle((column + 0.02, row + 0.03), 0.96, 0.94, linewidth=0)
-        box.set(facecolor=color, alpha=alpha)
-        ax.add_patch(box)
-        style: dict[str, Any] = {"ha": "center", "va": "center", "color": INK}
-        ax.text(column + 0.5, row + 0.34, PERCENT(value), fontsize=12.5, **style)
-        ax.text(column + 0.5, row + 0.7, note, fontsize=10.5, **style)
-
     for index, value in enumerate(alone):
-        put(index, index, value, "alone", GRID, 0.6)
-    for (row, column), (value, finding) in pairs.items():
+        draw_cell(ax, (index, index), GRID, 0.6, PERCENT(value), "alone")
+    for place, (value, finding) in pairs.items():
         difference = finding.difference.mean
         color = SERIES[0] if difference > 0 else SERIES[1] if difference < 0 else MUTED
         depth = 0.06 + 0.4 * min(1.0, abs(100 * difference) / DEEPEST)
-        put(row, column, value, f"{points(difference)} {finding.mark}", color, depth)
+        draw_cell(ax, place, color, depth, PERCENT(value), f"{points(difference)} {finding.mark}")
     return ax
 
 
 # -- lexical sources ----------------------------------------------------------------------------
 
-Name = tuple[str, int, str]
-"""Recipe, number of models, and models: the order of the rows, and their names."""
-
 
 def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     """Compare every job with lexical sources with the same job without them."""
-    recipes = recipe_names(by_identity(group.jobs))
-    names = {
-        row: _lexical_name(row.what, recipes)
-        for row in findings.rows
-        if row.kind == "lexical" and row.what is not None
-    }
-    if not names:
+    found = _by_identity(findings, "lexical")
+    if not found:
         return None
-    names = dict(sorted(names.items(), key=lambda pair: pair[1]))
+    recipes = recipe_names(by_identity(group.jobs))
+
+    def name(identity: JobIdentity) -> Name:
+        models = model_names(identity)
+        return recipes[identity.recipe], len(models), " + ".join(models)
+
+    names = {found[identity]: name(identity) for identity in sorted(found, key=name)}
     return Block(
         "What the lexical sources add",
         (
@@ -229,12 +211,8 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     )
 
 
-def _lexical_name(job: FinishedJob, recipes: dict[str, str]) -> Name:
-    identity = identity_of(job)
-    if identity is None:
-        return "", 0, ""
-    models = model_names(identity)
-    return recipes[identity.recipe], len(models), " + ".join(models)
+Name = tuple[str, int, str]
+"""Recipe, number of models, and models: the order of the rows, and their names."""
 
 
 def _lexical_table(names: dict[Finding, Name], family: int) -> Table:
@@ -245,15 +223,14 @@ def _lexical_table(names: dict[Finding, Name], family: int) -> Table:
             Column("Models", lambda row: names[row][2]),
             Column("Layers, fusion", lambda row: names[row][0]),
             Column("Taken", lambda row: taken(row.what)),
-            Column("Without %", lambda row: row.against.record.test["accuracy"], PERCENT),
-            Column("With %", lambda row: row.what.record.test["accuracy"], PERCENT),
+            Column("Without %", lambda row: row.against.accuracy, PERCENT),
+            Column("With %", lambda row: row.what.accuracy, PERCENT),
         ],
         ("Only with it right", "Only without it right"),
         list(names),
         f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
-        " may leave lexical ones out. Paired differences of the mean accuracies over seeds; exact"
-        " McNemar test of the consensus, adjusted (Holm) for the"
-        f" {plural(family, 'different comparison')} of this kind in the report.",
+        " may leave lexical ones out.",
+        family,
     )
 
 

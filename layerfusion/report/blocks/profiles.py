@@ -8,22 +8,13 @@ from __future__ import annotations
 from layerfusion.records.format import plural
 from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.block import Block, Folded, some
-from layerfusion.report.blocks.selections import interval_cell, regret_block
+from layerfusion.report.blocks.selections import regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
+from layerfusion.report.findings import profiles as scores
 from layerfusion.report.findings.judged import NamedProfile, is_judged
-from layerfusion.report.findings.profiles import (
-    best_and_last,
-    best_place,
-    format_of,
-    lead,
-    low_is_good,
-    marked_layers,
-    missing_scores,
-    score_names,
-    sources,
-)
+from layerfusion.report.findings.profiles import best_and_last, format_of, lead, score_names
 from layerfusion.report.format import (
     COUNT,
     NAME,
@@ -86,7 +77,7 @@ def _text(profile: Profile) -> str:
             f" {plural(profile.rows, 'row')} of {sample}; held out: {profile.held_out}.",
             *([f"Best by held-out probe accuracy: {'; '.join(best)}."] if best else []),
             *(["The best of many is a little lucky on the rows it was chosen on."] if best else []),
-            *missing_scores(profile),
+            *scores.missing_scores(profile),
         ]
     )
 
@@ -102,44 +93,37 @@ def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
         key: beginning of the names of the figures' files.
         label: name of the profile.
     """
-    marked = marked_layers(profile)
+    marked = scores.marked_layers(profile)
     rings = " Rings and triangles: the layers that adaptive selection takes." if marked else ""
     best = [
         f"{source}: best at {top.layer}, {percent(top.scores['accuracy'] or 0.0)}"
         for source, top, _ in best_and_last(profile)
         if top is not None
     ]
-    figures = [
-        drawing(
-            f"{key}-accuracy",
-            lambda ax: plot_profile_layers(profile, ax),
-            alt=f"{label}: held-out probe accuracy by depth. {'; '.join(best)}",
-            caption="Held-out accuracy of a linear probe on each layer. Open diamond: after the"
-            f" model's final norm.{rings}",
-        )
-    ]
     names = score_names(profile)
-    if names:
-        figures.append(
-            drawing(
-                f"{key}-scores",
-                lambda ax: plot_scores(profile, ax),
-                alt=f"{label}: rank of each layer by {', '.join(names)}",
-                caption="Rank that each score gives a layer within its model and pooling; dark is"
-                f" best. {ranks_note(profile)}{rings}",
-            )
-        )
-    figures.append(
-        drawing(
-            f"{key}-cka",
-            lambda ax: plot_similarity(profile, ax),
-            alt=f"{label}: linear CKA between all pairs of {len(profile.layers)} layers",
-            caption="Linear CKA between layers, debiased: 1 means the same up to rotation and"
-            " scale. Layers run from the bottom of each model to its top. Two similar layers add"
-            " little to each other.",
-        )
+    accuracy = drawing(
+        f"{key}-accuracy",
+        lambda ax: plot_profile_layers(profile, ax),
+        alt=f"{label}: held-out probe accuracy by depth. {'; '.join(best)}",
+        caption="Held-out accuracy of a linear probe on each layer. Open diamond: after the"
+        f" model's final norm.{rings}",
     )
-    return figures
+    ranks = drawing(
+        f"{key}-scores",
+        lambda ax: plot_scores(profile, ax),
+        alt=f"{label}: rank of each layer by {', '.join(names)}",
+        caption="Rank that each score gives a layer within its model and pooling; dark is best."
+        f" {ranks_note(profile)}{rings}",
+    )
+    similarity = drawing(
+        f"{key}-cka",
+        lambda ax: plot_similarity(profile, ax),
+        alt=f"{label}: linear CKA between all pairs of {len(profile.layers)} layers",
+        caption="Linear CKA between layers, debiased: 1 means the same up to rotation and scale."
+        " Layers run from the bottom of each model to its top. Two similar layers add little to"
+        " each other.",
+    )
+    return [accuracy, *([ranks] if names else []), similarity]
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -207,7 +191,7 @@ def worth_columns() -> tuple[Column, ...]:
         Column("Regret, points", lambda x: x.regret, REGRET),
         Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
         Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
-        Column("Gain over last, points", lambda x: interval_cell(x.over_last), POINTS),
+        Column("Gain over last, points", lambda x: x.over_last, POINTS),
     )
 
 
@@ -244,7 +228,10 @@ def layer_table(profile: Profile) -> Table:
     """List every score of every layer."""
     names = score_names(profile)
     judged = any(layer.test for layer in profile.layers)
-    best = {best_place(profile, "accuracy", places) for places in sources(profile).values()}
+    best = {
+        scores.best_place(profile, "accuracy", places)
+        for places in scores.sources(profile).values()
+    }
     tops = [profile.layers[place] for place in best if place is not None]
     return Table(
         "Every score of every layer",
@@ -274,7 +261,7 @@ def layer_table(profile: Profile) -> Table:
 
 def _heading(profile: Profile, name: str) -> str:
     words = name.replace("_", " ").capitalize() + (" %" if name == "accuracy" else "")
-    return f"{words} ↓" if low_is_good(profile, name) else words
+    return f"{words} ↓" if scores.low_is_good(profile, name) else words
 
 
 def _origin_table(profile: Profile) -> Table:

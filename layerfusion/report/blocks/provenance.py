@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from layerfusion.records.job import METRICS
-from layerfusion.records.sweep import FAILED, PLANS, RECORDS, last_line, read_jobs
+from layerfusion.records.sweep import FAILED, SkippedJob
 from layerfusion.report.block import Block, Bullets, Folded, Text, some
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import job_names
@@ -24,7 +24,7 @@ FILES = (
 def provenance_sections(results: Results) -> list[Block]:
     """Make the section on where the report comes from."""
     tables = (
-        skipped_table(results.folder),
+        skipped_table(results),
         _versions(results.groups),
         _text_table("Data", "Data set, Origin, Fingerprint", [
             (group.label, group.data.origin, group.data.fingerprint) for group in results.groups
@@ -40,46 +40,39 @@ def provenance_sections(results: Results) -> list[Block]:
     return [Block("Where it comes from", parts, "provenance")]
 
 
-def skipped_table(runs: Path) -> Table:
-    """List every job under a folder that failed, is running, or was planned and never begun."""
-    found: dict[Path, tuple[str, str, str]] = {}
-    for plans in sorted(runs.rglob(PLANS)):
-        for job in read_jobs(plans.parent):
-            if job.state != "done":
-                found[job.folder] = job.label, job.state, job.reason
-    for failed in sorted(runs.rglob(FAILED)):
-        folder = failed.parent
-        if folder not in found and not any((folder / name).exists() for name in RECORDS.values()):
-            command = failed.read_text(errors="replace").split("\n", 1)[0]
-            found[folder] = command, "failed", last_line(failed)
+def skipped_table(results: Results) -> Table:
+    """List every job that failed, is running or was never begun, and every damaged file."""
+    found = {**results.skipped}
+    for path, line in results.damaged.items():
+        place = path.relative_to(results.folder).as_posix()
+        label = found.pop(path.parent)[0] if path.parent in found else place
+        found[path] = SkippedJob(label, "damaged", line.replace(f"{path}", place))
     return _text_table(
         "Jobs that are not in this report",
         "Job, State, Why",
         sorted(found.values()),
         f"Failed: the reason is the last line of the job's {FAILED}. Missing: planned, and not"
-        f" begun. Running: the job has no {METRICS} yet.",
+        f" begun. Running: the job has no {METRICS} yet. Damaged: a file cannot be read.",
     )
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:
-    found: dict[str, set[str]] = {}
-    for job in _all(groups):
-        for package, version in job.record.versions.items():
-            found.setdefault(package, set()).add(version)
-    rows = [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
+    found = grouped(
+        sorted({pair for job in _all(groups) for pair in job.record.versions.items()}),
+        lambda pair: pair[0],
+    )
+    rows = [(name, ", ".join(version for _, version in pairs)) for name, pairs in found.items()]
     return _text_table("Versions", "Package, Version", rows)
 
 
 def _models(groups: Sequence[DataGroup]) -> Table:
-    rows = {}
+    rows = set()
     for job in _all(groups):
         for name in job.record.backbone_names:
             backbone = job.record.backbones[name]
             spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
-            rows[name, backbone.spec_hash] = (name, backbone.origin, backbone.spec_hash, spec)
-    return _text_table(
-        "Models", "Model, Origin, Spec hash, Spec", [rows[key] for key in sorted(rows)]
-    )
+            rows.add((name, backbone.origin, backbone.spec_hash, spec))
+    return _text_table("Models", "Model, Origin, Spec hash, Spec", sorted(rows))
 
 
 def _jobs(groups: Sequence[DataGroup]) -> Table:

@@ -11,7 +11,7 @@ from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
 from layerfusion.report.block import Block, Folded, some
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legend, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED, SERIES
+from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.format import DURATION, NAME, NONE, decimals
@@ -49,7 +49,7 @@ def search_block(history: SearchHistory, key: str) -> Block:
         some(
             _text(history, best),
             _figure(history, best, key) if best else None,
-            _importance_table(history) if history.importance else None,
+            _importance_table(history),
             Folded((_history_table(history, best),)),
         ),
         key,
@@ -85,22 +85,20 @@ def _figure(history: SearchHistory, best: TrialRecord, key: str) -> Drawing:
 
 def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
     keys = list(dict.fromkeys(key for trial in history.trials for key in trial.params))
+    so_far = dict(zip((trial.number for trial in history.trials), history.best_so_far, strict=True))
     return Table(
         f"Search history: {history.name}",
         (
-            Column("Trial", lambda entry: str(entry[0].number), NAME),
-            *(
-                Column(key, lambda entry, key=key: _setting(entry[0].params.get(key)))
-                for key in keys
-            ),
-            Column("Validation log-loss", lambda entry: _outcome(entry[0]), LOSS),
-            Column("Best so far", lambda entry: entry[1], LOSS),
-            Column("Time", lambda entry: entry[0].seconds, DURATION),
-            Column("Job", lambda entry: entry[0].job),
+            Column("Trial", lambda trial: str(trial.number), NAME),
+            *(Column(key, lambda trial, key=key: _setting(trial.params.get(key))) for key in keys),
+            Column("Validation log-loss", _outcome, LOSS),
+            Column("Best so far", lambda trial: so_far[trial.number], LOSS),
+            Column("Time", lambda trial: trial.seconds, DURATION),
+            Column("Job", lambda trial: trial.job),
         ),
-        list(zip(history.trials, history.best_so_far, strict=True)),
+        history.trials,
         "A pruned trial was behind the median of the earlier ones at the same epoch.",
-        lambda entry: "chosen" if entry[0] is best else "",
+        lambda trial: "chosen" if trial is best else "",
     )
 
 
@@ -119,10 +117,9 @@ def _importance_table(history: SearchHistory) -> Table:
 
 
 def _outcome(trial: TrialRecord) -> Cell:
-    if trial.value is not None:
-        return Cell(trial.value)
     pruned = f"pruned after {plural(trial.epochs, 'epoch')}"
-    return Cell(note=pruned if trial.state == "pruned" else "failed")
+    failed = pruned if trial.state == "pruned" else "failed"
+    return Cell(trial.value, note=failed if trial.value is None else "")
 
 
 def _setting(value: object) -> str:
@@ -145,9 +142,8 @@ def improvements(history: SearchHistory) -> list[tuple[int, float]]:
 
 def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = None) -> Axes:
     """Draw the validation log-loss of each trial of a search, and the best so far."""
-    ax = new_axes(ax, 352, 302)
+    ax = new_axes(ax, 352, 302, grid="y")
     ax.set(xlabel="trial", ylabel="validation log-loss")
-    ax.grid(axis="y", color=GRID, linewidth=0.8)
     ax.margins(y=MARGIN)
     done = [(t.number, t.value) for t in history.trials if t.value is not None]
     values = [value for _, value in done]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.records.format import plural
-from layerfusion.records.profile import SelectionProfile
 from layerfusion.report.block import Block, Bullets, Folded, some
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.selections import plot_regret
@@ -18,8 +18,6 @@ from layerfusion.report.findings.judged import (
     ScoreRow,
     SelectionRow,
     is_judged,
-    named_profiles,
-    read_profiles,
     score_rows,
     selection_rows,
 )
@@ -34,8 +32,10 @@ from layerfusion.report.format import (
     listing,
     point_interval,
 )
+from layerfusion.report.grouping import grouped
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.markdown import block_markdown
+from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -74,16 +74,13 @@ def write_profiles_report(folder: Path, out: Path) -> Path | None:
         out: folder to write to.
 
     Returns:
-        Path of `selections.md`; None where no profile was judged on test.
-
-    Raises:
-        UserError: for a profile that cannot be read.
+        Path of `selections.md`; None where no profile that can be read was judged on test.
     """
-    judged = [x for x in named_profiles(read_profiles(folder)) if is_judged(x)]
+    judged = [x for x in Results(folder).profiles if is_judged(x)]
     if not judged:
         return None
-    block = regret_block(judged)
-    block = Block(block.title, (*block.parts, _origins(judged)))
+    found = regret_block(judged)
+    block = Block(found.title, (*found.parts, _origins(judged)))
     (figure,) = block.figures
     write_atomically(out / f"{figure.key}.png", figure.png)
     _write_csv(judged, out / "selections.csv")
@@ -169,45 +166,29 @@ def regret_tables(
     judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]
 ) -> tuple[Table, ...]:
     """List the regret of every selection in every profile, one table a data set."""
+
+    def cell(row: SelectionRow | None, place: int) -> object:
+        if row is None:  # the best layer in hindsight
+            profile = judged[place].profile
+            test = None if profile.hindsight is None else profile.layers[profile.hindsight].test
+            return replace(Cell.of(test), format=PERCENT)
+        regret = getattr(row.by_profile[place], "regret", None)
+        behind = regret is not None and regret.p is not None and regret.p < ALPHA
+        return Cell.of(regret, mark="▼" if behind else "")
+
     tables = []
-    for data in dict.fromkeys(entry.data for entry in judged):
-        places = [n for n, entry in enumerate(judged) if entry.data == data]
-        shown: list[SelectionRow | None] = [None]
-        shown += [row for row in rows if any(row.by_profile[n] for n in places)]
-
-        def regret(row: SelectionRow | None, place: int) -> Cell:
-            return _hindsight(judged[place]) if row is None else _regret(row.by_profile[place])
-
-        columns = [
-            Column(judged[n].sources, lambda row, n=n, regret=regret: regret(row, n), REGRET)
-            for n in places
-        ]
+    for data, places in grouped(range(len(judged)), lambda n: judged[n].data).items():
+        columns = [Column(judged[n].sources, lambda row, n=n: cell(row, n), REGRET) for n in places]
+        shown = [row for row in rows if any(row.by_profile[n] for n in places)]
         tables.append(
             Table(
                 f"{data}: regret in points",
                 (Column("Selection", lambda row: row.name if row else BEST_LAYER), *columns),
-                shown,
+                [None, *shown],
                 mark=lambda row: "" if row else "baseline",
             )
         )
     return tuple(tables)
-
-
-def interval_cell(ends: tuple[float, float, float] | None) -> Cell:
-    """Make a cell of a mean and the two ends of its interval."""
-    return Cell() if ends is None else Cell(ends[0], None, *ends[1:])
-
-
-def _hindsight(named: NamedProfile) -> Cell:
-    place = named.profile.hindsight
-    test = None if place is None else named.profile.layers[place].test
-    return Cell() if test is None else Cell(test.mean, None, test.low, test.high, format=PERCENT)
-
-
-def _regret(selection: SelectionProfile | None) -> Cell:
-    regret = selection.regret if selection else None
-    behind = regret is not None and regret.p is not None and regret.p < ALPHA
-    return Cell.of(regret, mark="▼" if behind else "")
 
 
 def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> Table:
@@ -255,6 +236,7 @@ def _write_csv(judged: Sequence[NamedProfile], path: Path) -> None:
     """Write one row for each selection and profile, accuracies and regrets as shares."""
     rows = selection_rows(judged)
     shown = [(named, row.by_profile[n]) for n, named in enumerate(judged) for row in rows]
+    ends = enumerate(("", "_low", "_high"))
     table = Table(
         "",
         (
@@ -272,7 +254,7 @@ def _write_csv(judged: Sequence[NamedProfile], path: Path) -> None:
             Column("regret_p", lambda e: e[1].regret.p),
             *(
                 Column(f"over_last{end}", lambda e, n=n: e[1].over_last and e[1].over_last[n])
-                for n, end in enumerate(("", "_low", "_high"))
+                for n, end in ends
             ),
         ),
         [(named, selection) for named, selection in shown if selection and selection.regret],
@@ -302,56 +284,41 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
     probe = next((row for row in scores if row.name == PROBE), None)
     if probe is None:
         return ()
-    others = [row for row in scores if row.against]
-    return (
-        _probe_sentence(probe),
-        *(_sentence(row, len(judged)) for row in others),
-        *_verdicts(others),
-    )
-
-
-def _probe_sentence(probe: ScoreRow) -> str:
     cost = "" if probe.seconds is None else f" takes {DURATION(probe.seconds)} a profile;"
     regret, over = probe.choice.regret, probe.choice.over_last
     brings = f", and against the last layer {_verdict(over)}" if over else ""
-    return (
+    sentences = [
         f"The probe ({PROBE}){cost} its choice is {REGRET(regret.mean)} points"
         f" {point_interval(regret, REGRET)} behind the best layer in hindsight{brings}."
-    )
+    ]
+    worth: dict[str, list[str]] = {}
+    for row in scores:
+        if row.against:
+            few = row.choice.count < len(judged)
+            where = f" ({row.choice.count} of {plural(len(judged), 'profile')})" if few else ""
+            sentences.append(f"{row.name} {_price(row.dearer)} and {_brings(row.against)}{where}.")
+            if row.dearer is not None:
+                words = _worth(row.dearer, row.against)
+                risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
+                worth.setdefault(words, []).append(row.name + risk)
+    return (*sentences, *(f"{words}: {listing(names)}." for words, names in worth.items()))
 
 
-def _sentence(row: ScoreRow, profiles: int) -> str:
-    against = row.against
-    if row.dearer is None:
-        cost = "has no known price"
-    elif row.dearer == 0:
-        cost = "costs what the probe does"
-    else:
-        more = "more" if row.dearer > 0 else "less"
-        cost = f"costs {DURATION(abs(row.dearer))} {more} than the probe"
-    if against is None or against.low == against.high == 0:
-        brings = "takes the same layer"
-    else:
-        brings = _verdict(against)
-    few = row.choice.count < profiles
-    where = f" ({row.choice.count} of {plural(profiles, 'profile')})" if few else ""
-    return f"{row.name} {cost} and {brings}{where}."
+def _price(dearer: float | None) -> str:
+    if dearer is None:
+        return "has no known price"
+    if dearer == 0:
+        return "costs what the probe does"
+    return f"costs {DURATION(abs(dearer))} {'more' if dearer > 0 else 'less'} than the probe"
+
+
+def _brings(against: Difference) -> str:
+    return "takes the same layer" if against.low == against.high == 0 else _verdict(against)
 
 
 def _verdict(difference: Difference) -> str:
     words = says(difference, gain="gains", loss="loses")
     return f"makes {words}" if difference.verdict == "open" else words
-
-
-def _verdicts(rows: Sequence[ScoreRow]) -> list[str]:
-    """Sort the scores by whether they are worth their price; a list without any is left out."""
-    found: dict[str, list[str]] = {}
-    for row in rows:
-        if row.dearer is not None and row.against:
-            words = _worth(row.dearer, row.against)
-            risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
-            found.setdefault(words, []).append(row.name + risk)
-    return [f"{words}: {listing(names)}." for words, names in found.items()]
 
 
 def _worth(dearer: float, against: Difference) -> str:

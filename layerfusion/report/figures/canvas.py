@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -21,6 +21,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER, SERIES
 
@@ -40,7 +41,13 @@ LINE = 18.0
 DPI = 160
 NO_MAKER: dict[str, Any] = {"Software": None}
 """Keeps the version of matplotlib out of PNG files."""
-STYLE: dict[Any, Any] = {"font.family": "DejaVu Sans", "text.parse_math": False}
+Point = tuple[float, float]
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "text.parse_math": False,
+    "svg.fonttype": "none",  # texts stay texts
+    "pdf.fonttype": 42,
+}
 
 
 @dataclass(frozen=True)
@@ -68,13 +75,16 @@ class Sheet(Figure):
     """A figure of the report, whose height the plot on it sets."""
 
 
-def new_axes(ax: Axes | None, wide: float, narrow: float | None = None) -> Axes:
+def new_axes(
+    ax: Axes | None, wide: float, narrow: float | None = None, grid: Literal["x", "y", ""] = ""
+) -> Axes:
     """Give axes the style of the report.
 
     Args:
         ax: axes to draw on; None for those of a new figure, which a notebook shows by itself.
         wide: height of the figure on wide screens, in pixels.
         narrow: height of the figure on narrow screens; None if it is the same.
+        grid: the axis whose ticks have lines across the plot.
     """
     if ax is None:
         from matplotlib import pyplot
@@ -92,6 +102,8 @@ def new_axes(ax: Axes | None, wide: float, narrow: float | None = None) -> Axes:
     ax.xaxis.label.set(color=MUTED, fontsize=11)
     ax.yaxis.label.set(color=MUTED, fontsize=11)
     ax.set_axisbelow(True)
+    if grid:
+        ax.grid(axis=grid, color=GRID, linewidth=0.8)
     return ax
 
 
@@ -105,7 +117,55 @@ def figure_of(ax: Axes) -> Figure:
 
 def is_narrow(ax: Axes) -> bool:
     """Tell whether the axes are those of a figure for narrow screens."""
-    return figure_of(ax).get_figwidth() < (WIDE + NARROW) / 2 * PIXEL
+    return width_of(ax) < (WIDE + NARROW) / 2
+
+
+def width_of(ax: Axes) -> float:
+    """Width of the figure that axes lie on, in pixels."""
+    return figure_of(ax).get_figwidth() / PIXEL
+
+
+def matrix_axes(
+    ax: Axes, rows: Sequence[str], columns: int, *, names: float, widest: float
+) -> float:
+    """Prepare axes for cells of the same size, the first row on top.
+
+    Few columns do not need the whole width.
+
+    Args:
+        ax: the axes.
+        rows: names of the rows.
+        columns: number of columns.
+        names: room for the names of the rows, in pixels.
+        widest: widest that a column may be, in pixels.
+
+    Returns:
+        Width of a column in pixels. Cells have a width and a height of 1 in data.
+    """
+    room = width_of(ax) - names
+    width = min(widest, room / columns)
+    ax.set(xlim=(0, room / width), ylim=(len(rows), 0))
+    ax.spines["bottom"].set_visible(False)
+    ax.set_yticks([place + 0.5 for place in range(len(rows))], rows)
+    return width
+
+
+def draw_cell(ax: Axes, place: tuple[int, int], color: str, alpha: float, *lines: str) -> None:
+    """Draw a cell of a matrix, at a row and a column, with lines of text in its middle."""
+    row, column = place
+    box = Rectangle((column + 0.02, row + 0.03), 0.96, 0.94, linewidth=0)
+    box.set(facecolor=color, alpha=alpha)
+    ax.add_patch(box)
+    style: dict[str, Any] = {"ha": "center", "va": "center", "color": INK}
+    heights, sizes = ((0.34, 0.7), (12.5, 10.5)) if len(lines) > 1 else ((0.52,), (10,))
+    for text, height, size in zip(lines, heights, sizes, strict=True):
+        ax.text(column + 0.5, row + height, text, fontsize=size, **style)
+
+
+def write(ax: Axes, text: str, place: Point, offset: Point = (0, 0), **look: Any) -> None:
+    """Write a text some pixels from a place in data, or in other coordinates (`xycoords`)."""
+    plain = {"textcoords": "offset points", "va": "center", "annotation_clip": False}
+    ax.annotate(text, place, offset, **{**plain, **look})
 
 
 def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
@@ -147,17 +207,12 @@ def drawing(key: str, plot: Callable[[Axes], object], *, alt: str, caption: str)
         alt: what the figure shows, for those who cannot see it.
         caption: text under the figure.
     """
-    style: dict[Any, Any] = {
-        **STYLE,
-        "svg.fonttype": "none",
-        "pdf.fonttype": 42,
-    }  # texts stay texts
     drawn: list[str] = []
     png, pdf = io.BytesIO(), io.BytesIO()
     for width in (WIDE, NARROW):
         # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
         salt: dict[Any, Any] = {"svg.hashsalt": f"{key}-{width:.0f}"}
-        with quiet_about_letters(), rc_context(style | salt):
+        with quiet_about_letters(), rc_context(STYLE | salt):
             figure = sheet(width)
             plot(figure.add_subplot())
             drawn.append(_svg(figure, alt))

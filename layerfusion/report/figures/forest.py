@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER
+from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.findings.tests import Finding
 from layerfusion.report.format import points
 
@@ -44,13 +44,12 @@ def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -
         label: what the differences are in, and compared with what.
         ax: axes to draw on; None for a new figure.
     """
-    ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62)
+    ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
     ax.set_ylim(len(rows) - 0.4, -0.6)
     # On narrow screens a name has two lines.
     width, lines = (22, 2) if is_narrow(ax) else (50, 1)
     names = [textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows]
     ax.set_yticks(range(len(rows)), names, fontsize=11)
-    ax.grid(axis="x", color=GRID, linewidth=0.8)
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.set_xlabel(label)
     for y, (row, name) in enumerate(zip(rows, ax.get_yticklabels(), strict=True)):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
 
-from layerfusion.report.figures.canvas import PIXEL, figure_of
+from layerfusion.report.figures.canvas import PIXEL, figure_of, is_narrow, legend
 
 GAP = 16
 """Pixels from one name to the next."""
@@ -25,6 +25,14 @@ class LineEnd(NamedTuple):
     color: str
 
 
+def name_curves(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> None:
+    """Name curves at their ends, or above the axes where the screen is narrow."""
+    if ends and is_narrow(ax):
+        legend(ax)
+    elif ends:
+        name_lines(ax, ends, fontsize=fontsize)
+
+
 def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> None:
     """Write the names to the right of the plot, and lead to each from the end of its curve.
 
@@ -37,24 +45,11 @@ def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> No
     heights = spread([end.y for end in ends], gap=gap)
     ax.set_ylim(min([low, *heights]), max([high, *heights]))
     beside = offset_copy(ax.get_yaxis_transform(), figure, x=ROOM, units="points")
-    for end, shown in zip(ends, heights, strict=True):
-        leader = {
-            "arrowstyle": "-",
-            "color": end.color,
-            "linewidth": 0.8,
-            "linestyle": (0, (1, 2)),
-            "relpos": (0, 0.5),
-        }
+    dots = {"arrowstyle": "-", "linewidth": 0.8, "linestyle": (0, (1, 2)), "relpos": (0, 0.5)}
+    look = {"textcoords": beside, "va": "center", "fontsize": fontsize, "annotation_clip": False}
+    for (name, x, y, color), shown in zip(ends, heights, strict=True):
         ax.annotate(
-            end.name,
-            (end.x, end.y),
-            (1, shown),
-            textcoords=beside,
-            va="center",
-            color=end.color,
-            fontsize=fontsize,
-            arrowprops=leader,
-            annotation_clip=False,
+            name, (x, y), (1, shown), color=color, arrowprops={**dots, "color": color}, **look
         )
 
 

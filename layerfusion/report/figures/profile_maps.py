@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,12 +14,12 @@ from scipy.stats import rankdata
 from layerfusion.records.profile import Profile
 from layerfusion.report.figures.canvas import (
     LINE,
-    NARROW,
     WIDE,
     color_bar,
     is_narrow,
     legend,
     new_axes,
+    width_of,
 )
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.figures.layers import Series, series_of
@@ -40,6 +41,7 @@ LIKENESS = LinearSegmentedColormap.from_list(
 ON_LIGHT, ON_DARK = "#1f2329", "#ffffff"
 """Colours of the numbers in cells, which keep them on a dark page as the cells do."""
 NOTHING, HATCH = "#eceef0", "#c3c8ce"
+CENTRED: dict[str, Any] = {"ha": "center", "va": "center"}
 COLUMN, CELL = 60.0, 44.0
 """Largest width of a layer in the two maps, in pixels."""
 ROOM_FOR_VALUES, ROOM_FOR_DOTS, ROOM_FOR_CKA = 54.0, 6.0, 34.0
@@ -59,17 +61,19 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
     Rows are scores and columns are layers, bottom up; dark is best.
     """
     names, series = score_names(profile), series_of(profile)
-    ax = new_axes(ax, 24 * (len(names) + BETWEEN) * len(series) + 40)
-    column = column_width(profile, narrow=is_narrow(ax))
-    pixels = (NARROW if is_narrow(ax) else WIDE) - _names_width(names)
     step = len(names) + BETWEEN
-    ax.set(xlim=(0, pixels / column), ylim=(step * len(series), 0))
+    ax = new_axes(ax, 24 * step * len(series) + 40)
+    column = column_width(profile, width_of(ax))
+    ax.set(
+        xlim=(0, (width_of(ax) - _names_width(names)) / column),
+        ylim=(step * len(series), 0),
+        xticks=[],
+    )
     ax.spines["bottom"].set_visible(False)
-    ax.set_xticks([])
     labels = [f"{name} ↓" if low_is_good(profile, name) else name for name in names]
     tops = [step * number + 1.4 for number in range(len(series))]
-    ax.set_yticks([top + row + 0.5 for top in tops for row in range(len(names))],
-                  labels * len(series))  # fmt: skip
+    places = [top + row + 0.5 for top in tops for row in range(len(names))]
+    ax.set_yticks(places, labels * len(series))
     chosen = marked_layers(profile)
     for one, top in zip(series, tops, strict=True):
         ax.text(0, top - 0.9, one.label(60), color=one.color, fontsize=11, va="center")
@@ -78,24 +82,23 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
         layers = [profile.layers[place].layer for place in one.places]
         for index, place in enumerate(one.places):
             if place in chosen:
-                ax.text(index + 0.5, top - 0.25, "▼", ha="center", va="center", fontsize=7)
+                ax.text(index + 0.5, top - 0.25, "▼", fontsize=7, **CENTRED)
         for index in ticks_that_fit(layers, column):
             below = top + len(names) + 0.4
-            style = {"ha": "center", "va": "center", "color": MUTED, "fontsize": 9}
-            ax.text(index + 0.5, below, layers[index], **style)
+            ax.text(index + 0.5, below, layers[index], color=MUTED, fontsize=9, **CENTRED)
     color_bar(ax, RANKS, ("best", "worst"))
     return ax
 
 
 def ranks_note(profile: Profile) -> str:
     """Say how the marks of `plot_scores` are read."""
-    mark = "Bold" if column_width(profile, narrow=False) >= ROOM_FOR_VALUES else "Dot"
+    mark = "Bold" if column_width(profile, WIDE) >= ROOM_FOR_VALUES else "Dot"
     return f"{mark}: the best of its model and pooling. ↓: low is good. Hatched: no value."
 
 
-def column_width(profile: Profile, *, narrow: bool) -> float:
-    """Give the width of a layer in `plot_scores`, in pixels."""
-    room = (NARROW if narrow else WIDE) - _names_width(score_names(profile))
+def column_width(profile: Profile, width: float) -> float:
+    """Give the width of a layer in `plot_scores`, in pixels, on a figure of a width."""
+    room = width - _names_width(score_names(profile))
     return min(COLUMN, room / max(len(one.places) for one in series_of(profile)))
 
 
@@ -132,9 +135,8 @@ def _draw_ranks(
         box.set_facecolor(RANKS(shade))
         ink = ON_LIGHT if shade > 0.5 else ON_DARK
         if column >= ROOM_FOR_VALUES:
-            weight = "bold" if place == best else "normal"
-            style = {"ha": "center", "va": "center", "fontsize": 9.5, "color": ink}
-            ax.text(index + 0.5, y + 0.52, form(value), fontweight=weight, **style)
+            style = {"fontweight": "bold" if place == best else "normal", "fontsize": 9.5}
+            ax.text(index + 0.5, y + 0.52, form(value), color=ink, **style, **CENTRED)
         elif place == best and column >= ROOM_FOR_DOTS:
             ax.plot(index + 0.5, y + 0.5, marker="o", markersize=3.2, color=ink)
 
@@ -151,20 +153,19 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     matrix = np.array(profile.similarity)[np.ix_(order, order)]
     size = float(len(order))
     # The extent is in layers, so that separators stand between cells.
-    ax.imshow(
-        matrix, cmap=LIKENESS, vmin=0, vmax=1, extent=(0, size, size, 0), interpolation="none"
-    )
+    extent = (0, size, size, 0)
+    ax.imshow(matrix, cmap=LIKENESS, vmin=0, vmax=1, extent=extent, interpolation="none")
     ax.spines["bottom"].set_visible(False)
     cell = min(CELL, (320.0 if narrow else 500.0) / size)
     if cell >= ROOM_FOR_CKA:
         for (row, column), value in np.ndenumerate(matrix):
-            style = {"color": ON_LIGHT if value < 0.6 else ON_DARK, "fontsize": 9.5}
-            text = decimals(2)(float(value))
-            ax.text(column + 0.5, row + 0.52, text, ha="center", va="center", **style)
-    ends = np.cumsum([len(one.places) for one in series]).tolist()
-    starts = [0, *ends[:-1]]
+            style = {"color": ON_LIGHT if value < 0.6 else ON_DARK, "fontsize": 9.5, **CENTRED}
+            ax.text(column + 0.5, row + 0.52, decimals(2)(float(value)), **style)
     ticks: list[tuple[float, str]] = []
-    for one, start, end in zip(series, starts, ends, strict=True):
+    middles: list[float] = []
+    start = 0
+    for one in series:
+        end = start + len(one.places)
         if end < size:
             ax.axhline(end, color=PAPER, linewidth=1.6)
             ax.axvline(end, color=PAPER, linewidth=1.6)
@@ -175,10 +176,11 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
         layers = [profile.layers[place].layer for place in one.places]
         shown = ticks_that_fit(layers, cell, apart=start == 0)
         ticks += [(start + index + 0.5, layers[index]) for index in shown]
-    ax.set(xlim=(0, size), ylim=(size, 0))
+        middles.append((start + end) / 2)
+        start = end
+    ax.set_xlim(0, size)
     ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
     ax.tick_params(axis="x", pad=9)
-    middles = [(start + end) / 2 for start, end in zip(starts, ends, strict=True)]
     places = spread(middles, gap=14 / cell)
     ax.set_yticks(places, [] if narrow else [one.label() for one in series])
     ax.tick_params(axis="y", pad=12)

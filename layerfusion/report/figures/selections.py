@@ -12,8 +12,8 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
 from layerfusion.report.blocks.pareto import MARKERS
-from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes
-from layerfusion.report.figures.colors import GRID, INK, MUTED, PAPER, SERIES
+from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes, write
+from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
 from layerfusion.report.findings.judged import NamedProfile, SelectionRow
 from layerfusion.report.format import REGRET, point_interval, shortened
 
@@ -32,37 +32,29 @@ def plot_regret(
     """
     data = list(dict.fromkeys(entry.data for entry in judged))
     keys = [LINE * -(-len(data) // columns) + 52 for columns in (5, 2)]
-    ax = new_axes(ax, 36 * len(rows) + keys[0], 56 * len(rows) + keys[1])
+    ax = new_axes(ax, 36 * len(rows) + keys[0], 56 * len(rows) + keys[1], grid="x")
     narrow = is_narrow(ax)
     ax.set_ylim(len(rows) - 0.4, -0.7 if narrow else -0.6)
     ax.set_yticks([])
     ax.set_xscale("asinh", linear_width=LINEAR)
     ax.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
     ax.xaxis.set_minor_locator(NullLocator())
-    ax.grid(axis="x", color=GRID, linewidth=0.8)
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.set_xlabel(f"regret, points of test accuracy; closer together beyond {LINEAR:g}")
     places = np.linspace(-0.26, 0.06, len(judged)) if len(judged) > 1 else np.array([-0.1])
-    places = places + 0.12 * narrow
+    drawn = [100 * end for row in rows for end in (row.regret.low, row.regret.high)]
     for y, row in enumerate(rows):
         for entry, selection, offset in zip(judged, row.by_profile, places, strict=True):
             if selection is not None and selection.regret is not None:
                 x, style = 100 * selection.regret.mean, _mark(data.index(entry.data))
-                ax.plot(x, y + offset, markersize=5.5, alpha=0.8, **style)
+                ax.plot(x, y + offset + 0.12 * narrow, markersize=5.5, alpha=0.8, **style)
+                drawn.append(x)
         _draw_mean(ax, row, y, of=len(judged), narrow=narrow)
-    ax.set_xlim(*_reach(rows))
+    ax.set_xlim(min(1.15 * min(drawn), -1.0), max(1.15 * max(drawn), 1.0))
     handles = [Line2D([], [], markersize=6.5, **_mark(number)) for number in range(len(data))]
     columns = 2 if narrow else 5
     legend(ax, columns=columns, handles=handles, labels=data, labelcolor=INK, handlelength=0.8)
     return ax
-
-
-def _reach(rows: Sequence[SelectionRow]) -> tuple[float, float]:
-    """Limit the axis to the lowest and the highest number drawn, and a little more."""
-    drawn = [x.regret.mean for row in rows for x in row.by_profile if x and x.regret]
-    drawn += [end for row in rows for end in (row.regret.low, row.regret.high)]
-    low, high = 100 * min(drawn), 100 * max(drawn)
-    return min(1.15 * low, -1.0), max(1.15 * high, 1.0)
 
 
 def _draw_mean(ax: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) -> None:
@@ -73,25 +65,15 @@ def _draw_mean(ax: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) ->
     words = f"{REGRET(mean.mean)} {point_interval(mean, REGRET)}"
     name = shortened(row.name, 30)
     few = f"{row.count} of {of} profiles" if row.count < of else ""
+    around = [withStroke(linewidth=3, foreground=PAPER)]
+    look = {"xycoords": ("axes fraction", "data"), "fontsize": 11, "path_effects": around}
     if narrow:
-        labels = [(f"{name}: {words}" + f" ({few})" * bool(few), 0.0, 4, "left", INK)]
+        text = f"{name}: {words}" + f" ({few})" * bool(few)
+        write(ax, text, (0.0, y), (4, 20), ha="left", color=INK, **look)
     else:
         named = f"{name}\n{few}" if few else name
-        labels = [(named, 0.0, -12, "right", INK), (words, 1.0, 10, "left", MUTED)]
-    for text, x, pixels, align, color in labels:
-        ax.annotate(
-            text,
-            (x, y),
-            (pixels, 20 if narrow else 0),
-            xycoords=("axes fraction", "data"),
-            textcoords="offset points",
-            ha=align,
-            va="center",
-            color=color,
-            fontsize=11,
-            annotation_clip=False,
-            path_effects=[withStroke(linewidth=3, foreground=PAPER)],
-        )
+        write(ax, named, (0.0, y), (-12, 0), ha="right", color=INK, **look)
+        write(ax, words, (1.0, y), (10, 0), ha="left", color=MUTED, **look)
 
 
 def _mark(number: int) -> dict[str, Any]:

@@ -60,7 +60,7 @@ def over_baseline(job: FinishedJob) -> Difference:
 
 def accuracy(job: FinishedJob) -> tuple[float, float, float]:
     """Give a job's test accuracy with its 95 % interval, or thrice the mean without one."""
-    estimate = job.record.test["accuracy"]
+    estimate = job.accuracy
     low = estimate.mean if estimate.low is None else estimate.low
     high = estimate.mean if estimate.high is None else estimate.high
     return estimate.mean, low, high

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from layerfusion.report.findings.compare import best_on_validation
 from layerfusion.report.format import listing
+from layerfusion.report.grouping import grouped, told_apart
 from layerfusion.report.jobs import FinishedJob
 
 
@@ -37,6 +39,15 @@ class JobIdentity:
     lexical: frozenset[str]
     """Names of the lexical sources to choose among."""
 
+    @property
+    def way(self) -> JobIdentity:
+        """The way of fusing: the same for all models."""
+        return replace(self, models=frozenset())
+
+    def on(self, *models: Model) -> JobIdentity:
+        """The same job on other models."""
+        return replace(self, models=frozenset(models))
+
 
 def identity_of(job: FinishedJob) -> JobIdentity | None:
     """Identify a job; none for records that are older than recipes."""
@@ -57,12 +68,11 @@ def identity_of(job: FinishedJob) -> JobIdentity | None:
 
 def by_identity(jobs: Iterable[FinishedJob]) -> dict[JobIdentity, FinishedJob]:
     """Map each identity to its job, or to the one of several that validation prefers."""
-    found: dict[JobIdentity, list[FinishedJob]] = {}
-    for job in jobs:
-        identity = identity_of(job)
-        if identity is not None:
-            found.setdefault(identity, []).append(job)
-    return {identity: best_on_validation(own) for identity, own in found.items()}
+    return {
+        identity: best_on_validation(own)
+        for identity, own in grouped(jobs, identity_of).items()
+        if identity is not None
+    }
 
 
 def best_part(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
@@ -73,7 +83,7 @@ def best_part(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
     known = by_identity(jobs)
     best = {}
     for identity, job in known.items():
-        parts = [known.get(replace(identity, models=frozenset([one]))) for one in identity.models]
+        parts = [known.get(identity.on(one)) for one in identity.models]
         there = [part for part in parts if part is not None]
         if len(identity.models) > 1 and len(there) == len(parts):
             best[job] = best_on_validation(there)
@@ -99,10 +109,21 @@ def model_names(identity: JobIdentity) -> list[str]:
     return sorted(model.label for model in identity.models)
 
 
+def models_of(job: FinishedJob) -> str:
+    """Name the models of a job in a sentence; nothing for records that are older than recipes."""
+    identity = identity_of(job)
+    return listing(model_names(identity)) if identity else ""
+
+
 def identity_order(identity: JobIdentity) -> tuple[object, ...]:
     """Sort identities by recipe, then by their models: few models first."""
     models = model_names(identity)
     return identity.recipe, len(models), models, sorted(identity.lexical)
+
+
+def way_name(identity: JobIdentity, recipes: Mapping[str, str]) -> str:
+    """Name a way of fusing: how layers are selected, what fuses them, and the lexical sources."""
+    return _with_lexical(recipes[identity.recipe], identity)
 
 
 def short_name(identity: JobIdentity) -> str:
@@ -127,18 +148,12 @@ def recipe_names(known: Mapping[JobIdentity, FinishedJob]) -> dict[str, str]:
         identity.recipe: f"{job.record.selection}, {job.record.fusion_label}"
         for identity, job in known.items()
     }
-    return {
-        recipe: name if list(plain.values()).count(name) == 1 else f"{name} (settings {recipe[:6]})"
-        for recipe, name in plain.items()
-    }
+    return told_apart(plain, lambda recipe: f"settings {recipe[:6]}")
 
 
 def taken(job: FinishedJob) -> str:
     """Name the sources whose layers were selected, with the number of their layers."""
-    counts = {
-        name: sum(layer.backbone == name for layer in job.record.layers)
-        for name in job.record.backbone_names
-    }
+    counts = Counter(layer.backbone for layer in job.record.layers)
     return ", ".join(
         name if number == 1 else f"{name} ({number} layers)"
         for name, number in sorted(counts.items())

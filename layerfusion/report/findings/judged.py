@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
+from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import Profile, SelectionProfile, find_profiles
 from layerfusion.report.format import listing
+from layerfusion.report.grouping import grouped, told_apart
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
@@ -90,28 +93,25 @@ def is_judged(named: NamedProfile) -> bool:
     return any(selection.regret for selection in named.profile.selections)
 
 
-def read_profiles(folder: Path) -> list[Profile]:
-    """Read every profile under a folder, each job once."""
-    unique: dict[tuple[str, str], Profile] = {}
-    for _, profile in find_profiles(folder):
-        unique.setdefault((profile.job, profile.dataset.fingerprint), profile)
-    return list(unique.values())
+def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]:
+    """Read every profile under a folder, each job once; `damaged` takes what cannot be read."""
+    profiles = [profile for _, profile in find_profiles(folder, damaged)]
+    copies = grouped(profiles, lambda profile: (profile.job, profile.dataset.fingerprint))
+    return [first for first, *_ in copies.values()]
 
 
 def named_profiles(profiles: Sequence[Profile]) -> tuple[NamedProfile, ...]:
     """Sort profiles and give them names that tell them apart."""
-    samples = {(profile.dataset.name, profile.dataset.fingerprint) for profile in profiles}
-    names = Counter(name for name, _ in samples)
-    named = []
-    for profile in profiles:
-        data = profile.dataset
-        mark = f" (data {data.fingerprint[:8]})" if names[data.name] > 1 else ""
-        named.append((f"{data.name}{mark}", _sources(profile), profile))
-    seen = Counter((data, sources) for data, sources, _ in named)
+    data = told_apart(
+        {(x.dataset.name, x.dataset.fingerprint): x.dataset.name for x in profiles},
+        lambda sample: f"data {sample[1][:8]}",
+    )
+    named = [(data[x.dataset.name, x.dataset.fingerprint], _sources(x), x) for x in profiles]
+    seen = Counter((name, sources) for name, sources, _ in named)
     found = []
-    for data, sources, profile in named:
-        job = f", job {profile.job[:6]}" if seen[data, sources] > 1 else ""
-        found.append(NamedProfile(data, f"{sources}{job}", profile))
+    for name, sources, profile in named:
+        job = f", job {profile.job[:6]}" if seen[name, sources] > 1 else ""
+        found.append(NamedProfile(name, f"{sources}{job}", profile))
     return tuple(sorted(found, key=lambda x: (x.data, len(x.profile.backbones), x.sources)))
 
 
@@ -199,7 +199,7 @@ def _selection_row(name: str, judged: Sequence[NamedProfile]) -> SelectionRow | 
     return SelectionRow(
         name=name,
         regret=mean_over_profiles([(x.mean, x.low, x.high) for x in regrets], data, rows),
-        cross_fitted=math.fsum(x.cross_fitted for x in regrets) / len(regrets),
+        cross_fitted=fmean(x.cross_fitted for x in regrets),
         over_last=mean_over_profiles(over, data, rows) if len(over) == len(data) else None,
         layers=sum(len(x.layers) for _, x in present) / len(present),
         by_profile=by_profile,
@@ -231,13 +231,17 @@ def _against(
 
 def _spearman(name: str, judged: Sequence[NamedProfile]) -> tuple[float, float] | None:
     """Average the rank correlations; a model in several profiles of a data set counts once."""
-    found: dict[tuple[str, str], list[float]] = {}
-    for entry in judged:
-        for source, by_score in entry.profile.spearman.items():
-            if (value := by_score.get(name)) is not None:
-                found.setdefault((entry.data, source), []).append(value)
-    means = [math.fsum(values) / len(values) for values in found.values()]
-    return (math.fsum(means) / len(means), min(means)) if means else None
+    found = grouped(
+        (
+            (entry.data, source, value)
+            for entry in judged
+            for source, by_score in entry.profile.spearman.items()
+            if (value := by_score.get(name)) is not None
+        ),
+        lambda one: one[:2],
+    )
+    means = [fmean(value for *_, value in values) for values in found.values()]
+    return (fmean(means), min(means)) if means else None
 
 
 def _price(judged: NamedProfile, name: str) -> float | None:
@@ -246,4 +250,4 @@ def _price(judged: NamedProfile, name: str) -> float | None:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
+    return fmean(values) if values else None

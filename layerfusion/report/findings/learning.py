@@ -9,7 +9,7 @@ of as many rows from the same training texts, and for other test texts of the sa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -24,6 +24,7 @@ from layerfusion.report.findings.identities import (
     identity_order,
     recipe_names,
 )
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
@@ -54,48 +55,38 @@ class LearningCurve:
         return float(np.mean(learned)) / len(data[0].label_names)
 
     @cached_property
-    def jobs(self) -> dict[JobIdentity, FinishedJob]:
-        """One job for each identity in any of the samples."""
-        return {
-            identity: job
-            for group in self.groups
-            for identity, job in by_identity(group.jobs).items()
-        }
+    def jobs(self) -> list[tuple[JobIdentity, FinishedJob]]:
+        """One job for each identity in each of the samples."""
+        return [pair for group in self.groups for pair in by_identity(group.jobs).items()]
 
     @cached_property
     def accuracies(self) -> dict[JobIdentity, dict[Size, list[float]]]:
         """Test accuracies by identity and size, one a draw, where there are several sizes."""
         found: dict[JobIdentity, dict[Size, list[float]]] = {}
-        for group in self.groups:
-            for identity, job in by_identity(group.jobs).items():
-                sizes = found.setdefault(identity, {})
-                accuracy = job.record.test["accuracy"].mean
-                sizes.setdefault(group.data.per_class, []).append(accuracy)
+        for identity, job in self.jobs:
+            sizes = found.setdefault(identity, {})
+            sizes.setdefault(job.record.dataset.per_class, []).append(job.accuracy.mean)
         return {key: found[key] for key in sorted(found, key=identity_order) if len(found[key]) > 1}
 
     @property
     def baseline(self) -> dict[Size, list[float]]:
         """Test accuracies of the baseline by size, one for each draw."""
-        found: dict[Size, list[float]] = {}
-        for group in self.groups:
-            accuracy = group.jobs[0].record.baseline.test["accuracy"]
-            found.setdefault(group.data.per_class, []).append(accuracy)
-        return found
+        by_size = grouped(self.groups, lambda group: group.data.per_class)
+        return {
+            size: [group.jobs[0].record.baseline.test["accuracy"] for group in groups]
+            for size, groups in by_size.items()
+        }
 
     @property
     def recipes(self) -> dict[str, str]:
         """Recipe to its name."""
-        return recipe_names(self.jobs)
+        return recipe_names(dict(self.jobs))
 
 
 def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
     """Join groups that differ only in how many rows of each class there are to learn from."""
-    alike: dict[tuple[str, str, str], list[DataGroup]] = {}
-    for group in groups:
-        if group.data.test_fingerprint:
-            protocol = group.jobs[0].record.protocol
-            key = (group.data.name, group.data.test_fingerprint, protocol)
-            alike.setdefault(key, []).append(group)
+    known = [group for group in groups if group.data.test_fingerprint]
+    alike = grouped(known, lambda group: (group.data.name, group.data.test_fingerprint))
     found = []
     for samples in alike.values():
         if len({group.data.per_class for group in samples}) > 1:
@@ -107,11 +98,6 @@ def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
 def over_draws(values: Sequence[float]) -> Estimate:
     """Mean and standard deviation over draws."""
     return Estimate(*mean_sd(values))
-
-
-def learning_figures(curve: LearningCurve, sizes: Mapping[Size, Sequence[float]]) -> list[Estimate]:
-    """Mean and standard deviation at each size that there is, smallest first."""
-    return [over_draws(sizes[size]) for size in curve.sizes if size in sizes]
 
 
 # -- several models against the best one of them ------------------------------------------------
@@ -135,9 +121,8 @@ class DrawFinding:
     @property
     def mark(self) -> str:
         """▲ for a gain and ▼ for a loss that the adjusted test shows, else nothing."""
-        if self.adjusted >= ALPHA:
-            return ""
-        return "▲" if self.difference.mean > 0 else "▼"
+        shown = "▲" if self.difference.mean > 0 else "▼"
+        return shown if self.adjusted < ALPHA else ""
 
 
 def find_over_draws(
@@ -161,16 +146,12 @@ def find_over_draws(
 
 
 def _compare(curve: LearningCurve) -> list[DrawFinding]:
-    pairs: dict[tuple[JobIdentity, int], list[tuple[FinishedJob, FinishedJob]]] = {}
-    for group in curve.groups:
-        for job, alone in best_part(group.jobs).items():
-            identity, size = identity_of(job), group.data.per_class
-            if identity is not None and size is not None:
-                pairs.setdefault((identity, size), []).append((job, alone))
+    pairs = [pair for group in curve.groups for pair in best_part(group.jobs).items()]
+    alike = grouped(pairs, lambda pair: (identity_of(pair[0]), pair[0].record.dataset.per_class))
     found = [
         DrawFinding(identity, size, tuple(own), _difference(own), 1.0, 0)
-        for (identity, size), own in pairs.items()
-        if len(own) > 1
+        for (identity, size), own in alike.items()
+        if identity is not None and size is not None and len(own) > 1
     ]
     return sorted(found, key=lambda one: (*identity_order(one.identity), one.size))
 

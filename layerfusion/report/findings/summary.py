@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from layerfusion.records.format import plural
-from layerfusion.report.findings.compare import (
-    Difference,
-    accuracy,
-    best_on_test,
-    best_on_validation,
-)
+from layerfusion.report.findings.compare import accuracy, best_on_test, best_on_validation
 from layerfusion.report.findings.tests import Finding, Findings
 from layerfusion.report.format import (
     REGRET,
@@ -25,11 +20,12 @@ from layerfusion.report.format import (
     point_interval,
     points,
 )
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.metrics import baseline_estimates
 from layerfusion.report.names import baseline_name, job_names, layer_name, single_name
-from layerfusion.statistics.intervals import Verdict
+from layerfusion.statistics.intervals import Difference, Verdict
 
 
 @dataclass(frozen=True)
@@ -66,7 +62,7 @@ def summarise(group: DataGroup, findings: Findings) -> Summary:
         layers = [
             _choice_sentence(group, best),
             _last_sentence(group, findings, best),
-            *([_hindsight_sentence(group, best)] if len(group.singles) > 1 else []),
+            _hindsight_sentence(group, best) if len(group.singles) > 1 else "",
             *(_other_model_sentence(curve, findings, best) for curve in others),
         ]
     return Summary(
@@ -75,9 +71,9 @@ def summarise(group: DataGroup, findings: Findings) -> Summary:
         sample_sentence(group),
         _tiles(group, fused, best),
         (
-            " ".join(layers),
+            " ".join(filter(None, layers)),
             _baseline_sentence(findings, best, fused),
-            " ".join(_fusion_sentences(group, findings, fused, best)),
+            _fusion_sentences(group, findings, fused, best),
         ),
     )
 
@@ -125,11 +121,12 @@ def _headline(
         name = single_name(group, best)
         alone = f"{capital(name)} was the only one run alone"
         parts.append(alone if len(group.singles) == 1 else f"Validation chooses {name}")
-        parts.append(_fusion_clause(group, findings, fused, best))
-    elif fused is not None:
         parts.append(
-            f"Validation chooses {job_names(group)[fused]}, with no single layer beside it"
+            _fusion_clause(findings.between(fused, best)) if fused else "nothing was fused"
         )
+    elif fused is not None:
+        name = job_names(group)[fused]
+        parts.append(f"Validation chooses {name}, with no single layer beside it")
     verdicts = {findings.between(job, None).verdict for job in (best, fused) if job is not None}
     if verdicts == {"loss"}:
         parts.append("the baseline does better")
@@ -138,14 +135,9 @@ def _headline(
     return "; ".join(parts)
 
 
-def _fusion_clause(
-    group: DataGroup, findings: Findings, fused: FinishedJob | None, best: FinishedJob
-) -> str:
-    if fused is None:
-        return "nothing was fused"
-    finding = findings.between(fused, best)
+def _fusion_clause(finding: Finding) -> str:
     if finding.verdict == "open":
-        return f"fusing made {no_difference(group.rows)}"
+        return f"fusing made {no_difference(finding.difference.rows)}"
     verb = "gained" if finding.verdict == "gain" else "lost"
     return f"fusing {verb} {REGRET(abs(finding.difference.mean))} points"
 
@@ -158,9 +150,9 @@ def _tiles(
     last = group.curve_of(best).last if best is not None else None
     for name, job in (("Last layer", last if last is not best else None), ("Chosen layer", best)):
         if job is not None:
-            found.append((name, job.record.test["accuracy"], single_name(group, job)))
+            found.append((name, job.accuracy, single_name(group, job)))
     if fused is not None:
-        found.append(("Chosen fusion", fused.record.test["accuracy"], job_names(group)[fused]))
+        found.append(("Chosen fusion", fused.accuracy, job_names(group)[fused]))
     return tuple(
         Tile(name, percent(x.mean), bracket(x.low, x.high), note) for name, x, note in found
     )
@@ -213,11 +205,11 @@ def _last_sentence(group: DataGroup, findings: Findings, best: FinishedJob) -> s
 
 def _hindsight_sentence(group: DataGroup, best: FinishedJob) -> str:
     hindsight = best_on_test(group.singles)
-    if hindsight.record.test["accuracy"].mean <= best.record.test["accuracy"].mean:
+    if hindsight.accuracy.mean <= best.accuracy.mean:
         return "Hindsight agrees: no single layer does better on test."
     return (
         f"In hindsight {single_name(group, hindsight)} has the highest test accuracy,"
-        f" {percent(hindsight.record.test['accuracy'].mean)}; a figure picked on test is too"
+        f" {percent(hindsight.accuracy.mean)}; a figure picked on test is too"
         " high, and nobody could have chosen it."
     )
 
@@ -233,58 +225,51 @@ def _other_model_sentence(curve: Curve, findings: Findings, best: FinishedJob) -
 def _baseline_sentence(
     findings: Findings, best: FinishedJob | None, fused: FinishedJob | None
 ) -> str:
-    chosen = {"layer": best, "fusion": fused}
-    jobs = {f"the chosen {what}": job for what, job in chosen.items() if job is not None}
-    baseline = next(iter(jobs.values())).record.baseline
-    found = "; ".join(
-        _against_baseline(who, findings.between(job, None)) for who, job in jobs.items()
-    )
+    jobs = [(what, job) for what, job in (("layer", best), ("fusion", fused)) if job is not None]
+    baseline = jobs[0][1].record.baseline
+    found = []
+    for what, job in jobs:
+        finding = findings.between(job, None)
+        words = _says(finding, gain="beats it by", loss="falls behind it by")
+        there = f"between it and the chosen {what} there is {words}"
+        found.append(there if finding.verdict == "open" else f"the chosen {what} {words}")
     return (
         f"The baseline, {baseline_name(baseline)} on the whole text, reaches"
-        f" {percent(baseline.test['accuracy'])} {bracket(baseline.low, baseline.high)}: {found}."
+        f" {percent(baseline.test['accuracy'])} {bracket(baseline.low, baseline.high)}:"
+        f" {'; '.join(found)}."
     )
-
-
-def _against_baseline(who: str, finding: Finding) -> str:
-    if finding.verdict == "open":
-        return f"between it and {who} there is {_says(finding, gain='', loss='')}"
-    return f"{who} {_says(finding, gain='beats it by', loss='falls behind it by')}"
 
 
 def _fusion_sentences(
     group: DataGroup, findings: Findings, fused: FinishedJob | None, best: FinishedJob | None
-) -> list[str]:
+) -> str:
     if fused is None:
-        return ["Nothing was fused."]
+        return "Nothing was fused."
     names = job_names(group)
     start = (
         f"Among {len(group.fused)} fusions validation chooses {names[fused]}"
         if len(group.fused) > 1
         else f"One fusion was run, {names[fused]}"
     )
-    start += f"; on test it reaches {_with_interval(fused)}"
+    start += f"; on test it reaches {_with_interval(fused)}."
     if best is None:
-        return [f"{start}."]
+        return start
     words = _says(findings.between(fused, best), gain="fusing gained", loss="fusing lost")
+    against = f" Against {single_name(group, best)} alone: {words}."
     others = [(names[job], findings.between(job, best)) for job in group.fused if job is not fused]
-    sentences = [f"{start}. Against {single_name(group, best)} alone: {words}."]
-    return [*sentences, *([_others_sentence(others)] if others else [])]
+    return start + against + (f" {_others_sentence(others)}" if others else "")
 
 
 def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) -> str:
     """Report the fusions that were not chosen, by verdict: a few by name, many by number."""
-    by_verdict = {
-        verdict: [(name, t.difference) for name, t in others if t.verdict == verdict]
-        for verdict in ("gain", "loss", "open")
-    }
-    if len(by_verdict["open"]) == len(others):
+    by_verdict = grouped(others, lambda other: other[1].verdict)
+    if len(by_verdict.get("open", ())) == len(others):
         which = "other fusion" if len(others) == 1 else f"{count(len(others))} other fusions"
         return f"The {which} cannot be told from that layer."
     verbs = {"gain": "above it", "loss": "below it", "open": "not to be told from it"}
     parts = []
-    for verdict, found in by_verdict.items():
-        if not found:
-            continue
+    for verdict in (verdict for verdict in verbs if verdict in by_verdict):
+        found = [(name, finding.difference) for name, finding in by_verdict[verdict]]
         part = f"{len(found)} {'is' if len(found) == 1 else 'are'} {verbs[verdict]}"
         if verdict != "open" and len(found) <= most:
             named = [f"{name} ({points(d.mean)} points {point_interval(d)})" for name, d in found]
@@ -297,13 +282,8 @@ def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) ->
 
 
 def _says(finding: Finding, *, gain: str, loss: str) -> str:
-    return says(
-        finding.difference,
-        gain=gain,
-        loss=loss,
-        verdict=finding.verdict,
-        reason=f"adjusted p {p_value(finding.adjusted, bound=not finding.exact)}",
-    )
+    reason = f"adjusted p {p_value(finding.adjusted, bound=not finding.exact)}"
+    return says(finding.difference, gain=gain, loss=loss, verdict=finding.verdict, reason=reason)
 
 
 def _with_interval(job: FinishedJob) -> str:

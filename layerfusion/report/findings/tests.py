@@ -14,6 +14,7 @@ from typing import Literal, get_args
 
 from layerfusion.report.findings.compare import best_on_validation, over, over_baseline
 from layerfusion.report.findings.identities import best_part, without_lexical
+from layerfusion.report.grouping import grouped
 from layerfusion.report.jobs import FinishedJob
 from layerfusion.report.load import DataGroup
 from layerfusion.report.names import shown_names
@@ -148,14 +149,10 @@ def _compare(group: DataGroup) -> list[Finding]:
         rows.append(replace(_with_baseline(group.chosen), kind="layer").flipped)
         rows += [_paired("layer", job, group.chosen) for job in shown]
     rows += [_with_baseline(job) for job in group.fused]
-    by_layers: dict[frozenset[tuple[str, ...]], list[FinishedJob]] = {}
-    for job in group.fused:
-        if job.record.fusion_label == "concat":
-            by_layers.setdefault(layers_of(job), []).append(job)
-    for job in group.fused:
-        plain = by_layers.get(layers_of(job))
-        if plain and job.record.fusion_label != "concat":
-            rows.append(_paired("concat", job, best_on_validation(plain)))
+    for jobs in grouped(group.fused, layers_of).values():
+        plain = [job for job in jobs if job.record.fusion_label == "concat"]
+        others = [job for job in jobs if job not in plain] if plain else []
+        rows += [_paired("concat", job, best_on_validation(plain)) for job in others]
     rows += [_paired("part", *pair) for pair in best_part(group.jobs).items()]
     rows += [_paired("lexical", *pair) for pair in without_lexical(group.jobs).items()]
     return rows

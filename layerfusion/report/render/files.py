@@ -10,6 +10,7 @@ from pathlib import Path
 from layerfusion.assets.files import write_atomically
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.grouping import file_names
 from layerfusion.report.render.latex import table_latex
 from layerfusion.report.table import Table
 
@@ -22,17 +23,9 @@ MANIFEST = ".report-files.json"
 
 def named_tables(sections: Sequence[Block]) -> dict[str, Table]:
     """Map file names without their endings, which are distinct, to all tables of some sections."""
-    named: dict[str, Table] = {}
-    for section in sections:
-        for table in section.tables:
-            base = re.sub(r"[^a-z0-9]+", "-", f"{section.files} {table.title}".lower()).strip("-")
-            base = base[:80].rstrip("-") or "table"
-            name, again = base, 1
-            while name in named:
-                again += 1
-                name = f"{base}-{again}"
-            named[name] = table
-    return named
+    tables = [(section.files, table) for section in sections for table in section.tables]
+    names = file_names((f"{files} {table.title}" for files, table in tables), "table")
+    return {name: table for name, (_, table) in zip(names, tables, strict=True)}
 
 
 def table_csv(table: Table) -> str:
