@@ -13,11 +13,10 @@ import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
-from layerfusion.assets.paths import content_identity
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load as load_config
 from layerfusion.config.job import BackboneConfig, DatasetConfig, LimitConfig
-from layerfusion.config.registry import READERS
+from layerfusion.config.registry import BINARY, READERS
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.texts.conftest import Load
@@ -153,7 +152,8 @@ def test_labels_json_of_another_form(tmp_path: Path, load: Load, written: str) -
     [
         ([None, "a"], "train: x.json, row 1: the label is missing"),
         ([" ", "a"], "train: x.json, row 1: the label is missing"),
-        ([["a"], ["b"]], "row 1: the label ['a'] is no class"),
+        ([["a", "b"], ["b"]], "row 1: it has 2 labels (['a', 'b']); one is needed"),
+        ([{"a": 1}, {"b": 1}], "row 1: the label {'a': 1} is no class"),
         (["a", 1], "labels are numbers and strings at once: 'a' in train (x.json, row 1) and 1"),
         (["a", "a"], "train has one label only (a); two are needed"),
     ],
@@ -213,9 +213,12 @@ def test_path_that_is_not_there(load: Load) -> None:
     assert "path absent.csv: not found in" in refused(load, path="absent.csv")
 
 
-def test_folder_where_a_file_is_needed(tmp_path: Path, load: Load) -> None:
-    write_json(tmp_path / "x.json", TEXTS, ["a", "b"] * 20)
-    assert "for a folder, dataset.path" in refused(load, train=tmp_path)
+def test_a_folder_with_several_splits_is_no_split(tmp_path: Path, load: Load) -> None:
+    write_json(tmp_path / "train.json", TEXTS, ["a", "b"] * 20)
+    assert len(load(train=tmp_path).splits["train"]) == 29
+    write_json(tmp_path / "test.json", TEXTS, ["a", "b"] * 20)
+    message = f"it holds several splits (train, test); dataset.path={tmp_path} reads them"
+    assert message in refused(load, train=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,7 @@ def test_a_folder_of_any_suffix_that_is_read_is_found_and_identified(
 ) -> None:
     rows = "".join(f"{text},{'ab'[n % 2]}\n" for n, text in enumerate(TEXTS))
     for suffix in [*READERS, ".CSV", ".data.gz"]:
-        if suffix in (".parquet", ".json", ".jsonl"):
+        if suffix in BINARY or "json" in suffix:
             continue
         folder = tmp_path / suffix
         folder.mkdir()
@@ -338,14 +341,6 @@ def test_a_folder_of_any_suffix_that_is_read_is_found_and_identified(
         file = folder / f"train{suffix}"
         file.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
         assert load(path=str(folder)).available["train"] > 0, suffix
-
-
-def test_the_identity_of_a_folder_heeds_every_file_that_is_read(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("text,label\na,x\n")
-    (tmp_path / "test.data").write_text("text,label\na,x\n")
-    before = content_identity(tmp_path, "dataset", tmp_path / "cache")
-    (tmp_path / "test.data").write_text("text,label\nb,x\n")
-    assert content_identity(tmp_path, "dataset", tmp_path / "cache") != before
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerfusion.errors import UserError
-from layerfusion.texts.delimited import BACKSLASH_NOTE, UNQUOTED_NOTE, read_rows
+from layerfusion.texts.delimited import BACKSLASH_NOTE, RETURN_NOTE, UNQUOTED_NOTE, read_rows
 
 
 def cells(text: str, delimiter: str = ",") -> list[list[str]]:
@@ -60,7 +60,6 @@ def test_quotes_after_a_backslash_belong_to_the_text() -> None:
         ("", "the file is empty"),
         ("text,label\na,x\nb\n", r"row 2 \(line 3\): it has 1 cells where the header has 2"),
         ("text,label\na,x\nb,y,z\n", r"row 2 \(line 3\): it has 3 cells where the header has 2"),
-        ("text,label\na\rb,x\n", r"row 1 \(line 2\): a carriage return stands alone"),
         ('text,label\n"a, b",x\n"open, y\n', r"row 2 \(line 3\): a quotation mark is opened"),
     ],
 )
@@ -72,6 +71,16 @@ def test_what_is_no_table_is_named_by_row(text: str, message: str) -> None:
 def test_lines_that_are_not_data_are_left_out_and_old_line_ends_are_read() -> None:
     assert read_rows("x", "text\tlabel\nstring\tstring\na\tx\n", "\t", [1]).cells == [["a", "x"]]
     assert cells("text,label\ra,x\rb,y\r") == [["a", "x"], ["b", "y"]]
+    assert cells('text,label\r"a\nb",x\rb,y\r\nc,x\r') == [["a\nb", "x"], ["b", "y"], ["c", "x"]]
+    with pytest.raises(UserError, match=r"row 2 \(line 3\): it has 3 cells"):
+        cells("text,label\ra,x\rb,y,z\r")
+
+
+def test_a_carriage_return_in_a_row_belongs_to_its_text() -> None:
+    rows = read_rows("x", "text,label\na\rb,x\nc\r\r d,y\r\ne,x\n", ",", label="label")
+    assert rows.cells == [["a\rb", "x"], ["c\r\r d", "y"], ["e", "x"]]
+    assert rows.note == RETURN_NOTE
+    assert read_rows("x", 'text,label\n"a\rb",x\nb,y\n', ",").note is None
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=30)
