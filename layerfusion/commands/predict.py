@@ -18,6 +18,7 @@ from layerfusion.config.imports import import_from, require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
+from layerfusion.texts.class_files import header_note
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import lines_of
 from layerfusion.texts.encoding import decoded, whole_characters
@@ -172,7 +173,7 @@ def _read_lines(path: Path, content: str, reading: Reading) -> Table:
     notes: tuple[str, ...] = ()
     if len(lines) > 1 and lines[0].strip() == column:
         lines = lines[1:]
-        notes = (f"{path.name}: its first line, {column!r}, names the column and is no text",)
+        notes = (header_note(path.name, column),)
     return make_table(path.name, {column: lines}, reading.columns, typed=False, notes=notes)
 
 
@@ -235,9 +236,16 @@ def _content(frame: DataFrame, suffix: str) -> bytes:
         return _parquet(frame)
     if suffix == ".jsonl":
         return _json_lines(frame)
+    import pandas
+
+    # Pandas would make floats of whole numbers with a gap among them, if it chose the types.
+    cells = {
+        name: [_cell(value) for value in column] if column.dtype == object else column
+        for name, column in frame.items()
+    }
     text = _LineFeeds(newline="")
     # With this end of a line, the writer also quotes cells that hold a carriage return.
-    frame.map(_cell).to_csv(
+    pandas.DataFrame(cells, index=frame.index, dtype=object).to_csv(
         text, index=False, sep="\t" if suffix == ".tsv" else ",", lineterminator="\r\n"
     )
     return text.getvalue().encode()

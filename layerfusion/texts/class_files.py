@@ -107,11 +107,18 @@ def read_class_files(
 
 def _of_class(place: str, content: str, label: str, columns: Columns) -> Table:
     lines = lines_of(content)
-    rows = [number for number, line in enumerate(lines, start=1) if line.strip()]
+    headed = len(lines) > 1 and lines[0].strip() == columns.text
+    rows = [number for number, line in enumerate(lines, start=1) if line.strip()][headed:]
     texts = [lines[number - 1] for number in rows]
     values = {columns.text: texts, str(columns.label): [label] * len(texts)}
-    table = make_table(place, values, replace(columns, where={}), typed=False)
+    notes = [header_note(place, columns.text)] if headed else []
+    table = make_table(place, values, replace(columns, where={}), typed=False, notes=notes)
     return replace(table, rows=rows)
+
+
+def header_note(place: str, column: str) -> str:
+    """Say that the first line of a text on each line names the column."""
+    return f"{place}: its first line, {column!r}, names the column and is no text"
 
 
 def _classes(folder: Path, encoding: str) -> dict[str, Path]:
@@ -123,7 +130,9 @@ def _classes(folder: Path, encoding: str) -> dict[str, Path]:
     found = {file.name[: len(file.name) - len(_suffixes(file))]: file for file in files}
     usual = all(data_suffix(file) == SUFFIX for file in files)
     words = [set(re.split(r"[^a-z]+", name.lower())) for name in found]
-    other = any(one & _NO_CLASS for one in words) or bool(named_parts(found))
+    # Where every name has a number in it, each file is more likely one text, or a part of a table.
+    numbered = all(re.search(r"\d", name) for name in found)
+    other = numbered or any(one & _NO_CLASS for one in words) or bool(named_parts(found))
     if len(found) < 2 or len(found) < len(files) or not usual or other:
         return {}
     return {} if any(_is_no_list(file, encoding) for file in files) else found

@@ -19,7 +19,7 @@ UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 """Names of folders whose texts have no label, as in the reviews of IMDb."""
 SUFFIX = ".txt"
 _ABOUT = re.compile(
-    r"[._].*|readme.*|(licen[cs]e|copying|notice|changelog|authors|makefile|cmds)(\..*)?",
+    r"[._].*|.*readme.*|(licen[cs]e|copying|notice|changelog|authors|makefile|cmds)(\..*)?",
     re.IGNORECASE,
 )
 """Names of files that are about the data, or that a system leaves beside them."""
@@ -43,7 +43,9 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
     parts = _folders(folder)
     if files:
         given = {split: folder / name for split, name in files.items()}
-        if not any(place.is_dir() for place in given.values()):
+        if not any(_classes(place) for place in given.values()) and not any(
+            map(_classes, parts.values())
+        ):
             return {}
         for split, place in given.items():
             if not _classes(place):

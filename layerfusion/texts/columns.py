@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 
 OFTEN = {
     "text": (
@@ -22,6 +22,11 @@ OFTEN = {
     ),
 }  # fmt: skip
 """What the columns of texts and of labels are often called, in lower case, likeliest first."""
+
+_SHOWN = 40
+"""At most this many columns are listed in a message."""
+_LONG = 200
+"""A name of so many characters is no proposal."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +96,10 @@ class Columns:
             )
             whole = {path.partition(".")[0] for path in (*parts, *in_lists)}
             likely = [*(() if in_lists else names), *parts]
-            likely = [name for name in likely if name not in (*whole, text)]
+            likely = [name for name in likely if name not in (*whole, text) and len(name) < _LONG]
             ways = [self.meant(likely), self.without_label if text is not None else ""]
             if in_lists:
-                ways.insert(0, f"in lists there are: {', '.join(map(repr, in_lists))}, where 0 is"
+                ways.insert(0, f"in lists there are: {', '.join(map(short, in_lists))}, where 0 is"
                                " the first item; a row has one text and one label")  # fmt: skip
             elif not any(ways) and likely:
                 ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
@@ -115,6 +120,7 @@ class Columns:
             kind: find_column(name, names) for kind, (name, _) in wanted.items() if name is not None
         }
         left = [name for name in names if name.strip() and name not in found.values()]
+        left = [name for name in left if len(name) < _LONG]
         words = []
         for kind, there in found.items():
             name, key = wanted[kind]
@@ -154,6 +160,7 @@ def _last(path: str) -> str:
 def _no_column(
     place: str, name: str, key: str, names: Sequence[str], way_out: str = ""
 ) -> UserError:
-    found = ", ".join(map(repr, names)) or "none"
+    found = ", ".join(map(short, names[:_SHOWN])) or "none"
+    found += f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
     more = f"; {way_out}" if way_out else ""
     return UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}{more}")

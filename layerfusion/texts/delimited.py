@@ -99,15 +99,14 @@ def read_rows(
         if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
     plain = _parse(lines, delimiter, headed=headed, quoted=False)
-    if isinstance(plain, Rows):
+    if isinstance(plain, Rows) and not _encloses(lines, delimiter):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
         plain = Rows(names, cells, plain.lines, UNQUOTED_NOTE)
         # Lines of a letter that happen to have a delimiter each are no rows: they have no label.
         if not known or _labels(plain, label) <= known:
             return plain
-    fault = fault or plain
-    assert isinstance(fault, _Fault)
+    assert fault is not None
     raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
 
 
@@ -213,6 +212,21 @@ def _parse(
             return _Fault(len(cells) + 1, started[taken], reason)
         cells.append(row)
         numbers.append(started[taken])
+
+
+def _encloses(lines: Sequence[tuple[int, str]], delimiter: str) -> bool:
+    """Tell whether quotation marks enclose whole cells in every line, and delimiters in some.
+
+    Without quoting, such cells would fall apart.
+    """
+    apart = False
+    for _, line in lines:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:
+            return False
+        apart = apart or any(delimiter in cell for cell in cells)
+    return apart
 
 
 def _is_spaced(rows: Rows | _Fault) -> bool:

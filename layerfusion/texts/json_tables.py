@@ -45,7 +45,7 @@ def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) 
         if not lines and error.msg != "Extra data":  # the error for an object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
         return _of_rows(path, _lines(content, path))
-    if isinstance(found, dict) and lines and not _are_columns(found, columns):
+    if isinstance(found, dict) and lines and not _are_whole_columns(found, columns):
         return _of_rows(path, [found])
     return _of(path, found, columns)
 
@@ -76,7 +76,8 @@ def splits_of_json(
         return None  # an object a line, or no JSON: found out when it is read as one table
     if not isinstance(found, dict) or _are_columns(found, columns):
         return None
-    holders = [key for key, value in found.items() if _holds_table(value)]
+    empty = {key for keys in named_parts(found).values() for key in keys if found[key] == []}
+    holders = [key for key, value in found.items() if _holds_table(value) or key in empty]
     splits = dict(files)
     if not files:
         named = named_parts(holders)
@@ -86,6 +87,9 @@ def splits_of_json(
     for split, key in splits.items():
         if key not in holders:
             raise unknown(f"{path}: key of the rows of {split}", key, holders)
+    for key in splits.values():
+        if found[key] == []:
+            raise UserError(f"{path}: there are no rows under {key!r}; remove the key")
     values = {split: (key, _of(path, found[key], columns)) for split, key in splits.items()}
     return values, [key for key in holders if key not in splits.values()]
 
@@ -145,6 +149,12 @@ def _are_columns(found: Mapping[str, Any], columns: Columns) -> bool:
     """Tell an object of lists (or of objects, as pandas writes them) by column from a row."""
     names = [name for name, value in found.items() if isinstance(value, list | dict)]
     return columns.are_in(names)
+
+
+def _are_whole_columns(found: Mapping[str, Any], columns: Columns) -> bool:
+    """Tell columns from a row whose cells are lists, such as the words of its text."""
+    sizes = {len(value) if isinstance(value, list | dict) else None for value in found.values()}
+    return _are_columns(found, columns) and len(sizes) == 1
 
 
 def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values:

@@ -15,7 +15,12 @@ from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files, read_class_files
-from layerfusion.texts.class_folders import class_folders, is_about, read_class_folders
+from layerfusion.texts.class_folders import (
+    class_folders,
+    has_format,
+    is_about,
+    read_class_folders,
+)
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import is_known_other, not_read, read_file, read_json_splits
@@ -66,12 +71,16 @@ def read_tables(
         return read_class_folders(path, folders, columns, source.encoding)
     if not source.files and (by_class := class_files(path, source.encoding)):
         return read_class_files(path, by_class, columns, source.encoding)
-    if parts := split_folders(path, source.files):
-        return {split: _read_part(part, split, source, columns) for split, part in parts.items()}
-    files, notes = split_files(path, source.files)
-    if len(files) == len(files["train"]) == 1 and not notes:
-        return _read_file(files["train"][0], replace(source, files={}), columns)
     tables = {}
+    if parts := split_folders(path, source.files):
+        for split, part in parts.items():
+            tables[split] = _read_part(part, split, source, columns)
+        notes = unused_beside(path) if not source.files else ()
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+        return tables
+    files, notes = split_files(path, source.files)
+    if len(files) == len(files["train"]) == 1 and not notes and not source.files:
+        return _read_file(files["train"][0], source, columns)
     for split, members in files.items():
         if split != "train":
             columns = replace(columns, without_label=_without(split, files["train"][0].name))
@@ -115,7 +124,27 @@ def split_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
     found = {split: [one for one in group if _has_part(one)] for split, group in found.items()}
     if not found.get("train") or "train" in _splits_of_files(folder):
         return {}
-    return {split: group[0] for split, group in found.items() if len(group) == 1}
+    for split, group in found.items():
+        if len(group) > 1:
+            raise UserError(
+                f"{folder}: several folders for {split} ({', '.join(one.name for one in group)});"
+                f" leave one, or name the folder of each split: dataset.files={{train: …}}"
+            )
+    chosen = {split: group[0] for split, group in found.items() if group}
+    places = {split: [str(part)] for split, part in chosen.items()}
+    for file in _data_files(folder):
+        for split in splits_in(_bare(file)) - set(chosen):
+            places.setdefault(split, []).append(str(file))
+    if len(places) > len(chosen):
+        words = " ".join(as_option(f"dataset.{split}", names[0]) for split, names in places.items())
+        raise UserError(f"{folder}: some splits are folders and some are files; {words} reads them")
+    return chosen
+
+
+def unused_beside(folder: Path) -> tuple[str, ...]:
+    """Notes on the files that lie beside the folders of the splits."""
+    names = [file.name for file in _data_files(folder)]
+    return (*_unused(str(folder), names), *_others_left(folder))
 
 
 def _has_part(folder: Path) -> bool:
@@ -239,12 +268,7 @@ def _below(folder: Path) -> str:
     """Name the key that would read what lies deeper."""
     level = [folder]
     for _ in range(_DEEP):
-        level = [
-            part
-            for above in level
-            for part in sorted(above.iterdir())[:_MANY]
-            if part.is_dir() and not part.name.startswith((".", "__"))
-        ]
+        level = [part for above in level for part in _folders(above)]
         if found := [part for part in level if _is_data(part)]:
             words = [as_option("dataset.path", str(part)) for part in found[:3]]
             return f"; {' or '.join(words)} would read what lies below it"
@@ -252,13 +276,22 @@ def _below(folder: Path) -> str:
     return ""
 
 
+def _folders(above: Path) -> list[Path]:
+    """The folders in a folder, the first ones of many; none where it may not be read."""
+    try:
+        parts = [one for one in sorted(above.iterdir()) if not one.name.startswith((".", "__"))]
+        return [one for one in parts if one.is_dir()][:_MANY]
+    except OSError:
+        return []
+
+
 def _in_folders(folder: Path) -> str:
     """Say what the folders hold that may be those of classes, and why they are not read."""
-    parts = {part.name: part for part in sorted(folder.iterdir()) if part.is_dir()}
-    held = {
-        name: {data_suffix(file) for file in part.iterdir()} - {""} for name, part in parts.items()
-    }
-    held = {name: suffixes for name, suffixes in held.items() if suffixes}
+    held: dict[str, set[str]] = {}
+    for part in _folders(folder):
+        suffixes = {data_suffix(file) for file in _members(part) if has_format(file)}
+        if suffixes:
+            held[part.name] = suffixes
     if len(held) < 2:
         return ""
     shown = ", ".join(sorted({suffix for suffixes in held.values() for suffix in suffixes})[:4])
@@ -276,6 +309,15 @@ def _is_data(folder: Path) -> bool:
         return bool(split_folders(folder, {})) or _is_named(folder)
     except UserError:
         return True  # it is data, and reading it says what is wrong
+    except OSError:
+        return False  # it may not be looked into
+
+
+def _members(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def _is_named(folder: Path) -> bool:
@@ -363,7 +405,7 @@ def _beside(path: Path) -> tuple[str, ...]:
 def _data_files(folder: Path) -> list[Path]:
     """The files of a folder that are read: those of known suffixes, or else those without one."""
     files = _files_of(folder)
-    return [file for file in files if file.suffix] or [file for file in files if not is_about(file)]
+    return [file for file in files if file.suffix] or files
 
 
 def _files_of(folder: Path) -> list[Path]:
@@ -372,6 +414,7 @@ def _files_of(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.is_file()
         and (data_suffix(file) in READERS or not file.suffix)
+        and not (data_suffix(file) in ("", ".txt") and is_about(file))
         and file.name != LABELS_FILE
         and not file.name.startswith((".", "_"))
         and file.name not in _FACTS

@@ -274,11 +274,13 @@ def begins_table(content: str, column: str) -> bool:
     _, header = first_line(content)
     if _SEP.fullmatch(header):
         return True
+    rows = (line for _, line in first_lines(content) if not line.startswith(_COMMENTS))
+    named = [cells_of(line, delimiter) for line in [next(rows, "")] for delimiter in DELIMITERS]
+    if any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in named):
+        return True
     lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
     for delimiter in DELIMITERS:
         names = cells_of(header, delimiter)
-        if len(names) > 1 and Columns(column, None, {}).are_in(names):
-            return True
         often = any(name.strip().casefold() in OFTEN["text"] for name in names)
         alike = all(len(cells_of(line, delimiter)) == len(names) for line in lines[:-1])
         if len(names) > 1 and often and len(lines) > 1 and alike:
@@ -307,6 +309,8 @@ def _lines_above_header(
     Raises:
         UserError: for other lines above it; and where no line names them, and each holds a word.
     """
+    if columns.numbered:
+        return []
     lines = first_lines(text, skipped)
     named = [
         place
@@ -366,6 +370,8 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> 
     meant = columns.meant(cells)
     wanted = [repr(name) for name in (columns.text, columns.label) if name is not None]
     alone = "there has to be a label beside each text"
+    if columns.label is None:
+        alone = "a file with a text on each line has a name that ends in .txt"
     no_header = f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}"
     raise UserError(
         f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"

@@ -12,8 +12,6 @@ from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.nested import parts_of, with_parts
 
 SPLITS = ("train", "validation", "test")
-SHOWN = 20
-"""At most this many columns are listed in a message."""
 NO_LABEL = -1
 """Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
 
