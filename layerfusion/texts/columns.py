@@ -103,7 +103,7 @@ class Columns:
                                " the first item; a row has one text and one label")  # fmt: skip
             elif not any(ways) and likely:
                 ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
-            found = [*names, *parts]
+            found = list(dict.fromkeys([*names, *parts]))
             raise _no_column(place, str(missing), key, found, "; ".join(filter(None, ways)))
         where = {}
         for name, value in self.where.items():

@@ -79,9 +79,11 @@ def make_table(
     labels, taken = _changed([labels[index] for index in kept], _only)
     notes = [*notes]
     if joined:
-        notes.append(f"{place}: {joined:,} texts are lists of words, which are joined by spaces")
+        many = f"{joined:,} texts are lists" if joined > 1 else "1 text is a list"
+        notes.append(f"{place}: {many} of words, which are joined by spaces")
     if taken:
-        notes.append(f"{place}: {taken:,} labels stand in lists of one, and are taken out")
+        many = f"{taken:,} labels stand in lists" if taken > 1 else "1 label stands in a list"
+        notes.append(f"{place}: {many} of one, and {'are' if taken > 1 else 'is'} taken out")
     texts, halves_of_texts = _whole(texts)
     labels, halves_of_labels = _whole(labels)
     halves = halves_of_texts + halves_of_labels

@@ -370,6 +370,97 @@ def test_a_path_that_hydra_cannot_read_is_shown_in_quotation_marks(name: str) ->
     assert load_config(compose("train", ["dataset=local", quoted])).dataset.path == name
 
 
+LINES = {"bad": "a dull film\n\na flat plot\n" * 9, "good": "a fine film\na warm plot\n" * 9}
+TABLE = "text,label\n" + "a dull film,bad\na fine film,good\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        ({f"{label}.txt": lines for label, lines in LINES.items()}, [36]),
+        ({f"{label}.txt.gz": lines for label, lines in LINES.items()}, [36]),
+        ({f"{k}_{n}.txt": v for n, v in LINES.items() for k in ("train", "test")}, [36, 36]),
+        ({f"train/{label}.txt": lines for label, lines in LINES.items()}, [36]),
+        ({"rt.neg": LINES["bad"], "rt.pos": LINES["good"], "README": "x"}, [36]),
+        ({"good.txt": f"text\n{LINES['good']}", "bad.txt": LINES["bad"]}, [36]),
+        ({"train/part-0.csv": TABLE, "train/part-1.csv": TABLE, "train/_SUCCESS": ""}, [36]),
+        ({"train/x.csv": TABLE, "train/README.txt": "x", "test/y.csv": TABLE}, [18, 18]),
+        ({"part-00000.csv": TABLE, "part-00001.csv": TABLE, "_SUCCESS": ""}, [36]),
+        ({"train": TABLE, "test": TABLE, "LICENSE": "x"}, [18, 18]),
+        ({"set.train": TABLE, "set.test": TABLE}, [18, 18]),
+        (
+            {
+                f"news-{split}/{label}/{number}": f"text {number} of {split}"
+                for split in ("train", "test")
+                for label in LINES
+                for number in range(9)
+            },
+            [18, 18],
+        ),
+    ],
+)
+def test_folders_whose_names_say_what_they_hold(
+    files: dict[str, str], rows: list[int], tmp_path: Path, load: Load
+) -> None:
+    write_files(tmp_path, files)
+    available = load(path=tmp_path).available
+    total = rows[0] if len(rows) == 1 else sum(rows)
+    assert sum(available.values()) == total
+    assert len(rows) == 1 or available["test"] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data.txt": "a\nb\n", "labels.txt": "x\ny\n"}, "a file named train is needed"),
+        ({"1.txt": "a\nb\n", "2.txt": "x\ny\n"}, "1.txt: the first line does not name"),
+        ({"bad.txt": "a\tb\n", "good.txt": "x\ty\n"}, "a file named train is needed"),
+        ({"bad.txt": "a\n", "good.txt": ""}, "good.txt: no rows"),
+        ({"train/x.csv": TABLE, "test.csv": TABLE}, "some splits are folders and some are files"),
+        ({"train/x.csv": TABLE, "dev/x.csv": TABLE, "val/x.csv": TABLE}, "several folders for val"),
+        ({"train/x.csv": TABLE, "train/y.jsonl": "{}"}, "its files are of several kinds"),
+        ({"a/b/c/train.csv": TABLE}, "a/b/c would read what lies below it"),
+        ({"a.xlsx": ""}, "a.xlsx: it is a spreadsheet; save its sheet as csv"),
+        ({"trainset.csv": TABLE, "testset.csv": TABLE}, "did you mean dataset.files.train=trains"),
+    ],
+)
+def test_folders_that_are_refused(
+    files: dict[str, str], message: str, tmp_path: Path, load: Load
+) -> None:
+    write_files(tmp_path, files)
+    assert message in refused(load, path=tmp_path)
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        raw = content.encode()
+        (folder / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"train": [], "test": []}, "there are no rows under 'train'"),
+        ({"mine": 1, "yours": 2}, "a list of objects is needed"),
+    ],
+)
+def test_json_without_the_rows_of_a_split(
+    keys: dict[str, Any], message: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(keys))
+    assert message in refused(load, path=tmp_path / "x.json")
+
+
+def test_keys_of_json_are_named_as_files_are(tmp_path: Path, load: Load) -> None:
+    rows = [{"text": f"{text} x", "label": "ab"[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "x.json").write_text(json.dumps({"mine": rows, "yours": rows[:10]}))
+    files = {"train": "mine", "test": "yours"}
+    assert len(load(path=tmp_path / "x.json", files=files).splits["test"]) == 10
+    message = refused(load, path=tmp_path / "x.json", files={"train": "theirs"})
+    assert "key of the rows of train: there is no 'theirs'; there are: mine, yours" in message
+
+
 def test_a_file_of_a_class_folder_is_named(tmp_path: Path, load: Load) -> None:
     for number in range(20):
         for label in ("bad", "good"):
