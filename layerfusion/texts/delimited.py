@@ -104,7 +104,9 @@ def read_rows(
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
         plain = Rows(names, cells, plain.lines, UNQUOTED_NOTE)
         # Lines of a letter that happen to have a delimiter each are no rows: they have no label.
-        if not known or _labels(plain, label) <= known:
+        # Where the table has no labels at all, nothing tells them from rows.
+        sure = _labels(plain, label) <= known if known else label is not None
+        if known is None or sure:
             return plain
     assert fault is not None
     raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
@@ -215,18 +217,18 @@ def _parse(
 
 
 def _encloses(lines: Sequence[tuple[int, str]], delimiter: str) -> bool:
-    """Tell whether quotation marks enclose whole cells in every line, and delimiters in some.
+    """Tell whether a line has quotation marks around a whole cell with delimiters in it.
 
-    Without quoting, such cells would fall apart.
+    Without quoting, such a cell would fall apart.
     """
-    apart = False
     for _, line in lines:
         try:
             cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
         except csv.Error:
-            return False
-        apart = apart or any(delimiter in cell for cell in cells)
-    return apart
+            continue
+        if any(delimiter in cell for cell in cells):
+            return True
+    return False
 
 
 def _is_spaced(rows: Rows | _Fault) -> bool:

@@ -110,3 +110,15 @@ def test_wherever_quotes_stand_no_row_is_lost(rows: list[tuple[str, str]], delim
     lines = [delimiter.join(row) for row in [("text", "label"), *rows]]
     found = cells("\n".join(lines) + "\n", delimiter)
     assert [row[1] for row in found] == [label for _, label in rows]
+
+
+@pytest.mark.parametrize("header", ["id,more,text,label", '"id",""id","text","label"'])
+def test_cells_that_quotation_marks_enclose_never_fall_apart(header: str) -> None:
+    rows = "".join(f'"{n}","a dull, ""flat"" film",{"xy"[n % 2]}\n' for n in range(4))
+    with pytest.raises(UserError, match="row 1 "):
+        cells(f"{header}\n{rows}")
+
+
+def test_without_labels_a_cell_of_several_lines_is_read_or_refused_and_never_split() -> None:
+    with pytest.raises(UserError, match=r"row 2 \(line 3\): a cell runs on over 2 lines"):
+        read_rows("x", 'text|id\n|1\n"a|\n"|2\n', "|")
