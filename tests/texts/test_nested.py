@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ ROWS = [
 ]
 
 
-def read(folder: Path, rows: object, text: str, label: str | None) -> list[object]:
+def read(folder: Path, rows: object, text: str, label: str | None) -> list[Any]:
     (folder / "x.json").write_text(json.dumps(rows))
     table = read_file(folder / "x.json", Columns(text, label, {}, keep_others=label is None))
     return [table.texts, table.labels, dict(table.others)]
