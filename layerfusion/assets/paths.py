@@ -8,16 +8,14 @@ from pathlib import Path
 
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.source import Kind, SourceUnavailable
-from layerfusion.config.registry import READERS
+from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
 
 FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
 """Environment variables with folders to look in, separated as in PATH."""
 
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
-"""Files whose content identifies a model."""
-DATA_SUFFIXES = (*READERS, ".arrow")
-"""Suffixes of files whose content identifies a data set; the `datasets` library saves `.arrow`."""
+"""Files whose content identifies a model. A data set is identified by its texts and labels."""
 
 
 def find_path(path: str, kind: Kind) -> Path:
@@ -47,8 +45,8 @@ def find_path(path: str, kind: Kind) -> Path:
     raise SourceUnavailable(f"not found in {searched}{hint}")
 
 
-def content_identity(path: Path, kind: Kind, cache: Path) -> str:
-    """Compute the sha256 of the names and contents of a model's or data set's files.
+def content_identity(path: Path, cache: Path) -> str:
+    """Compute the sha256 of the names and contents of a model's files.
 
     Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file until
     the file's size or modification time changes.
@@ -59,10 +57,11 @@ def content_identity(path: Path, kind: Kind, cache: Path) -> str:
     if path.is_file():
         files = {f"file{path.suffix}": path}
     else:
-        files = {str(file.relative_to(path).as_posix()): file for file in _files(path, kind)}
+        files = {str(file.relative_to(path).as_posix()): file for file in _files(path)}
         if not files:
-            wanted = MODEL_FILES if kind == "backbone" else [f"*{x}" for x in DATA_SUFFIXES]
-            raise UserError(f"{kind} path {path}: the folder holds none of {', '.join(wanted)}")
+            raise UserError(
+                f"backbone path {path}: the folder holds none of {', '.join(MODEL_FILES)}"
+            )
     memory = _Hashes(cache / "assets" / "hashes.json")
     digest = hashlib.sha256()
     for name in sorted(files):
@@ -79,29 +78,21 @@ def data_suffix(path: Path) -> str:
         '.csv'
     """
     suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and suffixes[-1] == ".gz":
+    if suffixes and suffixes[-1] in PACKED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
 
 
-def _files(folder: Path, kind: Kind) -> list[Path]:
-    """List the files of a model or data set in a folder and its direct subfolders.
-
-    The texts of a data set may be files of their own, a folder deeper: `train/pos/7.txt`.
-    """
-    deeper = ("*/*/*.[tT][xX][tT]*",) if kind == "dataset" else ()
+def _files(folder: Path) -> list[Path]:
+    """List the files of a model in a folder and its direct subfolders."""
     return sorted(
         file
-        for pattern in ("*", "*/*", *deeper)
+        for pattern in ("*", "*/*")
         for file in folder.glob(pattern)
-        if file.is_file() and not file.name.startswith(".") and _belongs(file, kind)
+        if file.is_file()
+        and not file.name.startswith(".")
+        and any(file.match(pattern) for pattern in MODEL_FILES)
     )
-
-
-def _belongs(file: Path, kind: Kind) -> bool:
-    if kind == "dataset":
-        return data_suffix(file) in DATA_SUFFIXES
-    return any(file.match(pattern) for pattern in MODEL_FILES)
 
 
 class _Hashes:

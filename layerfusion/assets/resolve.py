@@ -117,7 +117,9 @@ def _present(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset |
 
 def _path_asset(source: SourceConfig, kind: Kind, cache: Path) -> Asset:
     path = find_path(str(source.path), kind)
-    return Asset(path, f"path {source.path}", content_identity(path, kind, cache), source)
+    # The sha256 of its texts and labels identifies a data set, whatever files they come from.
+    identity = content_identity(path, cache) if kind == "backbone" else ""
+    return Asset(path, f"path {source.path}", identity, source)
 
 
 def _wheel_asset(source: SourceConfig, path: Path) -> Asset:

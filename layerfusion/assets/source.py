@@ -20,7 +20,8 @@ class Asset:
     origin: str
     """The origin in words: `wheel NAME==VERSION`, `hub OWNER/NAME@COMMIT` or `path FOLDER`."""
     identity: str
-    """Hex sha256 of the pinned hashes, the commit or the content itself."""
+    """Hex sha256 of the pinned hashes, the commit or the content itself; empty for a data set's
+    own files."""
     source: SourceConfig
     """The source that gave the files."""
 

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.paths import DATA_SUFFIXES, data_suffix, find_path
+from layerfusion.assets.paths import data_suffix, find_path
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from, user_folders
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import config_folder
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 from layerfusion.texts.dataset import TextDataset
 from layerfusion.texts.from_memory import write_parquet
@@ -95,7 +96,7 @@ def is_config(kind: Kind, name: str | Path) -> bool:
 
 
 def _has_data_suffix(kind: Kind, name: str) -> bool:
-    return kind == "dataset" and data_suffix(Path(name)) in DATA_SUFFIXES
+    return kind == "dataset" and data_suffix(Path(name)) in READERS
 
 
 def _found(kind: Kind, path: str) -> bool:

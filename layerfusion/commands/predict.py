@@ -15,11 +15,14 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.config.imports import import_from, require_named
-from layerfusion.config.registry import READERS
+from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
+from layerfusion.texts.class_files import header_note
 from layerfusion.texts.columns import Columns
+from layerfusion.texts.delimited import lines_of
 from layerfusion.texts.encoding import decoded, whole_characters
+from layerfusion.texts.fasttext import begins_fasttext
 from layerfusion.texts.readers import (
     Reading,
     begins_json,
@@ -103,8 +106,9 @@ def _unlabelled(texts: Sequence[Any], kept: int) -> list[str]:
 def _output(name: str, given: str) -> Path:
     """Check the output file, and that it is not the input under another name."""
     out = Path(name)
-    packed = out.suffix.lower() == GZ
-    if data_suffix(out) not in OUTPUTS or (packed and data_suffix(out) == ".parquet"):
+    packed = out.suffix.lower() in PACKED
+    wrong = packed and (out.suffix.lower() != GZ or data_suffix(out) in BINARY)
+    if data_suffix(out) not in OUTPUTS or wrong:
         raise unknown("-o: suffix", "".join(out.suffixes[-2:]) if packed else out.suffix,
                       [*OUTPUTS, *(f"{suffix}{GZ}" for suffix in OUTPUTS[:-1])])  # fmt: skip
     if out.is_dir():
@@ -163,14 +167,13 @@ def _read_lines(path: Path, content: str, reading: Reading) -> Table:
     column = reading.columns.text
     if begins_json(content):
         return json_table(path, content, reading.columns, lines=True)
-    if begins_table(content, column):
+    if begins_fasttext(content) or begins_table(content, column):
         return delimited_table(path, content, reading)
-    lines = [line.removesuffix("\r") for line in content.split("\n")]
-    lines = lines[:-1] if lines[-1] == "" else lines
+    lines = lines_of(content)
     notes: tuple[str, ...] = ()
     if len(lines) > 1 and lines[0].strip() == column:
         lines = lines[1:]
-        notes = (f"{path.name}: its first line, {column!r}, names the column and is no text",)
+        notes = (header_note(path.name, column),)
     return make_table(path.name, {column: lines}, reading.columns, typed=False, notes=notes)
 
 
@@ -233,9 +236,16 @@ def _content(frame: DataFrame, suffix: str) -> bytes:
         return _parquet(frame)
     if suffix == ".jsonl":
         return _json_lines(frame)
+    import pandas
+
+    # Pandas would make floats of whole numbers with a gap among them, if it chose the types.
+    cells = {
+        name: [_cell(value) for value in column] if column.dtype == object else column
+        for name, column in frame.items()
+    }
     text = _LineFeeds(newline="")
     # With this end of a line, the writer also quotes cells that hold a carriage return.
-    frame.map(_cell).to_csv(
+    pandas.DataFrame(cells, index=frame.index, dtype=object).to_csv(
         text, index=False, sep="\t" if suffix == ".tsv" else ",", lineterminator="\r\n"
     )
     return text.getvalue().encode()

@@ -41,16 +41,26 @@ POOLINGS = {
 }
 """Ways to bring the token vectors of a text together."""
 READERS = {
-    ".parquet": "layerfusion.texts.readers:read_parquet",
+    ".parquet": "layerfusion.texts.columnar:read_parquet",
+    ".arrow": "layerfusion.texts.columnar:read_arrow",
+    ".feather": "layerfusion.texts.columnar:read_arrow",
     ".csv": "layerfusion.texts.readers:read_commas",
     ".tsv": "layerfusion.texts.readers:read_tabs",
     ".tab": "layerfusion.texts.readers:read_tabs",
     ".json": "layerfusion.texts.readers:read_json",
     ".jsonl": "layerfusion.texts.readers:read_json_lines",
+    ".ndjson": "layerfusion.texts.readers:read_json_lines",
     ".txt": "layerfusion.texts.readers:read_delimited",
     ".data": "layerfusion.texts.readers:read_delimited",
+    ".train": "layerfusion.texts.readers:read_delimited",  # as fastText's users name their files
+    ".valid": "layerfusion.texts.readers:read_delimited",
+    ".test": "layerfusion.texts.readers:read_delimited",
 }
-"""Suffix of a data file to what reads it. Any but parquet may have `.gz` after it."""
+"""Suffix of a data file to what reads it. A file of text may have one of `PACKED` after it."""
+PACKED = (".gz", ".bz2", ".xz")
+"""Suffixes of packed files, after the suffix that says the format."""
+BINARY = (".parquet", ".arrow", ".feather")
+"""Suffixes of files that hold no text, and are never packed."""
 
 
 PROTOCOLS = {

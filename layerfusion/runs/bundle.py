@@ -207,7 +207,7 @@ class Bundle:
         asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
         model = self.models[name]
         same = asset.identity == model.identity
-        if not same and content_identity(asset.path, "backbone", cache) != model.content:
+        if not same and content_identity(asset.path, cache) != model.content:
             raise UserError(
                 f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
                 f" trained with, which came from {model.origin}"
@@ -255,7 +255,7 @@ def save_bundle(
             Model(
                 one.origin,
                 one.asset.identity,
-                content_identity(one.asset.path, "backbone", one.cache),
+                content_identity(one.asset.path, one.cache),
             )
         )
         for name, one in sources.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,19 @@ from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import read_text
-from layerfusion.texts.split_names import named_parts
+from layerfusion.texts.split_names import named_parts, parts_by_word
 from layerfusion.texts.table import Table, make_table
 
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 """Names of folders whose texts have no label, as in the reviews of IMDb."""
 SUFFIX = ".txt"
+_ABOUT = re.compile(
+    r"[._].*|.*readme.*|(licen[cs]e|copying|notice|changelog|authors|makefile|cmds)(\..*)?",
+    re.IGNORECASE,
+)
+"""Names of files that are about the data, or that a system leaves beside them."""
+_FORMAT = re.compile(r"\.([a-z][a-z0-9]{0,4}|[a-z]{2,12})", re.IGNORECASE)
+"""A suffix that says a format; digits, or a longer one, are part of a name."""
 
 
 def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
@@ -35,7 +43,9 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
     parts = _folders(folder)
     if files:
         given = {split: folder / name for split, name in files.items()}
-        if not any(place.is_dir() for place in given.values()):
+        if not any(_classes(place) for place in given.values()) and not any(
+            map(_classes, parts.values())
+        ):
             return {}
         for split, place in given.items():
             if not _classes(place):
@@ -45,7 +55,7 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
         return given
     if any(_is_table(file) for file in folder.iterdir()):
         return {}
-    splits = named_parts(name for name, part in parts.items() if _classes(part))
+    splits = parts_by_word(name for name, part in parts.items() if _classes(part))
     for split, names in splits.items():
         if len(names) > 1:
             raise UserError(
@@ -106,7 +116,7 @@ def read_class_folders(
         are = "is" if len(shown) == 1 else "are"
         left_out.append(
             f"{', '.join(shown[:3])}{more} in {place} {are} not used; the texts of a class are the"
-            f" {SUFFIX} files in its folder"
+            f" {SUFFIX} files in its folder, or, where it has none, its files without a suffix"
         )
     tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *left_out))
     return tables
@@ -114,11 +124,27 @@ def read_class_folders(
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Name of each folder that holds texts to its files, in order."""
-    found = {
-        name: sorted(file for file in part.iterdir() if _is_text(file))
-        for name, part in _folders(folder).items()
-    }
+    found = {name: _texts(part) for name, part in _folders(folder).items()}
     return {name: files for name, files in found.items() if files}
+
+
+def _texts(folder: Path) -> list[Path]:
+    """The files of a folder that are texts: those in `.txt`, or else those without a suffix."""
+    files = sorted(file for file in folder.iterdir() if file.is_file())
+    files = [file for file in files if not _hidden(file, folder)]
+    return [file for file in files if _is_text(file)] or [
+        file for file in files if not has_format(file) and not is_about(file)
+    ]
+
+
+def has_format(file: Path) -> bool:
+    """Tell whether a name ends in a suffix that says a format."""
+    return bool(file.suffix) and _FORMAT.fullmatch(data_suffix(file) or file.suffix) is not None
+
+
+def is_about(file: Path) -> bool:
+    """Tell a file that is about the data, such as a README, from the data."""
+    return _ABOUT.fullmatch(file.name) is not None
 
 
 def _folders(folder: Path) -> dict[str, Path]:

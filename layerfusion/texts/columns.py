@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from layerfusion.config.options import as_option
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 
 OFTEN = {
     "text": (
@@ -22,6 +22,11 @@ OFTEN = {
     ),
 }  # fmt: skip
 """What the columns of texts and of labels are often called, in lower case, likeliest first."""
+
+_SHOWN = 40
+"""At most this many columns are listed in a message."""
+_LONG = 200
+"""A name of so many characters is no proposal."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +46,10 @@ class Columns:
     without_label: str = ""
     """What to do about a table without a label column, for messages."""
 
-    def is_wanted(self, name: str) -> bool:
-        """Tell whether a column has to be read."""
-        return self.keep_others or name in (self.text, self.label) or name in self.where
+    @property
+    def named(self) -> list[str]:
+        """All columns that are named."""
+        return [name for name in (self.text, self.label, *self.where) if name is not None]
 
     @property
     def numbered(self) -> bool:
@@ -53,7 +59,7 @@ class Columns:
     def are_in(self, names: Sequence[str]) -> bool:
         """Tell whether the columns of texts and labels are among these names."""
         wanted = [name for name in (self.text, self.label) if name is not None]
-        return all(_find(name, names) is not None for name in wanted)
+        return all(find_column(name, names) is not None for name in wanted)
 
     def by_number(self, names: Sequence[str]) -> Columns:
         """Give numbered columns the names of a header. A number without a name stays."""
@@ -65,28 +71,43 @@ class Columns:
         label = None if self.label is None else name(self.label)
         return replace(self, text=name(self.text), label=label)
 
-    def among(self, place: str, names: Sequence[str]) -> Columns:
+    def among(
+        self,
+        place: str,
+        names: Sequence[str],
+        parts: Sequence[str] = (),
+        in_lists: Sequence[str] = (),
+    ) -> Columns:
         """Give the columns the names that a table has for them: spaces around a name do not count.
 
         Args:
             place: the table, for messages.
             names: of its columns.
+            parts: paths to what lies inside their cells, which may be named as columns are.
+            in_lists: such paths through a list, of which they take the first item.
 
         Raises:
             UserError: for a column that does not exist, naming those that do and the likeliest.
         """
-        text, label = _find(self.text, names), self.label and _find(self.label, names)
+        text, label = find_column(self.text, names), self.label and find_column(self.label, names)
         if text is None or (self.label is not None and label is None):
             missing, key = (
                 (self.text, self.text_key) if text is None else (self.label, "dataset.label")
             )
-            ways = [self.meant(names), self.without_label if text is not None else ""]
-            if not any(ways) and names:
-                ways = [f"choose one, as {as_option(key, names[0].strip())} does"]
-            raise _no_column(place, str(missing), key, names, "; ".join(filter(None, ways)))
+            whole = {path.partition(".")[0] for path in (*parts, *in_lists)}
+            likely = [*(() if in_lists else names), *parts]
+            likely = [name for name in likely if name not in (*whole, text) and len(name) < _LONG]
+            ways = [self.meant(likely), self.without_label if text is not None else ""]
+            if in_lists:
+                ways.insert(0, f"in lists there are: {', '.join(map(short, in_lists))}, where 0 is"
+                               " the first item; a row has one text and one label")  # fmt: skip
+            elif not any(ways) and likely:
+                ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
+            found = list(dict.fromkeys([*names, *parts]))
+            raise _no_column(place, str(missing), key, found, "; ".join(filter(None, ways)))
         where = {}
         for name, value in self.where.items():
-            found = _find(name, names)
+            found = find_column(name, names)
             if found is None:
                 raise _no_column(place, name, "where", names)
             where[found] = value
@@ -95,8 +116,11 @@ class Columns:
     def meant(self, names: Sequence[str]) -> str:
         """Ask whether other columns were meant, in the words that would choose them."""
         wanted = {"text": (self.text, self.text_key), "label": (self.label, "dataset.label")}
-        found = {kind: _find(name, names) for kind, (name, _) in wanted.items() if name is not None}
+        found = {
+            kind: find_column(name, names) for kind, (name, _) in wanted.items() if name is not None
+        }
         left = [name for name in names if name.strip() and name not in found.values()]
+        left = [name for name in left if len(name) < _LONG]
         words = []
         for kind, there in found.items():
             name, key = wanted[kind]
@@ -106,8 +130,8 @@ class Columns:
         return f"did you mean {' '.join(words)}?" if words else ""
 
 
-def _find(wanted: str, names: Sequence[str]) -> str | None:
-    """The column of this name, or else the only one of this name but for spaces around it."""
+def find_column(wanted: str, names: Sequence[str]) -> str | None:
+    """Find the column of this name, or else the only one of this name but for spaces around it."""
     if wanted in names:
         return wanted
     alike = [name for name in names if name.strip() == wanted.strip()]
@@ -121,16 +145,22 @@ def _likely(kind: str, wanted: str, names: Sequence[str]) -> str | None:
     for form in (wanted.strip().casefold(), *like, *OFTEN[kind]):
         if form in lower:
             return lower[form]
-    words = {name: set(re.split(r"[\W_]+", form)) for form, name in lower.items()}
+    words = {name: set(re.split(r"[\W_]+", _last(form))) for form, name in lower.items()}
     for form in (wanted.strip().casefold(), *OFTEN[kind]):
         if holders := [name for name in words if form in words[name]]:
             return holders[0] if len(holders) == 1 else None
     return None
 
 
+def _last(path: str) -> str:
+    """The last step of a path into a column."""
+    return path.rpartition(".")[2] or path
+
+
 def _no_column(
     place: str, name: str, key: str, names: Sequence[str], way_out: str = ""
 ) -> UserError:
-    found = ", ".join(map(repr, names)) or "none"
+    found = ", ".join(map(short, names[:_SHOWN])) or "none"
+    found += f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
     more = f"; {way_out}" if way_out else ""
     return UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}{more}")

@@ -13,9 +13,9 @@ import numpy as np
 from layerfusion.assets import Asset, resolve
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
+from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
-from layerfusion.texts.class_folders import class_folders
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
 from layerfusion.texts.layout import LABELS_FILE, read_label_names, read_tables
@@ -169,13 +169,17 @@ def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], P
     given = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
     for split, name in given.items():
         asset, source = _asset([_user_source(config, path=name)], config, cache)
-        if asset.path.is_dir() and set(class_folders(asset.path, {})) != {"train"}:
-            raise UserError(f"dataset.{split}={name}: a file is needed; for a folder, dataset.path")
         way_out = f"if its rows have none, leave out dataset.{split}, and it is made from train"
         columns = _columns_of(source, config)
         if split != "train":
             columns = replace(columns, without_label=way_out)
-        tables[split] = read_tables(asset.path, source, columns, config.reader)["train"]
+        read = read_tables(asset.path, source, columns, config.reader)
+        if set(read) != {"train"}:
+            raise UserError(
+                f"dataset.{split}={name}: it holds several splits ({', '.join(read)});"
+                f" {as_option('dataset.path', name)} reads them"
+            )
+        tables[split] = read["train"]
         paths.append(asset.path)
     return tables, paths[0], f"path {', '.join(given.values())}"
 

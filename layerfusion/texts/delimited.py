@@ -9,6 +9,7 @@ refused with the number of the row.
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,13 @@ from layerfusion.errors import UserError
 QUOTE = '"'
 UNQUOTED_NOTE = "quotation marks are read as part of the text, as they do not enclose whole cells"
 BACKSLASH_NOTE = 'quotation marks that follow a backslash (\\") are read as part of the text'
+SPACE_NOTE = "spaces between a delimiter and a quotation mark are left out"
+RETURN_NOTE = "carriage returns inside rows are read as part of the text"
+_FIRST_END = re.compile(r'(?:[^"\r\n]++|"[^"]*+")*+(\r+\n|\r|\n)')
+"""The end of the first row; a line break inside of quotation marks is none."""
+_SPACED = re.compile(r'[,;\t|] +"')
+_RETURN = re.compile(r"\r+(?=[^\r\n])")
+"""Carriage returns that end no line."""
 csv.field_size_limit(1 << 30)
 
 
@@ -66,10 +74,22 @@ def read_rows(
         UserError: naming the row: a quote that is never closed, a row with another number of cells
             than the header; for an empty text.
     """
+    text = _line_feeds(text)
     lines = _numbered_lines(text, skip_lines)
     if not any(line.strip() for _, line in lines):
         raise UserError(f"{place}: the file is empty")
     quoted = _parse(lines, delimiter, headed=headed)
+    if isinstance(quoted, _Fault) and (held := _held_returns(text)) is not None:
+        mark, text = held
+        rows = read_rows(place, text, delimiter, skip_lines, label, headed=headed)
+        names = tuple(name.replace(mark, "\r") for name in rows.names)
+        cells = [[cell.replace(mark, "\r") for cell in row] for row in rows.cells]
+        note = "; ".join(filter(None, (rows.note, RETURN_NOTE)))
+        return Rows(names, cells, rows.lines, note)
+    if _SPACED.search(text):
+        spaced = _parse(lines, delimiter, headed=headed, spaced=True)
+        if isinstance(spaced, Rows) and _is_spaced(quoted):
+            quoted = replace(spaced, note=SPACE_NOTE)
     known = _labels(quoted, label) if isinstance(quoted, Rows) else None
     fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, lines, delimiter, label)
     if isinstance(quoted, Rows) and fault is None:
@@ -79,38 +99,70 @@ def read_rows(
         if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
     plain = _parse(lines, delimiter, headed=headed, quoted=False)
-    if isinstance(plain, Rows):
+    if isinstance(plain, Rows) and not _encloses(lines, delimiter):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
         plain = Rows(names, cells, plain.lines, UNQUOTED_NOTE)
         # Lines of a letter that happen to have a delimiter each are no rows: they have no label.
-        if not known or _labels(plain, label) <= known:
+        # Where the table has no labels at all, nothing tells them from rows.
+        sure = _labels(plain, label) <= known if known else label is not None
+        if known is None or sure:
             return plain
-    fault = fault or plain
-    assert isinstance(fault, _Fault)
+    assert fault is not None
     raise UserError(f"{place}, row {fault.row} (line {fault.line}): {fault.reason}")
 
 
 def first_line(text: str, skip_lines: Sequence[int] = ()) -> tuple[int, str]:
     """Give the first line that is data, usually the header, and its number (0 = first)."""
-    for number, line in _numbered_lines(text[:100_000], skip_lines):
-        if line.strip():
-            return number - 1, line.rstrip("\r")
-    return 0, ""
+    return next(iter(first_lines(text, skip_lines)), (0, ""))
+
+
+def first_lines(text: str, skip_lines: Sequence[int] = ()) -> list[tuple[int, str]]:
+    """Give the lines of a text's beginning that are not blank, each with its number (0 = first)."""
+    lines = _numbered_lines(_line_feeds(text[:100_000]), skip_lines)
+    return [(number - 1, line.rstrip("\r")) for number, line in lines if line.strip()]
+
+
+def lines_of(text: str) -> list[str]:
+    """Split a text that has a row on each line.
+
+    Only line feeds end a row, since a text may contain other line separators; or carriage returns,
+    where there is no line feed, as on old Macs.
+    """
+    text = text if "\n" in text else text.replace("\r", "\n")
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def cells_of(line: str, delimiter: str) -> list[str]:
     """Split one line into its cells."""
-    return next(csv.reader([line], delimiter=delimiter), [])
+    return next(csv.reader([line.replace("\r", " ")], delimiter=delimiter), [])
 
 
 def _numbered_lines(text: str, skip_lines: Sequence[int]) -> list[tuple[int, str]]:
     """The lines that are data, each with its number, counted from 1."""
-    if "\n" not in text:
-        text = text.replace("\r", "\n")  # the line ends of old Macs
     skipped = set(skip_lines)
     numbered = enumerate(text.split("\n"), start=1)
     return [(number, line) for number, line in numbered if number - 1 not in skipped]
+
+
+def _line_feeds(text: str) -> str:
+    """End every row in a line feed where rows end in carriage returns, as on old Macs."""
+    first = _FIRST_END.match(text)
+    old = "\n" not in text if first is None else first[1] == "\r"
+    return re.sub(r"\r\n?", "\n", text) if old else text
+
+
+def _held_returns(text: str) -> tuple[str, str] | None:
+    """Put a mark that the text does not have in the place of carriage returns that end no line.
+
+    Returns:
+        The mark and the text; none if there are no such carriage returns.
+    """
+    if not _RETURN.search(text):
+        return None
+    mark = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
+    return mark, _RETURN.sub(lambda found: mark * len(found[0]), text)
 
 
 def _parse(
@@ -119,6 +171,7 @@ def _parse(
     *,
     headed: bool,
     quoted: bool = True,
+    spaced: bool = False,
     escape: str | None = None,
 ) -> Rows | _Fault:
     """Read all rows under one set of rules, or say which row breaks them."""
@@ -135,6 +188,7 @@ def _parse(
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         escapechar=escape,
         doublequote=escape is None,
+        skipinitialspace=spaced,
         strict=True,
     )
     names: tuple[str, ...] = ()
@@ -162,10 +216,31 @@ def _parse(
         numbers.append(started[taken])
 
 
+def _encloses(lines: Sequence[tuple[int, str]], delimiter: str) -> bool:
+    """Tell whether a line has quotation marks around a whole cell with delimiters in it.
+
+    Without quoting, such a cell would fall apart.
+    """
+    for _, line in lines:
+        try:
+            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+        except csv.Error:
+            continue
+        if any(delimiter in cell for cell in cells):
+            return True
+    return False
+
+
+def _is_spaced(rows: Rows | _Fault) -> bool:
+    """Tell whether rows cannot be read, or a column has quotation marks after a space in each."""
+    if isinstance(rows, _Fault):
+        return True
+    columns = zip(*rows.cells, strict=True)
+    return any(all(re.fullmatch(r' +".*" *', cell, re.S) for cell in column) for column in columns)
+
+
 def _reason(error: csv.Error) -> str:
     """Say what Python's csv module found wrong, in the words of a table."""
-    if "new-line character" in str(error):
-        return "a carriage return stands alone inside the row; rows end in line feeds"
     unclosed = "unexpected end of data" in str(error)
     found = "is opened and never closed" if unclosed else "is closed before its cell ends"
     return f'a quotation mark {found}; double those that belong to a text ("")'

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
+import lzma
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 from layerfusion.config.options import as_option
+from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
 
 BYTE_ORDER_MARKS = {
@@ -18,13 +22,29 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-GZIP = b"\x1f\x8b"
+_UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": gzip.decompress,
+    b"BZh": bz2.decompress,
+    b"\xfd7zXZ\x00": lzma.decompress,
+}
+"""What packed files begin with, in the order of `PACKED`, to what unpacks them."""
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is too; unpack it, or save it as csv",
     b"PAR1": "a parquet file; give it a name that ends in .parquet",
+    b"ARROW1": "an Arrow file; give it a name that ends in .arrow",
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as csv",
+    b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
+    b"Rar!\x1a\x07": "a rar archive; unpack it",
+    b"SQLite format 3\x00": "an SQLite database; export its table as csv",
+    b"%PDF-": "a PDF file; save its texts as csv",
+    b"\x93NUMPY": "a NumPy array; save its texts as csv",
+    b"version https://git-lfs": "a Git LFS pointer, which stands for the data; `git lfs pull`"
+    " fetches them",
 }
-"""What files begin with that hold no text, and what they are."""
+"""What files begin with that hold no table of texts, and what they are."""
+_TAR_AT = 257
+"""Where a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -47,8 +67,11 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if path.suffix.lower() == ".gz" and not raw.startswith(GZIP):
-        raise UserError(f"{path}: cannot be read: its name ends in .gz, and gzip did not pack it")
+    suffix = path.suffix.lower()
+    if suffix in PACKED and not raw.startswith(list(_UNPACK)[PACKED.index(suffix)]):
+        raise UserError(
+            f"{path}: cannot be read: its name ends in {suffix}, and it is not packed so"
+        )
     return decoded(raw, str(path), encoding, key)
 
 
@@ -101,17 +124,37 @@ def whole_characters(text: str) -> tuple[str, int]:
 
 
 def _unpacked(raw: bytes, path: str) -> bytes:
-    """Unpack what gzip packed, and refuse files that hold no text."""
-    if raw.startswith(GZIP):
-        try:
-            return gzip.decompress(raw)
-        except (OSError, EOFError, zlib.error) as error:
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(f"{path}: cannot be read: {reason[0]}") from error
-    for mark, kind in NO_TEXT.items():
+    """Unpack what gzip and its like packed, and refuse files that hold no text."""
+    for mark, unpack in _UNPACK.items():
         if raw.startswith(mark):
-            raise UserError(f"{path}: it is {kind}")
+            try:
+                raw = unpack(raw)
+                break
+            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+                if raw.isascii():
+                    break  # a text that begins with the same letters
+                reason = str(error).strip().splitlines() or [type(error).__name__]
+                raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+    refuse_no_text(raw, path)
     return raw
+
+
+def refuse_no_text(raw: bytes, path: str, *, but: bytes = b"") -> None:
+    """Refuse a file whose first bytes say that it holds no table of texts.
+
+    Args:
+        raw: its bytes, the first 512 at least.
+        path: the file, for messages.
+        but: beginning of the files that are right.
+
+    Raises:
+        UserError: saying what it is.
+    """
+    for mark, kind in NO_TEXT.items():
+        if raw.startswith(mark) and mark != but:
+            raise UserError(f"{path}: it is {kind}")
+    if raw[_TAR_AT:].startswith(b"ustar"):
+        raise UserError(f"{path}: it is a tar archive; unpack it")
 
 
 def _guess(raw: bytes, asked: str) -> str:

@@ -99,8 +99,8 @@ def _table(
 
 
 def _plain(value: Any) -> Any:
-    """Take a number out of NumPy's types."""
-    return value.item() if hasattr(value, "item") and not isinstance(value, str) else value
+    """Take numbers and lists out of NumPy's types."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _split_name(place: str, name: str) -> str:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import parse_json
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short, unknown
 from layerfusion.texts.columns import Columns
+from layerfusion.texts.delimited import lines_of
+from layerfusion.texts.nested import column_of_part
+from layerfusion.texts.split_names import named_parts
 
 Values = dict[str, list[Any]]
 """Name of each column to its values, a row each."""
+_SPACE = re.compile(r"[ \t\r\n]*")
+_DECODER = json.JSONDecoder()
 
 
 def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) -> Values:
@@ -39,9 +45,60 @@ def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) 
         if not lines and error.msg != "Extra data":  # the error for an object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
         return _of_rows(path, _lines(content, path))
-    if isinstance(found, dict) and lines and not _are_columns(found, columns):
+    if isinstance(found, dict) and lines and not _are_whole_columns(found, columns):
         return _of_rows(path, [found])
     return _of(path, found, columns)
+
+
+def splits_of_json(
+    path: Path, content: str, columns: Columns, files: Mapping[str, str]
+) -> tuple[dict[str, tuple[str, Values]], list[str]] | None:
+    """Read the columns of each split of a JSON text that has a key for each.
+
+    Args:
+        path: the file, for messages.
+        content: its text.
+        columns: those that are wanted.
+        files: split to its key; empty: the keys say it.
+
+    Returns:
+        Split to its key and columns, and the keys of other rows; none where the text is no object
+        with a key for train.
+
+    Raises:
+        UserError: for a key that does not exist, or rows that cannot be read.
+    """
+    if not content.lstrip().startswith("{"):
+        return None
+    try:
+        found = _parsed(content, str(path))
+    except json.JSONDecodeError:
+        return None  # an object a line, or no JSON: found out when it is read as one table
+    if not isinstance(found, dict) or _are_columns(found, columns):
+        return None
+    empty = {key for keys in named_parts(found).values() for key in keys if found[key] == []}
+    holders = [key for key, value in found.items() if _holds_table(value) or key in empty]
+    splits = dict(files)
+    if not files:
+        named = named_parts(holders)
+        if "train" not in named or any(len(keys) > 1 for keys in named.values()):
+            return None
+        splits = {split: keys[0] for split, keys in named.items()}
+    for split, key in splits.items():
+        if key not in holders:
+            raise unknown(f"{path}: key of the rows of {split}", key, holders)
+    for key in splits.values():
+        if found[key] == []:
+            raise UserError(f"{path}: there are no rows under {key!r}; remove the key")
+    values = {split: (key, _of(path, found[key], columns)) for split, key in splits.items()}
+    return values, [key for key in holders if key not in splits.values()]
+
+
+def _holds_table(value: Any) -> bool:
+    """Tell rows, or columns, from other facts about a file."""
+    if isinstance(value, list):
+        return bool(value) and isinstance(value[0], dict | list)
+    return isinstance(value, dict) and any(isinstance(part, dict | list) for part in value.values())
 
 
 def _of(path: Path, found: Any, columns: Columns) -> Values:
@@ -49,7 +106,7 @@ def _of(path: Path, found: Any, columns: Columns) -> Values:
     if isinstance(found, list):
         return _of_rows(path, found)
     if not isinstance(found, dict):
-        raise _no_rows(path)
+        raise _no_rows(path, found)
     if isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):
         return _of_lists(path, found["data"], [str(name) for name in found["columns"]])
     if _are_columns(found, columns):
@@ -68,7 +125,7 @@ def _of(path: Path, found: Any, columns: Columns) -> Values:
             " rows of each to a file of its own"
         )
     if not inside:
-        raise _no_rows(path)
+        raise _no_rows(path, found)
     return _of(path, next(iter(inside.values())), columns)
 
 
@@ -81,13 +138,23 @@ def _may_hold_rows(value: Any) -> bool:
 
 def _names_columns(rows: Any, columns: Columns) -> bool:
     """Tell whether the first of some rows has the columns that are wanted."""
-    return isinstance(rows, list) and isinstance(rows[0], dict) and columns.are_in(list(rows[0]))
+    if not isinstance(rows, list) or not isinstance(rows[0], dict):
+        return False
+    names = list(rows[0])
+    inside = all(name in names or column_of_part(name, names) for name in columns.named)
+    return inside or columns.are_in(names)
 
 
 def _are_columns(found: Mapping[str, Any], columns: Columns) -> bool:
     """Tell an object of lists (or of objects, as pandas writes them) by column from a row."""
     names = [name for name, value in found.items() if isinstance(value, list | dict)]
     return columns.are_in(names)
+
+
+def _are_whole_columns(found: Mapping[str, Any], columns: Columns) -> bool:
+    """Tell columns from a row whose cells are lists, such as the words of its text."""
+    sizes = {len(value) if isinstance(value, list | dict) else None for value in found.values()}
+    return _are_columns(found, columns) and len(sizes) == 1
 
 
 def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values:
@@ -110,7 +177,7 @@ def _of_rows(path: Path, rows: Sequence[Any]) -> Values:
         width = max(len(row) for row in rows)
         return _of_lists(path, rows, [str(number) for number in range(1, width + 1)])
     if not all(isinstance(row, dict) for row in rows):
-        raise _no_rows(path)
+        raise _no_rows(path, rows)
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
@@ -125,14 +192,35 @@ def _of_lists(path: Path, rows: Sequence[Any], names: Sequence[str]) -> Values:
 
 def _lines(content: str, path: Path) -> list[Any]:
     rows: list[Any] = []
-    # Only line feeds end a row, since a text may contain other line separators.
-    for number, line in enumerate(content.split("\n"), start=1):
+    for number, line in enumerate(lines_of(content), start=1):
         if line.strip():
             try:
                 rows.append(_parsed(line, f"{path}, line {number}"))
             except json.JSONDecodeError as error:
+                if (objects := _objects(content, path)) is not None:
+                    return objects
                 raise UserError(f"{path}, line {number}: not readable as json: {error}") from error
     return rows
+
+
+def _objects(content: str, path: Path) -> list[Any] | None:
+    """Objects one after another that are not on a line each, as `jq` prints them.
+
+    None if something else stands between them.
+    """
+    rows: list[Any] = []
+    at = 0
+    while space := _SPACE.match(content, at):
+        at = space.end()
+        if at == len(content):
+            return rows
+        try:
+            _, end = _DECODER.raw_decode(content, at)
+        except (ValueError, RecursionError):
+            return None
+        rows.append(_parsed(content[at:end], f"{path}, row {len(rows) + 1}"))
+        at = end
+    return None
 
 
 def _parsed(content: str, place: str) -> Any:
@@ -148,11 +236,28 @@ def _parsed(content: str, place: str) -> Any:
 
     try:
         return parse_json(content, object_pairs_hook=distinct)
-    except json.JSONDecodeError:
+    except (json.JSONDecodeError, UserError):
         raise  # its kind tells the caller whether this is an object a line
     except ValueError as error:  # too deep, or a number of thousands of digits
         raise UserError(f"{place}: not readable as json: {error}") from error
 
 
-def _no_rows(path: Path) -> UserError:
-    return UserError(f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]")
+def _no_rows(path: Path, found: Any) -> UserError:
+    """Say what was found in the place of rows."""
+    return UserError(
+        f"{path}: a list of objects is needed, such as [{{'text': …, 'label': …}}]; it holds"
+        f" {_kind(found)}"
+    )
+
+
+def _kind(found: Any) -> str:
+    """Describe a JSON value in a few words."""
+    if isinstance(found, dict):
+        if not found:
+            return "an empty object"
+        key, value = next(iter(found.items()))
+        inner = _kind(value) if isinstance(value, list) else type(value).__name__
+        return f"an object of {len(found):,} keys, such as {short(key)} with {inner}"
+    if isinstance(found, list):
+        return f"a list of {', '.join(dict.fromkeys(type(one).__name__ for one in found[:20]))}"
+    return short(found)

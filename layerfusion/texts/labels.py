@@ -140,6 +140,13 @@ def _values(split: str, table: Table) -> list[Label]:
             values.append(int(label))
         elif isinstance(label, float) and math.isfinite(label):
             values.append(int(label) if label.is_integer() else label)
+        elif isinstance(label, Decimal) and label.is_finite():
+            values.append(int(label) if label == int(label) else float(label))
+        elif isinstance(label, list | tuple):
+            raise UserError(
+                f"{split}: {table.where(index)}: it has {len(label)} labels ({short(label)}); one"
+                " is needed"
+            )
         else:
             raise UserError(
                 f"{split}: {table.where(index)}: the label {short(label)} is no class; numbers,"

@@ -7,23 +7,35 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
-from layerfusion.config.registry import READERS
+from layerfusion.config.registry import PACKED, READERS
 from layerfusion.errors import UserError, unknown
-from layerfusion.texts.class_folders import class_folders, read_class_folders
+from layerfusion.texts.class_files import class_files, read_class_files
+from layerfusion.texts.class_folders import (
+    class_folders,
+    has_format,
+    is_about,
+    read_class_folders,
+)
+from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.readers import read_file
-from layerfusion.texts.split_names import ALIASES, named_parts
-from layerfusion.texts.table import SPLITS, Table, join_tables, make_table
+from layerfusion.texts.readers import is_known_other, not_read, read_file, read_json_splits
+from layerfusion.texts.split_names import ALIASES, named_parts, parts_by_word, splits_in
+from layerfusion.texts.table import SPLITS, Table, join_tables
 
 LABELS_FILE = "labels.json"
 """The file beside the data that names its classes."""
+_FACTS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
+"""Files with facts about the data, which the `datasets` library writes beside them."""
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
+_PART = re.compile(r"(part|data|chunk|shard)?[-_]?\d+\b")
+"""Name of a numbered part of a table."""
+_DEEP, _MANY = 3, 50
+"""Levels of folders, and folders of a level, that are looked at for what else may be meant."""
 
 
 def read_tables(
@@ -47,25 +59,124 @@ def read_tables(
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        table = _read(path, source, columns, reader)
-        return {"train": replace(table, notes=(*table.notes, *_beside(path)))}
+        return _read_file(path, source, columns, reader)
     if reader is not None:
         raise UserError(
             f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
             " dataset.train, dataset.validation and dataset.test"
         )
-    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+    if is_saved(path):
         return _read_saved(path, source, columns)
     if folders := class_folders(path, source.files):
         return read_class_folders(path, folders, columns, source.encoding)
-    files, notes = split_files(path, source.files)
+    if not source.files and (by_class := class_files(path, source.encoding)):
+        return read_class_files(path, by_class, columns, source.encoding)
     tables = {}
+    if parts := split_folders(path, source.files):
+        for split, part in parts.items():
+            tables[split] = _read_part(part, split, source, columns)
+        notes = unused_beside(path) if not source.files else ()
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+        return tables
+    files, notes = split_files(path, source.files)
+    if len(files) == len(files["train"]) == 1 and not notes and not source.files:
+        return _read_file(files["train"][0], source, columns)
     for split, members in files.items():
         if split != "train":
             columns = replace(columns, without_label=_without(split, files["train"][0].name))
         tables[split] = join_tables([_read(file, source, columns) for file in members])
     tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
     return tables
+
+
+def _read_file(
+    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+) -> dict[str, Table]:
+    """Read a file that is a table, or a JSON file that holds one for each split."""
+    if reader is None and data_suffix(path) == ".json":
+        splits = read_json_splits(path, columns, source.encoding, source.files)
+        if splits is not None:
+            return splits
+    if source.files and source.path:
+        raise UserError(
+            f"dataset.files: it names files of a folder, and {path} is a file; name the file of"
+            " each split by dataset.train, dataset.validation and dataset.test"
+        )
+    table = _read(path, source, columns, reader)
+    return {"train": replace(table, notes=(*table.notes, *_beside(path)))}
+
+
+def split_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
+    """Find the folders that hold the files of each split: `train/0.parquet`, `train/1.parquet`.
+
+    Args:
+        folder: has them.
+        files: split to the name of its folder; empty: their names say it.
+
+    Returns:
+        Split to folder; empty where there is none for train, or a file may be train.
+    """
+    if files:
+        given = {split: folder / name for split, name in files.items()}
+        return given if all(part.is_dir() for part in given.values()) else {}
+    parts = parts_by_word(part.name for part in folder.iterdir() if part.is_dir())
+    found = {split: [folder / name for name in names] for split, names in parts.items()}
+    found = {split: [one for one in group if _has_part(one)] for split, group in found.items()}
+    if not found.get("train") or "train" in _splits_of_files(folder):
+        return {}
+    for split, group in found.items():
+        if len(group) > 1:
+            raise UserError(
+                f"{folder}: several folders for {split} ({', '.join(one.name for one in group)});"
+                f" leave one, or name the folder of each split: dataset.files={{train: …}}"
+            )
+    chosen = {split: group[0] for split, group in found.items() if group}
+    places = {split: [str(part)] for split, part in chosen.items()}
+    for file in _data_files(folder):
+        for split in splits_in(_bare(file)) - set(chosen):
+            places.setdefault(split, []).append(str(file))
+    if len(places) > len(chosen):
+        words = " ".join(as_option(f"dataset.{split}", names[0]) for split, names in places.items())
+        raise UserError(f"{folder}: some splits are folders and some are files; {words} reads them")
+    return chosen
+
+
+def unused_beside(folder: Path) -> tuple[str, ...]:
+    """Notes on the files that lie beside the folders of the splits."""
+    names = [file.name for file in _data_files(folder)]
+    return (*_unused(str(folder), names), *_others_left(folder))
+
+
+def _has_part(folder: Path) -> bool:
+    return is_saved(folder) or bool(_data_files(folder))
+
+
+def _splits_of_files(folder: Path) -> set[str]:
+    return {split for file in _data_files(folder) for split in splits_in(_bare(file))}
+
+
+def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:
+    """Read all files of the folder of a split as one table."""
+    if is_saved(folder):
+        parts = saved_parts(folder)
+        if set(parts) != {"train"}:
+            raise UserError(f"{folder}: it has splits of its own: {', '.join(parts)}")
+        return saved_table(split, parts["train"], columns)
+    files = _data_files(folder)
+    if len({data_suffix(file) for file in files}) > 1:
+        names = ", ".join(file.name for file in files)
+        raise UserError(
+            f"{folder}: its files are of several kinds ({names}); leave those of one, or name what"
+            f" to use: {as_option(f'dataset.{split}', str(files[0]))}"
+        )
+    table = join_tables([_read(file, source, columns) for file in files])
+    return table if len(files) == 1 else replace(table, notes=(*table.notes, _joined(files)))
+
+
+def _joined(files: Sequence[Path]) -> str:
+    names = [file.name for file in files]
+    shown = f"{', '.join(names[:3])} …" if len(names) > 4 else ", ".join(names)
+    return f"{files[0].parent.name}: {len(names):,} files are joined: {shown}"
 
 
 def _without(split: str, train: str) -> str:
@@ -101,35 +212,119 @@ def split_files(
         return {split: [folder / name] for split, name in files.items()}, ()
     named = assign_splits(str(folder), {file.name: _bare(file) for file in found})
     if "train" not in named:
+        if not named and _are_parts(found):
+            return {"train": found}, (_joined(found),)
         if named or len(found) != 1:
             raise UserError(
                 f"{folder}: a file named train is needed, or a single data file; there are:"
-                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_below(folder)}"
+                f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_meant(found)}"
+                f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}"
             )
-        return {"train": found}, ()
+        return {"train": found}, _others_left(folder)
     used = {name for members in named.values() for name in members}
     members = {split: [folder / name for name in group] for split, group in named.items()}
-    return members, _unused(str(folder), [name for name in names if name not in used])
+    unused = _unused(str(folder), [name for name in names if name not in used])
+    return members, (*unused, *_others_left(folder))
+
+
+def _are_parts(files: Sequence[Path]) -> bool:
+    """Tell the numbered parts of one table, as Spark writes them: `part-00000-….parquet`."""
+    return len(files) > 1 and len({data_suffix(file) for file in files}) == 1 and all(
+        _PART.match(file.name) for file in files
+    )  # fmt: skip
+
+
+def _meant(files: Sequence[Path]) -> str:
+    """Name the files whose names have those of splits somewhere in them: `trainset.csv`."""
+    found = {
+        split: [file.name for file in files if any(word in _bare(file) for word in words)]
+        for split, words in ALIASES.items()
+    }
+    if any(len(names) > 1 for names in found.values()) or not found["train"]:
+        return ""
+    words = [
+        as_option(f"dataset.files.{split}", names[0]) for split, names in found.items() if names
+    ]
+    return f"; did you mean {' '.join(words)}?"
+
+
+def _others(folder: Path) -> list[Path]:
+    """Files that are data in a form that is not read."""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    return [file for file in files if is_known_other(file) and not file.name.startswith(".")]
+
+
+def _others_said(folder: Path) -> str:
+    return "".join(f"; {file.name}: {not_read(file)}" for file in _others(folder)[:3])
+
+
+def _others_left(folder: Path) -> tuple[str, ...]:
+    return tuple(
+        f"{file.name} in {folder} is not used: {not_read(file)}" for file in _others(folder)
+    )
 
 
 def _below(folder: Path) -> str:
-    """Name the keys that would read what lies in a folder's subfolders."""
-    parts = [part for part in sorted(folder.iterdir()) if part.is_dir()]
-    parts = [part for part in parts if not part.name.startswith(".")]
-    above_classes = [part.name for part in parts if class_folders(part, {})]
-    below = {part.name: files for part in parts if (files := _data_files(part))}
-    splits = {split: names[0] for split, names in named_parts(below).items()}
-    words: list[str] = []
-    if len(above_classes) > 1:
-        pairs = zip(("train", "test"), above_classes, strict=False)
-        words = [as_option(f"dataset.files.{split}", name) for split, name in pairs]
-    elif "train" in splits and all(len(below[name]) == 1 for name in splits.values()):
-        words = [as_option(f"dataset.{split}", str(below[splits[split]][0])) for split in splits]
-    elif len(below) == 1:
-        (name, files), *_ = below.items()
-        if len(files) == 1 or any("train" in _splits_in(_bare(file)) for file in files):
-            words = [as_option("dataset.path", str(folder / name))]
-    return f"; {' '.join(words)} would read what lies below it" if words else ""
+    """Name the key that would read what lies deeper."""
+    level = [folder]
+    for _ in range(_DEEP):
+        level = [part for above in level for part in _folders(above)]
+        if found := [part for part in level if _is_data(part)]:
+            words = [as_option("dataset.path", str(part)) for part in found[:3]]
+            return f"; {' or '.join(words)} would read what lies below it"
+        level = level[:_MANY]
+    return ""
+
+
+def _folders(above: Path) -> list[Path]:
+    """The folders in a folder, the first ones of many; none where it may not be read."""
+    try:
+        parts = [one for one in sorted(above.iterdir()) if not one.name.startswith((".", "__"))]
+        return [one for one in parts if one.is_dir()][:_MANY]
+    except OSError:
+        return []
+
+
+def _in_folders(folder: Path) -> str:
+    """Say what the folders hold that may be those of classes, and why they are not read."""
+    held: dict[str, set[str]] = {}
+    for part in _folders(folder):
+        suffixes = {data_suffix(file) for file in _members(part) if has_format(file)}
+        if suffixes:
+            held[part.name] = suffixes
+    if len(held) < 2:
+        return ""
+    shown = ", ".join(sorted({suffix for suffixes in held.values() for suffix in suffixes})[:4])
+    return (
+        f"; the folders {', '.join(list(held)[:4])} hold files in {shown}; the texts of a class are"
+        " files in .txt or without a suffix"
+    )
+
+
+def _is_data(folder: Path) -> bool:
+    """Tell whether a folder holds what can be read."""
+    try:
+        if is_saved(folder) or class_folders(folder, {}) or class_files(folder, "utf-8"):
+            return True
+        return bool(split_folders(folder, {})) or _is_named(folder)
+    except UserError:
+        return True  # it is data, and reading it says what is wrong
+    except OSError:
+        return False  # it may not be looked into
+
+
+def _members(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _is_named(folder: Path) -> bool:
+    files = [file for file in _data_files(folder) if file.suffix]
+    return len(files) == 1 or "train" in assign_splits(
+        str(folder), {file.name: _bare(file) for file in files}
+    )
 
 
 def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
@@ -150,7 +345,7 @@ def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
     for split in SPLITS:
         whole = [name for name, stem in stems.items() if _SHARD.sub("", stem) in ALIASES[split]]
         members = whole or [
-            name for name, stem in stems.items() if _splits_in(_SHARD.sub("", stem)) == {split}
+            name for name, stem in stems.items() if splits_in(_SHARD.sub("", stem)) == {split}
         ]
         if not whole and len({_SHARD.sub("", stems[name]) for name in members}) > 1:
             continue
@@ -158,11 +353,6 @@ def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
             _check_shards(place, split, {name: stems[name] for name in members})
             result[split] = members
     return result
-
-
-def _splits_in(stem: str) -> set[str]:
-    words = set(re.split(r"[^a-z0-9]+", stem))
-    return {split for split in SPLITS if words & set(ALIASES[split])}
 
 
 def _check_shards(place: str, split: str, stems: Mapping[str, str]) -> None:
@@ -197,12 +387,12 @@ def _unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def _beside(path: Path) -> tuple[str, ...]:
     """Note what lies beside a file of train that is read alone, such as test.csv."""
-    if "train" not in _splits_in(_bare(path)):
+    if "train" not in splits_in(_bare(path)):
         return ()
     others = [
         file.name
         for file in _data_files(path.parent)
-        if file != path and _splits_in(_bare(file)) & {"validation", "test"}
+        if file != path and splits_in(_bare(file)) & {"validation", "test"}
     ]
     if not others:
         return ()
@@ -213,13 +403,21 @@ def _beside(path: Path) -> tuple[str, ...]:
 
 
 def _data_files(folder: Path) -> list[Path]:
+    """The files of a folder that are read: those of known suffixes, or else those without one."""
+    files = _files_of(folder)
+    return [file for file in files if file.suffix] or files
+
+
+def _files_of(folder: Path) -> list[Path]:
     return sorted(
         file
         for file in folder.iterdir()
         if file.is_file()
-        and data_suffix(file) in READERS
+        and (data_suffix(file) in READERS or not file.suffix)
+        and not (data_suffix(file) in ("", ".txt") and is_about(file))
         and file.name != LABELS_FILE
-        and not file.name.startswith(".")
+        and not file.name.startswith((".", "_"))
+        and file.name not in _FACTS
     )
 
 
@@ -254,29 +452,22 @@ def _read(
 
 
 def _bare(file: Path) -> str:
-    name = file.name.lower()
-    for suffix in (".gz", data_suffix(file)):
-        name = name.removesuffix(suffix)
-    return name
+    """A file's name without its suffixes, in lower case; a suffix that is a split's name stays."""
+    name, suffix = file.name.lower(), data_suffix(file)
+    for packed in PACKED:
+        name = name.removesuffix(packed)
+    return name if named_parts([suffix[1:]]) else name.removesuffix(suffix)
 
 
-# -- Hugging Face data sets ---------------------------------------------------------------------
+# -- data sets that `datasets` saved --------------------------------------------------------------
 
 
 def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dict[str, Table]:
     """Read a data set that `datasets` saved with `save_to_disk`."""
-    import datasets
-
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{folder}: not readable as a saved data set: {reason}") from error
-    parts = {str(name): part for name, part in saved.items()} if isinstance(saved, dict) else None
-    parts = parts or {"train": saved}
+    parts = saved_parts(folder)
     members, notes = _saved_splits(str(folder), parts, source.files)
-    tables = {split: _saved_table(name, parts[name], columns) for split, name in members.items()}
-    tables["train"] = replace(tables["train"], notes=notes)
+    tables = {split: saved_table(name, parts[name], columns) for split, name in members.items()}
+    tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
     return tables
 
 
@@ -295,12 +486,3 @@ def _saved_splits(
     used = {split: names[0] for split, names in found.items()}
     left = [name for name in there if name not in used.values()]
     return used, _unused(place, left)
-
-
-def _saved_table(name: str, part: Any, columns: Columns) -> Table:
-    wanted = {columns.text, columns.label, *columns.where}
-    values = {column: () for column in part.column_names}
-    values |= {column: part[column][:] for column in part.column_names if column in wanted}
-    names = getattr(part.features.get(columns.label), "names", None)
-    label_names = tuple(names) if names else None
-    return make_table(name, values, columns, typed=True, label_names=label_names)

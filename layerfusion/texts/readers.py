@@ -9,26 +9,57 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns
-from layerfusion.texts.delimited import Rows, cells_of, first_line, read_rows
+from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines, read_rows
 from layerfusion.texts.encoding import encoding_notes, read_text
-from layerfusion.texts.json_tables import columns_of_json
+from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
+from layerfusion.texts.json_tables import columns_of_json, splits_of_json
 from layerfusion.texts.table import Table, make_table
 
 DELIMITERS = (",", "\t", ";", "|")
 """Delimiters that a header is tried with, in this order."""
+_TOP = 20
+"""Lines that are looked at for a header."""
+_COMMENTS = ("#", "%", "//")
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
 """The first line with which a file tells Excel its delimiter."""
+
+
+_SPREADSHEET = "it is a spreadsheet; save its sheet as csv"
+_ARCHIVE = "it is an archive; unpack it, and name the folder or file that was in it"
+_WORDS = "it has a label for each word; write a row for each text, with one label"
+_OTHERS = {
+    **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), _SPREADSHEET),
+    **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), _ARCHIVE),
+    **dict.fromkeys((".zst", ".lz4", ".z"), "it is packed; unpack it, or pack it with gzip"),
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), _WORDS),
+}
+"""Suffix of a file that is not read to what it is, and the way out."""
+
+
+def not_read(path: Path) -> str:
+    """Say why a file of this name is not read, and what to do."""
+    suffix = data_suffix(path)
+    if suffix in _OTHERS:
+        return _OTHERS[suffix]
+    return (
+        f"cannot read {suffix!r}; allowed: {', '.join(READERS)}; dataset.reader takes a reader of"
+        " your own"
+    )
+
+
+def is_known_other(path: Path) -> bool:
+    """Tell whether a file is data in a form that is not read, such as a spreadsheet."""
+    return data_suffix(path) in _OTHERS
 
 
 @dataclass(frozen=True)
@@ -75,10 +106,7 @@ def read_file(
         return _read_by_user(path, columns, reader)
     suffix = data_suffix(path) or ".txt"
     if suffix not in READERS:
-        raise UserError(
-            f"{path}: cannot read {suffix!r}; allowed: {', '.join(READERS)}; dataset.reader takes"
-            " a reader of your own"
-        )
+        raise UserError(f"{path}: {not_read(path)}")
     read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
         return read(path, Reading(columns, encoding, skip_rows, encoding_key))
@@ -107,42 +135,6 @@ def _read_by_user(path: Path, columns: Columns, reader: str) -> Table:
 # -- formats ------------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path, reading: Reading) -> Table:
-    """Read the columns that are needed from a parquet file."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    names, notes = _distinct(path, file.schema_arrow.names, reading.columns)
-    columns = reading.columns.among(path.name, names)
-    wanted = None if columns.keep_others else [name for name in names if columns.is_wanted(name)]
-    try:
-        read = file.read(columns=wanted)
-        cells = [column.to_pylist() for column in read.columns]
-    # Besides its own errors, pyarrow raises Python's for a string that is not UTF-8, and for a date
-    # that Python does not know.
-    except (pyarrow.ArrowException, UnicodeDecodeError, OverflowError) as error:
-        raise UserError(f"{path}: not readable as parquet: {_first_line(error)}") from error
-    found = names if columns.keep_others else read.column_names
-    values: dict[str, Any] = dict.fromkeys(names, ())
-    values |= dict(zip(found, cells, strict=True))
-    label_names = _parquet_label_names(file.schema_arrow.metadata or {}, columns.label)
-    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes)
-
-
-def _parquet_label_names(metadata: dict[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
-    """Read the class names that the `datasets` library writes into its files."""
-    try:
-        names = parse_json(metadata[b"huggingface"])["info"]["features"][label]["names"]
-    except (KeyError, ValueError, TypeError):
-        return None
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return tuple(names) if named else None
-
-
 def read_json(path: Path, reading: Reading, *, lines: bool = False) -> Table:
     """Read rows in any of the usual forms of JSON; an object a line is read under this name too."""
     return json_table(path, reading.text(path), reading.columns, lines=lines)
@@ -152,6 +144,40 @@ def json_table(path: Path, content: str, columns: Columns, *, lines: bool) -> Ta
     """Read the text of a JSON file; `lines` says that it may be an object a line, however short."""
     values = columns_of_json(path, content, columns, lines=lines)
     return make_table(path.name, values, columns, typed=True)
+
+
+def read_json_splits(
+    path: Path, columns: Columns, encoding: str, files: Mapping[str, str]
+) -> dict[str, Table] | None:
+    """Read a JSON file that holds the rows of each split under a key of its own.
+
+    Args:
+        path: the file.
+        columns: which columns and rows to take.
+        encoding: of the file.
+        files: split to its key; empty: the keys say it.
+
+    Returns:
+        Split to its table; none where the file is one table.
+
+    Raises:
+        UserError: for a key that does not exist, or as `read_file` does.
+    """
+    found = splits_of_json(path, Reading(columns, encoding, ()).text(path), columns, files)
+    if found is None:
+        return None
+    values, unused = found
+    tables = {
+        split: make_table(f"{path.name}, {key}", part, columns, typed=True)
+        for split, (key, part) in values.items()
+    }
+    if unused:
+        note = (
+            f"{path.name}: rows under {', '.join(map(repr, unused))} are not used;"
+            f" dataset.files={{train: …, test: {unused[0]}}} would use {unused[0]} as test"
+        )
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, note))
+    return tables
 
 
 def read_json_lines(path: Path, reading: Reading) -> Table:
@@ -172,7 +198,11 @@ def read_delimited(path: Path, reading: Reading, usual: str | None = None) -> Ta
 
 def delimited_table(path: Path, text: str, reading: Reading, usual: str | None = None) -> Table:
     """Read the text of a delimited file. Arguments are as for `read_delimited`."""
+    if begins_fasttext(text):
+        return fasttext_table(path, text, reading.columns)
     columns, skipped = reading.columns, list(reading.skip_rows)
+    above = _lines_above_header(path, text, skipped, columns)
+    skipped += above
     number, header = first_line(text, skipped)
     if stated := _SEP.fullmatch(header.strip("\ufeff")):  # Excel's line for itself
         delimiter = stated[1]
@@ -194,9 +224,12 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         _refuse_second_header(path, rows)
     if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
         _refuse_headless(path, rows, columns)
-    names, renamed = _distinct(path, rows.names, columns)
+    names, renamed = distinct_columns(path, rows.names, columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
     notes = encoding_notes(path, text, reading.encoding_key)
+    if above:
+        what = "a comment" if len(above) == 1 else f"{len(above)} comments"
+        notes = (*notes, f"{path.name}: {what} above the header left out")
     if rows.note is not None:
         notes = (*notes, f"{path.name}: {rows.note}")
     if numbered:
@@ -241,11 +274,13 @@ def begins_table(content: str, column: str) -> bool:
     _, header = first_line(content)
     if _SEP.fullmatch(header):
         return True
+    rows = (line for _, line in first_lines(content) if not line.startswith(_COMMENTS))
+    named = [cells_of(line, delimiter) for line in [next(rows, "")] for delimiter in DELIMITERS]
+    if any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in named):
+        return True
     lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
     for delimiter in DELIMITERS:
         names = cells_of(header, delimiter)
-        if len(names) > 1 and Columns(column, None, {}).are_in(names):
-            return True
         often = any(name.strip().casefold() in OFTEN["text"] for name in names)
         alike = all(len(cells_of(line, delimiter)) == len(names) for line in lines[:-1])
         if len(names) > 1 and often and len(lines) > 1 and alike:
@@ -266,6 +301,61 @@ def begins_json(content: str) -> bool:
     return bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
+def _lines_above_header(
+    path: Path, text: str, skipped: Sequence[int], columns: Columns
+) -> list[int]:
+    """Numbers (0 = first) of the comments that stand above the line that names the columns.
+
+    Raises:
+        UserError: for other lines above it; and where no line names them, and each holds a word.
+    """
+    if columns.numbered:
+        return []
+    lines = first_lines(text, skipped)
+    named = [
+        place
+        for place, (_, line) in enumerate(lines[:_TOP])
+        if any(columns.are_in(cells_of(line, delimiter)) for delimiter in DELIMITERS)
+    ]
+    if not named:
+        _refuse_words(path, text, lines)
+        _refuse_header(path, lines[0][1] if lines else "", columns)
+        return []
+    above = lines[: named[0]]
+    if above and _SEP.fullmatch(above[0][1].strip("\ufeff")):
+        return []
+    if all(line.startswith(_COMMENTS) for _, line in above):
+        return [number for number, _ in above]
+    raise UserError(
+        f"{path}: line {lines[named[0]][0] + 1} names the columns, and the lines above it are no"
+        f" rows; remove them (the first is {short(above[0][1][:80])})"
+    )
+
+
+def _refuse_header(path: Path, header: str, columns: Columns) -> None:
+    """Refuse a web page, and a header whose names stand between characters that are not known."""
+    if header.lower().startswith(("<!doctype html", "<html")):
+        raise UserError(f"{path}: it is a web page; was its address that of the data?")
+    names = [re.escape(name) for name in (columns.text, columns.label) if name is not None]
+    for first, last in (names, names[::-1]) if len(names) == 2 else ():
+        if (found := re.fullmatch(rf"{first}(\W+){last}", header.strip())) and not any(
+            delimiter in found[1] for delimiter in DELIMITERS
+        ):
+            raise UserError(
+                f"{path}: {found[1]!r} stands between the columns of its first line; save it with"
+                " commas, tabs, semicolons or bars between them"
+            )
+
+
+def _refuse_words(path: Path, text: str, lines: Sequence[tuple[int, str]]) -> None:
+    """Refuse a word with its label on each line, and a blank line after each sentence."""
+    cells = [line.split() for _, line in lines if not line.startswith(_COMMENTS)]
+    blank = len(re.findall(r"\S[^\S\n]*\r?\n[^\S\n]*\r?\n[^\S\n]*\S", text[:100_000]))
+    alike = len({len(row) for row in cells[:-1]}) == 1 and len(cells[0]) > 1 if cells else False
+    if blank > 1 and alike and blank < len(cells):
+        raise UserError(f"{path}: {_WORDS}")
+
+
 def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> str:
     """The delimiter under which the first line names both columns, else the likeliest one."""
     for delimiter in DELIMITERS:
@@ -276,13 +366,17 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> 
         return usual if len(cells_of(header, usual)) > 1 or usual in header else most
     if columns.numbered:
         return most
-    meant = columns.meant(cells_of(header, most))
+    cells = cells_of(header, most)
+    meant = columns.meant(cells)
     wanted = [repr(name) for name in (columns.text, columns.label) if name is not None]
+    alone = "there has to be a label beside each text"
+    if columns.label is None:
+        alone = "a file with a text on each line has a name that ends in .txt"
+    no_header = f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}"
     raise UserError(
         f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
         f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"
-        f" {header[:80]!r}; "
-        + (meant or f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}")
+        f" {header[:80]!r}; " + (meant or no_header if len(cells) > 1 else meant or alone)
     )
 
 
@@ -347,7 +441,7 @@ def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
         )
 
 
-def _distinct(
+def distinct_columns(
     path: Path, names: Sequence[str], columns: Columns
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Give columns of one name names of their own, and note it where all are kept.

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import whole_characters
+from layerfusion.texts.nested import parts_of, with_parts
 
 SPLITS = ("train", "validation", "test")
-SHOWN = 20
-"""At most this many columns are listed in a message."""
 NO_LABEL = -1
 """Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
 
@@ -54,12 +53,17 @@ def make_table(
     label_names: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
 ) -> Table:
-    """Pick the wanted columns and rows. Half characters become U+FFFD, with a note.
+    """Pick the wanted columns and rows.
+
+    Half characters become U+FFFD, a text that is a list of words or sentences is joined by spaces,
+    and a label that is the only one of a list is taken out of it, each with a note.
 
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
-    columns = columns.among(place, list(values))
+    own = values
+    values = with_parts(own, columns.named)
+    columns = columns.among(place, list(values), *parts_of(own))
     total = len(values[columns.text])
     kept = [
         index
@@ -71,16 +75,25 @@ def make_table(
         raise UserError(f"{place}: no rows" + (f" with {wanted}, out of {total}" if total else ""))
     texts = values[columns.text]
     labels = [None] * total if columns.label is None else values[columns.label]
-    texts, halves_of_texts = _whole([texts[index] for index in kept])
-    labels, halves_of_labels = _whole([labels[index] for index in kept])
+    texts, joined = _changed([texts[index] for index in kept], _joined)
+    labels, taken = _changed([labels[index] for index in kept], _only)
+    notes = [*notes]
+    if joined:
+        many = f"{joined:,} texts are lists" if joined > 1 else "1 text is a list"
+        notes.append(f"{place}: {many} of words, which are joined by spaces")
+    if taken:
+        many = f"{taken:,} labels stand in lists" if taken > 1 else "1 label stands in a list"
+        notes.append(f"{place}: {many} of one, and {'are' if taken > 1 else 'is'} taken out")
+    texts, halves_of_texts = _whole(texts)
+    labels, halves_of_labels = _whole(labels)
     halves = halves_of_texts + halves_of_labels
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
-        for name, column in values.items():
+        for name, column in own.items():
             others[whole_characters(name)[0]], halves_of_others = _whole([column[i] for i in kept])
             halves += halves_of_others if name != columns.text else 0
     if halves:
-        notes = (*notes, f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
+        notes.append(f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
     return Table(
         place=place,
         texts=texts,
@@ -91,6 +104,23 @@ def make_table(
         notes=tuple(notes),
         others=others,
     )
+
+
+def _changed(values: Sequence[Any], change: Callable[[Any], Any]) -> tuple[list[Any], int]:
+    """Change the values that are lists, and count those that became others."""
+    result = [change(value) if isinstance(value, list | tuple) else value for value in values]
+    return result, sum(new is not old for new, old in zip(result, values, strict=True))
+
+
+def _joined(text: Sequence[Any]) -> Any:
+    return " ".join(text) if all(isinstance(word, str) for word in text) else text
+
+
+def _only(label: Sequence[Any]) -> Any:
+    """The label in a list of one; none in an empty list. Several stay, and are refused later."""
+    if len(label) > 1:
+        return label
+    return label[0] if label else None
 
 
 def _whole(values: Sequence[Any]) -> tuple[list[Any], int]:

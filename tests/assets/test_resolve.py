@@ -81,29 +81,29 @@ def test_working_folder_goes_first_and_absolute_paths_stay(tmp_path: Path, cache
 def test_identity_follows_content_not_place_or_other_files(tmp_path: Path, cache: Path) -> None:
     one, other = write_model(tmp_path / "one"), write_model(tmp_path / "other")
     (other / "README.md").write_text("more")
-    before = content_identity(one, "backbone", cache)
-    assert content_identity(other, "backbone", cache) == before
+    before = content_identity(one, cache)
+    assert content_identity(other, cache) == before
     (other / "tokenizer.json").write_text('{"a": 1}')
-    assert content_identity(other, "backbone", cache) != before
+    assert content_identity(other, cache) != before
 
 
 def test_identity_is_remembered_until_the_file_changes(tmp_path: Path, cache: Path) -> None:
     folder = write_model(tmp_path / "one")
     file = folder / "model.safetensors"
-    before = content_identity(folder, "backbone", cache)
+    before = content_identity(folder, cache)
     state = file.stat()
     file.write_bytes(bytes(state.st_size))  # same size; the old time makes it look unchanged
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
-    assert content_identity(folder, "backbone", cache) == before
+    assert content_identity(folder, cache) == before
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns + 1))
-    assert content_identity(folder, "backbone", cache) != before
+    assert content_identity(folder, cache) != before
 
 
 def test_broken_memory_is_only_a_memory(tmp_path: Path, cache: Path) -> None:
     folder = write_model(tmp_path / "one")
-    before = content_identity(folder, "backbone", cache)
+    before = content_identity(folder, cache)
     (cache / "assets" / "hashes.json").write_text('{"cut o')
-    assert content_identity(folder, "backbone", cache) == before
+    assert content_identity(folder, cache) == before
 
 
 # -- models -------------------------------------------------------------------------------------

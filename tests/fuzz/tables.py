@@ -18,6 +18,8 @@ import pyarrow.csv
 import pyarrow.parquet
 from hypothesis import strategies as st
 
+from layerfusion.config.registry import BINARY
+
 NASTY = (
     '"', '""', "'", ",", ";", "\t", "|", "\n", "\r\n", "\r", "\\", '\\"', "\n\n", "\u2028",
     "\u2029", "\x85", "\v", "\f", "\x1c", "\x1e", "\xa0", "\u3000", "\u200b", "\ufeff", "#", "é",
@@ -207,10 +209,23 @@ def parquet(table: pa.Table, **options: Any) -> bytes:
     return out.getvalue()
 
 
-def by_categories(made: Made) -> bytes:
+def categories(made: Made) -> pa.Table:
     table = arrow(made)
     place = made.names.index(made.label)
-    return parquet(table.set_column(place, made.label, table.column(place).dictionary_encode()))
+    return table.set_column(place, made.label, table.column(place).dictionary_encode())
+
+
+def ipc(table: pa.Table, new: Callable[..., Any], **options: Any) -> bytes:
+    """An Arrow file with two rows in each of its batches."""
+    out = io.BytesIO()
+    with new(out, table.schema, options=pa.ipc.IpcWriteOptions(**options)) as writer:
+        writer.write_table(table, max_chunksize=2)
+    return out.getvalue()
+
+
+def fasttext(made: Made) -> bytes:
+    """A text on each line, behind its label; only for texts and labels that such a line holds."""
+    return "".join(f"__label__{label} {text}\n" for text, label in made.pairs).encode()
 
 
 DELIMITED = (
@@ -238,14 +253,20 @@ TYPED = (
     Form("pyarrow", ".parquet", lambda made: parquet(arrow(made))),
     Form("plain", ".parquet",
          lambda made: parquet(arrow(made), use_dictionary=False, compression="none")),
-    Form("categories", ".parquet", by_categories),
+    Form("categories", ".parquet", lambda made: parquet(categories(made))),
+    Form("lines", ".ndjson", by_json(lines=True, ascii_only=False)),
+    Form("stream", ".arrow", lambda made: ipc(arrow(made), pa.ipc.new_stream)),
+    Form("file", ".arrow", lambda made: ipc(arrow(made), pa.ipc.new_file)),
+    Form("categories", ".arrow",
+         lambda made: ipc(categories(made), pa.ipc.new_stream, emit_dictionary_deltas=True)),
+    Form("packed", ".feather", lambda made: ipc(arrow(made), pa.ipc.new_file, compression="lz4")),
 )  # fmt: skip
 
 
 def write_file(folder: Path, stem: str, form: Form, made: Made, *, packed: bool = False) -> Path:
     """Write a file; one that is packed has `.gz` after its suffix."""
     content = form.write(made)
-    packed = packed and form.suffix != ".parquet"
+    packed = packed and form.suffix not in BINARY
     path = folder / f"{stem}{form.suffix}{'.gz' if packed else ''}"
     path.write_bytes(gzip.compress(content, 1) if packed else content)
     return path

@@ -155,3 +155,13 @@ def test_the_command_ends_in_one_line(folder: Path, capsys: pytest.CaptureFixtur
     (folder / "in.csv").write_text('text,id\n"a, film,1\n')
     assert main(["predict", "job", str(folder / "in.csv")]) == 2
     assert capsys.readouterr().err.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize("suffix", OUTPUTS)
+def test_whole_numbers_with_a_gap_stay_whole(suffix: str, folder: Path) -> None:
+    numbers = [2**53 + 1, None, 3]
+    lines = [json.dumps({"text": "a film", "id": number}) for number in numbers]
+    (folder / "in.jsonl").write_text("\n".join(lines))
+    predict(folder / "in.jsonl", folder / f"out{suffix}", "text")
+    found = columns_of(folder / f"out{suffix}")["id"]
+    assert [str(number or "") for number in found] == [str(number or "") for number in numbers]

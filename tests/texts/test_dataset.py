@@ -13,11 +13,10 @@ import pyarrow.parquet
 import pytest
 from omegaconf import OmegaConf
 
-from layerfusion.assets.paths import content_identity
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load as load_config
 from layerfusion.config.job import BackboneConfig, DatasetConfig, LimitConfig
-from layerfusion.config.registry import READERS
+from layerfusion.config.registry import BINARY, READERS
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.texts.conftest import Load
@@ -153,7 +152,8 @@ def test_labels_json_of_another_form(tmp_path: Path, load: Load, written: str) -
     [
         ([None, "a"], "train: x.json, row 1: the label is missing"),
         ([" ", "a"], "train: x.json, row 1: the label is missing"),
-        ([["a"], ["b"]], "row 1: the label ['a'] is no class"),
+        ([["a", "b"], ["b"]], "row 1: it has 2 labels (['a', 'b']); one is needed"),
+        ([{"a": 1}, {"b": 1}], "row 1: the label {'a': 1} is no class"),
         (["a", 1], "labels are numbers and strings at once: 'a' in train (x.json, row 1) and 1"),
         (["a", "a"], "train has one label only (a); two are needed"),
     ],
@@ -213,9 +213,12 @@ def test_path_that_is_not_there(load: Load) -> None:
     assert "path absent.csv: not found in" in refused(load, path="absent.csv")
 
 
-def test_folder_where_a_file_is_needed(tmp_path: Path, load: Load) -> None:
-    write_json(tmp_path / "x.json", TEXTS, ["a", "b"] * 20)
-    assert "for a folder, dataset.path" in refused(load, train=tmp_path)
+def test_a_folder_with_several_splits_is_no_split(tmp_path: Path, load: Load) -> None:
+    write_json(tmp_path / "train.json", TEXTS, ["a", "b"] * 20)
+    assert len(load(train=tmp_path).splits["train"]) == 29
+    write_json(tmp_path / "test.json", TEXTS, ["a", "b"] * 20)
+    message = f"it holds several splits (train, test); dataset.path={tmp_path} reads them"
+    assert message in refused(load, train=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -330,7 +333,7 @@ def test_a_folder_of_any_suffix_that_is_read_is_found_and_identified(
 ) -> None:
     rows = "".join(f"{text},{'ab'[n % 2]}\n" for n, text in enumerate(TEXTS))
     for suffix in [*READERS, ".CSV", ".data.gz"]:
-        if suffix in (".parquet", ".json", ".jsonl"):
+        if suffix in BINARY or "json" in suffix:
             continue
         folder = tmp_path / suffix
         folder.mkdir()
@@ -338,14 +341,6 @@ def test_a_folder_of_any_suffix_that_is_read_is_found_and_identified(
         file = folder / f"train{suffix}"
         file.write_bytes(gzip.compress(content) if suffix.endswith(".gz") else content)
         assert load(path=str(folder)).available["train"] > 0, suffix
-
-
-def test_the_identity_of_a_folder_heeds_every_file_that_is_read(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("text,label\na,x\n")
-    (tmp_path / "test.data").write_text("text,label\na,x\n")
-    before = content_identity(tmp_path, "dataset", tmp_path / "cache")
-    (tmp_path / "test.data").write_text("text,label\nb,x\n")
-    assert content_identity(tmp_path, "dataset", tmp_path / "cache") != before
 
 
 @pytest.mark.parametrize(
@@ -373,6 +368,97 @@ def test_a_path_that_hydra_cannot_read_is_shown_in_quotation_marks(name: str) ->
         compose("train", ["dataset=local", word])
     (quoted,) = shlex.split(str(error.value).rsplit("if its value is one string, ", 1)[1])
     assert load_config(compose("train", ["dataset=local", quoted])).dataset.path == name
+
+
+LINES = {"bad": "a dull film\n\na flat plot\n" * 9, "good": "a fine film\na warm plot\n" * 9}
+TABLE = "text,label\n" + "a dull film,bad\na fine film,good\n" * 9
+
+
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        ({f"{label}.txt": lines for label, lines in LINES.items()}, [36]),
+        ({f"{label}.txt.gz": lines for label, lines in LINES.items()}, [36]),
+        ({f"{k}_{n}.txt": v for n, v in LINES.items() for k in ("train", "test")}, [36, 36]),
+        ({f"train/{label}.txt": lines for label, lines in LINES.items()}, [36]),
+        ({"rt.neg": LINES["bad"], "rt.pos": LINES["good"], "README": "x"}, [36]),
+        ({"good.txt": f"text\n{LINES['good']}", "bad.txt": LINES["bad"]}, [36]),
+        ({"train/part-0.csv": TABLE, "train/part-1.csv": TABLE, "train/_SUCCESS": ""}, [36]),
+        ({"train/x.csv": TABLE, "train/README.txt": "x", "test/y.csv": TABLE}, [18, 18]),
+        ({"part-00000.csv": TABLE, "part-00001.csv": TABLE, "_SUCCESS": ""}, [36]),
+        ({"train": TABLE, "test": TABLE, "LICENSE": "x"}, [18, 18]),
+        ({"set.train": TABLE, "set.test": TABLE}, [18, 18]),
+        (
+            {
+                f"news-{split}/{label}/{number}": f"text {number} of {split}"
+                for split in ("train", "test")
+                for label in LINES
+                for number in range(9)
+            },
+            [18, 18],
+        ),
+    ],
+)
+def test_folders_whose_names_say_what_they_hold(
+    files: dict[str, str], rows: list[int], tmp_path: Path, load: Load
+) -> None:
+    write_files(tmp_path, files)
+    available = load(path=tmp_path).available
+    total = rows[0] if len(rows) == 1 else sum(rows)
+    assert sum(available.values()) == total
+    assert len(rows) == 1 or available["test"] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"data.txt": "a\nb\n", "labels.txt": "x\ny\n"}, "a file named train is needed"),
+        ({"1.txt": "a\nb\n", "2.txt": "x\ny\n"}, "1.txt: the first line does not name"),
+        ({"bad.txt": "a\tb\n", "good.txt": "x\ty\n"}, "a file named train is needed"),
+        ({"bad.txt": "a\n", "good.txt": ""}, "good.txt: no rows"),
+        ({"train/x.csv": TABLE, "test.csv": TABLE}, "some splits are folders and some are files"),
+        ({"train/x.csv": TABLE, "dev/x.csv": TABLE, "val/x.csv": TABLE}, "several folders for val"),
+        ({"train/x.csv": TABLE, "train/y.jsonl": "{}"}, "its files are of several kinds"),
+        ({"a/b/c/train.csv": TABLE}, "a/b/c would read what lies below it"),
+        ({"a.xlsx": ""}, "a.xlsx: it is a spreadsheet; save its sheet as csv"),
+        ({"trainset.csv": TABLE, "testset.csv": TABLE}, "did you mean dataset.files.train=trains"),
+    ],
+)
+def test_folders_that_are_refused(
+    files: dict[str, str], message: str, tmp_path: Path, load: Load
+) -> None:
+    write_files(tmp_path, files)
+    assert message in refused(load, path=tmp_path)
+
+
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        raw = content.encode()
+        (folder / name).write_bytes(gzip.compress(raw) if name.endswith(".gz") else raw)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"train": [], "test": []}, "there are no rows under 'train'"),
+        ({"mine": 1, "yours": 2}, "a list of objects is needed"),
+    ],
+)
+def test_json_without_the_rows_of_a_split(
+    keys: dict[str, Any], message: str, tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(keys))
+    assert message in refused(load, path=tmp_path / "x.json")
+
+
+def test_keys_of_json_are_named_as_files_are(tmp_path: Path, load: Load) -> None:
+    rows = [{"text": f"{text} x", "label": "ab"[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "x.json").write_text(json.dumps({"mine": rows, "yours": rows[:10]}))
+    files = {"train": "mine", "test": "yours"}
+    assert len(load(path=tmp_path / "x.json", files=files).splits["test"]) == 10
+    message = refused(load, path=tmp_path / "x.json", files={"train": "theirs"})
+    assert "key of the rows of train: there is no 'theirs'; there are: mine, yours" in message
 
 
 def test_a_file_of_a_class_folder_is_named(tmp_path: Path, load: Load) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from layerfusion.errors import UserError
-from layerfusion.texts.delimited import BACKSLASH_NOTE, UNQUOTED_NOTE, read_rows
+from layerfusion.texts.delimited import BACKSLASH_NOTE, RETURN_NOTE, UNQUOTED_NOTE, read_rows
 
 
 def cells(text: str, delimiter: str = ",") -> list[list[str]]:
@@ -60,7 +60,6 @@ def test_quotes_after_a_backslash_belong_to_the_text() -> None:
         ("", "the file is empty"),
         ("text,label\na,x\nb\n", r"row 2 \(line 3\): it has 1 cells where the header has 2"),
         ("text,label\na,x\nb,y,z\n", r"row 2 \(line 3\): it has 3 cells where the header has 2"),
-        ("text,label\na\rb,x\n", r"row 1 \(line 2\): a carriage return stands alone"),
         ('text,label\n"a, b",x\n"open, y\n', r"row 2 \(line 3\): a quotation mark is opened"),
     ],
 )
@@ -72,6 +71,16 @@ def test_what_is_no_table_is_named_by_row(text: str, message: str) -> None:
 def test_lines_that_are_not_data_are_left_out_and_old_line_ends_are_read() -> None:
     assert read_rows("x", "text\tlabel\nstring\tstring\na\tx\n", "\t", [1]).cells == [["a", "x"]]
     assert cells("text,label\ra,x\rb,y\r") == [["a", "x"], ["b", "y"]]
+    assert cells('text,label\r"a\nb",x\rb,y\r\nc,x\r') == [["a\nb", "x"], ["b", "y"], ["c", "x"]]
+    with pytest.raises(UserError, match=r"row 2 \(line 3\): it has 3 cells"):
+        cells("text,label\ra,x\rb,y,z\r")
+
+
+def test_a_carriage_return_in_a_row_belongs_to_its_text() -> None:
+    rows = read_rows("x", "text,label\na\rb,x\nc\r\r d,y\r\ne,x\n", ",", label="label")
+    assert rows.cells == [["a\rb", "x"], ["c\r\r d", "y"], ["e", "x"]]
+    assert rows.note == RETURN_NOTE
+    assert read_rows("x", 'text,label\n"a\rb",x\nb,y\n', ",").note is None
 
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=30)
@@ -101,3 +110,15 @@ def test_wherever_quotes_stand_no_row_is_lost(rows: list[tuple[str, str]], delim
     lines = [delimiter.join(row) for row in [("text", "label"), *rows]]
     found = cells("\n".join(lines) + "\n", delimiter)
     assert [row[1] for row in found] == [label for _, label in rows]
+
+
+@pytest.mark.parametrize("header", ["id,more,text,label", '"id",""id","text","label"'])
+def test_cells_that_quotation_marks_enclose_never_fall_apart(header: str) -> None:
+    rows = "".join(f'"{n}","a dull, ""flat"" film",{"xy"[n % 2]}\n' for n in range(4))
+    with pytest.raises(UserError, match="row 1 "):
+        cells(f"{header}\n{rows}")
+
+
+def test_without_labels_a_cell_of_several_lines_is_read_or_refused_and_never_split() -> None:
+    with pytest.raises(UserError, match=r"row 2 \(line 3\): a cell runs on over 2 lines"):
+        read_rows("x", 'text|id\n|1\n"a|\n"|2\n', "|")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -102,21 +106,84 @@ def _packed(folder: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={folder}"]
 
 
-def _class_folders(*splits: str, beside: str = "", rows: int = 40) -> Case:
+def _arrow(folder: Path) -> list[str]:
+    table = pa.table(dict(zip(NAMES, COLUMNS, strict=True)))
+    with pa.ipc.new_stream(str(folder / "csv-train.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    (folder / "dataset_info.json").write_text("{}")
+    test = [f"{text} of test" for text in COLUMNS[0]]
+    pyarrow.feather.write_feather(table.set_column(0, "text", [test]), folder / "test.feather")
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _kinds(folder: Path) -> list[str]:
+    texts, labels = map(pa.array, COLUMNS)
+    columns = {
+        "train": [texts.cast(pa.large_string()), labels.dictionary_encode()],
+        "validation": [
+            pa.array([f"{text} of dev" for text in COLUMNS[0]]).cast(pa.binary()),
+            labels,
+        ],
+        "test": [pa.array([f"{text} of test" for text in COLUMNS[0]]).dictionary_encode(), labels],
+    }
+    for split, arrays in columns.items():
+        pq.write_table(pa.table(arrays, names=list(NAMES)), folder / f"{split}.parquet")
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _saved(folder: Path, how: str) -> list[str]:
+    parts: Any = {
+        split: datasets.Dataset.from_dict(
+            {"text": [f"{text} of {split}" for text in COLUMNS[0]], "label": list(COLUMNS[1])}
+        )
+        for split in ("train", "test")
+    }
+    if how == "whole":
+        saved = datasets.DatasetDict(parts)
+        saved.save_to_disk(folder / "saved", num_shards={"train": 3, "test": 1})
+    else:
+        for split, part in parts.items():
+            part.with_format("numpy").save_to_disk(folder / "saved" / split)
+    return ["dataset=local", f"dataset.path={folder / 'saved'}"]
+
+
+def _lines_of_json() -> str:
+    return "".join(f"{json.dumps(row)}\n" for row in json.loads(_json({})))
+
+
+def _fasttext() -> str:
+    return "".join(f"__label__{label} {text}\n" for text, label in _rows())
+
+
+def _class_files(*splits: str) -> Case:
+    """A file for each class, with a text on each line."""
+    return _folder_of(
+        {
+            f"{split}{name}.txt": "".join(
+                f"{text} of {split or 'all'}\n" for text, label in _rows() if label == name
+            )
+            for split in splits or ("",)
+            for name in LABELS
+        }
+    )
+
+
+def _class_folders(*splits: str, beside: str = "", rows: int = 40, suffix: str = ".txt") -> Case:
     """A file for each text, and other files, with commas between them, beside them."""
     files = {
-        f"{split}{label}/{number}.txt": f"{text} of {split or 'all'}"
+        f"{split}{label}/{number}{suffix}": f"{text} of {split or 'all'}"
         for split in splits or ("",)
         for number, (text, label) in enumerate(_rows()[:rows])
     }
     return _folder_of({**files, **dict.fromkeys(filter(None, beside.split(",")), "any text")})
 
 
-def _folder_of(files: Mapping[str, str]) -> Case:
+def _folder_of(files: Mapping[str, str | bytes]) -> Case:
     def write(folder: Path) -> list[str]:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_text(content)
+            raw = content if isinstance(content, bytes) else content.encode()
+            (folder / name).write_bytes(raw)
         return ["dataset=local", f"dataset.path={folder}"]
 
     return write
@@ -127,6 +194,10 @@ NAMES = ("text", "label")
 COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
+TEST_ROWS = [{"text": f"{text} of test", "label": label} for text, label in _rows()]
+INSIDE = json.dumps(
+    [{"id": 1, "review": {"body": text, "stars": label}} for text, label in _rows()]
+)
 NUMBERS = [{"text": f"a text of test {n}", "label": n % 2} for n in range(20)]
 CASES: dict[str, Case] = {
     "UTF-8 with a byte-order mark": _file(_csv(), "utf-8-sig"),
@@ -149,9 +220,48 @@ CASES: dict[str, Case] = {
         _csv().partition("\n")[2], "utf-8", *BY_NUMBER
     ),
     "a header, with `dataset.text=1 dataset.label=2`": _file(_csv(), "utf-8", *BY_NUMBER),
+    "comments (`#`) above the header": _file(f"# made by us, by hand\n# in 2024\n{_csv()}"),
+    "a title above the header": _file(f"Reviews of 2024,\n,\n{_csv()}"),
+    "other characters between the names of the columns": _file(_csv(comma="^")),
+    "fastText's form (`__label__good a fine film`)": _file(_fasttext(), name="reviews.txt"),
+    "two labels on a line of fastText's form": _file(
+        f"__label__dull {_fasttext()}", name="x.train"
+    ),
+    "a word and its label on each line (CoNLL)": _file(
+        "\n".join(["a O\nfilm B"] * 9).replace("B\n", "B\n\n"), name="x.txt"
+    ),
     "suffixes in upper case, and gzip": _packed,
+    "files that bzip2 or xz packed (`.csv.bz2`, `.csv.xz`)": _folder_of(
+        {
+            "train.csv.bz2": bz2.compress(_csv().encode()),
+            "test.csv.xz": lzma.compress(TEST.encode()),
+        }
+    ),
+    "`.ndjson`, as `.jsonl`": _file(_lines_of_json(), name="reviews.ndjson"),
+    "`.arrow` and `.feather`, also as the `datasets` library caches them": _arrow,
+    "a folder of `save_to_disk`, of one data set or of several splits, in any number of shards": (
+        lambda folder: _saved(folder, "whole")
+    ),
+    "folders `train` and `test` of `save_to_disk`": lambda folder: _saved(folder, "apart"),
+    "a spreadsheet (`.xlsx`, `.ods`)": _file("PK\x03\x04 and so on", name="reviews.xlsx"),
+    "a spreadsheet beside `train.csv`": _folder_of(
+        {"train.csv": _csv(), "test.xlsx": "PK\x03\x04"}
+    ),
+    "an archive (`.zip`, `.tar.gz`)": _file("", name="reviews.tar.gz"),
+    "a Git LFS pointer in the place of the data": _file(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", name="x.jsonl"
+    ),
+    "a web page named `.csv`": _file("<!DOCTYPE html>\n<html><body>Not found</body></html>\n"),
     "an Excel file or a zip archive named `.csv`": _file("PK\x03\x04 and so on"),
     "a line break inside a quoted cell": _file(_csv(extra='"two\nlines",good\n')),
+    "rows that end in carriage returns, as on old Macs": _file(
+        _csv().replace("\n", "\r") + '"two\nlines",good\r'
+    ),
+    "a carriage return inside a row": _file(_csv(extra="two\rlines,good\n")),
+    "HTML entities (`&amp;`), which stay as they are": _file(_csv(extra="a &lt;br&gt; b,good\n")),
+    "spaces between commas and quotation marks": _file(
+        "text, label\n" + "".join(f'"{text}, yes", "{label}"\n' for text, label in _rows())
+    ),
     "quotation marks that do not enclose whole cells": _file(_csv(extra='"good" film,good\n')),
     "quotation marks after a backslash": _file(_csv(extra='"a \\"good\\", long film",good\n')),
     "a quotation mark that is never closed, beside a cell with a comma": _file(
@@ -178,6 +288,14 @@ CASES: dict[str, Case] = {
     ),
     "a folder of `.txt` files for each class": _class_folders(),
     "the same below `train` and `test`": _class_folders("train/", "test/"),
+    "texts without a suffix in a folder for each class": _class_folders(suffix=""),
+    "web pages in a folder for each class": _class_folders(suffix=".html"),
+    "a `.txt` file for each class, with a text on each line": _class_files(),
+    "such files below `train` and `test`": _class_files("train/", "test/"),
+    "files of any name below `train` and `test`": _folder_of(
+        {"train/mine.csv": _csv(), "test/yours.csv": TEST}
+    ),
+    "several files below `train`": _folder_of({"train/a.csv": _csv(), "train/b.csv": TEST}),
     "a folder `unsup` among those of the classes": _class_folders(
         "train/", "test/", beside="train/unsup/1.txt"
     ),
@@ -185,6 +303,7 @@ CASES: dict[str, Case] = {
     "`train.csv` and `test.csv` one folder deeper": _class_folders(
         beside="data/train.csv,data/test.csv", rows=0
     ),
+    "folders of classes two folders deeper": _class_folders("more/data/train/", "more/data/test/"),
     "class names in another order in train and test": _other_order,
     "numbers in CSV and the same numbers in JSON": _folder(
         {"train.csv": _labelled("0", "1"), "test.json": json.dumps(NUMBERS)}
@@ -219,9 +338,29 @@ CASES: dict[str, Case] = {
     'JSON with the rows under one key (`{"data": […]}`)': _file(
         json.dumps({"version": 1, "data": json.loads(_json({}))}), name="reviews.json"
     ),
-    "JSON with rows under several keys": _file(
-        json.dumps({"train": json.loads(_json({})), "test": NUMBERS}), name="reviews.json"
+    'JSON with the rows of each split under a key (`{"train": […], "test": […]}`)': _file(
+        json.dumps({"train": json.loads(_json({})), "test": TEST_ROWS}), name="reviews.json"
     ),
+    "JSON with rows under other keys": _file(
+        json.dumps({"mine": json.loads(_json({})), "yours": TEST_ROWS}), name="reviews.json"
+    ),
+    "objects in a column, with `dataset.text=review.body dataset.label=review.stars`": _file(
+        INSIDE, "utf-8", "dataset.text=review.body", "dataset.label=review.stars", name="x.json"
+    ),
+    "objects in a column, without it": _file(INSIDE, name="x.json"),
+    "several texts in a row, as in SQuAD and in chats": _file(
+        json.dumps([{"messages": [{"role": "user", "content": text}]} for text, _ in _rows()]),
+        name="x.json",
+    ),
+    "a text that is a list of words": _file(
+        json.dumps([{"text": text.split(), "label": label} for text, label in _rows()]),
+        name="x.json",
+    ),
+    'a label in a list of its own (`["good"]`)': _file(
+        json.dumps([{"text": text, "label": [label]} for text, label in _rows()]), name="x.json"
+    ),
+    "several labels in a list": _file(_json({"label": ["bad", "dull"]}), name="x.json"),
+    "categories, large strings and bytes of UTF-8 in parquet": _kinds,
     "a key twice in one object of JSON": _file(
         _json({}).replace("{", '{"label": "bad", ', 1), name="reviews.json"
     ),

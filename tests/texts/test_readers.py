@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
@@ -34,8 +38,19 @@ def delimited(delimiter: str) -> bytes:
     return buffer.getvalue().encode()
 
 
+TABLE = pyarrow.table({"text": TEXTS, "label": LABELS})
+NAMES = ["text", "label"]
+
+
 def parquet(path: Path) -> None:
-    pyarrow.parquet.write_table(pyarrow.table({"text": TEXTS, "label": LABELS}), path)
+    pyarrow.parquet.write_table(TABLE, path)
+
+
+def arrow(path: Path, new: Callable[..., Any], kind: Any = None) -> None:
+    columns = [column.cast(kind or pyarrow.string()) for column in TABLE.columns]
+    table = pyarrow.table(columns, NAMES)
+    with new(str(path), table.schema) as writer:
+        writer.write_table(table, max_chunksize=4)
 
 
 JSONL = "\n".join(json.dumps(row, ensure_ascii=False) for row in ROWS).encode()
@@ -50,6 +65,21 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "x.jsonl": lambda path: path.write_bytes(JSONL),
     "lines.json": lambda path: path.write_bytes(JSONL),
     "x.parquet": parquet,
+    "x.ndjson": lambda path: path.write_bytes(JSONL),
+    "old_mac.jsonl": lambda path: path.write_bytes(JSONL.replace(b"\n", b"\r")),
+    "pretty.jsonl": lambda path: path.write_text("\n".join(json.dumps(r, indent=1) for r in ROWS)),
+    "stream.arrow": lambda path: arrow(path, pyarrow.ipc.new_stream),
+    "file.arrow": lambda path: arrow(path, pyarrow.ipc.new_file),
+    "x.feather": lambda path: pyarrow.feather.write_feather(TABLE, path),
+    "categories.parquet": lambda path: pyarrow.parquet.write_table(
+        pyarrow.table([column.dictionary_encode() for column in TABLE.columns], NAMES), path
+    ),
+    "bytes.parquet": lambda path: pyarrow.parquet.write_table(
+        pyarrow.table([column.cast(pyarrow.binary()) for column in TABLE.columns], NAMES), path
+    ),
+    "large.arrow": lambda path: arrow(path, pyarrow.ipc.new_file, pyarrow.large_string()),
+    "x.csv.bz2": lambda path: path.write_bytes(bz2.compress(delimited(","))),
+    "x.csv.xz": lambda path: path.write_bytes(lzma.compress(delimited(","))),
     "x.csv.gz": lambda path: path.write_bytes(gzip.compress(delimited(","))),
     "x.jsonl.gz": lambda path: path.write_bytes(gzip.compress(JSONL)),
     "x.txt.gz": lambda path: path.write_bytes(gzip.compress(delimited("|"))),
@@ -127,7 +157,8 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
             b"Text,class\na,b\n",
             "no column 'text' (dataset.text); there are: 'Text', 'class'",
         ),
-        ("x.csv", b"text:label\na:b\n", "there are: 'text:label'"),
+        ("x.csv", b"text:label\na:b\n", "':' stands between the columns of its first line"),
+        ("x.csv", b"text-id\na:b\n", "there are: 'text-id'"),
         ("x.jsonl", b'{"text": "a"}\n', "no column 'label' (dataset.label); there are: 'text'"),
         ("x.csv", b"", "the file is empty"),
         ("x.csv", b"text,label\n", "no rows"),
@@ -171,7 +202,18 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
         ),
         ("x.json", b"[" * 100_000, "nested too deeply"),
         ("x.csv", b"PAR1\0", "it is a parquet file"),
-        ("x.xlsx", b"", "cannot read '.xlsx'; allowed: .parquet, .csv"),
+        ("x.xml", b"", "cannot read '.xml'; allowed: .parquet, .arrow"),
+        ("x.xlsx", b"", "it is a spreadsheet; save its sheet as csv"),
+        ("x.tar.gz", b"", "it is an archive; unpack it"),
+        ("x.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        ("x.arrow", b"PAR1\0", "it is a parquet file"),
+        ("x.arrow", b"no arrow", "not readable as arrow"),
+        ("x.csv", b"\n<!DOCTYPE html>\n<html>\n", "it is a web page"),
+        ("x.json", b"[1, 2]", "it holds a list of int"),
+        ("x.json", b'{"bad": ["a"], "good": ["b"]}', "'bad' with a list of str"),
+        ("x.csv.bz2", b"no bzip2", "cannot be read"),
+        ("x.csv.xz", b"\xfd7zXZ\x00cut", "cannot be read"),
         ("x.csv.gz", b"no gzip", "cannot be read"),
     ],
 )

@@ -1,0 +1,188 @@
+"""Reading parquet and Arrow files, and data sets that the `datasets` library saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from layerfusion.assets.files import parse_json
+from layerfusion.errors import UserError, library_errors
+from layerfusion.texts.columns import Columns, find_column
+from layerfusion.texts.encoding import refuse_no_text
+from layerfusion.texts.nested import column_of_part
+from layerfusion.texts.readers import Reading, distinct_columns
+from layerfusion.texts.table import Table, make_table
+
+if TYPE_CHECKING:
+    import pyarrow
+
+SAVED = ("dataset_dict.json", "state.json")
+"""Files that say of a folder that `save_to_disk` of the `datasets` library wrote it."""
+
+FEW = 20
+"""Rows that are read where a column is missing, to say what lies inside the others."""
+
+
+def read_parquet(path: Path, reading: Reading) -> Table:
+    """Read the columns that are needed from a parquet file."""
+    import pyarrow.parquet
+
+    _refuse_others(path, b"PAR1")
+    with _faults(path, "parquet"):
+        file = pyarrow.parquet.ParquetFile(path)
+    names, notes = distinct_columns(path, file.schema_arrow.names, reading.columns)
+    needed = _needed(names, reading.columns)
+    with _faults(path, "parquet"):
+        if needed is None:
+            batches = list(file.iter_batches(FEW))[:1]
+            read = pyarrow.Table.from_batches(batches, file.schema_arrow)
+        else:
+            read = file.read(columns=None if reading.columns.keep_others else needed)
+    return _table(path, "parquet", read, names, reading.columns, notes)
+
+
+def read_arrow(path: Path, reading: Reading) -> Table:
+    """Read an Arrow file: a stream, as the `datasets` library writes, or one with a footer."""
+    import pyarrow
+
+    _refuse_others(path, b"ARROW1")
+    with path.open("rb") as file:
+        begin = file.read(6)
+    if begin.startswith(b"FEA1"):
+        raise UserError(f"{path}: it is of the first version of Feather; write it anew")
+    with _faults(path, "arrow"), pyarrow.memory_map(str(path)) as mapped:
+        opened = pyarrow.ipc.open_file if begin == b"ARROW1" else pyarrow.ipc.open_stream
+        read = opened(mapped).read_all()
+        names, notes = distinct_columns(path, read.schema.names, reading.columns)
+        needed = _needed(names, reading.columns)
+        if needed is None:
+            read = read.slice(0, FEW)
+        elif not reading.columns.keep_others:
+            read = read.select([names.index(name) for name in needed])
+        # Offsets that point anywhere would crash the process that follows them.
+        read.validate(full=True)
+        return _table(path, "arrow", read, names, reading.columns, notes)
+
+
+def _needed(names: Sequence[str], columns: Columns) -> list[str] | None:
+    """The columns that are needed for those that are named, or for parts of them.
+
+    Returns:
+        None where one is missing. A few rows of all columns then say what there is.
+    """
+    found = [find_column(name, names) or column_of_part(name, names) for name in columns.named]
+    return None if None in found else [name for name in names if name in found]
+
+
+def _table(
+    path: Path,
+    kind: str,
+    read: pyarrow.Table,
+    names: Sequence[str],
+    columns: Columns,
+    notes: Sequence[str],
+) -> Table:
+    """Take the cells out of what was read. Columns that were not read have no cells."""
+    with _faults(path, kind):
+        cells = [_as_strings(column).to_pylist() for column in read.columns]
+    found = names if len(cells) == len(names) else read.column_names
+    values: dict[str, Any] = dict.fromkeys(names, ())
+    values |= dict(zip(found, cells, strict=True))
+    label = columns.label and (find_column(columns.label, names) or columns.label)
+    label_names = _written_names(read.schema.metadata or {}, label)
+    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes)
+
+
+def _as_strings(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """Read bytes as UTF-8, as which some programs write their strings; others stay bytes."""
+    import pyarrow
+
+    kind = column.type
+    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+        return column
+    try:
+        return column.cast(pyarrow.large_string())
+    except pyarrow.ArrowInvalid:
+        return column
+
+
+def _written_names(metadata: Mapping[bytes, bytes], label: str | None) -> tuple[str, ...] | None:
+    """Read the class names that the `datasets` library writes into its files."""
+    try:
+        features = parse_json(metadata[b"huggingface"])["info"]["features"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return _class_names(features, label)
+
+
+def _class_names(features: Any, label: str | None) -> tuple[str, ...] | None:
+    """The class names of a column, also one of lists or one inside of another column."""
+    found = features
+    whole = isinstance(features, Mapping) and label in features
+    for step in [label] if whole else str(label).split("."):
+        found = found.get(step) if isinstance(found, Mapping) else None
+    if isinstance(found, Mapping) and isinstance(found.get("feature"), Mapping):
+        found = found["feature"]
+    names = found.get("names") if isinstance(found, Mapping) else None
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return tuple(names) if named and names else None
+
+
+def _refuse_others(path: Path, but: bytes) -> None:
+    """Refuse a file that is of another kind than its name says, such as a Git LFS pointer."""
+    with path.open("rb") as file:
+        refuse_no_text(file.read(512), str(path), but=but)
+
+
+@contextmanager
+def _faults(path: Path, kind: str) -> Iterator[None]:
+    """Refuse a file that pyarrow cannot read.
+
+    Besides its own errors, it raises Python's: for a string that is not UTF-8, for a date that
+    Python does not know, for what is too large.
+    """
+    with library_errors(f"{path}: not readable as {kind}"):
+        yield
+
+
+# -- saved data sets ----------------------------------------------------------------------------
+
+
+def is_saved(folder: Path) -> bool:
+    """Tell a folder that `save_to_disk` of the `datasets` library wrote."""
+    return any((folder / name).is_file() for name in SAVED)
+
+
+def saved_parts(folder: Path) -> dict[str, Any]:
+    """Open a data set that `datasets` saved.
+
+    Returns:
+        Name of each part to the part; one without parts is called `train`.
+
+    Raises:
+        UserError: if it cannot be opened.
+    """
+    import datasets
+
+    with library_errors(f"{folder}: not readable as a saved data set"):
+        saved: Any = datasets.load_from_disk(str(folder))
+    if isinstance(saved, Mapping):
+        return {str(name): part for name, part in saved.items()}
+    return {"train": saved}
+
+
+def saved_table(place: str, part: Any, columns: Columns) -> Table:
+    """Read the wanted columns of a part of a saved data set."""
+    plain = part.with_format(None)  # whatever tensors the part was saved to give
+    values: dict[str, Any] = dict.fromkeys(plain.column_names, ())
+    with library_errors(f"{place}: not readable as a saved data set"):
+        needed = _needed(plain.column_names, columns)
+        plain.data.table.select(needed or plain.column_names).validate(full=True)
+        rows = plain if needed is not None else plain.select(range(min(FEW, len(plain))))
+        for column in needed or plain.column_names:
+            values[column] = rows[column][:]
+        features = plain.features.to_dict()
+    names = _class_names(features, columns.label)
+    return make_table(place, values, columns, typed=True, label_names=names)
