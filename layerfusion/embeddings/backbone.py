@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +18,11 @@ from layerfusion.assets.models import not_json
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone_checks import (
     check_unused,
+    refuse_empty_tokenizer,
     refuse_integers,
+    refuse_larger,
     refuse_missing,
+    refuse_more_blocks,
     refuse_other_shapes,
     refuse_own_code,
     warn_of_other_class,
@@ -172,6 +176,7 @@ def load_backbone(
     if target.type == "cuda":
         more["device_map"] = {"": target}  # load the weights directly onto the GPU
     tokenizer = load_tokenizer(name, folder, config)
+    _without_weights(name, folder, config)
     with _loading(name, folder):
         loaded, info = transformers.AutoModel.from_pretrained(
             folder,
@@ -276,6 +281,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
         )
     if not tokenizer.is_fast:
         raise UserError(f"backbone {name}: {folder} has no fast tokenizer (tokenizer.json)")
+    refuse_empty_tokenizer(name, folder, tokenizer)
     return tokenizer
 
 
@@ -285,17 +291,8 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
     Raises:
         UserError: if the folder cannot be loaded.
     """
-    import transformers
-
-    trust = config.trust_remote_code
     tokenizer = load_tokenizer(name, folder, config)
-    with _loading(name, folder):
-        settings = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust
-        )
-        with torch.device("meta"):
-            model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
-    model = _reader(model)
+    model = _reader(_without_weights(name, folder, config))
     model.eval()
     count = block_count(name, model)
     layers = tuple(str(number) for number in range(count + 1))
@@ -304,6 +301,27 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
         layers = (*layers, NORM)
     limit = length_limit(config.max_length, model, tokenizer)
     return _shape(model, blocks, layers, limit)
+
+
+def _without_weights(name: str, folder: Path, config: BackboneConfig) -> Any:
+    """Build the model that a config describes on the meta device, where it takes no memory.
+
+    Raises:
+        UserError: if the config cannot be read, or is that of a far larger model than the weights.
+    """
+    import transformers
+
+    trust = config.trust_remote_code
+    with _loading(name, folder):
+        settings = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust
+        )
+        count = getattr(settings.get_text_config(), "num_hidden_layers", None)
+        refuse_more_blocks(name, folder, count)
+        with torch.device("meta"):
+            model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
+    refuse_larger(name, folder, model)
+    return model
 
 
 @contextmanager
@@ -330,7 +348,10 @@ def _loading(name: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hide the loading bars and the table of unused weights. We check missing weights ourselves."""
+    """Hide the loading bars, the table of unused weights and what is meant for programmers.
+
+    We check missing weights ourselves.
+    """
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -338,7 +359,8 @@ def _quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
