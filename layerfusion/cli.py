@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
+        from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 
-        if error.errno not in SHOWN_IN_ONE_LINE:
+        if not is_shown_in_one_line(error):
             raise
         print(f"layerfusion: {shown(in_one_line(error))}", file=sys.stderr)
         return 2

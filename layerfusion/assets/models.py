@@ -36,15 +36,18 @@ def check_model_folder(folder: Path, key: str) -> None:
             f"{key}: {folder} holds an adapter ({ADAPTER}), which is not applied; merge it into its"
             " model (merge_and_unload of peft) and save that"
         )
-    if not (folder / "config.json").is_file():
-        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
-        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
-        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
     links = sorted(x.name for x in folder.iterdir() if x.is_symlink() and not x.exists())
     if links:
         raise UserError(
             f"{key}: {folder}: {links[0]} is a link to nothing; copy the file itself there"
         )
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        if not file.is_file():
+            raise UserError(f"{key}: {file} is a folder, not a file")
+    if not (folder / "config.json").is_file():
+        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
+        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
     missing = missing_weights(folder)
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")
@@ -63,8 +66,6 @@ def check_model_folder(folder: Path, key: str) -> None:
             f" beside the model (tokenizer.save_pretrained does); it holds {_listing(folder)}"
         )
     for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json"), *vocabulary}):
-        if not file.is_file():
-            raise UserError(f"{key}: {file} is a folder, not a file")
         _check_whole(file, key)
     check_vocabulary(folder, key)
 

@@ -50,8 +50,8 @@ def find_path(path: str, kind: Kind) -> Path:
 def content_identity(path: Path, kind: Kind, cache: Path) -> str:
     """Compute the sha256 of the names and contents of a model's or data set's files.
 
-    Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file as long
-    as it is the same file on disk and nothing has written to it.
+    Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file as
+    long as it is the same file on disk and nothing has written to it.
 
     Raises:
         UserError: if the folder has no such files or one cannot be read.

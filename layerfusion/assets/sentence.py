@@ -93,11 +93,13 @@ def _modules(folder: Path, key: str) -> list[dict[str, Any]]:
     content = file.read_bytes()
     refuse_pointer(file, content, key)
     try:
-        modules = [dict(module) for module in parse_json(content.decode())]
-        for module in modules:
-            _ = folder / module.get("path", "") / "config.json"
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{key}: {file} is damaged: {one_line(error)}") from error
+        modules = parse_json(content.decode())
+    except ValueError as error:
+        raise UserError(f"{key}: {file} is no valid JSON: {one_line(error)}") from error
+    whole = isinstance(modules, list) and all(isinstance(x, dict) for x in modules)
+    paths = [module.get("path", "") for module in modules] if whole else [None]
+    if not all(isinstance(path, str) and path.isprintable() for path in paths):
+        raise UserError(f"{key}: {file} is damaged: it lists no modules with a path each")
     return modules
 
 

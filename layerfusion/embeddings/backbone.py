@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ from layerfusion.embeddings.taps import (
     text_config,
 )
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
-from layerfusion.errors import UserError, library_errors, one_line
+from layerfusion.errors import UserError, library_errors, one_line, short
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def load_backbone(
         more["device_map"] = {"": target}  # load the weights directly onto the GPU
     tokenizer = load_tokenizer(name, folder, config)
     _without_weights(name, folder, config)
-    with _loading(name, folder):
+    with _loading(name, folder, "model"):
         loaded, info = transformers.AutoModel.from_pretrained(
             folder,
             dtype=getattr(torch, config.dtype),
@@ -275,7 +276,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     import transformers
 
     refuse_own_code(name, folder, config)
-    with _loading(name, folder):
+    with _loading(name, folder, "tokenizer"):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code
         )
@@ -312,7 +313,7 @@ def _without_weights(name: str, folder: Path, config: BackboneConfig) -> Any:
     import transformers
 
     trust = config.trust_remote_code
-    with _loading(name, folder):
+    with _loading(name, folder, "model"):
         settings = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust
         )
@@ -325,21 +326,31 @@ def _without_weights(name: str, folder: Path, config: BackboneConfig) -> Any:
 
 
 @contextmanager
-def _loading(name: str, folder: Path) -> Iterator[None]:
+def _loading(name: str, folder: Path, part: Literal["model", "tokenizer"]) -> Iterator[None]:
     """Load without the library's own output; what it raises becomes one line.
+
+    Args:
+        name: name of the backbone.
+        folder: folder of the model.
+        part: what is loaded, for the line.
 
     Raises:
         UserError: if transformers cannot load what it is asked for.
     """
     whole = (folder / "tokenizer.json").is_file()
-    way_out = "" if whole else "; a tokenizer.json beside the model would need no conversion"
+    converted = part == "tokenizer" and not whole
+    way_out = "; a tokenizer.json beside the model would need no conversion" if converted else ""
+    made_of = "tokenizer.json" if whole else "a file of the vocabulary"
+    files = "config.json and the weights" if part == "model" else "the files of its tokenizer"
 
     def explain(error: Exception) -> str:
         reason = not_json(folder) or one_line(error, 300)
         if isinstance(error, KeyError):
             reason = f"transformers does not know {error}, which a file names, or misses it there"
-        if type(error) is Exception:  # as the library in Rust raises it
-            reason = f"tokenizer.json is damaged, or of a newer version of tokenizers: {reason}"
+        elif type(error) is Exception:  # as the library in Rust raises it
+            reason = f"{made_of} is damaged, or of a newer version of tokenizers: {reason}"
+        elif isinstance(error, TypeError | AttributeError | LookupError | ArithmeticError):
+            reason = f"a value in {files} is not what transformers takes: {reason}"
         return f"backbone {name}: {folder} cannot be loaded: {reason}{way_out}"
 
     with library_errors(explain), _quiet_transformers():
@@ -399,7 +410,7 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
     Raises:
         UserError: if none of the three sets a limit.
     """
-    limits = [int(tokenizer.model_max_length)]
+    limits = _stated_by(tokenizer)
     stated = [getattr(text_config(model), key, None) for key in LENGTH_KEYS]
     for positions in {number for number in stated if isinstance(number, int) and number > 0}:
         # In models like RoBERTa the positions start after the padding index.
@@ -413,12 +424,29 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
         limits.append(positions - max(offsets, default=0))
     if asked is not None:
         limits.append(asked)
-    limit = min(limits)
+    limit = min(limits, default=math.inf)
     if limit > 1_000_000:
         raise UserError(
             "max_length: the model states no limit; set one (backbone.NAME.max_length=512)"
         )
-    return limit
+    return int(limit)
+
+
+def _stated_by(tokenizer: Any) -> list[int]:
+    """Return the limit that a tokenizer states, if it states one.
+
+    Raises:
+        UserError: if what it states is no number.
+    """
+    stated = tokenizer.model_max_length
+    try:
+        return [int(stated)]
+    except OverflowError:  # infinity
+        return []
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"model_max_length in tokenizer_config.json: {short(stated)} is no number of tokens"
+        ) from error
 
 
 @torch.no_grad()
