@@ -158,7 +158,7 @@ def refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
 
 
 def refuse_empty_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
-    """Refuse a tokenizer that knows no token but special ones.
+    """Refuse a tokenizer that knows no token but special ones and the mark of a space.
 
     transformers makes one up where the folder has none of the files that the class of the tokenizer
     reads, or has them empty.
@@ -166,7 +166,7 @@ def refuse_empty_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
     if tokenizer.vocab_size > MOST_SPECIAL:
         return
     special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
-    if tokenizer.get_vocab().keys() <= special:
+    if not any(token.strip("▁Ġ") for token in tokenizer.get_vocab().keys() - special):
         files = ", ".join(tokenizer.vocab_files_names.values())
         raise UserError(
             f"backbone {name}: {folder}: {type(tokenizer).__name__} knows no word, as the files"
