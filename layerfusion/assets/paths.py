@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from layerfusion.assets.files import DiskError
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.registry import READERS
@@ -133,6 +135,10 @@ class _Hashes:
         return digest
 
     def save(self) -> None:
-        """Save new hashes. Two processes at once may lose some, which only costs time."""
+        """Save new hashes. To lose some only costs time.
+
+        Two processes at once may do so, and so does a job whose user may not write to the cache.
+        """
         if self._changed:
-            write_facts(self._file, self._known)
+            with suppress(DiskError):
+                write_facts(self._file, self._known)

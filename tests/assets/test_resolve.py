@@ -111,7 +111,11 @@ def test_identity_is_remembered_until_the_file_changes(
 def test_broken_memory_is_only_a_memory(tmp_path: Path, cache: Path) -> None:
     folder = write_model(tmp_path / "one")
     before = content_identity(folder, "backbone", cache)
-    (cache / "assets" / "hashes.json").write_text('{"cut o')
+    memory = cache / "assets" / "hashes.json"
+    memory.write_text('{"cut o')
+    assert content_identity(folder, "backbone", cache) == before
+    memory.unlink()
+    memory.mkdir()  # which cannot be written either
     assert content_identity(folder, "backbone", cache) == before
 
 
