@@ -167,7 +167,10 @@ def test_a_finished_cache_serves_a_reader_who_cannot_write_it(
     for path in [world.cache, *world.cache.rglob("*")]:
         path.chmod(0o755)
     assert not [
-        x for command, one in ended.items() for x in problems(one, "denied", "cache", command)
+        x
+        for command, one in ended.items()
+        if one.code != 2 or command not in LATER  # which may lack the job
+        for x in problems(one, "denied", "cache", command)
     ]
 
 
