@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import traceback
@@ -75,6 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A line of a log that a full disk cannot take is lost without a traceback; the command tells of
+    # the disk itself.
+    logging.raiseExceptions = False
     try:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
@@ -86,9 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
+        from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 
-        if error.errno not in SHOWN_IN_ONE_LINE:
+        if not is_shown_in_one_line(error):
             raise
         print(f"layerfusion: {shown(in_one_line(error))}", file=sys.stderr)
         return 2

@@ -343,3 +343,15 @@ def test_an_experiment_without_its_package_line_is_told_the_line(
     assert "experiment/mine: its keys are read as keys of `experiment`" in error
     assert error.endswith("# @package _global_")
     assert len(error.splitlines()) == 1
+
+
+def test_a_kept_file_that_is_a_link_to_nothing_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = tmp_path / ".plans" / "plan.json"
+    plan.parent.mkdir()
+    plan.symlink_to("nowhere")
+    assert main(["status", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        f"layerfusion: {plan}: it is a link to nothing; remove it, or bring back its file\n"
+    )

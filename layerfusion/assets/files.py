@@ -18,8 +18,11 @@ from layerfusion.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk, or a share of one, that has no space left."""
-REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EFBIG)
-"""Errors of a folder that cannot be written, or not by this user, or not to this size."""
+REFUSED = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EFBIG,
+)  # fmt: skip
+"""Errors of a folder that cannot be written, or not by this user, or not to this size, or is no
+folder."""
 
 SHOWN_IN_ONE_LINE = {
     errno.EACCES,
@@ -153,6 +156,18 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
         raise
 
 
+def is_shown_in_one_line(error: OSError) -> bool:
+    """Tell whether an error of the operating system is one that a user can mend.
+
+    A file that is missing would be a fault of ours, unless it is a link to nothing.
+    """
+    return error.errno in SHOWN_IN_ONE_LINE or _is_link_to_nothing(error, error.filename)
+
+
+def _is_link_to_nothing(error: OSError, path: object) -> bool:
+    return error.errno == errno.ENOENT and isinstance(path, str) and os.path.islink(path)
+
+
 def in_one_line(error: OSError) -> str:
     """Say what an error of the operating system is about, with the file or its folder.
 
@@ -168,12 +183,20 @@ def in_one_line(error: OSError) -> str:
         trace = trace.tb_next
     if path is not None and error.errno in (*FULL, errno.EFBIG):
         return _disk_error(error, Path(os.fsdecode(path)).parent)
+    if _is_link_to_nothing(error, path):
+        return f"{path}: it is a link to nothing; remove it, or bring back its file"
+    if path is not None and error.errno in (errno.ENOTDIR, errno.EEXIST):
+        return _disk_error(error, Path(os.fsdecode(path)))
     return f"{f'{os.fsdecode(path)}: ' if path else ''}{error.strerror or error}"
 
 
 def _disk_error(error: OSError, folder: Path) -> str:
     if error.errno in FULL:
         return str(disk_full(folder))
+    for place in [*reversed(folder.parents), folder]:
+        if os.path.lexists(place) and not place.is_dir():
+            kind = "file" if place.exists() else "link to nothing"
+            return f"{place}: a {kind} lies where a folder is needed; move it elsewhere"
     return f"{folder}: it cannot be written: {error.strerror}"
 
 

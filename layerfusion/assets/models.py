@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.archives import is_pickle
+from layerfusion.assets.files import parse_json
+from layerfusion.assets.vocabularies import check_vocabulary, vocabulary_files
 from layerfusion.errors import UserError, one_line
 
 INDEX = "model.safetensors.index.json"
@@ -15,8 +19,6 @@ ADAPTER = "adapter_config.json"
 """The file that describes an adapter, a small change of another model's weights."""
 MODULES = "modules.json"
 """The file in which sentence-transformers lists the parts of a model."""
-TOKENIZERS = ("tokenizer.json", "vocab*", "merges*", "*.model", "*.tiktoken", "*.vocab")
-"""Files that a tokenizer is made from; a folder needs one that fits one of these patterns."""
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of the small file that Git LFS puts in the place of a large one."""
 
@@ -34,15 +36,18 @@ def check_model_folder(folder: Path, key: str) -> None:
             f"{key}: {folder} holds an adapter ({ADAPTER}), which is not applied; merge it into its"
             " model (merge_and_unload of peft) and save that"
         )
-    if not (folder / "config.json").is_file():
-        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
-        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
-        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
     links = sorted(x.name for x in folder.iterdir() if x.is_symlink() and not x.exists())
     if links:
         raise UserError(
             f"{key}: {folder}: {links[0]} is a link to nothing; copy the file itself there"
         )
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
+        if not file.is_file():
+            raise UserError(f"{key}: {file} is a folder, not a file")
+    if not (folder / "config.json").is_file():
+        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
+        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
+        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
     missing = missing_weights(folder)
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")
@@ -54,26 +59,21 @@ def check_model_folder(folder: Path, key: str) -> None:
                 " run code: refused; save the model as safetensors (save_pretrained does)"
             )
         raise UserError(f"{key}: {folder} has no {missing[0]}; it holds {_listing(folder)}")
-    if not any(file for pattern in TOKENIZERS for file in folder.glob(pattern)):
+    vocabulary = vocabulary_files(folder)
+    if not vocabulary:
         raise UserError(
             f"{key}: {folder} has no tokenizer (no tokenizer.json, vocab.txt or the like); save it"
             f" beside the model (tokenizer.save_pretrained does); it holds {_listing(folder)}"
         )
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]):
-        if not file.is_file():
-            raise UserError(f"{key}: {file} is a folder, not a file")
+    for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json"), *vocabulary}):
         _check_whole(file, key)
+    check_vocabulary(folder, key)
 
 
 def _check_whole(file: Path, key: str) -> None:
     """Refuse a pointer of Git LFS in the place of a file, and weights that are cut off."""
     with file.open("rb") as opened:
-        start = opened.read(len(LFS_POINTER))
-        if start == LFS_POINTER:
-            raise UserError(
-                f"{key}: {file} is a pointer of Git LFS, not the file itself; fetch it with"
-                " git lfs pull"
-            )
+        refuse_pointer(file, opened.read(len(LFS_POINTER)), key)
         if file.suffix != ".safetensors":
             return
         # Eight bytes say how long the header is; the header says where each array ends.
@@ -82,7 +82,7 @@ def _check_whole(file: Path, key: str) -> None:
         length = int.from_bytes(opened.read(8), "little")
         header = opened.read(length) if length < size else b""
     try:
-        arrays = json.loads(header).items()
+        arrays = parse_json(header).items()
         end = max(
             (entry["data_offsets"][1] for name, entry in arrays if name[:2] != "__"), default=0
         )
@@ -95,13 +95,32 @@ def _check_whole(file: Path, key: str) -> None:
         )
 
 
+def refuse_pointer(file: Path, content: bytes, key: str) -> None:
+    """Refuse the pointer that Git LFS puts in the place of a file.
+
+    Args:
+        file: the file.
+        content: its first bytes.
+        key: config key, for messages.
+
+    Raises:
+        UserError: if the content is one.
+    """
+    if content.startswith(LFS_POINTER):
+        raise UserError(
+            f"{key}: {file} is a pointer of Git LFS, not the file itself; fetch it with"
+            " git lfs pull"
+        )
+
+
 def missing_weights(folder: Path) -> list[str]:
     """List the weight files that are missing in a model's folder."""
     wanted = ["model.safetensors"]
     index = folder / INDEX
     if index.is_file() and not (folder / wanted[0]).is_file():
         try:
-            wanted = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+            named = parse_json(index.read_text("utf-8"))["weight_map"].values()
+            wanted = sorted({os.fspath(name) for name in named})
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UserError(f"{index} is broken: {one_line(error)}") from error
     return [name for name in wanted if not (folder / name).is_file()]
@@ -111,7 +130,7 @@ def not_json(folder: Path) -> str | None:
     """Say which JSON file in a model's folder does not hold an object, and why; None if all do."""
     for file in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(file.read_text(encoding="utf-8"))
             if not isinstance(content, dict) and file.name != MODULES:
                 return f"{file.name} is no JSON object"
         except ValueError as error:
@@ -122,7 +141,7 @@ def not_json(folder: Path) -> str | None:
 def read_object(file: Path) -> dict[str, Any]:
     """Read a JSON file that may be missing or damaged; it is empty then."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -144,18 +163,25 @@ def own_code(folder: Path) -> tuple[str, list[str]]:
     return str(config.get("model_type")), [str(place) for place in named]
 
 
-def integer_weights(folder: Path) -> str | None:
-    """Name a matrix of weights that is stored as integers; None if there is none.
-
-    Masks and positions are integers too, but their names do not end in `weight`.
-    """
+def weight_arrays(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name every array of a model's weight files, with the type of its numbers."""
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:
             header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
         for array, entry in header.items():
-            if array.endswith("weight") and entry["dtype"] in ("I8", "U8", "I32", "U32", "I64"):
-                return array
-    return None
+            if array != "__metadata__":
+                yield array, entry["dtype"]
+
+
+def integer_arrays(folder: Path) -> list[str]:
+    """Name the arrays that are stored as integers: quantised weights, masks and positions."""
+    integers = ("I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL")
+    return [array for array, kind in weight_arrays(folder) if kind in integers]
+
+
+def weight_bytes(folder: Path) -> int:
+    """Return the size of a model's weight files."""
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
 
 
 def find_gguf(path: Path, key: str) -> Path | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 
+from layerfusion.assets.files import DiskError
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.registry import PACKED
@@ -48,8 +50,8 @@ def find_path(path: str, kind: Kind) -> Path:
 def content_identity(path: Path, cache: Path) -> str:
     """Compute the sha256 of the names and contents of a model's files.
 
-    Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file until
-    the file's size or modification time changes.
+    Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file as
+    long as it is the same file on disk and nothing has written to it.
 
     Raises:
         UserError: if the folder has no such files or one cannot be read.
@@ -96,7 +98,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 class _Hashes:
-    """Hashes of files, kept as long as path, size and modification time stay the same."""
+    """Hashes of files, kept as long as path, size, number on disk and times stay the same.
+
+    Whoever copies or unpacks a file may set the time of its modification to that of another one;
+    the time of its last change is the system's own.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -106,23 +112,24 @@ class _Hashes:
     def sha256(self, path: Path) -> str:
         """Hash the content of a file, unless its hash is known."""
         try:
-            state = path.stat()
+            found = path.stat()
+            state = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
             entry = self._known.get(str(path))
-            if (
-                isinstance(entry, list)
-                and len(entry) == 3
-                and entry[:2] == [state.st_size, state.st_mtime_ns]
-            ):
-                return str(entry[2])
+            if isinstance(entry, list) and entry[:-1] == state:
+                return str(entry[-1])
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}") from error
-        self._known[str(path)] = [state.st_size, state.st_mtime_ns, digest]
+        self._known[str(path)] = [*state, digest]
         self._changed = True
         return digest
 
     def save(self) -> None:
-        """Save new hashes. Two processes at once may lose some, which only costs time."""
+        """Save new hashes. To lose some only costs time.
+
+        Two processes at once may do so, and so does a job whose user may not write to the cache.
+        """
         if self._changed:
-            write_facts(self._file, self._known)
+            with suppress(DiskError):
+                write_facts(self._file, self._known)

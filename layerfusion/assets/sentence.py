@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.models import MODULES, read_object
+from layerfusion.assets.files import parse_json
+from layerfusion.assets.models import MODULES, read_object, refuse_pointer
 from layerfusion.errors import UserError, one_line
 
 POOLS = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
@@ -24,7 +24,7 @@ def transformer_folder(folder: Path, key: str) -> Path:
     Raises:
         UserError: if modules.json names something else than a language model.
     """
-    modules = _modules(folder)
+    modules = _modules(folder, key)
     if not modules or (folder / "config.json").is_file():
         return folder
     inner = folder / str(modules[0].get("path", ""))
@@ -63,7 +63,7 @@ def sentence_settings(
         found.append(f"max_seq_length {longest} ({key}.max_length={longest})")
     if settings.get("do_lower_case") is True:
         found.append("lower-case texts (no key; change the texts)")
-    for module in _modules(root)[1:]:
+    for module in _modules(root, key)[1:]:
         place = root / str(module.get("path", ""))
         kind = _kind(module)
         if kind == "Pooling":
@@ -77,8 +77,12 @@ def sentence_settings(
     return found
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
+def _modules(folder: Path, key: str) -> list[dict[str, Any]]:
     """Read the parts of a model; there are none in a folder of another kind.
+
+    Args:
+        folder: folder of a model.
+        key: config key, for messages.
 
     Raises:
         UserError: if the file that lists them is damaged.
@@ -86,11 +90,17 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     file = folder / MODULES
     if not file.is_file():
         return []
+    content = file.read_bytes()
+    refuse_pointer(file, content, key)
     try:
-        modules = json.loads(file.read_text(encoding="utf-8"))
-        return [dict(module) for module in modules]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{file} is damaged: {one_line(error)}") from error
+        modules = parse_json(content.decode())
+    except ValueError as error:
+        raise UserError(f"{key}: {file} is no valid JSON: {one_line(error)}") from error
+    whole = isinstance(modules, list) and all(isinstance(x, dict) for x in modules)
+    paths = [module.get("path", "") for module in modules] if whole else [None]
+    if not all(isinstance(path, str) and path.isprintable() for path in paths):
+        raise UserError(f"{key}: {file} is damaged: it lists no modules with a path each")
+    return modules
 
 
 def _kind(module: Mapping[str, Any]) -> str:
@@ -105,7 +115,7 @@ def _pooling(config: Mapping[str, Any], pools: set[str]) -> list[str]:
         if name.startswith("pooling_mode_") and on is True
     ]
     stated = config.get("pooling_mode")
-    modes += [stated] if isinstance(stated, str) else [str(x) for x in stated or ()]
+    modes += list(map(str, stated)) if isinstance(stated, list) else [str(stated)] * bool(stated)
     ours = [POOLS.get(mode) for mode in modes]
     if None in ours:
         return [f"pooling {'+'.join(modes)} (no key; a function of yours may pool)"]

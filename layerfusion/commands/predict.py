@@ -115,6 +115,8 @@ def _output(name: str, given: str) -> Path:
         raise UserError(f"-o {out}: it is a folder; a file is needed")
     if not out.parent.is_dir():
         raise UserError(f"-o {out}: there is no folder {out.parent}")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise UserError(f"-o {out}: you may not write to the folder {out.parent}")
     if not out.exists():
         return out
     if given == STANDARD:

@@ -10,7 +10,7 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import SHOWN_IN_ONE_LINE, in_one_line
+from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
@@ -62,7 +62,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
             mistakes.append(error)  # raised at the end, as Hydra would print a traceback
             return None
         except OSError as error:
-            if error.errno not in SHOWN_IN_ONE_LINE:
+            if not is_shown_in_one_line(error):
                 raise
             mistakes.append(UserError(in_one_line(error)))
             return None

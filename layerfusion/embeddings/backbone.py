@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +19,11 @@ from layerfusion.assets.models import not_json
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone_checks import (
     check_unused,
+    refuse_empty_tokenizer,
     refuse_integers,
+    refuse_larger,
     refuse_missing,
+    refuse_more_blocks,
     refuse_other_shapes,
     refuse_own_code,
     warn_of_other_class,
@@ -38,7 +43,7 @@ from layerfusion.embeddings.taps import (
     text_config,
 )
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
-from layerfusion.errors import UserError, library_errors, one_line
+from layerfusion.errors import UserError, library_errors, one_line, short
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +177,8 @@ def load_backbone(
     if target.type == "cuda":
         more["device_map"] = {"": target}  # load the weights directly onto the GPU
     tokenizer = load_tokenizer(name, folder, config)
-    with _loading(name, folder):
+    _without_weights(name, folder, config)
+    with _loading(name, folder, "model"):
         loaded, info = transformers.AutoModel.from_pretrained(
             folder,
             dtype=getattr(torch, config.dtype),
@@ -270,12 +276,13 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     import transformers
 
     refuse_own_code(name, folder, config)
-    with _loading(name, folder):
+    with _loading(name, folder, "tokenizer"):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code
         )
     if not tokenizer.is_fast:
         raise UserError(f"backbone {name}: {folder} has no fast tokenizer (tokenizer.json)")
+    refuse_empty_tokenizer(name, folder, tokenizer)
     return tokenizer
 
 
@@ -285,17 +292,8 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
     Raises:
         UserError: if the folder cannot be loaded.
     """
-    import transformers
-
-    trust = config.trust_remote_code
     tokenizer = load_tokenizer(name, folder, config)
-    with _loading(name, folder):
-        settings = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=trust
-        )
-        with torch.device("meta"):
-            model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
-    model = _reader(model)
+    model = _reader(_without_weights(name, folder, config))
     model.eval()
     count = block_count(name, model)
     layers = tuple(str(number) for number in range(count + 1))
@@ -306,22 +304,53 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
     return _shape(model, blocks, layers, limit)
 
 
+def _without_weights(name: str, folder: Path, config: BackboneConfig) -> Any:
+    """Build the model that a config describes on the meta device, where it takes no memory.
+
+    Raises:
+        UserError: if the config cannot be read, or is that of a far larger model than the weights.
+    """
+    import transformers
+
+    trust = config.trust_remote_code
+    with _loading(name, folder, "model"):
+        settings = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust
+        )
+        count = getattr(settings.get_text_config(), "num_hidden_layers", None)
+        refuse_more_blocks(name, folder, count)
+        with torch.device("meta"):
+            model = transformers.AutoModel.from_config(settings, trust_remote_code=trust)
+    refuse_larger(name, folder, model)
+    return model
+
+
 @contextmanager
-def _loading(name: str, folder: Path) -> Iterator[None]:
+def _loading(name: str, folder: Path, part: Literal["model", "tokenizer"]) -> Iterator[None]:
     """Load without the library's own output; what it raises becomes one line.
+
+    Args:
+        name: name of the backbone.
+        folder: folder of the model.
+        part: what is loaded, for the line.
 
     Raises:
         UserError: if transformers cannot load what it is asked for.
     """
     whole = (folder / "tokenizer.json").is_file()
-    way_out = "" if whole else "; a tokenizer.json beside the model would need no conversion"
+    converted = part == "tokenizer" and not whole
+    way_out = "; a tokenizer.json beside the model would need no conversion" if converted else ""
+    made_of = "tokenizer.json" if whole else "a file of the vocabulary"
+    files = "config.json and the weights" if part == "model" else "the files of its tokenizer"
 
     def explain(error: Exception) -> str:
         reason = not_json(folder) or one_line(error, 300)
         if isinstance(error, KeyError):
             reason = f"transformers does not know {error}, which a file names, or misses it there"
-        if type(error) is Exception:  # as the library in Rust raises it
-            reason = f"tokenizer.json is damaged, or of a newer version of tokenizers: {reason}"
+        elif type(error) is Exception:  # as the library in Rust raises it
+            reason = f"{made_of} is damaged, or of a newer version of tokenizers: {reason}"
+        elif isinstance(error, TypeError | AttributeError | LookupError | ArithmeticError):
+            reason = f"a value in {files} is not what transformers takes: {reason}"
         return f"backbone {name}: {folder} cannot be loaded: {reason}{way_out}"
 
     with library_errors(explain), _quiet_transformers():
@@ -330,7 +359,10 @@ def _loading(name: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hide the loading bars and the table of unused weights. We check missing weights ourselves."""
+    """Hide the loading bars, the table of unused weights and what is meant for programmers.
+
+    We check missing weights ourselves.
+    """
     from transformers.utils import logging as transformers_logging
 
     verbosity = transformers_logging.get_verbosity()
@@ -338,7 +370,8 @@ def _quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         transformers_logging.set_verbosity(verbosity)
         if bars:
@@ -377,7 +410,7 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
     Raises:
         UserError: if none of the three sets a limit.
     """
-    limits = [int(tokenizer.model_max_length)]
+    limits = _stated_by(tokenizer)
     stated = [getattr(text_config(model), key, None) for key in LENGTH_KEYS]
     for positions in {number for number in stated if isinstance(number, int) and number > 0}:
         # In models like RoBERTa the positions start after the padding index.
@@ -391,12 +424,29 @@ def length_limit(asked: int | None, model: nn.Module, tokenizer: Any) -> int:
         limits.append(positions - max(offsets, default=0))
     if asked is not None:
         limits.append(asked)
-    limit = min(limits)
+    limit = min(limits, default=math.inf)
     if limit > 1_000_000:
         raise UserError(
             "max_length: the model states no limit; set one (backbone.NAME.max_length=512)"
         )
-    return limit
+    return int(limit)
+
+
+def _stated_by(tokenizer: Any) -> list[int]:
+    """Return the limit that a tokenizer states, if it states one.
+
+    Raises:
+        UserError: if what it states is no number.
+    """
+    stated = tokenizer.model_max_length
+    try:
+        return [int(stated)]
+    except OverflowError:  # infinity
+        return []
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"model_max_length in tokenizer_config.json: {short(stated)} is no number of tokens"
+        ) from error
 
 
 @torch.no_grad()

@@ -13,12 +13,19 @@ from typing import Any
 
 from torch import nn
 
-from layerfusion.assets.models import integer_weights, own_code
+from layerfusion.assets.models import integer_arrays, own_code, weight_arrays, weight_bytes
 from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError, library_errors
 
 log = logging.getLogger(__name__)
 
+MOST_BLOCKS_PER_ARRAY = 16
+"""Blocks of a model for each array of its weights; models that share their blocks have most."""
+MOST_PER_BYTE, SMALL_MODEL = 8, 2**26
+"""Parameters of a model for each byte of its weights, at a bit each, and parameters that no file
+needs to hold, as of a pooler or a decoder that is not used."""
+MOST_SPECIAL = 1000
+"""Largest vocabulary that may consist of special tokens alone."""
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Classes that take tokenizer.json as it is."""
 PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
@@ -53,15 +60,48 @@ def refuse_other_shapes(name: str, folder: Path, mismatched: Iterable[Any]) -> N
         )
 
 
+def refuse_more_blocks(name: str, folder: Path, count: object) -> None:
+    """Refuse a config of far more blocks than the weight files could hold, before they are built.
+
+    Args:
+        name: name of the backbone.
+        folder: folder of the model.
+        count: number of blocks in the config, of whatever type.
+    """
+    arrays = sum(1 for _ in weight_arrays(folder))
+    if isinstance(count, int) and count > MOST_BLOCKS_PER_ARRAY * arrays:
+        raise UserError(
+            f"backbone {name}: {folder}: config.json states {count:,} layers, and the weights have"
+            f" {arrays:,} arrays in all; take both files from the same model"
+        )
+
+
+def refuse_larger(name: str, folder: Path, model: nn.Module) -> None:
+    """Refuse a config of a far larger model than the weight files hold, before memory is taken.
+
+    Args:
+        name: name of the backbone.
+        folder: folder of the model.
+        model: what the config describes, without weights.
+    """
+    held, asked = weight_bytes(folder), sum(x.numel() for x in model.parameters())
+    if asked > MOST_PER_BYTE * held + SMALL_MODEL:
+        raise UserError(
+            f"backbone {name}: {folder}: config.json asks for a model of {asked:,} parameters, and"
+            f" the weights have {held:,} bytes; take both files from the same model"
+        )
+
+
 def refuse_integers(name: str, folder: Path, model: Any) -> None:
-    """Refuse weights stored as integers that no quantisation of transformers has decoded."""
+    """Refuse parameters stored as integers that no quantisation of transformers has decoded."""
     if getattr(model, "hf_quantizer", None) is not None:
         return
-    found = integer_weights(folder)
-    if found is not None:
+    paths = ("weight", *(path for path, _ in model.named_parameters()))
+    found = [array for array in integer_arrays(folder) if array.endswith(paths)]
+    if found:
         raise UserError(
-            f"backbone {name}: {folder}: {found} is stored as integers, without a quantisation in"
-            " config.json that is known here; convert the weights to float16 or float32"
+            f"backbone {name}: {folder}: {found[0]} is stored as integers, without a quantisation"
+            " in config.json that is known here; convert the weights to float16 or float32"
         )
 
 
@@ -117,6 +157,24 @@ def refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
         )
 
 
+def refuse_empty_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
+    """Refuse a tokenizer that knows no token but special ones and the mark of a space.
+
+    transformers makes one up where the folder has none of the files that the class of the tokenizer
+    reads, or has them empty.
+    """
+    if tokenizer.vocab_size > MOST_SPECIAL:
+        return
+    special = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}
+    if not any(token.strip("▁Ġ") for token in tokenizer.get_vocab().keys() - special):
+        files = ", ".join(tokenizer.vocab_files_names.values())
+        raise UserError(
+            f"backbone {name}: {folder}: {type(tokenizer).__name__} knows no word, as the files"
+            f" that it reads are missing or empty ({files}); put the tokenizer that belongs to the"
+            " model there"
+        )
+
+
 def warn_of_own_code(name: str, folder: Path, config: BackboneConfig, used: str) -> None:
     """Say that code which comes with the model was not needed and not run."""
     _, code = own_code(folder)
@@ -135,8 +193,9 @@ def warn_of_other_class(name: str, loaded: Any) -> None:
     """Warn if config.json names a class of another family than its `model_type`."""
     import transformers
 
-    for stated in getattr(loaded.config, "architectures", None) or ():
-        family = getattr(getattr(transformers, stated, None), "config_class", None)
+    architectures = getattr(loaded.config, "architectures", None)
+    for stated in architectures if isinstance(architectures, list) else ():
+        family = getattr(getattr(transformers, str(stated), None), "config_class", None)
         if family is not None and not isinstance(loaded.config, family):
             log.warning(
                 "backbone %s: config.json says architectures %s and model_type %s, so the weights"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from layerfusion.embeddings.source import EMBEDDINGS
 from layerfusion.embeddings.store import (
-    SPEC_FILE,
     DamagedShard,
     is_whole,
     open_shard,
@@ -25,28 +24,40 @@ def stores(cache: Path) -> list[Path]:
     root = cache / EMBEDDINGS
     if not root.is_dir():
         raise UserError(f"{cache}: no embeddings are cached there (paths.cache=FOLDER chooses)")
-    return sorted(path.parent for path in root.glob(f"*/{SPEC_FILE}"))
+    return sorted(path for path in root.iterdir() if path.is_dir())
 
 
 def list_stores(cache: Path) -> Iterator[str]:
     """Describe each store in one line: its hash, size, contents and spec."""
     for folder in stores(cache):
-        spec = read_description(folder)["spec"]
-        shards, damaged = [], 0
+        shards, size, damaged = [], 0, 0
         for path in sorted(folder.glob("*.safetensors")):
             try:
                 shards.append(open_shard(path))
+                size += path.stat().st_size
             except DamagedShard:
                 damaged += 1
+            except FileNotFoundError:
+                continue  # a job beside us has found it damaged
         texts = {text for shard in shards for text in shard.hashes}
         layers = {layer for shard in shards for layer in shard.layers}
-        size = sum(shard.path.stat().st_size for shard in shards)
         yield (
             f"{folder.name}  {size / 1e6:8.1f} MB  {len(texts):7d} texts  {len(layers):3d} layers"
-            f"  {len(shards):4d} shards  {spec['pool']}, {spec['dtype']}, max_length"
-            f" {spec['max_length']}, model {spec['model'][:24]}"
+            f"  {len(shards):4d} shards  {_described(folder)}"
             + (f"  {damaged} damaged: layerfusion cache verify" if damaged else "")
         )
+
+
+def _described(folder: Path) -> str:
+    """Describe the spec of a store, or say why it cannot be read."""
+    try:
+        spec = read_description(folder)["spec"]
+    except UserError as error:
+        return str(error)
+    return (
+        f"{spec['pool']}, {spec['dtype']}, max_length {spec['max_length']}, model"
+        f" {spec['model'][:24]}"
+    )
 
 
 def verify_stores(cache: Path, *, delete: bool) -> int:
@@ -59,11 +70,29 @@ def verify_stores(cache: Path, *, delete: bool) -> int:
     Returns:
         0 if all shards are undamaged or the damaged ones were removed, else 1.
     """
-    shards = [path for folder in stores(cache) for path in sorted(folder.glob("*.safetensors"))]
-    damaged = [path for path in shards if not is_whole(path)]
-    for path in damaged:
-        if delete:
-            path.unlink()
-        print(f"{'removed' if delete else 'damaged'}: {path}")
-    print(f"{len(shards)} shards read, {len(damaged)} damaged")
-    return 1 if damaged and not delete else 0
+    read = damaged = left = 0
+    for path in [path for folder in stores(cache) for path in sorted(folder.glob("*.safetensors"))]:
+        if path.is_file():
+            try:
+                whole = is_whole(path)
+            except FileNotFoundError:
+                continue  # a job beside us has found it damaged
+        elif path.is_symlink() or path.is_dir():
+            whole = False
+        else:
+            continue
+        read += 1
+        if whole:
+            continue
+        damaged += 1
+        if path.is_dir():
+            print(f"damaged: {path} is a folder; move it elsewhere")
+        elif delete:
+            path.unlink(missing_ok=True)
+            print(f"removed: {path}")
+            continue
+        else:
+            print(f"damaged: {path}")
+        left += 1
+    print(f"{read} shards read, {damaged} damaged")
+    return 1 if left else 0

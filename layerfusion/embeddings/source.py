@@ -280,7 +280,8 @@ def open_source(
 def _open_store(root: Path, spec: BackboneSpec) -> EmbeddingStore:
     """Open the store of a spec. Jobs of a sweep share it as long as its shards stay the same."""
     shards = sorted((root / spec.hash()).glob("*.safetensors"))
-    states = [(path.name, path.stat()) for path in shards]
+    # A link to nothing is no shard, and its texts are computed again.
+    states = [(path.name, path.stat()) for path in shards if path.exists()]
     listing = tuple((name, state.st_size, state.st_mtime_ns) for name, state in states)
     store = _opened(root, spec, listing)
     if store.shards == {name for name, _ in states} and listing:

@@ -154,7 +154,7 @@ def label_of(job: Path) -> str:
 
 def _read_plans(folder: Path, damaged: Damaged | None = None) -> dict[str, tuple[str, list[str]]]:
     """Return the command and the overrides of each planned job, by the name of its folder."""
-    plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    plans = sorted((folder / PLANS).glob("*.json"), key=lambda path: path.lstat().st_mtime_ns)
     found: dict[str, tuple[str, list[str]]] = {}
     for path in plans:
         with damaged_told(path, damaged):

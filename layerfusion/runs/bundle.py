@@ -42,7 +42,7 @@ from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
 from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
-from layerfusion.embeddings.tokens import tally_unknown
+from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -120,7 +120,12 @@ class Bundle:
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
         pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
-        probabilities = [self._classify([text.strip() for text in piece]) for piece in pieces]
+        tallies: dict[str, UnknownTally] = {}
+        probabilities = [
+            self._classify([text.strip() for text in piece], tallies) for piece in pieces
+        ]
+        for tally in tallies.values():
+            tally.warn()
         return np.concatenate(probabilities or [np.empty((0, len(self.label_names)), np.float32)])
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
@@ -158,23 +163,31 @@ class Bundle:
         classes = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
         return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
 
-    def _classify(self, texts: Sequence[str]) -> np.ndarray:
-        vectors = self._vectors(texts)
+    def _classify(self, texts: Sequence[str], tallies: dict[str, UnknownTally]) -> np.ndarray:
+        vectors = self._vectors(texts, tallies)
         features = [vectors[layer] for layer in self.layers]
         return mean_probabilities(self.heads, features).numpy()
 
-    def _vectors(self, texts: Sequence[str]) -> dict[LayerId, Tensor]:
-        """Compute the vectors of each source. Shapes: (texts, width), float32."""
+    def _vectors(
+        self, texts: Sequence[str], tallies: dict[str, UnknownTally]
+    ) -> dict[LayerId, Tensor]:
+        """Compute the vectors of each source. Shapes: (texts, width), float32.
+
+        Args:
+            texts: the texts.
+            tallies: counts of the unknown tokens by backbone; those of the texts are added.
+        """
         found: dict[LayerId, Tensor] = {}
         for layer in self.layers:
             if layer.backbone in self.lexical:
                 found[layer] = self.lexical[layer.backbone].vectors(texts)
         for name, backbone in self._backbones.items():
-            found |= self._embedded(name, backbone, texts)
+            tally = tallies.setdefault(name, UnknownTally(name))
+            found |= self._embedded(name, backbone, texts, tally)
         return found
 
     def _embedded(
-        self, name: str, backbone: Backbone, texts: Sequence[str]
+        self, name: str, backbone: Backbone, texts: Sequence[str], tally: UnknownTally
     ) -> dict[LayerId, Tensor]:
         """Compute the layers of one model, without the blocks above the highest layer."""
         of_model = [layer for layer in self.layers if layer.backbone == name]
@@ -184,7 +197,7 @@ class Bundle:
                 raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
         tokens = backbone.tokenize(texts, self.config.backbone[name])
-        tally_unknown(name, tokens).warn()
+        tally.add((text.own for text in tokens), (text.unknown for text in tokens))
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual

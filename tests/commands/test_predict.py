@@ -120,6 +120,16 @@ def test_texts_do_not_depend_on_their_neighbours(folder: Path) -> None:
     ]
 
 
+def test_unknown_tokens_are_told_of_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("layerfusion.runs.bundle.PIECE", 2)
+    load_bundle(folder / "concat", device="cpu").probabilities(["zebra", "quagga"] * 2 + ["the"])
+    said = [line for line in caplog.messages if "unknown to its tokenizer" in line]
+    assert said == [line for line in said if line.startswith("backbone bert: 80% of")]
+    assert len(said) == 1
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_every_form_of_input_and_output_says_the_same(
     suffix: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -167,6 +167,18 @@ def _cut_off(folder: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
 
 
+def _other_class(folder: Path) -> None:
+    """A vocabulary of words under a class that reads SentencePiece models."""
+    _with("vocab.txt", b"the\nfilm\n", gone="tokenizer.json")(folder)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "T5Tokenizer"}')
+
+
+def _in_place(folder: Path) -> None:
+    tiny_folder("bert", folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "tokenizer.json").mkdir()
+
+
 def _dangling(folder: Path) -> None:
     file = tiny_folder("bert", folder) / "model.safetensors"
     file.unlink()
@@ -196,6 +208,7 @@ CASES: dict[str, Case] = {
         "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 9\n"
     ),
     "weights that were cut off": _cut_off,
+    "a folder in the place of a file": _in_place,
     "a link to a file that is gone": _dangling,
     "weights that lack an array": _without("encoder.layer.2.output.LayerNorm.bias"),
     "weights whose names do not fit": _weights(
@@ -203,6 +216,8 @@ CASES: dict[str, Case] = {
     ),
     "weights whose shapes do not fit `config.json`": _config(hidden_size=64),
     "weights of more layers than `config.json` states": _config(num_hidden_layers=2),
+    "`config.json` of far more layers than the weights": _config(num_hidden_layers=10**6),
+    "`config.json` of a far larger model than the weights": _config(intermediate_size=10**8),
     "weights in the blocks that the model does not use": _weights(
         lambda arrays: arrays | {"encoder.layer.0.attention.lora_A.weight": torch.ones(2, 32)}
     ),
@@ -227,6 +242,12 @@ CASES: dict[str, Case] = {
     "`trust_remote_code=true` and code of another repository": _trusted,
     "`trust_remote_code=true` and a branch of the hub": _branch,
     "no tokenizer": _with("README.md", b"", gone="tokenizer.json"),
+    "a damaged `tokenizer.model`": _with("tokenizer.model", b"<html>", gone="tokenizer.json"),
+    "`vocab.json` without `merges.txt`": _with("vocab.json", b"{}", gone="tokenizer.json"),
+    "a class of tokenizer whose files are not there": _other_class,
+    "a limit of length that is no number": _changed(
+        "tokenizer_config.json", lambda content: content.update(model_max_length="long")
+    ),
     "a damaged `tokenizer.json`": _with("tokenizer.json", b'{"version":'),
     "a `tokenizer.json` of a newer version": _changed(
         "tokenizer.json", lambda content: content.update(normalizer={"type": "Newer"})

@@ -179,6 +179,24 @@ def test_verify_finds_and_removes_a_damaged_shard(
     assert "1 texts" in line
 
 
+def test_verify_and_ls_go_past_what_is_no_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = EmbeddingStore(tmp_path / "embeddings", spec_of())
+    fill(store, ["a"], ["0"])
+    (store.folder / "folder.safetensors").mkdir()
+    (store.folder / "link.safetensors").symlink_to("nowhere")
+    (store.folder / "store.json").write_text("{")
+    assert verify_stores(tmp_path, delete=False) == 1
+    assert "3 shards read, 2 damaged" in capsys.readouterr().out
+    assert verify_stores(tmp_path, delete=True) == 1
+    assert [x for x in store.folder.iterdir() if x.is_symlink()] == []
+    assert "folder.safetensors is a folder; move it elsewhere" in capsys.readouterr().out
+    (line,) = list_stores(tmp_path)
+    assert "1 texts" in line
+    assert "store.json: not the description of a store" in line
+
+
 def test_a_cut_off_shard_is_named_and_removed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -151,7 +151,9 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(
     ):
         assert main(words) == 2
         *before, told = capsys.readouterr().err.splitlines()
-        assert re.fullmatch(r"layerfusion: \S+/file/\S+: Not a directory", told)
+        assert re.fullmatch(
+            r"layerfusion: \S+/file: a file lies where a folder is needed; move it elsewhere", told
+        )
         assert before in ([], ["given, so not searched over: fusion.width"])
 
 

@@ -92,6 +92,12 @@ def to_folder(path: Path) -> None:
     path.mkdir()
 
 
+def to_broken_link(path: Path) -> None:
+    """Put a link to nothing in the place of a file."""
+    path.unlink()
+    path.symlink_to("no such file")
+
+
 def without_last(path: Path) -> None:
     """Take the last byte away."""
     path.write_bytes(path.read_bytes()[:-1])
@@ -102,6 +108,7 @@ WHOLE: dict[str, Damage] = {
     "without its last byte": without_last,
     "empty": cut(0.0),
     "a folder": to_folder,
+    "a link to nothing": to_broken_link,
     "gone": Path.unlink,
 }
 

@@ -144,7 +144,11 @@ def test_a_folder_that_cannot_be_written_is_named(
         folder.chmod(0o555)
     wrong: list[str] = []
     for command in commands():
-        wrong += problems(world.run(command, ordinary=True), "ermission denied", place, command)
+        ended = world.run(command, ordinary=True)
+        if ended.code == 2 and command in LATER:  # for want of the job that could not be written
+            wrong += ended.mistakes
+            continue
+        wrong += problems(ended, "ermission denied", place, command)
     for folder in [world.root / place, *(world.root / place).rglob("*")]:
         folder.chmod(0o755)
     assert finish(world) == whole
@@ -163,7 +167,10 @@ def test_a_finished_cache_serves_a_reader_who_cannot_write_it(
     for path in [world.cache, *world.cache.rglob("*")]:
         path.chmod(0o755)
     assert not [
-        x for command, one in ended.items() for x in problems(one, "denied", "cache", command)
+        x
+        for command, one in ended.items()
+        if one.code != 2 or command not in LATER  # which may lack the job
+        for x in problems(one, "denied", "cache", command)
     ]
 
 

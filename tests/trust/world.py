@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -42,6 +43,8 @@ TIMES = ("seconds", "train_seconds", "created", "peak_memory_bytes", "head_milli
 """Facts of a record that differ whenever its job runs."""
 MEASURED = ("milliseconds_per_text", "milliseconds_one", "milliseconds_batch")
 """Figures that are measured once and kept in the cache."""
+MEASURED_COLUMNS = re.compile(r"ms\b|Extraction, min|Training seconds|Peak memory|Made")
+"""Beginnings of the names of a report's columns whose figures differ from run to run."""
 SHA = "0" * 64
 SPACE = """\
 name: small
@@ -288,9 +291,17 @@ def predicted_figures(path: Path) -> Any:
 
 
 def report_figures(folder: Path) -> str:
-    """Return a report's words and figures."""
+    """Return a report's words and figures, without those that are measured."""
     page = folder / "report.md"
-    return page.read_text() if page.exists() else ""
+    measured: list[bool] = []
+    kept = []
+    for line in page.read_text().splitlines() if page.exists() else []:
+        cells = re.split(r"(?<!\\)\|", line) if line.startswith("|") else []
+        if len(cells) != len(measured):  # the first line of a table, or none
+            measured = [bool(MEASURED_COLUMNS.match(cell.strip())) for cell in cells]
+        cells = ["" if late else cell for cell, late in zip(cells, measured, strict=True)]
+        kept.append("|".join(cells) or line)
+    return "\n".join(kept)
 
 
 def without_times(content: Any) -> Any:
