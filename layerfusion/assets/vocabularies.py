@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from layerfusion.errors import UserError
 
@@ -51,11 +52,12 @@ def check_vocabulary(folder: Path, key: str) -> None:
 def _damage_of_sentencepiece(content: bytes) -> str | None:
     """Say what is wrong about a SentencePiece model; nothing is about a file of tiktoken."""
     from google.protobuf.message import DecodeError
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+    from sentencepiece import sentencepiece_model_pb2
 
     if TIKTOKEN.match(content):
         return None
-    model = ModelProto()
+    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
+    model = messages.ModelProto()
     try:
         model.ParseFromString(content)
     except DecodeError:
