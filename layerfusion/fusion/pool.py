@@ -4,9 +4,9 @@ The weights are fitted on rows that the probes never saw (Wolpert, Neural Networ
 takes a simpler form where cross-validation does not support a richer one: gates that differ from
 text to text, one weight for each source, or the best single source.
 
-With many sources, such as every layer of some models, weights that are free but held near those of
-an ensemble selection are best (`anchored`): a source that adds little by itself may still correct
-the others, with a weight below zero.
+With many sources, such as every layer of some models, weights that are free but held near equal
+ones are best (`anchored`): a source that adds little by itself may still correct the others, with a
+weight below zero.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.ensemble import ensemble_weights
 from layerfusion.layers.selection import standard_error
 
 Choose = Callable[[Tensor, Tensor], list[int]]
@@ -32,11 +31,9 @@ the log-loss of so many rows. With few labelled rows it keeps the pool near the 
 is then better than weights: by 2 points on 20 rows of mr. On 1,800 rows the weights are better."""
 GATE_ROWS = 200.0
 """Strength of the pull of the gates towards the weights, in rows: the same for the squares of G."""
-ANCHOR_ROWS = 50.0
-"""Strength of the pull of anchored weights towards their anchor, in rows: the square of their
+ANCHOR_ROWS = 100.0
+"""Strength of the pull of anchored weights towards equal ones, in rows: the square of their
 distance counts as much as the log-loss of so many rows."""
-EQUAL_ROWS = 100.0
-"""Weight of equal weights in the anchor, in rows. A selection on few rows is mostly luck."""
 GATED_SOURCES = 12
 """Most sources of a gated pool, which has 3 K² numbers to learn."""
 FOLDS = 5
@@ -117,7 +114,7 @@ def choose_pool(
     if len(log_probs) == 1:
         return fit_pool(log_probs, target, "single"), {}, "a single source, calibrated"
     form, losses = judge_forms(log_probs, target, seed=seed)
-    pool = fit_pool(log_probs, target, form, seed=seed)
+    pool = fit_pool(log_probs, target, form)
     means = {name: float(loss.mean()) for name, loss in losses.items()}
     listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     return pool, means, f"{form}: held-out log-loss {listed}"
@@ -148,7 +145,7 @@ def judge_forms(
         inside, outside = log_probs[:, ~out], target[~out]
         chosen = choose(inside, outside)
         for form in forms:
-            pool = fit_pool(inside[chosen], outside, form, seed=seed)
+            pool = fit_pool(inside[chosen], outside, form)
             pooled, _ = pool(log_probs[chosen][:, out])
             losses[form][out] = F.nll_loss(pooled, target[out], reduction="none")
     return _supported(losses), losses
@@ -181,17 +178,16 @@ def _supported(losses: Mapping[str, Tensor]) -> str:
     return form
 
 
-def fit_pool(log_probs: Tensor, target: Tensor, form: str, *, seed: int = 0) -> Pool:
+def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
     """Fit a pool of one form.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
         form: one of `FORMS`; `single` takes the source with the lowest log-loss, calibrated.
-        seed: draws the halves of the ensemble selection that weights are anchored to.
     """
     if form == "anchored":
-        return _anchored(log_probs, target, seed)
+        return _anchored(log_probs, target)
     log_probs = log_probs.double()
     sources = len(log_probs)
     facts = evidence(log_probs)
@@ -216,24 +212,20 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str, *, seed: int = 0) -> 
     return Pool(form, bias, log_scale.exp(), gate, mean, std)
 
 
-def anchored_weights(log_probs: Tensor, target: Tensor, *, seed: int = 0) -> Tensor:
-    """Fit log p = log softmax(Σ w_k log p_k), with w held near an anchor.
+def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Fit log p = log softmax(Σ w_k log p_k), with w held near equal weights.
 
-    The anchor is the mean of the weights of the ensemble selection, which count as the rows that
-    they were selected on, and of equal weights, which count as `EQUAL_ROWS`. The loss is convex, so
-    a few steps of Newton's method find its minimum.
+    The loss is convex, so a few steps of Newton's method find its minimum.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
-        seed: draws the halves of the ensemble selection.
 
     Returns:
         The weights. Shape: (K,), float64.
     """
     sources, rows, _ = log_probs.shape
-    selected = ensemble_weights(log_probs, target, seed=seed)
-    anchor = (rows * selected + EQUAL_ROWS / sources) / (rows + EQUAL_ROWS)
+    anchor = torch.full((sources,), 1 / sources, dtype=torch.float64)
     ridge = ANCHOR_ROWS / rows
 
     def loss(weights: Tensor) -> float:
@@ -251,9 +243,11 @@ def anchored_weights(log_probs: Tensor, target: Tensor, *, seed: int = 0) -> Ten
         length = 1.0
         while (after := loss(weights - length * step)) > before and length > LEAST_STEP:
             length /= 2
-        if before - after < LEAST_GAIN:
+        gain = before - after
+        if gain > 0:
+            weights, before = weights - length * step, after
+        if gain < LEAST_GAIN:
             break
-        weights, before = weights - length * step, after
     return weights
 
 
@@ -269,8 +263,8 @@ def _slope(log_probs: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, 
     return (expected - of_target).double().mean(dim=1), hessian.double() / rows
 
 
-def _anchored(log_probs: Tensor, target: Tensor, seed: int) -> Pool:
-    weights = anchored_weights(log_probs, target, seed=seed)
+def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
+    weights = anchored_weights(log_probs, target)
     scale = weights.abs().sum()
     sources = len(weights)
     unused = torch.zeros(sources * FACTS, dtype=torch.float64)

@@ -33,7 +33,6 @@ def pursue(
     limit: int,
     *,
     allows: Callable[[Sequence[int]], bool] = lambda _: True,
-    seed: int = 0,
 ) -> list[Step]:
     """Select sources that complement each other, the best single one first.
 
@@ -42,7 +41,6 @@ def pursue(
         target: class indices. Shape: (rows,).
         limit: most sources to take.
         allows: whether the sources at these positions may be used together.
-        seed: draws the halves of the ensemble selection to which weights are anchored.
 
     Returns:
         The sources in the order in which they were added; fewer than `limit` where no other is
@@ -64,7 +62,7 @@ def pursue(
         if best is None:
             break
         chosen = log_probs[[*taken, best]]
-        weights = anchored_weights(chosen, target, seed=seed)
+        weights = anchored_weights(chosen, target)
         pooled = torch.einsum("k,knc->nc", weights.to(chosen), chosen)
         steps.append(Step(best, float(F.cross_entropy(pooled, target))))
         probs = pooled.softmax(dim=1)
