@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.fusion.pool import ANCHOR_ROWS, anchored_weights
+from layerfusion.fusion.pool import anchor_strength, anchored_weights
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,22 @@ def pursue(
         probs = pooled.softmax(dim=1)
         error = probs.clone()
         error[rows, target] -= 1
-        worth = torch.stack([_gain(source, probs, error) for source in log_probs])
+        ridge = anchor_strength(len(chosen) + 1, len(target))
+        worth = torch.stack([_gain(source, probs, error, ridge) for source in log_probs])
     return steps
 
 
-def _gain(source: Tensor, probs: Tensor, error: Tensor) -> Tensor:
+def _gain(source: Tensor, probs: Tensor, error: Tensor, ridge: float) -> Tensor:
     """Estimate by how much a Newton step along one source lowers the mean log-loss, in nats.
 
     Args:
         source: its log-probabilities. Shape: (rows, classes).
         probs: probabilities of the pool so far. Shape: (rows, classes).
         error: these minus 1 for the class of the row. Shape: (rows, classes).
+        ridge: factor of the squared weights in the loss.
     """
     rows = len(probs)
     slope = (error * source).sum() / rows
     mean = (probs * source).sum(dim=1)
     curvature = ((probs * source.square()).sum(dim=1) - mean.square()).mean()
-    return slope.square() / (2 * (curvature + 2 * ANCHOR_ROWS / rows))
+    return slope.square() / (2 * (curvature + 2 * ridge))

@@ -201,7 +201,7 @@ def test_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
         mixed = np.einsum("k,knc->nc", w, said.numpy())
         log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
         picked = log_probs[np.arange(150), target.numpy()]
-        return -picked.mean() + ANCHOR_ROWS / 150 * ((w - anchor) ** 2).sum()
+        return -picked.mean() + ANCHOR_ROWS * 3**0.5 / 150 * ((w - anchor) ** 2).sum()
 
     found = minimize(loss, anchor, method="BFGS", options={"gtol": 1e-9}).x
     np.testing.assert_allclose(anchored_weights(said, target).numpy(), found, atol=1e-4)
