@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from layerfusion.assets.memo import hash_of, read_arrays, write_arrays
-from layerfusion.config.job import LayersConfig
+from layerfusion.config.job import STRENGTHS, LayersConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.lexical_regression import C_VALUES
 from layerfusion.embeddings.spec import text_hash
@@ -28,7 +28,7 @@ from layerfusion.layers.score import Needs, Score
 
 log = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 """Part of the cache key. Raise it with every change that gives other probes."""
 SCORES_FOLDER = "scores"
 """Folder of a cache that keeps scores."""
@@ -99,6 +99,7 @@ def _fit_missing(
         num_classes=candidates.num_classes,
         strengths=config.strengths,
         device=device,
+        grow=list(config.strengths) == list(STRENGTHS),
     ):
         seconds = (time.perf_counter() - begun) / len(batch)
         yield {layers[place]: _TimedProbe(probe, seconds) for place, probe in batch.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -116,9 +116,11 @@ class Problem:
             None if self.spread is None else self.spread[:, problems],
         )
 
-    def only(self, problem: int) -> Problem:
-        """Keep one of the problems."""
-        return self.take(torch.arange(len(self.penalty), device=self.penalty.device) == problem)
+    def with_strength(self, strength: float) -> Problem:
+        """Return the first problem with another C."""
+        first = self.take(torch.arange(len(self.penalty), device=self.penalty.device) == 0)
+        rows = (first.weights[0] > 0).sum()
+        return replace(first, penalty=(1 / (strength * rows)).to(self.penalty)[None])
 
     @property
     def least_slope(self) -> Tensor:

@@ -8,8 +8,8 @@ hundreds, and layers of equal width are batched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,9 @@ GPU_BYTES_A_CELL = 64
 a step of the optimisation makes of it."""
 RACE_ROWS = 100
 """No strength is eliminated before this many held-out rows."""
+WEAKER = (3.0, 10.0, 30.0, 100.0)
+"""Larger values of C that are tried one after the other while the largest so far is the best. With
+150 classes of 15 rows it is between 3 and 10."""
 SURELY = 4.0
 """A strength is dropped once its paired loss is this many standard errors worse than the best."""
 NEVER = -1
@@ -143,98 +146,178 @@ def cross_validate_in_batches(
     strengths: Sequence[float] = STRENGTHS,
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
+    grow: bool = False,
 ) -> Iterator[dict[int, HeldOut]]:
-    """Run `cross_validate`, yielding the results of each batch of layers by their position."""
+    """Run `cross_validate`, yielding the results of each batch of layers by their position.
+
+    With `grow`, a layer for which the largest strength is the best is fitted with the values of
+    `WEAKER` too, one after the other, until one is no better.
+    """
     folds = int(fold_of.max()) + 1
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
     held_out = torch.where(fold_of != NEVER)[0]
-    target, folds_of = labels[held_out], fold_of[held_out]
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
     for places in _groups(features, num_classes, folds * len(strengths), device):
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
-        # The loss of a strength that is not fitted stays infinite.
-        size = (len(layers), len(held_out), len(strengths), num_classes)
-        log_probs = torch.full(size, -torch.inf)
+        task = _Task(layers, labels, fitted_on, held_out, fold_of[held_out], num_classes, device)
         # Folds can be fitted one by one: each then has its own eigenbasis and needs no spread. This
         # is faster if the rows span fewer dimensions than the width, or if there are more logits
         # than features.
         if width > fewest or columns * folds * len(strengths) > width:
-            running = sorted(range(len(strengths)), key=strengths.__getitem__)
-            for fold in range(folds):
-                in_fold = folds_of == fold
-                problem = _problem(
-                    layers, labels, fitted_on[[fold]], num_classes, strengths, device
-                )
-                for number, predicted in _path(problem, running, held_out[in_fold], tolerance):
-                    log_probs[:, in_fold, number] = predicted
-                seen = folds_of <= fold
-                running = _not_surely_worse(log_probs[:, seen], target[seen], running)
+            predicted = _by_path(task, strengths, tolerance, grow=grow)
         else:
-            problem = _problem(layers, labels, fitted_on, num_classes, strengths, device)
-            # The optimisation has the logits of all rows; of each row we keep those of the probes
-            # that were fitted without it.
-            logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
-            for fold in range(folds):
-                rows = held_out[folds_of == fold].to(logits.device)
-                predicted = logits[:, fold, :, :, rows].permute(0, 3, 1, 2)  # L, rows, strengths, K
-                log_probs[:, folds_of == fold] = _log_probs(predicted).cpu()
-        batch = {}
-        for place, layer in zip(places, log_probs, strict=True):
-            losses = [float(F.nll_loss(at_c.double(), target)) for at_c in layer.unbind(1)]
-            best = min(range(len(losses)), key=losses.__getitem__)
-            batch[place] = HeldOut(layer[:, best].clone(), target, strengths[best])
-        yield batch
+            predicted = _at_once(task, strengths, tolerance)
+            edge = task.best(predicted) == max(strengths)
+            if grow and bool(edge.any()):
+                weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
+                for strength, found in weaker.items():
+                    predicted.setdefault(strength, task.nothing())[edge] = found
+        best = task.best(predicted)
+        yield {
+            place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
+            for n, (place, strength) in enumerate(zip(places, best.tolist(), strict=True))
+        }
 
 
-def _path(
-    problem: Problem, numbers: Sequence[int], out: Tensor, tolerance: float
-) -> Iterator[tuple[int, Tensor]]:
-    """Fit one strength after the other, each starting from the weights of the one before.
+@dataclass(frozen=True)
+class _Task:
+    """Layers of equal width, and the rows that each fold fits and predicts."""
 
-    The order is from the strongest regularisation to the weakest, as in Friedman, Hastie and
-    Tibshirani (Journal of Statistical Software, 2010). With 52 classes this takes less than half of
-    the time of starting each strength from zero.
+    layers: Sequence[Tensor]
+    labels: Tensor
+    fitted_on: Tensor
+    """Shape: (folds, rows), bool."""
+    held_out: Tensor
+    """The rows that some fold holds out. Shape: (held-out rows,)."""
+    folds_of: Tensor
+    """Their folds. Shape: (held-out rows,)."""
+    num_classes: int
+    device: torch.device | None
+
+    @property
+    def target(self) -> Tensor:
+        """Labels of the held-out rows. Shape: (held-out rows,)."""
+        return self.labels[self.held_out]
+
+    def of(self, some: Tensor) -> _Task:
+        """Keep some of the layers. Shape of `some`: (layers,), bool."""
+        return replace(self, layers=[self.layers[n] for n in torch.where(some)[0].tolist()])
+
+    def problem(self, folds: Tensor, strengths: Sequence[float]) -> Problem:
+        """Set up the probes of some folds. Shape of `folds`: (folds,), bool."""
+        rows = self.fitted_on[folds]
+        return _problem(self.layers, self.labels, rows, self.num_classes, strengths, self.device)
+
+    def nothing(self) -> Tensor:
+        """Predictions of a strength that is not fitted yet: its loss stays infinite."""
+        size = (len(self.layers), len(self.held_out), self.num_classes)
+        return torch.full(size, -torch.inf)
+
+    def losses(self, predicted: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Log-loss of each row. Shape: (L, rows), float64, from (L, held-out rows, classes)."""
+        target = self.target if rows is None else self.target[rows]
+        predicted = predicted if rows is None else predicted[:, rows]
+        place = target[None, :, None].expand(len(predicted), -1, 1)
+        return -predicted.gather(2, place)[..., 0].double()
+
+    def best(self, predicted: Mapping[float, Tensor], rows: Tensor | None = None) -> Tensor:
+        """The strength of each layer with the lowest log-loss on some rows. Shape: (L,)."""
+        strengths = torch.tensor(list(predicted), dtype=torch.float64)
+        losses = [self.losses(one, rows).mean(dim=1) for one in predicted.values()]
+        return strengths[torch.stack(losses).argmin(dim=0)]
+
+
+def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[float, Tensor]:
+    """Fit all folds and strengths in one optimisation.
+
+    Returns:
+        The log-probabilities of the held-out rows by strength. Shapes: (L, held-out rows, classes).
+    """
+    folds = len(task.fitted_on)
+    predicted = {strength: task.nothing() for strength in strengths}
+    problem = task.problem(torch.ones(folds, dtype=torch.bool), strengths)
+    # The optimisation has the logits of all rows; of each row we keep those of the probes that were
+    # fitted without it.
+    logits = problem.minimise(tolerance).logits.unflatten(1, (folds, len(strengths)))
+    for fold in range(folds):
+        rows = task.held_out[task.folds_of == fold].to(logits.device)
+        for number, strength in enumerate(strengths):
+            found = _log_probs(logits[:, fold, number][..., rows].mT).cpu()
+            predicted[strength][:, task.folds_of == fold] = found
+    return predicted
+
+
+def _by_path(
+    task: _Task, strengths: Sequence[float], tolerance: float, *, grow: bool = False
+) -> dict[float, Tensor]:
+    """Fit the folds one after the other, each along the path of strengths.
+
+    A path goes from the strongest regularisation to the weakest, each strength starting from the
+    weights of the one before, as in Friedman, Hastie and Tibshirani (Journal of Statistical
+    Software, 2010). That of the first fold ends where every layer is surely past its best, and the
+    other folds leave out the strengths that are surely worse. No fold starts from the weights of
+    another, which have seen the rows that it holds out: with 150 classes that alone raised the
+    held-out accuracy by 1.6 points.
 
     Args:
-        problem: one problem for each strength, all on the same rows.
-        numbers: positions of the strengths to fit, the strongest regularisation first.
-        out: the held-out rows.
+        task: the layers and folds.
+        strengths: values of C.
         tolerance: largest entry of the gradient of the mean loss at the end.
+        grow: go on to the values of `WEAKER` while the largest so far is best for some layer.
 
-    Yields:
-        The position of a strength, and its log-probabilities of the held-out rows. Shape: (L, rows,
-        classes).
+    Returns:
+        The log-probabilities of the held-out rows by strength, minus infinity where a strength was
+        left out. Shapes: (L, held-out rows, classes).
     """
-    start = None
-    for number in numbers:
-        solution = problem.only(number).minimise(tolerance, start)
-        start = solution.w
-        predicted = solution.logits[:, 0][..., out.to(solution.device)].mT
-        yield number, _log_probs(predicted).cpu()
+    running = sorted(strengths)
+    predicted: dict[float, Tensor] = {}
+    for fold in range(len(task.fitted_on)):
+        here = task.folds_of == fold
+        problem = task.problem(torch.arange(len(task.fitted_on)) == fold, [1.0])
+        start = None
+        waiting = list(running)
+        while waiting:
+            strength = waiting.pop(0)
+            solution = problem.with_strength(strength).minimise(tolerance, start)
+            start = solution.w
+            rows = task.held_out[here].to(solution.device)
+            found = _log_probs(solution.logits[:, 0][..., rows].mT).cpu()
+            predicted.setdefault(strength, task.nothing())[:, here] = found
+            if fold == 0:
+                if strength not in _not_surely_worse(task, predicted, here):
+                    break
+                last = task.best(predicted, here)
+                if grow and not waiting and bool((last == strength).any()):
+                    waiting += [weaker for weaker in WEAKER if weaker > strength][:1]
+        running = _not_surely_worse(task, predicted, task.folds_of <= fold)
+    return predicted
 
 
-def _not_surely_worse(log_probs: Tensor, target: Tensor, running: Sequence[int]) -> list[int]:
-    """List the strengths that may still turn out best after the remaining folds.
+def _not_surely_worse(task: _Task, predicted: Mapping[float, Tensor], seen: Tensor) -> list[float]:
+    """List the strengths that may still turn out best after the remaining folds, in their order.
 
     This is a race (Maron and Moore, NIPS 1994): with 52 classes it drops most strengths after the
     first fold.
 
     Args:
-        log_probs: predictions of the held-out rows so far. Shape: (L, rows, strengths, classes).
-        target: labels of these rows. Shape: (rows,).
-        running: positions of the strengths that were fitted on all folds so far.
+        task: the layers and folds.
+        predicted: log-probabilities by strength. Shapes: (L, held-out rows, classes).
+        seen: the held-out rows that were predicted so far. Shape: (held-out rows,), bool.
     """
-    if len(target) < RACE_ROWS:
-        return list(running)
-    place = target[None, :, None, None].expand(len(log_probs), -1, len(running), 1)
-    losses = -log_probs[:, :, running].gather(3, place)[..., 0].double()  # L, rows, running
-    best = losses.mean(dim=1).argmin(dim=1)
-    behind = losses - losses.take_along_dim(best[:, None, None], dim=2)
-    sure = behind.mean(dim=1) > SURELY * behind.std(dim=1) / len(target) ** 0.5
+    running = [
+        strength for strength, one in predicted.items() if bool(one[:, seen].isfinite().all())
+    ]
+    rows = int(seen.sum())
+    if rows < RACE_ROWS:
+        return running
+    losses = torch.stack([task.losses(predicted[strength], seen) for strength in running])
+    best = losses.mean(dim=2).argmin(dim=0)  # L
+    behind = losses - losses[best, torch.arange(losses.shape[1])]
+    sure = behind.mean(dim=2) > SURELY * behind.std(dim=2) / rows**0.5
     return [
-        number for number, out in zip(running, sure.all(dim=0).tolist(), strict=True) if not out
+        strength for strength, out in zip(running, sure.all(dim=1).tolist(), strict=True) if not out
     ]
 
 

@@ -8,11 +8,12 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
+from torch.nn import functional as F
 
 from layerfusion.errors import UserError
 from layerfusion.layers import logistic, probe
 from layerfusion.layers.folds import stratified_folds
-from layerfusion.layers.probe import cross_validate, fit_probes
+from layerfusion.layers.probe import cross_validate, cross_validate_in_batches, fit_probes
 
 STRENGTHS = (1e-3, 1e-2, 1.0)
 
@@ -135,6 +136,38 @@ def test_labels_held_out_change_nothing_but_the_verdict() -> None:
         assert torch.equal(a.log_probs, b.log_probs)
         assert a.accuracy == pytest.approx(1 - b.accuracy)
         assert len(a.target) == 40
+
+
+@pytest.mark.parametrize("classes", [3, 12])
+def test_labels_of_one_fold_do_not_change_what_is_said_of_it(classes: int) -> None:
+    """However loosely a fit is stopped, no fold learns from another that has seen its rows."""
+    features, labels = layers(240, classes)
+    fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
+    turned = torch.where(fold_of == 2, (labels + 1) % classes, labels)
+    settings = {"num_classes": classes, "strengths": [1.0], "tolerance": 1e-2}
+    first = cross_validate(features, labels, fold_of, **settings)
+    second = cross_validate(features, turned, fold_of, **settings)
+    for a, b in zip(first, second, strict=True):
+        torch.testing.assert_close(a.log_probs[fold_of == 2], b.log_probs[fold_of == 2])
+        assert not torch.allclose(a.log_probs[fold_of == 1], b.log_probs[fold_of == 1], atol=1e-3)
+
+
+@pytest.mark.parametrize("classes", [2, 30])
+def test_the_strengths_grow_while_the_largest_is_the_best(classes: int) -> None:
+    """Classes far apart want little regularisation; a layer of noise wants much."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % classes
+    clear, noise = torch.randn(2, 240, 40, generator=generator)
+    features = [F.pad(F.one_hot(labels, classes), (0, 40 - classes)) + 0.02 * clear, noise]
+    fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
+    settings = {"num_classes": classes, "strengths": (1e-3, 1.0)}
+    (batch,) = cross_validate_in_batches(features, labels, fold_of, **settings)
+    (grown,) = cross_validate_in_batches(features, labels, fold_of, **settings, grow=True)
+    assert batch[0].strength == 1.0
+    assert grown[0].strength in probe.WEAKER
+    assert grown[0].log_loss < batch[0].log_loss
+    assert grown[1].strength == batch[1].strength == 1e-3
+    torch.testing.assert_close(grown[1].log_probs, batch[1].log_probs, atol=1e-3, rtol=0)
 
 
 def test_separable_data_and_a_missing_class_converge() -> None:
