@@ -166,14 +166,14 @@ def cross_validate_in_batches(
         # is faster if the rows span fewer dimensions than the width, or if there are more logits
         # than features.
         if width > fewest or columns * folds * len(strengths) > width:
-            predicted = _by_path(task, strengths, tolerance, grow=grow)
+            predicted = _by_path(task, strengths, tolerance)
         else:
             predicted = _at_once(task, strengths, tolerance)
-            edge = task.best(predicted) == max(strengths)
-            if grow and bool(edge.any()):
-                weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
-                for strength, found in weaker.items():
-                    predicted.setdefault(strength, task.nothing())[edge] = found
+        edge = task.best(predicted) == max(strengths)
+        if grow and bool(edge.any()):
+            weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
+            for strength, found in weaker.items():
+                predicted.setdefault(strength, task.nothing())[edge] = found
         best = task.best(predicted)
         yield {
             place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
