@@ -110,6 +110,18 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
             os.close(handle)
 
 
+def find_named(folder: Path, name: str) -> list[Path]:
+    """Find everything of one name under a folder, in order, while others may write and delete there.
+
+    A folder that is gone before it is looked into is passed over; `Path.rglob` ends at it.
+    """
+    return sorted(
+        Path(place, name)
+        for place, folders, files in os.walk(folder)
+        if name in folders or name in files
+    )
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names inside a folder durable."""
     handle = os.open(folder, os.O_RDONLY)

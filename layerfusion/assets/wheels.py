@@ -175,9 +175,10 @@ def _largest(folder: Path) -> int:
     Pip downloads to one place and copies to another, so a sum would count the wheel twice.
     """
     largest = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # pip has moved it
-            largest = max(largest, path.stat().st_size)
+    for place, _, files in os.walk(folder):  # which passes over a folder that pip has removed
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # pip has moved it
+                largest = max(largest, Path(place, name).stat().st_size)
     return largest
 
 

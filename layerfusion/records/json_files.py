@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerfusion.assets.files import in_one_line, parse_json, write_atomically
+from layerfusion.assets.files import find_named, in_one_line, parse_json, write_atomically
 from layerfusion.assets.memo import seal, type_adapter, unseal
 from layerfusion.config.secrets import redacted
 from layerfusion.errors import UserError
@@ -97,7 +97,7 @@ def read_all(
         UserError: naming the file.
     """
     found = []
-    for path in sorted(folder.rglob(name)):
+    for path in find_named(folder, name):
         with damaged_told(path, damaged):
             found.append((path.parent, read(path.parent)))
     return found

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from layerfusion.assets.files import parse_json
+from layerfusion.assets.files import find_named, parse_json
 from layerfusion.assets.memo import unseal
 from layerfusion.errors import UserError
 from layerfusion.records.job import CONFIG, METRICS
@@ -132,12 +132,12 @@ def skipped_jobs(folder: Path, damaged: Damaged | None = None) -> dict[Path, Ski
         damaged: takes the plans and notes that cannot be read; None if that is an error.
     """
     found: dict[Path, SkippedJob] = {}
-    for plans in sorted(folder.rglob(PLANS)):
+    for plans in find_named(folder, PLANS):
         with damaged_told(plans, damaged):
             for job in _jobs(plans.parent, damaged):
                 if job.state != "done":
                     found[job.folder] = SkippedJob(job.label, job.state, job.reason)
-    for failed in sorted(folder.rglob(FAILED)):
+    for failed in find_named(folder, FAILED):
         own = failed.parent
         if own not in found and not any((own / name).exists() for name in RECORDS.values()):
             with damaged_told(failed, damaged):
