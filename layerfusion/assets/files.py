@@ -111,7 +111,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def find_named(folder: Path, name: str) -> list[Path]:
-    """Find everything of one name under a folder, in order, while others may write and delete there.
+    """Find everything of one name under a folder, in order, while others write and delete there.
 
     A folder that is gone before it is looked into is passed over; `Path.rglob` ends at it.
     """
