@@ -172,8 +172,9 @@ def cross_validate_in_batches(
         edge = task.best(predicted) == max(strengths)
         if grow and bool(edge.any()):
             weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
-            for strength, found in weaker.items():
-                predicted.setdefault(strength, task.nothing())[edge] = found
+            for strength in weaker.keys() - predicted.keys():
+                predicted[strength] = task.nothing()
+                predicted[strength][edge] = weaker[strength]
         best = task.best(predicted)
         yield {
             place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
