@@ -236,7 +236,8 @@ class LayersConfig:
     folds: int = field(default=5, metadata=at_least(2))
     """Number of folds; fewer, with a note, if the largest class has fewer different texts."""
     strengths: list[float] = field(default_factory=lambda: list(STRENGTHS), metadata=above(0))
-    """Values of C, the inverse strength of the regularisation, that each probe chooses among."""
+    """Values of C, the inverse strength of the regularisation, that each probe chooses among. By
+    default, larger ones are tried too where the largest is the best."""
     sample: int = field(default=256, metadata=at_least(1))
     """Number of texts of train for the scores that pass texts through the model."""
     gradient_weight: float = field(default=0.5, metadata=between(0, 1))

@@ -57,6 +57,7 @@ def propose_layer_sets(
         members: most layers of any set; no limit if None.
     """
     rules = _Rules(layers, budget)
+    losses = [float(F.nll_loss(source, target)) for source in log_probs]
     most = len(layers) if members is None else members
     named: dict[str, Choose] = {
         "the best layer": rules.best(1),
@@ -74,12 +75,10 @@ def propose_layer_sets(
         taken = {layers[n] for n in positions}
         seen = any(taken == set(other.selection.layers) for other in found)
         if positions and len(positions) <= most and not seen:
-            choices = [
-                Choice(layers[n], f"held-out log-loss {float(loss):.4g}")
-                for n in positions
-                for loss in [F.nll_loss(log_probs[n], target)]
-            ]
-            found.append(LayerSet(name, Selection(tuple(choices)), choose, name in large))
+            choices = tuple(
+                Choice(layers[n], f"held-out log-loss {losses[n]:.4g}") for n in positions
+            )
+            found.append(LayerSet(name, Selection(choices), choose, name in large))
     return found
 
 

@@ -136,24 +136,22 @@ def judge_forms(
     Returns:
         One of `FORMS`, and the log-losses of each form. Shapes: (rows,), float64, in nats.
     """
-    choose = choose or _all
-    forms = _forms_for(len(choose(log_probs, target)))
-    losses = {form: torch.zeros(len(target), dtype=torch.float64) for form in forms}
     generator = torch.Generator().manual_seed(seed)
     fold_of = torch.randperm(len(target), generator=generator) % min(FOLDS, len(target))
-    for fold in range(int(fold_of.max()) + 1):
-        out = fold_of == fold
-        inside, outside = log_probs[:, ~out], target[~out]
-        chosen = choose(inside, outside)
+    inside = [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
+    chosen = [
+        list(range(len(log_probs))) if choose is None else choose(log_probs[:, rows], target[rows])
+        for rows in inside
+    ]
+    forms = _forms_for(max(map(len, chosen)))
+    losses = {form: torch.zeros(len(target), dtype=torch.float64) for form in forms}
+    for rows, positions in zip(inside, chosen, strict=True):
+        sources = log_probs[positions]
         for form in forms:
-            pool = fit_pool(inside[chosen], outside, form)
-            pooled, _ = pool(log_probs[chosen][:, out])
-            losses[form][out] = F.nll_loss(pooled, target[out], reduction="none")
+            pool = fit_pool(sources[:, rows], target[rows], form)
+            pooled, _ = pool(sources[:, ~rows])
+            losses[form][~rows] = F.nll_loss(pooled, target[~rows], reduction="none")
     return _supported(losses), losses
-
-
-def _all(log_probs: Tensor, _: Tensor) -> list[int]:
-    return list(range(len(log_probs)))
 
 
 def _forms_for(sources: int) -> tuple[str, ...]:
@@ -273,9 +271,8 @@ def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
     weights = anchored_weights(log_probs, target)
     scale = weights.abs().sum()
     sources = len(weights)
-    unused = torch.zeros(sources * FACTS, dtype=torch.float64)
-    gate = torch.zeros(sources, 1, dtype=torch.float64).expand(-1, sources * FACTS)
-    return Pool("anchored", weights / scale, scale, gate, unused, unused + 1)
+    gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
+    return Pool("anchored", weights / scale, scale, gate, gate[0], gate[0] + 1)
 
 
 def evidence(log_probs: Tensor) -> Tensor:

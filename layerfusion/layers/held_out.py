@@ -99,6 +99,7 @@ def _fit_missing(
         num_classes=candidates.num_classes,
         strengths=config.strengths,
         device=device,
+        # Strengths of the user's own are all that is tried.
         grow=list(config.strengths) == list(STRENGTHS),
     ):
         seconds = (time.perf_counter() - begun) / len(batch)

@@ -16,15 +16,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import STRENGTHS
-from layerfusion.embeddings.standardise import Standardiser
-from layerfusion.errors import UserError
+from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.logistic import Problem, Solution
 
 TOLERANCE = 1e-4
 """A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On r8
 and mr the held-out log-loss of the chosen strengths is then within 0.0001 of that at 1e-5."""
-BASIS_ROWS = 4
-"""Rows per feature used to estimate the eigenbasis."""
 CELLS = 12_000_000
 """Limit on the numbers in the features and logits of one batch of layers: about 50 MB. With 52
 classes, batches four times as large take a quarter longer, since each step waits for memory."""
@@ -38,6 +35,8 @@ WEAKER = (3.0, 10.0, 30.0, 100.0)
 150 classes of 15 rows it is between 3 and 10."""
 SURELY = 4.0
 """A strength is dropped once its paired loss is this many standard errors worse than the best."""
+EVERY = slice(None)
+"""Takes every row."""
 NEVER = -1
 """The fold number of rows that are never held out."""
 
@@ -172,7 +171,7 @@ def cross_validate_in_batches(
         edge = task.best(predicted) == max(strengths)
         if grow and bool(edge.any()):
             weaker = _by_path(task.of(edge), [max(strengths)], tolerance, grow=True)
-            for strength in weaker.keys() - predicted.keys():
+            for strength in sorted(weaker.keys() - predicted.keys()):
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
         best = task.best(predicted)
@@ -209,21 +208,19 @@ class _Task:
     def problem(self, folds: Tensor, strengths: Sequence[float]) -> Problem:
         """Set up the probes of some folds. Shape of `folds`: (folds,), bool."""
         rows = self.fitted_on[folds]
-        return _problem(self.layers, self.labels, rows, self.num_classes, strengths, self.device)
+        return set_up(self.layers, self.labels, rows, self.num_classes, strengths, self.device)
 
     def nothing(self) -> Tensor:
         """Predictions of a strength that is not fitted yet: its loss stays infinite."""
         size = (len(self.layers), len(self.held_out), self.num_classes)
         return torch.full(size, -torch.inf)
 
-    def losses(self, predicted: Tensor, rows: Tensor | None = None) -> Tensor:
+    def losses(self, predicted: Tensor, rows: Tensor | slice = EVERY) -> Tensor:
         """Log-loss of each row. Shape: (L, rows), float64, from (L, held-out rows, classes)."""
-        target = self.target if rows is None else self.target[rows]
-        predicted = predicted if rows is None else predicted[:, rows]
-        place = target[None, :, None].expand(len(predicted), -1, 1)
-        return -predicted.gather(2, place)[..., 0].double()
+        place = self.target[rows][None, :, None].expand(len(predicted), -1, 1)
+        return -predicted[:, rows].gather(2, place)[..., 0].double()
 
-    def best(self, predicted: Mapping[float, Tensor], rows: Tensor | None = None) -> Tensor:
+    def best(self, predicted: Mapping[float, Tensor], rows: Tensor | slice = EVERY) -> Tensor:
         """The strength of each layer with the lowest log-loss on some rows. Shape: (L,)."""
         strengths = torch.tensor(list(predicted), dtype=torch.float64)
         losses = [self.losses(one, rows).mean(dim=1) for one in predicted.values()]
@@ -348,7 +345,7 @@ def fit_probes(
         chosen = [features[place] for place in alike]
         for places in _groups(chosen, num_classes, 1, device):
             layers = [chosen[place] for place in places]
-            problem = _problem(layers, labels, everything, num_classes, [strength], device)
+            problem = set_up(layers, labels, everything, num_classes, [strength], device)
             probes = _linear_probes(problem.minimise(tolerance))
             for place, probe in zip(places, probes, strict=True):
                 results[alike[place]] = probe
@@ -384,112 +381,6 @@ def _groups(
         size = max(1, cells // max(1, rows * (width + 6 * columns * problems)))
         for start in range(0, len(places), size):
             yield places[start : start + size]
-
-
-def _problem(
-    features: Sequence[Tensor],
-    labels: Tensor,
-    fitted_on: Tensor,
-    num_classes: int,
-    strengths: Sequence[float],
-    device: torch.device | None,
-) -> Problem:
-    """Set up layers of equal width, to be fitted on each set of rows with each strength.
-
-    Args:
-        features: the vectors of each layer. Shapes: (rows, d).
-        labels: class indices. Shape: (rows,).
-        fitted_on: true for the rows of each set. Shape: (sets, rows), bool.
-        num_classes: number of classes.
-        strengths: C of the probes.
-        device: device to compute on; the CPU if none.
-    """
-    device = device or torch.device("cpu")
-    y = labels[None].float() if num_classes == 2 else F.one_hot(labels, num_classes).T.float()
-    counts = fitted_on.sum(dim=1)
-    masks = (fitted_on / counts[:, None]).repeat_interleave(len(strengths), dim=0)
-    penalty = 1 / (torch.tensor(strengths)[None] * counts[:, None]).flatten()
-    one_set = len(fitted_on) == 1
-    seen = fitted_on[0] if one_set else torch.ones(len(labels), dtype=torch.bool)
-    x, spectrum, basis, mean, std = _turned(features, seen, device)
-    spread = None
-    if not one_set:
-        spread = _spread(features, fitted_on, mean, std)
-        spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
-    return Problem(
-        x, spectrum, basis, mean, std, y.to(device), masks.to(device), penalty.to(device), spread
-    )
-
-
-def _turned(
-    features: Sequence[Tensor], seen: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Standardise each layer by the rows seen and turn it to the eigenbasis of their covariance.
-
-    The basis only makes the optimisation faster, so some of the rows are enough to estimate it. If
-    there are fewer rows than features, the space that the rows span is enough: a regularised
-    weight vector lies in it (representer theorem, Schölkopf et al., COLT 2001).
-    """
-    rows, width = features[0].shape
-    used = torch.where(seen)[0]
-    if len(used) > BASIS_ROWS * width:
-        used = used[torch.linspace(0, len(used) - 1, BASIS_ROWS * width).round().long()]
-    size = min(len(used), width)
-    x = torch.ones(len(features), rows, size + 1, device=device)
-    spectra, bases, means, stds = [], [], [], []
-    for layer, turned in zip(features, x, strict=True):
-        scale = Standardiser.fit([layer[seen]])
-        mean, std = scale.mean[0].to(device), scale.std[0].to(device)
-        if not bool(std.isfinite().all()):
-            raise UserError("probe: a feature is not finite")
-        standard = (layer.to(device) - mean) / std
-        some = standard[used.to(device)]
-        values, basis = _span(some) if size < width else _axes(some)
-        turned[:, :-1] = standard @ basis
-        spectra.append(F.pad(values.clamp_min(0), (0, 1), value=1.0).to(device))
-        bases.append(basis)
-        means.append(mean)
-        stds.append(std)
-    return x, torch.stack(spectra), torch.stack(bases), torch.stack(means), torch.stack(stds)
-
-
-def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors of the rows' covariance. Shapes: (d,) and (d, d)."""
-    values, vectors = _eigh(x.T @ x / len(x))
-    return values, vectors.to(x.device)
-
-
-def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors, on a GPU where the matrix lies on one."""
-    # Elsewhere on the CPU: not every device has a solver for eigenvalues.
-    return torch.linalg.eigh(matrix if matrix.is_cuda else matrix.cpu())
-
-
-def _span(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues and eigenvectors for fewer rows than features; empty directions are zero.
-
-    Shapes: (n,) and (d, n).
-    """
-    # Float64 is needed, since the directions are scaled by roots of small eigenvalues.
-    values, vectors = _eigh(x.double() @ x.double().T / len(x))
-    real = values > 1e-10 * values[-1].clamp_min(1e-30)
-    scales = torch.where(real, (values.clamp_min(1e-30) * len(x)).rsqrt(), 0.0)
-    basis = x.double().T @ (vectors * scales).to(x.device)
-    return torch.where(real, values, 0.0).float(), basis.float()
-
-
-def _spread(features: Sequence[Tensor], fitted_on: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Variance of each feature on each set of rows, relative to all rows. Shape: (L, sets, d)."""
-    shares = fitted_on.double() / fitted_on.sum(dim=1, keepdim=True)
-    result = []
-    for layer, m, s in zip(features, mean.cpu(), std.cpu(), strict=True):
-        x = ((layer - m) / s).double()
-        centre = shares @ x
-        spread = (shares @ x.square()) - centre.square()
-        # A feature that is constant on the fitted rows adds nothing to the free bias, so its weight
-        # becomes 0 under any penalty, as it would if it were standardised on these rows.
-        result.append(torch.where(spread <= 1e-9, 1.0, spread).float())
-    return torch.stack(result)
 
 
 def _log_probs(logits: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import CHEAP, FusionConfig, TrainConfig
+from layerfusion.config.job import CHEAP, STACKED, FusionConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.held_out_heads import HeldOutHeads
@@ -40,7 +40,7 @@ class Decision:
     fusion: FusionConfig
     reasons: list[str]
     candidates: list[CandidateRecord]
-    """All candidates that were evaluated, the best first."""
+    """All candidates that were evaluated, the one that was taken first, and then the best."""
 
 
 def decide(
@@ -77,8 +77,8 @@ def decide(
     fusion_candidates = list_fusion_candidates(
         layer_sets, config.fusion, widths, len(dataset.label_names)
     )
-    small = [layer_set.selection for layer_set in layer_sets if not layer_set.only_stacked]
-    trained_on = list(dict.fromkeys(layer for selection in small for layer in selection.layers))
+    trained = [one for one in fusion_candidates if one.fusion.name != STACKED]
+    trained_on = list(dict.fromkeys(layer for one in trained for layer in one.layers))
     validation = dataset.splits["validation"]
     hashes = [text_hash(text) for text in validation.texts]
     heads = HeldOutHeads(

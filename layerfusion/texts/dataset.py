@@ -18,7 +18,8 @@ from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
-from layerfusion.texts.layout import LABELS_FILE, read_label_names, read_tables
+from layerfusion.texts.layout import read_label_names, read_tables
+from layerfusion.texts.split_files import LABELS_FILE
 from layerfusion.texts.splits import Split, complete_splits
 from layerfusion.texts.table import SPLITS, Table, read_by_own_names
 

@@ -19,7 +19,8 @@ from layerfusion.records.job import BUNDLE, METRICS, RunRecord, read_record
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.records.sweep import PLANS, read_jobs
 from layerfusion.runs.bundle import DESCRIPTION, HEADS, load_bundle
-from layerfusion.texts.layout import LABELS_FILE, read_label_names
+from layerfusion.texts.layout import read_label_names
+from layerfusion.texts.split_files import LABELS_FILE
 from tests.fuzz.fuzzing import attempt, changed_json, examples, mutations
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
