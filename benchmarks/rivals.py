@@ -56,10 +56,10 @@ from layerfusion.config.registry import require_known
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
+from layerfusion.findings.jobs import read_job
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import METRICS, BaselineRecord, RunRecord
-from layerfusion.report.jobs import read_job
 from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from layerfusion.config.job import FusionConfig as FusionConfig
     from layerfusion.config.job import TrainerConfig as TrainerConfig
     from layerfusion.errors import UserError as UserError
+    from layerfusion.findings.frame import results as results
     from layerfusion.fusion.classifier import FusionClassifier as FusionClassifier
     from layerfusion.fusion.data import FusionDataModule as FusionDataModule
     from layerfusion.fusion.operators import FusionOperator as FusionOperator
     from layerfusion.fusion.training import fit as fit
     from layerfusion.layers.score import Score as Score
-    from layerfusion.records.results import results as results
     from layerfusion.report.plots import plot_cost as plot_cost
     from layerfusion.report.plots import plot_fusion as plot_fusion
     from layerfusion.report.plots import plot_layers as plot_layers
@@ -52,7 +52,7 @@ _PUBLIC = {
     "fit": "layerfusion.fusion.training:fit",
     "train": "layerfusion.commands.python:train",
     "load": "layerfusion.runs.bundle:load_bundle",
-    "results": "layerfusion.records.results:results",
+    "results": "layerfusion.findings.frame:results",
     "write_report": "layerfusion.commands.python:write_report",
     "plot_layers": "layerfusion.report.plots:plot_layers",
     "plot_fusion": "layerfusion.report.plots:plot_fusion",

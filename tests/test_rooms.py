@@ -21,6 +21,7 @@ ROOMS = (
     "fusion",
     "statistics",
     "records",
+    "findings",
     "report",
     "tracking",
     "runs",
@@ -32,7 +33,7 @@ ROOMS = (
 """From left to right, as the data flows."""
 MOST_MENTIONS = 6
 """Lines outside of its room that may name the published protocol."""
-REPORT_READS = {"errors", "config", "assets", "statistics", "records", "report"}
+REPORT_READS = {"errors", "config", "assets", "statistics", "records", "findings", "report"}
 """Rooms that the report may import: it needs what jobs left, not what made it."""
 
 

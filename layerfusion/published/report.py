@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.names import job_names, single_name
+from layerfusion.findings.results import Results
 from layerfusion.published.record import published_facts
 from layerfusion.published.settings import AS_PUBLISHED, PUBLISHED_BATCH, PUBLISHED_OPERATORS
+from layerfusion.records.format import listing
 from layerfusion.records.job import RunRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.format import COUNT, PERCENT, POINTS, listing, percent, points
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import job_names, single_name
-from layerfusion.report.results import Results
+from layerfusion.report.format import COUNT, PERCENT, POINTS, percent, points
 from layerfusion.report.table import Cell, Column, Table
 
 

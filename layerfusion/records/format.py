@@ -1,6 +1,8 @@
-"""Formats results, durations and sizes for the terminal and the log."""
+"""Formats results, durations, sizes and names for the terminal, the log and the report."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from layerfusion.records.job import Estimate, RunRecord
 
@@ -52,6 +54,16 @@ def duration(seconds: float) -> str:
 def plural(number: int, noun: str) -> str:
     """Format a count with its noun: `1 seed`, but `6 seeds`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def listing(names: Sequence[str]) -> str:
+    """[a, b, c] → a, b and c."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def capital(text: str) -> str:
+    """Begin a text with a capital."""
+    return text[:1].upper() + text[1:]
 
 
 def size(count: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -117,6 +118,23 @@ def damaged_told(path: Path, damaged: Damaged | None) -> Iterator[None]:
         if damaged is None:
             raise
         damaged[path] = in_one_line(error) if isinstance(error, OSError) else str(error)
+
+
+def warn_of(damaged: Damaged, *, left: bool) -> None:
+    """Warn a notebook of what could not be read.
+
+    Args:
+        damaged: the files, with the lines that say why.
+        left: whether there is anything else to show.
+
+    Raises:
+        UserError: with the first line, where nothing is left.
+    """
+    lines = [f"left out: {line}" for line in damaged.values()]
+    if lines and not left:
+        raise UserError(f"nothing here can be read: {next(iter(damaged.values()))}")
+    for line in lines:
+        warnings.warn(line, stacklevel=4)
 
 
 def require_own_folder(path: Path, job: str) -> None:

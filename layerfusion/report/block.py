@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 from layerfusion.report.table import Table
 
 if TYPE_CHECKING:
+    from layerfusion.report.blocks.summary import Summary
     from layerfusion.report.figures.canvas import Drawing
-    from layerfusion.report.findings.summary import Summary
 
 Part: TypeAlias = "str | Text | Bullets | Drawing | Table | Folded | Summary | Block"
 Kind = TypeVar("Kind")

@@ -14,7 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from layerfusion.errors import UserError
-from layerfusion.records.format import plural
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.results import Results
+from layerfusion.findings.tests import Findings
+from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Part, Text, some
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
@@ -30,13 +33,9 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
+from layerfusion.report.blocks.summary import sample_sentence, summarise
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.findings.summary import sample_sentence, summarise
-from layerfusion.report.findings.tests import Findings
-from layerfusion.report.format import listing
-from layerfusion.report.load import DataGroup
 from layerfusion.report.render.files import named_tables
-from layerfusion.report.results import Results
 from layerfusion.report.table import Table
 
 SectionBlock = Callable[[DataGroup, Findings], Block | None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from layerfusion.records.format import duration
+from layerfusion.records.profile import Profile
 
 NONE = "–"
 """Stands where there is no number."""
@@ -70,8 +71,11 @@ P_VALUE = Format(_p_value)
 DURATION = Format(lambda value: f"{value:.1f} s" if value < 90 else duration(value))
 
 
-def score_format(values: Sequence[float | None]) -> Format:
-    """Choose as many decimals for some values as four digits of the largest take."""
+def score_format(profile: Profile, score: str) -> Format:
+    """Choose how a score of layers is written: with as many decimals as four digits need."""
+    if score == "accuracy":
+        return PERCENT
+    values = [layer.scores.get(score) for layer in profile.layers]
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     size = math.floor(math.log10(largest)) if largest > 0 else 0
     pattern = f".{max(0, 3 - size)}f" if -4 <= size < 6 else ".2e"
@@ -111,16 +115,6 @@ def p_value(p: float, *, bound: bool = False) -> str:
 def count(number: float) -> str:
     """1234567 → 1,234,567."""
     return COUNT(number)
-
-
-def listing(names: Sequence[str]) -> str:
-    """[a, b, c] → a, b and c."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def capital(text: str) -> str:
-    """Begin a text with a capital."""
-    return text[:1].upper() + text[1:]
 
 
 def shortened(text: str, most: int) -> str:

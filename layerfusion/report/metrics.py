@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from layerfusion.records.format import listing
 from layerfusion.records.job import BaselineRecord, Estimate
-from layerfusion.report.format import PERCENT, Format, decimals, listing
+from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
 
 

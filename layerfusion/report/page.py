@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config.secrets import shown
+from layerfusion.findings.results import Results
 from layerfusion.report.contents import PageSections, Report, SectionBlock, build_report
 from layerfusion.report.render.files import write_exports
 from layerfusion.report.render.markdown import markdown
-from layerfusion.report.results import Results
 
 
 def write_report(

@@ -7,8 +7,8 @@ of a new figure, and returns them:
     ax.set_title("Layers")
 
 Jobs are a folder with finished jobs at any depth, or a `DataGroup`. With jobs on several data sets
-in the folder, `dataset` names one. A profile is a `Profile` or its folder. All raise `UserError`
-where there is nothing to draw.
+in the folder, `dataset` names one; a job that cannot be read is left out with a warning. A profile
+is a `Profile` or its folder. All raise `UserError` where there is nothing to draw.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError, unknown
+from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.tests import find_all
+from layerfusion.records.json_files import Damaged, warn_of
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.report.blocks import gates, pareto
 from layerfusion.report.blocks.fusion import CHOSEN_LAYER, comparisons, forest_rows
 from layerfusion.report.figures import layers, profile_maps
+from layerfusion.report.figures.colors import model_colors
 from layerfusion.report.figures.forest import plot_forest
-from layerfusion.report.findings.tests import find_all
-from layerfusion.report.load import DataGroup, load_groups
 
 Jobs = str | Path | DataGroup
 ProfileLike = str | Path | Profile
@@ -82,7 +84,7 @@ def plot_gates(
     found = [x for name, x in gated.items() if name.startswith(job)]
     if len(found) != 1:
         raise unknown("job with gates", job, gated)
-    return gates.plot_mean_gates(found[0], group.colors, ax)
+    return gates.plot_mean_gates(found[0], model_colors(group.models), ax)
 
 
 def plot_scores(profile: ProfileLike, ax: Axes | None = None) -> Axes:
@@ -98,7 +100,9 @@ def plot_similarity(profile: ProfileLike, ax: Axes | None = None) -> Axes:
 def _group(source: Jobs, dataset: str | None) -> DataGroup:
     if isinstance(source, DataGroup):
         return source
-    groups = {group.label: group for group in load_groups(Path(source))}
+    damaged: Damaged = {}
+    groups = {group.label: group for group in load_groups(Path(source), damaged)}
+    warn_of(damaged, left=bool(groups))
     if dataset is None and len(groups) == 1:
         return next(iter(groups.values()))
     if dataset not in groups:

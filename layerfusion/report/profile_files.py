@@ -13,7 +13,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.records.format import plural
+from layerfusion.findings import profiles as scores
+from layerfusion.findings.profiles import score_names
+from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks.profiles import (
     agreement_table,
@@ -25,9 +27,7 @@ from layerfusion.report.blocks.selections import accuracy_columns
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.findings import profiles as scores
-from layerfusion.report.findings.profiles import score_names
-from layerfusion.report.format import NAME, count, listing, shortened
+from layerfusion.report.format import NAME, count, score_format, shortened
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
@@ -77,7 +77,7 @@ def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
             value = profile.layers[place].scores.get(name)
             return Cell(value, mark=BEST if place == best else "")
 
-        return Column(name.replace("_", " "), score, scores.format_of(profile, name))
+        return Column(name.replace("_", " "), score, score_format(profile, name))
 
     layer = Column("layer", lambda place: profile.layers[place].layer, NAME)
     return Table(source, (layer, *map(column, names)), places if names else ())

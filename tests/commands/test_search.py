@@ -14,10 +14,10 @@ from layerfusion.commands import search
 from layerfusion.composing.hydra import compose, group_options
 from layerfusion.config.commands import SearchCommand, SearchConfig
 from layerfusion.errors import UserError
+from layerfusion.findings.results import Results
 from layerfusion.records.job import read_record
 from layerfusion.records.search import find_histories
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.results import Results
 from layerfusion.runs.sweep import held
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 

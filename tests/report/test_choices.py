@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.tests import find_all
 from layerfusion.records.job import (
     CandidateRecord,
     PilotRecord,
@@ -15,8 +17,6 @@ from layerfusion.records.job import (
     write_record,
 )
 from layerfusion.report.blocks.choices import choice_block
-from layerfusion.report.findings.tests import find_all
-from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.page import write_report
 from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job

@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from layerfusion.report.findings.compare import (
+from layerfusion.findings.compare import (
     best_on_test,
     best_on_validation,
     paired_interval,
     unpaired_interval,
 )
-from layerfusion.report.load import load_groups
+from layerfusion.findings.groups import load_groups
 from tests.report.fabricate import dataset, write_job
 
 

@@ -11,12 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.figure import Figure
 
 from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.findings.frame import results
+from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS, PREDICTIONS
 from layerfusion.records.profile import PROFILE, write_profile
 from layerfusion.records.search import HISTORY, write_history
-from layerfusion.report.results import Results
+from layerfusion.report.plots import plot_layers
 from layerfusion.runs.sweep import write_plan
 from tests.report.fabricate import dataset, search_history, write_job
 from tests.report.fabricate_profiles import profile, stack
@@ -53,6 +57,11 @@ def other_seed(seeds: np.ndarray) -> np.ndarray:
     return seeds
 
 
+def link_to_nothing(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("moved away")
+
+
 def folder_instead(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -68,6 +77,7 @@ DAMAGES: tuple[tuple[str, Callable[[Path], object], str], ...] = (
         "its checksum differs",
     ),
     (METRICS, folder_instead, "but a folder"),
+    (METRICS, link_to_nothing, "a link to nothing"),
     (METRICS, edited(lambda x: x.update(schema=99)), "schema 99"),
     (METRICS, edited(lambda x: x.update(layers=[])), "layers"),
     (
@@ -168,3 +178,19 @@ def test_where_nothing_can_be_read_it_is_an_error(
     assert "not a record" in second
     assert "nothing here can be read" in last
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_notebook_is_warned_of_what_is_damaged_and_gets_the_rest(tmp_path: Path) -> None:
+    for layer in ("3", "5"):
+        write_job(tmp_path / layer, DATA, [("minilm", layer)], 0.7, 0.7, seeds=2)
+    (broken,) = (tmp_path / "3").rglob(METRICS)
+    broken.write_text("{}")
+    with pytest.warns(UserWarning, match="left out: .*not a record"):
+        assert list(results(tmp_path)["layers"]) == ["minilm:5"]
+    with pytest.warns(UserWarning, match="left out: .*not a record"):
+        assert plot_layers(tmp_path, ax=Figure().add_subplot()).has_data()
+    (other,) = (tmp_path / "5").rglob(METRICS)
+    other.write_text("{}")
+    for show in (results, plot_layers):
+        with pytest.raises(UserError, match=r"nothing here can be read: .*not a record"):
+            show(tmp_path)

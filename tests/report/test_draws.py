@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.learning import DrawFinding, find_over_draws, learning_curves
+from layerfusion.findings.results import Results
 from layerfusion.report.contents import build_report
-from layerfusion.report.findings.learning import DrawFinding, find_over_draws, learning_curves
-from layerfusion.report.load import load_groups
 from layerfusion.report.render.markdown import markdown
-from layerfusion.report.results import Results
 from layerfusion.statistics.intervals import crossed_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.identities import best_part, identity_of, without_lexical
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.results import Results
+from layerfusion.findings.tests import find_all
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
-from layerfusion.report.findings.identities import best_part, identity_of, without_lexical
-from layerfusion.report.findings.tests import find_all
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup, load_groups
-from layerfusion.report.results import Results
 from layerfusion.report.table import Table
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.results import Results
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.contents import Report, build_report
 from layerfusion.report.format import COUNT, NAME, PERCENT, POINTS, Format
-from layerfusion.report.load import load_groups
 from layerfusion.report.render.files import named_tables, table_csv, write_exports
 from layerfusion.report.render.latex import LATEX, latex, table_latex
 from layerfusion.report.render.markdown import plain
-from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 
 

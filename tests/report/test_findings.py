@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.tests import Finding, find_all
 from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
-from layerfusion.report.findings.tests import Finding, find_all
-from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar
 from tests.report.fabricate import dataset, write_job, write_sweep

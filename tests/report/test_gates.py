@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.findings.results import Results
 from layerfusion.records.gates import ClassGates, gate_record
 from layerfusion.records.job import LayerRecord, read_record
 from layerfusion.report.block import Block, Folded
@@ -17,7 +18,6 @@ from layerfusion.report.blocks.gates import (
 )
 from layerfusion.report.contents import build_report
 from layerfusion.report.page import write_report
-from layerfusion.report.results import Results
 from tests.report.fabricate import dataset, write_job
 
 TEXT = "<b>bold</b> | *text*"

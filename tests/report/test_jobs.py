@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.findings.groups import load_groups
 from layerfusion.records.job import PREDICTIONS
-from layerfusion.report.load import load_groups
 from tests.report.fabricate import dataset, write_job
 
 

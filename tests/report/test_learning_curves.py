@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.learning import learning_curves
+from layerfusion.findings.results import Results
 from layerfusion.report.blocks.learning_curves import curve_block
 from layerfusion.report.contents import build_report
-from layerfusion.report.findings.learning import learning_curves
-from layerfusion.report.load import load_groups
-from layerfusion.report.results import Results
+from layerfusion.report.figures.colors import model_colors
 from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
@@ -50,7 +51,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     assert len(groups) == 6
     (trial,) = learning_curves(groups)
     assert trial.sizes == [10, 50, None]
-    block = curve_block(trial, groups[0].colors)
+    block = curve_block(trial, model_colors(groups[0].models))
     (table,) = block.tables
     titles = [column.title for column in table.columns]
     assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]

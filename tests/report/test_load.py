@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.tests import find_all
 from layerfusion.records.job import METRICS, PREDICTIONS
 from layerfusion.report.blocks.fusion import comparisons, fusion_table
-from layerfusion.report.findings.summary import summarise
-from layerfusion.report.findings.tests import find_all
-from layerfusion.report.load import load_groups
+from layerfusion.report.blocks.summary import summarise
 from tests.report.fabricate import SWEPT, dataset, write_job, write_sweep
 
 

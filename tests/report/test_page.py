@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from layerfusion.errors import UserError
+from layerfusion.findings.results import Results
 from layerfusion.report.contents import Report, build_report
 from layerfusion.report.page import write_report
-from layerfusion.report.results import Results
 from layerfusion.report.table import Table
 from tests.report.conftest import BREAKING, HOSTILE
 from tests.report.fabricate import dataset, write_job

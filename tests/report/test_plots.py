@@ -10,6 +10,8 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 
 from layerfusion.errors import UserError
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate, find_records, write_record
 from layerfusion.records.profile import write_profile
 from layerfusion.report import metrics as report_metrics
@@ -22,9 +24,7 @@ from layerfusion.report import (
     plot_similarity,
 )
 from layerfusion.report.blocks.fusion import comparisons, fusion_table
-from layerfusion.report.findings.tests import find_all
 from layerfusion.report.format import decimals
-from layerfusion.report.load import load_groups
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile, stack
 

@@ -6,11 +6,11 @@ import pytest
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
+from layerfusion.findings.results import Results
 from layerfusion.records.profile import write_profile
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.page import write_report
-from layerfusion.report.results import Results
 from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.findings.profiles import sources
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.findings.profiles import sources
 from layerfusion.report.profile_files import BEST, profile_lines, write_csv
 from tests.report.fabricate_profiles import SECONDS, profile, stack
 

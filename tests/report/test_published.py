@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.findings.results import Results
 from layerfusion.published.record import PublishedRecord
 from layerfusion.published.report import published_sections
 from layerfusion.records.job import (
@@ -21,7 +22,6 @@ from layerfusion.report.block import Block
 from layerfusion.report.contents import build_report
 from layerfusion.report.page import html, write_report
 from layerfusion.report.render.markdown import markdown
-from layerfusion.report.results import Results
 from tests.report.fabricate import MODELS, Source, dataset, write_job
 
 TOPS = {name: layers[-1] for name, layers in MODELS.items()}

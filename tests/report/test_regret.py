@@ -12,9 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from layerfusion.records.profile import Profile, SelectionProfile, write_profile
-from layerfusion.report.blocks.selections import price_sentences, write_profiles_report
-from layerfusion.report.findings.judged import (
+from layerfusion.findings.judged import (
     NamedProfile,
     is_judged,
     mean_over_profiles,
@@ -23,6 +21,8 @@ from layerfusion.report.findings.judged import (
     score_rows,
     selection_rows,
 )
+from layerfusion.records.profile import Profile, SelectionProfile, write_profile
+from layerfusion.report.blocks.selections import price_sentences, write_profiles_report
 from layerfusion.statistics.intervals import paired_interval
 from tests.report.fabricate_profiles import judge, profile, stack
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
+from layerfusion.findings.results import Results
 from layerfusion.records.search import (
     HISTORY,
     find_histories,
@@ -18,7 +19,6 @@ from layerfusion.records.search import (
 from layerfusion.report.blocks.searches import MARGIN, plot_search, search_sections
 from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
 from layerfusion.report.page import write_report
-from layerfusion.report.results import Results
 from tests.report.fabricate import LOSSES, dataset, search_history, write_job
 
 

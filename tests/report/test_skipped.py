@@ -3,9 +3,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from layerfusion.errors import UserError
+from layerfusion.findings.results import Results
 from layerfusion.report.blocks.provenance import skipped_table
 from layerfusion.report.page import write_report
-from layerfusion.report.results import Results
 from layerfusion.runs.sweep import write_failure, write_plan
 from tests.report.fabricate import dataset, write_job
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.tests import find_all
 from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
-from layerfusion.report.findings.tests import find_all
-from layerfusion.report.load import load_groups
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
 

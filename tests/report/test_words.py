@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate
-from layerfusion.report.findings.summary import Summary
-from layerfusion.report.findings.summary import summarise as summarise_with
-from layerfusion.report.findings.tests import find_all
+from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.summary import summarise as summarise_with
 from layerfusion.report.format import PERCENT, bracket, p_value, points
-from layerfusion.report.load import DataGroup, load_groups
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 

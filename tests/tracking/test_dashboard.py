@@ -18,7 +18,7 @@ from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
-from layerfusion.report.load import load_groups
+from layerfusion.findings.groups import load_groups
 from layerfusion.tracking import dashboard
 from layerfusion.tracking import tracker as tracking
 from layerfusion.tracking.media import job_media, profile_media, profile_summary, summary

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerfusion.config.job import STACKED
+from layerfusion.findings.compare import over
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import job_mark, job_names, layer_name
+from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.findings.compare import over
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import COUNT, POINTS, Format, count, decimals
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import job_mark, job_names, layer_name
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 

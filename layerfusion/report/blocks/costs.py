@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.tests import Findings
 from layerfusion.records.job import LATENCY_BATCH, BackboneRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import comparisons
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import COUNT, NAME, NONE, SPACE, Format, decimals, percent
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
 from layerfusion.report.table import Cell, Column, Table
 
 BATCH = f"ms, batch of {LATENCY_BATCH}"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block, Bullets
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import count
-from layerfusion.report.load import DataGroup
 
 
 def data_block(group: DataGroup, findings: Findings) -> Block:

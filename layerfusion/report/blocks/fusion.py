@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import baseline_name, shown_names, single_name
+from layerfusion.findings.tests import Finding, Findings, Kind, outcome_of
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block, some
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.figures.colors import INK, MUTED
+from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.findings.tests import Finding, Findings, Kind, outcome_of
 from layerfusion.report.format import COUNT, P_VALUE, POINTS
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
 from layerfusion.report.metrics import LOW_IS_GOOD, baseline_estimates, metric_columns
-from layerfusion.report.names import baseline_name, shown_names, single_name
 from layerfusion.report.table import Cell, Column, Mark, Table
 
 SHARED = " =: jobs that ended in the same sources and gave the same predictions share a row."
@@ -201,10 +201,10 @@ def _figure(group: DataGroup, rows: Sequence[Comparison]) -> Drawing:
 
 def forest_rows(group: DataGroup, rows: Sequence[Comparison]) -> list[ForestRow]:
     """Give each comparison its colour: that of its model, or ink for several models."""
-    found = []
+    found, colors = [], model_colors(group.models)
     for row in rows:
         if row.finding is not None:
             names = row.job.record.backbone_names if row.job else ()
-            color = group.colors[names[0]] if len(names) == 1 else INK if names else MUTED
+            color = colors[names[0]] if len(names) == 1 else INK if names else MUTED
             found.append(ForestRow(row.name, row.finding, color))
     return found

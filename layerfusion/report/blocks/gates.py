@@ -9,6 +9,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import job_names, sentence_case, source_name
+from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.records.gates import ClassGates, GateRecord
 from layerfusion.records.job import LayerRecord
@@ -16,17 +22,11 @@ from layerfusion.report.block import Block, Folded, Part, some
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
-from layerfusion.report.figures.colors import INK, SERIES
+from layerfusion.report.figures.colors import INK, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import ticks_that_fit
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import NAME, count, decimals, shortened
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import job_names, sentence_case, source_name
 from layerfusion.report.table import Column, Table
 
 MOST_CLASSES, MOST_SOURCES = 8, 12
@@ -72,7 +72,7 @@ def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Dra
     largest = sorted(job.record.layers, key=lambda layer: -(layer.mean_gate or 0))[:3]
     return drawing(
         key,
-        lambda ax: plot_mean_gates(job, group.colors, ax),
+        lambda ax: plot_mean_gates(job, model_colors(group.models), ax),
         alt=f"{group.label}, {name}: mean gate of each of {job.sources} layers; the largest are "
         + ", ".join(f"{x.backbone} {x.layer} {x.mean_gate:.3f}" for x in largest),
         caption=f"{sentence_case(name, job)}. Dashed: 1/{job.sources}, what equal weights would"
@@ -131,7 +131,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         parts.append(
             drawing(
                 f"{key}-epochs",
-                lambda ax: plot_epoch_gates(layers, epochs, record, group.colors, ax),
+                lambda ax: plot_epoch_gates(layers, epochs, record, model_colors(group.models), ax),
                 alt=f"{title}: mean gate of each source over {len(epochs)} epochs, in %. {ends}",
                 caption="Mean gate over validation rows and seeds by epoch, up to the last epoch"
                 " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from layerfusion.findings.compare import accuracy
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.layers import plot_job_layers
-from layerfusion.report.findings.compare import accuracy
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import NAME, PERCENT, decimals, percent
-from layerfusion.report.load import DataGroup
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
 

@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from layerfusion.findings import identities
+from layerfusion.findings.identities import identity_name, short_name
+from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
+from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block, some
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
-from layerfusion.report.figures.colors import INK, MUTED
+from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
-from layerfusion.report.findings import identities
-from layerfusion.report.findings.identities import identity_name, short_name
-from layerfusion.report.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.report.format import (
     COUNT,
     P_VALUE,
@@ -30,7 +31,6 @@ from layerfusion.report.format import (
     points,
     shortened,
 )
-from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 
 BASELINE = "TF-IDF baseline"
@@ -55,7 +55,7 @@ class LearningLine:
 
 def curve_sections(results: Results) -> list[Block]:
     """Make one section for each learning curve."""
-    colors = results.groups[0].colors if results.groups else {}
+    colors = model_colors(results.groups[0].models) if results.groups else {}
     return [
         curve_block(curve, colors, found, key=f"curve-{number}")
         for number, (curve, found) in enumerate(results.curves.items(), start=1)

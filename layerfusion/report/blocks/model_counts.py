@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.identities import by_identity, recipe_names, way_name
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.tests import Findings
+from layerfusion.records.format import capital
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, figure_of, is_narrow, new_axes
 from layerfusion.report.figures.colors import SERIES
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.findings.identities import by_identity, recipe_names, way_name
-from layerfusion.report.findings.tests import Findings
-from layerfusion.report.format import COUNT, PERCENT, capital, decimals, percent, shortened
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
+from layerfusion.report.format import COUNT, PERCENT, decimals, percent, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import mean_sd
 

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.identities import taken
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import job_mark
+from layerfusion.findings.tests import Findings, layers_of
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.findings.identities import taken
-from layerfusion.report.findings.tests import Findings, layers_of
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, count, decimals
-from layerfusion.report.grouping import grouped, told_apart
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
 from layerfusion.report.metrics import metric_columns
-from layerfusion.report.names import job_mark
 from layerfusion.report.table import Column, Table
 
 LEAST = 3

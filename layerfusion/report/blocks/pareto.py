@@ -7,18 +7,18 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from layerfusion.findings.compare import accuracy
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import shown_names, single_name
+from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, legend, new_axes
-from layerfusion.report.figures.colors import INK, MUTED, PAPER
+from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.findings.compare import accuracy
-from layerfusion.report.findings.tests import Findings
 from layerfusion.report.format import COUNT, PERCENT, Format, percent
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import shown_names, single_name
 from layerfusion.report.table import Column, Table
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -133,7 +133,7 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
         if len(job.record.backbone_names) != 1:
             return TOGETHER, INK, "several models"
         (name,) = job.record.backbone_names
-        return MARKERS[models.index(name) % len(MARKERS)], group.colors[name], name
+        return MARKERS[models.index(name) % len(MARKERS)], model_colors(group.models)[name], name
 
     by_look = grouped(jobs, look)
     for marker, color, name in sorted(by_look, key=lambda look: (look[0] == TOGETHER, look[2])):

@@ -6,7 +6,22 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
-from layerfusion.records.format import plural
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.identities import (
+    JobIdentity,
+    by_identity,
+    identity_name,
+    identity_of,
+    model_names,
+    models_of,
+    recipe_names,
+    taken,
+    way_name,
+)
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.tests import Finding, Findings, Kind
+from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import p_columns
 from layerfusion.report.figures.canvas import (
@@ -19,22 +34,7 @@ from layerfusion.report.figures.canvas import (
 )
 from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.findings.identities import (
-    JobIdentity,
-    by_identity,
-    identity_name,
-    identity_of,
-    model_names,
-    models_of,
-    recipe_names,
-    taken,
-    way_name,
-)
-from layerfusion.report.findings.tests import Finding, Findings, Kind
-from layerfusion.report.format import COUNT, PERCENT, POINTS, listing, points, shortened
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
+from layerfusion.report.format import COUNT, PERCENT, POINTS, points, shortened
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0

@@ -5,16 +5,17 @@ The tables also make the text that `layerfusion profile` prints.
 
 from __future__ import annotations
 
-from layerfusion.records.format import plural
+from layerfusion.findings import profiles as scores
+from layerfusion.findings.judged import NamedProfile, is_judged
+from layerfusion.findings.profiles import best_and_last, lead, score_names
+from layerfusion.findings.results import Results
+from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.block import Block, Folded, some
 from layerfusion.report.blocks.selections import regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.findings import profiles as scores
-from layerfusion.report.findings.judged import NamedProfile, is_judged
-from layerfusion.report.findings.profiles import best_and_last, format_of, lead, score_names
 from layerfusion.report.format import (
     COUNT,
     NAME,
@@ -23,11 +24,10 @@ from layerfusion.report.format import (
     POINTS,
     REGRET,
     decimals,
-    listing,
     percent,
     points,
+    score_format,
 )
-from layerfusion.report.results import Results
 from layerfusion.report.table import Column, Table
 
 
@@ -243,7 +243,7 @@ def layer_table(profile: Profile) -> Table:
                 Column(
                     _heading(profile, name),
                     lambda layer, name=name: layer.scores.get(name),
-                    format_of(profile, name),
+                    score_format(profile, name),
                 )
                 for name in names
             ),

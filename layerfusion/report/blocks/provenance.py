@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import job_names
+from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS
 from layerfusion.records.sweep import FAILED, SkippedJob
 from layerfusion.report.block import Block, Bullets, Folded, Text, some
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import job_names
-from layerfusion.report.results import Results
 from layerfusion.report.table import Column, Table
 
 FILES = (

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
 from layerfusion.report.block import Block, Folded, some
@@ -15,7 +16,6 @@ from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.format import DURATION, NAME, NONE, decimals
-from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 
 HIDDEN = ("paths.", "logger", "extract.", "--config-dir")

@@ -8,11 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.records.format import plural
-from layerfusion.report.block import Block, Bullets, Folded, some
-from layerfusion.report.figures.canvas import Drawing, drawing
-from layerfusion.report.figures.selections import plot_regret
-from layerfusion.report.findings.judged import (
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.judged import (
     PROBE,
     NamedProfile,
     ScoreRow,
@@ -21,7 +18,12 @@ from layerfusion.report.findings.judged import (
     score_rows,
     selection_rows,
 )
-from layerfusion.report.findings.summary import says
+from layerfusion.findings.results import Results
+from layerfusion.records.format import listing, plural
+from layerfusion.report.block import Block, Bullets, Folded, some
+from layerfusion.report.blocks.summary import says
+from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.selections import plot_regret
 from layerfusion.report.format import (
     COUNT,
     DURATION,
@@ -29,13 +31,10 @@ from layerfusion.report.format import (
     POINTS,
     REGRET,
     decimals,
-    listing,
     point_interval,
 )
-from layerfusion.report.grouping import grouped
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.markdown import block_markdown
-from layerfusion.report.results import Results
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA

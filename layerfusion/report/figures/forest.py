@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from matplotlib.axes import Axes
 
+from layerfusion.findings.tests import Finding
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
-from layerfusion.report.findings.tests import Finding
 from layerfusion.report.format import points
 
 

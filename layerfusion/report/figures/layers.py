@@ -9,15 +9,15 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
+from layerfusion.findings.compare import accuracy
+from layerfusion.findings.groups import Curve, DataGroup
+from layerfusion.findings.profiles import marked_layers, sources
 from layerfusion.records.job import LayerRecord
 from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.figures.canvas import LINE, is_narrow, new_axes, width_of, write
-from layerfusion.report.figures.colors import MUTED, PAPER, SERIES
+from layerfusion.report.figures.colors import MUTED, PAPER, SERIES, model_colors
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
-from layerfusion.report.findings.compare import accuracy
-from layerfusion.report.findings.profiles import marked_layers, sources
 from layerfusion.report.format import shortened
-from layerfusion.report.load import Curve, DataGroup
 
 LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
 """Line styles of the curves of one model, which differ in pooling or operator."""
@@ -75,7 +75,7 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     ends: list[LineEnd] = []
     chosen: list[tuple[float, float, str]] = []
     for curve in group.curves:
-        color, style = group.colors[curve.backbone], LINES[curve.variant % len(LINES)]
+        color, style = model_colors(group.models)[curve.backbone], LINES[curve.variant % len(LINES)]
         x = [_position(job.layer) for job in curve.points]
         test, low, high = zip(*([100 * y for y in accuracy(job)] for job in curve.points),
                               strict=True)  # fmt: skip
@@ -94,7 +94,7 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1.5, label=name)
     ends.append(LineEnd(name, ax.get_xlim()[1], baseline, MUTED))
     for number, curve in enumerate({curve.backbone: curve for curve in group.curves}.values()):
-        _draw_ruler(ax, curve, 48 + 17 * number, group.colors[curve.backbone])
+        _draw_ruler(ax, curve, 48 + 17 * number, model_colors(group.models)[curve.backbone])
     name_curves(ax, ends, fontsize=12)
     low = ax.get_ylim()[0]
     for place, y, color in chosen:

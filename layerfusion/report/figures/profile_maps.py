@@ -11,6 +11,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
+from layerfusion.findings.profiles import (
+    best_place,
+    low_is_good,
+    marked_layers,
+    score_names,
+)
 from layerfusion.records.profile import Profile
 from layerfusion.report.figures.canvas import (
     LINE,
@@ -24,14 +30,7 @@ from layerfusion.report.figures.canvas import (
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.figures.layers import Series, series_of
 from layerfusion.report.figures.line_ends import spread
-from layerfusion.report.findings.profiles import (
-    best_place,
-    format_of,
-    low_is_good,
-    marked_layers,
-    score_names,
-)
-from layerfusion.report.format import decimals
+from layerfusion.report.format import decimals, score_format
 
 RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0072b2", "#86bfe0", "#eef4f8"])
 LIKENESS = LinearSegmentedColormap.from_list(
@@ -123,7 +122,7 @@ def _draw_ranks(
     values = [profile.layers[place].scores.get(name) for place in one.places]
     ranked = ranks(values, low_is_good=low_is_good(profile, name))
     most = max(1, int(np.isfinite(ranked).sum()) - 1)
-    best, form = best_place(profile, name, one.places), format_of(profile, name)
+    best, form = best_place(profile, name, one.places), score_format(profile, name)
     for index, (place, rank, value) in enumerate(zip(one.places, ranked, values, strict=True)):
         box = Rectangle((index, y), 1, 1, linewidth=0.7, edgecolor=PAPER)
         box.set_in_layout(False)

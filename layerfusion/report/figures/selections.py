@@ -11,10 +11,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
+from layerfusion.findings.judged import NamedProfile, SelectionRow
 from layerfusion.report.blocks.pareto import MARKERS
 from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes, write
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
-from layerfusion.report.findings.judged import NamedProfile, SelectionRow
 from layerfusion.report.format import REGRET, point_interval, shortened
 
 LINEAR = 4.0

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
+from layerfusion.findings.grouping import file_names
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.grouping import file_names
 from layerfusion.report.render.latex import table_latex
 from layerfusion.report.table import Table
 

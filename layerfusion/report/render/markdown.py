@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from layerfusion.report.block import Block, Bullets, Folded, Part, Text
-from layerfusion.report.findings.summary import Summary
+from layerfusion.report.blocks.summary import Summary
 from layerfusion.report.table import Table
 
 

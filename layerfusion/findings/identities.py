@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.format import listing
-from layerfusion.report.grouping import grouped, told_apart
-from layerfusion.report.jobs import FinishedJob
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.records.format import listing
 
 
 class Model(NamedTuple):

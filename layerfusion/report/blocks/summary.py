@@ -6,25 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from layerfusion.records.format import plural
-from layerfusion.report.findings.compare import accuracy, best_on_test, best_on_validation
-from layerfusion.report.findings.tests import Finding, Findings
+from layerfusion.findings.compare import accuracy, best_on_test, best_on_validation
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import Curve, DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import baseline_name, job_names, layer_name, single_name
+from layerfusion.findings.tests import Finding, Findings
+from layerfusion.records.format import capital, listing, plural
 from layerfusion.report.format import (
     REGRET,
     bracket,
-    capital,
     count,
-    listing,
     p_value,
     percent,
     point_interval,
     points,
 )
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import Curve, DataGroup
 from layerfusion.report.metrics import baseline_estimates
-from layerfusion.report.names import baseline_name, job_names, layer_name, single_name
 from layerfusion.statistics.intervals import Difference, Verdict
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from layerfusion.report.jobs import FinishedJob
+from layerfusion.findings.jobs import FinishedJob
 from layerfusion.statistics.intervals import Difference, paired_interval
 
 

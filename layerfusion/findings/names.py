@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from layerfusion.findings.grouping import told_apart
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.records.format import capital, listing
 from layerfusion.records.job import BaselineRecord, LayerRecord
-from layerfusion.report.format import capital, listing
-from layerfusion.report.grouping import told_apart
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
 
 
 def layer_name(layer: str) -> str:

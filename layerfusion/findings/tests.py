@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
-from layerfusion.report.findings.compare import best_on_validation, over, over_baseline
-from layerfusion.report.findings.identities import best_part, without_lexical
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
-from layerfusion.report.names import shown_names
+from layerfusion.findings.compare import best_on_validation, over, over_baseline
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.identities import best_part, without_lexical
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import shown_names
 from layerfusion.statistics.intervals import Difference, Verdict
 from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
 

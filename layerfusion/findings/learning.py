@@ -15,8 +15,9 @@ from functools import cached_property
 
 import numpy as np
 
-from layerfusion.records.job import Estimate
-from layerfusion.report.findings.identities import (
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.identities import (
     JobIdentity,
     best_part,
     by_identity,
@@ -24,9 +25,8 @@ from layerfusion.report.findings.identities import (
     identity_order,
     recipe_names,
 )
-from layerfusion.report.grouping import grouped
-from layerfusion.report.jobs import FinishedJob
-from layerfusion.report.load import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.records.job import Estimate
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
 from layerfusion.statistics.significance import ALPHA, holm
 

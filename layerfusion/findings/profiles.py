@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.format import PERCENT, Format, score_format
 
 ADAPTIVE = "adaptive"
 """The selection whose layers the figures mark."""
@@ -29,13 +28,6 @@ def score_names(profile: Profile) -> list[str]:
 def low_is_good(profile: Profile, score: str) -> bool:
     """Tell whether the best layer has the lowest value of a score."""
     return score in profile.score_facts and profile.score_facts[score].low_is_good
-
-
-def format_of(profile: Profile, score: str) -> Format:
-    """Choose how the values of a score are written."""
-    if score == "accuracy":
-        return PERCENT
-    return score_format([layer.scores.get(score) for layer in profile.layers])
 
 
 def best_place(profile: Profile, score: str, places: Sequence[int]) -> int | None:

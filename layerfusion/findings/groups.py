@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
+from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.grouping import file_names, grouped, told_apart
+from layerfusion.findings.jobs import FinishedJob, read_job
 from layerfusion.records.job import METRICS, PREDICTIONS, DataRecord, RunRecord, find_records
 from layerfusion.records.json_files import Damaged, damaged_told
-from layerfusion.report.figures.colors import SERIES
-from layerfusion.report.findings.compare import best_on_validation
-from layerfusion.report.grouping import file_names, grouped, told_apart
-from layerfusion.report.jobs import FinishedJob, read_job
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,8 +58,8 @@ class DataGroup:
     repeats: tuple[FinishedJob, ...]
     """Single-layer jobs that are no point of a curve: a selection by score took the layer, or a job
     with other settings stands for it."""
-    colors: Mapping[str, str]
-    """Backbone to its colour, the same in all figures of a report."""
+    models: tuple[str, ...]
+    """Every backbone of the jobs that were read together, on these rows and on others."""
 
     @property
     def data(self) -> DataRecord:
@@ -87,16 +86,20 @@ class DataGroup:
         return next(curve for curve in self.curves if job in curve.points)
 
 
-def load_groups(runs: Path) -> tuple[DataGroup, ...]:
+def load_groups(runs: Path, damaged: Damaged | None = None) -> tuple[DataGroup, ...]:
     """Read every finished job of the honest protocol and group the jobs by the data they saw.
+
+    Args:
+        runs: folder with the jobs, at any depth.
+        damaged: takes the jobs that cannot be read; None if that is an error.
 
     Raises:
         UserError: where there is no finished job, or one cannot be read.
     """
-    found = find_records(runs)
-    if not found:
+    found = find_records(runs, damaged)
+    if not found and not damaged:
         raise no_job(runs)
-    return group_jobs(found)
+    return group_jobs(found, damaged)
 
 
 def group_jobs(
@@ -128,10 +131,9 @@ def group_jobs(
     labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
-    names = sorted({name for job in jobs for name in job.record.backbone_names})
-    colors = {name: SERIES[index % len(SERIES)] for index, name in enumerate(names)}
+    models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))
     return tuple(
-        _group(label, key, by_data[data], colors)
+        _group(label, key, by_data[data], models)
         for (data, label), key in zip(labels.items(), keys, strict=True)
     )
 
@@ -144,13 +146,11 @@ def no_job(runs: Path) -> UserError:
 # -- grouping -----------------------------------------------------------------------------------
 
 
-def _group(
-    label: str, key: str, jobs: Sequence[FinishedJob], colors: Mapping[str, str]
-) -> DataGroup:
+def _group(label: str, key: str, jobs: Sequence[FinishedJob], models: tuple[str, ...]) -> DataGroup:
     jobs = sorted(jobs, key=_order)
     curves, repeats = _curves([job for job in jobs if job.sources == 1])
     fused = tuple(job for job in jobs if job.sources > 1)
-    return DataGroup(label, key, tuple(jobs), curves, fused, repeats, colors)
+    return DataGroup(label, key, tuple(jobs), curves, fused, repeats, models)
 
 
 def _data_of(job: FinishedJob) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from layerfusion.errors import UserError
 from layerfusion.records.job import Estimate, RunRecord, find_records
+from layerfusion.records.json_files import Damaged, warn_of
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,7 +29,10 @@ def results(folder: Path | str) -> DataFrame:
         train_seconds; job and folder. A figure that a job does not have is NaN.
 
     Raises:
-        UserError: where the folder does not exist, or a record cannot be read.
+        UserError: where the folder does not exist, or none of its records can be read.
+
+    Warns:
+        UserWarning: of each record that cannot be read and is left out.
 
     Example:
         >>> frame = results(outputs)
@@ -40,7 +44,10 @@ def results(folder: Path | str) -> DataFrame:
     place = Path(folder)
     if not place.is_dir():
         raise UserError(f"{place}: there is no such folder")
-    rows = [{**_row(record), "folder": str(path)} for path, record in find_records(place)]
+    damaged: Damaged = {}
+    found = find_records(place, damaged)
+    warn_of(damaged, left=bool(found))
+    rows = [{**_row(record), "folder": str(path)} for path, record in found]
     frame = pandas.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(COLUMNS)
 

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
-from layerfusion.records.format import plural
-from layerfusion.records.job import RunRecord, find_records
-from layerfusion.records.json_files import Damaged
-from layerfusion.records.search import SearchHistory, find_histories
-from layerfusion.records.sweep import SkippedJob, skipped_jobs
-from layerfusion.report.findings.judged import NamedProfile, named_profiles, read_profiles
-from layerfusion.report.findings.learning import (
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.groups import DataGroup, group_jobs, no_job
+from layerfusion.findings.judged import NamedProfile, named_profiles, read_profiles
+from layerfusion.findings.learning import (
     DrawFinding,
     LearningCurve,
     find_over_draws,
     learning_curves,
 )
-from layerfusion.report.findings.tests import Findings, find_all
-from layerfusion.report.grouping import grouped
-from layerfusion.report.load import DataGroup, group_jobs, no_job
+from layerfusion.findings.tests import Findings, find_all
+from layerfusion.records.format import plural
+from layerfusion.records.job import RunRecord, find_records
+from layerfusion.records.json_files import Damaged
+from layerfusion.records.search import SearchHistory, find_histories
+from layerfusion.records.sweep import SkippedJob, skipped_jobs
 
 
 @dataclass(frozen=True, eq=False)

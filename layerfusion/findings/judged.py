@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.records.format import listing
 from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import Profile, SelectionProfile, find_profiles
-from layerfusion.report.format import listing
-from layerfusion.report.grouping import grouped, told_apart
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
