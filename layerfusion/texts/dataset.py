@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.assets import Asset, resolve
+from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.options import as_option
@@ -77,7 +78,12 @@ def load_dataset(
     """
     check_rules(config, "dataset")
     check_rules(limit, "limit")
-    tables, names, origin = _read(config, cache)
+    try:
+        tables, names, origin = _read(config, cache)
+    except OSError as error:
+        if not is_shown_in_one_line(error):
+            raise
+        raise UserError(f"dataset {config.name}: {in_one_line(error)}") from error
     return dataset_from_tables(config, limit, tables, names, origin, seed=seed)
 
 

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from charset_normalizer import from_bytes
+
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
@@ -47,6 +49,15 @@ _TAR_AT = 257
 """Where a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
+_MANY_BYTES = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")
+_ONE_BYTE = ("cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "tis_620")
+"""Encodings of other scripts that are proposed, by how they write a character."""
+_FEW = 20
+"""With fewer bytes beyond ASCII, no script is guessed."""
+_COHERENT, _CHAOTIC = 0.2, 0.05
+"""More of `charset_normalizer`'s coherence, or less of its chaos, is a likely guess."""
+_SHOWN = 20
+"""Bytes to each side of a wrong one that a message shows at most."""
 SURROGATES = re.compile("[\ud800-\udfff]")
 """Halves of a character that no encoding can write. JSON can spell them out one by one."""
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -94,8 +105,11 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
         text = raw.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
+        guess = _guess(raw, codec)
+        word = _around(raw, error.start).decode(guess, errors="replace")
         raise UserError(
-            f"{path}: {found} is not {encoding}; set {key}, for example to {_guess(raw, codec)}"
+            f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
+            f" {word!r} there"
         ) from error
     except UnicodeError as error:  # UTF-16 without a mark, for one
         raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
@@ -167,5 +181,22 @@ def _guess(raw: bytes, asked: str) -> str:
         raw.decode("utf-8")
     except UnicodeDecodeError:
         windows = asked != "cp1252" and any(0x80 <= byte <= 0x9F for byte in sample)
-        return "cp1252" if windows else "latin-1"
+        return _other_script(sample, asked) or ("cp1252" if windows else "latin-1")
     return "utf-8"
+
+
+def _other_script(sample: bytes, asked: str) -> str | None:
+    """The encoding of a text in another script than the Latin one; none if it looks like none."""
+    others = [name for name in (*_MANY_BYTES, *_ONE_BYTE) if codecs.lookup(name).name != asked]
+    found = from_bytes(sample, cp_isolation=[*others, "cp1252", "latin_1"])
+    best = max(found, key=lambda one: one.coherence - one.chaos, default=None)
+    if best is None or sum(byte >= 0x80 for byte in sample) < _FEW:
+        return None
+    likely = best.coherence > _COHERENT or (best.encoding in _MANY_BYTES and best.chaos < _CHAOTIC)
+    return best.encoding if likely and best.encoding in others else None
+
+
+def _around(raw: bytes, place: int) -> bytes:
+    """The cell of a table, or the line, in which a byte stands, cut to a few words."""
+    start = max(raw.rfind(mark, 0, place) for mark in (b"\n", b"\r", b",", b"\t", b";", b'"')) + 1
+    return re.split(rb'[\r\n,\t;"]', raw[max(start, place - _SHOWN) :][: 2 * _SHOWN])[0]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,11 @@ DELIMITERS = (",", "\t", ";", "|")
 _TOP = 20
 """Lines that are looked at for a header."""
 _COMMENTS = ("#", "%", "//")
+_FIRST_WORD = re.compile(r"^([^\S\n]*\S+)[^\S\n]+", re.MULTILINE)
+_APART = "\x1f"
+"""Parts a label from its text; no text has this character."""
+_FEW, _AGAIN = 8, 3
+"""Fewer lines, or words that occur less often on average, are not known for labels."""
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
 """The first line with which a file tells Excel its delimiter."""
 
@@ -209,7 +215,9 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         skipped.append(number)
         _, header = first_line(text, skipped)
     else:
-        delimiter = _delimiter(path, header, columns, usual)
+        delimiter = _delimiter(path, header, columns, usual, text)
+    if columns.numbered and _label_words(text):
+        text, delimiter = _FIRST_WORD.sub(rf"\1{_APART}", text), _APART
     named = columns.are_in(cells_of(header, delimiter))
     numbered = columns.numbered and not named
 
@@ -356,7 +364,22 @@ def _refuse_words(path: Path, text: str, lines: Sequence[tuple[int, str]]) -> No
         raise UserError(f"{path}: {_WORDS}")
 
 
-def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> str:
+def _label_words(text: str) -> bool:
+    """Tell lines that begin with a label, as in `DESC:def What is an atom ?`, and have no cells.
+
+    A label is one of few words, which occur again and again in front of lines.
+    """
+    lines = [line for _, line in first_lines(text)]
+    parts = [line.split(maxsplit=1) for line in lines]
+    cells = [{len(cells_of(line, delimiter)) for line in lines} for delimiter in DELIMITERS]
+    if len(lines) < _FEW or any(len(part) < 2 for part in parts):
+        return False
+    seen = Counter(first for first, _ in parts)
+    few = len(seen) > 1 and len(lines) >= _AGAIN * len(seen)
+    return few and all(len(found) > 1 or found == {1} for found in cells)
+
+
+def _delimiter(path: Path, header: str, columns: Columns, usual: str | None, text: str) -> str:
     """The delimiter under which the first line names both columns, else the likeliest one."""
     for delimiter in DELIMITERS:
         if columns.are_in(cells_of(header, delimiter)):
@@ -372,7 +395,12 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None) -> 
     alone = "there has to be a label beside each text"
     if columns.label is None:
         alone = "a file with a text on each line has a name that ends in .txt"
-    no_header = f"if it is no header, columns go by number: {_by_number(columns, 1, 2)}"
+    shortest, longest = (place(cells, key=len) for place in (min, max))
+    by_number = _by_number(columns, cells.index(longest) + 1, cells.index(shortest) + 1)
+    no_header = f"if it is no header, columns go by number: {by_number}"
+    if columns.label is not None and _label_words(text):
+        by_number = _by_number(columns, 2, 1)
+        alone = no_header = f"if the first word of each line is its label, say {by_number}"
     raise UserError(
         f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
         f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"

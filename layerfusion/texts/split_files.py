@@ -167,6 +167,12 @@ def _below(folder: Path) -> str:
     for _ in range(_DEEP):
         level = [part for above in level for part in _folders(above)]
         if found := [part for part in level if _is_data(part)]:
+            if "train" in named_parts(part.parent.name for part in found if part.parent != folder):
+                deep = found[0].relative_to(folder)
+                return (
+                    f"; below {deep} there are folders, and the texts of a class have to lie in its"
+                    " own folder; move them up, or list them in a table"
+                )
             words = [as_option("dataset.path", str(part)) for part in found[:3]]
             return f"; {' or '.join(words)} would read what lies below it"
         level = level[:_MANY]

@@ -155,6 +155,11 @@ def _fasttext() -> str:
     return "".join(f"__label__{label} {text}\n" for text, label in _rows())
 
 
+def _first_words() -> str:
+    ends = (" ?", ", or so ?")
+    return "".join(f"{label} {text}{ends[n % 3 == 0]}\n" for n, (text, label) in enumerate(_rows()))
+
+
 def _class_files(*splits: str) -> Case:
     """A file for each class, with a text on each line."""
     return _folder_of(
@@ -203,6 +208,9 @@ CASES: dict[str, Case] = {
     "UTF-8 with a byte-order mark": _file(_csv(), "utf-8-sig"),
     "UTF-16 without `dataset.encoding`": _file(_csv(), "utf-16"),
     "cp1252 without `dataset.encoding`": _file(_csv(extra=f"{TYPED},good\n"), "cp1252"),
+    "GB 18030, Shift-JIS, windows-1251 and the like, without `dataset.encoding`": _file(
+        _csv([(f"一部很好的电影{n}", "good") for n in range(40)]), "gb18030"
+    ),
     "cp1252 read as latin-1": _file(
         _csv(extra=f"{TYPED},good\n"), "cp1252", "dataset.encoding=latin-1"
     ),
@@ -218,6 +226,10 @@ CASES: dict[str, Case] = {
     "no header": _file(_csv().partition("\n")[2]),
     "no header, with `dataset.text=1 dataset.label=2`": _file(
         _csv().partition("\n")[2], "utf-8", *BY_NUMBER
+    ),
+    "a label as the first word of each line, as in TREC": _file(_first_words(), name="trec.txt"),
+    "the same, with `dataset.text=2 dataset.label=1`": _file(
+        _first_words(), "utf-8", "dataset.text=2", "dataset.label=1", name="trec.txt"
     ),
     "a header, with `dataset.text=1 dataset.label=2`": _file(_csv(), "utf-8", *BY_NUMBER),
     "comments (`#`) above the header": _file(f"# made by us, by hand\n# in 2024\n{_csv()}"),
@@ -296,6 +308,13 @@ CASES: dict[str, Case] = {
         {"train/mine.csv": _csv(), "test/yours.csv": TEST}
     ),
     "several files below `train`": _folder_of({"train/a.csv": _csv(), "train/b.csv": TEST}),
+    "folders in the folders of the classes": _folder_of(
+        {
+            f"{split}/{label}/{number % 3}/{number}.txt": text
+            for split in ("train", "test")
+            for number, (text, label) in enumerate(_rows())
+        }
+    ),
     "a folder `unsup` among those of the classes": _class_folders(
         "train/", "test/", beside="train/unsup/1.txt"
     ),
