@@ -79,7 +79,7 @@ def test_other_splits_do_not_move_the_statistics() -> None:
         assert torch.equal(ours, theirs)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(rows=st.integers(1, 40), batch_size=st.integers(1, 50), shuffle=st.booleans())
 def test_an_epoch_has_every_row_once(rows: int, batch_size: int, shuffle: bool) -> None:
     target = torch.arange(rows)

@@ -30,7 +30,6 @@ def examples(few: int, *, share: float = 1.0) -> settings:
     return settings(
         max_examples=max(1, int(int(asked) * share)) if asked else few,
         derandomize=not asked,
-        deadline=None,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     )

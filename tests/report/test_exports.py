@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.findings.groups import load_groups
@@ -34,7 +34,6 @@ def _numbers(*cells: object, form: Format = PERCENT) -> Table:
     return Table("t", (Column("x", lambda cell: cell, form),), cells)
 
 
-@settings(deadline=None)  # a busy machine may take its time
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**9))
 def test_files_hold_all_digits(mean: float, sd: float, whole: int) -> None:
     (row,) = _read(_numbers(Estimate(mean, sd, mean, sd)))

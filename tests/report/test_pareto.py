@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.findings.groups import DataGroup, load_groups
@@ -43,7 +43,6 @@ def _on_front(jobs: list[FinishedJob]) -> set[str]:
     }
 
 
-@settings(deadline=None)  # a busy machine may take its time
 @given(st.tuples(*[st.sampled_from([0.6, 0.7, 0.8])] * 4))
 def test_the_front_is_what_nothing_beats(
     tmp_path_factory: pytest.TempPathFactory, validation: tuple[float, ...]

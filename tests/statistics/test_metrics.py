@@ -29,7 +29,7 @@ def _calibration_error(probabilities: np.ndarray, target: np.ndarray) -> float:
     return error
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 60),
     num_classes=st.integers(2, 9),

@@ -86,7 +86,7 @@ def test_a_carriage_return_in_a_row_belongs_to_its_text() -> None:
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0\r"), max_size=30)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(TEXT, st.sampled_from(["x", "y"])), min_size=1, max_size=20))
 def test_what_a_csv_writer_wrote_is_read_back(rows: list[tuple[str, str]]) -> None:
     file = io.StringIO(newline="")
@@ -99,7 +99,7 @@ def test_what_a_csv_writer_wrote_is_read_back(rows: list[tuple[str, str]]) -> No
 WORDS = st.lists(st.sampled_from(['"', "a", "tv", '5"', '"b', 'c"', " "]), min_size=1, max_size=6)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.lists(st.tuples(WORDS.map("".join), st.sampled_from(["x", "y"])), min_size=1, max_size=20),
     st.sampled_from([",", "\t", ";"]),
