@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from layerfusion.assets.files import DiskError
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import sample_attention, sample_gradient
 from layerfusion.layers.layer_id import LayerId
@@ -52,7 +53,7 @@ def _attention_entropy(inputs: ScoreInputs) -> ScoreValues:
         try:
             heads[name], spent = sample_attention(source, texts, inputs.options)
         except UserError as error:
-            if not inputs.lenient:
+            if not inputs.lenient or isinstance(error, DiskError):
                 raise
             reasons.append(str(error))
             continue

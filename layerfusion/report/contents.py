@@ -97,7 +97,6 @@ def build_report(
         blocks: further blocks for the section of each data set.
         sections: further sections for the page.
     """
-    results.require_some()
     found = [*_summary(results), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)

@@ -49,6 +49,7 @@ def write_report(
         UserError: where there is neither a finished job nor a profile that can be read.
     """
     results = Results(runs, only, facts)
+    results.require_some()
     for line in results.damaged.values():
         print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
     report = build_report(results, title=title, blocks=blocks, sections=sections)

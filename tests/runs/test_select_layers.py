@@ -285,6 +285,21 @@ def test_a_profile_holds_every_score_of_every_layer(
     assert (folder / "profile.json").stat().st_mtime_ns == before
 
 
+def test_a_score_that_cannot_be_kept_is_no_score_that_a_model_lacks(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ["profile", *job, "profile.scores=[attention_entropy]"]
+    before = set((tmp_path / "cache").glob("scores/*.json"))
+    assert run(quick, capsys)[0] == 0
+    for path in set((tmp_path / "cache").glob("scores/*.json")) - before:
+        path.unlink()
+        path.mkdir()
+    shutil.rmtree(tmp_path / "outputs/profiles")
+    code, said = run(quick, capsys)
+    assert (code, "a folder lies where a file is written" in said) == (2, True), said
+    assert not find_profiles(tmp_path / "outputs")
+
+
 def test_a_budget_is_kept(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,8 @@ MEASURED = ("milliseconds_per_text", "milliseconds_one", "milliseconds_batch")
 """Figures that are measured once and kept in the cache."""
 MEASURED_COLUMNS = re.compile(r"ms\b|Extraction, min|Training seconds|Peak memory|Made")
 """Beginnings of the names of a report's columns whose figures differ from run to run."""
+LEFT_OUT = "layerfusion: left out: "
+"""What a report says of a file that cannot be read."""
 SHA = "0" * 64
 SPACE = """\
 name: small
@@ -68,6 +70,7 @@ class Ended:
     def mistakes(self) -> list[str]:
         """What is not right about how it ended, whatever it had to do."""
         lines = [line for line in self.said.splitlines() if line.startswith("layerfusion: ")]
+        lines = [line for line in lines if not line.startswith(LEFT_OUT)]
         found = []
         if "Traceback" in self.said:
             found.append("a traceback")
@@ -78,6 +81,10 @@ class Ended:
         if self.code == 0 and lines:
             found.append("an error and exit code 0")
         return found
+
+    def leaves_out(self, path: Path) -> bool:
+        """Tell whether a report goes on without a file, and names it."""
+        return f"{LEFT_OUT}{path}: " in self.said
 
     @property
     def noticed(self) -> bool:
