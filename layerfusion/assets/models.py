@@ -19,6 +19,8 @@ ADAPTER = "adapter_config.json"
 """The file that describes an adapter, a small change of another model's weights."""
 MODULES = "modules.json"
 """The file in which sentence-transformers lists the parts of a model."""
+_BOTH_WAYS = ("bert-generation", "xlnet")
+"""Families that may write text and yet see it both ways."""
 LFS_POINTER = b"version https://git-lfs"
 """First bytes of the small file that Git LFS puts in the place of a large one."""
 
@@ -145,6 +147,26 @@ def read_object(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def is_causal(folder: Path) -> bool:
+    """Tell whether no token of a model sees a later one, by the family that config.json names.
+
+    False where the family has encoders too, where the config or code of its own says otherwise, and
+    where nothing is known.
+    """
+    from transformers.models.auto import modeling_auto as auto
+
+    config = read_object(folder / "config.json")
+    family = config.get("model_type")
+    both_ways = config.get("is_causal") is False or config.get("use_bidirectional_attention")
+    others = {
+        *auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+        *auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        *_BOTH_WAYS,
+    }
+    decoders = auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.keys() - others
+    return family in decoders and not both_ways and not own_code(folder)[1]
 
 
 def own_code(folder: Path) -> tuple[str, list[str]]:

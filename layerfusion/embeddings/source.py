@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from layerfusion.assets import Asset, resolve
+from layerfusion.assets.models import is_causal
 from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
@@ -254,6 +255,7 @@ def open_source(
     key = f"backbone.{name}"
     asset = resolve(asset_sources(config), key=key, kind="backbone", cache=cache)
     identity = model_identity(asset, config)
+    poolings = _poolings_that_see(name, asset.path, poolings)
     asked = sentence_settings(
         asset.path,
         key,
@@ -275,6 +277,22 @@ def open_source(
         for pooling, how in poolings.items()
     }
     return EmbeddingSource(name, config, dict(poolings), asset, stores, cache)
+
+
+def _poolings_that_see(
+    name: str, folder: Path, poolings: Mapping[str, PoolingConfig]
+) -> Mapping[str, PoolingConfig]:
+    """Leave out the first token of a causal decoder, which sees no other, beside other poolings."""
+    first = [pooling for pooling, how in poolings.items() if how.pool == "first"]
+    if not first or len(first) == len(poolings) or not is_causal(folder):
+        return poolings
+    log.info(
+        "%s: pooling %s is left out, as the first token of a causal model sees no other; alone,"
+        " 'pooling=[first]' takes it",
+        name,
+        ", ".join(first),
+    )
+    return {pooling: how for pooling, how in poolings.items() if pooling not in first}
 
 
 def _open_store(root: Path, spec: BackboneSpec) -> EmbeddingStore:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
+from layerfusion.assets.models import is_causal
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, empty_shape, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import pool_layers
 from layerfusion.embeddings.shape import NORM
+from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import collate, tokenize
@@ -203,6 +205,27 @@ def test_cutting_the_model_changes_nothing_below(backbone: Backbone, texts: list
             np.testing.assert_array_equal(vector, whole[key])
         if backbone.blocks is not None:
             assert ran == list(range(backbone.shape.blocks_below(top)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_causal_model_is_one_whose_first_token_sees_no_other(family: str, tmp_path: Path) -> None:
+    folder = tiny_folder(family, tmp_path / family)
+    backbone = load_backbone(family, folder, BackboneConfig(), "cpu")
+    one, other = (" ".join(words) for words in (WORDS[:4], [WORDS[0], *WORDS[6:9]]))
+    found = vectors(backbone, [one, other])
+    first = found["first", backbone.shape.layers[-1]]
+    assert is_causal(folder) == np.allclose(first[0], first[1], atol=1e-6)
+
+
+def test_the_first_token_of_a_causal_model_is_taken_only_where_it_is_asked_for_alone(
+    tmp_path: Path,
+) -> None:
+    for family, causal in (("llama", True), ("bert", False)):
+        config = BackboneConfig(path=str(tiny_folder(family, tmp_path / family)))
+        for names in (["mean", "first"], ["first"], ["last", "mean"]):
+            source = open_source(family, config, {x: POOLINGS[x] for x in names}, tmp_path)
+            left_out = causal and len(names) > 1
+            assert list(source.stores) == [x for x in names if not (left_out and x == "first")]
 
 
 def test_a_missing_pad_token_is_never_added(backbone: Backbone) -> None:
