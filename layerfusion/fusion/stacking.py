@@ -1,4 +1,8 @@
-"""Stacked fusion: a linear probe for each source, and a pool of what the probes say of a text."""
+"""Stacked fusion: a linear probe for each source, and a pool of what the probes say of a text.
+
+The probe of a layer is the blend of a logistic regression and a discriminant: see
+`layers.discriminant`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ import torch
 from torch import Tensor
 
 from layerfusion.fusion.pool import Pool, choose_pool
+from layerfusion.layers.discriminant import blend_probes, fit_discriminant
 from layerfusion.layers.probe import HeldOut, LinearProbe, fit_probes
+from layerfusion.layers.threads import each_on_a_core
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,15 @@ def _fit_all(
         num_classes=num_classes,
         device=device,
     )
+
+    def blended(pair: tuple[int, LinearProbe]) -> LinearProbe:
+        k, probe = pair
+        if (chosen := held_out[k].discriminant) is None:
+            return probe
+        other = fit_discriminant(vectors[k], labels, chosen, num_classes=num_classes, device=device)
+        return blend_probes(probe, other)
+
+    pairs = list(zip(vectors, probes, strict=True))
+    found = dict(zip(vectors, each_on_a_core(blended, pairs, device), strict=True))
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
-    found = dict(zip(vectors, probes, strict=True))
     return [found.get(k, identity) for k in range(len(features))]

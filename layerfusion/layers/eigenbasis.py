@@ -77,7 +77,7 @@ def _turned(
             raise UserError("probe: a feature is not finite")
         standard = (layer.to(device) - mean) / std
         some = standard[used.to(device)]
-        values, basis = _span(some) if size < width else _axes(some)
+        values, basis = span(some) if size < width else axes(some)
         turned[:, :-1] = standard @ basis
         spectra.append(F.pad(values.clamp_min(0), (0, 1), value=1.0).to(device))
         bases.append(basis)
@@ -86,7 +86,7 @@ def _turned(
     return x, torch.stack(spectra), torch.stack(bases), torch.stack(means), torch.stack(stds)
 
 
-def _axes(x: Tensor) -> tuple[Tensor, Tensor]:
+def axes(x: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors of the rows' covariance. Shapes: (d,) and (d, d)."""
     values, vectors = _eigh(x.T @ x / len(x))
     return values, vectors.to(x.device)
@@ -98,7 +98,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return torch.linalg.eigh(matrix if matrix.is_cuda else matrix.cpu())
 
 
-def _span(x: Tensor) -> tuple[Tensor, Tensor]:
+def span(x: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors for fewer rows than features; empty directions are zero.
 
     Shapes: (n,) and (d, n).

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -16,6 +17,7 @@ from layerfusion.assets.memo import hash_of, read_arrays, write_arrays
 from layerfusion.config.job import STRENGTHS, LayersConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.lexical_regression import C_VALUES
+from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.probe import (
@@ -61,7 +63,8 @@ def held_out_probes(
     """
     layers = candidates.layers
     probes: dict[int, _TimedProbe] = {}
-    files = {path: (_read(path, candidates), p) for path, p in _files(candidates, config).items()}
+    paths = cache_files(candidates, lambda source: _key(source, config))
+    files = {path: (_read(path, candidates), places) for path, places in paths.items()}
     for cached, places in files.values():
         probes |= {n: cached[layers[n].layer] for n in places if layers[n].layer in cached}
     missing = [n for n in range(len(layers)) if n not in probes]
@@ -138,24 +141,37 @@ def _fit_lexical(candidates: Candidates, source: LexicalSource) -> HeldOut:
     return HeldOut(log_probs[best].clone(), target, C_VALUES[best])
 
 
-def _files(candidates: Candidates, config: LayersConfig) -> dict[Path, list[int]]:
-    """Map the cache file of each model and pooling to the positions of its layers."""
+def _key(source: Source, config: LayersConfig) -> dict[str, Any]:
+    """What the probes of a source depend on, besides the rows and vectors."""
+    lexical = isinstance(source, LexicalSource)
+    return {
+        "kind": "held-out regression" if lexical else "held-out probes",
+        "version": VERSION,
+        "strengths": list(C_VALUES) if lexical else list(config.strengths),
+        "tolerance": TOLERANCE,
+    }
+
+
+def cache_files(
+    candidates: Candidates, key_of: Callable[[Source], Mapping[str, Any]]
+) -> dict[Path, list[int]]:
+    """Map the cache file of each model and pooling to the positions of its layers.
+
+    Args:
+        candidates: the layers, and the rows and folds that they are judged on.
+        key_of: gives what the content depends on besides: its kind, version and settings.
+    """
     rows = hashlib.sha256(b"".join(text_hash(text) for text in candidates.texts))
     rows.update(candidates.labels.numpy().tobytes() + candidates.fold_of.numpy().tobytes())
     files: dict[Path, list[int]] = {}
     for n, layer in enumerate(candidates.layers):
         source = candidates.sources[layer.backbone]
         key = {
-            "kind": "held-out probes",
-            "version": VERSION,
+            **key_of(source),
             "spec": source.stores[layer.pooling].spec.canonical(),
             "rows": rows.hexdigest(),
             "classes": candidates.num_classes,
-            "strengths": list(config.strengths),
-            "tolerance": TOLERANCE,
         }
-        if isinstance(source, LexicalSource):
-            key |= {"kind": "held-out regression", "strengths": list(C_VALUES)}
         name = hash_of(key, spaced=True)
         files.setdefault(source.cache / SCORES_FOLDER / f"{name}.safetensors", []).append(n)
     return files

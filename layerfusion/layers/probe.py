@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,10 @@ from torch.nn import functional as F
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.logistic import Problem, Solution
+from layerfusion.layers.threads import each_on_a_core
+
+if TYPE_CHECKING:
+    from layerfusion.layers.discriminant import Discriminant
 
 TOLERANCE = 1e-4
 """A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On r8
@@ -51,6 +56,8 @@ class HeldOut:
     """Labels of the held-out rows. Shape: (rows,)."""
     strength: float
     """The C with the lowest held-out log-loss."""
+    discriminant: Discriminant | None = None
+    """Settings of the discriminant in the blend, if these are the predictions of one."""
 
     @property
     def losses(self) -> Tensor:
@@ -157,7 +164,8 @@ def cross_validate_in_batches(
     held_out = torch.where(fold_of != NEVER)[0]
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
-    for places in _groups(features, num_classes, folds * len(strengths), device):
+
+    def fit(places: Sequence[int]) -> dict[int, HeldOut]:
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
         task = _Task(layers, labels, fitted_on, held_out, fold_of[held_out], num_classes, device)
@@ -175,10 +183,13 @@ def cross_validate_in_batches(
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
         best = task.best(predicted)
-        yield {
+        return {
             place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
             for n, (place, strength) in enumerate(zip(places, best.tolist(), strict=True))
         }
+
+    groups = list(_groups(features, num_classes, folds * len(strengths), device))
+    yield from each_on_a_core(fit, groups, device)
 
 
 @dataclass(frozen=True)
@@ -339,17 +350,23 @@ def fit_probes(
         device: device to compute on; the CPU if none.
     """
     everything = torch.ones(1, len(labels), dtype=torch.bool)
-    results: list[LinearProbe | None] = [None] * len(features)
+    groups: list[tuple[float, list[int]]] = []
     for strength in sorted(set(strengths)):
         alike = [place for place, other in enumerate(strengths) if other == strength]
         chosen = [features[place] for place in alike]
         for places in _groups(chosen, num_classes, 1, device):
-            layers = [chosen[place] for place in places]
-            problem = set_up(layers, labels, everything, num_classes, [strength], device)
-            probes = _linear_probes(problem.minimise(tolerance))
-            for place, probe in zip(places, probes, strict=True):
-                results[alike[place]] = probe
-    return [result for result in results if result is not None]
+            groups.append((strength, [alike[place] for place in places]))
+
+    def fit(group: tuple[float, list[int]]) -> list[LinearProbe]:
+        strength, places = group
+        layers = [features[place] for place in places]
+        problem = set_up(layers, labels, everything, num_classes, [strength], device)
+        return _linear_probes(problem.minimise(tolerance))
+
+    results: dict[int, LinearProbe] = {}
+    for (_, places), probes in zip(groups, each_on_a_core(fit, groups, device), strict=True):
+        results |= zip(places, probes, strict=True)
+    return [results[place] for place in range(len(features))]
 
 
 def _linear_probes(solution: Solution) -> list[LinearProbe]:

@@ -11,16 +11,17 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import CHEAP, STACKED, FusionConfig, TrainConfig
+from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.fusion.race import Evaluation, FusionCandidate, list_fusion_candidates, race
+from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of
@@ -62,9 +63,9 @@ def decide(
     budget = budget_of(config, dataset, sources, layers=given.layers if given else None)
     layers = given.layers if given else budget.affordable(all_layers(sources))
     candidates = candidates_of(config, dataset, sources, layers)
-    table = compute_scores(candidates, ["probe"], config.layers, config.extract)
-    log_probs = torch.stack([probe.log_probs for probe in table.held_out])
-    target = table.held_out[0].target
+    held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    log_probs = torch.stack([blend.log_probs for blend in held_out])
+    target = held_out[0].target
     layer_sets = propose_layer_sets(
         layers,
         log_probs,

@@ -20,8 +20,8 @@ from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
+from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
-from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.probe import HeldOut
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
@@ -190,7 +190,7 @@ def _stack(
         begun = time.perf_counter()
         dealt = replace(config, seed=seed, layers=layers)
         candidates = candidates_of(dealt, inputs.dataset, inputs.sources, chosen)
-        held, _ = held_out_probes(candidates, layers, device)
+        held = held_out_blends(candidates, layers, device)
         if sources is None:
             sources = _stack_sources(inputs, targets, held)
             own = {

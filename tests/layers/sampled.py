@@ -13,7 +13,7 @@ from layerfusion.embeddings.source import EmbeddingSource, open_source
 from layerfusion.layers import backbone_scores
 from layerfusion.layers.probe import LinearProbe
 
-POOLINGS = {"mean": PoolingConfig("mean"), "first": PoolingConfig("first")}
+POOLINGS = {"mean": PoolingConfig("mean"), "last": PoolingConfig("last")}
 TEXTS = [
     "oil price rose",
     "the film was good and the plot was great and the actor was awful and the story was bad",
@@ -56,7 +56,7 @@ def head(seed: int) -> LinearProbe:
     )
 
 
-HEADS = {"mean": head(0), "first": head(1)}
+HEADS = {"mean": head(0), "last": head(1)}
 
 
 def opened(

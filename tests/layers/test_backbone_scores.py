@@ -74,7 +74,7 @@ def gradients_of(model: Any, last_block: Any, ids: Tensor, label: int) -> dict[A
     if last_block is not None:
         block = before[0] if isinstance(before[0], Tensor) else before[0][0]
         states |= {"3": block, NORM: output[0]}
-    pooled = {"mean": output[0][0].mean(dim=0), "first": output[0][0, 0]}
+    pooled = {"mean": output[0][0].mean(dim=0), "last": output[0][0, -1]}
     found = {}
     for name, vector in pooled.items():
         logits = HEADS[name].weight @ vector + HEADS[name].bias

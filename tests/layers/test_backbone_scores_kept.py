@@ -72,7 +72,7 @@ def test_whatever_changes_a_value_changes_its_address(
         (opened(folders["bert"], tmp_path, max_length=5), TEXTS, LABELS, HEADS),
         (opened(folders["bert"], tmp_path, dtype="bfloat16"), TEXTS, LABELS, HEADS),
         (
-            opened(folders["bert"], tmp_path, {**POOLINGS, "first": PoolingConfig("last")}),
+            opened(folders["bert"], tmp_path, {**POOLINGS, "last": PoolingConfig("max")}),
             *(TEXTS, LABELS, HEADS),
         ),
         (opened(folders["albert"], tmp_path), TEXTS, LABELS, HEADS),

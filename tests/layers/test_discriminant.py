@@ -1,0 +1,132 @@
+"""Discriminants against scikit-learn's, and their blend with logistic probes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from torch import Tensor
+
+from layerfusion.embeddings.standardise import Standardiser
+from layerfusion.fusion.stacking import fit_stack
+from layerfusion.layers.discriminant import (
+    SCALES,
+    SHRINKAGES,
+    Discriminant,
+    blend,
+    blend_probes,
+    cross_validate_discriminant,
+    fit_discriminant,
+)
+from layerfusion.layers.probe import HeldOut, cross_validate, fit_probes
+
+
+def clouds(rows: int, width: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of each class around a mean of its own, with features of very different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(rows) % classes
+    centres = torch.randn(classes, width, generator=generator)
+    mixing = torch.randn(width, width, generator=generator) / width**0.5
+    x = centres[labels] + 2 * torch.randn(rows, width, generator=generator) @ mixing
+    return x * torch.logspace(-2, 2, width) + 5, labels
+
+
+@pytest.mark.parametrize("width", [6, 60])
+@pytest.mark.parametrize("shrinkage", [0.1, 0.8])
+def test_it_is_the_discriminant_of_scikit_learn(width: int, shrinkage: float) -> None:
+    """With fewer rows than features too, where the covariance within classes is singular."""
+    x, labels = clouds(48, width, 4)
+    standard = Standardiser.fit([x])
+    peer = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    scaled = ((x - standard.mean[0]) / standard.std[0]).double().numpy()
+    expected = peer.fit(scaled, labels.numpy()).predict_log_proba(scaled)
+    probe = fit_discriminant(x, labels, Discriminant(shrinkage, 1.0), num_classes=4)
+    found = probe.logits(x).log_softmax(1).numpy()
+    assert np.allclose(found, expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_scale_tempers_all_but_the_prior() -> None:
+    x, labels = clouds(40, 5, 2)
+    labels[:10] = 0
+    full, none = (
+        fit_discriminant(x, labels, Discriminant(0.4, scale), num_classes=2).logits(x)
+        for scale in (1.0, 0.0)
+    )
+    half = fit_discriminant(x, labels, Discriminant(0.4, 0.5), num_classes=2).logits(x)
+    assert torch.allclose(half, (full + none) / 2, atol=1e-4)
+    assert torch.allclose(none[0].softmax(0), torch.bincount(labels) / 40)
+
+
+def test_a_row_is_predicted_by_a_discriminant_that_has_not_seen_it() -> None:
+    x, labels = clouds(90, 8, 3)
+    fold_of = torch.arange(90) % 4 - 1  # some rows are never held out
+    predicted, chosen = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
+    held_out = fold_of[fold_of >= 0]
+    for fold in range(3):
+        probe = fit_discriminant(x[fold_of != fold], labels[fold_of != fold], chosen, num_classes=3)
+        expected = probe.logits(x[fold_of == fold]).log_softmax(1)
+        assert torch.allclose(predicted[held_out == fold], expected, atol=1e-4)
+
+
+def test_the_settings_are_those_of_the_lowest_held_out_log_loss() -> None:
+    x, labels = clouds(120, 10, 3, seed=3)
+    fold_of = torch.arange(120) % 5
+    predicted, chosen = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
+    losses = {}
+    for shrinkage in SHRINKAGES:
+        for scale in SCALES:
+            out = torch.zeros(120, 3)
+            for fold in range(5):
+                one = fit_discriminant(
+                    x[fold_of != fold],
+                    labels[fold_of != fold],
+                    Discriminant(shrinkage, scale),
+                    num_classes=3,
+                )
+                out[fold_of == fold] = one.logits(x[fold_of == fold])
+            losses[shrinkage, scale] = float(torch.nn.functional.cross_entropy(out, labels))
+    best = min(losses, key=losses.__getitem__)
+    assert (chosen.shrinkage, chosen.scale) == best
+    assert float(torch.nn.functional.nll_loss(predicted, labels)) == pytest.approx(
+        losses[best], abs=1e-5
+    )
+
+
+def test_a_class_with_one_row_or_none_gives_finite_numbers() -> None:
+    x, _ = clouds(8, 12, 4)
+    for labels in (torch.arange(8), torch.tensor([0, 0, 1, 1, 2, 2, 2, 2])):
+        probe = fit_discriminant(x, labels, Discriminant(0.03, 1.1), num_classes=9)
+        found = probe.logits(x).log_softmax(1)
+        assert bool(found.isfinite().all())
+        assert float(found[:, 8].max()) < -5  # the class without rows
+
+
+def test_constant_features_count_for_nothing() -> None:
+    x, labels = clouds(40, 5, 2)
+    more = torch.cat([x, torch.full((40, 2), 3.0)], dim=1)
+    settings = Discriminant(0.03, 1.0)
+    probe = fit_discriminant(x, labels, settings, num_classes=2)
+    with_more = fit_discriminant(more, labels, settings, num_classes=2)
+    found, expected = with_more.logits(more), probe.logits(x)
+    assert bool(found.isfinite().all())
+    assert torch.equal(found.argmax(1), expected.argmax(1))
+
+
+def test_a_blend_is_one_linear_probe_and_what_a_stack_has() -> None:
+    x, labels = clouds(100, 6, 3)
+    fold_of = torch.arange(100) % 5
+    (logistic,) = cross_validate([x], labels, fold_of, num_classes=3)
+    log_probs, chosen = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
+    held_out = blend(logistic, log_probs, chosen)
+    assert (held_out.strength, held_out.discriminant) == (logistic.strength, chosen)
+    assert torch.allclose(held_out.log_probs.exp().sum(1), torch.ones(100), atol=1e-5)
+    assert held_out.log_loss <= max(logistic.log_loss, HeldOut(log_probs, labels, 1.0).log_loss)
+    stack = fit_stack([x], labels, [held_out], num_classes=3)
+    (probe,) = fit_probes([x], labels, [logistic.strength], num_classes=3)
+    other = fit_discriminant(x, labels, chosen, num_classes=3)
+    expected = (probe.logits(x).log_softmax(1) + other.logits(x).log_softmax(1)) / 2
+    found = blend_probes(probe, other).logits(x).log_softmax(1)
+    assert torch.allclose(found, expected.log_softmax(1), atol=1e-5)
+    assert torch.allclose(stack.probes[0].weight, (probe.weight + other.weight) / 2)
+    assert torch.allclose(stack.probes[0].bias, (probe.bias + other.bias) / 2)
