@@ -19,7 +19,7 @@ SEED ?= 0
 setup: .venv/ready  ## make the environment in .venv
 
 test: .venv/ready  ## run the tests
-	$(RUN)python -m pytest -n 2 $(ARGS)
+	$(RUN)python -m pytest -n 2 --dist worksteal $(ARGS)
 
 fuzz: .venv/ready  ## feed nasty and damaged input to everything that reads (N examples each, from SEED)
 	FUZZ_EXAMPLES=$(N) $(RUN)python -m pytest -n 2 tests/fuzz --hypothesis-seed=$(SEED) $(ARGS)
