@@ -203,7 +203,8 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
         (lambda: lf.write_report("nowhere"), "nowhere"),
     ],
 )
-def test_a_mistake_is_one_line(call: Any, message: str) -> None:
+def test_a_mistake_is_one_line(call: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LAYERFUSION_MODELS", raising=False)  # a user may have set it
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
