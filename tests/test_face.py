@@ -204,7 +204,8 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
     ],
 )
 def test_a_mistake_is_one_line(call: Any, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LAYERFUSION_MODELS", raising=False)  # a user may have set it
+    for variable in ("LAYERFUSION_MODELS", "LAYERFUSION_DATA"):  # a user may have set them
+        monkeypatch.delenv(variable, raising=False)
     with pytest.raises(UserError, match=message) as error:
         call()
     assert "\n" not in str(error.value)
