@@ -1,1 +1,1 @@
-"""Findings from the results: choices, comparisons, tests and sentences."""
+"""What finished jobs, profiles and searches say: read from a folder, grouped, compared, named."""

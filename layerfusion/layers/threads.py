@@ -1,8 +1,8 @@
 """Independent computations side by side, each on one core.
 
 Many small operations gain little from several cores each, and lose much where the threads of one
-operation sleep while they wait for each other: probes took seven seconds so, three with threads
-that spin, and two when each core has layers of its own.
+operation sleep while they wait for each other. The probes of seven layers took seven seconds that
+way, three with threads that spin, and three to four when each core has layers of its own.
 """
 
 from __future__ import annotations
