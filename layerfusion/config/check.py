@@ -13,7 +13,7 @@ from layerfusion.config.job import (
     AUTO,
     HONEST,
     LOGGERS,
-    STACKED,
+    STACKS,
     WANDB_MODES,
     BackboneConfig,
     ExtractConfig,
@@ -208,13 +208,13 @@ def _check_layers(layers: LayersConfig) -> None:
 
 def _check_fusion(fusion: FusionConfig) -> None:
     check_rules(fusion, "fusion")
-    if not fusion.target and fusion.name not in (STACKED, AUTO):
-        known = ", ".join([*operator_names(), STACKED, AUTO])
+    if not fusion.target and fusion.name not in (*STACKS, AUTO):
+        known = ", ".join([*operator_names(), *STACKS, AUTO])
         raise UserError(
             f"fusion={fusion.name}: it belongs to another protocol; protocol={HONEST} has: {known}"
         )
-    if fusion.residual and fusion.name == STACKED:
-        raise UserError(f"fusion.residual: {STACKED} ends in classes and has no residual form")
+    if fusion.residual and fusion.name in STACKS:
+        raise UserError(f"fusion.residual: {fusion.name} ends in classes and has no residual form")
     for key in ("among", "widths"):
         if not getattr(fusion, key):
             raise UserError(f"fusion.{key}=[]: it must name at least one")

@@ -21,7 +21,7 @@ DTYPES = ("float32", "bfloat16", "float16")
 LONG_TEXTS = ("truncate", "windows")
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
-STACKED = "stacked"
+STACKED, GATED_STACK = STACKS = ("stacked", "gated_stack")
 """A fusion of what the sources' own probes say, in place of an operator on their vectors."""
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
@@ -260,7 +260,7 @@ class FusionConfig:
     """
 
     name: str = "gated"
-    """An operator, `stacked`, or `auto`."""
+    """An operator, `stacked`, `gated_stack`, or `auto`."""
     target: str = ""
     """The operator's class, `package.module.Class`, which is `_target_` in its YAML file. Empty:
     the class that LayerFusion has under `name`."""
@@ -278,7 +278,7 @@ class FusionConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
     """The operator's own arguments. With `auto`: those of all operators that it tries."""
     among: list[str] = field(default_factory=lambda: [STACKED])
-    """Operators, and `stacked`, that `auto` chooses among."""
+    """Operators, `stacked` and `gated_stack`, that `auto` chooses among."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
     members: int | None = field(default=None, metadata=at_least(1))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.imports import user_folders
-from layerfusion.config.job import AUTO, STACKED, FusionConfig
+from layerfusion.config.job import AUTO, STACKS, FusionConfig
 from layerfusion.errors import UserError, unknown
 
 TARGET = "_target_"
@@ -114,12 +114,12 @@ def settle(fusion: FusionConfig) -> FusionConfig:
         return replace(fusion, arguments=_arguments_of_auto(fusion))
     entry = find_operator(fusion.name)
     if entry is None:
-        if _file_of(fusion.name) is not None:  # `stacked`, or a head of another protocol
+        if _file_of(fusion.name) is not None:  # a stack, or a head of another protocol
             for key in fusion.arguments:
                 raise unknown(f"fusion={fusion.name}", key, ())
             return fusion
         if not fusion.target or fusion.target.startswith("layerfusion."):  # a class of ours
-            raise unknown("fusion", fusion.name, [*operator_names(), STACKED, AUTO])
+            raise unknown("fusion", fusion.name, [*operator_names(), *STACKS, AUTO])
         return fusion
     if fusion.target not in ("", entry.target):
         raise UserError(
@@ -156,8 +156,8 @@ def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
     takers: dict[str, Any] = {}
     for name in fusion.among:
         entry = find_operator(name)
-        if entry is None and name != STACKED:
-            raise unknown("fusion.among", name, [*operator_names(), STACKED])
+        if entry is None and name not in STACKS:
+            raise unknown("fusion.among", name, [*operator_names(), *STACKS])
         takers |= {} if entry is None else entry.arguments
     for key in fusion.arguments:
         if key not in takers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import STACKED, FusionConfig
+from layerfusion.config.job import STACKS, FusionConfig
 from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.layer_sets import LayerSet
@@ -35,7 +35,7 @@ class FusionCandidate:
     @property
     def words(self) -> str:
         """Describe the candidate to a reader: operator, width where it has one, and layers."""
-        width = "" if self.fusion.name == STACKED else f" of width {self.fusion.width}"
+        width = "" if self.fusion.name in STACKS else f" of width {self.fusion.width}"
         return f"{self.fusion.name}{width} on {self.layer_set.name} (K = {len(self.layers)})"
 
     @property
@@ -93,12 +93,13 @@ def list_fusion_candidates(
     """
     candidates = []
     unmatched: UserError | None = None
-    operators = [name for name in settings.among if name != STACKED]
+    stacks = [name for name in settings.among if name in STACKS]
+    operators = [name for name in settings.among if name not in STACKS]
     for layer_set in layer_sets:
         source_widths = [widths[layer] for layer in layer_set.selection.layers]
-        if STACKED in settings.among:
-            size = sum(width + 1 for width in source_widths) * num_classes
-            candidates.append(FusionCandidate(layer_set, settled_head(settings, STACKED), size))
+        size = sum(width + 1 for width in source_widths) * num_classes
+        for name in stacks if len(source_widths) > 1 else stacks[:1]:
+            candidates.append(FusionCandidate(layer_set, settled_head(settings, name), size))
         if layer_set.only_stacked:
             continue
         for name in operators if len(source_widths) > 1 else operators[:1]:
@@ -178,4 +179,4 @@ def _rungs(folds: int) -> list[int]:
 
 
 def _is_stacked(candidate: FusionCandidate) -> bool:
-    return candidate.fusion.name == STACKED
+    return candidate.fusion.name in STACKS

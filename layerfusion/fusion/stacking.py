@@ -57,6 +57,7 @@ class Stack:
             "weighted": sources + 1,
             "anchored": sources,
             "gated": sources + 1 + self.pool.gate.numel(),
+            "anchored_gated": sources + self.pool.gate.numel(),
         }
         return probes + pool[self.pool.form]
 
@@ -65,7 +66,7 @@ class Stack:
         """Number of floating-point operations for one text: two for each entry of a product."""
         probes = sum(2 * probe.weight.numel() for probe in self.probes)
         mixed = 2 * len(self.probes) * self.probes[0].bias.numel()
-        return probes + mixed + (2 * self.pool.gate.numel() if self.pool.form == "gated" else 0)
+        return probes + mixed + (2 * self.pool.gate.numel() if "gated" in self.pool.form else 0)
 
 
 def fit_stack(
@@ -75,6 +76,7 @@ def fit_stack(
     *,
     num_classes: int,
     seed: int = 0,
+    gated: bool = False,
     device: torch.device | None = None,
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
@@ -86,11 +88,12 @@ def fit_stack(
         held_out: log-probabilities of held-out rows, and regularisation, of each source's probe.
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
+        gated: pool with weights that move from text to text.
         device: where the probes are fitted; the CPU if None.
     """
     probes = _fit_all(features, labels, held_out, num_classes, device)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
-    pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed)
+    pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed, gated=gated)
     return Stack(tuple(probes), pool, losses, reason)
 
 

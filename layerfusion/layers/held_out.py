@@ -46,7 +46,7 @@ ACCURACY = Score("accuracy", lambda held_out: held_out.right, Needs.PROBES)
 class _TimedProbe:
     held_out: HeldOut
     seconds: float
-    """The probe's share of the time of its fit."""
+    """The probe's share of the time of its fit, on a core or GPU."""
 
 
 def held_out_probes(
@@ -58,8 +58,8 @@ def held_out_probes(
     optimisation, whatever model they belong to.
 
     Returns:
-        The predictions for each candidate, and the seconds that fitting takes, or took when the
-        probes were first fitted.
+        The predictions for each candidate, and the seconds of a core or GPU that fitting takes, or
+        took when the probes were first fitted.
     """
     layers = candidates.layers
     probes: dict[int, _TimedProbe] = {}
@@ -94,7 +94,6 @@ def _fit_missing(
     owners = {n: candidates.sources[candidates.layers[n].backbone] for n in places}
     lexical = {n: owner for n, owner in owners.items() if isinstance(owner, LexicalSource)}
     layers = [n for n in places if n not in lexical]
-    begun = time.perf_counter()
     for batch in cross_validate_in_batches(
         [candidates.features[n] for n in layers],
         candidates.labels,
@@ -105,9 +104,8 @@ def _fit_missing(
         # Strengths of the user's own are all that is tried.
         grow=list(config.strengths) == list(STRENGTHS),
     ):
-        seconds = (time.perf_counter() - begun) / len(batch)
-        yield {layers[place]: _TimedProbe(probe, seconds) for place, probe in batch.items()}
-        begun = time.perf_counter()
+        seconds = batch.seconds / len(batch.probes)
+        yield {layers[place]: _TimedProbe(probe, seconds) for place, probe in batch.probes.items()}
     for n, source in lexical.items():
         begun = time.perf_counter()
         probe = _fit_lexical(candidates, source)

@@ -8,6 +8,7 @@ hundreds, and layers of equal width are batched.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -81,6 +82,16 @@ class HeldOut:
 
 
 @dataclass(frozen=True)
+class ProbeBatch:
+    """Layers that were fitted together."""
+
+    probes: dict[int, HeldOut]
+    """Predictions by the position of the layer."""
+    seconds: float
+    """Time of the fit on its core or GPU; batches may run side by side."""
+
+
+@dataclass(frozen=True)
 class LinearProbe:
     """A fitted probe, for features as they come from the store."""
 
@@ -138,7 +149,7 @@ def cross_validate(
         tolerance=tolerance,
         device=device,
     ):
-        for place, held_out in batch.items():
+        for place, held_out in batch.probes.items():
             results[place] = held_out
     return [result for result in results if result is not None]
 
@@ -153,8 +164,8 @@ def cross_validate_in_batches(
     tolerance: float = TOLERANCE,
     device: torch.device | None = None,
     grow: bool = False,
-) -> Iterator[dict[int, HeldOut]]:
-    """Run `cross_validate`, yielding the results of each batch of layers by their position.
+) -> Iterator[ProbeBatch]:
+    """Run `cross_validate`, yielding the results of each batch of layers.
 
     With `grow`, a layer for which the largest strength is the best is fitted with the values of
     `WEAKER` too, one after the other, until one is no better.
@@ -165,7 +176,8 @@ def cross_validate_in_batches(
     fewest = int(fitted_on.sum(dim=1).min())
     columns = 1 if num_classes == 2 else num_classes
 
-    def fit(places: Sequence[int]) -> dict[int, HeldOut]:
+    def fit(places: Sequence[int]) -> ProbeBatch:
+        begun = time.perf_counter()
         layers = [features[place] for place in places]
         width = layers[0].shape[1]
         task = _Task(layers, labels, fitted_on, held_out, fold_of[held_out], num_classes, device)
@@ -183,10 +195,11 @@ def cross_validate_in_batches(
                 predicted[strength] = task.nothing()
                 predicted[strength][edge] = weaker[strength]
         best = task.best(predicted)
-        return {
+        probes = {
             place: HeldOut(predicted[float(strength)][n].clone(), task.target, float(strength))
             for n, (place, strength) in enumerate(zip(places, best.tolist(), strict=True))
         }
+        return ProbeBatch(probes, time.perf_counter() - begun)
 
     groups = list(_groups(features, num_classes, folds * len(strengths), device))
     yield from each_on_a_core(fit, groups, device)

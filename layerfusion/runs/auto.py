@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import CHEAP, STACKED, FusionConfig, TrainConfig
+from layerfusion.config.job import CHEAP, GATED_STACK, STACKS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
@@ -78,7 +78,7 @@ def decide(
     fusion_candidates = list_fusion_candidates(
         layer_sets, config.fusion, widths, len(dataset.label_names)
     )
-    trained = [one for one in fusion_candidates if one.fusion.name != STACKED]
+    trained = [one for one in fusion_candidates if one.fusion.name not in STACKS]
     trained_on = list(dict.fromkeys(layer for one in trained for layer in one.layers))
     validation = dataset.splits["validation"]
     hashes = [text_hash(text) for text in validation.texts]
@@ -116,7 +116,13 @@ def decide(
 def _stacked_losses(
     candidate: FusionCandidate, log_probs: Tensor, target: Tensor, seed: int
 ) -> Tensor:
-    form, losses = judge_forms(log_probs, target, seed=seed, choose=candidate.layer_set.choose)
+    form, losses = judge_forms(
+        log_probs,
+        target,
+        seed=seed,
+        choose=candidate.layer_set.choose,
+        gated=candidate.fusion.name == GATED_STACK,
+    )
     return losses[form]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import STACKED, TrainConfig
+from layerfusion.config.job import GATED_STACK, STACKS, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.lexical_regression import LexicalRegression
@@ -86,7 +86,7 @@ def train_heads(
 ) -> TrainingResult:
     """Train one head for each seed on the selected layers."""
     targets = read_targets(inputs)
-    if inputs.fusion.name == STACKED:
+    if inputs.fusion.name in STACKS:
         heads = _stack(config, inputs, targets)
     else:
         heads = _train(config, inputs, read_features(inputs), targets, tracker, callbacks)
@@ -200,7 +200,13 @@ def _stack(
             }
             layers = replace(layers, strengths=sorted(own)) if own else layers
         stack = fit_stack(
-            sources.train, targets["train"], held, num_classes=num_classes, seed=seed, device=device
+            sources.train,
+            targets["train"],
+            held,
+            num_classes=num_classes,
+            seed=seed,
+            gated=inputs.fusion.name == GATED_STACK,
+            device=device,
         )
         kept = refit(stack, sources.known, labels, held, device=device)
         log_probs, gates = kept.predict(sources.test)

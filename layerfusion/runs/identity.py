@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.check import load
-from layerfusion.config.job import AUTO, STACKED, FusionConfig, TrainConfig
+from layerfusion.config.job import AUTO, STACKS, FusionConfig, TrainConfig
 from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
 from layerfusion.errors import UserError
 
@@ -119,7 +119,7 @@ def sweep_of(config: TrainConfig, folder: Path) -> str | None:
 def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
     # Stacked fusion, which auto may choose, fits probes for every kind of selection.
-    probed = config.fusion.name in (STACKED, AUTO)
+    probed = config.fusion.name in (*STACKS, AUTO)
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
@@ -154,7 +154,7 @@ def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
         for name, entry in entries.items():
             if entry is not None and not entry.shipped:
                 settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]
-    if fusion.name in (STACKED, AUTO):
+    if fusion.name in (*STACKS, AUTO):
         settings["stack"] = STACK_VERSION
     if target and not target.startswith("layerfusion."):
         settings["target"] = target

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from layerfusion.config.job import AUTO, STACKED, TrainConfig
+from layerfusion.config.job import AUTO, STACKS, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import require_attention
@@ -58,7 +58,7 @@ def require_possible(
     train = dataset.splits["train"]
     notes = []
     by_folds = rule.looks_at_labels and config.layers.held_out == "folds"
-    if by_folds or config.fusion.name in (STACKED, AUTO):
+    if by_folds or config.fusion.name in (*STACKS, AUTO):
         notes += folds_notes(config, dataset)
     if any(score.needs == Needs.ATTENTION for score in scores):
         for source in models.values():

@@ -14,8 +14,10 @@ from layerfusion.fusion.pool import (
     FACTS,
     GATE_ROWS,
     GATED_SOURCES,
+    MOVE_ROWS,
     WEIGHT_ROWS,
     Pool,
+    agreement,
     anchored_weights,
     choose_pool,
     evidence,
@@ -177,7 +179,7 @@ def test_evidence_does_not_depend_on_the_other_rows() -> None:
     torch.testing.assert_close(evidence(said)[:4], evidence(said[:, :4]))
 
 
-@pytest.mark.parametrize("form", ["weighted", "gated"])
+@pytest.mark.parametrize("form", ["weighted", "gated", "anchored_gated"])
 def test_the_order_of_the_sources_does_not_matter(form: str) -> None:
     said, target = _said(200, [0.5, 1.0, 2.0])
     order = [2, 0, 1]
@@ -207,6 +209,36 @@ def test_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
     np.testing.assert_allclose(anchored_weights(said, target).numpy(), found, atol=1e-4)
     single = anchored_weights(said.float(), target).numpy()
     np.testing.assert_allclose(single, found, atol=1e-3)
+
+
+def test_gates_on_anchored_weights_are_at_the_optimum_that_scipy_finds() -> None:
+    said, target = _said(80, [0.5, 1.0, 2.0])
+    pool = fit_pool(said, target, "anchored_gated")
+    weights = anchored_weights(said, target)
+    torch.testing.assert_close(pool.scale * pool.bias, weights)
+    facts = ((agreement(said, weights) - pool.mean) / pool.std).numpy()
+
+    def loss(flat: np.ndarray) -> float:
+        moving = weights.numpy() + facts @ flat.reshape(3, 4).T
+        mixed = np.einsum("nk,knc->nc", moving, said.numpy())
+        log_probs = mixed - np.log(np.exp(mixed).sum(axis=1, keepdims=True))
+        picked = log_probs[np.arange(80), target.numpy()]
+        return -picked.mean() + MOVE_ROWS / 80 * (flat**2).sum()
+
+    found = minimize(loss, np.zeros(12), method="BFGS", options={"gtol": 1e-10}).x
+    gates = (pool.scale * pool.gate).flatten().numpy()
+    np.testing.assert_allclose(gates, found, atol=1e-6)
+    assert float(np.abs(found).max()) > 1e-5  # they have moved
+
+
+def test_gates_on_anchored_weights_follow_sources_that_know_different_texts() -> None:
+    said, target = _said(1000, [0.3, 0.3])
+    knows = torch.arange(1000) % 2 == 0
+    right = F.one_hot(target, CLASSES).double() * 3
+    mixed = torch.stack([said[0] + right * knows[:, None], said[1] + right * ~knows[:, None]])
+    mixed = mixed.log_softmax(dim=2)
+    plain, moving = (fit_pool(mixed, target, form) for form in ("anchored", "anchored_gated"))
+    assert _loss(moving, mixed, target) < _loss(plain, mixed, target)
 
 
 def test_the_choice_of_sources_never_sees_the_rows_that_judge_it() -> None:

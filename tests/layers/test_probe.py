@@ -161,8 +161,11 @@ def test_the_strengths_grow_while_the_largest_is_the_best(classes: int) -> None:
     features = [F.pad(F.one_hot(labels, classes), (0, 40 - classes)) + 0.02 * clear, noise]
     fold_of = stratified_folds(labels.numpy(), range(240), 4, seed=0)
     settings = {"num_classes": classes, "strengths": (1e-3, 1.0)}
-    (batch,) = cross_validate_in_batches(features, labels, fold_of, **settings)
-    (grown,) = cross_validate_in_batches(features, labels, fold_of, **settings, grow=True)
+    (batch,) = (b.probes for b in cross_validate_in_batches(features, labels, fold_of, **settings))
+    (grown,) = (
+        b.probes
+        for b in cross_validate_in_batches(features, labels, fold_of, **settings, grow=True)
+    )
     assert batch[0].strength == 1.0
     assert grown[0].strength in probe.WEAKER
     assert grown[0].log_loss < batch[0].log_loss

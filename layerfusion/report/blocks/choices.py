@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from layerfusion.config.job import STACKED
+from layerfusion.config.job import STACKS
 from layerfusion.findings.compare import over
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
@@ -66,7 +66,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         f"What auto judged: {name}",
         (
             Column("Fusion", lambda x: x.fusion),
-            Column("Width", lambda x: None if x.fusion == STACKED else x.width, COUNT),
+            Column("Width", lambda x: None if x.fusion in STACKS else x.width, COUNT),
             Column("Layers", lambda x: f"{x.layer_set} ({', '.join(x.layers)})"),
             Column("Folds", lambda x: x.folds, COUNT),
             Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
