@@ -1,7 +1,7 @@
 """Stacked fusion: a linear probe for each source, and a pool of what the probes say of a text.
 
-The probe of a layer is the blend of a logistic regression and a discriminant: see
-`layers.discriminant`.
+The probe of a layer is a discriminant, or for the best layers the blend of a logistic regression
+and a discriminant: see `layers.discriminant`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.fusion.pool import Pool, choose_pool
-from layerfusion.layers.discriminant import blend_probes, fit_discriminant
-from layerfusion.layers.probe import HeldOut, LinearProbe, fit_probes
+from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
+from layerfusion.layers.probe import LinearProbe, fit_probes
 from layerfusion.layers.threads import each_on_a_core
 
 
@@ -72,7 +72,7 @@ class Stack:
 def fit_stack(
     features: Sequence[Tensor | None],
     labels: Tensor,
-    held_out: Sequence[HeldOut],
+    held_out: Sequence[Blend],
     *,
     num_classes: int,
     seed: int = 0,
@@ -85,7 +85,7 @@ def fit_stack(
         features: one tensor for each source, shapes (rows, d_k); None for a source whose features
             are log-probabilities already, which needs no probe.
         labels: class indices. Shape: (rows,).
-        held_out: log-probabilities of held-out rows, and regularisation, of each source's probe.
+        held_out: log-probabilities of held-out rows, and settings, of each source's probe.
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         gated: pool with weights that move from text to text.
@@ -101,7 +101,7 @@ def refit(
     stack: Stack,
     features: Sequence[Tensor | None],
     labels: Tensor,
-    held_out: Sequence[HeldOut],
+    held_out: Sequence[Blend],
     *,
     device: torch.device | None = None,
 ) -> Stack:
@@ -114,7 +114,7 @@ def refit(
         stack: the stack, whose pool is kept.
         features: one tensor for each source, or None, as for `fit_stack`.
         labels: class indices. Shape: (rows,).
-        held_out: as the stack was fitted with; each probe keeps its regularisation.
+        held_out: as the stack was fitted with; each probe keeps its settings.
         device: where the probes are fitted; the CPU if None.
     """
     num_classes = len(stack.probes[0].bias)
@@ -125,28 +125,30 @@ def refit(
 def _fit_all(
     features: Sequence[Tensor | None],
     labels: Tensor,
-    held_out: Sequence[HeldOut],
+    held_out: Sequence[Blend],
     num_classes: int,
     device: torch.device | None,
 ) -> list[LinearProbe]:
     """Fit a probe for each source; log-probabilities pass unchanged through an identity."""
     vectors = {k: source for k, source in enumerate(features) if source is not None}
-    probes = fit_probes(
-        list(vectors.values()),
+    strengths = {k: held_out[k].strength for k in vectors}
+    regressed = {k: strength for k, strength in strengths.items() if strength is not None}
+    regressions = fit_probes(
+        [vectors[k] for k in regressed],
         labels,
-        [held_out[k].strength for k in vectors],
+        list(regressed.values()),
         num_classes=num_classes,
         device=device,
     )
+    logistic = dict(zip(regressed, regressions, strict=True))
 
-    def blended(pair: tuple[int, LinearProbe]) -> LinearProbe:
-        k, probe = pair
-        if (chosen := held_out[k].discriminant) is None:
-            return probe
+    def probe_of(k: int) -> LinearProbe:
+        chosen = held_out[k].discriminant
+        if chosen is None:
+            return logistic[k]
         other = fit_discriminant(vectors[k], labels, chosen, num_classes=num_classes, device=device)
-        return blend_probes(probe, other)
+        return blend_probes(logistic[k], other) if k in logistic else other
 
-    pairs = list(zip(vectors, probes, strict=True))
-    found = dict(zip(vectors, each_on_a_core(blended, pairs, device), strict=True))
+    found = dict(zip(vectors, each_on_a_core(probe_of, list(vectors), device), strict=True))
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
     return [found.get(k, identity) for k in range(len(features))]

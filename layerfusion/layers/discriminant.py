@@ -7,12 +7,12 @@ shrunken towards a multiple of the unit matrix (Ledoit and Wolf, Journal of Mult
 
 Like a logistic probe, a discriminant is a linear map, but it is fitted in closed form: with 150
 classes in a fortieth of the time. The two err on different rows, so that a stack uses their average
-(`blend`). `docs/fusion.md` has what each is worth.
+(`Blend`) for its best layers. `docs/fusion.md` has what each is worth.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.eigenbasis import axes, span
-from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe
+from layerfusion.layers.probe import NEVER, HeldOut, LinearProbe, Predictions
 
 SHRINKAGES = (0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95)
 """Shares of the unit matrix that are tried."""
@@ -42,6 +42,16 @@ class Discriminant:
     """Share of the unit matrix in the covariance within classes."""
     scale: float
     """Factor of all that depends on the features."""
+
+
+@dataclass(frozen=True)
+class Blend(Predictions):
+    """Held-out predictions of a logistic regression, a discriminant, or the average of both."""
+
+    strength: float | None = None
+    """The regression's C; None if there is none."""
+    discriminant: Discriminant | None = None
+    """The discriminant's settings; None if there is none."""
 
 
 def cross_validate_discriminant(
@@ -116,7 +126,7 @@ def fit_discriminant(
     return clouds.probe(chosen)
 
 
-def blend(held_out: HeldOut, log_probs: Tensor, chosen: Discriminant) -> HeldOut:
+def blend(held_out: HeldOut, log_probs: Tensor, chosen: Discriminant) -> Blend:
     """Average the log-probabilities of a logistic probe and a discriminant on the same rows.
 
     Args:
@@ -125,7 +135,7 @@ def blend(held_out: HeldOut, log_probs: Tensor, chosen: Discriminant) -> HeldOut
         chosen: its settings.
     """
     mean = ((held_out.log_probs + log_probs) / 2).log_softmax(dim=1)
-    return replace(held_out, log_probs=mean, discriminant=chosen)
+    return Blend(mean, held_out.target, held_out.strength, chosen)
 
 
 def blend_probes(logistic: LinearProbe, discriminant: LinearProbe) -> LinearProbe:

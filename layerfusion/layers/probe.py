@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,9 +20,6 @@ from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
 from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
-
-if TYPE_CHECKING:
-    from layerfusion.layers.discriminant import Discriminant
 
 TOLERANCE = 1e-4
 """A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On r8
@@ -48,17 +44,13 @@ NEVER = -1
 
 
 @dataclass(frozen=True)
-class HeldOut:
-    """Predictions of a layer's probe for rows that it was not fitted on."""
+class Predictions:
+    """Predictions for rows that a classifier was not fitted on."""
 
     log_probs: Tensor
     """Log-probabilities of the held-out rows. Shape: (rows, classes), float32."""
     target: Tensor
     """Labels of the held-out rows. Shape: (rows,)."""
-    strength: float
-    """The C with the lowest held-out log-loss."""
-    discriminant: Discriminant | None = None
-    """Settings of the discriminant in the blend, if these are the predictions of one."""
 
     @property
     def losses(self) -> Tensor:
@@ -79,6 +71,14 @@ class HeldOut:
     def accuracy(self) -> float:
         """Share of the rows whose most probable class is right."""
         return float(self.right.double().mean())
+
+
+@dataclass(frozen=True)
+class HeldOut(Predictions):
+    """Predictions of a layer's probe for rows that it was not fitted on."""
+
+    strength: float
+    """The C with the lowest held-out log-loss."""
 
 
 @dataclass(frozen=True)

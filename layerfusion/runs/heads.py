@@ -22,7 +22,7 @@ from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
-from layerfusion.layers.probe import HeldOut
+from layerfusion.layers.discriminant import Blend
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
@@ -196,7 +196,7 @@ def _stack(
             own = {
                 probe.strength
                 for probe, vectors in zip(held, sources.train, strict=True)
-                if vectors is not None
+                if vectors is not None and probe.strength is not None
             }
             layers = replace(layers, strengths=sorted(own)) if own else layers
         stack = fit_stack(
@@ -243,7 +243,7 @@ class StackSources:
 
 
 def _stack_sources(
-    inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[HeldOut]
+    inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[Blend]
 ) -> StackSources:
     """Read the layers, and fit the regressions of lexical sources with their held-out strengths."""
     splits, num_classes = inputs.dataset.splits, len(inputs.dataset.label_names)
@@ -266,6 +266,8 @@ def _stack_sources(
             found.validation.append(validation)
             found.test.append(test)
             continue
+        if probe.strength is None:
+            raise ValueError(f"{layer}: a lexical source is a regression")
         (of_train,) = source.regressions(
             splits["train"].texts, targets["train"].numpy(), [probe.strength], num_classes
         )

@@ -172,22 +172,25 @@ def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], P
     if config.train is None:
         raise UserError("dataset.train: a file is needed beside dataset.validation and .test")
     tables: dict[str, Table] = {}
-    paths: list[Path] = []
     given = {split: getattr(config, split) for split in SPLITS if getattr(config, split)}
+    assets = {
+        split: _asset([_user_source(config, path=name)], config, cache)
+        for split, name in given.items()
+    }
+    paths = [asset.path for asset, _ in assets.values()]
     for split, name in given.items():
-        asset, source = _asset([_user_source(config, path=name)], config, cache)
+        asset, source = assets[split]
         way_out = f"if its rows have none, leave out dataset.{split}, and it is made from train"
         columns = _columns_of(source, config)
         if split != "train":
             columns = replace(columns, without_label=way_out)
-        read = read_tables(asset.path, source, columns, config.reader)
+        read = read_tables(asset.path, source, columns, config.reader, paths)
         if set(read) != {"train"}:
             raise UserError(
                 f"dataset.{split}={name}: it holds several splits ({', '.join(read)});"
                 f" {as_option('dataset.path', name)} reads them"
             )
         tables[split] = read["train"]
-        paths.append(asset.path)
     return tables, paths[0], f"path {', '.join(given.values())}"
 
 

@@ -32,7 +32,11 @@ from layerfusion.texts.table import SPLITS, Table, join_tables
 
 
 def read_tables(
-    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+    path: Path,
+    source: DataSourceConfig,
+    columns: Columns,
+    reader: str | None = None,
+    used: Sequence[Path] = (),
 ) -> dict[str, Table]:
     """Read every split of a file or folder; a single table counts as `train`.
 
@@ -43,6 +47,7 @@ def read_tables(
         source: names of its splits, its encoding and lines to skip.
         columns: which columns and rows to take.
         reader: a function of the user's that reads the file (see `read_file`).
+        used: other files that the data set has.
 
     Raises:
         UserError: if the splits cannot be told apart, a shard is missing or a file cannot be
@@ -52,7 +57,7 @@ def read_tables(
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        return _read_file(path, source, columns, reader)
+        return _read_file(path, source, columns, reader, used)
     if reader is not None:
         raise UserError(
             f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
@@ -83,7 +88,11 @@ def read_tables(
 
 
 def _read_file(
-    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+    path: Path,
+    source: DataSourceConfig,
+    columns: Columns,
+    reader: str | None = None,
+    used: Sequence[Path] = (),
 ) -> dict[str, Table]:
     """Read a file that is a table, or a JSON file that holds one for each split."""
     if reader is None and data_suffix(path) == ".json":
@@ -96,7 +105,7 @@ def _read_file(
             " each split by dataset.train, dataset.validation and dataset.test"
         )
     table = _read(path, source, columns, reader)
-    return {"train": replace(table, notes=(*table.notes, *beside(path)))}
+    return {"train": replace(table, notes=(*table.notes, *beside(path, used)))}
 
 
 def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:

@@ -289,14 +289,14 @@ def unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def beside(path: Path) -> tuple[str, ...]:
-    """Note what lies beside a file of train that is read alone, such as test.csv."""
+def beside(path: Path, used: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Note what lies beside a file of train and is not used either, such as test.csv."""
     if "train" not in splits_in(_bare(path)):
         return ()
     others = [
         file.name
         for file in data_files(path.parent)
-        if file != path and splits_in(_bare(file)) & {"validation", "test"}
+        if file not in (path, *used) and splits_in(_bare(file)) & {"validation", "test"}
     ]
     if not others:
         return ()

@@ -6,10 +6,17 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
+from torch import Tensor
 
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.layers.probe import HeldOut, cross_validate
+from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.probe import cross_validate
 from tests.fusion.test_pool import CLASSES, _said
+
+
+def regressions(features: list[Tensor], labels: Tensor, folds: Tensor) -> list[Blend]:
+    found = cross_validate(features, labels, folds, num_classes=2)
+    return [Blend(one.log_probs, one.target, one.strength) for one in found]
 
 
 def test_what_a_source_predicted_passes_unchanged() -> None:
@@ -17,7 +24,7 @@ def test_what_a_source_predicted_passes_unchanged() -> None:
     generator = torch.Generator().manual_seed(0)
     said, target = _said(300, [1.5, 1.0])
     x = torch.randn(300, 4, generator=generator)
-    held = [HeldOut(one.float(), target, 0.1) for one in said]
+    held = [Blend(one.float(), target, 0.1) for one in said]
     features = [x, said[1].float()]
     stack = fit_stack([x, None], target, held, num_classes=CLASSES)
     torch.testing.assert_close(stack.probes[1].logits(features[1]), said[1].float())
@@ -31,7 +38,7 @@ def test_a_stack_of_one_source_is_its_calibrated_probe() -> None:
     x = torch.randn(150, 6, generator=generator)
     labels = (x[:, 0] + 0.5 * torch.randn(150, generator=generator) > 0).long()
     folds = torch.arange(150) % 5
-    held = cross_validate([x], labels, folds, num_classes=2)
+    held = regressions([x], labels, folds)
     stack = fit_stack([x], labels, held, num_classes=2)
     log_probs, gates = stack.predict([x])
     assert torch.equal(gates, torch.ones(150, 1))
@@ -46,12 +53,13 @@ def test_a_stack_refitted_keeps_its_pool_and_strengths_and_learns_from_all_rows(
     x = [torch.randn(120, 5, generator=generator), torch.randn(120, 8, generator=generator)]
     labels = ((x[0][:, 0] + x[1][:, 0]) > 0).long()
     inside = [one[:80] for one in x]
-    held = cross_validate(inside, labels[:80], torch.arange(80) % 5, num_classes=2)
+    held = regressions(inside, labels[:80], torch.arange(80) % 5)
     stack = fit_stack(inside, labels[:80], held, num_classes=2)
     kept = refit(stack, x, labels, held)
     assert kept.pool is stack.pool
     for probe, one, source in zip(kept.probes, held, x, strict=True):
         scaler = StandardScaler().fit(source)
+        assert one.strength is not None
         oracle = LogisticRegression(C=one.strength, tol=1e-8).fit(scaler.transform(source), labels)
         expected = oracle.decision_function(scaler.transform(source))
         logits = probe.logits(source)

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from torch import Tensor
 
+from layerfusion.config.job import LayersConfig
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.fusion.stacking import fit_stack
+from layerfusion.layers import blends
+from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.discriminant import (
     SCALES,
     SHRINKAGES,
+    Blend,
     Discriminant,
     blend,
     blend_probes,
     cross_validate_discriminant,
     fit_discriminant,
 )
+from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut, cross_validate, fit_probes
 
 
@@ -130,3 +138,47 @@ def test_a_blend_is_one_linear_probe_and_what_a_stack_has() -> None:
     assert torch.allclose(found, expected.log_softmax(1), atol=1e-5)
     assert torch.allclose(stack.probes[0].weight, (probe.weight + other.weight) / 2)
     assert torch.allclose(stack.probes[0].bias, (probe.bias + other.bias) / 2)
+
+
+def test_a_source_without_a_regression_is_its_discriminant_in_a_stack() -> None:
+    x, labels = clouds(100, 6, 3)
+    log_probs, chosen = cross_validate_discriminant(x, labels, torch.arange(100) % 5, num_classes=3)
+    held_out = Blend(log_probs, labels, discriminant=chosen)
+    stack = fit_stack([x], labels, [held_out], num_classes=3)
+    expected = fit_discriminant(x, labels, chosen, num_classes=3)
+    assert torch.equal(stack.probes[0].weight, expected.weight)
+    assert torch.equal(stack.probes[0].bias, expected.bias)
+
+
+def test_only_the_best_layers_have_a_regression_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(blends, "REGRESSIONS", 1)
+    config = LayersConfig(strengths=[0.1])
+    good, labels = clouds(100, 6, 3)
+    generator = torch.Generator().manual_seed(1)
+    layers = {"0": torch.randn(100, 6, generator=generator), "1": good}
+    spec = SimpleNamespace(canonical=lambda: "spec")
+    source = SimpleNamespace(cache=tmp_path, stores={"mean": SimpleNamespace(spec=spec)})
+    candidates = Candidates(
+        tuple(LayerId("m", layer, "mean") for layer in layers),
+        tuple(layers.values()),
+        labels,
+        torch.arange(100) % 5,
+        tuple(map(str, range(100))),
+        3,
+        {"m": source},  # type: ignore[dict-item]
+    )
+    fresh = blends.held_out_blends(candidates, config, torch.device("cpu"))
+    assert [one.strength is None for one in fresh] == [True, False]
+    alone, chosen = cross_validate_discriminant(
+        layers["0"], labels, candidates.fold_of, num_classes=3
+    )
+    assert torch.equal(fresh[0].log_probs, alone)
+    assert fresh[0].discriminant == chosen
+    (logistic,) = cross_validate([good], labels, candidates.fold_of, num_classes=3, strengths=[0.1])
+    other = cross_validate_discriminant(good, labels, candidates.fold_of, num_classes=3)
+    assert torch.allclose(fresh[1].log_probs, blend(logistic, *other).log_probs, atol=1e-3)
+    monkeypatch.setattr(blends, "cross_validate_discriminant", None)  # all is read from the cache
+    again = blends.held_out_blends(candidates, config, torch.device("cpu"))
+    assert all(torch.equal(a.log_probs, b.log_probs) for a, b in zip(fresh, again, strict=True))

@@ -250,6 +250,8 @@ def test_a_test_file_beside_a_train_file_that_is_read_alone_is_named(
     write(tmp_path / "test.csv", rows("y", a=5, b=5))
     data = load(path=write(tmp_path / "train.csv", rows("x", a=30, b=30)))
     assert data.notes[0].startswith("test.csv beside train.csv is not used; dataset.path=")
+    named = load(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    assert not any("not used" in note for note in named.notes)
 
 
 def test_parts_of_a_saved_data_set_that_no_split_takes_are_named(
