@@ -26,6 +26,7 @@ usage: layerfusion COMMAND [...]
   search     search for the best head and layers with Optuna; the same command resumes a study
   status     DIR: show the jobs of a sweep that are done, failed, running or missing, and the time
              left
+  results    DIR: rank the finished jobs under DIR in a table; --csv for all columns
   report     DIR: write tables, figures and one HTML page about the jobs under DIR
   dashboard  DIR: create a W&B workspace and report; without a key, open the report in the browser
   reproduce  run the whole comparison, downloads included, and write a report
@@ -46,6 +47,7 @@ COMMANDS = {
     "predict": "layerfusion.commands.predict:main",
     "search": "layerfusion.commands.search:main",
     "status": "layerfusion.commands.status:main",
+    "results": "layerfusion.commands.reports:results",
     "report": "layerfusion.commands.reports:report",
     "dashboard": "layerfusion.commands.reports:dashboard",
     "reproduce": "layerfusion.commands.reproduce:main",

@@ -25,6 +25,9 @@ Overrides = tuple[str, ...]
 KEPT = 500
 """Number of composed jobs kept in memory, about a megabyte each. Others are composed twice."""
 
+RANKED = 10
+"""Jobs of a data set that a sweep shows at its end, the best first."""
+
 
 class ComposedOnce:
     """A config loader that keeps the jobs composed for the plan until the launcher needs them.
@@ -132,11 +135,25 @@ class GridSweeper(BasicSweeper):
             results += [said[overrides] for overrides in todo if overrides not in busy]
             todo = {overrides: todo[overrides] for overrides in busy}
             wait_until_free(list(todo.values()))
+        self._print_ranking()
         failed = sum(result.status is JobStatus.FAILED for result in results)
         if failed:
             place, planned = self.config.hydra.sweep.dir, self.config.hydra.job.name in RECORDS
             raise JobsFailed(failed, len(results), Path(place), planned=planned)
         return results
+
+    def _print_ranking(self) -> None:
+        """Print the best of the sweep's finished jobs; a sweep without any has said why."""
+        from layerfusion.report.ranking import ranking_lines
+
+        assert self.config is not None
+        if self.config.hydra.job.name != "train":
+            return
+        try:
+            lines = ranking_lines(Path(self.config.hydra.sweep.dir), most=RANKED)
+        except UserError:
+            return
+        print("", *lines, sep="\n")
 
     def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:
         """Compose every job, write the plan, and return the folder of each distinct job."""

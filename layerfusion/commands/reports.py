@@ -1,4 +1,4 @@
-"""`layerfusion report` and `layerfusion dashboard`: pages made of finished jobs."""
+"""`layerfusion results`, `report` and `dashboard`: tables and pages of finished jobs."""
 
 from __future__ import annotations
 
@@ -25,6 +25,31 @@ def report(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     for page in _write_pages(Path(options.folder), options.block):
         print(page)
+    return 0
+
+
+def results(arguments: Sequence[str]) -> int:
+    """`layerfusion results DIR`: the finished jobs, ranked by validation."""
+    parser = ArgumentParser(
+        "layerfusion results",
+        description="The finished jobs under a folder, ranked by their accuracy on validation.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="of a sweep, a search, or several")
+    parser.add_argument(
+        "--csv", action="store_true", help="print every column as CSV, with all digits"
+    )
+    options = parser.parse_args(arguments)
+    folder = Path(options.folder)
+    if options.csv:
+        from layerfusion.findings.frame import results as frame_of
+        from layerfusion.report.render.files import disarmed
+
+        print(frame_of(folder).map(disarmed).to_csv(index=False), end="")
+        return 0
+    from layerfusion.report.ranking import ranking_lines
+
+    for line in ranking_lines(folder):
+        print(line)
     return 0
 
 

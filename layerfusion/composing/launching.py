@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,34 @@ class DatedFormatter(logging.Formatter):
         return redact_line(super().format(record))
 
 
+class OncePerJob(logging.Filter):
+    """Lets each line of a job pass once; what a job looks up again it would say again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return False for a line that has passed before."""
+        line = record.getMessage()
+        new = line not in self._said
+        self._said.add(line)
+        return new
+
+
+@contextmanager
+def each_line_once() -> Iterator[None]:
+    """Keep the handlers of the log from writing a line of a job again."""
+    filters = [(handler, OncePerJob()) for handler in logging.getLogger().handlers]
+    for handler, once in filters:
+        handler.addFilter(once)
+    try:
+        yield
+    finally:
+        for handler, once in filters:
+            handler.removeFilter(once)
+
+
 class JobTask:
     """Runs the job that Hydra composed.
 
@@ -120,9 +149,10 @@ class JobTask:
         _hide_keys(folder / (HydraConfig.get().output_subdir or ""))
         run = self._run_kept if self.sweep else self._run
         if self.command not in RECORDS:  # such jobs share a folder and may run at the same time
-            return run(composed, folder)
+            with each_line_once():
+                return run(composed, folder)
         try:
-            with held(folder, wait=not self.sweep):
+            with each_line_once(), held(folder, wait=not self.sweep):
                 return run(composed, folder)
         except JobBusy:
             log.info("%s: skipped for now, as another process runs this job", folder)

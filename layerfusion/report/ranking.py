@@ -1,0 +1,128 @@
+"""The finished jobs under a folder as ranked tables for a terminal, one for each data set.
+
+Jobs are ranked by their accuracy on validation, as nothing may be chosen on test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.config.job import HONEST
+from layerfusion.errors import UserError
+from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.groups import no_job
+from layerfusion.records.format import plural
+from layerfusion.records.job import Estimate, RunRecord, find_records
+from layerfusion.records.json_files import Damaged
+from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.render.terminal import table_lines, wrapped
+from layerfusion.report.table import Cell, Column, Table
+
+Found = tuple[Path, RunRecord]
+
+LAYERS_NAMED = 4
+"""Most layers of a job that its row names; of more, the row has the number."""
+
+
+def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
+    """Rank the finished jobs under a folder, and name the command that compares them.
+
+    Args:
+        folder: of a sweep, of a search, or one that holds such folders.
+        most: most jobs of a data set that are shown; all if None.
+
+    Raises:
+        UserError: where the folder does not exist, or no record in it can be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    damaged: Damaged = {}
+    copies = grouped(find_records(folder, damaged), lambda pair: pair[1].job)
+    found = [first for first, *_ in copies.values() if first[1].protocol == HONEST]
+    if not found:
+        raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
+    by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
+    labels = told_apart({data: data[0] for data in by_data}, lambda data: f"data {data[1][:8]}")
+    lines = []
+    for data, jobs in by_data.items():
+        lines += ["", *_ranked(labels[data], jobs, most)]
+    lines += ["", *(f"left out: {' '.join(line.split())}" for line in damaged.values())]
+    return [*lines[1:], f"next: layerfusion report {folder}"]
+
+
+def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
+    ranked = sorted(jobs, key=lambda pair: -_metric(pair, "validation").mean)
+    best = _metric(ranked[0], "validation").mean
+    first = sum(_metric(pair, "validation").mean == best for pair in ranked)
+    data = ranked[0][1].dataset
+    title = f"{label}: {plural(len(jobs), 'job')}"
+    if len(jobs) > 1:
+        title += f" by accuracy on {data.rows['validation']:,} validation rows"
+    title += f" ({first} of {len(jobs)} tie)" if first > 1 else ""
+    baseline = ranked[0][1].baseline
+    note = (
+        f"Test %: {data.rows['test']:,} rows, with the 95 % interval over them. Baseline"
+        f" {100 * baseline.test['accuracy']:.1f} % (TF-IDF of {baseline.features} and logistic"
+        " regression)."
+    )
+    table = Table(title, _columns(ranked), ranked[:most])
+    left = len(ranked) - len(table.entries)
+    more = [f"and {left:,} more: layerfusion results shows all"] if left else []
+    return [*table_lines(table), *more, *wrapped(note)]
+
+
+def _columns(jobs: Sequence[Found]) -> tuple[Column, ...]:
+    """Make the columns; those that are the same for all jobs are left to the report."""
+    always = {"#", "Fusion", "Models", "Layers", "Valid. %", "Test %", "Job"}
+    accuracies = [_metric(pair, "validation").mean for pair in jobs]
+    columns = (
+        Column("#", lambda pair: 1 + _better(accuracies, pair), COUNT),
+        Column("Models", lambda pair: "+".join(pair[1].backbone_names)),
+        Column("Layers", lambda pair: _layers(pair[1])),
+        Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
+        Column("Fusion", lambda pair: pair[1].fusion_label),
+        Column("Valid. %", lambda pair: _plain(_metric(pair, "validation")), PERCENT),
+        Column("Test %", lambda pair: _interval(_metric(pair, "test")), PERCENT),
+        Column("ms", _milliseconds, decimals(1)),
+        Column("GFLOPs", _gflops, decimals(2)),
+        Column("Job", lambda pair: pair[0].name),
+    )
+    return tuple(
+        column
+        for column in columns
+        if column.title in always or len({column.cell(job).text for job in jobs}) > 1
+    )
+
+
+def _layers(record: RunRecord) -> str:
+    if len(record.layers) > LAYERS_NAMED:
+        return f"{len(record.layers)} ({record.selection})"
+    one = len(record.backbone_names) == 1
+    return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)
+
+
+def _metric(pair: Found, split: str) -> Estimate:
+    return getattr(pair[1], split)["accuracy"]
+
+
+def _better(accuracies: Sequence[float], pair: Found) -> int:
+    return sum(accuracy > _metric(pair, "validation").mean for accuracy in accuracies)
+
+
+def _plain(estimate: Estimate) -> Cell:
+    return Cell(estimate.mean)
+
+
+def _interval(estimate: Estimate) -> Cell:
+    return Cell(estimate.mean, None, estimate.low, estimate.high)
+
+
+def _milliseconds(pair: Found) -> float | None:
+    times = [model.milliseconds_one for model in pair[1].backbones.values()]
+    known = [time for time in times if time is not None]
+    return sum(known) if len(known) == len(times) else None
+
+
+def _gflops(pair: Found) -> float:
+    return sum(model.flops_per_text for model in pair[1].backbones.values()) / 1e9
