@@ -18,7 +18,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import listing, plural
-from layerfusion.report.block import Block, Part, Text, some
+from layerfusion.report.block import Block, Part, Text
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.data import data_block
@@ -97,15 +97,11 @@ def build_report(
         blocks: further blocks for the section of each data set.
         sections: further sections for the page.
     """
-    found = [*_summary(results), *_data_sections(results, blocks)]
+    cards = (summarise(group, results.findings[group]) for group in results.sections)
+    found = [Block("Summary", cards, "summary"), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)
-    return Report(title, (*_intro(results), *_left_out(results)), tuple(found))
-
-
-def _summary(results: Results) -> list[Block]:
-    cards = tuple(summarise(group, results.findings[group]) for group in results.sections)
-    return [Block("Summary", cards, "summary")] if cards else []
+    return Report(title, (*_intro(results), *_left_out(results)), tuple(filter(None, found)))
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:
@@ -119,7 +115,7 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
                 name = getattr(make, "__name__", make)
                 raise UserError(f"block {name}: returned {block!r}; it has to be a Block or None")
             parts.append(block)
-        sections.append(Block(group.label, some(*parts), f"data-{group.key}", group.key))
+        sections.append(Block(group.label, parts, f"data-{group.key}", group.key))
     return sections
 
 

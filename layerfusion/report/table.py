@@ -147,6 +147,9 @@ class Table:
     mark: Callable[[Any], Mark] = lambda _: ""
     """Says what sets a row off."""
 
+    def __bool__(self) -> bool:
+        return bool(self.entries)
+
     @cached_property
     def rows(self) -> tuple[Row, ...]:
         """The rows with their cells."""

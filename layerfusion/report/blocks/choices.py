@@ -19,17 +19,16 @@ from layerfusion.statistics.intervals import Difference
 SHARE = decimals(0, 100)
 
 
-def choice_block(group: DataGroup, findings: Findings) -> Block | None:
+def choice_block(group: DataGroup, findings: Findings) -> Block:
     """Show the reasons of every automatic choice, and the savings of every pilot."""
     # A job that is a point of a curve has no name of its own.
     points = {job: f"{job.record.selection} ({job_mark(job)})" for job in group.jobs}
     names = points | job_names(group)
     chosen = [job for job in group.jobs if job.record.scored]
     pilots = [job for job in chosen if job.record.pilot is not None]
-    tables = [_reasons(chosen, names)] if chosen else []
-    tables += [_candidates(names[job], job) for job in group.jobs if job.record.candidates]
-    tables += [_savings(group, pilots, names)] if pilots else []
-    return Block("How layers were chosen", tuple(tables)) if tables else None
+    judged = [job for job in group.jobs if job.record.candidates]
+    tables = [_reasons(chosen, names), *(_candidates(names[job], job) for job in judged)]
+    return Block("How layers were chosen", (*tables, _savings(group, pilots, names)))
 
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:

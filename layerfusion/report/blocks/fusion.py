@@ -12,7 +12,7 @@ from layerfusion.findings.names import baseline_name, shown_names, single_name
 from layerfusion.findings.tests import Finding, Findings, Kind, outcome_of
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
-from layerfusion.report.block import Block, some
+from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
@@ -62,7 +62,7 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
     rows = comparisons(group, findings)
     return Block(
         "Whether fusing helps",
-        some(
+        (
             _figure(group, rows) if any(row.finding is not None for row in rows) else None,
             fusion_table(rows),
             finding_table(rows, findings),
@@ -123,24 +123,14 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     )
 
 
-def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | None:
-    """List every comparison with its exact test.
-
-    Args:
-        rows: names of what is compared, in order.
-        findings: the comparisons.
-
-    Returns:
-        None where there is nothing to compare.
-    """
+def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
+    """List every comparison between some rows with its exact test."""
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
     order = list(names)
     shown = sorted(
         (row for row in findings.rows if row.kind in AGAINST and row.what in names),
         key=lambda row: (list(AGAINST).index(row.kind), order.index(row.what)),
     )
-    if not shown:
-        return None
     family = "; ".join(
         f"{plural(findings.family[kind], 'comparison')} with {what}"
         for kind, what in AGAINST.items()

@@ -18,7 +18,7 @@ from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.records.gates import ClassGates, GateRecord
 from layerfusion.records.job import LayerRecord
-from layerfusion.report.block import Block, Folded, Part, some
+from layerfusion.report.block import Block, Folded, Part
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
@@ -55,17 +55,17 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     recorded = [job for job in gated if job.record.gates is not None]
     by_operator = grouped(recorded, lambda job: job.record.fusion_label)
     detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
-    parts: list[Part] = [MEANING]
+    parts: list[Part | None] = [MEANING]
     for number, job in enumerate(gated, start=1):
         name, key = names[job], f"{group.key}-gates-{number}"
         figure, table = _mean_figure(group, job, name, key), mean_table(name, job)
         record = job.record.gates
         details = _details(group, job, record, name, key) if record and job in detailed else None
         if details or len(gated) <= MOST_OPEN:
-            parts += some(figure, Folded((table,)), details)
+            parts += [figure, Folded((table,)), details]
         else:
             parts.append(Folded((figure, table), table.title))
-    return Block("What the fusion leans on", tuple(parts))
+    return Block("What the fusion leans on", parts)
 
 
 def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Drawing:
@@ -139,9 +139,9 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         )
     texts = _text_table(name, layers, sources, record)
     heading = "Gates by class" + ", by epoch" * (len(parts) > 1)
-    heading += " and the texts at both ends" * bool(texts.entries)
-    tables = some(_class_table(name, layers, sources, classes, left), texts)
-    return Folded((*parts, *tables), f"{heading}: {name}")
+    heading += " and the texts at both ends" * bool(texts)
+    parts += [_class_table(name, layers, sources, classes, left), *([texts] if texts else [])]
+    return Folded(tuple(parts), f"{heading}: {name}")
 
 
 # -- what is shown ------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
-from layerfusion.report.block import Block, some
+from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
@@ -92,7 +92,7 @@ def curve_block(
     rows = plural(curve.groups[0].rows, "test row")
     return Block(
         f"How many rows it takes: {curve.label}",
-        some(
+        (
             f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
             figure,
             _table(curve, lines),

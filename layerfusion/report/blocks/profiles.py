@@ -11,7 +11,7 @@ from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.results import Results
 from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.block import Block, Folded, some
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.selections import regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
@@ -47,7 +47,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
     profile = named.profile
     return Block(
         f"Layer profile: {named.label}",
-        some(
+        (
             _text(profile),
             *profile_figures(profile, key, named.label),
             best_table(profile),

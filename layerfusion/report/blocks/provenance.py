@@ -12,7 +12,7 @@ from layerfusion.findings.names import job_names
 from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS
 from layerfusion.records.sweep import FAILED, SkippedJob
-from layerfusion.report.block import Block, Bullets, Folded, Text, some
+from layerfusion.report.block import Block, Bullets, Folded, Text
 from layerfusion.report.table import Column, Table
 
 FILES = (
@@ -32,11 +32,8 @@ def provenance_sections(results: Results) -> list[Block]:
         _models(results.groups),
         _jobs(results.groups),
     )  # fmt: skip
-    parts = some(
-        Bullets(tuple(results.facts)) if results.facts else None,
-        Text(FILES, "note"),
-        *(Folded((table,)) for table in tables if table.entries),
-    )
+    folded = (Folded((table,)) for table in tables)
+    parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)
     return [Block("Where it comes from", parts, "provenance")]
 
 

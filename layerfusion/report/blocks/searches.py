@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
-from layerfusion.report.block import Block, Folded, some
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legend, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
@@ -46,7 +46,7 @@ def search_block(history: SearchHistory, key: str) -> Block:
     best = history.best
     return Block(
         f"Search: {history.name}",
-        some(
+        (
             _text(history, best),
             _figure(history, best, key) if best else None,
             _importance_table(history),

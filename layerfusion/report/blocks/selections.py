@@ -20,7 +20,7 @@ from layerfusion.findings.judged import (
 )
 from layerfusion.findings.results import Results
 from layerfusion.records.format import listing, plural
-from layerfusion.report.block import Block, Bullets, Folded, some
+from layerfusion.report.block import Block, Bullets, Folded
 from layerfusion.report.blocks.summary import says
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.selections import plot_regret
@@ -103,13 +103,12 @@ def regret_block(judged: Sequence[NamedProfile], key: str = "") -> Block:
         f"{plural(len(rows), 'selection')} in {plural(len(judged), 'profile')} of"
         f" {plural(len(data), 'data set')}: {listing(data)}."
     )
-    sentences = price_sentences(judged, scores)
     return Block(
         "Which way of choosing layers loses least",
-        some(
+        (
             f"{extent} {MEANING} {INTERVALS}",
             _figure(judged, rows),
-            Bullets(sentences) if sentences else None,
+            Bullets(price_sentences(judged, scores)),
             mean_table(judged, rows),
             score_table(judged, scores),
             *(Folded((table,)) for table in regret_tables(judged, rows)),
