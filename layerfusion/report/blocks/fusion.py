@@ -145,10 +145,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
         (
             Column("What", lambda row: names[row.what]),
             Column("Against", lambda row: AGAINST[row.kind]),
-            Column("Difference, points", lambda row: row.difference, POINTS),
-            Column("Only it right", lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
-            Column("Only the other right", lambda r: r.mcnemar.only_b if r.exact else None, COUNT),
-            *p_columns(),
+            *test_columns("Only it right", "Only the other right"),
         ),
         shown,
         "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
@@ -163,13 +160,21 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
     )
 
 
-def p_columns() -> tuple[Column, ...]:
-    """Show the p-values of findings and what they allow to say."""
+def test_columns(only: str, other: str) -> tuple[Column, ...]:
+    """Show findings with their exact test and what it allows to say.
+
+    Args:
+        only: heading of the rows that only the one has right.
+        other: heading of the rows that only the other has right.
+    """
 
     def p(value: float, row: Finding) -> Cell:
         return Cell(value, mark="" if row.exact else "≤")
 
     return (
+        Column("Difference, points", lambda row: row.difference, POINTS),
+        Column(only, lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
+        Column(other, lambda row: row.mcnemar.only_b if row.exact else None, COUNT),
         Column("p", lambda row: p(row.mcnemar.p, row), P_VALUE),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),

@@ -11,7 +11,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.findings import identities
-from layerfusion.findings.identities import identity_name, short_name
 from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
@@ -108,7 +107,7 @@ def _lines(curve: LearningCurve, colors: Mapping[str, str]) -> list[LearningLine
     lines: list[LearningLine] = []
     for identity, sizes in curve.accuracies.items():
         several = f", {curve.recipes[identity.recipe]}" if len(recipes) > 1 else ""
-        name, short = f"{identity_name(identity)}{several}", short_name(identity)
+        name, short = f"{identity.name}{several}", identity.short_name
         if any(line.short == short for line in lines):
             short = name
         models = [model.name for model in identity.models]
@@ -152,7 +151,7 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
     return Table(
         "Several models and one of them alone, by rows a class",
         (
-            Column("Models", lambda x: identity_name(x.identity)),
+            Column("Models", lambda x: x.identity.name),
             Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
             Column("Rows a class", lambda x: x.size, COUNT),
             Column("Draws", lambda x: x.difference.draws, COUNT),
@@ -190,7 +189,7 @@ def _draw_sentence(found: Sequence[DrawFinding]) -> str:
             for x in found
             if x.identity == identity
         )
-        sentences.append(f"{short_name(identity)}: {sizes}")
+        sentences.append(f"{identity.short_name}: {sizes}")
     return (
         " Several models against the best one of them alone, in points, with 95 % intervals over"
         f" draws and test rows: {'; '.join(sentences)}."

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import by_identity, recipe_names, way_name
+from layerfusion.findings.identities import by_identity, recipe_names
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
@@ -143,7 +143,7 @@ def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
             for size, alike in sorted(grouped(own, lambda one: len(one.models)).items())
         ]
         if len(steps) > 1 and len(own) >= LEAST:
-            ways[way_name(way, recipes)] = steps
+            ways[way.way_name(recipes)] = steps
     return ways
 
 
