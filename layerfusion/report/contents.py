@@ -33,7 +33,7 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.blocks.summary import sample_sentence, summarise
+from layerfusion.report.blocks.summary import Summary, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -97,7 +97,7 @@ def build_report(
         blocks: further blocks for the section of each data set.
         sections: further sections for the page.
     """
-    cards = (summarise(group, results.findings[group]) for group in results.sections)
+    cards = (Summary(group, results.findings[group]) for group in results.sections)
     found = [Block("Summary", cards, "summary"), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)
