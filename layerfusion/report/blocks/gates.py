@@ -140,7 +140,20 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
     texts = _text_table(name, layers, sources, record)
     heading = "Gates by class" + ", by epoch" * (len(parts) > 1)
     heading += " and the texts at both ends" * bool(texts)
-    parts += [_class_table(name, layers, sources, classes, left), *([texts] if texts else [])]
+    by_class = Table(
+        f"Mean gates by class: {name}",
+        (
+            Column("Source", lambda k: source_name(job.record.layers[k])),
+            Column("All classes", lambda k: job.record.layers[k].mean_gate, GATE),
+            *(
+                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
+                for x in classes
+            ),
+        ),
+        sources,
+        f"Mean over the test rows of a class and over seeds.{left}",
+    )
+    parts += [by_class, *([texts] if texts else [])]
     return Folded(tuple(parts), f"{heading}: {name}")
 
 
@@ -149,8 +162,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
 
 def leading_sources(layers: Sequence[LayerRecord]) -> list[int]:
     """Find the places of the sources with the largest mean gates, in the order of the selection."""
-    order = sorted(range(len(layers)), key=lambda k: (-(layers[k].mean_gate or 0.0), k))
-    return sorted(order[:MOST_SOURCES])
+    return _largest([layer.mean_gate or 0.0 for layer in layers], MOST_SOURCES)
 
 
 def telling_classes(
@@ -161,38 +173,16 @@ def telling_classes(
     A difference is weighted by the root of the number of rows, since few rows may differ by chance.
     """
     mean = np.array([layer.mean_gate or 0.0 for layer in layers])
+    tells = [np.abs(np.array(x.gates) - mean).max() * np.sqrt(x.rows) for x in classes]
+    return [classes[place] for place in _largest(tells, MOST_CLASSES)]
 
-    def tells(place: int) -> tuple[float, int]:
-        gates = np.array(classes[place].gates)
-        return -float(np.abs(gates - mean).max() * np.sqrt(classes[place].rows)), place
 
-    order = sorted(range(len(classes)), key=tells)
-    return [classes[place] for place in sorted(order[:MOST_CLASSES])]
+def _largest(values: Sequence[float], most: int) -> list[int]:
+    """Find the places of the largest values, in order of place."""
+    return sorted(np.argsort(np.negative(values), kind="stable")[:most].tolist())
 
 
 # -- tables -------------------------------------------------------------------------------------
-
-
-def _class_table(
-    name: str,
-    layers: Sequence[LayerRecord],
-    sources: Sequence[int],
-    classes: Sequence[ClassGates],
-    left: str,
-) -> Table:
-    return Table(
-        f"Mean gates by class: {name}",
-        (
-            Column("Source", lambda entry: source_name(entry[0])),
-            Column("All classes", lambda entry: entry[0].mean_gate, GATE),
-            *(
-                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda e, x=x: x.gates[e[1]], GATE)
-                for x in classes
-            ),
-        ),
-        list(zip(layers, sources, strict=True)),
-        f"Mean over the test rows of a class and over seeds.{left}",
-    )
 
 
 def _text_table(

@@ -105,9 +105,7 @@ class Summary:
         for name, job in (jobs | {"Chosen fusion": self._fused}).items():
             if job is not None:
                 found.append((name, job.accuracy, self._names[job]))
-        return [
-            Tile(name, percent(x.mean), bracket(x.low, x.high), note) for name, x, note in found
-        ]
+        return [Tile(name, percent(x.mean), bracket(x.low, x.high), of) for name, x, of in found]
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
