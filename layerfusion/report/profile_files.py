@@ -27,7 +27,7 @@ from layerfusion.report.blocks.selections import accuracy_columns
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import NAME, count, score_format, shortened
+from layerfusion.report.format import COUNT, NAME, score_format, shortened
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
@@ -114,7 +114,7 @@ def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> lis
         name = layers[place].name
         lines.append(reason if reason.startswith(f"{name}:") else f"{name}: {reason}")
     if len(selection.layers) > MOST:
-        lines.append(f"and {count(len(selection.layers) - MOST)} more")
+        lines.append(f"and {COUNT(len(selection.layers) - MOST)} more")
     if selection.notes:
         number = plural(len(selection.notes), "note")
         lines.append(f"{number}, the first: {selection.notes[0]}")

@@ -79,7 +79,7 @@ class Cell:
             if self.sd is not None:
                 text += f"{SPACE}±{SPACE}{self.format(self.sd).lstrip('+')}"
             if self.low is not None and self.high is not None:
-                text += f" {bracket(self.low, self.high, self.format)}"
+                text += f" {bracket(self, self.format)}"
         if self.mark == "≤":
             text = text if text.startswith("<") else f"≤{SPACE}{text}"
         elif self.mark:

@@ -10,7 +10,7 @@ from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate
 from layerfusion.report.blocks.summary import Summary
-from layerfusion.report.format import PERCENT, bracket, p_value, points
+from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 
@@ -172,11 +172,11 @@ def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None
     [(0.012, "+1.2"), (-0.0304, "−3.0"), (0.0, "0.0"), (0.0002, "+0.02"), (-1e-9, "0.0")],
 )
 def test_points(value: float, text: str) -> None:
-    assert points(value) == text
+    assert POINTS(value) == text
 
 
 def test_numbers_that_are_missing_are_not_invented() -> None:
-    assert bracket(None, None) == "–"
+    assert bracket(Estimate(0.5, None)) == "–"
     assert Column("x", lambda x: x, PERCENT).cell(Estimate(0.5, None)).text == "50.0"
 
 

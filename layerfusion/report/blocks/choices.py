@@ -12,7 +12,7 @@ from layerfusion.findings.names import job_mark, job_names, layer_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import COUNT, POINTS, Format, count, decimals
+from layerfusion.report.format import COUNT, POINTS, Format, decimals
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -94,13 +94,13 @@ def _savings(
         return None if spent is None or not full else 1 - spent / full
 
     def texts(pilot: PilotRecord) -> Cell:
-        return Cell(pilot.texts_whole, note=f"of {count(pilot.texts)}")
+        return Cell(pilot.texts_whole, note=f"of {COUNT(pilot.texts)}")
 
     return Table(
         "What the pilot saved",
         (
             Column("What", lambda e: names[e[0]]),
-            Column("Rows tried", lambda e: " → ".join(count(size) for size in e[1].rows), COUNT),
+            Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
             Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
             Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
             Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),

@@ -26,7 +26,7 @@ from layerfusion.report.figures.colors import INK, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import ticks_that_fit
-from layerfusion.report.format import NAME, count, decimals, shortened
+from layerfusion.report.format import COUNT, NAME, decimals, shortened
 from layerfusion.report.table import Column, Table
 
 MOST_CLASSES, MOST_SOURCES = 8, 12
@@ -195,7 +195,7 @@ def _text_table(
         for text in texts
     ]
     left = len(record.highest) - len(sources)
-    note = f" {count(left)} sources with smaller gates are left out." if left else ""
+    note = f" {COUNT(left)} sources with smaller gates are left out." if left else ""
     return Table(
         f"Texts with the highest and the lowest gates: {name}",
         (

@@ -25,9 +25,7 @@ from layerfusion.report.format import (
     P_VALUE,
     PERCENT,
     POINTS,
-    count,
-    point_interval,
-    points,
+    bracket,
     shortened,
 )
 from layerfusion.report.table import Cell, Column, Table
@@ -123,7 +121,7 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
     def title(size: Size) -> str:
-        return f"{size} a class" if size is not None else f"All ({count(curve.rows(size))} a class)"
+        return f"{size} a class" if size is not None else f"All ({COUNT(curve.rows(size))} a class)"
 
     return Table(
         "Test accuracy by rows a class",
@@ -184,8 +182,8 @@ def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     sentences = []
     for identity in dict.fromkeys(finding.identity for finding in found):
         sizes = ", ".join(
-            f"{points(x.difference.mean)} {point_interval(x.difference)}{x.mark} with"
-            f" {count(x.size)} rows a class"
+            f"{POINTS(x.difference.mean)} {bracket(x.difference, POINTS)}{x.mark} with"
+            f" {COUNT(x.size)} rows a class"
             for x in found
             if x.identity == identity
         )

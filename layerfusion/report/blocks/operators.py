@@ -15,7 +15,7 @@ from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import COUNT, P_VALUE, POINTS, count, decimals
+from layerfusion.report.format import COUNT, P_VALUE, POINTS, decimals
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
 
@@ -74,7 +74,7 @@ def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
         ),
         jobs,
         "Sorted by test accuracy, which nobody can choose by. The heads have"
-        f" {count(min(sizes))} to {count(max(sizes))} trained parameters. ▲ and ▼: a difference"
+        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: a difference"
         " from concat that the exact test, adjusted for the number of comparisons, shows. Training"
         " is over all seeds.",
     )

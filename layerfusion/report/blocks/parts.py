@@ -31,7 +31,7 @@ from layerfusion.report.figures.canvas import (
 )
 from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import PERCENT, points, shortened
+from layerfusion.report.format import PERCENT, POINTS, shortened
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0
@@ -122,7 +122,7 @@ def _figure(
         lambda ax: plot_pairs(names, accuracies, cells, ax),
         alt=f"{group.label}, {title}: test accuracy of pairs of models. "
         + "; ".join(
-            f"{identity.name} {points(row.difference.mean)}{row.mark}"
+            f"{identity.name} {POINTS(row.difference.mean)}{row.mark}"
             for identity, row in pairs.items()
         ),
         caption=f"{title}: test accuracy in %, on the diagonal of a model alone, below it"
@@ -155,7 +155,7 @@ def plot_pairs(
         difference = finding.difference.mean
         color = SERIES[0] if difference > 0 else SERIES[1] if difference < 0 else MUTED
         depth = 0.06 + 0.4 * min(1.0, abs(100 * difference) / DEEPEST)
-        draw_cell(ax, place, color, depth, PERCENT(value), f"{points(difference)} {finding.mark}")
+        draw_cell(ax, place, color, depth, PERCENT(value), f"{POINTS(difference)} {finding.mark}")
     return ax
 
 

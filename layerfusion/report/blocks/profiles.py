@@ -25,7 +25,6 @@ from layerfusion.report.format import (
     REGRET,
     decimals,
     percent,
-    points,
     score_format,
 )
 from layerfusion.report.table import Column, Table
@@ -69,7 +68,7 @@ def _text(profile: Profile) -> str:
         ahead = lead(top, last)
         if top is not None and ahead is not None:
             high = percent(top.scores["accuracy"] or 0.0)
-            gain = "its last" if top is last else f"{points(ahead)} points against its last layer"
+            gain = "its last" if top is last else f"{POINTS(ahead)} points against its last layer"
             best.append(f"of {source}, layer {top.layer} with {high} ({gain})")
     return " ".join(
         [

@@ -24,15 +24,7 @@ from layerfusion.report.block import Block, Bullets, Folded
 from layerfusion.report.blocks.summary import says
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.selections import plot_regret
-from layerfusion.report.format import (
-    COUNT,
-    DURATION,
-    PERCENT,
-    POINTS,
-    REGRET,
-    decimals,
-    point_interval,
-)
+from layerfusion.report.format import COUNT, DURATION, PERCENT, POINTS, REGRET, bracket, decimals
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.markdown import block_markdown
 from layerfusion.report.table import Cell, Column, Table
@@ -287,7 +279,7 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
     brings = f", and against the last layer {_verdict(over)}" if over else ""
     sentences = [
         f"The probe ({PROBE}){cost} its choice is {REGRET(regret.mean)} points"
-        f" {point_interval(regret, REGRET)} behind the best layer in hindsight{brings}."
+        f" {bracket(regret, REGRET)} behind the best layer in hindsight{brings}."
     ]
     worth: dict[str, list[str]] = {}
     for row in scores:

@@ -7,22 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from layerfusion.findings.compare import accuracy, best_on_test, best_on_validation
+from layerfusion.findings.compare import best_on_test, best_on_validation
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, job_names, layer_name, single_name
 from layerfusion.findings.tests import Finding, Findings
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.report.format import (
-    REGRET,
-    bracket,
-    count,
-    p_value,
-    percent,
-    point_interval,
-    points,
-)
+from layerfusion.report.format import COUNT, POINTS, REGRET, bracket, p_value, percent
 from layerfusion.report.metrics import baseline_estimates
 from layerfusion.statistics.intervals import Difference, Verdict
 
@@ -105,7 +97,7 @@ class Summary:
         for name, job in (jobs | {"Chosen fusion": self._fused}).items():
             if job is not None:
                 found.append((name, job.accuracy, self._names[job]))
-        return [Tile(name, percent(x.mean), bracket(x.low, x.high), of) for name, x, of in found]
+        return [Tile(name, percent(x.mean), bracket(x), of) for name, x, of in found]
 
     @property
     def paragraphs(self) -> tuple[str, ...]:
@@ -170,7 +162,7 @@ class Summary:
                 found.append(f"the chosen {what} {words}" if shown else there)
         return (
             f"The baseline, {baseline_name(baseline)} on the whole text, reaches"
-            f" {percent(baseline.test['accuracy'])} {bracket(baseline.low, baseline.high)}:"
+            f" {percent(baseline.test['accuracy'])} {bracket(baseline)}:"
             f" {'; '.join(found)}."
         )
 
@@ -203,8 +195,8 @@ def sample_sentence(group: DataGroup) -> str | None:
     learn = data.rows["train"] + data.rows["validation"]
     whole = data.available["train"] + data.available.get("validation", 0)
     return (
-        f"A sample, not the whole data set: {count(data.rows['test'])} of"
-        f" {count(data.available['test'])} test rows, and {count(learn)} of {count(whole)} rows to"
+        f"A sample, not the whole data set: {COUNT(data.rows['test'])} of"
+        f" {COUNT(data.available['test'])} test rows, and {COUNT(learn)} of {COUNT(whole)} rows to"
         " learn and choose from. Read it as a first look."
     )
 
@@ -231,12 +223,12 @@ def says(
         verdict: the verdict of a test; where None, the interval decides.
         reason: why there is no difference although the interval leaves zero out.
     """
-    between = point_interval(difference)
+    between = bracket(difference, POINTS)
     verdict = verdict or difference.verdict
     if verdict == "open":
         words = no_difference(difference.rows)
         against = f", {reason}" if reason and difference.verdict != "open" else ""
-        return f"{words} ({points(difference.mean)} points {between}{against})"
+        return f"{words} ({POINTS(difference.mean)} points {between}{against})"
     verb = gain if verdict == "gain" else loss
     return f"{verb} {REGRET(abs(difference.mean))} points {between}"
 
@@ -245,7 +237,7 @@ def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) ->
     """Report the fusions that were not chosen, by verdict: a few by name, many by number."""
     by_verdict = grouped(others, lambda other: other[1].verdict)
     if len(by_verdict.get("open", ())) == len(others):
-        which = "other fusion" if len(others) == 1 else f"{count(len(others))} other fusions"
+        which = "other fusion" if len(others) == 1 else f"{COUNT(len(others))} other fusions"
         return f"The {which} cannot be told from that layer."
     verbs = {"gain": "above it", "loss": "below it", "open": "not to be told from it"}
     parts = []
@@ -253,15 +245,15 @@ def _others_sentence(others: Sequence[tuple[str, Finding]], *, most: int = 2) ->
         found = [(name, finding.difference) for name, finding in by_verdict[verdict]]
         part = f"{len(found)} {'is' if len(found) == 1 else 'are'} {verbs[verdict]}"
         if verdict != "open" and len(found) <= most:
-            named = [f"{name} ({points(d.mean)} points {point_interval(d)})" for name, d in found]
+            named = [f"{name} ({POINTS(d.mean)} points {bracket(d, POINTS)})" for name, d in found]
             part += f": {listing(named)}"
         parts.append(part)
     if len(others) == 1:
         return f"The other fusion, measured against that layer, {parts[0].removeprefix('1 ')}."
-    start = f"Of the {count(len(others))} other fusions, measured against that layer,"
+    start = f"Of the {COUNT(len(others))} other fusions, measured against that layer,"
     return f"{start} {'; '.join(parts)}."
 
 
 def _with_interval(job: FinishedJob) -> str:
-    mean, low, high = accuracy(job)
-    return percent(mean) if low == high else f"{percent(mean)} {bracket(low, high)}"
+    shown = percent(job.accuracy.mean)
+    return shown if job.accuracy.low == job.accuracy.high else f"{shown} {bracket(job.accuracy)}"

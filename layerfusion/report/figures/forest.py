@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from layerfusion.findings.tests import Finding
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
-from layerfusion.report.format import points
+from layerfusion.report.format import POINTS
 
 
 class ForestRow(NamedTuple):
@@ -26,7 +26,7 @@ def forest_drawing(
     key: str, rows: Sequence[ForestRow], label: str, *, alt: str, caption: str
 ) -> Drawing:
     """Draw a forest for the page, with the sentence on how to read its points."""
-    words = "; ".join(f"{row.name}: {points(row.finding.difference.mean)}" for row in rows)
+    words = "; ".join(f"{row.name}: {POINTS(row.finding.difference.mean)}" for row in rows)
     return drawing(
         key,
         lambda ax: plot_forest(rows, label, ax),

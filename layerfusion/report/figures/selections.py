@@ -15,7 +15,7 @@ from layerfusion.findings.judged import NamedProfile, SelectionRow
 from layerfusion.report.blocks.pareto import MARKERS
 from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes, write
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
-from layerfusion.report.format import REGRET, point_interval, shortened
+from layerfusion.report.format import REGRET, bracket, shortened
 
 LINEAR = 4.0
 """Points to either side of 0 that are drawn about evenly. Without a limit, a single score that
@@ -62,7 +62,7 @@ def _draw_mean(ax: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) ->
     ends = [100 * mean.low, 100 * mean.high]
     ax.plot(ends, [height] * 2, color=INK, linewidth=2, solid_capstyle="butt")
     ax.plot(100 * mean.mean, height, marker="D", markersize=6, color=INK)
-    words = f"{REGRET(mean.mean)} {point_interval(mean, REGRET)}"
+    words = f"{REGRET(mean.mean)} {bracket(mean, REGRET)}"
     name = shortened(row.name, 30)
     few = f"{row.count} of {of} profiles" if row.count < of else ""
     around = [withStroke(linewidth=3, foreground=PAPER)]
