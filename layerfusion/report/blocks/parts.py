@@ -45,7 +45,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     found = _compared(findings, "part", recipes)
     if not found:
         return None
-    pairs = [row for row, identity in found.items() if len(identity.models) == 2]
+    pairs = [row for row in findings.rows if row in found and len(found[row].models) == 2]
     by_way = grouped(pairs, lambda row: found[row].way)
     table = Table(
         "Several models and one of them alone",
