@@ -147,14 +147,14 @@ def find_over_draws(
 def _compare(curve: LearningCurve) -> list[DrawFinding]:
     pairs = [pair for group in curve.groups for pair in best_part(group.jobs).items()]
     alike = grouped(pairs, lambda pair: (identity_of(pair[0]), pair[0].record.dataset.per_class))
+
+    def difference(own: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
+        correct = np.stack([job.correct - alone.correct for job, alone in own])
+        return crossed_interval(correct, own[0][0].target)
+
     found = [
-        DrawFinding(identity, size, tuple(own), _difference(own), 1.0, 0)
+        DrawFinding(identity, size, tuple(own), difference(own), 1.0, 0)
         for (identity, size), own in alike.items()
         if identity is not None and size is not None and len(own) > 1
     ]
     return sorted(found, key=lambda one: (*one.identity.order, one.size))
-
-
-def _difference(pairs: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
-    differences = np.stack([job.correct - alone.correct for job, alone in pairs])
-    return crossed_interval(differences, pairs[0][0].target)

@@ -89,14 +89,7 @@ def build_report(
     blocks: Sequence[SectionBlock] = (),
     sections: Sequence[PageSections] = (),
 ) -> Report:
-    """Gather what the pages show.
-
-    Args:
-        results: what lies under a folder.
-        title: title of the report.
-        blocks: further blocks for the section of each data set.
-        sections: further sections for the page.
-    """
+    """Gather what the pages show; `blocks` and `sections` come on top, as in `write_report`."""
     cards = (Summary(group, results.findings[group]) for group in results.sections)
     found = [Block("Summary", cards, "summary"), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from layerfusion.findings.judged import (
     NamedProfile,
-    is_judged,
     mean_over_profiles,
     named_profiles,
     read_profiles,
@@ -251,7 +250,7 @@ def test_cells_are_named_apart_and_copies_count_once(tmp_path: Path) -> None:
             profile("c", SMALL),
         ],
     )
-    cells = [x for x in named_profiles(read_profiles(tmp_path)) if is_judged(x)]
+    cells = [x for x in named_profiles(read_profiles(tmp_path)) if x.is_judged]
     mark = f"a (data {one.dataset.fingerprint[:8]})"
     assert {cell.label for cell in cells} == {
         f"{mark}: minilm, job {one.job[:6]}",

@@ -87,8 +87,8 @@ def _savings(
     entries = [(job, job.record.pilot) for job in pilots]
     whole = {job.record.job: job for job in group.jobs}
 
-    def difference(job: FinishedJob, full_job: str) -> Difference | None:
-        return over(job, whole[full_job]) if full_job in whole else None
+    def difference(job: FinishedJob, pilot: PilotRecord) -> Difference | None:
+        return over(job, whole[pilot.full_job]) if pilot.full_job in whole else None
 
     def saved(spent: float | None, full: float | None) -> float | None:
         return None if spent is None or not full else 1 - spent / full
@@ -105,9 +105,7 @@ def _savings(
             Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
             Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),
             Column("Time saved %", lambda e: saved(e[1].seconds, e[1].seconds_full), SHARE),
-            Column(
-                "Against the full way, points", lambda e: difference(e[0], e[1].full_job), POINTS
-            ),
+            Column("Against the full way, points", lambda e: difference(*e), POINTS),
         ),
         entries,
         "Compared with extracting all layers of all models for all texts. Each text is assumed to"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from layerfusion.findings import identities
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.identities import models_of
 from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
@@ -54,25 +55,17 @@ def curve_sections(results: Results) -> list[Block]:
     """Make one section for each learning curve."""
     colors = model_colors(results.groups[0].models) if results.groups else {}
     return [
-        curve_block(curve, colors, found, key=f"curve-{number}")
+        curve_block(curve, colors, found, f"curve-{number}")
         for number, (curve, found) in enumerate(results.curves.items(), start=1)
     ]
 
 
 def curve_block(
-    curve: LearningCurve,
-    colors: Mapping[str, str],
-    found: Sequence[DrawFinding] = (),
-    *,
-    key: str = "",
+    curve: LearningCurve, colors: Mapping[str, str], found: Sequence[DrawFinding], key: str
 ) -> Block:
     """Show accuracy by rows a class, for all that was tried on several sizes.
 
-    Args:
-        curve: samples that share their test rows.
-        colors: backbone to its colour.
-        found: several models against the best one of them alone, over the draws.
-        key: anchor of the section.
+    `found` compares several models with the best one of them alone, over the draws.
     """
     lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
     spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
@@ -173,26 +166,25 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
 
 def _chosen(finding: DrawFinding) -> str | None:
     """Name the models alone, each with its draws: mpnet (2), smollm2 (1)."""
-    names = Counter(identities.models_of(alone) for _, alone in finding.pairs)
+    names = Counter(models_of(alone) for _, alone in finding.pairs)
     return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
 
 def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     """Put the comparisons into a sentence for a caption; nothing where there is none."""
+    if not found:
+        return ""
     sentences = []
-    for identity in dict.fromkeys(finding.identity for finding in found):
-        sizes = ", ".join(
+    for identity, own in grouped(found, lambda finding: finding.identity).items():
+        sizes = (
             f"{POINTS(x.difference.mean)} {bracket(x.difference, POINTS)}{x.mark} with"
             f" {COUNT(x.size)} rows a class"
-            for x in found
-            if x.identity == identity
+            for x in own
         )
-        sentences.append(f"{identity.short_name}: {sizes}")
+        sentences.append(f"{identity.short_name}: {', '.join(sizes)}")
     return (
         " Several models against the best one of them alone, in points, with 95 % intervals over"
         f" draws and test rows: {'; '.join(sentences)}."
-        if sentences
-        else ""
     )
 
 

@@ -54,11 +54,9 @@ def skipped_table(results: Results) -> Table:
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:
-    found = grouped(
-        sorted({pair for job in _all(groups) for pair in job.record.versions.items()}),
-        lambda pair: pair[0],
-    )
-    rows = [(name, ", ".join(version for _, version in pairs)) for name, pairs in found.items()]
+    pairs = {pair for job in _all(groups) for pair in job.record.versions.items()}
+    by_name = grouped(sorted(pairs), lambda pair: pair[0])
+    rows = [(name, ", ".join(version for _, version in own)) for name, own in by_name.items()]
     return _text_table("Versions", "Package, Version", rows)
 
 

@@ -23,7 +23,6 @@ HIDDEN = ("paths.", "logger", "extract.", "--config-dir")
 LOSS = decimals(4)
 STYLE: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "color": SERIES[0], "markersize": 5, "linestyle": "none"},
-    "best so far": {"color": INK, "linewidth": 1.6},
     "pruned": {"marker": "|", "color": MUTED, "markersize": 9, "linestyle": "none"},
     "failed": {"marker": "x", "color": SERIES[1], "markersize": 6, "linestyle": "none"},
 }
@@ -35,10 +34,7 @@ WIDE_RANGE = 10
 
 def search_sections(results: Results) -> list[Block]:
     """Make one section for each search."""
-    return [
-        search_block(history, f"search-{number}")
-        for number, history in enumerate(results.searches, start=1)
-    ]
+    return [search_block(x, f"search-{place}") for place, x in enumerate(results.searches, start=1)]
 
 
 def search_block(history: SearchHistory, key: str) -> Block:
@@ -117,9 +113,10 @@ def _importance_table(history: SearchHistory) -> Table:
 
 
 def _outcome(trial: TrialRecord) -> Cell:
+    if trial.value is not None:
+        return Cell(trial.value)
     pruned = f"pruned after {plural(trial.epochs, 'epoch')}"
-    failed = pruned if trial.state == "pruned" else "failed"
-    return Cell(trial.value, note=failed if trial.value is None else "")
+    return Cell(note=pruned if trial.state == "pruned" else "failed")
 
 
 def _setting(value: object) -> str:
@@ -153,8 +150,8 @@ def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = Non
         number_log_axis(ax.yaxis, values)
     steps = zip(*[*improvements(history), (last, least)], strict=True)
     ax.plot(*zip(*done, strict=True), zorder=4, label="complete", **STYLE["complete"])
-    line = {"drawstyle": "steps-post", "zorder": 3, **STYLE["best so far"]}
-    ax.plot(*steps, label="best so far", **line)
+    line = {"drawstyle": "steps-post", "color": INK, "linewidth": 1.6, "label": "best so far"}
+    ax.plot(*steps, zorder=3, **line)
     ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.7, "color": INK}
     ax.plot(best.number, least, marker="o", zorder=5, **ring)
     ax.set_xlim(history.trials[0].number - 0.7, last + 0.7)

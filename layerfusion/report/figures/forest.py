@@ -39,10 +39,7 @@ def forest_drawing(
 def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -> Axes:
     """Draw points with 95 % intervals around zero, the first row on top.
 
-    Args:
-        rows: the comparisons.
-        label: what the differences are in, and compared with what.
-        ax: axes to draw on; None for a new figure.
+    `label` says what the differences are in, and compared with what.
     """
     ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
     ax.set_ylim(len(rows) - 0.4, -0.6)
