@@ -87,14 +87,6 @@ class Block:
 
         return tuple(parts_of(self, Drawing))
 
-    @property
-    def text(self) -> str:
-        """The paragraphs and sentences in the block, as one text."""
-        found: list[str] = []
-        for part in self.parts:
-            found += [part] if isinstance(part, str) else getattr(part, "lines", ())
-        return " ".join(found)
-
 
 def parts_of(node: object, kind: type[Kind]) -> Iterator[Kind]:
     """Find the parts of one kind in a block, at any depth, in order."""

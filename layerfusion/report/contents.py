@@ -77,10 +77,6 @@ class Report:
         """Every table of the report by the name of its file."""
         return named_tables(self.sections)
 
-    def section(self, key: str) -> Block:
-        """Find a section by its anchor."""
-        return next(section for section in self.sections if section.key == key)
-
 
 def build_report(
     results: Results,

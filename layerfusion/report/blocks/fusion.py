@@ -63,7 +63,7 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
     return Block(
         "Whether fusing helps",
         (
-            _figure(group, rows) if any(row.finding is not None for row in rows) else None,
+            _figure(group, group.chosen, rows) if group.chosen else None,
             fusion_table(rows),
             finding_table(rows, findings),
         ),
@@ -181,8 +181,7 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
     )
 
 
-def _figure(group: DataGroup, rows: Sequence[Comparison]) -> Drawing:
-    reference = next(row.job for row in rows if row.job is not None and row.is_reference)
+def _figure(group: DataGroup, reference: FinishedJob, rows: Sequence[Comparison]) -> Drawing | None:
     return forest_drawing(
         f"{group.key}-fusion",
         forest_rows(group, rows),

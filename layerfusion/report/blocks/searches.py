@@ -43,22 +43,22 @@ def search_block(history: SearchHistory, key: str) -> Block:
     return Block(
         f"Search: {history.name}",
         (
-            _text(history, best),
+            _text(history),
             _figure(history, best, key) if best else None,
             _importance_table(history),
-            Folded((_history_table(history, best),)),
+            Folded((_history_table(history),)),
         ),
         key,
     )
 
 
-def _text(history: SearchHistory, best: TrialRecord | None) -> str:
+def _text(history: SearchHistory) -> str:
     shown = [word for word in history.job.split(" ") if not word.startswith(HIDDEN)]
     text = (
         f"{history.counts} of {' '.join(shown) or 'the default job'}, judged by the mean validation"
         " log-loss of their seeds. Test was not looked at for any choice here."
     )
-    if best is None:
+    if (best := history.best) is None:
         return f"{text} No trial has come to an end."
     drawn = ", ".join(f"{key}={_setting(value)}" for key, value in best.params.items())
     return f"{text} The best is trial {best.number}, with {LOSS(best.value or 0)}: {drawn}."
@@ -79,7 +79,7 @@ def _figure(history: SearchHistory, best: TrialRecord, key: str) -> Drawing:
     )
 
 
-def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
+def _history_table(history: SearchHistory) -> Table:
     keys = list(dict.fromkeys(key for trial in history.trials for key in trial.params))
     so_far = dict(zip((trial.number for trial in history.trials), history.best_so_far, strict=True))
     return Table(
@@ -94,7 +94,7 @@ def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
         ),
         history.trials,
         "A pruned trial was behind the median of the earlier ones at the same epoch.",
-        lambda trial: "chosen" if trial is best else "",
+        lambda trial: "chosen" if trial is history.best else "",
     )
 
 

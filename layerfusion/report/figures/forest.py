@@ -24,8 +24,10 @@ class ForestRow(NamedTuple):
 
 def forest_drawing(
     key: str, rows: Sequence[ForestRow], label: str, *, alt: str, caption: str
-) -> Drawing:
-    """Draw a forest for the page, with the sentence on how to read its points."""
+) -> Drawing | None:
+    """Draw a forest for the page, and say how to read its points; None where it has no row."""
+    if not rows:
+        return None
     words = "; ".join(f"{row.name}: {POINTS(row.finding.difference.mean)}" for row in rows)
     return drawing(
         key,
