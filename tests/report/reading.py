@@ -12,5 +12,8 @@ def section_of(report: Report, key: str) -> Block:
 
 
 def text_of(block: Block) -> str:
-    """The paragraphs of a block, as one text."""
-    return " ".join(part for part in block.parts if isinstance(part, str))
+    """The paragraphs and sentences of a block, as one text."""
+    found: list[str] = []
+    for part in block.parts:
+        found += [part] if isinstance(part, str) else getattr(part, "lines", ())
+    return " ".join(found)
