@@ -9,7 +9,7 @@ from layerfusion.commands.arguments import ArgumentParser
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`layerfusion report DIR`: tables, figures and one page; of profiles, what they are worth."""
+    """`layerfusion report DIR`: tables, figures and one page."""
     parser = ArgumentParser(
         "layerfusion report",
         description="Tables, figures and one self-contained page: report.html in the folder.",
@@ -23,8 +23,7 @@ def report(arguments: Sequence[str]) -> int:
         help="a block of your own for every data set (docs/extend.md); may be given several times",
     )
     options = parser.parse_args(arguments)
-    for page in _write_pages(Path(options.folder), options.block):
-        print(page)
+    print(_write_page(Path(options.folder), options.block))
     return 0
 
 
@@ -53,26 +52,21 @@ def results(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_pages(folder: Path, blocks: Sequence[str] = ()) -> list[Path]:
+def _write_page(folder: Path, blocks: Sequence[str] = ()) -> Path:
     from layerfusion.config.imports import import_from, import_object
     from layerfusion.config.registry import REPORT_SECTIONS
     from layerfusion.report import write_report
-    from layerfusion.report.blocks.selections import write_profiles_report
 
     if blocks:
         import_from([Path()])
     found = [import_object("--block", path) for path in blocks]
-    judged = write_profiles_report(folder, folder) if folder.is_dir() else None
-    pages = [] if judged is None else [judged]
-    page = write_report(
+    return write_report(
         folder,
         folder,
         title="LayerFusion report",
         blocks=found,
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
-    pages.append(page)
-    return pages
 
 
 def dashboard(arguments: Sequence[str]) -> int:
@@ -98,7 +92,7 @@ def dashboard(arguments: Sequence[str]) -> int:
         return 0
     import webbrowser
 
-    for page in _write_pages(Path(options.folder)):
-        print(page)
-        webbrowser.open(page.resolve().as_uri())
+    page = _write_page(Path(options.folder))
+    print(page)
+    webbrowser.open(page.resolve().as_uri())
     return 0

@@ -12,8 +12,6 @@ from layerfusion.records.json_files import Damaged, warn_of
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-HONEST_METRIC = "accuracy"
-
 
 def results(folder: Path | str) -> DataFrame:
     """Read every finished job under a folder, a row each.
@@ -53,23 +51,24 @@ def results(folder: Path | str) -> DataFrame:
 
 
 COLUMNS = {
-    **dict.fromkeys(("dataset", "models", "layers", "pooling", "selection", "fusion"), "string"),
-    **dict.fromkeys(("protocol",), "string"),
-    **dict.fromkeys(("seeds", "train_rows", "test_rows"), "int64"),
-    **dict.fromkeys(("validation_accuracy", "test_accuracy", "test_sd"), "float64"),
-    **dict.fromkeys(("test_low", "test_high", "macro_f1", "log_loss"), "float64"),
-    **dict.fromkeys(("baseline_accuracy", "ms_per_text", "gflops_per_text"), "float64"),
+    **dict.fromkeys(
+        ["dataset", "models", "layers", "pooling", "selection", "fusion", "protocol"], "string"
+    ),
+    **dict.fromkeys(["seeds", "train_rows", "test_rows"], "int64"),
+    **dict.fromkeys(["validation_accuracy", "test_accuracy", "test_sd", "test_low"], "float64"),
+    **dict.fromkeys(["test_high", "macro_f1", "log_loss", "baseline_accuracy"], "float64"),
+    **dict.fromkeys(["ms_per_text", "gflops_per_text"], "float64"),
     "head_parameters": "int64",
     "train_seconds": "float64",
-    **dict.fromkeys(("job", "folder"), "string"),
+    **dict.fromkeys(["job", "folder"], "string"),
 }
 """Column to its type."""
 
 
 def _row(record: RunRecord) -> dict[str, object]:
     nothing = Estimate(float("nan"), None)
-    validation = record.validation.get(HONEST_METRIC, nothing)
-    test = record.test.get(HONEST_METRIC, nothing)
+    validation = record.validation.get("accuracy", nothing)
+    test = record.test.get("accuracy", nothing)
     times = [model.milliseconds_one for model in record.backbones.values()]
     known = [time for time in times if time is not None]
     return {

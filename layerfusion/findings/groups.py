@@ -132,10 +132,13 @@ def group_jobs(
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
     models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))
-    return tuple(
-        _group(label, key, by_data[data], models)
-        for (data, label), key in zip(labels.items(), keys, strict=True)
-    )
+    groups = []
+    for (data, label), key in zip(labels.items(), keys, strict=True):
+        own = sorted(by_data[data], key=_order)
+        curves, repeats = _curves([job for job in own if job.sources == 1])
+        fused = tuple(job for job in own if job.sources > 1)
+        groups.append(DataGroup(label, key, tuple(own), curves, fused, repeats, models))
+    return tuple(groups)
 
 
 def no_job(runs: Path) -> UserError:
@@ -144,13 +147,6 @@ def no_job(runs: Path) -> UserError:
 
 
 # -- grouping -----------------------------------------------------------------------------------
-
-
-def _group(label: str, key: str, jobs: Sequence[FinishedJob], models: tuple[str, ...]) -> DataGroup:
-    jobs = sorted(jobs, key=_order)
-    curves, repeats = _curves([job for job in jobs if job.sources == 1])
-    fused = tuple(job for job in jobs if job.sources > 1)
-    return DataGroup(label, key, tuple(jobs), curves, fused, repeats, models)
 
 
 def _data_of(job: FinishedJob) -> tuple[str, str]:

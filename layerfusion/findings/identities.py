@@ -40,6 +40,34 @@ class JobIdentity:
     """Names of the lexical sources to choose among."""
 
     @property
+    def model_names(self) -> list[str]:
+        """The models, with the layers that the config names."""
+        return sorted(model.label for model in self.models)
+
+    @property
+    def name(self) -> str:
+        """The models and the lexical sources: minilm + mpnet with words."""
+        return self._with_lexical(" + ".join(self.model_names))
+
+    @property
+    def short_name(self) -> str:
+        """A name beside a line of a figure: more than two models are only counted."""
+        number = len(self.models)
+        return self._with_lexical(f"{number} models") if number > 2 else self.name
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Sorts identities by recipe, then by their models: few models first."""
+        return self.recipe, len(self.models), self.model_names, sorted(self.lexical)
+
+    def way_name(self, recipes: Mapping[str, str]) -> str:
+        """Name a way of fusing: how layers are selected, what fuses them, the lexical sources."""
+        return self._with_lexical(recipes[self.recipe])
+
+    def _with_lexical(self, name: str) -> str:
+        return f"{name} with {listing(sorted(self.lexical))}" if self.lexical else name
+
+    @property
     def way(self) -> JobIdentity:
         """The way of fusing: the same for all models."""
         return replace(self, models=frozenset())
@@ -104,42 +132,10 @@ def without_lexical(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJo
 # -- names --------------------------------------------------------------------------------------
 
 
-def model_names(identity: JobIdentity) -> list[str]:
-    """Name the models of a job, with the layers that the config names."""
-    return sorted(model.label for model in identity.models)
-
-
 def models_of(job: FinishedJob) -> str:
     """Name the models of a job in a sentence; nothing for records that are older than recipes."""
     identity = identity_of(job)
-    return listing(model_names(identity)) if identity else ""
-
-
-def identity_order(identity: JobIdentity) -> tuple[object, ...]:
-    """Sort identities by recipe, then by their models: few models first."""
-    models = model_names(identity)
-    return identity.recipe, len(models), models, sorted(identity.lexical)
-
-
-def way_name(identity: JobIdentity, recipes: Mapping[str, str]) -> str:
-    """Name a way of fusing: how layers are selected, what fuses them, and the lexical sources."""
-    return _with_lexical(recipes[identity.recipe], identity)
-
-
-def short_name(identity: JobIdentity) -> str:
-    """Name a job beside a line of a figure: more than two models are only counted."""
-    number = len(identity.models)
-    models = f"{number} models" if number > 2 else " + ".join(model_names(identity))
-    return _with_lexical(models, identity)
-
-
-def _with_lexical(models: str, identity: JobIdentity) -> str:
-    return f"{models} with {listing(sorted(identity.lexical))}" if identity.lexical else models
-
-
-def identity_name(identity: JobIdentity) -> str:
-    """Name a job by its models and lexical sources: minilm + mpnet with words."""
-    return _with_lexical(" + ".join(model_names(identity)), identity)
+    return listing(identity.model_names) if identity else ""
 
 
 def recipe_names(known: Mapping[JobIdentity, FinishedJob]) -> dict[str, str]:

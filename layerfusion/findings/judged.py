@@ -35,6 +35,11 @@ class NamedProfile:
         """A name that no other profile of the report has."""
         return f"{self.data}: {self.sources}"
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether the profile looked at test once all its choices were made."""
+        return any(selection.regret for selection in self.profile.selections)
+
     def selection(self, name: str) -> SelectionProfile | None:
         """Find a judged selection by its name."""
         judged = (x for x in self.profile.selections if x.name == name and x.regret)
@@ -88,11 +93,6 @@ class ScoreRow:
     """Seconds more than the probe took, mean over the profiles that know both."""
 
 
-def is_judged(named: NamedProfile) -> bool:
-    """Tell whether the profile looked at test once all its choices were made."""
-    return any(selection.regret for selection in named.profile.selections)
-
-
 def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]:
     """Read every profile under a folder, each job once; `damaged` takes what cannot be read."""
     profiles = [profile for _, profile in find_profiles(folder, damaged)]
@@ -131,15 +131,16 @@ def score_rows(
     for row in rows:
         if name := row.best_by:
             having = [entry for entry, x in zip(judged, row.by_profile, strict=True) if x]
-            prices = [(_price(entry, name), _price(entry, PROBE)) for entry in having]
-            more = [a - b for a, b in prices if a is not None and b is not None]
+            # 0 in the record stands for not known.
+            seconds = [(x.profile.seconds.get(name), x.profile.seconds.get(PROBE)) for x in having]
+            more = [a - b for a, b in seconds if a and b]
             found.append(
                 ScoreRow(
                     name,
                     _spearman(name, judged),
                     row,
                     _against(row, probe, judged) if probe and name != PROBE else None,
-                    _mean([price for price, _ in prices if price is not None]),
+                    _mean([price for price, _ in seconds if price]),
                     _mean(more) if name != PROBE else None,
                 )
             )
@@ -242,11 +243,6 @@ def _spearman(name: str, judged: Sequence[NamedProfile]) -> tuple[float, float] 
     )
     means = [fmean(value for *_, value in values) for values in found.values()]
     return (fmean(means), min(means)) if means else None
-
-
-def _price(judged: NamedProfile, name: str) -> float | None:
-    """Look up the seconds that a score took; 0 in the record stands for not known."""
-    return judged.profile.seconds.get(name) or None
 
 
 def _mean(values: Sequence[float]) -> float | None:

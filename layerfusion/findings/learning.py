@@ -22,7 +22,6 @@ from layerfusion.findings.identities import (
     best_part,
     by_identity,
     identity_of,
-    identity_order,
     recipe_names,
 )
 from layerfusion.findings.jobs import FinishedJob
@@ -63,10 +62,10 @@ class LearningCurve:
     def accuracies(self) -> dict[JobIdentity, dict[Size, list[float]]]:
         """Test accuracies by identity and size, one a draw, where there are several sizes."""
         found: dict[JobIdentity, dict[Size, list[float]]] = {}
-        for identity, job in self.jobs:
+        for identity, job in sorted(self.jobs, key=lambda pair: pair[0].order):
             sizes = found.setdefault(identity, {})
             sizes.setdefault(job.record.dataset.per_class, []).append(job.accuracy.mean)
-        return {key: found[key] for key in sorted(found, key=identity_order) if len(found[key]) > 1}
+        return {identity: sizes for identity, sizes in found.items() if len(sizes) > 1}
 
     @property
     def baseline(self) -> dict[Size, list[float]]:
@@ -148,14 +147,14 @@ def find_over_draws(
 def _compare(curve: LearningCurve) -> list[DrawFinding]:
     pairs = [pair for group in curve.groups for pair in best_part(group.jobs).items()]
     alike = grouped(pairs, lambda pair: (identity_of(pair[0]), pair[0].record.dataset.per_class))
+
+    def difference(own: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
+        correct = np.stack([job.correct - alone.correct for job, alone in own])
+        return crossed_interval(correct, own[0][0].target)
+
     found = [
-        DrawFinding(identity, size, tuple(own), _difference(own), 1.0, 0)
+        DrawFinding(identity, size, tuple(own), difference(own), 1.0, 0)
         for (identity, size), own in alike.items()
         if identity is not None and size is not None and len(own) > 1
     ]
-    return sorted(found, key=lambda one: (*identity_order(one.identity), one.size))
-
-
-def _difference(pairs: Sequence[tuple[FinishedJob, FinishedJob]]) -> CrossedDifference:
-    differences = np.stack([job.correct - alone.correct for job, alone in pairs])
-    return crossed_interval(differences, pairs[0][0].target)
+    return sorted(found, key=lambda one: (*one.identity.order, one.size))

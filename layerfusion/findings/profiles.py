@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerfusion.findings.grouping import grouped
 from layerfusion.records.profile import LayerProfile, Profile
 
 ADAPTIVE = "adaptive"
@@ -12,10 +13,7 @@ ADAPTIVE = "adaptive"
 
 def sources(profile: Profile) -> dict[str, list[int]]:
     """Map each source (a model under a pooling) to the positions of its layers, bottom up."""
-    found: dict[str, list[int]] = {}
-    for place, layer in enumerate(profile.layers):
-        found.setdefault(layer.source, []).append(place)
-    return found
+    return grouped(range(len(profile.layers)), lambda place: profile.layers[place].source)
 
 
 def score_names(profile: Profile) -> list[str]:
@@ -56,10 +54,8 @@ def lead(best: LayerProfile | None, last: LayerProfile) -> float | None:
 
 def missing_scores(profile: Profile) -> list[str]:
     """Say which scores some layers lack, and why: one sentence for each reason."""
-    names: dict[str, list[str]] = {}
-    for name, why in profile.missing.items():
-        names.setdefault(why, []).append(name)
-    return [f"No {' or '.join(some)} of some layers: {why}." for why, some in names.items()]
+    by_reason = grouped(profile.missing, lambda name: profile.missing[name])
+    return [f"No {' or '.join(some)} of some layers: {why}." for why, some in by_reason.items()]
 
 
 def marked_layers(profile: Profile) -> set[int]:

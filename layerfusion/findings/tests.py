@@ -7,7 +7,6 @@ difference lies on the same side of zero.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
@@ -112,27 +111,31 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
       each of them was run alone under the same settings.
     - Every job with lexical sources is compared with the same job without them, if there is one.
     """
-    found = [(group, row) for group in groups for row in _compare(group)]
-    adjusted: list[tuple[DataGroup, Finding]] = []
-    sizes: Counter[Kind] = Counter()
+    found = {group: _compare(group) for group in groups}
+    adjusted: dict[object, float] = {}
+    sizes: dict[Kind, int] = {}
     for kind in get_args(Kind):
-        family = [(group, row) for group, row in found if row.kind == kind]
         # Jobs that chose among different models may end in the same layers. They count as one
         # comparison; a job that ends in the layers it is compared with counts as none.
         asked = {
-            (group.key, *systems): row.mcnemar.p
-            for group, row in family
-            if len(set(systems := (_system(row.what), _system(row.against)))) == 2
+            _question(group, row): row.mcnemar.p
+            for group, rows in found.items()
+            for row in rows
+            if row.kind == kind and _system(row.what) != _system(row.against)
         }
-        p_values = dict(zip(asked, holm(list(asked.values())), strict=True))
+        adjusted |= zip(asked, holm(list(asked.values())), strict=True)
         sizes[kind] = len(asked)
-        for group, row in family:
-            key = (group.key, _system(row.what), _system(row.against))
-            adjusted.append((group, replace(row, adjusted=p_values.get(key, 1.0))))
     return {
-        group: Findings(tuple(row for owner, row in adjusted if owner is group), sizes)
-        for group in groups
+        group: Findings(
+            tuple(replace(x, adjusted=adjusted.get(_question(group, x), 1.0)) for x in rows), sizes
+        )
+        for group, rows in found.items()
     }
+
+
+def _question(group: DataGroup, row: Finding) -> tuple[object, ...]:
+    """Identify a comparison by its kind, its data and the systems that it compares."""
+    return row.kind, group.key, _system(row.what), _system(row.against)
 
 
 def _system(job: FinishedJob | None) -> tuple[object, ...]:

@@ -18,7 +18,7 @@ from layerfusion.published.settings import AS_PUBLISHED, PUBLISHED_BATCH, PUBLIS
 from layerfusion.records.format import listing
 from layerfusion.records.job import RunRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.format import COUNT, PERCENT, POINTS, percent, points
+from layerfusion.report.format import COUNT, PERCENT, POINTS, percent
 from layerfusion.report.table import Cell, Column, Table
 
 
@@ -140,10 +140,10 @@ def _note(records: Sequence[RunRecord], names: Sequence[str], group: DataGroup |
     biases = [record.test["selection_bias"].mean for record in records]
     among = f", the best of {len(records)} rows" if len(records) > 1 else ""
     spread = (
-        points(biases[0])
+        POINTS(biases[0])
         if len(biases) == 1
-        else f"{points(min(biases))} to {points(max(biases))},"
-        f" {points(sum(biases) / len(biases))} on average"
+        else f"{POINTS(min(biases))} to {POINTS(max(biases))},"
+        f" {POINTS(sum(biases) / len(biases))} on average"
     )
     beside = (
         "The honest columns are on the same rows, from jobs on the same models and no other; they"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
@@ -33,6 +33,9 @@ class Bullets:
     kind: ClassVar[str] = "bullets"
     lines: tuple[str, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.lines)
+
 
 @dataclass(frozen=True, eq=False)
 class Folded:
@@ -42,22 +45,35 @@ class Folded:
     parts: tuple[Part, ...]
     title: str = ""
 
+    def __bool__(self) -> bool:
+        return any(self.parts)
 
-@dataclass(frozen=True, eq=False)
+
 class Block:
     """A heading with what stands under it, in order.
 
     A part is a paragraph (a plain string), a table, a figure, a list, something folded, or a block
-    of its own.
+    of its own. Parts with nothing to show, such as None or a table without rows, are left out.
     """
 
-    kind: ClassVar[str] = "block"
-    title: str
-    parts: tuple[Part, ...]
-    key: str = ""
-    """Its anchor on the page, for a block that is a section."""
-    files: str = ""
-    """Beginning of the file names of its tables."""
+    kind = "block"
+
+    def __init__(
+        self, title: str, parts: Iterable[Part | None], key: str = "", files: str = ""
+    ) -> None:
+        """Keep the parts that have something to show.
+
+        Args:
+            title: the heading.
+            parts: what stands under it.
+            key: its anchor on the page, for a block that is a section.
+            files: beginning of the file names of its tables.
+        """
+        self.title, self.key, self.files = title, key, files
+        self.parts: tuple[Part, ...] = tuple(filter(None, parts))
+
+    def __bool__(self) -> bool:
+        return bool(self.parts)
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -71,14 +87,6 @@ class Block:
 
         return tuple(parts_of(self, Drawing))
 
-    @property
-    def text(self) -> str:
-        """The paragraphs and sentences in the block, as one text."""
-        found: list[str] = []
-        for part in self.parts:
-            found += [part] if isinstance(part, str) else getattr(part, "lines", ())
-        return " ".join(found)
-
 
 def parts_of(node: object, kind: type[Kind]) -> Iterator[Kind]:
     """Find the parts of one kind in a block, at any depth, in order."""
@@ -86,12 +94,3 @@ def parts_of(node: object, kind: type[Kind]) -> Iterator[Kind]:
         yield node
     for part in getattr(node, "parts", ()):
         yield from parts_of(part, kind)
-
-
-def some(*parts: Part | None) -> tuple[Part, ...]:
-    """Leave out parts that are none, and tables without rows."""
-    return tuple(
-        part
-        for part in parts
-        if part is not None and part != "" and not (isinstance(part, Table) and not part.entries)
-    )

@@ -18,7 +18,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import listing, plural
-from layerfusion.report.block import Block, Part, Text, some
+from layerfusion.report.block import Block, Part, Text
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.data import data_block
@@ -33,7 +33,7 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.blocks.summary import sample_sentence, summarise
+from layerfusion.report.blocks.summary import Summary, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -77,10 +77,6 @@ class Report:
         """Every table of the report by the name of its file."""
         return named_tables(self.sections)
 
-    def section(self, key: str) -> Block:
-        """Find a section by its anchor."""
-        return next(section for section in self.sections if section.key == key)
-
 
 def build_report(
     results: Results,
@@ -89,23 +85,12 @@ def build_report(
     blocks: Sequence[SectionBlock] = (),
     sections: Sequence[PageSections] = (),
 ) -> Report:
-    """Gather what the pages show.
-
-    Args:
-        results: what lies under a folder.
-        title: title of the report.
-        blocks: further blocks for the section of each data set.
-        sections: further sections for the page.
-    """
-    found = [*_summary(results), *_data_sections(results, blocks)]
+    """Gather what the pages show; `blocks` and `sections` come on top, as in `write_report`."""
+    cards = (Summary(group, results.findings[group]) for group in results.sections)
+    found = [Block("Summary", cards, "summary"), *_data_sections(results, blocks)]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)
-    return Report(title, (*_intro(results), *_left_out(results)), tuple(found))
-
-
-def _summary(results: Results) -> list[Block]:
-    cards = tuple(summarise(group, results.findings[group]) for group in results.sections)
-    return [Block("Summary", cards, "summary")] if cards else []
+    return Report(title, (*_intro(results), *_left_out(results)), tuple(filter(None, found)))
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:
@@ -119,7 +104,7 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
                 name = getattr(make, "__name__", make)
                 raise UserError(f"block {name}: returned {block!r}; it has to be a Block or None")
             parts.append(block)
-        sections.append(Block(group.label, some(*parts), f"data-{group.key}", group.key))
+        sections.append(Block(group.label, parts, f"data-{group.key}", group.key))
     return sections
 
 

@@ -17,12 +17,12 @@ MINUS = "\u2212"
 
 
 class Interval(Protocol):
-    """Anything with the two ends of a 95 % interval, as shares."""
+    """Anything with the two ends of a 95 % interval, or with none for them."""
 
     @property
-    def low(self) -> float: ...  # noqa: D102
+    def low(self) -> float | None: ...  # noqa: D102
     @property
-    def high(self) -> float: ...  # noqa: D102
+    def high(self) -> float | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -90,31 +90,16 @@ def percent(share: float) -> str:
     return f"{PERCENT(share)}{SPACE}%"
 
 
-def points(difference: float) -> str:
-    """0.012 → +1.2."""
-    return POINTS(difference)
-
-
-def bracket(low: float | None, high: float | None, form: Format = PERCENT) -> str:
+def bracket(interval: Interval, form: Format = PERCENT) -> str:
     """(0.77, 0.853) → [77.0, 85.3]; a dash where there is no interval."""
-    if low is None or high is None:
+    if interval.low is None or interval.high is None:
         return NONE
-    return f"[{form(low)},{SPACE}{form(high)}]"
-
-
-def point_interval(difference: Interval, form: Format = POINTS) -> str:
-    """[−3.0, +0.4]."""
-    return bracket(difference.low, difference.high, form)
+    return f"[{form(interval.low)},{SPACE}{form(interval.high)}]"
 
 
 def p_value(p: float, *, bound: bool = False) -> str:
     """0.0123 → 0.012; 0.0001 → < 0.001; ≤ 0.012 where p is only known to be no larger."""
     return f"≤{SPACE}{P_VALUE(p)}" if bound and p >= 0.001 else P_VALUE(p)
-
-
-def count(number: float) -> str:
-    """1234567 → 1,234,567."""
-    return COUNT(number)
 
 
 def shortened(text: str, most: int) -> str:

@@ -41,12 +41,7 @@ LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
 def metric_columns(
     entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
 ) -> list[Column]:
-    """One column for each metric that some row has.
-
-    Args:
-        entries: the rows of a table.
-        test: takes the estimates on test from a row.
-    """
+    """Make a column for each metric that some row has; `test` takes the estimates from a row."""
     return [
         Column(metric.title, lambda row, name=metric.name: test(row).get(name), metric.format)
         for metric in METRICS

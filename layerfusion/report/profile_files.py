@@ -23,11 +23,10 @@ from layerfusion.report.blocks.profiles import (
     pair_table,
     selection_table,
 )
-from layerfusion.report.blocks.selections import accuracy_columns
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import NAME, count, score_format, shortened
+from layerfusion.report.format import COUNT, NAME, score_format, shortened
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
@@ -114,7 +113,7 @@ def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> lis
         name = layers[place].name
         lines.append(reason if reason.startswith(f"{name}:") else f"{name}: {reason}")
     if len(selection.layers) > MOST:
-        lines.append(f"and {count(len(selection.layers) - MOST)} more")
+        lines.append(f"and {COUNT(len(selection.layers) - MOST)} more")
     if selection.notes:
         number = plural(len(selection.notes), "note")
         lines.append(f"{number}, the first: {selection.notes[0]}")
@@ -128,11 +127,14 @@ def write_csv(profile: Profile, path: Path) -> None:
     """Write one row a layer, as RFC 4180 has it: all digits, and nothing for no number."""
     names = ["backbone", "layer", "pooling", "depth"]
     costs = ["strength", "flops_per_text", "milliseconds_per_text"]
-    columns = [Column(name, attrgetter(name)) for name in names]
-    for name in score_names(profile):
-        columns.append(Column(name, lambda layer, name=name: layer.scores.get(name)))
-    columns += [Column(name, attrgetter(name)) for name in costs]
-    table = Table("", (*columns, *accuracy_columns(attrgetter("test"))), profile.layers)
+    test = {"test_accuracy": "mean", "test_low": "low", "test_high": "high"}
+    columns = (
+        *(Column(name, attrgetter(name)) for name in names),
+        *(Column(x, lambda layer, x=x: layer.scores.get(x)) for x in score_names(profile)),
+        *(Column(name, attrgetter(name)) for name in costs),
+        *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
+    )
+    table = Table("", columns, profile.layers)
     write_atomically(path, table_csv(table).encode())
 
 

@@ -79,7 +79,7 @@ class Cell:
             if self.sd is not None:
                 text += f"{SPACE}±{SPACE}{self.format(self.sd).lstrip('+')}"
             if self.low is not None and self.high is not None:
-                text += f" {bracket(self.low, self.high, self.format)}"
+                text += f" {bracket(self, self.format)}"
         if self.mark == "≤":
             text = text if text.startswith("<") else f"≤{SPACE}{text}"
         elif self.mark:
@@ -146,6 +146,9 @@ class Table:
     note: str = ""
     mark: Callable[[Any], Mark] = lambda _: ""
     """Says what sets a row off."""
+
+    def __bool__(self) -> bool:
+        return bool(self.entries)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:

@@ -34,8 +34,7 @@ def amend(runs: Path, record: RunRecord, **changes: object) -> None:
 
 
 def choice_tables(group: DataGroup) -> tuple[Table, ...]:
-    block = choice_block(group, find_all([group])[group])
-    return () if block is None else block.tables
+    return choice_block(group, find_all([group])[group]).tables
 
 
 def test_a_pilot_is_held_against_the_job_it_names(tmp_path: Path) -> None:

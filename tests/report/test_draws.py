@@ -13,6 +13,7 @@ from layerfusion.report.render.markdown import markdown
 from layerfusion.statistics.intervals import crossed_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
+from tests.report.reading import section_of
 
 ROWS = 400
 BOTH = ("minilm", "smollm2")
@@ -110,7 +111,7 @@ def test_the_page_shows_them_as_table_and_caption(tmp_path: Path) -> None:
     write(tmp_path, 10, 0.25)
     write(tmp_path, 50, 0.0)
     report = build_report(Results(tmp_path), title="t")
-    curve = report.section("curve-1")
+    curve = section_of(report, "curve-1")
     table = curve.tables[1]
     few, many = ([cell.replace("\u00a0", " ") for cell in row.texts] for row in table.rows)
     assert few[:4] == ["minilm + smollm2", "adaptive, stacked", "10", "3"]
@@ -150,6 +151,6 @@ def test_nothing_is_compared_without(tmp_path: Path, missing: str) -> None:
     for size in (10, 50):
         write(tmp_path, size, 0.1, models=models, draws=1 if missing == "a second draw" else DRAWS)
     assert found_in(tmp_path) == []
-    curve = build_report(Results(tmp_path), title="t").section("curve-1")
+    curve = section_of(build_report(Results(tmp_path), title="t"), "curve-1")
     assert len(curve.tables) == 1
     assert "best one of them alone" not in curve.figures[0].caption

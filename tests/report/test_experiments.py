@@ -20,6 +20,7 @@ from layerfusion.report.contents import build_report
 from layerfusion.report.table import Table
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
+from tests.report.reading import text_of
 
 ROWS = 400
 SEEDS = 3
@@ -244,7 +245,7 @@ def test_the_words_say_whether_the_spread_falls(
     (group,) = load_groups(tmp_path)
     block = count_block(group, find_all([group])[group])
     assert block is not None
-    assert words in block.text
+    assert words in text_of(block)
 
 
 # -- lexical sources ----------------------------------------------------------------------------

@@ -197,4 +197,4 @@ def test_nothing_to_compare_makes_no_table(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(), BOTH, 0.7, 0.7)
     (group,) = load_groups(tmp_path)
     findings = replace(find_all([group])[group], rows=())
-    assert finding_table(comparisons(group, findings), findings) is None
+    assert not finding_table(comparisons(group, findings), findings)

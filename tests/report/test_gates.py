@@ -19,6 +19,7 @@ from layerfusion.report.blocks.gates import (
 from layerfusion.report.contents import build_report
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
+from tests.report.reading import section_of
 
 TEXT = "<b>bold</b> | *text*"
 ROWS = 40
@@ -48,7 +49,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def section(written: Path) -> Block:
     report = build_report(Results(written), title="t")
-    blocks = [part for part in report.section("data-toy").parts if isinstance(part, Block)]
+    blocks = [part for part in section_of(report, "data-toy").parts if isinstance(part, Block)]
     return next(block for block in blocks if block.title == "What the fusion leans on")
 
 

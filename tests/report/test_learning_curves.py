@@ -51,7 +51,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     assert len(groups) == 6
     (trial,) = learning_curves(groups)
     assert trial.sizes == [10, 50, None]
-    block = curve_block(trial, model_colors(groups[0].models))
+    block = curve_block(trial, model_colors(groups[0].models), (), "curve-1")
     (table,) = block.tables
     titles = [column.title for column in table.columns]
     assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]

@@ -15,6 +15,7 @@ from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
 from layerfusion.report.blocks.pareto import flops, front, pareto_block
 from tests.report.fabricate import dataset, write_job
+from tests.report.reading import text_of
 
 LAYERS = ("0", "2", "4", "6")
 
@@ -93,7 +94,7 @@ def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
     (table,) = block.tables
     assert table.rows[0].texts[0].startswith("layer 0")
     assert len(table.rows) == 3
-    assert "3 jobs" in block.text
+    assert "3 jobs" in text_of(block)
     costs = table.frame()["GFLOPs a text"]
     assert np.all(np.diff(costs) > 0)
     assert block.figures[0].key == "toy-cost"

@@ -14,6 +14,7 @@ from layerfusion.report.page import write_report
 from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile
+from tests.report.reading import text_of
 
 MODELS = {"minilm": ["0", "1", "2"], "smollm2": ["0", "1", "2", "norm"]}
 
@@ -43,7 +44,7 @@ def test_a_profile_has_its_figures_and_every_number(tmp_path: Path) -> None:
         key=lambda layer: layer.scores["accuracy"] or 0,
     )
     assert f"of minilm, layer {best.layer} with {100 * (best.scores['accuracy'] or 0):.1f}" in (
-        block.text
+        text_of(block)
     )
 
 
@@ -59,7 +60,7 @@ def test_nothing_of_test_is_shown_unless_it_was_judged(tmp_path: Path) -> None:
     assert not {title for title in titles(plain.tables) if "Test" in title}
     shown = [table.title for table in judged.tables if "Test %" in titles((table,))]
     assert shown == ["What each selection takes", "Every score of every layer"]
-    assert "behind the best layer in hindsight" in study.text
+    assert "behind the best layer in hindsight" in text_of(study)
 
 
 def test_jobs_of_others_are_left_out(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from layerfusion.findings.judged import (
     NamedProfile,
-    is_judged,
     mean_over_profiles,
     named_profiles,
     read_profiles,
@@ -22,7 +21,8 @@ from layerfusion.findings.judged import (
     selection_rows,
 )
 from layerfusion.records.profile import Profile, SelectionProfile, write_profile
-from layerfusion.report.blocks.selections import price_sentences, write_profiles_report
+from layerfusion.report.blocks.selections import price_sentences
+from layerfusion.report.page import write_report
 from layerfusion.statistics.intervals import paired_interval
 from tests.report.fabricate_profiles import judge, profile, stack
 
@@ -221,11 +221,17 @@ def test_without_the_probe_nothing_is_compared() -> None:
 # -- files --------------------------------------------------------------------------------------
 
 
-def test_nothing_is_written_where_nothing_was_judged(tmp_path: Path) -> None:
-    _write(tmp_path / "in", [profile("a", SMALL)])
-    assert write_profiles_report(tmp_path / "in", tmp_path / "out") is None
-    assert write_profiles_report(tmp_path / "missing", tmp_path / "out") is None
-    assert not (tmp_path / "out").exists()
+def _page(folder: Path) -> str:
+    """The page of the profiles under a folder, from its section on selections on."""
+    write_report(folder, folder, title="t")
+    page = (folder / "report.md").read_text().replace("\u00a0", " ")
+    return page[page.index("## Which way of choosing layers loses least") :]
+
+
+def test_nothing_is_said_where_nothing_was_judged(tmp_path: Path) -> None:
+    _write(tmp_path, [profile("a", SMALL)])
+    with pytest.raises(ValueError, match="substring not found"):
+        _page(tmp_path)
 
 
 def test_cells_are_named_apart_and_copies_count_once(tmp_path: Path) -> None:
@@ -244,7 +250,7 @@ def test_cells_are_named_apart_and_copies_count_once(tmp_path: Path) -> None:
             profile("c", SMALL),
         ],
     )
-    cells = [x for x in named_profiles(read_profiles(tmp_path)) if is_judged(x)]
+    cells = [x for x in named_profiles(read_profiles(tmp_path)) if x.is_judged]
     mark = f"a (data {one.dataset.fingerprint[:8]})"
     assert {cell.label for cell in cells} == {
         f"{mark}: minilm, job {one.job[:6]}",
@@ -261,29 +267,24 @@ def test_the_report_holds_every_judged_selection(tmp_path: Path) -> None:
         profile("<b>|", models, judged=True, seed=1),
         profile("silent", SMALL),
     ]
-    _write(tmp_path / "in", profiles)
-    path = write_profiles_report(tmp_path / "in", tmp_path / "out")
-    assert path == tmp_path / "out" / "selections.md"
-    assert (tmp_path / "out" / "regret.png").read_bytes().startswith(b"\x89PNG")
-    assert path is not None
-    text = path.read_text().replace("\u00a0", " ")
+    _write(tmp_path, profiles)
+    text = _page(tmp_path)
     assert "silent" not in text
     assert "<b>" not in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
     assert all(len({row.count(" | ") for row in x.splitlines()}) == 1 for x in tables)
-    rows = list(
-        csv.DictReader(io.StringIO((tmp_path / "out" / "selections.csv").read_text(), newline=""))
-    )
-    wanted = {(x.dataset.name, one.name): one for x in profiles[:2] for one in x.selections}
-    assert {(row["dataset"], row["selection"]) for row in rows} == set(wanted)
-    for row in rows:
-        one = wanted[row["dataset"], row["selection"]]
-        assert one.regret is not None
-        assert float(row["regret"]) == one.regret.mean
-        assert float(row["regret_cross_fitted"]) == one.regret.cross_fitted
-        assert float(row["regret_p"]) == one.regret.p
-        assert int(row["number_of_layers"]) == len(one.layers)
-        assert f"| {_escaped(one)} |" in text
+    wanted = sorted(profiles[:2], key=lambda one: one.dataset.name)
+    for number, made in enumerate(wanted, start=1):
+        path = tmp_path / "tables" / f"profile-{number}-what-each-selection-takes.csv"
+        rows = list(csv.DictReader(io.StringIO(path.read_text(), newline="")))
+        assert [row["Selection"] for row in rows] == [one.name for one in made.selections]
+        for row, one in zip(rows, made.selections, strict=True):
+            assert one.regret is not None
+            assert float(row["Regret, points"]) == 100 * one.regret.mean
+            assert float(row["Cross-fitted regret, points"]) == 100 * one.regret.cross_fitted
+            assert float(row["p"]) == one.regret.p
+            assert int(row["Layers"]) == len(one.layers)
+            assert f"| {_escaped(one)} |" in text
 
 
 def _escaped(one: SelectionProfile) -> str:
@@ -296,10 +297,8 @@ def test_cells_where_some_layer_is_surely_better_are_marked_and_counted(tmp_path
         judge(profile(name, SMALL, judged=True), loss, p=p)
         for name, p in (("a", 0.04), ("b", 0.05), ("c", 0.3), ("older", None))
     ]
-    _write(tmp_path / "in", judged)
-    path = write_profiles_report(tmp_path / "in", tmp_path / "out")
-    assert path is not None
-    lines = path.read_text().replace("\u00a0", " ").splitlines()
+    _write(tmp_path, judged)
+    lines = _page(tmp_path).splitlines()
     assert [line for line in lines if line.startswith("| adaptive | 5.2")] == [
         "| adaptive | 5.2 \\[4.1, 6.3\\] ▼ |",
         *["| adaptive | 5.2 \\[4.1, 6.3\\] |"] * 3,
@@ -310,15 +309,13 @@ def test_cells_where_some_layer_is_surely_better_are_marked_and_counted(tmp_path
 
 def test_a_table_a_data_set_says_what_each_cell_lost(tmp_path: Path) -> None:
     _write(
-        tmp_path / "in",
+        tmp_path,
         [
             judge(profile("a", SMALL, judged=True), {"last": (0.052, 0.041, 0.063)}),
             judge(profile("b", SMALL, judged=True), {"last": (-0.012, -0.02, 0.0)}),
         ],
     )
-    path = write_profiles_report(tmp_path / "in", tmp_path / "out")
-    assert path is not None
-    lines = path.read_text().replace("\u00a0", " ").splitlines()
+    lines = _page(tmp_path).splitlines()
     assert "| last | 5.2 \\[4.1, 6.3\\] |" in lines
     assert "| last | −1.2 \\[−2.0, 0.0\\] |" in lines
     half = 100 * np.hypot(0.011, 0.01) / 2

@@ -20,6 +20,7 @@ from layerfusion.report.blocks.searches import MARGIN, plot_search, search_secti
 from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import LOSSES, dataset, search_history, write_job
+from tests.report.reading import text_of
 
 
 def test_the_best_so_far_never_rises() -> None:
@@ -33,8 +34,8 @@ def test_a_block_says_how_trials_ended_and_which_is_best(tmp_path: Path) -> None
     write_history(search_history(), tmp_path / "search")
     (block,) = search_sections(Results(tmp_path))
     assert block.title == "Search: heads"
-    assert "8 trials (6 complete, 1 pruned, 1 failed) of dataset=reviews," in block.text
-    assert "trial 4, with 0.5200: fusion=gated" in block.text  # the first of two
+    assert "8 trials (6 complete, 1 pruned, 1 failed) of dataset=reviews," in text_of(block)
+    assert "trial 4, with 0.5200: fusion=gated" in text_of(block)  # the first of two
     (figure,) = block.figures
     assert "from trial 0 0.6100; from trial 1 0.5800; from trial 4 0.5200" in figure.alt
     mattered, table = block.tables
@@ -50,8 +51,8 @@ def test_a_block_tells_what_was_searched_not_where_files_lie(tmp_path: Path) -> 
     job = "--config-dir=mine paths.cache=/a/b dataset=reviews extract.device=cpu seeds=2"
     write_history(replace(search_history(), job=job), tmp_path)
     (block,) = search_sections(Results(tmp_path))
-    assert " of dataset=reviews seeds=2, judged by" in block.text
-    assert "/a/b" not in block.text
+    assert " of dataset=reviews seeds=2, judged by" in text_of(block)
+    assert "/a/b" not in text_of(block)
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])
@@ -88,7 +89,7 @@ def test_a_search_without_a_complete_trial_has_no_figure(tmp_path: Path) -> None
     write_history(search_history(values=(None, None)), tmp_path)
     (block,) = search_sections(Results(tmp_path))
     assert block.figures == ()
-    assert "No trial has come to an end." in block.text
+    assert "No trial has come to an end." in text_of(block)
 
 
 def test_a_history_from_before_importance_is_read(tmp_path: Path) -> None:

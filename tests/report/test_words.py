@@ -10,8 +10,7 @@ from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate
 from layerfusion.report.blocks.summary import Summary
-from layerfusion.report.blocks.summary import summarise as summarise_with
-from layerfusion.report.format import PERCENT, bracket, p_value, points
+from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 
@@ -44,7 +43,7 @@ def group_with(runs: Path, *, fused: float, baseline: float = 0.5, **data: Any) 
 
 def summarise(group: DataGroup) -> Summary:
     """As in a report on this data set alone."""
-    return summarise_with(group, find_all([group])[group])
+    return Summary(group, find_all([group])[group])
 
 
 def words(summary: Summary) -> str:
@@ -96,7 +95,7 @@ def test_a_gain_that_the_number_of_comparisons_takes_away_is_not_called_one(tmp_
     # The same in a report where another data set brings the comparison.
     other = group_with(tmp_path / "elsewhere", fused=0.7)
     found = find_all([alone, other])[alone]
-    assert "fusing gained" not in words(summarise_with(alone, found))
+    assert "fusing gained" not in words(Summary(alone, found))
 
 
 @pytest.mark.parametrize(
@@ -173,11 +172,11 @@ def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None
     [(0.012, "+1.2"), (-0.0304, "−3.0"), (0.0, "0.0"), (0.0002, "+0.02"), (-1e-9, "0.0")],
 )
 def test_points(value: float, text: str) -> None:
-    assert points(value) == text
+    assert POINTS(value) == text
 
 
 def test_numbers_that_are_missing_are_not_invented() -> None:
-    assert bracket(None, None) == "–"
+    assert bracket(Estimate(0.5, None)) == "–"
     assert Column("x", lambda x: x, PERCENT).cell(Estimate(0.5, None)).text == "50.0"
 
 

@@ -12,24 +12,23 @@ from layerfusion.findings.names import job_mark, job_names, layer_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import COUNT, POINTS, Format, count, decimals
+from layerfusion.report.format import COUNT, POINTS, Format, decimals
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
 SHARE = decimals(0, 100)
 
 
-def choice_block(group: DataGroup, findings: Findings) -> Block | None:
+def choice_block(group: DataGroup, findings: Findings) -> Block:
     """Show the reasons of every automatic choice, and the savings of every pilot."""
     # A job that is a point of a curve has no name of its own.
     points = {job: f"{job.record.selection} ({job_mark(job)})" for job in group.jobs}
     names = points | job_names(group)
     chosen = [job for job in group.jobs if job.record.scored]
     pilots = [job for job in chosen if job.record.pilot is not None]
-    tables = [_reasons(chosen, names)] if chosen else []
-    tables += [_candidates(names[job], job) for job in group.jobs if job.record.candidates]
-    tables += [_savings(group, pilots, names)] if pilots else []
-    return Block("How layers were chosen", tuple(tables)) if tables else None
+    judged = [job for job in group.jobs if job.record.candidates]
+    tables = [_reasons(chosen, names), *(_candidates(names[job], job) for job in judged)]
+    return Block("How layers were chosen", (*tables, _savings(group, pilots, names)))
 
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
@@ -88,27 +87,25 @@ def _savings(
     entries = [(job, job.record.pilot) for job in pilots]
     whole = {job.record.job: job for job in group.jobs}
 
-    def difference(job: FinishedJob, full_job: str) -> Difference | None:
-        return over(job, whole[full_job]) if full_job in whole else None
+    def difference(job: FinishedJob, pilot: PilotRecord) -> Difference | None:
+        return over(job, whole[pilot.full_job]) if pilot.full_job in whole else None
 
     def saved(spent: float | None, full: float | None) -> float | None:
         return None if spent is None or not full else 1 - spent / full
 
     def texts(pilot: PilotRecord) -> Cell:
-        return Cell(pilot.texts_whole, note=f"of {count(pilot.texts)}")
+        return Cell(pilot.texts_whole, note=f"of {COUNT(pilot.texts)}")
 
     return Table(
         "What the pilot saved",
         (
             Column("What", lambda e: names[e[0]]),
-            Column("Rows tried", lambda e: " → ".join(count(size) for size in e[1].rows), COUNT),
+            Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
             Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
             Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
             Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),
             Column("Time saved %", lambda e: saved(e[1].seconds, e[1].seconds_full), SHARE),
-            Column(
-                "Against the full way, points", lambda e: difference(e[0], e[1].full_job), POINTS
-            ),
+            Column("Against the full way, points", lambda e: difference(*e), POINTS),
         ),
         entries,
         "Compared with extracting all layers of all models for all texts. Each text is assumed to"

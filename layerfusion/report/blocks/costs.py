@@ -50,9 +50,6 @@ def model_cost_table(group: DataGroup) -> Table:
         ms = record.milliseconds_per_text
         return None if ms is None else ms * record.texts / 6e4
 
-    def layer(record: BackboneRecord, chosen: bool) -> Cell:
-        return Cell(record.highest_layer, note="(chosen)" if chosen else "")
-
     few = [Column("Tokens unknown %", lambda e: unknown[e[0]] or None, FEW)]
     few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
     some_unknown = any(unknown.values())
@@ -60,7 +57,7 @@ def model_cost_table(group: DataGroup) -> Table:
         "Models",
         (
             Column("Model", lambda e: e[0]),
-            Column("Up to layer", lambda e: layer(e[1], e[2]), NAME),
+            Column("Up to layer", lambda e: Cell(e[1].highest_layer, note="(chosen)" * e[2]), NAME),
             Column("Texts", lambda e: e[1].texts, COUNT),
             Column("Tokens", lambda e: e[1].tokens, COUNT),
             Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts), COUNT),
@@ -93,11 +90,7 @@ def model_cost_table(group: DataGroup) -> Table:
 
 
 def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
-    """List what jobs cost beyond their models, which they share through the store.
-
-    Args:
-        jobs: name and job of each row.
-    """
+    """List what named jobs cost beyond their models, which they share through the store."""
 
     def latency(job: FinishedJob, model: str, head: str) -> float | None:
         """Add up the latencies of all models and of the head; none where one is not known."""

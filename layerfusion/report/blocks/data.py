@@ -8,15 +8,15 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block, Bullets
-from layerfusion.report.format import count
+from layerfusion.report.format import COUNT
 
 
 def data_block(group: DataGroup, findings: Findings) -> Block:
     """Tell which rows, labels and seeds were used, and what a reader has to know of them."""
     data = group.data
     rows = ", ".join(
-        f"{split} {count(used)}"
-        + (f" of {count(data.available[split])}" if split in data.available else "")
+        f"{split} {COUNT(used)}"
+        + (f" of {COUNT(data.available[split])}" if split in data.available else "")
         for split, used in data.rows.items()
     )
     classes = len(data.label_names)
@@ -32,7 +32,7 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         if len(curve.points) < len(curve.layers)
     ]
     lines = (
-        f"Rows used: {rows}; {count(classes)} {'class' if classes == 1 else 'classes'}.",
+        f"Rows used: {rows}; {COUNT(classes)} {'class' if classes == 1 else 'classes'}.",
         "The rows are a seeded, stratified sample." if data.sampled else "All rows were used.",
         f"{plural(data.overlap, 'test row')} also {'occurs' if data.overlap == 1 else 'occur'} in"
         " train with the same text."

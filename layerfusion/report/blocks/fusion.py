@@ -12,7 +12,7 @@ from layerfusion.findings.names import baseline_name, shown_names, single_name
 from layerfusion.findings.tests import Finding, Findings, Kind, outcome_of
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
-from layerfusion.report.block import Block, some
+from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
@@ -62,8 +62,8 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
     rows = comparisons(group, findings)
     return Block(
         "Whether fusing helps",
-        some(
-            _figure(group, rows) if any(row.finding is not None for row in rows) else None,
+        (
+            _figure(group, group.chosen, rows) if group.chosen else None,
             fusion_table(rows),
             finding_table(rows, findings),
         ),
@@ -123,24 +123,14 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     )
 
 
-def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | None:
-    """List every comparison with its exact test.
-
-    Args:
-        rows: names of what is compared, in order.
-        findings: the comparisons.
-
-    Returns:
-        None where there is nothing to compare.
-    """
+def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
+    """List every comparison between some rows with its exact test."""
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
     order = list(names)
     shown = sorted(
         (row for row in findings.rows if row.kind in AGAINST and row.what in names),
         key=lambda row: (list(AGAINST).index(row.kind), order.index(row.what)),
     )
-    if not shown:
-        return None
     family = "; ".join(
         f"{plural(findings.family[kind], 'comparison')} with {what}"
         for kind, what in AGAINST.items()
@@ -155,10 +145,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
         (
             Column("What", lambda row: names[row.what]),
             Column("Against", lambda row: AGAINST[row.kind]),
-            Column("Difference, points", lambda row: row.difference, POINTS),
-            Column("Only it right", lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
-            Column("Only the other right", lambda r: r.mcnemar.only_b if r.exact else None, COUNT),
-            *p_columns(),
+            *test_columns("Only it right", "Only the other right"),
         ),
         shown,
         "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
@@ -173,21 +160,28 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table | Non
     )
 
 
-def p_columns() -> tuple[Column, ...]:
-    """Show the p-values of findings and what they allow to say."""
+def test_columns(only: str, other: str) -> tuple[Column, ...]:
+    """Show findings with their exact test and what it allows to say.
+
+    Args:
+        only: heading of the rows that only the one has right.
+        other: heading of the rows that only the other has right.
+    """
 
     def p(value: float, row: Finding) -> Cell:
         return Cell(value, mark="" if row.exact else "≤")
 
     return (
+        Column("Difference, points", lambda row: row.difference, POINTS),
+        Column(only, lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
+        Column(other, lambda row: row.mcnemar.only_b if row.exact else None, COUNT),
         Column("p", lambda row: p(row.mcnemar.p, row), P_VALUE),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),
     )
 
 
-def _figure(group: DataGroup, rows: Sequence[Comparison]) -> Drawing:
-    reference = next(row.job for row in rows if row.job is not None and row.is_reference)
+def _figure(group: DataGroup, reference: FinishedJob, rows: Sequence[Comparison]) -> Drawing | None:
     return forest_drawing(
         f"{group.key}-fusion",
         forest_rows(group, rows),

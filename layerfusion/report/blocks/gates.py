@@ -18,7 +18,7 @@ from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.records.gates import ClassGates, GateRecord
 from layerfusion.records.job import LayerRecord
-from layerfusion.report.block import Block, Folded, Part, some
+from layerfusion.report.block import Block, Folded, Part
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
@@ -26,7 +26,7 @@ from layerfusion.report.figures.colors import INK, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import ticks_that_fit
-from layerfusion.report.format import NAME, count, decimals, shortened
+from layerfusion.report.format import COUNT, NAME, decimals, shortened
 from layerfusion.report.table import Column, Table
 
 MOST_CLASSES, MOST_SOURCES = 8, 12
@@ -55,17 +55,17 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     recorded = [job for job in gated if job.record.gates is not None]
     by_operator = grouped(recorded, lambda job: job.record.fusion_label)
     detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
-    parts: list[Part] = [MEANING]
+    parts: list[Part | None] = [MEANING]
     for number, job in enumerate(gated, start=1):
         name, key = names[job], f"{group.key}-gates-{number}"
         figure, table = _mean_figure(group, job, name, key), mean_table(name, job)
         record = job.record.gates
         details = _details(group, job, record, name, key) if record and job in detailed else None
         if details or len(gated) <= MOST_OPEN:
-            parts += some(figure, Folded((table,)), details)
+            parts += [figure, Folded((table,)), details]
         else:
             parts.append(Folded((figure, table), table.title))
-    return Block("What the fusion leans on", tuple(parts))
+    return Block("What the fusion leans on", parts)
 
 
 def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Drawing:
@@ -139,9 +139,22 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         )
     texts = _text_table(name, layers, sources, record)
     heading = "Gates by class" + ", by epoch" * (len(parts) > 1)
-    heading += " and the texts at both ends" * bool(texts.entries)
-    tables = some(_class_table(name, layers, sources, classes, left), texts)
-    return Folded((*parts, *tables), f"{heading}: {name}")
+    heading += " and the texts at both ends" * bool(texts)
+    by_class = Table(
+        f"Mean gates by class: {name}",
+        (
+            Column("Source", lambda k: source_name(job.record.layers[k])),
+            Column("All classes", lambda k: job.record.layers[k].mean_gate, GATE),
+            *(
+                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
+                for x in classes
+            ),
+        ),
+        sources,
+        f"Mean over the test rows of a class and over seeds.{left}",
+    )
+    parts += [by_class, *([texts] if texts else [])]
+    return Folded(tuple(parts), f"{heading}: {name}")
 
 
 # -- what is shown ------------------------------------------------------------------------------
@@ -149,8 +162,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
 
 def leading_sources(layers: Sequence[LayerRecord]) -> list[int]:
     """Find the places of the sources with the largest mean gates, in the order of the selection."""
-    order = sorted(range(len(layers)), key=lambda k: (-(layers[k].mean_gate or 0.0), k))
-    return sorted(order[:MOST_SOURCES])
+    return _largest([layer.mean_gate or 0.0 for layer in layers], MOST_SOURCES)
 
 
 def telling_classes(
@@ -161,38 +173,16 @@ def telling_classes(
     A difference is weighted by the root of the number of rows, since few rows may differ by chance.
     """
     mean = np.array([layer.mean_gate or 0.0 for layer in layers])
+    tells = [np.abs(np.array(x.gates) - mean).max() * np.sqrt(x.rows) for x in classes]
+    return [classes[place] for place in _largest(tells, MOST_CLASSES)]
 
-    def tells(place: int) -> tuple[float, int]:
-        gates = np.array(classes[place].gates)
-        return -float(np.abs(gates - mean).max() * np.sqrt(classes[place].rows)), place
 
-    order = sorted(range(len(classes)), key=tells)
-    return [classes[place] for place in sorted(order[:MOST_CLASSES])]
+def _largest(values: Sequence[float], most: int) -> list[int]:
+    """Find the places of the largest values, in order of place."""
+    return sorted(np.argsort(np.negative(values), kind="stable")[:most].tolist())
 
 
 # -- tables -------------------------------------------------------------------------------------
-
-
-def _class_table(
-    name: str,
-    layers: Sequence[LayerRecord],
-    sources: Sequence[int],
-    classes: Sequence[ClassGates],
-    left: str,
-) -> Table:
-    return Table(
-        f"Mean gates by class: {name}",
-        (
-            Column("Source", lambda entry: source_name(entry[0])),
-            Column("All classes", lambda entry: entry[0].mean_gate, GATE),
-            *(
-                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda e, x=x: x.gates[e[1]], GATE)
-                for x in classes
-            ),
-        ),
-        list(zip(layers, sources, strict=True)),
-        f"Mean over the test rows of a class and over seeds.{left}",
-    )
 
 
 def _text_table(
@@ -205,7 +195,7 @@ def _text_table(
         for text in texts
     ]
     left = len(record.highest) - len(sources)
-    note = f" {count(left)} sources with smaller gates are left out." if left else ""
+    note = f" {COUNT(left)} sources with smaller gates are left out." if left else ""
     return Table(
         f"Texts with the highest and the lowest gates: {name}",
         (

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from layerfusion.findings import identities
-from layerfusion.findings.identities import identity_name, short_name
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.identities import models_of
 from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
-from layerfusion.report.block import Block, some
+from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
@@ -26,9 +26,7 @@ from layerfusion.report.format import (
     P_VALUE,
     PERCENT,
     POINTS,
-    count,
-    point_interval,
-    points,
+    bracket,
     shortened,
 )
 from layerfusion.report.table import Cell, Column, Table
@@ -57,25 +55,17 @@ def curve_sections(results: Results) -> list[Block]:
     """Make one section for each learning curve."""
     colors = model_colors(results.groups[0].models) if results.groups else {}
     return [
-        curve_block(curve, colors, found, key=f"curve-{number}")
+        curve_block(curve, colors, found, f"curve-{number}")
         for number, (curve, found) in enumerate(results.curves.items(), start=1)
     ]
 
 
 def curve_block(
-    curve: LearningCurve,
-    colors: Mapping[str, str],
-    found: Sequence[DrawFinding] = (),
-    *,
-    key: str = "",
+    curve: LearningCurve, colors: Mapping[str, str], found: Sequence[DrawFinding], key: str
 ) -> Block:
     """Show accuracy by rows a class, for all that was tried on several sizes.
 
-    Args:
-        curve: samples that share their test rows.
-        colors: backbone to its colour.
-        found: several models against the best one of them alone, over the draws.
-        key: anchor of the section.
+    `found` compares several models with the best one of them alone, over the draws.
     """
     lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
     spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
@@ -92,7 +82,7 @@ def curve_block(
     rows = plural(curve.groups[0].rows, "test row")
     return Block(
         f"How many rows it takes: {curve.label}",
-        some(
+        (
             f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
             figure,
             _table(curve, lines),
@@ -108,7 +98,7 @@ def _lines(curve: LearningCurve, colors: Mapping[str, str]) -> list[LearningLine
     lines: list[LearningLine] = []
     for identity, sizes in curve.accuracies.items():
         several = f", {curve.recipes[identity.recipe]}" if len(recipes) > 1 else ""
-        name, short = f"{identity_name(identity)}{several}", short_name(identity)
+        name, short = f"{identity.name}{several}", identity.short_name
         if any(line.short == short for line in lines):
             short = name
         models = [model.name for model in identity.models]
@@ -124,7 +114,7 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
     def title(size: Size) -> str:
-        return f"{size} a class" if size is not None else f"All ({count(curve.rows(size))} a class)"
+        return f"{size} a class" if size is not None else f"All ({COUNT(curve.rows(size))} a class)"
 
     return Table(
         "Test accuracy by rows a class",
@@ -152,7 +142,7 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
     return Table(
         "Several models and one of them alone, by rows a class",
         (
-            Column("Models", lambda x: identity_name(x.identity)),
+            Column("Models", lambda x: x.identity.name),
             Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
             Column("Rows a class", lambda x: x.size, COUNT),
             Column("Draws", lambda x: x.difference.draws, COUNT),
@@ -176,26 +166,25 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
 
 def _chosen(finding: DrawFinding) -> str | None:
     """Name the models alone, each with its draws: mpnet (2), smollm2 (1)."""
-    names = Counter(identities.models_of(alone) for _, alone in finding.pairs)
+    names = Counter(models_of(alone) for _, alone in finding.pairs)
     return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
 
 def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     """Put the comparisons into a sentence for a caption; nothing where there is none."""
+    if not found:
+        return ""
     sentences = []
-    for identity in dict.fromkeys(finding.identity for finding in found):
-        sizes = ", ".join(
-            f"{points(x.difference.mean)} {point_interval(x.difference)}{x.mark} with"
-            f" {count(x.size)} rows a class"
-            for x in found
-            if x.identity == identity
+    for identity, own in grouped(found, lambda finding: finding.identity).items():
+        sizes = (
+            f"{POINTS(x.difference.mean)} {bracket(x.difference, POINTS)}{x.mark} with"
+            f" {COUNT(x.size)} rows a class"
+            for x in own
         )
-        sentences.append(f"{short_name(identity)}: {sizes}")
+        sentences.append(f"{identity.short_name}: {', '.join(sizes)}")
     return (
         " Several models against the best one of them alone, in points, with 95 % intervals over"
         f" draws and test rows: {'; '.join(sentences)}."
-        if sentences
-        else ""
     )
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import by_identity, recipe_names, way_name
+from layerfusion.findings.identities import by_identity, recipe_names
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
@@ -46,10 +46,14 @@ class Step:
         return [job.accuracy.mean for job in self.jobs]
 
     @property
+    def mean(self) -> float:
+        """Mean accuracy of the jobs."""
+        return float(np.mean(self.accuracies))
+
+    @property
     def seed_sds(self) -> list[float]:
         """Standard deviation over the seeds of each job that has several."""
-        sds = [job.accuracy.sd for job in self.jobs]
-        return [sd for sd in sds if sd is not None]
+        return [sd for job in self.jobs if (sd := job.accuracy.sd) is not None]
 
     @property
     def seed_sd(self) -> float | None:
@@ -80,14 +84,12 @@ def count_block(group: DataGroup, findings: Findings) -> Block | None:
 
 def _sentence(name: str, steps: Sequence[Step]) -> str:
     first, last = steps[0], steps[-1]
-    means = [float(np.mean(step.accuracies)) for step in (first, last)]
     words = (
         f"{name}: from {first.models} to {last.models} models the mean accuracy goes from"
-        f" {percent(means[0])} to {percent(means[1])}"
+        f" {percent(first.mean)} to {percent(last.mean)}"
     )
-    sds = [step.seed_sd for step in steps]
-    known = [sd for sd in sds if sd is not None]
-    if len(known) < len(sds):
+    known = [sd for step in steps if (sd := step.seed_sd) is not None]
+    if len(known) < len(steps):
         return f"{words}."
     falls = all(later < earlier for earlier, later in pairwise(known))
     how = "and falls at every step" if falls else "and does not fall at every step"
@@ -112,7 +114,7 @@ def _table(ways: dict[str, list[Step]]) -> Table:
             Column("Layers, fusion", lambda e: e[0]),
             Column("Models", lambda e: e[1].models, COUNT),
             Column("Subsets run", lambda e: subsets(e[1]), COUNT),
-            Column("Mean test %", lambda e: mean_sd(e[1].accuracies)[0], PERCENT),
+            Column("Mean test %", lambda e: e[1].mean, PERCENT),
             Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
             Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
             Column("Chosen on validation %", lambda e: chosen(e[1]), PERCENT),
@@ -143,7 +145,7 @@ def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
             for size, alike in sorted(grouped(own, lambda one: len(one.models)).items())
         ]
         if len(steps) > 1 and len(own) >= LEAST:
-            ways[way_name(way, recipes)] = steps
+            ways[way.way_name(recipes)] = steps
     return ways
 
 
@@ -168,10 +170,9 @@ def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
                 x = [step.models + shift] * len(values)
                 ax.plot(x, [100 * value for value in values], color=color, **dots)
         x = [step.models + shift for step in steps]
-        means = [100 * float(np.mean(step.accuracies)) for step in steps]
+        means = [100 * step.mean for step in steps]
         first.plot(x, means, label=shortened(name, 46 if narrow else 90), **line)
-        known = [step for step in steps if step.seed_sd]
-        sds = [100 * (step.seed_sd or 0.0) for step in known]
-        second.plot([step.models + shift for step in known], sds, **line)
+        known = [(step.models + shift, 100 * step.seed_sd) for step in steps if step.seed_sd]
+        second.plot(*np.transpose(known).reshape(2, -1), **line)
     second.set_ylim(bottom=0)
     figure.legend(loc="outside upper left", frameon=False, labelcolor="linecolor", fontsize=11)

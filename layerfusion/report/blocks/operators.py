@@ -15,12 +15,13 @@ from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import COUNT, P_VALUE, POINTS, count, decimals
+from layerfusion.report.format import COUNT, P_VALUE, POINTS, decimals
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
 
 LEAST = 3
 """Fewest operators on the same sources that are compared here; the table of fusions has all."""
+MEGA = decimals(3, 1e-6)
 
 
 def operator_block(group: DataGroup, findings: Findings) -> Block | None:
@@ -32,18 +33,14 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     ]
     if not sets:
         return None
-    figures = (
-        _figure(group, jobs, findings, number)
-        for number, jobs in enumerate(sets, start=1)
-        if any(findings.of("concat", job) for job in jobs)
-    )
+    parts = [_shown(group, jobs, findings, place) for place, jobs in enumerate(sets, start=1)]
     return Block(
         "Which operator fuses best",
         (
             "The same layers, fused in different ways. An operator is worth its name where it is"
             " more accurate than concat with a head of the same size.",
-            *figures,
-            *(_table(jobs, findings) for jobs in sets),
+            *(figure for figure, _ in parts),
+            *(table for _, table in parts),
         ),
     )
 
@@ -54,42 +51,15 @@ def _given(job: FinishedJob) -> tuple[object, ...]:
     return *considered, layers_of(job)
 
 
-def _table(jobs: Sequence[FinishedJob], findings: Findings) -> Table:
-    names = _names(jobs)
-    found = {job: findings.of("concat", job) for job in jobs}
-    sizes = [job.record.cost.head_parameters for job in jobs]
-    mega = decimals(3, 1e-6)
-    accuracy, *others = metric_columns(jobs, lambda job: job.record.test)
-    return Table(
-        f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
-        (
-            Column("Operator", lambda job: names[job]),
-            accuracy,
-            Column("Against concat, points", lambda job: found[job], POINTS),
-            Column("p (Holm)", lambda job: getattr(found[job], "adjusted", None), P_VALUE),
-            *others,
-            Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
-            Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, mega),
-            Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
-        ),
-        jobs,
-        "Sorted by test accuracy, which nobody can choose by. The heads have"
-        f" {count(min(sizes))} to {count(max(sizes))} trained parameters. ▲ and ▼: a difference"
-        " from concat that the exact test, adjusted for the number of comparisons, shows. Training"
-        " is over all seeds.",
-    )
-
-
-def _figure(
+def _shown(
     group: DataGroup, jobs: Sequence[FinishedJob], findings: Findings, number: int
-) -> Drawing:
-    names = _names(jobs)
-    rows = [
-        ForestRow(names[job], found, INK if found.verdict != "open" else MUTED)
-        for job in jobs
-        if (found := findings.of("concat", job)) is not None
-    ]
-    return forest_drawing(
+) -> tuple[Drawing | None, Table]:
+    """Draw and list the operators on one set of sources; no figure where concat is not one."""
+    names = told_apart({job: job.record.fusion_label for job in jobs}, job_mark)
+    found = {job: row for job in jobs if (row := findings.of("concat", job)) is not None}
+    colors = {"open": MUTED, "gain": INK, "loss": INK}
+    rows = [ForestRow(names[job], row, colors[row.verdict]) for job, row in found.items()]
+    figure = forest_drawing(
         f"{group.key}-operators-{number}",
         rows,
         "points against concat",
@@ -97,7 +67,24 @@ def _figure(
         caption=f"Test accuracy minus that of concat on the same layers ({taken(jobs[0])}), with"
         " 95 % intervals over the same test rows.",
     )
-
-
-def _names(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, str]:
-    return told_apart({job: job.record.fusion_label for job in jobs}, job_mark)
+    sizes = [job.record.cost.head_parameters for job in jobs]
+    accuracy, *others = metric_columns(jobs, lambda job: job.record.test)
+    table = Table(
+        f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
+        (
+            Column("Operator", lambda job: names[job]),
+            accuracy,
+            Column("Against concat, points", found.get, POINTS),
+            Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
+            *others,
+            Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
+            Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
+            Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        ),
+        jobs,
+        "Sorted by test accuracy, which nobody can choose by. The heads have"
+        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: a difference"
+        " from concat that the exact test, adjusted for the number of comparisons, shows. Training"
+        " is over all seeds.",
+    )
+    return figure, table

@@ -6,12 +6,12 @@ The tables also make the text that `layerfusion profile` prints.
 from __future__ import annotations
 
 from layerfusion.findings import profiles as scores
-from layerfusion.findings.judged import NamedProfile, is_judged
+from layerfusion.findings.judged import NamedProfile
 from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.results import Results
 from layerfusion.records.format import listing, plural
-from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.block import Block, Folded, some
+from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.selections import regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
@@ -25,7 +25,6 @@ from layerfusion.report.format import (
     REGRET,
     decimals,
     percent,
-    points,
     score_format,
 )
 from layerfusion.report.table import Column, Table
@@ -33,13 +32,10 @@ from layerfusion.report.table import Column, Table
 
 def profile_sections(results: Results) -> list[Block]:
     """Make one section for each profile, and one for what the judged ones say of selections."""
-    sections = [
-        profile_block(named, f"profile-{place}")
-        for place, named in enumerate(results.profiles, start=1)
-    ]
-    judged = [named for named in results.profiles if is_judged(named)]
-    key = f"profile-{len(sections) + 1}"
-    return [*sections, *([regret_block(judged, key)] if judged else [])]
+    profiles = results.profiles
+    sections = [profile_block(x, f"profile-{place}") for place, x in enumerate(profiles, start=1)]
+    judged = [named for named in profiles if named.is_judged]
+    return sections + ([regret_block(judged, f"profile-{len(profiles) + 1}")] if judged else [])
 
 
 def profile_block(named: NamedProfile, key: str) -> Block:
@@ -47,7 +43,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
     profile = named.profile
     return Block(
         f"Layer profile: {named.label}",
-        some(
+        (
             _text(profile),
             *profile_figures(profile, key, named.label),
             best_table(profile),
@@ -69,7 +65,7 @@ def _text(profile: Profile) -> str:
         ahead = lead(top, last)
         if top is not None and ahead is not None:
             high = percent(top.scores["accuracy"] or 0.0)
-            gain = "its last" if top is last else f"{points(ahead)} points against its last layer"
+            gain = "its last" if top is last else f"{POINTS(ahead)} points against its last layer"
             best.append(f"of {source}, layer {top.layer} with {high} ({gain})")
     return " ".join(
         [
@@ -86,13 +82,7 @@ def _text(profile: Profile) -> str:
 
 
 def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
-    """Draw accuracy by depth, ranks by score, and CKA between layers.
-
-    Args:
-        profile: a layer profile.
-        key: beginning of the names of the figures' files.
-        label: name of the profile.
-    """
+    """Draw accuracy by depth, ranks by score, and CKA between layers; `key` begins their files."""
     marked = scores.marked_layers(profile)
     rings = " Rings and triangles: the layers that adaptive selection takes." if marked else ""
     best = [
@@ -184,43 +174,38 @@ def agreement_table(profile: Profile) -> Table:
     )
 
 
-def worth_columns() -> tuple[Column, ...]:
-    """Show what a selection is worth on test."""
-    return (
+def selection_table(profile: Profile) -> Table:
+    """List what each selection takes and, if it was judged, what that is worth."""
+    judged = any(x.test for x in profile.selections)
+    worth = (
         Column("Test %", lambda x: x.test, PERCENT),
         Column("Regret, points", lambda x: x.regret, REGRET),
         Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
         Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
         Column("Gain over last, points", lambda x: x.over_last, POINTS),
     )
+    note = (
+        " Test was looked at once all choices were made: accuracy of a linear probe on the layers"
+        " side by side, points behind the best single layer in hindsight, and points ahead of the"
+        " last layer, with 95 % intervals over test rows. Cross-fitted: with the layer in hindsight"
+        " chosen on one half of test and judged on the other. p: of no single layer being better,"
+        " which accounts for its being the best of many."
+    )
 
+    def which(x: SelectionProfile) -> str:
+        layers = [profile.layers[place] for place in x.layers]
+        return ", ".join(f"{layer.source} {layer.layer}" for layer in layers)
 
-def selection_table(profile: Profile) -> Table:
-    """List what each selection takes and, if it was judged, what that is worth."""
-    judged = any(x.test for x in profile.selections)
-    layers = profile.layers
     return Table(
         "What each selection takes",
         (
             Column("Selection", lambda x: x.name),
             Column("Layers", lambda x: len(x.layers), COUNT),
-            Column(
-                "Which",
-                lambda x: ", ".join(f"{layers[n].source} {layers[n].layer}" for n in x.layers),
-            ),
-            *(worth_columns() if judged else ()),
+            Column("Which", which),
+            *(worth if judged else ()),
         ),
         profile.selections,
-        "Chosen on train."
-        + (
-            " Test was looked at once all choices were made: accuracy of a linear probe on the"
-            " layers side by side, points behind the best single layer in hindsight, and points"
-            " ahead of the last layer, with 95 % intervals over test rows. Cross-fitted: with the"
-            " layer in hindsight chosen on one half of test and judged on the other. p: of no"
-            " single layer being better, which accounts for its being the best of many."
-            if judged
-            else ""
-        ),
+        "Chosen on train." + note * judged,
     )
 
 
@@ -228,11 +213,7 @@ def layer_table(profile: Profile) -> Table:
     """List every score of every layer."""
     names = score_names(profile)
     judged = any(layer.test for layer in profile.layers)
-    best = {
-        scores.best_place(profile, "accuracy", places)
-        for places in scores.sources(profile).values()
-    }
-    tops = [profile.layers[place] for place in best if place is not None]
+    tops = [top for _, top, _ in best_and_last(profile)]
     return Table(
         "Every score of every layer",
         (

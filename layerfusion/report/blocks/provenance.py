@@ -12,7 +12,7 @@ from layerfusion.findings.names import job_names
 from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS
 from layerfusion.records.sweep import FAILED, SkippedJob
-from layerfusion.report.block import Block, Bullets, Folded, Text, some
+from layerfusion.report.block import Block, Bullets, Folded, Text
 from layerfusion.report.table import Column, Table
 
 FILES = (
@@ -32,11 +32,8 @@ def provenance_sections(results: Results) -> list[Block]:
         _models(results.groups),
         _jobs(results.groups),
     )  # fmt: skip
-    parts = some(
-        Bullets(tuple(results.facts)) if results.facts else None,
-        Text(FILES, "note"),
-        *(Folded((table,)) for table in tables if table.entries),
-    )
+    folded = (Folded((table,)) for table in tables)
+    parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)
     return [Block("Where it comes from", parts, "provenance")]
 
 
@@ -57,11 +54,9 @@ def skipped_table(results: Results) -> Table:
 
 
 def _versions(groups: Sequence[DataGroup]) -> Table:
-    found = grouped(
-        sorted({pair for job in _all(groups) for pair in job.record.versions.items()}),
-        lambda pair: pair[0],
-    )
-    rows = [(name, ", ".join(version for _, version in pairs)) for name, pairs in found.items()]
+    pairs = {pair for job in _all(groups) for pair in job.record.versions.items()}
+    by_name = grouped(sorted(pairs), lambda pair: pair[0])
+    rows = [(name, ", ".join(version for _, version in own)) for name, own in by_name.items()]
     return _text_table("Versions", "Package, Version", rows)
 
 

@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
-from layerfusion.report.block import Block, Folded, some
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legend, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
@@ -23,7 +23,6 @@ HIDDEN = ("paths.", "logger", "extract.", "--config-dir")
 LOSS = decimals(4)
 STYLE: dict[str, dict[str, Any]] = {
     "complete": {"marker": "o", "color": SERIES[0], "markersize": 5, "linestyle": "none"},
-    "best so far": {"color": INK, "linewidth": 1.6},
     "pruned": {"marker": "|", "color": MUTED, "markersize": 9, "linestyle": "none"},
     "failed": {"marker": "x", "color": SERIES[1], "markersize": 6, "linestyle": "none"},
 }
@@ -35,10 +34,7 @@ WIDE_RANGE = 10
 
 def search_sections(results: Results) -> list[Block]:
     """Make one section for each search."""
-    return [
-        search_block(history, f"search-{number}")
-        for number, history in enumerate(results.searches, start=1)
-    ]
+    return [search_block(x, f"search-{place}") for place, x in enumerate(results.searches, start=1)]
 
 
 def search_block(history: SearchHistory, key: str) -> Block:
@@ -46,23 +42,23 @@ def search_block(history: SearchHistory, key: str) -> Block:
     best = history.best
     return Block(
         f"Search: {history.name}",
-        some(
-            _text(history, best),
+        (
+            _text(history),
             _figure(history, best, key) if best else None,
             _importance_table(history),
-            Folded((_history_table(history, best),)),
+            Folded((_history_table(history),)),
         ),
         key,
     )
 
 
-def _text(history: SearchHistory, best: TrialRecord | None) -> str:
+def _text(history: SearchHistory) -> str:
     shown = [word for word in history.job.split(" ") if not word.startswith(HIDDEN)]
     text = (
         f"{history.counts} of {' '.join(shown) or 'the default job'}, judged by the mean validation"
         " log-loss of their seeds. Test was not looked at for any choice here."
     )
-    if best is None:
+    if (best := history.best) is None:
         return f"{text} No trial has come to an end."
     drawn = ", ".join(f"{key}={_setting(value)}" for key, value in best.params.items())
     return f"{text} The best is trial {best.number}, with {LOSS(best.value or 0)}: {drawn}."
@@ -83,7 +79,7 @@ def _figure(history: SearchHistory, best: TrialRecord, key: str) -> Drawing:
     )
 
 
-def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
+def _history_table(history: SearchHistory) -> Table:
     keys = list(dict.fromkeys(key for trial in history.trials for key in trial.params))
     so_far = dict(zip((trial.number for trial in history.trials), history.best_so_far, strict=True))
     return Table(
@@ -98,7 +94,7 @@ def _history_table(history: SearchHistory, best: TrialRecord | None) -> Table:
         ),
         history.trials,
         "A pruned trial was behind the median of the earlier ones at the same epoch.",
-        lambda trial: "chosen" if trial is best else "",
+        lambda trial: "chosen" if trial is history.best else "",
     )
 
 
@@ -117,9 +113,10 @@ def _importance_table(history: SearchHistory) -> Table:
 
 
 def _outcome(trial: TrialRecord) -> Cell:
+    if trial.value is not None:
+        return Cell(trial.value)
     pruned = f"pruned after {plural(trial.epochs, 'epoch')}"
-    failed = pruned if trial.state == "pruned" else "failed"
-    return Cell(trial.value, note=failed if trial.value is None else "")
+    return Cell(note=pruned if trial.state == "pruned" else "failed")
 
 
 def _setting(value: object) -> str:
@@ -153,8 +150,8 @@ def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = Non
         number_log_axis(ax.yaxis, values)
     steps = zip(*[*improvements(history), (last, least)], strict=True)
     ax.plot(*zip(*done, strict=True), zorder=4, label="complete", **STYLE["complete"])
-    line = {"drawstyle": "steps-post", "zorder": 3, **STYLE["best so far"]}
-    ax.plot(*steps, label="best so far", **line)
+    line = {"drawstyle": "steps-post", "color": INK, "linewidth": 1.6, "label": "best so far"}
+    ax.plot(*steps, zorder=3, **line)
     ring = {"markersize": 11, "markerfacecolor": "none", "markeredgewidth": 1.7, "color": INK}
     ax.plot(best.number, least, marker="o", zorder=5, **ring)
     ax.set_xlim(history.trials[0].number - 0.7, last + 0.7)

@@ -1,40 +1,50 @@
-"""Page on ways of choosing layers: selections and scores over judged layer profiles."""
+"""Block on ways of choosing layers: selections and scores over judged layer profiles."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import write_atomically
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullLocator
+
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.judged import (
     PROBE,
     NamedProfile,
     ScoreRow,
     SelectionRow,
-    is_judged,
     score_rows,
     selection_rows,
 )
-from layerfusion.findings.results import Results
 from layerfusion.records.format import listing, plural
-from layerfusion.report.block import Block, Bullets, Folded, some
+from layerfusion.report.block import Block, Bullets, Folded
+from layerfusion.report.blocks.pareto import MARKERS
 from layerfusion.report.blocks.summary import says
-from layerfusion.report.figures.canvas import Drawing, drawing
-from layerfusion.report.figures.selections import plot_regret
+from layerfusion.report.figures.canvas import (
+    LINE,
+    Drawing,
+    drawing,
+    is_narrow,
+    legend,
+    new_axes,
+    write,
+)
+from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
 from layerfusion.report.format import (
     COUNT,
     DURATION,
     PERCENT,
     POINTS,
     REGRET,
+    bracket,
     decimals,
-    point_interval,
+    shortened,
 )
-from layerfusion.report.render.files import table_csv
-from layerfusion.report.render.markdown import block_markdown
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -63,39 +73,14 @@ GAINS = "Worth their price here, as they gain"
 UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
 AT_A_LOSS = "Cheaper than the probe, at a loss"
 NOTHING_GAINED = "Not worth their price here, as no gain shows"
+LINEAR = 4.0
+"""Points to either side of 0 that are drawn about evenly. Without a limit, a single score that
+fails would press all others together."""
+TICKS = (-40, -20, -10, -5, -2, 0, 2, 5, 10, 20, 40, 80)
 
 
-def write_profiles_report(folder: Path, out: Path) -> Path | None:
-    """Write `selections.md`, `selections.csv` and `regret.png` on all judged profiles of a folder.
-
-    Args:
-        folder: folder with profiles, at any depth.
-        out: folder to write to.
-
-    Returns:
-        Path of `selections.md`; None where no profile that can be read was judged on test.
-    """
-    judged = [x for x in Results(folder).profiles if is_judged(x)]
-    if not judged:
-        return None
-    found = regret_block(judged)
-    block = Block(found.title, (*found.parts, _origins(judged)))
-    (figure,) = block.figures
-    write_atomically(out / f"{figure.key}.png", figure.png)
-    _write_csv(judged, out / "selections.csv")
-    path = out / "selections.md"
-    text = "\n\n".join(block_markdown(block, level=1, figures=""))
-    write_atomically(path, f"{text}\n".encode())
-    return path
-
-
-def regret_block(judged: Sequence[NamedProfile], key: str = "") -> Block:
-    """Show what each selection loses to the best layer in hindsight, and what each score brings.
-
-    Args:
-        judged: profiles that were judged on test, at least one.
-        key: anchor of the section.
-    """
+def regret_block(judged: Sequence[NamedProfile], key: str) -> Block:
+    """Show what each selection loses to the best layer in hindsight, and what each score brings."""
     rows = selection_rows(judged)
     scores = score_rows(judged, rows)
     data = list(dict.fromkeys(x.data for x in judged))
@@ -103,16 +88,15 @@ def regret_block(judged: Sequence[NamedProfile], key: str = "") -> Block:
         f"{plural(len(rows), 'selection')} in {plural(len(judged), 'profile')} of"
         f" {plural(len(data), 'data set')}: {listing(data)}."
     )
-    sentences = price_sentences(judged, scores)
     return Block(
         "Which way of choosing layers loses least",
-        some(
+        (
             f"{extent} {MEANING} {INTERVALS}",
             _figure(judged, rows),
-            Bullets(sentences) if sentences else None,
+            Bullets(price_sentences(judged, scores)),
             mean_table(judged, rows),
             score_table(judged, scores),
-            *(Folded((table,)) for table in regret_tables(judged, rows)),
+            *(Folded((table,)) for table in (*regret_tables(judged, rows), _origins(judged))),
         ),
         key,
         key,
@@ -231,45 +215,6 @@ def _origins(judged: Sequence[NamedProfile]) -> Table:
     )
 
 
-def _write_csv(judged: Sequence[NamedProfile], path: Path) -> None:
-    """Write one row for each selection and profile, accuracies and regrets as shares."""
-    rows = selection_rows(judged)
-    shown = [(named, row.by_profile[n]) for n, named in enumerate(judged) for row in rows]
-    ends = enumerate(("", "_low", "_high"))
-    table = Table(
-        "",
-        (
-            Column("dataset", lambda e: e[0].data),
-            Column("models", lambda e: e[0].sources),
-            Column("job", lambda e: e[0].profile.job),
-            Column("selection", lambda e: e[1].name),
-            Column("number_of_layers", lambda e: len(e[1].layers)),
-            Column("layers", lambda e: "; ".join(e[0].profile.layers[n].name for n in e[1].layers)),
-            *accuracy_columns(lambda e: e[1].test),
-            Column("regret", lambda e: e[1].regret.mean),
-            Column("regret_low", lambda e: e[1].regret.low),
-            Column("regret_high", lambda e: e[1].regret.high),
-            Column("regret_cross_fitted", lambda e: e[1].regret.cross_fitted),
-            Column("regret_p", lambda e: e[1].regret.p),
-            *(
-                Column(f"over_last{end}", lambda e, n=n: e[1].over_last and e[1].over_last[n])
-                for n, end in ends
-            ),
-        ),
-        [(named, selection) for named, selection in shown if selection and selection.regret],
-    )
-    write_atomically(path, table_csv(table).encode())
-
-
-def accuracy_columns(test: Callable[[Any], object]) -> list[Column]:
-    """Make the columns of an accuracy on test in the CSV files of profiles."""
-    parts = {"test_accuracy": "mean", "test_low": "low", "test_high": "high"}
-    return [
-        Column(title, lambda entry, name=name: getattr(test(entry), name, None))
-        for title, name in parts.items()
-    ]
-
-
 # -- sentences ----------------------------------------------------------------------------------
 
 
@@ -288,7 +233,7 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
     brings = f", and against the last layer {_verdict(over)}" if over else ""
     sentences = [
         f"The probe ({PROBE}){cost} its choice is {REGRET(regret.mean)} points"
-        f" {point_interval(regret, REGRET)} behind the best layer in hindsight{brings}."
+        f" {bracket(regret, REGRET)} behind the best layer in hindsight{brings}."
     ]
     worth: dict[str, list[str]] = {}
     for row in scores:
@@ -326,3 +271,69 @@ def _worth(dearer: float, against: Difference) -> str:
     if against.verdict == "loss":
         return AT_A_LOSS if dearer < 0 else NOTHING_GAINED
     return NO_LOSS if against.low >= -NEGLIGIBLE else UNDECIDED
+
+
+# -- figure -------------------------------------------------------------------------------------
+
+
+def plot_regret(
+    judged: Sequence[NamedProfile], rows: Sequence[SelectionRow], ax: Axes | None = None
+) -> Axes:
+    """Draw the regret of every selection: a mark for each profile, and the mean with its interval.
+
+    The first row is on top.
+    """
+    data = list(dict.fromkeys(entry.data for entry in judged))
+    keys = [LINE * -(-len(data) // columns) + 52 for columns in (5, 2)]
+    ax = new_axes(ax, 36 * len(rows) + keys[0], 56 * len(rows) + keys[1], grid="x")
+    narrow = is_narrow(ax)
+    ax.set_ylim(len(rows) - 0.4, -0.7 if narrow else -0.6)
+    ax.set_yticks([])
+    ax.set_xscale("asinh", linear_width=LINEAR)
+    ax.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.axvline(0, color=INK, linewidth=1.2)
+    ax.set_xlabel(f"regret, points of test accuracy; closer together beyond {LINEAR:g}")
+    places = np.linspace(-0.26, 0.06, len(judged)) if len(judged) > 1 else np.array([-0.1])
+    drawn = [100 * end for row in rows for end in (row.regret.low, row.regret.high)]
+    for y, row in enumerate(rows):
+        for entry, selection, offset in zip(judged, row.by_profile, places, strict=True):
+            if selection is not None and selection.regret is not None:
+                x, style = 100 * selection.regret.mean, _mark(data.index(entry.data))
+                ax.plot(x, y + offset + 0.12 * narrow, markersize=5.5, alpha=0.8, **style)
+                drawn.append(x)
+        _draw_mean(ax, row, y, of=len(judged), narrow=narrow)
+    ax.set_xlim(min(1.15 * min(drawn), -1.0), max(1.15 * max(drawn), 1.0))
+    handles = [Line2D([], [], markersize=6.5, **_mark(number)) for number in range(len(data))]
+    columns = 2 if narrow else 5
+    legend(ax, columns=columns, handles=handles, labels=data, labelcolor=INK, handlelength=0.8)
+    return ax
+
+
+def _draw_mean(ax: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) -> None:
+    mean, height = row.regret, y + (0.34 if narrow else 0.24)
+    ends = [100 * mean.low, 100 * mean.high]
+    ax.plot(ends, [height] * 2, color=INK, linewidth=2, solid_capstyle="butt")
+    ax.plot(100 * mean.mean, height, marker="D", markersize=6, color=INK)
+    words = f"{REGRET(mean.mean)} {bracket(mean, REGRET)}"
+    name = shortened(row.name, 30)
+    few = f"{row.count} of {of} profiles" if row.count < of else ""
+    around = [withStroke(linewidth=3, foreground=PAPER)]
+    look = {"xycoords": ("axes fraction", "data"), "fontsize": 11, "path_effects": around}
+    if narrow:
+        text = f"{name}: {words}" + f" ({few})" * bool(few)
+        write(ax, text, (0.0, y), (4, 20), ha="left", color=INK, **look)
+    else:
+        named = f"{name}\n{few}" if few else name
+        write(ax, named, (0.0, y), (-12, 0), ha="right", color=INK, **look)
+        write(ax, words, (1.0, y), (10, 0), ha="left", color=MUTED, **look)
+
+
+def _mark(number: int) -> dict[str, Any]:
+    """Give the mark of a data set."""
+    return {
+        "marker": MARKERS[number % len(MARKERS)],
+        "color": SERIES[number % len(SERIES)],
+        "linestyle": "none",
+        "markeredgewidth": 0,
+    }

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from layerfusion.findings.tests import Finding
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
-from layerfusion.report.format import points
+from layerfusion.report.format import POINTS
 
 
 class ForestRow(NamedTuple):
@@ -24,9 +24,11 @@ class ForestRow(NamedTuple):
 
 def forest_drawing(
     key: str, rows: Sequence[ForestRow], label: str, *, alt: str, caption: str
-) -> Drawing:
-    """Draw a forest for the page, with the sentence on how to read its points."""
-    words = "; ".join(f"{row.name}: {points(row.finding.difference.mean)}" for row in rows)
+) -> Drawing | None:
+    """Draw a forest for the page, and say how to read its points; None where it has no row."""
+    if not rows:
+        return None
+    words = "; ".join(f"{row.name}: {POINTS(row.finding.difference.mean)}" for row in rows)
     return drawing(
         key,
         lambda ax: plot_forest(rows, label, ax),
@@ -39,10 +41,7 @@ def forest_drawing(
 def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -> Axes:
     """Draw points with 95 % intervals around zero, the first row on top.
 
-    Args:
-        rows: the comparisons.
-        label: what the differences are in, and compared with what.
-        ax: axes to draw on; None for a new figure.
+    `label` says what the differences are in, and compared with what.
     """
     ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
     ax.set_ylim(len(rows) - 0.4, -0.6)

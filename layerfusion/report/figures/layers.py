@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
@@ -74,11 +75,11 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     ax = _depth_axes(ax, 340 + below, 300 + below + LINE * (len(group.curves) + 1))
     ends: list[LineEnd] = []
     chosen: list[tuple[float, float, str]] = []
+    colors = model_colors(group.models)
     for curve in group.curves:
-        color, style = model_colors(group.models)[curve.backbone], LINES[curve.variant % len(LINES)]
+        color, style = colors[curve.backbone], LINES[curve.variant % len(LINES)]
         x = [_position(job.layer) for job in curve.points]
-        test, low, high = zip(*([100 * y for y in accuracy(job)] for job in curve.points),
-                              strict=True)  # fmt: skip
+        test, low, high = 100 * np.transpose([accuracy(job) for job in curve.points])
         validation = [100 * job.record.validation["accuracy"].mean for job in curve.points]
         ax.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
         ax.plot(x, validation, color=color, linewidth=0.9, linestyle=(0, (1, 1.6)))
@@ -94,7 +95,7 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1.5, label=name)
     ends.append(LineEnd(name, ax.get_xlim()[1], baseline, MUTED))
     for number, curve in enumerate({curve.backbone: curve for curve in group.curves}.values()):
-        _draw_ruler(ax, curve, 48 + 17 * number, model_colors(group.models)[curve.backbone])
+        _draw_ruler(ax, curve, 48 + 17 * number, colors[curve.backbone])
     name_curves(ax, ends, fontsize=12)
     low = ax.get_ylim()[0]
     for place, y, color in chosen:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import offset_copy
+from scipy.optimize import isotonic_regression
+from scipy.stats import rankdata
 
 from layerfusion.report.figures.canvas import PIXEL, figure_of, is_narrow, legend
 
@@ -59,14 +62,8 @@ def spread(heights: Sequence[float], *, gap: float) -> list[float]:
     Returns:
         The new heights, in the order given.
     """
-    order = sorted(range(len(heights)), key=lambda i: (heights[i], i))
-    blocks: list[tuple[list[int], float]] = []  # members, height of the lowest one
-    for index in order:
-        blocks.append(([index], heights[index]))
-        while len(blocks) > 1 and blocks[-2][1] + gap * len(blocks[-2][0]) > blocks[-1][1]:
-            upper, lower = blocks.pop(), blocks.pop()
-            members = lower[0] + upper[0]
-            centre = sum(heights[i] - gap * rank for rank, i in enumerate(members)) / len(members)
-            blocks.append((members, centre))
-    placed = {i: low + gap * rank for members, low in blocks for rank, i in enumerate(members)}
-    return [placed[index] for index in range(len(heights))]
+    ranks = rankdata(heights, method="ordinal") - 1
+    order, steps = np.argsort(ranks), gap * ranks
+    # Less their steps, heights that are at least a step apart only have to rise.
+    level = isotonic_regression((np.array(heights) - steps)[order]).x
+    return (level[ranks] + steps).tolist()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 
 from layerfusion.report.block import Block, Bullets, Folded, Part, Text
 from layerfusion.report.blocks.summary import Summary
@@ -15,25 +14,12 @@ def markdown(title: str, intro: Sequence[str], sections: Sequence[Block]) -> str
     """Write everything that the page shows; the figures are the PNG files beside it."""
     parts = [f"# {plain(title)}", *map(plain, intro)]
     for section in sections:
-        parts += block_markdown(section)
+        parts += _paragraphs(section, 2)
     return "\n\n".join(parts) + "\n"
 
 
-def block_markdown(block: Block, level: int = 2, figures: str = "figures/") -> list[str]:
-    """Write a block as paragraphs.
-
-    Args:
-        block: what to write.
-        level: level of its heading.
-        figures: path of the folder with the figures, relative to the file.
-    """
-    paragraphs = [f"{'#' * level} {plain(block.title)}"]
-    for part in block.parts:
-        paragraphs += _part(part, level + 1, figures)
-    return paragraphs
-
-
-def _part(part: Part, level: int, figures: str) -> list[str]:
+def _paragraphs(part: Part, level: int) -> list[str]:
+    """Write a part of the page; a heading in it has the level."""
     if isinstance(part, str):
         return [plain(part)]
     if isinstance(part, Text):
@@ -43,13 +29,13 @@ def _part(part: Part, level: int, figures: str) -> list[str]:
     if isinstance(part, Table):
         return table_markdown(part)
     if isinstance(part, Block):
-        return block_markdown(part, level, figures)
+        inner = [paragraph for one in part.parts for paragraph in _paragraphs(one, level + 1)]
+        return [f"{'#' * level} {plain(part.title)}", *inner]
     if isinstance(part, Folded):
-        inner = map(partial(_part, level=level, figures=figures), part.parts)
-        return [paragraph for some in inner for paragraph in some]
+        return [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
     if isinstance(part, Summary):
         return _summary(part, level)
-    return [f"![{plain(part.alt)}]({figures}{part.key}.png)", f"*{plain(part.caption)}*"]
+    return [f"![{plain(part.alt)}](figures/{part.key}.png)", f"*{plain(part.caption)}*"]
 
 
 def _summary(summary: Summary, level: int) -> list[str]:
