@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.embeddings.index import HashIndex
-from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard
+from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard, save_undamaged
 from layerfusion.embeddings.source import EMBEDDINGS
 from layerfusion.embeddings.store import read_description
 from layerfusion.errors import UserError
@@ -90,6 +90,7 @@ def verify_stores(cache: Path, *, delete: bool) -> int:
         if path.is_dir():
             print(f"damaged: {path} is a folder; move it elsewhere")
         elif delete:
+            save_undamaged(path)
             path.unlink(missing_ok=True)
             print(f"removed: {path}")
             continue

@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate, pairwise
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import xxhash
@@ -41,6 +42,8 @@ COPIED = 2**15
 """Numbers that are copied at a time. They stay in the cache of a core, and PyTorch converts as many
 without calling other threads."""
 HEADER = "__metadata__"
+DIGITS = 32
+"""Hex digits of a checksum."""
 
 
 class DamagedShard(ValueError):
@@ -202,7 +205,11 @@ class ShardReader:
     def __init__(self, shard: Shard, *, trusted: bool = False) -> None:
         self._shard = shard
         with damage_told(shard.path):
-            self._header = read_header(shard.path)
+            with shard.path.open("rb") as file:
+                self._header, offset = _header_of(file)
+                # Changes would stay in memory; PyTorch takes only what can be written.
+                mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)
+            self._content = np.frombuffer(mapped, np.uint8)[offset:]
             metadata = self._header.get(HEADER) or {}
             self._sums = _checked_sums(metadata, shard.path.parent.name)
             if not self._sums and not trusted and not is_whole(shard.path):
@@ -210,8 +217,6 @@ class ShardReader:
             self._parts = self._sums
             if PARTS in metadata:
                 self._parts = _parts(metadata, shard.rows)["sums"]
-            # Changes would stay in memory; PyTorch takes only what can be written.
-            self._content = np.memmap(shard.path, np.uint8, "c", offset=_data_offset(shard.path))
 
     @property
     def has_sums(self) -> bool:
@@ -223,23 +228,21 @@ class ShardReader:
         with damage_told(self._shard.path):
             entry = self._header[name]
             start, stop = entry["data_offsets"]
-            raw = self._content[start:stop].view(np.ndarray).view(DTYPES[entry["dtype"]])
+            raw = self._content[start:stop].view(DTYPES[entry["dtype"]])
             values = raw.reshape(entry["shape"])
             if values.ndim != 2 or len(values) != self._shard.rows:
                 raise DamagedShard(f"the shape of {name!r} differs")
             return values
 
-    def part(self, name: str, number: int) -> np.ndarray:
-        """Return the rows of one part, compared with its checksum. Shape: (rows, columns)."""
+    def part(self, name: str, number: int) -> tuple[np.ndarray, str]:
+        """Return the rows of one part, and the checksum with which they were compared."""
         ends = self._shard.ends
         values = self.array(name)[ends[number - 1] if number else 0 : ends[number]]
-        if self._parts and sum_of(values) != self.part_sum(name, number):
-            raise DamagedShard(f"the checksum of {name!r} differs")
-        return values
-
-    def part_sum(self, name: str, number: int) -> str:
-        """Return the checksum of one part of an array."""
-        return self._parts[name][32 * number : 32 * (number + 1)]
+        found = sum_of(values)
+        with damage_told(self._shard.path):
+            if self._parts and found != self._parts[name][DIGITS * number : DIGITS * (number + 1)]:
+                raise DamagedShard(f"the checksum of {name!r} differs")
+        return values, found
 
     def copy(self, name: str, rows: np.ndarray, into: np.ndarray, positions: np.ndarray) -> None:
         """Copy rows of an array, part by part.
@@ -253,13 +256,62 @@ class ShardReader:
         Raises:
             DamagedShard: if a part is damaged.
         """
-        part_of = np.searchsorted(self._shard.ends, rows, side="right")
-        bounds = np.flatnonzero(np.diff(part_of, prepend=-1, append=len(self._shard.ends)))
-        for begin, end in pairwise(bounds.tolist()):
-            number = int(part_of[begin])
-            values = self.part(name, number)
-            first = self._shard.ends[number - 1] if number else 0
-            _copy(values, rows[begin:end] - first, into, positions[begin:end])
+        ends = self._shard.ends
+        edges = [0, *np.searchsorted(rows, ends).tolist()]
+        for number, (begin, end) in enumerate(pairwise(edges)):
+            if begin < end:
+                values, _ = self.part(name, number)
+                first = ends[number - 1] if number else 0
+                _copy(values, rows[begin:end] - first, into, positions[begin:end])
+
+
+def read_parts(
+    shard: Shard, *, damaged: bool = False
+) -> tuple[list[Part], dict[str, list[np.ndarray]]]:
+    """Read and check all parts of a shard.
+
+    Args:
+        shard: the shard.
+        damaged: pass over damaged parts, instead of raising an error.
+
+    Returns:
+        The parts, and for each array its rows by part.
+
+    Raises:
+        DamagedShard: if a part is damaged, or the header.
+    """
+    reader = ShardReader(shard)
+    arrays: dict[str, list[np.ndarray]] = {name: [] for name, _, _ in shard.layout.arrays}
+    parts = []
+    for number, seconds in enumerate(shard.seconds):
+        try:
+            read = {name: reader.part(name, number) for name in arrays}
+        except DamagedShard:
+            if not damaged:
+                raise
+            continue
+        for name, (values, _) in read.items():
+            arrays[name].append(values)
+        sums = {name: found for name, (_, found) in read.items()}
+        parts.append(Part(len(read[HASHES][0]), seconds, sums))
+    return parts, arrays
+
+
+def merge(folder: Path, parts: Sequence[Part], arrays: Mapping[str, Sequence[np.ndarray]]) -> Shard:
+    """Write parts, as `read_parts` returns them, to one shard."""
+    whole = {name: np.concatenate(values) for name, values in arrays.items()}
+    return write_shard(folder, whole, seconds=sum(part.seconds for part in parts), parts=parts)
+
+
+def save_undamaged(path: Path) -> None:
+    """Write the undamaged parts of a merged shard that is damaged elsewhere to another one."""
+    try:
+        shard, _ = open_shard(path)
+        parts, arrays = read_parts(shard, damaged=True)
+    except (DamagedShard, FileNotFoundError):
+        return
+    if 0 < len(parts) < len(shard.ends):
+        merge(path.parent, parts, arrays)
 
 
 def _copy(values: np.ndarray, rows: np.ndarray, into: np.ndarray, positions: np.ndarray) -> None:
@@ -344,12 +396,13 @@ def _header_sum(metadata: Mapping[str, str], store: str) -> str:
 def read_header(path: Path) -> dict[str, Any]:
     """Read the JSON header of a safetensors file."""
     with path.open("rb") as file:
-        return parse_json(file.read(int.from_bytes(file.read(8), "little")))
+        return _header_of(file)[0]
 
 
-def _data_offset(path: Path) -> int:
-    with path.open("rb") as file:
-        return 8 + int.from_bytes(file.read(8), "little")
+def _header_of(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """Read the header of an open safetensors file, and the offset of the arrays after it."""
+    length = int.from_bytes(file.read(8), "little")
+    return parse_json(file.read(length)), 8 + length
 
 
 def is_whole(path: Path) -> bool:

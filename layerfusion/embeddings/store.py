@@ -37,6 +37,7 @@ from layerfusion.embeddings.shards import (
     Shard,
     ShardReader,
     open_shard,
+    save_undamaged,
     write_shard,
 )
 from layerfusion.embeddings.spec import BackboneSpec
@@ -131,22 +132,29 @@ class EmbeddingStore:
     def refresh(self) -> None:
         """Add the shards that this or another writer has finished since the last look."""
         begun = time.monotonic()
+        while self._look():
+            pass
+        now = time.monotonic()
+        self._look_again = now + (now - begun) / LISTING_SHARE
+
+    def _look(self) -> bool:
+        """Open the new shards. Returns true if one was gone by then, since it may be merged now."""
         names = sorted(x.name for x in os.scandir(self.folder) if x.name.endswith(".safetensors"))
-        new = []
+        new, gone = [], False
         for name in names:
             if name in self._numbers or name in self._damaged:
                 continue
             try:
                 shard, hashes = open_shard(self.folder / name)
             except FileNotFoundError:
-                continue  # another process found it damaged, or has merged it
+                gone |= not os.path.lexists(self.folder / name)
+                continue
             except DamagedShard as error:
                 self._discard(name, error)
                 continue
             new.append((self._number(shard), hashes))
         self._index.add(new)
-        now = time.monotonic()
-        self._look_again = now + (now - begun) / LISTING_SHARE
+        return gone
 
     def _number(self, shard: Shard) -> int:
         """Give a new shard its number."""
@@ -165,6 +173,7 @@ class EmbeddingStore:
         warn_of_damage("shard", path, why)
         self._damaged.add(name)
         if path.is_file() and os.access(self.folder, os.W_OK):
+            save_undamaged(path)
             path.unlink(missing_ok=True)
 
     @property
@@ -229,8 +238,9 @@ class EmbeddingStore:
             UserError: if a shard is damaged and its texts cannot be computed again here.
         """
         hashes, wanted = as_hashes(texts), list(dict.fromkeys(layers))
-        if (self._find(hashes, frozenset(wanted))[0] >= 0).all():
-            return self._gather(hashes, wanted, frozenset(wanted))
+        found = self._find(hashes, frozenset(wanted))
+        if (found[0] >= 0).all():
+            return self._gather(hashes, wanted, frozenset(wanted), found=found)
         return {x: self._gather(hashes, [x], {x})[x] for x in wanted}
 
     def tokens(self, texts: Texts) -> TokenCounts:
@@ -250,6 +260,7 @@ class EmbeddingStore:
         arrays: Sequence[str],
         layers: AbstractSet[str],
         columns: int | None = None,
+        found: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> dict[str, np.ndarray]:
         """Read the rows of texts from arrays of their shards, which all have some layers.
 
@@ -258,8 +269,10 @@ class EmbeddingStore:
         and then everything is read anew.
         """
         lost: dict[str, Exception] = {}
-        for attempt in range(ATTEMPTS):
-            numbers, rows = self._find(hashes, layers)
+        attempts = 0
+        while attempts < ATTEMPTS:
+            numbers, rows = found or self._find(hashes, layers)
+            found = None
             if (numbers < 0).any():
                 text = hashes[np.argmax(numbers < 0)].tobytes().hex()
                 raise KeyError(f"{self.folder}: no {sorted(layers)} of text {text}")
@@ -269,14 +282,13 @@ class EmbeddingStore:
             for name, error in lost.items():
                 self._discard(name, error)
             self.refresh()
-            if attempt < ATTEMPTS - 1:
-                if (self._find(hashes, layers)[0] >= 0).all():
-                    continue
-                if self.refill is not None:
-                    self.refill()
-                    if (self._find(hashes, layers)[0] >= 0).all():
-                        continue
-            break
+            attempts += any(isinstance(error, DamagedShard) for error in lost.values())
+            if (self._find(hashes, layers)[0] < 0).any():
+                if self.refill is None or attempts == ATTEMPTS:
+                    break
+                self.refill()
+                if (self._find(hashes, layers)[0] < 0).any():
+                    break
         raise UserError(
             f"{self.folder / next(iter(lost))}: it is damaged and left out; the same command"
             " computes its texts again"

@@ -18,8 +18,8 @@ from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.packing import find_packing
 from layerfusion.embeddings.pooling import find_spans, pool_tokens
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.shards import open_shard
+from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError

@@ -16,9 +16,9 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract
+from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
-from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.errors import UserError
 from tests.tiny import tiny_folder
