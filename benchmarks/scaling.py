@@ -66,6 +66,8 @@ def grow(scratch: Path, sizes: list[int]) -> list[dict[str, float]]:
     spec = backbone_spec(BackboneConfig(), PoolingConfig(), model="none", folder=Path("/none"))
     store = EmbeddingStore(scratch / "grown", spec)
     generator = np.random.default_rng(0)
+    warm = backbone_spec(BackboneConfig(), PoolingConfig(), model="warm", folder=Path("/none"))
+    write(EmbeddingStore(scratch / "warm", warm), generator, SHARD_TEXTS, WIDTH, LAYERS)
     texts, rows = 0, []
     for size in sizes:
         begun, before = time.perf_counter(), texts
@@ -199,11 +201,11 @@ def plot(rows: list[dict[str, float]], path: Path) -> None:
     texts = [row["texts"] for row in rows]
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), layout="constrained")
     for kind, label in (("small", f"shards of {SHARD_TEXTS} texts"), ("large", "compacted")):
-        axes[0].plot(texts, [row[f"{kind}_open_seconds"] for row in rows], "o-", label=label)
+        axes[0].plot(texts, [row[f"{kind}_open_cpu_seconds"] for row in rows], "o-", label=label)
         rates = [row[f"{kind}_sample_seconds"] / row[f"{kind}_sample"] * 1e6 for row in rows]
         axes[1].plot(texts, rates, "o-", label=label)
     axes[2].plot(texts, [row["write_ms_per_shard"] for row in rows], "o-", color="tab:gray")
-    titles = ("opening, seconds", "reading at random, µs a text", "writing a shard, ms")
+    titles = ("opening, seconds of a core", "reading at random, µs a text", "writing a shard, ms")
     for axis, title in zip(axes, titles, strict=True):
         axis.set(title=title, xscale="log", xlabel="texts in the store")
     axes[0].set(yscale="log")
