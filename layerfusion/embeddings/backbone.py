@@ -303,7 +303,9 @@ def backbone_of(
     model.eval().requires_grad_(False)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
-    device = device or next(model.parameters()).device
+    if device is None:
+        device = next(model.parameters()).device
+    assert isinstance(device, torch.device)
     blocks, layers = find_layers(name, model, device)
     with library_errors(f"backbone {name}: {type(model).__name__} has no table of token vectors"):
         rows = model.get_input_embeddings().weight.shape[0]

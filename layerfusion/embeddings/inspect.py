@@ -37,6 +37,7 @@ def list_stores(cache: Path) -> Iterator[str]:
                 size += path.stat().st_size
             except DamagedShard:
                 damaged += 1
+                continue
             except FileNotFoundError:
                 continue  # a job beside us has found it damaged, or has merged it
             index.add([(shards, hashes)])

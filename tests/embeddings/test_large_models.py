@@ -104,7 +104,7 @@ def test_states_of_other_devices_are_brought_to_that_of_the_inputs(
 def test_weights_of_fewer_bits_have_vectors_of_their_own(
     tmp_path: Path, dtype: str, near: float
 ) -> None:
-    sizes = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128}
+    sizes: dict[str, Any] = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128}
     folder = tiny_folder("llama", tmp_path / "model", **sizes)
     plain, exact = vectors(folder, tmp_path / "cache")
     own, fewer = vectors(folder, tmp_path / "cache", dtype=dtype)
