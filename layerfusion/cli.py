@@ -30,7 +30,7 @@ usage: layerfusion COMMAND [...]
   report     DIR: write tables, figures and one HTML page about the jobs under DIR
   dashboard  DIR: create a W&B workspace and report; without a key, open the report in the browser
   reproduce  run the whole comparison, downloads included, and write a report
-  cache      ls | verify: list or check the cached embeddings
+  cache      ls | verify | compact: list or check the cached embeddings, or merge their files
 
 Jobs are composed by Hydra:
   layerfusion train dataset=rotten_tomatoes 'backbone=[minilm,smollm2]' layers=all fusion=gated

@@ -5,9 +5,10 @@ It extends `BasicSweeper`, which is in a private module of Hydra and may change 
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from layerfusion.config.rules import check_inside
 from layerfusion.errors import UserError
+
+log = logging.getLogger(__name__)
 
 Overrides = tuple[str, ...]
 KEPT = 500
@@ -105,6 +108,7 @@ class GridSweeper(BasicSweeper):
     ) -> None:
         """Set up Hydra's sweeper with a loader that composes each job once."""
         self.loader = ComposedOnce(hydra_context.config_loader)
+        self._inputs: dict[Overrides, str | None] = {}
         # The callbacks are told of a job's end in reverse, so that the user's own come before.
         hydra_context.callbacks.callbacks.insert(0, WithoutConfigs())
         context = HydraContext(config_loader=self.loader, callbacks=hydra_context.callbacks)  # type: ignore[arg-type]
@@ -126,8 +130,13 @@ class GridSweeper(BasicSweeper):
         assert self.config is not None
         parser = OverridesParser.create(config_loader=self.loader.plain)
         words = [*self._parse_config(), *arguments]
-        (grid,) = self.split_arguments(parser.parse_overrides(words), None)
-        todo = self._plan(for_selected_backbones([tuple(overrides) for overrides in grid]))
+        (split,) = self.split_arguments(parser.parse_overrides(words), None)
+        grid = for_selected_backbones([tuple(overrides) for overrides in split])
+        recognised = self._recognise(grid)
+        if recognised is not None:
+            self._print_ranking()
+            return recognised
+        todo = planned = self._plan(grid)
         results: list[JobReturn] = []
         while todo:
             said = self._launch(list(todo))
@@ -138,8 +147,11 @@ class GridSweeper(BasicSweeper):
         self._print_ranking()
         failed = sum(result.status is JobStatus.FAILED for result in results)
         if failed:
-            place, planned = self.config.hydra.sweep.dir, self.config.hydra.job.name in RECORDS
-            raise JobsFailed(failed, len(results), Path(place), planned=planned)
+            place = self.config.hydra.sweep.dir
+            raise JobsFailed(
+                failed, len(results), Path(place), planned=self.config.hydra.job.name in RECORDS
+            )
+        self._note(grid, planned)
         return results
 
     def _print_ranking(self) -> None:
@@ -154,6 +166,69 @@ class GridSweeper(BasicSweeper):
         except UserError:
             return
         print("", *lines, sep="\n")
+
+    # -- sweeps that were finished before -----------------------------------------------------
+
+    def _sources(self, grid: Sequence[Overrides]) -> str:
+        """Hash what the jobs are composed from."""
+        from layerfusion.runs.settled import sources_id
+
+        assert self.config is not None
+        places = self.config.hydra.runtime.config_sources
+        folders = [Path(place.path) for place in places if place.schema == "file"]
+        return sources_id(self.config.hydra.job.name, grid, folders)
+
+    def _recognise(self, grid: Sequence[Overrides]) -> list[JobReturn] | None:
+        """Check a sweep that was finished before by one job for each set of texts and models.
+
+        Returns:
+            The launcher's results; None if the jobs have to be checked one by one.
+        """
+        from layerfusion.composing.launching import BUSY
+        from layerfusion.runs.settled import NOTES, read_note, unchanged
+        from layerfusion.runs.sweep import write_plan
+
+        assert self.config is not None
+        if self.config.hydra.job.name != "train":
+            return None
+        sweep = Path(str(self.config.hydra.sweep.dir))
+        jobs = read_note(sweep, self._sources(grid)) if (sweep / NOTES).is_dir() else []
+        if not jobs:
+            return None
+        first = {job.inputs: job for job in reversed(jobs)}
+        for job in first.values():
+            sweep_of = self.loader.keep(self.config, tuple(job.overrides)).hydra.sweep
+            if str(Path(str(sweep_of.dir)) / str(sweep_of.subdir)) != job.folder:
+                return None
+        said = self._launch([tuple(job.overrides) for job in first.values()])
+        done = [
+            result.status is not JobStatus.FAILED and not _returned(result, BUSY)
+            for result in said.values()
+        ]
+        if not all(done) or not unchanged(first.values()):
+            return None
+        plans: dict[Path, dict[str, Sequence[str]]] = {}
+        for job in jobs:
+            folder = Path(job.folder)
+            plans.setdefault(folder.parent, {})[folder.name] = job.overrides
+        for folder, plan in plans.items():
+            write_plan(folder, "train", plan)
+        log.info("all %d jobs were finished before, and nothing has changed since", len(jobs))
+        return list(said.values())
+
+    def _note(self, grid: Sequence[Overrides], planned: Mapping[Overrides, Path]) -> None:
+        """Note that all jobs are finished, so that they are recognised fast the next time."""
+        from layerfusion.runs.settled import SettledJob, content_of, write_note
+
+        assert self.config is not None
+        inputs = [self._inputs.get(overrides) for overrides in planned]
+        if self.config.hydra.job.name != "train" or None in inputs:
+            return
+        jobs = [
+            SettledJob(list(overrides), str(folder), str(key), content_of(folder))
+            for (overrides, folder), key in zip(planned.items(), inputs, strict=True)
+        ]
+        write_note(Path(str(self.config.hydra.sweep.dir)), self._sources(grid), jobs)
 
     def _plan(self, grid: Sequence[Overrides]) -> dict[Overrides, Path]:
         """Compose every job, write the plan, and return the folder of each distinct job."""
@@ -178,6 +253,7 @@ class GridSweeper(BasicSweeper):
             if folder.name not in plan or command not in RECORDS:
                 plan[folder.name] = overrides
                 jobs[overrides] = folder
+                self._inputs[overrides] = _inputs_of(composed)
         Path(self.config.hydra.sweep.dir).mkdir(parents=True, exist_ok=True)
         if len(jobs) < len(grid):
             same = len(grid) - len(jobs)
@@ -234,6 +310,16 @@ class GridSweeper(BasicSweeper):
                 raise LauncherFailed(error) from error
             said |= dict(zip((tuple(job) for job in batch), results, strict=True))
         return said
+
+
+def _inputs_of(composed: DictConfig) -> str | None:
+    """Hash the texts and models of a composed job."""
+    from layerfusion.runs.settled import inputs_id
+
+    plain = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(plain, dict)
+    plain.pop("hydra", None)
+    return inputs_id({str(key): value for key, value in plain.items()})
 
 
 def _returned(result: JobReturn, value: str) -> bool:

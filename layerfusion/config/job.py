@@ -18,6 +18,10 @@ from layerfusion.config.registry import POOLINGS, SCORES, named_in
 from layerfusion.config.rules import above, at_least, between, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZED = ("int8", "nf4")
+"""Weights of 8 and of 4 bits. The vectors between the matrices are in bfloat16."""
+SPREAD = "spread"
+"""Device of a model that is spread over all GPUs and, where they are too small, the memory."""
 LONG_TEXTS = ("truncate", "windows")
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
@@ -129,8 +133,9 @@ class BackboneConfig:
     """Tried in order."""
     path: str | None = None
     """A Hugging Face folder of the user's, taken instead of `sources`."""
-    dtype: str = field(default="float32", metadata=one_of(*DTYPES))
-    """Precision of the forward pass: float32, bfloat16 or float16."""
+    dtype: str = field(default="float32", metadata=one_of(*DTYPES, *QUANTIZED))
+    """Precision of the forward pass: float32, bfloat16 or float16; or weights of 8 or 4 bits by
+    bitsandbytes: int8 or nf4. Each has its own vectors in the cache."""
     max_length: int | None = field(default=512, metadata=at_least(4))
     """Tokens of a text, special ones included; never more than the model has positions."""
     truncation_side: str = field(default="right", metadata=one_of("right", "left"))
@@ -179,7 +184,8 @@ class ExtractConfig:
     """Settings of the pass of every text through every model."""
 
     device: str = "auto"
-    """Device of the models: auto, cpu, cuda, cuda:1 or mps."""
+    """Device of the models: auto, cpu, cuda, cuda:1 or mps; or spread: over all GPUs and, where
+    these are too small for a model, the memory of the machine."""
     token_budget: int | None = field(default=None, metadata=at_least(1))
     """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
     shard_tokens: int | None = field(default=None, metadata=at_least(1))

@@ -7,7 +7,8 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from layerfusion.assets.manifest import require_whole
 from layerfusion.assets.models import not_json
-from layerfusion.config.job import BackboneConfig
+from layerfusion.config.job import QUANTIZED, SPREAD, BackboneConfig
 from layerfusion.embeddings.backbone_checks import (
     check_unused,
     refuse_empty_tokenizer,
@@ -103,6 +104,8 @@ class Backbone:
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
         rows, tokens = input_ids.shape
+        if is_spread(self.model):
+            visit = _brought_to(self.device, visit)
         failed = (
             f"backbone {self.name}: {type(self.model).__name__} fails at {rows} x {tokens} tokens"
         )
@@ -141,6 +144,20 @@ class Backbone:
         visit(NORM, output)
 
 
+def is_spread(model: nn.Module) -> bool:
+    """Return true if parts of a model lie on different devices."""
+    return len(set(getattr(model, "hf_device_map", {}).values())) > 1
+
+
+def _brought_to(device: torch.device, visit: Visit) -> Visit:
+    """Bring the states of a model that is spread over devices to the one of its inputs."""
+
+    def bring(layer: str, states: Tensor) -> None:
+        visit(layer, states.to(device))
+
+    return bring
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Return true for the error of a pass that ran out of memory; a smaller batch may fit."""
     return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
@@ -162,7 +179,7 @@ def load_backbone(
         name: name of the backbone, for messages.
         folder: a Hugging Face folder with safetensors weights.
         config: dtype, length limit, and permission to run code from the model folder.
-        device: auto, cpu, cuda, cuda:N or mps.
+        device: auto, cpu, cuda, cuda:N, mps, or spread over all GPUs and the memory.
         eager: compute the attention step by step, which is slower but returns its weights. The
             model must be built this way, as some (Falcon) otherwise return unmasked weights.
 
@@ -172,16 +189,21 @@ def load_backbone(
     import transformers
 
     require_whole(folder, f"backbone.{name}", weights=True)
-    target = choose_device(device)
+    target = choose_device("auto" if device == SPREAD else device)
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
-    if target.type == "cuda":
+    if device == SPREAD:
+        more["device_map"] = "auto"
+    elif target.type == "cuda":
         more["device_map"] = {"": target}  # load the weights directly onto the GPU
+    quantized = config.dtype in QUANTIZED
+    if quantized:
+        more["quantization_config"] = _quantization(name, config.dtype)
     tokenizer = load_tokenizer(name, folder, config)
-    _without_weights(name, folder, config)
+    described = _without_weights(name, folder, config)
     with _loading(name, folder, "model"):
         loaded, info = transformers.AutoModel.from_pretrained(
             folder,
-            dtype=getattr(torch, config.dtype),
+            dtype=torch.bfloat16 if quantized else getattr(torch, config.dtype),
             use_safetensors=True,
             local_files_only=True,
             trust_remote_code=config.trust_remote_code,
@@ -193,8 +215,22 @@ def load_backbone(
     model = _reader(loaded)
     refuse_missing(name, folder, loaded, model, info["missing_keys"])
     refuse_integers(name, folder, loaded)
-    model.to(target)
-    backbone = backbone_of(name, model, tokenizer, max_length=config.max_length)
+    if device != SPREAD and not quantized:
+        model.to(target)
+    backbone = backbone_of(name, model, tokenizer, max_length=config.max_length, device=target)
+    if quantized:  # several weights share a number, so they are counted in the plain model
+        plain = _reader(described)
+        blocks = likely_blocks(plain, block_count(name, plain))
+        limit = backbone.shape.max_length
+        shape = _shape(plain, blocks, backbone.shape.layers, limit)
+        backbone = replace(backbone, shape=shape)
+    if target.type == "cuda" and config.dtype == "float32":
+        log.info(
+            "%s: float32 on a GPU; backbone.%s.dtype=bfloat16 takes half of the memory and is"
+            " several times as fast, and has its own vectors in the cache",
+            name,
+            name,
+        )
     check_unused(name, folder, loaded, backbone.blocks, info["unexpected_keys"])
     warn_of_own_code(name, folder, config, type(loaded).__name__)
     warn_of_other_class(name, loaded)
@@ -211,6 +247,28 @@ def load_backbone(
     return backbone
 
 
+def _quantization(name: str, dtype: str) -> Any:
+    """Return the settings by which bitsandbytes loads the weights.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"backbone.{name}.dtype={dtype}: needs bitsandbytes; pip install"
+            " 'layerfusion[quantized]'"
+        )
+    import transformers
+
+    # At each pass it would tell that it rounds the inputs of its products to float16.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if dtype == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
 def _reader(model: Any) -> Any:
     """Return the part of a model that reads the text: of an encoder and a decoder the encoder."""
     two = getattr(model.config, "is_encoder_decoder", False)
@@ -220,7 +278,12 @@ def _reader(model: Any) -> Any:
 
 
 def backbone_of(
-    name: str, model: Any, tokenizer: Any, *, max_length: int | None = None
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    *,
+    max_length: int | None = None,
+    device: torch.device | None = None,
 ) -> Backbone:
     """Make a backbone from a transformers model that is already in memory, on its device.
 
@@ -232,6 +295,7 @@ def backbone_of(
         tokenizer: the fast tokenizer of the model.
         max_length: largest number of tokens in a text; None allows as many as the tokenizer and
             the position table do.
+        device: device of the inputs; None means that of the first parameter.
 
     Raises:
         UserError: if the layers of the model cannot be told apart.
@@ -239,7 +303,9 @@ def backbone_of(
     model.eval().requires_grad_(False)
     if hasattr(model.config, "use_cache"):
         model.config.use_cache = False
-    device = next(model.parameters()).device
+    if device is None:
+        device = next(model.parameters()).device
+    assert isinstance(device, torch.device)
     blocks, layers = find_layers(name, model, device)
     with library_errors(f"backbone {name}: {type(model).__name__} has no table of token vectors"):
         rows = model.get_input_embeddings().weight.shape[0]
@@ -251,7 +317,8 @@ def backbone_of(
         masks_padding = _masks_padding(model, pad_id, device)
     # The kernel for packed texts runs on GPUs only, and only on numbers of two bytes.
     packing = None
-    if masks_padding and device.type == "cuda" and model.dtype.itemsize == 2:
+    whole = device.type == "cuda" and not is_spread(model)
+    if masks_padding and whole and model.dtype.itemsize == 2:
         packing = find_packing(model, blocks, pad_id, shape.max_length, device)
     return Backbone(
         name=name,
@@ -466,7 +533,7 @@ def _masks_padding(model: nn.Module, pad_id: int, device: torch.device) -> bool:
     moved = (alone - beside).norm()
     if moved <= PADDING_TOLERANCE * alone.norm():
         return True
-    if next(model.parameters()).dtype.itemsize > 2:
+    if model.dtype.itemsize > 2:  # type: ignore[union-attr, operator]
         return False
     company = ids.repeat(64, 1)
     among = model(input_ids=company, attention_mask=torch.ones_like(company))[0][:1].float()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
+from layerfusion.embeddings.index import HashIndex
+from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard, save_undamaged
 from layerfusion.embeddings.source import EMBEDDINGS
-from layerfusion.embeddings.store import (
-    DamagedShard,
-    is_whole,
-    open_shard,
-    read_description,
-)
+from layerfusion.embeddings.store import read_description
 from layerfusion.errors import UserError
 
 
@@ -30,20 +29,24 @@ def stores(cache: Path) -> list[Path]:
 def list_stores(cache: Path) -> Iterator[str]:
     """Describe each store in one line: its hash, size, contents and spec."""
     for folder in stores(cache):
-        shards, size, damaged = [], 0, 0
+        layers: set[str] = set()
+        index, shards, size, damaged = HashIndex(), 0, 0, 0
         for path in sorted(folder.glob("*.safetensors")):
             try:
-                shards.append(open_shard(path))
+                shard, hashes = open_shard(path)
                 size += path.stat().st_size
             except DamagedShard:
                 damaged += 1
+                continue
             except FileNotFoundError:
-                continue  # a job beside us has found it damaged
-        texts = {text for shard in shards for text in shard.hashes}
-        layers = {layer for shard in shards for layer in shard.layers}
+                continue  # a job beside us has found it damaged, or has merged it
+            index.add([(shards, hashes)])
+            layers |= shard.layers
+            shards += 1
+        texts = index.count(np.ones(shards, bool))
         yield (
-            f"{folder.name}  {size / 1e6:8.1f} MB  {len(texts):7d} texts  {len(layers):3d} layers"
-            f"  {len(shards):4d} shards  {_described(folder)}"
+            f"{folder.name}  {size / 1e6:8.1f} MB  {texts:7d} texts  {len(layers):3d} layers"
+            f"  {shards:4d} shards  {_described(folder)}"
             + (f"  {damaged} damaged: layerfusion cache verify" if damaged else "")
         )
 
@@ -88,6 +91,7 @@ def verify_stores(cache: Path, *, delete: bool) -> int:
         if path.is_dir():
             print(f"damaged: {path} is a folder; move it elsewhere")
         elif delete:
+            save_undamaged(path)
             path.unlink(missing_ok=True)
             print(f"removed: {path}")
             continue

@@ -7,37 +7,39 @@ complete, the folder is its own manifest, and several writers need no lock. An i
 resume, no text is computed twice in or across data sets, and a store can grow by texts or layers.
 
 Each array of a shard has a checksum, which is compared whenever the array is read. A damaged shard
-is removed, and its texts are computed again.
+is removed, and its texts are computed again. Shards may be merged while others read and write
+(`layerfusion.embeddings.compact`).
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xxhash
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from layerfusion.assets.files import remove_leftovers, write_atomically
-from layerfusion.assets.memo import (
-    CHECKSUM,
-    hash_of,
-    read_kept,
-    seal,
-    unseal,
-    warn_of_damage,
-    write_facts,
-)
+from layerfusion.assets.memo import read_kept, seal, unseal, warn_of_damage, write_facts
+from layerfusion.embeddings.index import HashIndex, as_hashes
 from layerfusion.embeddings.shape import ModelShape
+from layerfusion.embeddings.shards import (
+    HASHES,
+    TOKENS,
+    DamagedShard,
+    Layout,
+    Shard,
+    ShardReader,
+    open_shard,
+    save_undamaged,
+    write_shard,
+)
 from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.errors import UserError
 
@@ -46,42 +48,19 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 """Version of the format on disk."""
-SECONDS, SUMS = "seconds", "sums"
-"""Metadata of a shard: duration of its pass, and the checksum of each of its arrays as JSON."""
 SPEC_FILE = "store.json"
 """File of a store that holds its schema and spec."""
 SHAPE_FILE = "shape.json"
 """File of a store that holds the shape of the model."""
 ATTEMPTS = 3
 """Number of times that damaged shards are computed again before reading is given up."""
-HASHES = "hashes"
-"""Array of a shard that holds the hashes of its texts."""
-TOKENS = "tokens"
-"""Array of a shard that holds the token counts of its texts, in the order of `TokenCounts`. Shards
-of earlier versions have the first two only."""
+LISTING_SHARE = 0.05
+"""Largest share of a writer's time that goes into looking for the shards of others."""
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 """Largest value that float16 can hold."""
 
-Places = tuple[np.ndarray, np.ndarray]
-"""Positions in a result, and the rows of a shard that belong there."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """An immutable file of a store."""
-
-    path: Path
-    layers: frozenset[str]
-    hashes: tuple[bytes, ...]
-    """128-bit hashes of the texts, in the order of the rows."""
-    seconds: float
-    """Duration of the forward pass of the texts."""
-    sums: Mapping[str, str] = field(default_factory=dict)
-    """Checksum of each array; empty for a shard of an older version."""
-
-
-class DamagedShard(ValueError):
-    """A shard's content is not what was written."""
+Texts = Sequence[bytes] | np.ndarray
+"""Hashes of texts: 16 bytes each, or an array. Shape: (texts, 16), uint8."""
 
 
 class DamagedDescription(UserError):
@@ -135,10 +114,12 @@ class EmbeddingStore:
     def __init__(self, root: Path, spec: BackboneSpec) -> None:
         self.folder = root / spec.hash()
         self.spec = spec
-        self._shards: dict[str, Shard] = {}
-        self._rows: dict[bytes, list[tuple[str, int]]] = {}
+        self._shards: list[Shard | None] = []  # None for one that was forgotten
+        self._numbers: dict[str, int] = {}
+        self._index = HashIndex()
         self._damaged: set[str] = set()
-        self._compared: set[str] = set()
+        self._trusted: set[str] = set()
+        self._look_again = 0.0
         self.refill: Callable[[], None] | None = None
         described = self.folder / SPEC_FILE
         # The folder's name is the hash of the spec, so the description can be written again.
@@ -150,38 +131,55 @@ class EmbeddingStore:
 
     def refresh(self) -> None:
         """Add the shards that this or another writer has finished since the last look."""
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if path.name not in self._shards and path.name not in self._damaged:
-                try:
-                    shard = open_shard(path)
-                except FileNotFoundError:
-                    continue  # another process found it damaged
-                except DamagedShard as error:
-                    self._discard(path.name, error)
-                    continue
-                self._shards[path.name] = shard
-                for row, text in enumerate(shard.hashes):
-                    self._rows.setdefault(text, []).append((path.name, row))
+        begun = time.monotonic()
+        while self._look():
+            pass
+        now = time.monotonic()
+        self._look_again = now + (now - begun) / LISTING_SHARE
+
+    def _look(self) -> bool:
+        """Open the new shards. Returns true if one was gone by then, since it may be merged now."""
+        names = sorted(x.name for x in os.scandir(self.folder) if x.name.endswith(".safetensors"))
+        new, gone = [], False
+        for name in names:
+            if name in self._numbers or name in self._damaged:
+                continue
+            try:
+                shard, hashes = open_shard(self.folder / name)
+            except FileNotFoundError:
+                gone |= not os.path.lexists(self.folder / name)
+                continue
+            except DamagedShard as error:
+                self._discard(name, error)
+                continue
+            new.append((self._number(shard), hashes))
+        self._index.add(new)
+        return gone
+
+    def _number(self, shard: Shard) -> int:
+        """Give a new shard its number."""
+        self._numbers[shard.path.name] = len(self._shards)
+        self._shards.append(shard)
+        return len(self._shards) - 1
 
     def _discard(self, name: str, why: Exception) -> None:
         """Forget a shard that is damaged or gone, and remove its file where that can be done."""
         path = self.folder / name
-        if not isinstance(why, FileNotFoundError):
-            warn_of_damage("shard", path, why)
+        number = self._numbers.pop(name, None)
+        if number is not None:
+            self._shards[number] = None
+        if isinstance(why, FileNotFoundError):
+            return
+        warn_of_damage("shard", path, why)
         self._damaged.add(name)
-        shard = self._shards.pop(name, None)
-        for text in shard.hashes if shard else ():
-            rows = [place for place in self._rows[text] if place[0] != name]
-            self._rows[text] = rows
-            if not rows:
-                del self._rows[text]
         if path.is_file() and os.access(self.folder, os.W_OK):
+            save_undamaged(path)
             path.unlink(missing_ok=True)
 
     @property
     def shards(self) -> set[str]:
         """Return the names of the known shards."""
-        return set(self._shards)
+        return set(self._numbers)
 
     @property
     def shape(self) -> ModelShape | None:
@@ -194,7 +192,7 @@ class EmbeddingStore:
         if self.shape != shape:
             write_facts(self.folder / SHAPE_FILE, asdict(shape), f"{self.name}/{SHAPE_FILE}")
 
-    def missing(self, texts: Sequence[bytes], layers: Iterable[str]) -> np.ndarray:
+    def missing(self, texts: Texts, layers: Iterable[str]) -> np.ndarray:
         """Find the texts that lack at least one of the layers.
 
         Args:
@@ -204,15 +202,29 @@ class EmbeddingStore:
         Returns:
             True for each text that lacks a layer. Shape: (texts,), bool.
         """
-        wanted = frozenset(layers)
-        return np.array([not wanted <= self._layers_of(text) for text in texts], dtype=bool)
+        hashes, wanted = as_hashes(texts), frozenset(layers)
+        if not wanted:
+            return np.zeros(len(hashes), bool)
+        missing = self._find(hashes, wanted)[0] < 0
+        apart = np.flatnonzero(missing)  # their layers may lie in several shards
+        if len(apart) and len(wanted) > 1:
+            found = [self._find(hashes[apart], {layer})[0] >= 0 for layer in wanted]
+            missing[apart] = ~np.all(found, axis=0)
+        return missing
 
-    def _layers_of(self, text: bytes) -> frozenset[str]:
-        rows = self._rows.get(text, ())
-        return frozenset().union(*(self._shards[name].layers for name, _ in rows))
+    def _find(self, hashes: np.ndarray, layers: AbstractSet[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Find a shard with all the layers for each text, as `HashIndex.find` does."""
+        return self._index.find(hashes, self._with(layers))
 
-    def read(self, texts: Sequence[bytes], layers: Sequence[str]) -> dict[str, np.ndarray]:
-        """Read the vectors of texts; only the wanted layers are read from disk.
+    def _with(self, layers: AbstractSet[str]) -> np.ndarray:
+        """Return true for each number of a shard with all the layers. Shape: (shards,), bool."""
+        fits: dict[Layout | None, bool] = {None: False}
+        for layout in {shard.layout for shard in self._shards if shard is not None}:
+            fits[layout] = layers <= layout.layers
+        return np.array([fits[x.layout if x else None] for x in self._shards], bool)
+
+    def read(self, texts: Texts, layers: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read the vectors of texts; only the wanted rows and layers are read from disk.
 
         Args:
             texts: hashes of the texts in any order; repeats are allowed.
@@ -225,89 +237,96 @@ class EmbeddingStore:
             KeyError: if the store lacks a layer of a text.
             UserError: if a shard is damaged and its texts cannot be computed again here.
         """
-        together = self._places(texts, frozenset(layers))
-        return {layer: self._gather(texts, layer, {layer}, together or None) for layer in layers}
+        hashes, wanted = as_hashes(texts), list(dict.fromkeys(layers))
+        found = self._find(hashes, frozenset(wanted))
+        if (found[0] >= 0).all():
+            return self._gather(hashes, wanted, frozenset(wanted), found=found)
+        return {x: self._gather(hashes, [x], {x})[x] for x in wanted}
 
-    def tokens(self, texts: Sequence[bytes]) -> TokenCounts:
-        """Read the numbers of tokens of each text."""
-        counts = self._gather(texts, TOKENS, frozenset(), columns=len(fields(TokenCounts)))
-        return TokenCounts(*counts.astype(np.int64).T)
+    def tokens(self, texts: Texts) -> TokenCounts:
+        """Read the numbers of tokens of each text; those that a shard does not have are 0."""
+        counts = self._gather(as_hashes(texts), [TOKENS], frozenset(), len(fields(TokenCounts)))
+        return TokenCounts(*counts[TOKENS].astype(np.int64).T)
 
     def holds(self, texts: Iterable[bytes]) -> list[bytes]:
         """Return those of the texts that the store has a layer of."""
-        return [text for text in texts if text in self._rows]
-
-    def _places(
-        self, texts: Sequence[bytes], layers: AbstractSet[str], *, must: bool = False
-    ) -> dict[str, Places]:
-        """Find a shard for each text that has all the layers. Returns positions and rows by shard.
-
-        If a text has no such shard, the result is empty or, with `must`, a KeyError is raised.
-        """
-        places: dict[str, tuple[list[int], list[int]]] = {}
-        for position, text in enumerate(texts):
-            for name, row in self._rows.get(text, ()):
-                if layers <= self._shards[name].layers:
-                    positions, rows = places.setdefault(name, ([], []))
-                    positions.append(position)
-                    rows.append(row)
-                    break
-            else:
-                if must:
-                    raise KeyError(f"{self.folder}: no {sorted(layers)} of text {text.hex()}")
-                return {}
-        return {name: (np.array(where), np.array(rows)) for name, (where, rows) in places.items()}
+        asked = list(texts)
+        here = self._find(as_hashes(asked), frozenset())[0] >= 0
+        return [text for text, held in zip(asked, here, strict=True) if held]
 
     def _gather(
         self,
-        texts: Sequence[bytes],
-        array: str,
+        hashes: np.ndarray,
+        arrays: Sequence[str],
         layers: AbstractSet[str],
-        places: Mapping[str, Places] | None = None,
-        columns: int = 0,
-    ) -> np.ndarray:
-        """Read the rows of texts from one array of their shards, which all have some layers.
+        columns: int | None = None,
+        found: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> dict[str, np.ndarray]:
+        """Read the rows of texts from arrays of their shards, which all have some layers.
 
-        Where shards of older versions have fewer than `columns`, the others are 0. The texts of a
-        damaged shard are computed again, and then everything is read anew.
+        Where shards of older versions have fewer than `columns`, the others are 0. Shards that
+        another process has merged are found again. The texts of a damaged shard are computed again,
+        and then everything is read anew.
         """
-        damaged: dict[str, Exception] = {}
-        for attempt in range(ATTEMPTS):
-            if places is None or not places.keys() <= self._shards.keys():
-                places = self._places(texts, layers, must=True)
-            result = np.zeros((len(texts), columns), np.float32)
-            damaged = {}
-            for name, (positions, rows) in places.items():
-                try:
-                    values = self._array(self._shards[name], array)
-                except (DamagedShard, FileNotFoundError) as error:
-                    damaged[name] = error
-                    continue
-                if not result.shape[1]:
-                    result = np.empty((len(texts), values.shape[1]), np.float32)
-                result[positions, : values.shape[1]] = values[rows]
-            if not damaged:
-                return result
-            for name, error in damaged.items():
+        lost: dict[str, Exception] = {}
+        attempts = 0
+        while attempts < ATTEMPTS:
+            numbers, rows = found or self._find(hashes, layers)
+            found = None
+            if (numbers < 0).any():
+                text = hashes[np.argmax(numbers < 0)].tobytes().hex()
+                raise KeyError(f"{self.folder}: no {sorted(layers)} of text {text}")
+            results, lost = self._copy(arrays, numbers, rows, columns)
+            if not lost:
+                return results
+            for name, error in lost.items():
                 self._discard(name, error)
-            if self.refill is not None and attempt < ATTEMPTS - 1:
+            self.refresh()
+            attempts += any(isinstance(error, DamagedShard) for error in lost.values())
+            if (self._find(hashes, layers)[0] < 0).any():
+                if self.refill is None or attempts == ATTEMPTS:
+                    break
                 self.refill()
-                if not self.missing(texts, layers).any():
-                    continue
-            break
+                if (self._find(hashes, layers)[0] < 0).any():
+                    break
         raise UserError(
-            f"{self.folder / next(iter(damaged))}: it is damaged and left out; the same command"
+            f"{self.folder / next(iter(lost))}: it is damaged and left out; the same command"
             " computes its texts again"
         )
 
-    def _array(self, shard: Shard, name: str) -> np.ndarray:
-        """Read an array; a shard of an older version is compared with its name once."""
-        values = read_array(shard, name)
-        if not shard.sums and shard.path.name not in self._compared:
-            if not is_whole(shard.path):
-                raise DamagedShard("its content does not match its name")
-            self._compared.add(shard.path.name)
-        return values
+    def _copy(
+        self, arrays: Sequence[str], numbers: np.ndarray, rows: np.ndarray, columns: int | None
+    ) -> tuple[dict[str, np.ndarray], dict[str, Exception]]:
+        """Copy rows of shards to new arrays. Returns these, and an error for each lost shard."""
+        results: dict[str, np.ndarray] = {}
+        for array in arrays:
+            first = self._shards[numbers[0]] if len(numbers) else None
+            width = columns or (first.layout.columns(array) if first else 0)
+            make = np.empty if columns is None else np.zeros
+            results[array] = make((len(numbers), width), np.float32)
+        lost: dict[str, Exception] = {}
+        for shard, positions in self._by_shard(numbers, rows):
+            name = shard.path.name
+            try:
+                reader = ShardReader(shard, trusted=name in self._trusted)
+                self._trusted |= set() if reader.has_sums else {name}
+                for array, result in results.items():
+                    reader.copy(array, rows[positions], result, positions)
+            except (DamagedShard, FileNotFoundError) as error:
+                lost[name] = error
+        return results, lost
+
+    def _by_shard(
+        self, numbers: np.ndarray, rows: np.ndarray
+    ) -> Iterator[tuple[Shard, np.ndarray]]:
+        """Yield each shard and the positions of its texts, in the order of its rows."""
+        order = np.argsort(numbers.astype(np.int64) << 32 | rows)
+        edges = np.flatnonzero(np.diff(numbers[order], prepend=-2, append=len(self._shards)))
+        for begin, end in pairwise(edges.tolist()):
+            number = int(numbers[order[begin]])
+            shard = self._shards[number] if number >= 0 else None
+            if shard is not None:
+                yield shard, order[begin:end]
 
     def write(
         self,
@@ -329,47 +348,50 @@ class EmbeddingStore:
             UserError: if the disk is full; earlier shards stay.
         """
         arrays: dict[str, np.ndarray] = {
-            HASHES: np.frombuffer(b"".join(texts), np.uint8).reshape(len(texts), 16),
+            HASHES: as_hashes(texts),
             TOKENS: np.stack(list(asdict(tokens).values()), axis=1).astype(np.int32),
         }
         for layer, values in layers.items():
             arrays[layer] = np.ascontiguousarray(values, np.float32)
             largest = max(float(values.max()), -float(values.min()))
             if self.spec.store_dtype == "auto" and largest <= FLOAT16_MAX:
-                import torch  # imported here, so that reading a store does not load it
+                import torch  # imported here, so that opening a store does not load it
 
                 # It rounds as numpy does, but several times as fast.
                 arrays[layer] = torch.from_numpy(arrays[layer]).half().numpy()
-        metadata = {SECONDS: f"{seconds:.6f}", SUMS: json.dumps(_sums(arrays))}
-        content = save(arrays, metadata=metadata | {CHECKSUM: _header_sum(metadata, self.name)})
-        path = self.folder / f"{hashlib.sha256(content).hexdigest()}.safetensors"
-        write_atomically(path, content)
-        self._damaged.discard(path.name)
-        self.refresh()
-        return path
+        shard = write_shard(self.folder, arrays, seconds=seconds)
+        name = shard.path.name
+        self._damaged.discard(name)
+        if name not in self._numbers:
+            self._index.add([(self._number(shard), arrays[HASHES])])
+        if time.monotonic() >= self._look_again:
+            self.refresh()
+        return shard.path
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
         """Estimate the mean time of a text's pass up to a layer, from the times of the shards.
 
         Texts whose passes all ended below the layer are left out. Returns None if no text is left.
         """
-        times = []
-        for text in set(texts):
-            shards = [self._shards[name] for name, _ in self._rows.get(text, ())]
-            shares = [x.seconds / len(x.hashes) for x in shards if layer in x.layers]
-            times += shares[:1]
-        return sum(times) / len(times) if times else None
+        numbers, rows = self._find(as_hashes(sorted(set(texts))), {layer})
+        found = self._by_shard(numbers, rows)
+        times = [shard.seconds_of(rows[positions]) for shard, positions in found]
+        return float(np.concatenate(times).mean()) if times else None
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
         """Return the bytes that layers take on disk for one text, averaged over their shards."""
         wanted = set(layers)
         total = rows = 0
-        for shard in self._shards.values():
-            if wanted <= shard.layers:
-                header = read_header(shard.path)
-                total += sum(_size(header[layer]) for layer in wanted)
-                rows += len(shard.hashes)
+        for shard in self._shards:
+            if shard is not None and wanted <= shard.layers:
+                total += shard.rows * sum(shard.layout.bytes_per_text(x) for x in wanted)
+                rows += shard.rows
         return total / rows if rows else 0.0
+
+    @property
+    def index_bytes(self) -> int:
+        """Return the memory of the index, in bytes."""
+        return self._index.nbytes
 
     @property
     def name(self) -> str:
@@ -378,10 +400,10 @@ class EmbeddingStore:
 
     def __len__(self) -> int:
         """Return the number of texts."""
-        return len(self._rows)
+        return self._index.count(self._with(frozenset()))
 
 
-# -- files --------------------------------------------------------------------------------------
+# -- description ---------------------------------------------------------------------------------
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -414,100 +436,3 @@ def _description(folder: Path) -> dict[str, Any] | None:
     except DamagedDescription as error:
         warn_of_damage("store", folder / SPEC_FILE, error)
         return None
-
-
-def open_shard(path: Path) -> Shard:
-    """Read the layer names and text hashes of a shard, but not its vectors.
-
-    A shard of an older version has no checksums of its arrays. All of it is compared with its name
-    when vectors are read from it.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        DamagedShard: if the file is damaged.
-    """
-    with _damage_told(path), safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-        sums: dict[str, str] = {}
-        if metadata.keys() != {SECONDS}:
-            if metadata[CHECKSUM] != _header_sum(metadata, path.parent.name):
-                raise DamagedShard("the checksum of its header differs")
-            sums = json.loads(metadata[SUMS])
-            if sums.keys() != set(file.keys()):
-                raise DamagedShard("it has other arrays than its header says")
-        shard = Shard(
-            path,
-            frozenset(file.keys()) - {HASHES, TOKENS},
-            (),
-            float(metadata[SECONDS]),
-            sums,
-        )
-    raw = read_array(shard, HASHES).tobytes()
-    hashes = tuple(raw[start : start + 16] for start in range(0, len(raw), 16))
-    return replace(shard, hashes=hashes)
-
-
-def read_array(shard: Shard, name: str) -> np.ndarray:
-    """Read one array of a shard, and compare it with its checksum.
-
-    Raises:
-        FileNotFoundError: if the file is gone.
-        DamagedShard: if the array is damaged.
-    """
-    with _damage_told(shard.path), safe_open(shard.path, framework="numpy") as file:
-        values = np.ascontiguousarray(file.get_tensor(name))
-    if shard.sums and _sum(values) != shard.sums[name]:
-        raise DamagedShard(f"the checksum of {name!r} differs")
-    return values
-
-
-@contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    if path.is_dir():
-        raise DamagedShard("a folder lies in its place")
-    try:
-        yield
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        if not path.exists():
-            raise FileNotFoundError(path) from error
-        raise DamagedShard(" ".join(str(error).split())) from error
-
-
-def _sums(arrays: Mapping[str, np.ndarray]) -> dict[str, str]:
-    return {name: _sum(array) for name, array in arrays.items()}
-
-
-def _sum(array: np.ndarray) -> str:
-    """Compute the XXH3 checksum of an array's bytes, its type and its shape."""
-    digest = xxhash.xxh3_128(f"{array.dtype} {array.shape}".encode())
-    digest.update(array.data)
-    return digest.hexdigest()
-
-
-def _header_sum(metadata: Mapping[str, str], store: str) -> str:
-    """Compute the checksum of a header and its store.
-
-    With the store's name in it, no shard passes for one of another model.
-    """
-    return hash_of([store, metadata[SECONDS], metadata[SUMS]])
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Read the JSON header of a safetensors file."""
-    with path.open("rb") as file:
-        return json.loads(file.read(int.from_bytes(file.read(8), "little")))
-
-
-def is_whole(path: Path) -> bool:
-    """Return true if the content of a shard still matches the checksum in its name."""
-    return _sha256(path) == path.stem
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _size(entry: dict[str, Any]) -> int:
-    start, stop = entry["data_offsets"]
-    return stop - start

@@ -9,13 +9,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from layerfusion.config.job import TrainConfig
+from layerfusion.config.job import SPREAD, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +44,13 @@ def processes_that_fit(gib: float, device: str, accelerator: str) -> int:
 
     most = [joblib.cpu_count(), int(_free_memory() / (gib * GIB))]
     if wants_gpu(device, accelerator) and (gpus := gpu_names()):
-        most.append(len(gpus))
+        most.append(1 if device == SPREAD else len(gpus))
     return max(1, min(most))
 
 
 def wants_gpu(device: str, accelerator: str) -> bool:
     """Return True if a job takes any GPU. It does not if it names one, such as `cuda:1`."""
-    return device in ("auto", "cuda") or accelerator in ("auto", "gpu")
+    return device in ("auto", "cuda", SPREAD) or accelerator in ("auto", "gpu")
 
 
 def gpu_names() -> list[str]:
@@ -65,15 +65,23 @@ def gpu_names() -> list[str]:
 
 @contextmanager
 def own_gpu(config: TrainConfig) -> Iterator[None]:
-    """Make a GPU that no other job uses the current device, if the job wants a GPU."""
+    """Make a GPU that no other job uses the current device, if the job wants a GPU.
+
+    A job whose models are spread over all GPUs waits until it has all of them.
+    """
     names = gpu_names() if wants_gpu(config.extract.device, config.trainer.accelerator) else []
     if not names:
         yield
         return
     import torch
 
-    with free_gpu(names, Path(tempfile.gettempdir()) / f"layerfusion-gpus-{os.getuid()}") as index:
-        torch.cuda.set_device(index)
+    folder = Path(tempfile.gettempdir()) / f"layerfusion-gpus-{os.getuid()}"
+    with ExitStack() as held:
+        if config.extract.device == SPREAD:
+            for name in sorted(names):  # in one order, so that no two jobs wait for each other
+                held.enter_context(free_gpu([name], folder))
+        else:
+            torch.cuda.set_device(held.enter_context(free_gpu(names, folder)))
         yield
 
 

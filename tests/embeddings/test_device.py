@@ -18,6 +18,7 @@ from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.packing import find_packing
 from layerfusion.embeddings.pooling import find_spans, pool_tokens
+from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import tokenize
@@ -239,12 +240,13 @@ def test_on_a_gpu_what_goes_on_after_a_kill_forms_the_same_batches(
     assert len(shards) > 3
     # The longest texts are written first: as if the run had been cut after two shards.
     longest = sorted(
-        store._shards.values(), key=lambda shard: -int(store.tokens(shard.hashes).seen.max())
+        map(open_shard, store.folder.glob("*.safetensors")),
+        key=lambda opened: -int(store.tokens(opened[1]).seen.max()),
     )
-    for shard in longest[2:]:
+    for shard, _ in longest[2:]:
         shard.path.unlink()
     again, count = run(backbone, tmp_path / "a", corpus, shard_texts=20)
-    assert count == len(corpus) - sum(len(shard.hashes) for shard in longest[:2])
+    assert count == len(corpus) - sum(len(hashes) for _, hashes in longest[:2])
     fresh, _ = run(backbone, tmp_path / "b", corpus, shard_texts=20)
     for layer, values in read(fresh, corpus).items():
         np.testing.assert_array_equal(read(again, corpus)[layer], values)

@@ -16,6 +16,7 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
 from layerfusion.embeddings.backbone import load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract
+from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
@@ -141,10 +142,9 @@ def test_killed_at_any_moment_it_ends_in_the_same_store(
 
 def _texts_in(shards: int, store: EmbeddingStore) -> int:
     """Texts of the first shards, longest texts first, as an undisturbed run writes them."""
-    by_length = sorted(
-        store._shards.values(), key=lambda shard: -int(store.tokens(shard.hashes).seen.max())
-    )
-    return sum(len(shard.hashes) for shard in by_length[:shards])
+    hashes = [open_shard(path)[1] for path in store.folder.glob("*.safetensors")]
+    hashes.sort(key=lambda texts: -int(store.tokens(texts).seen.max()))
+    return sum(map(len, hashes[:shards]))
 
 
 def test_nothing_of_one_part_depends_on_another(

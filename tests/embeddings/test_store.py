@@ -18,6 +18,7 @@ from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
 from layerfusion.embeddings.inspect import list_stores, verify_stores
 from layerfusion.embeddings.shape import ModelShape
+from layerfusion.embeddings.shards import read_header
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
@@ -90,7 +91,7 @@ def test_half_precision_only_where_the_values_allow_it(tmp_path: Path) -> None:
     store = EmbeddingStore(tmp_path, spec_of())
     values = {"0": np.array([[65504.0]], np.float32), "1": np.array([[65520.0]], np.float32)}
     path = store.write([text_hash("a")], values, TokenCounts(*np.ones((4, 1))), seconds=1.0)
-    header = store_module.read_header(path)
+    header = read_header(path)
     assert (header["0"]["dtype"], header["1"]["dtype"]) == ("F16", "F32")
     assert store.read([text_hash("a")], ["1"])["1"].tolist() == [[65520.0]]
 
@@ -284,7 +285,7 @@ def test_a_shard_of_an_older_version_is_compared_with_its_name(tmp_path: Path) -
         content = bytearray(old)
         older = store.folder / f"{hashlib.sha256(old).hexdigest()}.safetensors"
         older.write_bytes(content)
-        start, _ = store_module.read_header(older)["0"]["data_offsets"]
+        start, _ = read_header(older)["0"]["data_offsets"]
         content[8 + int.from_bytes(content[:8], "little") + start] ^= 64 * damaged
         older.write_bytes(content)
         again = EmbeddingStore(tmp_path, spec_of())

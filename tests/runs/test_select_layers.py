@@ -104,11 +104,14 @@ def test_a_pilot_keeps_the_chosen_layers_of_the_rest_only(
 
 
 def _texts_by_layer(folder: Path) -> dict[str, int]:
-    from layerfusion.embeddings.store import open_shard
+    from layerfusion.embeddings.shards import open_shard
 
     shards = [open_shard(path) for path in folder.glob("*.safetensors")]
-    layers = {layer for shard in shards for layer in shard.layers}
-    return {x: len({h for s in shards if x in s.layers for h in s.hashes}) for x in layers}
+    texts: dict[str, set[bytes]] = {}
+    for shard, hashes in shards:
+        for layer in shard.layers:
+            texts.setdefault(layer, set()).update(map(bytes, hashes))
+    return {layer: len(of_layer) for layer, of_layer in texts.items()}
 
 
 def test_a_pilot_gives_the_job_of_the_full_way_where_it_chooses_the_same(
