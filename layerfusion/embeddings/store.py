@@ -225,6 +225,9 @@ class EmbeddingStore:
             KeyError: if the store lacks a layer of a text.
             UserError: if a shard is damaged and its texts cannot be computed again here.
         """
+        if not texts:
+            width = self.shape.width if self.shape is not None else 0
+            return {layer: np.empty((0, width), np.float32) for layer in layers}
         together = self._places(texts, frozenset(layers))
         return {layer: self._gather(texts, layer, {layer}, together or None) for layer in layers}
 

@@ -87,7 +87,8 @@ class Bundle:
     accuracy of that mean as `consensus`.
     """
 
-    folder: Path
+    folder: Path | None
+    """Folder that it was read from; None for one that lies in memory alone."""
     label_names: tuple[str, ...]
     layers: tuple[LayerId, ...]
     """Sources of the heads, in the heads' order."""
@@ -115,18 +116,34 @@ class Bundle:
         Raises:
             UserError: for an empty text, or if a model is missing or has other weights.
         """
+        found = [
+            mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
+            for vectors in self.vectors(texts)
+        ]
+        return np.concatenate(found or [np.empty((0, len(self.label_names)), np.float32)])
+
+    def vectors(self, texts: Sequence[str]) -> Iterator[dict[LayerId, Tensor]]:
+        """Compute the vectors of each of its layers, for some texts after the other.
+
+        Args:
+            texts: texts in any number. Outer white space is stripped, as in training.
+
+        Yields:
+            Layer to vectors of the next texts. Shapes: (texts, width), float32.
+
+        Raises:
+            UserError: as `probabilities`.
+        """
         share_cores()
         for number, text in enumerate(texts):
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
-        pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
         tallies: dict[str, UnknownTally] = {}
-        probabilities = [
-            self._classify([text.strip() for text in piece], tallies) for piece in pieces
-        ]
+        for start in range(0, len(texts), PIECE):
+            piece = [text.strip() for text in texts[start : start + PIECE]]
+            yield self._vectors(piece, tallies)
         for tally in tallies.values():
             tally.warn()
-        return np.concatenate(probabilities or [np.empty((0, len(self.label_names)), np.float32)])
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the name of the most probable class of each text. Shape: (texts,)."""
@@ -142,7 +159,7 @@ class Bundle:
         return np.array(self.label_names)
 
     def save(self, folder: Path | str) -> Path:
-        """Copy the classifier to another folder, from which `load` reads it.
+        """Write the classifier to another folder, from which `load` reads it.
 
         Args:
             folder: made where it is missing; one that holds other files is refused.
@@ -153,20 +170,22 @@ class Bundle:
         place = Path(folder)
         if place.exists() and any(place.iterdir()):
             raise UserError(f"{place}: it is not empty; choose a new folder")
+        if self.folder is None:
+            _write_bundle(self, place)
+            return place
         place.mkdir(parents=True, exist_ok=True)
         for name in sorted(_files(self.lexical), key=lambda name: name == DESCRIPTION):
             shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
         return place
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the language models out of a pickle; they are loaded again on use."""
+        return {name: value for name, value in vars(self).items() if name != "_backbones"}
+
     def __repr__(self) -> str:
         layers = ", ".join(str(layer) for layer in self.layers)
         classes = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
         return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
-
-    def _classify(self, texts: Sequence[str], tallies: dict[str, UnknownTally]) -> np.ndarray:
-        vectors = self._vectors(texts, tallies)
-        features = [vectors[layer] for layer in self.layers]
-        return mean_probabilities(self.heads, features).numpy()
 
     def _vectors(
         self, texts: Sequence[str], tallies: dict[str, UnknownTally]
@@ -243,45 +262,67 @@ def save_bundle(
     Raises:
         UserError: if a lexical source cannot be fitted again.
     """
+    _write_bundle(make_bundle(config, inputs, heads, facts), folder)
+
+
+def make_bundle(
+    config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: Mapping[str, Any]
+) -> Bundle:
+    """Put a classifier together in memory, from the arguments of `save_bundle`.
+
+    Raises:
+        UserError: if a lexical source cannot be fitted again.
+    """
+    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
+    sources = {name: inputs.sources[name] for name in used}
+    return Bundle(
+        None,
+        inputs.dataset.label_names,
+        tuple(inputs.selection.layers),
+        config,
+        {
+            name: Model(
+                one.origin, one.asset.identity, content_identity(one.asset.path, one.cache)
+            )
+            for name, one in sources.items()
+            if isinstance(one, EmbeddingSource)
+        },
+        tuple(heads),
+        {
+            name: _lexical_part(name, one, heads[0])
+            for name, one in sources.items()
+            if isinstance(one, LexicalSource)
+        },
+        facts,
+    )
+
+
+def _write_bundle(bundle: Bundle, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(
         missing_ok=True
     )  # the bundle is incomplete until it is written again
     tensors: dict[str, Tensor] = {}
     described = []
-    for number, head in enumerate(heads):
+    for number, head in enumerate(bundle.heads):
         state, about = head_state(head)
         tensors |= {f"{number}.{name}": values for name, values in state.items()}
         described.append(about)
     files = {HEADS: save(tensors)}
-    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
-    sources = {name: inputs.sources[name] for name in used}
-    for name, source in sources.items():
-        if isinstance(source, LexicalSource):
-            state, vocabulary = _lexical_part(name, source, heads[0]).state()
-            files[f"{name}.safetensors"] = save(state)
-            files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    for name, part in bundle.lexical.items():
+        state, vocabulary = part.state()
+        files[f"{name}.safetensors"] = save(state)
+        files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
     for name, content in files.items():
         write_atomically(folder / name, content)
-    models = {
-        name: asdict(
-            Model(
-                one.origin,
-                one.asset.identity,
-                content_identity(one.asset.path, one.cache),
-            )
-        )
-        for name, one in sources.items()
-        if isinstance(one, EmbeddingSource)
-    }
     description = {
         "schema": SCHEMA,
-        "label_names": list(inputs.dataset.label_names),
-        "layers": [asdict(layer) for layer in inputs.selection.layers],
-        "models": models,
+        "label_names": list(bundle.label_names),
+        "layers": [asdict(layer) for layer in bundle.layers],
+        "models": {name: asdict(model) for name, model in bundle.models.items()},
         "heads": described,
-        "config": redacted(asdict(config)),
-        "facts": facts,
+        "config": redacted(asdict(bundle.config)),
+        "facts": bundle.facts,
         "files": {name: sha256(content) for name, content in files.items()},
     }
     text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)
