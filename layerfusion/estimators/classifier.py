@@ -37,6 +37,7 @@ from layerfusion.runs.fitting import (
     needs_validation,
     training_texts,
 )
+from layerfusion.runs.recent import RecentVectors
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -46,12 +47,14 @@ ESTIMATOR = "estimator"
 FUSED = "fused"
 """Stands in the first column of `explain` for the row of the whole classifier."""
 
+_RECENT = RecentVectors()
+"""What the classifiers of this process predicted last; a search predicts the same texts again."""
 _ALONE = threading.RLock()
 """Held during a fit: Hydra's composition and the seeding of the heads are of the whole process."""
 
 
 class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
-    """Classifies texts by fused layers of frozen language models: `fit`, `predict`, and the reasons.
+    """Classifies texts by fused layers of frozen language models, and says why.
 
     An estimator of scikit-learn whose `X` is texts: a list, an array, a Series, or a data frame
     with one column. It works in `Pipeline`, `GridSearchCV` and `cross_val_score`. Vectors of texts
@@ -176,12 +179,13 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable class of each text. Shape: (texts,)."""
-        return self.classes_[self.predict_proba(X).argmax(axis=1)]
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return probabilities in the order of `classes_`. Shape: (texts, classes), float32."""
         check_is_fitted(self)
-        return self._bundle.probabilities(text_list(X, "predict"))
+        return self._bundle.probabilities(text_list(X, "predict"), _RECENT)
 
     def gates(self, X: Any) -> pd.DataFrame:
         """Return the weight that each source has for each text.
@@ -228,7 +232,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             raise UserError(f"explain: one text is needed, found {short(text)}")
         (features,) = self._features(text_list([text], "explain"))
         heads = self._bundle.heads
-        final = self._bundle.probabilities([text])
+        final = self._bundle.probabilities([text], _RECENT)
         each = torch.stack([head.each_source(features).double().exp() for head in heads]).mean(0)
         gates = [gate for head in heads if (gate := head.predict(features)[1]) is not None]
         sources = len(self._bundle.layers)
@@ -262,7 +266,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         numbers = ["width", "log_loss", "accuracy", "behind", "behind_error", "gflops"]
         frame = frame.astype(dict.fromkeys(numbers, "float64"))
         order = ["fusion", "width", "layers", "sources", "judged_on", "log_loss", "accuracy"]
-        return frame[[*order, "behind", "behind_error", "gflops", "chosen"]]
+        return frame.reindex(columns=[*order, "behind", "behind_error", "gflops", "chosen"])
 
     def save(self, folder: str | Path) -> Path:
         """Write the fitted classifier to a folder of JSON and safetensors files, without pickle.
@@ -388,7 +392,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
     def _features(self, texts: Sequence[str]) -> list[list[Tensor]]:
         """Compute the sources of some texts after the other. Shapes: (texts, width)."""
-        pieces = self._bundle.vectors(texts)
+        pieces = self._bundle.vectors(texts, _RECENT)
         return [[vectors[layer] for layer in self._bundle.layers] for vectors in pieces]
 
     def _keep(

@@ -75,6 +75,7 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
         found = embed(
             texts, self.model, self._layers(), pooling=self.pooling, cache=self.cache, **settings
         )
+        assert isinstance(found, dict)  # as a list of layers was asked for
         return np.concatenate(list(found.values()), axis=1)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -91,8 +92,8 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
         return np.array(names, dtype=object)
 
     def _layers(self) -> list[str | int]:
-        several = isinstance(self.layer, Sequence) and not isinstance(self.layer, str)
-        return list(self.layer) if several else [self.layer]
+        layer = self.layer
+        return [layer] if isinstance(layer, int | str | np.integer) else list(layer)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Return True, as there is nothing to learn."""

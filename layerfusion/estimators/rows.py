@@ -143,7 +143,7 @@ def repeats_of(sample_weight: Any, rows: int) -> np.ndarray | None:
             " numbers from 0 are needed, as a weight says how many times a row counts"
         )
     if not weights.any():
-        raise UserError("sample_weight: every weight is 0; no row is left")
+        raise UserError("sample_weight: every weight is zero, so that no row is left")
     if weights.sum() > MOST_ROWS:
         raise UserError(
             f"sample_weight: the weights add up to {weights.sum():g} rows, more than"

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -50,6 +52,7 @@ from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.records.sweep import finished_job
 from layerfusion.runs.inputs import Inputs
+from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 
 DESCRIPTION = "bundle.json"
@@ -101,13 +104,16 @@ class Bundle:
     facts: Mapping[str, Any]
     """Facts for a reader: job, data, versions and figures."""
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(
+        self, texts: Sequence[str], recent: RecentVectors | None = None
+    ) -> np.ndarray:
         """Classify texts.
 
         The models are loaded at the first call and stay in memory. Nothing is cached on disk.
 
         Args:
             texts: texts to classify. Outer white space is stripped, as in training.
+            recent: as for `vectors`.
 
         Returns:
             Probabilities in the order of `label_names`; rows add up to 1. Shape: (texts, classes),
@@ -118,15 +124,18 @@ class Bundle:
         """
         found = [
             mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
-            for vectors in self.vectors(texts)
+            for vectors in self.vectors(texts, recent)
         ]
         return np.concatenate(found or [np.empty((0, len(self.label_names)), np.float32)])
 
-    def vectors(self, texts: Sequence[str]) -> Iterator[dict[LayerId, Tensor]]:
+    def vectors(
+        self, texts: Sequence[str], recent: RecentVectors | None = None
+    ) -> Iterator[dict[LayerId, Tensor]]:
         """Compute the vectors of each of its layers, for some texts after the other.
 
         Args:
             texts: texts in any number. Outer white space is stripped, as in training.
+            recent: vectors of other classifiers, to read from and to add to; none if None.
 
         Yields:
             Layer to vectors of the next texts. Shapes: (texts, width), float32.
@@ -141,7 +150,7 @@ class Bundle:
         tallies: dict[str, UnknownTally] = {}
         for start in range(0, len(texts), PIECE):
             piece = [text.strip() for text in texts[start : start + PIECE]]
-            yield self._vectors(piece, tallies)
+            yield self._vectors(piece, tallies, recent)
         for tally in tallies.values():
             tally.warn()
 
@@ -188,27 +197,43 @@ class Bundle:
         return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
 
     def _vectors(
-        self, texts: Sequence[str], tallies: dict[str, UnknownTally]
+        self,
+        texts: Sequence[str],
+        tallies: dict[str, UnknownTally],
+        recent: RecentVectors | None,
     ) -> dict[LayerId, Tensor]:
         """Compute the vectors of each source. Shapes: (texts, width), float32.
 
         Args:
             texts: the texts.
             tallies: counts of the unknown tokens by backbone; those of the texts are added.
+            recent: vectors that need not be computed.
         """
         found: dict[LayerId, Tensor] = {}
-        for layer in self.layers:
-            if layer.backbone in self.lexical:
-                found[layer] = self.lexical[layer.backbone].vectors(texts)
-        for name, backbone in self._backbones.items():
-            tally = tallies.setdefault(name, UnknownTally(name))
-            found |= self._embedded(name, backbone, texts, tally)
+        for name in dict.fromkeys(layer.backbone for layer in self.layers):
+            own = [layer for layer in self.layers if layer.backbone == name]
+            if name in self.lexical:
+                found |= {layer: self.lexical[name].vectors(texts) for layer in own}
+                continue
+
+            def compute(some: Sequence[str], name: str = name) -> Vectors:
+                tally = tallies.setdefault(name, UnknownTally(name))
+                return self._embedded(name, some, tally)
+
+            wanted = [(layer.pooling, layer.layer) for layer in own]
+            if recent is None:
+                vectors = compute(texts)
+            else:
+                vectors = recent.through(self._vectors_of(name), texts, wanted, compute)
+            found |= {
+                layer: torch.from_numpy(vectors[one])
+                for layer, one in zip(own, wanted, strict=True)
+            }
         return found
 
-    def _embedded(
-        self, name: str, backbone: Backbone, texts: Sequence[str], tally: UnknownTally
-    ) -> dict[LayerId, Tensor]:
+    def _embedded(self, name: str, texts: Sequence[str], tally: UnknownTally) -> Vectors:
         """Compute the layers of one model, without the blocks above the highest layer."""
+        backbone = self._backbones[name]
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
         for layer in of_model:
@@ -221,11 +246,18 @@ class Bundle:
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual
         poolings = {pooling: self.config.pooling[pooling] for pooling in wanted}
-        vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
+        with _passing:
+            vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
         back = np.argsort(order)
-        return {
-            layer: torch.from_numpy(vectors[layer.pooling, layer.layer][back]) for layer in of_model
-        }
+        return {one: values[back] for one, values in vectors.items()}
+
+    def _vectors_of(self, name: str) -> str:
+        """Name everything that the vectors of a model depend on, besides the text."""
+        used = {layer.pooling for layer in self.layers if layer.backbone == name}
+        poolings = {pooling: asdict(self.config.pooling[pooling]) for pooling in sorted(used)}
+        settings = asdict(self.config.backbone[name])
+        device = self.config.extract.device
+        return json.dumps([self.models[name].content, settings, poolings, device])
 
     @cached_property
     def _backbones(self) -> dict[str, Backbone]:
@@ -244,7 +276,18 @@ class Bundle:
                 f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
                 f" trained with, which came from {model.origin}"
             )
-        return load_backbone(name, asset.path, config, self.config.extract.device)
+        key = (model.content, repr(config), self.config.extract.device)
+        backbone = _loaded.get(key)
+        if backbone is None:
+            backbone = load_backbone(name, asset.path, config, self.config.extract.device)
+            _loaded[key] = backbone
+        return backbone
+
+
+_loaded: WeakValueDictionary[tuple[str, str, str], Backbone] = WeakValueDictionary()
+"""Language models in use. Classifiers that live at the same time share them."""
+_passing = threading.Lock()
+"""Held while texts pass through a model, whose hooks would take the states of another thread's."""
 
 
 def save_bundle(
@@ -281,9 +324,7 @@ def make_bundle(
         tuple(inputs.selection.layers),
         config,
         {
-            name: Model(
-                one.origin, one.asset.identity, content_identity(one.asset.path, one.cache)
-            )
+            name: Model(one.origin, one.asset.identity, content_identity(one.asset.path, one.cache))
             for name, one in sources.items()
             if isinstance(one, EmbeddingSource)
         },

@@ -12,6 +12,7 @@ import torch
 
 from layerfusion.config.job import AUTO, STACKED, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
@@ -104,6 +105,9 @@ def training_texts(
 ) -> TextDataset:
     """Make a data set of rows that are all there to learn from: its test split is empty.
 
+    The rows are put in an order of their own, by the hash of the text. So the same rows give the
+    same classifier in whatever order they come, and a row that counts twice is the same as two.
+
     Args:
         texts: texts without outer white space.
         labels: class indices; each class occurs. Shape: (rows,).
@@ -116,6 +120,10 @@ def training_texts(
     Raises:
         UserError: where no class has two different texts, so that no row can be kept.
     """
+    hashes = [text_hash(text) for text in texts]
+    order = sorted(range(len(texts)), key=lambda row: (hashes[row], labels[row]))
+    texts, labels = [texts[row] for row in order], labels[order]
+    times = np.ones(len(texts), np.int64) if repeats is None else repeats[order]
     first: dict[str, int] = {}
     for row, text in enumerate(texts):
         first.setdefault(text, row)
@@ -129,7 +137,6 @@ def training_texts(
         leaves = hold_out(labels[unique], validation_size, seed=seed, purpose="validation")
         out = set(unique[leaves].tolist())
         kept = np.array([first[text] in out for text in texts])
-    times = np.ones(len(texts), np.int64) if repeats is None else repeats
     splits = {
         "train": _rows(texts, labels, np.where(kept, 0, times)),
         "validation": _rows(texts, labels, np.where(kept, times, 0)),
@@ -151,7 +158,7 @@ def training_texts(
 
 def _rows(texts: Sequence[str], labels: np.ndarray, times: np.ndarray) -> Split:
     rows = np.repeat(np.arange(len(texts)), times)
-    return Split(tuple(texts[row] for row in rows), np.asarray(labels, np.int64)[rows])
+    return Split(tuple(texts[row] for row in rows.tolist()), np.asarray(labels, np.int64)[rows])
 
 
 def fit_texts(config: TrainConfig, dataset: TextDataset) -> FittedTexts:
