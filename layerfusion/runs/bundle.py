@@ -218,7 +218,7 @@ class Bundle:
 
             def compute(some: Sequence[str], name: str = name) -> Vectors:
                 tally = tallies.setdefault(name, UnknownTally(name))
-                return self._embedded(name, some, tally)
+                return self._embedded(name, some, tally, every=recent is not None)
 
             wanted = [(layer.pooling, layer.layer) for layer in own]
             if recent is None:
@@ -231,8 +231,14 @@ class Bundle:
             }
         return found
 
-    def _embedded(self, name: str, texts: Sequence[str], tally: UnknownTally) -> Vectors:
-        """Compute the layers of one model, without the blocks above the highest layer."""
+    def _embedded(
+        self, name: str, texts: Sequence[str], tally: UnknownTally, *, every: bool
+    ) -> Vectors:
+        """Compute the layers of one model, without the blocks above the highest layer.
+
+        With `every`, the layers below that are not used come too, which costs little: another
+        classifier may want them.
+        """
         backbone = self._backbones[name]
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
@@ -240,6 +246,10 @@ class Bundle:
             if layer.layer not in backbone.shape.layers:
                 raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
+        if every:
+            known = backbone.shape.layers
+            top = max(known.index(layer.layer) for layer in of_model)
+            wanted = {pooling: list(known[: top + 1]) for pooling in wanted}
         tokens = backbone.tokenize(texts, self.config.backbone[name])
         tally.add((text.own for text in tokens), (text.unknown for text in tokens))
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)

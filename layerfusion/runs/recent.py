@@ -49,7 +49,8 @@ class RecentVectors:
             model: everything that the vectors depend on besides the text.
             texts: the texts, with any repeats.
             wanted: poolings and layers.
-            compute: gives the vectors of some texts. Shapes: (texts, width).
+            compute: gives the vectors of some texts, of these layers and maybe others, which are
+                kept too. Shapes: (texts, width).
 
         Returns:
             Shapes: (texts, width), float32.
@@ -64,7 +65,7 @@ class RecentVectors:
         if missing:
             fresh = compute(list(missing.values()))
             for row, key in enumerate(missing):
-                found[key] = {name: fresh[name][row].copy() for name in wanted}
+                found[key] = {name: values[row].copy() for name, values in fresh.items()}
             with self._lock:
                 for key in missing:
                     self._keep(key, found[key])
