@@ -93,14 +93,15 @@ def class_codes(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
     for number, label in enumerate(labels.tolist(), start=1):
         if label is None or label != label:
             raise UserError(f"fit: label {number} of {rows} is missing ({label})")
+    if labels.dtype.kind == "O":
+        kinds = {type(label) for label in labels.tolist()}
+        if len(kinds) > 1:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise UserError(f"fit: labels of several types ({names}) have no order; give them one")
+        if kinds <= {bool, int, float}:
+            labels = np.array(labels.tolist())
     check_classification_targets(labels)
-    try:
-        classes, codes = np.unique(labels, return_inverse=True)
-    except TypeError as error:
-        kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
-        raise UserError(
-            f"fit: labels of several types ({kinds}) have no order; give them one type"
-        ) from error
+    classes, codes = np.unique(labels, return_inverse=True)
     _plain(classes)
     if len(classes) < 2:
         raise UserError(
