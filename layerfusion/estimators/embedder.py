@@ -106,6 +106,8 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
+        if tags.transformer_tags is not None:
+            tags.transformer_tags.preserves_dtype = []  # vectors are float32
         return tags
 
     def __repr__(self, N_CHAR_MAX: int = 700) -> str:

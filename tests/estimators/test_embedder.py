@@ -51,9 +51,10 @@ def test_models_are_ranked_by_their_best_layer(place: Path, rows: pd.DataFrame) 
     )
     probes = classifier.fit(rows.text, rows.label).layer_importances_
     best = probes.loc[probes.groupby("model").log_loss.idxmin()].set_index("model")
-    for row in frame.itertuples():
-        assert row.layer == best.layer[row.model]
-        assert row.log_loss == pytest.approx(best.log_loss[row.model])
-        assert row.accuracy == best.accuracy[row.model]
+    for row in frame.to_dict("records"):
+        of_model = best.loc[row["model"]]
+        assert row["layer"] == of_model.layer
+        assert row["log_loss"] == pytest.approx(of_model.log_loss)
+        assert row["accuracy"] == of_model.accuracy
     with pytest.raises(UserError, match="rank: text 1 of 1 is 3"):
         lf.rank(models, [3], [1])
