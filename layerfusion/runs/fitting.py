@@ -274,9 +274,12 @@ def _findings(
 
 
 def _considered(config: TrainConfig, inputs: Inputs) -> list[LayerId]:
-    """List the layers that the fit could choose among, bottom up, and those that it chose."""
+    """List the layers that the fit could choose among; after a pilot, those that it left."""
     if inputs.pilot is not None:  # it alone has seen the others
-        return inputs.selection.layers
+        tried = inputs.decision.candidates if inputs.decision is not None else []
+        names = [name for one in tried for name in one.layers]
+        found = [*inputs.selection.layers, *(LayerId(*name.split(":")) for name in names)]
+        return list(dict.fromkeys(found))
     if not find_selection(config.layers.name).looks_at_labels:
         return select(config, inputs.dataset, inputs.sources).layers
     budget = budget_of(config, inputs.dataset, inputs.sources)
