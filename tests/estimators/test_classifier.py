@@ -390,6 +390,18 @@ def test_a_leaderboard_begins_with_the_best_and_marks_the_chosen(
     ]
 
 
+def test_a_pilot_and_trained_heads_among_the_candidates_are_told(
+    make: Any, rows: pd.DataFrame
+) -> None:
+    settings = {"layers.pilot": 20, "layers.folds": 2, "trainer": {"max_epochs": 1}}
+    heads = {"fusion.among": ["stacked", "gated"], "fusion.widths": [4]}
+    classifier = make(settings={**settings, **heads}).fit(rows.text, rows.label)
+    board = classifier.leaderboard()
+    assert set(board.fusion) == {"probe", "stacked", "gated"}
+    layers = classifier.layer_importances_.agg(lambda row: ":".join(row[:3]), axis=1)
+    assert {name for names in board.layers for name in names.split()} <= set(layers)
+
+
 # -- folders --------------------------------------------------------------------------------------
 
 
