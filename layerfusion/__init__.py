@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from layerfusion.config.job import FusionConfig as FusionConfig
     from layerfusion.config.job import TrainerConfig as TrainerConfig
     from layerfusion.errors import UserError as UserError
+    from layerfusion.estimators.classifier import LayerFusionClassifier as LayerFusionClassifier
+    from layerfusion.estimators.embedder import TextEmbedder as TextEmbedder
+    from layerfusion.estimators.ranking import rank as rank
     from layerfusion.findings.frame import results as results
     from layerfusion.fusion.classifier import FusionClassifier as FusionClassifier
     from layerfusion.fusion.data import FusionDataModule as FusionDataModule
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
     from layerfusion.texts.dataset import TextDataset as TextDataset
 
 _PUBLIC = {
+    "LayerFusionClassifier": "layerfusion.estimators.classifier:LayerFusionClassifier",
+    "TextEmbedder": "layerfusion.estimators.embedder:TextEmbedder",
+    "rank": "layerfusion.estimators.ranking:rank",
     "load_dataset": "layerfusion.commands.python:load_dataset",
     "TextDataset": "layerfusion.texts.dataset:TextDataset",
     "open_backbones": "layerfusion.commands.python:open_backbones",
@@ -66,8 +72,10 @@ __all__ = [
     "FusionConfig",
     "FusionDataModule",
     "FusionOperator",
+    "LayerFusionClassifier",
     "Score",
     "TextDataset",
+    "TextEmbedder",
     "TrainerConfig",
     "UserError",
     "embed",
@@ -80,6 +88,7 @@ __all__ = [
     "plot_fusion",
     "plot_layers",
     "profile_layers",
+    "rank",
     "results",
     "select_layers",
     "train",

@@ -28,6 +28,7 @@ ROOMS = (
     "published",
     "composing",
     "commands",
+    "estimators",
     "cli",
 )
 """From left to right, as the data flows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,8 @@ Names = str | Path | Sequence[str | Path]
 
 NO_DATASET = Path("no data set")
 """Stands for the data set of a command that reads none."""
+_COMPOSING = threading.Lock()
+"""Held while Hydra composes, since its state is of the whole process."""
 ANY_MODEL: Names = ("the default",)
 """Stands for the model of a config that is composed for its data set alone."""
 
@@ -72,7 +75,8 @@ def config_of(
             words += [f"{name}.{inner}={_value(entry)}" for inner, entry in value.items()]
         else:
             words.append(f"{name}={_value(value)}")
-    return load(compose(command, words))
+    with _COMPOSING:
+        return load(compose(command, words))
 
 
 def is_config(kind: Kind, name: str | Path) -> bool:

@@ -206,7 +206,7 @@ def embed(
     (source,) = open_models(config).values()
     known = source.expected_shape().layers
     listed = [layers] if isinstance(layers, str | int) else layers
-    asked = list(known) if layers == "all" else [_layer(x, known) for x in listed]
+    asked = list(known) if layers == "all" else [layer_name(x, known) for x in listed]
     source.extract([stripped], config.extract)
     hashes = [text_hash(text) for text in stripped]
     found = source.stores[pooling].read(hashes, list(dict.fromkeys(asked)))
@@ -409,7 +409,12 @@ def _texts(texts: Sequence[str]) -> list[str]:
     return stripped
 
 
-def _layer(layer: str | int, known: Sequence[str]) -> str:
+def layer_name(layer: str | int, known: Sequence[str]) -> str:
+    """Return the name of a layer of a model, which may be counted from its end.
+
+    Raises:
+        UserError: if the model has no such layer.
+    """
     name = str(layer)
     if name.startswith("-") and name[1:].isdigit() and int(name[1:]) <= len(known):
         return known[int(name)]

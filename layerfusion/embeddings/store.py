@@ -238,6 +238,9 @@ class EmbeddingStore:
             UserError: if a shard is damaged and its texts cannot be computed again here.
         """
         hashes, wanted = as_hashes(texts), list(dict.fromkeys(layers))
+        if not len(hashes):
+            width = self.shape.width if self.shape is not None else 0
+            return {layer: np.empty((0, width), np.float32) for layer in wanted}
         found = self._find(hashes, frozenset(wanted))
         if (found[0] >= 0).all():
             return self._gather(hashes, wanted, frozenset(wanted), found=found)

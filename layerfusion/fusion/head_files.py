@@ -43,8 +43,25 @@ class OperatorHead:
         Returns:
             Log-probabilities. Shape: (rows, classes), float32.
         """
-        logits, _ = self.classifier.predict_logits(self.standardiser(features))
-        return logits.float().log_softmax(dim=1)
+        return self.predict(features)[0]
+
+    def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+        """Classify rows, and give the gates where the operator has any. Shape: (rows, K)."""
+        logits, gates = self.classifier.predict_logits(self.standardiser(features))
+        return logits.float().log_softmax(dim=1), gates
+
+    def each_source(self, features: Sequence[Tensor]) -> Tensor:
+        """Classify rows by each source where all others are at their mean over train.
+
+        Returns:
+            Log-probabilities. Shape: (K, rows, classes).
+        """
+        standard = self.standardiser(features)
+        found = []
+        for k in range(len(standard)):
+            alone = [x if k == n else torch.zeros_like(x) for n, x in enumerate(standard)]
+            found.append(self.classifier.predict_logits(alone)[0].float().log_softmax(dim=1))
+        return torch.stack(found)
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,16 @@ class StackHead:
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""
-        return self.stack.predict(features)[0]
+        return self.predict(features)[0]
+
+    def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Classify rows, and give the weight of each source. Shape: (rows, K)."""
+        return self.stack.predict(features)
+
+    def each_source(self, features: Sequence[Tensor]) -> Tensor:
+        """Return what the probe of each source says, as for `OperatorHead`."""
+        pairs = zip(self.stack.probes, features, strict=True)
+        return torch.stack([probe.logits(x).log_softmax(dim=1) for probe, x in pairs])
 
 
 Head = OperatorHead | StackHead

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -50,6 +52,7 @@ from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.records.sweep import finished_job
 from layerfusion.runs.inputs import Inputs
+from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 
 DESCRIPTION = "bundle.json"
@@ -87,7 +90,8 @@ class Bundle:
     accuracy of that mean as `consensus`.
     """
 
-    folder: Path
+    folder: Path | None
+    """Folder that it was read from; None for one that lies in memory alone."""
     label_names: tuple[str, ...]
     layers: tuple[LayerId, ...]
     """Sources of the heads, in the heads' order."""
@@ -100,13 +104,16 @@ class Bundle:
     facts: Mapping[str, Any]
     """Facts for a reader: job, data, versions and figures."""
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+    def probabilities(
+        self, texts: Sequence[str], recent: RecentVectors | None = None
+    ) -> np.ndarray:
         """Classify texts.
 
         The models are loaded at the first call and stay in memory. Nothing is cached on disk.
 
         Args:
             texts: texts to classify. Outer white space is stripped, as in training.
+            recent: as for `vectors`.
 
         Returns:
             Probabilities in the order of `label_names`; rows add up to 1. Shape: (texts, classes),
@@ -115,18 +122,37 @@ class Bundle:
         Raises:
             UserError: for an empty text, or if a model is missing or has other weights.
         """
+        found = [
+            mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
+            for vectors in self.vectors(texts, recent)
+        ]
+        return np.concatenate(found or [np.empty((0, len(self.label_names)), np.float32)])
+
+    def vectors(
+        self, texts: Sequence[str], recent: RecentVectors | None = None
+    ) -> Iterator[dict[LayerId, Tensor]]:
+        """Compute the vectors of each of its layers, for some texts after the other.
+
+        Args:
+            texts: texts in any number. Outer white space is stripped, as in training.
+            recent: vectors of other classifiers, to read from and to add to; none if None.
+
+        Yields:
+            Layer to vectors of the next texts. Shapes: (texts, width), float32.
+
+        Raises:
+            UserError: as `probabilities`.
+        """
         share_cores()
         for number, text in enumerate(texts):
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
-        pieces = [texts[start : start + PIECE] for start in range(0, len(texts), PIECE)]
         tallies: dict[str, UnknownTally] = {}
-        probabilities = [
-            self._classify([text.strip() for text in piece], tallies) for piece in pieces
-        ]
+        for start in range(0, len(texts), PIECE):
+            piece = [text.strip() for text in texts[start : start + PIECE]]
+            yield self._vectors(piece, tallies, recent)
         for tally in tallies.values():
             tally.warn()
-        return np.concatenate(probabilities or [np.empty((0, len(self.label_names)), np.float32)])
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the name of the most probable class of each text. Shape: (texts,)."""
@@ -142,7 +168,7 @@ class Bundle:
         return np.array(self.label_names)
 
     def save(self, folder: Path | str) -> Path:
-        """Copy the classifier to another folder, from which `load` reads it.
+        """Write the classifier to another folder, from which `load` reads it.
 
         Args:
             folder: made where it is missing; one that holds other files is refused.
@@ -153,60 +179,95 @@ class Bundle:
         place = Path(folder)
         if place.exists() and any(place.iterdir()):
             raise UserError(f"{place}: it is not empty; choose a new folder")
+        if self.folder is None:
+            _write_bundle(self, place)
+            return place
         place.mkdir(parents=True, exist_ok=True)
         for name in sorted(_files(self.lexical), key=lambda name: name == DESCRIPTION):
             shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
         return place
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the language models out of a pickle; they are loaded again on use."""
+        return {name: value for name, value in vars(self).items() if name != "_backbones"}
 
     def __repr__(self) -> str:
         layers = ", ".join(str(layer) for layer in self.layers)
         classes = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
         return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
 
-    def _classify(self, texts: Sequence[str], tallies: dict[str, UnknownTally]) -> np.ndarray:
-        vectors = self._vectors(texts, tallies)
-        features = [vectors[layer] for layer in self.layers]
-        return mean_probabilities(self.heads, features).numpy()
-
     def _vectors(
-        self, texts: Sequence[str], tallies: dict[str, UnknownTally]
+        self,
+        texts: Sequence[str],
+        tallies: dict[str, UnknownTally],
+        recent: RecentVectors | None,
     ) -> dict[LayerId, Tensor]:
         """Compute the vectors of each source. Shapes: (texts, width), float32.
 
         Args:
             texts: the texts.
             tallies: counts of the unknown tokens by backbone; those of the texts are added.
+            recent: vectors that need not be computed.
         """
         found: dict[LayerId, Tensor] = {}
-        for layer in self.layers:
-            if layer.backbone in self.lexical:
-                found[layer] = self.lexical[layer.backbone].vectors(texts)
-        for name, backbone in self._backbones.items():
-            tally = tallies.setdefault(name, UnknownTally(name))
-            found |= self._embedded(name, backbone, texts, tally)
+        for name in dict.fromkeys(layer.backbone for layer in self.layers):
+            own = [layer for layer in self.layers if layer.backbone == name]
+            if name in self.lexical:
+                found |= {layer: self.lexical[name].vectors(texts) for layer in own}
+                continue
+
+            def compute(some: Sequence[str], name: str = name) -> Vectors:
+                tally = tallies.setdefault(name, UnknownTally(name))
+                return self._embedded(name, some, tally, every=recent is not None)
+
+            wanted = [(layer.pooling, layer.layer) for layer in own]
+            if recent is None:
+                vectors = compute(texts)
+            else:
+                vectors = recent.through(self._vectors_of(name), texts, wanted, compute)
+            found |= {
+                layer: torch.from_numpy(vectors[one])
+                for layer, one in zip(own, wanted, strict=True)
+            }
         return found
 
     def _embedded(
-        self, name: str, backbone: Backbone, texts: Sequence[str], tally: UnknownTally
-    ) -> dict[LayerId, Tensor]:
-        """Compute the layers of one model, without the blocks above the highest layer."""
+        self, name: str, texts: Sequence[str], tally: UnknownTally, *, every: bool
+    ) -> Vectors:
+        """Compute the layers of one model, without the blocks above the highest layer.
+
+        With `every`, the layers below that are not used come too, which costs little: another
+        classifier may want them.
+        """
+        backbone = self._backbones[name]
         of_model = [layer for layer in self.layers if layer.backbone == name]
         wanted: dict[str, list[str]] = {}
         for layer in of_model:
             if layer.layer not in backbone.shape.layers:
                 raise unknown(f"classifier: layer of {name}", layer.layer, backbone.shape.layers)
             wanted.setdefault(layer.pooling, []).append(layer.layer)
+        if every:
+            known = backbone.shape.layers
+            top = max(known.index(layer.layer) for layer in of_model)
+            wanted = {pooling: list(known[: top + 1]) for pooling in wanted}
         tokens = backbone.tokenize(texts, self.config.backbone[name])
         tally.add((text.own for text in tokens), (text.unknown for text in tokens))
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual
         poolings = {pooling: self.config.pooling[pooling] for pooling in wanted}
-        vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
+        with _passing:
+            vectors, _ = embed(backbone, [tokens[row] for row in order], wanted, poolings, budget)
         back = np.argsort(order)
-        return {
-            layer: torch.from_numpy(vectors[layer.pooling, layer.layer][back]) for layer in of_model
-        }
+        return {one: values[back] for one, values in vectors.items()}
+
+    def _vectors_of(self, name: str) -> str:
+        """Name everything that the vectors of a model depend on, besides the text."""
+        used = {layer.pooling for layer in self.layers if layer.backbone == name}
+        poolings = {pooling: asdict(self.config.pooling[pooling]) for pooling in sorted(used)}
+        settings = asdict(self.config.backbone[name])
+        device = self.config.extract.device
+        return json.dumps([self.models[name].content, settings, poolings, device])
 
     @cached_property
     def _backbones(self) -> dict[str, Backbone]:
@@ -225,7 +286,18 @@ class Bundle:
                 f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
                 f" trained with, which came from {model.origin}"
             )
-        return load_backbone(name, asset.path, config, self.config.extract.device)
+        key = (model.content, repr(config), self.config.extract.device)
+        backbone = _loaded.get(key)
+        if backbone is None:
+            backbone = load_backbone(name, asset.path, config, self.config.extract.device)
+            _loaded[key] = backbone
+        return backbone
+
+
+_loaded: WeakValueDictionary[tuple[str, str, str], Backbone] = WeakValueDictionary()
+"""Language models in use. Classifiers that live at the same time share them."""
+_passing = threading.Lock()
+"""Held while texts pass through a model, whose hooks would take the states of another thread's."""
 
 
 def save_bundle(
@@ -243,45 +315,65 @@ def save_bundle(
     Raises:
         UserError: if a lexical source cannot be fitted again.
     """
+    _write_bundle(make_bundle(config, inputs, heads, facts), folder)
+
+
+def make_bundle(
+    config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: Mapping[str, Any]
+) -> Bundle:
+    """Put a classifier together in memory, from the arguments of `save_bundle`.
+
+    Raises:
+        UserError: if a lexical source cannot be fitted again.
+    """
+    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
+    sources = {name: inputs.sources[name] for name in used}
+    return Bundle(
+        None,
+        inputs.dataset.label_names,
+        tuple(inputs.selection.layers),
+        config,
+        {
+            name: Model(one.origin, one.asset.identity, content_identity(one.asset.path, one.cache))
+            for name, one in sources.items()
+            if isinstance(one, EmbeddingSource)
+        },
+        tuple(heads),
+        {
+            name: _lexical_part(name, one, heads[0])
+            for name, one in sources.items()
+            if isinstance(one, LexicalSource)
+        },
+        facts,
+    )
+
+
+def _write_bundle(bundle: Bundle, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(
         missing_ok=True
     )  # the bundle is incomplete until it is written again
     tensors: dict[str, Tensor] = {}
     described = []
-    for number, head in enumerate(heads):
+    for number, head in enumerate(bundle.heads):
         state, about = head_state(head)
         tensors |= {f"{number}.{name}": values for name, values in state.items()}
         described.append(about)
     files = {HEADS: save(tensors)}
-    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
-    sources = {name: inputs.sources[name] for name in used}
-    for name, source in sources.items():
-        if isinstance(source, LexicalSource):
-            state, vocabulary = _lexical_part(name, source, heads[0]).state()
-            files[f"{name}.safetensors"] = save(state)
-            files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    for name, part in bundle.lexical.items():
+        state, vocabulary = part.state()
+        files[f"{name}.safetensors"] = save(state)
+        files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
     for name, content in files.items():
         write_atomically(folder / name, content)
-    models = {
-        name: asdict(
-            Model(
-                one.origin,
-                one.asset.identity,
-                content_identity(one.asset.path, one.cache),
-            )
-        )
-        for name, one in sources.items()
-        if isinstance(one, EmbeddingSource)
-    }
     description = {
         "schema": SCHEMA,
-        "label_names": list(inputs.dataset.label_names),
-        "layers": [asdict(layer) for layer in inputs.selection.layers],
-        "models": models,
+        "label_names": list(bundle.label_names),
+        "layers": [asdict(layer) for layer in bundle.layers],
+        "models": {name: asdict(model) for name, model in bundle.models.items()},
         "heads": described,
-        "config": redacted(asdict(config)),
-        "facts": facts,
+        "config": redacted(asdict(bundle.config)),
+        "facts": bundle.facts,
         "files": {name: sha256(content) for name, content in files.items()},
     }
     text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)

@@ -62,19 +62,22 @@ class TrainingResult:
 
 
 @dataclass(frozen=True)
-class _SeedResult:
+class TrainedHead:
     """The head of one seed and its predictions."""
 
     head: Head
     logits: Mapping[str, Tensor]
-    """Logits of validation and test. Shapes: (rows, classes)."""
+    """Logits of validation and test, where they have rows. Shapes: (rows, classes)."""
     gates: Tensor | None
     """Gates of the test rows. Shape: (rows, sources)."""
+    weights: Tensor | None
+    """Mean gates over rows that the head did not learn from: validation, or the held-out rows of a
+    stack. Shape: (sources,). None where the operator has no gates."""
     parameters: int
     flops: int
     seconds: float
-    milliseconds: tuple[float, float]
-    """Time for one text, and for a batch of 32."""
+    milliseconds: tuple[float, float] | None
+    """Time for one text, and for a batch of 32; None without rows of test."""
     gate_epochs: list[list[float]] = field(default_factory=list)
     best_epoch: int = 0
     epochs: int = 0
@@ -86,10 +89,7 @@ def train_heads(
 ) -> TrainingResult:
     """Train one head for each seed on the selected layers."""
     targets = read_targets(inputs)
-    if inputs.fusion.name in STACKS:
-        heads = _stack(config, inputs, targets)
-    else:
-        heads = _train(config, inputs, read_features(inputs), targets, tracker, callbacks)
+    heads = fit_heads(config, inputs, tracker, callbacks)
     records = []
     for seed, head in heads.items():
         metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
@@ -107,9 +107,26 @@ def train_heads(
         head_flops=max(head.flops for head in heads.values()),
         seconds=sum(record.seconds for record in records),
         notes=[f"seed {seed}: {head.note}" for seed, head in heads.items() if head.note],
-        head_milliseconds=next(iter(heads.values())).milliseconds,
+        head_milliseconds=next(iter(heads.values())).milliseconds or (None, None),
         heads=[head.head for head in heads.values()],
     )
+
+
+def fit_heads(
+    config: TrainConfig,
+    inputs: Inputs,
+    tracker: Tracker | None = None,
+    callbacks: CallbackFactory | None = None,
+) -> dict[int, TrainedHead]:
+    """Fit one head for each seed, and let it predict validation and test, as far as there are any.
+
+    Test may have no rows. Validation may have none where the heads are stacks, which need nothing
+    to stop on.
+    """
+    targets = read_targets(inputs)
+    if inputs.fusion.name in STACKS:
+        return _stack(config, inputs, targets)
+    return _train(config, inputs, read_features(inputs), targets, tracker, callbacks)
 
 
 def milliseconds(
@@ -135,11 +152,12 @@ def _train(
     inputs: Inputs,
     features: Mapping[str, list[Tensor]],
     targets: Mapping[str, Tensor],
-    tracker: Tracker,
+    tracker: Tracker | None,
     callbacks: CallbackFactory | None,
-) -> dict[int, _SeedResult]:
+) -> dict[int, TrainedHead]:
     """Train a head for each seed by gradient descent, and choose its epoch on validation."""
     data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
+    judged = _with_rows(targets)
     heads = {}
     for seed in range(config.seed, config.seed + config.seeds):
         fitted = fit(
@@ -150,20 +168,24 @@ def _train(
             seed=seed,
             names=[str(layer) for layer in inputs.selection.layers],
             importance=inputs.selection.weights,
-            logger=tracker.lightning_logger(f"seed{seed}"),
+            logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
             callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
         predicted = {
-            split: fitted.classifier.predict_logits(data.features[split]) for split in JUDGED
+            split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
-        heads[seed] = _SeedResult(
+        gates = {split: found for split, (_, found) in predicted.items() if found is not None}
+        heads[seed] = TrainedHead(
             OperatorHead(fitted.classifier, data.standardiser),
             {split: logits for split, (logits, _) in predicted.items()},
-            predicted["test"][1],
+            gates.get("test"),
+            gates["validation"].mean(dim=0) if gates else None,
             fitted.classifier.num_parameters,
             fitted.classifier.num_flops,
             fitted.seconds,
-            milliseconds(fitted.classifier.predict_logits, data.features["test"]),
+            milliseconds(fitted.classifier.predict_logits, data.features["test"])
+            if "test" in judged
+            else None,
             fitted.classifier.gate_epochs,
             fitted.best_epoch,
             fitted.epochs,
@@ -173,7 +195,7 @@ def _train(
 
 def _stack(
     config: TrainConfig, inputs: Inputs, targets: Mapping[str, Tensor]
-) -> dict[int, _SeedResult]:
+) -> dict[int, TrainedHead]:
     """Stack probes for each seed. The seed assigns the rows to the folds of the held-out probes.
 
     A stack fitted on train is evaluated on validation. The same stack, refitted on train and
@@ -184,7 +206,8 @@ def _stack(
     layers = replace(config.layers, held_out="folds")
     chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])
-    heads: dict[int, _SeedResult] = {}
+    judged = _with_rows(targets)
+    heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
     for seed in range(config.seed, config.seed + config.seeds):
         begun = time.perf_counter()
@@ -208,19 +231,29 @@ def _stack(
             gated=inputs.fusion.name == GATED_STACK,
             device=device,
         )
-        kept = refit(stack, sources.known, labels, held, device=device)
-        log_probs, gates = kept.predict(sources.test)
-        heads[seed] = _SeedResult(
+        logits, gates, kept = {}, None, stack
+        if "validation" in judged:
+            logits["validation"] = stack.predict(sources.validation)[0]
+            kept = refit(stack, sources.known, labels, held, device=device)
+        if "test" in judged:
+            logits["test"], gates = kept.predict(sources.test)
+        _, weights = kept.pool(torch.stack([probe.log_probs for probe in held]))
+        heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
-            {"validation": stack.predict(sources.validation)[0], "test": log_probs},
+            logits,
             gates if len(chosen) > 1 else None,
+            weights.mean(dim=0),
             kept.num_parameters + sum(one.num_parameters for one in sources.regressions.values()),
             kept.num_flops,
             time.perf_counter() - begun,
-            milliseconds(kept.predict, sources.test),
+            milliseconds(kept.predict, sources.test) if "test" in judged else None,
             note=stack.reason,
         )
     return heads
+
+
+def _with_rows(targets: Mapping[str, Tensor]) -> list[str]:
+    return [split for split in JUDGED if len(targets[split])]
 
 
 @dataclass(frozen=True)
@@ -276,7 +309,12 @@ def _stack_sources(
         )
         found.train.append(None)
         found.known.append(None)
-        found.validation.append(of_train.vectors(splits["validation"].texts))
-        found.test.append(of_known.vectors(splits["test"].texts))
+        found.validation.append(_predicted(of_train, splits["validation"].texts))
+        found.test.append(_predicted(of_known, splits["test"].texts))
         regressions[layer.backbone] = of_known
     return replace(found, regressions=regressions)
+
+
+def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:
+    """Return log-probabilities of texts, of which there may be none. Shape: (texts, classes)."""
+    return regression.vectors(texts) if texts else torch.empty(0, len(regression.bias))

@@ -64,7 +64,11 @@ def find(config: TrainConfig) -> None:
 def prepare(config: TrainConfig) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
     check_inputs(config)
-    dataset = dataset_of(config)
+    return prepare_texts(config, dataset_of(config))
+
+
+def prepare_texts(config: TrainConfig, dataset: TextDataset) -> Inputs:
+    """Do the same for texts that are in memory, whatever data set the config names."""
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
     sources = open_sources(config, dataset)

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 
 SIMILARITY_ROWS = 1000
 """Number of rows on which layers are compared, enough for two digits of the CKA."""
+LEAST_ROWS = 4
+"""Fewer rows have no debiased CKA."""
 
 _selections: dict[str, Selection] = {}
 
@@ -158,9 +160,11 @@ def similarity_of(candidates: Candidates) -> Tensor:
     """Compute the debiased linear CKA between candidates, on an even sample of their rows.
 
     Vectors are standardised, as for probes and fusion. Otherwise the few very large features of
-    decoders would make all layers look alike.
+    decoders would make all layers look alike. Too few rows show no two layers as alike.
     """
     rows = len(candidates.labels)
+    if rows < LEAST_ROWS:
+        return torch.eye(len(candidates.layers))
     places = torch.linspace(0, rows - 1, min(rows, SIMILARITY_ROWS)).round().long()
     sample = [[layer[places]] for layer in candidates.features]
     return linear_cka([Standardiser.fit(one)(one)[0] for one in sample])

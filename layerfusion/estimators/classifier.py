@@ -1,0 +1,443 @@
+"""`LayerFusionClassifier`: a whole job as an estimator of scikit-learn, over texts."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning.pytorch.utilities.seed import isolate_rng
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from layerfusion.commands.overrides import NO_DATASET, Names, config_of
+from layerfusion.config.job import TrainConfig
+from layerfusion.errors import UserError, short
+from layerfusion.estimators.rows import (
+    class_codes,
+    classes_from_json,
+    classes_to_json,
+    repeats_of,
+    row_names,
+    seed_of,
+    text_list,
+)
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.runs.bundle import load_bundle
+from layerfusion.runs.fitting import (
+    LayerImportance,
+    Trial,
+    fit_texts,
+    needs_validation,
+    training_texts,
+)
+from layerfusion.runs.recent import RecentVectors
+
+if TYPE_CHECKING:
+    from layerfusion.runs.bundle import Bundle
+
+ESTIMATOR = "estimator"
+"""Fact of a bundle that holds what the estimator has beside the classifier."""
+FUSED = "fused"
+"""Stands in the first column of `explain` for the row of the whole classifier."""
+
+_RECENT = RecentVectors()
+"""What the classifiers of this process predicted last; a search predicts the same texts again."""
+_ALONE = threading.RLock()
+"""Held during a fit: Hydra's composition and the seeding of the heads are of the whole process."""
+
+
+class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
+    """Classifies texts by fused layers of frozen language models, and says why.
+
+    An estimator of scikit-learn whose `X` is texts: a list, an array, a Series, or a data frame
+    with one column. It works in `Pipeline`, `GridSearchCV` and `cross_val_score`. Vectors of texts
+    are kept in the cache by the content of the text, so that every later fit on the same texts is
+    quick. Everything that depends on labels is learned from the rows given to `fit` alone. No test
+    split is made; a fused head that stops on validation keeps a part of the rows for that.
+
+    Args:
+        models: language models: names in `conf/backbone`, folders, or `owner/name` on the Hugging
+            Face hub; one or a list.
+        layers: which layers become sources: a name in `conf/layers` (`last`, `all`, `adaptive`,
+            `greedy`, `top_k`), or a dict of model to its layers, such as `{"minilm": [3, 6]}`.
+        fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
+            fusion by held-out log-loss.
+        pooling: one or more names in `conf/pooling`.
+        lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`.
+        seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
+            `random_state`.
+        budget: limits on the cost of the layers: a dict with `flops_per_text`, `ms_per_text` or
+            `max_layer`; None for none.
+        validation_size: share of the rows that a trained head stops on. Stacks, and `auto` where it
+            only tries stacks, need none and learn from every row.
+        random_state: seed of validation, folds and heads: a whole number, a
+            `numpy.random.RandomState`, or None for another seed in each fit.
+        device: where the language models run: auto, cpu, cuda, cuda:1 or mps.
+        cache: folder of vectors, probes and downloads.
+        settings: further settings of the job by the names of the command line, such as
+            `{"layers.max_layers": 4, "trainer": {"max_epochs": 20}}`.
+
+    Attributes:
+        classes_: the classes in order, in the type of the labels. Shape: (classes,).
+        layer_importances_: a data frame with a row for each layer that could be chosen: model,
+            layer, pooling, whether it was chosen, its mean weight in the fusion (0 where it was not
+            chosen, NaN where the operator has no weights), and log-loss and accuracy of its own
+            probe on held-out rows (NaN where none was fitted).
+
+    Example:
+        >>> classifier = LayerFusionClassifier(model, seeds=1, cache=cache).fit(texts, labels)
+        >>> classifier.classes_.tolist(), classifier.predict(["a good film"]).shape
+        (['neg', 'pos'], (1,))
+        >>> classifier.predict_proba(["a good film", "a bad plot"]).shape
+        (2, 2)
+        >>> classifier.layer_importances_[["model", "layer"]].values.tolist()[0]
+        ['tiny', '0']
+        >>> classifier.save(outputs / "saved").name
+        'saved'
+        >>> LayerFusionClassifier.load(outputs / "saved").classes_.tolist()
+        ['neg', 'pos']
+    """
+
+    classes_: np.ndarray
+    layer_importances_: pd.DataFrame
+
+    def __init__(
+        self,
+        models: Names = "minilm",
+        *,
+        layers: str | Mapping[str, Sequence[int | str]] = "adaptive",
+        fusion: str = "auto",
+        pooling: Names = "mean",
+        lexical: Names = (),
+        seeds: int = 3,
+        budget: Mapping[str, float] | None = None,
+        validation_size: float = 0.1,
+        random_state: int | np.random.RandomState | None = 0,
+        device: str = "auto",
+        cache: str | Path = "outputs/cache",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.models = models
+        self.layers = layers
+        self.fusion = fusion
+        self.pooling = pooling
+        self.lexical = lexical
+        self.seeds = seeds
+        self.budget = budget
+        self.validation_size = validation_size
+        self.random_state = random_state
+        self.device = device
+        self.cache = cache
+        self.settings = settings
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Self:
+        """Choose layers and fusion, and fit the classifier, on these rows alone.
+
+        Args:
+            X: texts. Outer white space is left out.
+            y: one label for each text: integers, strings, booleans or whole floats.
+            sample_weight: how many times each row counts, in whole numbers from 0; once if None.
+                Probes, choices, stacks and heads are those of the rows written so many times.
+
+        Raises:
+            UserError: a `ValueError` for anything that the user can mend, in one line.
+        """
+        texts = text_list(X, "fit")
+        if y is None:
+            raise UserError("fit: requires y to be passed, but the target y is None")
+        repeats = repeats_of(sample_weight, len(texts))
+        labels = y
+        if repeats is not None and not repeats.all():
+            kept = np.flatnonzero(repeats)
+            texts, repeats = [texts[row] for row in kept], repeats[kept]
+            labels = np.asarray(y)[kept]
+        classes, codes = class_codes(labels, len(texts))
+        seed = seed_of(self.random_state)
+        with _ALONE, isolate_rng():
+            config = self._config(seed)
+            validated = needs_validation(config)
+            dataset = training_texts(
+                texts,
+                codes,
+                [str(name) for name in classes.tolist()],
+                validation_size=self.validation_size if validated else None,
+                seed=seed,
+                repeats=repeats,
+            )
+            fitted = fit_texts(config, dataset)
+        self.classes_ = classes
+        self._seed = seed
+        self._keep(fitted.bundle, fitted.importances, fitted.trials)
+        return self
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable class of each text. Shape: (texts,)."""
+        probabilities = self.predict_proba(X)
+        return self.classes_[probabilities.argmax(axis=1)]
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return probabilities in the order of `classes_`. Shape: (texts, classes), float32."""
+        check_is_fitted(self)
+        return self._bundle.probabilities(text_list(X, "predict"), _RECENT)
+
+    def gates(self, X: Any) -> pd.DataFrame:
+        """Return the weight that each source has for each text.
+
+        Returns:
+            A row for each text, with its index where `X` has one, and a column for each source,
+            such as `minilm:3:mean`; the mean over the seeds. The weights of a gated operator or
+            stack differ from text to text and add up to 1; others are the same for all texts. Those
+            of a stack of many sources may be negative, and their absolute values add up to 1.
+
+        Raises:
+            UserError: if the operator has no weights, such as `concat`.
+        """
+        check_is_fitted(self)
+        found = []
+        for features in self._features(text_list(X, "gates")):
+            gates = [head.predict(features)[1] for head in self._bundle.heads]
+            if any(one is None for one in gates):
+                raise UserError(
+                    f"gates: fusion={self._bundle.facts['fusion']} has no weights of its sources;"
+                    " gated, scalar_mix, late and stacked have"
+                )
+            found.append(torch.stack([one for one in gates if one is not None]).double().mean(0))
+        columns = [str(layer) for layer in self._bundle.layers]
+        return pd.DataFrame(torch.cat(found).numpy(), index=row_names(X), columns=columns)
+
+    def explain(self, text: str) -> pd.DataFrame:
+        """Show what each source says of a text, and what the classifier makes of it.
+
+        A source of a stack has a probe of its own, whose probabilities these are. For a trained
+        operator they are those of the whole head where every other source is at its mean over the
+        training rows.
+
+        Returns:
+            A row for each source, and at the end one for the classifier, whose model is `fused`:
+            model, layer, pooling, weight (as in `gates`, NaN where there is none), the class it
+            says, and the probability of each class as `p(CLASS)`.
+
+        Raises:
+            UserError: for anything but one string with a word.
+        """
+        check_is_fitted(self)
+        if not isinstance(text, str):
+            raise UserError(f"explain: one text is needed, found {short(text)}")
+        (features,) = self._features(text_list([text], "explain"))
+        heads = self._bundle.heads
+        final = self._bundle.probabilities([text], _RECENT)
+        each = torch.stack([head.each_source(features).double().exp() for head in heads]).mean(0)
+        gates = [gate for head in heads if (gate := head.predict(features)[1]) is not None]
+        sources = len(self._bundle.layers)
+        weights = torch.stack(gates).double().mean(0)[0].tolist() if gates else [np.nan] * sources
+        said = np.concatenate([each[:, 0].numpy(), final])
+        places = [(layer.backbone, layer.layer, layer.pooling) for layer in self._bundle.layers]
+        frame = pd.DataFrame([*places, (FUSED, "", "")], columns=["model", "layer", "pooling"])
+        frame["weight"] = [*weights, np.nan]
+        frame["says"] = self.classes_[said.argmax(axis=1)]
+        for label, column in zip(self.classes_.tolist(), said.T, strict=True):
+            frame[f"p({label})"] = column
+        return frame
+
+    def leaderboard(self) -> pd.DataFrame:
+        """List everything that was tried, the lowest held-out log-loss first.
+
+        Returns:
+            A row for each single layer with a probe of its own (`probe`) and each fusion: fusion,
+            width (NaN where it has none), layers, number of sources, the rows that the figures are
+            of, log-loss in nats, accuracy (NaN where it was not computed), log-loss behind the
+            chosen one and its standard error (NaN where not compared), GFLOPs a text, and whether
+            it was chosen. None of the rows taught what is judged on it. The best of many is a
+            little luckier than it will be on new texts.
+        """
+        check_is_fitted(self)
+        rows = [asdict(trial) for trial in self._trials]
+        frame = pd.DataFrame(rows, columns=list(Trial.__dataclass_fields__))
+        frame["gflops"] = frame.pop("flops_per_text") / 1e9
+        frame["sources"] = frame["layers"].map(len)
+        frame["layers"] = frame["layers"].map(" ".join)
+        numbers = ["width", "log_loss", "accuracy", "behind", "behind_error", "gflops"]
+        frame = frame.astype(dict.fromkeys(numbers, "float64"))
+        order = ["fusion", "width", "layers", "sources", "judged_on", "log_loss", "accuracy"]
+        return frame.reindex(columns=[*order, "behind", "behind_error", "gflops", "chosen"])
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the fitted classifier to a folder of JSON and safetensors files, without pickle.
+
+        The folder holds no language models. It names them with the hashes of their weights, and
+        they are found again on use. It is a classifier of `layerfusion predict` and `layerfusion.
+        load` too.
+
+        Args:
+            folder: made where it is missing; one that holds other files is refused.
+
+        Raises:
+            UserError: where the folder is not empty, or a parameter cannot be written.
+        """
+        check_is_fitted(self)
+        facts = {
+            "params": {name: _json(name, value) for name, value in self._saved_params().items()},
+            "classes": classes_to_json(self.classes_),
+            "importances": [asdict(one) for one in self._importances],
+            "trials": [asdict(one) for one in self._trials],
+        }
+        bundle = self._bundle
+        whole = replace(bundle, folder=None, facts={**bundle.facts, ESTIMATOR: facts})
+        return whole.save(folder)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: str = "auto",
+        cache: str | Path | None = None,
+        models: Mapping[str, str] | None = None,
+        modules: Sequence[str] = (),
+    ) -> Self:
+        """Read a classifier that `save` wrote.
+
+        Args:
+            folder: the folder.
+            device: where the language models run.
+            cache: folder of downloaded models; None for the one that was used, if it is here.
+            models: for some models, a folder with their files that replaces where they came from.
+            modules: modules outside LayerFusion that its operator and its poolings may be imported
+                from.
+
+        Raises:
+            UserError: if there is no such classifier, or it is damaged.
+        """
+        bundle = load_bundle(
+            folder,
+            device=device,
+            cache=None if cache is None else str(cache),
+            models=models,
+            modules=modules,
+        )
+        if ESTIMATOR not in bundle.facts:
+            raise UserError(
+                f"{folder}: it holds the classifier of a job, not a {cls.__name__};"
+                " layerfusion.load reads it"
+            )
+        kept = bundle.facts[ESTIMATOR]
+        try:
+            estimator = cls(**kept["params"])
+            estimator.classes_ = classes_from_json(kept["classes"])
+            if [str(label) for label in estimator.classes_.tolist()] != list(bundle.label_names):
+                raise ValueError("its classes are not those of its heads")
+            importances = [
+                LayerImportance(**{**one, "layer": LayerId(**one["layer"])})
+                for one in kept["importances"]
+            ]
+            trials = [Trial(**one) for one in kept["trials"]]
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder}: the classifier is damaged, or of another version: {error}"
+            ) from error
+        estimator.set_params(device=device, cache=bundle.config.paths.cache)
+        estimator._seed = bundle.config.seed
+        estimator._keep(bundle, importances, trials)
+        return estimator
+
+    def __sklearn_tags__(self) -> Any:
+        """Say that texts are read, in one dimension."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        """Return the class and the parameters that differ from the defaults, in one line."""
+        return " ".join(super().__repr__(N_CHAR_MAX).split())
+
+    def _config(self, seed: int) -> TrainConfig:
+        """Compose the config of the job that the parameters describe."""
+        if not isinstance(self.validation_size, float) or not 0 < self.validation_size < 1:
+            raise UserError(
+                f"validation_size: a share between 0 and 1 is needed, found"
+                f" {short(self.validation_size)}"
+            )
+        for name in ("budget", "settings"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, Mapping):
+                raise UserError(f"{name}: a dict is needed, found {short(value)}")
+        keys: dict[str, Any] = {
+            "pooling": self.pooling,
+            "lexical": self.lexical,
+            "seed": seed,
+            "seeds": self.seeds,
+            "extract.device": self.device,
+            "cache": self.cache,
+        }
+        layers = self.layers
+        if isinstance(layers, Mapping):
+            keys["layers.fixed"], layers = layers, "fixed"
+        if self.budget is not None:
+            keys["layers.budget"] = self.budget
+        for name in ("layers", "fusion"):
+            value = layers if name == "layers" else self.fusion
+            if not isinstance(value, str):
+                raise UserError(f"{name}: a name is needed, found {short(value)}")
+        keys |= self.settings or {}
+        return config_of(NO_DATASET, self.models, keys, layers=layers, fusion=self.fusion)
+
+    def _features(self, texts: Sequence[str]) -> list[list[Tensor]]:
+        """Compute the sources of some texts after the other. Shapes: (texts, width)."""
+        pieces = self._bundle.vectors(texts, _RECENT)
+        return [[vectors[layer] for layer in self._bundle.layers] for vectors in pieces]
+
+    def _keep(
+        self, bundle: Bundle, importances: list[LayerImportance], trials: list[Trial]
+    ) -> None:
+        self._bundle = bundle
+        self._importances = importances
+        self._trials = trials
+        self.layer_importances_ = pd.DataFrame(
+            [
+                {
+                    "model": one.layer.backbone,
+                    "layer": one.layer.layer,
+                    "pooling": one.layer.pooling,
+                    "chosen": one.chosen,
+                    "weight": one.weight,
+                    "log_loss": one.log_loss,
+                    "accuracy": one.accuracy,
+                }
+                for one in importances
+            ]
+        ).astype(dict.fromkeys(("weight", "log_loss", "accuracy"), "float64"))
+
+    def _saved_params(self) -> dict[str, Any]:
+        """Return the parameters, with the seed that was used in place of a generator."""
+        params = self.get_params(deep=False)
+        if params["random_state"] is not None:
+            params["random_state"] = self._seed
+        return params
+
+
+def _json(name: str, value: Any) -> Any:
+    """Return a parameter as JSON holds it.
+
+    Raises:
+        UserError: for a value that JSON does not hold.
+    """
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _json(name, entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(name, entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise UserError(f"save: {name}={short(value)} is of type {type(value).__name__}; write a name")

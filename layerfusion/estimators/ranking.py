@@ -1,0 +1,94 @@
+"""`rank`: which of several language models suits some labelled texts, before any is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerfusion.commands.overrides import NO_DATASET, Names, config_of
+from layerfusion.estimators.rows import class_codes, text_list
+from layerfusion.layers.candidates import all_layers
+from layerfusion.layers.selection import standard_error
+from layerfusion.runs.fitting import probe_layers, training_texts
+from layerfusion.runs.inputs import prepare_texts
+from layerfusion.runs.select_layers import budget_of
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def rank(
+    models: Names,
+    texts: Any,
+    y: Any,
+    *,
+    pooling: Names = "mean",
+    cache: str | Path = "outputs/cache",
+    **settings: Any,
+) -> DataFrame:
+    """Rank language models by the best layer of each, by probes on folds held out from the texts.
+
+    The best of a model's layers is chosen on the same rows that its figures are of, so that models
+    with many layers are flattered a little. No test rows are needed.
+
+    Args:
+        models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face hub.
+        texts: a list, array, Series, or data frame with one column.
+        y: one label for each text.
+        pooling: one or more names in `conf/pooling`; each pooling of a layer is judged.
+        cache: folder of vectors, probes and downloads.
+        **settings: other settings of the job: see `train`.
+
+    Returns:
+        A row for each model, the lowest log-loss first: model, best layer and pooling, its
+        held-out accuracy and log-loss in nats, the standard error of the log-loss, GFLOPs a text up
+        to that layer; and the cheapest layer whose log-loss is within a standard error of the best
+        one, with its accuracy and GFLOPs.
+
+    Raises:
+        UserError: for anything that the user can mend.
+
+    Example:
+        >>> rank([model], texts, labels, cache=cache)[["model"]].values.tolist()
+        [['tiny']]
+    """
+    import pandas as pd
+
+    stripped = text_list(texts, "rank")
+    classes, codes = class_codes(y, len(stripped))
+    keys = {"pooling": pooling, "paths.cache": cache, **settings}
+    config = config_of(NO_DATASET, models, keys, layers="last", fusion="stacked")
+    dataset = training_texts(
+        stripped, codes, [str(name) for name in classes.tolist()], validation_size=None, seed=0
+    )
+    inputs = prepare_texts(config, dataset)
+    layers = all_layers(inputs.sources)
+    budget = budget_of(config, dataset, inputs.sources)
+    probes = probe_layers(config, inputs, layers)
+    flops = [budget.cost([layer]).flops for layer in layers]
+    rows = []
+    for name in inputs.sources:
+        own = [n for n, layer in enumerate(layers) if layer.backbone == name]
+        best = min(own, key=lambda n: probes[n].log_loss)
+        behind = {n: probes[n].losses - probes[best].losses for n in own}
+        as_good = [n for n in own if float(behind[n].mean()) <= standard_error(behind[n])]
+        cheap = min([best, *as_good], key=lambda n: flops[n])
+        rows.append(
+            {
+                "model": name,
+                "layer": layers[best].layer,
+                "pooling": layers[best].pooling,
+                "accuracy": probes[best].accuracy,
+                "log_loss": probes[best].log_loss,
+                "log_loss_error": standard_error(probes[best].losses),
+                "gflops": flops[best] / 1e9,
+                "cheap_layer": layers[cheap].layer,
+                "cheap_pooling": layers[cheap].pooling,
+                "cheap_accuracy": probes[cheap].accuracy,
+                "cheap_gflops": flops[cheap] / 1e9,
+            }
+        )
+    order = np.argsort([row["log_loss"] for row in rows], kind="stable")
+    return pd.DataFrame([rows[n] for n in order])

@@ -1,0 +1,479 @@
+"""`LayerFusionClassifier`: what it takes, what it learns from, and what it tells."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+import layerfusion as lf
+from layerfusion.errors import UserError
+from layerfusion.runs.bundle import DESCRIPTION
+
+FUSIONS = [
+    {"fusion": "auto"},
+    {"fusion": "stacked", "layers": "last", "lexical": "words"},
+    {"fusion": "gated", "layers": "all", "lexical": "words"},
+    {"fusion": "concat", "layers": "top_k"},
+]
+"""A choice by folds, a stack, and heads with and without gates."""
+
+
+@pytest.fixture(scope="module")
+def fitted(place: Path, rows: pd.DataFrame) -> lf.LayerFusionClassifier:
+    classifier = lf.LayerFusionClassifier(
+        str(place / "tiny"), seeds=2, cache=str(place / "cache"), settings={"layers.folds": 2}
+    )
+    return classifier.fit(rows.text, rows.label)
+
+
+@pytest.fixture(scope="module", params=FUSIONS, ids=lambda params: params["fusion"])
+def each(
+    request: pytest.FixtureRequest, place: Path, rows: pd.DataFrame
+) -> lf.LayerFusionClassifier:
+    """A fitted classifier of each kind; tests only read it."""
+    classifier = lf.LayerFusionClassifier(
+        str(place / "tiny"),
+        seeds=1,
+        cache=str(place / "cache"),
+        settings={"trainer": {"max_epochs": 3}, "layers.folds": 2},
+    )
+    return classifier.set_params(**request.param).fit(rows.text, rows.label)
+
+
+# -- texts and labels -----------------------------------------------------------------------------
+
+
+def test_texts_come_in_any_container(make: Any, rows: pd.DataFrame, new: list[str]) -> None:
+    shuffled = rows.sample(frac=1, random_state=1)
+    expected = make(fusion="stacked", layers="last").fit(rows.text, rows.label).predict_proba(new)
+    for X, y in (
+        (rows.text.tolist(), rows.label.tolist()),
+        (tuple(rows.text), tuple(rows.label)),
+        (rows.text.to_numpy(object), rows.label.to_numpy(object)),
+        (np.array(rows.text.tolist()), np.array(rows.label.tolist())),
+        (rows[["text"]], rows.label.astype("category")),
+        (rows.text.to_numpy(object)[:, None], rows.label),
+        (shuffled.text.astype("string"), shuffled.label),
+    ):
+        other = make(fusion="stacked", layers="last").fit(X, y)
+        np.testing.assert_allclose(other.predict_proba(np.array(new)), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([3, -1]),
+        np.array([7, 200], np.uint8),
+        np.array([False, True]),
+        np.array([2.0, 1.0]),
+        np.array(["neg", "pos"]),
+        np.array(["neg", "pos"], object),
+        np.array([True, False], object),
+    ],
+    ids=lambda values: f"{values.dtype} {values[0]}",
+)
+def test_labels_keep_their_type_through_a_folder(
+    values: np.ndarray, make: Any, rows: pd.DataFrame, new: list[str], tmp_path: Path
+) -> None:
+    labels = values[(rows.label == "pos").to_numpy().astype(int)]
+    classifier = make(fusion="stacked", layers="last").fit(rows.text, labels)
+    loaded = lf.LayerFusionClassifier.load(classifier.save(tmp_path / "saved"))
+    for one in (classifier, loaded):
+        assert one.classes_.dtype == (bool if values[0] is True else values.dtype)
+        assert one.classes_.tolist() == sorted(values.tolist())
+        assert [type(label) for label in one.predict(new).tolist()] == [
+            type(label) for label in values[[0] * len(new)].tolist()
+        ]
+        assert one.score(rows.text, np.array(labels.tolist())) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        ("a text", ["a"], "fit: a list of texts is needed, found one string"),
+        (["a", " "], [0, 1], "fit: text 2 of 2 is ' '; a string with a word is needed"),
+        (["a", None], [0, 1], "fit: text 2 of 2 is None"),
+        ([1, 2], [0, 1], "fit: text 1 of 2 is 1"),
+        ([], [], "fit: found 0 texts; a minimum of 1 is required"),
+        (pd.DataFrame({"a": ["x"], "b": ["y"]}), [0], "texts are one column, found 2 .'a', 'b'"),
+        (np.array([["a", "b"]]), [0], r"texts are one column, found data of shape \(1, 2\)"),
+        ({"a": 1}, [0], "found an object of type dict"),
+        (["a", "b"], [0], "fit: 2 texts and 1 labels"),
+        (["a", "b"], None, "requires y to be passed, but the target y is None"),
+        (["a", "b"], ["x", None], r"fit: label 2 of 2 is missing \(None\)"),
+        (["a", "b"], [0, np.nan], r"fit: label 2 of 2 is missing \(nan\)"),
+        (["a", "b"], ["x", "x"], "fit: y has one class only, 'x'; two classes are needed"),
+        (["a", "b"], np.array(["x", 1], object), r"labels of several types \(int, str\)"),
+        (["a", "b"], ["x", "y"], "no class has two different texts"),
+        (["a", "a", "b"], ["x", "x", "y"], "no class has two different texts"),
+        (["a", "b"], np.array(["2020", "2021"], "datetime64[Y]"), "the label .* is of type date"),
+    ],
+)
+def test_rows_that_are_none_are_told_in_one_line(X: Any, y: Any, message: str, make: Any) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        make().fit(X, y)
+    assert isinstance(error.value, UserError)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"models": "nope"}, "backbone: there is no 'nope'"),
+        ({"models": []}, "backbone: at least one is needed"),
+        ({"fusion": "nope"}, "nope"),
+        ({"fusion": None}, "fusion: a name is needed, found None"),
+        ({"layers": "nope"}, "nope"),
+        ({"layers": {"tiny": [9]}}, "there is no '?9"),
+        ({"layers": {"other": [1]}}, "layers.fixed"),
+        ({"budget": 3}, "budget: a dict is needed, found 3"),
+        ({"budget": {"nope": 3}}, "nope"),
+        ({"budget": {"flops_per_text": -1}}, "flops_per_text"),
+        ({"validation_size": 1.5}, "validation_size: a share between 0 and 1 is needed, found 1.5"),
+        ({"random_state": "x"}, "random_state: a whole number"),
+        ({"random_state": -1}, "random_state: -1 is below 0"),
+        ({"seeds": 0}, "seeds"),
+        ({"settings": {"nope": 1}}, "nope"),
+        ({"settings": "x"}, "settings: a dict is needed"),
+    ],
+)
+def test_a_parameter_that_cannot_be_is_told_in_one_line(
+    params: dict[str, Any], message: str, make: Any, rows: pd.DataFrame
+) -> None:
+    classifier = make(**params)  # nothing is checked before `fit`
+    with pytest.raises(UserError, match=message) as error:
+        classifier.fit(rows.text, rows.label)
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_is_said_before_fit(make: Any) -> None:
+    for call in ("predict", "predict_proba", "gates", "explain", "save"):
+        with pytest.raises(NotFittedError):
+            getattr(make(), call)(["a"])
+    with pytest.raises(NotFittedError):
+        make().leaderboard()
+    with pytest.raises(NotFittedError):
+        make().score(["a"], ["b"])
+    assert not hasattr(make(), "n_features_in_")
+
+
+def test_its_name_is_one_line(make: Any) -> None:
+    long = make(models=[f"models/a_model_with_a_long_name_{n}" for n in range(30)])
+    assert "\n" not in repr(long)
+    assert repr(lf.LayerFusionClassifier()) == "LayerFusionClassifier()"
+
+
+# -- what it learns from --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", FUSIONS, ids=lambda params: params["fusion"])
+def test_the_labels_of_other_rows_change_nothing(
+    params: dict[str, Any], make: Any, rows: pd.DataFrame, new: list[str], tmp_path: Path
+) -> None:
+    """Not even where they were fitted before on the same cache."""
+    train, labels = rows.text[:24], rows.label[:24]
+    alone = make(**params, cache=str(tmp_path / "alone")).fit(train, labels)
+    shared = str(tmp_path / "shared")
+    make(**params, cache=shared).fit(rows.text, rows.label.sample(frac=1, random_state=0))
+    beside = make(**params, cache=shared).fit(train, labels)
+    np.testing.assert_allclose(
+        beside.predict_proba(new), alone.predict_proba(new), rtol=0, atol=1e-5
+    )
+    assert beside.leaderboard().layers.tolist() == alone.leaderboard().layers.tolist()
+
+
+def test_a_cross_validation_is_that_of_fits_by_hand(make: Any, rows: pd.DataFrame) -> None:
+    folds = StratifiedKFold(2)
+    scores = cross_val_score(make(), rows.text, rows.label, cv=folds, scoring="neg_log_loss")
+    for (train, test), score in zip(folds.split(rows.text, rows.label), scores, strict=True):
+        found = make().fit(rows.text[train], rows.label[train]).predict_proba(rows.text[test])
+        right = found[np.arange(len(test)), (rows.label[test] == "pos").astype(int)]
+        assert score == pytest.approx(np.log(right).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("params", FUSIONS, ids=lambda params: params["fusion"])
+def test_a_weight_is_the_number_of_times_that_a_row_counts(
+    params: dict[str, Any], make: Any, rows: pd.DataFrame, new: list[str]
+) -> None:
+    weights = np.random.default_rng(0).integers(0, 4, len(rows))
+    weighted = make(**params).fit(rows.text, rows.label, sample_weight=weights.astype(float))
+    often = rows.loc[np.repeat(rows.index, weights)].sample(frac=1, random_state=0)
+    repeated = make(**params).fit(often.text, often.label)
+    plain = make(**params).fit(rows.text, rows.label)
+    np.testing.assert_allclose(
+        weighted.predict_proba(new), repeated.predict_proba(new), rtol=0, atol=1e-7
+    )
+    assert np.abs(weighted.predict_proba(new) - plain.predict_proba(new)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.5] * 40, "weight 1 of 40 is 1.5; whole numbers from 0 are needed"),
+        ([1] * 39 + [-1], "weight 40 of 40 is -1; whole"),
+        ([1] * 39 + [np.nan], "weight 40 of 40 is nan; whole"),
+        ([1] * 3, r"40 texts and weights of shape \(3,\)"),
+        ([0] * 40, "every weight is zero"),
+        (["x"] * 40, "numbers are needed"),
+        ([10**6] * 40, "add up to 4e[+]07 rows, more than"),
+        ([1, 0] * 20, "y has one class only, 'neg'"),
+    ],
+)
+def test_weights_that_no_part_of_the_fit_knows_are_refused(
+    weights: list[Any], message: str, make: Any, rows: pd.DataFrame
+) -> None:
+    with pytest.raises(UserError, match=message):
+        make().fit(rows.text, rows.label, sample_weight=weights)
+
+
+@pytest.mark.parametrize("params", FUSIONS, ids=lambda params: params["fusion"])
+def test_two_rows_of_a_class_are_enough(
+    params: dict[str, Any], make: Any, rows: pd.DataFrame, new: list[str]
+) -> None:
+    classifier = make(**params).fit(rows.text[:4], rows.label[:4])
+    probabilities = classifier.predict_proba(new)
+    assert np.isfinite(probabilities).all()
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_seed_gives_the_same_classifier_and_leaves_the_generators_alone(
+    make: Any, rows: pd.DataFrame, new: list[str]
+) -> None:
+    def generators() -> list[str]:
+        return [
+            str(random.getstate()),
+            str(np.random.get_state()),
+            str(torch.get_rng_state().sum()),
+        ]
+
+    states = generators()
+    first = make(fusion="gated", layers="last").fit(rows.text, rows.label).predict_proba(new)
+    again = make(fusion="gated", layers="last").fit(rows.text, rows.label).predict_proba(new)
+    assert generators() == states
+    np.testing.assert_array_equal(first, again)
+    generator = np.random.RandomState(3)
+    drawn = make(fusion="gated", layers="last", random_state=generator)
+    other = drawn.fit(rows.text, rows.label).predict_proba(new)
+    assert np.abs(other - first).max() > 1e-4
+
+
+# -- scikit-learn's tools -------------------------------------------------------------------------
+
+
+def test_a_grid_search_in_a_pipeline(make: Any, rows: pd.DataFrame, new: list[str]) -> None:
+    lower = FunctionTransformer(lambda X: [text.lower() for text in X])
+    search = GridSearchCV(
+        make_pipeline(lower, make()),
+        {
+            "layerfusionclassifier__fusion": ["stacked", "gated"],
+            "layerfusionclassifier__layers": ["last", "adaptive"],
+        },
+        cv=2,
+        scoring="roc_auc",
+    )
+    search.fit(rows.text, rows.label)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).sum() == 4
+    assert search.best_score_ > 0.6
+    assert set(search.predict(new)) <= {"neg", "pos"}
+
+
+def test_a_clone_is_not_fitted_and_a_pickle_is(
+    fitted: lf.LayerFusionClassifier, new: list[str]
+) -> None:
+    copy: Any = clone(fitted)
+    with pytest.raises(NotFittedError):
+        copy.predict(new)
+    assert copy.get_params() == fitted.get_params()
+    expected = fitted.predict_proba(new)
+    content = pickle.dumps(fitted)
+    assert len(content) < 200_000  # without the language model
+    np.testing.assert_array_equal(pickle.loads(content).predict_proba(new), expected)
+
+
+# -- what it tells --------------------------------------------------------------------------------
+
+
+def test_importances_name_every_layer_and_the_weight_of_those_chosen(
+    fitted: lf.LayerFusionClassifier,
+) -> None:
+    frame = fitted.layer_importances_
+    assert frame.columns.tolist() == [
+        "model",
+        "layer",
+        "pooling",
+        "chosen",
+        "weight",
+        "log_loss",
+        "accuracy",
+    ]
+    assert frame.layer.tolist() == ["0", "1", "2", "3"]
+    assert frame.chosen.any()
+    assert (frame.weight[~frame.chosen] == 0).all()
+    assert frame.weight.abs().sum() == pytest.approx(1, abs=1e-6)
+    assert frame.accuracy.between(0, 1).all()
+
+
+def test_what_has_no_weights_or_probes_says_so(make: Any, rows: pd.DataFrame) -> None:
+    classifier = make(fusion="concat", layers="last").fit(rows.text, rows.label)
+    frame = classifier.layer_importances_
+    assert frame.chosen.all()
+    assert frame[["weight", "log_loss", "accuracy"]].isna().all(axis=None)
+    assert classifier.explain("a good film").weight.isna().all()
+
+
+def test_gates_are_of_each_text_and_source(
+    each: lf.LayerFusionClassifier, rows: pd.DataFrame
+) -> None:
+    classifier, texts = each, rows.text[::-1][:5]
+    if classifier.fusion == "concat":
+        with pytest.raises(UserError, match=r"fusion=concat has no weights .*; gated, scal"):
+            classifier.gates(texts)
+        return
+    gates = classifier.gates(texts)
+    frame = classifier.layer_importances_[classifier.layer_importances_.chosen]
+    assert gates.index.tolist() == texts.index.tolist()
+    assert sorted(gates.columns) == sorted(frame.model + ":" + frame.layer + ":" + frame.pooling)
+    np.testing.assert_allclose(gates.abs().sum(axis=1), 1, atol=1e-5)
+
+
+def test_an_explanation_ends_in_the_prediction(each: lf.LayerFusionClassifier) -> None:
+    classifier: Any = each
+    frame = classifier.explain(" the great good film ")
+    (probabilities,) = classifier.predict_proba(["the great good film"])
+    last = frame.iloc[-1]
+    assert last.model == "fused"
+    assert last.says == classifier.predict(["the great good film"])[0]
+    np.testing.assert_allclose(last[["p(neg)", "p(pos)"]].to_numpy(float), probabilities, atol=1e-6)
+    np.testing.assert_allclose(frame["p(neg)"] + frame["p(pos)"], 1, atol=1e-6)
+    for wrong in (["a", "b"], 3, " "):
+        with pytest.raises(UserError, match="explain: "):
+            classifier.explain(wrong)
+
+
+def test_a_stack_of_one_source_says_what_its_probe_says(make: Any, rows: pd.DataFrame) -> None:
+    """But for the temperature that calibrates it, the order of the classes is the same."""
+    classifier = make(fusion="stacked", layers="last").fit(rows.text, rows.label)
+    source, fused = classifier.explain("the bad awful plot").to_dict("records")
+    assert (source["model"], source["layer"], source["weight"]) == ("tiny", "3", 1)
+    assert source["says"] == fused["says"]
+
+
+def test_a_leaderboard_begins_with_the_best_and_marks_the_chosen(
+    fitted: lf.LayerFusionClassifier, make: Any, rows: pd.DataFrame
+) -> None:
+    board = fitted.leaderboard()
+    assert board.log_loss.is_monotonic_increasing
+    assert board.chosen.sum() == 1
+    probes = board[board.fusion == "probe"]
+    assert len(probes) == 4
+    assert (probes.sources == 1).all()
+    assert set(board.judged_on) == {"2 folds"}
+    trained = make(fusion="gated", layers="last").fit(rows.text, rows.label).leaderboard()
+    assert trained[["fusion", "judged_on", "width"]].values.tolist() == [
+        ["gated", "validation", 256.0]
+    ]
+
+
+def test_a_pilot_and_trained_heads_among_the_candidates_are_told(
+    make: Any, rows: pd.DataFrame
+) -> None:
+    settings = {"layers.pilot": 20, "layers.folds": 2, "trainer": {"max_epochs": 1}}
+    heads = {"fusion.among": ["stacked", "gated"], "fusion.widths": [4]}
+    classifier = make(settings={**settings, **heads}).fit(rows.text, rows.label)
+    board = classifier.leaderboard()
+    assert set(board.fusion) == {"probe", "stacked", "gated"}
+    layers = classifier.layer_importances_.agg(lambda row: ":".join(row[:3]), axis=1)
+    assert {name for names in board.layers for name in names.split()} <= set(layers)
+
+
+# -- folders --------------------------------------------------------------------------------------
+
+
+def test_a_folder_gives_the_same_classifier(
+    each: lf.LayerFusionClassifier, rows: pd.DataFrame, new: list[str], tmp_path: Path
+) -> None:
+    classifier = each
+    shutil.move(classifier.save(tmp_path / "saved"), tmp_path / "moved")
+    loaded = lf.LayerFusionClassifier.load(tmp_path / "moved")
+    np.testing.assert_allclose(
+        loaded.predict_proba(new), classifier.predict_proba(new), rtol=0, atol=1e-6
+    )
+    assert loaded.get_params()["settings"] == classifier.get_params()["settings"]
+    assert "\n" not in repr(loaded)
+    pd.testing.assert_frame_equal(loaded.layer_importances_, classifier.layer_importances_)
+    pd.testing.assert_frame_equal(loaded.leaderboard(), classifier.leaderboard())
+    plain = lf.load(tmp_path / "moved").predict_proba(new)
+    np.testing.assert_allclose(plain, loaded.predict_proba(new), atol=1e-6)
+    refit: Any = clone(loaded)
+    refit.fit(rows.text, rows.label)
+    np.testing.assert_allclose(refit.predict_proba(new), loaded.predict_proba(new), atol=1e-5)
+    again = loaded.save(tmp_path / "again")
+    assert {file.name for file in again.iterdir()} == {
+        file.name for file in (tmp_path / "moved").iterdir()
+    }
+
+
+def test_another_process_predicts_the_same(
+    fitted: lf.LayerFusionClassifier, rows: pd.DataFrame, new: list[str], tmp_path: Path
+) -> None:
+    """Also of texts whose vectors lie in the cache here, in half precision, and not there."""
+    texts = [*new, *rows.text]
+    fitted.save(tmp_path / "saved")
+    (tmp_path / "texts.json").write_text(json.dumps(texts))
+    code = (
+        "import json, numpy, layerfusion as lf\n"
+        "classifier = lf.LayerFusionClassifier.load('saved', cache='elsewhere')\n"
+        "texts = json.load(open('texts.json'))\n"
+        "numpy.save('found.npy', classifier.predict_proba(texts))\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    found = np.load(tmp_path / "found.npy")
+    np.testing.assert_allclose(found, fitted.predict_proba(texts), rtol=0, atol=1e-6)
+
+
+def test_a_folder_that_holds_no_classifier_is_told(
+    fitted: lf.LayerFusionClassifier, rows: pd.DataFrame, place: Path, tmp_path: Path
+) -> None:
+    load = lf.LayerFusionClassifier.load
+    with pytest.raises(UserError, match="there is no such folder"):
+        load(tmp_path / "nowhere")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("")
+    with pytest.raises(UserError, match="it is not empty; choose a new folder"):
+        fitted.save(tmp_path / "full")
+    strange = pickle.loads(pickle.dumps(fitted)).set_params(settings={"a": object()})
+    with pytest.raises(UserError, match="write a name"):
+        strange.save(tmp_path / "objects")
+    saved = fitted.save(tmp_path / "saved")
+    about = saved / DESCRIPTION
+    about.write_text(about.read_text().replace('"neg"', '"nag"', 1))
+    with pytest.raises(UserError, match="its checksum differs"):
+        load(saved)
+    data = lf.load_dataset(rows.text, rows.label)
+    job = lf.train(
+        data,
+        str(place / "tiny"),
+        layers="last",
+        fusion="stacked",
+        seeds=1,
+        cache=place / "cache",
+        folder=tmp_path / "job",
+    )
+    with pytest.raises(UserError, match="the classifier of a job, not a LayerFusionClassifier"):
+        load(job.folder)
