@@ -43,6 +43,8 @@ class Columns:
     """Keep all columns of the kept rows beside the texts and labels."""
     text_key: str = "dataset.text"
     """Option that names the text column, for messages."""
+    encoding_key: str = "dataset.encoding"
+    """Option that sets the encoding of the file, for messages."""
     without_label: str = ""
     """What to do about a table without a label column, for messages."""
 

@@ -21,7 +21,7 @@ from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines, read_rows
-from layerfusion.texts.encoding import encoding_notes, read_text
+from layerfusion.texts.encoding import read_text
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
 from layerfusion.texts.json_tables import columns_of_json, splits_of_json
 from layerfusion.texts.table import Table, make_table
@@ -76,12 +76,10 @@ class Reading:
     encoding: str
     skip_rows: Sequence[int]
     """Line numbers (0 = first) of a delimited file that are not data."""
-    encoding_key: str = "dataset.encoding"
-    """Option that sets the encoding, for messages."""
 
     def text(self, path: Path) -> str:
         """Read a file as a text."""
-        return read_text(path, self.encoding, self.encoding_key)
+        return read_text(path, self.encoding, self.columns.encoding_key)
 
 
 def read_file(
@@ -91,7 +89,6 @@ def read_file(
     encoding: str = "utf-8",
     skip_rows: Sequence[int] = (),
     reader: str | None = None,
-    encoding_key: str = "dataset.encoding",
 ) -> Table:
     """Read one file.
 
@@ -103,7 +100,6 @@ def read_file(
         skip_rows: line numbers (0 = first) of a csv-like file that are not data.
         reader: `package.module:name` of a function of the user's, which takes the path and returns
             a pandas DataFrame or a dict of column name to values; the suffix then means nothing.
-        encoding_key: option that sets the encoding, for messages.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -115,7 +111,7 @@ def read_file(
         raise UserError(f"{path}: {not_read(path)}")
     read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
-        return read(path, Reading(columns, encoding, skip_rows, encoding_key))
+        return read(path, Reading(columns, encoding, skip_rows))
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
@@ -234,7 +230,7 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         _refuse_headless(path, rows, columns)
     names, renamed = distinct_columns(path, rows.names, columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
-    notes = encoding_notes(path, text, reading.encoding_key)
+    notes: tuple[str, ...] = ()
     if above:
         what = "a comment" if len(above) == 1 else f"{len(above)} comments"
         notes = (*notes, f"{path.name}: {what} above the header left out")

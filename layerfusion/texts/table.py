@@ -8,7 +8,7 @@ from typing import Any
 
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.encoding import whole_characters
+from layerfusion.texts.encoding import encoding_notes, whole_characters
 from layerfusion.texts.nested import parts_of, with_parts
 
 SPLITS = ("train", "validation", "test")
@@ -56,7 +56,8 @@ def make_table(
     """Pick the wanted columns and rows.
 
     Half characters become U+FFFD, a text that is a list of words or sentences is joined by spaces,
-    and a label that is the only one of a list is taken out of it, each with a note.
+    and a label that is the only one of a list is taken out of it, each with a note. Texts that look
+    as if their encoding was another one are noted.
 
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
@@ -87,6 +88,7 @@ def make_table(
     texts, halves_of_texts = _whole(texts)
     labels, halves_of_labels = _whole(labels)
     halves = halves_of_texts + halves_of_labels
+    notes += encoding_notes(place, texts, columns.encoding_key)
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():

@@ -211,6 +211,19 @@ CASES: dict[str, Case] = {
     "GB 18030, Shift-JIS, windows-1251 and the like, without `dataset.encoding`": _file(
         _csv([(f"一部很好的电影{n}", "good") for n in range(40)]), "gb18030"
     ),
+    "Polish, Turkish, Vietnamese and the like in encodings of their own": _file(
+        _csv(extra="obsługa bardzo słaba i nigdy więcej,good\n"), "cp1250"
+    ),
+    "UTF-8 but for a few bytes": _folder_of(
+        {
+            "x.csv": _csv(extra="café ÿ crème brûlée à Évreux,good\n")
+            .encode()
+            .replace("ÿ".encode(), b"\xff")
+        }
+    ),
+    "UTF-8 read as latin-1, or written so": _file(
+        _csv(extra=f"{TYPED},good\n"), "utf-8", "dataset.encoding=latin-1"
+    ),
     "cp1252 read as latin-1": _file(
         _csv(extra=f"{TYPED},good\n"), "cp1252", "dataset.encoding=latin-1"
     ),
