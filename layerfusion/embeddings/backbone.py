@@ -24,6 +24,7 @@ from layerfusion.embeddings.backbone_checks import (
     refuse_larger,
     refuse_missing,
     refuse_more_blocks,
+    refuse_odd_tokens,
     refuse_other_shapes,
     refuse_own_code,
     warn_of_other_class,
@@ -276,6 +277,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     import transformers
 
     refuse_own_code(name, folder, config)
+    refuse_odd_tokens(name, folder)
     with _loading(name, folder, "tokenizer"):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code

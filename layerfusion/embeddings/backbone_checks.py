@@ -13,9 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from layerfusion.assets.models import integer_arrays, own_code, weight_arrays, weight_bytes
+from layerfusion.assets.models import (
+    integer_arrays,
+    own_code,
+    read_object,
+    weight_arrays,
+    weight_bytes,
+)
 from layerfusion.config.job import BackboneConfig
-from layerfusion.errors import UserError, library_errors
+from layerfusion.errors import UserError, library_errors, short
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +32,10 @@ MOST_PER_BYTE, SMALL_MODEL = 8, 2**26
 needs to hold, as of a pooler or a decoder that is not used."""
 MOST_SPECIAL = 1000
 """Largest vocabulary that may consist of special tokens alone."""
+_OF_TOKEN = {
+    "__type", "content", "id", "lstrip", "normalized", "rstrip", "single_word", "special",
+}  # fmt: skip
+"""What the description of a special token holds."""
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Classes that take tokenizer.json as it is."""
 PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
@@ -155,6 +165,25 @@ def refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
             f"backbone {name}: {folder} needs code of its own ({code[0]}), which is not run unless"
             f" backbone.{name}.trust_remote_code=true"
         )
+
+
+def refuse_odd_tokens(name: str, folder: Path) -> None:
+    """Refuse special tokens that are neither a string nor the description of a token.
+
+    transformers would look for a token without an end, and print to the standard output what it
+    does not know.
+    """
+    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        for key, value in read_object(file).items():
+            tokens = value if isinstance(value, list) else [value]
+            if key.endswith(("_token", "_tokens")) or file.name.startswith("special"):
+                for token in (token for token in tokens if isinstance(token, dict)):
+                    odd = not isinstance(token.get("content"), str) or token.keys() - _OF_TOKEN
+                    if odd and key != "extra_special_tokens":
+                        raise UserError(
+                            f"backbone {name}: {file}: {short(key)} is no token; a string is"
+                            " needed, or an object with its content"
+                        )
 
 
 def refuse_empty_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:

@@ -6,6 +6,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
@@ -13,9 +14,15 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files, read_class_files
-from layerfusion.texts.class_folders import class_folders, read_class_folders
+from layerfusion.texts.class_folders import (
+    class_folders,
+    class_names,
+    read_class_folders,
+    tables_beside,
+)
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
-from layerfusion.texts.columns import Columns
+from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
     LABELS_FILE,
@@ -61,7 +68,12 @@ def read_tables(
     if is_saved(path):
         return _read_saved(path, source, columns)
     if folders := class_folders(path, source.files):
-        return read_class_folders(path, folders, columns, source.encoding)
+        tables = read_class_folders(path, folders, columns, source.encoding)
+        notes = _tables_beside(path, folders, source, columns)
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+        return tables
+    if not source.files and (pairs := line_pairs(path, source.encoding)):
+        return read_line_pairs(path, pairs, columns, source.encoding)
     if not source.files and (by_class := class_files(path, source.encoding)):
         return read_class_files(path, by_class, columns, source.encoding)
     tables = {}
@@ -82,6 +94,52 @@ def read_tables(
     return tables
 
 
+def _tables_beside(
+    folder: Path, splits: Mapping[str, Path], source: DataSourceConfig, columns: Columns
+) -> list[str]:
+    """Note the tables beside folders of classes, which are not read.
+
+    Raises:
+        UserError: for one that may be the data: it has texts, or other labels than the folders.
+    """
+    classes = {name.casefold() for name in class_names(splits)}
+    notes = []
+    for table in tables_beside(folder):
+        way = as_option("dataset.path", str(table))
+        notes.append(f"{table.name} beside the folders of the classes is not used; {way} reads it")
+        if source.files:
+            continue
+        labels = next(
+            (
+                found
+                for name in dict.fromkeys((columns.label, *OFTEN["label"]))
+                if name is not None and (found := _column(table, name, source)) is not None
+            ),
+            [],
+        )
+        texts = _column(table, columns.text, source)
+        others = {str(label).strip().casefold() for label in labels} - classes
+        if texts is not None or others:
+            kept = " ".join(
+                as_option(f"dataset.files.{split}", str(part.relative_to(folder)))
+                for split, part in splits.items()
+            )
+            what = "texts" if texts is not None else f"other labels ({sorted(others)[0]!r}, …)"
+            raise UserError(
+                f"{folder}: it has folders of texts ({', '.join(sorted(classes)[:4])}) and a table"
+                f" with {what}, {table.name}; {way} reads the table, and {kept} the folders"
+            )
+    return notes
+
+
+def _column(table: Path, name: str, source: DataSourceConfig) -> Sequence[Any] | None:
+    """The values of a column of a table; none where the table has no such column, or is none."""
+    try:
+        return _read(table, replace(source, skip_rows=[]), Columns(name, None, {})).texts
+    except UserError:
+        return None
+
+
 def _read_file(
     path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
 ) -> dict[str, Table]:
@@ -95,7 +153,10 @@ def _read_file(
             f"dataset.files: it names files of a folder, and {path} is a file; name the file of"
             " each split by dataset.train, dataset.validation and dataset.test"
         )
-    table = _read(path, source, columns, reader)
+    if reader is None and (labels := labels_beside(path, source.encoding)) is not None:
+        table = read_pair(path, labels, columns, source.encoding)
+    else:
+        table = _read(path, source, columns, reader)
     return {"train": replace(table, notes=(*table.notes, *beside(path)))}
 
 

@@ -42,12 +42,12 @@ _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
 
 _SPREADSHEET = "it is a spreadsheet; save its sheet as csv"
 _ARCHIVE = "it is an archive; unpack it, and name the folder or file that was in it"
-_WORDS = "it has a label for each word; write a row for each text, with one label"
+WORDS = "it has a label for each word; write a row for each text, with one label"
 _OTHERS = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), _SPREADSHEET),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), _ARCHIVE),
     **dict.fromkeys((".zst", ".lz4", ".z"), "it is packed; unpack it, or pack it with gzip"),
-    **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), _WORDS),
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), WORDS),
 }
 """Suffix of a file that is not read to what it is, and the way out."""
 
@@ -357,7 +357,7 @@ def _refuse_words(path: Path, text: str, lines: Sequence[tuple[int, str]]) -> No
     blank = len(re.findall(r"\S[^\S\n]*\r?\n[^\S\n]*\r?\n[^\S\n]*\S", text[:100_000]))
     alike = len({len(row) for row in cells[:-1]}) == 1 and len(cells[0]) > 1 if cells else False
     if blank > 1 and alike and blank < len(cells):
-        raise UserError(f"{path}: {_WORDS}")
+        raise UserError(f"{path}: {WORDS}")
 
 
 def _label_words(text: str) -> bool:

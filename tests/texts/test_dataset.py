@@ -412,7 +412,14 @@ def test_folders_whose_names_say_what_they_hold(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"data.txt": "a\nb\n", "labels.txt": "x\ny\n"}, "a file named train is needed"),
+        (
+            {"data.txt": "a\nb\n", "labels.txt": "x\n"},
+            "labels.txt, which would have the label of each",
+        ),
+        (
+            {"data.txt": "a\nb\n", "more.txt": "", "words.txt": "x\n"},
+            "a file named train is needed",
+        ),
         ({"1.txt": "a\nb\n", "2.txt": "x\ny\n"}, "1.txt: the first line does not name"),
         ({"bad.txt": "a\tb\n", "good.txt": "x\ty\n"}, "a file named train is needed"),
         ({"bad.txt": "a\n", "good.txt": ""}, "good.txt: no rows"),

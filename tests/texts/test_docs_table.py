@@ -194,11 +194,21 @@ def _folder_of(files: Mapping[str, str | bytes]) -> Case:
     return write
 
 
+def _beside_classes(name: str, *settings: str) -> Case:
+    def write(folder: Path) -> list[str]:
+        words = _class_folders()(folder)
+        (folder / name).write_text(_csv())
+        return [*words, *settings]
+
+    return write
+
+
 BY_NUMBER = ("dataset.text=1", "dataset.label=2")
 NAMES = ("text", "label")
 COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
+LINES = tuple("".join(f"{cell}\n" for cell in column) for column in COLUMNS)
 TEST_ROWS = [{"text": f"{text} of test", "label": label} for text, label in _rows()]
 INSIDE = json.dumps(
     [{"id": 1, "review": {"body": text, "stars": label}} for text, label in _rows()]
@@ -332,6 +342,28 @@ CASES: dict[str, Case] = {
         "train/", "test/", beside="train/unsup/1.txt"
     ),
     "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
+    "a table without texts beside the folders of the classes": _class_folders(
+        beside="meta.csv,README"
+    ),
+    "a table with texts, or with other labels, beside them": _beside_classes("data.csv"),
+    "the same, with `dataset.files.train=.`": _beside_classes("data.csv", "dataset.files.train=."),
+    "a table called `test` beside them": _beside_classes("test.csv"),
+    "`train.txt` with `train.label`, a text and a label on each line": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1]}
+    ),
+    "`train_text.txt` with `train_labels.txt`, and so for each split": _folder(
+        {
+            f"{split}_{kind}.txt": lines.replace("\n", f" {split}\n") if kind == "text" else lines
+            for split in ("train", "test")
+            for kind, lines in zip(("text", "labels"), LINES, strict=True)
+        }
+    ),
+    "such files with different numbers of lines": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1].partition("\n")[2]}
+    ),
+    "such files, and a test without labels": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1], "test.txt": LINES[0]}
+    ),
     "`train.csv` and `test.csv` one folder deeper": _class_folders(
         beside="data/train.csv,data/test.csv", rows=0
     ),
