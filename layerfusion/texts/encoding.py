@@ -57,7 +57,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
-    """Read a text file whole. A byte-order mark is left out, line ends stay as they are.
+    """Read a text file whole. Byte-order marks are left out, line ends stay as they are.
 
     Args:
         path: the file; one that gzip packed is unpacked.
@@ -95,7 +95,7 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
             f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
         )
     try:
-        text = raw.decode(codec).removeprefix("\ufeff")
+        text = raw.decode(codec).lstrip("\ufeff")
     except UnicodeDecodeError as error:
         found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
         if codec == "utf-8" and (wrong := wrong_bytes(raw)):

@@ -19,6 +19,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
 GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?", "-1"}
 """What programs write for a missing value, in lower case."""
+_AROUND = "\"'`“”‘’«».,;:"
+"""Marks around a name that make no other class of it."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
 _LONG = 60
@@ -95,7 +97,9 @@ def class_indices(
         for split, values in labels.items()
     }
     label_names = tuple(named[value] for value in classes)
-    return label_names, indices, _doubts(label_names)
+    empty = [named[value] for value in named if value not in trained]
+    unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
+    return label_names, indices, (*unseen, *_doubts(label_names))
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -184,13 +188,18 @@ def _number(value: Label) -> Label:
 
 
 def _doubts(names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on classes that may be one, or none: the same but for case, or named like a gap."""
+    """Notes on classes that may be one, or none.
+
+    These are the same but for case, marks around them or marks that nobody sees; or named like a
+    gap.
+    """
     alike: dict[str, list[str]] = {}
     for name in names:
-        form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        alike.setdefault(form, []).append(name)
+        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
+        form = " ".join(form.strip(_AROUND).casefold().split())
+        alike.setdefault(form or name, []).append(name)
     notes = [
-        f"labels: {' and '.join(map(short, same))} are different classes; if they are one, write"
+        f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
         for same in alike.values()
         if len(same) > 1
@@ -202,6 +211,12 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
     return tuple(notes)
+
+
+def _shown(name: str) -> str:
+    """A name in quotes, with marks that nobody sees in their place written out."""
+    visible = unicodedata.is_normalized("NFC", name)
+    return short(name) if visible else ascii(name)
 
 
 def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> None:

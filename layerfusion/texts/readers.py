@@ -36,6 +36,8 @@ _APART = "\x1f"
 """Parts a label from its text; no text has this character."""
 _FEW, _AGAIN = 8, 3
 """Fewer lines, or words that occur less often on average, are not known for labels."""
+_RULE = re.compile(r":?-{2,}:?")
+"""A cell of the line below a header, as Markdown and databases print it."""
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
 """The first line with which a file tells Excel its delimiter."""
 
@@ -342,9 +344,11 @@ def _refuse_header(path: Path, header: str, columns: Columns) -> None:
         raise UserError(f"{path}: it is a web page; was its address that of the data?")
     names = [re.escape(name) for name in (columns.text, columns.label) if name is not None]
     for first, last in (names, names[::-1]) if len(names) == 2 else ():
-        if (found := re.fullmatch(rf"{first}(\W+){last}", header.strip())) and not any(
-            delimiter in found[1] for delimiter in DELIMITERS
-        ):
+        if (
+            found := re.fullmatch(
+                rf"[\"']?{first}[\"']?([^\w\"']+)[\"']?{last}[\"']?", header.strip()
+            )
+        ) and not any(delimiter in found[1] for delimiter in DELIMITERS):
             raise UserError(
                 f"{path}: {found[1]!r} stands between the columns of its first line; save it with"
                 " commas, tabs, semicolons or bars between them"
@@ -446,12 +450,22 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
 
 
 def _refuse_second_header(path: Path, rows: Rows) -> None:
-    """Files that were joined end to end have their headers among the rows."""
-    again = [number for number, row in enumerate(rows.cells) if tuple(row) == rows.names]
+    """Refuse a header among the rows, as of files joined end to end, and the dashes below one."""
+
+    def plain(cells: Sequence[str]) -> list[str]:
+        return [cell.strip('\ufeff" ').casefold() for cell in cells]
+
+    header = plain(rows.names)
+    again = [number for number, row in enumerate(rows.cells) if plain(row) == header]
     if again:
         raise UserError(
             f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
             " remove it"
+        )
+    if rows.cells and all(not cell or _RULE.fullmatch(cell) for cell in plain(rows.cells[0])):
+        raise UserError(
+            f"{path}, row 1 (line {rows.lines[0]}): it is a line of dashes below the header, as in"
+            " Markdown; remove it"
         )
 
 

@@ -24,6 +24,12 @@ _FACTS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 _PART = re.compile(r"(part|data|chunk|shard)?[-_]?\d+\b")
 """Name of a numbered part of a table."""
+_OF_CLASSES = re.compile(
+    r"(id2label|label2id|(label|class)_?(names|map|mapping|list)?|labels|classes|mapping|categories)"
+    r"\.(txt|json|csv|tsv)",
+    re.IGNORECASE,
+)
+"""Names of files that often list the classes, and are no split."""
 _DEEP, _MANY = 3, 50
 """Levels of folders, and folders of a level, that are looked at for what else may be meant."""
 
@@ -280,10 +286,18 @@ def _check_shards(place: str, split: str, stems: Mapping[str, str]) -> None:
 
 def unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
     """Note the files, or parts of a saved data set, that no split has."""
+    of_classes = [name for name in names if _OF_CLASSES.fullmatch(name)]
+    notes = tuple(
+        f"{name} in {place} is not used; if it names the classes 0, 1, …, say so:"
+        " dataset.label_names=[…]"
+        for name in of_classes
+    )
+    names = [name for name in names if name not in of_classes]
     if not names:
-        return ()
+        return notes
     are = "is" if len(names) == 1 else "are"
     return (
+        *notes,
         f"{', '.join(names)} in {place} {are} not used, as no split has such a name;"
         f" dataset.files={{train: …, test: {names[0]}}} would use {names[0]} as test",
     )

@@ -152,11 +152,16 @@ def join_tables(tables: Sequence[Table]) -> Table:
     )
 
 
-def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
+def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> list[Table]:
     """Match classes by name where the parts of a data set number them differently.
 
     Each part's whole numbers are replaced by that part's own class names. Parts that agree on the
     names, or carry none, stay as they are, unless another part writes the names themselves.
+
+    Args:
+        tables: the parts.
+        names: class names that the user gives; of the same classes in another order, they are
+            their order and no other names for the numbers.
 
     Raises:
         UserError: where a part has numbers without names while the others do not agree on theirs;
@@ -169,8 +174,9 @@ def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
         if known and not table.label_names
         for label in table.labels
     )
-    if len(known) < 2 and not written:
-        return list(tables)
+    reordered = any(sorted(one) == sorted(names) and one != tuple(names) for one in known)
+    if len(known) < 2 and not written and not reordered:
+        return [_by_names_of(table, tables) for table in tables]
     union = tuple(dict.fromkeys(name for names in known for name in names))
     result = []
     for table in tables:
@@ -184,6 +190,18 @@ def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
         labels = [_by_name(table, index) for index in range(len(table.labels))]
         result.append(replace(table, labels=labels, label_names=union))
     return result
+
+
+def _by_names_of(table: Table, others: Sequence[Table]) -> Table:
+    """Note it where the numbers of a table are read by the names of another part."""
+    named = next((other for other in others if other.label_names), None)
+    if table.label_names or named is None or named.label_names is None:
+        return table
+    written = {str(label).strip() for label in table.labels} - {*named.label_names, str(NO_LABEL)}
+    if not any(label.isdecimal() for label in written):
+        return table
+    note = f"{table.place}: its labels are numbers, which are read by the names of {named.place}"
+    return replace(table, notes=(*table.notes, note))
 
 
 def _by_name(table: Table, index: int) -> Any:

@@ -87,6 +87,13 @@ def _other_order(folder: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={folder}"]
 
 
+def _test_in_numbers(folder: Path) -> list[str]:
+    _parquet(folder, {"train": LABELS})
+    rows = [(f"{text} of test", str(LABELS.index(label))) for text, label in _rows()]
+    (folder / "test.csv").write_text(_csv(rows))
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
 def _some_unlabelled(folder: Path) -> list[str]:
     _parquet(folder, {"train": LABELS}, missing=True)
     return ["dataset=local", f"dataset.path={folder}"]
@@ -304,6 +311,11 @@ CASES: dict[str, Case] = {
     ),
     "a row with too many cells": _file(_csv(extra="long, dull,bad\n")),
     "the header once more among the rows": _file(_csv() + TEST),
+    "dashes below the header, as in Markdown": _file(
+        "| text | label |\n|------|------|\n"
+        + "".join(f"| {text} | {label} |\n" for text, label in _rows()),
+        name="reviews.txt",
+    ),
     "two columns called `text`": _file(
         "text,text,label\n" + "".join(f"{text},b,{label}\n" for text, label in _rows())
     ),
@@ -369,12 +381,26 @@ CASES: dict[str, Case] = {
     ),
     "folders of classes two folders deeper": _class_folders("more/data/train/", "more/data/test/"),
     "class names in another order in train and test": _other_order,
+    "the same class names in another order in `dataset.label_names`": lambda folder: [
+        *_other_order(folder),
+        f"dataset.label_names=[{','.join(LABELS[::-1])}]",
+    ],
+    "numbers without names in test, where train has class names": _test_in_numbers,
     "numbers in CSV and the same numbers in JSON": _folder(
         {"train.csv": _labelled("0", "1"), "test.json": json.dumps(NUMBERS)}
     ),
     "numbers and words as labels of one column": _file(_json({"label": 1}), name="reviews.json"),
     "labels such as `01`, with leading zeros": _file(_labelled("01", "02")),
     "`Spam` and `spam`": _file(_labelled("Spam", "spam")),
+    "a class that differs by marks around it, or by marks that nobody sees": _file(
+        _csv(extra="a film,good\u200b\nb film,good\u200b\nc film,good\u200b\n")
+    ),
+    "a name for which train has no row": _file(
+        _labelled("0", "1"), "utf-8", "dataset.label_names=[bad,good,more]"
+    ),
+    "a file that lists the classes": _folder(
+        {"train.csv": _labelled("0", "1"), "classes.txt": "bad\ngood\n"}
+    ),
     "`None` or `n/a` as a label": _file(_labelled("None", "good")),
     "-1 as every label of test": _folder(
         {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}
