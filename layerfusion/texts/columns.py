@@ -25,6 +25,8 @@ OFTEN = {
 
 _SHOWN = 40
 """At most this many columns are listed in a message."""
+_SENTENCE = 5
+"""A name with so many spaces is none either."""
 _LONG = 200
 """A name of so many characters is no proposal."""
 
@@ -122,7 +124,7 @@ class Columns:
             kind: find_column(name, names) for kind, (name, _) in wanted.items() if name is not None
         }
         left = [name for name in names if name.strip() and name not in found.values()]
-        left = [name for name in left if len(name) < _LONG]
+        left = [name for name in left if len(name) < _LONG and name.count(" ") < _SENTENCE]
         words = []
         for kind, there in found.items():
             name, key = wanted[kind]

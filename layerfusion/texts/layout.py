@@ -30,6 +30,7 @@ from layerfusion.texts.split_files import (
     beside,
     data_files,
     joined,
+    other_splits,
     split_files,
     split_folders,
     unused,
@@ -84,12 +85,13 @@ def read_tables(
         tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
         return tables
     files, notes = split_files(path, source.files)
-    if len(files) == len(files["train"]) == 1 and not notes and not source.files:
-        return _read_file(files["train"][0], source, columns)
-    for split, members in files.items():
-        if split != "train":
-            columns = replace(columns, without_label=_without(split, files["train"][0].name))
-        tables[split] = join_tables([_read(file, source, columns) for file in members])
+    if len(files) == len(files["train"]) == 1 and not source.files:
+        tables = _read_file(files["train"][0], source, columns, alone=False)
+    else:
+        for split, members in files.items():
+            if split != "train":
+                columns = replace(columns, without_label=_without(split, files["train"][0].name))
+            tables[split] = join_tables([_read(file, source, columns) for file in members])
     tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
     return tables
 
@@ -141,9 +143,17 @@ def _column(table: Path, name: str, source: DataSourceConfig) -> Sequence[Any] |
 
 
 def _read_file(
-    path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
+    path: Path,
+    source: DataSourceConfig,
+    columns: Columns,
+    reader: str | None = None,
+    *,
+    alone: bool = True,
 ) -> dict[str, Table]:
-    """Read a file that is a table, or a JSON file that holds one for each split."""
+    """Read a file that is a table, or a JSON file that holds one for each split.
+
+    Where the user named it `alone`, the splits that lie beside it are noted.
+    """
     if reader is None and data_suffix(path) == ".json":
         splits = read_json_splits(path, columns, source.encoding, source.files)
         if splits is not None:
@@ -157,7 +167,7 @@ def _read_file(
         table = read_pair(path, labels, columns, source.encoding)
     else:
         table = _read(path, source, columns, reader)
-    return {"train": replace(table, notes=(*table.notes, *beside(path)))}
+    return {"train": replace(table, notes=(*table.notes, *(beside(path) if alone else ())))}
 
 
 def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:
@@ -168,6 +178,11 @@ def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Colu
             raise UserError(f"{folder}: it has splits of its own: {', '.join(parts)}")
         return saved_table(split, parts["train"], columns)
     files = data_files(folder)
+    if strange := [file for file in files if other_splits(file, split)]:
+        raise UserError(
+            f"{folder}: it is the folder of {split}, and {strange[0].name} is called after another"
+            f" split; move it away, or name what to use: {as_option(f'dataset.{split}', 'FILE')}"
+        )
     if len({data_suffix(file) for file in files}) > 1:
         names = ", ".join(file.name for file in files)
         raise UserError(

@@ -208,6 +208,8 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     above = _lines_above_header(path, text, skipped, columns)
     skipped += above
     number, header = first_line(text, skipped)
+    if not header.strip():
+        raise UserError(f"{path}: the file is empty")
     if stated := _SEP.fullmatch(header.strip("\ufeff")):  # Excel's line for itself
         delimiter = stated[1]
         skipped.append(number)

@@ -326,6 +326,16 @@ CASES: dict[str, Case] = {
     "a missing shard": lambda folder: _shards(folder, (0,)),
     "two files for one split": _folder({"train.csv": _csv(), "training.csv": TEST}),
     "a file that no split takes": _folder({"train.csv": _csv(), "holdout.csv": TEST}),
+    "a file called `test` in a format that is not read": _folder(
+        {"train.csv": _csv(), "test.xml": "<a/>"}
+    ),
+    "a folder with data beside `train.csv`": _folder_of(
+        {"train.csv": _csv(), "more/train.csv": TEST}
+    ),
+    "`train.csv` and a folder `test`": _folder_of({"train.csv": _csv(), "test/x.csv": TEST}),
+    "`test.csv` in the folder `train`": _folder_of(
+        {"train/train.csv": _csv(), "train/test.csv": TEST}
+    ),
     "the same file, named by `dataset.files`": _folder(
         {"train.csv": _csv(), "holdout.csv": TEST},
         "dataset.files={train: train.csv, test: holdout.csv}",
