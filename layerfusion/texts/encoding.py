@@ -9,6 +9,7 @@ import lzma
 import re
 import zlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
     """Give the text of a file's bytes. Arguments and errors are as for `read_text`."""
     try:
         codec = codecs.lookup(encoding).name
-        b"".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
+        with suppress(UnicodeError):
+            b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except LookupError as error:
         raise UserError(
             f"{as_option(key, encoding)}: there is no such encoding of texts"
@@ -179,6 +181,8 @@ def _unpacked(raw: bytes, path: str) -> bytes:
                     break  # a text that begins with the same letters
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+    if raw.startswith(tuple(_UNPACK)) and not raw.isascii():
+        raise UserError(f"{path}: it is packed twice; unpack it once")
     refuse_no_text(raw, path)
     return raw
 

@@ -76,6 +76,8 @@ _MARKS = "‘’“”„‚–—…•€£§©®™°´·«»‹›¿¡²½\x
 """Marks that a text of any language may have."""
 _MOSTLY = 4
 """A file is UTF-8 but for some bytes if it has so many whole characters for each of them."""
+_SURE = 0.98
+"""A text with such a fit is of a Western language, however its letters are counted elsewhere."""
 _BETTER = 0.1
 """So much more of the letters have to fit an encoding than fit cp1252."""
 
@@ -97,7 +99,9 @@ def guess_encoding(raw: bytes, asked: str) -> str:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:
-        return _other_script(sample, asked) or _by_alphabet(sample, asked)
+        fits = _fits(sample, asked)
+        western = fits.get("cp1252", 0.0) >= _SURE
+        return (None if western else _other_script(sample, asked)) or _likeliest(fits, sample)
     return "utf-8"
 
 
@@ -120,9 +124,9 @@ def _other_script(sample: bytes, asked: str) -> str | None:
     return best.encoding if likely and best.encoding in others else None
 
 
-def _by_alphabet(sample: bytes, asked: str) -> str:
-    """The encoding under which most letters beyond ASCII are of one language."""
-    fits = {
+def _fits(sample: bytes, asked: str) -> dict[str, float]:
+    """Encoding to the share of letters beyond ASCII under it that are of one language."""
+    return {
         name: max(
             _fit(sample.decode(name, errors="replace"), alphabet, apart=name in _SCRIPTS)
             for alphabet in alphabets
@@ -130,11 +134,15 @@ def _by_alphabet(sample: bytes, asked: str) -> str:
         for name, alphabets in ALPHABETS.items()
         if codecs.lookup(name).name != asked
     }
-    best = max(fits, key=lambda name: fits[name])  # the first of those that fit alike
+
+
+def _likeliest(fits: dict[str, float], sample: bytes) -> str:
+    """The encoding of the best fit, the first of several; near that of cp1252, a Western one."""
+    best = max(fits, key=lambda name: fits[name])
     if best != "cp1252" and fits[best] > fits.get("cp1252", 0.0) + _BETTER:
         return best
     controls = any(0x80 <= byte <= 0x9F for byte in sample)
-    return "cp1252" if controls and asked != "cp1252" else "latin-1"
+    return "cp1252" if controls and "cp1252" in fits else "latin-1"
 
 
 def _fit(text: str, alphabet: str, *, apart: bool) -> float:

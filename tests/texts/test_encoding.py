@@ -30,6 +30,8 @@ def test_text_is_read_in_the_encoding_it_has(tmp_path: Path, encoding: str, name
         ("utf-8-sig", "cp1252", "set dataset.encoding=utf-8"),
         ("utf-8", "ascii", "for example to utf-8"),
         ("utf-8", "nope", "there is no such encoding"),
+        ("utf-8", "hex", "there is no such encoding"),
+        ("utf-8", "rot13", "there is no such encoding"),
     ],
 )
 def test_another_encoding_is_proposed(
@@ -89,7 +91,11 @@ OF_LANGUAGES = {
     "cp1257": ["Siuntinys atėjo vėlai, žiauriai, daugiau nepirksiu, ačiū, jūsų kainos"],
     "cp1258": ["Di\u0323ch vu\u0323 quá tê\u0323, tôi se\u0303 không bao giơ\u0300 mua đươ\u0323c"],
     "cp874": ["สินค้านี้ดีมาก แนะนำให้ทุกคน"],
-    "cp1252": ["Ce produit est génial… c’est dommage à ce prix", "it’s a “great” film"],
+    "cp1252": [
+        "café “x” " * 40,
+        "Ce produit est génial… c’est dommage à ce prix",
+        "it’s a “great” film",
+    ],
     "latin-1": [
         "Die Bedienung war äußerst schlecht, schön ärgerlich",
         "El envío llegó tarde y mal, ¡qué decepción! Mañana",
