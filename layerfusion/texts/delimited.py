@@ -135,8 +135,10 @@ def lines_of(text: str) -> list[str]:
 
 
 def cells_of(line: str, delimiter: str) -> list[str]:
-    """Split one line into its cells."""
-    return next(csv.reader([line.replace("\r", " ")], delimiter=delimiter), [])
+    """Split a line into its cells; of several lines, the first row."""
+    *rest, last = line.replace("\r", " ").split("\n")
+    lines = [*(f"{one}\n" for one in rest), last]
+    return next(csv.reader(lines, delimiter=delimiter), [])
 
 
 def _numbered_lines(text: str, skip_lines: Sequence[int]) -> list[tuple[int, str]]:

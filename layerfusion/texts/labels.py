@@ -70,7 +70,8 @@ def class_indices(
             than two classes.
     """
     labels = {split: _values(split, table) for split, table in tables.items()}
-    labels = _one_kind(labels, all(table.typed for table in tables.values()))
+    if not _are_names(tables, labels):
+        labels = _one_kind(labels, all(table.typed for table in tables.values()))
     _refuse_mixture(tables, labels)
     if names is None:
         order = sorted({value for values in labels.values() for value in values})  # type: ignore[type-var]
@@ -157,6 +158,12 @@ def _values(split: str, table: Table) -> list[Label]:
                 " strings and true or false are allowed"
             )
     return values
+
+
+def _are_names(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> bool:
+    """Tell labels that were matched by name: `"1"` is the name of a class, and no number of one."""
+    strings = all(isinstance(value, str) for values in labels.values() for value in values)
+    return strings and all(table.label_names for table in tables.values())
 
 
 def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Label]]:

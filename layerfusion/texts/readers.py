@@ -284,6 +284,8 @@ def begins_table(content: str, column: str) -> bool:
         return True
     rows = (line for _, line in first_lines(content) if not line.startswith(_COMMENTS))
     named = [cells_of(line, delimiter) for line in [next(rows, "")] for delimiter in DELIMITERS]
+    if header.count('"') % 2:  # the name of a column runs over several lines
+        named += [cells_of(content[:10_000], delimiter) for delimiter in DELIMITERS]
     if any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in named):
         return True
     lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
@@ -464,7 +466,8 @@ def _refuse_second_header(path: Path, rows: Rows) -> None:
             f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
             " remove it"
         )
-    if rows.cells and all(not cell or _RULE.fullmatch(cell) for cell in plain(rows.cells[0])):
+    below = [cell for cell in plain(rows.cells[0]) if cell] if rows.cells else []
+    if below and all(map(_RULE.fullmatch, below)):
         raise UserError(
             f"{path}, row 1 (line {rows.lines[0]}): it is a line of dashes below the header, as in"
             " Markdown; remove it"
