@@ -244,7 +244,8 @@ def backbone_of(
     blocks, layers = find_layers(name, model, device)
     with library_errors(f"backbone {name}: {type(model).__name__} has no table of token vectors"):
         rows = model.get_input_embeddings().weight.shape[0]
-    pad_id = tokenizer.pad_token_id
+    with library_errors(f"backbone {name}: its padding token is none of its tokens"):
+        pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id >= rows:
         pad_id = 0
     shape = _shape(model, blocks, layers, length_limit(max_length, model, tokenizer))

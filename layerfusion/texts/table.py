@@ -175,7 +175,12 @@ def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> lis
         for label in table.labels
     )
     reordered = any(sorted(one) == sorted(names) and one != tuple(names) for one in known)
-    if len(known) < 2 and not written and not reordered:
+    clash = any(
+        name.strip().isdecimal() and int(name) != number
+        for names_of_part in known
+        for number, name in enumerate(names_of_part)
+    )
+    if len(known) < 2 and not written and not reordered and not clash:
         return [_by_names_of(table, tables) for table in tables]
     union = tuple(dict.fromkeys(name for names in known for name in names))
     result = []
@@ -183,9 +188,10 @@ def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> lis
         if not table.label_names and any(isinstance(label, int) for label in table.labels):
             named = [next(t.place for t in tables if t.label_names == names) for names in known]
             others = f"{named[0]} and {named[1]} number" if len(named) > 1 else "other files name"
+            how = " differently" if len(named) > 1 else " by numbers" if clash else ""
             raise UserError(
                 f"{table.place}: its labels are numbers without names, and {others} their classes"
-                f"{' differently' if len(named) > 1 else ''}; write names in place of the numbers"
+                f"{how}; write names in place of the numbers"
             )
         labels = [_by_name(table, index) for index in range(len(table.labels))]
         result.append(replace(table, labels=labels, label_names=union))

@@ -132,5 +132,5 @@ def test_marks_after_a_backslash_and_doubled_marks_are_read_in_one_file() -> Non
 
 def test_a_backslash_of_a_text_is_no_escape_where_the_usual_rules_hold() -> None:
     text = 'text\tlabel\n"a\\"""\tpos\n"a""\t\n"""\tpos\n'
-    with pytest.raises(UserError, match="row 2 .* a cell runs on over 2 lines"):
+    with pytest.raises(UserError, match=r"row 2 .* a cell runs on over 2 lines"):
         read_rows("a.tsv", text, "\t")
