@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -361,6 +363,28 @@ def _loading(name: str, folder: Path, part: Literal["model", "tokenizer"]) -> It
 
 
 @contextmanager
+def _no_output() -> Iterator[None]:
+    """Drop what compiled libraries print, past Python, to the standard output.
+
+    `tokenizers` prints what it does not know of a token there, among the rows of `predict`.
+    """
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed, as under some schedulers
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Hide the loading bars, the table of unused weights and what is meant for programmers.
 
@@ -373,7 +397,7 @@ def _quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), _no_output():
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)
