@@ -81,8 +81,13 @@ def _is_foreign(error: Exception) -> bool:
         return False
     if kind is Exception or kind.__module__.split(".")[0] not in ("builtins", ours):
         return True
+    return raised_in(error) != ours
+
+
+def raised_in(error: Exception) -> str:
+    """Name the package whose code raised an error; empty where that is not known."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next
-    raised_in = str(place.tb_frame.f_globals.get("__name__", "")) if place is not None else ""
-    return raised_in.split(".")[0] != ours
+    name = str(place.tb_frame.f_globals.get("__name__", "")) if place is not None else ""
+    return name.split(".")[0]

@@ -257,6 +257,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (["train", "dataset=local"], "dataset"),
         (["train", "-m", "--cfg", "job"], "leave -m out"),
         (["train", "seeds=[1"], "seeds"),
+        (["train", "~layers=1"], "Hydra cannot read the overrides: Config group override deletion"),
         (["reproduce", "reproduce.dtyp=x"], "reproduce: there is no 'dtyp'; there are: profile,"),
         (["search", "search.trails=3"], "search: there is no 'trails'; there are: name, trials,"),
         (["reproduce", "reproduce=nope"], "there is no 'nope'; there are: full, paper, quick"),

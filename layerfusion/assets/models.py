@@ -186,13 +186,22 @@ def own_code(folder: Path) -> tuple[str, list[str]]:
 
 
 def weight_arrays(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name every array of a model's weight files, with the type of its numbers."""
+    """Name every array of a model's weight files, with the type of its numbers.
+
+    Raises:
+        UserError: for a file whose header does not say it.
+    """
     for file in sorted(folder.glob("*.safetensors")):
         with file.open("rb") as opened:
             header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        if not isinstance(header, dict):
+            raise UserError(f"{file} is damaged: its header is no JSON object")
         for array, entry in header.items():
-            if array != "__metadata__":
-                yield array, entry["dtype"]
+            if array == "__metadata__":
+                continue
+            if not isinstance(entry, dict) or not isinstance(entry.get("dtype"), str):
+                raise UserError(f"{file} is damaged: its header states no type of {array}")
+            yield array, entry["dtype"]
 
 
 def integer_arrays(folder: Path) -> list[str]:

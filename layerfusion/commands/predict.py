@@ -148,8 +148,10 @@ def read_table(
     Raises:
         UserError: if the file cannot be read; the message names the file and the column.
     """
-    columns = Columns(column, None, {}, keep_others=True, text_key="--text")
-    reading = Reading(columns, encoding, (), ENCODING_KEY)
+    columns = Columns(
+        column, None, {}, keep_others=True, text_key="--text", encoding_key=ENCODING_KEY
+    )
+    reading = Reading(columns, encoding, ())
     if str(name) == STANDARD:
         place = Path("standard input")
         return _read_lines(place, decoded(_standard_input(), str(place), encoding, ENCODING_KEY),
@@ -161,7 +163,7 @@ def read_table(
         raise UserError(f"{path}: there is no such file")
     if data_suffix(path) == LINES:
         return _read_lines(path, reading.text(path), reading)
-    return read_file(path, columns, encoding=encoding, reader=reader, encoding_key=ENCODING_KEY)
+    return read_file(path, columns, encoding=encoding, reader=reader)
 
 
 def _read_lines(path: Path, content: str, reading: Reading) -> Table:

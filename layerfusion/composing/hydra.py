@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
 from layerfusion.config.options import as_option
 from layerfusion.config.secrets import shown
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import UserError, library_errors, raised_in, unknown
 
 MULTIRUN = {"-m", "--multirun"}
 _FUSION_KEYS = {*EVERY_HEAD, TARGET}
@@ -72,7 +73,8 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then passes errors on instead of exiting
     try:
         place = str(config_folder())
-        hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
+        with _hydra_errors():
+            hydra.main(version_base=VERSION_BASE, config_path=place, config_name=name)(run)()
     except (JobsFailed, LauncherFailed) as error:
         print(f"layerfusion: {shown(str(error))}", file=sys.stderr)
         return 1
@@ -110,10 +112,24 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:
-        with initialize_config_dir(str(config_folder().resolve()), version_base=VERSION_BASE):
+        place = str(config_folder().resolve())
+        with _hydra_errors(), initialize_config_dir(place, version_base=VERSION_BASE):
             return hydra_compose(name, overrides=[*rest, *search])
     except (HydraException, OmegaConfBaseException) as error:
         raise as_user_error(error, overrides, schema_of(name)) from error
+
+
+def _hydra_errors() -> AbstractContextManager[None]:
+    """Turn what Hydra raises for odd overrides, and is of no kind of its own, into one line.
+
+    Errors of its own kinds, and of a job, pass.
+    """
+    from hydra.errors import HydraException
+
+    def passing(error: Exception) -> bool:
+        return isinstance(error, HydraException) or raised_in(error) != "hydra"
+
+    return library_errors("Hydra cannot read the overrides", passing)
 
 
 # -- keys that no file declares -----------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from layerfusion.embeddings.backbone_checks import (
     refuse_larger,
     refuse_missing,
     refuse_more_blocks,
+    refuse_odd_tokens,
     refuse_other_shapes,
     refuse_own_code,
     warn_of_other_class,
@@ -309,7 +312,8 @@ def backbone_of(
     blocks, layers = find_layers(name, model, device)
     with library_errors(f"backbone {name}: {type(model).__name__} has no table of token vectors"):
         rows = model.get_input_embeddings().weight.shape[0]
-    pad_id = tokenizer.pad_token_id
+    with library_errors(f"backbone {name}: its padding token is none of its tokens"):
+        pad_id = tokenizer.pad_token_id
     if pad_id is None or pad_id >= rows:
         pad_id = 0
     shape = _shape(model, blocks, layers, length_limit(max_length, model, tokenizer))
@@ -343,6 +347,7 @@ def load_tokenizer(name: str, folder: Path, config: BackboneConfig) -> Any:
     import transformers
 
     refuse_own_code(name, folder, config)
+    refuse_odd_tokens(name, folder)
     with _loading(name, folder, "tokenizer"):
         tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=config.trust_remote_code
@@ -425,6 +430,28 @@ def _loading(name: str, folder: Path, part: Literal["model", "tokenizer"]) -> It
 
 
 @contextmanager
+def _no_output() -> Iterator[None]:
+    """Drop what compiled libraries print, past Python, to the standard output.
+
+    `tokenizers` prints what it does not know of a token there, among the rows of `predict`.
+    """
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # closed, as under some schedulers
+        yield
+        return
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def _quiet_transformers() -> Iterator[None]:
     """Hide the loading bars, the table of unused weights and what is meant for programmers.
 
@@ -437,7 +464,7 @@ def _quiet_transformers() -> Iterator[None]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
-        with warnings.catch_warnings(action="ignore"):
+        with warnings.catch_warnings(action="ignore"), _no_output():
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -13,9 +13,15 @@ from typing import Any
 
 from torch import nn
 
-from layerfusion.assets.models import integer_arrays, own_code, weight_arrays, weight_bytes
+from layerfusion.assets.models import (
+    integer_arrays,
+    own_code,
+    read_object,
+    weight_arrays,
+    weight_bytes,
+)
 from layerfusion.config.job import BackboneConfig
-from layerfusion.errors import UserError, library_errors
+from layerfusion.errors import UserError, library_errors, short
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +161,23 @@ def refuse_own_code(name: str, folder: Path, config: BackboneConfig) -> None:
             f"backbone {name}: {folder} needs code of its own ({code[0]}), which is not run unless"
             f" backbone.{name}.trust_remote_code=true"
         )
+
+
+def refuse_odd_tokens(name: str, folder: Path) -> None:
+    """Refuse special tokens that are neither a string nor the description of a token.
+
+    transformers would look for a token without an end.
+    """
+    for file in (folder / "special_tokens_map.json", folder / "tokenizer_config.json"):
+        for key, value in read_object(file).items():
+            tokens = value if isinstance(value, list) else [value]
+            if key.endswith(("_token", "_tokens")) or file.name.startswith("special"):
+                for token in (token for token in tokens if isinstance(token, dict)):
+                    if not isinstance(token.get("content"), str) and key != "extra_special_tokens":
+                        raise UserError(
+                            f"backbone {name}: {file}: {short(key)} is no token; a string is"
+                            " needed, or an object with its content"
+                        )
 
 
 def refuse_empty_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:

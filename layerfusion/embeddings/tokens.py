@@ -183,8 +183,9 @@ class _Counting:
     def of(cls, tokenizer: Any, around: np.ndarray, name: str) -> _Counting:
         """Find out what a tokenizer makes of something that it does not know."""
         backend = tokenizer.backend_tokenizer
-        token = getattr(backend.model, "unk_token", None)
-        ids = {tokenizer.unk_token_id, token and backend.token_to_id(token)}
+        # Not `unk_token_id`: transformers would look for it without an end where it is no token.
+        tokens = {getattr(backend.model, "unk_token", None), tokenizer.unk_token} - {None}
+        ids = {backend.token_to_id(str(token)) for token in tokens}
         try:
             ((rare, *_),) = _encode(tokenizer, [RARE_LETTER], 2**20, 0, name)
         except UserError:  # it takes only what it knows, and so knew all of the texts

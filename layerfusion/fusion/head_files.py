@@ -34,6 +34,11 @@ class OperatorHead:
     classifier: FusionClassifier
     standardiser: Standardiser
 
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return int(self.classifier.hparams["num_classes"])
+
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows.
 
@@ -72,6 +77,11 @@ class StackHead:
     regressions: Mapping[str, LexicalRegression] = field(default_factory=dict)
     """The regressions whose log-probabilities are features of the stack, by lexical source. A
     classifier's folder keeps them beside the heads."""
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.stack.probes[0].bias.shape[-1]
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""

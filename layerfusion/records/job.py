@@ -78,7 +78,8 @@ class BackboneRecord:
     cut_tokens: int
     """Texts and tokens that `max_length` truncated."""
     parameters: int
-    """Number of parameters in the embeddings and the blocks up to the highest layer."""
+    """Number of parameters in the embeddings and the blocks up to the highest layer. That of a
+    lexical source is its projection; in a stack it has none, and its regression is the head's."""
     flops_per_text: float
     """FLOPs of a forward pass up to the highest layer, averaged over the texts."""
     milliseconds_per_text: float | None

@@ -482,6 +482,7 @@ def load_bundle(
             head_from(_below(tensors, f"{number}."), facts, modules)
             for number, facts in enumerate(about.heads)
         )
+        _check_heads(heads, tensors, about.label_names)
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
             name: _lexical_from(
@@ -511,6 +512,21 @@ def load_bundle(
         lexical,
         about.facts,
     )
+
+
+def _check_heads(
+    heads: Sequence[Head], tensors: Mapping[str, Tensor], label_names: Sequence[str]
+) -> None:
+    """Check that a description has all heads of its file, and a name for each of their classes.
+
+    Raises:
+        ValueError: saying what differs.
+    """
+    kept = {name.partition(".")[0] for name in tensors}
+    if not heads or kept != {str(number) for number in range(len(heads))}:
+        raise ValueError(f"it describes {len(heads)} heads, and {HEADS} holds {len(kept)}")
+    if wrong := {head.num_classes for head in heads} - {len(label_names)}:
+        raise ValueError(f"it names {len(label_names)} classes, and a head has {wrong.pop()}")
 
 
 def _files(lexical: Iterable[str]) -> list[str]:

@@ -11,8 +11,9 @@ from functools import cache
 
 import torch
 
-from layerfusion.config.job import AUTO, LimitConfig, TrainConfig
+from layerfusion.config.job import AUTO, STACKED, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
+from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.layers.selection import find_selection
@@ -85,7 +86,7 @@ def make_record(
                 layer=choice.layer.layer,
                 pooling=choice.layer.pooling,
                 depth=inputs.sources[choice.layer.backbone].shape.depth(choice.layer.layer),
-                width=inputs.sources[choice.layer.backbone].shape.width,
+                width=_width(inputs, inputs.sources[choice.layer.backbone]),
                 reason=choice.reason,
                 mean_gate=gate,
                 weight=choice.weight,
@@ -147,6 +148,16 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
     )
 
 
+def _is_regression(inputs: Inputs, source: Source) -> bool:
+    """Tell a lexical source of a stack, whose regression on the counts needs no dense vectors."""
+    return inputs.fusion.name == STACKED and isinstance(source, LexicalSource)
+
+
+def _width(inputs: Inputs, source: Source) -> int:
+    """Width of what a head reads of a source; log-probabilities in the case of a regression."""
+    return len(inputs.dataset.label_names) if _is_regression(inputs, source) else source.shape.width
+
+
 def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     shape = source.shape
     hashes = [key for split in SPLITS for key in inputs.hashes[split]]
@@ -158,6 +169,10 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
     latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
+    size = sum(source.stores[p].bytes_per_text([x]) for p, x in used)
+    parameters = shape.parameters(highest)
+    if _is_regression(inputs, source):  # its weights are counted with those of the head
+        seconds, size, parameters = None, 0, 0
     return BackboneRecord(
         origin=source.origin,
         spec=json.loads(store.spec.canonical()),
@@ -169,11 +184,11 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         tokens=int(counts.seen.sum()),
         cut_texts=int((counts.cut > 0).sum()),
         cut_tokens=int(counts.cut.sum()),
-        parameters=shape.parameters(highest),
+        parameters=parameters,
         flops_per_text=shape.flops(highest, source.pass_lengths(counts.seen.tolist()))
         / len(hashes),
         milliseconds_per_text=None if seconds is None else 1000 * seconds,
-        store_bytes=round(sum(source.stores[p].bytes_per_text([x]) for p, x in used) * len(unique)),
+        store_bytes=round(size * len(unique)),
         milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
         milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
         unknown_share=counts.unknown_share,

@@ -38,7 +38,8 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
         Split to the folder above its classes; empty if the texts do not lie in such folders.
 
     Raises:
-        UserError: where two folders claim one split, or a folder that `files` names is missing.
+        UserError: where two folders claim one split, a folder that `files` names is missing, or a
+            table beside the classes is called as a split is.
     """
     parts = _folders(folder)
     if files:
@@ -53,7 +54,19 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
                 raise unknown(f"{folder}: folder of {split} with a folder for each class",
                               files[split], there)  # fmt: skip
         return given
-    if any(_is_table(file) for file in folder.iterdir()):
+    tables = [file for file in tables_beside(folder) if named_parts([_bare(file)])]
+    if tables:
+        classes = _classes(folder)
+        if (
+            len(classes) > 1
+            and not named_parts(classes)
+            and not named_parts(map(_bare, tables)).get("train")
+        ):
+            raise UserError(
+                f"{folder}: it has folders of texts ({', '.join(list(classes)[:4])}) and a table,"
+                f" {tables[0].name}; put both into folders named after their splits, or"
+                " dataset.files.train=. reads the folders alone"
+            )
         return {}
     splits = parts_by_word(name for name, part in parts.items() if _classes(part))
     for split, names in splits.items():
@@ -105,6 +118,7 @@ def read_class_folders(
         table = make_table(str(folder), values, columns, typed=False)
         tables[split] = replace(table, row_names=tuple(names))
     looked_at = {place, *splits.values(), *(file.parent for file in used)}
+    used.update(tables_beside(place))  # noted where they are looked at
     others = [file for folder in sorted(looked_at) for file in sorted(folder.iterdir())]
     shown = [
         str(file.relative_to(place))
@@ -161,11 +175,25 @@ def _is_text(file: Path) -> bool:
     return data_suffix(file) == SUFFIX and file.is_file() and not file.name.startswith(".")
 
 
-def _is_table(file: Path) -> bool:
-    """Tell a table from the notes that lie beside such folders."""
-    bare = file.name.lower().split(".")[0]
-    named = bool(named_parts([bare]))
-    return data_suffix(file) in READERS and file.is_file() and (named or not _is_text(file))
+def tables_beside(folder: Path) -> list[Path]:
+    """The tables in a folder, as its notes in `.txt` are none unless they are called a split."""
+    return [
+        file
+        for file in sorted(folder.iterdir())
+        if file.is_file()
+        and data_suffix(file) in READERS
+        and not _hidden(file, folder)
+        and (named_parts([_bare(file)]) or not _is_text(file))
+    ]
+
+
+def class_names(splits: Mapping[str, Path]) -> set[str]:
+    """Names of the classes in the folders that `class_folders` found."""
+    return {name for folder in splits.values() for name in _classes(folder)}
+
+
+def _bare(file: Path) -> str:
+    return file.name.lower().split(".")[0]
 
 
 def _hidden(path: Path, above: Path) -> bool:

@@ -25,6 +25,8 @@ OFTEN = {
 
 _SHOWN = 40
 """At most this many columns are listed in a message."""
+_SENTENCE = 5
+"""A name with so many spaces is none either."""
 _LONG = 200
 """A name of so many characters is no proposal."""
 
@@ -43,6 +45,8 @@ class Columns:
     """Keep all columns of the kept rows beside the texts and labels."""
     text_key: str = "dataset.text"
     """Option that names the text column, for messages."""
+    encoding_key: str = "dataset.encoding"
+    """Option that sets the encoding of the file, for messages."""
     without_label: str = ""
     """What to do about a table without a label column, for messages."""
 
@@ -120,7 +124,7 @@ class Columns:
             kind: find_column(name, names) for kind, (name, _) in wanted.items() if name is not None
         }
         left = [name for name in names if name.strip() and name not in found.values()]
-        left = [name for name in left if len(name) < _LONG]
+        left = [name for name in left if len(name) < _LONG and name.count(" ") < _SENTENCE]
         words = []
         for kind, there in found.items():
             name, key = wanted[kind]

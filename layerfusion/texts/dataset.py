@@ -159,8 +159,9 @@ def _read(
         reader = config.reader if config.path else None
         tables = read_tables(asset.path, source, _columns_of(source, config), reader)
         path, origin = asset.path, asset.origin
-    tables = dict(zip(tables, read_by_own_names(list(tables.values())), strict=True))
     names = tuple(config.label_names) or read_label_names(path)
+    by_name = read_by_own_names(list(tables.values()), names or ())
+    tables = dict(zip(tables, by_name, strict=True))
     if names and not config.label_names and path.is_file():
         note = f"labels: named by {LABELS_FILE} beside {path.name}"
         tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, note))

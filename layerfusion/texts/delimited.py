@@ -94,7 +94,8 @@ def read_rows(
     fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, lines, delimiter, label)
     if isinstance(quoted, Rows) and fault is None:
         return quoted
-    if f"\\{QUOTE}" in text:
+    # A quotation mark after a backslash ends a cell by the usual rules, which seldom fits.
+    if f"\\{QUOTE}" in text and isinstance(quoted, _Fault):
         escaped = _parse(lines, delimiter, headed=headed, escape="\\")
         if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
@@ -135,8 +136,10 @@ def lines_of(text: str) -> list[str]:
 
 
 def cells_of(line: str, delimiter: str) -> list[str]:
-    """Split one line into its cells."""
-    return next(csv.reader([line.replace("\r", " ")], delimiter=delimiter), [])
+    """Split a line into its cells; of several lines, the first row."""
+    *rest, last = line.replace("\r", " ").split("\n")
+    lines = [*(f"{one}\n" for one in rest), last]
+    return next(csv.reader(lines, delimiter=delimiter), [])
 
 
 def _numbered_lines(text: str, skip_lines: Sequence[int]) -> list[tuple[int, str]]:
@@ -187,7 +190,7 @@ def _parse(
         delimiter=delimiter,
         quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
         escapechar=escape,
-        doublequote=escape is None,
+        doublequote=True,  # beside an escape, too: one damaged mark changes no other row
         skipinitialspace=spaced,
         strict=True,
     )

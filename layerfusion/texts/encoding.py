@@ -8,14 +8,15 @@ import gzip
 import lzma
 import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-
-from charset_normalizer import from_bytes
+from typing import Any
 
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
+from layerfusion.texts.encoding_guess import guess_encoding, wrong_bytes
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -49,13 +50,6 @@ _TAR_AT = 257
 """Where a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
-_MANY_BYTES = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")
-_ONE_BYTE = ("cp1251", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "tis_620")
-"""Encodings of other scripts that are proposed, by how they write a character."""
-_FEW = 20
-"""With fewer bytes beyond ASCII, no script is guessed."""
-_COHERENT, _CHAOTIC = 0.2, 0.05
-"""More of `charset_normalizer`'s coherence, or less of its chaos, is a likely guess."""
 _SHOWN = 20
 """Bytes to each side of a wrong one that a message shows at most."""
 SURROGATES = re.compile("[\ud800-\udfff]")
@@ -64,7 +58,7 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
-    """Read a text file whole. A byte-order mark is left out, line ends stay as they are.
+    """Read a text file whole. Byte-order marks are left out, line ends stay as they are.
 
     Args:
         path: the file; one that gzip packed is unpacked.
@@ -90,7 +84,8 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
     """Give the text of a file's bytes. Arguments and errors are as for `read_text`."""
     try:
         codec = codecs.lookup(encoding).name
-        b"".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
+        with suppress(UnicodeError):
+            b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except LookupError as error:
         raise UserError(
             f"{as_option(key, encoding)}: there is no such encoding of texts"
@@ -102,10 +97,17 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
             f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
         )
     try:
-        text = raw.decode(codec).removeprefix("\ufeff")
+        text = raw.decode(codec).lstrip("\ufeff")
     except UnicodeDecodeError as error:
         found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
-        guess = _guess(raw, codec)
+        if codec == "utf-8" and (wrong := wrong_bytes(raw)):
+            line = raw.count(b"\n", 0, error.start) + 1
+            others = f", and {wrong - 1:,} more" if wrong > 1 else ""
+            raise UserError(
+                f"{path}: {found} (line {line:,}{others}) is not {encoding}, and all else is;"
+                " repair the text there, or remove it"
+            ) from error
+        guess = guess_encoding(raw, codec)
         word = _around(raw, error.start).decode(guess, errors="replace")
         raise UserError(
             f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
@@ -114,22 +116,52 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
     except UnicodeError as error:  # UTF-16 without a mark, for one
         raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
     if "\0" in text:
+        guess = guess_encoding(raw, codec)
         raise UserError(
-            f"{path}: it holds NUL characters, as {_guess(raw, codec)} read as {encoding} does; set"
-            f" {key}, or remove them"
+            f"{path}: it holds NUL characters, as {guess} read as {encoding} does; set {key}, or"
+            " remove them"
         )
     return text
 
 
-def encoding_notes(path: Path, text: str, key: str = "dataset.encoding") -> tuple[str, ...]:
-    """Note the controls that a text holds where its file is cp1252 and was read as latin-1."""
-    controls = len(CONTROLS.findall(text))
-    if not controls:
-        return ()
-    return (
-        f"{path.name}: {controls:,} characters are invisible controls; in cp1252 their bytes are"
-        f" quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one",
-    )
+def encoding_notes(place: str, texts: Sequence[Any], key: str) -> list[str]:
+    """Note what shows that texts were read in another encoding than they were written in.
+
+    Args:
+        place: the file, for messages.
+        texts: the texts; other values are passed over.
+        key: the option that sets the encoding.
+    """
+    beyond = [text for text in texts if isinstance(text, str) and not text.isascii()]
+    notes = []
+    if controls := sum(len(CONTROLS.findall(text)) for text in beyond):
+        notes.append(
+            f"{place}: {controls:,} characters are invisible controls; in cp1252 their bytes are"
+            f" quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one, unless the"
+            " file was written so"
+        )
+    garbled = [(text, whole) for text in beyond if (whole := _ungarbled(text)) is not None]
+    if len(garbled) > len(beyond) / 2:
+        look = "1 text looks" if len(garbled) == 1 else f"{len(garbled):,} texts look"
+        before, after = garbled[0]
+        at = next(n for n, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
+        at = max(0, at - _SHOWN)
+        notes.append(
+            f"{place}: {look} like utf-8 that was read as cp1252"
+            f" ({before[at:][: 2 * _SHOWN]!r} for {after[at:][: 2 * _SHOWN]!r}):"
+            f" {as_option(key, 'utf-8')} may be the right one, unless the file was written so"
+        )
+    return notes
+
+
+def _ungarbled(text: str) -> str | None:
+    """What a text was if its UTF-8 was read as cp1252 or latin-1; none if it was not."""
+    for codec in ("cp1252", "latin-1"):
+        try:
+            return text.encode(codec).decode("utf-8")
+        except UnicodeError:
+            continue
+    return None
 
 
 def whole_characters(text: str) -> tuple[str, int]:
@@ -149,6 +181,8 @@ def _unpacked(raw: bytes, path: str) -> bytes:
                     break  # a text that begins with the same letters
                 reason = str(error).strip().splitlines() or [type(error).__name__]
                 raise UserError(f"{path}: cannot be read: {reason[0]}") from error
+    if raw.startswith(tuple(_UNPACK)) and not raw.isascii():
+        raise UserError(f"{path}: it is packed twice; unpack it once")
     refuse_no_text(raw, path)
     return raw
 
@@ -169,31 +203,6 @@ def refuse_no_text(raw: bytes, path: str, *, but: bytes = b"") -> None:
             raise UserError(f"{path}: it is {kind}")
     if raw[_TAR_AT:].startswith(b"ustar"):
         raise UserError(f"{path}: it is a tar archive; unpack it")
-
-
-def _guess(raw: bytes, asked: str) -> str:
-    """The encoding that these bytes most likely have, other than the one that was asked for."""
-    sample = raw[: 1 << 16]
-    if sample.count(0) > len(sample) // 5:
-        little = sample[1::2].count(0) >= sample[::2].count(0)
-        return "utf-16-le" if little else "utf-16-be"
-    try:
-        raw.decode("utf-8")
-    except UnicodeDecodeError:
-        windows = asked != "cp1252" and any(0x80 <= byte <= 0x9F for byte in sample)
-        return _other_script(sample, asked) or ("cp1252" if windows else "latin-1")
-    return "utf-8"
-
-
-def _other_script(sample: bytes, asked: str) -> str | None:
-    """The encoding of a text in another script than the Latin one; none if it looks like none."""
-    others = [name for name in (*_MANY_BYTES, *_ONE_BYTE) if codecs.lookup(name).name != asked]
-    found = from_bytes(sample, cp_isolation=[*others, "cp1252", "latin_1"])
-    best = max(found, key=lambda one: one.coherence - one.chaos, default=None)
-    if best is None or sum(byte >= 0x80 for byte in sample) < _FEW:
-        return None
-    likely = best.coherence > _COHERENT or (best.encoding in _MANY_BYTES and best.chaos < _CHAOTIC)
-    return best.encoding if likely and best.encoding in others else None
 
 
 def _around(raw: bytes, place: int) -> bytes:

@@ -95,7 +95,13 @@ def _table(
     label_names: tuple[str, ...] | None = None,
 ) -> Table:
     plain = {name: [_plain(value) for value in column] for name, column in values.items()}
-    return make_table(place, plain, Columns(text, label, {}), typed=True, label_names=label_names)
+    return make_table(
+        place,
+        plain,
+        Columns(text, label, {}, encoding_key="encoding"),
+        typed=True,
+        label_names=label_names,
+    )
 
 
 def _plain(value: Any) -> Any:

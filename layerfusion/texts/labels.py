@@ -19,6 +19,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
 GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?", "-1"}
 """What programs write for a missing value, in lower case."""
+_AROUND = "\"'`“”‘’«».,;:"
+"""Marks around a name that make no other class of it."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
 _LONG = 60
@@ -68,7 +70,8 @@ def class_indices(
             than two classes.
     """
     labels = {split: _values(split, table) for split, table in tables.items()}
-    labels = _one_kind(labels, all(table.typed for table in tables.values()))
+    if not _are_names(tables, labels):
+        labels = _one_kind(labels, all(table.typed for table in tables.values()))
     _refuse_mixture(tables, labels)
     if names is None:
         order = sorted({value for values in labels.values() for value in values})  # type: ignore[type-var]
@@ -95,7 +98,9 @@ def class_indices(
         for split, values in labels.items()
     }
     label_names = tuple(named[value] for value in classes)
-    return label_names, indices, _doubts(label_names)
+    empty = [named[value] for value in named if value not in trained]
+    unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
+    return label_names, indices, (*unseen, *_doubts(label_names))
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -155,6 +160,12 @@ def _values(split: str, table: Table) -> list[Label]:
     return values
 
 
+def _are_names(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> bool:
+    """Tell labels that were matched by name: `"1"` is the name of a class, and no number of one."""
+    strings = all(isinstance(value, str) for values in labels.values() for value in values)
+    return strings and all(table.label_names for table in tables.values())
+
+
 def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Label]]:
     """Give labels that formats write differently one form, so that 1, 1.0 and "1" are one class.
 
@@ -184,13 +195,18 @@ def _number(value: Label) -> Label:
 
 
 def _doubts(names: Sequence[str]) -> tuple[str, ...]:
-    """Notes on classes that may be one, or none: the same but for case, or named like a gap."""
+    """Notes on classes that may be one, or none.
+
+    These are the same but for case, marks around them or marks that nobody sees; or named like a
+    gap.
+    """
     alike: dict[str, list[str]] = {}
     for name in names:
-        form = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-        alike.setdefault(form, []).append(name)
+        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
+        form = " ".join(form.strip(_AROUND).casefold().split())
+        alike.setdefault(form or name, []).append(name)
     notes = [
-        f"labels: {' and '.join(map(short, same))} are different classes; if they are one, write"
+        f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
         for same in alike.values()
         if len(same) > 1
@@ -202,6 +218,12 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
     return tuple(notes)
+
+
+def _shown(name: str) -> str:
+    """A name in quotes, with marks that nobody sees in their place written out."""
+    visible = unicodedata.is_normalized("NFC", name)
+    return short(name) if visible else ascii(name)
 
 
 def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> None:

@@ -6,6 +6,7 @@ from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
@@ -13,9 +14,15 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files, read_class_files
-from layerfusion.texts.class_folders import class_folders, read_class_folders
+from layerfusion.texts.class_folders import (
+    class_folders,
+    class_names,
+    read_class_folders,
+    tables_beside,
+)
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
-from layerfusion.texts.columns import Columns
+from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
     LABELS_FILE,
@@ -23,6 +30,7 @@ from layerfusion.texts.split_files import (
     beside,
     data_files,
     joined,
+    other_splits,
     split_files,
     split_folders,
     unused,
@@ -66,7 +74,12 @@ def read_tables(
     if is_saved(path):
         return _read_saved(path, source, columns)
     if folders := class_folders(path, source.files):
-        return read_class_folders(path, folders, columns, source.encoding)
+        tables = read_class_folders(path, folders, columns, source.encoding)
+        notes = _tables_beside(path, folders, source, columns)
+        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+        return tables
+    if not source.files and (pairs := line_pairs(path, source.encoding)):
+        return read_line_pairs(path, pairs, columns, source.encoding)
     if not source.files and (by_class := class_files(path, source.encoding)):
         return read_class_files(path, by_class, columns, source.encoding)
     tables = {}
@@ -77,14 +90,61 @@ def read_tables(
         tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
         return tables
     files, notes = split_files(path, source.files)
-    if len(files) == len(files["train"]) == 1 and not notes and not source.files:
-        return _read_file(files["train"][0], source, columns)
-    for split, members in files.items():
-        if split != "train":
-            columns = replace(columns, without_label=_without(split, files["train"][0].name))
-        tables[split] = join_tables([_read(file, source, columns) for file in members])
+    if len(files) == len(files["train"]) == 1 and not source.files:
+        tables = _read_file(files["train"][0], source, columns, alone=False)
+    else:
+        for split, members in files.items():
+            if split != "train":
+                columns = replace(columns, without_label=_without(split, files["train"][0].name))
+            tables[split] = join_tables([_read(file, source, columns) for file in members])
     tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
     return tables
+
+
+def _tables_beside(
+    folder: Path, splits: Mapping[str, Path], source: DataSourceConfig, columns: Columns
+) -> list[str]:
+    """Note the tables beside folders of classes, which are not read.
+
+    Raises:
+        UserError: for one that may be the data: it has texts, or other labels than the folders.
+    """
+    classes = {name.casefold() for name in class_names(splits)}
+    notes = []
+    for table in tables_beside(folder):
+        way = as_option("dataset.path", str(table))
+        notes.append(f"{table.name} beside the folders of the classes is not used; {way} reads it")
+        if source.files:
+            continue
+        labels = next(
+            (
+                found
+                for name in dict.fromkeys((columns.label, *OFTEN["label"]))
+                if name is not None and (found := _column(table, name, source)) is not None
+            ),
+            [],
+        )
+        texts = _column(table, columns.text, source)
+        others = {str(label).strip().casefold() for label in labels} - classes
+        if texts is not None or others:
+            kept = " ".join(
+                as_option(f"dataset.files.{split}", str(part.relative_to(folder)))
+                for split, part in splits.items()
+            )
+            what = "texts" if texts is not None else f"other labels ({sorted(others)[0]!r}, …)"
+            raise UserError(
+                f"{folder}: it has folders of texts ({', '.join(sorted(classes)[:4])}) and a table"
+                f" with {what}, {table.name}; {way} reads the table, and {kept} the folders"
+            )
+    return notes
+
+
+def _column(table: Path, name: str, source: DataSourceConfig) -> Sequence[Any] | None:
+    """The values of a column of a table; none where the table has no such column, or is none."""
+    try:
+        return _read(table, replace(source, skip_rows=[]), Columns(name, None, {})).texts
+    except UserError:
+        return None
 
 
 def _read_file(
@@ -93,8 +153,13 @@ def _read_file(
     columns: Columns,
     reader: str | None = None,
     used: Sequence[Path] = (),
+    *,
+    alone: bool = True,
 ) -> dict[str, Table]:
-    """Read a file that is a table, or a JSON file that holds one for each split."""
+    """Read a file that is a table, or a JSON file that holds one for each split.
+
+    Where the user named it `alone`, the splits that lie beside it are noted.
+    """
     if reader is None and data_suffix(path) == ".json":
         splits = read_json_splits(path, columns, source.encoding, source.files)
         if splits is not None:
@@ -104,8 +169,11 @@ def _read_file(
             f"dataset.files: it names files of a folder, and {path} is a file; name the file of"
             " each split by dataset.train, dataset.validation and dataset.test"
         )
-    table = _read(path, source, columns, reader)
-    return {"train": replace(table, notes=(*table.notes, *beside(path, used)))}
+    if reader is None and (labels := labels_beside(path, source.encoding)) is not None:
+        table = read_pair(path, labels, columns, source.encoding)
+    else:
+        table = _read(path, source, columns, reader)
+    return {"train": replace(table, notes=(*table.notes, *(beside(path, used) if alone else ())))}
 
 
 def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:
@@ -116,6 +184,11 @@ def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Colu
             raise UserError(f"{folder}: it has splits of its own: {', '.join(parts)}")
         return saved_table(split, parts["train"], columns)
     files = data_files(folder)
+    if strange := [file for file in files if other_splits(file, split)]:
+        raise UserError(
+            f"{folder}: it is the folder of {split}, and {strange[0].name} is called after another"
+            f" split; move it away, or name what to use: {as_option(f'dataset.{split}', 'FILE')}"
+        )
     if len({data_suffix(file) for file in files}) > 1:
         names = ", ".join(file.name for file in files)
         raise UserError(

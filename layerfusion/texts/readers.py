@@ -21,7 +21,7 @@ from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines, read_rows
-from layerfusion.texts.encoding import encoding_notes, read_text
+from layerfusion.texts.encoding import read_text
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
 from layerfusion.texts.json_tables import columns_of_json, splits_of_json
 from layerfusion.texts.table import Table, make_table
@@ -36,18 +36,20 @@ _APART = "\x1f"
 """Parts a label from its text; no text has this character."""
 _FEW, _AGAIN = 8, 3
 """Fewer lines, or words that occur less often on average, are not known for labels."""
+_RULE = re.compile(r":?-{2,}:?")
+"""A cell of the line below a header, as Markdown and databases print it."""
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
 """The first line with which a file tells Excel its delimiter."""
 
 
 _SPREADSHEET = "it is a spreadsheet; save its sheet as csv"
 _ARCHIVE = "it is an archive; unpack it, and name the folder or file that was in it"
-_WORDS = "it has a label for each word; write a row for each text, with one label"
+WORDS = "it has a label for each word; write a row for each text, with one label"
 _OTHERS = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), _SPREADSHEET),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), _ARCHIVE),
     **dict.fromkeys((".zst", ".lz4", ".z"), "it is packed; unpack it, or pack it with gzip"),
-    **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), _WORDS),
+    **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), WORDS),
 }
 """Suffix of a file that is not read to what it is, and the way out."""
 
@@ -76,12 +78,10 @@ class Reading:
     encoding: str
     skip_rows: Sequence[int]
     """Line numbers (0 = first) of a delimited file that are not data."""
-    encoding_key: str = "dataset.encoding"
-    """Option that sets the encoding, for messages."""
 
     def text(self, path: Path) -> str:
         """Read a file as a text."""
-        return read_text(path, self.encoding, self.encoding_key)
+        return read_text(path, self.encoding, self.columns.encoding_key)
 
 
 def read_file(
@@ -91,7 +91,6 @@ def read_file(
     encoding: str = "utf-8",
     skip_rows: Sequence[int] = (),
     reader: str | None = None,
-    encoding_key: str = "dataset.encoding",
 ) -> Table:
     """Read one file.
 
@@ -103,7 +102,6 @@ def read_file(
         skip_rows: line numbers (0 = first) of a csv-like file that are not data.
         reader: `package.module:name` of a function of the user's, which takes the path and returns
             a pandas DataFrame or a dict of column name to values; the suffix then means nothing.
-        encoding_key: option that sets the encoding, for messages.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -115,7 +113,7 @@ def read_file(
         raise UserError(f"{path}: {not_read(path)}")
     read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
-        return read(path, Reading(columns, encoding, skip_rows, encoding_key))
+        return read(path, Reading(columns, encoding, skip_rows))
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
@@ -210,6 +208,8 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     above = _lines_above_header(path, text, skipped, columns)
     skipped += above
     number, header = first_line(text, skipped)
+    if not header.strip():
+        raise UserError(f"{path}: the file is empty")
     if stated := _SEP.fullmatch(header.strip("\ufeff")):  # Excel's line for itself
         delimiter = stated[1]
         skipped.append(number)
@@ -234,7 +234,7 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         _refuse_headless(path, rows, columns)
     names, renamed = distinct_columns(path, rows.names, columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
-    notes = encoding_notes(path, text, reading.encoding_key)
+    notes: tuple[str, ...] = ()
     if above:
         what = "a comment" if len(above) == 1 else f"{len(above)} comments"
         notes = (*notes, f"{path.name}: {what} above the header left out")
@@ -284,6 +284,8 @@ def begins_table(content: str, column: str) -> bool:
         return True
     rows = (line for _, line in first_lines(content) if not line.startswith(_COMMENTS))
     named = [cells_of(line, delimiter) for line in [next(rows, "")] for delimiter in DELIMITERS]
+    if header.count('"') % 2:  # the name of a column runs over several lines
+        named += [cells_of(content[:10_000], delimiter) for delimiter in DELIMITERS]
     if any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in named):
         return True
     lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
@@ -346,9 +348,11 @@ def _refuse_header(path: Path, header: str, columns: Columns) -> None:
         raise UserError(f"{path}: it is a web page; was its address that of the data?")
     names = [re.escape(name) for name in (columns.text, columns.label) if name is not None]
     for first, last in (names, names[::-1]) if len(names) == 2 else ():
-        if (found := re.fullmatch(rf"{first}(\W+){last}", header.strip())) and not any(
-            delimiter in found[1] for delimiter in DELIMITERS
-        ):
+        if (
+            found := re.fullmatch(
+                rf"[\"']?{first}[\"']?([^\w\"']+)[\"']?{last}[\"']?", header.strip()
+            )
+        ) and not any(delimiter in found[1] for delimiter in DELIMITERS):
             raise UserError(
                 f"{path}: {found[1]!r} stands between the columns of its first line; save it with"
                 " commas, tabs, semicolons or bars between them"
@@ -361,7 +365,7 @@ def _refuse_words(path: Path, text: str, lines: Sequence[tuple[int, str]]) -> No
     blank = len(re.findall(r"\S[^\S\n]*\r?\n[^\S\n]*\r?\n[^\S\n]*\S", text[:100_000]))
     alike = len({len(row) for row in cells[:-1]}) == 1 and len(cells[0]) > 1 if cells else False
     if blank > 1 and alike and blank < len(cells):
-        raise UserError(f"{path}: {_WORDS}")
+        raise UserError(f"{path}: {WORDS}")
 
 
 def _label_words(text: str) -> bool:
@@ -450,12 +454,23 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
 
 
 def _refuse_second_header(path: Path, rows: Rows) -> None:
-    """Files that were joined end to end have their headers among the rows."""
-    again = [number for number, row in enumerate(rows.cells) if tuple(row) == rows.names]
+    """Refuse a header among the rows, as of files joined end to end, and the dashes below one."""
+
+    def plain(cells: Sequence[str]) -> list[str]:
+        return [cell.strip('\ufeff" ').casefold() for cell in cells]
+
+    header = plain(rows.names)
+    again = [number for number, row in enumerate(rows.cells) if plain(row) == header]
     if again:
         raise UserError(
             f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
             " remove it"
+        )
+    below = [cell for cell in plain(rows.cells[0]) if cell] if rows.cells else []
+    if below and all(map(_RULE.fullmatch, below)):
+        raise UserError(
+            f"{path}, row 1 (line {rows.lines[0]}): it is a line of dashes below the header, as in"
+            " Markdown; remove it"
         )
 
 

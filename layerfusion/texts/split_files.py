@@ -13,6 +13,7 @@ from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files
 from layerfusion.texts.class_folders import class_folders, has_format, is_about
 from layerfusion.texts.columnar import is_saved
+from layerfusion.texts.line_pairs import line_pairs
 from layerfusion.texts.readers import is_known_other, not_read
 from layerfusion.texts.split_names import ALIASES, named_parts, parts_by_word, splits_in
 from layerfusion.texts.table import SPLITS
@@ -24,6 +25,14 @@ _FACTS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict
 _SHARD = re.compile(r"-(\d+)-of-(\d+)$")
 _PART = re.compile(r"(part|data|chunk|shard)?[-_]?\d+\b")
 """Name of a numbered part of a table."""
+_OF_CLASSES = re.compile(
+    r"(id2label|label2id|(label|class)_?(names|map|mapping|list)?|labels|classes|mapping|categories)"
+    r"\.(txt|json|csv|tsv)",
+    re.IGNORECASE,
+)
+"""Names of files that often list the classes, and are no split."""
+_NO_DATA = (".py", ".ipynb", ".sh", ".r", ".md", ".log", ".yaml", ".yml", ".html", ".pdf", ".png")
+"""Suffixes of files that are no data, whatever they are called."""
 _DEEP, _MANY = 3, 50
 """Levels of folders, and folders of a level, that are looked at for what else may be meant."""
 
@@ -77,6 +86,12 @@ def _splits_of_files(folder: Path) -> set[str]:
     return {split for file in data_files(folder) for split in splits_in(_bare(file))}
 
 
+def other_splits(file: Path, split: str) -> set[str]:
+    """The splits that a file in the folder of another one is called after."""
+    found = splits_in(_bare(file))
+    return set() if split in found else found
+
+
 def joined(files: Sequence[Path]) -> str:
     """Note that several files of a folder are read as one table."""
     names = [file.name for file in files]
@@ -117,11 +132,12 @@ def split_files(
                 f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_meant(found)}"
                 f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}"
             )
-        return {"train": found}, _others_left(folder)
+        return {"train": found}, (*_others_left(folder), *_folders_left(folder))
     used = {name for members in named.values() for name in members}
+    _refuse_folders(folder, named)
     members = {split: [folder / name for name in group] for split, group in named.items()}
     left = unused(str(folder), [name for name in names if name not in used])
-    return members, (*left, *_others_left(folder))
+    return members, (*left, *_others_left(folder), *_folders_left(folder))
 
 
 def _are_parts(files: Sequence[Path]) -> bool:
@@ -146,9 +162,21 @@ def _meant(files: Sequence[Path]) -> str:
 
 
 def _others(folder: Path) -> list[Path]:
-    """Files that are data in a form that is not read."""
+    """Files that are data in a form that is not read: by their suffix, or called as a split is."""
     files = [file for file in sorted(folder.iterdir()) if file.is_file()]
-    return [file for file in files if is_known_other(file) and not file.name.startswith(".")]
+    return [
+        file
+        for file in files
+        if not file.name.startswith(".")
+        and (
+            is_known_other(file)
+            or (
+                bool(data_suffix(file))
+                and data_suffix(file) not in (*READERS, *_NO_DATA)
+                and bool(splits_in(_bare(file)))
+            )
+        )
+    ]
 
 
 def _others_said(folder: Path) -> str:
@@ -159,6 +187,31 @@ def _others_left(folder: Path) -> tuple[str, ...]:
     return tuple(
         f"{file.name} in {folder} is not used: {not_read(file)}" for file in _others(folder)
     )
+
+
+def _folders_left(folder: Path) -> tuple[str, ...]:
+    """Notes on folders with data beside the files that are read."""
+    return tuple(
+        f"{part.name} in {folder} is not used; {as_option('dataset.path', str(part))} would read"
+        " what lies in it"
+        for part in _folders(folder)
+        if _is_data(part)
+    )
+
+
+def _refuse_folders(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuse splits of which some are files and some are folders."""
+    parts = parts_by_word(part.name for part in _folders(folder))
+    places = {
+        split: [*(str(folder / name) for name in files.get(split, ())), *folders]
+        for split, names in parts.items()
+        if (folders := [str(folder / name) for name in names if _has_part(folder / name)])
+    }
+    if places:
+        chosen = {split: str(folder / names[0]) for split, names in files.items()}
+        chosen |= {split: found[0] for split, found in places.items()}
+        words = " ".join(as_option(f"dataset.{split}", place) for split, place in chosen.items())
+        raise UserError(f"{folder}: some splits are folders and some are files; {words} reads them")
 
 
 def _below(folder: Path) -> str:
@@ -208,6 +261,8 @@ def _is_data(folder: Path) -> bool:
     """Tell whether a folder holds what can be read."""
     try:
         if is_saved(folder) or class_folders(folder, {}) or class_files(folder, "utf-8"):
+            return True
+        if line_pairs(folder, "utf-8"):
             return True
         return bool(split_folders(folder, {})) or _is_named(folder)
     except UserError:
@@ -280,10 +335,18 @@ def _check_shards(place: str, split: str, stems: Mapping[str, str]) -> None:
 
 def unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
     """Note the files, or parts of a saved data set, that no split has."""
+    of_classes = [name for name in names if _OF_CLASSES.fullmatch(name)]
+    notes = tuple(
+        f"{name} in {place} is not used; if it names the classes 0, 1, …, say so:"
+        " dataset.label_names=[…]"
+        for name in of_classes
+    )
+    names = [name for name in names if name not in of_classes]
     if not names:
-        return ()
+        return notes
     are = "is" if len(names) == 1 else "are"
     return (
+        *notes,
         f"{', '.join(names)} in {place} {are} not used, as no split has such a name;"
         f" dataset.files={{train: …, test: {names[0]}}} would use {names[0]} as test",
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.encoding import whole_characters
+from layerfusion.texts.encoding import encoding_notes, whole_characters
 from layerfusion.texts.nested import parts_of, with_parts
 
 SPLITS = ("train", "validation", "test")
@@ -56,7 +56,8 @@ def make_table(
     """Pick the wanted columns and rows.
 
     Half characters become U+FFFD, a text that is a list of words or sentences is joined by spaces,
-    and a label that is the only one of a list is taken out of it, each with a note.
+    and a label that is the only one of a list is taken out of it, each with a note. Texts that look
+    as if their encoding was another one are noted.
 
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
@@ -87,6 +88,7 @@ def make_table(
     texts, halves_of_texts = _whole(texts)
     labels, halves_of_labels = _whole(labels)
     halves = halves_of_texts + halves_of_labels
+    notes += encoding_notes(place, texts, columns.encoding_key)
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():
@@ -150,11 +152,16 @@ def join_tables(tables: Sequence[Table]) -> Table:
     )
 
 
-def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
+def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> list[Table]:
     """Match classes by name where the parts of a data set number them differently.
 
     Each part's whole numbers are replaced by that part's own class names. Parts that agree on the
     names, or carry none, stay as they are, unless another part writes the names themselves.
+
+    Args:
+        tables: the parts.
+        names: class names that the user gives; of the same classes in another order, they are
+            their order and no other names for the numbers.
 
     Raises:
         UserError: where a part has numbers without names while the others do not agree on theirs;
@@ -167,21 +174,40 @@ def read_by_own_names(tables: Sequence[Table]) -> list[Table]:
         if known and not table.label_names
         for label in table.labels
     )
-    if len(known) < 2 and not written:
-        return list(tables)
+    reordered = any(sorted(one) == sorted(names) and one != tuple(names) for one in known)
+    clash = any(
+        name.strip().isdecimal() and int(name) != number
+        for names_of_part in known
+        for number, name in enumerate(names_of_part)
+    )
+    if len(known) < 2 and not written and not reordered and not clash:
+        return [_by_names_of(table, tables) for table in tables]
     union = tuple(dict.fromkeys(name for names in known for name in names))
     result = []
     for table in tables:
         if not table.label_names and any(isinstance(label, int) for label in table.labels):
             named = [next(t.place for t in tables if t.label_names == names) for names in known]
             others = f"{named[0]} and {named[1]} number" if len(named) > 1 else "other files name"
+            how = " differently" if len(named) > 1 else " by numbers" if clash else ""
             raise UserError(
                 f"{table.place}: its labels are numbers without names, and {others} their classes"
-                f"{' differently' if len(named) > 1 else ''}; write names in place of the numbers"
+                f"{how}; write names in place of the numbers"
             )
         labels = [_by_name(table, index) for index in range(len(table.labels))]
         result.append(replace(table, labels=labels, label_names=union))
     return result
+
+
+def _by_names_of(table: Table, others: Sequence[Table]) -> Table:
+    """Note it where the numbers of a table are read by the names of another part."""
+    named = next((other for other in others if other.label_names), None)
+    if table.label_names or named is None or named.label_names is None:
+        return table
+    written = {str(label).strip() for label in table.labels} - {*named.label_names, str(NO_LABEL)}
+    if not any(label.isdecimal() for label in written):
+        return table
+    note = f"{table.place}: its labels are numbers, which are read by the names of {named.place}"
+    return replace(table, notes=(*table.notes, note))
 
 
 def _by_name(table: Table, index: int) -> Any:

@@ -248,6 +248,9 @@ CASES: dict[str, Case] = {
     "a limit of length that is no number": _changed(
         "tokenizer_config.json", lambda content: content.update(model_max_length="long")
     ),
+    "a special token that is no token": _with(
+        "special_tokens_map.json", b'{"unk_token": {"0": 0}}'
+    ),
     "a damaged `tokenizer.json`": _with("tokenizer.json", b'{"version":'),
     "a `tokenizer.json` of a newer version": _changed(
         "tokenizer.json", lambda content: content.update(normalizer={"type": "Newer"})

@@ -153,9 +153,14 @@ class Form:
 
 def by_csv(delimiter: str, quoting: Any, end: str, encoding: str) -> Callable[[Made], bytes]:
     def write(made: Made) -> bytes:
+        rows = [made.names, *made.rows]
+        # Without quotation marks, a carriage return at the end of a row is a part of its end.
+        ends = any(row[-1].endswith("\r") for row in rows)
         out = io.StringIO(newline="")
-        writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator=end)
-        writer.writerows([made.names, *made.rows])
+        writer = csv.writer(
+            out, delimiter=delimiter, quoting=csv.QUOTE_ALL if ends else quoting, lineterminator=end
+        )
+        writer.writerows(rows)
         return out.getvalue().encode(encoding)
 
     return write

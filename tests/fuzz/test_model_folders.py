@@ -193,6 +193,7 @@ def reference(folder: Path, limit: int) -> list[np.ndarray]:
     return list(torch.stack(means, dim=1).numpy())
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a file, where it fails
 @pytest.mark.parametrize("make", FOLDERS, ids=lambda make: make.__name__)
 def test_a_damaged_model_folder_loads_as_it_says_or_is_refused(
     make: Callable[[Path], None],

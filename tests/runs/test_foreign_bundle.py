@@ -85,6 +85,15 @@ def test_an_operator_of_another_module_is_not_imported(
     assert f"operator {operator}: it is not part of LayerFusion" in refused(bundle, capsys)
 
 
+def test_a_description_that_does_not_fit_its_heads_is_refused(
+    bundle: Path, change: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(lambda raw: raw["label_names"].append("more"))
+    assert "it names 3 classes, and a head has 2" in refused(bundle, capsys)
+    change(lambda raw: raw["heads"].clear())
+    assert "it describes 0 heads, and heads.safetensors holds 1" in refused(bundle, capsys)
+
+
 @pytest.mark.parametrize("path", ["os:system", "evil:pool", "subprocess:getoutput"])
 def test_a_pooling_of_another_module_is_not_imported(
     path: str, bundle: Path, change: Any, capsys: pytest.CaptureFixture[str]

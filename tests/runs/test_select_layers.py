@@ -389,3 +389,22 @@ def test_a_few_huge_features_do_not_make_layers_alike() -> None:
     candidates = Candidates((), tuple(layers), nobody, nobody, (), 2, {})
     assert float(linear_cka(layers)[0, 1]) > 0.99
     assert float(select_layers.similarity_of(candidates)[0, 1]) < 0.2
+
+
+def test_a_regression_on_words_has_no_vectors_in_the_record(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["lexical=[words]", "layers=fixed", "layers.fixed.tiny=[1]", "layers.fixed.words=[0]"]
+    found = {}
+    for fusion in ("stacked", "concat"):
+        fused = [*words, f"fusion={fusion}", "pooling=[mean]", f"paths.outputs={tmp_path / fusion}"]
+        assert run(["train", *job, *fused], capsys)[0] == 0
+        ((_, record),) = find_records(tmp_path / fusion)
+        lexical, width = record.backbones["words"], record.layers[1].width
+        found[fusion] = (lexical.parameters, lexical.store_bytes, width), record.cost
+    (parameters, size, width), _ = found["concat"]
+    assert min(parameters, size) > 0
+    assert width > 2
+    (parameters, size, width), cost = found["stacked"]
+    assert (parameters, size, width) == (0, 0, 2)
+    assert cost.head_parameters > 2 * 200, "the weights of the regression, of 200 words at least"

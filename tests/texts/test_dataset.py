@@ -412,7 +412,14 @@ def test_folders_whose_names_say_what_they_hold(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"data.txt": "a\nb\n", "labels.txt": "x\ny\n"}, "a file named train is needed"),
+        (
+            {"data.txt": "a\nb\n", "labels.txt": "x\n"},
+            "labels.txt, which would have the label of each",
+        ),
+        (
+            {"data.txt": "a\nb\n", "more.txt": "", "words.txt": "x\n"},
+            "a file named train is needed",
+        ),
         ({"1.txt": "a\nb\n", "2.txt": "x\ny\n"}, "1.txt: the first line does not name"),
         ({"bad.txt": "a\tb\n", "good.txt": "x\ty\n"}, "a file named train is needed"),
         ({"bad.txt": "a\n", "good.txt": ""}, "good.txt: no rows"),
@@ -480,3 +487,20 @@ def test_a_file_of_a_class_folder_is_named(tmp_path: Path, load: Load) -> None:
     (tmp_path / "data/bad/7.txt").write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"bad/7.txt: byte 0xe9 .* set dataset.encoding"):
         load(path=tmp_path / "data")
+
+
+def test_names_that_are_digits_stay_names_where_parts_are_matched_by_name(
+    tmp_path: Path, load: Load
+) -> None:
+    facts = {"label": {"names": ["1", "0"], "_type": "ClassLabel"}}
+    texts = [f"a text {number}" for number in range(20)]
+    table = pyarrow.table({"text": texts, "label": [number % 2 for number in range(20)]})
+    metadata = {"huggingface": json.dumps({"info": {"features": facts}})}
+    pyarrow.parquet.write_table(table.replace_schema_metadata(metadata), tmp_path / "train.parquet")
+    rows = "".join(f"test {number},{number % 2}\n" for number in range(4))
+    (tmp_path / "test.csv").write_text(f"text,label\n{rows}")
+    data = load(path=tmp_path)
+    for split, right in (("train", "10"), ("test", "01")):
+        rows = zip(data.splits[split].texts, data.splits[split].labels, strict=True)
+        for text, label in rows:
+            assert data.label_names[label] == right[int(text.split()[-1]) % 2], text

@@ -122,3 +122,15 @@ def test_cells_that_quotation_marks_enclose_never_fall_apart(header: str) -> Non
 def test_without_labels_a_cell_of_several_lines_is_read_or_refused_and_never_split() -> None:
     with pytest.raises(UserError, match=r"row 2 \(line 3\): a cell runs on over 2 lines"):
         read_rows("x", 'text|id\n|1\n"a|\n"|2\n', "|")
+
+
+def test_marks_after_a_backslash_and_doubled_marks_are_read_in_one_file() -> None:
+    text = 'text,label\n"a \\"warm\\", long film",good\n"a ""dull"", long film",bad\n'
+    rows = read_rows("a.csv", text, ",", label="label")
+    assert rows.cells == [['a "warm", long film', "good"], ['a "dull", long film', "bad"]]
+
+
+def test_a_backslash_of_a_text_is_no_escape_where_the_usual_rules_hold() -> None:
+    text = 'text\tlabel\n"a\\"""\tpos\n"a""\t\n"""\tpos\n'
+    with pytest.raises(UserError, match=r"row 2 .* a cell runs on over 2 lines"):
+        read_rows("a.tsv", text, "\t")

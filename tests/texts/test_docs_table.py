@@ -87,6 +87,13 @@ def _other_order(folder: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={folder}"]
 
 
+def _test_in_numbers(folder: Path) -> list[str]:
+    _parquet(folder, {"train": LABELS})
+    rows = [(f"{text} of test", str(LABELS.index(label))) for text, label in _rows()]
+    (folder / "test.csv").write_text(_csv(rows))
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
 def _some_unlabelled(folder: Path) -> list[str]:
     _parquet(folder, {"train": LABELS}, missing=True)
     return ["dataset=local", f"dataset.path={folder}"]
@@ -194,11 +201,21 @@ def _folder_of(files: Mapping[str, str | bytes]) -> Case:
     return write
 
 
+def _beside_classes(name: str, *settings: str) -> Case:
+    def write(folder: Path) -> list[str]:
+        words = _class_folders()(folder)
+        (folder / name).write_text(_csv())
+        return [*words, *settings]
+
+    return write
+
+
 BY_NUMBER = ("dataset.text=1", "dataset.label=2")
 NAMES = ("text", "label")
 COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
+LINES = tuple("".join(f"{cell}\n" for cell in column) for column in COLUMNS)
 TEST_ROWS = [{"text": f"{text} of test", "label": label} for text, label in _rows()]
 INSIDE = json.dumps(
     [{"id": 1, "review": {"body": text, "stars": label}} for text, label in _rows()]
@@ -210,6 +227,19 @@ CASES: dict[str, Case] = {
     "cp1252 without `dataset.encoding`": _file(_csv(extra=f"{TYPED},good\n"), "cp1252"),
     "GB 18030, Shift-JIS, windows-1251 and the like, without `dataset.encoding`": _file(
         _csv([(f"一部很好的电影{n}", "good") for n in range(40)]), "gb18030"
+    ),
+    "Polish, Turkish, Vietnamese and the like in encodings of their own": _file(
+        _csv(extra="obsługa bardzo słaba i nigdy więcej,good\n"), "cp1250"
+    ),
+    "UTF-8 but for a few bytes": _folder_of(
+        {
+            "x.csv": _csv(extra="café ÿ crème brûlée à Évreux,good\n")
+            .encode()
+            .replace("ÿ".encode(), b"\xff")
+        }
+    ),
+    "UTF-8 read as latin-1, or written so": _file(
+        _csv(extra=f"{TYPED},good\n"), "utf-8", "dataset.encoding=latin-1"
     ),
     "cp1252 read as latin-1": _file(
         _csv(extra=f"{TYPED},good\n"), "cp1252", "dataset.encoding=latin-1"
@@ -281,6 +311,11 @@ CASES: dict[str, Case] = {
     ),
     "a row with too many cells": _file(_csv(extra="long, dull,bad\n")),
     "the header once more among the rows": _file(_csv() + TEST),
+    "dashes below the header, as in Markdown": _file(
+        "| text | label |\n|------|------|\n"
+        + "".join(f"| {text} | {label} |\n" for text, label in _rows()),
+        name="reviews.txt",
+    ),
     "two columns called `text`": _file(
         "text,text,label\n" + "".join(f"{text},b,{label}\n" for text, label in _rows())
     ),
@@ -291,6 +326,16 @@ CASES: dict[str, Case] = {
     "a missing shard": lambda folder: _shards(folder, (0,)),
     "two files for one split": _folder({"train.csv": _csv(), "training.csv": TEST}),
     "a file that no split takes": _folder({"train.csv": _csv(), "holdout.csv": TEST}),
+    "a file called `test` in a format that is not read": _folder(
+        {"train.csv": _csv(), "test.xml": "<a/>"}
+    ),
+    "a folder with data beside `train.csv`": _folder_of(
+        {"train.csv": _csv(), "more/train.csv": TEST}
+    ),
+    "`train.csv` and a folder `test`": _folder_of({"train.csv": _csv(), "test/x.csv": TEST}),
+    "`test.csv` in the folder `train`": _folder_of(
+        {"train/train.csv": _csv(), "train/test.csv": TEST}
+    ),
     "the same file, named by `dataset.files`": _folder(
         {"train.csv": _csv(), "holdout.csv": TEST},
         "dataset.files={train: train.csv, test: holdout.csv}",
@@ -319,17 +364,53 @@ CASES: dict[str, Case] = {
         "train/", "test/", beside="train/unsup/1.txt"
     ),
     "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
+    "a table without texts beside the folders of the classes": _class_folders(
+        beside="meta.csv,README"
+    ),
+    "a table with texts, or with other labels, beside them": _beside_classes("data.csv"),
+    "the same, with `dataset.files.train=.`": _beside_classes("data.csv", "dataset.files.train=."),
+    "a table called `test` beside them": _beside_classes("test.csv"),
+    "`train.txt` with `train.label`, a text and a label on each line": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1]}
+    ),
+    "`train_text.txt` with `train_labels.txt`, and so for each split": _folder(
+        {
+            f"{split}_{kind}.txt": lines.replace("\n", f" {split}\n") if kind == "text" else lines
+            for split in ("train", "test")
+            for kind, lines in zip(("text", "labels"), LINES, strict=True)
+        }
+    ),
+    "such files with different numbers of lines": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1].partition("\n")[2]}
+    ),
+    "such files, and a test without labels": _folder(
+        {"train.txt": LINES[0], "train.label": LINES[1], "test.txt": LINES[0]}
+    ),
     "`train.csv` and `test.csv` one folder deeper": _class_folders(
         beside="data/train.csv,data/test.csv", rows=0
     ),
     "folders of classes two folders deeper": _class_folders("more/data/train/", "more/data/test/"),
     "class names in another order in train and test": _other_order,
+    "the same class names in another order in `dataset.label_names`": lambda folder: [
+        *_other_order(folder),
+        f"dataset.label_names=[{','.join(LABELS[::-1])}]",
+    ],
+    "numbers without names in test, where train has class names": _test_in_numbers,
     "numbers in CSV and the same numbers in JSON": _folder(
         {"train.csv": _labelled("0", "1"), "test.json": json.dumps(NUMBERS)}
     ),
     "numbers and words as labels of one column": _file(_json({"label": 1}), name="reviews.json"),
     "labels such as `01`, with leading zeros": _file(_labelled("01", "02")),
     "`Spam` and `spam`": _file(_labelled("Spam", "spam")),
+    "a class that differs by marks around it, or by marks that nobody sees": _file(
+        _csv(extra="a film,good\u200b\nb film,good\u200b\nc film,good\u200b\n")
+    ),
+    "a name for which train has no row": _file(
+        _labelled("0", "1"), "utf-8", "dataset.label_names=[bad,good,more]"
+    ),
+    "a file that lists the classes": _folder(
+        {"train.csv": _labelled("0", "1"), "classes.txt": "bad\ngood\n"}
+    ),
     "`None` or `n/a` as a label": _file(_labelled("None", "good")),
     "-1 as every label of test": _folder(
         {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}

@@ -30,6 +30,8 @@ def test_text_is_read_in_the_encoding_it_has(tmp_path: Path, encoding: str, name
         ("utf-8-sig", "cp1252", "set dataset.encoding=utf-8"),
         ("utf-8", "ascii", "for example to utf-8"),
         ("utf-8", "nope", "there is no such encoding"),
+        ("utf-8", "hex", "there is no such encoding"),
+        ("utf-8", "rot13", "there is no such encoding"),
     ],
 )
 def test_another_encoding_is_proposed(
@@ -48,12 +50,12 @@ def test_latin_1_that_is_latin_1_is_read(tmp_path: Path) -> None:
 
 
 def test_cp1252_that_is_read_as_latin_1_is_noted(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
+    path, key = tmp_path / "a.csv", "dataset.encoding"
     path.write_bytes(TYPED.encode("cp1252"))
-    (note,) = encoding_notes(path, read_text(path, "latin-1"))
+    (note,) = encoding_notes("a.csv", [read_text(path, "latin-1")], key)
     assert note.startswith("a.csv: 5 characters are invisible controls")
     assert "dataset.encoding=cp1252" in note
-    assert encoding_notes(path, read_text(path, "cp1252")) == ()
+    assert encoding_notes("a.csv", [read_text(path, "cp1252")], key) == []
 
 
 def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -> None:
@@ -68,3 +70,66 @@ def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -
 def test_half_characters_are_replaced_and_counted() -> None:
     assert whole_characters("a\ud83db\udc00") == ("a\ufffdb\ufffd", 2)
     assert whole_characters("\U0001f600") == ("\U0001f600", 0)
+
+
+OF_LANGUAGES = {
+    "cp1250": [
+        "Obsługa bardzo słaba, nigdy więcej nie kupię",
+        "Tento výrobek je skvělý, všem doporučuji",
+        "A csomag későn érkezett, őszintén csalódtam, a kiszolgálás szörnyű volt",
+        "Acest produs este minunat, îl recomand şi mulţumesc",
+        "Pošiljka je stigla kasno, više nikad neću kupiti, baš šteta",
+    ],
+    "iso8859_2": ["Przesyłka przyszła spóźniona, ale gorąco polecam sklep"],
+    "cp1251": ["Этот товар отличный, всем рекомендую"],
+    "koi8_r": ["Этот товар отличный, всем рекомендую"],
+    "cp866": ["Этот товар отличный, всем рекомендую"],
+    "cp1253": ["Αυτό το προϊόν είναι υπέροχο, το συνιστώ σε όλους"],
+    "cp1254": ["Bu ürün harika, herkese tavsiye ederim, çok beğendim, hızlı kargo"],
+    "cp1255": ["המוצר הזה נהדר, ממליץ לכולם, המשלוח הגיע באיחור"],
+    "cp1256": ["هذا المنتج رائع جدا وأنصح به الجميع"],
+    "cp1257": ["Siuntinys atėjo vėlai, žiauriai, daugiau nepirksiu, ačiū, jūsų kainos"],
+    "cp1258": ["Di\u0323ch vu\u0323 quá tê\u0323, tôi se\u0303 không bao giơ\u0300 mua đươ\u0323c"],
+    "cp874": ["สินค้านี้ดีมาก แนะนำให้ทุกคน"],
+    "cp1252": [
+        "café “x” " * 40,
+        "Ce produit est génial… c’est dommage à ce prix",
+        "it’s a “great” film",
+    ],
+    "latin-1": [
+        "Die Bedienung war äußerst schlecht, schön ärgerlich",
+        "El envío llegó tarde y mal, ¡qué decepción! Mañana",
+        "café, naïve, Zürich, jalapeño",
+    ],
+    "mac_roman": ["“Très mauvais” à l’arrivée, le colis est abîmé…"],
+}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [(encoding, text) for encoding, texts in OF_LANGUAGES.items() for text in texts],
+)
+def test_the_encoding_of_a_language_is_proposed(tmp_path: Path, encoding: str, text: str) -> None:
+    rows = "text,label\n" + "an English row,good\n" * 6000  # more than is looked at
+    (tmp_path / "a.csv").write_bytes(f"{rows}{text},bad\n".encode(encoding))
+    with pytest.raises(UserError, match=f"for example to {encoding}, which reads"):
+        read_text(tmp_path / "a.csv", "utf-8")
+
+
+def test_some_wrong_bytes_do_not_make_all_else_another_encoding(tmp_path: Path) -> None:
+    lines = [f"café {number}".encode() for number in range(20)]
+    lines[3], lines[7] = b"caf\xe9", "so“".encode()[:-1]
+    (tmp_path / "a.txt").write_bytes(b"\n".join(lines))
+    with pytest.raises(UserError, match=r"0xe9 at position 27 \(line 4, and 1 more\) .* all else"):
+        read_text(tmp_path / "a.txt", "utf-8")
+
+
+def test_utf_8_that_was_read_as_cp1252_is_noted() -> None:
+    texts = ["plain", "It costs 5 €, ‘naïve’ café", "Spaß…"]
+    for wrong in ("cp1252", "latin-1"):
+        read = [text.encode().decode(wrong) for text in texts[:2]]
+        *_, note = encoding_notes("a.csv", read, "--encoding")
+        assert note.startswith("a.csv: 1 text looks like utf-8 that was read as cp1252")
+        assert "€" in note
+        assert "--encoding utf-8 may be the right one" in note
+    assert encoding_notes("a.csv", [*texts, None, 7], "--encoding") == []

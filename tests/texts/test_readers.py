@@ -294,3 +294,14 @@ def test_what_a_reader_of_the_user_gives_is_checked(
 ) -> None:
     with pytest.raises(UserError, match=f"dataset.reader=own_readers:{name}: {message}"):
         read_file(own_readers, COLUMNS, reader=f"own_readers:{name}")
+
+
+@pytest.mark.parametrize(
+    "suffix", [".csv", ".data", ".txt", ".tsv", ".json", ".jsonl", ".train", ""]
+)
+@pytest.mark.parametrize("content", ["", "\n", "\ufeff", " \n \n", "sep=;\n", "# nothing\n"])
+def test_a_file_without_rows_is_refused(tmp_path: Path, suffix: str, content: str) -> None:
+    file = tmp_path / f"reviews{suffix}"
+    file.write_text(content, encoding="utf-8")
+    with pytest.raises(UserError, match=r"reviews"):
+        read_file(file, COLUMNS)

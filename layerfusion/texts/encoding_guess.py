@@ -1,0 +1,162 @@
+"""The encoding that the bytes of a text most likely have, for a message that proposes one.
+
+Long texts in another script than the Latin one are told by how often their letters come, as
+`charset_normalizer` counts it. That needs many letters, and the encodings of Latin letters differ
+in few bytes. In other texts, an encoding is likely under which all letters beyond ASCII are of one
+language.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections import Counter
+
+from charset_normalizer import from_bytes
+
+_SAMPLE = 1 << 16
+"""Bytes of a file that are looked at, from the first line with one beyond ASCII."""
+_BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
+_MANY_BYTES = ("gb18030", "big5", "shift_jis", "euc_jp", "euc_kr")
+_ONE_BYTE = ("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256", "cp874")
+"""Encodings of other scripts that are proposed, by how they write a character."""
+_FEW = 20
+"""With fewer bytes beyond ASCII, no script is guessed."""
+_COHERENT, _CHAOTIC = 0.2, 0.05
+"""More of `charset_normalizer`'s coherence, or less of its chaos, is a likely guess."""
+
+_WESTERN = (
+    "éèêñïöüçáàóôíä",  # foreign words in English
+    "àâæçéèêëîïôœùûüÿ",  # French
+    "äöüß",  # German
+    "áéíñóúüªº",  # Spanish
+    "àçéèíïóòúü",  # Catalan
+    "áâãàçéêíóôõúüªº",  # Portuguese
+    "àèéìíîòóùúªº",  # Italian
+    "åäöéü",  # Swedish, Finnish
+    "æøåéôòóâêà",  # Danish, Norwegian
+    "áéíóúýþæöð",  # Icelandic
+    "áéëïóöüèêç",  # Dutch
+    "äõöüšž",  # Estonian
+)
+_CENTRAL = (
+    "ąćęłńóśźż",  # Polish
+    "áäčďéěíĺľňóôŕřšťúůýž",  # Czech, Slovak
+    "áéíóöőúüű",  # Hungarian
+    "ăâîşţ",  # Romanian
+    "čćđšž",  # Croatian, Slovene
+)
+_TURKISH = ("çğıİöşüâîû",)
+_BALTIC = ("ąčęėįšųūž", "āčēģīķļņšūž")  # Lithuanian, Latvian
+_VIETNAMESE = ("àáâãèéêìíòóôõùúýăđĩũơư\u0300\u0301\u0303\u0309\u0323",)  # with marks of tones
+_RUSSIAN = ("абвгдеёжзийклмнопрстуфхцчшщъыьэюя",)
+ALPHABETS = {
+    "cp1252": _WESTERN,
+    "cp1250": _CENTRAL,
+    "iso8859_2": _CENTRAL,
+    "cp1254": _TURKISH,
+    "cp1257": _BALTIC,
+    "cp1258": _VIETNAMESE,
+    "mac_roman": _WESTERN,
+    "cp850": _WESTERN,
+    "cp1251": (*_RUSSIAN, "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),  # and Ukrainian
+    "koi8_r": _RUSSIAN,
+    "cp866": _RUSSIAN,
+    "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ",),
+    "cp1255": ("אבגדהוזחטיךכלםמןנסעףפץצקרשת",),
+    "cp1256": (
+        "ءآأؤإئابةتثجحخدذرزسشصضطظعغفقكلمنهوىي\u064b\u064c\u064d\u064e\u064f\u0650\u0651،؛؟",
+    ),
+    "cp874": ("".join(map(chr, range(0x0E01, 0x0E5C))),),
+}
+"""Encodings, likeliest first, to the alphabets beyond ASCII of the languages that they are for."""
+_SCRIPTS = tuple(ALPHABETS)[list(ALPHABETS).index("cp1251") :]
+"""Those whose letters do not stand beside letters of ASCII in a word."""
+_MARKS = "‘’“”„‚–—…•€£§©®™°´·«»‹›¿¡²½\xa0"
+"""Marks that a text of any language may have."""
+_MOSTLY = 4
+"""A file is UTF-8 but for some bytes if it has so many whole characters for each of them."""
+_SURE = 0.98
+"""A text with such a fit is of a Western language, however its letters are counted elsewhere."""
+_BETTER = 0.1
+"""So much more of the letters have to fit an encoding than fit cp1252."""
+
+
+def guess_encoding(raw: bytes, asked: str) -> str:
+    """Guess the encoding of a text.
+
+    Args:
+        raw: its bytes.
+        asked: name of the codec that does not fit, and is not proposed.
+    """
+    start = raw[:_SAMPLE]
+    if start.count(0) > len(start) // 5:
+        little = start[1::2].count(0) >= start[::2].count(0)
+        return "utf-16-le" if little else "utf-16-be"
+    beyond = _BEYOND_ASCII.search(raw)
+    line = raw.rfind(b"\n", 0, beyond.start()) + 1 if beyond else 0
+    sample = raw[line:][:_SAMPLE]
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        fits = _fits(sample, asked)
+        western = fits.get("cp1252", 0.0) >= _SURE
+        return (None if western else _other_script(sample, asked)) or _likeliest(fits, sample)
+    return "utf-8"
+
+
+def wrong_bytes(raw: bytes) -> int | None:
+    """Count the places of a text in UTF-8 that are not; none where it is hardly in UTF-8 at all."""
+    text = raw.decode("utf-8", errors="replace")
+    wrong = text.count("\ufffd")
+    whole = sum(not letter.isascii() for letter in text) - wrong
+    return wrong if whole >= _MOSTLY * wrong else None
+
+
+def _other_script(sample: bytes, asked: str) -> str | None:
+    """The encoding of a text in another script than the Latin one; none if it looks like none."""
+    others = [name for name in (*_MANY_BYTES, *_ONE_BYTE) if codecs.lookup(name).name != asked]
+    found = from_bytes(sample, cp_isolation=[*others, "cp1252", "latin_1"])
+    best = max(found, key=lambda one: one.coherence - one.chaos, default=None)
+    if best is None or sum(byte >= 0x80 for byte in sample) < _FEW:
+        return None
+    likely = best.coherence > _COHERENT or (best.encoding in _MANY_BYTES and best.chaos < _CHAOTIC)
+    return best.encoding if likely and best.encoding in others else None
+
+
+def _fits(sample: bytes, asked: str) -> dict[str, float]:
+    """Encoding to the share of letters beyond ASCII under it that are of one language."""
+    return {
+        name: max(
+            _fit(sample.decode(name, errors="replace"), alphabet, apart=name in _SCRIPTS)
+            for alphabet in alphabets
+        )
+        for name, alphabets in ALPHABETS.items()
+        if codecs.lookup(name).name != asked
+    }
+
+
+def _likeliest(fits: dict[str, float], sample: bytes) -> str:
+    """The encoding of the best fit, the first of several; near that of cp1252, a Western one."""
+    best = max(fits, key=lambda name: fits[name])
+    if best != "cp1252" and fits[best] > fits.get("cp1252", 0.0) + _BETTER:
+        return best
+    controls = any(0x80 <= byte <= 0x9F for byte in sample)
+    return "cp1252" if controls and "cp1252" in fits else "latin-1"
+
+
+def _fit(text: str, alphabet: str, *, apart: bool) -> float:
+    """Share of a text's characters beyond ASCII that its language writes.
+
+    A capital after a small letter is none of them, as other encodings make such of the `é` in
+    `café`; nor, where the letters stand `apart`, is one behind a letter of ASCII.
+    """
+    known, total = 0, 0
+    for (before, letter), count in Counter(zip(f" {text}", text, strict=False)).items():
+        if not letter.isascii():
+            total += count
+            of_language = letter in alphabet or letter.lower() in alphabet
+            strange = letter.isupper() and before.islower()
+            strange |= apart and before.isascii() and before.isalpha()
+            known += count * ((of_language and not strange) or letter in _MARKS)
+    return known / total if total else 0.0
