@@ -303,7 +303,8 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
     )
     command = " ".join(shlex.quote(word) for word in [*words, *drawn])
     print(f"layerfusion train {redact_line(command)}")
-    print("", *ranking_lines(folder, most=RANKED), sep="\n")
+    for line in ranking_lines(folder, most=RANKED):
+        say(line)
     return 0
 
 

@@ -17,6 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
+from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut, Predictions
@@ -190,10 +191,10 @@ def fit_texts(config: TrainConfig, dataset: TextDataset) -> FittedTexts:
 
 def probe_layers(
     config: TrainConfig, inputs: Inputs, layers: Sequence[LayerId]
-) -> tuple[HeldOut, ...]:
-    """Predict held-out rows of train by the probe of each layer, as selections do."""
+) -> tuple[Blend, ...]:
+    """Predict held-out rows of train by what a stack has for each layer."""
     candidates = candidates_of(config, inputs.dataset, inputs.sources, layers)
-    return _held_out_probes(candidates, config.layers, choose_device(config.extract.device))
+    return held_out_blends(candidates, config.layers, choose_device(config.extract.device))
 
 
 def _held_out_probes(
