@@ -28,9 +28,6 @@ Overrides = tuple[str, ...]
 KEPT = 500
 """Number of composed jobs kept in memory, about a megabyte each. Others are composed twice."""
 
-RANKED = 10
-"""Jobs of a data set that a sweep shows at its end, the best first."""
-
 
 class ComposedOnce:
     """A config loader that keeps the jobs composed for the plan until the launcher needs them.
@@ -156,13 +153,13 @@ class GridSweeper(BasicSweeper):
 
     def _print_ranking(self) -> None:
         """Print the best of the sweep's finished jobs; a sweep without any has said why."""
-        from layerfusion.report.ranking import ranking_lines
+        from layerfusion.report.ranking import SHOWN, ranking_lines
 
         assert self.config is not None
         if self.config.hydra.job.name != "train":
             return
         try:
-            lines = ranking_lines(Path(self.config.hydra.sweep.dir), most=RANKED)
+            lines = ranking_lines(Path(self.config.hydra.sweep.dir), most=SHOWN)
         except UserError:
             return
         print("", *lines, sep="\n")

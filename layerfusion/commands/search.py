@@ -30,15 +30,13 @@ from layerfusion.config.secrets import redact_line
 from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
-from layerfusion.report.ranking import ranking_lines
+from layerfusion.report.ranking import SHOWN, ranking_lines
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.job import run_job
 from layerfusion.runs.sweep import JobBusy, clear_failure, held, write_failure
 from layerfusion.tracking.tracker import EndedEarly
 
 JOURNAL = "optuna.journal"
-RANKED = 10
-"""Trials that are shown at the end, the best first."""
 LEAST_FOR_IMPORTANCE = 10
 """Number of complete trials below which no importance is computed, as it would be mostly noise."""
 USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"
@@ -303,7 +301,7 @@ def _conclude(study: optuna.Study, words: Sequence[str], folder: Path) -> int:
     )
     command = " ".join(shlex.quote(word) for word in [*words, *drawn])
     print(f"layerfusion train {redact_line(command)}")
-    for line in ranking_lines(folder, most=RANKED):
+    for line in ranking_lines(folder, most=SHOWN):
         say(line)
     return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,7 +126,9 @@ class HashIndex:
         return sum(getattr(run, name).nbytes for run in self._runs for name in columns)
 
 
-def _order(first: np.ndarray, rest: object, *, sorted_runs: bool = False) -> np.ndarray:
+def _order(
+    first: np.ndarray, rest: Callable[[], np.ndarray], *, sorted_runs: bool = False
+) -> np.ndarray:
     """Sort by hash, equal ones in their order. Sorting by half of the hash nearly always does.
 
     Args:
@@ -143,7 +145,7 @@ def _order(first: np.ndarray, rest: object, *, sorted_runs: bool = False) -> np.
     ordered = first[order]
     ties = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(ties):
-        other = rest()  # type: ignore[operator]
+        other = rest()
         if (other[order[ties]] != other[order[ties + 1]]).any():
             return np.lexsort((other, first))
     return order

@@ -53,8 +53,7 @@ class FinishedJob:
     @property
     def flops(self) -> float:
         """FLOPs of all models for one text, each up to its highest layer."""
-        names = self.record.backbone_names
-        return sum(self.record.backbones[name].flops_per_text for name in names)
+        return self.record.flops_per_text
 
     @property
     def layer(self) -> LayerRecord:

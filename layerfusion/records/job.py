@@ -286,6 +286,18 @@ class RunRecord:
         """Names of the backbones whose layers were selected."""
         return tuple(dict.fromkeys(layer.backbone for layer in self.layers))
 
+    @property
+    def flops_per_text(self) -> float:
+        """FLOPs of all models for one text, each up to its highest layer."""
+        return sum(self.backbones[name].flops_per_text for name in self.backbone_names)
+
+    @property
+    def milliseconds_one(self) -> float | None:
+        """Time of all models for one text; None where one of them was not timed."""
+        times = [self.backbones[name].milliseconds_one for name in self.backbone_names]
+        known = [time for time in times if time is not None]
+        return sum(known) if len(known) == len(times) else None
+
 
 def write_record(record: RunRecord, folder: Path) -> None:
     """Write `metrics.json`. From then on the job counts as finished."""

@@ -21,6 +21,8 @@ from layerfusion.report.table import Cell, Column, Table
 
 Found = tuple[Path, RunRecord]
 
+SHOWN = 10
+"""Jobs of a data set that a sweep and a search show at their end, the best first."""
 LAYERS_NAMED = 4
 """Most layers of a job that its row names; of more, the row has the number."""
 
@@ -84,8 +86,8 @@ def _columns(jobs: Sequence[Found]) -> tuple[Column, ...]:
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Valid. %", lambda pair: _plain(_metric(pair, "validation")), PERCENT),
         Column("Test %", lambda pair: _interval(_metric(pair, "test")), PERCENT),
-        Column("ms", _milliseconds, decimals(1)),
-        Column("GFLOPs", _gflops, decimals(2)),
+        Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
+        Column("GFLOPs", lambda pair: pair[1].flops_per_text, decimals(2, 1e-9)),
         Column("Job", lambda pair: pair[0].name),
     )
     return tuple(
@@ -116,13 +118,3 @@ def _plain(estimate: Estimate) -> Cell:
 
 def _interval(estimate: Estimate) -> Cell:
     return Cell(estimate.mean, None, estimate.low, estimate.high)
-
-
-def _milliseconds(pair: Found) -> float | None:
-    times = [model.milliseconds_one for model in pair[1].backbones.values()]
-    known = [time for time in times if time is not None]
-    return sum(known) if len(known) == len(times) else None
-
-
-def _gflops(pair: Found) -> float:
-    return sum(model.flops_per_text for model in pair[1].backbones.values()) / 1e9

@@ -67,7 +67,7 @@ def summary(record: RunRecord) -> Figures:
         figures["layers/depth"] = record.layers[0].depth
     figures |= {f"baseline/{metric}": value for metric, value in record.baseline.test.items()}
     figures |= {f"cost/{name}": value for name, value in asdict(record.cost).items()}
-    figures["cost/flops_per_text"] = sum(x.flops_per_text for x in record.backbones.values())
+    figures["cost/flops_per_text"] = record.flops_per_text
     for name, backbone in record.backbones.items():
         for cost in ("parameters", "flops_per_text", "milliseconds_per_text", "store_bytes"):
             figures[f"cost/{name}/{cost}"] = getattr(backbone, cost)

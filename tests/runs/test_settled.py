@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from layerfusion.cli import main
 from layerfusion.runs.inputs import _datasets
-from layerfusion.runs.settled import NOTES, inputs_id, read_note
+from layerfusion.runs.settled import NOTES, inputs_id, read_note, sources_id
 from layerfusion.runs.sweep import status_lines
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
@@ -119,6 +119,16 @@ def test_configs_of_a_user_and_variables_belong_to_a_sweep(
         composed.clear()
         assert main(words) == 0
         assert len(composed) == (1 if change == "nothing" else 2)
+
+
+@pytest.mark.parametrize("name", ["RESULT_VERSION", "STACK_VERSION"])
+def test_code_that_gives_other_results_does_not_recognise_a_sweep(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sources_id("train", [["fusion=stacked"]], [])
+    assert sources_id("train", [["fusion=stacked"]], []) == before
+    monkeypatch.setattr(f"layerfusion.runs.settled.{name}", 99)
+    assert sources_id("train", [["fusion=stacked"]], []) != before
 
 
 @pytest.mark.parametrize(
