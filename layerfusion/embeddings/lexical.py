@@ -16,25 +16,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from torch import Tensor
 
-from layerfusion.assets.memo import read_arrays, write_arrays
+from layerfusion.assets.memo import read_arrays, read_facts, write_arrays, write_facts
 from layerfusion.config.job import ExtractConfig, LexicalConfig
-from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
 from layerfusion.errors import UserError
-from layerfusion.texts.tfidf import counts_from, counts_state, tfidf
+from layerfusion.texts.tfidf import FEATURES, counts_from, counts_state, tfidf
 
 log = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key. Raise it with every change that gives other vectors."""
 FOLDER = "lexical"
 """Folder of a cache that holds the vectors."""
@@ -44,6 +44,8 @@ COMPARED = 100
 """Number of texts whose cached vectors are compared with newly computed ones."""
 _UNLIMITED = 2**31
 """Number of tokens that stands for no limit on the length of a text."""
+TIMED = 200
+"""Number of texts on which the time of a text is measured."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class LexicalFit:
     def learn(cls, texts: Sequence[str], config: LexicalConfig) -> LexicalFit:
         """Learn the counts from all texts, and the projection from at most `basis_rows` of them.
 
+        With fewer features than the width, the last columns are zero.
+
         The projection is a truncated SVD followed by a fixed random rotation. Standardising each
         singular direction would amplify those that hold only noise. Rotated directions have nearly
         equal spread, so that standardising keeps the geometry of TF-IDF.
@@ -70,21 +74,23 @@ class LexicalFit:
             sparse = counts.fit_transform(texts)
         except ValueError as error:  # raised by scikit-learn for an empty vocabulary
             raise UserError(f"lexical: no {config.features} of train to count: {error}") from error
-        width = min(config.width, *(size - 1 for size in sparse.shape))
-        if width < 1:
+        width, possible = width_of(config, len(texts)), sparse.shape[1] - 1
+        if min(width, possible) < 1:
             raise UserError(
                 f"lexical: {sparse.shape[0]} texts of train with {sparse.shape[1]} different"
                 f" {config.features} are too few"
             )
         rows = np.linspace(0, len(texts) - 1, min(len(texts), config.basis_rows)).astype(int)
-        svd = TruncatedSVD(min(width, len(rows) - 1), n_iter=3, random_state=0)
+        svd = TruncatedSVD(min(possible, width), n_iter=3, random_state=0)
         with np.errstate(divide="ignore", invalid="ignore"):
             # If all texts are alike, the explained share of the variance is 0 / 0.
             svd.fit(sparse[rows])
         directions = np.asarray(svd.components_)
         square = np.random.default_rng(0).normal(size=(len(directions), len(directions)))
         rotation = np.linalg.qr(square)[0]
-        return cls(counts, (directions.T @ rotation).astype(np.float32))
+        components = np.zeros((sparse.shape[1], width), dtype=np.float32)
+        components[:, : len(directions)] = directions.T @ rotation
+        return cls(counts, components)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Compute dense vectors of any texts. Returned shape: (texts, width), float32."""
@@ -103,6 +109,11 @@ class LexicalFit:
         """Rebuild the fit from the parts that `state` returned."""
         counts = counts_from(features, tensors["idf"].numpy(), vocabulary)
         return cls(counts, tensors["components"].numpy())
+
+
+def width_of(config: LexicalConfig, texts: int) -> int:
+    """Return the width of vectors whose projection is learned from a number of texts."""
+    return min(config.width, texts - 1, config.basis_rows - 1)
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ class LexicalStore:
 
     def seconds_per_text(self, texts: Iterable[bytes], layer: str) -> float | None:
         """Return the time of counting and projecting a text, without the time of learning."""
-        return self._cached[1]
+        return self._seconds
 
     def bytes_per_text(self, layers: Iterable[str]) -> float:
         """Return the number of bytes of a vector."""
@@ -175,34 +186,54 @@ class LexicalStore:
     @property
     def width(self) -> int:
         """Return the width of the vectors: the configured one, or less if train is too small."""
-        return self._cached[0].shape[1]
+        return width_of(self.config, len(self.train))
 
     @property
     def parameters(self) -> int:
-        """Return the number of parameters of the projection."""
-        return self._cached[2]
+        """Return the number of parameters of the projection, which is learned if need be."""
+        return self._cached[1]
 
     @cached_property
     def _rows(self) -> Mapping[bytes, int]:
         return {text_hash(text): row for row, text in enumerate(self.texts)}
 
     @cached_property
-    def _cached(self) -> tuple[Tensor, float, int]:
-        """Read or compute the vectors, the seconds for a text and the number of parameters."""
+    def _seconds(self) -> float:
+        """Read or measure the seconds for a text.
+
+        The features of a sample are counted by their hashes and projected by a matrix of ones,
+        which takes as long and needs nothing to be learned.
+        """
+        sample = self.texts[:: max(1, len(self.texts) // TIMED)][:TIMED]
+        digest = hashlib.sha256(self.spec.canonical().encode() + b"".join(map(text_hash, sample)))
+        path = self.folder / f"{digest.hexdigest()[:32]}.json"
+        kept = read_facts(path, "time of a lexical source")
+        if kept is not None and isinstance(kept.get("seconds"), float):
+            return kept["seconds"]
+        counts: Any = HashingVectorizer(
+            **FEATURES[self.config.features], n_features=self.config.max_features
+        )
+        ones = np.ones((self.config.max_features, self.width), dtype=np.float32)
+        begun = time.perf_counter()
+        _ = counts.transform(sample) @ ones
+        seconds = (time.perf_counter() - begun) / len(sample)
+        write_facts(path, {"seconds": seconds})
+        return seconds
+
+    @cached_property
+    def _cached(self) -> tuple[Tensor, int]:
+        """Read or compute the vectors and the number of parameters."""
         digest = hashlib.sha256(self.spec.canonical().encode() + b"".join(self._rows))
         path = self.folder / f"{digest.hexdigest()[:32]}.safetensors"
         kept = read_arrays(path, "lexical source")
         if kept is not None:
             arrays, facts = kept
-            return torch.from_numpy(arrays["vectors"]), facts["seconds"], facts["parameters"]
+            return torch.from_numpy(arrays["vectors"]), facts["parameters"]
         log.info("lexical: %s of %d texts …", self.config.features, len(self.train))
         fit = LexicalFit.learn(self.train, self.config)
-        begun = time.perf_counter()
         vectors = fit.vectors(self.texts)
-        seconds = (time.perf_counter() - begun) / len(self.texts)
-        facts = {"seconds": seconds, "parameters": fit.components.size}
-        write_arrays(path, {"vectors": vectors.numpy()}, facts)
-        return vectors, seconds, fit.components.size
+        write_arrays(path, {"vectors": vectors.numpy()}, {"parameters": fit.components.size})
+        return vectors, fit.components.size
 
 
 @dataclass(frozen=True)
@@ -221,10 +252,8 @@ class LexicalSource:
 
     @property
     def shape(self) -> ModelShape:
-        """Return a shape of one layer and no blocks."""
-        store = self.stores[TFIDF]
-        size = store.parameters
-        return ModelShape((LAYER,), store.width, _UNLIMITED, size, size, (), ())
+        """Return a shape of one layer and no blocks, without learning the projection."""
+        return ModelShape((LAYER,), self.stores[TFIDF].width, _UNLIMITED, 0, 0, (), ())
 
     def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
         """Return an empty list, as nothing passes through a model."""
@@ -255,30 +284,6 @@ class LexicalSource:
                 " differ from those of this one; delete that folder and run the job again"
             )
         return fit
-
-    def regressions(
-        self,
-        texts: Sequence[str],
-        labels: np.ndarray,
-        strengths: Sequence[float],
-        num_classes: int,
-    ) -> list[LexicalRegression]:
-        """Fit regressions on the sparse counts of given texts, one for each strength.
-
-        Args:
-            texts: texts that the counts and the regressions are learned from.
-            labels: class indices. Shape: (texts,).
-            strengths: values of C.
-            num_classes: number of classes.
-        """
-        return LexicalRegression.fit(
-            self.config.features,
-            texts,
-            labels,
-            strengths,
-            num_classes=num_classes,
-            max_features=self.config.max_features,
-        )
 
     def relearned(self, texts: Sequence[str], learned_from: Sequence[str]) -> Tensor:
         """Compute vectors of texts of the data set from counts learned on given texts.

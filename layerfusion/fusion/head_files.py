@@ -12,12 +12,12 @@ from torch import Tensor
 from layerfusion.config.imports import require_named
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import former_fusion, gather_arguments
-from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings, is_path
 from layerfusion.fusion.pool import Pool
 from layerfusion.fusion.stacking import Stack
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
 
 OPERATOR = "operator"

@@ -6,7 +6,6 @@ Every layer has a discriminant, which is quick. The best of them have a logistic
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -67,12 +66,8 @@ def _probes(
     candidates: Candidates, places: Sequence[int], config: LayersConfig, device: torch.device
 ) -> dict[int, HeldOut]:
     """Predict the held-out rows of some of the candidates by logistic regressions."""
-    some = replace(
-        candidates,
-        layers=tuple(candidates.layers[n] for n in places),
-        features=tuple(candidates.features[n] for n in places),
-    )
-    return dict(zip(places, held_out_probes(some, config, device)[0], strict=True))
+    probes, _ = held_out_probes(candidates.take(places), config, device)
+    return dict(zip(places, probes, strict=True))
 
 
 def _discriminants(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ class Candidates:
 
     Attributes:
         layers: the layers that may be chosen.
-        features: the vectors of each layer. Shapes: (rows, width).
+        features: the vectors of each layer, read when they are first asked for. Shapes: (rows,
+            width).
         labels: class indices. Shape: (rows,).
         fold_of: the fold in which a row is held out, -1 if it never is. Shape: (rows,).
         texts: the text of each row.
@@ -30,7 +32,7 @@ class Candidates:
     """
 
     layers: tuple[LayerId, ...]
-    features: tuple[Tensor, ...]
+    features: Sequence[Tensor]
     labels: Tensor
     fold_of: Tensor
     texts: tuple[str, ...]
@@ -49,6 +51,78 @@ class Candidates:
     def position(self, layer: LayerId) -> int:
         """Index of a layer among the candidates."""
         return self.layers.index(layer)
+
+    def take(self, places: Sequence[int]) -> Candidates:
+        """Return some of the candidates, by their positions, without reading their vectors."""
+        return replace(
+            self,
+            layers=tuple(self.layers[n] for n in places),
+            features=_Taken(self.features, places),
+        )
+
+
+class LayerVectors(Sequence[Tensor]):
+    """The vectors of some layers, read from the stores when one of them is first asked for.
+
+    The first layer of a store that is asked for brings the others of that store with it. A lexical
+    source that is judged by its regression alone is never asked for, and need not be decomposed.
+
+    Args:
+        sources: backbone to its stores.
+        layers: the layers.
+        hashes: hashes of the texts to read.
+    """
+
+    def __init__(
+        self, sources: Mapping[str, Source], layers: Sequence[LayerId], hashes: Sequence[bytes]
+    ) -> None:
+        self.sources = sources
+        self.layers = layers
+        self.hashes = hashes
+        self._read: dict[LayerId, Tensor] = {}
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return len(self.layers)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
+        """Return the vectors of a layer. Shape: (texts, width), float32."""
+        if isinstance(place, slice):
+            return [self[n] for n in range(*place.indices(len(self)))]
+        layer = self.layers[place]
+        if layer not in self._read:
+            together = [
+                other
+                for other in dict.fromkeys(self.layers)
+                if (other.backbone, other.pooling) == (layer.backbone, layer.pooling)
+            ]
+            read = read_layers(self.sources, together, self.hashes)
+            self._read |= zip(together, read, strict=True)
+        return self._read[layer]
+
+
+class _Taken(Sequence[Tensor]):
+    """Some items of a sequence, by their positions."""
+
+    def __init__(self, features: Sequence[Tensor], places: Sequence[int]) -> None:
+        self.features = features
+        self.places = places
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(place, slice):
+            return [self.features[n] for n in self.places[place]]
+        return self.features[self.places[place]]
 
 
 def all_layers(sources: Mapping[str, Source]) -> tuple[LayerId, ...]:

@@ -55,6 +55,8 @@ class Problem:
     """Variance of each feature on the rows fitted on, divided by that on all rows. Weighted by it,
     the penalty is the one of features standardised on the fitted rows alone.
     Shape: (L, Q, d); none if every problem is fitted on all rows."""
+    independent: bool = False
+    """Whether each column is a regression of its own, one class against the rest."""
 
     def minimise(self, tolerance: float, start: Tensor | None = None) -> Solution:
         """Run all problems until each gradient is below the tolerance.
@@ -104,16 +106,11 @@ class Problem:
 
     def take(self, problems: Tensor) -> Problem:
         """Keep some of the problems. Shape of `problems`: (Q,), bool."""
-        return Problem(
-            self.x,
-            self.spectrum,
-            self.basis,
-            self.mean,
-            self.std,
-            self.y,
-            self.weights[problems],
-            self.penalty[problems],
-            None if self.spread is None else self.spread[:, problems],
+        return replace(
+            self,
+            weights=self.weights[problems],
+            penalty=self.penalty[problems],
+            spread=None if self.spread is None else self.spread[:, problems],
         )
 
     def with_strength(self, strength: float) -> Problem:
@@ -133,6 +130,12 @@ class Problem:
         """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
         return (w.flatten(1, 2) @ self.x.mT).unflatten(1, w.shape[1:3])
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities of the classes. Shape: that of the logits, (L, Q, K, n)."""
+        if self.independent or logits.shape[2] == 1:
+            return logits.sigmoid()
+        return logits.softmax(dim=2)
+
     def slope_and_gradient(self, logits: Tensor, pull: Tensor) -> tuple[Tensor, Tensor]:
         """Mean p (1 - p), shape (L, Q, K), and gradient of the mean loss, shape (L, Q, K, D).
 
@@ -140,7 +143,7 @@ class Problem:
             logits: X · w. Shape: (L, Q, K, n).
             pull: gradient of the penalty at w. Shape: (L, Q, K, D).
         """
-        probs = _probs(logits)
+        probs = self.probabilities(logits)
         weights = self.weights[:, None]
         slope = ((probs - probs.square()) * weights).sum(dim=3)
         residual = (probs - self.y) * weights
@@ -206,7 +209,8 @@ class Problem:
             some = undecided.any(dim=0)
             problems = slice(None) if bool(some.all()) else torch.where(some)[0]
             tried, moved = length[:, problems], change[:, problems]
-            probs = _probs(torch.addcmul(logits[:, problems], moved, tried[:, :, None, None]))
+            moved_to = torch.addcmul(logits[:, problems], moved, tried[:, :, None, None])
+            probs = self.probabilities(moved_to)
             risen = ((probs * moved).sum(dim=2) * self.weights[problems]).sum(dim=2)
             along[:, problems] = risen + still[:, problems] + tried * bend[:, problems]
             undecided = (along.abs() > 0.5 * start.abs()) & undecided
@@ -242,10 +246,6 @@ class Solution:
     def device(self) -> torch.device:
         """The device that the tensors lie on."""
         return self.logits.device
-
-
-def _probs(logits: Tensor) -> Tensor:
-    return logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(dim=2)
 
 
 def _inverse(curvature: Tensor) -> Tensor:

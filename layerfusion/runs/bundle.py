@@ -42,12 +42,12 @@ from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
-from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.records.sweep import finished_job

@@ -14,7 +14,6 @@ from torch import Tensor
 from layerfusion.config.job import GATED_STACK, STACKS, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
-from layerfusion.embeddings.lexical_regression import LexicalRegression
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
@@ -23,6 +22,7 @@ from layerfusion.fusion.training import fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
@@ -301,11 +301,19 @@ def _stack_sources(
             continue
         if probe.strength is None:
             raise ValueError(f"{layer}: a lexical source is a regression")
-        (of_train,) = source.regressions(
-            splits["train"].texts, targets["train"].numpy(), [probe.strength], num_classes
-        )
-        (of_known,) = source.regressions(
-            known_texts, known_labels.numpy(), [probe.strength], num_classes
+        of_train, of_known = (
+            LexicalRegression.fit(
+                source.config.features,
+                texts,
+                labels.numpy(),
+                probe.strength,
+                num_classes=num_classes,
+                max_features=source.config.max_features,
+            )
+            for texts, labels in (
+                (splits["train"].texts, targets["train"]),
+                (known_texts, known_labels),
+            )
         )
         found.train.append(None)
         found.known.append(None)

@@ -15,7 +15,7 @@ from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
 """Raise it when the code gives other results for the same settings."""
-STACK_VERSION = 4
+STACK_VERSION = 5
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Config groups that change where or how fast a result is computed, but not the result."""

@@ -26,6 +26,7 @@ from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.complementarity import complementarity
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
 from layerfusion.layers.selection import (
@@ -324,11 +325,13 @@ class Judge:
         for n, layer in enumerate(candidates.layers):
             source = candidates.sources[layer.backbone]
             if isinstance(source, LexicalSource):
-                (regression,) = source.regressions(
+                regression = LexicalRegression.fit(
+                    source.config.features,
                     candidates.texts,
                     candidates.labels.numpy(),
-                    [strengths[n]],
-                    candidates.num_classes,
+                    strengths[n],
+                    num_classes=candidates.num_classes,
+                    max_features=source.config.max_features,
                 )
                 predicted = regression.vectors(test.texts).argmax(dim=1).numpy()
                 self.layers[n] = (predicted == self.target).astype(float)

@@ -11,9 +11,9 @@ from functools import cache
 
 import torch
 
-from layerfusion.config.job import AUTO, STACKED, LimitConfig, TrainConfig
+from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
-from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.layers.selection import find_selection
@@ -150,7 +150,7 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
 
 def _is_regression(inputs: Inputs, source: Source) -> bool:
     """Tell a lexical source of a stack, whose regression on the counts needs no dense vectors."""
-    return inputs.fusion.name == STACKED and isinstance(source, LexicalSource)
+    return inputs.fusion.name in STACKS and isinstance(source, LexicalSource)
 
 
 def _width(inputs: Inputs, source: Source) -> int:
@@ -170,9 +170,12 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     unique = set(hashes)
     latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
     size = sum(source.stores[p].bytes_per_text([x]) for p, x in used)
-    parameters = shape.parameters(highest)
     if _is_regression(inputs, source):  # its weights are counted with those of the head
         seconds, size, parameters = None, 0, 0
+    elif isinstance(store, LexicalStore):
+        parameters = store.parameters
+    else:
+        parameters = shape.parameters(highest)
     return BackboneRecord(
         origin=source.origin,
         spec=json.loads(store.spec.canonical()),

@@ -16,7 +16,7 @@ from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.budget import Budget, measure
-from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.candidates import Candidates, LayerVectors, all_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.score import find_score
@@ -120,7 +120,7 @@ def candidates_of(
     layers: Sequence[LayerId],
     rows: np.ndarray | None = None,
 ) -> Candidates:
-    """Read the vectors of layers on train, and on validation with `layers.held_out=validation`.
+    """Gather layers with labels and folds on train, or on validation if `layers.held_out` says so.
 
     Args:
         config: the job.
@@ -144,10 +144,10 @@ def candidates_of(
         fold_of = stratified_folds(
             labels, texts, config.layers.folds, seed=config.seed, names=dataset.label_names
         )
-    features = read_layers(sources, layers, [text_hash(text) for text in texts])
+    features = LayerVectors(sources, layers, [text_hash(text) for text in texts])
     return Candidates(
         tuple(layers),
-        tuple(features),
+        features,
         torch.from_numpy(labels.astype(np.int64)),
         fold_of,
         tuple(texts),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 
 # A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
 # of Indic and Thai script, which `\w` would cut. Each punctuation mark is a token of its own.
@@ -19,6 +19,8 @@ FEATURES: dict[str, dict[str, Any]] = {
     "characters": {"analyzer": "char_wb", "ngram_range": (2, 5)},
 }
 """Settings of scikit-learn's TfidfVectorizer, by what it counts."""
+Sparse = Any
+"""A scipy.sparse matrix. Its class depends on the version of scikit-learn."""
 PRUNE_ROWS = 1000
 """With at least this many rows, runs of characters that occur in only one text are left out."""
 
@@ -31,13 +33,65 @@ def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVec
         rows: number of texts that it will be fitted on.
         max_features: number of features to keep, the most frequent ones.
     """
-    prune = features == "characters" and rows >= PRUNE_ROWS
     return TfidfVectorizer(
         **FEATURES[features],
         sublinear_tf=True,
-        min_df=2 if prune else 1,
+        min_df=_least_texts(features, rows),
         max_features=max_features,
     )
+
+
+class CountedTexts:
+    """Texts whose features are counted once, to be weighted by several parts of them.
+
+    Cross-validation learns TF-IDF anew from the texts outside each fold. Cutting a text into its
+    features takes far longer than that.
+
+    Args:
+        features: one of `FEATURES`.
+        texts: all texts.
+        max_features: number of features to keep for each part, the most frequent ones.
+
+    Raises:
+        ValueError: if the texts have nothing to count.
+    """
+
+    def __init__(
+        self, features: str, texts: Sequence[str], max_features: int | None = None
+    ) -> None:
+        self.features = features
+        self.max_features = max_features
+        self._counts: Sparse = CountVectorizer(**FEATURES[features]).fit_transform(texts)
+
+    def weighted(self, inside: np.ndarray) -> tuple[Sparse, Sparse]:
+        """Learn TF-IDF from some of the texts, as `tfidf` does, and apply it to all.
+
+        Args:
+            inside: true for the texts to learn from. Shape: (texts,), bool.
+
+        Returns:
+            The vectors of those texts and of the others. Shapes: (texts, features).
+
+        Raises:
+            ValueError: if the texts to learn from have nothing to count.
+        """
+        learned = self._counts[inside]
+        found_in = np.bincount(learned.indices, minlength=learned.shape[1])
+        kept = found_in >= _least_texts(self.features, learned.shape[0])
+        if not kept.any():
+            raise ValueError("nothing is found in enough of the texts")
+        if self.max_features is not None and kept.sum() > self.max_features:
+            total = np.asarray(learned.sum(axis=0)).ravel()
+            most = (-total[kept]).argsort()[: self.max_features]
+            kept = np.sort(np.where(kept)[0][most])
+        weights = TfidfTransformer(sublinear_tf=True)
+        others = self._counts[~inside][:, kept]
+        return weights.fit_transform(learned[:, kept]), weights.transform(others)
+
+
+def _least_texts(features: str, rows: int) -> int:
+    """Return the number of texts that a feature has to occur in."""
+    return 2 if features == "characters" and rows >= PRUNE_ROWS else 1
 
 
 def counts_state(counts: TfidfVectorizer) -> tuple[np.ndarray, list[str]]:

@@ -177,16 +177,24 @@ def test_a_large_train_split_is_sampled_for_the_choice_only(
     dataset: TextDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    vectorise = module._vectorise
+    predict = module.predict_folds
 
-    def counting(name: str, texts: np.ndarray, others: np.ndarray) -> object:
+    def counting(
+        name: str,
+        texts: Sequence[str],
+        target: np.ndarray,
+        fold_of: np.ndarray,
+        *,
+        num_classes: int,
+        seed: int,
+    ) -> dict[float, np.ndarray]:
         sizes.append(len(texts))
-        return vectorise(name, texts, others)
+        return predict(name, texts, target, fold_of, num_classes=num_classes, seed=seed)
 
-    monkeypatch.setattr(module, "_vectorise", counting)
+    monkeypatch.setattr(module, "predict_folds", counting)
     characters = sum(
         len(text) for name in ("train", "validation") for text in dataset.splits[name].texts
     )
     monkeypatch.setattr(module, "CHOICE_WORK", characters * 3 / 2)
     compute_baseline(dataset, tmp_path)
-    assert sizes == [*[20] * (3 * len(FEATURES)), 60]  # two of three folds of half the rows
+    assert sizes == [30] * len(FEATURES)  # half of the rows
