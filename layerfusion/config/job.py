@@ -31,6 +31,9 @@ AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
 ACCURATE, CHEAP = PREFERENCES = ("accurate", "cheap")
 """What `auto` prefers among candidates that held-out rows cannot tell apart."""
+LOG_LOSS, ACCURACY, MACRO_F1 = OBJECTIVES = ("log_loss", "accuracy", "macro_f1")
+"""Measures that epochs and fusions can be chosen by."""
+UNWEIGHTED, BALANCED = CLASS_WEIGHTS = ("none", "balanced")
 HONEST = "honest"
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
@@ -377,6 +380,10 @@ class TrainConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    objective: str = field(default=LOG_LOSS, metadata=one_of(*OBJECTIVES))
+    """Measure by which epochs and fusions are chosen: log_loss, accuracy or macro_f1."""
+    class_weights: str = field(default=UNWEIGHTED, metadata=one_of(*CLASS_WEIGHTS))
+    """none, or balanced: classify as if all classes were equally frequent."""
     protocol: str = HONEST
     """honest, or as_published: what published scripts do, test in the choice of the epoch included;
     its figures have names of their own and enter no honest table."""

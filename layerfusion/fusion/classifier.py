@@ -120,6 +120,8 @@ class FusionClassifier(LightningModule):
             prefix="val/",
         )
         self.test_metrics = self.val_metrics.clone(prefix="test/")
+        self.class_weights: Tensor | None = None
+        """Weight of each class in the training loss; None if all rows count alike."""
         self._gate_sum = torch.zeros(len(widths))
         self._gate_rows = 0
         self.gate_epochs: list[list[float]] = []
@@ -150,7 +152,10 @@ class FusionClassifier(LightningModule):
         """Return the cross-entropy of a training batch, with the operator's additions to it."""
         sources, target = batch
         logits, gates = self._logits_and_gates(sources)
-        loss = F.cross_entropy(logits, target)
+        weights = self.class_weights
+        if weights is not None:
+            weights = weights.to(logits)
+        loss = F.cross_entropy(logits, target, weight=weights)
         source_losses = self.operator.source_losses(sources, target)
         if source_losses is not None:
             loss = loss + source_losses
@@ -201,6 +206,30 @@ class FusionClassifier(LightningModule):
         # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         metrics.update(logits.softmax(dim=1), target)
         return gates
+
+    @property
+    def output_layers(self) -> list[nn.Linear]:
+        """The linear layers that give the logits; none if an operator of the user's gives them."""
+        layers = (
+            list(self.operator.output_layers()) if self.operator.classifies else [self.classify]
+        )
+        return [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def rescale(self, scale: float, shift: Tensor | None = None) -> None:
+        """Multiply all logits by a number, and add one to those of each class.
+
+        Both go into the weights of the last layers, so that the head stays what it was.
+
+        Args:
+            scale: 1 / temperature.
+            shift: what is added to each class afterwards. Shape: (classes,).
+        """
+        for layer in self.output_layers:
+            layer.weight.mul_(scale)
+            layer.bias.mul_(scale)
+            if shift is not None:
+                layer.bias.add_(shift.to(layer.bias))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, fused: with 39 sources on a CPU it takes a third of the default's time."""

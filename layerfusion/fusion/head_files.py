@@ -111,6 +111,8 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
         return {k: v.detach().cpu().clone() for k, v in tensors.items()}, facts
     stack = head.stack
     tensors = {f"pool.{name}": getattr(stack.pool, name) for name in POOL}
+    if stack.pool.shift is not None:
+        tensors["pool.shift"] = stack.pool.shift
     for k, probe in enumerate(stack.probes):
         tensors |= {f"weight.{k}": probe.weight, f"bias.{k}": probe.bias}
     facts = {
@@ -150,7 +152,11 @@ def head_from(
         mean, std = (tuple(tensors[f"{name}.{k}"] for k in sources) for name in ("mean", "std"))
         return OperatorHead(classifier.eval(), Standardiser(mean, std))
     if facts["kind"] == STACK:
-        pool = Pool(facts["form"], *(tensors[f"pool.{name}"] for name in POOL))
+        pool = Pool(
+            facts["form"],
+            *(tensors[f"pool.{name}"] for name in POOL),
+            shift=tensors.get("pool.shift"),
+        )
         probes = tuple(
             LinearProbe(tensors[f"weight.{k}"], tensors[f"bias.{k}"])
             for k in range(facts["sources"])

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from layerfusion.config.job import TrainerConfig
+from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
-from layerfusion.fusion.training import fit
+from layerfusion.fusion.training import calibrate, fit
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.layer_id import LayerId
 
@@ -34,9 +33,11 @@ class HeldOutHeads:
     validation_labels: Tensor
     trainer: TrainerConfig
     seed: int
+    objective: str = LOG_LOSS
+    class_weights: str = UNWEIGHTED
 
     def __call__(self, candidate: FusionCandidate, fold: int) -> Tensor:
-        """Return the log-loss of each row of a fold. Shape: (rows,), float64, in nats."""
+        """Return log-probabilities of the rows of a fold. Shape: (rows, classes), float64."""
         candidates, layers = self.candidates, candidate.layers
         out = candidates.fold_of == fold
         split = [self._split(layer, fold) for layer in layers]
@@ -58,10 +59,13 @@ class HeldOutHeads:
             self.trainer,
             num_classes=candidates.num_classes,
             seed=self.seed,
+            objective=self.objective,
+            class_weights=self.class_weights,
             importance=candidate.layer_set.selection.weights,
         )
+        fitted = calibrate(fitted, data, self.objective, self.class_weights)
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
-        return F.cross_entropy(logits.double(), labels[out], reduction="none")
+        return logits.double().log_softmax(dim=1)
 
     def _unseen(self, fold: int) -> Tensor:
         """Return the rows of validation whose texts are not in the fold.

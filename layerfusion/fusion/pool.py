@@ -12,12 +12,14 @@ weight below zero. In the form `anchored_gated` these weights move a little from
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
+from layerfusion.fusion.objective import costs, shift_of
 from layerfusion.layers.selection import standard_error
 
 Choose = Callable[[Tensor, Tensor], list[int]]
@@ -82,6 +84,9 @@ class Pool:
     """Mean of these numbers over the rows. Shape: (E,)."""
     std: Tensor
     """Their standard deviation. Shape: (E,)."""
+    shift: Tensor | None = None
+    """Added to the pooled log-probabilities before the softmax: see `objective.shift_of`. None
+    adds nothing. Shape: (classes,)."""
 
     def __call__(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Pool the sources.
@@ -101,11 +106,20 @@ class Pool:
         else:
             facts = (evidence(log_probs) - self.mean) / self.std
             gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
-        return _mix(log_probs, gates, self.scale), gates
+        pooled = _mix(log_probs, gates, self.scale)
+        if self.shift is not None:
+            pooled = (pooled + self.shift).log_softmax(dim=1)
+        return pooled, gates
 
 
 def choose_pool(
-    log_probs: Tensor, target: Tensor, *, seed: int = 0, gated: bool = False
+    log_probs: Tensor,
+    target: Tensor,
+    *,
+    seed: int = 0,
+    gated: bool = False,
+    objective: str = LOG_LOSS,
+    class_weights: str = UNWEIGHTED,
 ) -> tuple[Pool, dict[str, float], str]:
     """Fit the form of pool that cross-validation supports.
 
@@ -119,15 +133,21 @@ def choose_pool(
         target: class indices. Shape: (rows,).
         seed: seed of the folds.
         gated: fit anchored weights that move from text to text, whatever the other forms are worth.
+        objective: what the pool should be best at: log_loss, accuracy or macro_f1.
+        class_weights: none, or balanced to pool as if all classes were equally frequent.
 
     Returns:
         The pool fitted on all rows, the cross-validated log-loss of each form, and the reason.
     """
-    if len(log_probs) == 1:
-        return fit_pool(log_probs, target, SINGLE), {}, "a single source, calibrated"
-    form, losses = judge_forms(log_probs, target, seed=seed, gated=gated)
+    form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated)
     pool = fit_pool(log_probs, target, form)
-    means = {name: float(loss.mean()) for name, loss in losses.items()}
+    prior = torch.bincount(target, minlength=log_probs.shape[2])
+    shift = shift_of(objective, class_weights, predicted[form], target, prior)
+    if bool(shift.any()):
+        pool = replace(pool, shift=shift)
+    if len(log_probs) == 1:
+        return pool, {}, "a single source, calibrated"
+    means = {name: float(F.nll_loss(found, target)) for name, found in predicted.items()}
     listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
     return pool, means, f"{form}: held-out log-loss {listed}"
 
@@ -140,18 +160,18 @@ def judge_forms(
     choose: Choose | None = None,
     gated: bool = False,
 ) -> tuple[str, dict[str, Tensor]]:
-    """Find the form of pool that cross-validation supports, and the log-loss of each form.
+    """Find the form of pool that cross-validation supports, and what each form predicts.
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
         target: class indices. Shape: (rows,).
         seed: seed of the folds.
         choose: chooses sources. It chooses anew for every fold, without the fold's rows, so that
-            the log-losses are honest about the choice too. All sources if None.
+            the predictions are honest about the choice too. All sources if None.
         gated: try `ANCHORED_GATED` alone.
 
     Returns:
-        The form, and the log-losses of each form. Shapes: (rows,), float64, in nats.
+        The form, and the log-probabilities of each form. Shapes: (rows, classes), float64.
     """
     generator = torch.Generator().manual_seed(seed)
     fold_of = torch.randperm(len(target), generator=generator) % min(FOLDS, len(target))
@@ -161,14 +181,15 @@ def judge_forms(
         for rows in inside
     ]
     forms = _forms_for(max(map(len, chosen)), gated)
-    losses = {form: torch.zeros(len(target), dtype=torch.float64) for form in forms}
+    shape = len(target), log_probs.shape[2]
+    predicted = {form: torch.zeros(shape, dtype=torch.float64) for form in forms}
     for rows, positions in zip(inside, chosen, strict=True):
         sources = log_probs[positions]
         for form in forms:
             pool = fit_pool(sources[:, rows], target[rows], form)
-            pooled, _ = pool(sources[:, ~rows])
-            losses[form][~rows] = F.nll_loss(pooled, target[~rows], reduction="none")
-    return _supported(losses), losses
+            predicted[form][~rows] = pool(sources[:, ~rows])[0]
+    losses = {form: costs(LOG_LOSS, found, target) for form, found in predicted.items()}
+    return _supported(losses), predicted
 
 
 def _forms_for(sources: int, gated: bool) -> tuple[str, ...]:

@@ -6,14 +6,16 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import STACKS, FusionConfig
+from layerfusion.config.job import LOG_LOSS, STACKS, FusionConfig
 from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.layer_sets import LayerSet
+from layerfusion.fusion.objective import costs
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
@@ -46,28 +48,47 @@ class FusionCandidate:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """The log-losses of a candidate on held-out rows."""
+    """What a candidate predicts for held-out rows."""
 
     candidate: FusionCandidate
-    losses: Tensor
-    """Log-loss of each row in nats, NaN where the candidate was not evaluated. Shape: (rows,)."""
+    log_probs: Tensor
+    """Log-probabilities, NaN in rows that it was not evaluated on. Shape: (rows, classes)."""
+    target: Tensor
+    """Class indices. Shape: (rows,)."""
     folds: int
     """Number of folds that it was evaluated on before it was dropped."""
+    objective: str = LOG_LOSS
+    """The measure that candidates are ranked by."""
 
     @property
+    def seen(self) -> Tensor:
+        """True for the rows that it was evaluated on. Shape: (rows,), bool."""
+        return ~self.log_probs.isnan().any(dim=1)
+
+    @cached_property
     def log_loss(self) -> float:
-        """Mean over the rows that it was evaluated on."""
-        return float(self.losses.nanmean())
+        """Mean log-loss in nats over the rows that it was evaluated on."""
+        return self._mean(LOG_LOSS)
+
+    @cached_property
+    def cost(self) -> float:
+        """The log-loss, or 1 - accuracy, or 1 - macro-F1 on these rows: lower is better."""
+        return self._mean(self.objective)
+
+    def _mean(self, objective: str) -> float:
+        return float(costs(objective, self.log_probs[self.seen], self.target[self.seen]).mean())
 
     def behind(self, other: Evaluation) -> tuple[float, float]:
-        """Return the mean difference to another, over the rows of both, and its standard error."""
-        difference = self.losses - other.losses
-        difference = difference[~difference.isnan()]
-        return float(difference.mean()), standard_error(difference)
+        """Return the difference of costs on the rows of both, and its standard error."""
+        both = self.seen & other.seen
+        mine, others = (
+            costs(self.objective, one.log_probs[both], self.target[both]) for one in (self, other)
+        )
+        return float((mine - others).mean()), standard_error(mine - others)
 
 
-Losses = Callable[[FusionCandidate, int], Tensor]
-"""Trains a candidate without a fold and returns the log-loss of each of the fold's rows."""
+Predict = Callable[[FusionCandidate, int], Tensor]
+"""Trains a candidate without a fold and returns log-probabilities of the fold's rows."""
 
 
 def list_fusion_candidates(
@@ -129,8 +150,11 @@ def _parameters(head: FusionConfig, widths: Sequence[int], num_classes: int) -> 
 def race(
     candidates: Sequence[FusionCandidate],
     stacked: Callable[[FusionCandidate], Tensor],
-    trained: Losses,
+    trained: Predict,
     fold_of: Tensor,
+    target: Tensor,
+    num_classes: int,
+    objective: str = LOG_LOSS,
 ) -> list[Evaluation]:
     """Evaluate candidates by successive halving over folds, and rank them, the best first.
 
@@ -141,36 +165,46 @@ def race(
 
     Args:
         candidates: the candidates.
-        stacked: returns the losses of a stacked candidate on all held-out rows. Shape: (rows,).
-        trained: returns the losses of any other candidate on the rows of a fold.
+        stacked: returns log-probabilities of a stacked candidate for all held-out rows. Shape:
+            (rows, classes).
+        trained: returns those of any other candidate for the rows of a fold.
         fold_of: the fold that holds out each row, -1 for rows that none does. Shape: (rows of
             train,).
+        target: class indices of train. Shape: (rows of train,).
+        num_classes: number of classes.
+        objective: what they are ranked by: log_loss, accuracy or macro_f1.
     """
-    fold_of = fold_of[fold_of != NEVER]
+    held_out = fold_of != NEVER
+    fold_of, target = fold_of[held_out], target[held_out]
+
+    def evaluation(candidate: FusionCandidate, log_probs: Tensor, folds: int) -> Evaluation:
+        return Evaluation(candidate, log_probs, target, folds, objective)
+
     folds = int(fold_of.max()) + 1
     stacks = [candidate for candidate in candidates if _is_stacked(candidate)]
-    finished = [Evaluation(candidate, stacked(candidate), folds) for candidate in stacks]
+    finished = [evaluation(candidate, stacked(candidate), folds) for candidate in stacks]
     running = {
-        candidate: torch.full((len(fold_of),), torch.nan, dtype=torch.float64)
+        candidate: torch.full((len(target), num_classes), torch.nan, dtype=torch.float64)
         for candidate in candidates
         if not _is_stacked(candidate)
     }
     dropped: list[Evaluation] = []
     done = 0
     for stop in _rungs(folds):
-        for candidate, losses in running.items():
+        for candidate, log_probs in running.items():
             for fold in range(done, stop):
-                losses[fold_of == fold] = trained(candidate, fold)
+                log_probs[fold_of == fold] = trained(candidate, fold).double()
         done = stop
-        ranked = sorted(running, key=lambda candidate: float(running[candidate].nanmean()))
+        costs_so_far = {one: evaluation(one, found, done).cost for one, found in running.items()}
+        ranked = sorted(running, key=costs_so_far.__getitem__)
         if ranked:
             log.info("auto: %d heads on %d of %d folds", len(ranked), done, folds)
         keep = len(ranked) if done == folds else math.ceil(len(ranked) / 2)
-        worse = [Evaluation(candidate, running[candidate], done) for candidate in ranked[keep:]]
+        worse = [evaluation(candidate, running[candidate], done) for candidate in ranked[keep:]]
         dropped = worse + dropped
         running = {candidate: running[candidate] for candidate in ranked[:keep]}
-    finished += [Evaluation(candidate, losses, folds) for candidate, losses in running.items()]
-    return sorted(finished, key=lambda evaluation: evaluation.log_loss) + dropped
+    finished += [evaluation(candidate, found, folds) for candidate, found in running.items()]
+    return sorted(finished, key=lambda one: one.cost) + dropped
 
 
 def _rungs(folds: int) -> list[int]:

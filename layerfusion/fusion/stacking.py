@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.pool import Pool, choose_pool
 from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
 from layerfusion.layers.probe import LinearProbe, fit_probes
@@ -77,6 +78,8 @@ def fit_stack(
     num_classes: int,
     seed: int = 0,
     gated: bool = False,
+    objective: str = LOG_LOSS,
+    class_weights: str = UNWEIGHTED,
     device: torch.device | None = None,
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
@@ -89,11 +92,20 @@ def fit_stack(
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         gated: pool with weights that move from text to text.
+        objective: what the stack should be best at: log_loss, accuracy or macro_f1.
+        class_weights: none, or balanced to classify as if all classes were equally frequent.
         device: where the probes are fitted; the CPU if None.
     """
     probes = _fit_all(features, labels, held_out, num_classes, device)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
-    pool, losses, reason = choose_pool(log_probs, held_out[0].target, seed=seed, gated=gated)
+    pool, losses, reason = choose_pool(
+        log_probs,
+        held_out[0].target,
+        seed=seed,
+        gated=gated,
+        objective=objective,
+        class_weights=class_weights,
+    )
     return Stack(tuple(probes), pool, losses, reason)
 
 

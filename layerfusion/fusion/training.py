@@ -1,14 +1,15 @@
-"""Training one head: early stopping on validation log-loss, the best epoch kept."""
+"""Training one head: early stopping on validation, the best epoch kept; its calibration."""
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,13 +20,14 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from layerfusion.config.check import check_devices
-from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
+from layerfusion.fusion.objective import shift_of, temperature_of, weights_of
 
 MONITOR = "val/log_loss"
-"""Metric that chooses the epoch; lower is better."""
+"""Metric that chooses the epoch unless the objective is another one; lower is better."""
 _CUBLAS = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -41,6 +43,14 @@ class Fitted:
     """Number of epochs trained."""
     seconds: float
     """Wall-clock time of the training, setting up included."""
+    temperature: float = 1.0
+    """The logits were divided by it; 1 for an operator whose last layers are not known."""
+    shift: Tensor | None = None
+    """What was added to the logits of each class afterwards. Shape: (classes,)."""
+
+    def uncalibrated(self, logits: Tensor) -> Tensor:
+        """Return the logits that the head gave before. Shape: (rows, classes), from the same."""
+        return (logits if self.shift is None else logits - self.shift) * self.temperature
 
 
 def fit(
@@ -50,12 +60,16 @@ def fit(
     *,
     num_classes: int,
     seed: int = 0,
+    objective: str = LOG_LOSS,
+    class_weights: str = UNWEIGHTED,
     names: Sequence[str] | None = None,
     importance: Sequence[float] | None = None,
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Fitted:
-    """Train a head on train until validation log-loss stops falling, and keep its best epoch.
+    """Train a head on train until validation gets no better, and keep its best epoch.
+
+    Validation is judged by the objective.
 
     Weights, dropout and the order of the rows follow from `seed` alone. Test is never read. An
     ordinary `Trainer` reaches the same weights, more slowly: see `_EpochClassifier`.
@@ -75,6 +89,8 @@ def fit(
         trainer: epochs, patience, optimiser and device; the defaults if None.
         num_classes: number of classes.
         seed: seed of this training run.
+        objective: measure that chooses the epoch: log_loss, accuracy or macro_f1.
+        class_weights: none, or balanced: every class has the same weight in the training loss.
         names: names of the sources in the log.
         importance: K positive numbers, for operators whose weights start from them.
         logger: gets the metrics of every epoch; None: nothing is logged.
@@ -86,6 +102,7 @@ def fit(
     fusion, trainer = fusion or FusionConfig(), trainer or TrainerConfig()
     check_devices(trainer)
     started = time.perf_counter()
+    monitor, mode = f"val/{objective}", "min" if objective == LOG_LOSS else "max"
     seed_everything(seed, verbose=False)
     data.seed = seed
     classifier = _EpochClassifier(
@@ -95,7 +112,9 @@ def fit(
         names=names,
         importance=importance,
     )
-    best = BestWeights()
+    prior = torch.bincount(data.targets["train"], minlength=num_classes)
+    classifier.class_weights = weights_of(class_weights, prior)
+    best = BestWeights(monitor, mode)
     with _quiet_lightning(trainer.accelerator), _deterministic():
         loop = Trainer(
             max_epochs=trainer.max_epochs,
@@ -104,7 +123,7 @@ def fit(
             deterministic=True,
             callbacks=[
                 best,
-                EarlyStopping(MONITOR, patience=trainer.patience, mode="min"),
+                EarlyStopping(monitor, patience=trainer.patience, mode=mode),
                 *callbacks,
             ],
             logger=logger or False,
@@ -122,6 +141,37 @@ def fit(
         )
     plain = classifier.ordinary()
     return Fitted(plain, best.epoch, best.epochs, time.perf_counter() - started)
+
+
+def calibrate(
+    fitted: Fitted,
+    data: FusionDataModule,
+    objective: str = LOG_LOSS,
+    class_weights: str = UNWEIGHTED,
+) -> Fitted:
+    """Divide the logits of a trained head by a temperature, and shift them to serve the objective.
+
+    Both are learned from validation, and go into the weights of the head's last layers. A head of
+    an operator whose last layers are not known stays as it is.
+
+    Args:
+        fitted: the head, which is changed in place.
+        data: validation, and the classes of train.
+        objective: what the head should be best at: log_loss, accuracy or macro_f1.
+        class_weights: those of the training; with balanced ones nothing is left to shift.
+    """
+    head = fitted.classifier
+    if not head.output_layers:
+        return fitted
+    logits, _ = head.predict_logits(data.features["validation"])
+    target = data.targets["validation"]
+    temperature, shift = temperature_of(logits, target), None
+    if class_weights == UNWEIGHTED:
+        prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
+        log_probs = (logits.double() / temperature).log_softmax(dim=1)
+        shift = shift_of(objective, class_weights, log_probs, target, prior)
+    head.rescale(1 / temperature, shift)
+    return replace(fitted, temperature=temperature, shift=shift)
 
 
 class _WholeEpochs:
@@ -173,16 +223,22 @@ class _EpochClassifier(FusionClassifier):
 
 
 class BestWeights(Callback):
-    """Keeps the weights with the lowest validation log-loss, and restores them at the end.
+    """Keeps the weights of the epoch that is best on validation, and restores them at the end.
 
     They are kept in memory: a sweep trains thousands of small heads that need no checkpoint files.
+
+    Args:
+        monitor: metric that chooses the epoch.
+        mode: min if lower is better, or max.
 
     Attributes:
         epoch: the best epoch, counted from 1; 0 while no epoch has had a finite log-loss.
         epochs: number of epochs validated.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, monitor: str = MONITOR, mode: str = "min") -> None:
+        self.monitor = monitor
+        self.sign = 1 if mode == "min" else -1
         self.epoch = 0
         self.epochs = 0
         self._lowest = torch.inf
@@ -191,9 +247,10 @@ class BestWeights(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the weights if this epoch is the best so far."""
         self.epochs += 1
-        log_loss = float(trainer.callback_metrics[MONITOR])
-        if log_loss < self._lowest:
-            self._lowest, self.epoch = log_loss, self.epochs
+        value = self.sign * float(trainer.callback_metrics[self.monitor])
+        finite = math.isfinite(float(trainer.callback_metrics[MONITOR]))
+        if finite and value < self._lowest:
+            self._lowest, self.epoch = value, self.epochs
             self._weights = {
                 name: weight.detach().clone() for name, weight in pl_module.state_dict().items()
             }

@@ -122,6 +122,11 @@ class SeedRecord:
     seconds: float
     validation: dict[str, float]
     test: dict[str, float]
+    temperature: float | None = None
+    """The number that divided the logits of a trained head; None in older records and of a stack,
+    whose weights are calibrated as they are."""
+    uncalibrated: dict[str, float] = field(default_factory=dict)
+    """The figures of test before that; empty where there was nothing to divide."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import CHEAP, GATED_STACK, STACKS, FusionConfig, TrainConfig
+from layerfusion.config.job import (
+    ACCURACY,
+    CHEAP,
+    GATED_STACK,
+    LOG_LOSS,
+    MACRO_F1,
+    STACKS,
+    FusionConfig,
+    TrainConfig,
+)
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
@@ -50,7 +59,7 @@ def decide(
     sources: Mapping[str, Source],
     given: Selection | None,
 ) -> Decision:
-    """Choose the fusion with the lowest log-loss on held-out rows of train.
+    """Choose the fusion that serves the objective best on held-out rows of train.
 
     Args:
         config: the job.
@@ -89,12 +98,17 @@ def decide(
         torch.from_numpy(np.asarray(validation.labels, np.int64)),
         config.trainer,
         config.seed,
+        config.objective,
+        config.class_weights,
     )
     evaluations = race(
         fusion_candidates,
-        lambda candidate: _stacked_losses(candidate, log_probs, target, config.seed),
+        lambda candidate: _stacked_predictions(candidate, log_probs, target, config.seed),
         heads,
         candidates.fold_of,
+        candidates.labels,
+        candidates.num_classes,
+        config.objective,
     )
     chosen = evaluations[0]
     if config.fusion.prefer == CHEAP:
@@ -113,17 +127,17 @@ def decide(
     return Decision(best.layer_set.selection, best.fusion, reasons, records)
 
 
-def _stacked_losses(
+def _stacked_predictions(
     candidate: FusionCandidate, log_probs: Tensor, target: Tensor, seed: int
 ) -> Tensor:
-    form, losses = judge_forms(
+    form, predicted = judge_forms(
         log_probs,
         target,
         seed=seed,
         choose=candidate.layer_set.choose,
         gated=candidate.fusion.name == GATED_STACK,
     )
-    return losses[form]
+    return predicted[form]
 
 
 def _as_good(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
@@ -145,15 +159,15 @@ def _flops(evaluation: Evaluation, budget: Budget) -> float:
 def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
     """Say in plain words why the first of some evaluations was chosen."""
     chosen = evaluations[0]
-    lowest = min(evaluations, key=lambda one: (-one.folds, one.log_loss))
+    lowest = min(evaluations, key=lambda one: (-one.folds, one.cost))
     why = (
-        f"the lowest of {len(evaluations)} candidates"
+        f"the best of {len(evaluations)} candidates"
         if chosen is lowest
-        else f"the cheapest within a standard error of the lowest, {lowest.log_loss:.4f}"
+        else f"the cheapest within a standard error of the best, {_value(lowest)}"
     )
     choices = chosen.candidate.layer_set.selection.choices
     lines = [
-        f"{chosen.candidate.words}: held-out log-loss {chosen.log_loss:.4f}, {why}",
+        f"{chosen.candidate.words}: held-out {_value(chosen)}, {why}",
         *(f"it uses {choice.words}" for choice in choices[:NAMED]),
         *([f"and {len(choices) - NAMED} more"] if len(choices) > NAMED else []),
     ]
@@ -172,6 +186,14 @@ def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
             " FLOPs a text; fusion.prefer=cheap takes that"
         )
     return lines
+
+
+def _value(evaluation: Evaluation) -> str:
+    """Name the measure that was chosen by, with its value."""
+    if evaluation.objective == LOG_LOSS:
+        return f"log-loss {evaluation.log_loss:.4f}"
+    name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1"}[evaluation.objective]
+    return f"{name} {1 - evaluation.cost:.1%}"
 
 
 def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> CandidateRecord:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
@@ -309,7 +310,7 @@ def _stacked_loss(config: TrainConfig, inputs: Inputs) -> float:
     candidates = candidates_of(config, inputs.dataset, inputs.sources, inputs.selection.layers)
     held = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
     log_probs = torch.stack([probe.log_probs for probe in held]).double()
-    form, losses = judge_forms(
+    form, predicted = judge_forms(
         log_probs, held[0].target, seed=config.seed, gated=config.fusion.name == GATED_STACK
     )
-    return float(losses[form].mean())
+    return float(F.nll_loss(predicted[form], held[0].target))

@@ -18,7 +18,7 @@ from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.fusion.training import fit
+from layerfusion.fusion.training import calibrate, fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
@@ -82,6 +82,10 @@ class TrainedHead:
     best_epoch: int = 0
     epochs: int = 0
     note: str = ""
+    temperature: float | None = None
+    """Divided the logits of a trained head; None for a stack, which is calibrated as a whole."""
+    uncalibrated: Tensor | None = None
+    """Logits of test before that. Shape: (rows, classes)."""
 
 
 def train_heads(
@@ -92,8 +96,14 @@ def train_heads(
     heads = fit_heads(config, inputs, tracker, callbacks)
     records = []
     for seed, head in heads.items():
-        metrics = {split: evaluate(head.logits[split], targets[split]) for split in JUDGED}
-        records.append(SeedRecord(seed, head.best_epoch, head.epochs, head.seconds, **metrics))
+        validation, test = (evaluate(head.logits[split], targets[split]) for split in JUDGED)
+        record = SeedRecord(
+            seed, head.best_epoch, head.epochs, head.seconds, validation=validation, test=test
+        )
+        if head.uncalibrated is not None:
+            before = evaluate(head.uncalibrated, targets["test"])
+            record = replace(record, temperature=head.temperature, uncalibrated=before)
+        records.append(record)
     gates = [head.gates.numpy() for head in heads.values() if head.gates is not None]
     return TrainingResult(
         seeds=records,
@@ -166,11 +176,14 @@ def _train(
             config.trainer,
             num_classes=len(inputs.dataset.label_names),
             seed=seed,
+            objective=config.objective,
+            class_weights=config.class_weights,
             names=[str(layer) for layer in inputs.selection.layers],
             importance=inputs.selection.weights,
             logger=tracker.lightning_logger(f"seed{seed}") if tracker else None,
             callbacks=callbacks(seed - config.seed) if callbacks else (),
         )
+        fitted = calibrate(fitted, data, config.objective, config.class_weights)
         predicted = {
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
@@ -189,6 +202,8 @@ def _train(
             fitted.classifier.gate_epochs,
             fitted.best_epoch,
             fitted.epochs,
+            temperature=fitted.temperature,
+            uncalibrated=fitted.uncalibrated(predicted["test"][0]) if "test" in judged else None,
         )
     return heads
 
@@ -229,6 +244,8 @@ def _stack(
             num_classes=num_classes,
             seed=seed,
             gated=inputs.fusion.name == GATED_STACK,
+            objective=config.objective,
+            class_weights=config.class_weights,
             device=device,
         )
         logits, gates, kept = {}, None, stack

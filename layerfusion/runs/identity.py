@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.check import load
-from layerfusion.config.job import AUTO, STACKS, FusionConfig, TrainConfig
+from layerfusion.config.job import AUTO, LOG_LOSS, STACKS, UNWEIGHTED, FusionConfig, TrainConfig
 from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
 from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
 """Raise it when the code gives other results for the same settings."""
+HEAD_VERSION = 1
+"""Raise it when trained heads alone come out otherwise."""
 STACK_VERSION = 5
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
@@ -29,7 +31,7 @@ UNSCORED = {
 """Keys that affect each selection that uses no scores."""
 CHOICE = ("name", "fixed", "score", "pilot")
 """Selection settings that do not affect a layer profile, since it computes every selection."""
-HEAD = ("fusion", "trainer", "seeds")
+HEAD = ("fusion", "trainer", "seeds", "objective", "class_weights")
 """Settings that do not affect a layer profile, since it trains no head."""
 
 
@@ -127,6 +129,10 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         settings["dataset"].pop("files")  # as in the names of jobs before there was such a key
     if config.dataset.reader is None:
         settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
+    if config.objective == LOG_LOSS:
+        settings.pop("objective")
+    if config.class_weights == UNWEIGHTED:
+        settings.pop("class_weights")
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # without `per_class` there is no draw
     settings["fusion"] = _fusion_settings(config.fusion)
@@ -156,6 +162,8 @@ def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
                 settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]
     if fusion.name in (*STACKS, AUTO):
         settings["stack"] = STACK_VERSION
+    if fusion.name not in STACKS:
+        settings["head"] = HEAD_VERSION
     if target and not target.startswith("layerfusion."):
         settings["target"] = target
     return {**FORMER, **settings, **arguments}

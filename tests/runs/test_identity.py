@@ -8,7 +8,7 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
-from layerfusion.runs.identity import STACK_VERSION, job_id
+from layerfusion.runs.identity import HEAD_VERSION, STACK_VERSION, job_id
 
 
 def name_of(*overrides: str) -> str:
@@ -27,6 +27,8 @@ def name_of(*overrides: str) -> str:
         ("fusion=auto", "fusion.prefer=cheap", "fusion.prefer=accurate"),
         ("limit.per_class=10", "limit.draw=1", "limit.draw=2"),
         ("", "seed=0", "seed=1"),
+        ("fusion=stacked", "objective=log_loss", "objective=macro_f1"),
+        ("fusion=concat", "class_weights=none", "class_weights=balanced"),
         ("", "pooling=[mean,last]", "pooling=[last,mean]"),
         ("", "backbone=[minilm]", "backbone=[mpnet]"),
     ],
@@ -56,12 +58,27 @@ def test_what_changes_no_result_changes_no_name(common: str, one: str, other: st
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [
-        ("fusion=gated fusion.temperature=2", "d0a22f4a07ec"),
-        ("fusion=matmul fusion.side=8 dataset=r8", "52177b0cec63"),
+        ("fusion=gated fusion.temperature=2", "9d8b53085efb"),
+        ("fusion=matmul fusion.side=8 dataset=r8", "9ee51f331ab5"),
     ],
 )
-def test_a_job_keeps_the_name_that_it_has_always_had(overrides: str, name: str) -> None:
+def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) -> None:
     assert name_of(*overrides.split()) == name
+
+
+@pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none"])
+def test_a_key_that_is_as_before_there_was_one_changes_no_name(setting: str) -> None:
+    assert name_of("fusion=concat") == name_of("fusion=concat", setting)
+
+
+def test_a_trained_head_that_comes_out_otherwise_has_another_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated"]
+    before = [name_of(job) for job in jobs]
+    monkeypatch.setattr("layerfusion.runs.identity.HEAD_VERSION", HEAD_VERSION + 1)
+    after = [name_of(job) for job in jobs]
+    assert [one != other for one, other in zip(before, after, strict=True)] == [False, True, True]
 
 
 def test_a_stack_that_comes_out_otherwise_has_another_name(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -75,6 +75,15 @@ class FusionOperator(nn.Module):
     def forward(self, sources: list[Tensor]) -> Tensor:
         """Return the fused vectors alone. Shape: (batch, width)."""
         return self.fuse(sources)[0]
+
+    def output_layers(self) -> Iterable[nn.Linear]:
+        """Return the linear layers that give the logits, where the operator classifies itself.
+
+        Scaling their weights and biases by one number has to scale the logits by it, and adding one
+        number to their biases has to add it to the logits. Without such layers a head is not
+        calibrated.
+        """
+        return ()
 
     def source_losses(self, sources: list[Tensor], target: Tensor) -> Tensor | None:
         """Return a loss that is added to the head's in training, or None.

@@ -49,6 +49,10 @@ class LateFusion(FusionOperator):
         pooled = torch.einsum("k,bkc->bc", gates, log_probs).log_softmax(dim=1)
         return pooled, gates.expand(len(log_probs), -1)
 
+    def output_layers(self) -> list[nn.Linear]:
+        """Return the heads: their weights add up to 1."""
+        return [head for head in self.heads if isinstance(head, nn.Linear)]
+
     def source_losses(self, sources: list[Tensor], target: Tensor) -> Tensor:
         """Return the mean cross-entropy of the sources' heads."""
         log_probs = self._log_probs(sources)

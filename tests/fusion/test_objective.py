@@ -1,0 +1,173 @@
+"""Objectives: costs of rows, shifts for rare classes, temperatures and class weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
+from torch import Tensor
+
+from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.data import FusionDataModule
+from layerfusion.fusion.objective import (
+    costs,
+    shift_of,
+    temperature_of,
+    weights_of,
+)
+from layerfusion.fusion.training import Fitted, calibrate, fit
+
+
+def _predictions(rows: int, frequencies: list[float], seed: int = 0) -> tuple[Tensor, Tensor]:
+    """True posteriors of overlapping classes of unequal frequency."""
+    generator = np.random.default_rng(seed)
+    classes = len(frequencies)
+    target = generator.choice(classes, size=rows, p=frequencies)
+    x = generator.normal(size=(rows, classes))
+    x[np.arange(rows), target] += 1.5
+    logits = 1.5 * x + np.log(np.maximum(frequencies, 1e-9))
+    return torch.from_numpy(logits).log_softmax(dim=1), torch.from_numpy(target)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_costs_are_the_measures_of_scikit_learn(seed: int) -> None:
+    log_probs, target = _predictions(200, [0.6, 0.3, 0.08, 0.02, 0.0], seed)
+    said = log_probs.argmax(dim=1)
+    found = {name: float(costs(name, log_probs, target).mean()) for name in
+             ("log_loss", "accuracy", "macro_f1")}  # fmt: skip
+    expected = log_loss(target, log_probs.exp(), labels=list(range(5)))
+    assert found["log_loss"] == pytest.approx(expected)
+    assert 1 - found["accuracy"] == pytest.approx(accuracy_score(target, said))
+    assert 1 - found["macro_f1"] == pytest.approx(f1_score(target, said, average="macro"))
+
+
+def test_the_spread_of_macro_f1_is_that_over_samples() -> None:
+    values, errors = [], []
+    for seed in range(300):
+        log_probs, target = _predictions(400, [0.7, 0.2, 0.1], seed)
+        each = costs("macro_f1", log_probs, target)
+        values.append(float(each.mean()))
+        errors.append(float(each.std()) / 20)
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.1)
+
+
+def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
+    frequencies = [0.9, 0.07, 0.03]
+    log_probs, target = _predictions(4000, frequencies)
+    fresh, fresh_target = _predictions(20_000, frequencies, seed=1)
+    prior = torch.bincount(target)
+    for objective in ("log_loss", "accuracy"):
+        assert not shift_of(objective, "none", log_probs, target, prior).any()
+    shift = shift_of("macro_f1", "none", log_probs, target, prior)
+    assert shift[2] > shift[1] > shift[0]
+    before, after = (
+        f1_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
+        for moved in (torch.zeros(3), shift)
+    )
+    assert after > before + 0.02
+    # With weights for the classes the mean recall is what counts.
+    balanced = shift_of("log_loss", "balanced", log_probs, target, prior)
+    before, after = (
+        recall_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
+        for moved in (torch.zeros(3), balanced)
+    )
+    assert after > before + 0.1
+
+
+def test_nothing_is_shifted_where_it_gains_nothing() -> None:
+    log_probs, target = _predictions(300, [0.5, 0.5])
+    assert not shift_of("macro_f1", "none", log_probs, target, torch.bincount(target)).any()
+    none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
+    assert not shift_of("macro_f1", "none", *none, torch.tensor([3, 9])).any()
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+def test_a_temperature_undoes_what_made_probabilities_too_sure(factor: float) -> None:
+    log_probs, target = _predictions(5000, [0.4, 0.3, 0.3])
+    assert temperature_of(factor * log_probs, target) == pytest.approx(factor, rel=0.1)
+
+
+def test_a_temperature_of_few_rows_stays_near_one() -> None:
+    sure = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
+    assert 0.5 < temperature_of(sure, torch.tensor([0, 1])) < 1
+
+
+def test_weights_give_each_class_the_same_share() -> None:
+    assert weights_of("none", torch.tensor([6, 2, 0])) is None
+    weights = weights_of("balanced", torch.tensor([6, 2, 0]))
+    assert weights is not None
+    torch.testing.assert_close(weights, torch.tensor([8 / 12, 2.0, 0.0]))
+
+
+def _data(frequencies: list[float]) -> FusionDataModule:
+    generator = np.random.default_rng(0)
+    features, targets = {}, {}
+    for split, rows in {"train": 600, "validation": 400, "test": 2000}.items():
+        target = generator.choice(len(frequencies), size=rows, p=frequencies)
+        x = generator.normal(size=(rows, 6)).astype(np.float32)
+        x[np.arange(rows), target] += 1.2
+        features[split] = [torch.from_numpy(x[:, :3]), torch.from_numpy(x[:, 3:])]
+        targets[split] = torch.from_numpy(target)
+    return FusionDataModule(features, targets, batch_size=32)
+
+
+TRAINER = TrainerConfig(max_epochs=12, patience=12, learning_rate=1e-2)
+
+
+def _fit(
+    data: FusionDataModule, config: FusionConfig, objective: str = "log_loss", weights: str = "none"
+) -> Fitted:
+    fitted = fit(data, config, TRAINER, num_classes=3, objective=objective, class_weights=weights)
+    return calibrate(fitted, data, objective, weights)
+
+
+def _recall(data: FusionDataModule, head: FusionClassifier) -> float:
+    said = head.predict_logits(data.features["test"])[0].argmax(dim=1)
+    return float(recall_score(data.targets["test"], said, average="macro"))
+
+
+@pytest.mark.parametrize("operator", ["gated", "late"])
+def test_a_trained_head_is_calibrated_on_validation_and_its_labels_stay(operator: str) -> None:
+    data = _data([0.4, 0.3, 0.3])
+    fitted = _fit(data, FusionConfig(operator, width=32))
+    logits, _ = fitted.classifier.predict_logits(data.features["validation"])
+    raw = fitted.uncalibrated(logits)
+    assert fitted.temperature != 1
+    assert torch.equal(raw.argmax(dim=1), logits.argmax(dim=1))
+    losses = [
+        torch.nn.functional.cross_entropy(x, data.targets["validation"]) for x in (logits, raw)
+    ]
+    assert losses[0] < losses[1]
+    assert temperature_of(raw, data.targets["validation"]) == pytest.approx(
+        fitted.temperature, rel=1e-3
+    )
+
+
+@pytest.mark.parametrize("operator", ["gated", "late"])
+def test_a_head_with_class_weights_or_for_macro_f1_finds_rare_classes(operator: str) -> None:
+    data = _data([0.9, 0.07, 0.03])
+    config = FusionConfig(operator, width=32)
+    plain = _fit(data, config)
+    weighted = _fit(data, config, weights="balanced")
+    shifted = _fit(data, config, "macro_f1")
+    assert _recall(data, weighted.classifier) > _recall(data, plain.classifier) + 0.05
+    assert _recall(data, shifted.classifier) > _recall(data, plain.classifier)
+
+
+def test_the_objective_chooses_the_epoch() -> None:
+    data = _data([0.4, 0.3, 0.3])
+    for objective, better in (("accuracy", accuracy_score), ("macro_f1", _macro_f1)):
+        fitted = fit(data, FusionConfig("gated"), TRAINER, num_classes=3, objective=objective)
+        by_loss = fit(data, FusionConfig("gated"), TRAINER, num_classes=3)
+        scores = [
+            better(data.targets["validation"],
+                   one.classifier.predict_logits(data.features["validation"])[0].argmax(dim=1))
+            for one in (fitted, by_loss)
+        ]  # fmt: skip
+        assert scores[0] >= scores[1]
+
+
+def _macro_f1(target: Tensor, said: Tensor) -> float:
+    return float(f1_score(target, said, average="macro"))
