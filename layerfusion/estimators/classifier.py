@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from layerfusion.commands.overrides import NO_DATASET, Names, config_of
-from layerfusion.config.job import TrainConfig
+from layerfusion.config.job import UNWEIGHTED, TrainConfig
 from layerfusion.errors import UserError, short
 from layerfusion.estimators.rows import (
     class_codes,
@@ -68,11 +68,15 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         layers: which layers become sources: a name in `conf/layers` (`last`, `all`, `adaptive`,
             `greedy`, `top_k`), or a dict of model to its layers, such as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
-            fusion by held-out log-loss.
+            fusion by held-out rows.
         pooling: one or more names in `conf/pooling`.
         lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`.
         seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
             `random_state`.
+        objective: what the classifier should be best at: `log_loss`, `accuracy` or `macro_f1`. By
+            it `auto` chooses the fusion and heads their epoch, and for `macro_f1` rare classes are
+            named more often where held-out rows say that it gains.
+        class_weight: None, or `balanced` to classify as if all classes were equally frequent.
         budget: limits on the cost of the layers: a dict with `flops_per_text`, `ms_per_text` or
             `max_layer`; None for none.
         validation_size: share of the rows that a trained head stops on. Stacks, and `auto` where it
@@ -117,6 +121,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         pooling: Names = "mean",
         lexical: Names = (),
         seeds: int = 3,
+        objective: str = "log_loss",
+        class_weight: str | None = None,
         budget: Mapping[str, float] | None = None,
         validation_size: float = 0.1,
         random_state: int | np.random.RandomState | None = 0,
@@ -130,6 +136,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self.pooling = pooling
         self.lexical = lexical
         self.seeds = seeds
+        self.objective = objective
+        self.class_weight = class_weight
         self.budget = budget
         self.validation_size = validation_size
         self.random_state = random_state
@@ -376,6 +384,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             "lexical": self.lexical,
             "seed": seed,
             "seeds": self.seeds,
+            "objective": self.objective,
+            "class_weights": UNWEIGHTED if self.class_weight is None else self.class_weight,
             "extract.device": self.device,
             "cache": self.cache,
         }
