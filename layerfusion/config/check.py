@@ -11,8 +11,10 @@ from typing import Any
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
     AUTO,
+    CLASS_WEIGHTS,
     HONEST,
     LOGGERS,
+    OBJECTIVES,
     STACKS,
     WANDB_MODES,
     BackboneConfig,
@@ -111,6 +113,8 @@ def check(config: TrainConfig) -> None:
         check_backbone(name, backbone)
     _check_sources(config)
     _check_layers(config.layers)
+    _choice("objective", config.objective, OBJECTIVES)
+    _choice("class_weights", config.class_weights, CLASS_WEIGHTS)
     _choice("protocol", config.protocol, tuple(PROTOCOLS))
     if config.protocol in PROTOCOL_SETTINGS:
         check_settings = import_object("protocol", PROTOCOL_SETTINGS[config.protocol])

@@ -380,9 +380,9 @@ class TrainConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
-    objective: str = field(default=LOG_LOSS, metadata=one_of(*OBJECTIVES))
+    objective: str = LOG_LOSS
     """Measure by which epochs and fusions are chosen: log_loss, accuracy or macro_f1."""
-    class_weights: str = field(default=UNWEIGHTED, metadata=one_of(*CLASS_WEIGHTS))
+    class_weights: str = UNWEIGHTED
     """none, or balanced: classify as if all classes were equally frequent."""
     protocol: str = HONEST
     """honest, or as_published: what published scripts do, test in the choice of the epoch included;

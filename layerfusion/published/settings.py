@@ -74,6 +74,9 @@ def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:
     operator = replace(default.fusion, name=config.fusion.name, residual=config.fusion.residual)
     if changed := _changed(config.fusion, operator):
         raise _fixed(f"fusion.{changed}", "its operators have no setting but fusion.residual")
+    for key in ("objective", "class_weights"):
+        if getattr(config, key) != getattr(default, key):
+            raise _fixed(f"{key}={getattr(config, key)}", "it takes the best test accuracy")
     for key, value in asdict(config.trainer).items():
         free = key in ("accelerator", "devices") or value == getattr(default.trainer, key)
         if not free and value != PUBLISHED_TRAINER.get(key):
