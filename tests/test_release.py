@@ -1,0 +1,90 @@
+"""The package as it is released: its archives hold what it needs, and its papers agree."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import layerfusion
+
+ROOT = Path(__file__).parents[1]
+ALIEN = ("outputs", ".venv", "__pycache__", ".git/")
+"""What no archive may hold."""
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The wheel and the source archive; the wheel is built from the latter, unpacked elsewhere."""
+    folder = tmp_path_factory.mktemp("dist")
+    build = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
+    subprocess.run([*build, "-t", "sdist"], cwd=ROOT, check=True, capture_output=True)
+    (source,) = folder.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(folder, filter="data")
+    unpacked = folder / source.name.removesuffix(".tar.gz")
+    subprocess.run([*build, "-t", "wheel"], cwd=unpacked, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    return wheel, source
+
+
+def test_the_source_archive_holds_the_project_and_nothing_else(
+    archives: tuple[Path, Path],
+) -> None:
+    with tarfile.open(archives[1]) as archive:
+        names = [name.split("/", 1)[1] for name in archive.getnames() if "/" in name]
+    assert not [name for name in names if any(part in name for part in ALIEN)]
+    tracked = [f"layerfusion/{path.relative_to(ROOT / 'layerfusion')}" for path in
+               (ROOT / "layerfusion").rglob("*.py")]  # fmt: skip
+    assert set(tracked) <= set(names)
+    assert {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "Makefile"} <= set(names)
+
+
+def test_the_wheel_runs_without_the_project_beside_it(
+    archives: tuple[Path, Path], tmp_path: Path
+) -> None:
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index", "--target"]
+    subprocess.run([*install, site, archives[0]], check=True, capture_output=True)
+
+    def run(*words: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "layerfusion", *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(site)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    where = subprocess.run(
+        [sys.executable, "-c", "import layerfusion; print(layerfusion.__file__)"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(where.stdout.strip()).is_relative_to(site)
+    assert "train" in run("--help")
+    composed = run("train", "experiment=auto", "--cfg", "job")
+    assert "name: auto" in composed
+
+
+def test_the_papers_name_the_version_and_the_rooms() -> None:
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"version: {layerfusion.__version__}\n" in citation
+    changes = re.findall(r"^## (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert changes[:2] == ["Unreleased", layerfusion.__version__] or (
+        changes[0] == layerfusion.__version__
+    )
+    rooms = re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+    folders = {path.parent.name for path in (ROOT / "layerfusion").glob("*/__init__.py")}
+    assert set(rooms) == folders
