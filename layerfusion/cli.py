@@ -23,6 +23,9 @@ usage: layerfusion COMMAND [...]
   profile    compute every score of every layer, and the layers that each selection would take
   train      train a head on cached layers; a sweep with -m
   predict    JOB INPUT: classify new texts with the classifier that a job left
+  export     JOB --to TARGET: write the classifier of a job for transformers, sentence-transformers
+             or onnx, which load it without LayerFusion
+  serve      JOB: answer requests for labels and probabilities over HTTP
   search     search for the best head and layers with Optuna; the same command resumes a study
   status     DIR: show the jobs of a sweep that are done, failed, running or missing, and the time
              left
@@ -45,6 +48,8 @@ COMMANDS = {
     "profile": "layerfusion.commands.hydra_jobs:profile",
     "train": "layerfusion.commands.hydra_jobs:train",
     "predict": "layerfusion.commands.predict:main",
+    "export": "layerfusion.commands.export:main",
+    "serve": "layerfusion.commands.serve:main",
     "search": "layerfusion.commands.search:main",
     "status": "layerfusion.commands.status:main",
     "results": "layerfusion.commands.reports:results",

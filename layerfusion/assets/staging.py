@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 
 from layerfusion.assets.files import disk_errors_told, sync_folder
 from layerfusion.assets.manifest import write_manifest
+from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,42 @@ def build_once(final: Path, build: Callable[[Path], Path]) -> Path:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
     return final
+
+
+def write_new_folder(final: Path, build: Callable[[Path], None]) -> None:
+    """Write a folder that is not there yet: under a temporary name, renamed when it is complete.
+
+    Args:
+        final: the folder. It may exist if it is empty.
+        build: fills the empty folder that it is given.
+
+    Raises:
+        UserError: if the folder holds files, the disk is full or the folder cannot be written.
+    """
+    with disk_errors_told(final.parent):
+        if final.is_symlink() or (final.exists() and not _is_empty(final)):
+            raise UserError(f"{final}: there is something already; choose a new folder")
+        final.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+        try:
+            build(staging)
+            _sync_tree(staging)
+            staging.chmod(0o755)
+            for path in staging.rglob("*"):  # safetensors writes files for their owner alone
+                path.chmod(0o755 if path.is_dir() else 0o644)
+            try:
+                staging.rename(final)
+            except OSError as error:  # another process was faster
+                if final.is_dir():
+                    raise UserError(f"{final}: another process has just written it") from error
+                raise
+            sync_folder(final.parent)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
 
 
 @contextmanager

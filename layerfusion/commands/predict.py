@@ -7,14 +7,15 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.config.imports import import_from, require_named
+from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
@@ -35,6 +36,8 @@ from layerfusion.texts.table import Table, make_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from layerfusion.runs.bundle import Bundle, Explained
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
 GZ = ".gz"
@@ -58,24 +61,22 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser().parse_args(arguments)
     # Checked before the work starts.
     out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
-    from layerfusion.runs.bundle import load_bundle
-
-    modules = _modules(options.config_dir)
-    bundle = load_bundle(
-        options.bundle,
-        device=options.device,
-        cache=options.cache,
-        models=_models(options.model),
-        modules=modules,
-    )
+    modules = user_modules(options.config_dir)
+    bundle = open_classifier(options, modules, options.device)
     column = options.text or bundle.config.dataset.text
     reader = bundle.config.dataset.reader if _needs_reader(options.input) else None
     if reader is not None:
         require_named("dataset.reader", reader, modules)
     table = read_table(options.input, column, options.encoding, reader)
     kept = [row for row, text in enumerate(table.texts) if _has_text(text)]
-    probabilities = bundle.probabilities([table.texts[row].strip() for row in kept])
-    frame, renamed = with_predictions(table, kept, probabilities, bundle.label_names)
+    texts = [table.texts[row].strip() for row in kept]
+    more: dict[str, Any] = {}
+    if options.gates:
+        explained = bundle.explain(texts)
+        probabilities, more = explained.probabilities, _of_sources(bundle, explained)
+    else:
+        probabilities = bundle.probabilities(texts)
+    frame, renamed = with_predictions(table, kept, probabilities, bundle.label_names, more)
     notes = [*table.notes]
     notes += [
         f"{table.place} has a column {old!r}; the new one is {new}" for old, new in renamed.items()
@@ -91,6 +92,18 @@ def main(arguments: Sequence[str]) -> int:
     texts = "1 text" if len(table.texts) == 1 else f"{len(table.texts):,} texts"
     print(f"{texts}: {out}", file=sys.stderr)
     return 0
+
+
+def _of_sources(bundle: Bundle, explained: Explained) -> dict[str, Any]:
+    """Make the columns of each source: its gate, and the label that it gives alone."""
+    columns: dict[str, Any] = {}
+    if explained.gates is not None:
+        columns |= {f"gate({x})": explained.gates[:, k] for k, x in enumerate(bundle.layers)}
+    best = explained.alone.argmax(axis=2)
+    names = bundle.label_names
+    return columns | {
+        f"alone({x})": [names[row] for row in best[:, k]] for k, x in enumerate(bundle.layers)
+    }
 
 
 def _unlabelled(texts: Sequence[Any], kept: int) -> list[str]:
@@ -191,7 +204,11 @@ def _needs_reader(name: str) -> bool:
 
 
 def with_predictions(
-    table: Table, kept: Sequence[int], probabilities: Any, label_names: Sequence[str]
+    table: Table,
+    kept: Sequence[int],
+    probabilities: Any,
+    label_names: Sequence[str],
+    more: Mapping[str, Any] | None = None,
 ) -> tuple[DataFrame, dict[str, str]]:
     """Put the predictions beside the columns of a table.
 
@@ -203,6 +220,7 @@ def with_predictions(
         kept: the rows that have a text; the others get no label.
         probabilities: probabilities of each class for these rows. Shape: (rows, classes).
         label_names: names of the classes.
+        more: further columns by name, with a value for each of these rows.
 
     Returns:
         The table, and the usual name of each new column to the one that it got instead.
@@ -217,6 +235,7 @@ def with_predictions(
         "probability": probabilities.max(axis=1, initial=0.0),
     }
     new |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
+    new |= more or {}
     rows = frame.index[list(kept)]
     renamed = {}
     for name, values in new.items():
@@ -302,29 +321,12 @@ def _print(content: bytes) -> None:
     binary.flush()
 
 
-def _models(given: Sequence[str]) -> dict[str, str]:
-    models = {}
-    for word in given:
-        name, equals, folder = word.partition("=")
-        if not equals:
-            raise UserError(f"--model {word}: NAME=FOLDER is needed, such as minilm=models/minilm")
-        models[name] = folder
-    return models
-
-
-def _modules(folders: Sequence[str]) -> list[str]:
-    """Let the modules of some folders be imported, and return their names."""
-    places = [Path(folder) for folder in folders]
-    import_from(places)
-    return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
-
-
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "layerfusion predict",
         description="Classify new texts with the classifier that a job left.",
     )
-    parser.add_argument("bundle", metavar="JOB", help="folder of the job, or of its classifier")
+    add_classifier(parser)
     parser.add_argument(
         "input",
         metavar="INPUT",
@@ -340,20 +342,9 @@ def _parser() -> ArgumentParser:
         "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
     )
     parser.add_argument("--encoding", default="utf-8")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--cache", metavar="FOLDER", help="folder of downloaded models")
     parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="folder of a language model's files, if they are not where the job found them",
-    )
-    parser.add_argument(
-        "--config-dir",
-        action="append",
-        default=[],
-        metavar="FOLDER",
-        help="a folder of yours with the operator that the job was trained with",
+        "--gates",
+        action="store_true",
+        help="for each source, also its gate and the label that it gives alone",
     )
     return parser

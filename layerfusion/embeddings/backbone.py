@@ -425,7 +425,7 @@ def _loading(name: str, folder: Path, part: Literal["model", "tokenizer"]) -> It
             reason = f"a value in {files} is not what transformers takes: {reason}"
         return f"backbone {name}: {folder} cannot be loaded: {reason}{way_out}"
 
-    with library_errors(explain), _quiet_transformers():
+    with library_errors(explain), quiet_transformers():
         yield
 
 
@@ -452,7 +452,7 @@ def _no_output() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Hide the loading bars, the table of unused weights and what is meant for programmers.
 
     We check missing weights ourselves.

@@ -83,6 +83,19 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """Predictions of texts with the part that each source has in them, averaged over the heads."""
+
+    probabilities: np.ndarray
+    """Probabilities of the classes. Shape: (texts, classes)."""
+    gates: np.ndarray | None
+    """Weight of each source. Shape: (texts, sources). None where the fusion has no gates."""
+    alone: np.ndarray
+    """Probabilities that each source gives alone: its probe in a stack, else the head with all
+    other sources at their mean over train. Shape: (texts, sources, classes)."""
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A trained classifier of texts, as loaded from a job's folder.
 
@@ -128,6 +141,31 @@ class Bundle:
         ]
         return np.concatenate(found or [np.empty((0, len(self.label_names)), np.float32)])
 
+    def explain(self, texts: Sequence[str]) -> Explained:
+        """Classify texts, and say what each source had to do with it.
+
+        Args:
+            texts: texts to classify, as for `probabilities`.
+
+        Raises:
+            UserError: as `probabilities`.
+        """
+        probabilities, gates, alone = [], [], []
+        for vectors in self.vectors(texts):
+            features = [vectors[layer] for layer in self.layers]
+            probabilities.append(mean_probabilities(self.heads, features))
+            each = [head.predict(features)[1] for head in self.heads]
+            if given := [one.double() for one in each if one is not None]:
+                gates.append(torch.stack(given).mean(dim=0))
+            sources = [head.each_source(features).double().exp() for head in self.heads]
+            alone.append(torch.stack(sources).mean(dim=0).transpose(0, 1))
+        classes, sources = len(self.label_names), len(self.layers)
+        return Explained(
+            torch.cat(probabilities or [torch.empty(0, classes)]).numpy(),
+            torch.cat(gates).float().numpy() if gates else None,
+            torch.cat(alone or [torch.empty(0, sources, classes)]).float().numpy(),
+        )
+
     def vectors(
         self, texts: Sequence[str], recent: RecentVectors | None = None
     ) -> Iterator[dict[LayerId, Tensor]]:
@@ -153,6 +191,14 @@ class Bundle:
             yield self._vectors(piece, tallies, recent)
         for tally in tallies.values():
             tally.warn()
+
+    def backbone(self, name: str) -> Backbone:
+        """Return one of its language models, loaded and with checked weights.
+
+        Raises:
+            UserError: if the model is missing or has other weights.
+        """
+        return self._backbones[name]
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
         """Return the name of the most probable class of each text. Shape: (texts,)."""

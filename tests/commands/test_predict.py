@@ -106,6 +106,27 @@ def test_a_stack_is_judged_on_validation_without_it_and_kept_with_it(
     assert wrong["test"]["log_loss"]["mean"] > 2 * right["test"]["log_loss"]["mean"]
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_gates_and_what_each_source_says_alone(fusion: str, folder: Path, tmp_path: Path) -> None:
+    plain, out = tmp_path / "plain.parquet", tmp_path / "out.parquet"
+    command = ["predict", f"{folder}/{fusion}", f"{folder}/test.csv", "-o"]
+    assert main([*command, str(plain)]) == 0
+    assert main([*command, str(out), "--gates"]) == 0
+    said = pd.read_parquet(out)
+    before = pd.read_parquet(plain)
+    pd.testing.assert_frame_equal(said.loc[:, before.columns], before)
+    layers = [str(layer) for layer in load_bundle(folder / fusion).layers]
+    gates = [f"gate({layer})" for layer in layers]
+    alone = [f"alone({layer})" for layer in layers]
+    assert [*said.columns[len(before.columns) :]] == [
+        *(gates if fusion != "concat" else []),
+        *alone,
+    ]
+    assert set(said[alone].to_numpy().ravel()) <= {"neg", "pos"}
+    if fusion == "gated":
+        np.testing.assert_allclose(said[gates].sum(axis=1), 1, atol=1e-5)
+
+
 def test_texts_do_not_depend_on_their_neighbours(folder: Path) -> None:
     bundle = load_bundle(folder / "gated")
     texts = pd.read_csv(folder / "test.csv")["text"].tolist()

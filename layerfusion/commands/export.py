@@ -1,0 +1,79 @@
+"""`layerfusion export` writes the classifier of a job in a form that other libraries load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.assets.staging import write_new_folder
+from layerfusion.commands.arguments import ArgumentParser
+from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.commands.predict import read_table
+from layerfusion.errors import UserError, unknown
+from layerfusion.records.job import BUNDLE
+
+TARGETS = ("transformers", "sentence-transformers", "onnx")
+ONNX = TARGETS[2]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Export a classifier.
+
+    Returns:
+        0 for success.
+
+    Raises:
+        UserError: for an unknown target, a folder that is not empty, a damaged classifier, or one
+            that cannot be exported.
+    """
+    options = _parser().parse_args(arguments)
+    if options.to not in TARGETS:
+        raise unknown("--to", options.to, TARGETS)
+    if options.to != ONNX and (options.int8 or options.texts):
+        raise UserError(f"--int8, --texts: they are for --to {ONNX} alone")
+    job = Path(options.bundle)
+    job = job.parent if job.name == BUNDLE else job
+    output = Path(options.output) if options.output else job / options.to
+    bundle = open_classifier(options, user_modules(options.config_dir), "cpu")
+    texts = None
+    if options.texts:
+        table = read_table(options.texts, bundle.config.dataset.text)
+        texts = [text for text in table.texts if isinstance(text, str) and text.strip()]
+        if not texts:
+            raise UserError(f"--texts {options.texts}: it holds no text")
+    said: list[str] = []
+
+    def write(folder: Path) -> None:
+        from layerfusion.export.targets import write_target
+
+        said.extend(write_target(bundle, job, options.to, folder, int8=options.int8, texts=texts))
+
+    write_new_folder(output, write)
+    for line in said:
+        print(line)
+    print(f"exported: {output}")
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        "layerfusion export",
+        description="Write the classifier of a job, with its models cut above the highest layer"
+        " that it uses, as a folder that another library loads without LayerFusion.",
+    )
+    add_classifier(parser, device=False)
+    parser.add_argument("--to", required=True, metavar="|".join(TARGETS))
+    parser.add_argument(
+        "--output", metavar="FOLDER", help="a new folder; if none, JOB/TARGET is made"
+    )
+    parser.add_argument(
+        "--int8",
+        action="store_true",
+        help="onnx: write the weights of the models in 8 bits, and print what that costs",
+    )
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="onnx: texts to compare 8 bits on, if the job's test rows are not at hand",
+    )
+    return parser

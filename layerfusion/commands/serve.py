@@ -1,0 +1,136 @@
+"""`layerfusion serve` answers requests for labels and probabilities over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from ipaddress import ip_address
+
+from layerfusion.commands.arguments import ArgumentParser
+from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.errors import UserError
+from layerfusion.serving.batching import Limits
+
+NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+KEEP = 75
+"""Seconds that an idle connection stays open; proxies reuse theirs for about a minute."""
+DRAIN = 30
+"""Seconds that requests get to be answered when the server is stopped."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Serve a classifier until the process is told to stop.
+
+    Returns:
+        0 once it was stopped and has answered what it had taken.
+
+    Raises:
+        UserError: for a damaged classifier, a missing model, a port that cannot be had, or a limit
+            that is none.
+    """
+    options = _parser().parse_args(arguments)
+    limits = Limits(
+        max_texts=options.max_texts,
+        max_characters=options.max_characters,
+        max_bytes=options.max_bytes,
+        max_batch=options.max_batch,
+        max_wait=options.max_wait / 1000,
+        max_queue=options.max_queue,
+        deadline=options.deadline,
+    )
+    for name, value in vars(limits).items():
+        if value <= 0 and name != "max_wait":
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: a number above 0 is needed")
+    missing = [name for name in NEEDS if find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve: needs {missing[0]}; pip install 'layerfusion[serve]'")
+    bundle = open_classifier(options, user_modules(options.config_dir), options.device)
+    listening = _listen(options.host, options.port)
+
+    import uvicorn
+
+    from layerfusion.serving.app import Classifier, make_app
+
+    failures: list[UserError] = []
+
+    def failed(error: UserError) -> None:
+        failures.append(error)
+        server.should_exit = True
+
+    # What of the tokens a model does not know would be told anew for every request.
+    logging.getLogger("layerfusion.embeddings.tokens").setLevel(logging.ERROR)
+    classifier = Classifier(
+        bundle.label_names, str(bundle.facts.get("job", "")), bundle.probabilities
+    )
+    config = uvicorn.Config(
+        make_app(classifier, limits, failed),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=DRAIN,
+        timeout_keep_alive=KEEP,
+        server_header=False,
+    )
+    server = uvicorn.Server(config)
+    # The server hands a signal on to what handled it before, once it has answered what it took.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    print(f"serving on http://{shown}:{port} (documentation: /docs)", flush=True)
+    if not ip_address(host).is_loopback:
+        print(
+            f"note: {host} can be reached from other machines, and there is no password and no"
+            " encryption; put a proxy in front of it that has both",
+            file=sys.stderr,
+        )
+    server.run(sockets=[listening])
+    if failures:
+        raise failures[0]
+    return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        UserError: if it is taken, or the host is not one of this machine.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"--port {port}: a port has a number from 0 to 65535")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"--host {host} --port {port}: {reason}; choose others, such as --port {port + 1}"
+        ) from error
+
+
+def _parser() -> ArgumentParser:
+    usual = Limits()
+    parser = ArgumentParser(
+        "layerfusion serve",
+        description="Answer requests for labels and probabilities over HTTP: POST /predict"
+        ' {"texts": [...]}, GET /health, GET /metrics, GET /docs.',
+    )
+    add_classifier(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address; this machine alone if none")
+    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
+    for name, kind, what in (
+        ("max-texts", int, "most texts of a request"),
+        ("max-characters", int, "most characters of a text"),
+        ("max-bytes", int, "most bytes of the body of a request"),
+        ("max-batch", int, "texts that pass the models together"),
+        ("max-wait", float, "milliseconds that a text waits for company"),
+        ("max-queue", int, "most texts that wait; then 503"),
+        ("deadline", float, "seconds after which a request is given up"),
+    ):
+        value = getattr(usual, name.replace("-", "_"))
+        value = value * 1000 if name == "max-wait" else value
+        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{what} ({value:g})")
+    return parser

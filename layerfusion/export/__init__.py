@@ -1,0 +1,1 @@
+"""Exported classifiers: folders that other libraries load without LayerFusion."""

@@ -1,0 +1,189 @@
+"""The model card of an exported classifier, made from the record of its job."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from yaml import YAMLError, safe_dump, safe_load
+
+from layerfusion.assets import resolve
+from layerfusion.embeddings.source import asset_sources
+from layerfusion.records.job import METRICS, RunRecord, read_record
+from layerfusion.runs.bundle import Bundle
+
+LIBRARIES = {
+    "transformers": "transformers",
+    "sentence-transformers": "sentence-transformers",
+    "onnx": "onnx",
+}
+"""Target of an export to the library that the hub shows."""
+TASKS = {"sentence-transformers": "sentence-similarity"}
+"""Target of an export to its task on the hub, where it is not text classification."""
+
+
+def model_card(
+    bundle: Bundle, job: Path, target: str, usage: str, notes: Sequence[str] = ()
+) -> str:
+    """Write the card: what the classifier is, how good it is and whose models it has.
+
+    Args:
+        bundle: the classifier.
+        job: folder of its job, whose record has more than the bundle.
+        target: what it is exported to.
+        usage: how to use the folder, as markdown.
+        notes: what the export left out or measured, a sentence each.
+    """
+    record = read_record(job) if (job / METRICS).is_file() else None
+    licences = {name: _licence(bundle, name) for name in bundle.models}
+    facts = bundle.facts
+    parts = [
+        f"---\n{safe_dump(_metadata(bundle, target, licences), allow_unicode=True)}---\n",
+        f"# Classifier of {facts.get('dataset', 'texts')}: {facts.get('fusion')} of"
+        f" {len(bundle.layers)} {'layer' if len(bundle.layers) == 1 else 'layers'}\n",
+        "Frozen language models, cut above the highest layer that is used, and"
+        f" {len(bundle.heads)} trained {'head' if len(bundle.heads) == 1 else 'heads'} whose"
+        " probabilities are averaged. Made with LayerFusion.\n",
+        f"## Use\n\n{usage.strip()}\n",
+        f"## Classes\n\n{_listed(f'{n}: {name}' for n, name in enumerate(bundle.label_names))}\n",
+        f"## Layers\n\n{_layers(bundle, record)}\n",
+        f"## How good it is\n\n{_figures(bundle, record)}\n",
+        f"## Models and licences\n\n{_models(bundle, licences)}\n",
+    ]
+    if notes:
+        parts.append(f"## Notes\n\n{_listed(notes)}\n")
+    parts.append(f"## Origin\n\n{_origin(facts)}\n")
+    return "\n".join(parts)
+
+
+def _metadata(bundle: Bundle, target: str, licences: dict[str, str]) -> dict[str, Any]:
+    """Return the front matter that the hub reads."""
+    hubs = [
+        source.hub
+        for name in bundle.models
+        for source in bundle.config.backbone[name].sources
+        if source.hub
+    ]
+    found: dict[str, Any] = {
+        "library_name": LIBRARIES[target],
+        "pipeline_tag": TASKS.get(target, "text-classification"),
+        "tags": ["layerfusion", "frozen language models", "layer fusion"],
+    }
+    if hubs:
+        found["base_model"] = hubs
+    stated = set(licences.values())
+    if len(stated) == 1 and "" not in stated:
+        found["license"] = stated.pop()
+    return found
+
+
+def _listed(lines: Any) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _layers(bundle: Bundle, record: RunRecord | None) -> str:
+    """List the layers, with reason and mean gate where a record has them."""
+    if record is None or len(record.layers) != len(bundle.layers):
+        return _listed(str(layer) for layer in bundle.layers)
+    rows = ["| model | layer | pooling | chosen because | mean gate |", "|---|---|---|---|---|"]
+    for layer in record.layers:
+        gate = "" if layer.mean_gate is None else f"{layer.mean_gate:.3f}"
+        reason = layer.reason.replace("|", "\\|")
+        rows.append(f"| {layer.backbone} | {layer.layer} | {layer.pooling} | {reason} | {gate} |")
+    return "\n".join(rows)
+
+
+def _figures(bundle: Bundle, record: RunRecord | None) -> str:
+    """Give the accuracy on test with its interval."""
+    if record is None:
+        accuracy = bundle.facts.get("test_accuracy") or {}
+        if accuracy.get("mean") is None:
+            return "Its job left no figures."
+        rows = bundle.facts.get("test_rows")
+        return f"Test accuracy {_interval(accuracy)} on {rows:,} rows."
+    data, test = record.dataset, record.test
+    lines = [
+        f"Data set: {data.name}, from {data.origin}; {data.rows['train']:,} rows of train,"
+        f" {data.rows['validation']:,} of validation, {data.rows['test']:,} of test"
+        + (" (a sample)." if data.sampled else ".")
+    ]
+    named = {
+        "consensus": "Accuracy of the averaged heads",
+        "accuracy": "Accuracy of a head",
+        "macro_f1": "Macro-F1 of a head",
+        "log_loss": "Log-loss of a head",
+        "calibration_error": "Calibration error of a head",
+    }
+    for key, title in named.items():
+        if key in test:
+            figure = test[key]
+            found = {"mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
+            share = key in ("consensus", "accuracy", "macro_f1")
+            lines.append(f"{title} on test: {_interval(found, share=share)}.")
+    accuracy = record.baseline.test.get("accuracy")
+    if accuracy is not None:
+        lines.append(
+            f"Baseline on the same rows, TF-IDF and logistic regression: {100 * accuracy:.1f} %"
+            f" [{100 * record.baseline.low:.1f}, {100 * record.baseline.high:.1f}]."
+        )
+    lines += [f"Note: {note}." for note in data.notes]
+    return _listed(lines) + "\n\nIntervals are 95 % bootstrap intervals over the rows of test."
+
+
+def _interval(figure: dict[str, float | None], *, share: bool = True) -> str:
+    """Write a figure with its spread over seeds and its interval."""
+    scale, unit, digits = (100, " %", 1) if share else (1, "", 3)
+    mean, sd, low, high = (
+        None if figure.get(key) is None else f"{scale * (figure[key] or 0.0):.{digits}f}"
+        for key in ("mean", "sd", "low", "high")
+    )
+    spread = "" if sd is None else f" ± {sd}"
+    within = "" if low is None or high is None else f" [{low}, {high}]"
+    return f"{mean}{spread}{unit}{within}"
+
+
+def _models(bundle: Bundle, licences: dict[str, str]) -> str:
+    if not bundle.models:
+        return "No language model is part of it."
+    rows = []
+    for name, model in bundle.models.items():
+        about = bundle.config.backbone[name].description
+        licence = licences[name] or "not stated in its files; ask its authors before you pass it on"
+        rows.append(
+            f"{name}{f' ({about})' if about else ''}, from {model.origin}; licence: {licence};"
+            f" sha256 of its files {model.content[:16]}…"
+        )
+    return (
+        _listed(rows)
+        + "\n\nThe weights in this folder are parts of these models, under their licences. The"
+        " texts of train may have a licence of their own."
+    )
+
+
+def _licence(bundle: Bundle, name: str) -> str:
+    """Return the licence that the card of a model states; empty where there is none."""
+    config = bundle.config.backbone[name]
+    cache = Path(bundle.config.paths.cache)
+    asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    card = (asset.path if asset.path.is_dir() else asset.path.parent) / "README.md"
+    if not card.is_file():
+        return ""
+    text = card.read_text(encoding="utf-8", errors="replace")
+    _, *front = text.split("---\n", 2)
+    try:
+        stated = safe_load(front[0]) if len(front) == 2 and text.startswith("---\n") else None
+    except YAMLError:
+        return ""
+    licence = stated.get("license") if isinstance(stated, dict) else None
+    return licence if isinstance(licence, str) else ""
+
+
+def _origin(facts: Any) -> str:
+    shown = ("job", "dataset", "fingerprint", "fusion", "created")
+    lines = [f"{key}: {facts[key]}" for key in shown if key in facts]
+    versions = facts.get("versions")
+    if versions:
+        lines.append(f"versions: {json.dumps(versions, ensure_ascii=False)}")
+    return _listed(lines)

@@ -1,0 +1,505 @@
+"""A classifier of texts on layers of frozen language models, for transformers alone.
+
+This file lies in the folder of an exported classifier and is read by
+`AutoModel.from_pretrained(folder, trust_remote_code=True)`. It needs torch and transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceClassifierOutput
+
+LEAST_PROBABILITY = 1e-7
+"""Least probability of a class that the regression of a lexical source gives."""
+
+
+class LayerFusionConfig(PretrainedConfig):
+    """Settings of an exported classifier.
+
+    Args:
+        backbones: for each language model its config, cut above the highest layer that is used; the
+            path of its final norm; and whether padding leaves real tokens as they are.
+        lexical: for each lexical source the kind of its projection, and its shape.
+        sources: for each source of the heads its backbone or lexical source, layer and pooling.
+        heads: for each head its kind, its settings, and the shapes of its tensors.
+        embedding_width: width of all sources side by side.
+    """
+
+    model_type = "layerfusion"
+
+    def __init__(
+        self,
+        backbones: Sequence[dict[str, Any]] = (),
+        lexical: Sequence[dict[str, Any]] = (),
+        sources: Sequence[dict[str, Any]] = (),
+        heads: Sequence[dict[str, Any]] = (),
+        embedding_width: int = 0,
+        **more: Any,
+    ) -> None:
+        self.backbones = list(backbones)
+        self.lexical = list(lexical)
+        self.sources = list(sources)
+        self.heads = list(heads)
+        self.embedding_width = embedding_width
+        super().__init__(**more)
+
+
+class CutModel(nn.Module):
+    """A language model without the blocks above the highest layer that is used.
+
+    Args:
+        about: its config, its dtype, the path of its final norm, and which layer it ends in.
+    """
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        settings = dict(about["config"])
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        model: Any = AutoModel.from_config(config, dtype=getattr(torch, about["dtype"]))
+        if about["encoder"]:  # of an encoder and a decoder, the encoder reads the text
+            model = model.get_encoder()
+        self.norm: nn.Module | None = None
+        self.at = about["norm"]
+        if self.at:  # the final norm is a layer of its own, and no part of those below it
+            if about["keeps_norm"]:
+                self.norm = model.get_submodule(self.at)
+            self._put(model, nn.Identity())
+        self.model = model
+        self.top = about["top"]
+
+    def _put(self, model: nn.Module, norm: nn.Module) -> None:
+        parent, _, name = self.at.rpartition(".")
+        setattr(model.get_submodule(parent), name, norm)
+
+    def whole(self) -> nn.Module:
+        """Return the language model with its norm in its place, where it is kept."""
+        if self.norm is not None:
+            self._put(self.model, self.norm)
+        return self.model
+
+    def forward(self, ids: Tensor, mask: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Compute the wanted layers: "0" enters the first block, "i" leaves block i.
+
+        Args:
+            ids: token ids, padded on the right. Shape: (batch, tokens).
+            mask: 1 on real tokens. Shape: (batch, tokens).
+            layers: names of the layers; `norm` is the output of the final norm.
+
+        Returns:
+            Layer to token vectors. Shapes: (batch, tokens, width).
+        """
+        below = [layer for layer in layers if layer not in (self.top, "norm")]
+        output = self.model(input_ids=ids, attention_mask=mask, output_hidden_states=bool(below))
+        states = {layer: output.hidden_states[int(layer)] for layer in below}
+        states[self.top] = output[0]
+        if self.norm is not None:
+            states["norm"] = self.norm(output[0])
+        return states
+
+
+def pooled(hidden: Tensor, mask: Tensor, how: str, skip_first: bool) -> Tensor:
+    """Pool the real tokens of each row, in float32. Shape: (batch, width)."""
+    hidden, stop = hidden.float(), mask.sum(dim=1)
+    start = torch.minimum(torch.full_like(stop, int(skip_first)), stop - 1)
+    rows = torch.arange(hidden.shape[0], device=hidden.device)
+    if how == "first":
+        return hidden[rows, start]
+    if how == "last":
+        return hidden[rows, stop - 1]
+    positions = torch.arange(hidden.shape[1], device=hidden.device)
+    outside = ((positions < start[:, None]) | (positions >= stop[:, None]))[:, :, None]
+    if how == "max":
+        return hidden.masked_fill(outside, -torch.inf).amax(dim=1)
+    return hidden.masked_fill(outside, 0.0).sum(dim=1) / (stop - start)[:, None]
+
+
+class Tensors(nn.Module):
+    """Named tensors; a dot in a name leads into a module.
+
+    Args:
+        shapes: shape of each tensor by its name.
+    """
+
+    def __init__(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        super().__init__()
+        for name, shape in shapes.items():
+            *way, last = name.split(".")
+            place: nn.Module = self
+            for part in way:
+                if not hasattr(place, part):
+                    place.add_module(part, nn.Module())
+                place = getattr(place, part)
+            values = torch.zeros(list(shape), dtype=torch.float32)
+            place.register_parameter(last, nn.Parameter(values, requires_grad=False))
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return a tensor by its name."""
+        return self.get_parameter(name)
+
+
+class Lexical(nn.Module):
+    """A lexical source: a projection of weighted words, or a regression on them."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.kind = about["kind"]
+        self.tensors = Tensors(about["shapes"])
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """Return vectors, or log-probabilities of the classes.
+
+        Args:
+            ids: numbers of the words of each text. Shape: (batch, words).
+            weights: TF-IDF weights; 0 is padding. Shape: (batch, words).
+        """
+        rows = F.embedding(ids, self.tensors["weight"]).double()
+        values = (weights.double()[:, :, None] * rows).sum(dim=1)
+        if self.kind == "projection":
+            return values.float()
+        shares = torch.sigmoid(values + self.tensors["bias"].double()).clamp(LEAST_PROBABILITY)
+        return (shares / shares.sum(dim=1, keepdim=True)).log().float()
+
+
+class OperatorHead(nn.Module):
+    """A trained fusion operator on standardised sources, and a classification layer."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.about = about
+        self.tensors = Tensors(about["shapes"])
+
+    def standardised(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """Standardise the sources by the means and deviations of train."""
+        pairs = [
+            (self.tensors[f"mean.{k}"], self.tensors[f"std.{k}"]) for k in range(len(features))
+        ]
+        return [(x.float() - mean) / std for x, (mean, std) in zip(features, pairs, strict=True)]
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return log-probabilities. Shape: (batch, classes)."""
+        x = self.standardised(features)
+        fuse, residual = OPERATORS[self.about["operator"]], self.about["residual"]
+        fused = fuse(self, "operator.operator." if residual else "operator.", x)
+        if residual:
+            beside = F.gelu(torch.cat(self.projected("operator.", x), dim=1))
+            fused = torch.cat([beside, fused], dim=1)
+        if "classify.weight" in self.about["shapes"]:
+            fused = self.linear("classify", fused)
+        return fused.float().log_softmax(dim=1)
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        """Apply a linear layer."""
+        return F.linear(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"])
+
+    def projected(self, at: str, x: Sequence[Tensor]) -> list[Tensor]:
+        """Project each source with the projections of an operator."""
+        return [self.linear(f"{at}projections.linear.{k}", one) for k, one in enumerate(x)]
+
+    def activated(self, at: str, x: Sequence[Tensor]) -> Tensor:
+        """Return GELU of the projected sources, stacked. Shape: (batch, K, width)."""
+        return F.gelu(torch.stack(self.projected(at, x), dim=1))
+
+    def factors(self, at: str, x: Sequence[Tensor]) -> list[Tensor]:
+        """Return the projected sources, each rescaled to mean square 1."""
+        return [rescale(one) for one in self.projected(at, x)]
+
+
+def rescale(x: Tensor) -> Tensor:
+    """Bring vectors to mean square 1."""
+    return F.normalize(x, dim=-1) * x.shape[-1] ** 0.5
+
+
+def concat(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """GELU(W [x_1; …; x_K])."""
+    return F.gelu(head.linear(f"{at}projection", torch.cat(x, dim=1)))
+
+
+def total(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """Σ_k z_k with z_k = GELU(W_k x_k)."""
+    return head.activated(at, x).sum(dim=1)
+
+
+def average(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """1/K Σ_k z_k."""
+    return head.activated(at, x).mean(dim=1)
+
+
+def scalar_mix(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """γ Σ_k softmax(s)_k z_k."""
+    gates = torch.softmax(head.tensors[f"{at}scores"], dim=0)
+    return head.tensors[f"{at}scale"] * (gates[:, None] * head.activated(at, x)).sum(dim=1)
+
+
+def gated(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """Σ_k g_k z_k with g = softmax((G [z_1; …; z_K] + b) / τ)."""
+    z = head.activated(at, x)
+    gates = torch.softmax(head.linear(f"{at}gate", z.flatten(1)) / head.about["temperature"], dim=1)
+    return (gates[:, :, None] * z).sum(dim=1)
+
+
+def experts(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """Σ_e softmax(G x)_e GELU(W_e x) with x = [x_1; …; x_K]."""
+    together = torch.cat(x, dim=1)
+    gates = torch.softmax(head.linear(f"{at}gate", together), dim=1)
+    outputs = F.gelu(head.linear(f"{at}experts", together))
+    return (gates[:, :, None] * outputs.unflatten(1, (gates.shape[1], -1))).sum(dim=1)
+
+
+def attention(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """1/K Σ_k (z_k + MHA(z)_k)."""
+    z, at = head.activated(at, x), f"{at}attention."
+    heads = head.about["heads"]
+    mixed = F.linear(z, head.tensors[f"{at}in_proj_weight"], head.tensors[f"{at}in_proj_bias"])
+    query, key, value = (
+        part.unflatten(2, (heads, -1)).transpose(1, 2) for part in mixed.chunk(3, dim=2)
+    )
+    scores = query @ key.mT / query.shape[-1] ** 0.5
+    seen = (torch.softmax(scores, dim=-1) @ value).transpose(1, 2).flatten(2)
+    return (z + head.linear(f"{at}out_proj", seen)).mean(dim=1)
+
+
+def cooccurrence(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """[triu(2σ(s Z Zᵀ) − 1); 1/K Σ_k z_k]."""
+    z = head.activated(at, x)
+    together = 2 * torch.sigmoid(head.tensors[f"{at}scale"] * (z @ z.mT)) - 1
+    upper = [together[:, k, k:] for k in range(len(x))]
+    return torch.cat([*upper, z.mean(dim=1)], dim=1)
+
+
+def hadamard(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """GELU(r(y_1 ⊙ … ⊙ y_K))."""
+    product, *others = head.factors(at, x)
+    for y in others:
+        product = rescale(product * y)
+    return F.gelu(product)
+
+
+def matmul(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """GELU(r(vec(M_1 … M_K))) with the rescaled y_k as matrices."""
+    side = head.about["side"]
+    product, *others = head.factors(at, x)
+    for y in others:
+        left = product.unflatten(1, (-1, side))
+        product = rescale((left @ y.unflatten(1, (side, side))).flatten(1))
+    return F.gelu(product)
+
+
+def quaternion(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """GELU(r(q_1 … q_K)) with the rescaled y_k as quaternions, by Hamilton products."""
+    product, *others = head.factors(at, x)
+    for y in others:
+        a, b, c, d = product.unflatten(1, (-1, 4)).unbind(-1)
+        e, f, g, h = y.unflatten(1, (-1, 4)).unbind(-1)
+        parts = [
+            a * e - b * f - c * g - d * h,
+            a * f + b * e + c * h - d * g,
+            a * g - b * h + c * e + d * f,
+            a * h + b * g - c * f + d * e,
+        ]
+        product = rescale(torch.stack(parts, dim=-1).flatten(1))
+    return F.gelu(product)
+
+
+def late(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
+    """Log softmax(Σ_k softmax(b)_k log softmax(C_k z_k))."""
+    z = [F.gelu(one) for one in head.projected(at, x)]
+    each = [head.linear(f"{at}heads.{k}", one).log_softmax(dim=1) for k, one in enumerate(z)]
+    gates = torch.softmax(head.tensors[f"{at}scores"], dim=0)
+    return (gates[:, None] * torch.stack(each, dim=1)).sum(dim=1).log_softmax(dim=1)
+
+
+OPERATORS: dict[str, Callable[[OperatorHead, str, list[Tensor]], Tensor]] = {
+    "ConcatFusion": concat,
+    "SumFusion": total,
+    "MeanFusion": average,
+    "ScalarMix": scalar_mix,
+    "GatedFusion": gated,
+    "ExpertsFusion": experts,
+    "AttentionFusion": attention,
+    "CooccurrenceFusion": cooccurrence,
+    "HadamardFusion": hadamard,
+    "MatmulFusion": matmul,
+    "QuaternionFusion": quaternion,
+    "LateFusion": late,
+}
+"""Class of an operator in LayerFusion to the function that computes it."""
+
+
+class StackHead(nn.Module):
+    """A linear probe for each source, and a logarithmic pool of what the probes say."""
+
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.form = about["form"]
+        self.shapes = about["shapes"]
+        self.tensors = Tensors(about["shapes"])
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Return log-probabilities. Shape: (batch, classes)."""
+        tensors = self.tensors
+        each = [
+            F.linear(x.double(), tensors[f"weight.{k}"].double(), tensors[f"bias.{k}"].double())
+            for k, x in enumerate(features)
+        ]
+        each = [logits.float().log_softmax(dim=1) for logits in each]
+        log_probs = torch.stack(each).double()  # (K, batch, classes)
+        bias, scale, gate, mean, std = (
+            tensors[f"pool.{name}"].double() for name in ("bias", "scale", "gate", "mean", "std")
+        )
+        if self.form == "anchored":
+            gates = bias.expand(log_probs.shape[1], -1)
+        elif self.form == "anchored_gated":
+            gates = bias + (agreement(log_probs, scale * bias) - mean) / std @ gate.T
+        else:
+            gates = torch.softmax(bias + (evidence(log_probs) - mean) / std @ gate.T, dim=1)
+        mixed = (gates.T[:, :, None] * log_probs).sum(dim=0)
+        pooled = (scale * mixed).log_softmax(dim=1)
+        if "pool.shift" in self.shapes:
+            pooled = (pooled + tensors["pool.shift"].double()).log_softmax(dim=1)
+        return pooled.float()
+
+
+def evidence(log_probs: Tensor) -> Tensor:
+    """Say of each source how sure it is, and how far from the mean. Shape: (batch, 3 K)."""
+    probs = log_probs.exp()
+    entropy = -(probs * log_probs).sum(dim=2)
+    distance = (probs - probs.mean(dim=0)).abs().sum(dim=2)
+    return torch.cat([entropy, log_probs.amax(dim=2), distance]).T
+
+
+def agreement(log_probs: Tensor, weights: Tensor) -> Tensor:
+    """Say how sure the pool is, and how far its sources agree with it. Shape: (batch, 4)."""
+    mixed = (weights[:, None, None] * log_probs).sum(dim=0).log_softmax(dim=1)
+    sure, probs = mixed.exp(), log_probs.exp()
+    entropy = -(sure * mixed).sum(dim=1)
+    distance = (probs - sure).abs().sum(dim=2).mean(dim=0)
+    spread = probs.amax(dim=2).std(dim=0, correction=0)
+    return torch.stack([entropy, mixed.amax(dim=1), distance, spread], dim=1)
+
+
+HEADS = {"operator": OperatorHead, "stack": StackHead}
+
+
+class LayerFusionModel(PreTrainedModel):
+    """The sources of a classifier: pooled layers of language models, and lexical vectors.
+
+    Its `pooler_output` is the embedding that the heads see: all sources side by side, standardised
+    by the means and deviations of train where the heads standardise them.
+    """
+
+    config_class = LayerFusionConfig
+    base_model_prefix = ""
+    _keep_in_fp32_modules_strict = {"heads", "lexical"}  # noqa: RUF012
+    _supports_sdpa = True
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.backbones = nn.ModuleList(CutModel(about) for about in config.backbones)
+        self.lexical = nn.ModuleList(Lexical(about) for about in config.lexical)
+        self.heads = nn.ModuleList(HEADS[about["kind"]](about) for about in config.heads)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Do nothing: every weight comes from the file."""
+
+    def features(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        """Compute the vectors of each source. Shapes: (batch, d_k), float32.
+
+        Args:
+            inputs: what the tokenizer gives: `input_ids` and `attention_mask` of the first model,
+                `input_ids_1` and so on of others, `lexical_ids_0` and `lexical_weights_0` of
+                lexical sources.
+        """
+        found: dict[int, Tensor] = {}
+        for number, about in enumerate(self.config.backbones):
+            own = {k: one for k, one in enumerate(self.config.sources) if one["backbone"] == number}
+            ids, mask = (inputs[key_of(name, number)] for name in ("input_ids", "attention_mask"))
+            if about["masks_padding"]:
+                found |= self._pooled(number, ids, mask, own)
+            else:  # padding would change the real tokens, so each text passes alone
+                lengths = mask.sum(dim=1).tolist()
+                rows = [
+                    self._pooled(number, ids[n : n + 1, :size], mask[n : n + 1, :size], own)
+                    for n, size in enumerate(lengths)
+                ]
+                found |= {k: torch.cat([row[k] for row in rows]) for k in own}
+        for number, source in enumerate(self.lexical):
+            ids, weights = inputs[f"lexical_ids_{number}"], inputs[f"lexical_weights_{number}"]
+            vectors = source(ids, weights)
+            found |= {
+                k: vectors for k, one in enumerate(self.config.sources) if one["lexical"] == number
+            }
+        return [found[k] for k in range(len(self.config.sources))]
+
+    def _pooled(
+        self, number: int, ids: Tensor, mask: Tensor, own: Mapping[int, Mapping[str, Any]]
+    ) -> dict[int, Tensor]:
+        layers = list(dict.fromkeys(one["layer"] for one in own.values()))
+        states = self.backbones[number](ids, mask, layers)
+        return {
+            k: pooled(states[one["layer"]], mask, one["pool"], one["skip_first"])
+            for k, one in own.items()
+        }
+
+    def embedding(self, features: Sequence[Tensor]) -> Tensor:
+        """Put what the heads see side by side. Shape: (batch, Σ d_k)."""
+        first = self.heads[0] if len(self.heads) else None
+        standard = first.standardised(features) if isinstance(first, OperatorHead) else features
+        return torch.cat(list(standard), dim=1)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        **more: Any,
+    ) -> Any:
+        """Embed texts that the tokenizer of the same folder has prepared."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
+        embedding = self.embedding(self.features(inputs))
+        if return_dict is False:
+            return (embedding[:, None], embedding)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=embedding[:, None],  # type: ignore[arg-type]
+            pooler_output=embedding,  # type: ignore[arg-type]
+        )
+
+
+class LayerFusionForSequenceClassification(LayerFusionModel):
+    """The classifier: the mean of the probabilities that its heads, one for each seed, give.
+
+    Its logits are the logarithms of these probabilities.
+    """
+
+    def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Classify texts. Shape: (batch, classes), float32; rows add up to 1."""
+        features = self.features(inputs)
+        each = [head(features).double().exp() for head in self.heads]
+        return torch.stack(each).mean(dim=0).float()
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        return_dict: bool | None = None,
+        labels: Tensor | None = None,
+        **more: Any,
+    ) -> Any:
+        """Classify texts that the tokenizer of the same folder has prepared."""
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
+        logits = self.probabilities(inputs).clamp_min(torch.finfo(torch.float32).tiny).log()
+        loss = None if labels is None else F.nll_loss(logits, labels)
+        if return_dict is False:
+            return (logits,) if loss is None else (loss, logits)
+        return SequenceClassifierOutput(loss=loss, logits=logits)  # type: ignore[arg-type]
+
+
+def key_of(name: str, number: int) -> str:
+    """Name an input of one of several language models: the first has the usual name."""
+    return name if number == 0 else f"{name}_{number}"

@@ -1,0 +1,318 @@
+"""Write a classifier as one graph that onnxruntime runs, with its tokenizers."""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from layerfusion.errors import UserError, library_errors
+from layerfusion.export import tokenization_layerfusion, words_layerfusion
+from layerfusion.export.cut import SAMPLE, Cut, difference
+from layerfusion.export.modeling_layerfusion import LayerFusionForSequenceClassification, key_of
+from layerfusion.runs.bundle import Bundle
+
+MODEL = "model.onnx"
+LABELS = "labels.json"
+OPSET = 18
+OUTPUT = "probabilities"
+ROWS = 32
+"""Texts that pass through a graph together."""
+USAGE = """\
+Needs {needs}; run these lines in this folder.
+
+```python
+{code}
+```
+
+The rows of `probabilities` add up to 1.{alone}
+"""
+
+
+def require_onnx() -> None:
+    """Check that what writes and runs graphs is installed.
+
+    Raises:
+        UserError: if it is not.
+    """
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"export: needs {missing[0]}; pip install 'layerfusion[export]'")
+
+
+def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
+    """Write the graph, the tokenizers and the labels.
+
+    Args:
+        bundle: the classifier.
+        cut: what was cut out of it.
+        folder: an empty folder.
+
+    Returns:
+        The largest difference of a probability from the classifier's own, over `cut.SAMPLE`, and
+        how to use the folder.
+
+    Raises:
+        UserError: if a model has no form in ONNX, or the graph does not give the classifier's
+            probabilities.
+    """
+    require_onnx()
+    dtypes = {about["dtype"] for about in cut.model.config.backbones} - {"float32"}
+    if dtypes:
+        raise UserError(
+            f"export: a graph is of float32, and the models of this job run in {dtypes.pop()}, with"
+            " other vectors; a job with dtype=float32 can be exported so"
+        )
+    _write_tokenizers(cut, folder)
+    if cut.tokenizers["lexical"]:
+        shutil.copyfile(str(words_layerfusion.__file__), folder / "words_layerfusion.py")
+    (folder / LABELS).write_text(json.dumps(list(bundle.label_names), ensure_ascii=False))
+    _trace(cut, folder / MODEL)
+    return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(cut)
+
+
+class _Graph(nn.Module):
+    """The classifier as a function of tensors in a fixed order."""
+
+    def __init__(self, model: LayerFusionForSequenceClassification, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the probabilities of the classes. Shape: (batch, classes)."""
+        return self.model.probabilities(dict(zip(self.names, inputs, strict=True)))
+
+
+def _trace(cut: Cut, path: Path) -> None:
+    """Write the graph.
+
+    The older of torch's two exporters writes it: both give the same numbers, and it needs a second
+    for a small model where the newer one needs twenty.
+    """
+    alone = reads_alone(cut)
+    inputs = inputs_of(cut, SAMPLE[1:2] if alone else SAMPLE)
+    model = copy.copy(cut.model)
+    model.config = copy.deepcopy(model.config)
+    for about in model.config.backbones:
+        about["masks_padding"] = True  # with one text there is no padding
+    axes: dict[str, dict[int, str]] = {
+        name: {1: f"length_of_{name.replace('attention_mask', 'input_ids')}"} for name in inputs
+    }
+    axes[OUTPUT] = {}
+    if not alone:
+        for named in axes.values():
+            named[0] = "batch"
+    tensors = tuple(map(torch.from_numpy, inputs.values()))
+    failed = "export: a model of this job has no form in ONNX; --to transformers has all of them"
+    with library_errors(failed), _quiet(), torch.no_grad():
+        torch.onnx.export(
+            _Graph(model, list(inputs)).eval(),
+            tensors,
+            path,
+            input_names=list(inputs),
+            output_names=[OUTPUT],
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what the exporter says of its own future, and of numbers that it takes as fixed.
+
+    What was written is run afterwards, on other shapes than it was traced with.
+    """
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(logging.NOTSET)
+
+
+def reads_alone(cut: Cut) -> bool:
+    """Return True if a model of a classifier reads one text at a time."""
+    return not all(about["masks_padding"] for about in cut.model.config.backbones)
+
+
+def inputs_of(cut: Cut, texts: Sequence[str]) -> dict[str, np.ndarray]:
+    """Prepare texts for the graph, as the lines in the model card do."""
+    texts = [text.strip() for text in texts]
+    arrays: dict[str, np.ndarray] = {}
+    for number, about in enumerate(cut.tokenizers["models"]):
+        tokenizer = tokenization_layerfusion.tokenizer_of(about)
+        ids, mask = tokenization_layerfusion.encoded(tokenizer, about, texts)
+        arrays |= {key_of("input_ids", number): ids, key_of("attention_mask", number): mask}
+    for number, about in enumerate(cut.tokenizers["lexical"]):
+        ids, weights = words_layerfusion.Words(about)(texts)
+        arrays |= {f"lexical_ids_{number}": ids, f"lexical_weights_{number}": weights}
+    return arrays
+
+
+def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
+    """Run a graph on texts.
+
+    Args:
+        cut: the classifier that the graph was made of.
+        path: the graph.
+        texts: the texts.
+
+    Returns:
+        Probabilities. Shape: (texts, classes), float32.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    size = 1 if reads_alone(cut) else ROWS
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    found: list[Any] = [
+        session.run(None, inputs_of(cut, [texts[row] for row in order[at : at + size]]))[0]
+        for at in range(0, len(texts), size)
+    ]
+    return np.concatenate(found)[np.argsort(order)]
+
+
+def _write_tokenizers(cut: Cut, folder: Path) -> None:
+    """Write a `tokenizer.json` for each model, which cuts and pads, and a file of the words."""
+    for number, about in enumerate(cut.tokenizers["models"]):
+        tokenizer = tokenization_layerfusion.tokenizer_of(about)
+        token = tokenizer.id_to_token(about["pad_id"]) or ""
+        tokenizer.enable_padding(pad_id=about["pad_id"], pad_token=token)
+        tokenizer.save(str(folder / _tokenizer_file(number)))
+    if cut.tokenizers["lexical"]:
+        content = json.dumps(cut.tokenizers["lexical"], ensure_ascii=False)
+        (folder / "words.json").write_text(content, encoding="utf-8")
+
+
+def _tokenizer_file(number: int) -> str:
+    return "tokenizer.json" if number == 0 else f"tokenizer_{number}.json"
+
+
+def _usage(cut: Cut) -> str:
+    """Write the lines that run the graph."""
+    models, lexical = cut.tokenizers["models"], cut.tokenizers["lexical"]
+    lines = ["import json", "", "import numpy as np", "import onnxruntime"]
+    lines += ["from tokenizers import Tokenizer"] if models else []
+    lines += ["from words_layerfusion import Words"] if lexical else []
+    lines += [
+        "",
+        f'session = onnxruntime.InferenceSession("{MODEL}")',
+        'texts = ["a text to classify"]'
+        if reads_alone(cut)
+        else 'texts = ["a text to classify", "another one"]',
+        "texts = [text.strip() for text in texts]",
+        "inputs = {}",
+    ]
+    for number, about in enumerate(models):
+        lines.append(f'tokenizer = Tokenizer.from_file("{_tokenizer_file(number)}")')
+        if about["split_special_tokens"]:
+            lines.append("tokenizer.encode_special_tokens = True")
+        prompts = "texts"
+        if about["template"] != "{text}":
+            prompts = f'[{about["template"]!r}.replace("{{text}}", text) for text in texts]'
+        lines.append(f"rows = tokenizer.encode_batch({prompts})")
+        for name, part in (("input_ids", "ids"), ("attention_mask", "attention_mask")):
+            key = key_of(name, number)
+            lines.append(f'inputs["{key}"] = np.array([row.{part} for row in rows], np.int64)')
+    if lexical:
+        lines.append('for number, words in enumerate(json.load(open("words.json"))):')
+        lines.append("    ids, weights = Words(words)(texts)")
+        lines.append('    inputs[f"lexical_ids_{number}"] = ids')
+        lines.append('    inputs[f"lexical_weights_{number}"] = weights')
+    lines += [
+        f"({OUTPUT},) = session.run(None, inputs)",
+        f'labels = json.load(open("{LABELS}"))',
+        f"print([labels[best] for best in {OUTPUT}.argmax(axis=1)], {OUTPUT}.max(axis=1))",
+    ]
+    needs = ["onnxruntime", "numpy", *(["tokenizers"] if models else [])]
+    alone = " It reads one text at a time, as padding would change it." if reads_alone(cut) else ""
+    return USAGE.format(needs=", ".join(needs), code="\n".join(lines), alone=alone)
+
+
+# -- weights of 8 bits --------------------------------------------------------------------------
+
+
+def quantise(folder: Path) -> str:
+    """Replace the graph by one whose large matrices have weights of 8 bits.
+
+    Activations are quantised as the graph runs. The heads keep float32.
+
+    Returns:
+        The sizes before and after, for the user.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    path, whole = folder / MODEL, folder / "float32.onnx"
+    path.rename(whole)
+    nodes = onnx.load(str(whole), load_external_data=False).graph.node
+    heads = [node.name for node in nodes if not _of_a_model(node)]
+    failed = "export: --int8: onnxruntime cannot quantise this graph"
+    with library_errors(failed), _quiet():
+        quantize_dynamic(
+            whole,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,  # sums of whole 8 bits overflow on processors without VNNI
+            nodes_to_exclude=heads,
+        )
+    before, after = whole.stat().st_size, path.stat().st_size
+    return f"8 bits: {after / 1e6:.2f} MB in place of {before / 1e6:.2f} MB"
+
+
+def _of_a_model(node: Any) -> bool:
+    """Return True for a step of a language model."""
+    return "/backbones." in node.name
+
+
+def cost_of_int8(
+    cut: Cut, folder: Path, texts: Sequence[str], labels: np.ndarray | None, where: str
+) -> str:
+    """Compare the two graphs on texts, and remove the one of float32.
+
+    Args:
+        cut: the classifier.
+        folder: folder with both graphs.
+        texts: the texts.
+        labels: their class indices; None if they are not known.
+        where: what the texts are, for the user.
+
+    Returns:
+        What 8 bits cost, in a line.
+    """
+    exact = classify(cut, folder / "float32.onnx", texts)
+    rough = classify(cut, folder / MODEL, texts)
+    same = float((exact.argmax(axis=1) == rough.argmax(axis=1)).mean())
+    most = float(np.abs(exact - rough).max())
+    agree = f"same label on {100 * same:.1f} %, largest difference of a probability {most:.3f}"
+    if labels is None:
+        return f"8 bits on {len(texts):,} texts of {where}: {agree}"
+    before, after = (
+        100 * float((found.argmax(axis=1) == labels).mean()) for found in (exact, rough)
+    )
+    return (
+        f"8 bits on {len(texts):,} rows of {where}: accuracy {after:.1f} % in place of"
+        f" {before:.1f} % ({after - before:+.1f} points); {agree}"
+    )
+
+
+def drop_float32(folder: Path) -> None:
+    """Remove the graph of float32 that 8 bits were compared with."""
+    for path in folder.glob("float32.onnx*"):
+        path.unlink()

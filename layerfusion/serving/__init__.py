@@ -1,0 +1,1 @@
+"""A classifier behind HTTP: requests are checked, queued and classified in batches."""

@@ -1,0 +1,331 @@
+"""The HTTP interface of a classifier: what it takes, what it answers and what it refuses."""
+
+# Annotations are evaluated here, since FastAPI reads those of functions inside a function.
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from layerfusion import __version__
+from layerfusion.errors import UserError
+from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull
+
+log = logging.getLogger(__name__)
+
+SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper ends of the histogram of answers' times."""
+NOT_EMPTY = r"[^\s\x1c-\x1f\x85]"
+"""A character that `str.strip` keeps, in a form that every dialect of patterns reads alike."""
+ABOUT = (
+    """Labels and probabilities of texts, from a classifier that a job of LayerFusion trained."""
+)
+
+
+class Answer(BaseModel):
+    """Labels and probabilities of the texts, in their order."""
+
+    classes: list[str] = Field(examples=[["negative", "positive"]])
+    labels: list[str] = Field(examples=[["positive"]])
+    """The most probable class of each text."""
+    probabilities: list[list[float]] = Field(examples=[[[0.12, 0.88]]])
+    """The probabilities of the classes of each text; they add up to 1."""
+
+
+class Problem(BaseModel):
+    """Why a request was not answered."""
+
+    code: str = Field(examples=["queue_full"])
+    message: str = Field(examples=["too many texts wait; try again in 2 seconds"])
+
+
+class Health(BaseModel):
+    """Whether texts can be classified now."""
+
+    ready: bool
+    job: str = Field(examples=["65fa36f8adcc"])
+    """Hash of the job that trained the classifier."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What a server needs of a classifier."""
+
+    label_names: Sequence[str]
+    job: str
+    classify: Callable[[Sequence[str]], np.ndarray]
+    """From texts to probabilities, shape (texts, classes). The first call loads the models."""
+
+
+class _Metrics:
+    """Counts for Prometheus."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        more: dict[str, Any] = {"registry": self.registry, "namespace": "layerfusion"}
+        self.requests = Counter(
+            "requests", "Requests by path and status.", ["path", "status"], **more
+        )
+        self.seconds = Histogram(
+            "request_seconds",
+            "Time from a request to its answer.",
+            ["path"],
+            buckets=SECONDS,
+            **more,
+        )
+        self.batch = Histogram(
+            "batch_texts", "Texts that passed the models together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128), **more,
+        )  # fmt: skip
+        self.model = Histogram("batch_seconds", "Time of a batch.", buckets=SECONDS, **more)
+        self.texts = Counter("texts", "Texts classified.", **more)
+        self.queue = Gauge("queue_texts", "Texts that wait.", **more)
+        self.ready = Gauge("ready", "1 once the models are loaded.", **more)
+
+    def passed(self, texts: int, seconds: float) -> None:
+        """Count a batch."""
+        self.batch.observe(texts)
+        self.model.observe(seconds)
+        self.texts.inc(texts)
+
+
+def problem(
+    status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
+    """Make the answer to a request that is refused."""
+    body = Problem(code=code, message=message)
+    return JSONResponse(body.model_dump(), status, headers)
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe refusals for the OpenAPI document."""
+    told = {
+        400: "The body is no text in UTF-8.",
+        408: "The body did not arrive in time.",
+        413: "The body is too large.",
+        422: "The body is not what is asked for, or a text cannot be classified.",
+        500: "The models failed.",
+        503: "The models are not loaded yet, or too many texts wait.",
+        504: "The deadline of the request passed.",
+    }
+    retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+    return {
+        status: {
+            "model": Problem,
+            "description": told[status],
+            **({"headers": retry} if status == 503 else {}),
+        }
+        for status in statuses
+    }
+
+
+def make_app(
+    classifier: Classifier,
+    limits: Limits,
+    failed: Callable[[UserError], object] = lambda error: None,
+) -> FastAPI:
+    """Make the application.
+
+    The models are loaded when it starts, while it answers that it is not ready.
+
+    Args:
+        classifier: the classifier.
+        limits: what it takes.
+        failed: called if the models cannot be loaded.
+    """
+    metrics = _Metrics()
+    state = _State()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        batcher = Batcher(classifier.classify, limits, metrics.passed)
+        metrics.queue.set_function(lambda: batcher.queued)
+        running = asyncio.create_task(batcher.run())
+        loading = asyncio.create_task(load(batcher))
+        yield
+        loading.cancel()
+        state.batcher = None
+        batcher.close()
+        await running
+
+    async def load(batcher: Batcher) -> None:
+        """Load the models by classifying a first text, and be ready from then on."""
+        loaded = asyncio.get_running_loop().run_in_executor(
+            None, classifier.classify, ["a first text"]
+        )
+        await asyncio.wait({loaded})
+        error = loaded.exception()
+        if isinstance(error, UserError):
+            failed(error)
+            return
+        if error is not None:
+            failed(UserError(f"serve: the models cannot be loaded: {type(error).__name__}"))
+            return
+        state.batcher = batcher
+        metrics.ready.set(1)
+
+    app = FastAPI(
+        title="LayerFusion classifier", version=__version__, description=ABOUT, lifespan=lifespan
+    )
+    text = Annotated[str, Field(min_length=1, max_length=limits.max_characters, pattern=NOT_EMPTY)]
+    texts: Any = Annotated[
+        list[text],
+        Field(
+            min_length=1,
+            max_length=limits.max_texts,
+            examples=[["Are we still on for lunch?"]],
+            description="Texts to classify; outer white space is stripped.",
+        ),
+    ]
+    Texts: Any = create_model(
+        "Texts", __config__=ConfigDict(extra="forbid", strict=True), texts=(texts, ...)
+    )
+
+    @app.post(
+        "/predict", response_model=Answer, responses=refusals(400, 408, 413, 422, 500, 503, 504)
+    )
+    async def predict(body: Texts) -> Any:  # type: ignore[valid-type]
+        """Classify texts. Texts of requests that come at the same time pass the models together."""
+        if state.batcher is None:
+            return problem(503, "not_ready", "the models are being loaded", {"Retry-After": "1"})
+        if not all(text.strip() for text in body.texts):
+            return problem(422, "invalid", "texts: one of them is empty")
+        try:
+            async with asyncio.timeout(limits.deadline):
+                found = await state.batcher.submit(body.texts)
+        except QueueFull as full:
+            seconds = str(round(full.seconds))
+            return problem(503, "queue_full", f"too many texts wait; try again in {seconds} s",
+                           {"Retry-After": seconds})  # fmt: skip
+        except TimeoutError:
+            return problem(504, "deadline", f"no answer within {limits.deadline:g} s")
+        except NotClassified:
+            return problem(422, "not_classified", "a model cannot read one of the texts")
+        except RuntimeError:
+            return problem(500, "failed", "the models failed on these texts")
+        names = list(classifier.label_names)
+        best = found.argmax(axis=1)
+        return JSONResponse(
+            {
+                "classes": names,
+                "labels": [names[k] for k in best],
+                "probabilities": found.astype(float).tolist(),
+            }
+        )
+
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
+    async def health() -> Any:
+        """Say whether the models are loaded: 200 if they are, 503 if not."""
+        ready = state.batcher is not None
+        body = Health(ready=ready, job=classifier.job)
+        return JSONResponse(body.model_dump(), 200 if ready else 503)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def show_metrics() -> Any:
+        """Give counts and times in the text format of Prometheus."""
+        return PlainTextResponse(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return problem(422, "invalid", "; ".join(map(_fault, error.errors()[:3])))
+
+    @app.exception_handler(HTTPException)
+    async def refused(_request: Request, error: HTTPException) -> JSONResponse:
+        return problem(error.status_code, "http", str(error.detail), dict(error.headers or {}))
+
+    app.add_middleware(_Guard, limits=limits, metrics=metrics)
+    return app
+
+
+@dataclass
+class _State:
+    """The queue, once the models are loaded."""
+
+    batcher: Batcher | None = None
+
+
+def _fault(error: dict[str, Any]) -> str:
+    """Name the place and the fault, and nothing of what was sent."""
+    place = ".".join(str(part) for part in error["loc"] if part == "texts" or isinstance(part, int))
+    return f"{place or 'body'}: {error['msg']}"
+
+
+class _Guard:
+    """Refuses bodies that are too large or too slow, before anything reads them, and counts."""
+
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: _Metrics) -> None:
+        self.app = app
+        self.limits = limits
+        self.metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = time.perf_counter()
+        status = 499  # the client left
+        known = ("/predict", "/health", "/metrics")
+        path = scope["path"] if scope["path"] in known else "other"
+
+        async def counted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self.limits.deadline):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            await problem(408, "slow", "the body did not arrive in time")(scope, receive, counted)
+        else:
+            if body is None:
+                said = f"the body has more than {self.limits.max_bytes:,} bytes"
+                answer = problem(413, "too_large", said, {"Connection": "close"})
+                await answer(scope, receive, counted)
+            elif body:
+                await self.app(scope, _Replay(body, receive), counted)
+        self.metrics.requests.labels(path, str(status)).inc()
+        self.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
+
+    async def _body(self, scope: Scope, receive: Receive) -> list[Message] | None:
+        """Read the body; None if it is too large, and nothing if the client left."""
+        stated = dict(scope["headers"]).get(b"content-length", b"0")
+        if stated.isdigit() and int(stated) > self.limits.max_bytes:
+            return None
+        size, messages = 0, []
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return []
+            size += len(message.get("body", b""))
+            if size > self.limits.max_bytes:
+                return None
+            messages.append(message)
+            if not message.get("more_body"):
+                return messages
+
+
+class _Replay:
+    """Gives the parts of a body that has been read, and then what comes after it."""
+
+    def __init__(self, messages: list[Message], receive: Receive) -> None:
+        self.messages = messages[::-1]
+        self.receive = receive
+
+    async def __call__(self) -> Message:
+        """Return the next message."""
+        return self.messages.pop() if self.messages else await self.receive()

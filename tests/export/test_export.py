@@ -1,0 +1,254 @@
+"""From a finished job to folders that other libraries load, without LayerFusion."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from safetensors import safe_open
+
+from layerfusion.cli import main
+from layerfusion.errors import UserError
+from layerfusion.export.cut import cut
+from layerfusion.export.onnx_folder import write_onnx
+from layerfusion.export.transformers_folder import write_transformers
+from layerfusion.fusion.head_files import StackHead
+from layerfusion.fusion.pool import SINGLE, fit_pool
+from layerfusion.fusion.stacking import Stack
+from layerfusion.layers.probe import LinearProbe
+from layerfusion.runs.bundle import Bundle, load_bundle
+from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
+
+TEXTS = ["the good film", "  an awful plot, said the bank\n", "oil " * 40, "Profit rose & FELL"]
+LICENCE = "---\nlicense: apache-2.0\n---\n# A model\n"
+
+
+@pytest.fixture(scope="module")
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Jobs: gated layers of two models; a stack with words; one layer of one model."""
+    root = tmp_path_factory.mktemp("export")
+    for family in ("bert", "llama"):
+        (tiny_folder(family, root / family) / "README.md").write_text(LICENCE)
+    rows = pd.read_csv(tiny_texts(root / "all.csv", 80))
+    rows.to_csv(root / "texts.csv", index=False)
+    common = [
+        *(x for x in tiny_job(root / "texts.csv", root, root / "cache") if "tiny" not in x),
+        "logger=none",
+        "layers=fixed",
+    ]
+    both = [f"backbone.{name}.path={root}/{name}" for name in ("bert", "llama")]
+    prompt = "backbone.llama.template='Say it: {text} Well?'"
+    fused = ["pooling=[mean,last]", "layers.fixed.bert=[1,2]", "layers.fixed.llama=[2,3,norm]"]
+    given = {
+        "gated": [*both, prompt, *fused, "fusion=gated", "seeds=2"],
+        "stacked": [
+            *both, "lexical=[words]", "layers.fixed.bert=[1]", "layers.fixed.llama=[2]",
+            "layers.fixed.words=[0]", "fusion=stacked", "seeds=1",
+        ],
+        "one": [both[0], "layers.fixed.bert=[2]", "fusion=concat", "seeds=1"],
+    }  # fmt: skip
+    for name, words in given.items():
+        assert main(["train", *common, *words, f"hydra.run.dir={root}/{name}"]) == 0
+    return root
+
+
+FOLDERS = {
+    "gated": ("gated", "transformers"),
+    "stacked": ("stacked", "transformers"),
+    "gated_embedding": ("gated", "sentence-transformers"),
+    "one_embedding": ("one", "sentence-transformers"),
+    "gated_graph": ("gated", "onnx"),
+    "stacked_graph": ("stacked", "onnx"),
+}
+
+
+@pytest.fixture(scope="module")
+def outside(jobs: Path) -> dict[str, Any]:
+    """Numbers of the exported folders, from a process without LayerFusion."""
+    folders = {}
+    (jobs / "out").mkdir()
+    for name, (job, target) in FOLDERS.items():
+        assert main(["export", f"{jobs}/{job}", "--to", target]) == 0
+        # Elsewhere, so that nothing beside it is used.
+        folders[name] = (target, str((jobs / job / target).rename(jobs / "out" / name)))
+    asked, found = jobs / "asked.json", jobs / "found.json"
+    asked.write_text(json.dumps({"texts": TEXTS, "folders": folders}))
+    script = Path(__file__).with_name("outside.py")
+    quiet = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    quiet |= {"HF_HOME": str(jobs / "hub"), "HF_HUB_OFFLINE": "1"}
+    ran = subprocess.run(
+        [sys.executable, str(script), str(asked), str(found)],
+        cwd=jobs, env=quiet, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(found.read_text())
+
+
+def own_vectors(bundle: Bundle) -> np.ndarray:
+    """What the heads of a classifier see, side by side."""
+    vectors = next(bundle.vectors(TEXTS))
+    head: Any = bundle.heads[0]
+    return np.concatenate(head.standardiser([vectors[one] for one in bundle.layers]), axis=1)
+
+
+@pytest.mark.parametrize("name", ["gated", "stacked", "gated_graph", "stacked_graph"])
+def test_probabilities_are_those_of_predict(name: str, jobs: Path, outside: dict) -> None:
+    expected = load_bundle(jobs / FOLDERS[name][0], device="cpu").probabilities(TEXTS)
+    for kind in ("probabilities", "piped"):
+        if kind in outside[name]:
+            np.testing.assert_allclose(outside[name][kind], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gated", "gated_embedding", "one_embedding"])
+def test_embeddings_are_what_the_heads_see(name: str, jobs: Path, outside: dict) -> None:
+    expected = own_vectors(load_bundle(jobs / FOLDERS[name][0], device="cpu"))
+    np.testing.assert_allclose(outside[name]["fused"], expected, rtol=1e-3, atol=1e-3)
+    assert outside[name].get("width", expected.shape[1]) == expected.shape[1]
+
+
+def test_one_layer_of_one_model_needs_no_code_of_ours(outside: dict, jobs: Path) -> None:
+    assert outside["one_embedding"]["modules"] == ["Transformer", "Pooling", "Dense"]
+    assert not list((jobs / "out/one_embedding").rglob("*.py"))
+    assert outside["gated_embedding"]["modules"] == ["LayerFusionEmbedding"]
+
+
+@pytest.mark.usefixtures("outside")
+def test_blocks_above_the_highest_layer_are_not_written(jobs: Path) -> None:
+    with safe_open(jobs / "out/stacked/model.safetensors", "pt") as weights:
+        names = set(weights.keys())
+    blocks = {found[0] for name in names if (found := re.findall(r"layers?\.\d+", name))}
+    assert blocks == {"layer.0", "layers.0", "layers.1"}  # bert to layer 1, llama to layer 2
+    # The norm of the whole llama is no part of its layer 2.
+    assert not any(
+        name.startswith(("backbones.1.norm", "backbones.1.model.norm")) for name in names
+    )
+    held = {path.suffix for path in (jobs / "out").rglob("*") if path.is_file()}
+    assert held == {".json", ".md", ".onnx", ".py", ".safetensors"}  # and no pickle
+
+
+@pytest.mark.usefixtures("outside")
+def test_the_card_says_what_it_is_and_whose(jobs: Path) -> None:
+    card = (jobs / "out/gated/README.md").read_text()
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["pipeline_tag"] == "text-classification"
+    assert front["license"] == "apache-2.0"
+    record = json.loads((jobs / "gated/metrics.json").read_text())
+    figure = record["test"]["consensus"]
+    accuracy, low, high = (f"{100 * figure[key]:.1f}" for key in ("mean", "low", "high"))
+    assert f"Accuracy of the averaged heads on test: {accuracy} % [{low}, {high}]." in card
+    assert "| llama | norm | last | fixed by the user |" in card
+    assert "- 0: neg\n- 1: pos\n" in card
+    assert f"- job: {record['job']}" in card
+    assert str(jobs) not in card.split("## Models")[0].split("## Use")[1].split("## Classes")[0]
+
+
+def test_eight_bits_are_measured_on_the_rows_of_test(
+    jobs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "graph"
+    assert main(["export", f"{jobs}/one", "--to", "onnx", "--int8", "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    rows = json.loads((jobs / "one/metrics.json").read_text())["dataset"]["rows"]["test"]
+    found = re.search(rf"8 bits on {rows} rows of texts's test: accuracy (\S+) % in place of", said)
+    assert found is not None
+    sizes = re.search(r"8 bits: (\S+) MB in place of (\S+) MB", said)
+    assert sizes is not None
+    assert float(sizes[1]) < float(sizes[2])
+    assert {path.name for path in out.iterdir()} == {
+        "README.md", "labels.json", "model.onnx", "tokenizer.json",
+    }  # fmt: skip
+    assert found[0] in (out / "README.md").read_text()
+    given = tmp_path / "texts.txt"
+    given.write_text("a good film\nan awful plot\n")
+    more = ["--texts", str(given), "--output", str(tmp_path / "again")]
+    assert main(["export", f"{jobs}/one", "--to", "onnx", "--int8", *more]) == 0
+    assert "8 bits on 2 texts of yours: same label on " in capsys.readouterr().out
+
+
+def test_a_folder_is_never_overwritten_and_none_is_left_half_made(
+    jobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    command = ["export", f"{jobs}/one", "--to", "transformers", "--output", str(out)]
+    assert main(command) == 0  # an empty folder is as good as none
+    before = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    code, said = run(command, capsys)
+    assert (code, said) == (
+        2,
+        f"layerfusion: {out}: there is something already; choose a new folder",
+    )
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == before
+    assert oct((out / "model.safetensors").stat().st_mode)[-3:] == "644"
+
+    def worse(_folder: Path) -> np.ndarray:
+        return np.full((4, 2), 0.5, np.float32)
+
+    monkeypatch.setattr("layerfusion.export.transformers_folder.probabilities_of", worse)
+    code, said = run([*command[:-1], str(tmp_path / "other")], capsys)
+    assert code == 2
+    assert "differs by" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stacked", "--to", "sentence-transformers"], "words counts words, and an embedding of"),
+        (["one", "--to", "coreml"], "--to: there is no 'coreml'; there are: transformers,"),
+        (["one", "--to", "transformers", "--int8"], "--int8, --texts: they are for --to onnx"),
+        (["nowhere", "--to", "onnx"], "nowhere: there is no such folder"),
+        (["one", "--to", "onnx", "--int8", "--texts", "no.txt"], "no.txt: there is no such file"),
+        (["one", "--to", "onnx", "--model", "bert=/nowhere"], "backbone.bert"),
+    ],
+)
+def test_what_cannot_be_is_told_in_a_line(
+    words: list[str], said: str, jobs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    code, told = run(["export", f"{jobs}/{words[0]}", *words[1:]], capsys)
+    assert code == 2
+    assert said in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"long_texts": "windows"}, "a job with long_texts=truncate can be exported"),
+        ({"dtype": "nf4"}, "a job with dtype=float32 or bfloat16 can be exported"),
+        ({"trust_remote_code": True}, "a job on a model of transformers itself can be exported"),
+    ],
+)
+def test_parts_that_stay_are_named_with_the_way_out(
+    settings: dict[str, Any], said: str, jobs: Path
+) -> None:
+    bundle = load_bundle(jobs / "one", device="cpu")
+    bundle.config.backbone["bert"] = replace(bundle.config.backbone["bert"], **settings)
+    with pytest.raises(UserError, match=said):
+        cut(bundle)
+
+
+def test_a_classifier_of_words_alone_needs_no_model(jobs: Path, tmp_path: Path) -> None:
+    whole = load_bundle(jobs / "stacked", device="cpu")
+    words = tuple(layer for layer in whole.layers if layer.backbone == "words")
+    part = whole.lexical["words"]
+    probe = LinearProbe(torch.eye(2), torch.zeros(2))
+    pool = fit_pool(part.vectors(TEXTS)[None], torch.tensor([1, 0, 0, 1]), SINGLE)
+    head = StackHead(Stack((probe,), pool, {}, ""), {})
+    bundle = replace(whole, layers=words, models={}, heads=(head,))
+    for name, write in (("a", write_transformers), ("b", write_onnx)):
+        (tmp_path / name).mkdir()
+        write(bundle, cut(bundle), tmp_path / name)  # which compares the probabilities
+    assert not list(tmp_path.rglob("tokenizer.json"))

@@ -1,0 +1,190 @@
+"""What an export takes apart gives the same numbers as the whole: models, heads, words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from layerfusion.config.job import BackboneConfig, LexicalConfig, PoolingConfig
+from layerfusion.config.operators import operator_names
+from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.forward import embed
+from layerfusion.embeddings.lexical import LexicalFit
+from layerfusion.embeddings.standardise import Standardiser
+from layerfusion.errors import UserError
+from layerfusion.export import cut as parts
+from layerfusion.export import modeling_layerfusion as portable
+from layerfusion.export.tokenization_layerfusion import encoded, tokenizer_of
+from layerfusion.export.words_layerfusion import Words
+from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
+from layerfusion.fusion.operators import FusionOperator, Projections
+from layerfusion.fusion.pool import ANCHORED_GATED, FORMS, fit_pool
+from layerfusion.fusion.stacking import Stack
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.lexical_regression import LexicalRegression
+from layerfusion.layers.probe import LinearProbe
+from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, tiny_folder
+
+TEXTS = ["the good film was bad", "oil", "the company said it rose " * 9]
+
+
+def cut_of(backbone: Backbone, layers: list[str]) -> parts._Part:
+    """Cut a model at the layers that a classifier would use."""
+    bundle: Any = SimpleNamespace(
+        layers=[LayerId("m", layer, "mean") for layer in layers],
+        lexical={},
+        backbone=lambda _name: backbone,
+        config=SimpleNamespace(backbone={"m": BackboneConfig()}),
+    )
+    return parts._cut_model("m", bundle)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) -> None:
+    config = BackboneConfig(path=str(tiny_folder(family, tmp_path)))
+    backbone = load_backbone("m", tmp_path, config, "cpu")
+    tokens = backbone.tokenize(TEXTS, config)
+    order = sorted(range(len(TEXTS)), key=lambda row: -tokens[row].cost)
+    bundle: Any = SimpleNamespace(
+        backbone=lambda _name: backbone, config=SimpleNamespace(backbone={"m": config})
+    )
+    about = parts._tokenizer(bundle, "m")
+    ids, mask = map(torch.from_numpy, encoded(tokenizer_of(about), about, TEXTS))
+    for layers in (["0"], ["1", "2"], list(backbone.shape.layers)):
+        part = cut_of(backbone, layers)
+        model = portable.CutModel(part.about)
+        model.load_state_dict(part.tensors)
+        expected, _ = embed(backbone, [tokens[row] for row in order], {"mean": layers},
+                            {"mean": PoolingConfig()}, budget=512)  # fmt: skip
+        sizes = mask.sum(dim=1).tolist()
+        batches = [(ids, mask)]
+        if not backbone.masks_padding:  # then each text passes alone
+            batches = [(ids[n : n + 1, :k], mask[n : n + 1, :k]) for n, k in enumerate(sizes)]
+        with torch.inference_mode():
+            passed = [(model.eval()(*batch, layers), batch[1]) for batch in batches]
+        for layer in layers:
+            rows = [portable.pooled(x[layer], m, "mean", skip_first=False) for x, m in passed]
+            back = expected["mean", layer][np.argsort(order)]
+            np.testing.assert_allclose(torch.cat(rows), back, atol=1e-5)
+    kept = cut_of(backbone, ["2"])
+    assert kept.note == f"m: {'all' if family in NO_BLOCKS else '2 of'} its 3 blocks"
+    assert bool(kept.about["norm"]) == (family in WITH_NORM)
+    if kept.about["norm"]:  # a middle layer has none
+        assert not any(
+            name.startswith(("norm.", f"model.{kept.about['norm']}.")) for name in kept.tensors
+        )
+
+
+@pytest.mark.parametrize("pool", ["mean", "max", "first", "last"])
+@pytest.mark.parametrize("skip_first", [False, True])
+def test_padding_is_never_pooled(pool: str, skip_first: bool) -> None:
+    from layerfusion.embeddings.pooling import first_pooled
+    from layerfusion.embeddings.pooling import pool as pool_of_ours
+
+    hidden = torch.randn(4, 6, 3, generator=torch.Generator().manual_seed(0))
+    stop = torch.tensor([6, 3, 1, 2])
+    mask = (torch.arange(6) < stop[:, None]).long()
+    how = PoolingConfig(pool, skip_first)
+    start = first_pooled(torch.zeros_like(stop), stop, torch.ones_like(stop).bool(), how)
+    expected = pool_of_ours(hidden, start, stop, pool)
+    torch.testing.assert_close(portable.pooled(hidden, mask, pool, skip_first), expected)
+
+
+def rebuilt(head: Head) -> torch.nn.Module:
+    about, tensors = parts._head(head)
+    module = portable.HEADS[about["kind"]](about)
+    parts._fill(module, tensors)
+    return module
+
+
+def features(sizes: list[int], rows: int = 5) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [3 * torch.randn(rows, size, generator=generator) + 1 for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("name", "residual"),
+    [
+        (name, residual)
+        for name in operator_names()
+        if not name.startswith("published")  # another protocol, which leaves no classifier
+        for residual in ((False,) if name == "late" else (False, True))
+    ],
+)
+def test_every_operator_says_the_same(name: str, residual: bool) -> None:
+    sizes = [6, 9, 4]
+    torch.manual_seed(2)
+    classifier = FusionClassifier(sizes, 3, name, width=16, residual=residual,
+                                  arguments={"side": 4} if name == "matmul" else {})  # fmt: skip
+    with torch.no_grad():  # as after training: gates that start at zero no longer are
+        for parameter in classifier.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    head = OperatorHead(classifier.eval(), Standardiser.fit(features(sizes, 40)))
+    rows = features(sizes)
+    torch.testing.assert_close(rebuilt(head)(rows), head.log_probs(rows), atol=2e-5, rtol=1e-5)
+
+
+class Own(FusionOperator):
+    """An operator of the user's."""
+
+    def __init__(self, widths: list[int], width: int) -> None:
+        super().__init__(widths, width)
+        self.projections = Projections(widths, width)
+
+    def fuse(self, sources: list[torch.Tensor]) -> tuple[torch.Tensor, None]:
+        return self.projections.activated(sources).amax(dim=1), None
+
+
+def test_an_operator_of_the_users_is_refused_in_words() -> None:
+    head = OperatorHead(
+        FusionClassifier([3, 4], 2, Own, width=4), Standardiser.fit(features([3, 4]))
+    )
+    with pytest.raises(UserError, match="operator Own is your own, and its code is not copied"):
+        parts._head(head)
+
+
+@pytest.mark.parametrize("shift", [None, torch.tensor([0.5, 0.0, -1.0, 2.0]).double()])
+@pytest.mark.parametrize("form", [*FORMS, ANCHORED_GATED])
+def test_every_form_of_a_stack_says_the_same(form: str, shift: Tensor | None) -> None:
+    sizes, generator = [5, 7, 3], torch.Generator().manual_seed(3)
+    probes = tuple(
+        LinearProbe(torch.randn(4, size, generator=generator), torch.randn(4, generator=generator))
+        for size in sizes
+    )
+    held_out = torch.stack(
+        [p.logits(x).log_softmax(dim=1) for p, x in zip(probes, features(sizes, 60), strict=True)]
+    )
+    pool = replace(fit_pool(held_out, torch.arange(60) % 4, form), shift=shift)
+    head = StackHead(Stack(probes, pool, {}, ""))
+    rows = features(sizes)
+    torch.testing.assert_close(rebuilt(head)(rows), head.log_probs(rows), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["words", "words and pairs", "characters"])
+def test_words_are_counted_as_scikit_learn_counts_them(kind: str, corpus: list[str]) -> None:
+    """In texts of other scripts, with capitals, signs and runs of space between the words."""
+    odd = ["Ünïcode İstanbul – naïve", "A  a\ta, a.b!", "हिन्दी में लिखा", "x", "…", "never seen"]
+    texts = [*corpus, *odd]
+    labels = np.arange(len(texts)) % 3
+    config = LexicalConfig(features=kind, width=8)
+    for part in (
+        LexicalFit.learn(texts, config),
+        LexicalRegression.fit(kind, texts, labels, 1.0, num_classes=3),
+    ):
+        bundle: Any = SimpleNamespace(
+            lexical={"w": part}, config=SimpleNamespace(lexical={"w": config})
+        )
+        about, tensors, words = parts._words(bundle, "w")
+        source = portable.Lexical(about)
+        parts._fill(source, tensors)
+        asked = [*odd, "the SHIP  said: profit,profit", "nothing-of-it §§"]
+        ids, weights = map(torch.from_numpy, Words(words)(asked))
+        torch.testing.assert_close(source(ids, weights), part.vectors(asked), atol=1e-5, rtol=1e-4)

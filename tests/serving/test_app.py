@@ -1,0 +1,267 @@
+"""The server over HTTP: answers, refusals, load, and how it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+
+from benchmarks.serving import Connections, load
+from layerfusion.cli import main
+from layerfusion.commands.serve import _listen
+from layerfusion.errors import UserError
+from layerfusion.runs.bundle import load_bundle
+from layerfusion.serving.app import Classifier, make_app
+from layerfusion.serving.batching import Limits
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
+
+LIMITS = Limits(
+    max_texts=5, max_characters=200, max_bytes=2000, max_batch=4, max_wait=0.001, max_queue=8,
+    deadline=1.0,
+)  # fmt: skip
+SECRET = "my secret text"
+
+
+def classify(texts: Sequence[str]) -> np.ndarray:
+    """Say `pos` of texts with a p; take 20 ms for a batch, and longer where a text asks for it."""
+    if "unreadable" in texts:
+        raise UserError(f"the tokenizer makes no token of {texts[0]!r}")
+    time.sleep(3.0 if "slow" in texts else 0.02)
+    share = np.array([0.75 if "p" in text else 0.25 for text in texts], np.float32)
+    return np.stack([1 - share, share], axis=1)
+
+
+Serve = Callable[[Callable[[Sequence[str]], np.ndarray]], str]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Serve a function from texts to probabilities; returns the address."""
+    servers: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(function: Callable[[Sequence[str]], np.ndarray]) -> str:
+        app = make_app(Classifier(("neg", "pos"), "0123", function), LIMITS)
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        listening = _listen("127.0.0.1", 0)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        servers.append((server, thread))
+        thread.start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    yield start
+    for server, thread in servers:
+        server.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def ready(url: str) -> str:
+    for _ in range(200):
+        if httpx.get(f"{url}/health").status_code == 200:
+            return url
+        time.sleep(0.02)
+    raise AssertionError("it never was ready")
+
+
+def test_labels_and_probabilities_and_what_is_counted(serve: Serve) -> None:
+    url = ready(serve(classify))
+    answer = httpx.post(f"{url}/predict", json={"texts": ["a pop", " b \n"]})
+    assert answer.json() == {
+        "classes": ["neg", "pos"],
+        "labels": ["pos", "neg"],
+        "probabilities": [[0.25, 0.75], [0.75, 0.25]],
+    }
+    httpx.get(f"{url}/somewhere/{SECRET}")
+    counts = httpx.get(f"{url}/metrics").text
+    assert 'layerfusion_requests_total{path="/predict",status="200"} 1.0' in counts
+    assert 'layerfusion_requests_total{path="other",status="404"} 1.0' in counts
+    assert "layerfusion_texts_total 2.0" in counts
+    assert "layerfusion_ready 1.0" in counts
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"texts": []}, 422, "invalid"),
+        ({"texts": ["a"] * 6}, 422, "invalid"),
+        ({"texts": [SECRET * 15]}, 422, "invalid"),
+        ({"texts": [SECRET, 3]}, 422, "invalid"),
+        ({"texts": [SECRET, " \n"]}, 422, "invalid"),
+        ({"texts": [SECRET, "\x1c"]}, 422, "invalid"),
+        ({"texts": [SECRET], SECRET: 1}, 422, "invalid"),
+        ({"texts": [f"{SECRET}\ud800"]}, 422, "invalid"),
+        ({"text": SECRET}, 422, "invalid"),
+        ([SECRET], 422, "invalid"),
+        ({"texts": ["unreadable"]}, 422, "not_classified"),
+        (f'{{"texts": ["{SECRET}', 422, "invalid"),
+        (b"\x80" + SECRET.encode(), 400, "http"),
+        ({"texts": [SECRET * 200]}, 413, "too_large"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_is_refused_without_a_word_of_it(
+    body: object, status: int, code: str, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = ready(serve(classify))
+    content = body if isinstance(body, str | bytes) else json.dumps(body)
+    head = {"content-type": "application/json"}
+    answer = httpx.post(f"{url}/predict", content=content, headers=head)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json().keys() == {"code", "message"}
+    for place in (answer.text, caplog.text):
+        assert "secret" not in place
+        assert "unreadable" not in place
+        assert "Traceback" not in place
+
+
+def test_a_body_without_a_stated_length_is_cut_off_too(serve: Serve) -> None:
+    url = ready(serve(classify))
+
+    def parts() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 100
+
+    assert httpx.post(f"{url}/predict", content=parts()).status_code == 413
+
+
+def test_health_answers_while_models_load_and_while_they_work(serve: Serve) -> None:
+    loading = threading.Event()
+
+    def slow_to_load(texts: Sequence[str]) -> np.ndarray:
+        loading.wait(10)
+        return classify(texts)
+
+    url = serve(slow_to_load)
+    assert httpx.get(f"{url}/health").json() == {"ready": False, "job": "0123"}
+    early = httpx.post(f"{url}/predict", json={"texts": ["p"]})
+    assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+    loading.set()
+    ready(url)
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(httpx.post, f"{url}/predict", json={"texts": ["slow"]}, timeout=10)
+        time.sleep(0.1)
+        begun = time.perf_counter()
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert time.perf_counter() - begun < 0.5
+        answer = slow.result()
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline")
+
+
+def test_four_times_the_load_is_refused_in_part_and_the_rest_answered_in_time(serve: Serve) -> None:
+    """A batch of 4 takes 20 ms: 200 texts a second. The queue of 8 is two batches long."""
+    url = ready(serve(classify))
+    heavy = asyncio.run(load(url, rate=800, seconds=1))
+    assert heavy.statuses.keys() == {200, 503}
+    assert heavy.statuses[503] > 100
+    assert heavy.percentile(0.99) < LIMITS.deadline
+    assert max(heavy.health) < LIMITS.deadline
+    light = asyncio.run(load(url, rate=20, seconds=0.5))
+    assert light.statuses == {200: 10}
+
+
+def test_a_refusal_says_when_to_come_again(serve: Serve) -> None:
+    url = ready(serve(classify))
+
+    async def many() -> list[int]:
+        connections = Connections(url)
+        body = b'{"texts": ["p", "p", "p", "p"]}'
+        found = await asyncio.gather(
+            *(connections.request("POST", "/predict", body) for _ in range(20))
+        )
+        connections.close()
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        flood = pool.submit(asyncio.run, many())
+        refused = None
+        while refused is None and not flood.done():
+            answer = httpx.post(f"{url}/predict", json={"texts": ["p"] * 5})
+            refused = answer if answer.status_code == 503 else None
+        assert 503 in flood.result()
+    if refused is not None:
+        assert int(refused.headers["retry-after"]) >= 1
+        assert refused.json()["code"] == "queue_full"
+
+
+def test_its_document_describes_the_refusals_that_it_sends(serve: Serve) -> None:
+    url = ready(serve(classify))
+    document = httpx.get(f"{url}/openapi.json").json()
+    told = document["paths"]["/predict"]["post"]["responses"]
+    assert told.keys() == {"200", "400", "408", "413", "422", "500", "503", "504"}
+    for status, answer in told.items():
+        name = "Answer" if status == "200" else "Problem"
+        schema = answer["content"]["application/json"]["schema"]
+        assert schema == {"$ref": f"#/components/schemas/{name}"}
+    texts = document["components"]["schemas"]["Texts"]["properties"]["texts"]
+    assert (texts["maxItems"], texts["items"]["maxLength"]) == (5, 200)
+
+
+# -- the command --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("serve")
+    arguments = tiny_job(
+        tiny_texts(root / "texts.csv", 40), tiny_folder("bert", root / "bert"), root / "cache"
+    )
+    settings = ["layers=last", "fusion=concat", "seeds=1", "logger=none"]
+    assert main(["train", *arguments, *settings, f"hydra.run.dir={root}/job"]) == 0
+    return root / "job"
+
+
+def test_it_says_what_predict_says_and_answers_before_it_stops(job: Path) -> None:
+    command = [sys.executable, "-m", "layerfusion", "serve", str(job), "--port", "0"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        found = re.search(r"http://127.0.0.1:\d+", run.stdout.readline())
+        assert found is not None
+        url = found[0]
+        while httpx.get(f"{url}/health").status_code != 200:
+            assert run.poll() is None
+            time.sleep(0.1)
+        texts = ["the good film", "an awful plot  "]
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(httpx.post, f"{url}/predict", json={"texts": texts}, timeout=30)
+            time.sleep(0.003)  # it is on its way, or even answered
+            answer = asked.result()
+            run.send_signal(signal.SIGTERM)
+        _, told = run.communicate(timeout=60)
+    assert (run.returncode, told) == (0, "")
+    bundle = load_bundle(job)
+    np.testing.assert_allclose(
+        answer.json()["probabilities"], bundle.probabilities(texts), atol=1e-5
+    )
+    assert answer.json()["labels"] == bundle.predict(texts).tolist()
+
+
+def test_mistakes_are_told_in_a_line(job: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with _listen("127.0.0.1", 0) as taken:
+        port = taken.getsockname()[1]
+        for arguments, said in (
+            (["--port", str(port)], "address already in use"),
+            (["--port", "70000"], "a port has a number from 0 to 65535"),
+            (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
+            (["--max-texts", "0"], "--max-texts 0: a number above 0 is needed"),
+            (["--model", "tiny=/nowhere", "--port", "0"], "backbone.tiny"),
+        ):
+            capsys.readouterr()
+            assert main(["serve", str(job), *arguments]) == 2
+            told = capsys.readouterr().err.strip()
+            assert said in told
+            assert "\n" not in told
