@@ -30,15 +30,18 @@ usage: layerfusion COMMAND [...]
   status     DIR: show the jobs of a sweep that are done, failed, running or missing, and the time
              left
   results    DIR: rank the finished jobs under DIR in a table; --csv for all columns
+  errors     JOB: show where a job's classifier errs: by class, by confidence, with the texts
   report     DIR: write tables, figures and one HTML page about the jobs under DIR
   dashboard  DIR: create a W&B workspace and report; without a key, open the report in the browser
   reproduce  run the whole comparison, downloads included, and write a report
-  cache      ls | verify | compact: list or check the cached embeddings, or merge their files
+  cache      ls | verify | compact | gc | export: look after the cached embeddings
 
-Jobs are composed by Hydra:
-  layerfusion train dataset=rotten_tomatoes 'backbone=[minilm,smollm2]' layers=all fusion=gated
+  explain    WORD: what a key, a group, an option or a word of these pages means
+  completion bash | zsh | fish: print what completes commands, groups, options and keys
+
+  layerfusion train reviews.csv
+  layerfusion train rotten_tomatoes 'backbone=[minilm,smollm2]' layers=all fusion=gated
   layerfusion train -m dataset=r8,sms_spam layers=last,all
-  layerfusion train dataset=local dataset.path=reviews.csv backbone.mine.path=models/mine
 `layerfusion train --help` lists the data sets, models, selections and fusions."""
 
 
@@ -53,12 +56,17 @@ COMMANDS = {
     "search": "layerfusion.commands.search:main",
     "status": "layerfusion.commands.status:main",
     "results": "layerfusion.commands.reports:results",
+    "errors": "layerfusion.commands.errors:main",
     "report": "layerfusion.commands.reports:report",
     "dashboard": "layerfusion.commands.reports:dashboard",
     "reproduce": "layerfusion.commands.reproduce:main",
     "cache": "layerfusion.commands.cache:main",
+    "explain": "layerfusion.commands.help:explain",
+    "completion": "layerfusion.commands.completion:main",
 }
 """Command to the function that takes the words after it and returns the exit code."""
+COMPOSED = ("plan", "extract", "profile", "train", "search", "reproduce")
+"""Commands whose config Hydra composes; their help needs neither Hydra nor torch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
+    if words[0] == "--complete":
+        from layerfusion.commands.completion import complete
+
+        for word in complete(" ".join(words[1:]), [*COMMANDS], COMPOSED):
+            print(word)
+        return 0
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -89,6 +103,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
+        if words[0] in COMPOSED and {"-h", "--help"} & {*words[1:]}:
+            from layerfusion.commands.help import print_help
+
+            return print_help(words[0], words[1:])
         return import_object("command", COMMANDS[words[0]])(words[1:])
     except UserError as error:
         print(f"layerfusion: {shown(' '.join(str(error).split()))}", file=sys.stderr)

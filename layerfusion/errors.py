@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,9 +30,18 @@ def short(value: object) -> str:
 
 
 def unknown(kind: str, value: object, allowed: Iterable[object]) -> UserError:
-    """Return the error for a name that does not exist. It lists the names that do."""
-    names = ", ".join(map(str, allowed))
-    return UserError(f"{kind}: there is no {short(str(value))}; there are: {names or 'none'}")
+    """Return the error for a name that does not exist. It lists the names that do.
+
+    Example:
+        >>> str(unknown("layers", "adaptiv", ["last", "adaptive"]))
+        "layers: there is no 'adaptiv'; there are: last, adaptive; did you mean adaptive?"
+    """
+    there = list(map(str, allowed))
+    wanted = str(value)
+    line = f"{kind}: there is no {short(wanted)}; there are: {', '.join(there) or 'none'}"
+    named = any(letter.isalpha() for letter in wanted)  # numbers are alike by chance
+    near = difflib.get_close_matches(wanted[:100], there, n=1, cutoff=0.7) if named else []
+    return UserError(f"{line}; did you mean {near[0]}?" if near else line)
 
 
 def one_line(error: object, limit: int = 200) -> str:

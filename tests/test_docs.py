@@ -24,13 +24,17 @@ import pandas as pd
 import pytest
 
 from layerfusion.cli import main
+from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.runs import inputs
 from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands, name
 from tests.tiny import WORDS, tiny_folder
 
-COMPOSED = {"dataset=hub": "needs the Hugging Face hub"}
+COMPOSED = {
+    "dataset=hub": "needs the Hugging Face hub",
+    "owner/name": "likewise",
+}
 """Part of a `layerfusion` command to the reason why it is composed and not run."""
 LAUNCHERS = {
     "hydra/launcher=joblib": "starts processes, which tests/runs/test_sweeps.py does",
@@ -189,7 +193,8 @@ def _run(command: Command) -> int:
         return _serve(words)
     if words[0] == "layerfusion":
         if any(part in command.line for part in (*COMPOSED, *LAUNCHERS)):
-            code = main([words[1], *single(words[2:]), "--cfg", "job"])
+            data = with_data(words[1], words[2:])
+            code = main([words[1], *single(data), "--cfg", "job"])
             if code or any(part in command.line for part in COMPOSED):
                 return code
         words = [word for word in words if not re.match(r"hydra[./]launcher", word)]

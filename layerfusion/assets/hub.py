@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py")
 """Files to download. *.bin is left out, since a pickle may run code. *.py is run only with
 `trust_remote_code`."""
+UNREACHABLE = "the hub cannot be reached"
 REVISIONS = "commits of revisions"
 _TIMEOUT_SECONDS = 10.0
 """Longest wait for an answer of the hub."""
@@ -187,7 +188,7 @@ def _hub_errors(*more: type[Exception]) -> Iterator[None]:
             raise
         raise SourceUnavailable(one_line(error)) from error
     except (errors.LocalEntryNotFoundError, ConnectionError, TimeoutError, http_error) as error:
-        raise SourceUnavailable("the hub cannot be reached") from error
+        raise SourceUnavailable(UNREACHABLE) from error
 
 
 def _repo(source: SourceConfig) -> str:

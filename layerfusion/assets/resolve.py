@@ -81,7 +81,13 @@ class _NotConverted(SourceUnavailable):
 def _none_serves(key: str, reasons: Sequence[str]) -> UserError:
     if not reasons:
         return UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
-    return UserError(f"{key}: no source can serve: {'; '.join(reasons)}")
+    own = key if key.startswith("backbone.") else "dataset"
+    hint = (
+        f"; files of yours need no hub: {own}.path=FOLDER"
+        if reasons[-1].endswith(hub.UNREACHABLE)
+        else ""
+    )
+    return UserError(f"{key}: no source can serve: {'; '.join(reasons)}{hint}")
 
 
 def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:

@@ -1,11 +1,18 @@
-"""Parses the arguments of commands that do not use Hydra."""
+"""Parses the arguments of commands that do not use Hydra, and says how they go on."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import NoReturn
 
+from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError
+
+
+def say(line: str) -> None:
+    """Print a line of progress to stderr."""
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 class ArgumentParser(argparse.ArgumentParser):

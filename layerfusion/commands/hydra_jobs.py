@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import run_hydra
 from layerfusion.config.job import TrainConfig
 
@@ -14,7 +15,7 @@ log = logging.getLogger(__name__)
 
 def train(arguments: Sequence[str]) -> int:
     """Run `layerfusion train`: one job, or a sweep with `-m`."""
-    return run_hydra("train", _train_job, arguments)
+    return run_hydra("train", _train_job, with_data("train", arguments))
 
 
 def _train_job(config: TrainConfig, folder: Path) -> float | None:
@@ -32,7 +33,7 @@ def _train_job(config: TrainConfig, folder: Path) -> float | None:
 
 def extract(arguments: Sequence[str]) -> int:
     """Run `layerfusion extract`, which only fills the stores."""
-    return run_hydra("extract", _extract_job, arguments)
+    return run_hydra("extract", _extract_job, with_data("extract", arguments))
 
 
 def _extract_job(config: TrainConfig, _folder: Path) -> None:
@@ -48,7 +49,7 @@ def _extract_job(config: TrainConfig, _folder: Path) -> None:
 
 def profile(arguments: Sequence[str]) -> int:
     """Run `layerfusion profile`: every score of every layer, as table, JSON and figure."""
-    return run_hydra("profile", _profile_job, arguments)
+    return run_hydra("profile", _profile_job, with_data("profile", arguments))
 
 
 def _profile_job(config: TrainConfig, folder: Path) -> None:
@@ -65,7 +66,7 @@ def _profile_job(config: TrainConfig, folder: Path) -> None:
 
 def plan(arguments: Sequence[str]) -> int:
     """Run `layerfusion plan`, which shows what a job would cost."""
-    return run_hydra("plan", _plan_job, arguments)
+    return run_hydra("plan", _plan_job, with_data("plan", arguments))
 
 
 def _plan_job(config: TrainConfig, _folder: Path) -> None:

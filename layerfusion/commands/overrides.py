@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
 import threading
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.paths import data_suffix, find_path
-from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.composing.hydra import compose
+from layerfusion.composing.own_models import distinct_names, found, is_config, is_hub_id
 from layerfusion.config.check import load
-from layerfusion.config.imports import import_from, user_folders
+from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
-from layerfusion.config.operators import config_folder
-from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError
 from layerfusion.texts.dataset import TextDataset
 from layerfusion.texts.from_memory import write_parquet
@@ -79,38 +73,6 @@ def config_of(
         return load(compose(command, words))
 
 
-def is_config(kind: Kind, name: str | Path) -> bool:
-    """Tell a name in `conf/backbone` or `conf/dataset` from a path.
-
-    A `Path`, and a string with a separator or the suffix of a data file, is always a path.
-
-    Raises:
-        UserError: for the name of a config that is also that of a file or folder here.
-    """
-    if isinstance(name, Path) or re.search(r"[/\\]|^[.~]", name) or _has_data_suffix(kind, name):
-        return False
-    folders = (config_folder(), *user_folders())
-    known = any((folder / kind / f"{name}.yaml").is_file() for folder in folders)
-    if known and Path(name).exists():
-        raise UserError(
-            f"{kind}: {name!r} is a name in conf/{kind}, and there is a file or folder of that name"
-            f" here; write {f'./{name}'!r} for the latter, or work in another folder"
-        )
-    return known or not _found(kind, name)
-
-
-def _has_data_suffix(kind: Kind, name: str) -> bool:
-    return kind == "dataset" and data_suffix(Path(name)) in READERS
-
-
-def _found(kind: Kind, path: str) -> bool:
-    try:
-        find_path(path, kind)
-    except SourceUnavailable:
-        return False
-    return True
-
-
 def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
     if dataset is NO_DATASET:
         return ["dataset=local", "dataset.path=none"]
@@ -141,39 +103,15 @@ def _backbone_words(backbone: Names) -> list[str]:
     named = [str(model) for model in models if is_config("backbone", model)]
     words = [f"backbone=[{','.join(named)}]"]
     places = [model for model in models if str(model) not in named]
-    for place, own in zip(places, _distinct_names(places, named), strict=True):
+    for place, own in zip(places, distinct_names(places, named), strict=True):
         text = str(place)
-        if isinstance(place, str) and _is_hub_id(place) and not _found("backbone", text):
+        if isinstance(place, str) and is_hub_id(place) and not found("backbone", text):
             words.append(
                 f"+backbone.{own}.sources=[{{path: {_value(text)}}},{{hub: {_value(text)}}}]"
             )
         else:
             words.append(f"backbone.{own}.path={_value(text)}")
     return words
-
-
-def _is_hub_id(text: str) -> bool:
-    """Tell `owner/name` from a path."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
-
-
-def _distinct_names(places: Sequence[str | Path], named: Sequence[str]) -> list[str]:
-    """Name models by the last part of their paths, or the last two where that is not enough.
-
-    Raises:
-        UserError: where two models would still have the same name.
-    """
-    parts = [Path(os.path.abspath(Path(place).expanduser())).parts for place in places]
-    last = Counter([*named, *(part[-1] for part in parts)])
-    names = ["_".join(part[-1:] if last[part[-1]] == 1 else part[-2:]) for part in parts]
-    names = [re.sub(r"\W", "_", name) for name in names]
-    for number, name in enumerate(names):
-        if name in (*named, *names[:number]):
-            raise UserError(
-                f"backbone: {str(places[number])!r} would be a second model of the name {name!r};"
-                " give each a name of its own with a file in conf/backbone"
-            )
-    return names
 
 
 def listed(key: str, value: Any) -> list[str | Path]:

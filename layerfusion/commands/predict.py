@@ -167,7 +167,7 @@ def read_table(
     reading = Reading(columns, encoding, ())
     if str(name) == STANDARD:
         place = Path("standard input")
-        return _read_lines(place, decoded(_standard_input(), str(place), encoding, ENCODING_KEY),
+        return _read_lines(place, decoded(standard_input(), str(place), encoding, ENCODING_KEY),
                            reading)  # fmt: skip
     path = Path(name)
     if path.is_dir():
@@ -194,7 +194,8 @@ def _read_lines(path: Path, content: str, reading: Reading) -> Table:
     return make_table(path.name, {column: lines}, reading.columns, typed=False, notes=notes)
 
 
-def _standard_input() -> bytes:
+def standard_input() -> bytes:
+    """Read all of the standard input."""
     binary = getattr(sys.stdin, "buffer", None)  # none where a program put its own text there
     return sys.stdin.read().encode() if binary is None else binary.read()
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from layerfusion.commands.arguments import say
 from layerfusion.commands.reproduce_check import (
     RESULTS,
     differences,
@@ -23,7 +23,7 @@ from layerfusion.config.check import load
 from layerfusion.config.commands import ReproduceCommand
 from layerfusion.config.job import STACKED, FusionConfig, LayersConfig, TrainConfig
 from layerfusion.config.rules import check_name
-from layerfusion.config.secrets import redact_line, shown
+from layerfusion.config.secrets import redact_line
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent
@@ -58,12 +58,6 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         0, or 1 if a row failed or differs from the figures that it is checked against.
     """
-    if set(arguments) & {"-h", "--help"}:
-        print(
-            "usage: layerfusion reproduce [reproduce=quick|full|paper] [plan=true] [KEY=VALUE ...]"
-            "\n       layerfusion reproduce check=FILE   compute FILE's figures again, and compare"
-        )
-        return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     expected = expected_by(arguments)
     if expected:
@@ -103,11 +97,6 @@ def main(arguments: Sequence[str]) -> int:
     say(f"done in {duration(time.perf_counter() - started)}; open {page}")
     changed = expected is not None and _changed(found, expected.data, str(command.check))
     return 1 if failed or changed else 0
-
-
-def say(line: str) -> None:
-    """Print a line of progress to stderr."""
-    print(shown(line), file=sys.stderr, flush=True)
 
 
 def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:

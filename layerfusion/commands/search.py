@@ -20,7 +20,8 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from layerfusion.assets.files import DiskError, write_atomically
 from layerfusion.assets.memo import seal, unseal
-from layerfusion.commands.reproduce import say
+from layerfusion.commands.arguments import say
+from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
@@ -39,7 +40,6 @@ from layerfusion.tracking.tracker import EndedEarly
 JOURNAL = "optuna.journal"
 LEAST_FOR_IMPORTANCE = 10
 """Number of complete trials below which no importance is computed, as it would be mostly noise."""
-USAGE = "usage: layerfusion search [search=NAME] [search.trials=N] [KEY=VALUE of a job ...]"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,12 +52,9 @@ def main(arguments: Sequence[str]) -> int:
         UserError: for a mistake in the command line, or if the study has other settings or is run
             by another process.
     """
-    if set(arguments) & {"-h", "--help"}:
-        print(USAGE)
-        return 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    command, words = _read(arguments)
+    command, words = _read(with_data("search", arguments))
     search = command.search
     folder = Path(command.paths.outputs) / "search" / search.name
     try:

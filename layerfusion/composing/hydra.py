@@ -13,6 +13,7 @@ from typing import Any
 
 from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
+from layerfusion.composing.own_models import named_models
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
@@ -22,6 +23,12 @@ from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError, library_errors, raised_in, unknown
 
 MULTIRUN = {"-m", "--multirun"}
+WITH_VALUE = {
+    *("--cfg", "-c", "--package", "-p", "--info", "-i"),
+    *("--config-path", "-cp", "--config-name", "-cn", "--experimental-rerun"),
+}
+"""Flags of Hydra that are followed by a value."""
+_FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
 _FUSION_KEYS = {*EVERY_HEAD, TARGET}
 
 
@@ -142,12 +149,15 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     `backbone.NAME.path=FOLDER` and `fusion.ARGUMENT=…`, which an operator takes though its file
     does not list it. Hydra requires `++` before such a key, which is added here. A backbone that is
     declared only by its path is removed from the list `backbone=[…]`, since no file describes it.
-    Without such a list, it is the job's only backbone.
+    Without such a list, it is the job's only backbone. A model that the list names by its place, a
+    folder or `owner/name` on the hub, gets a name.
     """
-    _refuse_numbers_as_options(arguments)
     known = set(group_options("backbone", arguments))
     paths = (re.match(r"\+*backbone\.([^.=]+)\.path=", argument) for argument in arguments)
     own = {match[1] for match in paths if match} - known
+    arguments, named = named_models(arguments, known | own)
+    known |= named
+    _refuse_numbers_as_options(arguments)
     listed = any(argument.startswith("backbone=") for argument in arguments)
     result = []
     for argument in arguments:
@@ -195,11 +205,30 @@ def _without(own: set[str], names: str) -> str:
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:
-    """Put `--config-dir` and `-m` before the overrides, since Hydra takes no flag among them."""
+    """Put all flags before the overrides, since Hydra takes none among them."""
     rest, folders = split_config_dirs(arguments)
-    overrides = [word for word in rest if word not in MULTIRUN]
-    multirun = ["--multirun"] if len(overrides) < len(rest) else []
-    return [*(f"--config-dir={folder}" for folder in folders), *multirun, *overrides]
+    flags, overrides = [f"--config-dir={folder}" for folder in folders], []
+    words = iter(rest)
+    for word in words:
+        if word in MULTIRUN:
+            flags.append("--multirun")
+        elif word in WITH_VALUE:
+            flags += [word, next(words, "")]
+        else:
+            (flags if is_flag(word) else overrides).append(word)
+    return [*flags, *overrides]
+
+
+def is_flag(word: str) -> bool:
+    """Tell a flag of Hydra from an override.
+
+    Raises:
+        UserError: for a flag that Hydra does not have.
+    """
+    known = (*MULTIRUN, *WITH_VALUE, *_FLAGS, "--config-dir", "-cd")
+    if word.startswith("-") and word != "-" and word.partition("=")[0] not in known:
+        raise unknown("options", word, (*sorted(MULTIRUN), "--cfg job", "--config-dir FOLDER"))
+    return word.startswith("-")
 
 
 def split_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:

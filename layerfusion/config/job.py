@@ -54,7 +54,9 @@ class DatasetConfig:
     """Labelled texts: `conf/dataset/NAME.yaml`."""
 
     name: str
+    """Its name in reports."""
     description: str = ""
+    """What it is, in a line."""
     sources: list[DataSourceConfig] = field(default_factory=list)
     """Origins of the files, tried in order."""
     path: str | None = None
@@ -132,6 +134,7 @@ class BackboneConfig:
     """A frozen pretrained language model: `conf/backbone/NAME.yaml`, nested under its name."""
 
     description: str = ""
+    """What it is, in a line."""
     sources: list[SourceConfig] = field(default_factory=list)
     """Tried in order."""
     path: str | None = None
@@ -142,6 +145,7 @@ class BackboneConfig:
     max_length: int | None = field(default=512, metadata=at_least(4))
     """Tokens of a text, special ones included; never more than the model has positions."""
     truncation_side: str = field(default="right", metadata=one_of("right", "left"))
+    """The end of a long text that is cut."""
     template: str = "{text}"
     """A prompt around the text."""
     long_texts: str = field(default="truncate", metadata=one_of(*LONG_TEXTS))
@@ -172,6 +176,7 @@ class LexicalConfig:
     """A lexical source, TF-IDF of the texts: `conf/lexical/NAME.yaml`, nested under its name."""
 
     description: str = ""
+    """What it is, in a line."""
     features: str = field(default="words", metadata=one_of(*LEXICAL_FEATURES))
     """Features to count: words, words and pairs, or characters."""
     width: int = field(default=512, metadata=at_least(2))
@@ -306,12 +311,15 @@ class TrainerConfig:
     """
 
     max_epochs: int = field(default=100, metadata=at_least(1))
+    """Epochs after which training ends at the latest."""
     patience: int = field(default=10, metadata=at_least(1))
     """Epochs without a better validation log-loss before training ends."""
     batch_size: int = field(default=64, metadata=at_least(1))
     """Rows of a training batch."""
     learning_rate: float = field(default=1e-3, metadata=above(0))
+    """Learning rate of AdamW."""
     weight_decay: float = field(default=1e-2, metadata=at_least(0))
+    """Weight decay of AdamW."""
     accelerator: str = field(default="cpu", metadata=one_of("cpu", "gpu", "mps", "auto"))
     """Where the head is trained: cpu, gpu, mps or auto. Small heads are fastest on a CPU."""
     devices: int = 1
@@ -347,6 +355,7 @@ class PathsConfig:
     cache: str = "outputs/cache"
     """Assets, embeddings and baselines; safe to share and to delete."""
     outputs: str = "outputs"
+    """Folder of all jobs, sweeps, searches and profiles."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from layerfusion.embeddings.index import HashIndex
 from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard, save_undamaged
 from layerfusion.embeddings.source import EMBEDDINGS
 from layerfusion.embeddings.store import read_description
+from layerfusion.embeddings.usage import last_used, names_of
 from layerfusion.errors import UserError
 
 
@@ -44,9 +46,12 @@ def list_stores(cache: Path) -> Iterator[str]:
             layers |= shard.layers
             shards += 1
         texts = index.count(np.ones(shards, bool))
+        days = (time.time() - last_used(folder)) / 86400
+        used = "used today" if days < 1 else f"unused for {days:.0f} days"
+        names = "".join(f"{name}, " for name in names_of(folder)[:3])
         yield (
             f"{folder.name}  {size / 1e6:8.1f} MB  {texts:7d} texts  {len(layers):3d} layers"
-            f"  {shards:4d} shards  {_described(folder)}"
+            f"  {shards:4d} shards  {used}  {names}{_described(folder)}"
             + (f"  {damaged} damaged: layerfusion cache verify" if damaged else "")
         )
 

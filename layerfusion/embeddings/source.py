@@ -19,6 +19,7 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
+from layerfusion.embeddings.usage import note_name
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -276,6 +277,8 @@ def open_source(
         )
         for pooling, how in poolings.items()
     }
+    for store in stores.values():
+        note_name(store.folder, name)
     return EmbeddingSource(name, config, dict(poolings), asset, stores, cache)
 
 

@@ -41,6 +41,7 @@ from layerfusion.embeddings.shards import (
     write_shard,
 )
 from layerfusion.embeddings.spec import BackboneSpec
+from layerfusion.embeddings.usage import hold
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ class EmbeddingStore:
         self._trusted: set[str] = set()
         self._look_again = 0.0
         self.refill: Callable[[], None] | None = None
+        hold(self.folder, self)
         described = self.folder / SPEC_FILE
         # The folder's name is the hash of the spec, so the description can be written again.
         if _description(self.folder) != asdict(spec):

@@ -71,8 +71,35 @@ class FinishedJob:
         return self.level == len(self.record.backbones[self.layer.backbone].layers) - 1
 
 
+@dataclass(frozen=True, eq=False)
+class JobPredictions:
+    """What the heads of a job said of the test rows."""
+
+    target: np.ndarray
+    """Labels. Shape: (rows,)."""
+    preds: np.ndarray
+    """Answers of each seed. Shape: (seeds, rows)."""
+    probabilities: np.ndarray
+    """Shape: (seeds, rows, classes)."""
+    baseline: np.ndarray | None
+    """Answers of the baseline; None for older jobs, which did not keep them. Shape: (rows,)."""
+
+
 def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     """Read a job's predictions, by seed and row, and see where they are right.
+
+    Raises:
+        UserError: where the file is missing or does not fit the record.
+    """
+    read = read_predictions(folder, record)
+    agreed = consensus(read.probabilities) == read.target
+    right = None if read.baseline is None else read.baseline == read.target
+    share = (read.preds == read.target).mean(axis=0)
+    return FinishedJob(record, read.target, share, agreed, right)
+
+
+def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
+    """Read a job's predictions, by seed and row.
 
     Raises:
         UserError: where the file is missing or does not fit the record.
@@ -114,9 +141,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     if not pa.types.is_floating(shares.type) or prob.null_count or shares.null_count:
         raise UserError(f"{path}: prob is not a number everywhere")
     probabilities = shares.to_numpy().reshape(-1, classes)[order].reshape(seeds, rows, classes)
-    agreed = consensus(probabilities) == target[0]
-    right = baseline[0][0] == target[0] if baseline else None
-    return FinishedJob(record, target[0], (pred == target).mean(axis=0), agreed, right)
+    return JobPredictions(target[0], pred, probabilities, baseline[0][0] if baseline else None)
 
 
 def _table(path: Path, content: bytes) -> pa.Table:

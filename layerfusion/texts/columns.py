@@ -31,6 +31,19 @@ _LONG = 200
 """A name of so many characters is no proposal."""
 
 
+class NoColumn(UserError):
+    """A table lacks a column that is wanted.
+
+    Args:
+        message: the whole line.
+        names: of the columns that the table has, and of what lies inside their cells.
+    """
+
+    def __init__(self, message: str, names: Sequence[str]) -> None:
+        super().__init__(message)
+        self.names = list(names)
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns to read from a table, and a filter of its rows."""
@@ -163,8 +176,9 @@ def _last(path: str) -> str:
 
 def _no_column(
     place: str, name: str, key: str, names: Sequence[str], way_out: str = ""
-) -> UserError:
+) -> NoColumn:
     found = ", ".join(map(short, names[:_SHOWN])) or "none"
     found += f", … ({len(names)} in all)" if len(names) > _SHOWN else ""
     more = f"; {way_out}" if way_out else ""
-    return UserError(f"{place}: there is no column {name!r} ({key}); there are: {found}{more}")
+    line = f"{place}: there is no column {name!r} ({key}); there are: {found}{more}"
+    return NoColumn(line, names)

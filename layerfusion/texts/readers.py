@@ -19,7 +19,7 @@ from layerfusion.config.imports import import_object
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
-from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.columns import OFTEN, Columns, NoColumn
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines, read_rows
 from layerfusion.texts.encoding import read_text
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
@@ -405,11 +405,12 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None, tex
     if columns.label is not None and _label_words(text):
         by_number = _by_number(columns, 2, 1)
         alone = no_header = f"if the first word of each line is its label, say {by_number}"
-    raise UserError(
+    line = (
         f"{path}: the first line does not name the column{'s'[: len(wanted) - 1]}"
         f" {' and '.join(wanted)} between commas, tabs, semicolons or bars; it reads"
         f" {header[:80]!r}; " + (meant or no_header if len(cells) > 1 else meant or alone)
     )
+    raise NoColumn(line, cells) if meant and len(cells) > 1 else UserError(line)
 
 
 def _by_number(columns: Columns, text: int, label: int) -> str:

@@ -147,7 +147,8 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(
         patch.setattr(Path, "write_bytes", full)
         with pytest.raises(UserError, match=f"no space left on the disk of {store.folder}"):
             fill(store, ["bb"], ["0"])
-    assert sorted(path.suffix for path in store.folder.iterdir()) == [".json", ".safetensors"]
+    left = sorted(path.name.rpartition(".")[2] for path in store.folder.iterdir())
+    assert left == ["json", "safetensors", "used"]
     fill(store, ["bb"], ["0"])
     assert len(EmbeddingStore(tmp_path, spec_of())) == 2
 

@@ -1,0 +1,185 @@
+"""`layerfusion train reviews.csv`: from a path on the command line to the keys of a data set."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.paths import find_path
+from layerfusion.assets.source import SourceUnavailable
+from layerfusion.commands.arguments import say
+from layerfusion.composing.hydra import (
+    MULTIRUN,
+    WITH_VALUE,
+    group_options,
+    is_flag,
+    split_config_dirs,
+)
+from layerfusion.composing.own_models import is_config, is_hub_id
+from layerfusion.config.imports import import_from
+from layerfusion.config.job import UNNAMED, DatasetConfig, PathsConfig
+from layerfusion.config.options import as_option
+from layerfusion.errors import UserError
+
+STANDARD = "-"
+"""Stands for the standard input."""
+STANDARD_NAME = "standard_input"
+"""Name of the data set that was read from the standard input."""
+_SHOWN = 12
+
+
+def with_data(command: str, arguments: Sequence[str]) -> list[str]:
+    """Turn a path on the command line into the keys of a data set; other words stay.
+
+    The path is the first word that is neither an override nor a flag: a file, a folder, `-` for the
+    standard input, the name of a data set in `conf/dataset`, or `owner/name` on the hub. Columns of
+    texts and labels that are not named are guessed, and what was guessed is said in one line.
+
+    Args:
+        command: the command, for messages.
+        arguments: the command line after it.
+
+    Raises:
+        UserError: for a path that does not exist, and where the columns are not clear.
+    """
+    place = _place_of_path(arguments)
+    if place is None:
+        return list(arguments)
+    word, rest = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
+    if (second := _place_of_path(rest)) is not None:
+        raise UserError(
+            f"{word} and {rest[second]}: a job has one data set; the file of each split is named by"
+            f" {as_option('dataset.train', word)} {as_option('dataset.test', rest[second])}"
+        )
+    for key in ("dataset", "dataset.path", "dataset.train", "dataset.hub"):
+        if other := next((one for one in rest if one.startswith(f"{key}=")), None):
+            raise UserError(f"{word}: the data are named twice, here and by {other}; leave one out")
+    folders = split_config_dirs(arguments)[1]
+    import_from([*folders, Path()])
+    if word == STANDARD:
+        path = _keep_standard_input(rest)
+        words = [_word("dataset.path", path), _word("dataset.name", STANDARD_NAME)]
+        return _with_columns(command, path, ["dataset=local", *words], rest)
+    if is_config("dataset", word) and word in group_options("dataset", arguments):
+        return [f"dataset={word}", *rest]
+    try:
+        find_path(word, "dataset")
+    except SourceUnavailable:
+        if is_hub_id(word) and not Path(word).parent.exists():
+            return ["dataset=hub", _word("dataset.hub", word), *rest]
+        raise _nothing_there(word, group_options("dataset", arguments)) from None
+    return _with_columns(command, word, ["dataset=local", _word("dataset.path", word)], rest)
+
+
+def _place_of_path(arguments: Sequence[str]) -> int | None:
+    """Find the word that names the data, among flags with their values and overrides."""
+    value = False
+    for place, word in enumerate(arguments):
+        named = word == STANDARD or word.startswith(("/", "./", "../", "~/"))
+        other = is_flag(word) or "=" in word or re.match(r"[+~{\[]|$", word)
+        if not value and (named or not other):
+            return place
+        value = word in (*WITH_VALUE, "--config-dir", "-cd")
+    return None
+
+
+def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
+    """Add the columns of texts and labels to the words of a data set, where they are not usual."""
+    from layerfusion.texts.columns import Columns
+    from layerfusion.texts.guess import likely_columns
+
+    own = {key: value for key, _, value in (one.partition("=") for one in rest)}
+    given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
+             if f"dataset.{kind}" in own}  # fmt: skip
+    several = any(re.search(r"[,(]", value) for value in given.values())
+    if several or len(given) == 2 or any(key.startswith("dataset.files") for key in own):
+        return [*words, *_named_folder(command, words, rest)]
+    usual = DatasetConfig("")
+    columns = Columns(given.get("text", usual.text), given.get("label", usual.label), {})
+    try:
+        likely = likely_columns(
+            find_path(path, "dataset"),
+            columns,
+            given,
+            encoding=own.get("dataset.encoding", usual.encoding).strip("'\""),
+            reader=own.get("dataset.reader"),
+        )
+    except (UserError, OSError):  # the job says what is wrong
+        return [*words, *_named_folder(command, words, rest)]
+    guessed = [_word(f"dataset.{kind}", names[0]) for kind, names in likely.items() if names]
+    unclear = {kind: names for kind, names in likely.items() if len(names) != 1}
+    if unclear:
+        name = [_word("dataset.name", STANDARD_NAME)] if STANDARD_NAME in words[-1] else []
+        missing = [f"dataset.{kind}=COLUMN" for kind, names in unclear.items() if not names]
+        whole = shlex.join(["layerfusion", command, path, *guessed, *missing, *name, *rest])
+        raise UserError(f"{path}: {'; '.join(_unclear(*one) for one in unclear.items())}: {whole}")
+    if guessed:
+        found = " and ".join(
+            f"{'texts' if kind == 'text' else 'labels'} from the column {names[0]!r}"
+            for kind, names in likely.items()
+        )
+        others = " ".join(f"dataset.{kind}=COLUMN" for kind in likely)
+        say(f"{path}: taking {found} (to choose others: {others})")
+    return [*words, *guessed, *_named_folder(command, words, rest)]
+
+
+def _named_folder(command: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
+    """Let the folder of a single job begin with the name of its data."""
+    if command != "train" or MULTIRUN & set(rest) or any("hydra.run.dir=" in one for one in rest):
+        return list(rest)
+    own = {key: value for key, _, value in (one.partition("=") for one in [*words, *rest])}
+    path, name = own["dataset.path"].strip("'\""), own.get("dataset.name", UNNAMED[0])
+    title = re.sub(r"[^\w-]+", "_", DatasetConfig(name.strip("'\""), path=path).title)
+    return [*rest, f"hydra.run.dir=${{paths.outputs}}/runs/{title}-${{layerfusion.job:}}"]
+
+
+def _unclear(kind: str, names: Sequence[str]) -> str:
+    what = "texts" if kind == "text" else "labels"
+    if not names:
+        return f"no column looks like one of {what}; name it"
+    return f"{' and '.join(map(repr, names[:4]))} may both hold the {what}; name one"
+
+
+def _nothing_there(word: str, options: Sequence[str]) -> UserError:
+    """Build the error for a word that names no data."""
+    folder = Path(word).expanduser().parent
+    beside = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    here = "" if str(folder) == "." else f"{folder}/"
+    near = [f"{here}{name}" for name in difflib.get_close_matches(Path(word).name, beside, n=1)]
+    near = near or difflib.get_close_matches(word, options, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    return UserError(
+        f"{word}: there is no such file or folder, and no data set of that name; there are:"
+        f" {', '.join(options[:_SHOWN])}{hint}"
+    )
+
+
+def _keep_standard_input(rest: Sequence[str]) -> str:
+    """Write what comes from the standard input to a file of the cache, and return its path.
+
+    Raises:
+        UserError: if nothing comes.
+    """
+    from layerfusion.commands.predict import standard_input
+
+    content = standard_input()
+    if not content.strip():
+        raise UserError("standard input: it is empty; `layerfusion train - < reviews.csv` reads it")
+    cache = next((one.partition("=")[2] for one in rest if one.startswith("paths.cache=")), "")
+    start = content.lstrip()[:1]
+    suffix = ".parquet" if content[:4] == b"PAR1" else {b"[": ".json", b"{": ".jsonl"}.get(start)
+    name = f"{STANDARD_NAME}-{hashlib.sha256(content).hexdigest()[:12]}{suffix or '.csv'}"
+    folder = Path(cache.strip("'\"") or PathsConfig().cache) / "datasets"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / name, content)
+    return str(folder / name)
+
+
+def _word(key: str, value: str) -> str:
+    """Write an override as Hydra reads it, without the quotation marks of a shell."""
+    return shlex.split(as_option(key, value))[0]

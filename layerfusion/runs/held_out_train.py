@@ -1,0 +1,56 @@
+"""Probabilities of the rows of train, from probes that had not seen them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.errors import UserError
+from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.probe import NEVER
+from layerfusion.records.job import RunRecord
+from layerfusion.runs.inputs import open_sources
+from layerfusion.runs.select_layers import candidates_of
+from layerfusion.texts import TextDataset
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Held-out rows of train, or of validation under `layers.held_out=validation`."""
+
+    texts: list[str]
+    labels: np.ndarray
+    """Shape: (rows,), int64."""
+    probabilities: np.ndarray
+    """Shape: (rows, classes)."""
+
+
+def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) -> HeldOutRows:
+    """Predict held-out rows by the probes of a job's layers, whose log-probabilities are averaged.
+
+    Nothing is extracted. Probes that a selection or a stack fitted are in the cache; those of other
+    jobs are fitted on its vectors.
+
+    Raises:
+        UserError: if the cache lacks the vectors, or a model's files cannot be found.
+    """
+    layers = [LayerId(one.backbone, one.layer, one.pooling) for one in record.layers]
+    sources = open_sources(config, dataset)
+    try:
+        candidates = candidates_of(config, dataset, sources, layers)
+    except KeyError as error:
+        raise UserError(
+            f"{config.paths.cache}: it lacks vectors of this job's texts; the command of the job"
+            " with `extract` in the place of `train` computes them"
+        ) from error
+    probes, _ = held_out_probes(candidates, config.layers, choose_device(config.extract.device))
+    mean = torch.stack([probe.log_probs for probe in probes]).mean(dim=0)
+    kept = (candidates.fold_of != NEVER).numpy()
+    texts = [text for text, is_kept in zip(candidates.texts, kept, strict=True) if is_kept]
+    probabilities = mean.double().softmax(dim=1).numpy()
+    return HeldOutRows(texts, candidates.labels.numpy()[kept], probabilities)

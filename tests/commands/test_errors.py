@@ -1,0 +1,238 @@
+"""`layerfusion errors`: its figures against scikit-learn's, and what it says of a real job."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics
+
+from layerfusion.cli import main
+from layerfusion.findings import mistakes
+from layerfusion.runs import inputs
+from tests.tiny import run, tiny_folder, tiny_texts
+
+FLIPPED = (3, 20, 41, 58, 77)
+"""Rows of the job's file with the other label."""
+
+
+def _made(rows: int, classes: int, clear: float = 1.5) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities that are often, not always, right, and labels."""
+    generator = np.random.default_rng(0)
+    labels = generator.integers(classes, size=rows)
+    logits = generator.normal(size=(rows, classes))
+    logits[np.arange(rows), labels] += clear
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_figures_of_classes_are_those_of_scikit_learn(classes: int) -> None:
+    probabilities, labels = _made(300, classes)
+    preds = probabilities.argmax(axis=1)
+    matrix = mistakes.confusion_matrix(labels, preds, classes)
+    assert (matrix == metrics.confusion_matrix(labels, preds)).all()
+    expected = np.array(metrics.precision_recall_fscore_support(labels, preds)).T
+    found = mistakes.class_figures(matrix, [str(n) for n in range(classes)])
+    got = [(one.precision, one.recall, one.f1, one.rows) for one in found]
+    np.testing.assert_allclose(got, expected)
+
+
+def test_a_class_without_a_row_or_an_answer_has_no_figure() -> None:
+    matrix = mistakes.confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3)
+    never, none = mistakes.class_figures(matrix, ["a", "b", "c"])[1:]
+    assert (never.precision, never.f1) == (0.0, 0.0)
+    assert np.isnan(never.recall)
+    assert np.isnan(none.precision)
+    assert np.isnan(none.f1)
+
+
+def test_ranges_of_confidence_hold_every_row_once() -> None:
+    probabilities, labels = _made(200, 3)
+    parts = mistakes.by_confidence(probabilities, labels)
+    assert sum(part.rows for part in parts) == 200
+    right = sum(part.rows * part.accuracy for part in parts)
+    assert right == pytest.approx((probabilities.argmax(axis=1) == labels).sum())
+    assert all(part.low <= part.probability <= part.high for part in parts)
+    sure = mistakes.by_confidence(np.array([[0.0, 1.0]]), np.array([1]))
+    assert (sure[0].low, sure[0].high, sure[0].rows) == (0.9, 1.0, 1)
+
+
+def test_fewer_answers_have_fewer_mistakes() -> None:
+    probabilities, labels = _made(200, 3)
+    levels = mistakes.by_threshold(probabilities, labels)
+    assert levels[0].share == 1.0
+    for level in levels:
+        kept = probabilities.max(axis=1) >= level.threshold
+        wrong = probabilities.argmax(axis=1)[kept] != labels[kept]
+        assert (level.share, level.mistakes) == (kept.mean(), wrong.sum())
+
+
+def test_the_surest_mistake_is_first() -> None:
+    probabilities, labels = _made(200, 3)
+    rows = mistakes.worst_mistakes(probabilities, labels)
+    assert set(rows) == {*np.flatnonzero(probabilities.argmax(axis=1) != labels)}
+    assert (np.diff(probabilities[rows].max(axis=1)) <= 0).all()
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_labels_in_doubt_are_the_confident_joint_off_its_diagonal(classes: int) -> None:
+    probabilities, labels = _made(150, classes, clear=4)
+    labels = labels.copy()
+    flipped = np.arange(0, 150, 15)
+    labels[flipped] = (labels[flipped] + 1) % classes
+    expected = {}
+    threshold = [probabilities[labels == j, j].mean() for j in range(classes)]
+    for row, label in enumerate(labels):  # word for word equations 1 and 2
+        above = [j for j in range(classes) if probabilities[row, j] >= threshold[j]]
+        if probabilities[row].argmax() == label:  # as cleanlab does
+            continue
+        if above and (best := max(above, key=lambda j: probabilities[row, j])) != label:
+            expected[row] = best
+    doubts = mistakes.doubtful_labels(probabilities, labels)
+    assert dict(zip(doubts.rows.tolist(), doubts.suggested.tolist(), strict=True)) == expected
+    assert len({*flipped} & {*doubts.rows[: len(flipped)]}) >= 6
+
+
+def test_a_class_without_a_row_is_no_label_in_doubt() -> None:
+    probabilities = np.array([[0.5, 0.2, 0.3], [0.1, 0.6, 0.3], [0.2, 0.5, 0.3]])
+    assert 2 not in mistakes.doubtful_labels(probabilities, np.array([0, 1, 1])).suggested
+
+
+# -- a real job -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished job, some labels of which are wrong."""
+    folder = tmp_path_factory.mktemp("errors")
+    tiny_folder("bert", folder / "tiny")
+    frame = pd.read_csv(tiny_texts(folder / "base.csv", 120))
+    other = frame.label.map({"pos": "neg", "neg": "pos"})
+    frame.loc[list(FLIPPED), "label"] = other[list(FLIPPED)]
+    frame.to_csv(folder / "base.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        words = ["train", "base.csv", "backbone=tiny", "layers=all", "seeds=2", "logger=none"]
+        more = ["trainer.max_epochs=8", "extract.token_budget=512", "bundle=false"]
+        assert main([*words, *more, "hydra.run.dir=job"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def in_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_datasets", {})
+    if "place" in request.fixturenames:
+        monkeypatch.chdir(request.getfixturevalue("place"))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_job_shows_where_it_errs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["errors", "job", "-n", "2"]) == 0
+    said, warned = capsys.readouterr()
+    assert warned == ""
+    record = json.loads(Path("job/metrics.json").read_text())
+    accuracy = record["test"]["consensus"]["mean"]
+    assert f"accuracy {100 * accuracy:.1f} % (consensus of 2 seeds)" in said
+    wrong = int(re.match(r"base: (\d+) of 24 test rows are wrong", said)[1])  # type: ignore[index]
+    assert wrong == round(24 * (1 - accuracy))
+    assert len(re.findall(r"^  row \d+: ", said, re.MULTILINE)) == min(wrong, 2)
+    for row, text in re.findall(r"^  row (\d+): .*label \w+: (.*)$", said, re.MULTILINE):
+        frame = pd.read_parquet("job/predictions.parquet")
+        target = frame[(frame.row == int(row)) & (frame.seed == 0)].target.item()
+        label = pd.read_csv("base.csv").set_index("text").label[text]
+        assert label == record["dataset"]["label_names"][target]
+
+
+@pytest.mark.usefixtures("place")
+def test_every_test_row_as_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["errors", "job", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert sorted(int(row["row"]) for row in rows) == list(range(24))
+    labels = pd.read_csv("base.csv").set_index("text").label
+    assert all(labels[row["text"]] == row["label"] for row in rows)
+    assert [row["right"] for row in rows] == sorted(row["right"] for row in rows)
+
+
+@pytest.mark.usefixtures("place")
+def test_labels_of_train_that_were_flipped_are_in_doubt(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["errors", "job", "--train", "--csv"]) == 0
+    found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    flipped = {pd.read_csv("base.csv").text[row] for row in FLIPPED}
+    data = next(iter(inputs._datasets.values()))
+    of_train = flipped & {*data.splits["train"].texts}
+    assert of_train
+    assert of_train <= {row["text"] for row in found}
+    assert all(row["label"] != row["suggested"] for row in found)
+    assert main(["errors", "job", "--train", "-n", "1"]) == 0
+    first, *shown = capsys.readouterr().out.splitlines()
+    assert f"base: {len(found)} of " in first
+    assert len(shown) == 1
+
+
+def test_texts_that_changed_are_not_shown(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "job", tmp_path / "job")
+    (tmp_path / "base.csv").write_text((place / "base.csv").read_text().replace("plot", "wheat"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["errors", "job"]) == 0
+    said, warned = capsys.readouterr()
+    assert "shown without their texts: dataset base: its texts or labels have changed" in warned
+    assert "plot" not in said
+    code, error = run(["errors", "job", "--train"], capsys)
+    assert (code, "have changed since the job" in error) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["errors", "."], "it holds no finished job (no metrics.json)"),
+        (["errors", "job", "-n", "-1"], "-n -1: it must be at least 0"),
+        (["errors"], "arguments are required: JOB; usage: layerfusion errors"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], says: str, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, error = run(words, capsys)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert says in error
+
+
+@pytest.mark.parametrize(
+    ("gone", "words", "says"),
+    [
+        ("job/predictions.parquet", [], "predictions.parquet: missing; run job"),
+        ("job/config.yaml", ["--train"], "config.yaml: missing, so the texts of the job cannot"),
+        ("outputs/cache/embeddings", ["--train"], "it lacks vectors of this job's texts"),
+        ("tiny", ["--train"], "backbone.tiny: no source can serve: path tiny: not found"),
+    ],
+)
+def test_what_is_gone_is_named(
+    gone: str,
+    words: list[str],
+    says: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    path = copy / gone
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    code, error = run(["errors", "job", *words], capsys)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert says in error

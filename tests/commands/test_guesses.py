@@ -1,0 +1,181 @@
+"""A path on the command line: what it becomes, what is said, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from layerfusion.commands.guesses import with_data
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.errors import UserError
+from tests.tiny import run, tiny_folder, tiny_texts
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with `reviews.csv`, whose columns are id, review and stars."""
+    for variable in ("LAYERFUSION_MODELS", "LAYERFUSION_DATA"):  # a user may have set them
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+    frame = pd.read_csv(tiny_texts(tmp_path / "base.csv", 60))
+    stars = (frame.label == "pos") * 4 + 1
+    reviews = pd.DataFrame({"id": range(60), "review": frame.text, "stars": stars})
+    reviews.to_csv("reviews.csv", index=False)
+    return tmp_path
+
+
+def _reviews() -> pd.DataFrame:
+    return pd.read_csv("reviews.csv")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "reviews.tsv",
+        "reviews.jsonl",
+        "reviews.json",
+        "reviews.parquet",
+        "folder",
+        "a=b,c.csv",
+        "reviews.txt",
+    ],
+)
+def test_every_form_of_data_is_a_first_word(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = _reviews()
+    if name == "folder":
+        Path(name).mkdir()
+        frame[:40].to_csv("folder/train.csv", index=False)
+        frame[40:].to_csv("folder/test.csv", index=False)
+    elif name.endswith(".parquet"):
+        frame.to_parquet(name)
+    elif ".json" in name:
+        frame.to_json(name, orient="records", lines=name.endswith("l"))
+    else:
+        frame.to_csv(name, index=False, sep="\t" if name.endswith((".tsv", ".txt")) else ",")
+    word = f"./{name}" if "=" in name else name
+    config = load(compose("plan", with_data("plan", [word, "seeds=1"])))
+    assert (config.dataset.path, config.seeds) == (word, 1)
+    assert (config.dataset.text, config.dataset.label) == ("review", "stars")
+    assert config.dataset.title == re.sub(r"\W", "_", name.partition(".")[0])
+    said = capsys.readouterr().err
+    assert said.startswith(f"{word}: taking texts from the column 'review' and labels from")
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_usual_columns_are_taken_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    words = with_data("plan", ["base.csv", "seeds=1"])
+    assert words == ["dataset=local", "dataset.path=base.csv", "seeds=1"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=r8", "layers=last,all", "-m"],
+        ["--cfg", "job", "dataset=r8"],
+        ["-m", "hydra/launcher=joblib", "+x=1", "~dataset", "{a"],
+        ["--config-dir", "mine", "dataset=reviews"],
+        ["--info", "defaults", "--resolve"],
+        [],
+    ],
+)
+def test_no_key_and_no_flag_is_taken_for_a_path(words: list[str]) -> None:
+    assert with_data("train", words) == words
+
+
+@pytest.mark.usefixtures("place")
+def test_a_column_that_the_user_names_is_not_guessed() -> None:
+    words = with_data("plan", ["reviews.csv", "dataset.label=id"])
+    assert "dataset.text=review" in words
+    assert [word for word in words if "label" in word] == ["dataset.label=id"]
+    named = ["reviews.csv", "dataset.text=id", "dataset.label=stars"]
+    assert with_data("plan", named)[2:] == named[1:]
+
+
+@pytest.mark.usefixtures("place")
+def test_a_name_in_conf_is_that_data_set_and_an_id_one_of_the_hub() -> None:
+    assert with_data("train", ["r8", "seeds=1"]) == ["dataset=r8", "seeds=1"]
+    words = with_data("train", ["owner/name"])
+    assert words == ["dataset=hub", "dataset.hub=owner/name"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("suffix", ["csv", "jsonl", "json", "parquet"])
+def test_the_standard_input_is_data(suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    if suffix == "csv":
+        _reviews().to_csv(file, index=False)
+    elif suffix == "parquet":
+        _reviews().to_parquet(file)
+    else:
+        _reviews().to_json(file, orient="records", lines=suffix == "jsonl")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.getvalue())))
+    config = load(compose("plan", with_data("plan", ["-", "paths.cache=kept"])))
+    kept = Path(str(config.dataset.path))
+    assert kept.parent == Path("kept/datasets")
+    assert kept.read_bytes() == file.getvalue()
+    assert (config.dataset.title, config.dataset.label) == ("standard_input", "stars")
+
+
+@pytest.mark.usefixtures("place")
+def test_the_line_about_two_columns_that_fit_has_a_command_that_runs() -> None:
+    frame = _reviews().rename(columns={"stars": "sentiment"})
+    frame.assign(topic=["abc"[n % 3] for n in range(60)]).to_csv("two.csv", index=False)
+    with pytest.raises(
+        UserError, match="'sentiment' and 'topic' may both hold the labels"
+    ) as error:
+        with_data("plan", ["two.csv", "backbone=[minilm]"])
+    command = shlex.split(str(error.value).rpartition(": ")[2])
+    assert command[:2] == ["layerfusion", "plan"]
+    config = load(compose("plan", with_data("plan", command[2:])))
+    assert (config.dataset.text, config.dataset.label) == ("review", "sentiment")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["review.csv"], "review.csv: there is no such file or folder, and no data set of"
+         " that name; .*; did you mean reviews.csv"),
+        (["sms_spm"], "sms_spm: there is no such file .* did you mean sms_spam"),
+        (["reviews.csv", "dataset=r8"], "the data are named twice, here and by dataset=r8"),
+        (["base.csv", "reviews.csv"], "base.csv and reviews.csv: a job has one data set"),
+        (["~/none.csv"], "~/none.csv: there is no such file or folder"),
+        (["ids.csv"], "no column looks like one of texts; name it"),
+        (["-"], "standard input: it is empty"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line(
+    words: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    _reviews()[["id", "stars"]].to_csv("ids.csv", index=False)
+    with pytest.raises(UserError, match=says) as error:
+        with_data("train", words)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_file_alone_is_a_job_named_after_it(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_folder("bert", place / "models/tiny")
+    settings = ["seeds=1", "trainer.max_epochs=1", "logger=none", "extract.token_budget=512"]
+    code, said = run(["train", "reviews.csv", "backbone=models/tiny", *settings], capsys)
+    assert code == 0, said
+    assert "reviews: test accuracy" in said
+    assert "gated of 1 source of tiny" in said
+    job = next((place / "outputs/runs").iterdir())
+    assert re.fullmatch(r"reviews-[0-9a-f]{12}", job.name)
+    assert (job / "metrics.json").is_file()
+    assert run(["train", "--data", "x"], capsys)[1].startswith("layerfusion: options: there is no")

@@ -1,0 +1,128 @@
+"""`backbone=` with a folder or an id of the hub in the place of a name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from layerfusion.assets import resolve
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
+from layerfusion.config.job import BackboneConfig
+from layerfusion.errors import UserError
+from layerfusion.runs.identity import job_id
+from tests.tiny import run, tiny_folder, tiny_texts
+
+
+def _models(*words: str) -> dict[str, BackboneConfig]:
+    return load(compose("train", ["dataset=sms_spam", *words])).backbone
+
+
+@pytest.fixture
+def place(tmp_path: Path, bert_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two models."""
+    monkeypatch.delenv("LAYERFUSION_MODELS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine", "your models/yours"):
+        shutil.copytree(bert_folder, name)
+    return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["backbone=mine"], ["mine"]),
+        (["backbone=./mine"], ["mine"]),
+        (["backbone=[minilm,./mine]"], ["minilm", "mine"]),
+        (["backbone=[minilm,owner/all-X_v2.1]"], ["minilm", "all_X_v2_1"]),
+        (["backbone=[mine,'your models/yours']"], ["mine", "yours"]),
+        (['backbone=[mine,"./mine",minilm]'], ["mine", "minilm"]),
+        (["backbone=[mine,minilm]", "backbone.mine.max_length=16"], ["mine", "minilm"]),
+        (["backbone=[mine,x]", "backbone.x.path=your models/yours"], ["mine", "x"]),
+    ],
+)
+def test_a_place_gets_a_name(words: list[str], names: list[str]) -> None:
+    models = _models(*words)
+    assert sorted(models) == sorted(names)
+    if "max_length" in words[-1]:
+        assert models["mine"].max_length == 16
+
+
+@pytest.mark.usefixtures("place")
+def test_a_folder_is_the_same_job_as_by_its_key() -> None:
+    by_place = load(compose("train", ["dataset=sms_spam", "backbone=mine"]))
+    by_key = load(compose("train", ["dataset=sms_spam", "backbone.mine.path=mine"]))
+    assert job_id(by_place) == job_id(by_key)
+
+
+@pytest.mark.usefixtures("place")
+def test_an_id_of_the_hub_may_have_a_commit_and_a_folder_goes_before_it() -> None:
+    [path, hub] = _models(f"backbone=owner/name@{'a' * 40}")["name"].sources
+    assert (path.path, hub.hub, hub.revision) == ("owner/name", "owner/name", "a" * 40)
+    assert _models("backbone=owner/name")["name"].sources[1].revision == "main"
+    Path("owner").mkdir()
+    Path("owner/name").symlink_to(Path("mine").resolve())
+    assert _models("backbone=owner/name")["name"].path == "owner/name"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("backbone=./none", r"backbone=\./none: not found in .*; a folder with config.json"),
+        ("backbone=data.csv", "backbone=data.csv: it is a file; a folder with config.json"),
+        ("backbone=[empty]", "backbone=empty: the folder has no config.json; a folder"),
+        ("backbone=[nope]", "backbone: there is no 'nope'; there are: bert_base"),
+    ],
+)
+def test_a_mistake_is_one_line(word: str, says: str) -> None:
+    Path("empty").mkdir()
+    Path("data.csv").write_text("text,label\n")
+    with pytest.raises(UserError, match=says) as error:
+        compose("train", [word])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.usefixtures("place", "offline")
+def test_a_hub_that_cannot_be_reached_names_the_key_that_needs_none(tmp_path: Path) -> None:
+    sources = _models("backbone=owner/name")["name"].sources
+    with pytest.raises(UserError, match=r"need no hub: backbone\.name\.path=FOLDER"):
+        resolve(sources, key="backbone.name", kind="backbone", cache=tmp_path)
+
+
+@pytest.mark.slow
+def test_a_finished_sweep_is_not_that_of_another_folder_of_the_same_name(
+    place: Path, bert_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_texts(place / "base.csv", 60)
+    tiny_folder("mpnet", place / "other/mine")
+    quick = ["seeds=1", "trainer.max_epochs=1", "logger=none", "extract.token_budget=512"]
+    for folder in ("mine", "mine", "other/mine"):
+        sweep = ["train", "-m", "base.csv", f"backbone=[{folder}]", "layers=last,all", *quick]
+        code, said = run(sweep, capsys)
+        assert code == 0, said
+    specs = [
+        json.loads(path.read_text())["backbones"]["mine"]["spec_hash"]
+        for path in place.glob("outputs/sweeps/main/*/metrics.json")
+    ]
+    assert len(specs) == 4
+    assert len(set(specs)) == 2
+
+
+@pytest.mark.slow
+def test_a_sweep_over_places_has_a_job_each(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_texts(place / "base.csv", 60)
+    quick = ["seeds=1", "trainer.max_epochs=1", "logger=none", "extract.token_budget=512"]
+    sweep = ["train", "-m", "base.csv", "backbone=[mine],['your models/yours']", *quick]
+    code, said = run(sweep, capsys)
+    assert code == 0, said
+    jobs = sorted(place.glob("outputs/sweeps/main/*/metrics.json"))
+    assert len(jobs) == 2
+    models = {name for job in jobs for name in ("mine", "yours") if f'"{name}"' in job.read_text()}
+    assert models == {"mine", "yours"}
