@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from layerfusion.statistics.intervals import Difference, paired_interval
-from layerfusion.statistics.significance import McNemar, holm, mcnemar
+from layerfusion.statistics.significance import PairedTest, holm, mcnemar
 
 TITLES = (
     "test %",
@@ -50,7 +50,7 @@ class Race:
     target: np.ndarray
     results: tuple[Result, ...]
 
-    def compared(self) -> list[tuple[Result, Difference, McNemar]]:
+    def compared(self) -> list[tuple[Result, Difference, PairedTest]]:
         """Compare `auto` with each rival: the paired difference, and the exact test."""
         auto = self.results[0]
         return [

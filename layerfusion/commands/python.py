@@ -390,7 +390,7 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     return write_page(
         place,
         place,
-        title="LayerFusion report",
+        title=place.resolve().name or "LayerFusion report",
         blocks=[import_object("blocks", path) for path in blocks],
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )

@@ -22,8 +22,11 @@ def report(arguments: Sequence[str]) -> int:
         metavar="MODULE:FUNCTION",
         help="a block of your own for every data set (docs/extend.md); may be given several times",
     )
+    parser.add_argument(
+        "--texts", action="store_true", help="show the texts of the worst mistakes, not just rows"
+    )
     options = parser.parse_args(arguments)
-    print(_write_page(Path(options.folder), options.block))
+    print(_write_page(Path(options.folder), options.block, texts=options.texts))
     return 0
 
 
@@ -52,7 +55,7 @@ def results(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_page(folder: Path, blocks: Sequence[str] = ()) -> Path:
+def _write_page(folder: Path, blocks: Sequence[str] = (), *, texts: bool = False) -> Path:
     from layerfusion.config.imports import import_from, import_object
     from layerfusion.config.registry import REPORT_SECTIONS
     from layerfusion.report import write_report
@@ -63,10 +66,42 @@ def _write_page(folder: Path, blocks: Sequence[str] = ()) -> Path:
     return write_report(
         folder,
         folder,
-        title="LayerFusion report",
+        title=folder.resolve().name or "LayerFusion report",
         blocks=found,
+        texts=_test_texts(folder) if texts else None,
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
+
+
+def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Read the test texts of the data sets of finished jobs, by the fingerprint of the data.
+
+    Raises:
+        UserError: where they cannot be read, or are no longer those of the job.
+    """
+    import yaml
+
+    from layerfusion.config.check import load
+    from layerfusion.errors import UserError
+    from layerfusion.records.job import CONFIG, find_records
+    from layerfusion.runs.inputs import dataset_of
+
+    found: dict[str, tuple[str, ...]] = {}
+    for place, record in find_records(folder):
+        if record.dataset.fingerprint in found:
+            continue
+        try:
+            settings = yaml.safe_load((place / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            line = " ".join(str(error).split())
+            raise UserError(f"{place / CONFIG}: --texts cannot read it ({line})") from error
+        dataset = dataset_of(load(settings))
+        if dataset.fingerprint != record.dataset.fingerprint:
+            raise UserError(
+                f"{place / CONFIG}: its texts have changed since the job ran; leave out --texts"
+            )
+        found[dataset.fingerprint] = tuple(dataset.splits["test"].texts)
+    return found
 
 
 def dashboard(arguments: Sequence[str]) -> int:

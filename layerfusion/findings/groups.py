@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import file_names, grouped, told_apart
-from layerfusion.findings.jobs import FinishedJob, read_job
-from layerfusion.records.job import METRICS, PREDICTIONS, DataRecord, RunRecord, find_records
+from layerfusion.findings.jobs import PROBE, FinishedJob, read_job
+from layerfusion.records.job import (
+    METRICS,
+    PREDICTIONS,
+    DataRecord,
+    ProbeRecord,
+    RunRecord,
+    find_records,
+)
 from layerfusion.records.json_files import Damaged, damaged_told
 
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The layers of one model that were run alone, bottom up."""
+    """The layers of one model that were run alone, bottom up.
+
+    Where none was, these are the layers that jobs were compared with.
+    """
 
     label: str
     """The backbone, with what tells the curve from others of the same backbone."""
@@ -43,6 +53,16 @@ class Curve:
         return best_on_validation(self.points)
 
 
+@dataclass(frozen=True)
+class ProbeCurve:
+    """The probes of the layers of one model, bottom up, on rows that they were not fitted on."""
+
+    backbone: str
+    pooling: str
+    judged_on: str
+    points: tuple[ProbeRecord, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class DataGroup:
     """All honest jobs on the same rows, which can therefore be compared."""
@@ -60,6 +80,8 @@ class DataGroup:
     with other settings stands for it."""
     models: tuple[str, ...]
     """Every backbone of the jobs that were read together, on these rows and on others."""
+    test_texts: tuple[str, ...] = ()
+    """Texts of the test rows, where the reader of the report asked for them."""
 
     @property
     def data(self) -> DataRecord:
@@ -80,6 +102,31 @@ class DataGroup:
     def chosen(self) -> FinishedJob | None:
         """The single layer that validation chooses; none where no layer was run alone."""
         return best_on_validation(self.singles) if self.singles else None
+
+    @property
+    def probed(self) -> bool:
+        """True where no layer was run alone, and the probes of other jobs stand in."""
+        return any(job.record.fusion == PROBE for job in self.singles)
+
+    @property
+    def probe_curves(self) -> tuple[ProbeCurve, ...]:
+        """The probes that selections have fitted; those of the job that is chosen come first."""
+        found: dict[tuple[str, str], ProbeCurve] = {}
+        for job in (self.best, *self.jobs):
+            by_curve = grouped(job.record.probes, lambda one: (one.backbone, one.pooling))
+            for key, points in by_curve.items():
+                found.setdefault(key, ProbeCurve(*key, job.record.probed_on, tuple(points)))
+        return tuple(found.values())
+
+    @property
+    def best(self) -> FinishedJob:
+        """The job that validation chooses among all."""
+        return best_on_validation(self.jobs)
+
+    @property
+    def chosen_fusion(self) -> FinishedJob | None:
+        """The fusion that validation chooses; none where nothing was fused."""
+        return best_on_validation(self.fused) if self.fused else None
 
     def curve_of(self, job: FinishedJob) -> Curve:
         """Find the curve that a single-layer job is a point of."""
@@ -135,7 +182,12 @@ def group_jobs(
     groups = []
     for (data, label), key in zip(labels.items(), keys, strict=True):
         own = sorted(by_data[data], key=_order)
-        curves, repeats = _curves([job for job in own if job.sources == 1])
+        singles = [job for job in own if job.sources == 1]
+        probed = [] if any(not job.record.scored for job in singles) else _references(own)
+        curves, repeats = _curves(probed or singles)
+        if probed:
+            curves = tuple(replace(curve, label=f"{curve.label} ({PROBE})") for curve in curves)
+            repeats = tuple(singles)
         fused = tuple(job for job in own if job.sources > 1)
         groups.append(DataGroup(label, key, tuple(own), curves, fused, repeats, models))
     return tuple(groups)
@@ -176,6 +228,16 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
     points = {job for curve in curves for job in curve.points}
     repeats = [job for job in singles if job not in asked]
     return tuple(curves), (*repeats, *(job for job in asked if job not in points))
+
+
+def _references(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
+    """Take the single layers that jobs were compared with, each once.
+
+    They stand in where no layer was run alone. Different jobs may have probed the same layer on
+    different folds: one of them counts.
+    """
+    found = {(_curve_key(x), x.layer.layer): x for job in jobs for x in job.references}
+    return list(found.values())
 
 
 def _curve_key(job: FinishedJob) -> tuple[str, str, str, str]:

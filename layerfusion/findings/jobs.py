@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,21 @@ import pyarrow.parquet as pq
 
 from layerfusion.assets.memo import sha256
 from layerfusion.errors import UserError
-from layerfusion.records.job import PREDICTIONS, Estimate, LayerRecord, RunRecord
+from layerfusion.records.job import (
+    PREDICTIONS,
+    CostRecord,
+    Estimate,
+    LayerRecord,
+    ReferenceRecord,
+    RunRecord,
+)
+from layerfusion.statistics.intervals import bootstrap_interval
 from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred")
 PROBABILITIES = "prob"
+PROBE = "probe"
+"""Fusion of a single layer that a job was compared with: what a stack has for one layer."""
 BASELINE = ("baseline", "floor")
 """Column of the baseline's predictions, and its name in older files; still older ones lack it."""
 
@@ -39,6 +50,13 @@ class FinishedJob:
     baseline: np.ndarray | None = None
     """True where the baseline is right; None for older jobs, which did not keep its answers.
     Shape: (rows,)."""
+    answer: np.ndarray | None = None
+    """Class with the highest mean probability over the seeds. Shape: (rows,)."""
+    confidence: np.ndarray | None = None
+    """Mean probability of this class over the seeds. Shape: (rows,)."""
+    folder: Path | None = None
+    references: tuple[FinishedJob, ...] = ()
+    """The single layers that the job was compared with, each as a job of its own."""
 
     @property
     def sources(self) -> int:
@@ -83,6 +101,8 @@ class JobPredictions:
     """Shape: (seeds, rows, classes)."""
     baseline: np.ndarray | None
     """Answers of the baseline; None for older jobs, which did not keep them. Shape: (rows,)."""
+    references: Mapping[str, np.ndarray]
+    """Answers of the single layers that the job was compared with, by column. Shapes: (rows,)."""
 
 
 def read_job(folder: Path, record: RunRecord) -> FinishedJob:
@@ -92,10 +112,25 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         UserError: where the file is missing or does not fit the record.
     """
     read = read_predictions(folder, record)
-    agreed = consensus(read.probabilities) == read.target
+    answer = consensus(read.probabilities)
+    confidence = read.probabilities.mean(axis=0)[np.arange(len(answer)), answer]
     right = None if read.baseline is None else read.baseline == read.target
-    share = (read.preds == read.target).mean(axis=0)
-    return FinishedJob(record, read.target, share, agreed, right)
+    correct = (read.preds == read.target).mean(axis=0)
+    references = tuple(
+        _reference(record, one, read.references[one.column], read.target, right)
+        for one in record.references
+    )
+    return FinishedJob(
+        _without_empty_intervals(record, correct, read.target),
+        read.target,
+        correct,
+        answer == read.target,
+        right,
+        answer,
+        confidence,
+        folder,
+        references,
+    )
 
 
 def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
@@ -113,10 +148,11 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
             f"{path}: it has changed since job {record.job} wrote it; the same command as before"
             " runs the job again"
         )
-    table = _table(path, content)
+    table = _table(path, content, [one.column for one in record.references])
     rows, seeds = record.dataset.rows["test"], len(record.seeds)
     classes = len(record.dataset.label_names)
-    seed, row, *answers = (_whole_numbers(path, table, name) for name in table.column_names[:-1])
+    names = table.column_names[:-1]
+    seed, row, *answers = (_whole_numbers(path, table, name) for name in names)
     order = np.lexsort((row, seed))
     if len(row) != seeds * rows or len(np.unique(seed)) != seeds or not (
         row[order].reshape(seeds, rows) == np.arange(rows)
@@ -127,9 +163,11 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
         )
     if any(((answer < 0) | (answer >= classes)).any() for answer in answers):
         raise UserError(f"{path}: a label or an answer is none of the {classes} classes")
-    target, pred, *baseline = (
-        answer[order].astype(np.int64).reshape(seeds, rows) for answer in answers
-    )
+    by_name = {
+        name: answer[order].astype(np.int64).reshape(seeds, rows)
+        for name, answer in zip(names[2:], answers, strict=True)
+    }
+    target, pred = by_name["target"], by_name["pred"]
     if (target != target[0]).any():
         raise UserError(f"{path}: the label of a test row is not the same for all seeds")
     prob = table.column(PROBABILITIES).combine_chunks()
@@ -141,16 +179,61 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
     if not pa.types.is_floating(shares.type) or prob.null_count or shares.null_count:
         raise UserError(f"{path}: prob is not a number everywhere")
     probabilities = shares.to_numpy().reshape(-1, classes)[order].reshape(seeds, rows, classes)
-    return JobPredictions(target[0], pred, probabilities, baseline[0][0] if baseline else None)
+    baseline = next((by_name[name][0] for name in BASELINE if name in by_name), None)
+    references = {one.column: by_name[one.column][0] for one in record.references}
+    return JobPredictions(target[0], pred, probabilities, baseline, references)
 
 
-def _table(path: Path, content: bytes) -> pa.Table:
-    """Read the columns of predictions, and that of the baseline where it was kept."""
+def _reference(
+    record: RunRecord,
+    one: ReferenceRecord,
+    answer: np.ndarray,
+    target: np.ndarray,
+    baseline: np.ndarray | None,
+) -> FinishedJob:
+    """Make a job of a single layer that another job was compared with."""
+    alone = replace(
+        record,
+        job=f"{record.job}-{one.column}",
+        backbones={one.layer.backbone: one.backbone},
+        layers=[one.layer],
+        selection="fixed",
+        looked_at_labels=False,
+        fusion=PROBE,
+        chosen_by="",
+        seeds=record.seeds[:1],
+        validation=one.validation,
+        test=one.test,
+        cost=CostRecord(one.head_parameters, 0.0, 0, one.head_flops),
+        gates=None,
+        candidates=[],
+        pilot=None,
+        recipe="",
+        references=[],
+    )
+    right = answer == target
+    return FinishedJob(alone, target, right.astype(float), right, baseline, answer)
+
+
+def _without_empty_intervals(
+    record: RunRecord, correct: np.ndarray, target: np.ndarray
+) -> RunRecord:
+    """Replace intervals without width, which older versions gave where no resample could differ."""
+    test = dict(record.test)
+    empty = [name for name, one in test.items() if one.low is not None and one.low == one.high]
+    for name in empty:
+        ends = bootstrap_interval(correct, target) if name == "accuracy" else (None, None)
+        test[name] = replace(test[name], low=ends[0], high=ends[1])
+    return replace(record, test=test) if empty else record
+
+
+def _table(path: Path, content: bytes, more: Sequence[str]) -> pa.Table:
+    """Read the columns of predictions, that of the baseline where it was kept, and some more."""
     columns = [*COLUMNS, PROBABILITIES]
     try:
         names = pq.read_schema(pa.BufferReader(content)).names
         kept = [name for name in BASELINE if name in names]
-        columns[-1:-1] = kept[:1]
+        columns[-1:-1] = [*kept[:1], *more]
         table = pq.read_table(pa.BufferReader(content), columns=columns)
     except (pa.ArrowException, OSError) as error:
         line = " ".join(str(error).split())

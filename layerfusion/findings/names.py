@@ -32,7 +32,14 @@ def baseline_name(baseline: BaselineRecord) -> str:
 def job_names(group: DataGroup) -> dict[FinishedJob, str]:
     """Give a distinct name to every job of a group that is not a point of a curve."""
     names = {job: _fusion_name(job) for job in (*group.fused, *group.repeats)}
-    return told_apart(names, job_mark)
+    return told_apart(told_apart(names, _among), job_mark)
+
+
+def _among(job: FinishedJob) -> str:
+    """Tell a job from others that ended in the same layers by the models it could choose from."""
+    return (
+        f"among {listing(list(job.record.considered))}" if job.record.considered else job_mark(job)
+    )
 
 
 def job_mark(job: FinishedJob) -> str:
@@ -54,7 +61,8 @@ def shown_names(group: DataGroup) -> dict[FinishedJob, str]:
             named[curve.last] = f"{curve.label}: last layer ({top}){also}"
     for curve in group.curves:
         best = layer_name(curve.best.layer.layer)
-        named.setdefault(curve.best, f"{curve.label}: best layer by validation ({best})")
+        judge = "probe" if group.probed else "validation"
+        named.setdefault(curve.best, f"{curve.label}: best layer by {judge} ({best})")
     names = job_names(group)
     rank = {"last": 0, "all": 1}
     others = sorted(

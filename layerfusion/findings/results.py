@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class Results:
     """Hashes of the jobs and profiles to read; None for all."""
     facts: Sequence[str] = ()
     """Sentences or commands for the section on where the report comes from."""
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Texts of the test rows by the fingerprint of their data, as far as they may be shown."""
     found_damaged: Damaged = field(default_factory=dict, init=False)
     """What could not be read so far."""
 
@@ -59,7 +61,11 @@ class Results:
     @cached_property
     def groups(self) -> tuple[DataGroup, ...]:
         """The jobs of the honest protocol, by the rows that they saw."""
-        return group_jobs(self.copies, self.found_damaged)
+        groups = group_jobs(self.copies, self.found_damaged)
+        return tuple(
+            replace(group, test_texts=tuple(self.texts.get(group.data.fingerprint, ())))
+            for group in groups
+        )
 
     @cached_property
     def searches(self) -> list[SearchHistory]:

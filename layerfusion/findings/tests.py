@@ -1,15 +1,16 @@
 """The significance of differences on test, over all comparisons of a report.
 
-Tables, figures and sentences all take their verdicts from here. A difference is called a gain or a
-loss only if the exact test is significant after Holm's adjustment and the interval of the
-difference lies on the same side of zero.
+Tables, figures and sentences all take their verdicts from here. Test and interval are of the same
+quantity, the difference of the mean accuracies over seeds, and never contradict each other: the
+interval leaves zero out if and only if the p-value is below 5 %.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from layerfusion.findings.compare import best_on_validation, over, over_baseline
 from layerfusion.findings.grouping import grouped
@@ -18,13 +19,24 @@ from layerfusion.findings.identities import best_part, without_lexical
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names
 from layerfusion.statistics.intervals import Difference, Verdict
-from layerfusion.statistics.significance import ALPHA, McNemar, holm, mcnemar, mcnemar_at_most
+from layerfusion.statistics.significance import (
+    ALPHA,
+    PairedTest,
+    holm,
+    mcnemar_at_most,
+    sign_flips,
+)
 
-Kind = Literal["layer", "baseline", "concat", "part", "lexical"]
+Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical"]
 """A kind of comparison. A job is compared with the single layer that validation chooses, with the
-baseline, with `concat` on the same layers, with the best of its models alone, or with the same job
-without its lexical sources. All comparisons of one kind in a report, over all data sets, are one
-family for Holm's adjustment."""
+last layer of the same model, with the baseline, with `concat` on the same layers, with the best of
+its models alone, or with the same job without its lexical sources."""
+PRIMARY = "primary"
+"""Family of the few comparisons that answer the questions of the page: the chosen single layer
+against the last layer and the baseline, the chosen fusion against all three, and the job that
+validation chooses among all.
+They do not grow in number with the jobs in the folder. All others of one kind in a report, over all
+data sets, are a family of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,40 +49,44 @@ class Finding:
     """None is the baseline."""
     difference: Difference
     """Difference of the mean accuracies over seeds, with its interval."""
-    mcnemar: McNemar
-    """Test of the consensus over seeds."""
+    test: PairedTest
+    """Test of the same difference."""
     exact: bool
     """False where the answers of one are not known row by row; p is then an upper bound."""
     adjusted: float
-    """The p-value after Holm's adjustment over the comparisons of this kind in the report."""
+    """The p-value after Holm's adjustment over the family."""
+    family: str = ""
+    """`PRIMARY`, or the kind."""
+    among: int = 1
+    """Number of comparisons in the family."""
 
     @property
     def verdict(self) -> Verdict:
-        """`gain` or `loss` where both the adjusted test and the interval show it, else `open`.
+        """`gain` or `loss` where the test shows it after the adjustment, else `open`."""
+        return self.difference.verdict if self.adjusted < ALPHA else "open"
 
-        The two may disagree: the test is of the consensus, the interval of the mean over seeds.
-        """
-        a, b = self.mcnemar.only_a, self.mcnemar.only_b
-        if self.adjusted >= ALPHA:
-            return "open"
-        verdict = "gain" if a > b else "loss"
-        return verdict if verdict == self.difference.verdict else "open"
+    @property
+    def lean(self) -> Verdict:
+        """`gain` or `loss` where the test shows it if this were the only comparison."""
+        return self.difference.verdict
 
     @property
     def mark(self) -> str:
-        """▲ for a gain, ▼ for a loss, else nothing."""
-        return {"gain": "▲", "loss": "▼", "open": ""}[self.verdict]
+        """▲ for a gain, ▼ for a loss, △ or ▽ where only the adjustment takes it away."""
+        if self.verdict == "open":
+            return {"gain": "△", "loss": "▽", "open": ""}[self.lean]
+        return {"gain": "▲", "loss": "▼"}[self.verdict]
 
     @property
     def flipped(self) -> Finding:
         """The same comparison from the other side."""
-        d, m = self.difference, self.mcnemar
+        d, test = self.difference, self.test
         return replace(
             self,
             what=self.against,
             against=self.what,
             difference=Difference(-d.mean, -d.high, -d.low, d.rows),
-            mcnemar=McNemar(m.only_b, m.only_a, m.p),
+            test=PairedTest(test.only_b, test.only_a, test.p),
         )
 
 
@@ -79,8 +95,9 @@ class Findings:
     """The comparisons of one data set."""
 
     rows: tuple[Finding, ...]
-    family: Mapping[Kind, int]
-    """Number of different comparisons of each kind in the report, over all its data sets."""
+    family: Mapping[str, int]
+    """Number of different comparisons of each kind in the report, over all its data sets, and of
+    the primary ones on this data set."""
 
     def between(self, what: FinishedJob | None, against: FinishedJob | None) -> Finding:
         """Find the comparison of two jobs, either way round; None is the baseline.
@@ -105,37 +122,67 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
 
     - The baseline, the last and the best layer of every model, and every fusion are compared with
       the single layer that validation chooses.
-    - Every fusion is compared with the baseline.
+    - The chosen fusion, and the job that validation chooses among all, are compared with the last
+      layer of the model of that single layer.
+    - Every fusion, and every single layer that a selection took, is compared with the baseline.
     - Every other fusion is compared with `concat` on the same layers, where there is such a job.
     - Every job on several models is compared with the best of them alone (on validation), where
       each of them was run alone under the same settings.
     - Every job with lexical sources is compared with the same job without them, if there is one.
     """
     found = {group: _compare(group) for group in groups}
-    adjusted: dict[object, float] = {}
-    sizes: dict[Kind, int] = {}
-    for kind in get_args(Kind):
-        # Jobs that chose among different models may end in the same layers. They count as one
-        # comparison; a job that ends in the layers it is compared with counts as none.
-        asked = {
-            _question(group, row): row.mcnemar.p
+    # Jobs that chose among different models may end in the same layers. They count as one
+    # comparison; a job that ends in the layers it is compared with counts as none.
+    asked = grouped(
+        (
+            (_family(group, row), _question(group, row), row.test.p)
             for group, rows in found.items()
             for row in rows
-            if row.kind == kind and _system(row.what) != _system(row.against)
-        }
-        adjusted |= zip(asked, holm(list(asked.values())), strict=True)
-        sizes[kind] = len(asked)
+            if _system(row.what) != _system(row.against)
+        ),
+        lambda one: one[0],
+    )
+    adjusted: dict[object, float] = {}
+    sizes: dict[tuple[str, str], int] = {}
+    for family, members in asked.items():
+        p_values = {question: p for _, question, p in members}
+        adjusted |= zip(p_values, holm(list(p_values.values())), strict=True)
+        sizes[family] = len(p_values)
+
+    def judged(group: DataGroup, row: Finding) -> Finding:
+        family = _family(group, row)
+        p = adjusted.get(_question(group, row), 1.0)
+        return replace(row, adjusted=p, family=family[0], among=sizes.get(family, 0))
+
     return {
         group: Findings(
-            tuple(replace(x, adjusted=adjusted.get(_question(group, x), 1.0)) for x in rows), sizes
+            tuple(judged(group, row) for row in rows),
+            {name: size for (name, data), size in sizes.items() if data in ("", group.key)},
         )
         for group, rows in found.items()
     }
 
 
+def _family(group: DataGroup, row: Finding) -> tuple[str, str]:
+    """Name the family of a comparison, and the data set if it has a family of its own there."""
+    return (PRIMARY, group.key) if _is_primary(group, row) else (row.kind, "")
+
+
+def _is_primary(group: DataGroup, row: Finding) -> bool:
+    answers = (group.chosen_fusion, group.best)
+    if row.kind == "layer":
+        return row.what in (None, last_layer(group), *answers)
+    return row.kind == "last" or (row.kind == "baseline" and row.what in answers)
+
+
+def last_layer(group: DataGroup) -> FinishedJob | None:
+    """The last layer of the model of the chosen single layer, if it was run alone."""
+    return group.curve_of(group.chosen).last if group.chosen else None
+
+
 def _question(group: DataGroup, row: Finding) -> tuple[object, ...]:
     """Identify a comparison by its kind, its data and the systems that it compares."""
-    return row.kind, group.key, _system(row.what), _system(row.against)
+    return _family(group, row), group.key, _system(row.what), _system(row.against)
 
 
 def _system(job: FinishedJob | None) -> tuple[object, ...]:
@@ -151,7 +198,12 @@ def _compare(group: DataGroup) -> list[Finding]:
         shown = [job for job in shown_names(group) if job is not group.chosen]
         rows.append(replace(_with_baseline(group.chosen), kind="layer").flipped)
         rows += [_paired("layer", job, group.chosen) for job in shown]
-    rows += [_with_baseline(job) for job in group.fused]
+    rows += [_with_baseline(job) for job in (*group.fused, *group.repeats)]
+    last = last_layer(group)
+    if last is not None and last is not group.chosen:
+        answers = dict.fromkeys((group.chosen_fusion, group.best))
+        found = [job for job in answers if job not in (None, last, group.chosen)]
+        rows += [_paired("last", job, last) for job in found if job]
     for jobs in grouped(group.fused, layers_of).values():
         plain = [job for job in jobs if job.record.fusion_label == "concat"]
         others = [job for job in jobs if job not in plain] if plain else []
@@ -178,17 +230,35 @@ def outcome_of(job: FinishedJob) -> tuple[object, ...]:
 
 
 def _paired(kind: Kind, job: FinishedJob, reference: FinishedJob) -> Finding:
-    test = mcnemar(job.consensus, reference.consensus)
-    return Finding(kind, job, reference, over(job, reference), test, True, test.p)
+    seeds = math.lcm(len(job.record.seeds), len(reference.record.seeds))
+    test = sign_flips(job.correct, reference.correct, seeds=seeds)
+    return _finding(kind, job, reference, over(job, reference), test)
 
 
 def _with_baseline(job: FinishedJob) -> Finding:
     if job.baseline is not None:
-        test = mcnemar(job.consensus, job.baseline)
-    else:
-        rows = len(job.consensus)
-        right = round(job.record.baseline.test["accuracy"] * rows)
-        test = mcnemar_at_most(int(job.consensus.sum()), right, rows)
-    return Finding(
-        "baseline", job, None, over_baseline(job), test, job.baseline is not None, test.p
-    )
+        right = job.baseline.astype(float)
+        test = sign_flips(job.correct, right, seeds=len(job.record.seeds))
+        return _finding("baseline", job, None, over_baseline(job), test)
+    rows = len(job.consensus)
+    right = round(job.record.baseline.test["accuracy"] * rows)
+    test = mcnemar_at_most(int(job.consensus.sum()), right, rows)
+    return _finding("baseline", job, None, over_baseline(job), test, exact=False)
+
+
+def _finding(
+    kind: Kind,
+    what: FinishedJob,
+    against: FinishedJob | None,
+    difference: Difference,
+    test: PairedTest,
+    *,
+    exact: bool = True,
+) -> Finding:
+    """Make test and interval agree, by the more cautious of the two."""
+    if test.p >= ALPHA:
+        low, high = min(difference.low, 0.0), max(difference.high, 0.0)
+        difference = replace(difference, low=low, high=high)
+    elif difference.verdict == "open":
+        test = replace(test, p=ALPHA if exact else 1.0)
+    return Finding(kind, what, against, difference, test, exact, test.p)

@@ -44,11 +44,26 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class ProbedLayer:
+    """A layer that could be selected, and what its probe says of rows it was not fitted on."""
+
+    layer: LayerId
+    accuracy: float
+    low: float
+    high: float
+    """95 % interval of the accuracy over these rows."""
+    log_loss: float
+    """In nats."""
+
+
+@dataclass(frozen=True)
 class Selection:
     """The selected layers in the order they were chosen, and notes on what was passed over."""
 
     choices: tuple[Choice, ...]
     notes: tuple[str, ...] = ()
+    probes: tuple[ProbedLayer, ...] = ()
+    """Every layer that was probed on the way; empty where the selection fitted no probes."""
 
     @property
     def layers(self) -> list[LayerId]:

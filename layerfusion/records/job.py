@@ -112,6 +112,21 @@ class LayerRecord:
 
 
 @dataclass(frozen=True)
+class ProbeRecord:
+    """A layer that the selection could take, and the accuracy of its probe on held-out rows."""
+
+    backbone: str
+    layer: str
+    pooling: str
+    depth: float
+    accuracy: float
+    low: float
+    high: float
+    """95 % interval over the held-out rows."""
+    log_loss: float
+
+
+@dataclass(frozen=True)
 class SeedRecord:
     """One training run, with accuracy, macro_f1, log_loss and calibration_error of each split."""
 
@@ -223,6 +238,21 @@ class CandidateRecord:
 
 
 @dataclass(frozen=True)
+class ReferenceRecord:
+    """A single layer that the job's fusion is compared with on test: what a stack has for it."""
+
+    layer: LayerRecord
+    backbone: BackboneRecord
+    validation: dict[str, Estimate]
+    """Accuracy and log-loss on the rows that the layers' probes were held out from."""
+    test: dict[str, Estimate]
+    column: str
+    """Its answers among the predictions of test."""
+    head_parameters: int
+    head_flops: int
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -269,6 +299,13 @@ class RunRecord:
     """Names in `considered` that are lexical sources, not models."""
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of other files of the job, by name; empty in older records."""
+    probes: list[ProbeRecord] = field(default_factory=list)
+    """Every layer that was probed to select some; empty where no probes were fitted."""
+    probed_on: str = ""
+    """The rows that the probes were judged on: `5 folds of train`, or `validation`."""
+    references: list[ReferenceRecord] = field(default_factory=list)
+    """The best single layer by its probe, then the last layer of the same model if it is another;
+    empty where no probes were fitted, and after a pilot."""
     looked_at_labels: bool | None = None
     """True where the selection looked at labels of train, as those by scores do; none in records
     that are older than it."""

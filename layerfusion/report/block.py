@@ -59,7 +59,13 @@ class Block:
     kind = "block"
 
     def __init__(
-        self, title: str, parts: Iterable[Part | None], key: str = "", files: str = ""
+        self,
+        title: str,
+        parts: Iterable[Part | None],
+        key: str = "",
+        files: str = "",
+        *,
+        folded: bool = False,
     ) -> None:
         """Keep the parts that have something to show.
 
@@ -68,8 +74,9 @@ class Block:
             parts: what stands under it.
             key: its anchor on the page, for a block that is a section.
             files: beginning of the file names of its tables.
+            folded: True if a reader of the page has to open it.
         """
-        self.title, self.key, self.files = title, key, files
+        self.title, self.key, self.files, self.folded = title, key, files, folded
         self.parts: tuple[Part, ...] = tuple(filter(None, parts))
 
     def __bool__(self) -> bool:

@@ -15,13 +15,15 @@ from dataclasses import dataclass
 
 from layerfusion.errors import UserError
 from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import listing, plural
-from layerfusion.report.block import Block, Part, Text
+from layerfusion.report.block import Block, Folded, Part, Text
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.costs import cost_block
 from layerfusion.report.blocks.data import data_block
+from layerfusion.report.blocks.errors import error_block
 from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.gates import gate_block
 from layerfusion.report.blocks.layers import layer_block
@@ -33,7 +35,7 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.blocks.summary import Summary, sample_sentence
+from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -48,6 +50,7 @@ SECTION_BLOCKS: tuple[SectionBlock, ...] = (
     pair_block,
     count_block,
     lexical_block,
+    error_block,
     pareto_block,
     choice_block,
     gate_block,
@@ -57,6 +60,10 @@ SECTION_BLOCKS: tuple[SectionBlock, ...] = (
 """Blocks of the section of a data set, in order."""
 PAGE_SECTIONS: tuple[PageSections, ...] = (curve_sections, search_sections)
 """Sections after those of the data sets; profiles and the origin of the report come last."""
+NAMED = 3
+"""Most data sets that the title names."""
+IN_SIGHT = 2
+"""Most cards that are seen without scrolling; of more, a table comes first."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +93,31 @@ def build_report(
     sections: Sequence[PageSections] = (),
 ) -> Report:
     """Gather what the pages show; `blocks` and `sections` come on top, as in `write_report`."""
-    cards = (Summary(group, results.findings[group]) for group in results.sections)
-    found = [Block("Summary", cards, "summary"), *_data_sections(results, blocks)]
+    found = [
+        Block("What to use", (*_answers(results), Folded(_method(results), METHOD)), "summary"),
+        *_data_sections(results, blocks),
+    ]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
         found += make(results)
-    return Report(title, (*_intro(results), *_left_out(results)), tuple(filter(None, found)))
+    return Report(
+        _title(title, results), (*_intro(results), *_left_out(results)), tuple(filter(None, found))
+    )
+
+
+def _title(title: str, results: Results) -> str:
+    """Name the data sets after the title, unless it does so already."""
+    names = list(dict.fromkeys(group.data.name for group in results.groups))
+    new = [name for name in names if name not in title]
+    if not new:
+        return title
+    return f"{title}: {listing(new) if len(new) <= NAMED else plural(len(new), 'data set')}"
+
+
+def _answers(results: Results) -> list[Part]:
+    """Make a card for each data set and, for many of them, a table before the cards."""
+    groups = results.sections
+    cards = [Summary(group, results.findings[group]) for group in groups]
+    return [answer_table(cards), *cards] if len(cards) > IN_SIGHT else list(cards)
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:
@@ -134,30 +161,48 @@ def _intro(results: Results) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
     if not jobs:
         return ("No job here followed the honest protocol: this page has no result.",)
-    lexical = {name for job in jobs for name in job.record.lexical}
-    models = sorted({x for job in jobs for x in job.record.backbone_names} - lexical)
-    sources = []
-    if models:
-        sources.append(
-            f"Each text was passed once through {'the' if len(models) == 1 else 'each of the'}"
-            f" frozen language model{'s' if len(models) > 1 else ''} {listing(models)}; the vectors"
-            " of every layer were pooled and kept."
-        )
-    if lexical:
-        sources.append(f"TF-IDF of the texts was taken as well, as {listing(sorted(lexical))}.")
+    models = _models(jobs)
     names = {group.data.name for group in groups}
     samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
+    made = f"; frozen language models: {listing(models)}" if models else ""
+    return (f"{plural(len(jobs), 'job')} on {samples}{plural(len(names), 'data set')}{made}.",)
+
+
+def _models(jobs: Sequence[FinishedJob]) -> list[str]:
+    lexical = {name for job in jobs for name in job.record.lexical}
+    return sorted({x for job in jobs for x in job.record.backbone_names} - lexical)
+
+
+METHOD = "What the figures mean, and how sure they are"
+
+
+def _method(results: Results) -> tuple[str, ...]:
+    jobs = [job for group in results.groups for job in group.jobs]
+    if not jobs:
+        return ()
+    lexical = sorted({name for job in jobs for name in job.record.lexical})
+    made = (
+        "Each text was passed once through frozen language models; the vectors of every layer were"
+        " pooled and kept."
+    )
+    if lexical:
+        made += f" TF-IDF of the texts was taken as well, as {listing(lexical)}."
     return (
-        f"{' '.join(sources)} Small heads were trained on them, on one layer alone or on several"
-        f" fused. No language model was changed. This page reports {plural(len(jobs), 'job')} on"
-        f" {samples}{plural(len(names), 'data set')}.",
-        "Every choice is made on validation, and test only says what the choice is worth. Square"
-        " brackets are 95 % bootstrap intervals over test rows, drawn class by class; ± is the"
-        " standard deviation over training seeds. A difference is called a gain or a loss only if"
-        " its interval leaves zero out and the exact test of McNemar is still significant at 5 %"
-        " after adjustment for the number of comparisons (Holm). Otherwise these rows show no"
-        " difference, whatever the sign of the figure. The intervals themselves are not widened for"
-        " the number of comparisons: of twenty, one may miss by chance. The baseline is a"
-        " bag-of-words classifier without any language model; a model that does not beat it earns"
-        " nothing here.",
+        f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
+        " language model was changed.",
+        "One rule chooses everywhere on this page: the highest accuracy on validation, then the"
+        " lower log-loss, then fewer and lower layers. Test only says what the choice is worth."
+        " The baseline is a bag-of-words classifier without any language model; a model that is"
+        " not better earns nothing here.",
+        "Square brackets are 95 % intervals over test rows (bootstrap, drawn class by class, and"
+        " nowhere narrower than unseen rows allow); ± is the standard deviation over training"
+        " seeds. A difference is that of the mean accuracies over seeds, and its p-value is that of"
+        " the exact sign-flip test, which for one seed is McNemar's. Interval and test never"
+        " contradict each other.",
+        "Better or worse: the test shows it at 5 % after correction for the number of comparisons"
+        " (Holm). Probably better or worse: it shows it, but not after the correction. Cannot be"
+        " told: it does not; then the difference is named that as many rows would show four times"
+        " out of five. The comparisons of the cards are corrected among themselves, a data set at a"
+        " time, so that another job in the folder changes nothing about them; all others of one"
+        " kind are corrected together. Intervals are not widened for the number of comparisons.",
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -26,6 +26,7 @@ def write_report(
     only: Collection[str] | None = None,
     blocks: Sequence[SectionBlock] = (),
     sections: Sequence[PageSections] = (),
+    texts: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
     """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
@@ -41,6 +42,8 @@ def write_report(
         only: hashes of the jobs to show; None for all.
         blocks: further blocks for the section of each data set: see `contents.SECTION_BLOCKS`.
         sections: further sections for the page: see `contents.PAGE_SECTIONS`.
+        texts: texts of the test rows by the fingerprint of their data, for the list of mistakes;
+            without them it names rows only.
 
     Returns:
         Path of the HTML page, which needs no other file.
@@ -48,7 +51,7 @@ def write_report(
     Raises:
         UserError: where there is neither a finished job nor a profile that can be read.
     """
-    results = Results(runs, only, facts)
+    results = Results(runs, only, facts, texts or {})
     results.require_some()
     for line in results.damaged.values():
         print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)

@@ -35,7 +35,10 @@ ProfileLike = str | Path | Profile
 def plot_layers(
     source: Jobs | Profile, ax: Axes | None = None, *, dataset: str | None = None
 ) -> Axes:
-    """Draw accuracy by layer: of jobs on one layer each, or of the probes of a layer profile.
+    """Draw accuracy by layer: of jobs on one layer each, or of probes.
+
+    The probes are those of a layer profile or, where no layer was run alone, those that selections
+    fitted.
 
     Example:
         >>> type(plot_layers(profile)).__name__
@@ -46,9 +49,13 @@ def plot_layers(
     if isinstance(source, str | Path) and (Path(source) / PROFILE).is_file():
         return layers.plot_profile_layers(read_profile(Path(source)), ax)
     group = _group(source, dataset)
-    if not group.curves:
-        raise UserError(f"{group.label}: no layer was run alone")
-    return layers.plot_job_layers(group, ax)
+    if group.curves and not group.probed:
+        return layers.plot_job_layers(group, ax)
+    if not group.probe_curves:
+        raise UserError(
+            f"{group.label}: no layer was run alone, and no selection probed the layers"
+        )
+    return layers.plot_probe_curves(group, ax)
 
 
 def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:

@@ -30,12 +30,4 @@
       });
     });
   }
-  // Paper shows what is folded on the screen.
-  const folded = () => document.querySelectorAll("details:not([open])");
-  let opened = [];
-  addEventListener("beforeprint", () => {
-    opened = [...folded()];
-    opened.forEach((one) => { one.open = true; });
-  });
-  addEventListener("afterprint", () => opened.forEach((one) => { one.open = false; }));
 })();

@@ -39,7 +39,8 @@ class Cell:
     high: float | None = None
     """95 % interval."""
     mark: str = ""
-    """▲ or ▼ after a difference that a test shows; ≤ before a number that is only a bound."""
+    """▲ or ▼ after a difference that a test shows, △ or ▽ where only the correction hides it; ≤
+    before a number that is only a bound."""
     note: str = ""
     """Words that belong to the number: `of 7`."""
     format: Format | None = None

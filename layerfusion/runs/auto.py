@@ -33,7 +33,7 @@ from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
-from layerfusion.runs.select_layers import budget_of, candidates_of
+from layerfusion.runs.select_layers import budget_of, candidates_of, probed_layers
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,8 @@ def decide(
         log.info("auto: %s", line)
     records = [_record(evaluation, chosen, budget) for evaluation in evaluations]
     best = chosen.candidate
-    return Decision(best.layer_set.selection, best.fusion, reasons, records)
+    selection = replace(best.layer_set.selection, probes=probed_layers(layers, held_out))
+    return Decision(selection, best.fusion, reasons, records)
 
 
 def _stacked_predictions(

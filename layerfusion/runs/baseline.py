@@ -123,6 +123,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     log_probs = regression.vectors(test.texts).numpy()
     preds = log_probs.argmax(axis=1)
     intervals = metric_intervals(test.labels, preds[None], seed)
+    macro_f1 = intervals.get("macro_f1", (None, None))
     record = BaselineRecord(
         features=choice.features,
         c=choice.c,
@@ -131,8 +132,8 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
         low=intervals["accuracy"][0],
         high=intervals["accuracy"][1],
         seconds=time.perf_counter() - started,
-        macro_f1_low=intervals["macro_f1"][0],
-        macro_f1_high=intervals["macro_f1"][1],
+        macro_f1_low=macro_f1[0],
+        macro_f1_high=macro_f1[1],
     )
     return record, preds
 

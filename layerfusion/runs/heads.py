@@ -23,6 +23,7 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.lexical_regression import LexicalRegression
+from layerfusion.layers.selection import ProbedLayer
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
@@ -59,6 +60,21 @@ class TrainingResult:
     """Facts that only this protocol has, for the record."""
     head_milliseconds: tuple[float | None, float | None] = (None, None)
     """Time of a head for one text, and for a batch of 32; None if not measured."""
+    references: Sequence[TrainedReference] = ()
+    """Single layers that the fusion is compared with."""
+
+
+@dataclass(frozen=True)
+class TrainedReference:
+    """A single layer alone, as a stack has it: the measure of what fusing is worth."""
+
+    probed: ProbedLayer
+    column: str
+    """Name of its answers among the predictions of test."""
+    logits: Tensor
+    """Of the test rows. Shape: (rows, classes)."""
+    parameters: int
+    flops: int
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
 from layerfusion.runs.heads import TrainingResult, train_heads
 from layerfusion.runs.inputs import Inputs, extract_all, prepare
 from layerfusion.runs.protocol import CallbackFactory, Protocol
+from layerfusion.runs.references import fit_references
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
 from layerfusion.statistics.significance import consensus
 from layerfusion.texts import TextDataset
@@ -38,8 +39,9 @@ class HonestProtocol(Protocol):
         tracker: Tracker,
         callbacks: CallbackFactory | None,
     ) -> TrainingResult:
-        """Train one head a seed, and predict test."""
-        return train_heads(config, inputs, tracker, callbacks)
+        """Train one head a seed, and predict test, by the best and the last layer alone too."""
+        result = train_heads(config, inputs, tracker, callbacks)
+        return replace(result, references=fit_references(config, inputs))
 
     def test_estimates(
         self, means: dict[str, Estimate], result: TrainingResult, seed: int

@@ -166,8 +166,9 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
 def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.ndarray) -> None:
     """Write one row for each seed and test row.
 
-    The columns are seed, row, target, pred, prob (the probability of each class) and baseline. The
-    baseline has no seeds, so its prediction for a test row is repeated for each seed.
+    The columns are seed, row, target, pred, prob (the probability of each class), baseline, and one
+    for each reference. The baseline and the references have no seeds, so their prediction for a
+    test row is repeated for each seed.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -181,6 +182,10 @@ def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.nd
             "pred": result.probabilities.argmax(axis=2).reshape(-1),
             "prob": pa.FixedSizeListArray.from_arrays(result.probabilities.reshape(-1), classes),
             "baseline": np.tile(baseline_preds, seeds),
+            **{
+                reference.column: np.tile(reference.logits.argmax(dim=1).numpy(), seeds)
+                for reference in result.references
+            },
         }
     )
     with temporary_beside(path) as temporary:

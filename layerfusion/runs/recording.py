@@ -7,7 +7,9 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -16,7 +18,8 @@ from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.layers.selection import find_selection
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.selection import Choice, Selection, find_selection
 from layerfusion.records.gates import gate_record
 from layerfusion.records.job import (
     BackboneRecord,
@@ -25,14 +28,17 @@ from layerfusion.records.job import (
     DataRecord,
     Estimate,
     LayerRecord,
+    ProbeRecord,
+    ReferenceRecord,
     RunRecord,
 )
-from layerfusion.runs.heads import TrainingResult
+from layerfusion.runs.heads import TrainedReference, TrainingResult
 from layerfusion.runs.identity import job_id, recipe_id
 from layerfusion.runs.inputs import SPLITS, Inputs
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
-from layerfusion.statistics.intervals import mean_sd
+from layerfusion.statistics.intervals import mean_sd, metric_intervals
+from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -115,6 +121,18 @@ def make_record(
         fusion_notes=result.notes,
         pilot=inputs.pilot,
         candidates=inputs.decision.candidates if inputs.decision else [],
+        probes=[
+            ProbeRecord(
+                **_place(inputs, one.layer),
+                accuracy=one.accuracy,
+                low=one.low,
+                high=one.high,
+                log_loss=one.log_loss,
+            )
+            for one in inputs.selection.probes
+        ],
+        probed_on=_probed_on(config) if inputs.selection.probes else "",
+        references=[_reference(inputs, result, one) for one in result.references],
         gates=None
         if result.gates is None
         else gate_record(
@@ -145,6 +163,47 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
         test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
         per_class=limit.per_class,
         draw=0 if limit.per_class is None else limit.draw,
+    )
+
+
+def _place(inputs: Inputs, layer: LayerId) -> dict[str, Any]:
+    depth = inputs.sources[layer.backbone].shape.depth(layer.layer)
+    names = {"backbone": layer.backbone, "layer": layer.layer, "pooling": layer.pooling}
+    return {**names, "depth": depth}
+
+
+def _probed_on(config: TrainConfig) -> str:
+    if config.layers.held_out == "validation" and config.fusion.name != AUTO:
+        return "validation"
+    return f"{config.layers.folds} folds of train"
+
+
+def _reference(
+    inputs: Inputs, result: TrainingResult, reference: TrainedReference
+) -> ReferenceRecord:
+    """Build the record of a single layer, as if it had been the job's choice."""
+    probed = reference.probed
+    source = inputs.sources[probed.layer.backbone]
+    alone = replace(inputs, selection=Selection((Choice(probed.layer, "reference"),)))
+    test = evaluate(reference.logits, result.target)
+    preds = reference.logits.argmax(dim=1).numpy()
+    ends = metric_intervals(result.target, preds[None])
+    return ReferenceRecord(
+        LayerRecord(
+            **_place(inputs, probed.layer),
+            width=source.shape.width,
+            reason="reference",
+            mean_gate=None,
+        ),
+        _backbone_record(alone, source),
+        {
+            "accuracy": Estimate(probed.accuracy, None, probed.low, probed.high),
+            "log_loss": Estimate(probed.log_loss, None),
+        },
+        {name: Estimate(value, None, *ends.get(name, ())) for name, value in test.items()},
+        reference.column,
+        reference.parameters,
+        reference.flops,
     )
 
 

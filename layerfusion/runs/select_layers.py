@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
@@ -19,10 +19,12 @@ from layerfusion.layers.budget import Budget, measure
 from layerfusion.layers.candidates import Candidates, LayerVectors, all_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.probe import Predictions
 from layerfusion.layers.score import find_score
 from layerfusion.layers.scores import ScoreTable, compute_scores
-from layerfusion.layers.selection import Selection, find_selection
+from layerfusion.layers.selection import ProbedLayer, Selection, find_selection
 from layerfusion.layers.similarity import linear_cka
+from layerfusion.statistics.intervals import bootstrap_interval
 from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
@@ -70,7 +72,19 @@ def select_scored(
     """Select by scores among some candidates; return the selection and the scores."""
     rule = find_selection(config.layers.name)
     table = compute_scores(candidates, rule.scores(config.layers), config.layers, config.extract)
-    return rule.select(config.layers, table, similarity_of(candidates), budget), table
+    selection = rule.select(config.layers, table, similarity_of(candidates), budget)
+    return replace(selection, probes=probed_layers(table.layers, table.held_out)), table
+
+
+def probed_layers(
+    layers: Sequence[LayerId], held_out: Sequence[Predictions]
+) -> tuple[ProbedLayer, ...]:
+    """Sum up what the probes of some layers say of held-out rows; nothing where there are none."""
+    found = []
+    for layer, one in zip(layers if held_out else (), held_out, strict=True):
+        low, high = bootstrap_interval(one.right.double().numpy(), one.target.numpy())
+        found.append(ProbedLayer(layer, one.accuracy, low, high, one.log_loss))
+    return tuple(found)
 
 
 def layers_to_score(

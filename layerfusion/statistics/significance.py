@@ -1,9 +1,4 @@
-"""Exact tests of whether one system is right more often than another on the same test rows.
-
-A test needs one answer for each row, while a job has one for each seed. The tests therefore compare
-the *consensus*: the class with the highest mean probability over the seeds. Its accuracy differs
-from the mean accuracy over the seeds, which tables show, and is usually slightly higher.
-"""
+"""Exact tests of whether one system is right more often than another on the same test rows."""
 
 from __future__ import annotations
 
@@ -11,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.fft import next_fast_len
 from scipy.special import bdtr
 
 from layerfusion.errors import UserError
@@ -20,14 +16,16 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class McNemar:
-    """Numbers of rows that only one of two systems got right, and the p-value of their split."""
+class PairedTest:
+    """Numbers of rows on which one of two systems is right more often, and the p-value."""
 
     only_a: int
+    """Rows on which the first system is right more often; with one answer a row, those that only it
+    got right."""
     only_b: int
     p: float
-    """Two-sided p-value. The null hypothesis is that each system is equally likely to be the one
-    that is right."""
+    """Two-sided p-value. The null hypothesis is that on each of these rows either system was as
+    likely as the other to be the one that is right more often."""
 
 
 def consensus(probabilities: np.ndarray) -> np.ndarray:
@@ -42,7 +40,7 @@ def consensus(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.mean(axis=0, dtype=np.float64).argmax(axis=1)
 
 
-def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> McNemar:
+def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> PairedTest:
     """Exact two-sided McNemar test (McNemar, Psychometrika 12, 1947; binomial, not chi-squared).
 
     Only rows count on which one system is right and the other wrong. If there are none, p is 1.
@@ -60,7 +58,45 @@ def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> McNemar:
     return _exact(int((a & ~b).sum()), int((b & ~a).sum()))
 
 
-def mcnemar_at_most(a_right: int, b_right: int, rows: int) -> McNemar:
+def sign_flips(a: np.ndarray, b: np.ndarray, *, seeds: int = 1) -> PairedTest:
+    """Exact two-sided test of the mean difference between two systems with several answers a row.
+
+    If the systems were equal, the difference on each row would have been as likely with the other
+    sign. The p-value is the share of all assignments of signs whose sum is at least as far from
+    zero (randomisation test of Fisher, 1935). With one answer a row it is the test of McNemar.
+
+    Args:
+        a: share of the seeds that were right on each test row. Shape: (rows,).
+        b: the same share for the other system. Shape: (rows,).
+        seeds: a number that all shares are multiples of the inverse of, such as the product of the
+            numbers of seeds.
+
+    Raises:
+        UserError: if the systems do not have the same number of rows, or there are none.
+    """
+    if a.shape != b.shape or a.size == 0:
+        raise UserError(f"sign flips: {a.size} and {b.size} test rows cannot be paired")
+    steps = np.rint((a - b) * seeds).astype(np.int64)
+    better, worse = int((steps > 0).sum()), int((steps < 0).sum())
+    if better + worse == 0:
+        return PairedTest(0, 0, 1.0)
+    steps = steps // np.gcd.reduce(steps)
+    sizes, counts = np.unique(np.abs(steps[steps != 0]), return_counts=True)
+    # The characteristic function of a sum of signed steps is a product of cosines; its Fourier
+    # transform is the distribution of the sum, on the whole numbers around a circle.
+    circle = int(next_fast_len(2 * int(sizes @ counts) + 1, real=True) or 0)
+    angles = 2 * np.pi * np.arange(circle // 2 + 1) / circle
+    wave = np.ones_like(angles)
+    for size, count in zip(sizes, counts, strict=True):
+        wave *= np.cos(size * angles) ** count
+    chance = np.fft.irfft(wave, circle)
+    far = abs(int(steps.sum()))
+    # The transform is exact to about 1e-15, so that smaller p-values cannot be told from zero.
+    p = round(float(chance[far : circle - far + 1].sum()), 12) if far else 1.0
+    return PairedTest(better, worse, min(1.0, max(p, 1e-12)))
+
+
+def mcnemar_at_most(a_right: int, b_right: int, rows: int) -> PairedTest:
     """Return the largest p-value that `mcnemar` could give, knowing only the numbers of right rows.
 
     The fewer rows both systems get right, the larger the p-value. They share at least
@@ -101,6 +137,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted.tolist()
 
 
-def _exact(only_a: int, only_b: int) -> McNemar:
+def _exact(only_a: int, only_b: int) -> PairedTest:
     least, either = min(only_a, only_b), only_a + only_b
-    return McNemar(only_a, only_b, min(1.0, 2 * float(bdtr(least, either, 0.5))))
+    return PairedTest(only_a, only_b, min(1.0, 2 * float(bdtr(least, either, 0.5))))

@@ -190,19 +190,34 @@ def test_light_and_dark_can_be_read(desk: Page) -> None:
     assert contrast > 7
 
 
-def test_paper_is_light_whole_and_a_page_a_section(desk: Page) -> None:
+def test_paper_is_light_and_short_and_cuts_nothing_that_it_shows(desk: Page) -> None:
     desk.emulate_media(media="print", color_scheme="dark")
     assert _contrast(desk)[0] > 0.9
     desk.set_viewport_size({"width": 700, "height": 1000})  # A4 without its margins
-    desk.evaluate("dispatchEvent(new Event('beforeprint'))")
     cut = desk.evaluate(
         """[...document.querySelectorAll('.scroll')]
-           .filter(e => e.scrollWidth > e.clientWidth + 1 || !e.clientHeight)
-           .map(e => e.getAttribute('aria-label'))"""
+           .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.getAttribute('aria-label'))"""
     )
     assert cut == []
-    desk.emulate_media(media="screen")
-    pdf = desk.pdf(format="A4")
     sections = desk.locator("section").count()
-    assert pdf.startswith(b"%PDF")
-    assert pdf.count(b"/Type /Page\n") >= sections
+    folded = desk.locator("details:not([open])")
+    assert folded.count() > 5
+    assert not any(one.is_visible() for one in folded.all())
+    short = desk.pdf(format="A4")
+    assert short.startswith(b"%PDF")
+    desk.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    whole = desk.pdf(format="A4")
+    pages = [pdf.count(b"/Type /Page\n") for pdf in (short, whole)]
+    assert sections - 1 <= pages[0] < pages[1]
+
+
+def test_the_answer_stands_on_the_first_screen(browser: Browser, source: Path) -> None:
+    page = _open(browser, source, 1400).page
+    card = page.locator(".card").first
+    box = card.bounding_box()
+    assert box is not None
+    assert box["y"] + box["height"] <= 900
+    for part in ("h3", ".value", ".facts", ".usage pre"):
+        assert card.locator(part).first.is_visible()
+    assert page.locator(".card figure svg >> visible=true").count() == 1  # the other has no curve
+    page.context.close()

@@ -143,7 +143,7 @@ def test_all_that_is_damaged_is_named_and_the_rest_is_reported(
         assert why in row
     assert str(tmp_path) not in page
     assert f"{len(DAMAGES)} files cannot be read: 0/" in page
-    assert "This page reports 1 job on 1 data set" in page
+    assert "1 job on 1 data set;" in page
 
 
 def test_labels_that_differ_from_those_of_most_jobs_are_damage(tmp_path: Path) -> None:

@@ -6,19 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.identities import best_part, identity_of, without_lexical
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import find_all
+from layerfusion.report.block import Folded
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
 from layerfusion.report.table import Table
-from layerfusion.statistics.significance import holm
+from layerfusion.statistics.significance import holm, sign_flips
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import text_of
 
@@ -68,9 +68,10 @@ def group(runs: Path) -> DataGroup:
 
 
 def test_a_lexical_source_is_no_language_model(runs: Path) -> None:
-    said = build_report(Results(runs), title="t").intro[0]
-    assert "the frozen language models minilm, mpnet and smollm2;" in said
-    assert "TF-IDF of the texts was taken as well, as words." in said
+    report = build_report(Results(runs), title="t")
+    assert report.intro[0].endswith("frozen language models: minilm, mpnet and smollm2.")
+    (method,) = (part for part in report.sections[0].parts if isinstance(part, Folded))
+    assert "TF-IDF of the texts was taken as well, as words." in str(method.parts[0])
 
 
 def _column(table: Table, title: str) -> list[str]:
@@ -173,14 +174,12 @@ def test_pairs_are_tested_against_their_part(group: DataGroup) -> None:
     for row in rows:
         assert row.what is not None
         assert row.against is not None
-        only = row.what.consensus & ~row.against.consensus
-        other = row.against.consensus & ~row.what.consensus
-        p = binomtest(int(only.sum()), int(only.sum() + other.sum())).pvalue
-        assert row.mcnemar.p == pytest.approx(p)
+        test = sign_flips(row.what.correct, row.against.correct, seeds=SEEDS)
+        assert row.test.p == pytest.approx(test.p)
         assert row.difference.mean == pytest.approx(
             row.what.correct.mean() - row.against.correct.mean()
         )
-        p_values.append(row.mcnemar.p)
+        p_values.append(row.test.p)
     assert [row.adjusted for row in rows] == pytest.approx(holm(p_values))
 
 
@@ -233,11 +232,12 @@ def test_counts_show_means_and_spreads(group: DataGroup) -> None:
     assert _column(table, "Chosen on validation %")[0] == f"{100 * alone:.1f}"
 
 
-@pytest.mark.parametrize(("sds", "words"), [((2, 1), "and falls"), ((1, 2), "does not fall")])
+@pytest.mark.parametrize(("sds", "words"), [((3, 2, 1), "and falls"), ((1, 2, 1), "does not fall")])
 def test_the_words_say_whether_the_spread_falls(
-    tmp_path: Path, sds: tuple[int, int], words: str
+    tmp_path: Path, sds: tuple[int, int, int], words: str
 ) -> None:
-    for models in (("minilm",), ("mpnet",), ("minilm", "mpnet")):
+    names = ("minilm", "mpnet", "smollm2")
+    for models in (some for size in (1, 2, 3) for some in combinations(names, size)):
         right = np.zeros((2, ROWS), dtype=bool)
         right[0, : 200 + sds[len(models) - 1]] = True
         right[1, : 200 - sds[len(models) - 1]] = True
@@ -246,6 +246,13 @@ def test_the_words_say_whether_the_spread_falls(
     block = count_block(group, find_all([group])[group])
     assert block is not None
     assert words in text_of(block)
+
+
+def test_two_numbers_of_models_are_no_course(tmp_path: Path) -> None:
+    for models in (("minilm",), ("mpnet",), ("minilm", "mpnet")):
+        _write(tmp_path, models, 0.5, 0.5)
+    (group,) = load_groups(tmp_path)
+    assert count_block(group, find_all([group])[group]) is None
 
 
 # -- lexical sources ----------------------------------------------------------------------------
@@ -324,7 +331,7 @@ def test_a_selection_that_settles_on_the_same_layers_is_no_further_comparison(
     assert len(rows) == 3
     assert findings.family["part"] == 1
     found = {tuple(row.what.record.considered): row for row in rows if row.what is not None}
-    pair_alone = found["minilm", "mpnet"].mcnemar.p
+    pair_alone = found["minilm", "mpnet"].test.p
     assert pair_alone < 0.05
     assert found["minilm", "mpnet"].adjusted == pair_alone
     assert found["minilm", "mpnet", "smollm2"].adjusted == pair_alone

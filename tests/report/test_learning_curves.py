@@ -72,7 +72,7 @@ def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None
     assert [section.key[:5] for section in report.sections] == [
         *("summa", "data-", "curve", "prove")
     ]
-    assert "6 jobs on 6 samples of 1 data set." in report.intro[0]
+    assert "6 jobs on 6 samples of 1 data set;" in report.intro[0]
     jobs = report.tables["jobs"]
     assert len(jobs.rows) == 6
 

@@ -83,7 +83,7 @@ def test_of_jobs_on_one_layer_validation_chooses_the_point(tmp_path: Path) -> No
     (group,) = load_groups(tmp_path)
     assert [j.record.validation["accuracy"].mean for j in group.singles] == [0.75]
     assert [j.record.validation["accuracy"].mean for j in group.repeats] == [0.70]
-    assert "layer 3 of minilm" in Summary(group, find_all([group])[group]).paragraphs[0]
+    assert "layer 3 of minilm" in Summary(group, find_all([group])[group]).headline
 
 
 def test_a_record_older_than_the_interval_of_macro_f1_is_read(tmp_path: Path) -> None:

@@ -190,5 +190,4 @@ def test_one_job_alone_makes_a_report(tmp_path: Path, kinds: str) -> None:
     write_job(tmp_path / "runs", dataset(rows=40), sources, 0.7, 0.7, seeds=1)
     text = write_report(tmp_path / "runs", tmp_path, title="t").read_text()
     assert Page(text).open == []
-    assert ("Nothing was fused" in text) == (kinds == "single")
     assert ("No layer was run alone" in text) == (kinds == "fused")

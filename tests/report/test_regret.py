@@ -184,19 +184,19 @@ def test_a_price_of_nothing_is_a_price_not_known() -> None:
         (
             (0.011, 0.01, 0.012),
             4.0,
-            "and makes no difference that the 300 test rows can show",
+            "cannot be told",
             "Undecided, as no loss shows but one is not ruled out either: gradient (up to 1.1",
         ),
         (
             (0.005, 0.004, 0.006),
             4.0,
-            "and makes no difference that the 300 test rows can show",
+            "cannot be told",
             "with a loss of more than 1 point ruled out: gradient.",
         ),
         (
             (0.012, 0.0, 0.02),
             36.0,
-            "costs 12.0 s more than the probe and makes no difference",
+            "costs 12.0 s more than the probe and makes a difference that cannot be told",
             "Not worth their price here, as no gain shows: gradient.",
         ),
     ],

@@ -9,7 +9,8 @@ import pytest
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate
-from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.blocks.layers import layer_block
+from layerfusion.report.blocks.summary import Summary, told
 from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
@@ -46,116 +47,120 @@ def summarise(group: DataGroup) -> Summary:
     return Summary(group, find_all([group])[group])
 
 
-def words(summary: Summary) -> str:
-    return " ".join((summary.headline, *summary.paragraphs)).replace("\u00a0", " ")
+def facts(summary: Summary) -> dict[str, str]:
+    return {name.split(",")[0]: words.replace("\u00a0", " ") for name, words in summary.facts}
 
 
 def test_a_layer_without_rivals_was_not_chosen(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(rows=ROWS), [("minilm", "6")], 0.6, 0.6)
     (group,) = load_groups(tmp_path)
-    text = words(summarise(group))
-    assert text.startswith("Layer 6 of minilm was the only one run alone")
-    assert "One layer was run alone, layer 6 of minilm: " in text
-    assert "Validation" not in text
-    assert "indsight" not in text
-
-
-def test_loss_is_called_loss(tmp_path: Path) -> None:
-    text = words(summarise(group_with(tmp_path, fused=0.6)))
-    assert "fusing lost 10.0 points [−14" in text
-    assert "fusing gained" not in text
-
-
-def test_gain_is_called_gain(tmp_path: Path) -> None:
-    text = words(summarise(group_with(tmp_path, fused=0.8)))
-    assert "fusing gained 10.0 points [+6" in text
-    assert "fusing lost" not in text
-
-
-def test_interval_that_contains_zero_shows_no_difference(tmp_path: Path) -> None:
-    text = words(summarise(group_with(tmp_path, fused=0.705)))
-    assert "fusing made no difference that the 200 test rows can show" in text
-    assert "no difference that the 200 test rows can show (+0.5 points [0.0, +1.5])" in text
-    assert "fusing gained" not in text
-    assert "fusing lost" not in text
-
-
-def test_a_gain_that_the_number_of_comparisons_takes_away_is_not_called_one(tmp_path: Path) -> None:
-    """Six rows of 200 gained and none lost: p = 2 / 2⁶, which one more comparison doubles."""
-    alone = group_with(tmp_path, fused=0.73)
-    assert "fusing gained 3.0 points [+1" in words(summarise(alone))
-    right = np.tile(np.arange(ROWS) < 0.7 * ROWS, (2, 1))
-    layers = [("minilm", "2"), ("minilm", "3")]
-    write_job(tmp_path, dataset(rows=ROWS), layers, 0.7, 0.7, seeds=2, right=right)
-    (group,) = load_groups(tmp_path)
-    text = words(summarise(group))
-    assert "fusing made no difference that the 200 test rows can show" in text
-    assert "(+3.0 points [+1.0, +5.5], adjusted p 0.062)" in text
-    assert "fusing gained" not in text
-    # The same in a report where another data set brings the comparison.
-    other = group_with(tmp_path / "elsewhere", fused=0.7)
-    found = find_all([alone, other])[alone]
-    assert "fusing gained" not in words(Summary(alone, found))
+    summary = summarise(group)
+    assert summary.headline == "Use layer 6 of minilm"
+    assert facts(summary)["Chosen"] == "it is the only job here"
+    assert facts(summary)["Last layer"] == "it is the last layer of its model"
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "says"),
+    ("fused", "headline", "fact", "says"),
     [
-        (0.71, " cannot be told from that layer."),
-        (0.9, ", measured against that layer, is above it: minilm 2, 3, late (+20.2 points ["),
+        (0.6, "Use layer 3 of minilm", "Fused", "worse than the layer alone by 10.0 points [−14"),
+        (0.8, "Use minilm 3, 6, gated", "Best single layer", "better by 10.0 points [+6"),
+        (0.705, "Use minilm 3, 6, gated", "Best single layer", "cannot be told: +0.5 points [−1.3"),
     ],
 )
-def test_a_single_other_fusion_is_not_counted(tmp_path: Path, accuracy: float, says: str) -> None:
+def test_the_card_says_what_to_use_and_what_fusing_is_worth(
+    tmp_path: Path, fused: float, headline: str, fact: str, says: str
+) -> None:
+    summary = summarise(group_with(tmp_path, fused=fused))
+    assert summary.headline == headline
+    assert facts(summary)[fact].startswith(says)
+    assert ("200 rows would show" in facts(summary)[fact]) == ("cannot be told" in says)
+
+
+def test_a_gain_that_the_number_of_comparisons_takes_away_is_probable(tmp_path: Path) -> None:
+    """Six rows of 200 gained and none lost: p = 2 / 2⁶, which one more comparison doubles."""
     group_with(tmp_path, fused=0.7)
-    layers = [("minilm", "2"), ("minilm", "3")]
-    write_job(tmp_path, dataset(rows=ROWS), layers, accuracy, 0.6, fusion="late")
+    for number, rows in enumerate((146, 141)):
+        right = np.tile(np.arange(ROWS) < rows, (2, 1))
+        layers = [("minilm", str(number)), ("minilm", "3")]
+        write_job(tmp_path, dataset(rows=ROWS), layers, 0.6, 0.6, seeds=2, right=right)
     (group,) = load_groups(tmp_path)
-    assert f"The other fusion{says}" in words(summarise(group))
+    findings = find_all([group])[group]
+    (row,) = (x for x in findings.rows if x.kind == "layer" and x.test.only_a == 6)
+    assert (row.family, row.among, row.mark) == ("layer", 2, "△")
+    assert told(row).replace("\u00a0", " ") == (
+        "probably better by 3.0 points [+1.0, +5.5], but not after correction for 2 comparisons"
+        " (p 0.031, corrected 0.062)"
+    )
 
 
-def test_chosen_layer_is_compared_with_the_last_and_with_hindsight(tmp_path: Path) -> None:
-    text = words(summarise(group_with(tmp_path, fused=0.7)))
-    assert "Validation (50 rows) chooses layer 3 of minilm among 2 single layers" in text
-    assert "last layer of the same model (layer 6) reaches 60.0 %" in text
-    assert "choosing gained 10.0 points" in text
-    assert "Hindsight agrees" in text
+def words(group: DataGroup) -> str:
+    parts = layer_block(group, find_all([group])[group]).parts
+    return str(parts[0]).replace("\u00a0", " ")
 
 
 def test_hindsight_is_named_as_such(tmp_path: Path) -> None:
-    write_job(tmp_path, dataset(), [("minilm", "2")], 0.9, 0.6)
-    write_job(tmp_path, dataset(), [("minilm", "3")], 0.6, 0.8)
-    (group,) = load_groups(tmp_path)
-    text = words(summarise(group))
-    assert "Validation chooses layer 3" in text
-    assert "In hindsight layer 2 of minilm has the highest test accuracy" in text
+    text = words(group_with(tmp_path / "agrees", fused=0.7))
+    assert text == (
+        "Validation chooses layer 3 of minilm, with 70.0 % [63.6, 76.4] on test. Hindsight agrees:"
+        " no single layer does better on test."
+    )
+    write_job(tmp_path / "not", dataset(), [("minilm", "2")], 0.9, 0.6)
+    write_job(tmp_path / "not", dataset(), [("minilm", "3")], 0.6, 0.8)
+    (group,) = load_groups(tmp_path / "not")
+    assert summarise(group).headline == "Use layer 3 of minilm"
+    assert "In hindsight layer 2 of minilm has the highest test accuracy" in words(group)
 
 
 @pytest.mark.parametrize(
     ("baseline", "expected"),
     [
-        (0.5, "the chosen layer beats it by 20.0 points"),
-        (0.9, "the chosen layer falls behind it by 20.0 points"),
-        (0.69, "between it and the chosen layer there is no difference that the 200 test rows"),
+        (0.5, "better by 20.0 points"),
+        (0.9, "worse by 20.0 points"),
+        (0.69, "cannot be told: +1.0 points"),
     ],
 )
 def test_baseline_is_beaten_only_beyond_the_interval(
     tmp_path: Path, baseline: float, expected: str
 ) -> None:
-    assert expected in words(summarise(group_with(tmp_path, fused=0.7, baseline=baseline)))
+    summary = summarise(group_with(tmp_path, fused=0.6, baseline=baseline))
+    assert facts(summary)["Baseline"].startswith(expected)
 
 
-@pytest.mark.parametrize(
-    ("baseline", "end"),
-    [
-        (0.5, "can show"),
-        (0.69, "nothing clearly beats the baseline"),
-        (0.9, "the baseline does better"),
-    ],
-)
-def test_headline_says_where_the_baseline_is_not_beaten(
-    tmp_path: Path, baseline: float, end: str
-) -> None:
-    assert summarise(group_with(tmp_path, fused=0.7, baseline=baseline)).headline.endswith(end)
+def test_a_choice_by_few_rows_is_said_to_be_loose(tmp_path: Path) -> None:
+    data = dataset(rows=ROWS)
+    for layer, validation in (("2", 1.0), ("3", 1.0), ("4", 1.0), ("6", 0.6)):
+        loss = 0.1 if layer == "3" else 0.2
+        write_job(tmp_path, data, [("minilm", layer)], 0.7, validation, log_loss=loss)
+    (group,) = load_groups(tmp_path)
+    summary = summarise(group)
+    assert summary.headline == "Use layer 3 of minilm"
+    assert facts(summary)["Chosen"] == (
+        "on 50 validation rows, 100.0 %; 3 of 4 tie on 50 rows, so the lower log-loss decided; 3 of"
+        " 4 lie within one standard error (2.0 points): more rows would choose more surely"
+    )
+
+
+def test_the_card_names_the_command_that_uses_the_job(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset("r8", rows=40), [("minilm", "3")], 0.7, 0.7)
+    (group,) = load_groups(tmp_path)
+    folder = group.best.folder
+    assert folder is not None
+    again, shell, python = (text for _, text in summarise(group).usage)
+    assert again == (
+        "layerfusion train dataset=r8 'backbone=[minilm]' layers=fixed 'layers.fixed.minilm=[3]'"
+        " fusion=gated hydra.run.dir=outputs/r8"
+    )
+    assert shell == "layerfusion predict outputs/r8 reviews.csv"
+    assert 'lf.load("outputs/r8")' in python
+    (folder / ".hydra").mkdir()
+    overrides = "- dataset=r8\n- sweep=mine\n- layers=last\n"
+    (folder / ".hydra" / "overrides.yaml").write_text(overrides)
+    again, shell, _ = (text for _, text in summarise(group).usage)
+    own = f"dataset=r8 layers=last bundle=true hydra.run.dir={folder}"
+    assert again == f"layerfusion train {own}"
+    (folder / "bundle").mkdir()
+    assert summarise(group).usage[0][1] == f"layerfusion predict {folder} reviews.csv"
 
 
 def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None:
@@ -164,7 +169,7 @@ def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None
     available = {"train": 5485, "test": 2189}
     sample = summarise(group_with(tmp_path / "s", fused=0.7, sampled=True, available=available))
     assert sample.sample is not None
-    assert "200 of 2,189 test rows, and 500 of 5,485 rows" in sample.sample
+    assert "200 of 2,189 test rows, 500 of 5,485 rows" in sample.sample
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from layerfusion.statistics.intervals import (
     metric_intervals,
     p_of_any_ahead,
     paired_interval,
+    unseen_share,
 )
 
 
@@ -95,13 +96,13 @@ def test_rows_are_resampled_with_all_their_seeds() -> None:
     assert bootstrap_interval(correct, target, 5) == together
 
 
-def test_classes_of_one_row_are_certain() -> None:
+def test_classes_of_one_row_leave_only_what_unseen_rows_allow() -> None:
     target = np.arange(52)
     correct = target % 4 > 0
-    assert bootstrap_interval(correct, target) == (0.75, 0.75)
+    ends = (0.75 - unseen_share(52), 0.75 + unseen_share(52))
+    assert bootstrap_interval(correct, target) == pytest.approx(ends)
     found = metric_intervals(target, np.where(correct, target, 1)[None])
-    assert found["accuracy"] == (0.75, 0.75)
-    assert found["macro_f1"][0] == pytest.approx(found["macro_f1"][1])
+    assert found == {"accuracy": pytest.approx(ends)}
 
 
 def test_chunks_change_nothing_but_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,8 +126,13 @@ def test_interval_follows_the_seed_and_the_level() -> None:
 
 def test_all_right_and_no_row() -> None:
     target = labels(7, 3)
-    assert bootstrap_interval(np.ones(10), target) == (1.0, 1.0)
-    assert metric_intervals(target, target[None]) == {"accuracy": (1, 1), "macro_f1": (1, 1)}
+    exact = stats.binomtest(10, 10).proportion_ci(0.95, method="exact")
+    assert bootstrap_interval(np.ones(10), target) == pytest.approx((exact.low, 1.0))
+    assert bootstrap_interval(np.zeros(10), target) == pytest.approx((0.0, 1 - exact.low))
+    # No resample has another macro-F1: there is no interval rather than one without width.
+    assert metric_intervals(target, target[None]) == {"accuracy": pytest.approx((exact.low, 1.0))}
+    one_sided = metric_intervals(labels(5, 5), np.zeros((2, 10), int))
+    assert one_sided == {"accuracy": pytest.approx((exact.low - 0.5, 1.5 - exact.low))}
     with pytest.raises(UserError, match="at least one test row"):
         bootstrap_interval(np.ones((3, 0)), target[:0])
     with pytest.raises(UserError, match="at least one test row"):
@@ -172,7 +178,9 @@ def test_every_resample_has_the_figures_of_scikit_learn(
         found = metric_intervals(target, preds, seed, resamples=1)
         accuracy = np.mean([accuracy_score(true, one) for one in rows.T])
         macro_f1 = np.mean([f1_score(true, one, average="macro") for one in rows.T])
-        assert found["accuracy"] == pytest.approx((accuracy, accuracy))
+        least, mean = unseen_share(target.size), (preds == target).mean()
+        ends = min(accuracy, mean - least), max(accuracy, mean + least)
+        assert found["accuracy"] == pytest.approx(ends)
         assert found["macro_f1"] == pytest.approx((macro_f1, macro_f1))
 
 
@@ -241,16 +249,17 @@ def test_paired_interval_is_antisymmetric_and_zero_against_itself() -> None:
     assert ahead.mean == -behind.mean
     assert ahead.low == pytest.approx(-behind.high, abs=2e-3)
     same = paired_interval(a, a, target)
-    assert (same.low, same.mean, same.high, same.verdict) == (0, 0, 0, "open")
+    least = unseen_share(a.size)
+    assert (same.low, same.mean, same.high, same.verdict) == (-least, 0, least, "open")
 
 
 def test_rounding_of_seeds_makes_no_verdict() -> None:
-    """Sixths that cancel leave an interval of exactly 0, not of 1e-17 on one side of it."""
+    """Sixths that cancel leave a difference of exactly 0, not of 1e-17 on one side of it."""
     a = np.array([1 / 6, 1 / 6 + 1 / 3, 5 / 6, 0.0])
     b = np.array([0.5, 1 / 6, 4 / 6, 1 / 6])
     target = np.arange(4)  # each row is certain: a and b differ by -1/3, 1/3, 1/6 and -1/6
-    found = paired_interval(a, b, target)
-    assert (found.low, found.high, found.verdict) == (0, 0, "open")
+    assert statistics._resampled_means(a - b, target, 10, 0).tolist() == [0.0] * 10
+    assert paired_interval(a, b, target).verdict == "open"
 
 
 def test_rows_that_cannot_be_paired_are_refused() -> None:
@@ -390,3 +399,41 @@ def test_class_sizes_that_vary_are_not_in_the_interval() -> None:
     assert covered["stratified"] < covered["plain"]
     assert covered_enough(covered["plain"], TRIALS, 0.93)
     assert covered["stratified"] / TRIALS > 0.8
+
+
+@pytest.mark.parametrize("sizes", [(30,), (60, 40), (15, 10, 5)])
+@pytest.mark.parametrize("accuracy", [0.95, 0.99, 0.999])
+def test_intervals_cover_accuracies_at_the_edge(sizes: tuple[int, ...], accuracy: float) -> None:
+    """Where the bootstrap has no width, as all rows are right, it covers nothing but 100 %."""
+    rng, target = np.random.default_rng(5), labels(*sizes)
+    covered = 0
+    for _ in range(TRIALS):
+        right = (rng.random(target.size) < accuracy).astype(float)
+        low, high = bootstrap_interval(right, target, resamples=400)
+        covered += low <= accuracy <= high
+    # Near 95 % with one row in twenty wrong, a percentile bootstrap of 30 rows is a little short.
+    least = 0.93 if accuracy == 0.95 else 0.95
+    assert covered >= (least - 3 * np.sqrt(0.95 * 0.05 / TRIALS)) * TRIALS
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.01])
+def test_intervals_of_rare_differences_cover(apart: float) -> None:
+    rng, target, rows = np.random.default_rng(6), labels(60, 40), 100
+    covered = 0
+    for _ in range(TRIALS):
+        kind = rng.choice(3, size=rows, p=[0.01 + apart, 0.01, 0.98 - apart])
+        found = paired_interval((kind != 1).astype(float), (kind != 0).astype(float), target,
+                                resamples=400)  # fmt: skip
+        covered += found.low <= apart <= found.high
+    assert covered >= (0.95 - 3 * np.sqrt(0.95 * 0.05 / TRIALS)) * TRIALS
+
+
+def test_the_smallest_difference_shown_is_shown_four_times_out_of_five() -> None:
+    rng, target = np.random.default_rng(7), labels(200, 200)
+    noise = [rng.choice([-1.0, 0.0, 1.0], size=400, p=[0.1, 0.8, 0.1]) for _ in range(TRIALS)]
+    equal = [paired_interval(d, np.zeros(400), target, resamples=400) for d in noise]
+    least = float(np.mean([one.smallest_shown for one in equal]))
+    shifted = [rng.choice([-1.0, 0.0, 1.0], size=400, p=[0.1 - least / 2, 0.8, 0.1 + least / 2])
+               for _ in range(TRIALS)]  # fmt: skip
+    shown = sum(paired_interval(d, np.zeros(400), target, resamples=400).low > 0 for d in shifted)
+    assert shown / TRIALS == pytest.approx(0.8, abs=0.09)

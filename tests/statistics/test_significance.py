@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,7 +9,15 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from layerfusion.errors import UserError
-from layerfusion.statistics.significance import ALPHA, consensus, holm, mcnemar, mcnemar_at_most
+from layerfusion.statistics.significance import (
+    ALPHA,
+    PairedTest,
+    consensus,
+    holm,
+    mcnemar,
+    mcnemar_at_most,
+    sign_flips,
+)
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
 
@@ -154,3 +164,34 @@ def test_a_large_difference_is_found_and_more_rows_find_a_smaller_one() -> None:
 
     assert power(0.9, 0.8, 400) > 0.95
     assert power(0.82, 0.8, 200) < 0.5 < power(0.82, 0.8, 6000)
+
+
+# -- several answers a row ----------------------------------------------------------------------
+
+
+def test_sign_flips_of_one_answer_a_row_are_the_test_of_mcnemar() -> None:
+    rng = np.random.default_rng(3)
+    for rows in (1, 7, 60, 900):
+        a, b = rng.random((2, rows)) < [[0.8], [0.7]]
+        exact, found = mcnemar(a, b), sign_flips(a.astype(float), b.astype(float))
+        assert (found.only_a, found.only_b) == (exact.only_a, exact.only_b)
+        assert found.p == pytest.approx(exact.p, rel=1e-6, abs=1e-12)
+
+
+def test_sign_flips_count_every_assignment_of_signs() -> None:
+    rng = np.random.default_rng(4)
+    for seeds in (2, 3, 6):
+        a, b = rng.integers(0, seeds + 1, (2, 9)) / seeds
+        differences = np.rint((a - b) * seeds)
+        signs = np.array(list(itertools.product([-1, 1], repeat=9)))
+        p = np.mean(np.abs(signs @ differences) >= abs(differences.sum()))
+        assert sign_flips(a, b, seeds=seeds).p == pytest.approx(p)
+
+
+def test_sign_flips_of_what_does_not_differ_show_nothing() -> None:
+    same = np.array([1.0, 0.5, 0.0])
+    assert sign_flips(same, same, seeds=2) == PairedTest(0, 0, 1.0)
+    far = sign_flips(np.ones(2000), np.zeros(2000))
+    assert 0 < far.p < 1e-9
+    with pytest.raises(UserError, match="3 and 2 test rows"):
+        sign_flips(same, same[:2])

@@ -28,7 +28,7 @@ def choice_block(group: DataGroup, findings: Findings) -> Block:
     pilots = [job for job in chosen if job.record.pilot is not None]
     judged = [job for job in group.jobs if job.record.candidates]
     tables = [_reasons(chosen, names), *(_candidates(names[job], job) for job in judged)]
-    return Block("How layers were chosen", (*tables, _savings(group, pilots, names)))
+    return Block("How layers were chosen", (*tables, _savings(group, pilots, names)), folded=True)
 
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:

@@ -23,7 +23,7 @@ def cost_block(group: DataGroup, findings: Findings) -> Block:
     """List the costs of the models and of the heads."""
     rows = comparisons(group, findings)
     jobs = [(row.name, row.job) for row in rows if row.job is not None]
-    return Block("What it costs", (model_cost_table(group), head_cost_table(jobs)))
+    return Block("What it costs", (model_cost_table(group), head_cost_table(jobs)), folded=True)
 
 
 def model_cost_table(group: DataGroup) -> Table:

@@ -44,4 +44,4 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         " once, at the end.",
         f"Seeds: {written}.",
     )
-    return Block("Data and protocol", (Bullets(lines),))
+    return Block("Data and protocol", (Bullets(lines),), folded=True)

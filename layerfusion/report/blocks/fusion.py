@@ -9,20 +9,21 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, shown_names, single_name
-from layerfusion.findings.tests import Finding, Findings, Kind, outcome_of
+from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind, outcome_of
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate
-from layerfusion.report.block import Block
+from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import COUNT, P_VALUE, POINTS
+from layerfusion.report.format import COUNT, P_VALUE, POINTS, REGRET
 from layerfusion.report.metrics import LOW_IS_GOOD, baseline_estimates, metric_columns
 from layerfusion.report.table import Cell, Column, Mark, Table
 
 SHARED = " =: jobs that ended in the same sources and gave the same predictions share a row."
 AGAINST: dict[Kind, str] = {
     "layer": "the chosen layer",
+    "last": "the last layer",
     "baseline": "the baseline",
     "concat": "concat of the same layers",
 }
@@ -65,7 +66,7 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
         (
             _figure(group, group.chosen, rows) if group.chosen else None,
             fusion_table(rows),
-            finding_table(rows, findings),
+            Folded((finding_table(rows, findings),)),
         ),
     )
 
@@ -114,10 +115,9 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         ),
         rows,
         "Set off: the single layer that validation chooses, with which all else is compared on the"
-        " same test rows (paired bootstrap). ▲ and ▼: a difference that the exact test shows,"
-        " adjusted for the number of comparisons; see the next table. Without them there is no"
-        " difference that these rows can show. Mean ± standard deviation over seeds, and 95 %"
-        f" intervals over test rows. {LOW_IS_GOOD} K is the number of layers fused."
+        " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without a"
+        " mark it cannot be told (see the next table). Mean ± standard deviation over seeds, and"
+        f" 95 % intervals over test rows. {LOW_IS_GOOD} K is the number of layers fused."
         + (SHARED if any(row.twins for row in rows) else ""),
         lambda row: row.mark,
     )
@@ -136,6 +136,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
         for kind, what in AGAINST.items()
         if findings.family.get(kind)
     )
+    primary = findings.family.get(PRIMARY, 0)
     loose = (
         " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
         " wider, and p (≤) is the largest that the two accuracies allow."
@@ -145,18 +146,20 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
         (
             Column("What", lambda row: names[row.what]),
             Column("Against", lambda row: AGAINST[row.kind]),
-            *test_columns("Only it right", "Only the other right"),
+            *test_columns("Rows it has right more often", "Rows the other has"),
         ),
         shown,
         "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
-        " interval, stratified by class. The test sees one answer a row, the consensus: the class"
-        " with the highest mean probability over the seeds. Its accuracy is not the mean over"
-        " seeds. p: exact two-sided McNemar on the rows that only one of the two has right. p"
-        " (Holm): adjusted for all comparisons of its kind in this report, over all data sets"
-        f" ({family}). ▲ better, ▼ worse: adjusted p below 0.05 and an interval on the same side"
-        " of 0; without a mark these rows show no difference."
+        " interval, stratified by class. p: exact two-sided sign-flip test of the same difference"
+        " (McNemar's test where each has one seed), on the rows that one of the two has right more"
+        f" often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer the"
+        " questions of this data set (in bold type) or, of the others, for all of their kind in"
+        f" this report, over all data sets ({family}). ▲ better, ▼ worse: p (Holm) below 0.05."
+        " △ probably better, ▽ probably worse: only p is. Without a mark it cannot be told; a"
+        " difference of “would show” is found four times out of five."
         + loose
         * (not all(row.exact for row in shown)),
+        lambda row: "chosen" if row.family == PRIMARY else "",
     )
 
 
@@ -173,9 +176,10 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
 
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
-        Column(only, lambda row: row.mcnemar.only_a if row.exact else None, COUNT),
-        Column(other, lambda row: row.mcnemar.only_b if row.exact else None, COUNT),
-        Column("p", lambda row: p(row.mcnemar.p, row), P_VALUE),
+        Column("Would show, points", lambda row: row.difference.smallest_shown, REGRET),
+        Column(only, lambda row: row.test.only_a if row.exact else None, COUNT),
+        Column(other, lambda row: row.test.only_b if row.exact else None, COUNT),
+        Column("p", lambda row: p(row.test.p, row), P_VALUE),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),
     )

@@ -65,7 +65,7 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
             parts += [figure, Folded((table,)), details]
         else:
             parts.append(Folded((figure, table), table.title))
-    return Block("What the fusion leans on", parts)
+    return Block("What the fusion leans on", parts, folded=True)
 
 
 def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Drawing:

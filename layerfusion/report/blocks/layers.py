@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from layerfusion.findings.compare import accuracy
+from layerfusion.findings.compare import accuracy, best_on_test
 from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.figures.canvas import drawing
-from layerfusion.report.figures.layers import plot_job_layers
-from layerfusion.report.format import NAME, PERCENT, decimals, percent
+from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves
+from layerfusion.report.format import NAME, PERCENT, bracket, decimals, percent
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
 
@@ -16,8 +17,11 @@ from layerfusion.report.table import Column, Table
 def layer_block(group: DataGroup, findings: Findings) -> Block:
     """Show the accuracy of every single layer against its depth, and as a table."""
     title = "Which layer carries the signal"
+    probes = _probe_parts(group)
     if not group.curves:
-        return Block(title, ("No layer was run alone.",))
+        return Block(title, ("No layer was run alone, and no selection probed the layers.",))
+    if group.probed:
+        return Block(title, (*probes, Folded((layer_table(group),))))
     chosen = "; ".join(
         f"{curve.label}: layer {curve.best.layer.layer} chosen,"
         f" {percent(accuracy(curve.best)[0])} on test"
@@ -32,7 +36,59 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
         " that validation chooses. Open diamond: the last block's output after the model's final"
         " norm. Dashed: the baseline. The rows under the axis number the layers of each model.",
     )
-    return Block(title, (figure, Folded((layer_table(group),))))
+    return Block(title, (_hindsight(group), figure, Folded((layer_table(group),)), *probes))
+
+
+def _hindsight(group: DataGroup) -> str | None:
+    """Say what the best layer on test would have been, which nobody could have chosen."""
+    chosen, best = group.chosen, best_on_test(group.singles)
+    if chosen is None or len(group.singles) == 1:
+        return None
+    found = (
+        f"Validation chooses {single_name(group, chosen)}, with"
+        f" {percent(chosen.accuracy.mean)} {bracket(chosen.accuracy)} on test."
+    )
+    if best.accuracy.mean <= chosen.accuracy.mean:
+        return f"{found} Hindsight agrees: no single layer does better on test."
+    return (
+        f"{found} In hindsight {single_name(group, best)} has the highest test accuracy,"
+        f" {percent(best.accuracy.mean)}; a figure picked on test is too high, and nobody could"
+        " have chosen it."
+    )
+
+
+def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
+    """Show the probes that selections have fitted on the way, and list them."""
+    curves = group.probe_curves
+    if not curves:
+        return ()
+    judged = curves[0].judged_on
+    used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
+    points = [one for curve in curves for one in curve.points]
+    figure = drawing(
+        f"{group.key}-probes",
+        lambda ax: plot_probe_curves(group, ax),
+        alt=f"{group.label}: accuracy of the probe of each layer against its depth.",
+        caption=f"Accuracy of a linear probe on each layer: {judged}, on rows that the probe was"
+        " not fitted on, with 95 % intervals over these rows. The probes are those that the"
+        " selection of layers fitted; test has no part in them. Ringed: the layers of the job that"
+        " is used.",
+    )
+    table = Table(
+        "Probes of all layers",
+        (
+            Column("Model", lambda one: one.backbone),
+            Column("Layer", lambda one: one.layer, NAME),
+            Column("Pooling", lambda one: one.pooling),
+            Column("Depth", lambda one: one.depth, decimals(2)),
+            Column("Held out %", lambda one: (one.accuracy, one.low, one.high), PERCENT),
+            Column("Log-loss", lambda one: one.log_loss, decimals(3)),
+        ),
+        points,
+        f"Judged on {judged}. Marked: the layers of the job that is used.",
+        lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
+    )
+    return figure, Folded((table,))
 
 
 def layer_table(group: DataGroup) -> Table:

@@ -29,6 +29,8 @@ FINE = decimals(2, 100)
 """Percentage points with two decimals."""
 LEAST = 3
 """Fewest jobs of a way of fusing that is shown, over at least two numbers of models."""
+FEW = 2
+"""So many numbers of models are no course: the pairs say all that there is."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Step:
 def count_block(group: DataGroup, findings: Findings) -> Block | None:
     """Show accuracy and its spread by the number of models, for each way of fusing."""
     ways = ways_of_fusing(group)
-    if not ways:
+    if max((len(steps) for steps in ways.values()), default=0) <= FEW:
         return None
     most = max(steps[-1].models for steps in ways.values())
     text = " ".join(

@@ -83,8 +83,9 @@ def _shown(
         ),
         jobs,
         "Sorted by test accuracy, which nobody can choose by. The heads have"
-        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: a difference"
-        " from concat that the exact test, adjusted for the number of comparisons, shows. Training"
+        f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
+        " than concat, after correction for the number of comparisons; △ and ▽: probably so."
+        " Training"
         " is over all seeds.",
     )
     return figure, table

@@ -56,16 +56,17 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
 def _text(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
     if len(best) == 1:
         return (
-            f"The cheapest job is also the most accurate on validation: {names[best[0]]}. Nothing"
-            " dearer is worth its price here."
+            f"No dearer job is more accurate on validation than the cheapest of the most accurate,"
+            f" {names[best[0]]}."
         )
     cheap, dear = best[0], best[-1]
     times = flops(dear) / flops(cheap)
     return (
-        f"{len(best)} jobs are worth their operations by validation. The cheapest, {names[cheap]},"
-        f" reaches {percent(accuracy(cheap)[0])} on test with {GIGA(flops(cheap))} GFLOPs a text;"
-        f" the dearest, {names[dear]}, {percent(accuracy(dear)[0])} with {GIGA(flops(dear))},"
-        f" {times:,.1f} times as many."
+        f"For {len(best)} jobs, no other is as cheap and as accurate on validation. The cheapest of"
+        f" them, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
+        f" {GIGA(flops(cheap))} GFLOPs a text; the dearest, {names[dear]}, reaches"
+        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))}, {times:,.1f} times as many."
+        " Turning a text into tokens is not counted."
     )
 
 

@@ -56,7 +56,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             Column("Test %", lambda row: row.what.accuracy, PERCENT),
             Column("Alone, by validation", lambda row: models_of(row.against)),
             Column("Its test %", lambda row: row.against.accuracy, PERCENT),
-            *test_columns("Only together right", "Only alone right"),
+            *test_columns("Rows together has right more often", "Rows alone has"),
         ),
         list(found),
         "Taken: the sources that the selection took. It leaves out a model that promises no gain."
@@ -70,6 +70,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             *(
                 _figure(group, known, {found[row]: row for row in rows}, number)
                 for number, rows in enumerate(by_way.values(), start=1)
+                if len(rows) > 1
             ),
             table,
         ),
@@ -96,8 +97,8 @@ def _compared(
 def _tested(findings: Findings, kind: Kind) -> str:
     """Say in the note of a table how its findings were tested."""
     return (
-        " Paired differences of the mean accuracies over seeds; exact McNemar test of the"
-        " consensus, adjusted (Holm) for the"
+        " Paired differences of the mean accuracies over seeds; exact sign-flip test, corrected"
+        " (Holm) for the"
         f" {plural(findings.family[kind], 'different comparison')} of this kind in the report."
     )
 
@@ -127,8 +128,8 @@ def _figure(
         ),
         caption=f"{title}: test accuracy in %, on the diagonal of a model alone, below it"
         " of a pair, with the difference in points to the one of the two that validation prefers."
-        " Blue: above it, orange: below it. ▲ and ▼: a difference that the exact test, adjusted for"
-        " the number of comparisons, shows.",
+        " Blue: above it, orange: below it. ▲ ▼: better or worse,"
+        " △ ▽: probably so.",
     )
 
 

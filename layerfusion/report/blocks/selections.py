@@ -262,7 +262,7 @@ def _brings(against: Difference) -> str:
 
 def _verdict(difference: Difference) -> str:
     words = says(difference, gain="gains", loss="loses")
-    return f"makes {words}" if difference.verdict == "open" else words
+    return f"makes a difference that {words}" if difference.verdict == "open" else words
 
 
 def _worth(dearer: float, against: Difference) -> str:

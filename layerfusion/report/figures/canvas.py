@@ -198,7 +198,9 @@ def quiet_about_letters() -> Iterator[None]:
         yield
 
 
-def drawing(key: str, plot: Callable[[Axes], object], *, alt: str, caption: str) -> Drawing:
+def drawing(
+    key: str, plot: Callable[[Axes], object], *, alt: str, caption: str, wide: float = WIDE
+) -> Drawing:
     """Draw a figure in both layouts.
 
     Args:
@@ -206,17 +208,18 @@ def drawing(key: str, plot: Callable[[Axes], object], *, alt: str, caption: str)
         plot: draws on axes whose figure has the width of the layout.
         alt: what the figure shows, for those who cannot see it.
         caption: text under the figure.
+        wide: its width on wide screens, in pixels.
     """
     drawn: list[str] = []
     png, pdf = io.BytesIO(), io.BytesIO()
-    for width in (WIDE, NARROW):
+    for width in (wide, NARROW):
         # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
         salt: dict[Any, Any] = {"svg.hashsalt": f"{key}-{width:.0f}"}
         with quiet_about_letters(), rc_context(STYLE | salt):
             figure = sheet(width)
             plot(figure.add_subplot())
             drawn.append(_svg(figure, alt))
-            if width == WIDE:
+            if width == wide:
                 # Neither a date nor the maker's version: the same jobs give the same files.
                 nothing = {"Creator": None, "Producer": None, "CreationDate": None}
                 figure.savefig(png, format="png", dpi=DPI, facecolor="white", metadata=NO_MAKER)

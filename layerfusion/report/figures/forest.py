@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
@@ -33,8 +33,8 @@ def forest_drawing(
         key,
         lambda ax: plot_forest(rows, label, ax),
         alt=f"{alt} {words}",
-        caption=f"{caption} Filled points: the interval and the exact test, adjusted for the number"
-        " of comparisons, show a difference. Open points: these rows show none.",
+        caption=f"{caption} Filled points: better or worse. Half filled: probably, but not after"
+        " correction for the number of comparisons. Open: cannot be told.",
     )
 
 
@@ -56,7 +56,9 @@ def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -
         difference = row.finding.difference
         ends = [100 * difference.low, 100 * difference.high]
         ax.plot(ends, [y, y], color=row.color, linewidth=2.4, solid_capstyle="round")
-        fill = PAPER if row.finding.verdict == "open" else row.color
-        style = {"markersize": 8, "markerfacecolor": fill, "markeredgewidth": 1.8}
+        sure, lean = row.finding.verdict != "open", row.finding.lean != "open"
+        style: dict[str, Any] = {"markersize": 8, "markeredgewidth": 1.8}
+        style |= {"markerfacecolor": row.color if lean else PAPER, "markerfacecoloralt": PAPER}
+        style["fillstyle"] = "left" if lean and not sure else "full"
         ax.plot(100 * difference.mean, y, marker="o", markeredgecolor=row.color, **style)
     return ax

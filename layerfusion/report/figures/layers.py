@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,9 @@ from matplotlib.patheffects import withStroke
 from layerfusion.findings.compare import accuracy
 from layerfusion.findings.groups import Curve, DataGroup
 from layerfusion.findings.profiles import marked_layers, sources
-from layerfusion.records.job import LayerRecord
+from layerfusion.records.job import LayerRecord, ProbeRecord
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.figures.canvas import LINE, is_narrow, new_axes, width_of, write
+from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes, width_of, write
 from layerfusion.report.figures.colors import MUTED, PAPER, SERIES, model_colors
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.format import shortened
@@ -25,6 +26,10 @@ LINES = ("-", (0, (5, 1.5)), (0, (2, 1)), (0, (6, 1.5, 1.5, 1.5)))
 DASHED = (0, (6, 3))
 NORM_OFFSET = 0.055
 """`norm` has the depth of the last block, but is drawn this far to the right of it."""
+LEAST_POINTS = 3
+"""Fewer layers make no curve."""
+LayerKey = tuple[str, str, str]
+"""Model, layer and pooling."""
 LABEL = 22
 """Characters of a source's name beside a figure."""
 
@@ -122,6 +127,105 @@ def _draw_ruler(ax: Axes, curve: Curve, below: float, color: str) -> None:
             write(ax, job.layer.layer, (x, 0), (0, -below), **where, **look)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """One model in a curve of accuracy by layer, in per cent."""
+
+    name: str
+    color: str
+    style: Any
+    layers: tuple[LayerKey, ...]
+    x: list[float]
+    y: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
+    """Take the layers that were run alone or, where these are few, the probes of selections.
+
+    Returns:
+        The models with enough layers for a curve, and what the accuracy is of.
+    """
+    colors = model_colors(group.models)
+    alone = [
+        (curve.label, curve.backbone, [(job.layer, *accuracy(job)) for job in curve.points])
+        for curve in group.curves
+    ]
+    lines = _lines(alone, colors)
+    if lines:
+        return lines, "head on one layer, test"
+    curves = group.probe_curves
+    return _probe_lines(group), f"probe, {curves[0].judged_on}" if curves else ""
+
+
+def _probe_lines(group: DataGroup) -> list[_Line]:
+    curves = group.probe_curves
+    several = len({curve.pooling for curve in curves}) > 1
+    probes = [
+        (
+            f"{curve.backbone} {curve.pooling}" if several else curve.backbone,
+            curve.backbone,
+            [(one, one.accuracy, one.low, one.high) for one in curve.points],
+        )
+        for curve in curves
+    ]
+    return _lines(probes, model_colors(group.models))
+
+
+def _lines(
+    curves: Sequence[tuple[str, str, Sequence[tuple[Any, float, float, float]]]],
+    colors: Mapping[str, str],
+) -> list[_Line]:
+    found = []
+    seen: Counter[str] = Counter()
+    for name, backbone, points in curves:
+        if len(points) >= LEAST_POINTS:
+            layers, *values = zip(*points, strict=True)
+            y, low, high = ([100 * value for value in part] for part in values)
+            keys = tuple((one.backbone, one.layer, one.pooling) for one in layers)
+            style = LINES[seen[backbone] % len(LINES)]
+            x = [_position(one) for one in layers]
+            found.append(_Line(name, colors[backbone], style, keys, x, y, low, high))
+            seen[backbone] += 1
+    return found
+
+
+def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
+    """Draw a small curve of accuracy by depth, and ring the layers of the job that is chosen."""
+    lines, judged = answer_lines(group)
+    ax = _depth_axes(ax, 200, 200)
+    _draw_lines(ax, lines, group)
+    ax.set(xlabel="relative depth of the layer", ylabel="")
+    legend(ax, columns=3, title=f"% right: {judged}", alignment="left", title_fontsize=11)
+    box = ax.get_legend()
+    if box is not None:
+        box.get_title().set_color(MUTED)
+    return ax
+
+
+def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:
+    """Draw the held-out accuracy of the probes that selections fitted, and ring what is used."""
+    lines = _probe_lines(group)
+    ax = _depth_axes(ax, 360, 320 + LINE * len(lines))
+    _draw_lines(ax, lines, group)
+    name_curves(ax, [LineEnd(one.name, one.x[-1], one.y[-1], one.color) for one in lines])
+    return ax
+
+
+def _draw_lines(ax: Axes, lines: Sequence[_Line], group: DataGroup) -> None:
+    """Draw curves with their 95 % bands, and ring the layers of the job that is chosen."""
+    used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
+    for line in lines:
+        ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
+        look: dict[str, Any] = {"color": line.color, "linestyle": line.style}
+        ax.plot(line.x, line.y, linewidth=1.8, label=line.name, **look)
+        for x, y, layer in zip(line.x, line.y, line.layers, strict=True):
+            _draw_point(ax, x, y, line.color, norm=layer[1] == "norm")
+            if layer in used:
+                _draw_ring(ax, x, y, line.color)
+
+
 # -- layer profiles -----------------------------------------------------------------------------
 
 
@@ -166,7 +270,7 @@ def _depth_axes(ax: Axes | None, wide: float, narrow: float) -> Axes:
     return ax
 
 
-def _position(layer: LayerProfile | LayerRecord) -> float:
+def _position(layer: LayerProfile | LayerRecord | ProbeRecord) -> float:
     """Place a layer on the depth axis."""
     return layer.depth + (NORM_OFFSET if layer.layer == "norm" else 0)
 

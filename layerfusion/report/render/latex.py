@@ -28,6 +28,8 @@ LATEX = {
     "→": r"$\to$",
     "↓": r"$\downarrow$",
     "▲": r"$\blacktriangle$",
+    "△": r"$\vartriangle$",
+    "▽": r"$\triangledown$",
     "▼": r"$\blacktriangledown$",
 }
 

@@ -35,20 +35,21 @@ def _paragraphs(part: Part, level: int) -> list[str]:
         return [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
     if isinstance(part, Summary):
         return _summary(part, level)
-    return [f"![{plain(part.alt)}](figures/{part.key}.png)", f"*{plain(part.caption)}*"]
+    caption = [f"*{plain(part.caption)}*"] if part.caption else []
+    return [f"![{plain(part.alt)}](figures/{part.key}.png)", *caption]
 
 
 def _summary(summary: Summary, level: int) -> list[str]:
-    tiles = "; ".join(
-        f"{tile.name.lower()} **{plain(tile.value)}** {plain(tile.interval)}"
-        for tile in summary.tiles
-    )
+    value, interval = summary.accuracy
+    figures = [paragraph for one in summary.parts for paragraph in _paragraphs(one, level)]
+    usage = [f"{title}:\n\n```\n{text.replace('`', '')}\n```" for title, text in summary.usage]
     return [
         f"{'#' * level} {plain(summary.label)}",
         *([f"**{plain(summary.sample)}**"] if summary.sample else []),
-        f"**{plain(summary.headline)}.**",
-        tiles,
-        *map(plain, summary.paragraphs),
+        f"**{plain(summary.headline)}:** {plain(value)} {plain(interval)}.",
+        "\n".join(f"- {plain(name)}: {plain(words)}" for name, words in summary.facts),
+        *figures,
+        *usage,
     ]
 
 

@@ -1,0 +1,84 @@
+"""What to type to use the classifier of a finished job."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+
+from layerfusion.config.secrets import redact_line
+from layerfusion.errors import UserError
+from layerfusion.findings.grouping import grouped
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.records.job import BUNDLE
+
+OVERRIDES = ".hydra/overrides.yaml"
+"""Words of the command line of a job, where Hydra started it."""
+OWN = ("bundle=", "hydra.", "sweep=")
+"""Begin words that the command for one job sets itself."""
+PLAIN = re.compile(r"[\w.-]+")
+"""Names that the command line reads as they stand."""
+MOST = 6
+"""Most layers that a command names."""
+
+
+def commands(job: FinishedJob) -> list[tuple[str, str]]:
+    """List what to type, each with a heading: a shell command, and three lines of Python.
+
+    A job of a sweep kept no classifier. The first command then runs it again with its settings, on
+    what is in the cache, and keeps it.
+    """
+    if job.folder is None:
+        return []
+    place, found = str(job.folder), []
+    if not (job.folder / BUNDLE).is_dir():
+        words = _again(job)
+        if not words:
+            return [
+                ("To use it", "Run the job again with bundle=true, which keeps its classifier.")
+            ]
+        if words[-1].startswith("hydra.run.dir="):
+            place = words[-1].removeprefix("hydra.run.dir=")
+        found.append(("Keep the classifier", f"layerfusion train {shlex.join(words)}"))
+    shell = f"layerfusion predict {shlex.quote(place)} reviews.csv"
+    python = (
+        "import layerfusion as lf\n"
+        f"model = lf.load({json.dumps(place, ensure_ascii=False)})\n"
+        'model.predict(["a text", "another one"])'
+    )
+    return [*found, ("Shell", shell), ("Python", python)]
+
+
+def _again(job: FinishedJob) -> list[str]:
+    """Give the words after `layerfusion train` that keep the job's classifier; none if unknown."""
+    assert job.folder is not None
+    path = job.folder / OVERRIDES
+    if path.is_file():
+        import yaml
+
+        try:
+            words = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, ValueError) as error:
+            raise UserError(f"{path}: not a list of words: {error}") from error
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            kept = [word for word in words if not word.startswith(OWN)]
+            return [*map(redact_line, kept), "bundle=true", f"hydra.run.dir={job.folder}"]
+    record = job.record
+    by_model = grouped(record.layers, lambda layer: layer.backbone)
+    names = (record.dataset.name, record.fusion, *(str(x.layer) for x in record.layers), *by_model)
+    if not all(map(PLAIN.fullmatch, names)):
+        return []
+    plain = {layer.pooling for layer in record.layers} == {"mean"} and not record.lexical
+    if not plain or len(record.layers) > MOST or record.dataset.name in ("local", "memory"):
+        return []
+    fixed = [
+        f"layers.fixed.{name}=[{','.join(x.layer for x in own)}]" for name, own in by_model.items()
+    ]
+    return [
+        f"dataset={record.dataset.name}",
+        f"backbone=[{','.join(by_model)}]",
+        "layers=fixed",
+        *fixed,
+        f"fusion={record.fusion}",
+        f"hydra.run.dir=outputs/{record.dataset.name}",
+    ]

@@ -1,0 +1,234 @@
+"""Block on the mistakes of the job that is used: by class, by confidence, and the worst of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.tests import Findings
+from layerfusion.report.block import Block, Folded
+from layerfusion.report.blocks.summary import all_names
+from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
+from layerfusion.report.figures.colors import INK, MUTED
+from layerfusion.report.format import COUNT, PERCENT, decimals, shortened
+from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.intervals import bootstrap_interval
+
+MATRIX = 12
+"""Most classes whose confusions are a square table; of more, the most frequent are a list."""
+PAIRS = 20
+WORST = 50
+"""Most confusions of the list, and most mistakes."""
+LONG = 300
+"""Most characters of a text that are shown."""
+BINS = 10
+"""Bins of the confidence, of equal width."""
+LEAST = 5
+"""Fewest rows of a bin that is drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of a job to the test rows: the class with the highest mean over the seeds."""
+
+    names: Sequence[str]
+    target: np.ndarray
+    answer: np.ndarray
+    confidence: np.ndarray
+    texts: Sequence[str] = ()
+
+    @property
+    def confusion(self) -> np.ndarray:
+        """Number of rows of each class (rows) that were taken for each class (columns)."""
+        size = len(self.names)
+        return np.bincount(self.target * size + self.answer, minlength=size**2).reshape(size, size)
+
+
+def error_block(group: DataGroup, findings: Findings) -> Block | None:
+    """Show where the job that is used errs."""
+    job = group.best
+    if job.answer is None or job.confidence is None:
+        return None
+    found = Answers(
+        group.data.label_names, job.target, job.answer, job.confidence, group.test_texts
+    )
+    wrong = int((found.answer != found.target).sum())
+    return Block(
+        "Where it errs",
+        (
+            f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong."
+            + _seeds(job),
+            class_table(found),
+            confusion_table(found),
+            _calibration_figure(group, found),
+            Folded((calibration_table(found),)),
+            Folded((mistake_table(found),)),
+        ),
+    )
+
+
+def _seeds(job: FinishedJob) -> str:
+    if len(job.record.seeds) == 1:
+        return ""
+    return " An answer here is the class with the highest mean probability over the seeds."
+
+
+def class_table(found: Answers) -> Table:
+    """List precision, recall and F1 of each class."""
+    confusion = found.confusion
+    true, taken, hits = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+
+    def recall(label: int) -> Cell:
+        right = (found.answer[found.target == label] == label).astype(float)
+        if not right.size:
+            return Cell()
+        low, high = bootstrap_interval(right, np.zeros(right.size, int))
+        return Cell(float(right.mean()), None, low, high)
+
+    def other(label: int) -> str:
+        wrong = np.where(np.arange(len(true)) == label, 0, confusion[label])
+        most = int(wrong.argmax())
+        return f"{found.names[most]} ({COUNT(wrong[most])})" if wrong[most] else ""
+
+    def share(part: int, whole: int) -> float | None:
+        return float(part / whole) if whole else None
+
+    return Table(
+        "Each class",
+        (
+            Column("Class", lambda k: found.names[k]),
+            Column("Rows", lambda k: int(true[k]), COUNT),
+            Column("Recall %", recall, PERCENT),
+            Column("Precision %", lambda k: share(int(hits[k]), int(taken[k])), PERCENT),
+            Column("F1 %", lambda k: share(2 * int(hits[k]), int(true[k] + taken[k])), PERCENT),
+            Column("Most often taken for", other),
+        ),
+        range(len(found.names)),
+        "Recall: share of the rows of the class that are found, with its 95 % interval. Precision:"
+        " share of the rows with this answer that are of the class.",
+    )
+
+
+def confusion_table(found: Answers) -> Table:
+    """Count what was taken for what; with many classes, list the most frequent confusions."""
+    confusion, names = found.confusion, found.names
+    if len(names) <= MATRIX:
+        return Table(
+            "What was taken for what",
+            (
+                Column("True class", lambda k: names[k]),
+                *(
+                    Column(name, lambda k, other=other: int(confusion[k, other]), COUNT)
+                    for other, name in enumerate(names)
+                ),
+            ),
+            range(len(names)),
+            "Test rows by true class (down) and answer (across).",
+        )
+    off = confusion - np.diag(confusion.diagonal())
+    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
+    pairs = [divmod(int(place), len(names)) for place in order if off.flat[place]]
+    return Table(
+        "What was taken for what",
+        (
+            Column("True class", lambda pair: names[pair[0]]),
+            Column("Answer", lambda pair: names[pair[1]]),
+            Column("Rows", lambda pair: int(confusion[pair]), COUNT),
+        ),
+        pairs,
+        f"The {len(pairs)} most frequent confusions.",
+    )
+
+
+def mistake_table(found: Answers) -> Table:
+    """List the mistakes that the job was most sure of."""
+    wrong = np.flatnonzero(found.answer != found.target)
+    worst = wrong[np.argsort(-found.confidence[wrong], kind="stable")][:WORST].tolist()
+    text = (
+        (Column("Text", lambda row: shortened(str(found.texts[row]), LONG)),) if found.texts else ()
+    )
+    return Table(
+        "The surest mistakes",
+        (
+            Column("Row", lambda row: row, COUNT),
+            Column("True class", lambda row: found.names[int(found.target[row])]),
+            Column("Answer", lambda row: found.names[int(found.answer[row])]),
+            Column("Confidence %", lambda row: float(found.confidence[row]), PERCENT),
+            *text,
+        ),
+        worst,
+        "Rows of test, counted from 0 in the order of predictions.parquet. A mistake that is very"
+        " sure may be a wrong label."
+        + ("" if found.texts else " `layerfusion report --texts` shows the texts too."),
+    )
+
+
+# -- calibration --------------------------------------------------------------------------------
+
+
+def _bins(found: Answers) -> list[tuple[float, float, np.ndarray]]:
+    """Sort rows into bins by confidence: ends of each bin that has rows, and which are right."""
+    place = np.clip((found.confidence * BINS).astype(int), 0, BINS - 1)
+    right = (found.answer == found.target).astype(float)
+    return [
+        (float(found.confidence[place == k].mean()), k / BINS, right[place == k])
+        for k in range(BINS)
+        if (place == k).any()
+    ]
+
+
+def calibration_table(found: Answers) -> Table:
+    """Compare confidence with accuracy, bin by bin."""
+
+    def accuracy(entry: tuple[float, float, np.ndarray]) -> Cell:
+        right = entry[2]
+        low, high = bootstrap_interval(right, np.zeros(right.size, int))
+        return Cell(float(right.mean()), None, low, high)
+
+    return Table(
+        "Confidence and accuracy",
+        (
+            Column("From %", lambda entry: entry[1], decimals(0, 100)),
+            Column("Rows", lambda entry: entry[2].size, COUNT),
+            Column("Mean confidence %", lambda entry: entry[0], PERCENT),
+            Column("Right %", accuracy, PERCENT),
+        ),
+        _bins(found),
+        "Confidence: the mean probability of the answer over the seeds.",
+    )
+
+
+def _calibration_figure(group: DataGroup, found: Answers) -> Drawing | None:
+    bins = [entry for entry in _bins(found) if entry[2].size >= LEAST]
+    if len(bins) < 2:
+        return None
+    return drawing(
+        f"{group.key}-calibration",
+        lambda ax: plot_calibration(bins, ax),
+        alt=f"{group.label}: share of right answers against their confidence.",
+        caption="Share of right answers against their confidence, in bins of ten points with at"
+        f" least {LEAST} rows, with 95 % intervals. On the line, confidence is what it says; below"
+        " it, the job is too sure.",
+        wide=460.0,
+    )
+
+
+def plot_calibration(
+    bins: Sequence[tuple[float, float, np.ndarray]], ax: Axes | None = None
+) -> Axes:
+    """Draw the accuracy of each bin against its mean confidence."""
+    ax = new_axes(ax, 260, 260, grid="y")
+    least = 100 * min(entry[1] for entry in bins)
+    ax.plot([least, 100], [least, 100], color=MUTED, linewidth=1)
+    for mean, _, right in bins:
+        low, high = bootstrap_interval(right, np.zeros(right.size, int))
+        x = 100 * mean
+        ax.plot([x, x], [100 * low, 100 * high], color=INK, linewidth=1.6)
+        ax.plot(x, 100 * right.mean(), marker="o", markersize=6, color=INK)
+    ax.set(xlabel="mean confidence, %", ylabel="right, %")
+    return ax

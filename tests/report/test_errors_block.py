@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from layerfusion.findings.groups import load_groups
+from layerfusion.findings.tests import find_all
+from layerfusion.report.blocks.errors import (
+    MATRIX,
+    WORST,
+    Answers,
+    calibration_table,
+    class_table,
+    confusion_table,
+    error_block,
+    mistake_table,
+)
+from tests.report.fabricate import dataset, write_job
+
+
+@pytest.fixture
+def answers() -> Answers:
+    rng = np.random.default_rng(0)
+    target = np.repeat([0, 1, 2], [60, 25, 5])
+    answer = np.where(rng.random(90) < 0.7, target, rng.integers(0, 3, 90))
+    return Answers(["a", "b", "c"], target, answer, rng.uniform(0.34, 1, 90))
+
+
+def test_classes_have_the_figures_of_scikit_learn(answers: Answers) -> None:
+    frame = class_table(answers).frame()
+    figures = precision_recall_fscore_support(answers.target, answers.answer)
+    precision, recall, f1, rows = map(np.asarray, figures)
+    assert frame["Rows"].tolist() == rows.tolist()
+    for title, values in (("Precision %", precision), ("Recall %", recall), ("F1 %", f1)):
+        assert frame[title].tolist() == pytest.approx((100 * values).tolist())
+    assert all(np.less(frame["Recall %, low"], frame["Recall %"]))
+    matrix = confusion_matrix(answers.target, answers.answer)
+    shown = confusion_table(answers).frame()[["a", "b", "c"]].to_numpy()
+    assert shown.tolist() == matrix.tolist()
+
+
+def test_confusions_of_many_classes_are_a_list_without_the_right_answers() -> None:
+    size = MATRIX + 1
+    target = np.arange(size).repeat(3)
+    answer = target.copy()
+    answer[[0, 1]], answer[3] = 5, 6
+    names = [f"class {number}" for number in range(size)]
+    table = confusion_table(Answers(names, target, answer, np.ones(target.size)))
+    assert [row.texts for row in table.rows] == [
+        ("class 0", "class 5", "2"),
+        ("class 1", "class 6", "1"),
+    ]
+
+
+def test_mistakes_come_surest_first_and_show_texts_only_when_given(answers: Answers) -> None:
+    table = mistake_table(answers)
+    frame = table.frame()
+    wrong = np.flatnonzero(answers.answer != answers.target)
+    assert len(frame) == min(WORST, wrong.size)
+    assert {*frame["Row"].tolist()} <= {*wrong.tolist()}
+    assert [*frame["Confidence %"]] == sorted(frame["Confidence %"], reverse=True)
+    assert "Text" not in frame.columns.tolist()
+    assert "--texts" in table.note
+    texts = tuple(f"text {row} " + "x" * 400 for row in range(90))
+    shown = mistake_table(
+        Answers(answers.names, answers.target, answers.answer, answers.confidence, texts)
+    )
+    first = shown.frame().iloc[0]
+    assert first["Text"].startswith(f"text {first['Row']} x")
+    assert len(first["Text"]) == 300
+
+
+def test_calibration_counts_every_row_once(answers: Answers) -> None:
+    frame = calibration_table(answers).frame()
+    assert sum(frame["Rows"].tolist()) == 90
+    mean = np.dot(frame["Right %"].tolist(), frame["Rows"].tolist()) / 90
+    assert float(mean) == pytest.approx(100 * (answers.answer == answers.target).mean())
+
+
+def test_the_block_is_of_the_job_that_is_used(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=200), [("minilm", "3")], 0.7, 0.6)
+    write_job(tmp_path, dataset(rows=200), [("minilm", "4")], 0.5, 0.9)
+    (group,) = load_groups(tmp_path)
+    block = error_block(group, find_all([group])[group])
+    assert block is not None
+    wrong = int((~group.best.consensus).sum())
+    assert str(block.parts[0]).startswith(f"layer 4 of minilm: {wrong} of 200 test rows are wrong.")
+    assert len(block.figures) == 1
