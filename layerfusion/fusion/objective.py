@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS, MACRO_F1
+from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS
 from layerfusion.layers.selection import standard_error
 
 SHIFTS = (0.25, 0.5, 0.75, 1.0)
@@ -61,8 +61,9 @@ def shift_of(
     more often than one that is asked for accuracy. It is given the log-probabilities of a
     population in which the classes are less unequal: a share of their log-frequencies is taken off
     (Saerens, Latinne and Decaestecker, Neural Computation 14, 2002). With `class_weights=balanced`
-    that is the whole; for macro-F1 the share is the one with the best macro-F1 on held-out rows, if
-    it is better than none by more than the standard error of the difference.
+    that is the whole; for accuracy or macro-F1 it is the share that is best on held-out rows, if it
+    is better than none by more than the standard error of the difference. Accuracy needs a shift
+    only where the classifier names rare classes too seldom, as with many classes of few rows.
 
     Args:
         objective: log_loss, accuracy or macro_f1.
@@ -79,7 +80,7 @@ def shift_of(
     if class_weights == BALANCED:
         return -log_frequencies
     none = torch.zeros_like(log_frequencies)
-    if objective != MACRO_F1 or len(target) == 0:
+    if objective == LOG_LOSS or len(target) == 0:
         return none
     shifts = [none, *(-share * log_frequencies for share in SHIFTS)]
     each = [costs(objective, log_probs.double() + shift, target) for shift in shifts]
