@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from layerfusion.report.blocks.errors import (
     WORST,
     Answers,
     calibration_table,
+    calibration_words,
     class_table,
     confusion_table,
     error_block,
@@ -89,3 +91,19 @@ def test_the_block_is_of_the_job_that_is_used(tmp_path: Path) -> None:
     wrong = int((~group.best.consensus).sum())
     assert str(block.parts[0]).startswith(f"layer 4 of minilm: {wrong} of 200 test rows are wrong.")
     assert len(block.figures) == 1
+
+
+def test_what_calibration_changed_is_told_where_there_was_one(tmp_path: Path) -> None:
+    write_job(tmp_path, dataset(rows=200), [("minilm", "3")], 0.7, 0.6)
+    (group,) = load_groups(tmp_path)
+    assert calibration_words(group.best) == ""  # an older record
+    record = group.best.record
+    seeds = [
+        replace(seed, temperature=1.5, uncalibrated={"calibration_error": 0.125})
+        for seed in record.seeds
+    ]
+    for seed in seeds:
+        seed.test["calibration_error"] = 0.0625
+    words = calibration_words(replace(group.best, record=replace(record, seeds=seeds)))
+    assert "a temperature of 1.50" in words
+    assert "is 6.2 %, and was 12.5 % before" in words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -62,7 +63,8 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
         "Where it errs",
         (
             f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong."
-            + _seeds(job),
+            + _seeds(job)
+            + calibration_words(job),
             class_table(found),
             confusion_table(found),
             _calibration_figure(group, found),
@@ -76,6 +78,22 @@ def _seeds(job: FinishedJob) -> str:
     if len(job.record.seeds) == 1:
         return ""
     return " An answer here is the class with the highest mean probability over the seeds."
+
+
+def calibration_words(job: FinishedJob) -> str:
+    """Say what calibration changed; nothing for a stack or an older record."""
+    seeds = [seed for seed in job.record.seeds if seed.temperature and seed.uncalibrated]
+    if not seeds:
+        return ""
+    temperature = mean(seed.temperature or 1.0 for seed in seeds)
+    before, after = (
+        100 * mean(figures["calibration_error"] for figures in each)
+        for each in ([seed.uncalibrated for seed in seeds], [seed.test for seed in seeds])
+    )
+    return (
+        f" Its probabilities are calibrated on validation, with a temperature of {temperature:.2f}:"
+        f" the calibration error on test is {after:.1f} %, and was {before:.1f} % before."
+    )
 
 
 def class_table(found: Answers) -> Table:
