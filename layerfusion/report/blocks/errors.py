@@ -243,9 +243,9 @@ def plot_calibration(
     ax = new_axes(ax, 260, 260, grid="y")
     least = 100 * min(entry[1] for entry in bins)
     ax.plot([least, 100], [least, 100], color=MUTED, linewidth=1)
-    for mean, _, right in bins:
+    for sure, _, right in bins:
         low, high = bootstrap_interval(right, np.zeros(right.size, int))
-        x = 100 * mean
+        x = 100 * sure
         ax.plot([x, x], [100 * low, 100 * high], color=INK, linewidth=1.6)
         ax.plot(x, 100 * right.mean(), marker="o", markersize=6, color=INK)
     ax.set(xlabel="mean confidence, %", ylabel="right, %")
