@@ -11,7 +11,7 @@ from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
 from layerfusion.runs.heads import TrainingResult, train_heads
 from layerfusion.runs.inputs import Inputs, extract_all, prepare
 from layerfusion.runs.protocol import CallbackFactory, Protocol
-from layerfusion.runs.references import fit_references
+from layerfusion.runs.references import fit_references, with_probes
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
 from layerfusion.statistics.significance import consensus
 from layerfusion.texts import TextDataset
@@ -30,7 +30,7 @@ class HonestProtocol(Protocol):
 
     def prepare(self, config: TrainConfig) -> Inputs:
         """Load the texts, extract what the cache lacks and select layers."""
-        return prepare(config)
+        return with_probes(config, prepare(config))
 
     def train(
         self,

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from layerfusion.config.job import STACKED, FusionConfig, TrainConfig
+from layerfusion.config.job import STACKED, STACKS, FusionConfig, TrainConfig
+from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
+from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.selection import Choice, ProbedLayer, Selection
 from layerfusion.runs.heads import TrainedReference, fit_heads
 from layerfusion.runs.inputs import Inputs
+from layerfusion.runs.select_layers import candidates_of, probed_layers
 
 BEST, LAST = "best_probe", "last_probe"
 """Columns of the answers of the best and of the last layer."""
+
+
+def with_probes(config: TrainConfig, inputs: Inputs) -> Inputs:
+    """Add what a stack has for each of its layers, where the selection itself fitted no probes.
+
+    The stack needs these held-out predictions anyway, and finds them in the cache.
+    """
+    layers, selection = inputs.selection.layers, inputs.selection
+    stacked = inputs.fusion.name in STACKS and config.layers.held_out == "folds"
+    if not stacked or selection.probes or len(layers) == 1:
+        return inputs
+    candidates = candidates_of(config, inputs.dataset, inputs.sources, layers)
+    held_out = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
+    return replace(inputs, selection=replace(selection, probes=probed_layers(layers, held_out)))
 
 
 def fit_references(config: TrainConfig, inputs: Inputs) -> list[TrainedReference]:

@@ -35,9 +35,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory, bert_folder: Path) -> Path:
     rows = [(f"{' '.join(draw.choice(words[n % 2], 3))} {n}", label(n)) for n in range(160)]
     pd.DataFrame(rows, columns=["text", "label"]).to_csv(folder / "texts.csv", index=False)
     job = tiny_job(folder / "texts.csv", bert_folder, folder / "cache")
-    more = ["logger=none", "layers=adaptive", "seeds=2", "bundle=true"]
-    for fusion in ("gated", "auto"):
-        run = [f"fusion={fusion}", f"hydra.run.dir={folder / 'runs' / fusion}"]
+    more = ["logger=none", "seeds=2", "bundle=true"]
+    for fusion, layers in (("gated", "adaptive"), ("auto", "adaptive"), ("stacked", "all")):
+        run = [f"fusion={fusion}", f"layers={layers}", f"hydra.run.dir={folder / 'runs' / fusion}"]
         assert main(["train", *job, *more, *run]) == 0
     return folder / "runs"
 
@@ -48,7 +48,7 @@ def group(runs: Path) -> DataGroup:
     return group
 
 
-@pytest.mark.parametrize("fusion", ["gated", "auto"])
+@pytest.mark.parametrize("fusion", ["gated", "auto", "stacked"])
 def test_a_job_records_the_probes_of_all_layers_and_two_references(runs: Path, fusion: str) -> None:
     record = read_record(runs / fusion)
     assert [probe.layer for probe in record.probes] == LAYERS
@@ -129,5 +129,5 @@ def test_texts_are_shown_only_when_asked_for(
         f"{text} x,{label(n)}\n" for n, text in enumerate(texts)
     ))  # fmt: skip
     monkeypatch.setattr(inputs, "_datasets", {})  # as in another process
-    assert main(["report", str(runs), "--texts"]) == 1
+    assert main(["report", str(runs), "--texts"]) == 2
     assert "its texts have changed since the job ran" in capsys.readouterr().err
