@@ -76,6 +76,7 @@ class Connections:
         self.host, _, port = url.removeprefix("http://").partition(":")
         self.port = int(port)
         self.idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self.open: set[asyncio.StreamWriter] = set()
 
     async def request(self, method: str, path: str, body: bytes = b"") -> int:
         """Send a request, read the answer to its end, and return its status."""
@@ -83,6 +84,7 @@ class Connections:
             reader, writer = self.idle.pop()
         else:
             reader, writer = await asyncio.open_connection(self.host, self.port)
+        self.open.add(writer)
         head = f"{method} {path} HTTP/1.1\r\nhost: {self.host}\r\ncontent-length: {len(body)}\r\n"
         writer.write(f"{head}content-type: application/json\r\n\r\n".encode() + body)
         answer = await reader.readuntil(b"\r\n\r\n")
@@ -91,10 +93,13 @@ class Connections:
         self.idle.append((reader, writer))
         return int(answer[9:12])
 
-    def close(self) -> None:
-        """Close the connections."""
-        for _, writer in self.idle:
+    async def close(self) -> None:
+        """Close the connections, those of requests that failed included."""
+        for writer in self.open:
             writer.close()
+        await asyncio.gather(
+            *(writer.wait_closed() for writer in self.open), return_exceptions=True
+        )
 
 
 async def load(url: str, rate: float, seconds: float) -> Outcome:
@@ -123,7 +128,7 @@ async def load(url: str, rate: float, seconds: float) -> Outcome:
         sent.append(asyncio.create_task(one(number)))
     await asyncio.gather(*sent)
     watching.cancel()
-    connections.close()
+    await connections.close()
     return outcome
 
 

@@ -43,12 +43,13 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
     sources = open_sources(config, dataset)
     try:
         candidates = candidates_of(config, dataset, sources, layers)
+        device = choose_device(config.extract.device)
+        probes, _ = held_out_probes(candidates, config.layers, device)
     except KeyError as error:
         raise UserError(
             f"{config.paths.cache}: it lacks vectors of this job's texts; the command of the job"
             " with `extract` in the place of `train` computes them"
         ) from error
-    probes, _ = held_out_probes(candidates, config.layers, choose_device(config.extract.device))
     mean = torch.stack([probe.log_probs for probe in probes]).mean(dim=0)
     kept = (candidates.fold_of != NEVER).numpy()
     texts = [text for text, is_kept in zip(candidates.texts, kept, strict=True) if is_kept]

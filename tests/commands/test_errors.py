@@ -213,7 +213,11 @@ def test_a_mistake_is_one_line(
     [
         ("job/predictions.parquet", [], "predictions.parquet: missing; run job"),
         ("job/config.yaml", ["--train"], "config.yaml: missing, so the texts of the job cannot"),
-        ("outputs/cache/embeddings", ["--train"], "it lacks vectors of this job's texts"),
+        (
+            "outputs/cache/embeddings outputs/cache/scores",
+            ["--train"],
+            "it lacks vectors of this job's texts",
+        ),
         ("tiny", ["--train"], "backbone.tiny: no source can serve: path tiny: not found"),
     ],
 )
@@ -228,11 +232,11 @@ def test_what_is_gone_is_named(
 ) -> None:
     copy = shutil.copytree(place, tmp_path / "copy")
     monkeypatch.chdir(copy)
-    path = copy / gone
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
+    for path in map(copy.joinpath, gone.split()):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
     code, error = run(["errors", "job", *words], capsys)
     assert (code, len(error.splitlines())) == (2, 1)
     assert says in error

@@ -160,7 +160,7 @@ def test_auto_records_all_that_it_judged_and_runs_the_best(
     assert {one.fusion for one in record.candidates} == {"stacked", "gated"}
     judged_fully = [one.log_loss for one in record.candidates if one.folds == 3]
     assert best.log_loss == min(judged_fully)
-    assert "the lowest of" in record.decision[0]
+    assert "the best of" in record.decision[0]
 
 
 @pytest.mark.parametrize(("selection", "told"), [("last", True), ("all", False)])

@@ -181,7 +181,7 @@ def test_a_refusal_says_when_to_come_again(serve: Serve) -> None:
         found = await asyncio.gather(
             *(connections.request("POST", "/predict", body) for _ in range(20))
         )
-        connections.close()
+        await connections.close()
         return found
 
     with ThreadPoolExecutor() as pool:

@@ -147,7 +147,7 @@ def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
     Returns:
         The models with enough layers for a curve, and what the accuracy is of.
     """
-    colors = model_colors(group.models)
+    colors = _colors(group)
     alone = [
         (curve.label, curve.backbone, [(job.layer, *accuracy(job)) for job in curve.points])
         for curve in group.curves
@@ -170,7 +170,13 @@ def _probe_lines(group: DataGroup) -> list[_Line]:
         )
         for curve in curves
     ]
-    return _lines(probes, model_colors(group.models))
+    return _lines(probes, _colors(group))
+
+
+def _colors(group: DataGroup) -> Mapping[str, str]:
+    """Map models to their colours: first those in use, then those that were only probed."""
+    probed = dict.fromkeys(curve.backbone for curve in group.probe_curves)
+    return model_colors([*group.models, *(name for name in probed if name not in group.models)])
 
 
 def _lines(
