@@ -169,7 +169,8 @@ def calibrate(
     if class_weights == UNWEIGHTED:
         prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
         log_probs = (logits.double() / temperature).log_softmax(dim=1)
-        shift = shift_of(objective, class_weights, log_probs, target, prior)
+        asked = shift_of(objective, class_weights, log_probs, target, prior)
+        shift = asked if bool(asked.any()) else None
     head.rescale(1 / temperature, shift)
     return replace(fitted, temperature=temperature, shift=shift)
 

@@ -89,9 +89,10 @@ def test_a_temperature_undoes_what_made_probabilities_too_sure(factor: float) ->
     assert temperature_of(factor * log_probs, target) == pytest.approx(factor, rel=0.1)
 
 
-def test_a_temperature_of_few_rows_stays_near_one() -> None:
-    sure = torch.tensor([[9.0, 0.0], [0.0, 9.0]])
-    assert 0.5 < temperature_of(sure, torch.tensor([0, 1])) < 1
+def test_a_temperature_that_does_not_surely_gain_is_not_taken() -> None:
+    log_probs, target = _predictions(60, [0.4, 0.3, 0.3])
+    assert temperature_of(1.1 * log_probs, target) == 1.0
+    assert temperature_of(torch.tensor([[9.0, 0.0]]), torch.tensor([0])) == 1.0
 
 
 def test_weights_give_each_class_the_same_share() -> None:
@@ -129,20 +130,28 @@ def _recall(data: FusionDataModule, head: FusionClassifier) -> float:
 
 
 @pytest.mark.parametrize("operator", ["gated", "late"])
-def test_a_trained_head_is_calibrated_on_validation_and_its_labels_stay(operator: str) -> None:
+def test_a_head_that_is_too_sure_is_calibrated_on_validation_and_its_labels_stay(
+    operator: str,
+) -> None:
     data = _data([0.4, 0.3, 0.3])
-    fitted = _fit(data, FusionConfig(operator, width=32))
-    logits, _ = fitted.classifier.predict_logits(data.features["validation"])
-    raw = fitted.uncalibrated(logits)
-    assert fitted.temperature != 1
-    assert torch.equal(raw.argmax(dim=1), logits.argmax(dim=1))
-    losses = [
-        torch.nn.functional.cross_entropy(x, data.targets["validation"]) for x in (logits, raw)
-    ]
-    assert losses[0] < losses[1]
-    assert temperature_of(raw, data.targets["validation"]) == pytest.approx(
-        fitted.temperature, rel=1e-3
+    fitted = fit(data, FusionConfig(operator, width=32), TRAINER, num_classes=3)
+    before, _ = fitted.classifier.predict_logits(data.features["validation"])
+    fitted.classifier.rescale(3.0)
+    sure, _ = fitted.classifier.predict_logits(data.features["validation"])
+    torch.testing.assert_close(sure.log_softmax(1), (3 * before).log_softmax(1))
+    calibrated = calibrate(fitted, data)
+    logits, _ = calibrated.classifier.predict_logits(data.features["validation"])
+    assert calibrated.temperature == pytest.approx(3, rel=0.3)
+    torch.testing.assert_close(calibrated.uncalibrated(logits).log_softmax(1), sure.log_softmax(1))
+    torch.testing.assert_close(
+        logits.log_softmax(1), (sure / calibrated.temperature).log_softmax(1)
     )
+
+
+def test_a_head_that_stopped_on_validation_is_mostly_left_as_it_is() -> None:
+    data = _data([0.4, 0.3, 0.3])
+    fitted = _fit(data, FusionConfig("gated", width=32))
+    assert fitted.temperature == 1.0
 
 
 @pytest.mark.parametrize("operator", ["gated", "late"])

@@ -90,6 +90,11 @@ def calibration_words(job: FinishedJob) -> str:
         100 * mean(figures["calibration_error"] for figures in each)
         for each in ([seed.uncalibrated for seed in seeds], [seed.test for seed in seeds])
     )
+    if temperature == 1:
+        return (
+            " Validation asked for no temperature: the probabilities are those of the trained head,"
+            f" with a calibration error of {after:.1f} % on test."
+        )
     return (
         f" Its probabilities are calibrated on validation, with a temperature of {temperature:.2f}:"
         f" the calibration error on test is {after:.1f} %, and was {before:.1f} % before."
