@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from layerfusion.findings.tests import find_all
 from layerfusion.records.job import read_record
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.figures import layers as figures
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.plots import plot_layers
 from layerfusion.runs import inputs
 from tests.tiny import tiny_job
@@ -131,3 +134,25 @@ def test_texts_are_shown_only_when_asked_for(
     monkeypatch.setattr(inputs, "_datasets", {})  # as in another process
     assert main(["report", str(runs), "--texts"]) == 2
     assert "its texts have changed since the job ran" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["m", "owner/a-model-with-a-name-that-is-longer-than-the-figure"])
+@pytest.mark.parametrize("models", [1, 3, 8])
+def test_the_small_curve_has_room_for_many_models_and_long_names(
+    group: DataGroup, monkeypatch: pytest.MonkeyPatch, name: str, models: int
+) -> None:
+    (line,), judged = figures.answer_lines(group)
+    many = [
+        replace(
+            line,
+            name=f"{number}{name} {pooling}",
+            layers=tuple((f"{number}{name}", layer, pooling) for _, layer, _ in line.layers),
+        )
+        for number in range(models)
+        for pooling in ("mean", "last", "first")
+    ]
+    monkeypatch.setattr(figures, "answer_lines", lambda _group: (many, judged))
+    drawn = drawing(  # warns, and so fails, where no room is left for the axes
+        "answer", lambda ax: figures.plot_answer_curve(group, ax), alt="", caption="", wide=330.0
+    )
+    assert drawn.wide.count("<svg") == drawn.narrow.count("<svg") == 1

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ LEAST_POINTS = 3
 """Fewer layers make no curve."""
 LayerKey = tuple[str, str, str]
 """Model, layer and pooling."""
+NAME_LETTERS = 34
+"""Most characters of a model's name above a small curve; two shorter ones share a line."""
 LABEL = 22
 """Characters of a source's name beside a figure."""
 
@@ -198,12 +201,19 @@ def _lines(
 
 
 def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
-    """Draw a small curve of accuracy by depth, and ring the layers of the job that is chosen."""
-    lines, judged = answer_lines(group)
-    ax = _depth_axes(ax, 200, 200)
+    """Draw a small curve of each model's best pooling, and ring the layers that are chosen."""
+    found, judged = answer_lines(group)
+    best: dict[str, _Line] = {}
+    for line in found:
+        model = line.layers[0][0]
+        if model not in best or max(line.y) > max(best[model].y):
+            best[model] = replace(line, name=shortened(line.name, NAME_LETTERS))
+    lines = list(best.values())
+    columns = 1 + (len(lines) > 1 and max(len(line.name) for line in lines) <= NAME_LETTERS // 2)
+    ax = _depth_axes(ax, 200, 180 + LINE * math.ceil(len(lines) / columns))
     _draw_lines(ax, lines, group)
     ax.set(xlabel="relative depth of the layer", ylabel="")
-    legend(ax, columns=3, title=f"% right: {judged}", alignment="left", title_fontsize=11)
+    legend(ax, columns=columns, title=f"% right: {judged}", alignment="left", title_fontsize=11)
     box = ax.get_legend()
     if box is not None:
         box.get_title().set_color(MUTED)
