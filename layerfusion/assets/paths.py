@@ -13,6 +13,8 @@ from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
 
+STATES = 2000
+"""Most files of a folder that are each looked at to see whether they have changed."""
 FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
 """Environment variables with folders to look in, separated as in PATH."""
 
@@ -97,12 +99,34 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-class _Hashes:
-    """Hashes of files, kept as long as path, size, number on disk and times stay the same.
+def state_of(path: Path) -> list[list[int]]:
+    """Tell a file, or all files of a folder, from what they were before, without reading them.
+
+    Returns:
+        Size, times and number on disk of each file; nothing where there is none. Of a folder with
+        more than `STATES` files, those of its folders, which change with every file that comes or
+        goes, but not with one that is written anew.
+    """
+    if not path.is_dir():
+        return [_state(path)] if path.is_file() else []
+    inside = sorted(path.rglob("*"))
+    files = [file for file in inside if file.is_file()]
+    folders = [path, *(folder for folder in inside if folder.is_dir())]
+    return [_state(one) for one in (files if len(files) <= STATES else folders)]
+
+
+def _state(path: Path) -> list[int]:
+    """Return size, times and number on disk of a file or folder.
 
     Whoever copies or unpacks a file may set the time of its modification to that of another one;
     the time of its last change is the system's own.
     """
+    found = path.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+class _Hashes:
+    """Hashes of files, kept as long as path and `state_of` stay the same."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -112,8 +136,7 @@ class _Hashes:
     def sha256(self, path: Path) -> str:
         """Hash the content of a file, unless its hash is known."""
         try:
-            found = path.stat()
-            state = [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+            state = _state(path)
             entry = self._known.get(str(path))
             if isinstance(entry, list) and entry[:-1] == state:
                 return str(entry[-1])

@@ -14,10 +14,9 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from layerfusion.config.job import TrainConfig
     from layerfusion.findings.jobs import JobPredictions
+    from layerfusion.findings.mistakes import Answers
     from layerfusion.records.job import RunRecord
     from layerfusion.texts import TextDataset
 
@@ -88,41 +87,40 @@ def error_lines(
     """
     import numpy as np
 
-    from layerfusion.findings import mistakes
+    from layerfusion.findings.mistakes import Answers
     from layerfusion.statistics.metrics import evaluate
 
     names, target = record.dataset.label_names, read.target
-    probabilities = read.probabilities.mean(axis=0, dtype=np.float64)
-    preds = probabilities.argmax(axis=1)
-    wrong = mistakes.worst_mistakes(probabilities, target)
+    probabilities = read.mean
+    found = Answers(names, target, probabilities.argmax(axis=1), probabilities.max(axis=1))
+    wrong = found.worst()
     seeds = len(record.seeds)
     yield (
         f"{record.dataset.name}: {len(wrong)} of {len(target)} test rows are wrong, accuracy"
-        f" {100 * (preds == target).mean():.1f} %"
+        f" {100 * found.right.mean():.1f} %"
         + (f" (consensus of {seeds} seeds)" if seeds > 1 else "")
     )
-    matrix = mistakes.confusion_matrix(target, preds, len(names))
     width = min(max(map(len, [*names, "class"])), _SHOWN_NAME)
     yield ""
     yield f"{'class':<{width}}   rows  precision  recall     F1"
-    for one in mistakes.class_figures(matrix, names):
+    for one in found.classes():
         figures = (_percent(x) for x in (one.precision, one.recall, one.f1))
         precision, recall, f1 = figures
         yield f"{_cut(one.name, width):<{width}} {one.rows:6}  {precision:>9}  {recall:>6} {f1:>6}"
     yield ""
-    yield from _confusion(matrix, names, width)
+    yield from _confusion(found, width)
     yield ""
     error = evaluate(np.log(probabilities.clip(1e-300)), target)["calibration_error"]
     yield f"calibration error {100 * error:.1f} points (expected, over 15 ranges of confidence)"
     yield "confidence     rows  mean probability  accuracy"
-    for part in mistakes.by_confidence(probabilities, target):
+    for part in found.by_confidence():
         yield (
-            f"{part.low:.1f} to {part.high:.1f} {part.rows:8}"
-            f"  {_percent(part.probability):>16}  {_percent(part.accuracy):>8}"
+            f"{part.low:.1f} to {part.high:.1f} {part.right.size:8}"
+            f"  {_percent(part.probability):>16}  {_percent(part.right.mean()):>8}"
         )
     yield ""
     yield "answers with a probability of at least   share answered  accuracy  mistakes"
-    for level in mistakes.by_threshold(probabilities, target):
+    for level in found.by_threshold():
         yield (
             f"{level.threshold:>38.2f}   {_percent(level.share):>14}"
             f"  {_percent(level.accuracy):>8}  {level.mistakes:8}"
@@ -131,15 +129,14 @@ def error_lines(
         yield ""
         yield "the most confident mistakes:"
         for row in map(int, wrong[:most]):
-            said, label = names[preds[row]], names[target[row]]
+            said, label = names[found.answer[row]], names[target[row]]
             shown = f": {_one_line(texts[row])}" if texts is not None else ""
-            yield f"  row {row}: {said} ({probabilities[row].max():.2f}), label {label}{shown}"
+            yield f"  row {row}: {said} ({found.confidence[row]:.2f}), label {label}{shown}"
 
 
-def _confusion(matrix: np.ndarray, names: Sequence[str], width: int) -> Iterator[str]:
+def _confusion(found: Answers, width: int) -> Iterator[str]:
     """Show the whole matrix of a few classes, or the most frequent pairs of many."""
-    import numpy as np
-
+    matrix, names = found.confusion, found.names
     if len(names) <= WIDEST:
         cell = max(6, *(min(len(name), 12) for name in names))
         yield f"{'label':<{width}}  answers: " + " ".join(f"{_cut(x, cell):>{cell}}" for x in names)
@@ -148,13 +145,9 @@ def _confusion(matrix: np.ndarray, names: Sequence[str], width: int) -> Iterator
                 f"{count:{cell}}" for count in row
             )
         return
-    off = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-off, axis=None, kind="stable")[:WIDEST]
     yield "most frequent confusions (label, answer, rows):"
-    for place in order:
-        label, answer = divmod(int(place), len(names))
-        if off[label, answer]:
-            yield f"  {names[label]}, {names[answer]}, {off[label, answer]}"
+    for label, answer in found.confused(WIDEST):
+        yield f"  {names[label]}, {names[answer]}, {matrix[label, answer]}"
 
 
 # -- rows of train --------------------------------------------------------------------------------
@@ -246,7 +239,7 @@ def _csv(record: RunRecord, read: JobPredictions, texts: Sequence[str] | None) -
     import numpy as np
 
     names, target = record.dataset.label_names, read.target
-    probabilities = read.probabilities.mean(axis=0, dtype=np.float64)
+    probabilities = read.mean
     preds, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
     right = preds == target
     columns = ["row", "label", "answer", "right", "probability", "p(label)"]

@@ -30,7 +30,7 @@ from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
 from layerfusion.errors import UserError
-from layerfusion.texts.tfidf import FEATURES, counts_from, counts_state, tfidf
+from layerfusion.texts.tfidf import FEATURES, countable, counts_from, counts_state, tfidf
 
 log = logging.getLogger(__name__)
 
@@ -70,10 +70,8 @@ class LexicalFit:
             UserError: if the texts have no words to count, or there are too few of them.
         """
         counts = tfidf(config.features, len(texts), config.max_features)
-        try:
+        with countable(config.features):
             sparse = counts.fit_transform(texts)
-        except ValueError as error:  # raised by scikit-learn for an empty vocabulary
-            raise UserError(f"lexical: no {config.features} of train to count: {error}") from error
         width, possible = width_of(config, len(texts)), sparse.shape[1] - 1
         if min(width, possible) < 1:
             raise UserError(

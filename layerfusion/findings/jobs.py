@@ -104,6 +104,11 @@ class JobPredictions:
     references: Mapping[str, np.ndarray]
     """Answers of the single layers that the job was compared with, by column. Shapes: (rows,)."""
 
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean probabilities over the seeds. Shape: (rows, classes), float64."""
+        return self.probabilities.mean(axis=0, dtype=np.float64)
+
 
 def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     """Read a job's predictions, by seed and row, and see where they are right.
@@ -113,7 +118,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     """
     read = read_predictions(folder, record)
     answer = consensus(read.probabilities)
-    confidence = read.probabilities.mean(axis=0)[np.arange(len(answer)), answer]
+    confidence = read.mean.max(axis=1)
     right = None if read.baseline is None else read.baseline == read.target
     correct = (read.preds == read.target).mean(axis=0)
     references = tuple(

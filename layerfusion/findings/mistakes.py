@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -36,16 +38,16 @@ class Answered:
     mistakes: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confidence:
     """The rows whose answer has a probability in a range."""
 
     low: float
     high: float
-    rows: int
     probability: float
     """Mean probability of their answers."""
-    accuracy: float
+    right: np.ndarray
+    """True where the answer is right. Shape: (rows of the range,), bool."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,76 +60,83 @@ class Doubts:
     """The class that each seems to belong to. Shape: (doubtful,), int64."""
 
 
-def confusion_matrix(target: np.ndarray, preds: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count the rows of each label that got each answer.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers of a classifier to some rows, one for each."""
 
-    Returns:
-        Shape: (labels, answers), int64.
-    """
-    matrix = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(matrix, (target, preds), 1)
-    return matrix
+    names: Sequence[str]
+    """Names of the classes."""
+    target: np.ndarray
+    """Labels. Shape: (rows,)."""
+    answer: np.ndarray
+    """Shape: (rows,)."""
+    confidence: np.ndarray
+    """Probability of the answer. Shape: (rows,)."""
+    texts: Sequence[str] = ()
+    """Texts of the rows, where they are known."""
 
+    @property
+    def right(self) -> np.ndarray:
+        """True where the answer is the label. Shape: (rows,), bool."""
+        return self.answer == self.target
 
-def class_figures(matrix: np.ndarray, names: list[str]) -> list[ClassFigures]:
-    """Compute precision, recall and F1 of each class from a confusion matrix."""
-    right = np.diag(matrix).astype(float)
-    rows, answers = matrix.sum(axis=1), matrix.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        figures = zip(right / answers, right / rows, 2 * right / (rows + answers), strict=True)
-    return [
-        ClassFigures(name, int(count), *map(float, one))
-        for name, count, one in zip(names, rows, figures, strict=True)
-    ]
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Number of rows of each label that got each answer. Shape: (labels, answers)."""
+        size = len(self.names)
+        return np.bincount(self.target * size + self.answer, minlength=size**2).reshape(size, size)
 
+    def classes(self) -> list[ClassFigures]:
+        """Compute precision, recall and F1 of each class."""
+        right = np.diag(self.confusion).astype(float)
+        rows, answers = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            figures = zip(right / answers, right / rows, 2 * right / (rows + answers), strict=True)
+        return [
+            ClassFigures(name, int(count), *map(float, one))
+            for name, count, one in zip(self.names, rows, figures, strict=True)
+        ]
 
-def by_confidence(probabilities: np.ndarray, target: np.ndarray, bins: int = BINS) -> list[
-    Confidence
-]:  # fmt: skip
-    """Hold the probability of the answers against their accuracy, in equal ranges.
+    def confused(self, most: int) -> list[tuple[int, int]]:
+        """List the most frequent wrong answers as (label, answer), the most frequent first."""
+        off = self.confusion - np.diag(self.confusion.diagonal())
+        order = np.argsort(-off, axis=None, kind="stable")[:most]
+        return [divmod(int(place), len(self.names)) for place in order if off.flat[place]]
 
-    Args:
-        probabilities: shape (rows, classes).
-        target: labels. Shape: (rows,).
-        bins: number of ranges; those without a row are left out.
-    """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    return [
-        Confidence(
-            number / bins,
-            (number + 1) / bins,
-            int(inside.sum()),
-            float(confidence[inside].mean()),
-            float(right[inside].mean()),
-        )
-        for number in range(bins)
-        if (inside := place == number).any()
-    ]
+    def by_confidence(self) -> list[Confidence]:
+        """Sort the rows into equal ranges of confidence; ranges without a row are left out."""
+        place = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
+        return [
+            Confidence(
+                number / BINS,
+                (number + 1) / BINS,
+                float(self.confidence[inside].mean()),
+                self.right[inside],
+            )
+            for number in range(BINS)
+            if (inside := place == number).any()
+        ]
 
+    def by_threshold(self) -> list[Answered]:
+        """Say what is left if answers below each of `THRESHOLDS` are not given.
 
-def by_threshold(probabilities: np.ndarray, target: np.ndarray) -> list[Answered]:
-    """Say what is left if answers below each of `THRESHOLDS` are not given.
+        Thresholds up to the lowest confidence that occurs change nothing and are left out, but the
+        first.
+        """
+        result = []
+        for threshold in THRESHOLDS:
+            given = self.confidence >= threshold
+            if threshold and given.all():
+                continue
+            accuracy = float(self.right[given].mean()) if given.any() else float("nan")
+            mistakes = int((~self.right[given]).sum())
+            result.append(Answered(threshold, float(given.mean()), accuracy, mistakes))
+        return result
 
-    Thresholds up to the lowest confidence that occurs change nothing and are left out, but the
-    first.
-    """
-    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == target
-    result = []
-    for threshold in THRESHOLDS:
-        given = confidence >= threshold
-        if threshold and given.all():
-            continue
-        accuracy = float(right[given].mean()) if given.any() else float("nan")
-        mistakes = int((~right[given]).sum())
-        result.append(Answered(threshold, float(given.mean()), accuracy, mistakes))
-    return result
-
-
-def worst_mistakes(probabilities: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Order the rows with a wrong answer by how sure the classifier was, the surest first."""
-    wrong = np.flatnonzero(probabilities.argmax(axis=1) != target)
-    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")]
+    def worst(self) -> np.ndarray:
+        """Order the rows with a wrong answer by their confidence, the surest first."""
+        wrong = np.flatnonzero(~self.right)
+        return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
 
 
 def doubtful_labels(probabilities: np.ndarray, labels: np.ndarray) -> Doubts:

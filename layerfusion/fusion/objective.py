@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS
 from layerfusion.layers.selection import standard_error
 
-SHIFTS = (0.25, 0.5, 0.75, 1.0)
+SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the classes' log-frequencies that are tried, to be taken off the log-probabilities."""
 TEMPERATURE_ROWS = 2.0
 """Strength of the pull of the temperature towards 1, in rows."""
@@ -52,10 +52,10 @@ def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
     return 1 - (f1 + influence)[:, occurs].mean(dim=1)
 
 
-def shift_of(
+def share_of(
     objective: str, class_weights: str, log_probs: Tensor, target: Tensor, prior: Tensor
-) -> Tensor:
-    """Return what is added to the log-probabilities of each class, to serve the objective.
+) -> float:
+    """Return the share of the classes' log-frequencies that is to be taken off for the objective.
 
     A classifier that is asked for macro-F1, or to weigh all classes alike, has to name rare classes
     more often than one that is asked for accuracy. It is given the log-probabilities of a
@@ -73,20 +73,38 @@ def shift_of(
         prior: number of rows of each class that the classifier learned from. Shape: (classes,).
 
     Returns:
-        Shape: (classes,), float64; zeros where nothing is to be shifted.
+        A number from 0 to 1: what `shift_by` adds to the log-probabilities.
+    """
+    if class_weights == BALANCED:
+        return 1.0
+    if objective == LOG_LOSS or len(target) == 0:
+        return 0.0
+    each = {
+        share: costs(objective, log_probs.double() + shift_by(share, prior), target)
+        for share in (0.0, *SHARES)
+    }
+    best = min(each, key=lambda share: float(each[share].mean()))
+    gain = each[0.0] - each[best]
+    return best if float(gain.mean()) > standard_error(gain) else 0.0
+
+
+def shift_by(share: float, prior: Tensor) -> Tensor:
+    """Return what is added to the log-probabilities when a share of the frequencies is taken off.
+
+    Args:
+        share: of the log-frequencies.
+        prior: number of rows of each class that the classifier learned from. Shape: (classes,).
+
+    Returns:
+        Shape: (classes,), float64.
     """
     frequencies = prior.double().clamp_min(0.5)
-    log_frequencies = (frequencies / frequencies.sum()).log()
-    if class_weights == BALANCED:
-        return -log_frequencies
-    none = torch.zeros_like(log_frequencies)
-    if objective == LOG_LOSS or len(target) == 0:
-        return none
-    shifts = [none, *(-share * log_frequencies for share in SHIFTS)]
-    each = [costs(objective, log_probs.double() + shift, target) for shift in shifts]
-    best = min(range(len(shifts)), key=lambda n: float(each[n].mean()))
-    gain = each[0] - each[best]
-    return shifts[best] if float(gain.mean()) > standard_error(gain) else none
+    return -share * (frequencies / frequencies.sum()).log()
+
+
+def shift_words(share: float) -> str:
+    """Say in one clause what was taken off; nothing if nothing was."""
+    return f"; {share:.0%} of the classes' log-frequencies are taken off" if share else ""
 
 
 def temperature_of(logits: Tensor, target: Tensor) -> float:

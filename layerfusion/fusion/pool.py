@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
-from layerfusion.fusion.objective import costs, shift_of
+from layerfusion.fusion.objective import costs, share_of, shift_by, shift_words
 from layerfusion.layers.selection import standard_error
 
 Choose = Callable[[Tensor, Tensor], list[int]]
@@ -85,7 +85,7 @@ class Pool:
     std: Tensor
     """Their standard deviation. Shape: (E,)."""
     shift: Tensor | None = None
-    """Added to the pooled log-probabilities before the softmax: see `objective.shift_of`. None
+    """Added to the pooled log-probabilities before the softmax: see `objective.share_of`. None
     adds nothing. Shape: (classes,)."""
 
     def __call__(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,14 +142,14 @@ def choose_pool(
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated)
     pool = fit_pool(log_probs, target, form)
     prior = torch.bincount(target, minlength=log_probs.shape[2])
-    shift = shift_of(objective, class_weights, predicted[form], target, prior)
-    if bool(shift.any()):
-        pool = replace(pool, shift=shift)
+    share = share_of(objective, class_weights, predicted[form], target, prior)
+    if share:
+        pool = replace(pool, shift=shift_by(share, prior))
     if len(log_probs) == 1:
-        return pool, {}, "a single source, calibrated"
+        return pool, {}, f"a single source, calibrated{shift_words(share)}"
     means = {name: float(F.nll_loss(found, target)) for name, found in predicted.items()}
     listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return pool, means, f"{form}: held-out log-loss {listed}"
+    return pool, means, f"{form}: held-out log-loss {listed}{shift_words(share)}"
 
 
 def judge_forms(

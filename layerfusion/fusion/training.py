@@ -24,7 +24,7 @@ from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerCo
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
-from layerfusion.fusion.objective import shift_of, temperature_of, weights_of
+from layerfusion.fusion.objective import share_of, shift_by, temperature_of, weights_of
 
 MONITOR = "val/log_loss"
 """Metric that chooses the epoch unless the objective is another one; lower is better."""
@@ -45,8 +45,15 @@ class Fitted:
     """Wall-clock time of the training, setting up included."""
     temperature: float = 1.0
     """The logits were divided by it; 1 for an operator whose last layers are not known."""
+    share: float = 0.0
+    """Share of the classes' log-frequencies that was taken off afterwards."""
     shift: Tensor | None = None
-    """What was added to the logits of each class afterwards. Shape: (classes,)."""
+    """What that added to the logits. Shape: (classes,)."""
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the logits were changed after the training."""
+        return self.temperature != 1 or self.shift is not None
 
     def uncalibrated(self, logits: Tensor) -> Tensor:
         """Return the logits that the head gave before. Shape: (rows, classes), from the same."""
@@ -165,14 +172,14 @@ def calibrate(
         return fitted
     logits, _ = head.predict_logits(data.features["validation"])
     target = data.targets["validation"]
-    temperature, shift = temperature_of(logits, target), None
+    temperature, share, shift = temperature_of(logits, target), 0.0, None
     if class_weights == UNWEIGHTED:
         prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
         log_probs = (logits.double() / temperature).log_softmax(dim=1)
-        asked = shift_of(objective, class_weights, log_probs, target, prior)
-        shift = asked if bool(asked.any()) else None
+        share = share_of(objective, class_weights, log_probs, target, prior)
+        shift = shift_by(share, prior) if share else None
     head.rescale(1 / temperature, shift)
-    return replace(fitted, temperature=temperature, shift=shift)
+    return replace(fitted, temperature=temperature, share=share, shift=shift)
 
 
 class _WholeEpochs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import overload
 
@@ -57,72 +57,61 @@ class Candidates:
         return replace(
             self,
             layers=tuple(self.layers[n] for n in places),
-            features=_Taken(self.features, places),
+            features=LazyVectors(len(places), lambda place: self.features[places[place]]),
         )
 
 
-class LayerVectors(Sequence[Tensor]):
-    """The vectors of some layers, read from the stores when one of them is first asked for.
+class LazyVectors(Sequence[Tensor]):
+    """Vectors of layers that are read when they are asked for.
 
-    The first layer of a store that is asked for brings the others of that store with it. A lexical
-    source that is judged by its regression alone is never asked for, and need not be decomposed.
+    Args:
+        size: number of layers.
+        read: returns the vectors of a layer by its position. Shape: (rows, width), float32.
+    """
+
+    def __init__(self, size: int, read: Callable[[int], Tensor]) -> None:
+        self._size = size
+        self._read = read
+
+    def __len__(self) -> int:
+        """Return the number of layers."""
+        return self._size
+
+    @overload
+    def __getitem__(self, place: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
+    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
+        """Return the vectors of a layer, or of several."""
+        if isinstance(place, slice):
+            return [self._read(n) for n in range(*place.indices(self._size))]
+        return self._read(range(self._size)[place])
+
+
+def read_lazily(
+    sources: Mapping[str, Source], layers: Sequence[LayerId], hashes: Sequence[bytes]
+) -> LazyVectors:
+    """Read a store once one of its layers is asked for, and keep the vectors.
+
+    The first layer of a store brings the others of that store with it. A lexical source that is
+    judged by its regression alone is never asked for, and need not be decomposed.
 
     Args:
         sources: backbone to its stores.
         layers: the layers.
         hashes: hashes of the texts to read.
     """
+    known: dict[LayerId, Tensor] = {}
 
-    def __init__(
-        self, sources: Mapping[str, Source], layers: Sequence[LayerId], hashes: Sequence[bytes]
-    ) -> None:
-        self.sources = sources
-        self.layers = layers
-        self.hashes = hashes
-        self._read: dict[LayerId, Tensor] = {}
+    def read(place: int) -> Tensor:
+        layer = layers[place]
+        if layer not in known:
+            store = layer.backbone, layer.pooling
+            together = [one for one in layers if (one.backbone, one.pooling) == store]
+            known.update(zip(together, read_layers(sources, together, hashes), strict=True))
+        return known[layer]
 
-    def __len__(self) -> int:
-        """Return the number of layers."""
-        return len(self.layers)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
-    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
-        """Return the vectors of a layer. Shape: (texts, width), float32."""
-        if isinstance(place, slice):
-            return [self[n] for n in range(*place.indices(len(self)))]
-        layer = self.layers[place]
-        if layer not in self._read:
-            together = [
-                other
-                for other in dict.fromkeys(self.layers)
-                if (other.backbone, other.pooling) == (layer.backbone, layer.pooling)
-            ]
-            read = read_layers(self.sources, together, self.hashes)
-            self._read |= zip(together, read, strict=True)
-        return self._read[layer]
-
-
-class _Taken(Sequence[Tensor]):
-    """Some items of a sequence, by their positions."""
-
-    def __init__(self, features: Sequence[Tensor], places: Sequence[int]) -> None:
-        self.features = features
-        self.places = places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, place: int) -> Tensor: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[Tensor]: ...
-    def __getitem__(self, place: int | slice) -> Tensor | Sequence[Tensor]:
-        if isinstance(place, slice):
-            return [self.features[n] for n in self.places[place]]
-        return self.features[self.places[place]]
+    return LazyVectors(len(layers), read)
 
 
 def all_layers(sources: Mapping[str, Source]) -> tuple[LayerId, ...]:

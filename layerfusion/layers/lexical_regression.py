@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +19,15 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.errors import UserError
 from layerfusion.layers.logistic import Problem
-from layerfusion.texts.tfidf import CountedTexts, Sparse, counts_from, counts_state, tfidf
+from layerfusion.texts.tfidf import (
+    CountedTexts,
+    Sparse,
+    countable,
+    counts_from,
+    counts_state,
+    tfidf,
+)
 
 C_VALUES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Inverse strengths of the regularisation that are tried with each kind of features."""
@@ -77,7 +82,7 @@ class LexicalRegression:
             UserError: if the texts have nothing to count.
         """
         counts = tfidf(features, len(texts), max_features)
-        with _countable(features):
+        with countable(features):
             sparse = counts.fit_transform(texts)
         (fitted,) = one_against_rest(sparse, labels, [strength], num_classes, seed)
         return cls(counts, *fitted)
@@ -141,26 +146,18 @@ def predict_folds(
     predicted = {
         strength: np.zeros((len(labels), num_classes), dtype=np.float32) for strength in C_VALUES
     }
-    with _countable(features):
+    with countable(features):
         counted = CountedTexts(features, texts, max_features)
     for fold in np.unique(fold_of[fold_of >= 0]):
         inside = fold_of != fold
         if not inside.any():
             continue
-        with _countable(features):
+        with countable(features):
             learned, others = counted.weighted(inside)
         fits = one_against_rest(learned, labels[inside], C_VALUES, num_classes, seed)
         for one, fitted in zip(predicted.values(), fits, strict=True):
             one[~inside] = log_probabilities(others, *fitted)
     return predicted
-
-
-@contextmanager
-def _countable(features: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:  # raised by scikit-learn for an empty vocabulary
-        raise UserError(f"lexical: no {features} of train to count: {error}") from error
 
 
 def one_against_rest(

@@ -141,7 +141,8 @@ class SeedRecord:
     """The number that divided the logits of a trained head; None in older records and of a stack,
     whose weights are calibrated as they are."""
     uncalibrated: dict[str, float] = field(default_factory=dict)
-    """The figures of test before that; empty where there was nothing to divide."""
+    """The figures of test before that, and before a shift towards rare classes; empty where
+    neither changed anything."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
+from layerfusion.fusion.objective import shift_words
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import calibrate, fit
 from layerfusion.layers.blends import held_out_blends
@@ -101,7 +102,7 @@ class TrainedHead:
     temperature: float | None = None
     """Divided the logits of a trained head; None for a stack, which is calibrated as a whole."""
     uncalibrated: Tensor | None = None
-    """Logits of test before that. Shape: (rows, classes)."""
+    """Logits of test before anything was changed; None if nothing was. Shape: (rows, classes)."""
 
 
 def train_heads(
@@ -116,10 +117,10 @@ def train_heads(
         record = SeedRecord(
             seed, head.best_epoch, head.epochs, head.seconds, validation=validation, test=test
         )
+        before = {}
         if head.uncalibrated is not None:
             before = evaluate(head.uncalibrated, targets["test"])
-            record = replace(record, temperature=head.temperature, uncalibrated=before)
-        records.append(record)
+        records.append(replace(record, temperature=head.temperature, uncalibrated=before))
     gates = [head.gates.numpy() for head in heads.values() if head.gates is not None]
     return TrainingResult(
         seeds=records,
@@ -219,7 +220,10 @@ def _train(
             fitted.best_epoch,
             fitted.epochs,
             temperature=fitted.temperature,
-            uncalibrated=fitted.uncalibrated(predicted["test"][0]) if "test" in judged else None,
+            uncalibrated=fitted.uncalibrated(predicted["test"][0])
+            if "test" in judged and fitted.is_calibrated
+            else None,
+            note=shift_words(fitted.share).removeprefix("; "),
         )
     return heads
 

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfusion.assets.paths import find_path, state_of
+from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
@@ -108,9 +110,21 @@ def check_inputs(config: TrainConfig) -> None:
 
 
 def dataset_of(config: TrainConfig) -> TextDataset:
-    """Load the texts of a job. The last few data sets stay in memory, as sweeps use them again."""
+    """Load the texts of a job. The last few data sets stay in memory, as sweeps use them again.
+
+    A file that has changed since is read again.
+    """
+    places = [config.dataset.path, config.dataset.train, config.dataset.validation]
+    places += [config.dataset.test, *config.dataset.files.values()]
+    places += [source.path for source in config.dataset.sources]
     key = json.dumps(
-        [asdict(config.dataset), asdict(config.limit), config.seed, config.paths.cache]
+        [
+            asdict(config.dataset),
+            asdict(config.limit),
+            config.seed,
+            config.paths.cache,
+            [_state(place) for place in places if place is not None],
+        ]
     )
     if key not in _datasets:
         while len(_datasets) >= DATASETS_KEPT:
@@ -119,6 +133,13 @@ def dataset_of(config: TrainConfig) -> TextDataset:
             config.dataset, config.limit, seed=config.seed, cache=Path(config.paths.cache)
         )
     return _datasets[key]
+
+
+def _state(place: str) -> list[list[int]]:
+    try:
+        return state_of(find_path(place, "dataset"))
+    except SourceUnavailable:  # told when the data set is loaded
+        return []
 
 
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
@@ -18,6 +19,7 @@ from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.layers.folds import possible_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection, find_selection
 from layerfusion.records.gates import gate_record
@@ -131,7 +133,7 @@ def make_record(
             )
             for one in inputs.selection.probes
         ],
-        probed_on=_probed_on(config) if inputs.selection.probes else "",
+        probed_on=_probed_on(config, inputs) if inputs.selection.probes else "",
         references=[_reference(inputs, result, one) for one in result.references],
         gates=None
         if result.gates is None
@@ -172,10 +174,12 @@ def _place(inputs: Inputs, layer: LayerId) -> dict[str, Any]:
     return {**names, "depth": depth}
 
 
-def _probed_on(config: TrainConfig) -> str:
+def _probed_on(config: TrainConfig, inputs: Inputs) -> str:
     if config.layers.held_out == "validation" and config.fusion.name != AUTO:
         return "validation"
-    return f"{config.layers.folds} folds of train"
+    train = inputs.dataset.splits["train"]
+    folds = possible_folds(np.asarray(train.labels), train.texts, config.layers.folds)
+    return f"{folds} folds of train"
 
 
 def _reference(

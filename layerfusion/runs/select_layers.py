@@ -16,7 +16,7 @@ from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.budget import Budget, measure
-from layerfusion.layers.candidates import Candidates, LayerVectors, all_layers
+from layerfusion.layers.candidates import Candidates, all_layers, read_lazily
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import Predictions
@@ -158,7 +158,7 @@ def candidates_of(
         fold_of = stratified_folds(
             labels, texts, config.layers.folds, seed=config.seed, names=dataset.label_names
         )
-    features = LayerVectors(sources, layers, [text_hash(text) for text in texts])
+    features = read_lazily(sources, layers, [text_hash(text) for text in texts])
     return Candidates(
         tuple(layers),
         features,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
+
+from layerfusion.errors import UserError
 
 # A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
 # of Indic and Thai script, which `\w` would cut. Each punctuation mark is a token of its own.
@@ -39,6 +42,22 @@ def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVec
         min_df=_least_texts(features, rows),
         max_features=max_features,
     )
+
+
+@contextmanager
+def countable(features: str) -> Iterator[None]:
+    """Turn the complaint of scikit-learn about texts without anything to count into one line.
+
+    Args:
+        features: one of `FEATURES`, for the message.
+
+    Raises:
+        UserError: if the texts have nothing to count.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(f"lexical: no {features} of train to count: {error}") from error
 
 
 class CountedTexts:

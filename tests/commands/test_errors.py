@@ -16,6 +16,7 @@ from sklearn import metrics
 
 from layerfusion.cli import main
 from layerfusion.findings import mistakes
+from layerfusion.findings.mistakes import Answers
 from layerfusion.runs import inputs
 from tests.tiny import run, tiny_folder, tiny_texts
 
@@ -32,21 +33,26 @@ def _made(rows: int, classes: int, clear: float = 1.5) -> tuple[np.ndarray, np.n
     return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
 
 
+def _answers(probabilities: np.ndarray, labels: np.ndarray) -> Answers:
+    names = [str(n) for n in range(probabilities.shape[1])]
+    return Answers(names, labels, probabilities.argmax(axis=1), probabilities.max(axis=1))
+
+
 @pytest.mark.parametrize("classes", [2, 5])
 def test_figures_of_classes_are_those_of_scikit_learn(classes: int) -> None:
     probabilities, labels = _made(300, classes)
-    preds = probabilities.argmax(axis=1)
-    matrix = mistakes.confusion_matrix(labels, preds, classes)
-    assert (matrix == metrics.confusion_matrix(labels, preds)).all()
+    answers = _answers(probabilities, labels)
+    preds = answers.answer
+    assert (answers.confusion == metrics.confusion_matrix(labels, preds)).all()
     expected = np.array(metrics.precision_recall_fscore_support(labels, preds)).T
-    found = mistakes.class_figures(matrix, [str(n) for n in range(classes)])
+    found = answers.classes()
     got = [(one.precision, one.recall, one.f1, one.rows) for one in found]
     np.testing.assert_allclose(got, expected)
 
 
 def test_a_class_without_a_row_or_an_answer_has_no_figure() -> None:
-    matrix = mistakes.confusion_matrix(np.array([0, 0]), np.array([0, 1]), 3)
-    never, none = mistakes.class_figures(matrix, ["a", "b", "c"])[1:]
+    answers = Answers(["a", "b", "c"], np.array([0, 0]), np.array([0, 1]), np.ones(2))
+    never, none = answers.classes()[1:]
     assert (never.precision, never.f1) == (0.0, 0.0)
     assert np.isnan(never.recall)
     assert np.isnan(none.precision)
@@ -55,18 +61,18 @@ def test_a_class_without_a_row_or_an_answer_has_no_figure() -> None:
 
 def test_ranges_of_confidence_hold_every_row_once() -> None:
     probabilities, labels = _made(200, 3)
-    parts = mistakes.by_confidence(probabilities, labels)
-    assert sum(part.rows for part in parts) == 200
-    right = sum(part.rows * part.accuracy for part in parts)
+    parts = _answers(probabilities, labels).by_confidence()
+    assert sum(part.right.size for part in parts) == 200
+    right = sum(part.right.sum() for part in parts)
     assert right == pytest.approx((probabilities.argmax(axis=1) == labels).sum())
     assert all(part.low <= part.probability <= part.high for part in parts)
-    sure = mistakes.by_confidence(np.array([[0.0, 1.0]]), np.array([1]))
-    assert (sure[0].low, sure[0].high, sure[0].rows) == (0.9, 1.0, 1)
+    sure = _answers(np.array([[0.0, 1.0]]), np.array([1])).by_confidence()
+    assert (sure[0].low, sure[0].high, sure[0].right.size) == (0.9, 1.0, 1)
 
 
 def test_fewer_answers_have_fewer_mistakes() -> None:
     probabilities, labels = _made(200, 3)
-    levels = mistakes.by_threshold(probabilities, labels)
+    levels = _answers(probabilities, labels).by_threshold()
     assert levels[0].share == 1.0
     for level in levels:
         kept = probabilities.max(axis=1) >= level.threshold
@@ -76,7 +82,7 @@ def test_fewer_answers_have_fewer_mistakes() -> None:
 
 def test_the_surest_mistake_is_first() -> None:
     probabilities, labels = _made(200, 3)
-    rows = mistakes.worst_mistakes(probabilities, labels)
+    rows = _answers(probabilities, labels).worst()
     assert set(rows) == {*np.flatnonzero(probabilities.argmax(axis=1) != labels)}
     assert (np.diff(probabilities[rows].max(axis=1)) <= 0).all()
 

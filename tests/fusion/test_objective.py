@@ -13,7 +13,9 @@ from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.objective import (
     costs,
-    shift_of,
+    share_of,
+    shift_by,
+    shift_words,
     temperature_of,
     weights_of,
 )
@@ -59,8 +61,11 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
     fresh, fresh_target = _predictions(20_000, frequencies, seed=1)
     prior = torch.bincount(target)
     for objective in ("log_loss", "accuracy"):
-        assert not shift_of(objective, "none", log_probs, target, prior).any()
-    shift = shift_of("macro_f1", "none", log_probs, target, prior)
+        assert share_of(objective, "none", log_probs, target, prior) == 0
+    share = share_of("macro_f1", "none", log_probs, target, prior)
+    assert 0 < share <= 1
+    assert shift_words(share) == f"; {share:.0%} of the classes' log-frequencies are taken off"
+    shift = shift_by(share, prior)
     assert shift[2] > shift[1] > shift[0]
     before, after = (
         f1_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
@@ -68,7 +73,7 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
     )
     assert after > before + 0.02
     # With weights for the classes the mean recall is what counts.
-    balanced = shift_of("log_loss", "balanced", log_probs, target, prior)
+    balanced = shift_by(share_of("log_loss", "balanced", log_probs, target, prior), prior)
     before, after = (
         recall_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
         for moved in (torch.zeros(3), balanced)
@@ -78,9 +83,10 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
 
 def test_nothing_is_shifted_where_it_gains_nothing() -> None:
     log_probs, target = _predictions(300, [0.5, 0.5])
-    assert not shift_of("macro_f1", "none", log_probs, target, torch.bincount(target)).any()
+    assert share_of("macro_f1", "none", log_probs, target, torch.bincount(target)) == 0
     none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
-    assert not shift_of("macro_f1", "none", *none, torch.tensor([3, 9])).any()
+    assert share_of("macro_f1", "none", *none, torch.tensor([3, 9])) == 0
+    assert shift_words(0) == ""
 
 
 @pytest.mark.parametrize("factor", [0.3, 3.0])

@@ -8,11 +8,11 @@ import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.mistakes import Answers
 from layerfusion.findings.tests import find_all
 from layerfusion.report.blocks.errors import (
     MATRIX,
     WORST,
-    Answers,
     calibration_table,
     calibration_words,
     class_table,
@@ -107,3 +107,9 @@ def test_what_calibration_changed_is_told_where_there_was_one(tmp_path: Path) ->
     words = calibration_words(replace(group.best, record=replace(record, seeds=seeds)))
     assert "a temperature of 1.50" in words
     assert "is 6.2 %, and was 12.5 % before" in words
+    alike = replace(record, seeds=[replace(seed, uncalibrated={}) for seed in seeds])
+    words = calibration_words(replace(group.best, record=alike))
+    assert words.endswith("with a calibration error of 6.2 % on test.")
+    shifted = replace(record, seeds=[replace(seed, temperature=1.0) for seed in seeds])
+    words = calibration_words(replace(group.best, record=shifted))
+    assert "shifted towards rare classes" in words

@@ -19,7 +19,6 @@ from layerfusion.report.blocks.summary import Summary
 from layerfusion.report.figures import layers as figures
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.plots import plot_layers
-from layerfusion.runs import inputs
 from tests.tiny import tiny_job
 
 LAYERS = ["0", "1", "2", "3"]
@@ -113,7 +112,7 @@ def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> Non
 
 
 def test_texts_are_shown_only_when_asked_for(
-    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     texts = pd.read_csv(runs.parent / "texts.csv")["text"]
 
@@ -131,7 +130,6 @@ def test_texts_are_shown_only_when_asked_for(
     (runs.parent / "texts.csv").write_text("text,label\n" + "".join(
         f"{text} x,{label(n)}\n" for n, text in enumerate(texts)
     ))  # fmt: skip
-    monkeypatch.setattr(inputs, "_datasets", {})  # as in another process
     assert main(["report", str(runs), "--texts"]) == 2
     assert "its texts have changed since the job ran" in capsys.readouterr().err
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import mean
 
 import numpy as np
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.mistakes import Answers, Confidence
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.summary import all_names
@@ -27,27 +28,8 @@ WORST = 50
 """Most confusions of the list, and most mistakes."""
 LONG = 300
 """Most characters of a text that are shown."""
-BINS = 10
-"""Bins of the confidence, of equal width."""
 LEAST = 5
 """Fewest rows of a bin that is drawn."""
-
-
-@dataclass(frozen=True, eq=False)
-class Answers:
-    """The answers of a job to the test rows: the class with the highest mean over the seeds."""
-
-    names: Sequence[str]
-    target: np.ndarray
-    answer: np.ndarray
-    confidence: np.ndarray
-    texts: Sequence[str] = ()
-
-    @property
-    def confusion(self) -> np.ndarray:
-        """Number of rows of each class (rows) that were taken for each class (columns)."""
-        size = len(self.names)
-        return np.bincount(self.target * size + self.answer, minlength=size**2).reshape(size, size)
 
 
 def error_block(group: DataGroup, findings: Findings) -> Block | None:
@@ -58,7 +40,7 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     found = Answers(
         group.data.label_names, job.target, job.answer, job.confidence, group.test_texts
     )
-    wrong = int((found.answer != found.target).sum())
+    wrong = int((~found.right).sum())
     return Block(
         "Where it errs",
         (
@@ -82,29 +64,36 @@ def _seeds(job: FinishedJob) -> str:
 
 def calibration_words(job: FinishedJob) -> str:
     """Say what calibration changed; nothing for a stack or an older record."""
-    seeds = [seed for seed in job.record.seeds if seed.temperature and seed.uncalibrated]
+    seeds = [seed for seed in job.record.seeds if seed.temperature is not None]
     if not seeds:
         return ""
     temperature = mean(seed.temperature or 1.0 for seed in seeds)
     before, after = (
         100 * mean(figures["calibration_error"] for figures in each)
-        for each in ([seed.uncalibrated for seed in seeds], [seed.test for seed in seeds])
+        for each in (
+            [seed.uncalibrated or seed.test for seed in seeds],
+            [seed.test for seed in seeds],
+        )
     )
-    if temperature == 1:
+    if not any(seed.uncalibrated for seed in seeds):
         return (
             " Validation asked for no temperature: the probabilities are those of the trained head,"
             f" with a calibration error of {after:.1f} % on test."
         )
+    what = (
+        "shifted towards rare classes, as its objective asks"
+        if temperature == 1
+        else f"calibrated on validation, with a temperature of {temperature:.2f}"
+    )
     return (
-        f" Its probabilities are calibrated on validation, with a temperature of {temperature:.2f}:"
-        f" the calibration error on test is {after:.1f} %, and was {before:.1f} % before."
+        f" Its probabilities are {what}: the calibration error on test is {after:.1f} %, and was"
+        f" {before:.1f} % before."
     )
 
 
 def class_table(found: Answers) -> Table:
     """List precision, recall and F1 of each class."""
-    confusion = found.confusion
-    true, taken, hits = confusion.sum(axis=1), confusion.sum(axis=0), confusion.diagonal()
+    confusion, figures = found.confusion, found.classes()
 
     def recall(label: int) -> Cell:
         right = (found.answer[found.target == label] == label).astype(float)
@@ -114,21 +103,21 @@ def class_table(found: Answers) -> Table:
         return Cell(float(right.mean()), None, low, high)
 
     def other(label: int) -> str:
-        wrong = np.where(np.arange(len(true)) == label, 0, confusion[label])
+        wrong = np.where(np.arange(len(figures)) == label, 0, confusion[label])
         most = int(wrong.argmax())
         return f"{found.names[most]} ({COUNT(wrong[most])})" if wrong[most] else ""
 
-    def share(part: int, whole: int) -> float | None:
-        return float(part / whole) if whole else None
+    def known(share: float) -> float | None:
+        return None if math.isnan(share) else share
 
     return Table(
         "Each class",
         (
             Column("Class", lambda k: found.names[k]),
-            Column("Rows", lambda k: int(true[k]), COUNT),
+            Column("Rows", lambda k: figures[k].rows, COUNT),
             Column("Recall %", recall, PERCENT),
-            Column("Precision %", lambda k: share(int(hits[k]), int(taken[k])), PERCENT),
-            Column("F1 %", lambda k: share(2 * int(hits[k]), int(true[k] + taken[k])), PERCENT),
+            Column("Precision %", lambda k: known(figures[k].precision), PERCENT),
+            Column("F1 %", lambda k: known(figures[k].f1), PERCENT),
             Column("Most often taken for", other),
         ),
         range(len(found.names)),
@@ -153,9 +142,7 @@ def confusion_table(found: Answers) -> Table:
             range(len(names)),
             "Test rows by true class (down) and answer (across).",
         )
-    off = confusion - np.diag(confusion.diagonal())
-    order = np.argsort(-off, axis=None, kind="stable")[:PAIRS]
-    pairs = [divmod(int(place), len(names)) for place in order if off.flat[place]]
+    pairs = found.confused(PAIRS)
     return Table(
         "What was taken for what",
         (
@@ -170,8 +157,7 @@ def confusion_table(found: Answers) -> Table:
 
 def mistake_table(found: Answers) -> Table:
     """List the mistakes that the job was most sure of."""
-    wrong = np.flatnonzero(found.answer != found.target)
-    worst = wrong[np.argsort(-found.confidence[wrong], kind="stable")][:WORST].tolist()
+    worst = found.worst()[:WORST].tolist()
     text = (
         (Column("Text", lambda row: shortened(str(found.texts[row]), LONG)),) if found.texts else ()
     )
@@ -194,40 +180,31 @@ def mistake_table(found: Answers) -> Table:
 # -- calibration --------------------------------------------------------------------------------
 
 
-def _bins(found: Answers) -> list[tuple[float, float, np.ndarray]]:
-    """Sort rows into bins by confidence: ends of each bin that has rows, and which are right."""
-    place = np.clip((found.confidence * BINS).astype(int), 0, BINS - 1)
-    right = (found.answer == found.target).astype(float)
-    return [
-        (float(found.confidence[place == k].mean()), k / BINS, right[place == k])
-        for k in range(BINS)
-        if (place == k).any()
-    ]
+def _interval(one: Confidence) -> tuple[float, float]:
+    return bootstrap_interval(one.right.astype(float), np.zeros(one.right.size, int))
 
 
 def calibration_table(found: Answers) -> Table:
     """Compare confidence with accuracy, bin by bin."""
 
-    def accuracy(entry: tuple[float, float, np.ndarray]) -> Cell:
-        right = entry[2]
-        low, high = bootstrap_interval(right, np.zeros(right.size, int))
-        return Cell(float(right.mean()), None, low, high)
+    def accuracy(one: Confidence) -> Cell:
+        return Cell(float(one.right.mean()), None, *_interval(one))
 
     return Table(
         "Confidence and accuracy",
         (
-            Column("From %", lambda entry: entry[1], decimals(0, 100)),
-            Column("Rows", lambda entry: entry[2].size, COUNT),
-            Column("Mean confidence %", lambda entry: entry[0], PERCENT),
+            Column("From %", lambda one: one.low, decimals(0, 100)),
+            Column("Rows", lambda one: one.right.size, COUNT),
+            Column("Mean confidence %", lambda one: one.probability, PERCENT),
             Column("Right %", accuracy, PERCENT),
         ),
-        _bins(found),
+        found.by_confidence(),
         "Confidence: the mean probability of the answer over the seeds.",
     )
 
 
 def _calibration_figure(group: DataGroup, found: Answers) -> Drawing | None:
-    bins = [entry for entry in _bins(found) if entry[2].size >= LEAST]
+    bins = [one for one in found.by_confidence() if one.right.size >= LEAST]
     if len(bins) < 2:
         return None
     return drawing(
@@ -241,17 +218,15 @@ def _calibration_figure(group: DataGroup, found: Answers) -> Drawing | None:
     )
 
 
-def plot_calibration(
-    bins: Sequence[tuple[float, float, np.ndarray]], ax: Axes | None = None
-) -> Axes:
+def plot_calibration(bins: Sequence[Confidence], ax: Axes | None = None) -> Axes:
     """Draw the accuracy of each bin against its mean confidence."""
     ax = new_axes(ax, 260, 260, grid="y")
-    least = 100 * min(entry[1] for entry in bins)
+    least = 100 * min(one.low for one in bins)
     ax.plot([least, 100], [least, 100], color=MUTED, linewidth=1)
-    for sure, _, right in bins:
-        low, high = bootstrap_interval(right, np.zeros(right.size, int))
-        x = 100 * sure
+    for one in bins:
+        low, high = _interval(one)
+        x = 100 * one.probability
         ax.plot([x, x], [100 * low, 100 * high], color=INK, linewidth=1.6)
-        ax.plot(x, 100 * right.mean(), marker="o", markersize=6, color=INK)
+        ax.plot(x, 100 * one.right.mean(), marker="o", markersize=6, color=INK)
     ax.set(xlabel="mean confidence, %", ylabel="right, %")
     return ax
