@@ -74,7 +74,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
             `random_state`.
         objective: what the classifier should be best at: `log_loss`, `accuracy` or `macro_f1`. By
-            it `auto` chooses the fusion and heads their epoch, and for `macro_f1` rare classes are
+            it `auto` chooses the fusion and heads their epoch; for the last two, rare classes are
             named more often where held-out rows say that it gains.
         class_weight: None, or `balanced` to classify as if all classes were equally frequent.
         budget: limits on the cost of the layers: a dict with `flops_per_text`, `ms_per_text` or

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
@@ -93,37 +94,46 @@ class DataGroup:
         """Test rows."""
         return len(self.jobs[0].correct)
 
-    @property
+    @cached_property
     def singles(self) -> tuple[FinishedJob, ...]:
         """All points of all curves."""
         return tuple(job for curve in self.curves for job in curve.points)
 
-    @property
+    @cached_property
     def chosen(self) -> FinishedJob | None:
         """The single layer that validation chooses; none where no layer was run alone."""
         return best_on_validation(self.singles) if self.singles else None
 
-    @property
+    @cached_property
     def probed(self) -> bool:
         """True where no layer was run alone, and the probes of other jobs stand in."""
         return any(job.record.fusion == PROBE for job in self.singles)
 
-    @property
+    @cached_property
     def probe_curves(self) -> tuple[ProbeCurve, ...]:
-        """The probes that selections have fitted; those of the job that is chosen come first."""
+        """The probes that selections and stacks have fitted, a curve for each model and pooling.
+
+        Of several jobs the one that probed the most layers counts; on a tie, the chosen one.
+        """
         found: dict[tuple[str, str], ProbeCurve] = {}
         for job in (self.best, *self.jobs):
             by_curve = grouped(job.record.probes, lambda one: (one.backbone, one.pooling))
             for key, points in by_curve.items():
-                found.setdefault(key, ProbeCurve(*key, job.record.probed_on, tuple(points)))
+                if key not in found or len(points) > len(found[key].points):
+                    found[key] = ProbeCurve(*key, job.record.probed_on, tuple(points))
         return tuple(found.values())
 
     @property
+    def probed_on(self) -> str:
+        """The rows that the probes of the curves were judged on, in words."""
+        return " and ".join(dict.fromkeys(curve.judged_on for curve in self.probe_curves))
+
+    @cached_property
     def best(self) -> FinishedJob:
         """The job that validation chooses among all."""
         return best_on_validation(self.jobs)
 
-    @property
+    @cached_property
     def chosen_fusion(self) -> FinishedJob | None:
         """The fusion that validation chooses; none where nothing was fused."""
         return best_on_validation(self.fused) if self.fused else None
@@ -233,10 +243,13 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
 def _references(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Take the single layers that jobs were compared with, each once.
 
-    They stand in where no layer was run alone. Different jobs may have probed the same layer on
-    different folds: one of them counts.
+    They stand in where no layer was run alone. Of several jobs that were compared with the same
+    layer, as with other objectives, the one that validation chooses counts.
     """
-    found = {(_curve_key(x), x.layer.layer): x for job in jobs for x in job.references}
+    found: dict[tuple[object, ...], FinishedJob] = {}
+    for job in (best_on_validation(jobs), *jobs):
+        for alone in job.references:
+            found.setdefault((*_curve_key(alone), alone.layer.layer), alone)
     return list(found.values())
 
 

@@ -126,7 +126,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         for one in record.references
     )
     return FinishedJob(
-        _without_empty_intervals(record, correct, read.target),
+        _without_empty_intervals(record, correct, right, read.target),
         read.target,
         correct,
         answer == read.target,
@@ -221,7 +221,7 @@ def _reference(
 
 
 def _without_empty_intervals(
-    record: RunRecord, correct: np.ndarray, target: np.ndarray
+    record: RunRecord, correct: np.ndarray, baseline: np.ndarray | None, target: np.ndarray
 ) -> RunRecord:
     """Replace intervals without width, which older versions gave where no resample could differ."""
     test = dict(record.test)
@@ -229,7 +229,13 @@ def _without_empty_intervals(
     for name in empty:
         ends = bootstrap_interval(correct, target) if name == "accuracy" else (None, None)
         test[name] = replace(test[name], low=ends[0], high=ends[1])
-    return replace(record, test=test) if empty else record
+    floor = record.baseline
+    if floor.low == floor.high and baseline is not None:
+        low, high = bootstrap_interval(baseline.astype(float), target)
+        floor = replace(floor, low=low, high=high)
+    if floor.macro_f1_low is not None and floor.macro_f1_low == floor.macro_f1_high:
+        floor = replace(floor, macro_f1_low=None, macro_f1_high=None)
+    return replace(record, test=test, baseline=floor)
 
 
 def _table(path: Path, content: bytes, more: Sequence[str]) -> pa.Table:

@@ -35,8 +35,8 @@ PRIMARY = "primary"
 """Family of the few comparisons that answer the questions of the page: the chosen single layer
 against the last layer and the baseline, the chosen fusion against all three, and the job that
 validation chooses among all.
-They do not grow in number with the jobs in the folder. All others of one kind in a report, over all
-data sets, are a family of their own."""
+Their number does not depend on how many jobs the folder holds. All others of one kind in a report,
+over all data sets, are a family of their own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +57,8 @@ class Finding:
     """The p-value after Holm's adjustment over the family."""
     family: str = ""
     """`PRIMARY`, or the kind."""
+    smallest_shown: float = 0.0
+    """The smallest difference that these rows would show: see `Difference.smallest_shown`."""
     among: int = 1
     """Number of comparisons in the family."""
 
@@ -256,9 +258,10 @@ def _finding(
     exact: bool = True,
 ) -> Finding:
     """Make test and interval agree, by the more cautious of the two."""
+    smallest = difference.smallest_shown  # before the interval is stretched
     if test.p >= ALPHA:
         low, high = min(difference.low, 0.0), max(difference.high, 0.0)
         difference = replace(difference, low=low, high=high)
     elif difference.verdict == "open":
         test = replace(test, p=ALPHA if exact else 1.0)
-    return Finding(kind, what, against, difference, test, exact, test.p)
+    return Finding(kind, what, against, difference, test, exact, test.p, smallest_shown=smallest)

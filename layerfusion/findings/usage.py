@@ -7,7 +7,6 @@ import re
 import shlex
 
 from layerfusion.config.secrets import redact_line
-from layerfusion.errors import UserError
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import BUNDLE
@@ -18,6 +17,7 @@ OWN = ("bundle=", "hydra.", "sweep=")
 """Begin words that the command for one job sets itself."""
 PLAIN = re.compile(r"[\w.-]+")
 """Names that the command line reads as they stand."""
+LIKE_IT = "Train one like it, on all rows"
 MOST = 6
 """Most layers that a command names."""
 
@@ -26,20 +26,22 @@ def commands(job: FinishedJob) -> list[tuple[str, str]]:
     """List what to type, each with a heading: a shell command, and three lines of Python.
 
     A job of a sweep kept no classifier. The first command then runs it again with its settings, on
-    what is in the cache, and keeps it.
+    what is in the cache, and keeps it. Where the job's own words are not known, it trains one like
+    it, with the same layers and fusion but on all rows, and the heading says so.
     """
     if job.folder is None:
         return []
     place, found = str(job.folder), []
     if not (job.folder / BUNDLE).is_dir():
-        words = _again(job)
+        again = _again(job)
+        heading, words = ("Keep the classifier", again) if again else (LIKE_IT, _like_it(job))
         if not words:
             return [
                 ("To use it", "Run the job again with bundle=true, which keeps its classifier.")
             ]
         if words[-1].startswith("hydra.run.dir="):
             place = words[-1].removeprefix("hydra.run.dir=")
-        found.append(("Keep the classifier", f"layerfusion train {shlex.join(words)}"))
+        found.append((heading, f"layerfusion train {shlex.join(words)}"))
     shell = f"layerfusion predict {shlex.quote(place)} reviews.csv"
     python = (
         "import layerfusion as lf\n"
@@ -51,18 +53,21 @@ def commands(job: FinishedJob) -> list[tuple[str, str]]:
 
 def _again(job: FinishedJob) -> list[str]:
     """Give the words after `layerfusion train` that keep the job's classifier; none if unknown."""
-    assert job.folder is not None
-    path = job.folder / OVERRIDES
-    if path.is_file():
-        import yaml
+    import yaml
 
-        try:
-            words = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, ValueError) as error:
-            raise UserError(f"{path}: not a list of words: {error}") from error
-        if isinstance(words, list) and all(isinstance(word, str) for word in words):
-            kept = [word for word in words if not word.startswith(OWN)]
-            return [*map(redact_line, kept), "bundle=true", f"hydra.run.dir={job.folder}"]
+    assert job.folder is not None
+    try:
+        words = yaml.safe_load((job.folder / OVERRIDES).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError):
+        return []
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return []
+    kept = [word for word in words if not word.startswith(OWN)]
+    return [*map(redact_line, kept), "bundle=true", f"hydra.run.dir={job.folder}"]
+
+
+def _like_it(job: FinishedJob) -> list[str]:
+    """Give the words after `layerfusion train` for the same layers and fusion; none if too odd."""
     record = job.record
     by_model = grouped(record.layers, lambda layer: layer.backbone)
     names = (record.dataset.name, record.fusion, *(str(x.layer) for x in record.layers), *by_model)

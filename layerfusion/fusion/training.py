@@ -43,8 +43,8 @@ class Fitted:
     """Number of epochs trained."""
     seconds: float
     """Wall-clock time of the training, setting up included."""
-    temperature: float = 1.0
-    """The logits were divided by it; 1 for an operator whose last layers are not known."""
+    temperature: float | None = None
+    """The logits were divided by it; None where none was tried."""
     share: float = 0.0
     """Share of the classes' log-frequencies that was taken off afterwards."""
     shift: Tensor | None = None
@@ -53,11 +53,11 @@ class Fitted:
     @property
     def is_calibrated(self) -> bool:
         """Whether the logits were changed after the training."""
-        return self.temperature != 1 or self.shift is not None
+        return self.temperature not in (None, 1.0) or self.shift is not None
 
     def uncalibrated(self, logits: Tensor) -> Tensor:
         """Return the logits that the head gave before. Shape: (rows, classes), from the same."""
-        return (logits if self.shift is None else logits - self.shift) * self.temperature
+        return (logits if self.shift is None else logits - self.shift) * (self.temperature or 1.0)
 
 
 def fit(
@@ -159,25 +159,25 @@ def calibrate(
     """Divide the logits of a trained head by a temperature, and shift them to serve the objective.
 
     Both are learned from validation, and go into the weights of the head's last layers. A head of
-    an operator whose last layers are not known stays as it is.
+    an operator whose last layers are not known stays as it is, and so does one that was trained
+    with class weights: its probabilities are not to fit the frequencies of validation.
 
     Args:
         fitted: the head, which is changed in place.
         data: validation, and the classes of train.
         objective: what the head should be best at: log_loss, accuracy or macro_f1.
-        class_weights: those of the training; with balanced ones nothing is left to shift.
+        class_weights: those of the training.
     """
     head = fitted.classifier
-    if not head.output_layers:
+    if class_weights != UNWEIGHTED or not head.output_layers:
         return fitted
     logits, _ = head.predict_logits(data.features["validation"])
     target = data.targets["validation"]
-    temperature, share, shift = temperature_of(logits, target), 0.0, None
-    if class_weights == UNWEIGHTED:
-        prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
-        log_probs = (logits.double() / temperature).log_softmax(dim=1)
-        share = share_of(objective, class_weights, log_probs, target, prior)
-        shift = shift_by(share, prior) if share else None
+    temperature = temperature_of(logits, target)
+    prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
+    log_probs = (logits.double() / temperature).log_softmax(dim=1)
+    share = share_of(objective, class_weights, log_probs, target, prior)
+    shift = shift_by(share, prior) if share else None
     head.rescale(1 / temperature, shift)
     return replace(fitted, temperature=temperature, share=share, shift=shift)
 

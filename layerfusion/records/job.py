@@ -138,8 +138,8 @@ class SeedRecord:
     validation: dict[str, float]
     test: dict[str, float]
     temperature: float | None = None
-    """The number that divided the logits of a trained head; None in older records and of a stack,
-    whose weights are calibrated as they are."""
+    """The number that divided the logits of a trained head, 1 if validation asked for none; None
+    where none was tried, as for a stack, whose weights are calibrated, and in older records."""
     uncalibrated: dict[str, float] = field(default_factory=dict)
     """The figures of test before that, and before a shift towards rare classes; empty where
     neither changed anything."""

@@ -191,7 +191,8 @@ def _method(results: Results) -> tuple[str, ...]:
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",
         "One rule chooses everywhere on this page: the highest accuracy on validation, then the"
-        " lower log-loss, then fewer and lower layers. Test only says what the choice is worth."
+        " lower log-loss, then fewer and lower layers. Where no layer was run alone, the single"
+        " layer is chosen by its probe on held-out rows. Test only says what the choice is worth."
         " The baseline is a bag-of-words classifier without any language model; a model that is"
         " not better earns nothing here.",
         "Square brackets are 95 % intervals over test rows (bootstrap, drawn class by class, and"
@@ -203,6 +204,7 @@ def _method(results: Results) -> tuple[str, ...]:
         " (Holm). Probably better or worse: it shows it, but not after the correction. Cannot be"
         " told: it does not; then the difference is named that as many rows would show four times"
         " out of five. The comparisons of the cards are corrected among themselves, a data set at a"
-        " time, so that another job in the folder changes nothing about them; all others of one"
-        " kind are corrected together. Intervals are not widened for the number of comparisons.",
+        " time, so that more jobs in the folder do not make their correction stricter; all others"
+        " of one kind are corrected together. Intervals are not widened for the number of"
+        " comparisons.",
     )

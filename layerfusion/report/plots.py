@@ -51,9 +51,9 @@ def plot_layers(
     group = _group(source, dataset)
     if group.curves and not group.probed:
         return layers.plot_job_layers(group, ax)
-    if not group.probe_curves:
+    if not layers.probe_lines(group):
         raise UserError(
-            f"{group.label}: no layer was run alone, and no selection probed the layers"
+            f"{group.label}: no layer was run alone, and no selection probed enough layers"
         )
     return layers.plot_probe_curves(group, ax)
 

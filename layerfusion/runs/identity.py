@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.check import load
-from layerfusion.config.job import AUTO, LOG_LOSS, STACKS, UNWEIGHTED, FusionConfig, TrainConfig
+from layerfusion.config.job import (
+    AUTO,
+    HONEST,
+    LOG_LOSS,
+    STACKS,
+    UNWEIGHTED,
+    FusionConfig,
+    TrainConfig,
+)
 from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
 from layerfusion.errors import UserError
 
@@ -136,6 +144,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # without `per_class` there is no draw
     settings["fusion"] = _fusion_settings(config.fusion)
+    if config.protocol == HONEST and config.fusion.name not in STACKS:
+        settings["fusion"]["head"] = HEAD_VERSION
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
@@ -162,8 +172,6 @@ def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
                 settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]
     if fusion.name in (*STACKS, AUTO):
         settings["stack"] = STACK_VERSION
-    if fusion.name not in STACKS:
-        settings["head"] = HEAD_VERSION
     if target and not target.startswith("layerfusion."):
         settings["target"] = target
     return {**FORMER, **settings, **arguments}

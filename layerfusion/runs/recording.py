@@ -177,6 +177,8 @@ def _place(inputs: Inputs, layer: LayerId) -> dict[str, Any]:
 def _probed_on(config: TrainConfig, inputs: Inputs) -> str:
     if config.layers.held_out == "validation" and config.fusion.name != AUTO:
         return "validation"
+    if inputs.pilot is not None:
+        return f"folds of {inputs.pilot.rows[-1]:,} rows of train, the pilot's sample"
     train = inputs.dataset.splits["train"]
     folds = possible_folds(np.asarray(train.labels), train.texts, config.layers.folds)
     return f"{folds} folds of train"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
-from layerfusion.config.job import STACKED, STACKS, FusionConfig, TrainConfig
+from layerfusion.assets.memo import hash_of
+from layerfusion.config.job import AUTO, STACKED, STACKS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.layers.blends import held_out_blends
@@ -13,6 +14,9 @@ from layerfusion.runs.heads import TrainedReference, fit_heads
 from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.select_layers import candidates_of, probed_layers
 
+KEPT = 64
+"""References that stay in memory for the next jobs of a process."""
+_known: dict[str, TrainedReference] = {}
 BEST, LAST = "best_probe", "last_probe"
 """Columns of the answers of the best and of the last layer."""
 
@@ -35,24 +39,46 @@ def fit_references(config: TrainConfig, inputs: Inputs) -> list[TrainedReference
     """Fit the best single layer by its probe, and the last layer of the same model, on known rows.
 
     Both are chosen before test is looked at. Each is a stack of one source, fitted on train and
-    validation. There is none where the selection fitted no probes, or a pilot has left most layers
-    out of the cache.
+    validation. There are none where no probes were fitted, where rows are held out in validation
+    alone, as a stack needs folds, and after a pilot, which leaves most layers out of the cache.
     """
+    folded = config.layers.held_out == "folds" or config.fusion.name == AUTO
     probes = {
         one.layer: one
         for one in inputs.selection.probes
         if not isinstance(inputs.sources[one.layer.backbone], LexicalSource)
     }
-    if not probes or inputs.pilot is not None:
+    if not probes or not folded or inputs.pilot is not None:
         return []
     # The first of equals is the lowest layer.
     best = min(probes.values(), key=lambda one: (-round(one.accuracy, 9), round(one.log_loss, 9)))
     top = inputs.sources[best.layer.backbone].shape.layers[-1]
     last = probes.get(replace(best.layer, layer=top))
-    found = [_fit(config, inputs, best, BEST)]
+    found = [_fitted_once(config, inputs, best, BEST)]
     if last is not None and last is not best:
-        found.append(_fit(config, inputs, last, LAST))
+        found.append(_fitted_once(config, inputs, last, LAST))
     return found
+
+
+def _fitted_once(
+    config: TrainConfig, inputs: Inputs, one: ProbedLayer, column: str
+) -> TrainedReference:
+    """Fit a reference, or take it from an earlier job: those of a sweep mostly share theirs."""
+    store = inputs.sources[one.layer.backbone].stores[one.layer.pooling]
+    key = hash_of({
+        "data": inputs.dataset.fingerprint,
+        "rows": {name: len(split.texts) for name, split in inputs.dataset.splits.items()},
+        "spec": store.spec.canonical(),
+        "layer": one.layer.layer,
+        "layers": asdict(config.layers),
+        "seed": config.seed,
+        "objective": [config.objective, config.class_weights],
+    })  # fmt: skip
+    if key not in _known:
+        while len(_known) >= KEPT:
+            _known.pop(next(iter(_known)))
+        _known[key] = _fit(config, inputs, one, column)
+    return replace(_known[key], probed=one, column=column)
 
 
 def _fit(config: TrainConfig, inputs: Inputs, one: ProbedLayer, column: str) -> TrainedReference:

@@ -147,6 +147,7 @@ def test_a_head_that_is_too_sure_is_calibrated_on_validation_and_its_labels_stay
     torch.testing.assert_close(sure.log_softmax(1), (3 * before).log_softmax(1))
     calibrated = calibrate(fitted, data)
     logits, _ = calibrated.classifier.predict_logits(data.features["validation"])
+    assert calibrated.temperature is not None
     assert calibrated.temperature == pytest.approx(3, rel=0.3)
     torch.testing.assert_close(calibrated.uncalibrated(logits).log_softmax(1), sure.log_softmax(1))
     torch.testing.assert_close(

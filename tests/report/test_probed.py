@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from layerfusion.cli import main
+from layerfusion.errors import UserError
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import read_record
@@ -114,6 +116,7 @@ def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> Non
 def test_texts_are_shown_only_when_asked_for(
     runs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    whole = (runs.parent / "texts.csv").read_text()
     texts = pd.read_csv(runs.parent / "texts.csv")["text"]
 
     def shown(*options: str) -> int:
@@ -132,6 +135,38 @@ def test_texts_are_shown_only_when_asked_for(
     ))  # fmt: skip
     assert main(["report", str(runs), "--texts"]) == 2
     assert "its texts have changed since the job ran" in capsys.readouterr().err
+    (runs.parent / "texts.csv").write_text(whole)  # the other tests read it too
+
+
+def test_a_stack_of_two_layers_does_not_hide_the_probes_of_all(
+    runs: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    job = tiny_job(runs.parent / "texts.csv", bert_folder, runs.parent / "cache")
+    two = ["layers=fixed", "layers.fixed.tiny=[1,3]", "fusion=stacked", "seeds=1", "logger=none"]
+    assert main(["train", *job, *two, f"hydra.run.dir={tmp_path / 'few' / 'two'}"]) == 0
+    (few,) = load_groups(tmp_path / "few")
+    assert [len(curve.points) for curve in few.probe_curves] == [2]
+    block = layer_block(few, find_all([few])[few])
+    assert not block.figures  # two points are no curve
+    assert block.tables
+    with pytest.raises(UserError, match="no selection probed enough layers"):
+        plot_layers(tmp_path / "few")
+    for fusion in ("gated", "stacked"):
+        shutil.copytree(runs / fusion, tmp_path / "few" / fusion)
+    (more,) = load_groups(tmp_path / "few")
+    assert [len(curve.points) for curve in more.probe_curves] == [len(LAYERS)]
+
+
+def test_rows_held_out_in_validation_alone_need_no_folds(
+    runs: Path, bert_folder: Path, tmp_path: Path
+) -> None:
+    """A reference would need some, and one text of a class cannot be dealt to folds."""
+    job = tiny_job(runs.parent / "texts.csv", bert_folder, runs.parent / "cache")
+    few = ["limit.per_class=2", "dataset.validation_size=0.5", "layers.held_out=validation"]
+    words = ["layers=adaptive", "fusion=gated", "seeds=1", "logger=none", *few]
+    assert main(["train", *job, *words, f"hydra.run.dir={tmp_path / 'few'}"]) == 0
+    record = read_record(tmp_path / "few")
+    assert (record.references, record.probed_on) == ([], "validation")
 
 
 @pytest.mark.parametrize("name", ["m", "owner/a-model-with-a-name-that-is-longer-than-the-figure"])

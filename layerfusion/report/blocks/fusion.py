@@ -176,7 +176,7 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
 
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
-        Column("Would show, points", lambda row: row.difference.smallest_shown, REGRET),
+        Column("Would show, points", lambda row: row.smallest_shown, REGRET),
         Column(only, lambda row: row.test.only_a if row.exact else None, COUNT),
         Column(other, lambda row: row.test.only_b if row.exact else None, COUNT),
         Column("p", lambda row: p(row.test.p, row), P_VALUE),

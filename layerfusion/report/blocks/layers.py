@@ -8,7 +8,7 @@ from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing
-from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves
+from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves, probe_lines
 from layerfusion.report.format import NAME, PERCENT, bracket, decimals, percent
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
@@ -59,20 +59,23 @@ def _hindsight(group: DataGroup) -> str | None:
 
 def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
     """Show the probes that selections have fitted on the way, and list them."""
-    curves = group.probe_curves
+    curves, judged = group.probe_curves, group.probed_on
     if not curves:
         return ()
-    judged = curves[0].judged_on
     used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
     points = [one for curve in curves for one in curve.points]
-    figure = drawing(
-        f"{group.key}-probes",
-        lambda ax: plot_probe_curves(group, ax),
-        alt=f"{group.label}: accuracy of the probe of each layer against its depth.",
-        caption=f"Accuracy of a linear probe on each layer: {judged}, on rows that the probe was"
-        " not fitted on, with 95 % intervals over these rows. The probes are those that the"
-        " selection of layers fitted; test has no part in them. Ringed: the layers of the job that"
-        " is used.",
+    figure = (
+        None
+        if not probe_lines(group)
+        else drawing(
+            f"{group.key}-probes",
+            lambda ax: plot_probe_curves(group, ax),
+            alt=f"{group.label}: accuracy of the probe of each layer against its depth.",
+            caption=f"Accuracy of a linear probe on each layer: {judged}, on rows that the probe"
+            " was not fitted on, with 95 % intervals over these rows. The probes are those that"
+            " selections and stacks fitted; test has no part in them. Ringed: the layers of the"
+            " job that is used.",
+        )
     )
     table = Table(
         "Probes of all layers",
@@ -88,7 +91,7 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
         f"Judged on {judged}. Marked: the layers of the job that is used.",
         lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
     )
-    return figure, Folded((table,))
+    return (*([figure] if figure else []), Folded((table,)))
 
 
 def layer_table(group: DataGroup) -> Table:
@@ -100,12 +103,21 @@ def layer_table(group: DataGroup) -> Table:
             Column("Model", lambda entry: entry[0].label),
             Column("Layer", lambda entry: entry[1].layer.layer, NAME),
             Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
-            Column("Validation %", lambda entry: entry[1].record.validation["accuracy"], PERCENT),
+            Column(
+                "Held out %" if group.probed else "Validation %",
+                lambda entry: entry[1].record.validation["accuracy"],
+                PERCENT,
+            ),
             *metric_columns(entries, lambda entry: entry[1].record.test),
         ),
         entries,
-        "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked: the layer"
-        " that validation chooses for its model. Layer 0 is what enters the first block, norm the"
-        " output of the model's final norm.",
+        (
+            "Held out: accuracy of the layer's probe on rows that it was not fitted on."
+            " Marked: the layer whose probe is the best of its model."
+            if group.probed
+            else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked:"
+            " the layer that validation chooses for its model."
+        )
+        + " Layer 0 is what enters the first block, norm the output of the model's final norm.",
         lambda entry: "chosen" if entry[1] is entry[0].best else "",
     )

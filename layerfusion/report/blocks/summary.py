@@ -170,7 +170,7 @@ def told(finding: Finding, *, than: str = "") -> str:
         p += f", corrected {p_value(finding.adjusted, bound=bound)}"
     than = f" than {than}" if than else ""
     if finding.lean == "open":
-        return f"{open_words(difference)} ({p})"
+        return f"{open_words(difference, finding.smallest_shown)} ({p})"
     word = "better" if finding.lean == "gain" else "worse"
     size = f"by {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"
     if finding.verdict != "open":
@@ -179,18 +179,18 @@ def told(finding: Finding, *, than: str = "") -> str:
     return f"probably {word}{than} {size}, but {doubt} ({p})"
 
 
-def open_words(difference: Difference) -> str:
+def open_words(difference: Difference, smallest: float) -> str:
     """Word a difference that may be chance, and what these rows would show."""
     return (
         f"{OPEN}: {POINTS(difference.mean)} points {bracket(difference, POINTS)};"
-        f" {plural(difference.rows, 'row')} would show {REGRET(difference.smallest_shown)} or more"
+        f" {plural(difference.rows, 'row')} would show {REGRET(smallest)} or more"
     )
 
 
 def says(difference: Difference, *, gain: str, loss: str) -> str:
     """Word a difference by its interval: `gains 1.2 points [0.3, 2.0]`, or not to be told."""
     if difference.verdict == "open":
-        return open_words(difference)
+        return open_words(difference, difference.smallest_shown)
     verb = gain if difference.verdict == "gain" else loss
     return f"{verb} {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"
 

@@ -142,6 +142,8 @@ class _Line:
     y: list[float]
     low: list[float]
     high: list[float]
+    rank: float
+    """The best accuracy on validation or held-out rows, by which curves of a model are ranked."""
 
 
 def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
@@ -152,17 +154,22 @@ def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
     """
     colors = _colors(group)
     alone = [
-        (curve.label, curve.backbone, [(job.layer, *accuracy(job)) for job in curve.points])
+        (
+            curve.label,
+            curve.backbone,
+            [(job.layer, *accuracy(job)) for job in curve.points],
+            curve.best.record.validation["accuracy"].mean,
+        )
         for curve in group.curves
     ]
     lines = _lines(alone, colors)
     if lines:
         return lines, "head on one layer, test"
-    curves = group.probe_curves
-    return _probe_lines(group), f"probe, {curves[0].judged_on}" if curves else ""
+    return probe_lines(group), f"probe, {group.probed_on}"
 
 
-def _probe_lines(group: DataGroup) -> list[_Line]:
+def probe_lines(group: DataGroup) -> list[_Line]:
+    """Take the probes of selections; none where they are too few for a curve."""
     curves = group.probe_curves
     several = len({curve.pooling for curve in curves}) > 1
     probes = [
@@ -170,6 +177,7 @@ def _probe_lines(group: DataGroup) -> list[_Line]:
             f"{curve.backbone} {curve.pooling}" if several else curve.backbone,
             curve.backbone,
             [(one, one.accuracy, one.low, one.high) for one in curve.points],
+            max(one.accuracy for one in curve.points),
         )
         for curve in curves
     ]
@@ -183,32 +191,35 @@ def _colors(group: DataGroup) -> Mapping[str, str]:
 
 
 def _lines(
-    curves: Sequence[tuple[str, str, Sequence[tuple[Any, float, float, float]]]],
+    curves: Sequence[tuple[str, str, Sequence[tuple[Any, float, float, float]], float]],
     colors: Mapping[str, str],
 ) -> list[_Line]:
     found = []
     seen: Counter[str] = Counter()
-    for name, backbone, points in curves:
+    for name, backbone, points, rank in curves:
         if len(points) >= LEAST_POINTS:
             layers, *values = zip(*points, strict=True)
             y, low, high = ([100 * value for value in part] for part in values)
             keys = tuple((one.backbone, one.layer, one.pooling) for one in layers)
             style = LINES[seen[backbone] % len(LINES)]
             x = [_position(one) for one in layers]
-            found.append(_Line(name, colors[backbone], style, keys, x, y, low, high))
+            found.append(_Line(name, colors[backbone], style, keys, x, y, low, high, rank))
             seen[backbone] += 1
     return found
 
 
 def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
-    """Draw a small curve of each model's best pooling, and ring the layers that are chosen."""
+    """Draw a small curve of each model, and ring the layers of the job that is chosen.
+
+    Of several poolings it is the one with a layer that is used, or else the one that is best on
+    validation or held-out rows. Test has no part in that.
+    """
     found, judged = answer_lines(group)
+    used = _used(group)
     best: dict[str, _Line] = {}
-    for line in found:
-        model = line.layers[0][0]
-        if model not in best or max(line.y) > max(best[model].y):
-            best[model] = replace(line, name=shortened(line.name, NAME_LETTERS))
-    lines = list(best.values())
+    for line in sorted(found, key=lambda one: (not used.isdisjoint(one.layers), one.rank)):
+        best[line.layers[0][0]] = replace(line, name=shortened(line.name, NAME_LETTERS))
+    lines = [best[model] for model in dict.fromkeys(line.layers[0][0] for line in found)]
     columns = 1 + (len(lines) > 1 and max(len(line.name) for line in lines) <= NAME_LETTERS // 2)
     ax = _depth_axes(ax, 200, 180 + LINE * math.ceil(len(lines) / columns))
     _draw_lines(ax, lines, group)
@@ -222,16 +233,20 @@ def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
 
 def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of the probes that selections fitted, and ring what is used."""
-    lines = _probe_lines(group)
+    lines = probe_lines(group)
     ax = _depth_axes(ax, 360, 320 + LINE * len(lines))
     _draw_lines(ax, lines, group)
     name_curves(ax, [LineEnd(one.name, one.x[-1], one.y[-1], one.color) for one in lines])
     return ax
 
 
+def _used(group: DataGroup) -> set[LayerKey]:
+    return {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
+
+
 def _draw_lines(ax: Axes, lines: Sequence[_Line], group: DataGroup) -> None:
     """Draw curves with their 95 % bands, and ring the layers of the job that is chosen."""
-    used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
+    used = _used(group)
     for line in lines:
         ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
         look: dict[str, Any] = {"color": line.color, "linestyle": line.style}
