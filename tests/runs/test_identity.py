@@ -8,7 +8,8 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
-from layerfusion.runs.identity import HEAD_VERSION, STACK_VERSION, job_id
+from layerfusion.runs import identity
+from layerfusion.runs.identity import job_id
 
 
 def name_of(*overrides: str) -> str:
@@ -71,25 +72,20 @@ def test_a_key_that_is_as_before_there_was_one_changes_no_name(setting: str) -> 
     assert name_of("fusion=concat") == name_of("fusion=concat", setting)
 
 
-def test_a_trained_head_that_comes_out_otherwise_has_another_name(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated"]
-    before = [name_of(job) for job in jobs]
-    monkeypatch.setattr("layerfusion.runs.identity.HEAD_VERSION", HEAD_VERSION + 1)
-    after = [name_of(job) for job in jobs]
-    assert [one != other for one, other in zip(before, after, strict=True)] == [False, True, True]
-
-
-def test_a_stack_that_comes_out_otherwise_has_another_name(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("version", "changed"),
+    [("HEAD_VERSION", [False, True, True, False]), ("STACK_VERSION", [True, True, False, False])],
+)
+def test_what_comes_out_otherwise_has_another_name(
+    version: str, changed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record of before answers only for what was computed before."""
-    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated"]
-    before = [name_of(job) for job in jobs]
-    monkeypatch.setattr("layerfusion.runs.identity.STACK_VERSION", STACK_VERSION + 1)
-    after = [name_of(job) for job in jobs]
-    assert [one != other for one, other in zip(before, after, strict=True)] == [True, True, False]
+    published = "protocol=as_published fusion=published_sum"
+    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated", published]
+    before = [name_of(*job.split()) for job in jobs]
+    monkeypatch.setattr(identity, version, getattr(identity, version) + 1)
+    after = [name_of(*job.split()) for job in jobs]
+    assert [one != other for one, other in zip(before, after, strict=True)] == changed
 
 
 def test_an_operator_of_the_users_is_named_by_its_class_and_arguments(tmp_path: Path) -> None:
