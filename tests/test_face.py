@@ -177,9 +177,10 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
         (lambda: lf.embed(["a", " "], "minilm"), "text 2 is ' '"),
         (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),
         (lambda: lf.embed(["a"], "models/nope"), "path models/nope: not found .*; hub models/nope"),
-        (lambda: lf.embed(["a"], "./nope"), r"path \./nope: not found in .*LAYERFUSION_MODELS"),
-        (lambda: lf.embed(["a"], Path("nope")), "path nope: not found in"),
-        (lambda: lf.embed(["a"], "/nowhere/nope"), "path /nowhere/nope: it does not exist"),
+        (lambda: lf.embed(["a"], "./nope"), r"backbone=\./nope: not found in .*LAYERFUSION_MODELS"),
+        (lambda: lf.embed(["a"], Path(__file__)), "backbone=.*test_face.py: it is a file"),
+        (lambda: lf.embed(["a"], Path("nope")), "backbone=nope: not found in"),
+        (lambda: lf.embed(["a"], "/nowhere/nope"), "backbone=/nowhere/nope: it does not exist"),
         (
             lambda: lf.embed(["a"], cast(Any, ["minilm", "mpnet"])),
             "backbone: embed takes one, found minilm, mp",
@@ -234,6 +235,17 @@ def test_a_file_has_the_name_and_the_jobs_that_it_has_on_the_command_line(place:
     here = config_of(f"{place}/reviews.csv", place / "tiny", settings, layers="last")
     assert job_id(here) == job_id(there)
     assert lf.load_dataset(place / "reviews.csv").name == "reviews"
+
+
+def test_an_id_of_the_hub_is_the_model_that_it_is_on_the_command_line(place: Path) -> None:
+    data, model = str(place / "reviews.csv"), f"owner/a-name@{'a' * 40}"
+    for one in (model, "owner/a-name", str(place / "tiny")):
+        here = config_of(data, one, {"cache": place / "cache"})
+        words = ["dataset=local", f"dataset.path={data}", f"paths.cache={place}/cache"]
+        there = load(compose("train", [*words, f"backbone=[{one}]", "logger=none"]))
+        assert here.backbone == there.backbone
+        assert job_id(here) == job_id(there)
+    assert config_of(data, model, {}).backbone["a_name"].sources[1].revision == "a" * 40
 
 
 def test_models_of_one_name_stay_two_models(names: dict[str, Any]) -> None:
@@ -315,7 +327,7 @@ def test_a_classifier_is_saved_and_loaded_elsewhere(names: dict[str, Any], tmp_p
     copy = lf.load(classifier.save(tmp_path / "copy"))
     texts = names["texts"][:3]
     np.testing.assert_allclose(copy.predict_proba(texts), classifier.predict_proba(texts))
-    with pytest.raises(UserError, match="it is not empty"):
+    with pytest.raises(UserError, match="there is something already"):
         classifier.save(tmp_path / "copy")
 
 

@@ -19,9 +19,9 @@ from layerfusion.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
-WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py")
+WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py", "README.md")
 """Files to download. *.bin is left out, since a pickle may run code. *.py is run only with
-`trust_remote_code`."""
+`trust_remote_code`. README.md is the model's card, which states its licence."""
 UNREACHABLE = "the hub cannot be reached"
 REVISIONS = "commits of revisions"
 _TIMEOUT_SECONDS = 10.0

@@ -33,10 +33,10 @@ def find_path(path: str, kind: Kind) -> Path:
     Raises:
         SourceUnavailable: if it does not exist, naming the places that were looked at.
     """
-    wanted = Path(path).expanduser()
+    wanted = Path(os.path.expanduser(path))  # which keeps the ~ of an unknown user
     variable = FOLDERS[kind]
     folders = [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
-    places = [Path.cwd(), *(Path(folder).expanduser() for folder in folders)]
+    places = [Path.cwd(), *(Path(os.path.expanduser(folder)) for folder in folders)]
     if wanted.is_absolute():
         places = places[:1]  # an absolute path replaces what it is joined to
     for place in places:

@@ -9,7 +9,15 @@ from pathlib import Path
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.errors import UserError, unknown
 
-ACTIONS = ("ls", "verify", "compact", "gc", "export")
+OPTIONS = {
+    "ls": (),
+    "verify": ("repair", "delete"),
+    "compact": (),
+    "gc": ("delete", "unused", "most", "spec"),
+    "export": ("layers",),
+}
+"""Options of each action, beside the folder."""
+ACTIONS = tuple(OPTIONS)
 _DESCRIPTION = """\
 ls: what is cached, how large it is and when it was last used;
 verify: compare every shard with its checksum;
@@ -27,6 +35,10 @@ def main(arguments: Sequence[str]) -> int:
     options = _parser(PathsConfig().cache).parse_args(arguments)
     if options.action not in ACTIONS:
         raise unknown("layerfusion cache", options.action, ACTIONS)
+    for name in dict.fromkeys(name for names in OPTIONS.values() for name in names):
+        if getattr(options, name) not in (None, False) and name not in OPTIONS[options.action]:
+            fitting = " and ".join(action for action in ACTIONS if name in OPTIONS[action])
+            raise UserError(f"cache {options.action}: --{name} is an option of {fitting}")
     if options.action == "export":
         return _export(options)
     if len(options.words) > 1:
@@ -62,7 +74,10 @@ def _parser(cache: str) -> ArgumentParser:
         "--unused", metavar="TIME", help="gc: stores that were not used for 30d, 12h, …"
     )
     parser.add_argument(
-        "--most", metavar="SIZE", help="gc: those used longest ago, until 10GB, 500MB, … are left"
+        "--most",
+        metavar="SIZE",
+        help="gc: remove stores, longest unused first, until at most this much (10GB, 500MB) is"
+        " left",
     )
     parser.add_argument("--spec", metavar="SPEC", help="gc: of this store or model, as ls shows it")
     parser.add_argument(

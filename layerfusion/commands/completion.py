@@ -44,8 +44,15 @@ _layerfusion() {
 compdef _layerfusion layerfusion
 """
 _FISH = """\
-complete -c layerfusion -f -a '(layerfusion --complete (commandline -cp) 2>/dev/null)'
-complete -c layerfusion -n 'not string length -q -- (layerfusion --complete (commandline -cp))' -F
+function __layerfusion
+  set -l found (layerfusion --complete (commandline -cp) 2>/dev/null)
+  if test (count $found) -gt 0
+    printf '%s\\n' $found
+  else
+    __fish_complete_path (commandline -ct)
+  end
+end
+complete -c layerfusion -f -a '(__layerfusion)'
 """
 SCRIPTS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 HOW = {
@@ -54,7 +61,7 @@ HOW = {
     "fish": "layerfusion completion fish > ~/.config/fish/completions/layerfusion.fish",
 }
 _FLAGS = ("--multirun", "--config-dir", "--cfg", "--help")
-_OF_JOB = ("predict", "errors")
+_OF_JOB = ("predict", "errors", "export", "serve")
 _OF_FOLDER = ("report", "results", "status", "dashboard")
 _WORDS = {
     "cache": ("ls", "verify", "compact", "gc", "export"),

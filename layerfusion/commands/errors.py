@@ -14,11 +14,9 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
-    from layerfusion.config.job import TrainConfig
     from layerfusion.findings.jobs import JobPredictions
     from layerfusion.findings.mistakes import Answers
     from layerfusion.records.job import RunRecord
-    from layerfusion.texts import TextDataset
 
 WIDEST = 12
 """Classes up to which the whole confusion matrix is shown; of more, the most frequent pairs."""
@@ -157,9 +155,10 @@ def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     """Print the rows of train whose label is in doubt; as CSV where `most` is None."""
     from layerfusion.findings.mistakes import doubtful_labels
     from layerfusion.runs.held_out_train import held_out_rows
+    from layerfusion.runs.inputs import config_of_job, texts_of
 
-    config = _config(folder)
-    rows = held_out_rows(config, record, _dataset(config, record))
+    config = config_of_job(folder)
+    rows = held_out_rows(config, record, texts_of(folder, record))
     doubts = doubtful_labels(rows.probabilities, rows.labels)
     names = record.dataset.label_names
     if most is None:
@@ -189,44 +188,12 @@ def _train(folder: Path, record: RunRecord, most: int | None) -> int:
 # -- the texts again ------------------------------------------------------------------------------
 
 
-def _config(folder: Path) -> TrainConfig:
-    """Read the settings of a job.
-
-    Raises:
-        UserError: if its config.yaml is gone or cannot be read.
-    """
-    import yaml
-
-    from layerfusion.config.check import load
-    from layerfusion.records.job import CONFIG
-
-    file = folder / CONFIG
-    if not file.is_file():
-        raise UserError(f"{file}: missing, so the texts of the job cannot be found")
-    try:
-        return load(yaml.safe_load(file.read_text("utf-8")))
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: it is damaged: {' '.join(str(error).split())}") from error
-
-
-def _dataset(config: TrainConfig, record: RunRecord) -> TextDataset:
-    """Read the texts of a job again.
-
-    Raises:
-        UserError: if they cannot be found, or are others now.
-    """
-    from layerfusion.runs.inputs import dataset_of
-
-    dataset = dataset_of(config)
-    if dataset.fingerprint != record.dataset.fingerprint:
-        raise UserError(f"dataset {dataset.name}: its texts or labels have changed since the job")
-    return dataset
-
-
 def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
     """Read the test texts again, or say why that cannot be done."""
+    from layerfusion.runs.inputs import texts_of
+
     try:
-        return _dataset(_config(folder), record).splits["test"].texts, ""
+        return texts_of(folder, record).splits["test"].texts, ""
     except UserError as error:
         return None, str(error)
 

@@ -8,12 +8,10 @@ from pathlib import Path
 from layerfusion.assets.staging import write_new_folder
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
-from layerfusion.commands.predict import read_table
+from layerfusion.commands.predict import add_reading, has_text, texts_in
 from layerfusion.errors import UserError, unknown
+from layerfusion.export import ONNX, TARGETS
 from layerfusion.records.job import BUNDLE
-
-TARGETS = ("transformers", "sentence-transformers", "onnx")
-ONNX = TARGETS[2]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -31,14 +29,17 @@ def main(arguments: Sequence[str]) -> int:
         raise unknown("--to", options.to, TARGETS)
     if options.to != ONNX and (options.int8 or options.texts):
         raise UserError(f"--int8, --texts: they are for --to {ONNX} alone")
+    if options.texts and not options.int8:
+        raise UserError("--texts: it is what --int8 is compared on; add --int8, or leave it out")
     job = Path(options.bundle)
     job = job.parent if job.name == BUNDLE else job
     output = Path(options.output) if options.output else job / options.to
-    bundle = open_classifier(options, user_modules(options.config_dir), "cpu")
+    modules = user_modules(options.config_dir)
+    bundle = open_classifier(options, modules, "cpu")
     texts = None
     if options.texts:
-        table = read_table(options.texts, bundle.config.dataset.text)
-        texts = [text for text in table.texts if isinstance(text, str) and text.strip()]
+        table = texts_in(options.texts, options, bundle, modules)
+        texts = [text for text in table.texts if has_text(text)]
         if not texts:
             raise UserError(f"--texts {options.texts}: it holds no text")
     said: list[str] = []
@@ -76,4 +77,5 @@ def _parser() -> ArgumentParser:
         metavar="FILE",
         help="onnx: texts to compare 8 bits on, if the job's test rows are not at hand",
     )
+    add_reading(parser)
     return parser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 import shlex
 from collections.abc import Sequence
@@ -47,6 +48,8 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: for a path that does not exist, and where the columns are not clear.
     """
+    if "" in arguments:
+        raise UserError(f"{command}: an empty word; a path or KEY=VALUE is needed in its place")
     place = _place_of_path(arguments)
     if place is None:
         return list(arguments)
@@ -56,9 +59,9 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
             f"{word} and {rest[second]}: a job has one data set; the file of each split is named by"
             f" {as_option('dataset.train', word)} {as_option('dataset.test', rest[second])}"
         )
-    for key in ("dataset", "dataset.path", "dataset.train", "dataset.hub"):
-        if other := next((one for one in rest if one.startswith(f"{key}=")), None):
-            raise UserError(f"{word}: the data are named twice, here and by {other}; leave one out")
+    named = ("dataset", "dataset.path", "dataset.train", "dataset.hub")
+    if other := next((one for one in rest if _own([one]).keys() & set(named)), None):
+        raise UserError(f"{word}: the data are named twice, here and by {other}; leave one out")
     folders = split_config_dirs(arguments)[1]
     import_from([*folders, Path()])
     if word == STANDARD:
@@ -88,12 +91,18 @@ def _place_of_path(arguments: Sequence[str]) -> int | None:
     return None
 
 
+def _own(words: Sequence[str]) -> dict[str, str]:
+    """Return the overrides among words: the key, without the + or ++ before it, and its value."""
+    parts = (word.lstrip("+").partition("=") for word in words)
+    return {key: value for key, equals, value in parts if equals}
+
+
 def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
     """Add the columns of texts and labels to the words of a data set, where they are not usual."""
     from layerfusion.texts.columns import Columns
     from layerfusion.texts.guess import likely_columns
 
-    own = {key: value for key, _, value in (one.partition("=") for one in rest)}
+    own = _own(rest)
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
              if f"dataset.{kind}" in own}  # fmt: skip
     several = any(re.search(r"[,(]", value) for value in given.values())
@@ -132,7 +141,7 @@ def _named_folder(command: str, words: Sequence[str], rest: Sequence[str]) -> li
     """Let the folder of a single job begin with the name of its data."""
     if command != "train" or MULTIRUN & set(rest) or any("hydra.run.dir=" in one for one in rest):
         return list(rest)
-    own = {key: value for key, _, value in (one.partition("=") for one in [*words, *rest])}
+    own = _own([*words, *rest])
     path, name = own["dataset.path"].strip("'\""), own.get("dataset.name", UNNAMED[0])
     title = re.sub(r"[^\w-]+", "_", DatasetConfig(name.strip("'\""), path=path).title)
     return [*rest, f"hydra.run.dir=${{paths.outputs}}/runs/{title}-${{layerfusion.job:}}"]
@@ -147,7 +156,7 @@ def _unclear(kind: str, names: Sequence[str]) -> str:
 
 def _nothing_there(word: str, options: Sequence[str]) -> UserError:
     """Build the error for a word that names no data."""
-    folder = Path(word).expanduser().parent
+    folder = Path(os.path.expanduser(word)).parent
     beside = [one.name for one in folder.iterdir()] if folder.is_dir() else []
     here = "" if str(folder) == "." else f"{folder}/"
     near = [f"{here}{name}" for name in difflib.get_close_matches(Path(word).name, beside, n=1)]
@@ -170,7 +179,7 @@ def _keep_standard_input(rest: Sequence[str]) -> str:
     content = standard_input()
     if not content.strip():
         raise UserError("standard input: it is empty; `layerfusion train - < reviews.csv` reads it")
-    cache = next((one.partition("=")[2] for one in rest if one.startswith("paths.cache=")), "")
+    cache = _own(rest).get("paths.cache", "")
     start = content.lstrip()[:1]
     suffix = ".parquet" if content[:4] == b"PAR1" else {b"[": ".json", b"{": ".jsonl"}.get(start)
     name = f"{STANDARD_NAME}-{hashlib.sha256(content).hexdigest()[:12]}{suffix or '.csv'}"

@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.composing.hydra import compose
-from layerfusion.composing.own_models import distinct_names, found, is_config, is_hub_id
+from layerfusion.composing.own_models import (
+    checked_place,
+    distinct_names,
+    is_config,
+    place_settings,
+)
 from layerfusion.config.check import load
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
@@ -96,21 +101,31 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
 
 
 def _backbone_words(backbone: Names) -> list[str]:
-    """Select models by name, folder or id on the hub."""
+    """Select models by name, folder or id on the hub.
+
+    A `Path` is never an id.
+
+    Raises:
+        UserError: for a path that is no model, and where two models would have the same name.
+    """
     if backbone is ANY_MODEL:
         return []
     models = listed("backbone", backbone)
     named = [str(model) for model in models if is_config("backbone", model)]
     words = [f"backbone=[{','.join(named)}]"]
     places = [model for model in models if str(model) not in named]
-    for place, own in zip(places, distinct_names(places, named), strict=True):
-        text = str(place)
-        if isinstance(place, str) and is_hub_id(place) and not found("backbone", text):
-            words.append(
-                f"+backbone.{own}.sources=[{{path: {_value(text)}}},{{hub: {_value(text)}}}]"
-            )
-        else:
-            words.append(f"backbone.{own}.path={_value(text)}")
+    settings: list[dict[str, Any]] = [
+        place_settings(place) if isinstance(place, str) else {"path": str(place)}
+        for place in places
+    ]
+    # An id is named without its commit.
+    plain = [one["path"] if "path" in one else one["sources"][0]["path"] for one in settings]
+    for own, one, place in zip(distinct_names(plain, named), settings, places, strict=True):
+        checked_place(str(place))
+        words += [
+            f"{'+' if key == 'sources' else ''}backbone.{own}.{key}={_value(value)}"
+            for key, value in one.items()
+        ]
     return words
 
 

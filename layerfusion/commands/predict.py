@@ -7,6 +7,7 @@ import io
 import json
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,12 +64,8 @@ def main(arguments: Sequence[str]) -> int:
     out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, options.device)
-    column = options.text or bundle.config.dataset.text
-    reader = bundle.config.dataset.reader if _needs_reader(options.input) else None
-    if reader is not None:
-        require_named("dataset.reader", reader, modules)
-    table = read_table(options.input, column, options.encoding, reader)
-    kept = [row for row, text in enumerate(table.texts) if _has_text(text)]
+    table = texts_in(options.input, options, bundle, modules)
+    kept = [row for row, text in enumerate(table.texts) if has_text(text)]
     texts = [table.texts[row].strip() for row in kept]
     more: dict[str, Any] = {}
     if options.gates:
@@ -143,6 +140,33 @@ def _output(name: str, given: str) -> Path:
     if same:
         raise UserError(f"-o {out}: this is the input itself; choose another file")
     return out
+
+
+def add_reading(parser: ArgumentParser) -> None:
+    """Add the arguments that say how `texts_in` reads a file of texts."""
+    parser.add_argument(
+        "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
+    )
+    parser.add_argument("--encoding", default="utf-8", help="of the texts; utf-8 if none")
+
+
+def texts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[str]) -> Table:
+    """Read a file of texts as the job of a classifier read its own, unless options say otherwise.
+
+    Args:
+        name: the file, as for `read_table`.
+        options: the arguments of `add_reading`.
+        bundle: the classifier.
+        modules: modules of the user's that the job's function for reading files may come from.
+
+    Raises:
+        UserError: if the file cannot be read, or by a function that the user has not named.
+    """
+    settings = bundle.config.dataset
+    reader = settings.reader if _needs_reader(name) else None
+    if reader is not None:
+        require_named("dataset.reader", reader, modules)
+    return read_table(name, options.text or settings.text, options.encoding, reader)
 
 
 def read_table(
@@ -250,7 +274,8 @@ def with_predictions(
     return frame, renamed
 
 
-def _has_text(text: Any) -> bool:
+def has_text(text: Any) -> bool:
+    """Return True for a string that is not blank."""
     return isinstance(text, str) and bool(text.strip())
 
 
@@ -339,10 +364,7 @@ def _parser() -> ArgumentParser:
         metavar="OUT",
         help=f"output file: {', '.join(OUTPUTS)}, also with .gz; - or none prints csv",
     )
-    parser.add_argument(
-        "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
-    )
-    parser.add_argument("--encoding", default="utf-8")
+    add_reading(parser)
     parser.add_argument(
         "--gates",
         action="store_true",

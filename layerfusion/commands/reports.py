@@ -79,27 +79,18 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
     Raises:
         UserError: where they cannot be read, or are no longer those of the job.
     """
-    import yaml
-
-    from layerfusion.config.check import load
     from layerfusion.errors import UserError
-    from layerfusion.records.job import CONFIG, find_records
-    from layerfusion.runs.inputs import dataset_of
+    from layerfusion.records.job import find_records
+    from layerfusion.runs.inputs import texts_of
 
     found: dict[str, tuple[str, ...]] = {}
     for place, record in find_records(folder):
         if record.dataset.fingerprint in found:
             continue
         try:
-            settings = yaml.safe_load((place / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            line = " ".join(str(error).split())
-            raise UserError(f"{place / CONFIG}: --texts cannot read it ({line})") from error
-        dataset = dataset_of(load(settings))
-        if dataset.fingerprint != record.dataset.fingerprint:
-            raise UserError(
-                f"{place / CONFIG}: its texts have changed since the job ran; leave out --texts"
-            )
+            dataset = texts_of(place, record)
+        except UserError as error:
+            raise UserError(f"--texts: job {place}: {error}; leave out --texts") from error
         found[dataset.fingerprint] = tuple(dataset.splits["test"].texts)
     return found
 

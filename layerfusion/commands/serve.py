@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import socket
 import sys
 from collections.abc import Sequence
+from errno import EACCES, EADDRINUSE
 from importlib.util import find_spec
 from ipaddress import ip_address
 
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 from layerfusion.serving.batching import Limits
 
 NEEDS = ("fastapi", "uvicorn", "prometheus_client")
+PORT, MOST_PORT = 8000, 65535
 KEEP = 75
 """Seconds that an idle connection stays open; proxies reuse theirs for about a minute."""
 DRAIN = 30
@@ -42,9 +45,11 @@ def main(arguments: Sequence[str]) -> int:
         max_queue=options.max_queue,
         deadline=options.deadline,
     )
-    for name, value in vars(limits).items():
-        if value <= 0 and name != "max_wait":
-            raise UserError(f"--{name.replace('_', '-')} {value:g}: a number above 0 is needed")
+    for name in vars(limits):
+        value, from_zero = getattr(options, name), name == "max_wait"
+        if not (0 < value < math.inf or (value == 0 and from_zero)):
+            needed = "from 0 on" if from_zero else "above 0"
+            raise UserError(f"--{name.replace('_', '-')} {value}: a number {needed} is needed")
     missing = [name for name in NEEDS if find_spec(name) is None]
     if missing:
         raise UserError(f"serve: needs {missing[0]}; pip install 'layerfusion[serve]'")
@@ -99,15 +104,22 @@ def _listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: if it is taken, or the host is not one of this machine.
     """
-    if not 0 <= port <= 65535:
-        raise UserError(f"--port {port}: a port has a number from 0 to 65535")
+    if not 0 <= port <= MOST_PORT:
+        raise UserError(f"--port {port}: a port has a number from 0 to {MOST_PORT}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
+    except UnicodeError as error:
+        raise UserError(f"--host {host}: it is no name of a host ({one_line(error)})") from error
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
+        other = "--host 127.0.0.1"
+        if error.errno == EADDRINUSE:
+            other = f"--port {port + 1 if port < MOST_PORT else port - 1}"
+        elif error.errno == EACCES:
+            other = f"--port {PORT}"
         raise UserError(
-            f"--host {host} --port {port}: {reason}; choose others, such as --port {port + 1}"
+            f"--host {host} --port {port}: {reason}; choose another, such as {other}"
         ) from error
 
 
@@ -120,7 +132,7 @@ def _parser() -> ArgumentParser:
     )
     add_classifier(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address; this machine alone if none")
-    parser.add_argument("--port", type=int, default=8000, help="0 takes any free one")
+    parser.add_argument("--port", type=int, default=PORT, help="0 takes any free one")
     for name, kind, what in (
         ("max-texts", int, "most texts of a request"),
         ("max-characters", int, "most characters of a text"),

@@ -70,7 +70,7 @@ def distinct_names(places: Sequence[str | Path], named: Sequence[str]) -> list[s
     Raises:
         UserError: where two models would still have the same name.
     """
-    parts = [Path(os.path.abspath(Path(place).expanduser())).parts for place in places]
+    parts = [Path(os.path.abspath(os.path.expanduser(place))).parts for place in places]
     last = Counter([*named, *(part[-1] for part in parts)])
     names = ["_".join(part[-1:] if last[part[-1]] == 1 else part[-2:]) for part in parts]
     names = [re.sub(r"\W", "_", name) for name in names]
@@ -103,13 +103,13 @@ def named_models(arguments: Sequence[str], known: set[str]) -> tuple[list[str], 
         return list(arguments), set()
     kept: dict[str, str] = {}  # one folder may be written in several ways
     for entry in entries:
-        kept.setdefault(_checked(entry), entry)
+        kept.setdefault(checked_place(entry), entry)
     places = list(kept.values())
     names = distinct_names([place.partition("@")[0] for place in places], sorted(known))
     for name, place in zip(names, places, strict=True):
         _register(name, place)
     by_place = dict(zip(kept, names, strict=True))
-    named = {entry: by_place[_checked(entry)] for entry in entries}
+    named = {entry: by_place[checked_place(entry)] for entry in entries}
 
     def renamed(match: re.Match[str]) -> str:
         return named.get(match[0].strip("'\""), match[0])
@@ -132,7 +132,7 @@ def _is_place(entry: str, known: set[str]) -> bool:
     return bool(re.search(r"[/\\]|^[.~]", entry)) or found("backbone", entry)
 
 
-def _checked(place: str) -> str:
+def checked_place(place: str) -> str:
     """Return the path of a model in full, or its id on the hub.
 
     Raises:
@@ -153,14 +153,22 @@ def _checked(place: str) -> str:
     return str(path)
 
 
+def place_settings(place: str) -> dict[str, Any]:
+    """Return the keys of a model's config that name its place: its path, or its sources on the hub.
+
+    Args:
+        place: a folder or file, `owner/name` or `owner/name@commit`. What exists here is no id.
+    """
+    repository, _, revision = place.partition("@")
+    if not is_hub_id(repository) or found("backbone", place):
+        return {"path": place}
+    hub = {"hub": repository, **({"revision": revision} if revision else {})}
+    return {"sources": [{"path": repository}, hub]}
+
+
 def _register(name: str, place: str) -> None:
     """Register the config of a model with Hydra, for this process and those of a launcher."""
     from hydra.core.config_store import ConfigStore
 
-    repository, _, revision = place.partition("@")
-    if is_hub_id(repository) and not found("backbone", place):
-        hub = {"hub": repository, **({"revision": revision} if revision else {})}
-        node: dict[str, Any] = {"sources": [{"path": repository}, hub]}
-    else:
-        node = {"path": place}
-    ConfigStore.instance().store(group="backbone", name=name, node={name: node})
+    node = {name: place_settings(place)}
+    ConfigStore.instance().store(group="backbone", name=name, node=node)

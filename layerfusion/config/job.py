@@ -106,7 +106,7 @@ class DatasetConfig:
         place = self.train or self.path or self.hub
         if self.name not in UNNAMED or not place:
             return self.name
-        path = Path(os.path.abspath(Path(place).expanduser()))
+        path = Path(os.path.abspath(os.path.expanduser(place)))
         for part in (path, *path.parents):
             stem = re.sub(r"[^\w-]+", "_", part.name.split(".")[0] or part.name).strip("_")
             if stem and stem.lower().split("-")[0] not in GENERAL:

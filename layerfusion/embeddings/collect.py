@@ -1,9 +1,8 @@
-"""Removes stores that are old or too many, and writes the vectors of one to a file."""
+"""Remove stores that are old or too many, and write the vectors of one to a file."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,15 +12,29 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.assets.files import disk_errors_told, temporary_beside
-from layerfusion.embeddings.inspect import stores
-from layerfusion.embeddings.shards import DamagedShard, open_shard
+from layerfusion.embeddings.compact import LOCK
+from layerfusion.embeddings.inspect import SHARD, is_store, stores
+from layerfusion.embeddings.latency import LATENCY_FILE
+from layerfusion.embeddings.shards import DamagedShard, Shard, open_shard
 from layerfusion.embeddings.spec import BackboneSpec
-from layerfusion.embeddings.store import EmbeddingStore, read_description
+from layerfusion.embeddings.store import (
+    ATTEMPTS,
+    SHAPE_FILE,
+    SPEC_FILE,
+    EmbeddingStore,
+    read_description,
+)
 from layerfusion.embeddings.usage import USED, alone, last_used, names_of
 from layerfusion.errors import UserError, unknown
 
 ROWS_AT_ONCE = 4096
 """Texts whose vectors are in memory at a time."""
+
+_OWN = re.compile(
+    rf"{SHARD.pattern}|\..+\.tmp|"
+    + "|".join(map(re.escape, (SPEC_FILE, SHAPE_FILE, LATENCY_FILE, LOCK)))
+)
+"""Names of the files of a store, but for the one that its users lock."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +51,14 @@ class Old:
 def chosen_stores(
     cache: Path, *, days: float | None, most_bytes: int | None, spec: str | None
 ) -> list[Old]:
-    """Choose the stores to remove.
+    """Choose the stores to remove: those that one of `days`, `most_bytes` and `spec` names.
 
     Args:
         cache: folder of the cache.
-        days: those that nobody has used for as many.
-        most_bytes: those that were used longest ago, until the others have at most as many.
-        spec: those whose hash begins so, or whose model was called so.
+        days: those that nobody has used for so many days.
+        most_bytes: remove the stores used longest ago until those that stay take at most so many
+            bytes; with `spec`, only stores that match it are counted.
+        spec: only those whose hash begins so, or whose model was called so.
 
     Raises:
         UserError: if there is no such cache or spec.
@@ -72,20 +86,32 @@ def chosen_stores(
 
 
 def remove_store(folder: Path) -> bool:
-    """Remove a store; False where a process has it open, or opens it just now."""
+    """Remove a store; False where a process has it open, or opens it just now.
+
+    What is not a file of the store, such as a note that a user has put there, stays.
+
+    Raises:
+        UserError: for a folder that is no store.
+    """
+    if not is_store(folder):
+        raise UserError(f"{folder}: it is no store of embeddings, so it is not removed")
     with disk_errors_told(folder), alone(folder) as is_free:
         if is_free:
             for path in folder.iterdir():
-                if path.name != USED:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+                if _OWN.fullmatch(path.name) and (path.is_symlink() or not path.is_dir()):
+                    path.unlink(missing_ok=True)
             (folder / USED).unlink()
-            with suppress(OSError):  # a process that waited has put its own file there
+            with suppress(OSError):  # it holds a file of the user's, or of a process that waited
                 folder.rmdir()
         return is_free
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    size = 0
+    for path in folder.iterdir():
+        with suppress(FileNotFoundError):  # it was merged meanwhile
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
 def bytes_in(text: str) -> int:
@@ -138,16 +164,17 @@ def export_store(cache: Path, name: str, out: Path, layers: Sequence[str]) -> in
     if out.suffix not in (".parquet", ".npy"):
         raise unknown(f"{out}: suffix", out.suffix, (".parquet", ".npy"))
     found = [one for one in stores(cache) if one.name.startswith(name) or name in names_of(one)]
-    if len(found) != 1:
-        raise unknown(f"{cache}: store", name, [folder.name for folder in found or stores(cache)])
+    if not found:
+        raise unknown(f"{cache}: store", name, [folder.name for folder in stores(cache)])
+    if len(found) > 1:
+        raise UserError(
+            f"{cache}: {name!r} fits several stores: {', '.join(one.name for one in found)}; give"
+            " more digits"
+        )
     folder = found[0]
     known: dict[bytes, set[str]] = {}
     every: set[str] = set()
-    for path in sorted(folder.glob("*.safetensors")):
-        try:
-            shard, hashes = open_shard(path)
-        except DamagedShard as error:
-            raise UserError(f"{path}: it is damaged; layerfusion cache verify --repair") from error
+    for shard, hashes in _open_all(folder):
         every |= shard.layers
         for text in hashes:
             known.setdefault(text.tobytes(), set()).update(shard.layers)
@@ -166,6 +193,21 @@ def export_store(cache: Path, name: str, out: Path, layers: Sequence[str]) -> in
     write = _write_parquet if out.suffix == ".parquet" else _write_array
     write(store, texts, wanted, out)
     return len(texts)
+
+
+def _open_all(folder: Path) -> list[tuple[Shard, np.ndarray]]:
+    """Open every shard of a store. Those that are merged meanwhile are looked for again."""
+    for _ in range(ATTEMPTS):
+        with suppress(FileNotFoundError):
+            return [_open(path) for path in sorted(folder.glob("*.safetensors"))]
+    raise UserError(f"{folder}: other processes are changing it; when they have ended, start again")
+
+
+def _open(path: Path) -> tuple[Shard, np.ndarray]:
+    try:
+        return open_shard(path)
+    except DamagedShard as error:
+        raise UserError(f"{path}: it is damaged; layerfusion cache verify --repair") from error
 
 
 def _write_parquet(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,26 @@ import numpy as np
 from layerfusion.embeddings.index import HashIndex
 from layerfusion.embeddings.shards import DamagedShard, is_whole, open_shard, save_undamaged
 from layerfusion.embeddings.source import EMBEDDINGS
-from layerfusion.embeddings.store import read_description
+from layerfusion.embeddings.store import SPEC_FILE, read_description
 from layerfusion.embeddings.usage import last_used, names_of
 from layerfusion.errors import UserError
 
+SHARD = re.compile(r"[0-9a-f]{64}\.safetensors")
+"""Name of a shard."""
+
+
+def is_store(folder: Path) -> bool:
+    """Tell a store, whole or damaged, from what else lies beside it, such as a user's own folder.
+
+    A link is none, since what it leads to lies elsewhere.
+    """
+    if folder.is_symlink() or not folder.is_dir() or not re.fullmatch("[0-9a-f]{16}", folder.name):
+        return False
+    return any(path.name == SPEC_FILE or SHARD.fullmatch(path.name) for path in folder.iterdir())
+
 
 def stores(cache: Path) -> list[Path]:
-    """List the folders of all stores of a cache.
+    """List the folders of all stores of a cache, and no other folders.
 
     Raises:
         UserError: if there is no such cache.
@@ -25,7 +39,7 @@ def stores(cache: Path) -> list[Path]:
     root = cache / EMBEDDINGS
     if not root.is_dir():
         raise UserError(f"{cache}: no embeddings are cached there (paths.cache=FOLDER chooses)")
-    return sorted(path for path in root.iterdir() if path.is_dir())
+    return sorted(path for path in root.iterdir() if is_store(path))
 
 
 def list_stores(cache: Path) -> Iterator[str]:

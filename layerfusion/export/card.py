@@ -11,16 +11,11 @@ from yaml import YAMLError, safe_dump, safe_load
 
 from layerfusion.assets import resolve
 from layerfusion.embeddings.source import asset_sources
+from layerfusion.export import SENTENCE
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs.bundle import Bundle
 
-LIBRARIES = {
-    "transformers": "transformers",
-    "sentence-transformers": "sentence-transformers",
-    "onnx": "onnx",
-}
-"""Target of an export to the library that the hub shows."""
-TASKS = {"sentence-transformers": "sentence-similarity"}
+TASKS = {SENTENCE: "sentence-similarity"}
 """Target of an export to its task on the hub, where it is not text classification."""
 
 
@@ -58,7 +53,7 @@ def model_card(
     return "\n".join(parts)
 
 
-def _metadata(bundle: Bundle, target: str, licences: dict[str, str]) -> dict[str, Any]:
+def _metadata(bundle: Bundle, target: str, licences: dict[str, str | None]) -> dict[str, Any]:
     """Return the front matter that the hub reads."""
     hubs = [
         source.hub
@@ -67,14 +62,14 @@ def _metadata(bundle: Bundle, target: str, licences: dict[str, str]) -> dict[str
         if source.hub
     ]
     found: dict[str, Any] = {
-        "library_name": LIBRARIES[target],
+        "library_name": target,
         "pipeline_tag": TASKS.get(target, "text-classification"),
         "tags": ["layerfusion", "frozen language models", "layer fusion"],
     }
     if hubs:
         found["base_model"] = hubs
     stated = set(licences.values())
-    if len(stated) == 1 and "" not in stated:
+    if len(stated) == 1 and all(stated):
         found["license"] = stated.pop()
     return found
 
@@ -144,13 +139,18 @@ def _interval(figure: dict[str, float | None], *, share: bool = True) -> str:
     return f"{mean}{spread}{unit}{within}"
 
 
-def _models(bundle: Bundle, licences: dict[str, str]) -> str:
+def _models(bundle: Bundle, licences: dict[str, str | None]) -> str:
     if not bundle.models:
         return "No language model is part of it."
     rows = []
     for name, model in bundle.models.items():
         about = bundle.config.backbone[name].description
-        licence = licences[name] or "not stated in its files; ask its authors before you pass it on"
+        licence = licences[name]
+        if not licence:
+            why = (
+                "unknown, as its card is not here" if licence is None else "not stated in its card"
+            )
+            licence = f"{why}; ask its authors before you pass it on"
         rows.append(
             f"{name}{f' ({about})' if about else ''}, from {model.origin}; licence: {licence};"
             f" sha256 of its files {model.content[:16]}…"
@@ -162,14 +162,14 @@ def _models(bundle: Bundle, licences: dict[str, str]) -> str:
     )
 
 
-def _licence(bundle: Bundle, name: str) -> str:
-    """Return the licence that the card of a model states; empty where there is none."""
+def _licence(bundle: Bundle, name: str) -> str | None:
+    """Return the licence that the card of a model states; empty if none, None without a card."""
     config = bundle.config.backbone[name]
     cache = Path(bundle.config.paths.cache)
     asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
     card = (asset.path if asset.path.is_dir() else asset.path.parent) / "README.md"
     if not card.is_file():
-        return ""
+        return None
     text = card.read_text(encoding="utf-8", errors="replace")
     _, *front = text.split("---\n", 2)
     try:

@@ -37,8 +37,10 @@ SAMPLE = (
     "The film was good, and so were its actors.",
     "Shares fell by 3 % after the company said that profit would not rise this year.",
     "  Wheat, oil and ships: the price of crude rose in March, said the bank - and fell in May. ",
+    "It was so long that no model reads all of it, and what is cut off has to be the same. " * 100,
 )
-"""Texts of different length on which an exported classifier is compared with its origin."""
+"""Texts of different length on which an exported classifier is compared with its origin. Of the
+last one, most models read only a part."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from importlib.util import find_spec
 from io import StringIO
@@ -41,22 +41,28 @@ The rows of `probabilities` add up to 1.{alone}
 """
 
 
-def require_onnx() -> None:
-    """Check that what writes and runs graphs is installed.
+def require_exact(bundle: Bundle) -> None:
+    """Check that graphs can be written here, and that the models of a classifier are of float32.
 
     Raises:
-        UserError: if it is not.
+        UserError: if they are not.
     """
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UserError(f"export: needs {missing[0]}; pip install 'layerfusion[export]'")
+    dtypes = {bundle.config.backbone[name].dtype for name in bundle.models} - {"float32"}
+    if dtypes:
+        raise UserError(
+            f"export: a graph is of float32, and the models of this job run in {dtypes.pop()}, with"
+            " other vectors; a job with dtype=float32 can be exported so"
+        )
 
 
 def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     """Write the graph, the tokenizers and the labels.
 
     Args:
-        bundle: the classifier.
+        bundle: the classifier, with models of float32.
         cut: what was cut out of it.
         folder: an empty folder.
 
@@ -68,13 +74,6 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
         UserError: if a model has no form in ONNX, or the graph does not give the classifier's
             probabilities.
     """
-    require_onnx()
-    dtypes = {about["dtype"] for about in cut.model.config.backbones} - {"float32"}
-    if dtypes:
-        raise UserError(
-            f"export: a graph is of float32, and the models of this job run in {dtypes.pop()}, with"
-            " other vectors; a job with dtype=float32 can be exported so"
-        )
     _write_tokenizers(cut, folder)
     if cut.tokenizers["lexical"]:
         shutil.copyfile(str(words_layerfusion.__file__), folder / "words_layerfusion.py")
@@ -103,7 +102,7 @@ def _trace(cut: Cut, path: Path) -> None:
     for a small model where the newer one needs twenty.
     """
     alone = reads_alone(cut)
-    inputs = inputs_of(cut, SAMPLE[1:2] if alone else SAMPLE)
+    inputs = preparation(cut)(SAMPLE[1:2] if alone else SAMPLE)
     model = copy.copy(cut.model)
     model.config = copy.deepcopy(model.config)
     for about in model.config.backbones:
@@ -150,18 +149,25 @@ def reads_alone(cut: Cut) -> bool:
     return not all(about["masks_padding"] for about in cut.model.config.backbones)
 
 
-def inputs_of(cut: Cut, texts: Sequence[str]) -> dict[str, np.ndarray]:
-    """Prepare texts for the graph, as the lines in the model card do."""
-    texts = [text.strip() for text in texts]
-    arrays: dict[str, np.ndarray] = {}
-    for number, about in enumerate(cut.tokenizers["models"]):
-        tokenizer = tokenization_layerfusion.tokenizer_of(about)
-        ids, mask = tokenization_layerfusion.encoded(tokenizer, about, texts)
-        arrays |= {key_of("input_ids", number): ids, key_of("attention_mask", number): mask}
-    for number, about in enumerate(cut.tokenizers["lexical"]):
-        ids, weights = words_layerfusion.Words(about)(texts)
-        arrays |= {f"lexical_ids_{number}": ids, f"lexical_weights_{number}": weights}
-    return arrays
+def preparation(cut: Cut) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
+    """Build the function that prepares texts for the graph, as the lines in the model card do."""
+    models = [
+        (tokenization_layerfusion.tokenizer_of(about), about) for about in cut.tokenizers["models"]
+    ]
+    lexical = [words_layerfusion.Words(about) for about in cut.tokenizers["lexical"]]
+
+    def prepare(texts: Sequence[str]) -> dict[str, np.ndarray]:
+        texts = [text.strip() for text in texts]
+        arrays: dict[str, np.ndarray] = {}
+        for number, (tokenizer, about) in enumerate(models):
+            ids, mask = tokenization_layerfusion.encoded(tokenizer, about, texts)
+            arrays |= {key_of("input_ids", number): ids, key_of("attention_mask", number): mask}
+        for number, words in enumerate(lexical):
+            ids, weights = words(texts)
+            arrays |= {f"lexical_ids_{number}": ids, f"lexical_weights_{number}": weights}
+        return arrays
+
+    return prepare
 
 
 def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
@@ -178,10 +184,11 @@ def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    prepare = preparation(cut)  # once, since a large vocabulary takes long to read
     size = 1 if reads_alone(cut) else ROWS
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     found: list[Any] = [
-        session.run(None, inputs_of(cut, [texts[row] for row in order[at : at + size]]))[0]
+        session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
         for at in range(0, len(texts), size)
     ]
     return np.concatenate(found)[np.argsort(order)]
@@ -248,9 +255,10 @@ def _usage(cut: Cut) -> str:
 
 
 def quantise(folder: Path) -> str:
-    """Replace the graph by one whose large matrices have weights of 8 bits.
+    """Write a graph with 8-bit weights in its place.
 
-    Activations are quantised as the graph runs. The heads keep float32.
+    The old one is kept as float32.onnx until `drop_float32`. Activations are quantised as the graph
+    runs. The heads keep float32.
 
     Returns:
         The sizes before and after, for the user.
@@ -284,7 +292,7 @@ def _of_a_model(node: Any) -> bool:
 def cost_of_int8(
     cut: Cut, folder: Path, texts: Sequence[str], labels: np.ndarray | None, where: str
 ) -> str:
-    """Compare the two graphs on texts, and remove the one of float32.
+    """Compare the two graphs on texts.
 
     Args:
         cut: the classifier.

@@ -42,6 +42,20 @@ The four files of code in the folder, `*_layerfusion.py`, come from the program 
 read them before you trust them."""
 
 
+def require_models(bundle: Bundle) -> None:
+    """Check that a classifier is of language models alone.
+
+    Raises:
+        UserError: if it has lexical sources.
+    """
+    if bundle.lexical:
+        raise UserError(
+            f"export: {', '.join(bundle.lexical)} counts words, and an embedding of"
+            " sentence-transformers is of language models alone; a job without lexical sources can"
+            " be exported so, and this one --to transformers"
+        )
+
+
 def write_sentence(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     """Write the embedding of a classifier.
 
@@ -49,7 +63,7 @@ def write_sentence(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     need a module of ours, whose code comes with the folder.
 
     Args:
-        bundle: the classifier.
+        bundle: the classifier, of language models alone.
         cut: what was cut out of it.
         folder: an empty folder.
 
@@ -58,14 +72,8 @@ def write_sentence(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
         own, as a share of the largest number; and how to use the folder.
 
     Raises:
-        UserError: if it has lexical sources, or does not give the classifier's vectors.
+        UserError: if it does not give the classifier's vectors.
     """
-    if bundle.lexical:
-        raise UserError(
-            f"export: {', '.join(bundle.lexical)} counts words, and an embedding of"
-            " sentence-transformers is of language models alone; a job without lexical sources can"
-            " be exported so, and this one --to transformers"
-        )
     features = [torch.from_numpy(np.asarray(x)) for x in sample_vectors(bundle)]
     wanted = cut.model.embedding(features)
     if _is_plain(bundle, cut):

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from layerfusion.embeddings.backbone import quiet_transformers
 from layerfusion.errors import UserError
-from layerfusion.export import onnx_folder, sentence_folder, transformers_folder
+from layerfusion.export import (
+    ONNX,
+    SENTENCE,
+    TRANSFORMERS,
+    onnx_folder,
+    sentence_folder,
+    transformers_folder,
+)
 from layerfusion.export.card import model_card
 from layerfusion.export.cut import Cut, cut
 from layerfusion.runs.bundle import Bundle
@@ -31,7 +38,7 @@ def write_target(
     Args:
         bundle: the classifier, on the CPU.
         job: folder of its job.
-        target: transformers, sentence-transformers or onnx.
+        target: one of `TARGETS`.
         folder: the empty folder.
         int8: for onnx, write weights of 8 bits.
         texts: for onnx, texts to compare 8 bits on; if None, the job's rows of test.
@@ -42,17 +49,21 @@ def write_target(
     Raises:
         UserError: if the classifier cannot be exported so.
     """
+    if target == ONNX:  # told before the models are loaded
+        onnx_folder.require_exact(bundle)
+    elif target == SENTENCE:
+        sentence_folder.require_models(bundle)
     with quiet_transformers():
         parts = cut(bundle)
         notes = list(parts.notes)
-        if target == "transformers":
+        if target == TRANSFORMERS:
             most = transformers_folder.write_transformers(bundle, parts, folder)
             usage = transformers_folder.USAGE
-        elif target == "onnx":
+        elif target == ONNX:
             most, usage = onnx_folder.write_onnx(bundle, parts, folder)
         else:
             most, usage = sentence_folder.write_sentence(bundle, parts, folder)
-    what = "number of an embedding" if target == "sentence-transformers" else "probability"
+    what = "number of an embedding" if target == SENTENCE else "probability"
     notes.append(f"largest difference of a {what} from `layerfusion predict`: {most:.1e}")
     if int8:
         notes.append(onnx_folder.quantise(folder))

@@ -31,6 +31,7 @@ from layerfusion.assets import resolve
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
+from layerfusion.assets.staging import write_new_folder
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.imports import require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
@@ -217,21 +218,21 @@ class Bundle:
         """Write the classifier to another folder, from which `load` reads it.
 
         Args:
-            folder: made where it is missing; one that holds other files is refused.
+            folder: a new folder, or an empty one.
 
         Raises:
-            UserError: where the folder is not empty.
+            UserError: where there is something already, or the folder cannot be written.
         """
-        place = Path(folder)
-        if place.exists() and any(place.iterdir()):
-            raise UserError(f"{place}: it is not empty; choose a new folder")
-        if self.folder is None:
-            _write_bundle(self, place)
-            return place
-        place.mkdir(parents=True, exist_ok=True)
-        for name in sorted(_files(self.lexical), key=lambda name: name == DESCRIPTION):
-            shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
-        return place
+
+        def write(place: Path) -> None:
+            if self.folder is None:
+                _write_bundle(self, place)
+                return
+            for name in _files(self.lexical):
+                shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
+
+        write_new_folder(Path(folder), write)
+        return Path(folder)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the language models out of a pickle; they are loaded again on use."""

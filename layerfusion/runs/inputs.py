@@ -10,18 +10,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from yaml import YAMLError, safe_load
 
 from layerfusion.assets.paths import find_path, state_of
 from layerfusion.assets.source import SourceUnavailable
+from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
-from layerfusion.records.job import PilotRecord
+from layerfusion.records.job import CONFIG, PilotRecord, RunRecord
 from layerfusion.runs.auto import Decision, decide
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.preflight import require_possible
@@ -133,6 +135,42 @@ def dataset_of(config: TrainConfig) -> TextDataset:
             config.dataset, config.limit, seed=config.seed, cache=Path(config.paths.cache)
         )
     return _datasets[key]
+
+
+def config_of_job(folder: Path) -> TrainConfig:
+    """Read the settings of a job again.
+
+    Raises:
+        UserError: if its config.yaml is gone or damaged.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise UserError(f"{file}: missing, so the texts of the job cannot be found")
+    try:
+        settings = safe_load(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise UserError(f"{file}: it cannot be read ({one_line(error)})") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: it is damaged, as it holds no settings")
+    return load(settings)
+
+
+def texts_of(folder: Path, record: RunRecord) -> TextDataset:
+    """Read the texts of a job again.
+
+    Args:
+        folder: of the job.
+        record: of the job.
+
+    Raises:
+        UserError: if its settings or its texts cannot be read, or the texts are others now.
+    """
+    dataset = dataset_of(config_of_job(folder))
+    if dataset.fingerprint != record.dataset.fingerprint:
+        raise UserError(
+            f"dataset {dataset.name}: its texts or labels have changed since the job ran"
+        )
+    return dataset
 
 
 def _state(place: str) -> list[list[int]]:

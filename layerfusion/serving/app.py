@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerfusion import __version__
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, one_line
 from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def make_app(
             failed(error)
             return
         if error is not None:
-            failed(UserError(f"serve: the models cannot be loaded: {type(error).__name__}"))
+            failed(UserError(f"serve: the models cannot be loaded: {one_line(error)}"))
             return
         state.batcher = batcher
         metrics.ready.set(1)
@@ -257,7 +257,7 @@ class _State:
 
 
 def _fault(error: dict[str, Any]) -> str:
-    """Name the place and the fault, and nothing of what was sent."""
+    """Say where the body is wrong and how, without repeating its content, which may be private."""
     place = ".".join(str(part) for part in error["loc"] if part == "texts" or isinstance(part, int))
     return f"{place or 'body'}: {error['msg']}"
 

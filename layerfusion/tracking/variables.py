@@ -52,13 +52,14 @@ def files_of(folder: Path) -> Path:
     if wanted is None:
         return folder
     try:
-        Path(wanted).expanduser().mkdir(parents=True, exist_ok=True)
+        place = Path(os.path.expanduser(wanted))
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         if "DIR" not in _TOLD:
             log.warning("W&B: WANDB_DIR=%s: %s; its files go to the job's", wanted, error.strerror)
         _TOLD.add("DIR")
         return folder
-    return Path(wanted).expanduser()
+    return place
 
 
 def run_arguments(

@@ -41,6 +41,8 @@ def _complete(line: str) -> list[str]:
         ("layerfusion search search.tr", ["search.trials="]),
         ("layerfusion train search.tr", []),
         ("layerfusion predict outputs/runs/", ["outputs/runs/job/"]),
+        ("layerfusion export outputs/runs/", ["outputs/runs/job/"]),
+        ("layerfusion serve outputs/sw", ["outputs/sweeps/s/job/"]),
         ("layerfusion report outputs/sw", ["outputs/sweeps/s/"]),
         ("layerfusion cache v", ["verify"]),
         ("layerfusion explain layers.mas", ["layers.mass"]),
@@ -131,7 +133,7 @@ def test_the_script_of_another_shell_can_be_read_by_it(
     assert main(["completion", shell]) == 0
     script = capsys.readouterr().out
     assert script == SCRIPTS[shell]
-    assert "layerfusion --complete" in script
+    assert script.count("layerfusion --complete") == 1
     if shutil.which(shell):
         (shell_folder / "script").write_text(script)
         subprocess.run([shell, "-n", str(shell_folder / "script")], check=True)

@@ -215,6 +215,33 @@ def test_a_mistake_is_one_line(
 
 
 @pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"dataset: \xff\xfe", "config.yaml: it cannot be read ("),
+        (b"dataset: [", "config.yaml: it cannot be read ("),
+        (b"- text", "config.yaml: it is damaged, as it holds no settings"),
+        (b"", "config.yaml: it is damaged, as it holds no settings"),
+    ],
+)
+@pytest.mark.parametrize("words", [["errors", "job", "--train"], ["report", "job", "--texts"]])
+def test_damaged_settings_are_one_line(
+    words: list[str],
+    content: bytes,
+    says: str,
+    place: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.copytree(place / "job", tmp_path / "job")
+    (tmp_path / "job/config.yaml").write_bytes(content)
+    monkeypatch.chdir(tmp_path)
+    code, error = run(words, capsys)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert says in error
+
+
+@pytest.mark.parametrize(
     ("gone", "words", "says"),
     [
         ("job/predictions.parquet", [], "predictions.parquet: missing; run job"),

@@ -98,8 +98,21 @@ def test_a_column_that_the_user_names_is_not_guessed() -> None:
     words = with_data("plan", ["reviews.csv", "dataset.label=id"])
     assert "dataset.text=review" in words
     assert [word for word in words if "label" in word] == ["dataset.label=id"]
-    named = ["reviews.csv", "dataset.text=id", "dataset.label=stars"]
-    assert with_data("plan", named)[2:] == named[1:]
+    for sign in ("", "+", "++"):
+        named = ["reviews.csv", f"{sign}dataset.text=id", f"{sign}dataset.label=stars"]
+        assert with_data("plan", named)[2:] == named[1:]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("sign", ["", "+", "++"])
+def test_keys_count_with_a_plus_before_them(sign: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    [*_, folder] = with_data("train", ["base.csv", f"{sign}dataset.name=mine"])
+    assert folder.startswith("hydra.run.dir=${paths.outputs}/runs/mine-")
+    content = Path("base.csv").read_bytes()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    with_data("plan", ["-", f"{sign}paths.cache=kept"])
+    assert len([*Path("kept/datasets").iterdir()]) == 1
+    assert not Path("outputs").exists()
 
 
 @pytest.mark.usefixtures("place")
@@ -149,6 +162,9 @@ def test_the_line_about_two_columns_that_fit_has_a_command_that_runs() -> None:
          " that name; .*; did you mean reviews.csv"),
         (["sms_spm"], "sms_spm: there is no such file .* did you mean sms_spam"),
         (["reviews.csv", "dataset=r8"], "the data are named twice, here and by dataset=r8"),
+        (["reviews.csv", "++dataset.path=x"], "named twice, here and by \\+\\+dataset.path=x"),
+        ([""], "train: an empty word; a path or KEY=VALUE is needed in its place"),
+        (["seeds=1", ""], "train: an empty word"),
         (["base.csv", "reviews.csv"], "base.csv and reviews.csv: a job has one data set"),
         (["~/none.csv"], "~/none.csv: there is no such file or folder"),
         (["ids.csv"], "no column looks like one of texts; name it"),

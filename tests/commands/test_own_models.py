@@ -74,6 +74,7 @@ def test_an_id_of_the_hub_may_have_a_commit_and_a_folder_goes_before_it() -> Non
     ("word", "says"),
     [
         ("backbone=./none", r"backbone=\./none: not found in .*; a folder with config.json"),
+        ("backbone=~nouser/m", "backbone=~nouser/m: not found in .*; a folder with config.json"),
         ("backbone=data.csv", "backbone=data.csv: it is a file; a folder with config.json"),
         ("backbone=[empty]", "backbone=empty: the folder has no config.json; a folder"),
         ("backbone=[nope]", "backbone: there is no 'nope'; there are: bert_base"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,9 +15,12 @@ import pandas as pd
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.embeddings.collect import bytes_in, days_in, remove_store
+from layerfusion.embeddings.collect import bytes_in, days_in, export_store, remove_store
+from layerfusion.embeddings.compact import compact
+from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.usage import USED, hold, last_used, names_of, note_name
+from layerfusion.errors import UserError
 from tests.embeddings.test_store import fill, hashes, spec_of
 from tests.tiny import run
 
@@ -106,6 +110,61 @@ def test_a_store_that_a_process_has_open_stays(
     assert not folder.exists()
 
 
+def test_what_is_no_store_survives_every_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [folder] = _stores(tmp_path / "cache", [90])
+    root = folder.parent
+    elsewhere = tmp_path / "elsewhere"
+    for place in (root / "mine", root / "0123456789abcdef", elsewhere, folder):
+        place.mkdir(exist_ok=True)
+        (place / "notes.txt").write_text("mine")
+    (elsewhere / "store.json").write_text("{}")
+    (root / "fedcba9876543210").symlink_to(elsewhere)
+    cache = str(tmp_path / "cache")
+    for words in (["ls"], ["verify", "--delete"], ["compact"], ["gc", "--most", "0", "--delete"]):
+        assert main(["cache", words[0], cache, *words[1:]]) == 0
+        said = capsys.readouterr()
+        assert not re.search("mine|0123456789|fedcba", said.out + said.err)
+    for words in (["gc", cache, "--spec", "mine"], ["export", "mine", "x.npy", "--cache", cache]):
+        code, error = run(["cache", *words], capsys)
+        assert (code, "there is no 'mine'; there are: none" in error) == (2, True)
+    for place in (root / "mine", root / "fedcba9876543210", elsewhere):
+        with pytest.raises(UserError, match="it is no store of embeddings"):
+            remove_store(place)
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    stores = ("mine", "0123456789abcdef", folder.name)
+    notes = {f"cache/embeddings/{name}/notes.txt" for name in stores}
+    assert left == {*notes, "elsewhere/notes.txt", "elsewhere/store.json"}
+
+
+def test_a_store_whose_description_is_lost_is_still_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [folder] = _stores(tmp_path, [0])
+    (folder / "store.json").unlink()
+    assert main(["cache", "ls", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith(folder.name)
+    assert main(["cache", "gc", str(tmp_path), "--most", "0", "--delete"]) == 0
+    assert _left(tmp_path) == set()
+
+
+def test_an_export_looks_again_for_what_is_merged_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [folder] = _stores(tmp_path, [0])
+    fill(EmbeddingStore(folder.parent, spec_of(max_length=16)), ["dddd"], ["0", "1"])
+    first = iter([True])
+
+    def open_late(path: Path) -> object:
+        if next(first, False):
+            compact(folder)
+        return open_shard(path)
+
+    monkeypatch.setattr("layerfusion.embeddings.collect.open_shard", open_late)
+    assert export_store(tmp_path, folder.name, tmp_path / "x.npy", []) == 4
+
+
 def test_a_store_is_free_once_its_last_user_is_gone(tmp_path: Path) -> None:
     first = EmbeddingStore(tmp_path, spec_of())
     second = EmbeddingStore(tmp_path, spec_of())
@@ -183,6 +242,10 @@ def test_an_export_holds_the_vectors_of_the_store(
         (["export", "STORE", "x.csv", "--cache", "CACHE"], "suffix: there is no '.csv'; there are"),
         (["export", "STORE", "x.npy", "--cache", "CACHE", "--layers", "9"], "there is no '9'; there"
          " are: 0, 1"),
+        (["export", "", "x.npy", "--cache", "CACHE"], "'' fits several stores: "),
+        (["ls", "CACHE", "--delete"], "cache ls: --delete is an option of verify and gc"),
+        (["gc", "CACHE", "--layers", "0"], "cache gc: --layers is an option of export"),
+        (["export", "STORE", "x.npy", "--most", "1"], "cache export: --most is an option of gc"),
         (["ls", "a", "b"], "cache ls: one folder is needed, found"),
     ],
 )  # fmt: skip
@@ -194,12 +257,12 @@ def test_a_mistake_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    [folder] = _stores(tmp_path / "cache", [0])
+    folder, other = _stores(tmp_path / "cache", [0, 0])
     places = {"CACHE": "cache", "STORE": folder.name}
     code, error = run(["cache", *(places.get(word, word) for word in words)], capsys)
     assert (code, len(error.splitlines())) == (2, 1)
     assert says in error
-    assert _left(tmp_path / "cache") == {folder}
+    assert _left(tmp_path / "cache") == {folder, other}
 
 
 def test_sizes_and_times() -> None:

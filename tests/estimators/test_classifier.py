@@ -457,7 +457,7 @@ def test_a_folder_that_holds_no_classifier_is_told(
         load(tmp_path / "nowhere")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("")
-    with pytest.raises(UserError, match="it is not empty; choose a new folder"):
+    with pytest.raises(UserError, match="there is something already; choose a new folder"):
         fitted.save(tmp_path / "full")
     strange = pickle.loads(pickle.dumps(fitted)).set_params(settings={"a": object()})
     with pytest.raises(UserError, match="write a name"):

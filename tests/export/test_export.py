@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,15 +19,19 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from layerfusion.assets.memo import CHECKSUM, seal
 from layerfusion.cli import main
 from layerfusion.errors import UserError
-from layerfusion.export.cut import cut
+from layerfusion.export import targets
+from layerfusion.export.card import model_card
+from layerfusion.export.cut import SAMPLE, cut
 from layerfusion.export.onnx_folder import write_onnx
 from layerfusion.export.transformers_folder import write_transformers
 from layerfusion.fusion.head_files import StackHead
 from layerfusion.fusion.pool import SINGLE, fit_pool
 from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.probe import LinearProbe
+from layerfusion.records.job import BUNDLE
 from layerfusion.runs.bundle import Bundle, load_bundle
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
 
@@ -169,9 +174,10 @@ def test_eight_bits_are_measured_on_the_rows_of_test(
         "README.md", "labels.json", "model.onnx", "tokenizer.json",
     }  # fmt: skip
     assert found[0] in (out / "README.md").read_text()
-    given = tmp_path / "texts.txt"
-    given.write_text("a good film\nan awful plot\n")
-    more = ["--texts", str(given), "--output", str(tmp_path / "again")]
+    given = tmp_path / "texts.csv"
+    given.write_bytes("body;stars\nein gutes Stück;5\nein übler Film;1\n ;2\n".encode("utf-16"))
+    more = ["--texts", str(given), "--text", "body", "--encoding", "utf-16"]
+    more += ["--output", str(tmp_path / "again")]
     assert main(["export", f"{jobs}/one", "--to", "onnx", "--int8", *more]) == 0
     assert "8 bits on 2 texts of yours: same label on " in capsys.readouterr().out
 
@@ -193,7 +199,7 @@ def test_a_folder_is_never_overwritten_and_none_is_left_half_made(
     assert oct((out / "model.safetensors").stat().st_mode)[-3:] == "644"
 
     def worse(_folder: Path) -> np.ndarray:
-        return np.full((4, 2), 0.5, np.float32)
+        return np.full((len(SAMPLE), 2), 0.5, np.float32)
 
     monkeypatch.setattr("layerfusion.export.transformers_folder.probabilities_of", worse)
     code, said = run([*command[:-1], str(tmp_path / "other")], capsys)
@@ -208,6 +214,7 @@ def test_a_folder_is_never_overwritten_and_none_is_left_half_made(
         (["stacked", "--to", "sentence-transformers"], "words counts words, and an embedding of"),
         (["one", "--to", "coreml"], "--to: there is no 'coreml'; there are: transformers,"),
         (["one", "--to", "transformers", "--int8"], "--int8, --texts: they are for --to onnx"),
+        (["one", "--to", "onnx", "--texts", "x.txt"], "--texts: it is what --int8 is compared on"),
         (["nowhere", "--to", "onnx"], "nowhere: there is no such folder"),
         (["one", "--to", "onnx", "--int8", "--texts", "no.txt"], "no.txt: there is no such file"),
         (["one", "--to", "onnx", "--model", "bert=/nowhere"], "backbone.bert"),
@@ -238,6 +245,65 @@ def test_parts_that_stay_are_named_with_the_way_out(
     bundle.config.backbone["bert"] = replace(bundle.config.backbone["bert"], **settings)
     with pytest.raises(UserError, match=said):
         cut(bundle)
+
+
+def test_texts_are_read_as_the_job_read_its_own(
+    jobs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def lines(path):\n    return {'text': path.read_text().split('|')}\n"
+    )
+    shutil.copytree(jobs / "one" / BUNDLE, tmp_path / "job")
+    about = json.loads((tmp_path / "job/bundle.json").read_text())
+    about["config"]["dataset"]["reader"] = "mine:lines"
+    about.pop(CHECKSUM)
+    (tmp_path / "job/bundle.json").write_text(json.dumps(seal(about)))
+    given = tmp_path / "texts.mine"
+    given.write_text("a good film|an awful plot|oil")
+    words = ["export", str(tmp_path / "job"), "--to", "onnx", "--int8", "--texts", str(given)]
+    code, said = run([*words, "--output", str(tmp_path / "out")], capsys)
+    assert (code, "dataset.reader" in said) == (2, True)
+    assert main([*words, "--output", str(tmp_path / "out"), "--config-dir", str(tmp_path)]) == 0
+    assert "8 bits on 3 texts of yours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("job", "target", "said"),
+    [
+        ("stacked", "sentence-transformers", "words counts words"),
+        ("one", "onnx", "a graph is of float32, and the models of this job run in bfloat16"),
+    ],
+)
+def test_what_a_target_lacks_is_told_before_a_model_is_loaded(
+    job: str, target: str, said: str, jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = load_bundle(jobs / job, device="cpu")
+    bundle.config.backbone["bert"] = replace(bundle.config.backbone["bert"], dtype="bfloat16")
+    monkeypatch.setattr(targets, "cut", None)
+    with pytest.raises(UserError, match=said):
+        targets.write_target(bundle, jobs / job, target, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "licence"),
+    [
+        ("---\nlicense: mit\n---\n", "mit"),
+        ("---\ntags: [a]\n---\n", "not stated in its card; ask its authors"),
+        ("A model", "not stated in its card; ask its authors"),
+        (None, "unknown, as its card is not here; ask its authors"),
+    ],
+)
+def test_a_licence_is_what_the_card_of_the_model_says(
+    content: str | None, licence: str, jobs: Path, tmp_path: Path
+) -> None:
+    place = shutil.copytree(jobs / "bert", tmp_path / "bert")
+    (place / "README.md").unlink()
+    if content is not None:
+        (place / "README.md").write_text(content)
+    bundle = load_bundle(jobs / "one", device="cpu", models={"bert": str(place)})
+    card = model_card(bundle, jobs / "one", "onnx", "")
+    assert f"; licence: {licence}" in card
+    assert ("\nlicense: " in card.split("---")[1]) == (licence == "mit")
 
 
 def test_a_classifier_of_words_alone_needs_no_model(jobs: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_texts_are_shown_only_when_asked_for(
         f"{text} x,{label(n)}\n" for n, text in enumerate(texts)
     ))  # fmt: skip
     assert main(["report", str(runs), "--texts"]) == 2
-    assert "its texts have changed since the job ran" in capsys.readouterr().err
+    assert "its texts or labels have changed since the job ran" in capsys.readouterr().err
     (runs.parent / "texts.csv").write_text(whole)  # the other tests read it too
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import signal
 import subprocess
@@ -223,6 +225,39 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "job"
 
 
+def test_a_port_that_may_not_be_had_names_one_that_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(number: int) -> Callable[..., None]:
+        def create_server(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return create_server
+
+    for number, port, other in (
+        (errno.EACCES, 80, "--port 8000"),
+        (errno.EADDRINUSE, 65535, "--port 65534"),
+        (errno.EMFILE, 9000, "--host"),
+    ):
+        monkeypatch.setattr("socket.create_server", refuse(number))
+        with pytest.raises(UserError, match=f"choose another, such as {other}"):
+            _listen("127.0.0.1", port)
+
+
+def test_why_the_models_cannot_be_loaded_is_told() -> None:
+    def broken(_texts: Sequence[str]) -> np.ndarray:
+        raise RuntimeError("out of\nmemory")
+
+    told: list[UserError] = []
+    app = make_app(Classifier(("a", "b"), "0", broken), LIMITS, told.append)
+
+    async def start() -> None:
+        async with app.router.lifespan_context(app):
+            while not told:
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(start(), 10))
+    assert str(told[0]) == "serve: the models cannot be loaded: out of memory"
+
+
 def test_it_says_what_predict_says_and_answers_before_it_stops(job: Path) -> None:
     command = [sys.executable, "-m", "layerfusion", "serve", str(job), "--port", "0"]
     with subprocess.Popen(
@@ -254,8 +289,17 @@ def test_mistakes_are_told_in_a_line(job: Path, capsys: pytest.CaptureFixture[st
     with _listen("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         for arguments, said in (
-            (["--port", str(port)], "address already in use"),
+            (["--deadline", "nan"], "--deadline nan: a number above 0 is needed"),
+            (["--deadline", "inf"], "--deadline inf: a number above 0 is needed"),
+            (["--max-batch", "-2"], "--max-batch -2: a number above 0 is needed"),
+            (["--max-wait", "-1"], "--max-wait -1.0: a number from 0 on is needed"),
+            (["--host", "a" * 70], "it is no name of a host"),
+            (
+                ["--port", str(port)],
+                f"choose another, such as --port {port + 1}",
+            ),
             (["--port", "70000"], "a port has a number from 0 to 65535"),
+            (["--host", "192.0.2.1"], "choose another, such as --host 127.0.0.1"),
             (["--host", "no.such.host.invalid"], "--host no.such.host.invalid"),
             (["--max-texts", "0"], "--max-texts 0: a number above 0 is needed"),
             (["--model", "tiny=/nowhere", "--port", "0"], "backbone.tiny"),
