@@ -7,7 +7,7 @@ ARGS ?=
 N ?= 1000
 SEED ?= 0
 
-.PHONY: setup test fuzz trust lint audit reproduce reproduce-check sweep bench clean help
+.PHONY: setup test fuzz trust lint audit reproduce reproduce-check sweep bench docs clean help
 .DEFAULT_GOAL := help
 
 .venv/ready: pyproject.toml constraints.txt
@@ -44,6 +44,9 @@ sweep: .venv/ready  ## run an experiment (EXPERIMENT=fusion_operators, model_pai
 
 bench: .venv/ready  ## measure speed against others in the same run
 	$(RUN)python -m benchmarks.extraction && $(RUN)python -m benchmarks.device && $(RUN)python -m benchmarks.probes && $(RUN)python -m benchmarks.heads && $(RUN)python -m benchmarks.sweep
+
+docs: .venv/ready  ## make docs/settings.md and the site, outputs/site/index.html; fails on a dead link
+	$(RUN)python docs/site/settings.py && $(RUN)python docs/site/build.py
 
 clean:  ## remove the environment and what runs wrote, the cache included
 	rm -rf .venv outputs/*

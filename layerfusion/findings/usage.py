@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 
+from layerfusion.config.job import AUTO
 from layerfusion.config.secrets import redact_line
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.jobs import FinishedJob
@@ -70,20 +71,24 @@ def _like_it(job: FinishedJob) -> list[str]:
     """Give the words after `layerfusion train` for the same layers and fusion; none if too odd."""
     record = job.record
     by_model = grouped(record.layers, lambda layer: layer.backbone)
-    names = (record.dataset.name, record.fusion, *(str(x.layer) for x in record.layers), *by_model)
-    if not all(map(PLAIN.fullmatch, names)):
+    models = [name for name in record.considered if name not in record.lexical]
+    names = (record.dataset.name, record.fusion, *(str(x.layer) for x in record.layers), *models)
+    if record.dataset.name in ("local", "memory") or not all(map(PLAIN.fullmatch, names)):
         return []
+    data, folder = f"dataset={record.dataset.name}", f"hydra.run.dir=outputs/{record.dataset.name}"
+    if record.chosen_by == AUTO:
+        return [data, f"backbone=[{','.join(models)}]", "experiment=auto", folder]
     plain = {layer.pooling for layer in record.layers} == {"mean"} and not record.lexical
-    if not plain or len(record.layers) > MOST or record.dataset.name in ("local", "memory"):
+    if not plain or len(record.layers) > MOST:
         return []
     fixed = [
         f"layers.fixed.{name}=[{','.join(x.layer for x in own)}]" for name, own in by_model.items()
     ]
     return [
-        f"dataset={record.dataset.name}",
+        data,
         f"backbone=[{','.join(by_model)}]",
         "layers=fixed",
         *fixed,
         f"fusion={record.fusion}",
-        f"hydra.run.dir=outputs/{record.dataset.name}",
+        folder,
     ]

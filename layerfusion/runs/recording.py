@@ -6,7 +6,7 @@ import datetime
 import importlib.metadata
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -17,13 +17,14 @@ import torch
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
-from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.source import Source, Store
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.layers.folds import possible_folds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection, find_selection
 from layerfusion.records.gates import gate_record
 from layerfusion.records.job import (
+    LATENCY_BATCH,
     BackboneRecord,
     BaselineRecord,
     CostRecord,
@@ -233,7 +234,7 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
     used = {(x.pooling, x.layer) for x in chosen}
     seconds = store.seconds_per_text(hashes, shape.layers[-1])
     unique = set(hashes)
-    latency = read_latency(store.folder) if isinstance(store, EmbeddingStore) else None
+    one, batch = _latency(store, highest, hashes)
     size = sum(source.stores[p].bytes_per_text([x]) for p, x in used)
     if _is_regression(inputs, source):  # its weights are counted with those of the head
         seconds, size, parameters = None, 0, 0
@@ -257,14 +258,27 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         / len(hashes),
         milliseconds_per_text=None if seconds is None else 1000 * seconds,
         store_bytes=round(size * len(unique)),
-        milliseconds_one=_milliseconds(latency.one, highest) if latency else None,
-        milliseconds_batch=_milliseconds(latency.batch, highest) if latency else None,
+        milliseconds_one=one,
+        milliseconds_batch=batch,
         unknown_share=counts.unknown_share,
     )
 
 
-def _milliseconds(seconds: Mapping[str, float], layer: str) -> float | None:
-    return 1000 * seconds[layer] if layer in seconds else None
+def _latency(
+    store: Store, layer: str, hashes: Sequence[bytes]
+) -> tuple[float | None, float | None]:
+    """Return the milliseconds of one text and of a batch; None where they were not measured.
+
+    Words are counted text by text, so that a batch takes as many times longer as it has texts. The
+    regression of a stack takes less than what is said here, which includes the projection.
+    """
+    if isinstance(store, EmbeddingStore):
+        latency = read_latency(store.folder)
+        timed = (latency.one, latency.batch) if latency else ({}, {})
+        one, batch = (1000 * part[layer] if layer in part else None for part in timed)
+        return one, batch
+    seconds = store.seconds_per_text(hashes, layer)
+    return (None, None) if seconds is None else (1000 * seconds, 1000 * seconds * LATENCY_BATCH)
 
 
 def versions() -> dict[str, str]:

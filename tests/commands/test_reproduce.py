@@ -68,8 +68,11 @@ def test_every_row_is_trained_and_reported(
     rows = {
         (record["selection"], tuple(f"{x['backbone']}:{x['layer']}" for x in record["layers"]))
         for record in records
-        if record["selection"] != "greedy"
+        if record["selection"] not in ("greedy", "adaptive")
     }
+    (auto,) = [record for record in records if record["selection"] == "adaptive"]
+    assert auto["chosen_by"] == "auto"
+    assert set(auto["considered"]) == {"bert", "llama", "words", "characters"}
     chosen = [record for record in records if record["selection"] == "greedy"]
     assert [record["fusion"] for record in chosen] == ["stacked"] * 3
     layers = {"bert": ["0", "1", "2", "3"], "llama": ["0", "1", "2", "3", "norm"]}
@@ -87,7 +90,7 @@ def test_every_row_is_trained_and_reported(
     assert (folder / "report.md").exists()
     assert list((folder / "figures").glob("*.png"))
     assert f"open {folder / 'report.html'}" in said
-    (last,) = [line for line in said.splitlines() if "[16/16]" in line]
+    (last,) = [line for line in said.splitlines() if "[17/17]" in line]
     assert last.endswith("; about 0 s left")
     results = folder / "results.json"
     replay = [word for word in command(own, tmp_path) if word != "reproduce=tiny"]
@@ -112,7 +115,7 @@ def test_dtype_and_batch_size_are_those_of_every_row(own: Path, tmp_path: Path) 
     asked = ["reproduce.backbone=[bert]", "reproduce.dtype=bfloat16", "reproduce.batch_size=16"]
     assert main(command(own, tmp_path, *asked)) == 0
     configs = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/config.yaml"))
-    assert len(configs) == 4 + 2
+    assert len(configs) == 4 + 3
     for config in map(yaml.safe_load, (path.read_text() for path in configs)):
         assert config["backbone"]["bert"]["dtype"] == "bfloat16"
         assert config["trainer"]["batch_size"] == 16
@@ -126,7 +129,7 @@ def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
     said = capsys.readouterr().err
     assert "left out: backbone gone: " in said
     records = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/metrics.json"))
-    assert len(records) == 4 + 2
+    assert len(records) == 4 + 3
     assert "/nowhere/at/all" in (tmp_path / "outputs/reproduce/report.html").read_text()
 
 
