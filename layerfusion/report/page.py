@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -75,4 +76,5 @@ def html(report: Report) -> str:
     )
     # Only the SVG of the figures is not escaped; its texts were escaped when it was drawn.
     environment.filters["svg"] = Markup
+    environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title.lower()).strip("-")
     return environment.get_template("template.html").render(report=report)

@@ -122,6 +122,11 @@ class Column:
         return cell if cell.format is not None else replace(cell, format=self.format)
 
 
+def cell_text(content: object, format: Format) -> str:
+    """Write what a cell of a column with that format would show, for use outside of tables."""
+    return Column("", lambda entry: entry, format).cell(content).text
+
+
 @dataclass(frozen=True)
 class Row:
     """The cells of a row, one a column, and what sets the row off."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
 
 PHONE, DESK = 360, 1280
 NAMES = ("chromium", "chromium-browser", "google-chrome")
@@ -156,6 +162,108 @@ def test_signs_intervals_times_and_gaps_sort_as_numbers(browser: Browser, source
     page.click("button")
     assert page.locator("td").all_inner_texts() == [*ordered[::-1], "–", "norm"]
     context.close()
+
+
+def test_the_nearest_point_says_what_it_is(desk: Page, source: Path) -> None:
+    text = source.read_text()
+    start = text.index('<section id="data-')
+    svg = text[text.index("<svg", start) : text.index("</svg>", start)]
+    tips = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8"><title>(.*?)</title>', svg)
+    places = Counter(tip[:2] for tip in tips)
+    (wide,) = re.findall(r'viewBox="0 0 ([\d.]+) ', svg)
+    figure = desk.locator("section[id^=data-] figure .wide svg").first
+    figure.scroll_into_view_if_needed()
+    box = figure.bounding_box()
+    assert box is not None
+    scale = box["width"] / float(wide)
+    alone = [tip for tip in tips if places[tip[:2]] == 1]
+    assert len(alone) >= 2
+    for x, y, words in alone:
+        desk.mouse.move(box["x"] + scale * float(x), box["y"] + scale * float(y))
+        assert desk.locator(".tip").inner_text() == words
+        assert re.search(r", layer \w+: [\d.]+ % \[[\d.]+, [\d.]+\]$", words)
+    desk.mouse.move(0, 0)
+    assert not desk.locator(".tip").is_visible()
+
+
+@pytest.mark.parametrize("how", ["click", "keyboard"])
+def test_the_name_of_a_curve_mutes_it(desk: Page, how: str) -> None:
+    name = desk.locator("section[id^=data-] figure .wide svg [role=button]").first
+    key = name.get_attribute("data-series")
+    muted = desk.locator("svg .muted-series")
+
+    def press() -> None:
+        if how == "click":
+            name.click()
+        else:
+            name.focus()
+            desk.keyboard.press("Enter")
+
+    press()
+    assert name.get_attribute("aria-pressed") == "true"
+    assert muted.count() >= 3  # its band, its line and its name
+    assert {one.get_attribute("data-series") for one in muted.all()} == {key}
+    press()
+    assert muted.count() == 0
+
+
+def test_a_long_table_is_filtered(desk: Page) -> None:
+    desk.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    box = desk.locator("input.filter").first
+    rows = box.locator("xpath=following-sibling::*[1]").locator("tbody tr")
+    first = rows.first.locator("td").first.inner_text()
+    box.fill(first)
+    shown = [row for row in rows.all() if row.is_visible()]
+    assert 0 < len(shown) < rows.count()
+    assert all(first.lower() in row.inner_text().lower() for row in shown)
+    box.fill("")
+    assert all(row.is_visible() for row in rows.all())
+
+
+def test_tables_and_figures_are_saved(desk: Page, tmp_path: Path) -> None:
+    def saved(button: Locator) -> bytes:
+        with desk.expect_download() as download:
+            button.click()
+        download.value.save_as(tmp_path / download.value.suggested_filename)
+        return (tmp_path / download.value.suggested_filename).read_bytes()
+
+    figure = desk.locator("section[id^=data-] > figure").first
+    svg = saved(figure.get_by_text("SVG", exact=True)).decode()
+    assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+    assert "var(" not in svg
+    picture = Image.open(io.BytesIO(saved(figure.get_by_text("PNG", exact=True))))
+    assert min(picture.size) > 300
+    assert len(picture.convert("RGB").getcolors(1 << 24) or []) > 20
+    table = desk.locator("section[id^=data-] > .scroll").first
+    content = saved(table.locator("xpath=following-sibling::p[1]").get_by_text("CSV"))
+    lines = list(csv.reader(io.StringIO(content.decode("utf-8-sig"))))
+    assert [line[0] for line in lines[1:]] == table.locator("td:first-child").all_inner_texts()
+    assert not [cell for line in lines for cell in line if re.match(r"[=+\-@](?![\d.]+$)", cell)]
+
+
+def test_the_contents_stay_and_parts_have_addresses(desk: Page) -> None:
+    desk.evaluate("scrollTo(0, 3000)")
+    place = desk.locator("nav").bounding_box()
+    assert place is not None
+    assert abs(place["y"]) < 1
+    ids = [one.get_attribute("id") for one in desk.locator("h3[id], h4[id]").all()]
+    assert len(ids) > 3
+    assert len(ids) == len(set(ids))
+    links = [one.get_attribute("href") for one in desk.locator("a.anchor").all()]
+    assert all(desk.locator(f"[id='{(link or '')[1:]}']").count() == 1 for link in links)
+
+
+def test_the_script_is_small(source: Path) -> None:
+    script = source.read_text().split("<script>")[1].split("</script>")[0]
+    assert len(script.encode()) <= 60_000
+
+
+def test_without_javascript_points_have_titles(browser: Browser, source: Path) -> None:
+    page = _open(browser, source, DESK, java_script_enabled=False).page
+    titles = page.locator("figure .wide .tips title").all_text_contents()
+    assert len(titles) > 10
+    assert page.locator(".save, .filter").count() == 0
+    page.context.close()
 
 
 def test_without_javascript_the_tables_stand(browser: Browser, source: Path) -> None:

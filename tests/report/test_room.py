@@ -68,7 +68,7 @@ def test_a_block_from_outside_is_part_of_every_section(
     (tmp_path / "my_blocks.py").write_text(CALIBRATION)
     monkeypatch.chdir(tmp_path)
     assert main(["report", str(runs), "--block", "my_blocks:calibration"]) == 0
-    assert "<h3>How well fusions are calibrated</h3>" in (runs / "report.html").read_text()
+    assert ">How well fusions are calibrated<" in (runs / "report.html").read_text()
     assert "### How well fusions are calibrated" in (runs / "report.md").read_text()
     head = (runs / "tables" / "toy-errors.csv").read_text().splitlines()[0]
     assert head.startswith('Fusion,Error of mine %,"Error of mine %, sd","Gain, points",')

@@ -14,12 +14,20 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names, single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, legend, new_axes
+from layerfusion.report.figures.canvas import (
+    LINE,
+    drawing,
+    is_narrow,
+    legend,
+    new_axes,
+    one_series,
+    tell,
+)
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.format import COUNT, PERCENT, Format, percent
-from layerfusion.report.table import Column, Table
+from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -38,7 +46,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     if len(jobs) < 2:
         return None
     best = front(jobs)
-    names = {job: single_name(group, job) for job in group.singles} | shown_names(group)
+    names = _names(group)
     shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
@@ -51,6 +59,10 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         " intervals over test rows. Dashed: the baseline, whose operations do not count.",
     )
     return Block("What accuracy costs", (_text(best, names), figure, _table(best, names)))
+
+
+def _names(group: DataGroup) -> dict[FinishedJob, str]:
+    return {job: single_name(group, job) for job in group.singles} | shown_names(group)
 
 
 def _text(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
@@ -141,7 +153,8 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
         x, y = zip(*(_point(job) for job in by_look[marker, color, name]), strict=True)
         size = 7 if marker == TOGETHER else 4.5
         style: dict[str, Any] = {"marker": marker, "markersize": size, "color": color}
-        ax.plot(x, y, alpha=0.55, linestyle="none", label=name, **style)
+        with one_series(ax, name):
+            ax.plot(x, y, alpha=0.55, linestyle="none", label=name, **style)
     best = front(jobs)
     ax.plot(*zip(*map(_point, best), strict=True), color=INK, linewidth=1.1, zorder=3)
     for job in best:
@@ -152,6 +165,10 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
         fill: dict[str, Any] = {"color": color, "markerfacecolor": color if together else PAPER}
         edge: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 1.4}
         ax.plot(x, y, marker=marker, markersize=11 if together else 8, zorder=4, **fill, **edge)
+    names = _names(group)
+    for job in jobs:
+        right = cell_text(accuracy(job), PERCENT)
+        tell(ax, *_point(job), f"{names[job]}: {right} %, {GIGA(flops(job))} GFLOPs")
     legend(ax, columns=2 if is_narrow(ax) else 5, markerscale=1.3)
     return ax
 

@@ -41,6 +41,10 @@ LINE = 18.0
 DPI = 160
 NO_MAKER: dict[str, Any] = {"Software": None}
 """Keeps the version of matplotlib out of PNG files."""
+SERIES_ID = "series:"
+"""Begins the id of what belongs to a series: see `one_series`."""
+TIP_RADIUS = 8
+"""Pixels around a point within which it is pointed at."""
 Point = tuple[float, float]
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -72,7 +76,15 @@ class Drawing:
 
 
 class Sheet(Figure):
-    """A figure of the report, whose height the plot on it sets."""
+    """A figure of the report, whose height the plot on it sets.
+
+    Attributes:
+        tips: what the page says of a point when it is pointed at: axes, place in data, words.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.tips: list[tuple[Axes, Point, str]] = []
 
 
 def new_axes(
@@ -172,7 +184,11 @@ def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
     """Name the labelled lines and marks above the axes, each in its own colour."""
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
     look = {"labelcolor": "linecolor", "fontsize": 11, "handlelength": 1.8, "labelspacing": 0.35}
-    ax.legend(**{**place, **look, "frameon": False, "borderaxespad": 0.2, **options})
+    box = ax.legend(**{**place, **look, "frameon": False, "borderaxespad": 0.2, **options})
+    for handle, text in zip(box.legend_handles, box.get_texts(), strict=True):
+        for part in (handle, text):
+            if part is not None:
+                part.set_gid(SERIES_ID + text.get_text())
 
 
 def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:
@@ -182,6 +198,23 @@ def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:
     bar.ax.spines["outline"].set_visible(False)
     bar.ax.set_xticks([0, 1], ends, fontsize=10, color=MUTED)
     bar.ax.tick_params(length=0, pad=2)
+
+
+def tell(ax: Axes, x: float, y: float, words: str) -> None:
+    """Let the page say something of a point, in data, when it is pointed at."""
+    figure = figure_of(ax)
+    if isinstance(figure, Sheet):
+        figure.tips.append((ax, (x, y), words))
+
+
+@contextmanager
+def one_series(ax: Axes, name: str) -> Iterator[None]:
+    """Let a click on a name mute, on the page, all that is drawn within under that name."""
+    before = set(ax.get_children())
+    yield
+    for artist in ax.get_children():
+        if artist not in before and artist.get_gid() is None:
+            artist.set_gid(SERIES_ID + name)
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -243,6 +276,7 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(rf'<g id="{SERIES_ID}([^"]*)"', r'<g data-series="\1"', svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r"#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), svg)
     svg = svg.replace("'DejaVu Sans'", "var(--sans)")
@@ -251,4 +285,20 @@ def _svg(figure: Figure, alt: str) -> str:
     most = f"{float(box[1]):.0f}px" if box else "100%"
     label = f'<svg role="img" aria-label="{escape(alt)}" style="max-width: {most}"'
     svg = svg.replace("<svg", label, 1).replace("xlink:href", "href")
+    svg = svg.replace("</svg>", f"{_tips(figure)}</svg>")
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def _tips(figure: Figure) -> str:
+    """Write an invisible circle for each point that says something. Its title is what it says."""
+    if not isinstance(figure, Sheet) or not figure.tips:
+        return ""
+    scale, height = 1 / (PIXEL * figure.dpi), figure.get_figheight() / PIXEL
+    circles = []
+    for ax, place, words in figure.tips:
+        x, y = scale * ax.transData.transform(place)
+        circles.append(
+            f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="{TIP_RADIUS}">'
+            f"<title>{escape(words)}</title></circle>"
+        )
+    return f'<g class="tips">{"".join(circles)}</g>'

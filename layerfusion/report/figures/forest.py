@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from layerfusion.findings.tests import Finding
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, tell
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.format import POINTS
+from layerfusion.report.table import cell_text
 
 
 class ForestRow(NamedTuple):
@@ -61,4 +62,5 @@ def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -
         style |= {"markerfacecolor": row.color if lean else PAPER, "markerfacecoloralt": PAPER}
         style["fillstyle"] = "left" if lean and not sure else "full"
         ax.plot(100 * difference.mean, y, marker="o", markeredgecolor=row.color, **style)
+        tell(ax, 100 * difference.mean, y, f"{row.name}: {cell_text(row.finding, POINTS)}")
     return ax

@@ -17,7 +17,16 @@ from layerfusion.findings.groups import Curve, DataGroup
 from layerfusion.findings.profiles import marked_layers, sources
 from layerfusion.records.job import LayerRecord, ProbeRecord
 from layerfusion.records.profile import LayerProfile, Profile
-from layerfusion.report.figures.canvas import LINE, is_narrow, legend, new_axes, width_of, write
+from layerfusion.report.figures.canvas import (
+    LINE,
+    is_narrow,
+    legend,
+    new_axes,
+    one_series,
+    tell,
+    width_of,
+    write,
+)
 from layerfusion.report.figures.colors import MUTED, PAPER, SERIES, model_colors
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.format import shortened
@@ -89,14 +98,17 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
         x = [_position(job.layer) for job in curve.points]
         test, low, high = 100 * np.transpose([accuracy(job) for job in curve.points])
         validation = [100 * job.record.validation["accuracy"].mean for job in curve.points]
-        ax.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
-        ax.plot(x, validation, color=color, linewidth=0.9, linestyle=(0, (1, 1.6)))
-        ax.plot(x, test, color=color, linewidth=1.8, linestyle=style, label=curve.label)
-        for place, y, job in zip(x, test, curve.points, strict=True):
-            _draw_point(ax, place, y, color, norm=job.layer.layer == "norm")
-            if job is curve.best:
-                _draw_ring(ax, place, y, color)
-                chosen.append((place, y, color))
+        with one_series(ax, curve.label):
+            ax.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
+            ax.plot(x, validation, color=color, linewidth=0.9, linestyle=(0, (1, 1.6)))
+            ax.plot(x, test, color=color, linewidth=1.8, linestyle=style, label=curve.label)
+            for place, y, job in zip(x, test, curve.points, strict=True):
+                _draw_point(ax, place, y, color, norm=job.layer.layer == "norm")
+                if job is curve.best:
+                    _draw_ring(ax, place, y, color)
+                    chosen.append((place, y, color))
+        for place, job, *value in zip(x, curve.points, test, low, high, strict=True):
+            tell(ax, place, value[0], _words(curve.label, job.layer.layer, *value))
         ends.append(LineEnd(curve.label, x[-1], test[-1], color))
     baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
     name = "TF-IDF baseline"
@@ -248,13 +260,17 @@ def _draw_lines(ax: Axes, lines: Sequence[_Line], group: DataGroup) -> None:
     """Draw curves with their 95 % bands, and ring the layers of the job that is chosen."""
     used = _used(group)
     for line in lines:
-        ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
-        look: dict[str, Any] = {"color": line.color, "linestyle": line.style}
-        ax.plot(line.x, line.y, linewidth=1.8, label=line.name, **look)
-        for x, y, layer in zip(line.x, line.y, line.layers, strict=True):
-            _draw_point(ax, x, y, line.color, norm=layer[1] == "norm")
-            if layer in used:
-                _draw_ring(ax, x, y, line.color)
+        with one_series(ax, line.name):
+            ax.fill_between(line.x, line.low, line.high, color=line.color, alpha=0.13, linewidth=0)
+            look: dict[str, Any] = {"color": line.color, "linestyle": line.style}
+            ax.plot(line.x, line.y, linewidth=1.8, label=line.name, **look)
+            for x, y, layer in zip(line.x, line.y, line.layers, strict=True):
+                _draw_point(ax, x, y, line.color, norm=layer[1] == "norm")
+                if layer in used:
+                    _draw_ring(ax, x, y, line.color)
+        points = zip(line.x, line.layers, line.y, line.low, line.high, strict=True)
+        for x, (_, layer, _), *value in points:
+            tell(ax, x, value[0], _words(line.name, layer, *value))
 
 
 # -- layer profiles -----------------------------------------------------------------------------
@@ -275,18 +291,25 @@ def plot_profile_layers(profile: Profile, ax: Axes | None = None) -> Axes:
         if not points:
             continue
         _, x, y = zip(*points, strict=True)
-        ax.plot(x, y, color=one.color, linewidth=1.7, linestyle=one.line, label=one.label())
-        for place, across, up in points:
-            layer = profile.layers[place].layer
-            _draw_point(ax, across, up, one.color, norm=layer == "norm")
-            if place in chosen:
-                _draw_ring(ax, across, up, one.color)
-                around = [withStroke(linewidth=2.5, foreground=PAPER)]
-                look = {"color": one.color, "path_effects": around}
-                write(ax, layer, (across, up), (0, 13), **name, **look)
+        with one_series(ax, one.label()):
+            ax.plot(x, y, color=one.color, linewidth=1.7, linestyle=one.line, label=one.label())
+            for place, across, up in points:
+                layer = profile.layers[place].layer
+                _draw_point(ax, across, up, one.color, norm=layer == "norm")
+                tell(ax, across, up, f"{one.name} {layer}: {up:.1f} %")
+                if place in chosen:
+                    _draw_ring(ax, across, up, one.color)
+                    around = [withStroke(linewidth=2.5, foreground=PAPER)]
+                    look = {"color": one.color, "path_effects": around}
+                    write(ax, layer, (across, up), (0, 13), **name, **look)
         ends.append(LineEnd(one.label(), x[-1], y[-1], one.color))
     name_curves(ax, ends, fontsize=12)
     return ax
+
+
+def _words(name: str, layer: str, mean: float, low: float, high: float) -> str:
+    """Say what a point on a curve is, in per cent."""
+    return f"{name}, layer {layer}: {mean:.1f} % [{low:.1f}, {high:.1f}]"
 
 
 # -- parts --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
-from layerfusion.report.figures.canvas import PIXEL, figure_of, is_narrow, legend
+from layerfusion.report.figures.canvas import PIXEL, figure_of, is_narrow, legend, one_series
 
 GAP = 16
 """Pixels from one name to the next."""
@@ -51,9 +51,10 @@ def name_lines(ax: Axes, ends: Sequence[LineEnd], *, fontsize: float = 11) -> No
     dots = {"arrowstyle": "-", "linewidth": 0.8, "linestyle": (0, (1, 2)), "relpos": (0, 0.5)}
     look = {"textcoords": beside, "va": "center", "fontsize": fontsize, "annotation_clip": False}
     for (name, x, y, color), shown in zip(ends, heights, strict=True):
-        ax.annotate(
-            name, (x, y), (1, shown), color=color, arrowprops={**dots, "color": color}, **look
-        )
+        with one_series(ax, name):
+            ax.annotate(
+                name, (x, y), (1, shown), color=color, arrowprops={**dots, "color": color}, **look
+            )
 
 
 def spread(heights: Sequence[float], *, gap: float) -> list[float]:
