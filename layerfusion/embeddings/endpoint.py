@@ -80,11 +80,12 @@ class Endpoint:
         """Return where the vectors come from, for readers."""
         return f"{self.config.model} at {base_url(str(self.config.endpoint))}"
 
-    def ask(self, texts: Sequence[str]) -> Iterator[Answer]:
+    def ask(self, texts: Sequence[str], *, alone: int = 0) -> Iterator[Answer]:
         """Ask for the vectors of texts, in requests of at most `batch` texts.
 
         Args:
             texts: the texts, without their template and without repeats.
+            alone: number of the first texts that have a request each.
 
         Yields:
             The vectors of the next texts, one request after the other.
@@ -96,9 +97,11 @@ class Endpoint:
         headers = self._headers()
         with httpx.Client(timeout=self.config.timeout, headers=headers) as client:
             sent = _Sent(client)
-            for start in range(0, len(texts), self.config.batch):
-                batch = texts[start : start + self.config.batch]
+            start = 0
+            while start < len(texts):
+                batch = texts[start : start + (1 if start < alone else self.config.batch)]
                 yield from self._halves(sent, batch, start, len(texts))
+                start += len(batch)
 
     def _halves(
         self, sent: _Sent, texts: Sequence[str], start: int, total: int

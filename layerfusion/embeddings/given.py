@@ -6,7 +6,7 @@ a model, by the hashes of their texts. What they cost is not known, but for the 
 
 from __future__ import annotations
 
-import logging
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,15 +17,14 @@ from filelock import FileLock
 from layerfusion.config.job import BackboneConfig, ExtractConfig
 from layerfusion.embeddings.endpoint import Endpoint
 from layerfusion.embeddings.extract import lacking
+from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.progress import TokenBar
-from layerfusion.embeddings.shape import ModelShape
+from layerfusion.embeddings.shape import BATCH, ModelShape
 from layerfusion.embeddings.spec import GIVEN, given_spec, text_hash
 from layerfusion.embeddings.store import FILLING, EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.embeddings.vector_files import VectorFile
 from layerfusion.errors import UserError
-
-log = logging.getLogger(__name__)
 
 LAYER = "0"
 """The only layer of such a source."""
@@ -33,6 +32,9 @@ _UNLIMITED = 2**31
 """Number of tokens that stands for no known limit on the length of a text."""
 AT_ONCE = 4096
 """Texts of a file whose vectors are in a shard."""
+TIMED_ALONE = 2
+"""Texts that a new server is asked for one by one, so that its latency is known. The first answer
+also takes the time of the connection."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,23 @@ class GivenSource:
     def _given(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
         """Yield some texts after the other with their vectors, and the seconds that these took."""
         if isinstance(self.giver, VectorFile):
-            vectors = self.giver.find(texts) if texts else np.empty((0, 0))
+            vectors = self.giver.find(texts)
             for start in range(0, len(texts), AT_ONCE):
                 part = slice(start, start + AT_ONCE)
                 yield texts[part], vectors[part], 0.0
             return
-        start = 0
-        for answer in self.giver.ask(texts):
-            yield texts[start : start + len(answer.vectors)], answer.vectors, answer.seconds
-            start += len(answer.vectors)
+        timed = 0 if read_latency(self.store.folder) else TIMED_ALONE
+        if timed:
+            texts = _middling_first(texts, timed)
+        start, seconds = 0, defaultdict[int, list[float]](list)
+        for answer in self.giver.ask(texts, alone=timed):
+            count = len(answer.vectors)
+            yield texts[start : start + count], answer.vectors, answer.seconds
+            start += count
+            seconds[count].append(answer.seconds)
+        if timed:
+            one, batch = ({LAYER: min(seconds[n])} if seconds[n] else {} for n in (1, BATCH))
+            write_latency(Latency(0, one, batch), self.store.folder)
 
     def _keep(self, texts: Sequence[str], vectors: np.ndarray, seconds: float) -> None:
         known = self.store.shape
@@ -136,6 +146,12 @@ class GivenSource:
         hashes = [text_hash(text) for text in texts]
         counts = TokenCounts(none, none, none, none)
         self.store.write(hashes, {LAYER: vectors}, counts, seconds=seconds)
+
+
+def _middling_first(texts: Sequence[str], count: int) -> list[str]:
+    """Put a few texts of middling length in front of the others."""
+    middle = sorted(texts, key=len)[max(0, (len(texts) - count) // 2) :][:count]
+    return [*middle, *(text for text in texts if text not in middle)]
 
 
 def given_shape(width: int) -> ModelShape:

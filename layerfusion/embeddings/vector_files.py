@@ -16,7 +16,7 @@ from layerfusion.config.job import BackboneConfig
 from layerfusion.config.registry import READERS
 from layerfusion.embeddings.endpoint import as_vector
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.errors import UserError, library_errors, short
+from layerfusion.errors import UserError, library_errors, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file
 from layerfusion.texts.table import Table
@@ -162,9 +162,8 @@ class VectorFile:
             return _Lists([chunk for chunk in read.chunks if len(chunk)])
 
     def _no_column(self, path: Path, column: str, names: Sequence[str]) -> UserError:
-        from layerfusion.errors import unknown
-
-        return unknown(f"backbone.{self.name}.column: {path.name}", column, names)
+        missing = unknown(f"backbone.{self.name}.column: {path.name}", column, names)
+        return UserError(f"{missing}; predict takes other files by --vectors {self.name}=FILE")
 
     @cached_property
     def _files(self) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerfusion.embeddings.spec import GIVEN, TFIDF
+from layerfusion.embeddings.spec import TFIDF
 
 
 @dataclass(frozen=True, order=True)
@@ -33,8 +33,6 @@ class LayerId:
         """The name in words: `layer 15 of smollm2`, with the pooling unless it is the mean."""
         if self.pooling == TFIDF:
             return f"TF-IDF of {self.backbone}"
-        if self.pooling == GIVEN:
-            return f"vectors of {self.backbone}"
         layer = "norm" if self.layer == "norm" else f"layer {self.layer}"
         pooling = "" if self.pooling == "mean" else f" ({self.pooling})"
         return f"{layer} of {self.backbone}{pooling}"

@@ -29,6 +29,8 @@ OLD_AUTO = "auto: "
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 CONFIG = "config.yaml"
+ENDPOINT = "endpoint"
+"""Begins the identity of a server that gives vectors, before its address."""
 BUNDLE = "bundle"
 """Folder of the classifier inside that of its job."""
 LATENCY_BATCH = BATCH
@@ -100,6 +102,12 @@ class BackboneRecord:
     def is_given(self) -> bool:
         """True where the vectors were computed elsewhere, and no tokens were counted."""
         return self.flops_per_text is None
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server that gave the vectors; empty where none did."""
+        kind, *rest = str(self.spec.get("model", "")).split()[:2] or [""]
+        return rest[0] if self.is_given and kind == ENDPOINT and rest else ""
 
 
 @dataclass(frozen=True)
