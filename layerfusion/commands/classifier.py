@@ -67,10 +67,12 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
         options.bundle,
         device=device,
         cache=options.cache,
-        models=pairs("--model", options.model, "minilm=models/minilm"),
+        models=pairs("--model", options.model, "NAME=FOLDER", "minilm=models/minilm"),
         modules=modules,
-        endpoints=pairs("--endpoint", options.endpoint, "paid=http://localhost:8000/v1"),
-        tokens=pairs("--token", options.token, "paid=OPENAI_API_KEY"),
+        endpoints=pairs(
+            "--endpoint", options.endpoint, "NAME=URL", "paid=http://localhost:8000/v1"
+        ),
+        tokens=pairs("--token", options.token, "NAME=VARIABLE", "paid=OPENAI_API_KEY"),
     )
 
 
@@ -81,8 +83,8 @@ def user_modules(folders: Sequence[str]) -> list[str]:
     return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
 
 
-def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
-    """Read the words `NAME=VALUE` of an option that may be given several times.
+def pairs(option: str, given: Sequence[str], form: str, example: str) -> dict[str, str]:
+    """Read the words of an option that may be given several times, of a form like `NAME=FOLDER`.
 
     Raises:
         UserError: for a word without `=`.
@@ -91,6 +93,6 @@ def pairs(option: str, given: Sequence[str], example: str) -> dict[str, str]:
     for word in given:
         name, equals, value = word.partition("=")
         if not equals or not value:
-            raise UserError(f"{option} {word}: NAME=… is needed, such as {example}")
+            raise UserError(f"{option} {word}: {form} is needed, such as {example}")
         found[name] = value
     return found

@@ -98,7 +98,7 @@ def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
     Raises:
         UserError: for a source that has no such file.
     """
-    named = pairs("--vectors", options.vectors, "paid=new.parquet")
+    named = pairs("--vectors", options.vectors, "NAME=FILE", "paid=new.parquet")
     for name in bundle.unasked:
         table = options.input != STANDARD and data_suffix(Path(options.input)) != LINES
         if bundle.config.backbone[name].column and table:

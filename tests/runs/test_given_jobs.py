@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -159,7 +160,7 @@ def test_a_classifier_asks_only_with_the_word_of_the_user(
     assert "endpoint: there is no 'pad'; there are: paid" in told(
         [*predict, "--endpoint", f"pad={fake.url}"], capsys
     )
-    assert "--endpoint paid: NAME=… is needed" in told([*predict, "--endpoint", "paid"], capsys)
+    assert "--endpoint paid: NAME=URL is needed" in told([*predict, "--endpoint", "paid"], capsys)
     assert "backbone.paid.endpoint=ftp://x: an address" in told(
         [*predict, "--endpoint", "paid=ftp://x"], capsys
     )
@@ -184,8 +185,8 @@ def test_the_token_that_a_classifier_names_is_not_sent(
     monkeypatch.setenv("MY_SECRETS", "abcdefgh")
     lf.load(bundle, endpoints={"paid": fake.url}).predict(["one more"])
     assert fake.tokens[-1] is None
-    named = {"endpoints": {"paid": fake.url}, "tokens": {"paid": "MY_SECRETS"}}
-    lf.load(bundle, **named).predict(["and another"])
+    named = {"paid": "MY_SECRETS"}
+    lf.load(bundle, endpoints={"paid": fake.url}, tokens=named).predict(["and another"])
     assert fake.tokens[-1] == "Bearer abcdefgh"
 
 
@@ -239,7 +240,7 @@ def test_a_file_of_vectors_is_trained_and_predicted_with(
 
 
 def test_from_python(root: Path, fake: FakeEndpoint) -> None:
-    settings = {"backbone.paid": {"endpoint": fake.url, "model": "words"}}
+    settings: dict[str, Any] = {"backbone.paid": {"endpoint": fake.url, "model": "words"}}
     texts = ["good film", "bad plot"]
     vectors = lf.embed(texts, [], cache=root / "cache", **settings)
     np.testing.assert_allclose(vectors, [vector_of(text) for text in texts], atol=1e-3)
@@ -278,7 +279,7 @@ def test_from_python(root: Path, fake: FakeEndpoint) -> None:
         ({"model": "m"}, "backbone.paid: it has no path"),
     ],
 )
-def test_settings_that_do_not_go_together(settings: dict[str, str], said: str) -> None:
+def test_settings_that_do_not_go_together(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)) as told:
         check_backbone("paid", BackboneConfig(**settings))
     assert "pass@" not in str(told.value)
