@@ -159,7 +159,7 @@ def _job(name: str, config: TrainConfig) -> tuple[Result, RunRecord]:
         write_atomically(folder / SECONDS, json.dumps(time.perf_counter() - begun).encode())
     job = read_job(folder, record)
     test = record.test
-    models = sum(one.flops_per_text for one in record.backbones.values())
+    models = sum(one.flops_per_text or 0.0 for one in record.backbones.values())
     layers = ", ".join(f"{x.backbone}:{x.layer}:{x.pooling}" for x in record.layers)
     result = Result(
         name,
@@ -323,7 +323,7 @@ def _rivals(
     contest = Contest(
         rows,
         vectors,
-        {name: last.backbones[name].flops_per_text for name in vectors},
+        {name: last.backbones[name].flops_per_text or 0.0 for name in vectors},
         "sentence-transformers" if peers else "last layer",
         baseline,
         lambda: _best_layers(best, dataset, rows),

@@ -192,6 +192,17 @@ def _run(command: Command) -> int:
     words = command.words
     if words[:2] == ["layerfusion", "serve"]:
         return _serve(words)
+    if words[-1] == "&":
+        server = subprocess.Popen(
+            [sys.executable, *words[1:-1]],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        SERVERS.append(server)
+        assert server.stdout is not None
+        print(server.stdout.readline(), end="")
+        return 0
     if words[0] == "layerfusion":
         if any(part in command.line for part in (*COMPOSED, *LAUNCHERS)):
             data = with_data(words[1], words[2:])

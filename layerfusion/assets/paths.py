@@ -74,6 +74,14 @@ def content_identity(path: Path, cache: Path) -> str:
     return digest.hexdigest()
 
 
+def file_hash(path: Path, cache: Path) -> str:
+    """Compute the sha256 of a file; it is kept as `content_identity` keeps those of models."""
+    memory = _Hashes(cache / "assets" / "hashes.json")
+    found = memory.sha256(path)
+    memory.save()
+    return found
+
+
 def data_suffix(path: Path) -> str:
     """The suffix that says the format of a data file, in lower case.
 

@@ -28,6 +28,20 @@ def add_classifier(parser: ArgumentParser, *, device: bool = True) -> None:
         help="folder of a language model's files, if they are not where the job found them",
     )
     parser.add_argument(
+        "--endpoint",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="server to ask for the vectors of a source that come from one",
+    )
+    parser.add_argument(
+        "--token",
+        action="append",
+        default=[],
+        metavar="NAME=VARIABLE",
+        help="environment variable that holds the token of that server",
+    )
+    parser.add_argument(
         "--config-dir",
         action="append",
         default=[],
@@ -53,8 +67,12 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
         options.bundle,
         device=device,
         cache=options.cache,
-        models=_models(options.model),
+        models=pairs("--model", options.model, "NAME=FOLDER", "minilm=models/minilm"),
         modules=modules,
+        endpoints=pairs(
+            "--endpoint", options.endpoint, "NAME=URL", "paid=http://localhost:8000/v1"
+        ),
+        tokens=pairs("--token", options.token, "NAME=VARIABLE", "paid=OPENAI_API_KEY"),
     )
 
 
@@ -65,11 +83,16 @@ def user_modules(folders: Sequence[str]) -> list[str]:
     return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
 
 
-def _models(given: Sequence[str]) -> dict[str, str]:
-    models = {}
+def pairs(option: str, given: Sequence[str], form: str, example: str) -> dict[str, str]:
+    """Read the words of an option that may be given several times, of a form like `NAME=FOLDER`.
+
+    Raises:
+        UserError: for a word without `=`.
+    """
+    found = {}
     for word in given:
-        name, equals, folder = word.partition("=")
-        if not equals:
-            raise UserError(f"--model {word}: NAME=FOLDER is needed, such as minilm=models/minilm")
-        models[name] = folder
-    return models
+        name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UserError(f"{option} {word}: {form} is needed, such as {example}")
+        found[name] = value
+    return found

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from layerfusion.assets.files import write_atomically
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.commands.classifier import add_classifier, open_classifier, pairs, user_modules
 from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
@@ -64,6 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, options.device)
+    bundle = _with_vectors(bundle, options)
     table = texts_in(options.input, options, bundle, modules)
     kept = [row for row, text in enumerate(table.texts) if has_text(text)]
     texts = [table.texts[row].strip() for row in kept]
@@ -89,6 +90,24 @@ def main(arguments: Sequence[str]) -> int:
     texts = "1 text" if len(table.texts) == 1 else f"{len(table.texts):,} texts"
     print(f"{texts}: {out}", file=sys.stderr)
     return 0
+
+
+def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
+    """Give a classifier the files of vectors that the user names, or else the input's own column.
+
+    Raises:
+        UserError: for a source that has no such file.
+    """
+    named = pairs("--vectors", options.vectors, "NAME=FILE", "paid=new.parquet")
+    for name in bundle.unasked:
+        table = options.input != STANDARD and data_suffix(Path(options.input)) != LINES
+        if bundle.config.backbone[name].column and table:
+            named.setdefault(name, options.input)
+    for name, file in named.items():
+        of_rows = Path(file).suffix.lower() == ".npy"
+        rows = options.input if of_rows else None
+        bundle = bundle.with_vectors(name, file, rows=rows, text=options.text or "")
+    return bundle
 
 
 def _of_sources(bundle: Bundle, explained: Explained) -> dict[str, Any]:
@@ -365,6 +384,13 @@ def _parser() -> ArgumentParser:
         help=f"output file: {', '.join(OUTPUTS)}, also with .gz; - or none prints csv",
     )
     add_reading(parser)
+    parser.add_argument(
+        "--vectors",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="vectors of a source that come from a file: a table, or a .npy of INPUT's rows",
+    )
     parser.add_argument(
         "--gates",
         action="store_true",

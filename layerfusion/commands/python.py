@@ -22,6 +22,7 @@ from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
 
 if TYPE_CHECKING:
+    from layerfusion.embeddings.given import GivenSource
     from layerfusion.embeddings.source import EmbeddingSource
     from layerfusion.layers.selection import Selection
     from layerfusion.records.job import RunRecord
@@ -112,7 +113,7 @@ def load_dataset(
 
 def open_backbones(
     backbone: Names, *, pooling: Names = "mean", **settings: Any
-) -> dict[str, EmbeddingSource]:
+) -> dict[str, EmbeddingSource | GivenSource]:
     """Find the files of models and open their stores; nothing is extracted.
 
     Args:
@@ -133,9 +134,9 @@ def open_backbones(
         >>> shape.layers, shape.width
         (('0', '1', '2', '3'), 32)
     """
-    from layerfusion.runs.inputs import open_models
+    from layerfusion.runs.inputs import open_backbones
 
-    return open_models(config_of(NO_DATASET, backbone, {"pooling": pooling, **settings}))
+    return open_backbones(config_of(NO_DATASET, backbone, {"pooling": pooling, **settings}))
 
 
 def extract(
@@ -196,20 +197,21 @@ def embed(
         ['0', '1', '2', '3']
     """
     from layerfusion.embeddings.spec import text_hash
-    from layerfusion.runs.inputs import open_models
+    from layerfusion.runs.inputs import open_backbones
 
     stripped = _texts(texts)
     config = config_of(NO_DATASET, backbone, {"pooling": pooling, "paths.cache": cache, **settings})
     for key, names in (("backbone", config.backbone), ("pooling", config.pooling)):
         if len(names) != 1:
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
-    (source,) = open_models(config).values()
+    (source,) = open_backbones(config).values()
     known = source.expected_shape().layers
     listed = [layers] if isinstance(layers, str | int) else layers
     asked = list(known) if layers == "all" else [layer_name(x, known) for x in listed]
     source.extract([stripped], config.extract)
     hashes = [text_hash(text) for text in stripped]
-    found = source.stores[pooling].read(hashes, list(dict.fromkeys(asked)))
+    (store,) = source.stores.values()
+    found = store.read(hashes, list(dict.fromkeys(asked)))
     vectors = {layer: np.asarray(found[layer], np.float32) for layer in asked}
     one = isinstance(layers, int) or (isinstance(layers, str) and layers != "all")
     return vectors[asked[0]] if one else vectors

@@ -6,7 +6,9 @@ import json
 import re
 from copy import deepcopy
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
@@ -27,8 +29,12 @@ from layerfusion.config.job import (
 from layerfusion.config.operators import gather_arguments, operator_names, settle
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
 from layerfusion.config.rules import check_inside, check_name, check_rules
+from layerfusion.config.secrets import redact
 from layerfusion.errors import UserError, unknown
 
+OF_ENDPOINT = ("model", "dimensions", "token_variable", "batch", "timeout", "template")
+OF_VECTORS = ("column", "rows")
+"""Keys of a backbone that go with `endpoint`, and with `vectors`."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A commit, as opposed to a branch or a tag."""
 
@@ -164,7 +170,9 @@ def check_backbone(name: str, backbone: BackboneConfig) -> None:
             text in its template.
     """
     key = f"backbone.{name}"
-    if not backbone.path and not backbone.sources:
+    if backbone.is_given:
+        _check_given(key, backbone)
+    elif not backbone.path and not backbone.sources:
         raise UserError(f"{key}: it has no path; is it selected, backbone=[{name}]?")
     for source in backbone.sources if backbone.trust_remote_code and not backbone.path else ():
         if source.hub and not COMMIT.fullmatch(source.revision):
@@ -175,6 +183,51 @@ def check_backbone(name: str, backbone: BackboneConfig) -> None:
             )
     if "{text}" not in backbone.template:
         raise UserError(f"{key}.template={backbone.template!r}: it must contain {{text}}")
+
+
+def _check_given(key: str, backbone: BackboneConfig) -> None:
+    """Check a source whose vectors are computed elsewhere."""
+    usual = BackboneConfig()
+    of_file = backbone.vectors is not None
+    kind = "vectors" if of_file else "endpoint"
+    allowed = {kind, *(OF_VECTORS if of_file else OF_ENDPOINT)}
+    for name in vars(usual):
+        if name not in allowed | {"description"} and getattr(backbone, name) != getattr(
+            usual, name
+        ):
+            raise UserError(
+                f"{key}.{name}: it means nothing beside {kind}=, whose vectors are computed"
+                " elsewhere; leave one of them out"
+            )
+    if backbone.vectors is not None:
+        needed = "rows" if Path(backbone.vectors).suffix.lower() == ".npy" else "column"
+        other = "column" if needed == "rows" else "rows"
+        if not getattr(backbone, needed) or getattr(backbone, other):
+            what = "the table whose rows it follows" if needed == "rows" else "its name"
+            raise UserError(
+                f"{key}.vectors={backbone.vectors}: {key}.{needed}= is needed, {what}, and no"
+                f" {other}="
+            )
+        return
+    place = urlsplit(str(backbone.endpoint))
+    if place.scheme not in ("http", "https") or not place.hostname:
+        raise UserError(
+            f"{key}.endpoint={redact(str(backbone.endpoint))}: an address is needed, such as"
+            " http://localhost:8000/v1"
+        )
+    if place.username or place.password or place.query or place.fragment:
+        raise UserError(
+            f"{key}.endpoint: the address of {place.hostname} may hold no user, password or query;"
+            f" a token has its place in a variable that {key}.token_variable= names"
+        )
+    if not backbone.model:
+        raise UserError(f"{key}.model: the name of the endpoint's model is needed")
+    variable = backbone.token_variable
+    if variable is not None and not re.fullmatch(r"[A-Z_][A-Z0-9_]*", variable):
+        raise UserError(
+            f"{key}.token_variable: the name of an environment variable in capitals is needed, such"
+            " as OPENAI_API_KEY, and never the token itself"
+        )
 
 
 def _check_sources(config: TrainConfig) -> None:
@@ -193,8 +246,8 @@ def _check_sources(config: TrainConfig) -> None:
             )
     require_known("layers", config.layers.name, SELECTIONS)
     if config.layers.name == "fixed":
-        for name in config.backbone:
-            if not config.layers.fixed.get(name):
+        for name, backbone in config.backbone.items():
+            if not config.layers.fixed.get(name) and not backbone.is_given:
                 raise UserError(
                     f"layers=fixed: no layer of {name} is given, layers.fixed.{name}=[…]"
                 )

@@ -158,6 +158,32 @@ class BackboneConfig:
     """Number of blocks; only for the plan of a model that is not on this machine yet."""
     width: int | None = None
     """Width of the hidden states; only for the plan, as above."""
+    endpoint: str | None = None
+    """Address of a server whose vectors are taken in place of a model's, as OpenAI's API gives
+    them: http://localhost:8000/v1, to which /embeddings is added."""
+    model: str | None = None
+    """Name of the model that the endpoint is asked for."""
+    dimensions: int | None = field(default=None, metadata=at_least(1))
+    """Width that the endpoint is asked for; none: the model's own."""
+    token_variable: str | None = None
+    """Name of the environment variable that holds the token of the endpoint, which is kept
+    nowhere."""
+    batch: int = field(default=32, metadata=at_least(1))
+    """Most texts of a request to the endpoint."""
+    timeout: float = field(default=60.0, metadata=above(0))
+    """Seconds that an answer of the endpoint may take."""
+    vectors: str | None = None
+    """A file whose vectors are taken in place of a model's: a table with a column of them beside
+    the texts, a folder of such tables, or a .npy, which has a row for each one of `rows`."""
+    column: str | None = None
+    """Column of the table that holds the vectors, such as a list column of parquet."""
+    rows: str | None = None
+    """The table whose texts the rows of a .npy belong to."""
+
+    @property
+    def is_given(self) -> bool:
+        """Tell whether its vectors are computed elsewhere, and not by a model of ours."""
+        return self.endpoint is not None or self.vectors is not None
 
 
 @dataclass

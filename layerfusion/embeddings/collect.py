@@ -19,6 +19,7 @@ from layerfusion.embeddings.shards import DamagedShard, Shard, open_shard
 from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.embeddings.store import (
     ATTEMPTS,
+    FILLING,
     SHAPE_FILE,
     SPEC_FILE,
     EmbeddingStore,
@@ -32,7 +33,7 @@ ROWS_AT_ONCE = 4096
 
 _OWN = re.compile(
     rf"{SHARD.pattern}|\..+\.tmp|"
-    + "|".join(map(re.escape, (SPEC_FILE, SHAPE_FILE, LATENCY_FILE, LOCK)))
+    + "|".join(map(re.escape, (SPEC_FILE, SHAPE_FILE, LATENCY_FILE, LOCK, FILLING)))
 )
 """Names of the files of a store, but for the one that its users lock."""
 

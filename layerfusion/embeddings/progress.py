@@ -14,14 +14,15 @@ class TokenBar:
     Args:
         name: the model, for the label of the bar.
         total: number of tokens that will pass through the model.
+        unit: what is counted, if not tokens.
     """
 
-    def __init__(self, name: str, total: int) -> None:
+    def __init__(self, name: str, total: int, unit: str = "tok") -> None:
         terminal = sys.stderr.isatty()
         self._bar = tqdm(
             total=total,
             desc=f"extract {name}",
-            unit="tok",
+            unit=unit,
             unit_scale=True,
             mininterval=0.2 if terminal else 15.0,
             ascii=not terminal,

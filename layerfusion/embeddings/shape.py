@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,9 @@ class ModelShape:
     """Number of matrix entries of each block; each is multiplied once for every token."""
     ends_early: bool = True
     """True if a pass can end at a layer. A model that shares its blocks always runs to its end."""
+
+    is_given: bool = False
+    """True for vectors that were computed elsewhere, so that nobody knows what they cost."""
 
     @property
     def num_blocks(self) -> int:
@@ -65,7 +69,13 @@ class ModelShape:
         Args:
             layer: the highest layer that the pass computes.
             tokens: number of tokens of each text.
+
+        Returns:
+            Infinity for vectors that were computed elsewhere: no limit allows them, and nothing is
+            dearer.
         """
+        if self.is_given:
+            return math.inf
         count = self.blocks_run(layer)
         squares = float(sum(length * length for length in tokens))
         weights = float(sum(self.block_weights[:count]))

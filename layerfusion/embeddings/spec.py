@@ -15,6 +15,8 @@ from layerfusion.config.job import BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
 """Name of the pooling of a lexical source."""
+GIVEN = "given"
+"""Name of the pooling of vectors that were computed elsewhere."""
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -89,6 +91,29 @@ def backbone_spec(
         window_overlap=config.window_overlap if config.long_texts == "windows" else None,
         pool=pooling_identity(pooling.pool),
         skip_first=pooling.skip_first,
+        store_dtype=store_dtype,
+    )
+
+
+def given_spec(model: str, template: str, store_dtype: str) -> BackboneSpec:
+    """Build the spec of vectors that are computed elsewhere.
+
+    Args:
+        model: identity of what computes them, or of the file that holds them.
+        template: the prompt around a text.
+        store_dtype: number format on disk.
+    """
+    return BackboneSpec(
+        model=model,
+        tokenizer="",
+        dtype="float32",
+        max_length=None,
+        truncation_side="",
+        template=template,
+        long_texts="",
+        window_overlap=None,
+        pool=GIVEN,
+        skip_first=False,
         store_dtype=store_dtype,
     )
 

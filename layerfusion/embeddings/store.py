@@ -53,6 +53,8 @@ SPEC_FILE = "store.json"
 """File of a store that holds its schema and spec."""
 SHAPE_FILE = "shape.json"
 """File of a store that holds the shape of the model."""
+FILLING = ".filling.lock"
+"""File of a store of vectors from elsewhere that the process holds that asks for them."""
 ATTEMPTS = 3
 """Number of times that damaged shards are computed again before reading is given up."""
 LISTING_SHARE = 0.05

@@ -269,7 +269,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         rows = [asdict(trial) for trial in self._trials]
         frame = pd.DataFrame(rows, columns=list(Trial.__dataclass_fields__))
-        frame["gflops"] = frame.pop("flops_per_text") / 1e9
+        frame["gflops"] = frame.pop("flops_per_text").astype("float64") / 1e9
         frame["sources"] = frame["layers"].map(len)
         frame["layers"] = frame["layers"].map(" ".join)
         numbers = ["width", "log_loss", "accuracy", "behind", "behind_error", "gflops"]

@@ -12,7 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from layerfusion.commands.overrides import NO_DATASET, config_of
 from layerfusion.commands.python import embed, layer_name
 from layerfusion.estimators.rows import text_list
-from layerfusion.runs.inputs import open_models
+from layerfusion.runs.inputs import open_backbones
 
 
 class TextEmbedder(TransformerMixin, BaseEstimator):
@@ -81,7 +81,7 @@ class TextEmbedder(TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Name the columns `MODEL:LAYER:POOLING:NUMBER`. Shape: (width,)."""
         keys = {"pooling": self.pooling, "cache": self.cache, **(self.settings or {})}
-        ((name, source),) = open_models(config_of(NO_DATASET, self.model, keys)).items()
+        ((name, source),) = open_backbones(config_of(NO_DATASET, self.model, keys)).items()
         shape = source.expected_shape()
         layers = dict.fromkeys(layer_name(layer, shape.layers) for layer in self._layers())
         names = [

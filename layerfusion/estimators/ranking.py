@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,7 +73,9 @@ def rank(
         for name in inputs.sources
         for held_out in probe_layers(config, inputs, [x for x in layers if x.backbone == name])
     ]
-    flops = [budget.cost([layer]).flops for layer in layers]
+    costs = [budget.cost([layer]) for layer in layers]
+    flops = [cost.flops for cost in costs]
+    gflops = [math.nan if cost.known_flops is None else cost.flops / 1e9 for cost in costs]
     rows = []
     for name in inputs.sources:
         own = [n for n, layer in enumerate(layers) if layer.backbone == name]
@@ -88,11 +91,11 @@ def rank(
                 "accuracy": probes[best].accuracy,
                 "log_loss": probes[best].log_loss,
                 "log_loss_error": standard_error(probes[best].losses),
-                "gflops": flops[best] / 1e9,
+                "gflops": gflops[best],
                 "cheap_layer": layers[cheap].layer,
                 "cheap_pooling": layers[cheap].pooling,
                 "cheap_accuracy": probes[cheap].accuracy,
-                "cheap_gflops": flops[cheap] / 1e9,
+                "cheap_gflops": gflops[cheap],
             }
         )
     order = np.argsort([row["log_loss"] for row in rows], kind="stable")

@@ -64,6 +64,11 @@ def cut(bundle: Bundle) -> Cut:
         UserError: if a part of it exists in LayerFusion alone: an operator or a pooling of the
             user's, code of a model, windows of long texts, or weights of 8 or 4 bits.
     """
+    if bundle.given:
+        raise UserError(
+            f"export: the vectors of {', '.join(bundle.given)} are computed elsewhere, so no folder"
+            " can hold what computes them; `layerfusion predict` and `serve` use the classifier"
+        )
     names = dict.fromkeys(layer.backbone for layer in bundle.layers)
     models = [name for name in names if name not in bundle.lexical]
     lexical = [name for name in names if name in bundle.lexical]

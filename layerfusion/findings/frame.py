@@ -89,7 +89,7 @@ def _row(record: RunRecord) -> dict[str, object]:
         "log_loss": record.test.get("log_loss", nothing).mean,
         "baseline_accuracy": record.baseline.test["accuracy"],
         "ms_per_text": record.milliseconds_one,
-        "gflops_per_text": record.flops_per_text / 1e9,
+        "gflops_per_text": None if record.flops_per_text is None else record.flops_per_text / 1e9,
         "head_parameters": record.cost.head_parameters,
         "train_seconds": record.cost.train_seconds,
         "job": record.job,

@@ -69,8 +69,8 @@ class FinishedJob:
         return self.record.test["accuracy"]
 
     @property
-    def flops(self) -> float:
-        """FLOPs of all models for one text, each up to its highest layer."""
+    def flops(self) -> float | None:
+        """FLOPs of all models for one text, each up to its highest layer; None where unknown."""
         return self.record.flops_per_text
 
     @property

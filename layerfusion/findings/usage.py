@@ -44,9 +44,21 @@ def commands(job: FinishedJob) -> list[tuple[str, str]]:
             place = words[-1].removeprefix("hydra.run.dir=")
         found.append((heading, f"layerfusion train {shlex.join(words)}"))
     shell = f"layerfusion predict {shlex.quote(place)} reviews.csv"
+    loaded = json.dumps(place, ensure_ascii=False)
+    record = job.record
+    servers = {
+        name: record.backbones[name].endpoint
+        for name in record.backbone_names
+        if record.backbones[name].endpoint
+    }
+    if servers:  # which no classifier asks unless it is told to
+        shell += "".join(
+            f" --endpoint {shlex.quote(f'{name}={url}')}" for name, url in servers.items()
+        )
+        loaded += f", endpoints={json.dumps(servers, ensure_ascii=False)}"
     python = (
         "import layerfusion as lf\n"
-        f"model = lf.load({json.dumps(place, ensure_ascii=False)})\n"
+        f"model = lf.load({loaded})\n"
         'model.predict(["a text", "another one"])'
     )
     return [*found, ("Shell", shell), ("Python", python)]

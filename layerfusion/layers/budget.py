@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, Context
@@ -21,7 +22,8 @@ class ModelCost:
 
     shape: ModelShape
     flops: Mapping[str, float]
-    """FLOPs of the pass up to each layer."""
+    """FLOPs of the pass up to each layer; infinite where they are not known, as of vectors that
+    were computed elsewhere."""
     milliseconds: float | None
     """Measured time of the pass through all blocks; None if it was not measured."""
 
@@ -41,7 +43,13 @@ class Cost:
     """Cost of some layers together: one pass of each model, up to its highest selected layer."""
 
     flops: float
+    """Infinite where they are not known, so that no limit allows them and nothing is dearer."""
     ms: float | None
+
+    @property
+    def known_flops(self) -> float | None:
+        """Return the FLOPs; None where they are not known."""
+        return self.flops if math.isfinite(self.flops) else None
 
 
 def too_high(layer: str, shape: ModelShape, limits: BudgetConfig) -> bool:
@@ -151,7 +159,8 @@ class Budget:
         cost = self.cost(layers)
         time = "" if cost.ms is None else f", {cost.ms:.2g} ms"
         names = ", ".join(f"layer {x.layer} of {x.backbone}" for x in layers)
-        return f"{names} ({cost.flops:.3g} FLOPs{time} a text)"
+        flops = "unknown" if cost.known_flops is None else f"{cost.flops:.3g}"
+        return f"{names} ({flops} FLOPs{time} a text)"
 
 
 def _within(value: float | None, limit: float | None) -> bool:

@@ -67,6 +67,9 @@ def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:
             f"pooling=[{','.join(config.pooling)}]",
             "it takes the mean over all positions, padding included; leave pooling=[mean]",
         )
+    given = [name for name, backbone in config.backbone.items() if backbone.is_given]
+    if given:
+        raise _fixed(f"backbone.{given[0]}", "it pools the vectors of tokens, and has none here")
     if config.lexical:
         raise _fixed(f"lexical=[{','.join(config.lexical)}]", "it has no lexical sources")
     if changed := _changed(config.layers, default.layers):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ OLD_AUTO = "auto: "
 METRICS = "metrics.json"
 PREDICTIONS = "predictions.parquet"
 CONFIG = "config.yaml"
+ENDPOINT = "endpoint"
+"""Begins the identity of a server that gives vectors, before its address."""
 BUNDLE = "bundle"
 """Folder of the classifier inside that of its job."""
 LATENCY_BATCH = BATCH
@@ -77,13 +80,15 @@ class BackboneRecord:
     cut_texts: int
     cut_tokens: int
     """Texts and tokens that `max_length` truncated."""
-    parameters: int
+    parameters: int | None
     """Number of parameters in the embeddings and the blocks up to the highest layer. That of a
-    lexical source is its projection; in a stack it has none, and its regression is the head's."""
-    flops_per_text: float
+    lexical source is its projection; in a stack it has none, and its regression is the head's.
+    None where the vectors were computed elsewhere, as are the FLOPs."""
+    flops_per_text: float | None
     """FLOPs of a forward pass up to the highest layer, averaged over the texts."""
     milliseconds_per_text: float | None
-    """Time to extract all layers of a text on this machine; None if it was not measured."""
+    """Time to extract all layers of a text on this machine, or of a server to give its vector, in
+    requests of several texts; None if it was not measured."""
     store_bytes: int
     """Size on disk of the selected layers of this job's texts."""
     milliseconds_one: float | None = None
@@ -92,6 +97,17 @@ class BackboneRecord:
     when the model was loaded to extract texts; None if it was not measured."""
     unknown_share: float | None = None
     """Share of the texts' tokens that the tokenizer does not know; None if it was not counted."""
+
+    @property
+    def is_given(self) -> bool:
+        """True where the vectors were computed elsewhere, and no tokens were counted."""
+        return self.flops_per_text is None
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the server that gave the vectors; empty where none did."""
+        kind, *rest = str(self.spec.get("model", "")).split()[:2] or [""]
+        return rest[0] if self.is_given and kind == ENDPOINT and rest else ""
 
 
 @dataclass(frozen=True)
@@ -202,10 +218,10 @@ class PilotRecord:
     """Number of distinct texts whose layers were all extracted."""
     texts: int
     """Number of distinct texts of the job."""
-    flops: float
-    flops_full: float
-    """FLOPs to extract all layers of all texts. Every text is assumed to cost the pilot's mean,
-    here and below."""
+    flops: float | None
+    flops_full: float | None
+    """FLOPs to extract all layers of all texts; None where vectors are computed elsewhere. Every
+    text is assumed to cost the pilot's mean, here and below."""
     bytes: int
     bytes_full: int
     seconds: float | None
@@ -234,8 +250,8 @@ class CandidateRecord:
     behind_error: float | None
     """Standard error of the difference; None for a single row."""
     head_parameters: int
-    flops_per_text: float
-    """FLOPs of the models, each up to its highest layer."""
+    flops_per_text: float | None
+    """FLOPs of the models, each up to its highest layer; None where they are not known."""
 
 
 @dataclass(frozen=True)
@@ -330,16 +346,20 @@ class RunRecord:
         return tuple(dict.fromkeys(layer.backbone for layer in self.layers))
 
     @property
-    def flops_per_text(self) -> float:
-        """FLOPs of all models for one text, each up to its highest layer."""
-        return sum(self.backbones[name].flops_per_text for name in self.backbone_names)
+    def flops_per_text(self) -> float | None:
+        """FLOPs of all models for one text, each up to its highest layer; None where unknown."""
+        return _sum([self.backbones[name].flops_per_text for name in self.backbone_names])
 
     @property
     def milliseconds_one(self) -> float | None:
         """Time of all models for one text; None where one of them was not timed."""
-        times = [self.backbones[name].milliseconds_one for name in self.backbone_names]
-        known = [time for time in times if time is not None]
-        return sum(known) if len(known) == len(times) else None
+        return _sum([self.backbones[name].milliseconds_one for name in self.backbone_names])
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    """Add up costs; None where one of them is not known."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known) if len(known) == len(costs) else None
 
 
 def write_record(record: RunRecord, folder: Path) -> None:

@@ -53,7 +53,7 @@ class LayerProfile:
     """Value of each score, with `accuracy` and `log_loss` of the probe; None if it has none."""
     strength: float
     """Inverse strength C of the probe's regularisation."""
-    flops_per_text: float
+    flops_per_text: float | None
     """FLOPs of a forward pass up to this layer, averaged over train."""
     milliseconds_per_text: float | None
     """Estimated from the measured pass of the whole model; None if it was not measured."""

@@ -187,6 +187,9 @@ def _method(results: Results) -> tuple[str, ...]:
     )
     if lexical:
         made += f" TF-IDF of the texts was taken as well, as {listing(lexical)}."
+    given = {x for job in jobs for x, one in job.record.backbones.items() if one.is_given}
+    if given:
+        made += f" The vectors of {listing(sorted(given))} were computed elsewhere."
     return (
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",

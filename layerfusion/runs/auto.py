@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -181,10 +182,15 @@ def _reasons(evaluations: Sequence[Evaluation], budget: Budget) -> list[str]:
     cheaper = [one for one in _as_good(evaluations) if _flops(one, budget) < _flops(chosen, budget)]
     if chosen is lowest and cheaper:
         cheapest = _cheapest(cheaper, budget)
-        share = _flops(cheapest, budget) / _flops(chosen, budget)
+        dear = _flops(chosen, budget)
         lines.append(
-            f"{cheapest.candidate.words} is within a standard error of it at {share:.0%} of its"
-            " FLOPs a text; fusion.prefer=cheap takes that"
+            f"{cheapest.candidate.words} is within a standard error of it "
+            + (
+                f"at {_flops(cheapest, budget) / dear:.0%} of its FLOPs a text"
+                if math.isfinite(dear)
+                else "and needs no vectors from elsewhere"
+            )
+            + "; fusion.prefer=cheap takes that"
         )
     return lines
 
@@ -211,5 +217,5 @@ def _record(evaluation: Evaluation, best: Evaluation, budget: Budget) -> Candida
         behind=behind,
         behind_error=error if np.isfinite(error) else None,
         head_parameters=candidate.parameters,
-        flops_per_text=budget.cost(layers).flops,
+        flops_per_text=budget.cost(layers).known_flops,
     )

@@ -32,6 +32,7 @@ from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.staging import write_new_folder
+from layerfusion.config.check import check_backbone
 from layerfusion.config.check import load as load_settings
 from layerfusion.config.imports import require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
@@ -40,11 +41,15 @@ from layerfusion.config.registry import POOLINGS
 from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.endpoint import base_url
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
+from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
 from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
+from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import UnknownTally
+from layerfusion.embeddings.vector_files import VectorFile
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
@@ -117,6 +122,9 @@ class Bundle:
     lexical: Mapping[str, LexicalFit | LexicalRegression]
     facts: Mapping[str, Any]
     """Facts for a reader: job, data, versions and figures."""
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    """Sources whose vectors are computed elsewhere, to the servers and files that the classifier
+    names for them, and that are only asked once the user says so."""
 
     def probabilities(
         self, texts: Sequence[str], recent: RecentVectors | None = None
@@ -193,6 +201,42 @@ class Bundle:
         for tally in tallies.values():
             tally.warn()
 
+    @property
+    def given(self) -> list[str]:
+        """Names of its sources whose vectors are computed elsewhere."""
+        used = dict.fromkeys(layer.backbone for layer in self.layers)
+        return [name for name in used if is_given(self.config, name)]
+
+    def with_vectors(
+        self, name: str, vectors: Path | str, *, rows: Path | str | None = None, text: str = ""
+    ) -> Bundle:
+        """Return the same classifier with other vectors for a source whose vectors lie in a file.
+
+        Args:
+            name: name of the source.
+            vectors: a table with the column of vectors that the job's file had, or a .npy.
+            rows: the table whose rows a .npy follows.
+            text: column of the texts, if it has another name than in the job's data.
+
+        Raises:
+            UserError: if there is no such source, or the file is none of vectors.
+        """
+        files = [one for one in self.given if self.config.backbone[one].vectors]
+        if name not in files:
+            raise unknown("vectors", name, files)
+        settings = self.config.backbone[name]
+        column = None if rows is not None else settings.column or "vectors"
+        place = {"vectors": str(vectors), "rows": None if rows is None else str(rows)}
+        own = replace(settings, column=column, **place)
+        check_backbone(name, own)
+        config = replace(
+            self.config,
+            backbone={**self.config.backbone, name: own},
+            dataset=replace(self.config.dataset, text=text or self.config.dataset.text),
+        )
+        unasked = {key: value for key, value in self.unasked.items() if key != name}
+        return replace(self, config=config, unasked=unasked)
+
     def backbone(self, name: str) -> Backbone:
         """Return one of its language models, loaded and with checked weights.
 
@@ -236,7 +280,8 @@ class Bundle:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the language models out of a pickle; they are loaded again on use."""
-        return {name: value for name, value in vars(self).items() if name != "_backbones"}
+        opened = ("_backbones", "_givers")
+        return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __repr__(self) -> str:
         layers = ", ".join(str(layer) for layer in self.layers)
@@ -262,6 +307,10 @@ class Bundle:
             if name in self.lexical:
                 found |= {layer: self.lexical[name].vectors(texts) for layer in own}
                 continue
+            if is_given(self.config, name):
+                vectors = self._given_vectors(name, texts)
+                found |= {layer: torch.from_numpy(vectors) for layer in own}
+                continue
 
             def compute(some: Sequence[str], name: str = name) -> Vectors:
                 tally = tallies.setdefault(name, UnknownTally(name))
@@ -276,6 +325,47 @@ class Bundle:
                 layer: torch.from_numpy(vectors[one])
                 for layer, one in zip(own, wanted, strict=True)
             }
+        return found
+
+    def _given_vectors(self, name: str, texts: Sequence[str]) -> np.ndarray:
+        """Get vectors that are computed elsewhere. Shape: (texts, width), float32.
+
+        What a server gives is kept in the cache, since it may have a price. A classifier that was
+        read from a folder asks no server and reads no file that only the folder names.
+        """
+        if name in self.unasked:  # told before anything that the classifier names is opened
+            if self.config.backbone[name].vectors:
+                column = self.config.backbone[name].column
+                inside = f"the table with a column {column!r}, or " if column else ""
+                raise UserError(
+                    f"backbone {name}: its vectors were computed elsewhere, and texts alone have"
+                    f" none; predict takes {inside}--vectors {name}=FILE; in Python"
+                    f' classifier.with_vectors("{name}", FILE)'
+                )
+            raise UserError(
+                f"backbone {name}: its vectors come from {self.unasked[name]}, which no classifier"
+                f" asks without your word: --endpoint {name}={self.unasked[name]} (in Python"
+                f' endpoints={{"{name}": "{self.unasked[name]}"}})'
+            )
+        if isinstance(source := self._givers[name], VectorFile):
+            return source.find(texts)
+        source.extract([texts], replace(self.config.extract, shard=0, num_shards=1))
+        return source.store.read([text_hash(text) for text in texts], [LAYER])[LAYER]
+
+    @cached_property
+    def _givers(self) -> dict[str, GivenSource | VectorFile]:
+        """Its sources whose vectors are computed elsewhere, and whom it may ask."""
+        cache, text = Path(self.config.paths.cache), self.config.dataset.text
+        dtype = self.config.extract.store_dtype
+        found: dict[str, GivenSource | VectorFile] = {}
+        for name in self.given:
+            own = self.config.backbone[name]
+            if name in self.unasked:
+                continue
+            if own.vectors:
+                found[name] = VectorFile(name, own, text, cache)
+            else:
+                found[name] = open_given(name, own, cache, text=text, store_dtype=dtype)
         return found
 
     def _embedded(
@@ -320,7 +410,8 @@ class Bundle:
     def _backbones(self) -> dict[str, Backbone]:
         """The language models of its layers, with checked weights."""
         names = dict.fromkeys(layer.backbone for layer in self.layers)
-        return {name: self._load(name) for name in names if name not in self.lexical}
+        elsewhere = {*self.lexical, *self.given}
+        return {name: self._load(name) for name in names if name not in elsewhere}
 
     def _load(self, name: str) -> Backbone:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
@@ -488,6 +579,8 @@ def load_bundle(
     cache: str | None = None,
     models: Mapping[str, str] | None = None,
     modules: Sequence[str] = (),
+    endpoints: Mapping[str, str] | None = None,
+    tokens: Mapping[str, str] | None = None,
 ) -> Bundle:
     """Read a classifier that a job left.
 
@@ -499,6 +592,9 @@ def load_bundle(
         models: for some backbones, a folder with their files that replaces the job's origin.
         modules: modules outside LayerFusion that its operator and its poolings may be imported
             from.
+        endpoints: for some backbones whose vectors come from a server, the address to ask, which
+            is needed even if the classifier names one.
+        tokens: for some of these, the name of the environment variable that holds their token.
 
     Raises:
         UserError: if there is no bundle, or it is damaged, has another schema, links to other files
@@ -522,7 +618,7 @@ def load_bundle(
         layers = tuple(about.layers)
         for layer in layers:  # a KeyError is a description whose parts do not fit each other
             known = (about.models, config.backbone)
-            if layer.backbone not in config.lexical:
+            if layer.backbone not in config.lexical and not is_given(config, layer.backbone):
                 _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
         tensors = load(files[HEADS])
         heads = tuple(
@@ -544,6 +640,7 @@ def load_bundle(
         if name not in about.models:
             raise unknown("model", name, about.models)
         config.backbone[name] = replace(config.backbone[name], path=path)
+    unasked = _let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
     config = replace(
         config,
         extract=replace(config.extract, device=device),
@@ -558,7 +655,46 @@ def load_bundle(
         heads,
         lexical,
         about.facts,
+        unasked,
     )
+
+
+def is_given(config: TrainConfig, name: str) -> bool:
+    """Tell whether a source of a job's heads is one whose vectors are computed elsewhere."""
+    return name in config.backbone and config.backbone[name].is_given
+
+
+def _let_ask(
+    config: TrainConfig,
+    used: Iterable[str],
+    endpoints: Mapping[str, str] | None,
+    tokens: Mapping[str, str] | None,
+) -> dict[str, str]:
+    """Put the user's own addresses and names of tokens in the place of those that a bundle names.
+
+    Returns:
+        Each other source whose vectors are computed elsewhere, to where the bundle says so. It is
+        not asked: a bundle may come from someone else.
+    """
+    given = [name for name in used if is_given(config, name)]
+    servers = [name for name in given if config.backbone[name].endpoint]
+    for kind, named in (("endpoint", endpoints or {}), ("token", tokens or {})):
+        for name in named:
+            if name not in servers:
+                raise unknown(kind, name, servers)
+    for name in servers:
+        own = config.backbone[name]
+        address = (endpoints or {}).get(name, own.endpoint)
+        variable = (tokens or {}).get(name)
+        config.backbone[name] = replace(own, endpoint=address, token_variable=variable)
+        check_backbone(name, config.backbone[name])
+    asked = endpoints or {}
+    return {
+        name: base_url(str(one.endpoint)) if one.endpoint else str(one.vectors)
+        for name in given
+        if name not in asked
+        for one in (config.backbone[name],)
+    }
 
 
 def _check_heads(

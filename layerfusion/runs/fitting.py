@@ -70,8 +70,9 @@ class Trial:
     """Log-loss minus that of the chosen fusion, on the rows of both; None where not compared."""
     behind_error: float | None
     """Standard error of this difference."""
-    flops_per_text: float
-    """FLOPs of the forward passes up to the layers used, as a mean over the texts."""
+    flops_per_text: float | None
+    """FLOPs of the forward passes up to the layers used, as a mean over the texts; None where
+    they are not known."""
     chosen: bool = False
 
 
@@ -241,7 +242,7 @@ def _findings(
     def trial(fusion: str, layers: Sequence[LayerId], log_loss: float, **facts: Any) -> Trial:
         blank = {"width": None, "judged_on": judged_on, "accuracy": None}
         given = {**blank, "behind": None, "behind_error": None, **facts}
-        names, flops = [str(layer) for layer in layers], budget.cost(layers).flops
+        names, flops = [str(layer) for layer in layers], budget.cost(layers).known_flops
         return Trial(fusion, layers=names, log_loss=log_loss, flops_per_text=flops, **given)
 
     trials = [

@@ -31,6 +31,10 @@ IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Config groups that change where or how fast a result is computed, but not the result."""
 HINTS = ("description", "num_layers", "width")
 """Keys of a backbone that only readers and plans use."""
+OF_REQUESTS = ("token_variable", "batch", "timeout")
+"""Keys of a backbone that say how an endpoint is asked, and change no vector."""
+GIVEN_KEYS = ("endpoint", "model", "dimensions", "vectors", "column", "rows")
+"""Keys of a backbone whose vectors are computed elsewhere."""
 UNSCORED = {
     "last": ("name", "budget"),
     "all": ("name", "budget"),
@@ -149,8 +153,11 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
     for backbone in settings["backbone"].values():
-        for key in HINTS:
+        for key in (*HINTS, *OF_REQUESTS):
             backbone.pop(key)
+        for key in GIVEN_KEYS:
+            if backbone[key] is None:
+                backbone.pop(key)  # as in the names of jobs before there were such keys
     # The order of the sources determines the initial weights.
     settings["order"] = [list(config.backbone), list(config.pooling)]
     settings["store_dtype"] = config.extract.store_dtype

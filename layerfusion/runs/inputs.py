@@ -16,6 +16,7 @@ from layerfusion.assets.paths import find_path, state_of
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
+from layerfusion.embeddings.given import GivenSource, open_given
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
@@ -62,7 +63,7 @@ def find(config: TrainConfig) -> None:
     """
     check_inputs(config)
     dataset_of(config)
-    open_models(config)
+    open_backbones(config)
 
 
 def prepare(config: TrainConfig) -> Inputs:
@@ -196,7 +197,7 @@ def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, So
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
     """Open the files and stores of every backbone, and the lexical sources, without extracting."""
-    cache, models = Path(config.paths.cache), open_models(config)
+    cache, models = Path(config.paths.cache), open_backbones(config)
     train = dataset.splits["train"].texts
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     lexical: dict[str, Source] = {
@@ -206,12 +207,23 @@ def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]
 
 
 def open_models(config: TrainConfig) -> dict[str, EmbeddingSource]:
-    """Open the files and stores of every backbone, under the poolings of the protocol."""
+    """Open the files and stores of the language models among the backbones, as `open_backbones`."""
+    sources = open_backbones(config)
+    return {name: one for name, one in sources.items() if isinstance(one, EmbeddingSource)}
+
+
+def open_backbones(config: TrainConfig) -> dict[str, EmbeddingSource | GivenSource]:
+    """Open the files and stores of every backbone, under the poolings of the protocol.
+
+    No pooling applies to one whose vectors are computed elsewhere.
+    """
     share_cores()
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
     poolings = protocol_of(config).poolings(config)
     return {
-        name: open_source(name, backbone, poolings, cache, dtype)
+        name: open_given(name, backbone, cache, text=config.dataset.text, store_dtype=dtype)
+        if backbone.is_given
+        else open_source(name, backbone, poolings, cache, dtype)
         for name, backbone in config.backbone.items()
     }
 

@@ -74,12 +74,14 @@ def run_pilot(
     full_job = job_id(replace(config, layers=replace(config.layers, pilot=None)))
     counts = (len(whole), len(set(chain(*splits))))
     record = _record(sizes, counts, selection, sources, budget, full_job)
+    saved = [f"{100 * (1 - record.bytes / record.bytes_full):.0f} % fewer bytes"]
+    if record.flops is not None and record.flops_full is not None:
+        saved.insert(0, f"{100 * (1 - record.flops / record.flops_full):.0f} % fewer FLOPs")
     log.info(
-        "pilot: %d of %d texts extracted whole; %.0f %% fewer FLOPs, %.0f %% fewer bytes",
+        "pilot: %d of %d texts extracted whole; %s",
         record.texts_whole,
         record.texts,
-        100 * (1 - record.flops / record.flops_full),
-        100 * (1 - record.bytes / record.bytes_full),
+        ", ".join(saved),
     )
     return selection, record
 
@@ -166,8 +168,8 @@ def _record(
         rows=sizes,
         texts_whole=whole,
         texts=texts,
-        flops=flops,
-        flops_full=flops_full,
+        flops=flops if math.isfinite(flops_full) else None,
+        flops_full=flops_full if math.isfinite(flops_full) else None,
         bytes=round(size),
         bytes_full=round(size_full),
         seconds=seconds,

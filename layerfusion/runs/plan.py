@@ -14,9 +14,10 @@ from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import BackboneConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
+from layerfusion.embeddings.given import LAYER, giver_of
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
-from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
+from layerfusion.embeddings.spec import backbone_spec, given_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
@@ -49,6 +50,9 @@ class BackbonePlan:
     """FLOPs to extract all layers of the missing texts."""
     store_bytes: int
     seconds: float
+    elsewhere: str = ""
+    """Where the vectors are computed, if not by a model here; what they cost is then not known, and
+    FLOPs, bytes and seconds are 0."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,8 @@ def plan_backbone(
         dataset: texts of the job.
         speed: speed of a forward pass on this machine, in FLOP/s.
     """
+    if config.is_given:
+        return _plan_given(name, config, job, dataset)
     folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     sources = asset_sources(config)
@@ -120,6 +126,35 @@ def plan_backbone(
         flops=flops,
         store_bytes=2 * values,
         seconds=flops / speed,
+    )
+
+
+def _plan_given(
+    name: str, config: BackboneConfig, job: TrainConfig, dataset: TextDataset
+) -> BackbonePlan:
+    """Count the texts whose vectors would be asked for elsewhere; creates no store."""
+    cache = Path(job.paths.cache)
+    texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
+    giver = giver_of(name, config, cache, job.dataset.text)
+    spec = given_spec(giver.identity, config.template, job.extract.store_dtype)
+    todo = list(texts.values())
+    if (cache / EMBEDDINGS / spec.hash() / SPEC_FILE).exists():
+        store = EmbeddingStore(cache / EMBEDDINGS, spec)
+        missing = store.missing(list(texts), [LAYER])
+        todo = [text for text, lacks in zip(texts.values(), missing, strict=True) if lacks]
+    tokens = sum(_guessed_length(text, config) for text in todo)
+    return BackbonePlan(
+        name=name,
+        download_bytes=0,
+        texts=len(texts),
+        missing=len(todo),
+        tokens=tokens,
+        estimated=True,
+        layers=1,
+        flops=0.0,
+        store_bytes=0,
+        seconds=0.0,
+        elsewhere=giver.origin,
     )
 
 
@@ -161,8 +196,9 @@ def _guessed_shape(config: BackboneConfig) -> ModelShape:
 
 
 def _guessed_length(text: str, config: BackboneConfig) -> int:
+    limit = None if config.is_given else config.max_length
     length = 2 + round(len(config.template.replace("{text}", text)) / CHARACTERS_PER_TOKEN)
-    return length if config.long_texts == "windows" else min(length, config.max_length or length)
+    return length if config.long_texts == "windows" else min(length, limit or length)
 
 
 @cache
@@ -191,6 +227,8 @@ def plan_lines(plan: Plan) -> list[str]:
     lines.append(
         f"together: {size(sum(b.store_bytes for b in plan.backbones))} on disk, about"
         f" {duration(sum(b.seconds for b in plan.backbones))} of extraction"
+        + ", without what is computed elsewhere"
+        * any(b.elsewhere for b in plan.backbones)
     )
     if plan.pilot is not None and any(backbone.missing for backbone in plan.backbones):
         lines.append(
@@ -208,6 +246,11 @@ def _backbone_line(plan: BackbonePlan) -> str:
     )
     if not plan.missing:
         return f"{plan.name}: all {plan.texts} texts are in the store already"
+    if plan.elsewhere:
+        return (
+            f"{plan.name}: {plan.missing} of {plan.texts} texts from {plan.elsewhere}, about"
+            f" {plan.tokens:,} tokens; FLOPs and time not known: computed elsewhere"
+        )
     return (
         f"{plan.name}: {fetch}{plan.missing} of {plan.texts} texts to extract,"
         f" {about}{plan.tokens:,} tokens, {about}{plan.flops / 1e12:.1f} TFLOP,"

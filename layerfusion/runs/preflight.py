@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from layerfusion.config.job import AUTO, STACKS, TrainConfig
+from layerfusion.embeddings.given import GivenSource
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import require_attention
@@ -42,6 +43,7 @@ def require_possible(
         UserError: if something is not possible; the message says what is.
     """
     models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
+    _require_known_cost(config, sources)
     if config.layers.name == "fixed":
         _require_fixed(config, models)
     elif config.layers.name == "top_k":
@@ -85,6 +87,25 @@ def folds_notes(config: TrainConfig, dataset: TextDataset) -> list[str]:
     )
     log.info(note)
     return [note]
+
+
+def _require_known_cost(config: TrainConfig, sources: Mapping[str, Source]) -> None:
+    """Refuse a limit on a cost of vectors from elsewhere that nobody can know."""
+    limits = config.layers.budget
+    for name, source in sources.items():
+        if not isinstance(source, GivenSource):
+            continue
+        if limits.flops_per_text is not None:
+            other = "" if config.backbone[name].vectors else "; layers.budget.ms_per_text limits it"
+            raise UserError(
+                f"layers.budget.flops_per_text: the vectors of {name} are computed elsewhere, so"
+                f" nobody knows their FLOPs; leave {name} or the limit out{other}"
+            )
+        if limits.ms_per_text is not None and config.backbone[name].vectors:
+            raise UserError(
+                f"layers.budget.ms_per_text: the vectors of {name} come from a file, so their time"
+                f" was not measured; leave {name} or the limit out"
+            )
 
 
 def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -> None:

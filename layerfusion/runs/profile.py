@@ -52,7 +52,7 @@ from layerfusion.records.profile import (
     write_profile,
 )
 from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
-from layerfusion.runs.inputs import dataset_of, extract_all, open_models, open_sources
+from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, open_sources
 from layerfusion.runs.preflight import folds_notes
 from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
@@ -88,7 +88,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("finished before: %s", folder)
             return kept
-    open_models(config)  # reports a missing model before a W&B run starts
+    open_backbones(config)  # reports a missing model before a W&B run starts
     with open_tracker(
         config.logger,
         folder=folder,
@@ -237,7 +237,7 @@ def _layer(n: int, table: ScoreTable, budget: Budget, judge: Judge | None) -> La
         depth=budget.models[layer.backbone].shape.depth(layer.layer),
         scores=scores,
         strength=table.held_out[n].strength,
-        flops_per_text=cost.flops,
+        flops_per_text=cost.known_flops,
         milliseconds_per_text=cost.ms,
         test=judge.accuracy(judge.layers[n]) if judge else None,
     )

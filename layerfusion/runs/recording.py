@@ -240,6 +240,8 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         seconds, size, parameters = None, 0, 0
     elif isinstance(store, LexicalStore):
         parameters = store.parameters
+    elif shape.is_given:
+        parameters = None
     else:
         parameters = shape.parameters(highest)
     return BackboneRecord(
@@ -254,9 +256,10 @@ def _backbone_record(inputs: Inputs, source: Source) -> BackboneRecord:
         cut_texts=int((counts.cut > 0).sum()),
         cut_tokens=int(counts.cut.sum()),
         parameters=parameters,
-        flops_per_text=shape.flops(highest, source.pass_lengths(counts.seen.tolist()))
-        / len(hashes),
-        milliseconds_per_text=None if seconds is None else 1000 * seconds,
+        flops_per_text=None
+        if shape.is_given
+        else shape.flops(highest, source.pass_lengths(counts.seen.tolist())) / len(hashes),
+        milliseconds_per_text=None if not seconds else 1000 * seconds,
         store_bytes=round(size * len(unique)),
         milliseconds_one=one,
         milliseconds_batch=batch,

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import layerfusion
-from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, Source
-from layerfusion.embeddings.store import SPEC_FILE
+from layerfusion.embeddings.source import EMBEDDINGS, Source
+from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, PREDICTIONS
 from layerfusion.texts import TextDataset
 
@@ -52,7 +52,7 @@ def ingredients(dataset: TextDataset, sources: Mapping[str, Source]) -> list[Ing
         for pooling, store in source.stores.items():
             spec = json.loads(store.spec.canonical())
             description = {"spec_hash": store.name, "origin": source.origin, "spec": spec}
-            stored = isinstance(source, EmbeddingSource)
+            stored = isinstance(store, EmbeddingStore)
             folder = source.cache / EMBEDDINGS / store.name if stored else None
             found.append(Ingredient(f"store-{name}-{pooling}", "embeddings", description, folder))
     return found

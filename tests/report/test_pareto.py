@@ -68,7 +68,9 @@ def test_operations_are_those_of_each_model_once_and_of_the_head(tmp_path: Path)
     pairs = [("minilm", "2"), ("minilm", "6"), ("smollm2", "15")]
     record = write_job(tmp_path, dataset(rows=40), pairs, 0.7, 0.7, seeds=2, head_flops=1234)
     (group,) = load_groups(tmp_path)
-    expected = sum(record.backbones[name].flops_per_text for name in ("minilm", "smollm2")) + 1234
+    expected = (
+        sum(record.backbones[name].flops_per_text or 0 for name in ("minilm", "smollm2")) + 1234
+    )
     assert flops(group.jobs[0]) == pytest.approx(expected)
 
 

@@ -89,6 +89,8 @@ def test_a_pilot_keeps_the_chosen_layers_of_the_rest_only(
     ((_, record),) = find_records(tmp_path / "outputs")
     pilot = record.pilot
     assert pilot is not None
+    assert pilot.flops is not None
+    assert pilot.flops_full is not None
     assert pilot.rows[0] == 60
     assert pilot.rows[-1] == pilot.texts_whole < 216
     assert pilot.texts == 300

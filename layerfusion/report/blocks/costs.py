@@ -43,7 +43,13 @@ def model_cost_table(group: DataGroup) -> Table:
             if cut.highest_layer != whole.highest_layer:
                 entries.append((backbone, cut, True))
 
-    def share(part: int, whole: int) -> Cell:
+    def counted(record: BackboneRecord, count: int) -> int | None:
+        """Return a number of tokens; None where the vectors were computed elsewhere."""
+        return None if record.is_given else count
+
+    def share(part: int, whole: int, record: BackboneRecord) -> Cell:
+        if record.is_given:
+            return Cell(None)
         return Cell(part, note=f"({percent(part / whole)})" if part else "")
 
     def extraction(record: BackboneRecord) -> float | None:
@@ -52,6 +58,10 @@ def model_cost_table(group: DataGroup) -> Table:
 
     few = [Column("Tokens unknown %", lambda e: unknown[e[0]] or None, FEW)]
     few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
+    elsewhere = (
+        " Where no operations stand, the vectors were computed elsewhere, so that their cost is not"
+        " measured; the time is that of the server's answers, in requests of several texts."
+    )
     some_unknown = any(unknown.values())
     return Table(
         "Models",
@@ -59,10 +69,12 @@ def model_cost_table(group: DataGroup) -> Table:
             Column("Model", lambda e: e[0]),
             Column("Up to layer", lambda e: Cell(e[1].highest_layer, note="(chosen)" * e[2]), NAME),
             Column("Texts", lambda e: e[1].texts, COUNT),
-            Column("Tokens", lambda e: e[1].tokens, COUNT),
-            Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts), COUNT),
+            Column("Tokens", lambda e: counted(e[1], e[1].tokens), COUNT),
+            Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts, e[1]), COUNT),
             Column(
-                "Tokens cut", lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens), COUNT
+                "Tokens cut",
+                lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens, e[1]),
+                COUNT,
             ),
             *(few if some_unknown else ()),
             Column("Parameters, M", lambda e: e[1].parameters, MEGA),
@@ -84,7 +96,7 @@ def model_cost_table(group: DataGroup) -> Table:
         " named layer: a model whose chosen layer lies low can be cut there. Extracting: the pass"
         " that took all layers, in large batches. One text and batch: up to the named layer, texts"
         f" of middling length. All times are of the machine that measured them; {NONE}: not"
-        " measured.",
+        " measured." + elsewhere * any(record.is_given for _, record, _ in entries),
         lambda e: "chosen" if e[2] else "",
     )
 

@@ -56,7 +56,9 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         caption="Test accuracy against the operations that one text takes, on a logarithmic scale."
         " Small: every job, by model; stars: several models together. Ringed and joined: the jobs"
         " that none beats in validation accuracy for the same operations or fewer, with 95 %"
-        " intervals over test rows. Dashed: the baseline, whose operations do not count.",
+        " intervals over test rows. Dashed: the baseline, whose operations do not count."
+        + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
+        " out." * any(job.flops is None for job in group.jobs),
     )
     return Block("What accuracy costs", (_text(best, names), figure, _table(best, names)))
 
@@ -102,8 +104,11 @@ def _table(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
 
 
 def flops(job: FinishedJob) -> float:
-    """Count the operations for one text: all models up to their highest layers, and the head."""
-    return job.flops + (job.record.cost.head_flops or 0)
+    """Count the operations for one text: all models up to their highest layers, and the head.
+
+    They are 0 where they are not known; such jobs are left out.
+    """
+    return 0.0 if job.flops is None else job.flops + (job.record.cost.head_flops or 0)
 
 
 def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:

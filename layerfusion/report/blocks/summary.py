@@ -13,7 +13,7 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
-from layerfusion.records.format import plural
+from layerfusion.records.format import listing, plural
 from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
 from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
 from layerfusion.report.format import (
@@ -244,8 +244,20 @@ def cost_words(job: FinishedJob) -> str:
     parts = []
     if record.milliseconds_one is not None:
         parts.append(f"{decimals(1)(record.milliseconds_one)} ms")
-    parts.append(f"{decimals(2, 1e-9)(record.flops_per_text)} GFLOPs")
-    parts.append(f"{decimals(1, 1e-6)(sum(model.parameters for model in models))} M parameters")
+    elsewhere = [name for name in record.backbone_names if record.backbones[name].is_given]
+    if record.flops_per_text is None:
+        parts.append(
+            f"GFLOPs not measured, as the vectors of {listing(elsewhere)} are computed elsewhere"
+        )
+        parts += [
+            f"{decimals(1)(ms)} ms a text to ask {name} in requests of several"
+            for name in elsewhere
+            if (ms := record.backbones[name].milliseconds_per_text) is not None
+        ]
+    else:
+        parts.append(f"{decimals(2, 1e-9)(record.flops_per_text)} GFLOPs")
+        parameters = sum(model.parameters or 0 for model in models)
+        parts.append(f"{decimals(1, 1e-6)(parameters)} M parameters")
     stored = sum(model.store_bytes / max(model.texts, 1) for model in models)
     parts.append(f"{decimals(1, 1e-3)(stored)} kB in the cache")
     return ", ".join(parts)

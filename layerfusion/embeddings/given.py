@@ -1,0 +1,188 @@
+"""Sources whose vectors are computed elsewhere: by a server, or by whoever wrote a file of them.
+
+Such a source has one layer, `0`, and one pooling, `given`. Its vectors lie in a store like those of
+a model, by the hashes of their texts. What they cost is not known, but for the time of a server.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock
+
+from layerfusion.config.job import BackboneConfig, ExtractConfig
+from layerfusion.embeddings.endpoint import Endpoint
+from layerfusion.embeddings.extract import lacking
+from layerfusion.embeddings.latency import Latency, read_latency, write_latency
+from layerfusion.embeddings.progress import TokenBar
+from layerfusion.embeddings.shape import BATCH, ModelShape
+from layerfusion.embeddings.spec import GIVEN, given_spec, text_hash
+from layerfusion.embeddings.store import FILLING, EmbeddingStore, TokenCounts
+from layerfusion.embeddings.usage import note_name
+from layerfusion.embeddings.vector_files import VectorFile
+from layerfusion.errors import UserError
+
+LAYER = "0"
+"""The only layer of such a source."""
+_UNLIMITED = 2**31
+"""Number of tokens that stands for no known limit on the length of a text."""
+AT_ONCE = 4096
+"""Texts of a file whose vectors are in a shard."""
+TIMED_ALONE = 2
+"""Texts that a new server is asked for one by one, so that its latency is known. The first answer
+also takes the time of the connection."""
+
+
+@dataclass(frozen=True)
+class GivenSource:
+    """A source of vectors from elsewhere, with the same interface as the layers of a model."""
+
+    name: str
+    config: BackboneConfig
+    giver: Endpoint | VectorFile
+    stores: Mapping[str, EmbeddingStore]
+    cache: Path
+
+    @property
+    def origin(self) -> str:
+        """Return where the vectors come from."""
+        return self.giver.origin
+
+    @property
+    def store(self) -> EmbeddingStore:
+        """Return the store of the vectors."""
+        return self.stores[GIVEN]
+
+    @property
+    def shape(self) -> ModelShape:
+        """Return a shape of one layer, whose width is known once there are vectors."""
+        if self.store.shape is None:
+            raise UserError(f"backbone {self.name}: nothing has been asked for yet")
+        return self.store.shape
+
+    def expected_shape(self) -> ModelShape:
+        """Return the shape; its width is the one that is asked for, or 0, while it is unknown."""
+        return self.store.shape or given_shape(self.config.dimensions or 0)
+
+    def pass_lengths(self, tokens: Sequence[int]) -> list[int]:
+        """Return an empty list, as nothing passes through a model of ours."""
+        return []
+
+    def extract(
+        self,
+        parts: Sequence[Sequence[str]],
+        options: ExtractConfig,
+        layers: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        """Get the vectors of the texts that the store lacks, and keep each answer at once.
+
+        Processes that need vectors of one store take turns, so that none is asked for twice.
+
+        Args:
+            parts: the texts, as for a model.
+            options: number of processes, and the number of this one.
+            layers: layers to keep for each pooling; nothing is asked for if the one layer is not
+                among them. None keeps it.
+
+        Raises:
+            UserError: for a text without a vector, or one that is none or has another width.
+        """
+        self.store.refill = lambda: self.extract(parts, options, layers)
+        if layers is not None and LAYER not in layers.get(GIVEN, ()):
+            return
+        texts = [text for part in parts for text in part]
+        wanted = {GIVEN: [LAYER]}
+        if not lacking(self.stores, texts, wanted, options):
+            return
+        with FileLock(self.store.folder / FILLING):
+            self.store.refresh()
+            missing = lacking(self.stores, texts, wanted, options)
+            with TokenBar(self.name, len(missing), "text") as bar:
+                for done, vectors, seconds in self._given(list(missing.values())):
+                    self._keep(done, vectors, seconds)
+                    bar.update(len(done))
+
+    def _given(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
+        """Yield some texts after the other with their vectors, and the seconds that these took."""
+        if isinstance(self.giver, VectorFile):
+            vectors = self.giver.find(texts)
+            for start in range(0, len(texts), AT_ONCE):
+                part = slice(start, start + AT_ONCE)
+                yield texts[part], vectors[part], 0.0
+            return
+        timed = 0 if read_latency(self.store.folder) else TIMED_ALONE
+        if timed:
+            texts = _middling_first(texts, timed)
+        start, seconds = 0, defaultdict[int, list[float]](list)
+        for answer in self.giver.ask(texts, alone=timed):
+            count = len(answer.vectors)
+            yield texts[start : start + count], answer.vectors, answer.seconds
+            start += count
+            seconds[count].append(answer.seconds)
+        if timed:
+            one, batch = ({LAYER: min(seconds[n])} if seconds[n] else {} for n in (1, BATCH))
+            write_latency(Latency(0, one, batch), self.store.folder)
+
+    def _keep(self, texts: Sequence[str], vectors: np.ndarray, seconds: float) -> None:
+        known = self.store.shape
+        asked = self.config.dimensions
+        if known is None and asked not in (None, vectors.shape[1]):
+            raise UserError(
+                f"backbone {self.name}: {self.origin} gave vectors of {vectors.shape[1]} numbers,"
+                f" and backbone.{self.name}.dimensions={asked} asks for {asked}"
+            )
+        if known is not None and known.width != vectors.shape[1]:
+            raise UserError(
+                f"backbone {self.name}: {self.origin} gave a vector of {vectors.shape[1]} numbers,"
+                f" and earlier ones of {known.width}; if another model answers now, give it another"
+                f" name in backbone.{self.name}.model, or remove {self.store.folder}"
+            )
+        self.store.describe_model(given_shape(vectors.shape[1]))
+        none = np.zeros(len(texts), np.int64)
+        hashes = [text_hash(text) for text in texts]
+        counts = TokenCounts(none, none, none, none)
+        self.store.write(hashes, {LAYER: vectors}, counts, seconds=seconds)
+
+
+def _middling_first(texts: Sequence[str], count: int) -> list[str]:
+    """Put a few texts of middling length in front of the others."""
+    middle = sorted(texts, key=len)[max(0, (len(texts) - count) // 2) :][:count]
+    return [*middle, *(text for text in texts if text not in middle)]
+
+
+def given_shape(width: int) -> ModelShape:
+    """Return the shape of vectors that are computed elsewhere."""
+    return ModelShape((LAYER,), width, _UNLIMITED, 0, 0, (), (), is_given=True)
+
+
+def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Endpoint | VectorFile:
+    """Return the server or the file that a backbone's settings name, without asking it yet."""
+    return VectorFile(name, config, text, cache) if config.vectors else Endpoint(name, config)
+
+
+def open_given(
+    name: str, config: BackboneConfig, cache: Path, *, text: str, store_dtype: str = "auto"
+) -> GivenSource:
+    """Open the store of a source whose vectors are computed elsewhere. No server is asked yet.
+
+    Args:
+        name: name of the backbone.
+        config: its settings, with `endpoint` or `vectors`.
+        cache: folder of the caches.
+        text: column of the texts in a file of vectors.
+        store_dtype: number format on disk.
+
+    Raises:
+        UserError: if a file of vectors is not there.
+    """
+    from layerfusion.embeddings.source import EMBEDDINGS
+
+    giver = giver_of(name, config, cache, text)
+    spec = given_spec(giver.identity, config.template, store_dtype)
+    store = EmbeddingStore(cache / EMBEDDINGS, spec)
+    note_name(store.folder, name)
+    return GivenSource(name, config, giver, {GIVEN: store}, cache)
