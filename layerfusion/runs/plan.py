@@ -67,7 +67,11 @@ class Plan:
 def make_plan(config: TrainConfig) -> Plan:
     """Estimate what a job needs. Texts are read or fetched; no model is fetched or run."""
     require_honest(config, "plan")
-    dataset = dataset_of(config)
+    return plan_texts(config, dataset_of(config))
+
+
+def plan_texts(config: TrainConfig, dataset: TextDataset) -> Plan:
+    """Do the same for texts that are in memory, whatever data set the config names."""
     device = choose_device(config.extract.device)
     speed = EFFICIENCY * matrix_speed(device)
     plans = tuple(
