@@ -14,7 +14,6 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
@@ -87,7 +86,10 @@ def run_pilot(
         log.info(line)
     if within is not budget and not within.allows(all_layers(sources)):
         limit = within.config.flops_per_text or 0
-        deadline.leave_out(f"layers of at most {limit / 1e9:.3g} GFLOPs a text were considered")
+        deadline.leave_out(
+            f"after the pilot only layers of at most {limit / 1e9:.3g} GFLOPs a text could be"
+            " chosen; there was no time to pass all texts further"
+        )
     splits = [split.texts for split in dataset.splits.values()]
     for name, layers in wanted(selection).items():
         sources[name].extract(splits, config.extract, layers)
@@ -109,8 +111,7 @@ def _in_time(
 ) -> Budget:
     """Limit the FLOPs of layers so that the texts beside the pilot can pass in the time left.
 
-    Raises:
-        UserError: if no layer is that cheap.
+    What enters the first block costs none, so that there is always something to choose.
     """
     timed = [model for model in budget.models.values() if model.milliseconds]
     if deadline.limit is None or not timed:
@@ -126,15 +127,7 @@ def _in_time(
         return budget
     flops = sum(model.flops[model.shape.layers[-1]] for model in timed)
     speed = 1000 * flops / sum(model.milliseconds or 0 for model in timed)
-    within = budget.within(speed * deadline.for_extraction() / max(missing))
-    layers = all_layers(sources)
-    if not any(within.allows([layer]) for layer in budget.affordable(layers)):
-        raise UserError(
-            f"{deadline.key}: after the pilot there is no time to pass {max(missing):,} texts even"
-            " through the lowest layer; ways out: more time, fewer texts (limit.train), or a"
-            " smaller layers.pilot"
-        )
-    return within
+    return budget.within(speed * deadline.for_extraction() / max(missing))
 
 
 def wanted(selection: Selection) -> dict[str, dict[str, list[str]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,10 +12,10 @@ import torch
 
 from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
-from layerfusion.config.job import BackboneConfig, TrainConfig
+from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
+from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
 from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
@@ -98,6 +98,7 @@ def plan_backbone(
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     sources = asset_sources(config)
     asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=folder)
+    poolings: Mapping[str, PoolingConfig] = job.pooling
     if asset is None:
         shape = _guessed_shape(config)
         todo = list(texts.values())
@@ -105,14 +106,15 @@ def plan_backbone(
         known = [source.bytes for source in sources if source.bytes]
         download = known[0] if known else None
     else:
-        shape, todo = _known(name, config, job, asset, texts)
+        poolings = poolings_that_see(name, asset.path, poolings)
+        shape, todo = _known(name, config, job, asset, poolings, texts)
         tokenizer = load_tokenizer(name, asset.path, config)
         tokens = tokenize(tokenizer, todo, config, shape.max_length, name=name)
         tally_unknown(name, tokens).warn()
         lengths = [text.cost for text in tokens]
         download = 0
     flops = shape.flops(shape.layers[-1], lengths)
-    values = len(todo) * len(shape.layers) * shape.width * len(job.pooling)
+    values = len(todo) * len(shape.layers) * shape.width * len(poolings)
     return BackbonePlan(
         name=name,
         download_bytes=download,
@@ -128,12 +130,17 @@ def plan_backbone(
 
 
 def _known(
-    name: str, config: BackboneConfig, job: TrainConfig, asset: Asset, texts: dict[bytes, str]
+    name: str,
+    config: BackboneConfig,
+    job: TrainConfig,
+    asset: Asset,
+    poolings: Mapping[str, PoolingConfig],
+    texts: dict[bytes, str],
 ) -> tuple[ModelShape, list[str]]:
     """Return the shape of a local model and the texts that a store lacks; creates no store."""
     root = Path(job.paths.cache) / EMBEDDINGS
     shape, lacking = None, set()
-    for pooling in job.pooling.values():
+    for pooling in poolings.values():
         spec = backbone_spec(
             config,
             pooling,

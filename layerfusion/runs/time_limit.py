@@ -7,6 +7,7 @@ before its turn, with the speed that was measured until then.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -15,7 +16,7 @@ from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
-from layerfusion.records.format import duration, listing
+from layerfusion.records.format import duration
 from layerfusion.runs.inputs import SPLITS, check_inputs, open_sources
 from layerfusion.runs.plan import BackbonePlan, Plan, plan_texts
 from layerfusion.runs.preflight import require_possible
@@ -61,13 +62,13 @@ def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[B
             time -= seconds
         elif not kept:
             raise UserError(
-                f"{deadline.key}: {_work(one)} of {one.name} would take about {duration(seconds)},"
-                f" and {duration(time)} are there for it; ways out: more time, fewer texts"
-                f" (limit.train), shorter ones (backbone.{one.name}.max_length), or a choice on a"
-                " sample (layers.pilot)"
+                f"{deadline.key}: there is no time for any model, {one.name} is the cheapest:"
+                f" {_work(one, seconds, time)}; ways out: more time, fewer texts (limit.train),"
+                f" shorter ones (backbone.{one.name}.max_length), or a choice on a sample"
+                " (layers.pilot)"
             )
         else:
-            _leave_out(config, one, seconds, deadline)
+            _leave_out(config, one, seconds, time, deadline)
     return kept
 
 
@@ -101,8 +102,9 @@ def extract_in_time(
     planned = measured = 0.0
     for plan in plans:
         seconds = plan.seconds * (measured / planned if planned else 1)
-        if extracted and plan.missing and seconds > deadline.left() - reserve:
-            _leave_out(config, plan, seconds, deadline)
+        time = max(0.0, deadline.left() - reserve)
+        if extracted and plan.missing and seconds > time:
+            _leave_out(config, plan, seconds, time, deadline)
             continue
         source = sources[plan.name]
         assert isinstance(source, EmbeddingSource)
@@ -122,26 +124,27 @@ def _seconds(one: BackbonePlan, plan: Plan) -> float:
     return share * one.seconds + (one.download_bytes or 0) / DOWNLOAD_SPEED
 
 
-def _work(plan: BackbonePlan) -> str:
-    return "the download and extraction" if plan.download_bytes else "the extraction"
+def _work(plan: BackbonePlan, seconds: float, time: float) -> str:
+    work = "its download and extraction" if plan.download_bytes else "its extraction"
+    takes = duration(math.ceil(seconds))
+    return f"{work} would take about {takes}, and {duration(time)} are left for it"
 
 
-def _leave_out(config: TrainConfig, plan: BackbonePlan, seconds: float, deadline: Deadline) -> None:
+def _leave_out(
+    config: TrainConfig, plan: BackbonePlan, seconds: float, time: float, deadline: Deadline
+) -> None:
     """Leave out a model.
 
     Raises:
         UserError: if its layers are fixed, so that the job needs it.
     """
-    takes = f"{_work(plan)} would take about {duration(seconds)}"
+    why = _work(plan, seconds, time)
     if config.layers.name == "fixed":
-        others = [name for name in config.backbone if name != plan.name]
         raise UserError(
-            f"layers.fixed.{plan.name}: {takes} beside {listing(others)}, for which there is no"
-            f" time ({deadline.key}); leave {plan.name} out of backbone and layers.fixed, or give"
-            " more time"
+            f"layers.fixed.{plan.name}: there is no time for this model: {why} ({deadline.key});"
+            f" take {plan.name} out of backbone and layers.fixed, or give more time"
         )
-    total = duration(deadline.limit or 0)
-    deadline.leave_out(f"{plan.name} is left out: {takes} of the {total}")
+    deadline.leave_out(f"{plan.name} is left out: {why}")
 
 
 def _with(config: TrainConfig, names: Sequence[str]) -> TrainConfig:
