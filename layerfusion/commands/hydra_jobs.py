@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from layerfusion.commands.guesses import with_data
-from layerfusion.composing.hydra import run_hydra
+from layerfusion.composing.hydra import MULTIRUN, run_hydra
+from layerfusion.config.check import refuse_time_limit
 from layerfusion.config.job import TrainConfig
 
 log = logging.getLogger(__name__)
 
 
 def train(arguments: Sequence[str]) -> int:
-    """Run `layerfusion train`: one job, or a sweep with `-m`."""
-    return run_hydra("train", _train_job, with_data("train", arguments))
+    """Run `layerfusion train`: one job, or a sweep with `-m`.
+
+    The `time_limit` of a single job counts from here, and that of a sweep's job from its own start.
+    """
+    run = _train_job
+    if not MULTIRUN & {*arguments}:
+        run = partial(_train_job, begun=time.monotonic())
+    return run_hydra("train", run, with_data("train", arguments))
 
 
-def _train_job(config: TrainConfig, folder: Path) -> float | None:
+def _train_job(config: TrainConfig, folder: Path, begun: float | None = None) -> float | None:
     from layerfusion.records.format import made_of, result_lines
     from layerfusion.runs.job import run_job
     from layerfusion.runs.protocol import protocol_of
 
-    record = run_job(config, folder)
+    record = run_job(config, folder, begun=begun)
     protocol = protocol_of(config)
     for line in result_lines(record, protocol.result_line(record, made_of(record))):
         log.info(line)
@@ -41,6 +50,7 @@ def _extract_job(config: TrainConfig, _folder: Path) -> None:
     from layerfusion.runs.inputs import dataset_of
     from layerfusion.runs.protocol import protocol_of
 
+    refuse_time_limit(config, "extract")
     for name, source in protocol_of(config).extract(config, dataset_of(config)).items():
         for pooling, store in source.stores.items():
             if isinstance(store, EmbeddingStore):
@@ -70,7 +80,12 @@ def plan(arguments: Sequence[str]) -> int:
 
 
 def _plan_job(config: TrainConfig, _folder: Path) -> None:
+    from layerfusion.fusion.deadline import Deadline
     from layerfusion.runs.plan import make_plan, plan_lines
+    from layerfusion.runs.time_limit import plans_in_time
 
-    for line in plan_lines(make_plan(config)):
+    made = make_plan(config)
+    for line in plan_lines(made):
         log.info(line)
+    if config.time_limit is not None:
+        plans_in_time(made, config, Deadline(config.time_limit))

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layerfusion.composing.hydra import compose
 from layerfusion.composing.own_models import (
     checked_place,
@@ -143,6 +145,8 @@ def listed(key: str, value: Any) -> list[str | Path]:
 
 def _value(value: Any) -> str:
     """Write a value as Hydra reads it on the command line."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if value is None:
         return "null"
     if isinstance(value, bool):

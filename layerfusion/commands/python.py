@@ -6,6 +6,7 @@ same cache and the same record, whoever asked for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -363,10 +364,11 @@ def train(
     from layerfusion.runs.identity import job_id
     from layerfusion.runs.job import run_job
 
+    begun = time.monotonic()
     keys = {"pooling": pooling, "lexical": lexical, **settings}
     config = config_of(dataset, backbone, keys, layers=layers, fusion=fusion)
     place = Path(folder or Path(config.paths.outputs) / "runs" / job_id(config))
-    return FinishedJob(place, run_job(config, place))
+    return FinishedJob(place, run_job(config, place, begun=begun))
 
 
 def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from copy import deepcopy
 from functools import lru_cache
@@ -132,6 +133,8 @@ def check(config: TrainConfig) -> None:
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
     _check_extract(config.extract)
+    if config.time_limit is not None and not 0 < config.time_limit < math.inf:
+        raise UserError(f"time_limit={config.time_limit}: it must be a number of seconds above 0")
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
 
@@ -146,6 +149,19 @@ def require_honest(config: TrainConfig, command: str) -> None:
         raise UserError(
             f"protocol={config.protocol}: it goes with train and extract; `layerfusion {command}`"
             f" knows protocol={HONEST} only"
+        )
+
+
+def refuse_time_limit(config: TrainConfig, command: str) -> None:
+    """Refuse a command that leaves nothing out to keep to a time.
+
+    Raises:
+        UserError: if the job has a `time_limit`.
+    """
+    if config.time_limit is not None:
+        raise UserError(
+            f"time_limit={config.time_limit:g}: it goes with train, plan and search;"
+            f" `layerfusion {command}` leaves nothing out"
         )
 
 

@@ -425,6 +425,10 @@ class TrainConfig:
     bundle: bool | None = None
     """Keep the classifier in the job's folder, for `layerfusion predict`. None: of a job by itself,
     not of the jobs of a sweep."""
+    time_limit: float | None = field(default=None, metadata=above(0))
+    """Seconds that the job may take, from the start of the command; none for no limit. Models,
+    candidates of `auto` and seeds that would not be ready in time are left out, and the record
+    names them. A step that has begun is never interrupted."""
     sweep: str = "main"
     """Name of the folder that the jobs of a sweep share, and of their W&B group."""
     seed: int = 0

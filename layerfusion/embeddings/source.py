@@ -256,7 +256,7 @@ def open_source(
     key = f"backbone.{name}"
     asset = resolve(asset_sources(config), key=key, kind="backbone", cache=cache)
     identity = model_identity(asset, config)
-    poolings = _poolings_that_see(name, asset.path, poolings)
+    poolings = poolings_that_see(name, asset.path, poolings)
     asked = sentence_settings(
         asset.path,
         key,
@@ -282,7 +282,7 @@ def open_source(
     return EmbeddingSource(name, config, dict(poolings), asset, stores, cache)
 
 
-def _poolings_that_see(
+def poolings_that_see(
     name: str, folder: Path, poolings: Mapping[str, PoolingConfig]
 ) -> Mapping[str, PoolingConfig]:
     """Leave out the first token of a causal decoder, which sees no other, beside other poolings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,6 +80,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         class_weight: None, or `balanced` to classify as if all classes were equally frequent.
         budget: limits on the cost of the layers: a dict with `flops_per_text`, `ms_per_text` or
             `max_layer`; None for none.
+        time_limit: seconds that a fit may take; None for no limit. Models, candidates of `auto` and
+            seeds that would not be ready in time are left out, the models that take longest first;
+            `time_notes_` says which. What is left out depends on the machine.
         validation_size: share of the rows that a trained head stops on. Stacks, and `auto` where it
             only tries stacks, need none and learn from every row.
         random_state: seed of validation, folds and heads: a whole number, a
@@ -94,6 +98,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             layer, pooling, whether it was chosen, its mean weight in the fusion (0 where it was not
             chosen, NaN where the operator has no weights), and log-loss and accuracy of its own
             probe on held-out rows (NaN where none was fitted).
+
+        time_notes_: what was left out to keep to `time_limit`, a line each; empty without a limit.
 
     Example:
         >>> classifier = LayerFusionClassifier(model, seeds=1, cache=cache).fit(texts, labels)
@@ -111,6 +117,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
     classes_: np.ndarray
     layer_importances_: pd.DataFrame
+    time_notes_: list[str]
 
     def __init__(
         self,
@@ -124,6 +131,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         objective: str = "log_loss",
         class_weight: str | None = None,
         budget: Mapping[str, float] | None = None,
+        time_limit: float | None = None,
         validation_size: float = 0.1,
         random_state: int | np.random.RandomState | None = 0,
         device: str = "auto",
@@ -139,6 +147,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self.objective = objective
         self.class_weight = class_weight
         self.budget = budget
+        self.time_limit = time_limit
         self.validation_size = validation_size
         self.random_state = random_state
         self.device = device
@@ -157,6 +166,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         Raises:
             UserError: a `ValueError` for anything that the user can mend, in one line.
         """
+        begun = time.monotonic()
         texts = text_list(X, "fit")
         if y is None:
             raise UserError("fit: requires y to be passed, but the target y is None")
@@ -179,7 +189,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 seed=seed,
                 repeats=repeats,
             )
-            fitted = fit_texts(config, dataset)
+            fitted = fit_texts(config, dataset, begun=begun)
         self.classes_ = classes
         self._seed = seed
         self._keep(fitted.bundle, fitted.importances, fitted.trials)
@@ -392,6 +402,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         layers = self.layers
         if isinstance(layers, Mapping):
             keys["layers.fixed"], layers = layers, "fixed"
+        if self.time_limit is not None:
+            keys["time_limit"] = self.time_limit
         if self.budget is not None:
             keys["layers.budget"] = self.budget
         for name in ("layers", "fusion"):
@@ -410,6 +422,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self, bundle: Bundle, importances: list[LayerImportance], trials: list[Trial]
     ) -> None:
         self._bundle = bundle
+        self.time_notes_ = list(bundle.facts.get("time_notes", []))
         self._importances = importances
         self._trials = trials
         self.layer_importances_ = pd.DataFrame(

@@ -14,6 +14,7 @@ from torch import Tensor
 from layerfusion.config.job import LOG_LOSS, STACKS, FusionConfig
 from layerfusion.config.operators import settled_head
 from layerfusion.errors import UserError
+from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.objective import costs
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
@@ -155,6 +156,7 @@ def race(
     target: Tensor,
     num_classes: int,
     objective: str = LOG_LOSS,
+    deadline: Deadline | None = None,
 ) -> list[Evaluation]:
     """Evaluate candidates by successive halving over folds, and rank them, the best first.
 
@@ -173,6 +175,8 @@ def race(
         target: class indices of train. Shape: (rows of train,).
         num_classes: number of classes.
         objective: what they are ranked by: log_loss, accuracy or macro_f1.
+        deadline: end of the time. A head is not evaluated if that would end too late by the slowest
+            one so far, with time to train the chosen one; at least one candidate always is.
     """
     held_out = fold_of != NEVER
     fold_of, target = fold_of[held_out], target[held_out]
@@ -190,21 +194,45 @@ def race(
     }
     dropped: list[Evaluation] = []
     done = 0
+    deadline = deadline or Deadline()
+    pace = Pace(deadline)
     for stop in _rungs(folds):
+        ready = []
         for candidate, log_probs in running.items():
+            if (finished or done or ready) and not pace.allows(stop - done + 1):
+                break
             for fold in range(done, stop):
-                log_probs[fold_of == fold] = trained(candidate, fold).double()
+                with pace.step():
+                    log_probs[fold_of == fold] = trained(candidate, fold).double()
+            ready.append(candidate)
+        if late := [candidate for candidate in running if candidate not in ready]:
+            dropped = _ranked([evaluation(x, running[x], done) for x in late if done]) + dropped
+            running = {candidate: running[candidate] for candidate in ready}
+            seen = len(finished) + len(running) + len(dropped)
+            whole = len(finished) + (len(running) if stop == folds else 0)
+            deadline.leave_out(
+                f"fusion=auto evaluated {seen} of {len(candidates)} candidates, {whole} of them on"
+                f" all {folds} folds; there was no time for more"
+            )
         done = stop
         costs_so_far = {one: evaluation(one, found, done).cost for one, found in running.items()}
         ranked = sorted(running, key=costs_so_far.__getitem__)
         if ranked:
             log.info("auto: %d heads on %d of %d folds", len(ranked), done, folds)
         keep = len(ranked) if done == folds else math.ceil(len(ranked) / 2)
+        if late:  # nobody goes on
+            keep = len(ranked) if done == folds else 0
         worse = [evaluation(candidate, running[candidate], done) for candidate in ranked[keep:]]
         dropped = worse + dropped
         running = {candidate: running[candidate] for candidate in ranked[:keep]}
+        if late:
+            break
     finished += [evaluation(candidate, found, folds) for candidate, found in running.items()]
-    return sorted(finished, key=lambda one: one.cost) + dropped
+    return _ranked(finished) + dropped
+
+
+def _ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    return sorted(evaluations, key=lambda one: one.cost)
 
 
 def _rungs(folds: int) -> list[int]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from layerfusion.config.job import PoolingConfig, TrainConfig
 from layerfusion.embeddings.source import Source
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.published.heads import PublishedResult, padded_cost, train_as_published
 from layerfusion.published.inputs import (
     extract_published,
@@ -43,7 +44,7 @@ class PublishedProtocol(Protocol):
         extract_published(models, dataset, config.extract)
         return dict(models)
 
-    def prepare(self, config: TrainConfig) -> Inputs:
+    def prepare(self, config: TrainConfig, deadline: Deadline | None = None) -> Inputs:
         """Load the texts, extract padded vectors and take the last layer of each model."""
         check_inputs(config)
         dataset = dataset_of(config)

@@ -80,6 +80,8 @@ def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:
     for key in ("objective", "class_weights"):
         if getattr(config, key) != getattr(default, key):
             raise _fixed(f"{key}={getattr(config, key)}", "it takes the best test accuracy")
+    if config.time_limit is not None:
+        raise _fixed(f"time_limit={config.time_limit:g}", "it leaves nothing out")
     for key, value in asdict(config.trainer).items():
         free = key in ("accelerator", "devices") or value == getattr(default.trainer, key)
         if not free and value != PUBLISHED_TRAINER.get(key):

@@ -39,7 +39,8 @@ def result_lines(record: RunRecord, result: str) -> list[str]:
         f"{record.dataset.name}: baseline {percent(baseline)} (TF-IDF of"
         f" {record.baseline.features} and logistic regression on the whole text)",
     ]
-    return lines + [f"{record.dataset.name}: note: {note}" for note in record.dataset.notes]
+    notes = [*record.dataset.notes, *record.time_notes]
+    return lines + [f"{record.dataset.name}: note: {note}" for note in notes]
 
 
 def duration(seconds: float) -> str:

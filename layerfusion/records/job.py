@@ -326,6 +326,9 @@ class RunRecord:
     looked_at_labels: bool | None = None
     """True where the selection looked at labels of train, as those by scores do; none in records
     that are older than it."""
+    time_notes: list[str] = field(default_factory=list)
+    """What `time_limit` left out, and that another machine may leave out something else; empty
+    without a limit."""
     schema: int = SCHEMA
 
     @property

@@ -24,6 +24,7 @@ from layerfusion.config.job import (
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.pool import judge_forms
@@ -59,6 +60,7 @@ def decide(
     dataset: TextDataset,
     sources: Mapping[str, Source],
     given: Selection | None,
+    deadline: Deadline | None = None,
 ) -> Decision:
     """Choose the fusion that serves the objective best on held-out rows of train.
 
@@ -68,6 +70,7 @@ def decide(
         sources: its models and lexical sources, by name.
         given: selection whose layers may be used, either one that looks at no data or that of a
             pilot. If None, all layers within the budget may be used.
+        deadline: end of the time that the candidates may take.
     """
     config = replace(config, layers=replace(config.layers, held_out="folds"))
     budget = budget_of(config, dataset, sources, layers=given.layers if given else None)
@@ -110,6 +113,7 @@ def decide(
         candidates.labels,
         candidates.num_classes,
         config.objective,
+        deadline,
     )
     chosen = evaluations[0]
     if config.fusion.prefer == CHEAP:

@@ -15,6 +15,7 @@ from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, Trai
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
@@ -30,6 +31,7 @@ from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import Inputs, check_inputs, prepare_texts, read_targets
 from layerfusion.runs.recording import versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, select
+from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
 from layerfusion.texts.sampling import hold_out
@@ -164,18 +166,23 @@ def _rows(texts: Sequence[str], labels: np.ndarray, times: np.ndarray) -> Split:
     return Split(tuple(texts[row] for row in rows.tolist()), np.asarray(labels, np.int64)[rows])
 
 
-def fit_texts(config: TrainConfig, dataset: TextDataset) -> FittedTexts:
+def fit_texts(
+    config: TrainConfig, dataset: TextDataset, *, begun: float | None = None
+) -> FittedTexts:
     """Choose layers and fusion, and fit a head for each seed, on train and validation alone.
 
     Args:
         config: of a job; the data set that it names is not read.
         dataset: its rows; test is empty, and validation too unless `needs_validation`.
+        begun: what `time.monotonic` gave when the fit began, from which `time_limit` counts; this
+            moment if None.
 
     Raises:
         UserError: for anything that the user can mend.
     """
     check_inputs(config)
-    inputs = prepare_texts(config, dataset)
+    deadline = Deadline(config.time_limit, begun)
+    inputs = prepare_texts(keep_in_time(config, dataset, deadline), dataset, deadline)
     heads = fit_heads(config, inputs)
     importances, trials = _findings(config, inputs, heads)
     facts = {
@@ -184,6 +191,7 @@ def fit_texts(config: TrainConfig, dataset: TextDataset) -> FittedTexts:
         "fingerprint": dataset.fingerprint,
         "fusion": inputs.fusion.name,
         "rows": len(dataset.splits["train"]) + len(dataset.splits["validation"]),
+        "time_notes": deadline.notes(),
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

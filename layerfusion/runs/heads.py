@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -186,7 +186,7 @@ def _train(
     data = FusionDataModule(features, targets, batch_size=config.trainer.batch_size)
     judged = _with_rows(targets)
     heads = {}
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in _seeds(config, inputs):
         fitted = fit(
             data,
             inputs.fusion,
@@ -244,7 +244,7 @@ def _stack(
     judged = _with_rows(targets)
     heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
-    for seed in range(config.seed, config.seed + config.seeds):
+    for seed in _seeds(config, inputs):
         begun = time.perf_counter()
         dealt = replace(config, seed=seed, layers=layers)
         candidates = candidates_of(dealt, inputs.dataset, inputs.sources, chosen)
@@ -287,6 +287,12 @@ def _stack(
             note=stack.reason,
         )
     return heads
+
+
+def _seeds(config: TrainConfig, inputs: Inputs) -> Iterator[int]:
+    """Give the seeds of the training runs, the first always and others while there is time."""
+    seeds = range(config.seed, config.seed + config.seeds)
+    return inputs.deadline.steps(seeds, "seeds were trained")
 
 
 def _with_rows(targets: Mapping[str, Tensor]) -> list[str]:

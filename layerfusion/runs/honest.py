@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import percent
 from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
 from layerfusion.runs.heads import TrainingResult, train_heads
@@ -28,9 +29,9 @@ class HonestProtocol(Protocol):
         """Fill the stores with every text of a data set, and return the sources."""
         return extract_all(config, dataset)
 
-    def prepare(self, config: TrainConfig) -> Inputs:
+    def prepare(self, config: TrainConfig, deadline: Deadline | None = None) -> Inputs:
         """Load the texts, extract what the cache lacks and select layers."""
-        return with_probes(config, prepare(config))
+        return with_probes(config, prepare(config, deadline))
 
     def train(
         self,

@@ -43,7 +43,7 @@ UNSCORED = {
 """Keys that affect each selection that uses no scores."""
 CHOICE = ("name", "fixed", "score", "pilot")
 """Selection settings that do not affect a layer profile, since it computes every selection."""
-HEAD = ("fusion", "trainer", "seeds", "objective", "class_weights")
+HEAD = ("fusion", "trainer", "seeds", "objective", "class_weights", "time_limit")
 """Settings that do not affect a layer profile, since it trains no head."""
 
 
@@ -145,6 +145,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         settings.pop("objective")
     if config.class_weights == UNWEIGHTED:
         settings.pop("class_weights")
+    if config.time_limit is None:
+        settings.pop("time_limit")
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # without `per_class` there is no draw
     settings["fusion"] = _fusion_settings(config.fusion)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError, one_line
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
@@ -53,45 +54,53 @@ class Inputs:
     pilot: PilotRecord | None = None
     decision: Decision | None = None
     """The decision of `fusion=auto`; None for other fusions."""
+    deadline: Deadline = field(default_factory=Deadline)
+    """The end of the time that the job may take."""
 
 
 def find(config: TrainConfig) -> None:
     """Read the texts and look up the models' files, since most mistakes in a command show there.
+
+    Where the time is limited, only the models for which there is time are looked up, later.
 
     Raises:
         UserError: if a text or a model cannot be found or read.
     """
     check_inputs(config)
     dataset_of(config)
-    open_backbones(config)
+    if config.time_limit is None:
+        open_backbones(config)
 
 
-def prepare(config: TrainConfig) -> Inputs:
+def prepare(config: TrainConfig, deadline: Deadline | None = None) -> Inputs:
     """Load the texts, fetch the models, extract what the cache lacks and select layers."""
     check_inputs(config)
-    return prepare_texts(config, dataset_of(config))
+    return prepare_texts(config, dataset_of(config), deadline)
 
 
-def prepare_texts(config: TrainConfig, dataset: TextDataset) -> Inputs:
+def prepare_texts(
+    config: TrainConfig, dataset: TextDataset, deadline: Deadline | None = None
+) -> Inputs:
     """Do the same for texts that are in memory, whatever data set the config names."""
+    deadline = deadline or Deadline()
     hashes = {split: [text_hash(text) for text in dataset.splits[split].texts] for split in SPLITS}
     selection, pilot = None, None
     sources = open_sources(config, dataset)
     notes = require_possible(config, dataset, sources)
     if config.layers.pilot is not None:
-        selection, pilot = run_pilot(config, dataset, sources)
+        selection, pilot = run_pilot(config, dataset, sources, deadline)
     else:
         _extract(config, dataset, sources)
     if config.fusion.name == AUTO:
         if not find_selection(config.layers.name).looks_at_labels:
             selection = select(config, dataset, sources)
-        decision = decide(config, dataset, sources, selection)
+        decision = decide(config, dataset, sources, selection, deadline)
         chosen = _noted(decision.selection, notes)
-        return Inputs(dataset, hashes, sources, chosen, decision.fusion, pilot, decision)
+        return Inputs(dataset, hashes, sources, chosen, decision.fusion, pilot, decision, deadline)
     if selection is None:
         selection = select(config, dataset, sources)
     chosen = _noted(selection, notes)
-    return Inputs(dataset, hashes, sources, chosen, config.fusion, pilot)
+    return Inputs(dataset, hashes, sources, chosen, config.fusion, pilot, None, deadline)
 
 
 def _noted(selection: Selection, notes: Sequence[str]) -> Selection:

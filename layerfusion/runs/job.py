@@ -14,6 +14,7 @@ from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
 from layerfusion.config.job import HONEST, TrainConfig
 from layerfusion.config.secrets import redacted
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline
@@ -24,6 +25,7 @@ from layerfusion.runs.inputs import dataset_of, find, open_sources
 from layerfusion.runs.protocol import CallbackFactory, protocol_of
 from layerfusion.runs.recording import make_record, spec_hashes
 from layerfusion.runs.resources import forget_peak_memory
+from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from layerfusion.tracking.lineage import ingredients
 from layerfusion.tracking.tracker import open_tracker
 
@@ -34,7 +36,11 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def run_job(
-    config: TrainConfig, folder: Path, callbacks: CallbackFactory | None = None
+    config: TrainConfig,
+    folder: Path,
+    callbacks: CallbackFactory | None = None,
+    *,
+    begun: float | None = None,
 ) -> RunRecord:
     """Run a job, or read its record if it has finished before.
 
@@ -42,10 +48,13 @@ def run_job(
         config: the job.
         folder: folder for `config.yaml`, `predictions.parquet` and finally `metrics.json`.
         callbacks: makes the callbacks of each training run.
+        begun: what `time.monotonic` gave when the command began, from which `time_limit` counts;
+            this moment if None.
 
     Raises:
         UserError: for any mistake that the user can correct.
     """
+    deadline = Deadline(config.time_limit, begun)
     group = sweep_of(config, folder)
     protocol = protocol_of(config)
     asked = group is None if config.bundle is None else config.bundle
@@ -59,6 +68,7 @@ def run_job(
     if group is None:
         # A missing file is reported without starting a W&B run. In a sweep, the job's run shows it.
         find(config)
+    plans = models_in_time(config, dataset_of(config), deadline) if config.time_limit else None
     folder.mkdir(parents=True, exist_ok=True)
     settings = redacted(asdict(config))
     write_atomically(folder / CONFIG, yaml.dump(settings, Dumper=DUMPER, sort_keys=False).encode())
@@ -72,7 +82,10 @@ def run_job(
         tags=[config.protocol, config.dataset.title, config.fusion.name, *config.backbone],
         config=settings,
     ) as tracker:
-        inputs = protocol.prepare(config)
+        kept = config
+        if plans is not None:
+            kept = extract_in_time(config, dataset_of(config), plans, deadline)
+        inputs = protocol.prepare(kept, deadline)
         tracker.uses(ingredients(inputs.dataset, inputs.sources))
         baseline, baseline_preds = compute_baseline(
             inputs.dataset, Path(config.paths.cache), seed=config.seed
@@ -127,10 +140,16 @@ def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | Non
 
 
 def still_holds(record: RunRecord, config: TrainConfig) -> bool:
-    """Return True if the texts and the models of a config are still those of its record."""
+    """Return True if the texts and the models of a config are still those of its record.
+
+    Models that were left out to keep to a `time_limit` are not looked at.
+    """
     dataset = dataset_of(config)
     if dataset.fingerprint != record.dataset.fingerprint:
         return False
+    if config.time_limit is not None:
+        models = {name: one for name, one in config.backbone.items() if name in record.considered}
+        config = replace(config, backbone=models)
     sources = open_sources(config, dataset)
     return record.considered == {name: spec_hashes(source) for name, source in sources.items()}
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
+from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.scores import compute_scores
@@ -36,7 +39,10 @@ PURPOSE = "layers.pilot"
 
 
 def run_pilot(
-    config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Source]
+    config: TrainConfig,
+    dataset: TextDataset,
+    sources: Mapping[str, Source],
+    deadline: Deadline | None = None,
 ) -> tuple[Selection, PilotRecord]:
     """Choose on a stratified sample of train, then extract the rest only up to the chosen layers.
 
@@ -44,7 +50,12 @@ def run_pilot(
     about as good as the choice made on all of it: on the whole sample, their held-out log-losses
     (of the averaged log-probabilities) differ by at most one standard error. A sample that grows to
     all of train saves nothing.
+
+    Where the time is limited, the sample grows no further than there is time for, and only layers
+    up to which all other texts can pass in time are chosen.
     """
+    deadline = deadline or Deadline()
+    pace = Pace(deadline)
     train = dataset.splits["train"]
     labels = np.asarray(train.labels)
     size = min(config.layers.pilot or 0, len(labels))
@@ -54,20 +65,31 @@ def run_pilot(
         sizes.append(size)
         rows = _rows(labels, size, config.seed)
         texts = [train.texts[row] for row in rows]
-        for source in sources.values():
-            source.extract([texts], config.extract)
+        with pace.step():
+            for source in sources.values():
+                source.extract([texts], config.extract)
         whole.update(texts)
         budget = budget_of(config, dataset, sources, rows)
+        within = _in_time(budget, dataset, sources, deadline)
         half = _half(labels, rows, config.seed)
         everything = size >= len(labels)
         if everything or np.bincount(labels[half]).max() >= config.layers.folds:
-            selection, loss = _choose(config, dataset, sources, rows, half, budget)
+            selection, loss = _choose(config, dataset, sources, rows, half, within)
             if everything or loss <= 0:
+                break
+            if not pace.allows():
+                deadline.leave_out(f"layers.pilot grew no further than {size} rows")
                 break
         log.info("pilot: %d rows do not settle the choice yet", size)
         size = min(math.ceil(GROWTH * size), len(labels))
     for line in selection_lines(selection):
         log.info(line)
+    if within is not budget and not within.allows(all_layers(sources)):
+        limit = within.config.flops_per_text or 0
+        deadline.leave_out(
+            f"after the pilot only layers of at most {limit / 1e9:.3g} GFLOPs a text could be"
+            " chosen; there was no time to pass all texts further"
+        )
     splits = [split.texts for split in dataset.splits.values()]
     for name, layers in wanted(selection).items():
         sources[name].extract(splits, config.extract, layers)
@@ -84,6 +106,30 @@ def run_pilot(
         ", ".join(saved),
     )
     return selection, record
+
+
+def _in_time(
+    budget: Budget, dataset: TextDataset, sources: Mapping[str, Source], deadline: Deadline
+) -> Budget:
+    """Limit the FLOPs of layers so that the texts beside the pilot can pass in the time left.
+
+    What enters the first block costs none, so that there is always something to choose.
+    """
+    timed = [model for model in budget.models.values() if model.milliseconds]
+    if deadline.limit is None or not timed:
+        return budget
+    hashes = list({text_hash(text) for split in dataset.splits.values() for text in split.texts})
+    stores = [store for source in sources.values() for store in source.stores.values()]
+    missing = [
+        int(np.sum(store.missing(hashes, store.shape.layers)))
+        for store in stores
+        if isinstance(store, EmbeddingStore) and store.shape is not None
+    ]
+    if not any(missing):
+        return budget
+    flops = sum(model.flops[model.shape.layers[-1]] for model in timed)
+    speed = 1000 * flops / sum(model.milliseconds or 0 for model in timed)
+    return budget.within(speed * deadline.for_extraction() / max(missing))
 
 
 def wanted(selection: Selection) -> dict[str, dict[str, list[str]]]:

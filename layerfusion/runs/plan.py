@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,11 +12,11 @@ import torch
 
 from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
-from layerfusion.config.job import BackboneConfig, TrainConfig
+from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.given import LAYER, giver_of
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.source import EMBEDDINGS, asset_sources
+from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
 from layerfusion.embeddings.spec import backbone_spec, given_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
@@ -71,7 +71,11 @@ class Plan:
 def make_plan(config: TrainConfig) -> Plan:
     """Estimate what a job needs. Texts are read or fetched; no model is fetched or run."""
     require_honest(config, "plan")
-    dataset = dataset_of(config)
+    return plan_texts(config, dataset_of(config))
+
+
+def plan_texts(config: TrainConfig, dataset: TextDataset) -> Plan:
+    """Do the same for texts that are in memory, whatever data set the config names."""
     device = choose_device(config.extract.device)
     speed = EFFICIENCY * matrix_speed(device)
     plans = tuple(
@@ -100,6 +104,7 @@ def plan_backbone(
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     sources = asset_sources(config)
     asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=folder)
+    poolings: Mapping[str, PoolingConfig] = job.pooling
     if asset is None:
         shape = _guessed_shape(config)
         todo = list(texts.values())
@@ -107,14 +112,15 @@ def plan_backbone(
         known = [source.bytes for source in sources if source.bytes]
         download = known[0] if known else None
     else:
-        shape, todo = _known(name, config, job, asset, texts)
+        poolings = poolings_that_see(name, asset.path, poolings)
+        shape, todo = _known(name, config, job, asset, poolings, texts)
         tokenizer = load_tokenizer(name, asset.path, config)
         tokens = tokenize(tokenizer, todo, config, shape.max_length, name=name)
         tally_unknown(name, tokens).warn()
         lengths = [text.cost for text in tokens]
         download = 0
     flops = shape.flops(shape.layers[-1], lengths)
-    values = len(todo) * len(shape.layers) * shape.width * len(job.pooling)
+    values = len(todo) * len(shape.layers) * shape.width * len(poolings)
     return BackbonePlan(
         name=name,
         download_bytes=download,
@@ -159,12 +165,17 @@ def _plan_given(
 
 
 def _known(
-    name: str, config: BackboneConfig, job: TrainConfig, asset: Asset, texts: dict[bytes, str]
+    name: str,
+    config: BackboneConfig,
+    job: TrainConfig,
+    asset: Asset,
+    poolings: Mapping[str, PoolingConfig],
+    texts: dict[bytes, str],
 ) -> tuple[ModelShape, list[str]]:
     """Return the shape of a local model and the texts that a store lacks; creates no store."""
     root = Path(job.paths.cache) / EMBEDDINGS
     shape, lacking = None, set()
-    for pooling in job.pooling.values():
+    for pooling in poolings.values():
         spec = backbone_spec(
             config,
             pooling,

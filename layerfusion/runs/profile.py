@@ -14,7 +14,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from layerfusion.config.check import require_honest
+from layerfusion.config.check import refuse_time_limit, require_honest
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.lexical import LexicalSource
@@ -74,6 +74,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         UserError: for any mistake that the user can correct.
     """
     require_honest(config, "profile")
+    refuse_time_limit(config, "profile")
     dataset = dataset_of(config)
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
         raise UserError("profile.judge=true: test has fewer than the two rows that it needs")

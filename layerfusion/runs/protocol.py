@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lightning.pytorch import Callback
 
     from layerfusion.embeddings.source import Source
+    from layerfusion.fusion.deadline import Deadline
     from layerfusion.records.job import BackboneRecord, Estimate, RunRecord
     from layerfusion.runs.heads import TrainingResult
     from layerfusion.runs.inputs import Inputs
@@ -41,8 +42,13 @@ class Protocol(ABC):
         """Fill the stores with every text of a data set, and return the sources."""
 
     @abstractmethod
-    def prepare(self, config: TrainConfig) -> Inputs:
-        """Load the texts, extract what the cache lacks and select layers."""
+    def prepare(self, config: TrainConfig, deadline: Deadline | None = None) -> Inputs:
+        """Load the texts, extract what the cache lacks and select layers.
+
+        Args:
+            config: of the job, without the models for which there is no time.
+            deadline: end of the time that the job may take.
+        """
 
     @abstractmethod
     def train(

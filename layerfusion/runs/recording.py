@@ -148,6 +148,7 @@ def make_record(
         recipe=recipe_id(config),
         lexical=list(config.lexical),
         protocol_facts=result.protocol_facts,
+        time_notes=inputs.deadline.notes(),
     )
 
 

@@ -40,7 +40,8 @@ def fit_references(config: TrainConfig, inputs: Inputs) -> list[TrainedReference
 
     Both are chosen before test is looked at. Each is a stack of one source, fitted on train and
     validation. There are none where no probes were fitted, where rows are held out in validation
-    alone, as a stack needs folds, and after a pilot, which leaves most layers out of the cache.
+    alone, as a stack needs folds, after a pilot, which leaves most layers out of the cache, and
+    where the time is over.
     """
     folded = config.layers.held_out == "folds" or config.fusion.name == AUTO
     probes = {
@@ -49,6 +50,9 @@ def fit_references(config: TrainConfig, inputs: Inputs) -> list[TrainedReference
         if not isinstance(inputs.sources[one.layer.backbone], LexicalSource)
     }
     if not probes or not folded or inputs.pilot is not None:
+        return []
+    if not inputs.deadline.allows(0):
+        inputs.deadline.leave_out("the best and the last layer alone are not judged on test")
         return []
     # The first of equals is the lowest layer.
     best = min(probes.values(), key=lambda one: (-round(one.accuracy, 9), round(one.log_loss, 9)))

@@ -295,6 +295,35 @@ def test_a_grid_search_in_a_pipeline(make: Any, rows: pd.DataFrame, new: list[st
     assert set(search.predict(new)) <= {"neg", "pos"}
 
 
+def test_a_time_limit_is_held_and_says_what_was_left_out(
+    make: Any, place: Path, rows: pd.DataFrame, new: list[str], tmp_path: Path
+) -> None:
+    usual = make(fusion="stacked", layers="last").fit(rows.text, rows.label)
+    limited = make(fusion="stacked", layers="last", time_limit=np.float64(500))
+    copy: Any = clone(limited)
+    assert copy.get_params()["time_limit"] == 500
+    copy.fit(rows.text, rows.label)
+    np.testing.assert_array_equal(copy.predict_proba(new), usual.predict_proba(new))
+    assert usual.time_notes_ == []
+    (note,) = copy.time_notes_
+    assert note.startswith("nothing was left out")
+    loaded = lf.LayerFusionClassifier.load(copy.save(tmp_path / "saved"))
+    assert loaded.time_notes_ == copy.time_notes_
+    assert loaded.get_params()["time_limit"] == 500
+    seeds = make(fusion="concat", layers="last", seeds=3, time_limit=1e-6)
+    seeds.fit(rows.text, rows.label)  # its vectors are in the cache, and one seed is trained
+    assert seeds.time_notes_[0].startswith("1 of 3 seeds were trained")
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "soon", [5], True])
+def test_a_time_limit_that_is_no_time_is_one_line(
+    make: Any, rows: pd.DataFrame, value: object
+) -> None:
+    with pytest.raises(UserError, match="time_limit") as caught:
+        make(time_limit=value).fit(rows.text, rows.label)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_clone_is_not_fitted_and_a_pickle_is(
     fitted: lf.LayerFusionClassifier, new: list[str]
 ) -> None:

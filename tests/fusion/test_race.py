@@ -15,6 +15,7 @@ from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters
@@ -78,6 +79,52 @@ def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> 
     difference, error = evaluations[-1].behind(evaluations[0])
     assert difference == pytest.approx(evaluations[-1].candidate.fusion.width - 1, abs=0.2)
     assert 0 < error < 0.1
+
+
+@pytest.mark.parametrize(
+    ("limit", "folds", "line"),
+    [
+        (100, [5, 5, 2, 1, 1], ""),
+        # 4 heads on the first fold, then 2 on the second: 6 s; the rest of one takes 3, and 1 after
+        (9, [5, 2, 2, 1, 1], "evaluated 5 of 5 candidates, 1 of them on all 5 folds"),
+        (12, [5, 5, 2, 1, 1], ""),
+        (6.5, [5, 2, 1, 1, 1], "evaluated 5 of 5 candidates, 1 of them on all 5 folds"),
+        (3.5, [5, 1, 1], "evaluated 3 of 5 candidates, 1 of them on all 5 folds"),
+        (1, [5, 1], "evaluated 2 of 5 candidates, 1 of them on all 5 folds"),
+        (-1, [5], "evaluated 1 of 5 candidates, 1 of them on all 5 folds"),
+    ],
+)
+def test_no_head_is_begun_that_would_end_too_late(
+    limit: float, folds: list[int], line: str
+) -> None:
+    """Each takes a second for a fold, and one more is kept for the head that is chosen."""
+    clock = [0.0]
+    deadline = Deadline(limit, now=lambda: clock[0])
+
+    def trained(one: FusionCandidate, fold: int) -> Tensor:
+        clock[0] += 1
+        return log_probs_of(torch.full((20,), one.fusion.width, dtype=torch.float64))
+
+    candidates = [*(candidate("gated", width) for width in range(1, 5)), candidate("stacked")]
+    stack = log_probs_of(torch.full((100,), 3.5, dtype=torch.float64))
+    found = race(candidates, lambda _: stack, trained, FOLD_OF, TARGET, 2, deadline=deadline)
+    assert [one.folds for one in found] == folds
+    assert all(bool(one.seen.sum() == 20 * one.folds) for one in found)
+    assert deadline.left_out == ([f"fusion=auto {line}; there was no time for more"
+                                  f" (time_limit={limit:g})"] if line else [])  # fmt: skip
+    assert clock[0] <= max(limit, 0)
+
+
+def test_without_stacks_one_head_is_evaluated_whatever_the_time() -> None:
+    heads = [candidate("gated", width) for width in (1, 2, 3)]
+    deadline = Deadline(1, begun=0, now=lambda: 5)
+    (only,) = race(
+        heads, lambda _: TARGET, lambda *_: log_probs_of(torch.ones(20)), FOLD_OF, TARGET, 2,
+        deadline=deadline,
+    )  # fmt: skip
+    assert only.candidate is heads[0]
+    assert only.folds == 1
+    assert deadline.left_out[0].startswith("fusion=auto evaluated 1 of 3 candidates, 0 of them on")
 
 
 def test_a_stack_alone_needs_no_heads() -> None:

@@ -200,6 +200,7 @@ def test_the_protocol_changes_the_name_of_a_job(folder: Path) -> None:
         ([*PUBLISHED, "trainer.max_epochs=3"], "trainer.max_epochs=3: protocol=as_published"),
         ([*PUBLISHED, "objective=accuracy"], "objective=accuracy: protocol=as_published does not"),
         ([*PUBLISHED, "class_weights=balanced"], "class_weights=balanced: protocol=as_published"),
+        ([*PUBLISHED, "time_limit=60"], "time_limit=60: protocol=as_published"),
         ([*PUBLISHED, "backbone.bert.max_length=64"], "it has max_length=512"),
         ([*PUBLISHED, "backbone.bert.long_texts=windows"], "it has long_texts=truncate"),
         (["protocol=as_published", "fusion=published_concat", "fusion.residual=true"], "no resid"),

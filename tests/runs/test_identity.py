@@ -30,6 +30,7 @@ def name_of(*overrides: str) -> str:
         ("", "seed=0", "seed=1"),
         ("fusion=stacked", "objective=log_loss", "objective=macro_f1"),
         ("fusion=concat", "class_weights=none", "class_weights=balanced"),
+        ("fusion=concat", "time_limit=600", "time_limit=601"),
         ("", "pooling=[mean,last]", "pooling=[last,mean]"),
         ("", "backbone=[minilm]", "backbone=[mpnet]"),
     ],
@@ -67,7 +68,7 @@ def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) 
     assert name_of(*overrides.split()) == name
 
 
-@pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none"])
+@pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none", "time_limit=null"])
 def test_a_key_that_is_as_before_there_was_one_changes_no_name(setting: str) -> None:
     assert name_of("fusion=concat") == name_of("fusion=concat", setting)
 

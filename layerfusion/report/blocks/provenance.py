@@ -31,6 +31,7 @@ def provenance_sections(results: Results) -> list[Block]:
         ]),
         _models(results.groups),
         _jobs(results.groups),
+        _time_notes(results.groups),
     )  # fmt: skip
     folded = (Folded((table,)) for table in tables)
     parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)
@@ -78,6 +79,16 @@ def _jobs(groups: Sequence[DataGroup]) -> Table:
             point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion_label}"
             rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
     return _text_table("Jobs", "Data set, What, Job, Made", rows)
+
+
+def _time_notes(groups: Sequence[DataGroup]) -> Table:
+    rows = [
+        (group.label, job.record.job, note)
+        for group in groups
+        for job in group.jobs
+        for note in job.record.time_notes
+    ]
+    return _text_table("Jobs with a time limit", "Data set, Job, What was left out", rows)
 
 
 def _text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
