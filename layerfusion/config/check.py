@@ -11,11 +11,13 @@ from typing import Any
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
     AUTO,
+    BUNDLE_UPLOAD,
     CLASS_WEIGHTS,
     HONEST,
     LOGGERS,
     OBJECTIVES,
     STACKS,
+    UPLOADS,
     WANDB_MODES,
     BackboneConfig,
     ExtractConfig,
@@ -125,6 +127,12 @@ def check(config: TrainConfig) -> None:
     check_devices(config.trainer)
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
+    _choice("logger.upload", config.logger.upload, UPLOADS)
+    if config.logger.upload == BUNDLE_UPLOAD and config.bundle is False:
+        raise UserError(
+            "logger.upload=bundle: bundle=false keeps no classifier that could be uploaded; leave"
+            " one of the two out"
+        )
     _check_extract(config.extract)
     _at_least("seeds", config.seeds, 1)
     _at_least("seed", config.seed, 0)
