@@ -46,6 +46,9 @@ _CODE_KEPT: set[tuple[str, str | None]] = set()
 """Projects and groups in which this process has already saved its source files."""
 
 
+STARTED_AGAIN = "Started again after it had failed or was killed."
+
+
 class EndedEarly(Exception):
     """Ends a job that need not continue. Its run counts as finished and is tagged `pruned`."""
 
@@ -259,7 +262,7 @@ def _forget_failure(run: Run, notes: str | None) -> None:
     """Remove from a run that goes on why it failed before."""
     if "error" in run.summary:
         del run.summary["error"]
-    run.notes = notes or ""
+    run.notes = notes or STARTED_AGAIN  # W&B would keep the earlier notes if these were empty
 
 
 def _mode(mode: str) -> Mode:

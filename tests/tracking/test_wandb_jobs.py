@@ -393,7 +393,8 @@ def test_online_a_failed_job_goes_on_with_its_run_and_forgets_why(
         assert list(uploaded.runs) == [run]
         assert uploaded.exit_code == {run: 0}
         assert "test/accuracy" in uploaded.summary[run]
-        assert uploaded.runs[run].get("notes", "") == ""
+        assert "error" not in uploaded.summary[run]
+        assert uploaded.runs[run]["notes"] == tracking.STARTED_AGAIN
 
 
 @pytest.mark.slow

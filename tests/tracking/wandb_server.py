@@ -133,7 +133,7 @@ def _take_stream(uploaded: Uploaded, run: str, sent: dict[str, Any]) -> None:
     rows = files.get("wandb-history.jsonl", {}).get("content", [])
     uploaded.history.setdefault(run, []).extend(json.loads(row) for row in rows)
     for row in files.get("wandb-summary.json", {}).get("content", []):
-        uploaded.summary.setdefault(run, {}).update(json.loads(row))
+        uploaded.summary[run] = json.loads(row)  # it comes whole each time
     if sent.get("complete"):
         uploaded.exit_code[run] = sent["exitcode"]
 
