@@ -84,13 +84,13 @@ def prediction_table(answers: Answers) -> Table:
     columns = ["row", "label", "answer", "probability", *(["text"] if answers.texts else [])]
     rows = [
         [
-            int(row),
+            row,
             answers.names[answers.target[row]],
             answers.names[answers.answer[row]],
             round(float(answers.confidence[row]), 4),
             *([answers.texts[row]] if answers.texts else []),
         ]
-        for row in order[:MAX_PREDICTIONS]
+        for row in map(int, order[:MAX_PREDICTIONS])
     ]
     return columns, rows
 

@@ -260,7 +260,7 @@ def _show_failure(run: Run, error: BaseException) -> None:
 
 def _forget_failure(run: Run, notes: str | None) -> None:
     """Remove from a run that goes on why it failed before."""
-    if "error" in run.summary:
+    if run.summary.get("error") is not None:  # a summary has no `in`
         del run.summary["error"]
     run.notes = notes or STARTED_AGAIN  # W&B would keep the earlier notes if these were empty
 

@@ -168,17 +168,16 @@ def _overview(sides: SideBySide) -> list[Part | None]:
         ForestRow(f"{data.label}: {later} against {earlier}" if several else data.label, finding)
         for (data, later, earlier), finding in sides.findings.items()
     ]
-    what = "of the later named sweep against the earlier"
+    what, ahead = "of the sweep named first against the other", "the sweep named first"
     if not several:
-        earlier, later = sides.sweeps
-        what = f"of {later} against {earlier}"
+        earlier, ahead = sides.sweeps
+        what = f"of {ahead} against {earlier}"
     figure = forest_drawing(
         "side-by-side",
         rows,
         f"Difference in test accuracy {what}, points",
         alt=f"Differences in test accuracy {what}.",
-        caption="Points to the right of zero are in favour of"
-        f" {'the sweep named first' if several else later}.",
+        caption=f"Points to the right of zero are in favour of {ahead}.",
     )
     return [_counts(sides), _answer_table(sides), figure if len(rows) > 1 else None]
 
