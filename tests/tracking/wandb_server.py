@@ -111,7 +111,7 @@ def _known(uploaded: Uploaded, variables: dict[str, Any]) -> dict[str, Any] | No
         "config": "{}",
         "tags": [],
         "notes": "",
-        "wandbConfig": '{"t": 1}',  # W        "wandbConfig": "{}",B takes a run without it for one that never began
+        "wandbConfig": '{"t": 1}',  # without it the run would count as one that never began
     }
 
 
