@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -23,11 +22,12 @@ from layerfusion.runs import honest
 from layerfusion.runs.inputs import texts_of
 from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
+from tests.pages import ROOT, blocks
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 from tests.tracking.wandb_file import OfflineRun, charts, parse, read_offline_run
 from tests.tracking.wandb_server import Uploaded, wandb_server
 
-DOCS = Path(__file__).parents[2] / "docs/dashboards.md"
+DOCS = ROOT / "docs/dashboards.md"
 WANDB = Path(sys.executable).with_name("wandb")
 
 
@@ -336,7 +336,7 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
 
 @pytest.mark.slow
 def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> None:
-    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=800", "trainer.patience=800"]
+    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=500", "trainer.patience=500"]
     command = [sys.executable, "-m", "layerfusion", "train", *words]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
@@ -400,8 +400,8 @@ def test_online_a_failed_job_goes_on_with_its_run_and_forgets_why(
 @pytest.mark.slow
 def test_an_agent_of_wandb_runs_the_sweep_file_of_the_docs(base: list[str], tmp_path: Path) -> None:
     """`wandb sweep` and `wandb agent` themselves, against the stand-in for the server."""
-    (block,) = re.findall(r"```yaml\n(program: layerfusion\n.*?)```", DOCS.read_text(), re.DOTALL)
-    sweep = yaml.safe_load(block)
+    (block,) = [block for block in blocks(DOCS) if block.file == "sweep.yaml"]
+    sweep = yaml.safe_load(block.text)
     fixed = [word for word in sweep["command"] if "=" in word]
     sweep["command"] = [word for word in sweep["command"] if word not in fixed]
     place = sweep["command"].index("train") + 1
