@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,12 +10,19 @@ from layerfusion.commands.arguments import ArgumentParser
 
 
 def report(arguments: Sequence[str]) -> int:
-    """`layerfusion report DIR`: tables, figures and one page."""
+    """`layerfusion report DIR`: tables, figures and one page; of several folders, side by side."""
     parser = ArgumentParser(
         "layerfusion report",
-        description="Tables, figures and one self-contained page: report.html in the folder.",
+        description="Tables, figures and one self-contained page: report.html in the folder. Of"
+        " several folders it compares what each chose, on the same test rows.",
     )
-    parser.add_argument("folder", metavar="DIR", help="holds finished jobs or profiles")
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="holds finished jobs or profiles")
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FOLDER",
+        help="write here; without it, to DIR, or for several to A-B-… beside the first of them",
+    )
     parser.add_argument(
         "--block",
         action="append",
@@ -26,8 +34,40 @@ def report(arguments: Sequence[str]) -> int:
         "--texts", action="store_true", help="show the texts of the worst mistakes, not just rows"
     )
     options = parser.parse_args(arguments)
-    print(_write_page(Path(options.folder), options.block, texts=options.texts))
+    folders = [Path(folder) for folder in options.folders]
+    out = None if options.out is None else Path(options.out)
+    if len(folders) > 1:
+        if options.block or options.texts:
+            parser.error("--block and --texts go with one DIR; give each its own page")
+        print(_write_comparison(folders, out))
+    else:
+        print(_write_page(folders[0], options.block, texts=options.texts, out=out))
     return 0
+
+
+def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
+    """Write the page on several folders, each named by what tells it from the others.
+
+    Raises:
+        UserError: where two of them are the same, or one lies in the other.
+    """
+    from layerfusion.errors import UserError
+    from layerfusion.report import write_comparison
+
+    places = [folder.resolve() for folder in folders]
+    for one, other in itertools.permutations(range(len(places)), 2):
+        if places[one].is_relative_to(places[other]):
+            what = "is the same as" if places[one] == places[other] else "lies in"
+            raise UserError(
+                f"report: {folders[one]} {what} {folders[other]}; their jobs would be compared with"
+                " themselves"
+            )
+    depth = 1
+    while len({place.parts[-depth:] for place in places}) < len(places):
+        depth += 1
+    names = ["/".join(place.parts[-depth:]) for place in places]
+    out = out or places[0].parent / "-".join(name.replace("/", "_") for name in names)
+    return write_comparison(dict(zip(names, folders, strict=True)), out, title=" and ".join(names))
 
 
 def results(arguments: Sequence[str]) -> int:
@@ -55,7 +95,9 @@ def results(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _write_page(folder: Path, blocks: Sequence[str] = (), *, texts: bool = False) -> Path:
+def _write_page(
+    folder: Path, blocks: Sequence[str] = (), *, texts: bool = False, out: Path | None = None
+) -> Path:
     from layerfusion.config.imports import import_from, import_object
     from layerfusion.config.registry import REPORT_SECTIONS
     from layerfusion.report import write_report
@@ -65,7 +107,7 @@ def _write_page(folder: Path, blocks: Sequence[str] = (), *, texts: bool = False
     found = [import_object("--block", path) for path in blocks]
     return write_report(
         folder,
-        folder,
+        out or folder,
         title=folder.resolve().name or "LayerFusion report",
         blocks=found,
         texts=_test_texts(folder) if texts else None,

@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import (
     AUTO,
+    BUNDLE_UPLOAD,
     CLASS_WEIGHTS,
     HONEST,
     LOGGERS,
     OBJECTIVES,
     STACKS,
+    UPLOADS,
     WANDB_MODES,
     BackboneConfig,
     ExtractConfig,
@@ -132,6 +134,12 @@ def check(config: TrainConfig) -> None:
     check_devices(config.trainer)
     _choice("logger", config.logger.name, LOGGERS)
     _choice("logger.mode", config.logger.mode, WANDB_MODES)
+    _choice("logger.upload", config.logger.upload, UPLOADS)
+    if config.logger.upload == BUNDLE_UPLOAD and config.bundle is False:
+        raise UserError(
+            "logger.upload=bundle: bundle=false keeps no classifier that could be uploaded; leave"
+            " one of the two out"
+        )
     _check_extract(config.extract)
     if config.time_limit is not None and not 0 < config.time_limit < math.inf:
         raise UserError(f"time_limit={config.time_limit}: it must be a number of seconds above 0")

@@ -37,6 +37,8 @@ UNWEIGHTED, BALANCED = CLASS_WEIGHTS = ("none", "balanced")
 HONEST = "honest"
 LOGGERS = ("wandb", "none")
 WANDB_MODES = ("auto", "online", "offline")
+NO_UPLOAD, BUNDLE_UPLOAD = UPLOADS = ("none", "bundle")
+"""What is uploaded to W&B besides figures, tables and charts."""
 STORE_DTYPES = ("auto", "float32")
 STRENGTHS = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 1.0)
 """Values of C that a probe chooses among. The best was between 0.001 and 0.1 for 200 to 7,000 rows,
@@ -372,6 +374,11 @@ class LoggerConfig:
     """Tags of yours; empty: those of WANDB_TAGS."""
     code: bool = True
     """Keep the package's sources with the first run of each sweep; about a tenth of a second."""
+    upload: str = NO_UPLOAD
+    """none: the artifacts of a run refer to files on this machine; bundle: its classifier is kept,
+    in a sweep too, and uploaded."""
+    texts: bool = False
+    """Show the texts of test in the table of predictions. They leave this machine."""
 
 
 @dataclass

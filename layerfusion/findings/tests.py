@@ -27,10 +27,11 @@ from layerfusion.statistics.significance import (
     sign_flips,
 )
 
-Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical"]
+Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep"]
 """A kind of comparison. A job is compared with the single layer that validation chooses, with the
 last layer of the same model, with the baseline, with `concat` on the same layers, with the best of
-its models alone, or with the same job without its lexical sources."""
+its models alone, with the same job without its lexical sources, or with the choice of another
+sweep."""
 PRIMARY = "primary"
 """Family of the few comparisons that answer the questions of the page: the chosen single layer
 against the last layer and the baseline, the chosen fusion against all three, and the job that
@@ -163,6 +164,26 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
         )
         for group, rows in found.items()
     }
+
+
+def between_sweeps(pairs: Sequence[tuple[FinishedJob, FinishedJob]]) -> list[Finding]:
+    """Compare what one sweep chose with what another chose, on the same test rows.
+
+    All pairs are one family. A pair of which both are the same system has a p-value of 1, and does
+    not count.
+    """
+    found = [_paired("sweep", *pair) for pair in pairs]
+    asked = [n for n, (a, b) in enumerate(pairs) if not same_system(a, b)]
+    adjusted = dict(zip(asked, holm([found[n].test.p for n in asked]), strict=True))
+    return [
+        replace(one, adjusted=adjusted.get(n, 1.0), family="sweep", among=len(asked))
+        for n, one in enumerate(found)
+    ]
+
+
+def same_system(a: FinishedJob, b: FinishedJob) -> bool:
+    """Tell whether two jobs have the same settings and the same sources."""
+    return _system(a) == _system(b)
 
 
 def _family(group: DataGroup, row: Finding) -> tuple[str, str]:

@@ -14,6 +14,7 @@ from layerfusion.report.format import NAME as NAME
 from layerfusion.report.format import PERCENT as PERCENT
 from layerfusion.report.format import POINTS as POINTS
 from layerfusion.report.format import decimals as decimals
+from layerfusion.report.page import write_comparison as write_comparison
 from layerfusion.report.page import write_report as write_report
 from layerfusion.report.plots import plot_cost as plot_cost
 from layerfusion.report.plots import plot_fusion as plot_fusion

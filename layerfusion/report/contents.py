@@ -10,7 +10,7 @@ anywhere:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerfusion.errors import UserError
@@ -35,6 +35,11 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
+from layerfusion.report.blocks.side_by_side import (
+    SideBySide,
+    leader_sections,
+    side_by_side_sections,
+)
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
@@ -58,7 +63,7 @@ SECTION_BLOCKS: tuple[SectionBlock, ...] = (
     data_block,
 )
 """Blocks of the section of a data set, in order."""
-PAGE_SECTIONS: tuple[PageSections, ...] = (curve_sections, search_sections)
+PAGE_SECTIONS: tuple[PageSections, ...] = (leader_sections, curve_sections, search_sections)
 """Sections after those of the data sets; profiles and the origin of the report come last."""
 NAMED = 3
 """Most data sets that the title names."""
@@ -102,6 +107,19 @@ def build_report(
     return Report(
         _title(title, results), (*_intro(results), *_left_out(results)), tuple(filter(None, found))
     )
+
+
+def build_comparison(sweeps: Mapping[str, Results], *, title: str) -> Report:
+    """Gather what the page on several sweeps shows."""
+    counts = [
+        f"{name}: {plural(sum(len(group.jobs) for group in results.groups), 'job')} on"
+        f" {plural(len(results.groups), 'data set')}"
+        for name, results in sweeps.items()
+    ]
+    left_out = [line for results in sweeps.values() for line in _left_out(results)]
+    sections = side_by_side_sections(SideBySide(sweeps))
+    intro = f"{'; '.join(counts)}. The page of each folder (layerfusion report DIR) has the rest."
+    return Report(title, (intro, *left_out), tuple(sections))
 
 
 def _title(title: str, results: Results) -> str:

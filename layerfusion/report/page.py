@@ -12,8 +12,15 @@ from markupsafe import Markup
 
 from layerfusion.assets.files import write_atomically
 from layerfusion.config.secrets import shown
+from layerfusion.errors import UserError
 from layerfusion.findings.results import Results
-from layerfusion.report.contents import PageSections, Report, SectionBlock, build_report
+from layerfusion.report.contents import (
+    PageSections,
+    Report,
+    SectionBlock,
+    build_comparison,
+    build_report,
+)
 from layerfusion.report.render.files import write_exports
 from layerfusion.report.render.markdown import markdown
 
@@ -56,7 +63,37 @@ def write_report(
     results.require_some()
     for line in results.damaged.values():
         print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
-    report = build_report(results, title=title, blocks=blocks, sections=sections)
+    return _write(build_report(results, title=title, blocks=blocks, sections=sections), out)
+
+
+def write_comparison(sweeps: Mapping[str, Path], out: Path, *, title: str) -> Path:
+    """Write `report.html`, `report.md`, `figures/` and `tables/` on several sweeps side by side.
+
+    Args:
+        sweeps: name of each sweep to the folder with its jobs.
+        out: folder to write to.
+        title: title of the page.
+
+    Returns:
+        Path of the HTML page, which needs no other file.
+
+    Raises:
+        UserError: where a folder has no finished job of the honest protocol.
+    """
+    found = {name: Results(folder) for name, folder in sweeps.items()}
+    for results in found.values():
+        results.require_some()
+        for line in results.damaged.values():
+            print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
+        if not results.groups:
+            raise UserError(
+                f"{results.folder}: no finished job of the honest protocol, so there is nothing to"
+                " compare; leave it out"
+            )
+    return _write(build_comparison(found, title=title), out)
+
+
+def _write(report: Report, out: Path) -> Path:
     write_exports(out, report.tables, report.figures)
     text = markdown(report.title, report.intro, report.sections)
     write_atomically(out / "report.md", text.encode())

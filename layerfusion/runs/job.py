@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
-from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
 from layerfusion.config.secrets import redacted
+from layerfusion.findings.jobs import read_predictions
+from layerfusion.findings.mistakes import Answers
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
@@ -26,8 +29,11 @@ from layerfusion.runs.protocol import CallbackFactory, protocol_of
 from layerfusion.runs.recording import make_record, spec_hashes
 from layerfusion.runs.resources import forget_peak_memory
 from layerfusion.runs.time_limit import extract_in_time, models_in_time
+from layerfusion.texts import TextDataset
+from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
-from layerfusion.tracking.tracker import open_tracker
+from layerfusion.tracking.tracker import Tracker, open_tracker
+from layerfusion.tracking.variables import under_agent
 
 log = logging.getLogger(__name__)
 
@@ -57,12 +63,18 @@ def run_job(
     deadline = Deadline(config.time_limit, begun)
     group = sweep_of(config, folder)
     protocol = protocol_of(config)
-    asked = group is None if config.bundle is None else config.bundle
+    uploads = config.logger.upload == BUNDLE_UPLOAD
+    asked = group is None or uploads if config.bundle is None else config.bundle
     keeps = protocol.keeps_classifier and asked
     if (folder / METRICS).exists():
         record = _finished(folder, config, keeps)
         if record is not None:
             log.info("finished before: %s", folder)
+            if under_agent():  # which takes a process that has no run for one that failed
+                dataset = dataset_of(config)
+                with _tracker(config, folder, group) as tracker:
+                    tracker.uses(ingredients(dataset, open_sources(config, dataset)))
+                    tracker.finish_with(record, _answers(config, folder, record, dataset))
             return record
         (folder / METRICS).unlink()
     if group is None:
@@ -73,15 +85,7 @@ def run_job(
     settings = redacted(asdict(config))
     write_atomically(folder / CONFIG, yaml.dump(settings, Dumper=DUMPER, sort_keys=False).encode())
     forget_peak_memory()
-    with open_tracker(
-        config.logger,
-        folder=folder,
-        name=describe(config),
-        group=group,
-        job_type="train",
-        tags=[config.protocol, config.dataset.title, config.fusion.name, *config.backbone],
-        config=settings,
-    ) as tracker:
+    with _tracker(config, folder, group) as tracker:
         kept = config
         if plans is not None:
             kept = extract_in_time(config, dataset_of(config), plans, deadline)
@@ -98,10 +102,43 @@ def run_job(
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)
-        preds = result.probabilities[0].argmax(axis=1)
-        confusion = (result.target, preds, record.dataset.label_names)
-        tracker.finish_with(record, confusion if protocol.keeps_classifier else None)
+        tracker.finish_with(record, _answers(config, folder, record, inputs.dataset))
     return record
+
+
+def _tracker(
+    config: TrainConfig, folder: Path, group: str | None
+) -> AbstractContextManager[Tracker]:
+    """Open the tracker of a job."""
+    return open_tracker(
+        config.logger,
+        folder=folder,
+        name=describe(config),
+        group=group,
+        job_type="train",
+        tags=[config.protocol, config.dataset.title, config.fusion.name, *config.backbone],
+        config=run_config(config),
+    )
+
+
+def _answers(
+    config: TrainConfig, folder: Path, record: RunRecord, dataset: TextDataset
+) -> Answers | None:
+    """Return the answers of a finished job to the rows of test, the consensus of its seeds.
+
+    Returns:
+        None under a protocol whose answers are for nobody to use.
+    """
+    if not protocol_of(config).keeps_classifier:
+        return None
+    read = read_predictions(folder, record)
+    return Answers(
+        record.dataset.label_names,
+        read.target,
+        read.mean.argmax(axis=1),
+        read.mean.max(axis=1),
+        dataset.splits["test"].texts if config.logger.texts else (),
+    )
 
 
 def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:

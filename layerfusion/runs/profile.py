@@ -6,7 +6,7 @@ import datetime
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from layerfusion.config.check import refuse_time_limit, require_honest
 from layerfusion.config.job import TrainConfig
-from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
@@ -58,6 +57,7 @@ from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
+from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
 from layerfusion.tracking.tracker import open_tracker
 
@@ -97,7 +97,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         group=sweep_of(config, folder),
         job_type="profile",
         tags=["profile", dataset.name, *config.backbone],
-        config=redacted(asdict(config)),
+        config=run_config(config),
     ) as tracker:
         sources = extract_all(config, dataset)
         tracker.uses(ingredients(dataset, sources))

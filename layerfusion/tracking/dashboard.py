@@ -17,9 +17,9 @@ COLUMNS = (
     "summary:test/accuracy",
     "summary:test/macro_f1",
     "summary:validation/log_loss",
+    *(f"config:{name}.value" for name in ("dataset", "models", "layers", "pooling", "fusion")),
+    "config:n_train.value",
     "summary:layers/names",
-    "config:fusion/name.value",
-    "config:dataset/name.value",
 )
 """Columns that come first in the table of runs."""
 
@@ -126,16 +126,11 @@ def _require_extra() -> None:
 def _by_layer() -> list[Any]:
     from wandb_workspaces.reports import v2 as wr
 
-    lines = {"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"}
     return [
         _scatter("Validation accuracy by depth", "layers/depth", "validation/accuracy"),
         _scatter("Test accuracy by depth", "layers/depth", "test/accuracy"),
-        wr.CustomChart(
-            query={"summaryTable": {"tableKey": "layer_profile_table"}},
-            chart_name="wandb/lineseries/v0",
-            chart_fields=lines,
-            chart_strings={"title": "Probe accuracy by relative depth", "xname": "depth"},
-        ),
+        _lines("Probe accuracy by relative depth", "layer_profile", "depth"),
+        wr.WeavePanelSummaryTable(table_name="probes"),
         wr.WeavePanelSummaryTable(table_name="scores"),
     ]
 
@@ -147,7 +142,7 @@ def _fusions() -> list[Any]:
         wr.BarPlot(
             title=title,
             metrics=[wr.SummaryMetric(metric)],
-            groupby=wr.Config("fusion/name"),
+            groupby=wr.Config("fusion"),
             groupby_aggfunc="mean",
             groupby_rangefunc="minmax",
         )
@@ -156,6 +151,16 @@ def _fusions() -> list[Any]:
             ("Test macro-F1 by fusion", "test/macro_f1"),
         )
     ]
+    return [
+        *bars,
+        _scatter("Test accuracy by number of layers", "layers/count", "test/accuracy"),
+        _scatter("Test accuracy against the baseline", "baseline/accuracy", "test/accuracy"),
+    ]
+
+
+def _errors() -> list[Any]:
+    from wandb_workspaces.reports import v2 as wr
+
     confusion = wr.CustomChart(
         query={"summaryTable": {"tableKey": "confusion_table"}},
         chart_name="wandb/confusion_matrix/v1",
@@ -163,10 +168,28 @@ def _fusions() -> list[Any]:
         chart_strings={"title": "Confusion on test"},
     )
     return [
-        *bars,
-        _scatter("Test accuracy by number of layers", "layers/count", "test/accuracy"),
-        _scatter("Test accuracy against the baseline", "baseline/accuracy", "test/accuracy"),
         confusion,
+        _lines("Accuracy by probability of the answer", "calibration", "probability"),
+        wr.WeavePanelSummaryTable(table_name="predictions"),
+    ]
+
+
+def _training() -> list[Any]:
+    from wandb_workspaces.reports import v2 as wr
+
+    return [
+        *(
+            wr.LinePlot(title=title, x="epoch", y=[metric, f"{metric}_lowest", f"{metric}_highest"])
+            for title, metric in (
+                ("Validation log-loss, mean over seeds and its range", "val/log_loss"),
+                ("Validation accuracy, mean over seeds and its range", "val/accuracy"),
+            )
+        ),
+        wr.LinePlot(
+            title="Validation log-loss of each seed",
+            x="epoch",
+            metric_regex="seed[0-9]+/val/log_loss",
+        ),
     ]
 
 
@@ -174,8 +197,7 @@ def _gates() -> list[Any]:
     from wandb_workspaces.reports import v2 as wr
 
     return [
-        wr.LinePlot(title="Gates, first seed", x="epoch", metric_regex="seed0/gates/.*"),
-        wr.LinePlot(title="Validation log-loss", x="epoch", metric_regex="seed[0-9]+/val/log_loss"),
+        _lines("Gates by epoch, mean over seeds", "gates_by_epoch", "epoch"),
         wr.WeavePanelSummaryTable(table_name="layers"),
         wr.WeavePanelSummaryTable(table_name="gates_by_class"),
     ]
@@ -195,6 +217,18 @@ def _provenance() -> list[Any]:
     return [wr.RunComparer(diff_only=True)]
 
 
+def _lines(title: str, chart: str, x: str) -> Any:
+    """Show a line chart of a run, which is kept as a table."""
+    from wandb_workspaces.reports import v2 as wr
+
+    return wr.CustomChart(
+        query={"summaryTable": {"tableKey": f"{chart}_table"}},
+        chart_name="wandb/lineseries/v0",
+        chart_fields={"step": "step", "lineKey": "lineKey", "lineVal": "lineVal"},
+        chart_strings={"title": title, "xname": x},
+    )
+
+
 def _scatter(title: str, x: str, y: str, *, log: bool = False) -> Any:
     from wandb_workspaces.reports import v2 as wr
 
@@ -206,7 +240,8 @@ PARTS = (
     Part(
         "Accuracy by layer",
         "Jobs with a single layer, by the relative depth of that layer: 0 enters the first block, 1"
-        " leaves the last. Choose layers by validation; test shows how good the choice was.",
+        " leaves the last; and the probes of all layers, where a job or a profile fitted some."
+        " Choose layers by validation; test shows how good the choice was.",
         _by_layer,
     ),
     Part(
@@ -216,9 +251,20 @@ PARTS = (
         _fusions,
     ),
     Part(
+        "Training",
+        "The curves over epochs: the mean over seeds, with the lowest and the highest seed.",
+        _training,
+    ),
+    Part(
         "Gates",
-        "The weight that a fusion gives to each layer, by epoch of the first seed and by class.",
+        "The weight that a fusion gives to each layer: by epoch and by class, mean over seeds.",
         _gates,
+    ),
+    Part(
+        "Where it errs",
+        "What was taken for what, whether the probabilities can be trusted, and the rows of test"
+        " with their answers, the surest mistakes first.",
+        _errors,
     ),
     Part(
         "Cost",

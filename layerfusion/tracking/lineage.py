@@ -78,8 +78,18 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
             log(artifact, is_user_created=True, use_after_commit=True)
 
 
-def log_result(run: Run, job: str, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Declare the results of a run: the files of its record, and its bundle if it has one."""
+def log_result(
+    run: Run, job: str, folder: Path, metadata: Mapping[str, Any], *, upload: bool = False
+) -> None:
+    """Declare the results of a run: the files of its record, and its bundle if it has one.
+
+    Args:
+        run: the run.
+        job: name of the job.
+        folder: of the job.
+        metadata: facts on the result.
+        upload: upload the files of the bundle, which are small, instead of referring to them.
+    """
     import wandb
 
     result = wandb.Artifact(_name(f"result-{job}"), "result", metadata=dict(metadata))
@@ -89,7 +99,10 @@ def log_result(run: Run, job: str, folder: Path, metadata: Mapping[str, Any]) ->
     run.log_artifact(result)
     if (folder / BUNDLE).is_dir():
         bundle = wandb.Artifact(_name(f"model-{job}"), "model", metadata=dict(metadata))
-        bundle.add_reference((folder / BUNDLE).resolve().as_uri())
+        if upload:
+            bundle.add_dir(str(folder / BUNDLE))
+        else:
+            bundle.add_reference((folder / BUNDLE).resolve().as_uri())
         run.log_artifact(bundle)
 
 

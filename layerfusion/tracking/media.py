@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, astuple, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerfusion.records.job import LayerRecord, RunRecord
+from layerfusion.findings.mistakes import Answers
+from layerfusion.records.job import LayerRecord, ProbeRecord, RunRecord
 from layerfusion.records.profile import Profile
+from layerfusion.tracking.curves import BEST, EPOCH
 
 if TYPE_CHECKING:
     from wandb import Run
 
-Confusion = tuple[np.ndarray, np.ndarray, Sequence[str]]
-"""Target and predicted class of every row, shapes (rows,), and the names of the classes."""
 Figures = dict[str, float | int | str]
 Table = tuple[list[Any], list[Any]]
 """Names of the columns, and the rows."""
 
-BEST: Mapping[str, Literal["max", "min"]] = {
-    "accuracy": "max",
-    "macro_f1": "max",
-    "log_loss": "min",
-    "calibration_error": "min",
-}
-"""For each metric, whether higher (`max`) or lower (`min`) is better."""
-EPOCH = "epoch"
-"""Name of the horizontal axis for the metrics of all seeds."""
 MAX_CONFUSION_CLASSES = 100
 """Limit for the confusion matrix, since W&B keeps at most 10,000 cells of a table."""
 MAX_CHART_POINTS = 10_000
+MAX_PREDICTIONS = 2_000
+"""Most rows of the table of predictions, so that a sweep of many jobs stays small. The surest
+mistakes come first."""
 
 
 def define_result_metrics(run: Run) -> None:
@@ -39,15 +33,6 @@ def define_result_metrics(run: Run) -> None:
     for split in ("validation", "test"):
         for metric, best in BEST.items():
             run.define_metric(f"{split}/{metric}", summary=best)
-
-
-def define_epoch_metrics(run: Run, prefix: str) -> None:
-    """Tell W&B to plot a training run over its epochs, and to summarise it by its best epoch."""
-    run.define_metric(EPOCH, hidden=True)
-    run.define_metric(f"{prefix}/*", step_metric=EPOCH)
-    for metric, best in BEST.items():
-        run.define_metric(f"{prefix}/val/{metric}", step_metric=EPOCH, summary=best)
-    run.define_metric(f"{prefix}/train/loss", step_metric=EPOCH, summary="min")
 
 
 # -- a job --------------------------------------------------------------------------------------
@@ -83,12 +68,48 @@ def layer_table(record: RunRecord) -> Table:
     return columns, [list(astuple(layer)) for layer in record.layers]
 
 
-def job_media(record: RunRecord, confusion: Confusion | None) -> dict[str, Any]:
-    """Build the tables and charts of a job: layers, gates and confusion matrix."""
+def probe_table(record: RunRecord) -> Table:
+    """Return the probe of every layer that the selection could take, with its interval."""
+    columns = [field.name for field in fields(ProbeRecord)]
+    return columns, [list(astuple(probe)) for probe in record.probes]
+
+
+def prediction_table(answers: Answers) -> Table:
+    """Return the label and the answer of test rows: the surest mistakes first, then the others.
+
+    The texts are a column only where `answers` has them.
+    """
+    right = np.flatnonzero(answers.right)
+    order = [*answers.worst(), *right[np.argsort(answers.confidence[right], kind="stable")]]
+    columns = ["row", "label", "answer", "probability", *(["text"] if answers.texts else [])]
+    rows = [
+        [
+            row,
+            answers.names[answers.target[row]],
+            answers.names[answers.answer[row]],
+            round(float(answers.confidence[row]), 4),
+            *([answers.texts[row]] if answers.texts else []),
+        ]
+        for row in map(int, order[:MAX_PREDICTIONS])
+    ]
+    return columns, rows
+
+
+def job_media(record: RunRecord, answers: Answers | None) -> dict[str, Any]:
+    """Build the tables and charts of a job: layers, probes, gates, and where it is right."""
     import wandb
 
     columns, rows = layer_table(record)
     shown: dict[str, Any] = {"layers": wandb.Table(columns=columns, data=rows)}
+    if record.probes:
+        columns, rows = probe_table(record)
+        shown["probes"] = wandb.Table(columns=columns, data=rows)
+        shown["layer_profile"] = _depth_lines(
+            [
+                (_source(probe.backbone, probe.pooling), probe.depth, probe.accuracy)
+                for probe in record.probes
+            ]
+        )
     names = [_name(layer) for layer in record.layers]
     if record.gates is not None:
         if record.gates.epochs:
@@ -99,12 +120,34 @@ def job_media(record: RunRecord, confusion: Confusion | None) -> dict[str, Any]:
             columns=["class", "rows", *names],
             data=[[one.label, one.rows, *one.gates] for one in record.gates.classes],
         )
-    if confusion is not None and len(confusion[2]) <= MAX_CONFUSION_CLASSES:
-        target, preds, label_names = confusion
+    return shown if answers is None else {**shown, **_answer_media(answers)}
+
+
+def _answer_media(answers: Answers) -> dict[str, Any]:
+    """Build the table of predictions, the chart of calibration and the confusion matrix."""
+    import wandb
+
+    columns, rows = prediction_table(answers)
+    shown: dict[str, Any] = {"predictions": wandb.Table(columns=columns, data=rows)}
+    parts = answers.by_confidence()
+    shown["calibration"] = _lines(
+        [[part.probability for part in parts], [0.0, 1.0]],
+        [[float(part.right.mean()) for part in parts], [0.0, 1.0]],
+        ["answers", "perfect"],
+        "Accuracy by probability of the answer",
+        "probability",
+    )
+    if len(answers.names) <= MAX_CONFUSION_CLASSES:
         shown["confusion"] = wandb.plot.confusion_matrix(
-            y_true=target.tolist(), preds=preds.tolist(), class_names=list(label_names)
+            y_true=answers.target.tolist(),
+            preds=answers.answer.tolist(),
+            class_names=list(answers.names),
         )
     return shown
+
+
+def _source(backbone: str, pooling: str) -> str:
+    return backbone if pooling == "mean" else f"{backbone} ({pooling})"
 
 
 def _name(layer: LayerRecord) -> str:
@@ -171,13 +214,12 @@ def profile_media(profile: Profile) -> dict[str, Any]:
     for name, make in (("scores", score_table), ("selections", selection_table)):
         columns, rows = make(profile)
         shown[name] = wandb.Table(columns=columns, data=rows)
-    by_source = _by_source(profile)
-    shown["layer_profile"] = _lines(
-        [[depth for depth, _, _ in layers] for layers in by_source.values()],
-        [[accuracy for _, accuracy, _ in layers] for layers in by_source.values()],
-        list(by_source),
-        "Probe accuracy by relative depth",
-        "depth",
+    shown["layer_profile"] = _depth_lines(
+        [
+            (source, depth, accuracy)
+            for source, layers in _by_source(profile).items()
+            for depth, accuracy, _ in layers
+        ]
     )
     return shown
 
@@ -190,6 +232,22 @@ def _by_source(profile: Profile) -> dict[str, list[tuple[float, float, str]]]:
         if accuracy is not None:
             found.setdefault(layer.source, []).append((layer.depth, accuracy, layer.layer))
     return found
+
+
+def _depth_lines(points: Sequence[tuple[str, float, float]]) -> Any:
+    """Draw source, relative depth and probe accuracy of layers, one line for each source."""
+    by_source: dict[str, tuple[list[float], list[float]]] = {}
+    for source, depth, accuracy in points:
+        depths, accuracies = by_source.setdefault(source, ([], []))
+        depths.append(depth)
+        accuracies.append(accuracy)
+    return _lines(
+        [depths for depths, _ in by_source.values()],
+        [accuracies for _, accuracies in by_source.values()],
+        list(by_source),
+        "Probe accuracy by relative depth",
+        "depth",
+    )
 
 
 def _lines(

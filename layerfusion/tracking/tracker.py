@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 from lightning.pytorch.loggers import Logger, WandbLogger
 from pydantic import ValidationError
 
-from layerfusion.config.job import LoggerConfig
+from layerfusion.config.job import BUNDLE_UPLOAD, LoggerConfig
 from layerfusion.config.secrets import redact_line, redacted
+from layerfusion.findings.mistakes import Answers
 from layerfusion.records.job import RunRecord
 from layerfusion.records.profile import Profile
+from layerfusion.tracking.columns import ROWS
+from layerfusion.tracking.curves import EPOCH, EpochFigures, hide_seed, log_mean_curves
 from layerfusion.tracking.lineage import Ingredient, log_code, log_result, log_use
 from layerfusion.tracking.media import (
-    EPOCH,
-    Confusion,
-    define_epoch_metrics,
     define_result_metrics,
     job_media,
     profile_media,
@@ -46,6 +46,9 @@ _CODE_KEPT: set[tuple[str, str | None]] = set()
 """Projects and groups in which this process has already saved its source files."""
 
 
+STARTED_AGAIN = "Started again after it had failed or was killed."
+
+
 class EndedEarly(Exception):
     """Ends a job that need not continue. Its run counts as finished and is tagged `pruned`."""
 
@@ -61,7 +64,7 @@ class Tracker(Protocol):
         """Return a logger for one training run, whose metrics are named `prefix/…`."""
         ...
 
-    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
+    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
         """Show the result of the job, after its files have been written."""
         ...
 
@@ -79,7 +82,7 @@ class NullTracker:
     def lightning_logger(self, prefix: str) -> None:
         """Return None, with which the Trainer logs nothing."""
 
-    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
+    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
         """Do nothing."""
 
     def finish_with_profile(self, profile: Profile) -> None:
@@ -92,32 +95,43 @@ class WandbTracker:
     Args:
         run: the W&B run.
         folder: the job's folder, which has the files of its result.
+        upload: True if the files of the classifier are uploaded, not only referred to.
     """
 
-    def __init__(self, run: Run, folder: Path) -> None:
+    def __init__(self, run: Run, folder: Path, *, upload: bool = False) -> None:
         self.run = run
         self.folder = folder
+        self.upload = upload
+        self.seeds: dict[str, EpochFigures] = {}
+        """The curves of each training run so far, by its prefix."""
 
     def uses(self, inputs: Sequence[Ingredient]) -> None:
-        """Declare the inputs of the job, with which its lineage begins."""
+        """Declare the inputs of the job, with which its lineage begins, and the rows it has."""
         with _never_failing():
             log_use(self.run, inputs)
+            rows = next((x.description["rows"] for x in inputs if x.kind == "dataset"), {})
+            self.run.config.update({key: rows[split] for key, split in ROWS.items() if rows})
 
     def lightning_logger(self, prefix: str) -> WandbLogger:
-        """Return a logger on the same run, whose charts show the epochs of one training run."""
-        with _never_failing():
-            define_epoch_metrics(self.run, prefix)
-        return _PrefixedLogger(experiment=self.run, prefix=prefix)
+        """Return a logger on the same run for the epochs of one training run, which are hidden.
 
-    def finish_with(self, record: RunRecord, confusion: Confusion | None = None) -> None:
-        """Show summary figures, layers, gates, the confusion matrix, and the result's files."""
+        What is shown is their mean over all training runs, at the end.
+        """
         with _never_failing():
+            hide_seed(self.run, prefix)
+        return _PrefixedLogger(self.run, prefix, self.seeds.setdefault(prefix, {}))
+
+    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
+        """Show the mean curves, summary figures, tables and charts, and the result's files."""
+        with _never_failing():
+            log_mean_curves(self.run, self.seeds)
             define_result_metrics(self.run)
             self.run.summary.update(summary(record))
-            self.run.log(job_media(record, confusion))
+            self.run.log(job_media(record, answers))
             test = {name: estimate.mean for name, estimate in record.test.items()}
             fingerprint = {"fingerprint": record.dataset.fingerprint}
-            log_result(self.run, record.job, self.folder, {**fingerprint, "test": test})
+            metadata = {**fingerprint, "test": test}
+            log_result(self.run, record.job, self.folder, metadata, upload=self.upload)
 
     def finish_with_profile(self, profile: Profile) -> None:
         """Show the best layers, accuracy by depth, all scores, and the profile's file."""
@@ -129,16 +143,21 @@ class WandbTracker:
 
 
 class _PrefixedLogger(WandbLogger):
-    """Adds a prefix such as `seed0/` to the names of all metrics but the epoch."""
+    """Adds a prefix such as `seed0/` to the names of all metrics but the epoch, and keeps them."""
 
-    def __init__(self, *, experiment: Run, prefix: str) -> None:
-        super().__init__(experiment=experiment)
+    def __init__(self, run: Run, prefix: str, epochs: EpochFigures) -> None:
+        super().__init__(experiment=run)
         self._own = prefix
+        self._epochs = epochs
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        named = {key if key == EPOCH else f"{self._own}/{key}": v for key, v in metrics.items()}
+        own = {key: value for key, value in metrics.items() if key != EPOCH}
+        named = {f"{self._own}/{key}": value for key, value in own.items()}
+        if EPOCH in metrics:
+            named[EPOCH] = metrics[EPOCH]
+            self._epochs.setdefault(int(metrics[EPOCH]), {}).update(own)
         with _never_failing():
-            super().log_metrics(named, step)
+            self.experiment.log(named)
 
 
 @contextmanager
@@ -165,7 +184,7 @@ def open_tracker(
         group: group of all runs of a sweep, used unless the config names another one.
         job_type: type of the run, for example `train`.
         tags: tags in addition to those of the config.
-        config: nested config of the whole job; it is shown flat.
+        config: flat config of the whole job: see `columns.run_config`.
     """
     if logger.name != "wandb" or asked_mode(logger.mode) == "disabled":
         yield NullTracker()
@@ -175,15 +194,20 @@ def open_tracker(
             logger, folder=folder, name=name, group=group, job_type=job_type, tags=tags
         )
         shown = {key: redacted(arguments.pop(key)) for key in ("name", "group", "notes", "tags")}
-        run = _start(logger.mode, {**arguments, **shown, "config": flatten(config)})
+        with _never_failing():
+            Path(arguments["dir"]).mkdir(parents=True, exist_ok=True)  # for the id of the run
+        run = _start(logger.mode, {**arguments, **shown, "config": dict(config)})
         if run is None:
             yield NullTracker()
             return
         exit_code = 1
         try:
+            if run.resumed:
+                with _never_failing():
+                    _forget_failure(run, shown["notes"])
             if logger.code:
                 _keep_code(run)
-            yield WandbTracker(run, folder)
+            yield WandbTracker(run, folder, upload=logger.upload == BUNDLE_UPLOAD)
             exit_code = 0
         except EndedEarly:
             exit_code = 0
@@ -205,23 +229,6 @@ def open_tracker(
 def goes_online(mode: str = "auto") -> bool:
     """Return True if runs are sent to the W&B server under this mode of the config."""
     return _mode(mode) in ("online", "shared")
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten a nested config to keys like `fusion/name`; lists of plain values stay lists.
-
-    Dots would not work, since W&B reads a dot as a path when it groups and filters.
-    """
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
-            value = {str(index): item for index, item in enumerate(value)}
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{name}/"))
-        else:
-            flat[name] = value
-    return flat
 
 
 def _start(mode: str, arguments: dict[str, Any]) -> Run | None:
@@ -249,6 +256,13 @@ def _show_failure(run: Run, error: BaseException) -> None:
     reason = redact_line(f"{type(error).__name__}: {lines[0]}".rstrip(": "))[:_MAX_REASON]
     run.summary["error"] = reason
     run.notes = f"{run.notes}\n{reason}" if run.notes else reason  # after those of WANDB_NOTES
+
+
+def _forget_failure(run: Run, notes: str | None) -> None:
+    """Remove from a run that goes on why it failed before."""
+    if run.summary.get("error") is not None:  # a summary has no `in`
+        del run.summary["error"]
+    run.notes = notes or STARTED_AGAIN  # W&B would keep the earlier notes if these were empty
 
 
 def _mode(mode: str) -> Mode:

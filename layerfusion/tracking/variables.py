@@ -81,27 +81,44 @@ def run_arguments(
         job_type: our type of the run.
         tags: our tags, added to those of the user.
     """
+    shared = group is not None and not under_agent()
     own_tags = logger.tags or (_variable("TAGS") or "").split(",")
     every_tag = dict.fromkeys([*(tag.strip() for tag in own_tags), *tags])
     return {
-        "project": project_of(logger),
-        "entity": entity_of(logger),
+        # The runs of an agent belong to the sweep of W&B, whatever the config says.
+        "project": None if under_agent() else project_of(logger),
+        "entity": None if under_agent() else entity_of(logger),
         "dir": str(files_of(folder)),
         "group": (logger.group or _variable("RUN_GROUP") or group or "")[:MAX_NAME] or None,
         "job_type": _variable("JOB_TYPE") or job_type,
         "notes": _variable("NOTES"),
         "tags": [tag for tag in every_tag if 0 < len(tag) <= MAX_TAG],
-        **(_alone(name) if group is None else _in_sweep(name, folder)),
+        **(_in_sweep(name, folder) if shared else _alone(name)),
     }
+
+
+def under_agent() -> bool:
+    """Return True if `wandb agent` started this process, for one job that has one run."""
+    return _variable("SWEEP_ID") is not None
 
 
 def _alone(name: str) -> dict[str, Any]:
     """Name the run of a job by itself, as W&B would."""
+    run = _variable("RUN_ID")
     return {
         "name": (_variable("NAME") or name)[:MAX_NAME],
-        "id": _variable("RUN_ID"),
-        "resume": _variable("RESUME"),
+        "id": None if under_agent() else run,
+        "resume": _variable("RESUME") or (None if run or under_agent() else _own_resume()),
     }
+
+
+def _own_resume() -> str | None:
+    """Let a job go on with the run that it left in its folder when it was killed or failed.
+
+    W&B's mode `auto` keeps the id of a run beside its files until the run has succeeded. It would
+    be the run of another job where all jobs have one folder for W&B's files.
+    """
+    return None if _variable("DIR") else "auto"
 
 
 def _in_sweep(name: str, folder: Path) -> dict[str, Any]:
@@ -119,6 +136,8 @@ def _in_sweep(name: str, folder: Path) -> dict[str, Any]:
         # `auto` finds the run that a killed job left in the job's folder, and no other job's.
         _tell("RESUME", "is left out, as each job has a run of its own")
         arguments["resume"] = "never"
+    elif "id" not in arguments:
+        arguments["resume"] = _own_resume()
     return arguments
 
 

@@ -6,10 +6,11 @@ import json
 import sys
 import warnings
 import webbrowser
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import wandb
 from wandb.errors import CommError
@@ -19,14 +20,21 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.mistakes import Answers
+from layerfusion.records.gates import ClassGates, GateRecord
+from layerfusion.records.job import ProbeRecord
 from layerfusion.tracking import dashboard
 from layerfusion.tracking import tracker as tracking
+from layerfusion.tracking.columns import ROWS, run_config
+from layerfusion.tracking.curves import mean_curves
 from layerfusion.tracking.media import job_media, profile_media, profile_summary, summary
-from layerfusion.tracking.tracker import flatten
 from tests.report.fabricate import dataset, write_sweep
 from tests.report.fabricate_profiles import profile
 
-SECTIONS = ["Accuracy by layer", "Fusion comparison", "Gates", "Cost", "Provenance"]
+SECTIONS = [
+    *("Accuracy by layer", "Fusion comparison", "Training", "Gates", "Where it errs", "Cost"),
+    "Provenance",
+]
 ANSWER = {"project": {"internalId": "number"}}
 
 
@@ -92,10 +100,19 @@ def test_panels_show_what_runs_log(spaces: Any, tmp_path: Path) -> None:
     """Every metric, table and config key that a panel names is one that a run has."""
     write_sweep(tmp_path, dataset())
     jobs = [job.record for group in load_groups(tmp_path) for job in group.jobs]
+    probe = ProbeRecord("minilm", "3", "mean", 0.5, 0.8, 0.7, 0.9, 0.4)
+    gates = GateRecord([ClassGates("a", 1, [1.0])], [[]], [[]], [[1.0]])
+    single = next(job for job in jobs if len(job.layers) == 1)
+    jobs.append(replace(single, probes=[probe], gates=gates))
     figures = set().union(*(summary(job) for job in jobs), profile_summary(profile()))
-    media = set(profile_media(profile())).union(*(job_media(job, None) for job in jobs))
-    tables = media | {f"{name}_table" for name in media} | {"confusion_table", "gates_by_class"}
-    config = flatten(asdict(load(compose("train", []))))
+    answers = Answers(["a", "b"], np.array([0, 1]), np.array([0, 0]), np.array([0.9, 0.6]))
+    media = set(profile_media(profile())).union(*(job_media(job, answers) for job in jobs))
+    tables = media | {f"{name}_table" for name in media}
+    config = {**run_config(load(compose("train", []))), **ROWS}
+    epochs = {0: {"val/log_loss": 0.5, "val/accuracy": 0.5}}
+    curves = set(mean_curves({"seed0": epochs, "seed1": epochs})[0])
+    from wandb_workspaces.reports import v2 as wr
+
     panels = [panel for part in dashboard.PARTS for panel in part.panels()]
     seen = 0
     for panel in panels:
@@ -104,6 +121,9 @@ def test_panels_show_what_runs_log(spaces: Any, tmp_path: Path) -> None:
             if str(shown.get(axis)).startswith("summary:"):
                 assert shown[axis].removeprefix("summary:") in figures
                 seen += 1
+        for metric in shown.get("metrics") or [] if isinstance(panel, wr.LinePlot) else []:
+            assert metric in curves
+            seen += 1
         if shown.get("groupBy"):
             assert shown["groupBy"].removesuffix(".value") in config
             seen += 1
@@ -114,7 +134,7 @@ def test_panels_show_what_runs_log(spaces: Any, tmp_path: Path) -> None:
         if named:
             assert named in tables
             seen += 1
-    assert seen >= 20
+    assert seen >= 30
     for column in dashboard.COLUMNS:
         section, _, name = column.partition(":")
         assert name in figures if section == "summary" else name.removesuffix(".value") in config

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,11 @@ import wandb
 from wandb.errors import CommError
 from wandb.sdk.lib.service.service_token import WandbServiceConnectionError
 
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
 from layerfusion.errors import UserError
+from layerfusion.findings.mistakes import Answers
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import fit
 from layerfusion.records.job import (
@@ -29,24 +33,31 @@ from layerfusion.records.job import (
     LayerRecord,
     RunRecord,
 )
+from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
-from layerfusion.tracking.media import summary
+from layerfusion.tracking.columns import flatten, run_config
+from layerfusion.tracking.curves import mean_curves
+from layerfusion.tracking.media import prediction_table, summary
 from layerfusion.tracking.tracker import (
     EndedEarly,
     NullTracker,
     WandbTracker,
-    flatten,
     open_tracker,
 )
-from tests.tracking.wandb_file import VARIABLES, parse, read_offline_run
+from tests.tracking.wandb_file import VARIABLES, charts, parse, read_offline_run
 
 ARGUMENTS: dict[str, Any] = {
     "name": "mr minilm:3 gated",
     "group": "a sweep",
     "job_type": "train",
     "tags": ["mr", "gated"],
-    "config": {"dataset": {"name": "mr"}, "layers": {"fixed": {"minilm": [3, "norm"]}}, "seed": 0},
+    "config": {"dataset": "mr", "layers/fixed/minilm": [3, "norm"], "seed": 0},
 }
+
+
+ANSWERS = Answers(
+    ["neg", "pos"], np.array([0, 0, 1]), np.array([0, 1, 1]), np.array([0.9, 0.6, 0.7])
+)
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +117,7 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
                 names=["minilm:3:mean", "minilm:norm:mean"],
                 logger=tracker.lightning_logger(f"seed{seed}"),
             )
-        confusion = (np.array([0, 0, 1]), np.array([0, 1, 1]), ["neg", "pos"])
-        tracker.finish_with(record, confusion)
+        tracker.finish_with(record, ANSWERS)
 
     run = read_offline_run(tmp_path)
     assert run.exit_code == 0
@@ -121,12 +131,27 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
         "notes": "",
         "tags": ["mine", "mr", "gated"],
     }
-    assert run.config["dataset/name"] == "mr"
+    assert run.config["dataset"] == "mr"
     assert run.config["layers/fixed/minilm"] == [3, "norm"]
     for seed in (0, 1):
         for name in ("train/loss", "val/log_loss", "val/accuracy", "gates/minilm:3:mean"):
             rows = [row for row in run.history if f"seed{seed}/{name}" in row]
             assert [row["epoch"] for row in rows] == [0, 1, 2]
+    for name in ("train/loss", "val/log_loss", "val/accuracy"):
+        of_seeds = [
+            [row[f"seed{seed}/{name}"] for row in run.history if f"seed{seed}/{name}" in row]
+            for seed in (0, 1)
+        ]
+        rows = [row for row in run.history if name in row]
+        assert [row["epoch"] for row in rows] == [0, 1, 2]
+        by_epoch = zip(*of_seeds, strict=True)
+        for row, values in zip(rows, by_epoch, strict=True):
+            assert row[name] == pytest.approx(np.mean(values))
+            assert row[f"{name}_lowest"] == min(values) < row[f"{name}_highest"] == max(values)
+    assert charts(run) == {"train/loss", *(f"val/{metric}" for metric in METRICS)}
+    losses = [row["val/log_loss"] for row in run.history if "val/log_loss" in row]
+    assert run.summary["val/log_loss"] == {"min": min(losses)}
+    assert not [key for key in run.summary if key.startswith("seed")]
     assert run.summary["test/accuracy"] == 0.8
     assert run.summary["cost/minilm/flops_per_text"] == 2.5e9
 
@@ -335,9 +360,58 @@ assert "wandb" not in sys.modules
     assert list(tmp_path.iterdir()) == []
 
 
-def test_flatten() -> None:
+def test_flatten_leaves_out_where_files_come_from_and_what_is_not_set() -> None:
     nested = {"a": {"b": 1, "c": {"d": None}}, "e": [1, 2], "f": [{"g": 3}, {"g": 4}], "h": {}}
-    assert flatten(nested) == {"a/b": 1, "a/c/d": None, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
+    assert flatten(nested) == {"a/b": 1, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
+    nested = {"dataset": {"name": "r8", "sources": [{"hub": "a/b"}], "description": "Topics"}}
+    assert flatten(nested) == {"dataset/name": "r8"}
+
+
+@pytest.mark.parametrize(
+    ("words", "layers"),
+    [
+        ("layers=adaptive", "adaptive"),
+        (
+            "layers=fixed layers.fixed.minilm=[3,norm] layers.fixed.smollm2=[4]",
+            "minilm:3+minilm:norm+smollm2:4",
+        ),
+    ],
+)
+def test_a_run_has_columns_to_group_by(words: str, layers: str) -> None:
+    chosen = ["backbone=[minilm,smollm2]", "dataset=r8", "fusion=concat", "pooling=[mean,last]"]
+    config = run_config(load(compose("train", [*chosen, *words.split()])))
+    assert config["models"] == "minilm+smollm2"
+    assert config["layers"] == layers
+    assert (config["pooling"], config["fusion"], config["dataset"]) == ("mean+last", "concat", "r8")
+    assert config["backbone/smollm2/max_length"] == 512
+    assert not [key for key, value in config.items() if "sources" in key or value is None]
+
+
+def test_predictions_begin_with_the_surest_mistakes_and_have_texts_only_on_request() -> None:
+    columns, rows = prediction_table(ANSWERS)
+    assert columns == ["row", "label", "answer", "probability"]
+    assert rows == [[1, "neg", "pos", 0.6], [2, "pos", "pos", 0.7], [0, "neg", "neg", 0.9]]
+    columns, rows = prediction_table(replace(ANSWERS, texts=["a", "b", "c"]))
+    assert columns[-1] == "text"
+    assert [row[-1] for row in rows] == ["b", "c", "a"]
+    many = np.zeros(5000, int)
+    assert len(prediction_table(Answers(["a", "b"], many, many, many + 0.5))[1]) == 2000
+
+
+def test_the_mean_curve_covers_the_epochs_of_all_seeds() -> None:
+    seeds = {
+        "seed0": {0: {"val/log_loss": 1.0, "gates/a": 0.5}, 1: {"val/log_loss": 0.5}},
+        "seed1": {0: {"val/log_loss": 2.0, "gates/a": 0.5}},
+    }
+    (row,) = mean_curves(seeds)
+    assert row == {
+        "epoch": 0,
+        "val/log_loss": 1.5,
+        "val/log_loss_lowest": 1.0,
+        "val/log_loss_highest": 2.0,
+    }
+    assert mean_curves({"seed0": seeds["seed0"]})[1] == {"epoch": 1, "val/log_loss": 0.5}
+    assert mean_curves({}) == []
 
 
 def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:

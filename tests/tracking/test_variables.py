@@ -126,13 +126,25 @@ def test_a_sweep_neither_merges_nor_renames_its_jobs(
     assert {line.split()[4] for line in lines} == {"WANDB_NAME", "WANDB_RUN_ID", "WANDB_RESUME"}
 
 
-def test_a_killed_job_of_a_sweep_may_resume_its_own_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_RESUME", "auto")
-    assert arguments(tmp_path, group="depth").get("resume") is None  # left to W&B, in this folder
+def test_a_killed_job_resumes_its_own_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for group in ("depth", None):
+        assert arguments(tmp_path, group=group)["resume"] == "auto"
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))  # one folder for all: the run of another job
+    for group in ("depth", None):
+        assert arguments(tmp_path, group=group)["resume"] is None
+    monkeypatch.setenv("WANDB_RESUME", "auto")
     assert arguments(tmp_path, group="depth")["resume"] == "never"
+
+
+def test_an_agent_says_which_run_a_job_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named or not, it is one job, and no variable of the agent's is taken for the user's."""
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_RUN_ID", "r1")
+    for group in ("depth", None):
+        found = arguments(tmp_path, LoggerConfig(project="mine"), group=group)
+        for key in ("project", "entity", "id", "resume"):
+            assert found[key] is None
+        assert found["name"] == OWN["name"]
 
 
 def test_the_jobs_of_a_real_sweep_are_runs_of_their_own(tmp_path: Path) -> None:

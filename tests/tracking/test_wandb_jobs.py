@@ -13,15 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from layerfusion.cli import main
+from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import read_record
 from layerfusion.runs import honest
+from layerfusion.runs.inputs import texts_of
+from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
+from tests.pages import ROOT, blocks
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
-from tests.tracking.wandb_file import OfflineRun, read_offline_run
+from tests.tracking.wandb_file import OfflineRun, charts, parse, read_offline_run
 from tests.tracking.wandb_server import Uploaded, wandb_server
 
+DOCS = ROOT / "docs/dashboards.md"
 WANDB = Path(sys.executable).with_name("wandb")
 
 
@@ -65,13 +71,17 @@ def test_a_sweep_is_a_group_whose_results_are_traced_to_their_data(
         assert run.run["job_type"] == "train"
         assert run.run["tags"] == ["honest", "texts", "gated", "tiny"]
 
-        assert run.better["test/accuracy"] == run.better["seed1/val/macro_f1"] == "max"
-        assert run.better["test/log_loss"] == run.better["seed0/val/calibration_error"] == "min"
+        assert run.better["test/accuracy"] == run.better["val/macro_f1"] == "max"
+        assert run.better["test/log_loss"] == run.better["val/calibration_error"] == "min"
+        assert charts(run) == {"train/loss", *(f"val/{metric}" for metric in METRICS)}
         losses = [row["seed1/val/log_loss"] for row in run.history if "seed1/val/log_loss" in row]
         assert len(losses) == 3
         assert run.summary["test/accuracy"] == record.test["accuracy"].mean
         assert run.summary["layers/count"] == len(record.layers)
-        assert run.config["fusion/name"] == "gated"
+        assert (run.config["fusion"], run.config["models"]) == ("gated", "tiny")
+        assert run.config["n_train"] == record.dataset.rows["train"]
+        assert run.config["n_test"] == record.dataset.rows["test"]
+        assert len(run.config) < 80
 
         texts = run.artifacts["texts-texts"]
         assert (texts.kind, texts.used) == ("dataset", True)
@@ -151,6 +161,80 @@ def test_a_job_by_itself_has_no_group_and_a_profile_shows_its_layers(
     assert [row[table["columns"].index("fisher")] for row in table["data"]] == [
         layer["scores"]["fisher"] for layer in profile["layers"]
     ]
+
+
+def test_a_job_that_probes_shows_its_layers_and_where_it_is_right(
+    base: list[str], tmp_path: Path
+) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "layers=top_k", "layers.k=2", "layers.folds=2"]
+    assert main(["train", *words, "fusion=stacked", "logger.texts=true"]) == 0
+    ((job, run),) = read_runs(tmp_path / "runs").items()
+    folder = tmp_path / "runs" / job
+    record = read_record(folder)
+    assert len(record.probes) == 4
+    curve = _table(folder, run, "layer_profile_table")
+    assert curve["data"] == [[probe.depth, "tiny", probe.accuracy] for probe in record.probes]
+    probes = _table(folder, run, "probes")
+    assert [row[probes["columns"].index("low")] for row in probes["data"]] == [
+        probe.low for probe in record.probes
+    ]
+    read = read_predictions(folder, record)
+    answers = read.mean.argmax(axis=1)
+    shown = _table(folder, run, "predictions")
+    assert shown["columns"] == ["row", "label", "answer", "probability", "text"]
+    names = record.dataset.label_names
+    texts = texts_of(folder, record).splits["test"].texts
+    assert sorted(row[0] for row in shown["data"]) == list(range(len(answers)))
+    for row, label, answer, probability, text in shown["data"]:
+        assert (label, answer) == (names[read.target[row]], names[answers[row]])
+        assert probability == pytest.approx(read.mean[row].max(), abs=1e-4)
+        assert text == texts[row]
+    wrong = sum(label != answer for _, label, answer, *_ in shown["data"])
+    assert all(row[1] != row[2] for row in shown["data"][:wrong])
+    lines = {row[1] for row in _table(folder, run, "calibration_table")["data"]}
+    assert lines == {"answers", "perfect"}
+
+
+def _table(folder: Path, run: OfflineRun, name: str) -> dict[str, Any]:
+    shown = next(row for row in run.history if f"{name}.path" in row)
+    (path,) = folder.glob(f"wandb/offline-run-*/files/{shown[f'{name}.path']}")
+    return json.loads(path.read_text())
+
+
+def test_a_job_that_was_finished_before_answers_an_agent(
+    base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*base, f"paths.outputs={tmp_path}"]
+    assert main(["train", *words]) == 0
+    ((job, first),) = read_runs(tmp_path / "runs").items()
+    assert main(["train", *words]) == 0
+    assert read_runs(tmp_path / "runs")[job] == first  # nobody asked: no second run
+    monkeypatch.setenv("WANDB_SWEEP_ID", "s1")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "agent"))
+    assert main(["train", *words]) == 0
+    second = read_offline_run(tmp_path / "agent")
+    assert second.exit_code == 0
+    for key in ("validation/log_loss", "test/accuracy", "layers/names", "job"):
+        assert second.summary[key] == first.summary[key]
+    assert second.config["n_train"] == first.config["n_train"]
+    assert second.artifacts.keys() >= {f"result-{job}", "texts-texts", "store-tiny-mean"}
+
+
+def test_a_classifier_is_uploaded_on_request_and_kept_for_it(
+    base: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "logger.upload=bundle"]
+    assert main(["train", "-m", *words, "layers=last", "sweep=mine"]) == 0
+    ((job, run),) = read_runs(tmp_path / "sweeps/mine").items()
+    model = run.artifacts[f"model-{job}"]
+    kept = [path.name for path in (tmp_path / "sweeps/mine" / job / "bundle").iterdir()]
+    assert (model.kind, model.used) == ("model", False)
+    assert model.entries == dict.fromkeys(kept, "")  # the files themselves, no reference
+    assert run.artifacts["texts-texts"].used
+    assert main(["train", *words, "bundle=false"]) == 2
+    assert "logger.upload=bundle: bundle=false keeps no classifier" in capsys.readouterr().err
+    assert main(["train", *words, "logger.upload=all"]) == 2
+    assert "logger.upload" in capsys.readouterr().err
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -251,9 +335,9 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
 
 
 @pytest.mark.slow
-def test_sync_uploads_what_a_killed_job_left(base: list[str], tmp_path: Path) -> None:
-    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=100000"]
-    command = [sys.executable, "-m", "layerfusion", "train", *words, "trainer.patience=100000"]
+def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=500", "trainer.patience=500"]
+    command = [sys.executable, "-m", "layerfusion", "train", *words]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -264,14 +348,91 @@ def test_sync_uploads_what_a_killed_job_left(base: list[str], tmp_path: Path) ->
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    (file,) = tmp_path.rglob("offline-run-*/*.wandb")
+    (killed,) = tmp_path.rglob("offline-run-*/*.wandb")
     with wandb_server() as (address, uploaded):
-        said = sync(address, file.parent)
-    (run,) = uploaded.runs
-    assert "incomplete" in said or uploaded.exit_code
-    assert len(_losses(uploaded, run)) >= len(seen) > 0
-    assert _losses(uploaded, run)[: len(seen)] == seen
-    assert uploaded.exit_code.get(run, 1) != 0  # never shown as finished
+        said = sync(address, killed.parent)
+        (run,) = uploaded.runs
+        assert "incomplete" in said or uploaded.exit_code
+        assert len(_losses(uploaded, run)) >= len(seen) > 0
+        assert _losses(uploaded, run)[: len(seen)] == seen
+        assert uploaded.exit_code.get(run, 1) != 0  # never shown as finished
+
+        subprocess.run(command, capture_output=True, timeout=200, check=True)
+        first, second = sorted(tmp_path.rglob("offline-run-*/*.wandb"))
+        assert first == killed
+        again = parse(second.read_bytes())
+        assert (again.run["run_id"], again.exit_code) == (run, 0)
+        losses = [row["seed0/val/log_loss"] for row in again.history if "seed0/val/log_loss" in row]
+        assert losses[: len(seen)] == pytest.approx(seen)  # the same figures, once more
+        sync(address, second.parent)
+    assert uploaded.exit_code == {run: 0}
+    record = read_record(killed.parents[2])
+    assert uploaded.summary[run]["test/accuracy"] == record.test["accuracy"].mean
+
+
+@pytest.mark.slow
+def test_online_a_failed_job_goes_on_with_its_run_and_forgets_why(
+    base: list[str], tmp_path: Path
+) -> None:
+    words = [*base, f"paths.outputs={tmp_path}", "logger.mode=online", "sweep=mine"]
+    model = Path(next(x for x in base if x.startswith("backbone.tiny")).partition("=")[2])
+    command = [sys.executable, "-m", "layerfusion", "train", *words]
+    with wandb_server() as (address, uploaded):
+        environment = os.environ | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40}
+        away = model.with_name("away")
+        model.rename(away)
+        try:
+            failed = subprocess.run(command, env=environment, capture_output=True, timeout=120)
+        finally:
+            away.rename(model)
+        assert failed.returncode
+        (run,) = uploaded.runs
+        assert uploaded.exit_code == {run: 1}
+        assert "error" in uploaded.summary[run]
+        subprocess.run(command, env=environment, capture_output=True, timeout=120, check=True)
+        assert list(uploaded.runs) == [run]
+        assert uploaded.exit_code == {run: 0}
+        assert "test/accuracy" in uploaded.summary[run]
+        assert "error" not in uploaded.summary[run]
+        assert uploaded.runs[run]["notes"] == tracking.STARTED_AGAIN
+
+
+@pytest.mark.slow
+def test_an_agent_of_wandb_runs_the_sweep_file_of_the_docs(base: list[str], tmp_path: Path) -> None:
+    """`wandb sweep` and `wandb agent` themselves, against the stand-in for the server."""
+    (block,) = [block for block in blocks(DOCS) if block.file == "sweep.yaml"]
+    sweep = yaml.safe_load(block.text)
+    fixed = [word for word in sweep["command"] if "=" in word]
+    sweep["command"] = [word for word in sweep["command"] if word not in fixed]
+    place = sweep["command"].index("train") + 1
+    sweep["command"][place:place] = [x for x in base if not x.startswith("logger.mode")]
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
+    program = tmp_path / "bin/layerfusion"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m layerfusion "$@"\n')
+    program.chmod(0o755)
+    first = {key: one["values"][0] for key, one in sweep["parameters"].items()}
+    with wandb_server() as (address, uploaded):
+        keep = {key: value for key, value in os.environ.items() if key != "WANDB_MODE"}
+        environment = keep | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "k" * 40}
+        environment["PATH"] = f"{program.parent}:{environment['PATH']}"
+        environment["PYTHONPATH"] = str(Path(tracking.__file__).parents[2])
+        for words in (["sweep", "sweep.yaml"], ["agent", "--count", "2", "me/layerfusion/s1"]):
+            uploaded.trials = [first, first]  # the second is finished before it begins
+            subprocess.run(
+                [str(WANDB), *words],
+                env=environment,
+                cwd=tmp_path,
+                capture_output=True,
+                timeout=200,
+                check=True,
+            )
+        assert uploaded.sweep == sweep
+        assert uploaded.exit_code == {"run0": 0, "run1": 0}
+        goal = sweep["metric"]["name"]
+        assert uploaded.summary["run0"][goal] == uploaded.summary["run1"][goal]
+        assert uploaded.runs["run1"]["sweep"] == "s1"
+    assert len(list((tmp_path / "outputs/runs").iterdir())) == 1
 
 
 def _epochs(folder: Path) -> list[float]:

@@ -7,6 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ _FILE_HEADER = 7  # ":W&B", a magic number and a version
 _BLOCK = 32768
 VARIABLES = (
     *("API_KEY", "PROJECT", "ENTITY", "MODE", "DISABLED", "NAME", "RUN_GROUP", "TAGS", "NOTES"),
-    *("JOB_TYPE", "RUN_ID", "RESUME", "DIR", "DATA_DIR"),
+    *("JOB_TYPE", "RUN_ID", "RESUME", "DIR", "DATA_DIR", "SWEEP_ID", "SWEEP_PARAM_PATH"),
 )
 """Variables of W&B that change a run. W&B keeps others (`WANDB_SERVICE`) for itself."""
 NAMES = ("display_name", "entity", "project", "run_group", "job_type", "notes")
@@ -43,6 +44,8 @@ class OfflineRun:
     exit_code: int | None = None
     better: dict[str, str] = field(default_factory=dict)
     """Metric to the end of the scale that its summary keeps: max or min."""
+    hidden: set[str] = field(default_factory=set)
+    """Metrics, or patterns of their names, that get no chart by themselves."""
     artifacts: dict[str, Artifact] = field(default_factory=dict)
 
 
@@ -75,6 +78,8 @@ def parse(written: bytes) -> OfflineRun:
             found.summary |= _items(record.summary.update)
         elif kind == "metric":
             ends = [end for end in ("max", "min") if getattr(record.metric.summary, end)]
+            if record.metric.options.hidden:
+                found.hidden.add(record.metric.name or record.metric.glob_name)
             found.better |= dict.fromkeys([record.metric.name] * len(ends), "".join(ends))
         elif kind == "artifact":
             one = record.artifact
@@ -87,6 +92,22 @@ def parse(written: bytes) -> OfflineRun:
         elif kind == "exit":
             found.exit_code = record.exit.exit_code
     return found
+
+
+def charts(run: OfflineRun) -> set[str]:
+    """The metrics of a run that W&B makes a chart of by itself: logged over time and not hidden."""
+    logged = {key for row in run.history for key, value in row.items() if _is_number(value)}
+    return {
+        key
+        for key in logged
+        if not key.startswith("_")
+        and "." not in key
+        and not any(fnmatch(key, one) for one in run.hidden)
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _items(items: Any) -> dict[str, Any]:

@@ -11,6 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
 
+import yaml
+
+PROJECT = {"id": "p", "name": "layerfusion", "entity": {"id": "e", "name": "me"}}
+
 
 @dataclass
 class Uploaded:
@@ -25,6 +29,12 @@ class Uploaded:
     """Type and name of every artifact."""
     used: list[str] = field(default_factory=list)
     """Names of the artifacts that a run reads."""
+    sweep: dict[str, Any] = field(default_factory=dict)
+    """The sweep that agents work on, as `wandb sweep` sent it."""
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    """Parameters of the runs that an agent is still to start."""
+    given: list[str] = field(default_factory=list)
+    """Runs that an agent was told to start."""
 
 
 @contextmanager
@@ -82,12 +92,48 @@ def _handler(uploaded: Uploaded) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _known(uploaded: Uploaded, variables: dict[str, Any]) -> dict[str, Any] | None:
+    """What a run that goes on has to know of itself; None for a new one."""
+    run = variables["name"]
+    if run not in uploaded.runs:
+        return None
+    rows, summary = uploaded.history.get(run, []), uploaded.summary.get(run, {})
+    return {
+        "id": "run",
+        "name": run,
+        "displayName": "",
+        "summaryMetrics": json.dumps(summary),
+        "logLineCount": 0,
+        "historyLineCount": len(rows),
+        "eventsLineCount": 0,
+        "historyTail": json.dumps([json.dumps(row) for row in rows[-1:]]),
+        "eventsTail": "[]",
+        "config": "{}",
+        "tags": [],
+        "notes": "",
+        "wandbConfig": '{"t": 1}',  # without it the run would count as one that never began
+    }
+
+
+def _commands(uploaded: Uploaded, running: dict[str, bool]) -> list[dict[str, Any]]:
+    """What an agent is told: the next run when it has none, or to stop when there is no more."""
+    if running:
+        return []
+    if not uploaded.trials:
+        return [{"type": "exit"}]
+    arguments = {key: {"value": value} for key, value in uploaded.trials.pop(0).items()}
+    uploaded.given.append(f"run{len(uploaded.given)}")
+    program = uploaded.sweep["program"]
+    run = uploaded.given[-1]
+    return [{"type": "run", "program": program, "run_id": run, "args": arguments}]
+
+
 def _take_stream(uploaded: Uploaded, run: str, sent: dict[str, Any]) -> None:
     files = sent.get("files") or {}
     rows = files.get("wandb-history.jsonl", {}).get("content", [])
     uploaded.history.setdefault(run, []).extend(json.loads(row) for row in rows)
     for row in files.get("wandb-summary.json", {}).get("content", []):
-        uploaded.summary.setdefault(run, {}).update(json.loads(row))
+        uploaded.summary[run] = json.loads(row)  # it comes whole each time
     if sent.get("complete"):
         uploaded.exit_code[run] = sent["exitcode"]
 
@@ -98,9 +144,23 @@ def _answer(uploaded: Uploaded, sent: dict[str, Any], host: str) -> dict[str, An
     if "upsertBucket" in query:
         given = {key: value for key, value in variables.items() if value is not None}
         uploaded.runs.setdefault(variables["name"], {}).update(given)
-        project = {"id": "p", "name": "layerfusion", "entity": {"id": "e", "name": "me"}}
-        bucket = {"id": "run", "name": variables["name"], "displayName": "", "project": project}
+        bucket = {"id": "run", "name": variables["name"], "displayName": "", "project": PROJECT}
         return {"upsertBucket": {"bucket": bucket, "inserted": True}}
+    if "query RunResumeStatus" in query:
+        return {
+            "model": {"id": "p", "name": PROJECT["name"], "bucket": _known(uploaded, variables)}
+        }
+    if "upsertSweep" in query:
+        uploaded.sweep = yaml.safe_load(variables["config"])
+        return {"upsertSweep": {"sweep": {"name": "s1", "project": PROJECT}}}
+    if "query SweepWithRuns" in query:
+        config = yaml.safe_dump(uploaded.sweep)
+        return {"project": {"sweep": {"name": "s1", "config": config, "runs": {"edges": []}}}}
+    if "createAgent" in query:
+        return {"createAgent": {"agent": {"id": "agent"}}}
+    if "agentHeartbeat" in query:
+        commands = _commands(uploaded, json.loads(variables["runState"]))
+        return {"agentHeartbeat": {"agent": {"id": "agent"}, "commands": json.dumps(commands)}}
     if "createArtifact(" in query:
         given = variables["input"]
         uploaded.made.append((given["artifactTypeName"], given["artifactCollectionName"]))
