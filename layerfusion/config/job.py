@@ -24,8 +24,10 @@ SPREAD = "spread"
 """Device of a model that is spread over all GPUs and, where they are too small, the memory."""
 _DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps", "xpu", SPREAD)
 DEVICE = Rule(
-    lambda name: name in _DEVICES
-    or re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia)(:\d{1,4})?", name) is not None,
+    lambda name: (
+        name in _DEVICES
+        or re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia)(:\d{1,4})?", name) is not None
+    ),
     "",
     lambda: _DEVICES,
 )

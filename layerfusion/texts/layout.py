@@ -22,6 +22,7 @@ from layerfusion.texts.class_folders import (
 )
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
 from layerfusion.texts.parts import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
@@ -233,8 +234,10 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
     file = (path if path.is_dir() else path.parent) / LABELS_FILE
     if not file.is_file():
         return None
+    content = file.read_bytes()
+    refuse_no_text(content, str(file))
     try:
-        names = parse_json(file.read_bytes().removeprefix(BOM_UTF8))
+        names = parse_json(content.removeprefix(BOM_UTF8))
         if isinstance(names, dict):
             if all(isinstance(value, int) for value in names.values()):
                 names = {str(index): name for name, index in names.items()}
@@ -282,7 +285,9 @@ def _saved_splits(
         words = as_option("dataset.files.train", there[0]) if there else ""
         raise UserError(
             f"{place}: a split named train is needed; there are: {', '.join(there) or 'none'};"
-            f" {words} reads {there[0]} as train" if there else f"{place}: it has no splits"
+            f" {words} reads {there[0]} as train"
+            if there
+            else f"{place}: it has no splits"
         )
     used = {split: names[0] for split, names in found.items()}
     left = [name for name in there if name not in used.values()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,13 @@ from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files
-from layerfusion.texts.class_folders import class_folders, class_names, has_format, is_about
+from layerfusion.texts.class_folders import (
+    class_folders,
+    class_names,
+    files_in,
+    has_format,
+    is_about,
+)
 from layerfusion.texts.columnar import is_saved
 from layerfusion.texts.line_pairs import line_pairs
 from layerfusion.texts.parts import are_parts, in_order, part_of, refuse_gap
@@ -187,7 +192,10 @@ def _pattern(names: Sequence[str]) -> str:
     """The pattern that several names have, or the only name."""
     if len(names) == 1:
         return names[0]
-    return f"{os.path.commonprefix(list(names))}*{data_suffix(Path(names[0]))}"
+    start = names[0]
+    while not all(name.startswith(start) for name in names):
+        start = start[:-1]
+    return f"{start}*{data_suffix(Path(names[0]))}"
 
 
 def _in_numbers(name: str) -> list[tuple[int, str]]:
@@ -211,7 +219,9 @@ def _meant(files: Sequence[Path]) -> str:
     ]
     if not found["train"]:
         words = ["dataset.files.train=FILE", "dataset.files.test=FILE"]
-        return f"; say which is which: {' '.join(words)}" if len(files) > 1 else ""
+        way_out = f"; say which is which: {' '.join(words)}"
+        way_out += ", or, if each is of one class, give each a column of labels"
+        return way_out if len(files) > 1 else ""
     if all(len(names) < 2 for names in found.values()):
         return f"; did you mean {' '.join(words)}?"
     whole = [
@@ -244,7 +254,8 @@ def _others(folder: Path) -> list[Path]:
 
 
 def _others_said(folder: Path) -> str:
-    return "".join(f"; {file.name}: {not_read(file)}" for file in _others(folder)[:3])
+    reasons = {not_read(file): file.name for file in _others(folder)[:3]}
+    return "".join(f"; {name}: {reason}" for reason, name in reasons.items())
 
 
 def _others_left(folder: Path) -> tuple[str, ...]:
@@ -449,16 +460,15 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    return sorted(
+    return [
         file
-        for file in folder.iterdir()
-        if file.is_file()
-        and (data_suffix(file) in READERS or not file.suffix)
+        for file in files_in(folder)
+        if (data_suffix(file) in READERS or not file.suffix)
         and not (data_suffix(file) in ("", ".txt") and is_about(file))
         and file.name != LABELS_FILE
         and not file.name.startswith((".", "_"))
         and file.name not in _FACTS
-    )
+    ]
 
 
 def bare(file: Path) -> str:

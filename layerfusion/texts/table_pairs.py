@@ -62,7 +62,9 @@ def labels_beside_table(texts: Path) -> Path | None:
     """Find the table with the labels of a table; none where none lies beside it."""
     if data_suffix(texts) not in _TABLES:
         return None
-    return labels_tables([one for one in sorted(texts.parent.iterdir()) if one.is_file()]).get(texts)
+    return labels_tables([one for one in sorted(texts.parent.iterdir()) if one.is_file()]).get(
+        texts
+    )
 
 
 def read_table_pair(texts: Path, labels: Path, columns: Columns, encoding: str) -> Table:
@@ -91,7 +93,8 @@ def read_table_pair(texts: Path, labels: Path, columns: Columns, encoding: str) 
         )
     values, others = own.columns(columns.text), more.columns(str(columns.label))
     if len(values) == len(others) == 1:  # pandas may call both columns 0
-        others = {str(columns.label): next(iter(others.values()))}
+        others = {columns.label or "label": next(iter(others.values()))}
+        values = {columns.text: next(iter(values.values()))}
     for name in values.keys() & others.keys():
         for row, (one, other) in enumerate(zip(values[name], others[name], strict=True), start=1):
             if one != other:

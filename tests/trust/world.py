@@ -38,7 +38,8 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
 ]
 """Modules that every command would import first; its process is forked from one that has them."""
-SECONDS = 120
+SECONDS = 600
+"""Seconds after which a command counts as hanging, however busy the machine is."""
 TIMES = ("seconds", "train_seconds", "created", "peak_memory_bytes", "head_milliseconds")
 """Facts of a record that differ whenever its job runs."""
 MEASURED = ("milliseconds_per_text", "milliseconds_one", "milliseconds_batch")
