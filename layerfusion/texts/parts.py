@@ -52,6 +52,11 @@ def number_of(stem: str) -> Part | None:
     return part_of(stem) or (Part("", int(found[1])) if found else None)
 
 
+def states_total(stem: str) -> bool:
+    """Tell whether a name says how many parts there are."""
+    return _OF.search(stem) is not None
+
+
 def in_order(place: str, what: str, parts: Mapping[str, Part]) -> list[str]:
     """Put the names of parts in the order of their numbers.
 

@@ -20,7 +20,7 @@ from layerfusion.texts.class_folders import (
 )
 from layerfusion.texts.columnar import is_saved
 from layerfusion.texts.line_pairs import line_pairs
-from layerfusion.texts.parts import are_parts, in_order, part_of, refuse_gap
+from layerfusion.texts.parts import are_parts, in_order, part_of, refuse_gap, states_total
 from layerfusion.texts.readers import is_known_other, not_read
 from layerfusion.texts.split_names import ALIASES, named_parts, parts_by_word, splits_in
 from layerfusion.texts.table import SPLITS
@@ -175,7 +175,7 @@ def split_files(
     parts = [
         joined(group, split)
         for split, group in members.items()
-        if len(group) > 1 and any(part_of(bare(file)).total is None for file in group)
+        if len(group) > 1 and not all(states_total(bare(file)) for file in group)
     ]
     return members, (*parts, *left, *_others_left(folder), *folders_left(folder))
 

@@ -33,7 +33,8 @@ class _Cells:
         names = self.rows[0] if self.headed else [alone]
         if len(names) != len(self.rows[0]) or len(set(names)) < len(names):
             raise UserError(f"{self.path}: give its columns names of their own, in a first line")
-        return dict(zip(names, zip(*self.rows[self.headed :], strict=True), strict=True))
+        cells = [list(column) for column in zip(*self.rows[self.headed :], strict=True)]
+        return dict(zip(names, cells, strict=True))
 
 
 def labels_tables(files: Sequence[Path]) -> dict[Path, Path]:
