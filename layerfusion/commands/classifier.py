@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfusion.config.imports import import_from
+from layerfusion.config.job import DEVICE
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
     """
     from layerfusion.runs.bundle import load_bundle
 
+    DEVICE.check("--device", device)
     return load_bundle(
         options.bundle,
         device=device,

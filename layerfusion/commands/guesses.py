@@ -52,6 +52,11 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
         raise UserError(f"{command}: an empty word; a path or KEY=VALUE is needed in its place")
     place = _place_of_path(arguments)
     if place is None:
+        for word in arguments:
+            if "=" in word and Path(word).is_file():
+                raise UserError(
+                    f"{word}: it is a file, and a word with = sets a key; ./{word} names it"
+                )
         return list(arguments)
     word, rest = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     if (second := _place_of_path(rest)) is not None:

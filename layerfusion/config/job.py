@@ -15,13 +15,23 @@ from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
 from layerfusion.config.registry import POOLINGS, SCORES, named_in
-from layerfusion.config.rules import above, at_least, between, one_of
+from layerfusion.config.rules import RULE, Rule, above, at_least, between, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("int8", "nf4")
 """Weights of 8 and of 4 bits. The vectors between the matrices are in bfloat16."""
 SPREAD = "spread"
 """Device of a model that is spread over all GPUs and, where they are too small, the memory."""
+_DEVICES = ("auto", "cpu", "cuda", "cuda:1", "mps", "xpu", SPREAD)
+DEVICE = Rule(
+    lambda name: (
+        name in _DEVICES
+        or re.fullmatch(r"(cpu|cuda|mps|xpu|hpu|mtia)(:\d{1,4})?", name) is not None
+    ),
+    "",
+    lambda: _DEVICES,
+)
+"""The device of a model, by the name that PyTorch has for it."""
 LONG_TEXTS = ("truncate", "windows")
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
@@ -219,7 +229,7 @@ class LexicalConfig:
 class ExtractConfig:
     """Settings of the pass of every text through every model."""
 
-    device: str = "auto"
+    device: str = field(default="auto", metadata={RULE: DEVICE})
     """Device of the models: auto, cpu, cuda, cuda:1 or mps; or spread: over all GPUs and, where
     these are too small for a model, the memory of the machine."""
     token_budget: int | None = field(default=None, metadata=at_least(1))

@@ -192,7 +192,7 @@ def load_backbone(
     import transformers
 
     require_whole(folder, f"backbone.{name}", weights=True)
-    target = choose_device("auto" if device == SPREAD else device)
+    target = choose_device(device)
     more: dict[str, Any] = {"attn_implementation": "eager"} if eager else {}
     if device == SPREAD:
         more["device_map"] = "auto"
@@ -473,12 +473,12 @@ def quiet_transformers() -> Iterator[None]:
 
 
 def choose_device(device: str) -> torch.device:
-    """Return the device that `auto` or a name stands for.
+    """Return the device that `auto` or a name stands for; of a model that is spread, the first.
 
     Raises:
         UserError: if this machine does not have the device.
     """
-    if device == "auto":
+    if device in ("auto", SPREAD):
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")

@@ -6,6 +6,7 @@ the vectors.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -72,9 +73,12 @@ def read_latency(folder: Path) -> Latency | None:
     return read_kept(path, Latency, "latency", f"{folder.name}/{LATENCY_FILE}")
 
 
-def has_damaged_latency(folder: Path) -> bool:
-    """Return True if a store's folder has a measurement that can no longer be read."""
-    return (folder / LATENCY_FILE).exists() and read_latency(folder) is None
+def lacks_latency(folder: Path) -> bool:
+    """Return True if a store's folder could have a measurement and has none that can be read.
+
+    A process that was killed after the last shard leaves none.
+    """
+    return os.access(folder, os.W_OK) and read_latency(folder) is None
 
 
 def _fastest(backbone: Backbone, batch: Batch) -> dict[str, float]:

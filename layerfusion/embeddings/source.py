@@ -183,14 +183,14 @@ class EmbeddingSource:
             layers: layers to keep for each pooling; None keeps all.
         """
         from layerfusion.embeddings.extract import extract, lacking
-        from layerfusion.embeddings.latency import has_damaged_latency
+        from layerfusion.embeddings.latency import lacks_latency
 
         for store in self.stores.values():
             store.refill = lambda: self.extract(parts, options, layers)
         texts = [text for part in parts for text in part]
-        damaged = any(has_damaged_latency(store.folder) for store in self.stores.values())
+        untimed = any(lacks_latency(store.folder) for store in self.stores.values())
         tally = self._tally(texts)
-        if not lacking(self.stores, texts, layers, options) and not damaged:
+        if not lacking(self.stores, texts, layers, options) and not untimed:
             tally.warn()
             return
         from layerfusion.embeddings.backbone import load_backbone

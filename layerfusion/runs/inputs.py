@@ -16,6 +16,7 @@ from layerfusion.assets.paths import find_path, state_of
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
+from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.given import GivenSource, open_given
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
@@ -111,9 +112,11 @@ def check_inputs(config: TrainConfig) -> None:
     """Check before hours of extraction what a head would refuse after them.
 
     Raises:
-        UserError: for a part of the texts, or a width that the operator cannot split.
+        UserError: for a device that this machine lacks, a part of the texts, or a width that the
+            operator cannot split.
     """
     check_operators(config.fusion)
+    choose_device(config.extract.device)
     if config.extract.num_shards != 1:
         raise UserError(
             f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"

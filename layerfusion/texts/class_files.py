@@ -125,6 +125,9 @@ def _classes(folder: Path, encoding: str) -> dict[str, Path]:
     """Name of each class to its file; empty unless every file of texts may be one."""
     files = _text_files(folder)
     if files and all(data_suffix(file) in _OF_CLASS for file in files):
+        stems = {file.stem for file in files}
+        if len(stems) > 1:  # train.pos, train.neg, test.pos, test.neg
+            return {f"{file.stem}_{data_suffix(file)[1:]}": file for file in files}
         found = {data_suffix(file)[1:]: file for file in files}
         return found if len(found) == len(files) == len(_OF_CLASS) else {}
     found = {file.name[: len(file.name) - len(_suffixes(file))]: file for file in files}

@@ -23,6 +23,8 @@ _ABOUT = re.compile(
     re.IGNORECASE,
 )
 """Names of files that are about the data, or that a system leaves beside them."""
+_ABOUT_TEXTS = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
+"""Such files among texts of a class are none of them."""
 _FORMAT = re.compile(r"\.([a-z][a-z0-9]{0,4}|[a-z]{2,12})", re.IGNORECASE)
 """A suffix that says a format; digits, or a longer one, are part of a name."""
 
@@ -144,11 +146,24 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 
 def _texts(folder: Path) -> list[Path]:
     """The files of a folder that are texts: those in `.txt`, or else those without a suffix."""
-    files = sorted(file for file in folder.iterdir() if file.is_file())
+    files = files_in(folder)
     files = [file for file in files if not _hidden(file, folder)]
-    return [file for file in files if _is_text(file)] or [
+    return [file for file in files if _is_text(file) and not _ABOUT_TEXTS.match(file.name)] or [
         file for file in files if not has_format(file) and not is_about(file)
     ]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, in order.
+
+    Raises:
+        UserError: for a link to a file that does not exist, as those of git-annex and DVC may be.
+    """
+    members = sorted(folder.iterdir())
+    for one in members:
+        if one.is_symlink() and not one.exists() and not one.name.startswith("."):
+            raise UserError(f"{one}: it is a link to {one.readlink()}, which does not exist")
+    return [one for one in members if one.is_file()]
 
 
 def has_format(file: Path) -> bool:

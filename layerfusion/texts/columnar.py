@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from layerfusion.assets.files import parse_json
-from layerfusion.errors import UserError, library_errors
+from layerfusion.errors import UserError, library_errors, short
 from layerfusion.texts.columns import Columns, find_column
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.nested import column_of_part
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 SAVED = ("dataset_dict.json", "state.json")
 """Files that say of a folder that `save_to_disk` of the `datasets` library wrote it."""
 
+_END = b"\xff\xff\xff\xff\0\0\0\0"
+"""The end of an Arrow stream, a message of no bytes. Each of its messages begins as this one."""
 FEW = 20
 """Rows that are read where a column is missing, to say what lies inside the others."""
 
@@ -29,7 +33,7 @@ def read_parquet(path: Path, reading: Reading) -> Table:
     """Read the columns that are needed from a parquet file."""
     import pyarrow.parquet
 
-    _refuse_others(path, b"PAR1")
+    _refuse_others(path, b"PAR1", "parquet")
     with _faults(path, "parquet"):
         file = pyarrow.parquet.ParquetFile(path)
     names, notes = distinct_columns(path, file.schema_arrow.names, reading.columns)
@@ -52,6 +56,7 @@ def read_arrow(path: Path, reading: Reading) -> Table:
         begin = file.read(6)
     if begin.startswith(b"FEA1"):
         raise UserError(f"{path}: it is of the first version of Feather; write it anew")
+    _refuse_cut(path)
     with _faults(path, "arrow"), pyarrow.memory_map(str(path)) as mapped:
         opened = pyarrow.ipc.open_file if begin == b"ARROW1" else pyarrow.ipc.open_stream
         read = opened(mapped).read_all()
@@ -96,10 +101,17 @@ def _table(
 
 
 def _as_strings(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
-    """Read bytes as UTF-8, as which some programs write their strings; others stay bytes."""
+    """Read bytes as UTF-8, as which some programs write their strings; others stay bytes.
+
+    A number of half or single precision becomes the one that is written alike: 0.1, and not
+    0.10000000149.
+    """
     import pyarrow
 
     kind = column.type
+    if pyarrow.types.is_float16(kind) or pyarrow.types.is_float32(kind):
+        written = [None if x is None else float(str(np.float32(x))) for x in column.to_pylist()]
+        return pyarrow.chunked_array([pyarrow.array(written, pyarrow.float64())])
     if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
         return column
     try:
@@ -130,10 +142,32 @@ def _class_names(features: Any, label: str | None) -> tuple[str, ...] | None:
     return tuple(names) if named and names else None
 
 
-def _refuse_others(path: Path, but: bytes) -> None:
-    """Refuse a file that is of another kind than its name says, such as a Git LFS pointer."""
+def _refuse_others(path: Path, but: bytes, kind: str = "") -> None:
+    """Refuse a file that is of another kind than its name says, such as a Git LFS pointer.
+
+    Args:
+        path: the file.
+        but: what files of the right kind begin with.
+        kind: the right kind, if all its files begin so.
+    """
     with path.open("rb") as file:
-        refuse_no_text(file.read(512), str(path), but=but)
+        begin = file.read(512)
+    refuse_no_text(begin, str(path), but=but)
+    if kind and begin and not begin.startswith(but):
+        raise UserError(f"{path}: it is no {kind} file; it begins with {short(begin[:20])}")
+
+
+def _refuse_cut(path: Path) -> None:
+    """Refuse an Arrow file without its end: a stream may be cut between two batches of rows."""
+    with path.open("rb") as file:
+        begin = file.read(6)
+        file.seek(max(0, path.stat().st_size - 8))
+        end = file.read()
+    ends = {b"ARROW1": b"ARROW1", _END[:4]: _END}
+    if any(begin.startswith(one) and not end.endswith(last) for one, last in ends.items()):
+        raise UserError(
+            f"{path}: it lacks its end, as of a download that was cut; fetch or write it again"
+        )
 
 
 @contextmanager
@@ -166,6 +200,9 @@ def saved_parts(folder: Path) -> dict[str, Any]:
     """
     import datasets
 
+    for file in sorted(folder.rglob("*.arrow")):
+        _refuse_others(file, b"ARROW1")
+        _refuse_cut(file)
     with library_errors(f"{folder}: not readable as a saved data set"):
         saved: Any = datasets.load_from_disk(str(folder))
     if isinstance(saved, Mapping):

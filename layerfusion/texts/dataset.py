@@ -18,7 +18,7 @@ from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.labels import class_indices, clean_texts, without_unlabelled
+from layerfusion.texts.labels import class_indices, clean_texts, gap_notes, without_unlabelled
 from layerfusion.texts.layout import read_label_names, read_tables
 from layerfusion.texts.split_files import LABELS_FILE
 from layerfusion.texts.splits import Split, complete_splits
@@ -113,6 +113,7 @@ def dataset_from_tables(
         tables, dropped = without_unlabelled(tables)
         texts = {split: clean_texts(split, table) for split, table in tables.items()}
         label_names, indices, doubts = class_indices(tables, names)
+        doubts = (*doubts, *gap_notes(texts))
         given = {split: Split(texts[split], indices[split]) for split in tables}
         splits = complete_splits(given, label_names, config, limit, seed=seed)
         read = dict.fromkeys(note for table in tables.values() for note in table.notes)
@@ -165,7 +166,8 @@ def _read(
     if names and not config.label_names and path.is_file():
         note = f"labels: named by {LABELS_FILE} beside {path.name}"
         tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, note))
-    return tables, names or tables["train"].label_names, origin
+    named = (table.label_names for table in tables.values() if table.label_names)
+    return tables, names or next(named, None), origin
 
 
 def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], Path, str]:

@@ -214,6 +214,10 @@ def _parse(
         if len(row) != len(names):
             first = "header" if headed else "first row"
             reason = f"it has {len(row)} cells where the {first} has {len(names)}"
+            if len(row) > len(names):
+                reason += f"; a text with {delimiter!r} in it needs quotation marks around it"
+            else:
+                reason += "; complete it, or remove it"
             return _Fault(len(cells) + 1, started[taken], reason)
         cells.append(row)
         numbers.append(started[taken])
@@ -293,7 +297,8 @@ def _swallowed(
         if found:
             reason = (
                 f"a cell runs on over {max(map(len, broken))} lines, one of which is a row by"
-                ' itself; close its quotation mark, or double those that belong to a text ("")'
+                ' itself; close its quotation mark, or double those that belong to a text ("");'
+                " if all is well with it, save the table as .jsonl or .parquet"
             )
             return _Fault(number, rows.lines[number - 1], reason)
     return None

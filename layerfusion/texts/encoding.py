@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import difflib
+import encodings.aliases
 import gzip
 import lzma
 import re
@@ -44,8 +46,16 @@ NO_TEXT = {
     b"\x93NUMPY": "a NumPy array; save its texts as csv",
     b"version https://git-lfs": "a Git LFS pointer, which stands for the data; `git lfs pull`"
     " fetches them",
-}
+    b"# xet version": "a pointer of Xet, which stands for the data; download the file itself",
+    **dict.fromkeys((b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
+                    "a pickle, which may run code when it is opened; save its table as csv"),
+}  # fmt: skip
 """What files begin with that hold no table of texts, and what they are."""
+_PAGES = {
+    **dict.fromkeys((b"<!doctype html", b"<html"), "a web page; was its address that of the data?"),
+    b"<?xml": "an XML file; save its texts as csv",
+}
+"""The same of files that may be texts themselves."""
 _TAR_AT = 257
 """Where a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
@@ -72,6 +82,7 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    refuse_no_text(raw, str(path))
     suffix = path.suffix.lower()
     if suffix in PACKED and not raw.startswith(list(_UNPACK)[PACKED.index(suffix)]):
         raise UserError(
@@ -86,9 +97,12 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
         codec = codecs.lookup(encoding).name
         with suppress(UnicodeError):
             b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
+        named = {*encodings.aliases.aliases.values()}
+        near = difflib.get_close_matches(encoding.lower().replace("-", "_"), named, n=1)
+        meant = f"; did you mean {as_option(key, near[0].replace('_', '-'))}?" if near else ""
         raise UserError(
-            f"{as_option(key, encoding)}: there is no such encoding of texts"
+            f"{as_option(key, encoding)}: there is no such encoding of texts{meant}"
         ) from error
     raw = _unpacked(raw, path)
     marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
@@ -108,7 +122,7 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
                 " repair the text there, or remove it"
             ) from error
         guess = guess_encoding(raw, codec)
-        word = _around(raw, error.start).decode(guess, errors="replace")
+        word = _around(raw, error.start, guess).decode(guess, errors="replace")
         raise UserError(
             f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
             f" {word!r} there"
@@ -117,9 +131,14 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
         raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
     if "\0" in text:
         guess = guess_encoding(raw, codec)
+        line = text.count("\n", 0, text.index("\0")) + 1
+        other = f", as {guess} read as {encoding} does; set {key}, or" if guess != codec else ";"
+        raise UserError(f"{path}: it holds NUL characters (line {line:,}){other} remove them")
+    if codec.startswith("utf-16") and "\n" not in text and "\u0a00" in text:
+        other = "utf-16-le" if codec == "utf-16-be" else "utf-16-be"
         raise UserError(
-            f"{path}: it holds NUL characters, as {guess} read as {encoding} does; set {key}, or"
-            " remove them"
+            f"{path}: the two bytes of each character are the other way round; set"
+            f" {as_option(key, other)}"
         )
     return text
 
@@ -205,7 +224,19 @@ def refuse_no_text(raw: bytes, path: str, *, but: bytes = b"") -> None:
         raise UserError(f"{path}: it is a tar archive; unpack it")
 
 
-def _around(raw: bytes, place: int) -> bytes:
+def refuse_page(path: Path) -> None:
+    """Refuse a web page in the place of a table, as servers answer for data that they lack."""
+    with path.open("rb") as file:
+        begin = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip().lower()
+    for mark, kind in _PAGES.items():
+        if begin.startswith(mark):
+            raise UserError(f"{path}: it is {kind}")
+
+
+def _around(raw: bytes, place: int, guess: str) -> bytes:
     """The cell of a table, or the line, in which a byte stands, cut to a few words."""
     start = max(raw.rfind(mark, 0, place) for mark in (b"\n", b"\r", b",", b"\t", b";", b'"')) + 1
-    return re.split(rb'[\r\n,\t;"]', raw[max(start, place - _SHOWN) :][: 2 * _SHOWN])[0]
+    start = max(start, place - _SHOWN)
+    if guess.startswith("utf-16"):
+        start += start % 2
+    return re.split(rb'[\r\n,\t;"]', raw[start:][: 2 * _SHOWN])[0]

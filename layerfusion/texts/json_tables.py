@@ -12,6 +12,7 @@ from layerfusion.assets.files import parse_json
 from layerfusion.errors import UserError, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import lines_of
+from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.nested import column_of_part
 from layerfusion.texts.split_names import named_parts
 
@@ -39,9 +40,22 @@ def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) 
     """
     if not content.strip():
         raise UserError(f"{path}: the file is empty")
+    return _with_whole_names(_columns_of(path, content, columns, lines=lines))
+
+
+def _with_whole_names(values: Values) -> Values:
+    """Replace the half characters in the names of columns, where the names stay different."""
+    whole = {whole_characters(name)[0]: column for name, column in values.items()}
+    return whole if len(whole) == len(values) else values
+
+
+def _columns_of(path: Path, content: str, columns: Columns, *, lines: bool) -> Values:
     try:
         found = _parsed(content, str(path))
     except json.JSONDecodeError as error:
+        if (first := content.lstrip("\ufeff \t\r\n"))[0] not in '[{"':
+            begin = short(first.partition("\n")[0][:60])
+            raise UserError(f"{path}: not readable as json: it begins with {begin}") from error
         if not lines and error.msg != "Extra data":  # the error for an object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
         return _of_rows(path, _lines(content, path))
@@ -81,8 +95,15 @@ def splits_of_json(
     splits = dict(files)
     if not files:
         named = named_parts(holders)
-        if "train" not in named or any(len(keys) > 1 for keys in named.values()):
+        if "train" not in named:
             return None
+        for split, keys in named.items():
+            if len(keys) > 1:
+                chosen = " ".join(f"dataset.files.{one}={names[0]}" for one, names in named.items())
+                raise UserError(
+                    f"{path}: several keys for {split} ({', '.join(keys)}); name those to use, as"
+                    f" {chosen} does"
+                )
         splits = {split: keys[0] for split, keys in named.items()}
     for split, key in splits.items():
         if key not in holders:

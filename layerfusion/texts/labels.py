@@ -17,8 +17,13 @@ from layerfusion.texts.table import NO_LABEL, Table
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
-GAPS = {"nan", "none", "null", "na", "n/a", "<na>", "unknown", "-", "?", "-1"}
+GAPS = {
+    "nan", "nat", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "<na>", "\\n", "unknown",
+    "undefined", "missing", "-", "?", "-1",
+}  # fmt: skip
 """What programs write for a missing value, in lower case."""
+_NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na"}
+"""Those of them that are no texts of people."""
 _AROUND = "\"'`“”‘’«».,;:"
 """Marks around a name that make no other class of it."""
 _SHOWN = 10
@@ -45,6 +50,19 @@ def clean_texts(split: str, table: Table) -> tuple[str, ...]:
             raise UserError(f"{split}: {table.where(index)}: the text is empty")
         texts.append(stripped)
     return tuple(texts)
+
+
+def gap_notes(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Note texts that are what programs write for a missing value.
+
+    Args:
+        texts: split to its texts.
+    """
+    found = [text for part in texts.values() for text in part if text.casefold() in _NO_TEXT]
+    if not found:
+        return ()
+    are = "1 text is" if len(found) == 1 else f"{len(found):,} texts are"
+    return (f"{are} {found[0]!r} and the like; if that marks rows without a text, remove them",)
 
 
 Label = int | float | str
@@ -177,7 +195,11 @@ def _one_kind(found: dict[str, list[Label]], typed: bool) -> dict[str, list[Labe
     digits = bool(strings) and all(_is_number(value) for value in strings)
     if digits and not (typed and len(strings) == len(values)):
         return {split: [_number(value) for value in part] for split, part in found.items()}
-    if strings & {"True", "False"} and {value.lower() for value in strings} <= {"true", "false"}:
+    if (
+        len(strings) == len(values)
+        and strings & {"True", "False"}
+        and {value.lower() for value in strings} <= {"true", "false"}
+    ):
         return {split: [str(value).capitalize() for value in part] for split, part in found.items()}
     return found
 
@@ -203,8 +225,8 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
     alike: dict[str, list[str]] = {}
     for name in names:
         form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
-        form = " ".join(form.strip(_AROUND).casefold().split())
-        alike.setdefault(form or name, []).append(name)
+        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
+        alike.setdefault(_as_number(form) or form or name, []).append(name)
     notes = [
         f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
@@ -218,6 +240,14 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
     return tuple(notes)
+
+
+def _as_number(form: str) -> str:
+    """A number in one form, so that `01`, `+1` and `1e0` are alike; empty for what is none."""
+    try:
+        return str(float(form.replace(",", ".")))
+    except ValueError:
+        return ""
 
 
 def _shown(name: str) -> str:

@@ -22,21 +22,27 @@ from layerfusion.texts.class_folders import (
 )
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
+from layerfusion.texts.parts import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
     LABELS_FILE,
     assign_splits,
+    bare,
     beside,
     data_files,
+    folders_left,
     joined,
     other_splits,
     split_files,
     split_folders,
     unused,
     unused_beside,
+    unused_classes,
 )
 from layerfusion.texts.table import SPLITS, Table, join_tables
+from layerfusion.texts.table_pairs import labels_beside_table, labels_tables, read_table_pair
 
 
 def read_tables(
@@ -76,19 +82,23 @@ def read_tables(
     if folders := class_folders(path, source.files):
         tables = read_class_folders(path, folders, columns, source.encoding)
         notes = _tables_beside(path, folders, source, columns)
-        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
-        return tables
+        if not source.files and path not in folders.values():
+            notes += unused_classes(path, folders)
+        return _with_notes(tables, notes)
     if not source.files and (pairs := line_pairs(path, source.encoding)):
-        return read_line_pairs(path, pairs, columns, source.encoding)
+        tables = read_line_pairs(path, pairs, columns, source.encoding)
+        used = [file.parent for pair in pairs.values() for file in pair]
+        return _with_notes(tables, folders_left(path, used))
     if not source.files and (by_class := class_files(path, source.encoding)):
-        return read_class_files(path, by_class, columns, source.encoding)
+        tables = read_class_files(path, by_class, columns, source.encoding)
+        used = [file.parent for part in by_class.values() for file in part.values()]
+        return _with_notes(tables, folders_left(path, used))
     tables = {}
     if parts := split_folders(path, source.files):
         for split, part in parts.items():
             tables[split] = _read_part(part, split, source, columns)
-        notes = unused_beside(path) if not source.files else ()
-        tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
-        return tables
+        notes = unused_beside(path, parts) if not source.files else ()
+        return _with_notes(tables, notes)
     files, notes = split_files(path, source.files)
     if len(files) == len(files["train"]) == 1 and not source.files:
         tables = _read_file(files["train"][0], source, columns, alone=False)
@@ -97,8 +107,13 @@ def read_tables(
             if split != "train":
                 columns = replace(columns, without_label=_without(split, files["train"][0].name))
             tables[split] = join_tables([_read(file, source, columns) for file in members])
-    tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
-    return tables
+    return _with_notes(tables, notes)
+
+
+def _with_notes(tables: dict[str, Table], notes: Iterable[str]) -> dict[str, Table]:
+    """Add notes to the table of train."""
+    train = replace(tables["train"], notes=(*tables["train"].notes, *notes))
+    return {**tables, "train": train}
 
 
 def _tables_beside(
@@ -184,6 +199,8 @@ def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Colu
             raise UserError(f"{folder}: it has splits of its own: {', '.join(parts)}")
         return saved_table(split, parts["train"], columns)
     files = data_files(folder)
+    labels = labels_tables(files).values()
+    files = [file for file in files if file not in labels]
     if strange := [file for file in files if other_splits(file, split)]:
         raise UserError(
             f"{folder}: it is the folder of {split}, and {strange[0].name} is called after another"
@@ -195,6 +212,7 @@ def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Colu
             f"{folder}: its files are of several kinds ({names}); leave those of one, or name what"
             f" to use: {as_option(f'dataset.{split}', str(files[0]))}"
         )
+    refuse_gap(folder, {file.name: bare(file) for file in files})
     table = join_tables([_read(file, source, columns) for file in files])
     return table if len(files) == 1 else replace(table, notes=(*table.notes, joined(files)))
 
@@ -216,8 +234,10 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
     file = (path if path.is_dir() else path.parent) / LABELS_FILE
     if not file.is_file():
         return None
+    content = file.read_bytes()
+    refuse_no_text(content, str(file))
     try:
-        names = parse_json(file.read_bytes().removeprefix(BOM_UTF8))
+        names = parse_json(content.removeprefix(BOM_UTF8))
         if isinstance(names, dict):
             if all(isinstance(value, int) for value in names.values()):
                 names = {str(index): name for name, index in names.items()}
@@ -232,6 +252,9 @@ def read_label_names(path: Path) -> tuple[str, ...] | None:
 def _read(
     path: Path, source: DataSourceConfig, columns: Columns, reader: str | None = None
 ) -> Table:
+    labels = labels_beside_table(path) if reader is None else None
+    if labels is not None:
+        return read_table_pair(path, labels, columns, source.encoding)
     return read_file(
         path, columns, encoding=source.encoding, skip_rows=source.skip_rows, reader=reader
     )
@@ -245,8 +268,7 @@ def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dic
     parts = saved_parts(folder)
     members, notes = _saved_splits(str(folder), parts, source.files)
     tables = {split: saved_table(name, parts[name], columns) for split, name in members.items()}
-    tables["train"] = replace(tables["train"], notes=(*tables["train"].notes, *notes))
-    return tables
+    return _with_notes(tables, notes)
 
 
 def _saved_splits(
@@ -260,7 +282,13 @@ def _saved_splits(
         return dict(files), ()
     found = assign_splits(place, {name: name.lower() for name in there})
     if "train" not in found:
-        raise UserError(f"{place}: a split named train is needed; there are: {', '.join(there)}")
+        words = as_option("dataset.files.train", there[0]) if there else ""
+        raise UserError(
+            f"{place}: a split named train is needed; there are: {', '.join(there) or 'none'};"
+            f" {words} reads {there[0]} as train"
+            if there
+            else f"{place}: it has no splits"
+        )
     used = {split: names[0] for split, names in found.items()}
     left = [name for name in there if name not in used.values()]
-    return used, unused(place, left)
+    return used, unused(place, left, used)

@@ -25,7 +25,7 @@ _OF_LABELS = (".label", ".labels", ".lbl", ".lab")
 """Suffixes of the two files; `seq.in` lies beside `label` in data of intents."""
 _TEXT_WORDS = {
     "text", "texts", "sentence", "sentences", "data", "input", "inputs", "document", "documents",
-    "review", "reviews", "corpus", "x", "seq",
+    "review", "reviews", "corpus", "x", "seq", "features",
 }  # fmt: skip
 _LABEL_WORDS = {"label", "labels", "target", "targets", "y", "class", "classes", "gold"}
 
@@ -134,9 +134,7 @@ def _pairs(folder: Path, encoding: str) -> dict[str, Pair]:
         if not file.is_file() or file.name.startswith(".") or is_about(file):
             continue
         suffix = data_suffix(file)
-        words = [word for word in re.split(r"[^a-z0-9]+", _bare(file)) if word]
-        common = "_".join(word for word in words if word not in _TEXT_WORDS | _LABEL_WORDS)
-        named = bool(_LABEL_WORDS & set(words))
+        common, named = name_of_pair(file)
         if suffix in _OF_LABELS or (named and suffix in (".txt", "")):
             labels.setdefault(common, []).append(file)
         elif suffix in _OF_TEXTS:
@@ -146,6 +144,13 @@ def _pairs(folder: Path, encoding: str) -> dict[str, Pair]:
         for common, files in texts.items()
         if len(files) == len(labels.get(common, ())) == 1 and _are_lines(files[0], encoding)
     }
+
+
+def name_of_pair(file: Path) -> tuple[str, bool]:
+    """What a name has in common with that of its partner, and whether it is that of labels."""
+    words = [word for word in re.split(r"[^a-z0-9]+", _bare(file)) if word]
+    common = "_".join(word for word in words if word not in _TEXT_WORDS | _LABEL_WORDS)
+    return common, bool(_LABEL_WORDS & set(words))
 
 
 def _bare(file: Path) -> str:

@@ -21,7 +21,7 @@ from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines, read_rows
-from layerfusion.texts.encoding import read_text
+from layerfusion.texts.encoding import read_text, refuse_page
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
 from layerfusion.texts.json_tables import columns_of_json, splits_of_json
 from layerfusion.texts.table import Table, make_table
@@ -36,6 +36,8 @@ _APART = "\x1f"
 """Parts a label from its text; no text has this character."""
 _FEW, _AGAIN = 8, 3
 """Fewer lines, or words that occur less often on average, are not known for labels."""
+_MOST = 0.8
+"""Where this share of the lines has as many cells, more than one, they are rows of a table."""
 _RULE = re.compile(r":?-{2,}:?")
 """A cell of the line below a header, as Markdown and databases print it."""
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
@@ -49,6 +51,8 @@ _OTHERS = {
     **dict.fromkeys((".xlsx", ".xls", ".xlsm", ".xlsb", ".ods", ".numbers"), _SPREADSHEET),
     **dict.fromkeys((".zip", ".tar", ".tgz", ".tbz2", ".txz", ".7z", ".rar"), _ARCHIVE),
     **dict.fromkeys((".zst", ".lz4", ".z"), "it is packed; unpack it, or pack it with gzip"),
+    **dict.fromkeys((".db", ".sqlite", ".sqlite3"), "it is a database; export its table as csv"),
+    **dict.fromkeys((".pkl", ".pickle"), "a pickle may run code; save its table as csv"),
     **dict.fromkeys((".conll", ".conllu", ".iob", ".bio"), WORDS),
 }
 """Suffix of a file that is not read to what it is, and the way out."""
@@ -113,6 +117,7 @@ def read_file(
         raise UserError(f"{path}: {not_read(path)}")
     read = import_object(f"reader of {suffix}", READERS[suffix])
     try:
+        refuse_page(path)
         return read(path, Reading(columns, encoding, skip_rows))
     except (OSError, EOFError) as error:
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
@@ -204,6 +209,9 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     """Read the text of a delimited file. Arguments are as for `read_delimited`."""
     if begins_fasttext(text):
         return fasttext_table(path, text, reading.columns)
+    if begins_json(text):
+        table = json_table(path, text, reading.columns, lines=True)
+        return replace(table, notes=(*table.notes, f"{path.name}: read as JSON, as it begins so"))
     columns, skipped = reading.columns, list(reading.skip_rows)
     above = _lines_above_header(path, text, skipped, columns)
     skipped += above
@@ -343,9 +351,7 @@ def _lines_above_header(
 
 
 def _refuse_header(path: Path, header: str, columns: Columns) -> None:
-    """Refuse a web page, and a header whose names stand between characters that are not known."""
-    if header.lower().startswith(("<!doctype html", "<html")):
-        raise UserError(f"{path}: it is a web page; was its address that of the data?")
+    """Refuse a header whose names stand between characters that are not known."""
     names = [re.escape(name) for name in (columns.text, columns.label) if name is not None]
     for first, last in (names, names[::-1]) if len(names) == 2 else ():
         if (
@@ -375,12 +381,13 @@ def _label_words(text: str) -> bool:
     """
     lines = [line for _, line in first_lines(text)]
     parts = [line.split(maxsplit=1) for line in lines]
-    cells = [{len(cells_of(line, delimiter)) for line in lines} for delimiter in DELIMITERS]
+    cells = [Counter(len(cells_of(line, delimiter)) for line in lines) for delimiter in DELIMITERS]
     if len(lines) < _FEW or any(len(part) < 2 for part in parts):
         return False
     seen = Counter(first for first, _ in parts)
     few = len(seen) > 1 and len(lines) >= _AGAIN * len(seen)
-    return few and all(len(found) > 1 or found == {1} for found in cells)
+    usual = [found.most_common(1)[0] for found in cells]
+    return few and all(width == 1 or many < _MOST * len(lines) for width, many in usual)
 
 
 def _delimiter(path: Path, header: str, columns: Columns, usual: str | None, text: str) -> str:
@@ -446,7 +453,8 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
         return
     order = sorted(range(width), key=lambda place: -sum(map(len, by_column[place])))
     text = order[0]
-    label = min(order[1:], key=lambda place: len(set(by_column[place])), default=text)
+    classes = [len({*column, cell}) for column, cell in zip(by_column, first, strict=True)]
+    label = min(order[1:], key=lambda place: (classes[place] < 2, classes[place]), default=text)
     raise UserError(
         f"{path}: its first line names no column {columns.text!r} ({columns.text_key}); it reads"
         f" {', '.join(map(repr, first))[:160]}; if the file has no header, its columns go by"

@@ -11,20 +11,25 @@ from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.texts.class_files import class_files
-from layerfusion.texts.class_folders import class_folders, has_format, is_about
+from layerfusion.texts.class_folders import (
+    class_folders,
+    class_names,
+    files_in,
+    has_format,
+    is_about,
+)
 from layerfusion.texts.columnar import is_saved
 from layerfusion.texts.line_pairs import line_pairs
+from layerfusion.texts.parts import are_parts, in_order, part_of, refuse_gap, states_total
 from layerfusion.texts.readers import is_known_other, not_read
 from layerfusion.texts.split_names import ALIASES, named_parts, parts_by_word, splits_in
 from layerfusion.texts.table import SPLITS
+from layerfusion.texts.table_pairs import labels_tables
 
 LABELS_FILE = "labels.json"
 """The file beside the data that names its classes."""
 _FACTS = ("dataset_info.json", "dataset_infos.json", "state.json", "dataset_dict.json")
 """Files with facts about the data, which the `datasets` library writes beside them."""
-_SHARD = re.compile(r"-(\d+)-of-(\d+)$")
-_PART = re.compile(r"(part|data|chunk|shard)?[-_]?\d+\b")
-"""Name of a numbered part of a table."""
 _OF_CLASSES = re.compile(
     r"(id2label|label2id|(label|class)_?(names|map|mapping|list)?|labels|classes|mapping|categories)"
     r"\.(txt|json|csv|tsv)",
@@ -64,7 +69,7 @@ def split_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
     chosen = {split: group[0] for split, group in found.items() if group}
     places = {split: [str(part)] for split, part in chosen.items()}
     for file in data_files(folder):
-        for split in splits_in(_bare(file)) - set(chosen):
+        for split in splits_in(bare(file)) - set(chosen):
             places.setdefault(split, []).append(str(file))
     if len(places) > len(chosen):
         words = " ".join(as_option(f"dataset.{split}", names[0]) for split, names in places.items())
@@ -72,10 +77,31 @@ def split_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
     return chosen
 
 
-def unused_beside(folder: Path) -> tuple[str, ...]:
-    """Notes on the files that lie beside the folders of the splits."""
+def unused_beside(folder: Path, splits: Mapping[str, Path]) -> tuple[str, ...]:
+    """Notes on what lies beside the folders of the splits, and in them, and is not used.
+
+    Args:
+        folder: has the folders of the splits.
+        splits: split to its folder.
+    """
     names = [file.name for file in data_files(folder)]
-    return (*unused(str(folder), names), *_others_left(folder))
+    names += [part.name for part in _folders(folder) if _has_part(part)]
+    used = {split: part.name for split, part in splits.items()}
+    left = unused(
+        str(folder), [name for name in names if name not in used.values()], used, whole=True
+    )
+    inside = [] if any(map(is_saved, splits.values())) else list(splits.values())
+    within = [note for part in inside for note in (*_others_left(part), *folders_left(part))]
+    return (*left, *_others_left(folder), *within)
+
+
+def unused_classes(folder: Path, splits: Mapping[str, Path]) -> tuple[str, ...]:
+    """Notes on the folders beside those of the splits, where each has a folder for each class."""
+    parts = [part for part in _folders(folder) if part not in splits.values()]
+    alike = [part.name for part in parts if len(class_names({"": part})) > 1]
+    used = {split: part.name for split, part in splits.items()}
+    others = [*splits.values(), *(folder / name for name in alike)]
+    return (*unused(str(folder), alike, used), *folders_left(folder, others))
 
 
 def _has_part(folder: Path) -> bool:
@@ -83,20 +109,20 @@ def _has_part(folder: Path) -> bool:
 
 
 def _splits_of_files(folder: Path) -> set[str]:
-    return {split for file in data_files(folder) for split in splits_in(_bare(file))}
+    return {split for file in data_files(folder) for split in splits_in(bare(file))}
 
 
 def other_splits(file: Path, split: str) -> set[str]:
     """The splits that a file in the folder of another one is called after."""
-    found = splits_in(_bare(file))
+    found = splits_in(bare(file))
     return set() if split in found else found
 
 
-def joined(files: Sequence[Path]) -> str:
+def joined(files: Sequence[Path], what: str = "") -> str:
     """Note that several files of a folder are read as one table."""
     names = [file.name for file in files]
     shown = f"{', '.join(names[:3])} …" if len(names) > 4 else ", ".join(names)
-    return f"{files[0].parent.name}: {len(names):,} files are joined: {shown}"
+    return f"{what or files[0].parent.name}: {len(names):,} files are joined: {shown}"
 
 
 def split_files(
@@ -106,8 +132,9 @@ def split_files(
 
     Args:
         folder: its direct members are looked at.
-        files: split to file name; empty: found by their names (train.csv, Dev.tsv,
-            reviews_test.csv, test-00000-of-00002.parquet), or else the only data file there is.
+        files: split to file name, or to a pattern of several (train*.csv); empty: found by their
+            names (train.csv, Dev.tsv, reviews_test.csv, test-00000-of-00002.parquet), or else the
+            only data file there is.
 
     Returns:
         Split to its files in order, and notes on the files that are not used.
@@ -118,13 +145,19 @@ def split_files(
     found = data_files(folder)
     names = [file.name for file in found]
     if files:
-        for split, name in files.items():
-            if not (folder / name).is_file():
-                raise unknown(f"{folder}: file of {split}", name, names)
-        return {split: [folder / name] for split, name in files.items()}, ()
-    named = assign_splits(str(folder), {file.name: _bare(file) for file in found})
+        given = {split: _of_pattern(folder, name) for split, name in files.items()}
+        for split, members in given.items():
+            if not members:
+                raise unknown(f"{folder}: file of {split}", files[split], names)
+        return given, tuple(joined(one, split) for split, one in given.items() if len(one) > 1)
+    labels = labels_tables(found).values()
+    found = [file for file in found if file not in labels]
+    names = [file.name for file in found]
+    stems = {file.name: bare(file) for file in found}
+    named = assign_splits(str(folder), stems)
     if "train" not in named:
         if not named and _are_parts(found):
+            refuse_gap(folder, stems)
             return {"train": found}, (joined(found),)
         if named or len(found) != 1:
             raise UserError(
@@ -132,33 +165,74 @@ def split_files(
                 f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_meant(found)}"
                 f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}"
             )
-        return {"train": found}, (*_others_left(folder), *_folders_left(folder))
+        return {"train": found}, (*_others_left(folder), *folders_left(folder))
     used = {name for members in named.values() for name in members}
     _refuse_folders(folder, named)
     members = {split: [folder / name for name in group] for split, group in named.items()}
-    left = unused(str(folder), [name for name in names if name not in used])
-    return members, (*left, *_others_left(folder), *_folders_left(folder))
+    chosen = {split: _pattern(group) for split, group in named.items()}
+    left = unused(str(folder), [name for name in names if name not in used], chosen)
+    # Names that state the number of all parts are those of one table without doubt.
+    parts = [
+        joined(group, split)
+        for split, group in members.items()
+        if len(group) > 1 and not all(states_total(bare(file)) for file in group)
+    ]
+    return members, (*parts, *left, *_others_left(folder), *folders_left(folder))
+
+
+def _of_pattern(folder: Path, name: str) -> list[Path]:
+    """The file of a name, or all files of a pattern, in the order of the numbers in their names."""
+    if (folder / name).is_file() or not re.search(r"[*?[]", name):
+        return [folder / name] if (folder / name).is_file() else []
+    found = [file for file in folder.glob(name) if file.is_file()]
+    return sorted(found, key=lambda file: _in_numbers(file.name))
+
+
+def _pattern(names: Sequence[str]) -> str:
+    """The pattern that several names have, or the only name."""
+    if len(names) == 1:
+        return names[0]
+    start = names[0]
+    while not all(name.startswith(start) for name in names):
+        start = start[:-1]
+    return f"{start}*{data_suffix(Path(names[0]))}"
+
+
+def _in_numbers(name: str) -> list[tuple[int, str]]:
+    """Order names as people do: `part10` after `part9`."""
+    return [(int(part or -1), word) for word, part in re.findall(r"(\D+)|(\d+)", name)]
 
 
 def _are_parts(files: Sequence[Path]) -> bool:
     """Tell the numbered parts of one table, as Spark writes them: `part-00000-….parquet`."""
-    return len(files) > 1 and len({data_suffix(file) for file in files}) == 1 and all(
-        _PART.match(file.name) for file in files
-    )  # fmt: skip
+    return are_parts([bare(file) for file in files]) and len(set(map(data_suffix, files))) == 1
 
 
 def _meant(files: Sequence[Path]) -> str:
     """Name the files whose names have those of splits somewhere in them: `trainset.csv`."""
     found = {
-        split: [file.name for file in files if any(word in _bare(file) for word in words)]
+        split: [file.name for file in files if any(word in bare(file) for word in words)]
         for split, words in ALIASES.items()
     }
-    if any(len(names) > 1 for names in found.values()) or not found["train"]:
-        return ""
     words = [
         as_option(f"dataset.files.{split}", names[0]) for split, names in found.items() if names
     ]
-    return f"; did you mean {' '.join(words)}?"
+    if not found["train"]:
+        words = ["dataset.files.train=FILE", "dataset.files.test=FILE"]
+        way_out = f"; say which is which: {' '.join(words)}"
+        way_out += ", or, if each is of one class, give each a column of labels"
+        return way_out if len(files) > 1 else ""
+    if all(len(names) < 2 for names in found.values()):
+        return f"; did you mean {' '.join(words)}?"
+    whole = [
+        as_option(f"dataset.files.{split}", _pattern(names))
+        for split, names in found.items()
+        if names
+    ]
+    return (
+        f"; {' '.join(words)} takes the first of each, and {' '.join(whole)} all of them as one"
+        " table"
+    )
 
 
 def _others(folder: Path) -> list[Path]:
@@ -173,14 +247,15 @@ def _others(folder: Path) -> list[Path]:
             or (
                 bool(data_suffix(file))
                 and data_suffix(file) not in (*READERS, *_NO_DATA)
-                and bool(splits_in(_bare(file)))
+                and bool(splits_in(bare(file)))
             )
         )
     ]
 
 
 def _others_said(folder: Path) -> str:
-    return "".join(f"; {file.name}: {not_read(file)}" for file in _others(folder)[:3])
+    reasons = {not_read(file): file.name for file in _others(folder)[:3]}
+    return "".join(f"; {name}: {reason}" for reason, name in reasons.items())
 
 
 def _others_left(folder: Path) -> tuple[str, ...]:
@@ -189,13 +264,13 @@ def _others_left(folder: Path) -> tuple[str, ...]:
     )
 
 
-def _folders_left(folder: Path) -> tuple[str, ...]:
-    """Notes on folders with data beside the files that are read."""
+def folders_left(folder: Path, used: Sequence[Path] = ()) -> tuple[str, ...]:
+    """Notes on folders with data beside what is read, but for those that are used."""
     return tuple(
         f"{part.name} in {folder} is not used; {as_option('dataset.path', str(part))} would read"
         " what lies in it"
         for part in _folders(folder)
-        if _is_data(part)
+        if part not in used and _is_data(part)
     )
 
 
@@ -281,7 +356,7 @@ def _members(folder: Path) -> list[Path]:
 def _is_named(folder: Path) -> bool:
     files = [file for file in data_files(folder) if file.suffix]
     return len(files) == 1 or "train" in assign_splits(
-        str(folder), {file.name: _bare(file) for file in files}
+        str(folder), {file.name: bare(file) for file in files}
     )
 
 
@@ -300,41 +375,43 @@ def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
         UserError: where several claim one split, or a shard is missing.
     """
     result = {}
+    parts = {name: part_of(stem) for name, stem in stems.items()}
+    bases = {name: part.base if part else stems[name] for name, part in parts.items()}
     for split in SPLITS:
-        whole = [name for name, stem in stems.items() if _SHARD.sub("", stem) in ALIASES[split]]
-        members = whole or [
-            name for name, stem in stems.items() if splits_in(_SHARD.sub("", stem)) == {split}
-        ]
-        if not whole and len({_SHARD.sub("", stems[name]) for name in members}) > 1:
+        whole = [name for name in stems if bases[name] in ALIASES[split]]
+        members = whole or [name for name in stems if splits_in(bases[name]) == {split}]
+        if not whole and len({bases[name] for name in members}) > 1:
             continue
         if members:
-            _check_shards(place, split, {name: stems[name] for name in members})
-            result[split] = members
+            result[split] = _all_parts(place, split, {name: stems[name] for name in members})
     return result
 
 
-def _check_shards(place: str, split: str, stems: Mapping[str, str]) -> None:
-    """Several files of one split have to be all the shards of one file."""
-    shards = {name: match for name, stem in stems.items() if (match := _SHARD.search(stem))}
-    kinds = {(_SHARD.sub("", stem), name in shards) for name, stem in stems.items()}
-    if len(kinds) > 1 or (len(stems) > 1 and not shards):
+def _all_parts(place: str, split: str, stems: Mapping[str, str]) -> list[str]:
+    """Several files of one split have to be all the parts of one table; give them in order."""
+    parts = {name: part for name, stem in stems.items() if (part := part_of(stem))}
+    kinds = {parts[name].base if name in parts else "" for name in stems}
+    numbers = [part.number for part in parts.values()]
+    if len(kinds) > 1 or (len(stems) > 1 and len(set(numbers)) < len(stems)):
         listed = ", ".join(stems)
         raise UserError(
             f"{place}: several files for {split} ({listed}); leave one, or name what to use:"
             f" dataset.files={{{split}: {next(iter(stems))}, …}}"
         )
-    totals = {int(match[2]) for match in shards.values()}
-    missing = sorted(set(range(max(totals, default=0))) - {int(m[1]) for m in shards.values()})
-    if missing or len(totals) > 1:
-        which = ", ".join(map(str, missing[:5])) or "some"
-        raise UserError(
-            f"{place}: shard {which} of {split} is missing; its shards are numbered from 0 to"
-            f" {max(totals) - 1}, and there are: {', '.join(shards)}"
-        )
+    return in_order(place, split, parts) if parts else list(stems)
 
 
-def unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
-    """Note the files, or parts of a saved data set, that no split has."""
+def unused(
+    place: str, names: Sequence[str], used: Mapping[str, str], *, whole: bool = False
+) -> tuple[str, ...]:
+    """Note the files, folders or parts of a saved data set that no split has.
+
+    Args:
+        place: where they lie.
+        names: their names.
+        used: split to the name of what it has.
+        whole: true if the paths of files and folders are needed to name them.
+    """
     of_classes = [name for name in names if _OF_CLASSES.fullmatch(name)]
     notes = tuple(
         f"{name} in {place} is not used; if it names the classes 0, 1, …, say so:"
@@ -345,21 +422,28 @@ def unused(place: str, names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return notes
     are = "is" if len(names) == 1 else "are"
+    own = splits_in(names[0])
+    split = own.pop() if len(own) == 1 else "test"
+    key = "dataset" if whole else "dataset.files"
+    words = " ".join(
+        as_option(f"{key}.{one}", str(Path(place, name)) if whole else name)
+        for one, name in {**used, split: names[0]}.items()
+    )
     return (
         *notes,
-        f"{', '.join(names)} in {place} {are} not used, as no split has such a name;"
-        f" dataset.files={{train: …, test: {names[0]}}} would use {names[0]} as test",
+        f"{', '.join(names)} in {place} {are} not used, as no split has such a name; {words} would"
+        f" use {names[0]} as {split}",
     )
 
 
 def beside(path: Path, used: Sequence[Path] = ()) -> tuple[str, ...]:
     """Note what lies beside a file of train and is not used either, such as test.csv."""
-    if "train" not in splits_in(_bare(path)):
+    if "train" not in splits_in(bare(path)):
         return ()
     others = [
         file.name
         for file in data_files(path.parent)
-        if file not in (path, *used) and splits_in(_bare(file)) & {"validation", "test"}
+        if file not in (path, *used) and splits_in(bare(file)) & {"validation", "test"}
     ]
     if not others:
         return ()
@@ -376,19 +460,18 @@ def data_files(folder: Path) -> list[Path]:
 
 
 def _files_of(folder: Path) -> list[Path]:
-    return sorted(
+    return [
         file
-        for file in folder.iterdir()
-        if file.is_file()
-        and (data_suffix(file) in READERS or not file.suffix)
+        for file in files_in(folder)
+        if (data_suffix(file) in READERS or not file.suffix)
         and not (data_suffix(file) in ("", ".txt") and is_about(file))
         and file.name != LABELS_FILE
         and not file.name.startswith((".", "_"))
         and file.name not in _FACTS
-    )
+    ]
 
 
-def _bare(file: Path) -> str:
+def bare(file: Path) -> str:
     """A file's name without its suffixes, in lower case; a suffix that is a split's name stays."""
     name, suffix = file.name.lower(), data_suffix(file)
     for packed in PACKED:

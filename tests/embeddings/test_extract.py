@@ -14,7 +14,7 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
-from layerfusion.embeddings.backbone import load_backbone
+from layerfusion.embeddings.backbone import choose_device, load_backbone
 from layerfusion.embeddings.extract import calibrated_budget, extract
 from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.source import open_source
@@ -258,3 +258,7 @@ def test_a_folder_that_is_no_model_is_one_line(tmp_path: Path, damage: str) -> N
 def test_a_device_that_is_not_there_is_one_line(bert_folder: Path) -> None:
     with pytest.raises(UserError, match=r"extract.device=abacus: this machine does not have it"):
         load_backbone("tiny", bert_folder, BackboneConfig(), "abacus")
+
+
+def test_a_model_that_is_spread_takes_its_inputs_where_one_model_would() -> None:
+    assert choose_device("spread") == choose_device("auto")

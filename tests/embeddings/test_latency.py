@@ -6,7 +6,7 @@ import pytest
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import load_backbone
-from layerfusion.embeddings.latency import measure_latency, read_latency
+from layerfusion.embeddings.latency import LATENCY_FILE, measure_latency, read_latency
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.tokens import tokenize
@@ -61,3 +61,17 @@ def test_a_store_keeps_the_first_measurement(
     assert first is not None
     source.extract([corpus[10:20]], ExtractConfig(device="cpu"))
     assert read_latency(folder) == first
+
+
+def test_a_store_whose_extraction_was_killed_before_it_was_timed_is_timed_later(
+    tmp_path: Path, bert_folder: Path, corpus: list[str]
+) -> None:
+    config = BackboneConfig(path=str(bert_folder))
+    source = open_source("tiny", config, {"mean": PoolingConfig()}, tmp_path)
+    folder = source.stores["mean"].folder
+    source.extract([corpus[:10]], ExtractConfig(device="cpu"))
+    (folder / LATENCY_FILE).unlink()
+    source.extract([corpus[:10]], ExtractConfig(device="cpu"))
+    latency = read_latency(folder)
+    assert latency is not None
+    assert set(latency.one) == set(latency.batch) != set()

@@ -382,6 +382,14 @@ TABLE = "text,label\n" + "a dull film,bad\na fine film,good\n" * 9
         ({f"{k}_{n}.txt": v for n, v in LINES.items() for k in ("train", "test")}, [36, 36]),
         ({f"train/{label}.txt": lines for label, lines in LINES.items()}, [36]),
         ({"rt.neg": LINES["bad"], "rt.pos": LINES["good"], "README": "x"}, [36]),
+        (
+            {
+                f"{split}.{suffix}": lines
+                for split in ("train", "test")
+                for suffix, lines in zip(("neg", "pos"), LINES.values(), strict=True)
+            },
+            [36, 36],
+        ),
         ({"good.txt": f"text\n{LINES['good']}", "bad.txt": LINES["bad"]}, [36]),
         ({"train/part-0.csv": TABLE, "train/part-1.csv": TABLE, "train/_SUCCESS": ""}, [36]),
         ({"train/x.csv": TABLE, "train/README.txt": "x", "test/y.csv": TABLE}, [18, 18]),
@@ -429,6 +437,9 @@ def test_folders_whose_names_say_what_they_hold(
         ({"a/b/c/train.csv": TABLE}, "a/b/c would read what lies below it"),
         ({"a.xlsx": ""}, "a.xlsx: it is a spreadsheet; save its sheet as csv"),
         ({"trainset.csv": TABLE, "testset.csv": TABLE}, "did you mean dataset.files.train=trains"),
+        ({"trn.csv": TABLE, "tst.csv": TABLE}, "dataset.files.train=FILE dataset.files.test=FILE"),
+        ({"bad.csv": TABLE, "good.csv": TABLE}, "if each is of one class, give each a column of"),
+        ({"x.pkl": ""}, "x.pkl: a pickle may run code; save its table as csv"),
     ],
 )
 def test_folders_that_are_refused(
@@ -436,6 +447,84 @@ def test_folders_that_are_refused(
 ) -> None:
     write_files(tmp_path, files)
     assert message in refused(load, path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "notes"),
+    [
+        (
+            {
+                f"{split}/{label}/{number}.txt": f"text {number} of {split}"
+                for split in ("train", "test", "eval", "more/train")
+                for label in LINES
+                for number in range(9)
+            },
+            [
+                "eval in … is not used, as no split has such a name; dataset.files.train=train"
+                " dataset.files.test=eval would use eval as test",
+                "more in … is not used; dataset.path=…/more would read what lies in it",
+            ],
+        ),
+        (
+            {f"{name}.csv": TABLE for name in ("train/x", "test/x", "eval/x", "more", "train/y/z")}
+            | {"train/w.xlsx": ""},
+            [
+                "more.csv, eval in … are not used, as no split has such a name; dataset.train=…"
+                "/train dataset.test=…/more.csv would use more.csv as test",
+                "w.xlsx in …/train is not used: it is a spreadsheet; save its sheet as csv",
+                "y in …/train is not used; dataset.path=…/train/y would read what lies in it",
+            ],
+        ),
+        (
+            {f"train.{kind}": "a\nb\nc\n" for kind in ("txt", "label")} | {"more/x.csv": TABLE},
+            ["more in … is not used; dataset.path=…/more would read what lies in it"],
+        ),
+    ],
+)
+def test_folders_that_no_split_takes_are_named(
+    files: dict[str, str], notes: list[str], tmp_path: Path, load: Load
+) -> None:
+    folder = tmp_path / "data"
+    write_files(folder, {n: c.replace("c\n", "b\na\na\n") for n, c in files.items()})
+    found = [note.replace(str(folder), "…") for note in load(path=folder).notes]
+    assert [note for note in found if "not used" in note] == notes
+
+
+def test_a_table_of_single_precision_has_the_labels_that_are_written(
+    tmp_path: Path, load: Load
+) -> None:
+    labels = pyarrow.array([0.1, 0.5] * 20, pyarrow.float32())
+    pyarrow.parquet.write_table(
+        pyarrow.table({"text": TEXTS, "label": labels}), tmp_path / "train.parquet"
+    )
+    lines = "".join(f"{text} too,{(0.1, 0.5)[n % 2]}\n" for n, text in enumerate(TEXTS))
+    (tmp_path / "test.csv").write_text(f"text,label\n{lines}")
+    assert load(path=tmp_path).label_names == ("0.1", "0.5")
+
+
+def test_names_of_classes_may_come_from_test_alone(tmp_path: Path, load: Load) -> None:
+    features = {"label": {"names": ["bad", "good"], "_type": "ClassLabel"}}
+    facts = {"huggingface": json.dumps({"info": {"features": features}})}
+    table = pyarrow.table({"text": [f"{text} too" for text in TEXTS], "label": [0, 1] * 20})
+    pyarrow.parquet.write_table(table.replace_schema_metadata(facts), tmp_path / "test.parquet")
+    write_json(tmp_path / "train.json", TEXTS, [1, 0] * 20)
+    data = load(path=tmp_path)
+    assert data.label_names == ("bad", "good")
+    assert [data.label_names[k] for k in data.splits["test"].labels[:2]] == ["bad", "good"]
+
+
+def test_a_first_word_is_no_label_where_lines_are_rows(tmp_path: Path, load: Load) -> None:
+    lines = "".join(f"{chr(34) * (n % 9 == 5)}a film {n},{'ab'[n % 2]}\n" for n in range(40))
+    (tmp_path / "x.csv").write_text(lines)
+    data = load(path=tmp_path / "x.csv", text="1", label="2")
+    assert data.label_names == ("a", "b")
+    assert sum(data.available.values()) == 40
+
+
+def test_half_a_character_in_the_name_of_a_column(tmp_path: Path, load: Load) -> None:
+    rows = [{"text\ud83d": text, "label": "ab"[n % 2]} for n, text in enumerate(TEXTS)]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert sum(load(path=tmp_path / "x.json", text="text\ufffd").available.values()) == 40
 
 
 def write_files(folder: Path, files: dict[str, str]) -> None:
@@ -450,6 +539,11 @@ def write_files(folder: Path, files: dict[str, str]) -> None:
     [
         ({"train": [], "test": []}, "there are no rows under 'train'"),
         ({"mine": 1, "yours": 2}, "a list of objects is needed"),
+        (
+            {"train": [{"text": "a"}], "dev": [{"text": "b"}], "val": [{"text": "c"}]},
+            "several keys for validation (dev, val); name those to use, as"
+            " dataset.files.train=train dataset.files.validation=dev does",
+        ),
     ],
 )
 def test_json_without_the_rows_of_a_split(

@@ -123,6 +123,24 @@ def _arrow(folder: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={folder}"]
 
 
+def _cut_arrow(folder: Path) -> list[str]:
+    table = pa.table(dict(zip(NAMES, COLUMNS, strict=True)))
+    sizes = []
+    with (folder / "x.arrow").open("wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        for start in (0, 20):
+            writer.write_table(table.slice(start, 20))
+            sizes.append(file.tell())
+    content = (folder / "x.arrow").read_bytes()
+    (folder / "x.arrow").write_bytes(content[: sizes[0]])
+    return ["dataset=local", f"dataset.path={folder / 'x.arrow'}"]
+
+
+def _dead_link(folder: Path) -> list[str]:
+    (folder / "train.csv").write_text(_csv())
+    (folder / "test.csv").symlink_to("gone.csv")
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
 def _kinds(folder: Path) -> list[str]:
     texts, labels = map(pa.array, COLUMNS)
     columns = {
@@ -221,6 +239,11 @@ INSIDE = json.dumps(
     [{"id": 1, "review": {"body": text, "stars": label}} for text, label in _rows()]
 )
 NUMBERS = [{"text": f"a text of test {n}", "label": n % 2} for n in range(20)]
+LABEL_ROWS = [f"{number},{label}" for number, (_, label) in enumerate(_rows())]
+PAIR = {
+    "X_train.csv": "\n".join(["id,text", *(f"{n},{text}" for n, (text, _) in enumerate(_rows()))]),
+    "y_train.csv": "\n".join(["id,label", *LABEL_ROWS]),
+}
 CASES: dict[str, Case] = {
     "UTF-8 with a byte-order mark": _file(_csv(), "utf-8-sig"),
     "UTF-16 without `dataset.encoding`": _file(_csv(), "utf-16"),
@@ -294,6 +317,11 @@ CASES: dict[str, Case] = {
         "version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 9\n", name="x.jsonl"
     ),
     "a web page named `.csv`": _file("<!DOCTYPE html>\n<html><body>Not found</body></html>\n"),
+    "rows of JSON in a `.csv`": _file(
+        "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in _rows())
+    ),
+    "an Arrow file that was cut off": _cut_arrow,
+    "a link to a file that does not exist": _dead_link,
     "an Excel file or a zip archive named `.csv`": _file("PK\x03\x04 and so on"),
     "a line break inside a quoted cell": _file(_csv(extra='"two\nlines",good\n')),
     "rows that end in carriage returns, as on old Macs": _file(
@@ -324,6 +352,16 @@ CASES: dict[str, Case] = {
     ),
     "all shards of a split": lambda folder: _shards(folder, (0, 1)),
     "a missing shard": lambda folder: _shards(folder, (0,)),
+    "`train_part1.csv` and `train_part2.csv`": _folder(
+        {"train_part1.csv": _csv(), "train_part2.csv": TEST}
+    ),
+    "a missing part": _folder({"train_part1.csv": _csv(), "train_part3.csv": TEST}),
+    "`train1.csv` and `train2.csv`, which may be folds": _folder(
+        {"train1.csv": _csv(), "train2.csv": TEST}
+    ),
+    "the same, with `'dataset.files.train=\"train*.csv\"'`": _folder(
+        {"train1.csv": _csv(), "train2.csv": TEST}, 'dataset.files.train="train*.csv"'
+    ),
     "two files for one split": _folder({"train.csv": _csv(), "training.csv": TEST}),
     "a file that no split takes": _folder({"train.csv": _csv(), "holdout.csv": TEST}),
     "a file called `test` in a format that is not read": _folder(
@@ -331,6 +369,9 @@ CASES: dict[str, Case] = {
     ),
     "a folder with data beside `train.csv`": _folder_of(
         {"train.csv": _csv(), "more/train.csv": TEST}
+    ),
+    "a folder `eval` beside the folders `train` and `test`": _folder_of(
+        {"train/x.csv": _csv(), "test/x.csv": TEST, "eval/x.csv": TEST}
     ),
     "`train.csv` and a folder `test`": _folder_of({"train.csv": _csv(), "test/x.csv": TEST}),
     "`test.csv` in the folder `train`": _folder_of(
@@ -364,6 +405,7 @@ CASES: dict[str, Case] = {
         "train/", "test/", beside="train/unsup/1.txt"
     ),
     "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
+    "a `README.txt` among the texts of a class": _class_folders(beside="good/README.txt"),
     "a table without texts beside the folders of the classes": _class_folders(
         beside="meta.csv,README"
     ),
@@ -386,6 +428,13 @@ CASES: dict[str, Case] = {
     "such files, and a test without labels": _folder(
         {"train.txt": LINES[0], "train.label": LINES[1], "test.txt": LINES[0]}
     ),
+    "`X_train.csv` with `y_train.csv`, a text and a label on each row": _folder(PAIR),
+    "such tables with different numbers of rows": _folder(
+        {**PAIR, "y_train.csv": PAIR["y_train.csv"].rpartition("39,")[0]}
+    ),
+    "such tables whose rows have other `id`s": _folder(
+        {**PAIR, "y_train.csv": "\n".join(["id,label", *LABEL_ROWS[::-1]])}
+    ),
     "`train.csv` and `test.csv` one folder deeper": _class_folders(
         beside="data/train.csv,data/test.csv", rows=0
     ),
@@ -401,6 +450,11 @@ CASES: dict[str, Case] = {
     ),
     "numbers and words as labels of one column": _file(_json({"label": 1}), name="reviews.json"),
     "labels such as `01`, with leading zeros": _file(_labelled("01", "02")),
+    "true and 1 as labels of one column, in JSON": _file(
+        json.dumps([{"text": x, "label": (True, 1)[n % 2]} for n, (x, _) in enumerate(_rows())]),
+        name="reviews.json",
+    ),
+    "a number as a label that is written in two ways": _file(_labelled("7", "007", "8")),
     "`Spam` and `spam`": _file(_labelled("Spam", "spam")),
     "a class that differs by marks around it, or by marks that nobody sees": _file(
         _csv(extra="a film,good\u200b\nb film,good\u200b\nc film,good\u200b\n")
@@ -412,6 +466,7 @@ CASES: dict[str, Case] = {
         {"train.csv": _labelled("0", "1"), "classes.txt": "bad\ngood\n"}
     ),
     "`None` or `n/a` as a label": _file(_labelled("None", "good")),
+    "`nan` or `NULL` as a text": _file(_csv(extra="NULL,good\n")),
     "-1 as every label of test": _folder(
         {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}
     ),

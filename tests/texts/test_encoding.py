@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ def test_text_is_read_in_the_encoding_it_has(tmp_path: Path, encoding: str, name
         ("utf-8-sig", "cp1252", "set dataset.encoding=utf-8"),
         ("utf-8", "ascii", "for example to utf-8"),
         ("utf-8", "nope", "there is no such encoding"),
+        ("utf-8", "utf9", "did you mean dataset.encoding=utf-8"),
+        ("utf-8", "a\0b", "there is no such encoding"),
+        ("utf-16-le", "utf-16-be", "the other way round; set dataset.encoding=utf-16-le"),
+        ("utf-16-be", "utf-16", "the other way round; set dataset.encoding=utf-16-be"),
         ("utf-8", "hex", "there is no such encoding"),
         ("utf-8", "rot13", "there is no such encoding"),
     ],
@@ -63,8 +68,31 @@ def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -
     with pytest.raises(UserError, match=r"a\.csv\.gz: cannot be read"):
         read_text(tmp_path / "a.csv.gz", "utf-8")
     (tmp_path / "b.csv").write_bytes(b"text,label\na\0b,x\n")
-    with pytest.raises(UserError, match="NUL"):
+    with pytest.raises(UserError, match=r"NUL characters \(line 2\); remove them"):
         read_text(tmp_path / "b.csv", "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "a Git LFS pointer"),
+        (b"# xet version 0\nfilesize = 12\n", "a pointer of Xet"),
+        (pickle.dumps(["text"]), "a pickle"),
+    ],
+)
+def test_what_stands_for_data_is_named_whatever_it_is_called(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
+    for name in ("a.csv", "a.csv.gz", "a.txt"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=f"{name}: it is {what}"):
+            read_text(tmp_path / name, "utf-8")
+
+
+def test_the_word_that_is_shown_is_whole_in_utf_16(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text,label\nschön und gut,x\n".encode("utf-16-le") * 20)
+    with pytest.raises(UserError, match="utf-16-le, which reads 'schön und gut"):
+        read_text(tmp_path / "a.csv", "utf-8")
 
 
 def test_half_characters_are_replaced_and_counted() -> None:

@@ -38,13 +38,16 @@ PRELOADED = [
     "transformers.models.llama.modeling_llama",
 ]
 """Modules that every command would import first; its process is forked from one that has them."""
-SECONDS = 120
+SECONDS = 600
+"""Seconds after which a command counts as hanging, however busy the machine is."""
 TIMES = ("seconds", "train_seconds", "created", "peak_memory_bytes", "head_milliseconds")
 """Facts of a record that differ whenever its job runs."""
 MEASURED = ("milliseconds_per_text", "milliseconds_one", "milliseconds_batch")
 """Figures that are measured once and kept in the cache."""
 MEASURED_COLUMNS = re.compile(r"ms\b|Extraction, min|Training seconds|Peak memory|Made")
 """Beginnings of the names of a report's columns whose figures differ from run to run."""
+MEASURED_WORDS = re.compile(r"\b[\d.,]+(?= ms\b)")
+"""Such figures in a report's sentences."""
 LEFT_OUT = "layerfusion: left out: "
 """What a report says of a file that cannot be read."""
 SHA = "0" * 64
@@ -307,7 +310,7 @@ def report_figures(folder: Path) -> str:
         if len(cells) != len(measured):  # the first line of a table, or none
             measured = [bool(MEASURED_COLUMNS.match(cell.strip())) for cell in cells]
         cells = ["" if late else cell for cell, late in zip(cells, measured, strict=True)]
-        kept.append("|".join(cells) or line)
+        kept.append("|".join(cells) or MEASURED_WORDS.sub("…", line))
     return "\n".join(kept)
 
 
