@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from layerfusion.commands.hub import push_to_hub as push_to_hub
     from layerfusion.commands.python import embed as embed
     from layerfusion.commands.python import extract as extract
     from layerfusion.commands.python import load_dataset as load_dataset
@@ -58,6 +59,7 @@ _PUBLIC = {
     "fit": "layerfusion.fusion.training:fit",
     "train": "layerfusion.commands.python:train",
     "load": "layerfusion.runs.bundle:load_bundle",
+    "push_to_hub": "layerfusion.commands.hub:push_to_hub",
     "results": "layerfusion.findings.frame:results",
     "write_report": "layerfusion.commands.python:write_report",
     "plot_layers": "layerfusion.report.plots:plot_layers",
@@ -88,6 +90,7 @@ __all__ = [
     "plot_fusion",
     "plot_layers",
     "profile_layers",
+    "push_to_hub",
     "rank",
     "results",
     "select_layers",

@@ -25,6 +25,8 @@ usage: layerfusion COMMAND [...]
   predict    JOB INPUT: classify new texts with the classifier that a job left
   export     JOB --to TARGET: write the classifier of a job for transformers, sentence-transformers
              or onnx, which load it without LayerFusion
+  push       JOB OWNER/NAME: send the classifier of a job to the Hugging Face hub
+  pull       OWNER/NAME: fetch one from there
   serve      JOB: answer requests for labels and probabilities over HTTP
   search     search for the best head and layers with Optuna; the same command resumes a study
   status     DIR: show the jobs of a sweep that are done, failed, running or missing, and the time
@@ -52,6 +54,8 @@ COMMANDS = {
     "train": "layerfusion.commands.hydra_jobs:train",
     "predict": "layerfusion.commands.predict:main",
     "export": "layerfusion.commands.export:main",
+    "push": "layerfusion.commands.hub:push",
+    "pull": "layerfusion.commands.hub:pull",
     "serve": "layerfusion.commands.serve:main",
     "search": "layerfusion.commands.search:main",
     "status": "layerfusion.commands.status:main",

@@ -24,7 +24,7 @@ WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py", "README.md
 `trust_remote_code`. README.md is the model's card, which states its licence."""
 UNREACHABLE = "the hub cannot be reached"
 REVISIONS = "commits of revisions"
-_TIMEOUT_SECONDS = 10.0
+TIMEOUT_SECONDS = 10.0
 """Longest wait for an answer of the hub."""
 _CONVERTER = "SFconvertbot"
 """The hub's own account. It offers safetensors for repositories that have only pickles."""
@@ -47,10 +47,10 @@ def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Pat
     from huggingface_hub import snapshot_download
 
     repo = _repo(source)
-    with _hub_errors():
+    with hub_errors():
         # A branch may move; we stay with the commit that was fetched first.
         revision = _remembered(source, cache) or source.revision
-        commit, files = _commit_and_files(repo, revision, "model")
+        commit, files = commit_and_files(repo, revision, "model")
         if not any(name.endswith(".safetensors") and "/" not in name for name in files):
             commit = _converted(repo, files, key)
         folder = snapshot_download(
@@ -58,7 +58,7 @@ def fetch_hub_model(source: SourceConfig, *, key: str, cache: Path) -> tuple[Pat
             revision=commit,
             allow_patterns=list(WANTED),
             ignore_patterns=["*/*"],
-            etag_timeout=_TIMEOUT_SECONDS,
+            etag_timeout=TIMEOUT_SECONDS,
         )
     _remember(source, cache, commit)
     return Path(folder), commit
@@ -94,16 +94,16 @@ def fetch_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
     if fetched is not None:
         return fetched
     repo = _repo(source)
-    with _hub_errors():
+    with hub_errors():
         # Without a network this fails immediately, whereas `datasets` would retry for long.
         revision = _remembered(source, cache) or source.revision
-        commit, _ = _commit_and_files(repo, revision, "dataset")
+        commit, _ = commit_and_files(repo, revision, "dataset")
 
     def build(staging: Path) -> Path:
         import datasets
         from datasets.exceptions import DatasetsError
 
-        with _hub_errors(DatasetsError):
+        with hub_errors(DatasetsError):
             loaded: Any = datasets.load_dataset(repo, name=source.inside, revision=commit)
         loaded.save_to_disk(staging / "dataset")
         return staging / "dataset"
@@ -131,13 +131,14 @@ def hub_identity(source: SourceConfig, commit: str) -> str:
 # -- the hub ------------------------------------------------------------------------------------
 
 
-def _commit_and_files(
+def commit_and_files(
     repo: str, revision: str, repo_type: Literal["model", "dataset"]
 ) -> tuple[str, list[str]]:
+    """Ask the hub for the commit of a revision, and the names of its files."""
     from huggingface_hub import HfApi
 
     ask = HfApi().model_info if repo_type == "model" else HfApi().dataset_info
-    info = ask(repo, revision=revision, timeout=_TIMEOUT_SECONDS)
+    info = ask(repo, revision=revision, timeout=TIMEOUT_SECONDS)
     if info.sha is None:
         raise SourceUnavailable(f"the hub names no commit for {revision}")
     return info.sha, [file.rfilename for file in info.siblings or []]
@@ -153,7 +154,7 @@ def _converted(repo: str, files: list[str], key: str) -> str:
     for offer in offers:
         if offer.git_reference is None:
             continue
-        commit, offered = _commit_and_files(repo, offer.git_reference, "model")
+        commit, offered = commit_and_files(repo, offer.git_reference, "model")
         if "model.safetensors" in offered or INDEX in offered:
             log.info("%s holds pickles only; taking the safetensors of the hub's converter", repo)
             return commit
@@ -162,7 +163,7 @@ def _converted(repo: str, files: list[str], key: str) -> str:
 
 
 @contextlib.contextmanager
-def _hub_errors(*more: type[Exception]) -> Iterator[None]:
+def hub_errors(*more: type[Exception]) -> Iterator[None]:
     """Turn errors of the hub and the network into one short reason."""
     from huggingface_hub import errors
 

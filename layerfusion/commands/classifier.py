@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def add_classifier(parser: ArgumentParser, *, device: bool = True) -> None:
     """Add the arguments that name a classifier and the places of its models."""
-    parser.add_argument("bundle", metavar="JOB", help="folder of the job, or of its classifier")
+    shared = "; or hub:OWNER/NAME" if device else ""
+    parser.add_argument(
+        "bundle", metavar="JOB", help=f"folder of the job, or of its classifier{shared}"
+    )
     if device:
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--cache", metavar="FOLDER", help="folder of downloaded models")

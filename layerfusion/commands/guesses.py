@@ -179,7 +179,7 @@ def _keep_standard_input(rest: Sequence[str]) -> str:
     Raises:
         UserError: if nothing comes.
     """
-    from layerfusion.commands.predict import standard_input
+    from layerfusion.texts.streaming import standard_input
 
     content = standard_input()
     if not content.strip():

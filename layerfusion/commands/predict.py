@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import json
+import hashlib
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from layerfusion.assets.files import write_atomically
+from layerfusion import __version__
 from layerfusion.assets.paths import data_suffix
 from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.commands.classifier import add_classifier, open_classifier, pairs, user_modules
+from layerfusion.commands.outputs import GZ, Partial, Printed
 from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
-from layerfusion.texts.class_files import header_note
-from layerfusion.texts.columns import Columns
-from layerfusion.texts.delimited import lines_of
-from layerfusion.texts.encoding import decoded, whole_characters
-from layerfusion.texts.fasttext import begins_fasttext
-from layerfusion.texts.readers import (
-    Reading,
-    begins_json,
-    begins_table,
-    delimited_table,
-    json_table,
-    read_file,
-)
-from layerfusion.texts.table import Table, make_table
+from layerfusion.texts.streaming import LINES, STANDARD, Parts, read_parts, read_table
+from layerfusion.texts.table import Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -41,13 +30,6 @@ if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle, Explained
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
-GZ = ".gz"
-"""A second suffix, for a file that gzip packs."""
-STANDARD = "-"
-"""What stands for the standard input or output in the place of a file."""
-ENCODING_KEY = "--encoding"
-LINES = ".txt"
-"""Suffix of a file with one text on each line. All other files are tables."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,31 +47,71 @@ def main(arguments: Sequence[str]) -> int:
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, options.device)
     bundle = _with_vectors(bundle, options)
-    table = texts_in(options.input, options, bundle, modules)
-    kept = [row for row, text in enumerate(table.texts) if has_text(text)]
+    parts = parts_in(options.input, options, bundle, modules)
+    output = Printed() if out is None else Partial(out, _identity(bundle, options, out))
+    from layerfusion.runs.bundle import counted_together
+
+    counts, renamed, place = Counts(), dict[str, str](), ""
+    with output, counted_together():
+        for number, table in enumerate(parts):
+            kept = counts.add(table.texts)
+            digest = _digest(table)
+            if not output.has(number, digest):
+                frame, renamed = _classified(bundle, table, kept, gates=options.gates)
+                output.add(frame, digest)
+            place = table.place
+        output.finish()
+    notes = [*parts.notes, *output.notes]
+    notes += [f"{place} has a column {old!r}; the new one is {new}" for old, new in renamed.items()]
+    notes += counts.notes()
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if out is not None:
+        texts = "1 text" if counts.texts == 1 else f"{counts.texts:,} texts"
+        print(f"{texts}: {out}", file=sys.stderr)
+    return 0
+
+
+def _identity(bundle: Bundle, options: Namespace, out: Path) -> dict[str, Any]:
+    """Name everything that the rows of an output depend on, besides the rows of the input."""
+    from layerfusion.runs.bundle import bundle_identity
+
+    return {
+        "classifier": bundle.folder and bundle_identity(bundle.folder),
+        "versions": {name: version(name) for name in ("torch", "transformers")},
+        "layerfusion": __version__,
+        "options": [
+            options.text,
+            options.encoding,
+            options.gates,
+            options.device,
+            options.vectors,
+            options.endpoint,
+        ],
+        "form": data_suffix(out),
+    }
+
+
+def _digest(table: Table) -> str:
+    """Hash the rows of a table, with all columns."""
+    digest = hashlib.sha256()
+    for name, column in table.others.items():
+        digest.update(f"{name!r}\0{list(column)!r}\n".encode(errors="backslashreplace"))
+    return digest.hexdigest()
+
+
+def _classified(
+    bundle: Bundle, table: Table, kept: Sequence[int], *, gates: bool
+) -> tuple[DataFrame, dict[str, str]]:
+    """Classify the rows of a table. Arguments and result are as for `with_predictions`."""
     texts = [table.texts[row].strip() for row in kept]
     more: dict[str, Any] = {}
-    if options.gates:
+    if gates:
         explained = bundle.explain(texts)
         probabilities, more = explained.probabilities, _of_sources(bundle, explained)
     else:
         probabilities = bundle.probabilities(texts)
-    frame, renamed = with_predictions(table, kept, probabilities, bundle.label_names, more)
-    notes = [*table.notes]
-    notes += [
-        f"{table.place} has a column {old!r}; the new one is {new}" for old, new in renamed.items()
-    ]
-    notes += _unlabelled(table.texts, len(kept))
-    for note in notes:
-        print(f"note: {note}", file=sys.stderr)
-    if out is None:
-        _print(_content(frame, ".csv"))
-        return 0
-    content = _content(frame, data_suffix(out))
-    write_atomically(out, gzip.compress(content) if out.suffix.lower() == GZ else content)
-    texts = "1 text" if len(table.texts) == 1 else f"{len(table.texts):,} texts"
-    print(f"{texts}: {out}", file=sys.stderr)
-    return 0
+    return with_predictions(table, kept, probabilities, bundle.label_names, more)
 
 
 def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
@@ -122,14 +144,35 @@ def _of_sources(bundle: Bundle, explained: Explained) -> dict[str, Any]:
     }
 
 
-def _unlabelled(texts: Sequence[Any], kept: int) -> list[str]:
-    """Note how many rows have no label, as they have no text."""
-    strange = sum(text is not None and text == text and not isinstance(text, str) for text in texts)
-    empty = len(texts) - kept - strange
-    notes = ["1 empty text has no label" if empty == 1 else f"{empty:,} empty texts have no label"]
-    if strange:
-        notes.append(f"rows whose text is no string have no label: {strange:,}")
-    return notes if empty else notes[1:]
+@dataclass
+class Counts:
+    """Counts of texts, and of those that get no label."""
+
+    texts: int = 0
+    empty: int = 0
+    strange: int = 0
+
+    def add(self, texts: Sequence[Any]) -> list[int]:
+        """Count texts, and return the places of those that are to be classified."""
+        kept = [row for row, text in enumerate(texts) if has_text(text)]
+        strange = sum(
+            text is not None and text == text and not isinstance(text, str) for text in texts
+        )
+        self.texts += len(texts)
+        self.strange += strange
+        self.empty += len(texts) - len(kept) - strange
+        return kept
+
+    def notes(self) -> list[str]:
+        """Note how many rows have no label, as they have no text."""
+        notes = []
+        if self.empty == 1:
+            notes.append("1 empty text has no label")
+        elif self.empty:
+            notes.append(f"{self.empty:,} empty texts have no label")
+        if self.strange:
+            notes.append(f"rows whose text is no string have no label: {self.strange:,}")
+        return notes
 
 
 def _output(name: str, given: str) -> Path:
@@ -181,66 +224,23 @@ def texts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[st
     Raises:
         UserError: if the file cannot be read, or by a function that the user has not named.
     """
+    return read_table(*_how(name, options, bundle, modules))
+
+
+def parts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[str]) -> Parts:
+    """Read the same in parts. Arguments and errors are as for `texts_in`."""
+    return read_parts(*_how(name, options, bundle, modules))
+
+
+def _how(
+    name: str, options: Namespace, bundle: Bundle, modules: Sequence[str]
+) -> tuple[str, str, str, str | None]:
+    """Give the arguments of `read_table`."""
     settings = bundle.config.dataset
     reader = settings.reader if _needs_reader(name) else None
     if reader is not None:
         require_named("dataset.reader", reader, modules)
-    return read_table(name, options.text or settings.text, options.encoding, reader)
-
-
-def read_table(
-    name: str | Path, column: str, encoding: str = "utf-8", reader: str | None = None
-) -> Table:
-    """Read texts without labels, with all columns that stand beside them.
-
-    Args:
-        name: a table (csv, tsv, json, jsonl, parquet), a .txt file, or `-` for the standard input.
-            In the last two, a first line that names the column of texts begins a table, as in
-            training, and an object begins rows of JSON; else there is one text on each line.
-        column: column of the table that has the texts.
-        encoding: encoding of a text file.
-        reader: a function of the user's that reads the file (see `read_file`); none: by its suffix.
-
-    Raises:
-        UserError: if the file cannot be read; the message names the file and the column.
-    """
-    columns = Columns(
-        column, None, {}, keep_others=True, text_key="--text", encoding_key=ENCODING_KEY
-    )
-    reading = Reading(columns, encoding, ())
-    if str(name) == STANDARD:
-        place = Path("standard input")
-        return _read_lines(place, decoded(standard_input(), str(place), encoding, ENCODING_KEY),
-                           reading)  # fmt: skip
-    path = Path(name)
-    if path.is_dir():
-        raise UserError(f"{path}: it is a folder; a file is needed")
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file")
-    if data_suffix(path) == LINES:
-        return _read_lines(path, reading.text(path), reading)
-    return read_file(path, columns, encoding=encoding, reader=reader)
-
-
-def _read_lines(path: Path, content: str, reading: Reading) -> Table:
-    """Read a text on each line, unless the first one begins a table."""
-    column = reading.columns.text
-    if begins_json(content):
-        return json_table(path, content, reading.columns, lines=True)
-    if begins_fasttext(content) or begins_table(content, column):
-        return delimited_table(path, content, reading)
-    lines = lines_of(content)
-    notes: tuple[str, ...] = ()
-    if len(lines) > 1 and lines[0].strip() == column:
-        lines = lines[1:]
-        notes = (header_note(path.name, column),)
-    return make_table(path.name, {column: lines}, reading.columns, typed=False, notes=notes)
-
-
-def standard_input() -> bytes:
-    """Read all of the standard input."""
-    binary = getattr(sys.stdin, "buffer", None)  # none where a program put its own text there
-    return sys.stdin.read().encode() if binary is None else binary.read()
+    return name, options.text or settings.text, options.encoding, reader
 
 
 def _needs_reader(name: str) -> bool:
@@ -296,74 +296,6 @@ def with_predictions(
 def has_text(text: Any) -> bool:
     """Return True for a string that is not blank."""
     return isinstance(text, str) and bool(text.strip())
-
-
-def _content(frame: DataFrame, suffix: str) -> bytes:
-    """Write a table in one of the forms of `OUTPUTS`."""
-    if suffix == ".parquet":
-        return _parquet(frame)
-    if suffix == ".jsonl":
-        return _json_lines(frame)
-    import pandas
-
-    # Pandas would make floats of whole numbers with a gap among them, if it chose the types.
-    cells = {
-        name: [_cell(value) for value in column] if column.dtype == object else column
-        for name, column in frame.items()
-    }
-    text = _LineFeeds(newline="")
-    # With this end of a line, the writer also quotes cells that hold a carriage return.
-    pandas.DataFrame(cells, index=frame.index, dtype=object).to_csv(
-        text, index=False, sep="\t" if suffix == ".tsv" else ",", lineterminator="\r\n"
-    )
-    return text.getvalue().encode()
-
-
-class _LineFeeds(io.StringIO):
-    """Takes a row at a time, and ends it with a line feed."""
-
-    def write(self, row: str, /) -> int:
-        return super().write(row.removesuffix("\r\n") + "\n")
-
-
-def _cell(value: Any) -> Any:
-    """Write a list or an object in a cell as JSON does."""
-    if not isinstance(value, list | dict):
-        return value
-    return whole_characters(json.dumps(value, ensure_ascii=False, default=str))[0]
-
-
-def _json_lines(frame: DataFrame) -> bytes:
-    """Write an object a line. What JSON has no form for, such as a date, is written as a string."""
-    lines = []
-    for row in frame.astype(object).where(frame.notna(), None).to_dict("records"):
-        line = json.dumps(row, ensure_ascii=False, default=str)
-        lines.append(whole_characters(line)[0])  # a list in a cell may hold half characters
-    return "".join(f"{line}\n" for line in lines).encode()
-
-
-def _parquet(frame: DataFrame) -> bytes:
-    import pyarrow
-
-    content = io.BytesIO()
-    try:
-        frame.to_parquet(content, index=False)
-    except (pyarrow.ArrowException, UnicodeEncodeError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(
-            f"-o: a column holds values that parquet cannot keep together ({reason}); choose .jsonl"
-        ) from error
-    return content.getvalue()
-
-
-def _print(content: bytes) -> None:
-    """Write to the standard output in UTF-8, whatever the terminal's encoding."""
-    binary = getattr(sys.stdout, "buffer", None)  # none where a program put its own text there
-    if binary is None:
-        sys.stdout.write(content.decode())
-        return
-    binary.write(content)
-    binary.flush()
 
 
 def _parser() -> ArgumentParser:

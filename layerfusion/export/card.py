@@ -9,14 +9,16 @@ from typing import Any
 
 from yaml import YAMLError, safe_dump, safe_load
 
-from layerfusion.assets import resolve
+from layerfusion.assets import available
 from layerfusion.embeddings.source import asset_sources
-from layerfusion.export import SENTENCE
+from layerfusion.export import OWN, SENTENCE
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs.bundle import Bundle
 
 TASKS = {SENTENCE: "sentence-similarity"}
 """Target of an export to its task on the hub, where it is not text classification."""
+_CUT = "Frozen language models, cut above the highest layer that is used,"
+_WHOLE = "Frozen language models, which are not part of this folder,"
 
 
 def model_card(
@@ -38,14 +40,14 @@ def model_card(
         f"---\n{safe_dump(_metadata(bundle, target, licences), allow_unicode=True)}---\n",
         f"# Classifier of {facts.get('dataset', 'texts')}: {facts.get('fusion')} of"
         f" {len(bundle.layers)} {'layer' if len(bundle.layers) == 1 else 'layers'}\n",
-        "Frozen language models, cut above the highest layer that is used, and"
-        f" {len(bundle.heads)} trained {'head' if len(bundle.heads) == 1 else 'heads'} whose"
-        " probabilities are averaged. Made with LayerFusion.\n",
+        f"{_WHOLE if target == OWN else _CUT} and {len(bundle.heads)} trained"
+        f" {'head' if len(bundle.heads) == 1 else 'heads'} whose probabilities are averaged. Made"
+        " with LayerFusion.\n",
         f"## Use\n\n{usage.strip()}\n",
         f"## Classes\n\n{_listed(f'{n}: {name}' for n, name in enumerate(bundle.label_names))}\n",
         f"## Layers\n\n{_layers(bundle, record)}\n",
         f"## How good it is\n\n{_figures(bundle, record)}\n",
-        f"## Models and licences\n\n{_models(bundle, licences)}\n",
+        f"## Models and licences\n\n{_models(bundle, licences, target)}\n",
     ]
     if notes:
         parts.append(f"## Notes\n\n{_listed(notes)}\n")
@@ -139,7 +141,7 @@ def _interval(figure: dict[str, float | None], *, share: bool = True) -> str:
     return f"{mean}{spread}{unit}{within}"
 
 
-def _models(bundle: Bundle, licences: dict[str, str | None]) -> str:
+def _models(bundle: Bundle, licences: dict[str, str | None], target: str) -> str:
     if not bundle.models:
         return "No language model is part of it."
     rows = []
@@ -155,18 +157,22 @@ def _models(bundle: Bundle, licences: dict[str, str | None]) -> str:
             f"{name}{f' ({about})' if about else ''}, from {model.origin}; licence: {licence};"
             f" sha256 of its files {model.content[:16]}…"
         )
-    return (
-        _listed(rows)
-        + "\n\nThe weights in this folder are parts of these models, under their licences. The"
-        " texts of train may have a licence of their own."
-    )
+    parts = "The weights in this folder are parts of these models, under their licences."
+    if target == OWN:
+        parts = (
+            "This folder holds no part of these models: they are fetched from where they are"
+            " published, or named with `--model`, and have to have these hashes."
+        )
+    return f"{_listed(rows)}\n\n{parts} The texts of train may have a licence of their own."
 
 
 def _licence(bundle: Bundle, name: str) -> str | None:
     """Return the licence that the card of a model states; empty if none, None without a card."""
     config = bundle.config.backbone[name]
     cache = Path(bundle.config.paths.cache)
-    asset = resolve(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    asset = available(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    if asset is None:
+        return None
     card = (asset.path if asset.path.is_dir() else asset.path.parent) / "README.md"
     if not card.is_file():
         return None

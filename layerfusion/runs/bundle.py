@@ -9,11 +9,13 @@ other files, unless the user says so.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +31,7 @@ from yaml import YAMLError
 
 from layerfusion.assets import resolve
 from layerfusion.assets.files import parse_json, write_atomically
+from layerfusion.assets.hub_folders import HUB
 from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.staging import write_new_folder
@@ -194,12 +197,13 @@ class Bundle:
         for number, text in enumerate(texts):
             if not text.strip():
                 raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
-        tallies: dict[str, UnknownTally] = {}
+        together = _together.get()
+        tallies: dict[str, UnknownTally] = {} if together is None else together
         for start in range(0, len(texts), PIECE):
             piece = [text.strip() for text in texts[start : start + PIECE]]
             yield self._vectors(piece, tallies, recent)
-        for tally in tallies.values():
-            tally.warn()
+        if together is None:
+            _warn(tallies)
 
     @property
     def given(self) -> list[str]:
@@ -432,6 +436,26 @@ class Bundle:
         return backbone
 
 
+_together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", default=None)
+"""Counts of the unknown tokens by backbone, where texts are classified in parts."""
+
+
+@contextmanager
+def counted_together() -> Iterator[None]:
+    """Warn once of the unknown tokens of all texts that are classified inside the block."""
+    token = _together.set({})
+    try:
+        yield
+        _warn(_together.get() or {})
+    finally:
+        _together.reset(token)
+
+
+def _warn(tallies: Mapping[str, UnknownTally]) -> None:
+    for tally in tallies.values():
+        tally.warn()
+
+
 _loaded: WeakValueDictionary[tuple[str, str, str], Backbone] = WeakValueDictionary()
 """Language models in use. Classifiers that live at the same time share them."""
 _passing = threading.Lock()
@@ -538,6 +562,16 @@ def has_bundle(folder: Path) -> bool:
     return (folder / BUNDLE / DESCRIPTION).is_file()
 
 
+def bundle_identity(folder: Path) -> str:
+    """Compute the sha256 of the files of a classifier."""
+    digest = hashlib.sha256()
+    for pattern in ("*.json", "*.safetensors"):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def is_whole_bundle(folder: Path) -> bool:
     """Return True if the classifier in a job's folder is that job's, as it was saved."""
     try:
@@ -545,6 +579,15 @@ def is_whole_bundle(folder: Path) -> bool:
     except UserError:
         return False
     return True
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse a folder that does not hold a whole classifier.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
+    _read_files(folder)
 
 
 def _read_files(place: Path) -> tuple[_Description, dict[str, bytes]]:
@@ -585,7 +628,8 @@ def load_bundle(
     """Read a classifier that a job left.
 
     Args:
-        folder: folder of the bundle, or of its job.
+        folder: folder of the bundle, or of its job; or `hub:owner/name`, with `@REVISION` or not,
+            which is fetched once.
         device: device that the language models run on.
         cache: folder of downloaded models; None means that of the job, if there is one here, or
             else the usual one.
@@ -606,6 +650,10 @@ def load_bundle(
         (2, 2)
     """
     place = Path(folder)
+    if str(folder).startswith(HUB):
+        from layerfusion.runs.shared import shared_folder
+
+        place = shared_folder(str(folder), Path(cache or PathsConfig().cache))
     if not place.is_dir():
         raise UserError(f"{place}: there is no such folder")
     if not (place / DESCRIPTION).is_file():

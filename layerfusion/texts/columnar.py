@@ -15,7 +15,7 @@ from layerfusion.texts.columns import Columns, find_column
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.nested import column_of_part
 from layerfusion.texts.readers import Reading, distinct_columns
-from layerfusion.texts.table import Table, make_table
+from layerfusion.texts.table import Changes, Table, make_table
 
 if TYPE_CHECKING:
     import pyarrow
@@ -45,6 +45,76 @@ def read_parquet(path: Path, reading: Reading) -> Table:
         else:
             read = file.read(columns=None if reading.columns.keep_others else needed)
     return _table(path, "parquet", read, names, reading.columns, notes)
+
+
+def parquet_bytes(path: Path) -> int:
+    """Size of a parquet file's cells before they were compressed, as the file says.
+
+    Raises:
+        UserError: if it is no parquet file.
+    """
+    import pyarrow.parquet
+
+    _refuse_others(path, b"PAR1", "parquet")
+    with _faults(path, "parquet"):
+        groups = pyarrow.parquet.read_metadata(path)
+        return sum(groups.row_group(n).total_byte_size for n in range(groups.num_row_groups))
+
+
+def parquet_parts(
+    path: Path, reading: Reading, rows: int, size: int, changes: Changes
+) -> tuple[Iterator[Table], tuple[str, ...]]:
+    """Read a parquet file in parts.
+
+    Args:
+        path: the file.
+        reading: its columns.
+        rows: most rows of a part.
+        size: about as many bytes of it, uncompressed, at most.
+        changes: counts what was changed in the rows.
+
+    Returns:
+        The parts, and notes on the file.
+
+    Raises:
+        UserError: naming what is wrong, as `read_parquet` does.
+    """
+    import pyarrow
+    import pyarrow.parquet
+
+    with _faults(path, "parquet"):
+        file = pyarrow.parquet.ParquetFile(path)
+    schema = file.schema_arrow
+    names, notes = distinct_columns(path, schema.names, reading.columns)
+    if _needed(names, reading.columns) is None:
+        read_parquet(path, reading)  # which says what there is
+    mean = parquet_bytes(path) / max(1, file.metadata.num_rows)
+    rows = max(1, min(rows, int(size / max(1.0, mean))))
+    # Whether bytes are strings is a fact about the whole column.
+    binary = [n for n, column in enumerate(schema) if _is_binary(column.type)]
+    strings = set(binary)
+    with _faults(path, "parquet"):
+        for batch in (
+            file.iter_batches(rows, columns=[schema.names[n] for n in binary]) if binary else ()
+        ):
+            found = {
+                schema.names.index(name): column
+                for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            }
+            strings -= {n for n, column in found.items() if _utf8(column) is None}
+
+    def parts() -> Iterator[Table]:
+        with _faults(path, "parquet"):
+            for batch in file.iter_batches(rows):
+                columns = [
+                    _utf8(column) if n in strings else column
+                    for n, column in enumerate(batch.columns)
+                ]
+                read = pyarrow.Table.from_arrays(columns, list(names))
+                read = read.replace_schema_metadata(schema.metadata)
+                yield _table(path, "parquet", read, names, reading.columns, (), changes)
+
+    return parts(), notes
 
 
 def read_arrow(path: Path, reading: Reading) -> Table:
@@ -88,36 +158,54 @@ def _table(
     names: Sequence[str],
     columns: Columns,
     notes: Sequence[str],
+    changes: Changes | None = None,
 ) -> Table:
-    """Take the cells out of what was read. Columns that were not read have no cells."""
+    """Take the cells out of what was read. Columns that were not read have no cells.
+
+    With `changes`, it is a part of a file, whose bytes were made strings where that can be.
+    """
     with _faults(path, kind):
-        cells = [_as_strings(column).to_pylist() for column in read.columns]
+        read_columns = map(_as_written if changes else _as_strings, read.columns)
+        cells = [column.to_pylist() for column in read_columns]
     found = names if len(cells) == len(names) else read.column_names
     values: dict[str, Any] = dict.fromkeys(names, ())
     values |= dict(zip(found, cells, strict=True))
     label = columns.label and (find_column(columns.label, names) or columns.label)
     label_names = _written_names(read.schema.metadata or {}, label)
-    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes)
+    return make_table(path.name, values, columns, typed=True, label_names=label_names, notes=notes,
+                      changes=changes)  # fmt: skip
 
 
 def _as_strings(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
-    """Read bytes as UTF-8, as which some programs write their strings; others stay bytes.
+    """Read bytes as UTF-8, as which some programs write their strings; others stay bytes."""
+    found = _utf8(column) if _is_binary(column.type) else None
+    return _as_written(column) if found is None else found
 
-    A number of half or single precision becomes the one that is written alike: 0.1, and not
-    0.10000000149.
-    """
+
+def _as_written(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
+    """Make numbers of half or single precision those that are written alike: 0.1 stays 0.1."""
     import pyarrow
 
-    kind = column.type
-    if pyarrow.types.is_float16(kind) or pyarrow.types.is_float32(kind):
-        written = [None if x is None else float(str(np.float32(x))) for x in column.to_pylist()]
-        return pyarrow.chunked_array([pyarrow.array(written, pyarrow.float64())])
-    if not (pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)):
+    if not (pyarrow.types.is_float16(column.type) or pyarrow.types.is_float32(column.type)):
         return column
+    written = [None if x is None else float(str(np.float32(x))) for x in column.to_pylist()]
+    return pyarrow.chunked_array([pyarrow.array(written, pyarrow.float64())])
+
+
+def _is_binary(kind: pyarrow.DataType) -> bool:
+    import pyarrow
+
+    return pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind)
+
+
+def _utf8(column: Any) -> Any:
+    """Read a column of bytes as strings; none if they are not UTF-8."""
+    import pyarrow
+
     try:
         return column.cast(pyarrow.large_string())
     except pyarrow.ArrowInvalid:
-        return column
+        return None
 
 
 def _written_names(metadata: Mapping[bytes, bytes], label: str | None) -> tuple[str, ...] | None:

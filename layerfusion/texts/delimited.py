@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from layerfusion.errors import UserError
@@ -25,6 +26,10 @@ _FIRST_END = re.compile(r'(?:[^"\r\n]++|"[^"]*+")*+(\r+\n|\r|\n)')
 _SPACED = re.compile(r'[,;\t|] +"')
 _RETURN = re.compile(r"\r+(?=[^\r\n])")
 """Carriage returns that end no line."""
+_DOUBLE = 'a quotation mark {}; double those that belong to a text ("")'
+_SWALLOWS = "one of which is a row by itself"
+LONGEST = 100_000
+"""Lines after which a row of a file that is streamed counts as never closed."""
 csv.field_size_limit(1 << 30)
 
 
@@ -74,11 +79,11 @@ def read_rows(
         UserError: naming the row: a quote that is never closed, a row with another number of cells
             than the header; for an empty text.
     """
-    text = _line_feeds(text)
+    text = line_feeds(text)
     lines = _numbered_lines(text, skip_lines)
     if not any(line.strip() for _, line in lines):
         raise UserError(f"{place}: the file is empty")
-    quoted = _parse(lines, delimiter, headed=headed)
+    quoted = _parse(lines, delimiter, USUAL, headed=headed)
     if isinstance(quoted, _Fault) and (held := _held_returns(text)) is not None:
         mark, text = held
         rows = read_rows(place, text, delimiter, skip_lines, label, headed=headed)
@@ -87,7 +92,7 @@ def read_rows(
         note = "; ".join(filter(None, (rows.note, RETURN_NOTE)))
         return Rows(names, cells, rows.lines, note)
     if _SPACED.search(text):
-        spaced = _parse(lines, delimiter, headed=headed, spaced=True)
+        spaced = _parse(lines, delimiter, SPACES, headed=headed)
         if isinstance(spaced, Rows) and _is_spaced(quoted):
             quoted = replace(spaced, note=SPACE_NOTE)
     known = _labels(quoted, label) if isinstance(quoted, Rows) else None
@@ -96,10 +101,10 @@ def read_rows(
         return quoted
     # A quotation mark after a backslash ends a cell by the usual rules, which seldom fits.
     if f"\\{QUOTE}" in text and isinstance(quoted, _Fault):
-        escaped = _parse(lines, delimiter, headed=headed, escape="\\")
+        escaped = _parse(lines, delimiter, _BACKSLASH, headed=headed)
         if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
             return replace(escaped, note=BACKSLASH_NOTE)
-    plain = _parse(lines, delimiter, headed=headed, quoted=False)
+    plain = _parse(lines, delimiter, _PLAIN, headed=headed)
     if isinstance(plain, Rows) and not _encloses(lines, delimiter):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
@@ -120,7 +125,7 @@ def first_line(text: str, skip_lines: Sequence[int] = ()) -> tuple[int, str]:
 
 def first_lines(text: str, skip_lines: Sequence[int] = ()) -> list[tuple[int, str]]:
     """Give the lines of a text's beginning that are not blank, each with its number (0 = first)."""
-    lines = _numbered_lines(_line_feeds(text[:100_000]), skip_lines)
+    lines = _numbered_lines(line_feeds(text[:100_000]), skip_lines)
     return [(number - 1, line.rstrip("\r")) for number, line in lines if line.strip()]
 
 
@@ -149,7 +154,7 @@ def _numbered_lines(text: str, skip_lines: Sequence[int]) -> list[tuple[int, str
     return [(number, line) for number, line in numbered if number - 1 not in skipped]
 
 
-def _line_feeds(text: str) -> str:
+def line_feeds(text: str) -> str:
     """End every row in a line feed where rows end in carriage returns, as on old Macs."""
     first = _FIRST_END.match(text)
     old = "\n" not in text if first is None else first[1] == "\r"
@@ -169,46 +174,125 @@ def _held_returns(text: str) -> tuple[str, str] | None:
 
 
 def _parse(
-    lines: Sequence[tuple[int, str]],
-    delimiter: str,
-    *,
-    headed: bool,
-    quoted: bool = True,
-    spaced: bool = False,
-    escape: str | None = None,
+    lines: Sequence[tuple[int, str]], delimiter: str, rules: Rules, *, headed: bool
 ) -> Rows | _Fault:
     """Read all rows under one set of rules, or say which row breaks them."""
-    started: list[int] = []
+    names: tuple[str, ...] = ()
+    cells: list[list[str]] = []
+    numbers: list[int] = []
+    try:
+        for row in parsed_rows(lines, delimiter, rules, headed=headed):
+            if not names:
+                names = tuple(row.cells)
+                continue
+            cells.append(row.cells)
+            numbers.append(row.line)
+    except _Broken as broken:
+        return broken.fault
+    return Rows(names, cells, numbers)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The rules under which the lines of a file become rows."""
+
+    quoted: bool = True
+    """Quotation marks enclose cells."""
+    spaced: bool = False
+    """A space after a delimiter is left out."""
+    escape: str | None = None
+    """What stands before a quotation mark that belongs to a cell, besides another one."""
+    note: str | None = None
+    """What to say about a text that was read so."""
+
+
+USUAL = Rules()
+SPACES = Rules(spaced=True, note=SPACE_NOTE)
+_BACKSLASH = Rules(escape="\\", note=BACKSLASH_NOTE)
+_PLAIN = Rules(quoted=False, note=UNQUOTED_NOTE)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it stands in its file."""
+
+    cells: list[str]
+    line: int
+    """Number of the line that it begins in, counted from 1."""
+    raw: Sequence[str]
+    """Its lines."""
+
+
+class _Broken(Exception):
+    """A row breaks the rules under which it is read."""
+
+    def __init__(self, fault: _Fault) -> None:
+        super().__init__(fault.reason)
+        self.fault = fault
+
+
+def parsed_rows(
+    lines: Iterable[tuple[int, str]],
+    delimiter: str,
+    rules: Rules,
+    *,
+    headed: bool,
+    longest: int | None = None,
+) -> Iterator[Row]:
+    """Split lines into rows while they come.
+
+    Args:
+        lines: the lines that are data, each with its number.
+        delimiter: what stands between cells.
+        rules: the rules.
+        headed: the first row names the columns.
+        longest: most lines of a row; none: any number.
+
+    Yields:
+        The names of the columns, which are their numbers where the first row has none, and then
+        each row.
+
+    Raises:
+        _Broken: at the row that breaks the rules.
+    """
+    started: list[tuple[int, str]] = []
+    row: list[str] | None = None
+    names: list[str] = []
+    found = 0
+
+    def fault(reason: str) -> _Broken:
+        return _Broken(_Fault(found + 1, started[0][0], reason))
 
     def feed() -> Iterator[str]:
         for number, line in lines:
-            started.append(number)
+            started.append((number, line))
+            if longest is not None and len(started) > longest:
+                raise fault(_DOUBLE.format(f"is opened and not closed within {longest:,} lines"))
             yield f"{line}\n"
 
     reader = csv.reader(
         feed(),
         delimiter=delimiter,
-        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-        escapechar=escape,
+        quoting=csv.QUOTE_MINIMAL if rules.quoted else csv.QUOTE_NONE,
+        escapechar=rules.escape,
         doublequote=True,  # beside an escape, too: one damaged mark changes no other row
-        skipinitialspace=spaced,
+        skipinitialspace=rules.spaced,
         strict=True,
     )
-    names: tuple[str, ...] = ()
-    cells: list[list[str]] = []
-    numbers: list[int] = []
     while True:
-        taken = len(started)
+        started.clear()
         try:
             row = next(reader, None)
         except csv.Error as error:
-            return _Fault(len(cells) + 1, started[taken], _reason(error))
+            raise fault(_reason(error)) from error
         if row is None:
-            return Rows(names, cells, numbers)
+            return
         if len(row) < 2 and not "".join(row).strip():
             continue
+        raw = [line for _, line in started]
         if not names:
-            names = tuple(row if headed else map(str, range(1, len(row) + 1)))
+            names = row if headed else [str(number) for number in range(1, len(row) + 1)]
+            yield Row(names, started[0][0], raw)
             if headed:
                 continue
         if len(row) != len(names):
@@ -218,9 +302,113 @@ def _parse(
                 reason += f"; a text with {delimiter!r} in it needs quotation marks around it"
             else:
                 reason += "; complete it, or remove it"
-            return _Fault(len(cells) + 1, started[taken], reason)
-        cells.append(row)
-        numbers.append(started[taken])
+            raise fault(reason)
+        found += 1
+        yield Row(row, started[0][0], raw)
+
+
+def streamed_rows(
+    place: str,
+    lines: Iterable[tuple[int, str]],
+    delimiter: str,
+    rules: Rules,
+    *,
+    headed: bool,
+    hint: str = "",
+) -> Iterator[Row]:
+    """Split lines into rows while they come, by rules that were settled before.
+
+    Arguments are as for `parsed_rows`; `place` is the file, for messages, and `hint` ends them.
+
+    Raises:
+        UserError: naming the row that breaks the rules, or that may have swallowed others.
+    """
+    width, found = 0, 0
+    try:
+        for row in parsed_rows(lines, delimiter, rules, headed=headed, longest=LONGEST):
+            if not width:
+                width = len(row.cells)
+                yield row
+                continue
+            found += 1
+            if len(row.raw) > 1 and all(
+                width > 1 and len(line.split(delimiter)) == width
+                for line in row.raw
+                if line.strip()
+            ):
+                longest = max(cell.count("\n") + 1 for cell in row.cells)
+                raise _Broken(_Fault(found, row.line, _swallowing(longest)))
+            yield row if rules.quoted else replace(row, cells=[_unquoted(x) for x in row.cells])
+    except _Broken as broken:
+        fault = broken.fault
+        raise UserError(
+            f"{place}, row {fault.row} (line {fault.line}): {fault.reason}{hint}"
+        ) from broken
+
+
+def settle_rules(
+    place: str,
+    lines: Callable[[], Iterable[tuple[int, str]]],
+    delimiter: str,
+    *,
+    headed: bool,
+    usual: Rules = USUAL,
+) -> Rules:
+    """Find the rules under which all rows of a file can be read, in the order of `read_rows`.
+
+    Args:
+        place: the file, for messages.
+        lines: gives its lines from the start, each with its number; called for each set of rules.
+        delimiter: what stands between cells.
+        headed: the first row names the columns.
+        usual: the rules that fit its first rows, as `first_rows` finds them.
+
+    Raises:
+        UserError: naming the row that breaks the usual rules, if no others fit.
+    """
+    first: UserError | None = None
+    for rules in (usual, _BACKSLASH, _PLAIN):
+        try:
+            for row in streamed_rows(place, lines(), delimiter, rules, headed=headed):
+                if not rules.quoted and _encloses([(row.line, row.raw[0])], delimiter):
+                    raise UserError(place)
+            return rules
+        except UserError as error:
+            first = first or error
+            # Rows that swallowed others are not read in another way, as nothing proves that way.
+            if _SWALLOWS in str(first):
+                break
+    assert first is not None
+    raise first
+
+
+def first_rows(
+    lines: Sequence[tuple[int, str]], delimiter: str, *, headed: bool
+) -> tuple[Rows, Rules]:
+    """Read the first rows of a file, up to one that breaks the rules or may be cut short.
+
+    Args:
+        lines: its first lines, each with its number.
+        delimiter: what stands between cells.
+        headed: the first row names the columns.
+
+    Returns:
+        The rows, and the rules that fit them: the usual ones, unless there are spaces between
+        delimiters and quotation marks.
+    """
+
+    def read(rules: Rules) -> Rows:
+        found: list[Row] = []
+        with suppress(_Broken):
+            found.extend(parsed_rows(lines, delimiter, rules, headed=headed))
+        names, *rows = found or [Row([], 0, ())]
+        rows = rows[:-1] if len(rows) > 1 else rows
+        return Rows(tuple(names.cells), [row.cells for row in rows], [row.line for row in rows])
+
+    rows = read(USUAL)
+    if any(_SPACED.search(line) for _, line in lines) and (not rows.cells or _is_spaced(rows)):
+        return read(SPACES), SPACES
+    return rows, USUAL
 
 
 def _encloses(lines: Sequence[tuple[int, str]], delimiter: str) -> bool:
@@ -250,7 +438,7 @@ def _reason(error: csv.Error) -> str:
     """Say what Python's csv module found wrong, in the words of a table."""
     unclosed = "unexpected end of data" in str(error)
     found = "is opened and never closed" if unclosed else "is closed before its cell ends"
-    return f'a quotation mark {found}; double those that belong to a text ("")'
+    return _DOUBLE.format(found)
 
 
 def _labels(rows: Rows, label: str | None) -> set[str]:
@@ -295,13 +483,15 @@ def _swallowed(
             span = range(rows.lines[number - 1], ends[number - 1])
             found = all(is_row(line) for at in span if (line := content.get(at, "")).strip())
         if found:
-            reason = (
-                f"a cell runs on over {max(map(len, broken))} lines, one of which is a row by"
-                ' itself; close its quotation mark, or double those that belong to a text ("");'
-                " if all is well with it, save the table as .jsonl or .parquet"
-            )
-            return _Fault(number, rows.lines[number - 1], reason)
+            return _Fault(number, rows.lines[number - 1], _swallowing(max(map(len, broken))))
     return None
+
+
+def _swallowing(lines: int) -> str:
+    return (
+        f"a cell runs on over {lines} lines, {_SWALLOWS}; close its quotation mark, or double those"
+        ' that belong to a text (""); if all is well with it, save the table as .jsonl or .parquet'
+    )
 
 
 def _unquoted(cell: str) -> str:

@@ -10,10 +10,12 @@ import gzip
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED
@@ -33,6 +35,14 @@ _UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
     b"\xfd7zXZ\x00": lzma.decompress,
 }
 """What packed files begin with, in the order of `PACKED`, to what unpacks them."""
+_OPEN: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\x00": lzma.LZMAFile,
+}
+"""The same to what unpacks them while they are read."""
+BLOCK = 1 << 18
+"""Bytes that are read at once."""
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is too; unpack it, or save it as csv",
     b"PAR1": "a parquet file; give it a name that ends in .parquet",
@@ -83,16 +93,120 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     refuse_no_text(raw, str(path))
+    _refuse_not_packed(path, raw)
+    return decoded(raw, str(path), encoding, key)
+
+
+def _refuse_not_packed(path: Path, raw: bytes) -> None:
+    """Refuse a file that is packed by its name, and not by its first bytes."""
     suffix = path.suffix.lower()
     if suffix in PACKED and not raw.startswith(list(_UNPACK)[PACKED.index(suffix)]):
         raise UserError(
             f"{path}: cannot be read: its name ends in {suffix}, and it is not packed so"
         )
-    return decoded(raw, str(path), encoding, key)
+
+
+def unpacking(file: IO[bytes], begin: bytes) -> IO[bytes]:
+    """Unpack a file while it is read.
+
+    Args:
+        file: the file, at its start.
+        begin: its first bytes, which say how it is packed, if it is.
+    """
+    for mark, opened in _OPEN.items():
+        if begin.startswith(mark) and not begin.isascii():
+            return opened(file)
+    return file
+
+
+@contextmanager
+def unpacking_errors(place: str) -> Iterator[None]:
+    """Turn the error about a file that is not packed as it should be into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{place}: cannot be read: {reason[0]}") from error
+
+
+def blocks_of(path: Path) -> Iterator[bytes]:
+    """Read a text file in unpacked blocks.
+
+    Raises:
+        UserError: if it cannot be read.
+    """
+    with unpacking_errors(str(path)), path.open("rb") as file:
+        begin = file.read(_TAR_AT)
+        file.seek(0)
+        _refuse_not_packed(path, begin)
+        unpacked = unpacking(file, begin)
+        while block := unpacked.read(BLOCK):
+            yield block
 
 
 def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
     """Give the text of a file's bytes. Arguments and errors are as for `read_text`."""
+    codec = _codec(encoding, key)
+    raw = _unpacked(raw, path)
+    _refuse_other_mark(raw, path, codec, key)
+    try:
+        text = raw.decode(codec).lstrip("\ufeff")
+    except UnicodeDecodeError as error:
+        raise _not_readable(path, error, encoding, codec, key) from error
+    except UnicodeError as error:  # UTF-16 without a mark, for one
+        raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
+    if "\0" in text:
+        raise _with_nul(raw, text, path, encoding, codec, key)
+    _refuse_swapped(text, path, codec, key)
+    return text
+
+
+def _refuse_swapped(text: str, path: str, codec: str, key: str) -> None:
+    """Refuse UTF-16 that was read with the two bytes of each character the other way round."""
+    if codec.startswith("utf-16") and "\n" not in text and "\u0a00" in text:
+        other = "utf-16-le" if codec == "utf-16-be" else "utf-16-be"
+        raise UserError(
+            f"{path}: the two bytes of each character are the other way round; set"
+            f" {as_option(key, other)}"
+        )
+
+
+def decoded_blocks(blocks: Iterable[bytes], path: str, encoding: str, key: str) -> Iterator[str]:
+    """Give the text of unpacked bytes as they come; an empty block gives an empty text.
+
+    Arguments and errors are as for `read_text`.
+    """
+    codec = _codec(encoding, key)
+    decoder = codecs.getincrementaldecoder(codec)()
+    position = lines = 0
+    for block in chain(blocks, [None]):
+        if position == 0 and block:
+            refuse_no_text(block, path)
+            _refuse_other_mark(block, path, codec, key)
+        pending = len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(block or b"", final=block is None)
+        except UnicodeDecodeError as error:
+            raise _not_readable(
+                path, error, encoding, codec, key, before=position - pending, lines=lines
+            ) from error
+        except UnicodeError as error:
+            raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
+        if "\0" in text:
+            raise _with_nul(block or b"", text, path, encoding, codec, key, lines=lines)
+        if position == 0:
+            text = text.lstrip("\ufeff")
+            _refuse_swapped(text, path, codec, key)
+        position += len(block or b"")
+        lines += text.count("\n")
+        if block is not None or text:
+            yield text
+
+
+def _codec(encoding: str, key: str) -> str:
+    """The codec of an encoding of texts."""
     try:
         codec = codecs.lookup(encoding).name
         with suppress(UnicodeError):
@@ -104,73 +218,114 @@ def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
         raise UserError(
             f"{as_option(key, encoding)}: there is no such encoding of texts{meant}"
         ) from error
-    raw = _unpacked(raw, path)
+    return codec
+
+
+def _refuse_other_mark(raw: bytes, path: str, codec: str, key: str) -> None:
+    """Refuse a byte-order mark that is of another encoding than the one that is set."""
     marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
     if marked is not None and not codec.startswith(marked):
         raise UserError(
             f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"
         )
-    try:
-        text = raw.decode(codec).lstrip("\ufeff")
-    except UnicodeDecodeError as error:
-        found = f"byte {raw[error.start]:#04x} at position {error.start:,}"
-        if codec == "utf-8" and (wrong := wrong_bytes(raw)):
-            line = raw.count(b"\n", 0, error.start) + 1
-            others = f", and {wrong - 1:,} more" if wrong > 1 else ""
-            raise UserError(
-                f"{path}: {found} (line {line:,}{others}) is not {encoding}, and all else is;"
-                " repair the text there, or remove it"
-            ) from error
-        guess = guess_encoding(raw, codec)
-        word = _around(raw, error.start, guess).decode(guess, errors="replace")
-        raise UserError(
-            f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
-            f" {word!r} there"
-        ) from error
-    except UnicodeError as error:  # UTF-16 without a mark, for one
-        raise UserError(f"{path}: not readable as {encoding}: {error}; set {key}") from error
-    if "\0" in text:
-        guess = guess_encoding(raw, codec)
-        line = text.count("\n", 0, text.index("\0")) + 1
-        other = f", as {guess} read as {encoding} does; set {key}, or" if guess != codec else ";"
-        raise UserError(f"{path}: it holds NUL characters (line {line:,}){other} remove them")
-    if codec.startswith("utf-16") and "\n" not in text and "\u0a00" in text:
-        other = "utf-16-le" if codec == "utf-16-be" else "utf-16-be"
-        raise UserError(
-            f"{path}: the two bytes of each character are the other way round; set"
-            f" {as_option(key, other)}"
-        )
-    return text
 
 
-def encoding_notes(place: str, texts: Sequence[Any], key: str) -> list[str]:
-    """Note what shows that texts were read in another encoding than they were written in.
+def _not_readable(
+    path: str,
+    error: UnicodeDecodeError,
+    encoding: str,
+    codec: str,
+    key: str,
+    *,
+    before: int = 0,
+    lines: int = 0,
+) -> UserError:
+    """Say which byte is wrong, and name an encoding that reads it.
 
     Args:
-        place: the file, for messages.
-        texts: the texts; other values are passed over.
-        key: the option that sets the encoding.
+        path: the file.
+        error: of the codec, with the bytes that it had.
+        encoding: as the user gave it.
+        codec: its usual name.
+        key: the option that sets it.
+        before: bytes of the file that the codec had before these.
+        lines: line ends in them.
     """
-    beyond = [text for text in texts if isinstance(text, str) and not text.isascii()]
-    notes = []
-    if controls := sum(len(CONTROLS.findall(text)) for text in beyond):
-        notes.append(
-            f"{place}: {controls:,} characters are invisible controls; in cp1252 their bytes are"
-            f" quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one, unless the"
-            " file was written so"
+    raw = error.object
+    found = f"byte {raw[error.start]:#04x} at position {before + error.start:,}"
+    if codec == "utf-8" and (wrong := wrong_bytes(raw)):
+        line = lines + raw.count(b"\n", 0, error.start) + 1
+        others = f", and {wrong - 1:,} more" if wrong > 1 else ""
+        return UserError(
+            f"{path}: {found} (line {line:,}{others}) is not {encoding}, and all else is;"
+            " repair the text there, or remove it"
         )
-    garbled = [(text, whole) for text in beyond if (whole := _ungarbled(text)) is not None]
-    if len(garbled) > len(beyond) / 2:
-        look = "1 text looks" if len(garbled) == 1 else f"{len(garbled):,} texts look"
-        before, after = garbled[0]
-        at = next(n for n, (old, new) in enumerate(zip(before, after, strict=False)) if old != new)
-        at = max(0, at - _SHOWN)
-        notes.append(
-            f"{place}: {look} like utf-8 that was read as cp1252"
-            f" ({before[at:][: 2 * _SHOWN]!r} for {after[at:][: 2 * _SHOWN]!r}):"
-            f" {as_option(key, 'utf-8')} may be the right one, unless the file was written so"
-        )
-    return notes
+    guess = guess_encoding(raw, codec)
+    word = _around(raw, error.start, guess).decode(guess, errors="replace")
+    return UserError(
+        f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
+        f" {word!r} there"
+    )
+
+
+def _with_nul(
+    raw: bytes, text: str, path: str, encoding: str, codec: str, key: str, *, lines: int = 0
+) -> UserError:
+    """Say where a text holds NUL characters. Arguments are as for `_not_readable`."""
+    guess = guess_encoding(raw, codec)
+    line = lines + text.count("\n", 0, text.index("\0")) + 1
+    other = f", as {guess} read as {encoding} does; set {key}, or" if guess != codec else ";"
+    return UserError(f"{path}: it holds NUL characters (line {line:,}){other} remove them")
+
+
+@dataclass
+class EncodingSigns:
+    """What shows that texts were read in another encoding than they were written in."""
+
+    controls: int = 0
+    """Characters that are invisible controls."""
+    beyond: int = 0
+    """Texts that are not ASCII alone."""
+    garbled: int = 0
+    """Those that look like UTF-8 read as cp1252."""
+    example: tuple[str, str] | None = None
+    """The first of them, and what it was."""
+
+    def add(self, texts: Sequence[Any]) -> None:
+        """Look at texts; other values are passed over."""
+        beyond = [text for text in texts if isinstance(text, str) and not text.isascii()]
+        self.beyond += len(beyond)
+        self.controls += sum(len(CONTROLS.findall(text)) for text in beyond)
+        for text in beyond:
+            if (whole := _ungarbled(text)) is not None:
+                self.garbled += 1
+                self.example = self.example or (text, whole)
+
+    def notes(self, place: str, key: str) -> list[str]:
+        """Say it of all texts that were looked at.
+
+        Args:
+            place: the file, for messages.
+            key: the option that sets the encoding.
+        """
+        notes = []
+        if self.controls:
+            notes.append(
+                f"{place}: {self.controls:,} characters are invisible controls; in cp1252 their"
+                f" bytes are quotes, dashes and €: {as_option(key, 'cp1252')} may be the right one,"
+                " unless the file was written so"
+            )
+        if self.example is not None and self.garbled > self.beyond / 2:
+            look = "1 text looks" if self.garbled == 1 else f"{self.garbled:,} texts look"
+            before, after = self.example
+            pairs = enumerate(zip(before, after, strict=False))
+            at = max(0, next(n for n, (old, new) in pairs if old != new) - _SHOWN)
+            notes.append(
+                f"{place}: {look} like utf-8 that was read as cp1252"
+                f" ({before[at:][: 2 * _SHOWN]!r} for {after[at:][: 2 * _SHOWN]!r}):"
+                f" {as_option(key, 'utf-8')} may be the right one, unless the file was written so"
+            )
+        return notes
 
 
 def _ungarbled(text: str) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import first_lines, lines_of
-from layerfusion.texts.table import Table, make_table
+from layerfusion.texts.table import Changes, Table, make_table
 
 _LABEL = re.compile(r"(?<!\S)__label__(\S+)[^\S\n]*")
 """A label is a word of a line, in front of the text or after it."""
@@ -24,13 +24,16 @@ def begins_fasttext(content: str) -> bool:
     return bool(lines) and _FIRST.match(lines[0][1].strip()) is not None
 
 
-def fasttext_table(path: Path, content: str, columns: Columns) -> Table:
+def fasttext_table(
+    path: Path, content: str, columns: Columns, changes: Changes | None = None
+) -> Table:
     """Read labelled texts of fastText's form.
 
     Args:
         path: the file, for messages.
         content: its text.
         columns: names that the texts and labels get.
+        changes: as for `make_table`.
 
     Raises:
         UserError: naming a row with several labels, where labels are wanted.
@@ -48,4 +51,4 @@ def fasttext_table(path: Path, content: str, columns: Columns) -> Table:
         labels.append(" ".join(found) or None)
     values: Mapping[str, Any] = {columns.text: texts, columns.label or "label": labels}
     note = f"{path.name}: read as fastText has it, with __label__ in front of each label"
-    return make_table(path.name, values, columns, typed=False, notes=(note,))
+    return make_table(path.name, values, columns, typed=False, notes=(note,), changes=changes)

@@ -224,6 +224,25 @@ def _lines(content: str, path: Path) -> list[Any]:
     return rows
 
 
+def object_of(line: str, place: str) -> dict[str, Any]:
+    """Parse a line that holds an object.
+
+    Args:
+        line: the line.
+        place: its file and number, for messages.
+
+    Raises:
+        UserError: if it holds anything else.
+    """
+    try:
+        found = _parsed(line, place)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not readable as json: {error}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{place}: an object is needed, as on the first line; it is {short(found)}")
+    return found
+
+
 def _objects(content: str, path: Path) -> list[Any] | None:
     """Objects one after another that are not on a line each, as `jq` prints them.
 

@@ -12,7 +12,7 @@ _SHOWN = 12
 
 
 def with_parts(
-    values: Mapping[str, Sequence[Any]], wanted: Sequence[str]
+    values: Mapping[str, Sequence[Any]], wanted: Sequence[str], *, empty: bool = False
 ) -> Mapping[str, Sequence[Any]]:
     """Add the columns that are called by a path into another one.
 
@@ -20,6 +20,7 @@ def with_parts(
         values: name of each column to its cells.
         wanted: names; `review.body` is the entry `body` of the objects in the column `review`, and
             `messages.0` the first item of the lists in `messages`.
+        empty: also add a column whose cells hold nothing under that path, as a part of a table may.
 
     Example:
         >>> with_parts({"review": [{"body": "warm"}, None]}, ["review.body"])["review.body"]
@@ -32,7 +33,7 @@ def with_parts(
             continue
         path = name[len(column) + 1 :].split(".")
         cells = [_part(cell, path) for cell in values[column]]
-        if any(cell is not None for cell in cells):
+        if empty or any(cell is not None for cell in cells):
             result[name] = cells
     return result
 

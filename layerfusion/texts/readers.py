@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -212,6 +212,82 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     if begins_json(text):
         table = json_table(path, text, reading.columns, lines=True)
         return replace(table, notes=(*table.notes, f"{path.name}: read as JSON, as it begins so"))
+    label = reading.columns.label
+
+    def read(form: Form) -> Rows:
+        content = _FIRST_WORD.sub(rf"\1{_APART}", text) if form.by_words else text
+        return read_rows(
+            str(path), content, form.delimiter, form.skipped, label=label, headed=form.headed
+        )
+
+    form, rows = form_of(path, text, reading, usual, read)
+    if form.headed:
+        refuse_second_header(path, rows)
+    if form.headed and not form.columns.are_in(rows.names) and not form.columns.meant(rows.names):
+        refuse_headless(path, rows, form.columns)
+    names, renamed = distinct_columns(path, rows.names, form.columns)
+    values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
+    notes = form.notes(path.name, rows.note)
+    return make_table(path.name, values, form.columns, typed=False, notes=(*notes, *renamed))
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a delimited file is read, as its first lines say."""
+
+    columns: Columns
+    """The columns to take, by the names that its header has for them."""
+    delimiter: str
+    skipped: Sequence[int]
+    """Numbers (0 = first) of the lines that are not data."""
+    above: int
+    """How many of them are comments above the header."""
+    by_words: bool
+    """The first word of each line is its label."""
+    headed: bool
+    """The first row names the columns."""
+    header: str | None = None
+    """That row, where columns were asked for by their numbers."""
+    numbered: bool = False
+    """Columns were asked for by their numbers."""
+
+    def parted(self, line: str) -> str:
+        """Put the delimiter of `by_words` into a line."""
+        return _FIRST_WORD.sub(rf"\1{_APART}", line) if self.by_words else line
+
+    def notes(self, name: str, of_rows: str | None) -> tuple[str, ...]:
+        """Say how the file was read, with the note of its rows."""
+        notes: list[str] = []
+        if self.above:
+            what = "a comment" if self.above == 1 else f"{self.above} comments"
+            notes.append(f"{name}: {what} above the header left out")
+        if of_rows is not None:
+            notes.append(f"{name}: {of_rows}")
+        if self.numbered:
+            shown = f"its header is {(self.header or '')[:80]!r}"
+            found = shown if self.headed else "read without a header"
+            notes.append(f"{name}: {found}; its columns are numbered from 1")
+        return tuple(notes)
+
+
+def form_of(
+    path: Path, text: str, reading: Reading, usual: str | None, read: Callable[[Form], Rows]
+) -> tuple[Form, Rows]:
+    """Find how a delimited file is read.
+
+    Args:
+        path: the file, for messages.
+        text: its content, or the first 100,000 characters of it.
+        reading: its columns, and the lines to skip.
+        usual: as for `read_delimited`.
+        read: reads its rows, or the first of them.
+
+    Returns:
+        The form, and the rows that were read with it.
+
+    Raises:
+        UserError: naming what is wrong with its first lines.
+    """
     columns, skipped = reading.columns, list(reading.skip_rows)
     above = _lines_above_header(path, text, skipped, columns)
     skipped += above
@@ -224,34 +300,19 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
         _, header = first_line(text, skipped)
     else:
         delimiter = _delimiter(path, header, columns, usual, text)
-    if columns.numbered and _label_words(text):
-        text, delimiter = _FIRST_WORD.sub(rf"\1{_APART}", text), _APART
-    named = columns.are_in(cells_of(header, delimiter))
-    numbered = columns.numbered and not named
-
-    def read(headed: bool) -> Rows:
-        return read_rows(str(path), text, delimiter, skipped, label=columns.label, headed=headed)
-
-    rows, headed = read(not numbered), not numbered
+    by_words = columns.numbered and _label_words(text)
+    delimiter = _APART if by_words else delimiter
+    numbered = columns.numbered and not columns.are_in(cells_of(header, delimiter))
+    form = Form(
+        columns, delimiter, skipped, len(above), by_words, headed=not numbered, header=header,
+        numbered=numbered,
+    )  # fmt: skip
+    rows = read(form)
     if numbered and _begins_with_header(rows, columns):
-        rows, headed = read(True), True
-        columns = columns.by_number(rows.names)
-    if headed:
-        _refuse_second_header(path, rows)
-    if headed and not columns.are_in(rows.names) and not columns.meant(rows.names):
-        _refuse_headless(path, rows, columns)
-    names, renamed = distinct_columns(path, rows.names, columns)
-    values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
-    notes: tuple[str, ...] = ()
-    if above:
-        what = "a comment" if len(above) == 1 else f"{len(above)} comments"
-        notes = (*notes, f"{path.name}: {what} above the header left out")
-    if rows.note is not None:
-        notes = (*notes, f"{path.name}: {rows.note}")
-    if numbered:
-        found = f"its header is {header[:80]!r}" if headed else "read without a header"
-        notes = (*notes, f"{path.name}: {found}; its columns are numbered from 1")
-    return make_table(path.name, values, columns, typed=False, notes=(*notes, *renamed))
+        form = replace(form, headed=True)
+        rows = read(form)
+        form = replace(form, columns=columns.by_number(rows.names))
+    return form, rows
 
 
 def distinct_names(names: Sequence[str]) -> list[str]:
@@ -441,7 +502,7 @@ def _begins_with_header(rows: Rows, columns: Columns) -> bool:
     return place is not None and first[place] not in {row[place] for row in others}
 
 
-def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
+def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     """Say how a file is read whose first line looks like data, and names nothing."""
     first, width = rows.names, len(rows.names)
     by_column = [[row[place] for row in rows.cells] for place in range(width)]
@@ -462,8 +523,14 @@ def _refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     )
 
 
-def _refuse_second_header(path: Path, rows: Rows) -> None:
-    """Refuse a header among the rows, as of files joined end to end, and the dashes below one."""
+def refuse_second_header(path: Path, rows: Rows, before: int = 0) -> None:
+    """Refuse a header among the rows, as of files joined end to end, and the dashes below one.
+
+    Args:
+        path: the file, for messages.
+        rows: its rows, or some of them.
+        before: number of the rows before these.
+    """
 
     def plain(cells: Sequence[str]) -> list[str]:
         return [cell.strip('\ufeff" ').casefold() for cell in cells]
@@ -472,10 +539,10 @@ def _refuse_second_header(path: Path, rows: Rows) -> None:
     again = [number for number, row in enumerate(rows.cells) if plain(row) == header]
     if again:
         raise UserError(
-            f"{path}, row {again[0] + 1} (line {rows.lines[again[0]]}): it repeats the header;"
-            " remove it"
+            f"{path}, row {before + again[0] + 1} (line {rows.lines[again[0]]}): it repeats the"
+            " header; remove it"
         )
-    below = [cell for cell in plain(rows.cells[0]) if cell] if rows.cells else []
+    below = [cell for cell in plain(rows.cells[0]) if cell] if rows.cells and not before else []
     if below and all(map(_RULE.fullmatch, below)):
         raise UserError(
             f"{path}, row 1 (line {rows.lines[0]}): it is a line of dashes below the header, as in"

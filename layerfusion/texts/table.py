@@ -8,7 +8,7 @@ from typing import Any
 
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.encoding import encoding_notes, whole_characters
+from layerfusion.texts.encoding import EncodingSigns, whole_characters
 from layerfusion.texts.nested import parts_of, with_parts
 
 SPLITS = ("train", "validation", "test")
@@ -44,6 +44,38 @@ class Table:
         return f"{self.place}, row {self.rows[index]}"
 
 
+@dataclass
+class Changes:
+    """What was changed in the rows of a table while they were picked, and what they show."""
+
+    rows: int = 0
+    """Rows that were looked at."""
+    joined: int = 0
+    """Texts that were lists of words."""
+    taken: int = 0
+    """Labels that stood in lists."""
+    halves: int = 0
+    """Half characters that were replaced."""
+    signs: EncodingSigns = field(default_factory=EncodingSigns)
+
+    def notes(self, place: str, columns: Columns) -> list[str]:
+        """Say it of all rows."""
+        notes = []
+        if self.joined:
+            many = f"{self.joined:,} texts are lists" if self.joined > 1 else "1 text is a list"
+            notes.append(f"{place}: {many} of words, which are joined by spaces")
+        if self.taken:
+            one = self.taken == 1
+            many = "1 label stands in a list" if one else f"{self.taken:,} labels stand in lists"
+            notes.append(f"{place}: {many} of one, and {'is' if one else 'are'} taken out")
+        notes += self.signs.notes(place, columns.encoding_key)
+        if self.halves:
+            notes.append(
+                f"{place}: {self.halves:,} half characters (lone surrogates) became U+FFFD"
+            )
+        return notes
+
+
 def make_table(
     place: str,
     values: Mapping[str, Sequence[Any]],
@@ -52,18 +84,20 @@ def make_table(
     typed: bool,
     label_names: tuple[str, ...] | None = None,
     notes: Sequence[str] = (),
+    changes: Changes | None = None,
 ) -> Table:
     """Pick the wanted columns and rows.
 
     Half characters become U+FFFD, a text that is a list of words or sentences is joined by spaces,
     and a label that is the only one of a list is taken out of it, each with a note. Texts that look
-    as if their encoding was another one are noted.
+    as if their encoding was another one are noted. With `changes`, the rows are a part of a table,
+    and what would be noted is counted there.
 
     Raises:
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
-    own = values
-    values = with_parts(own, columns.named)
+    own, counts = values, Changes() if changes is None else changes
+    values = with_parts(own, columns.named, empty=counts.rows > 0)
     columns = columns.among(place, list(values), *parts_of(own))
     total = len(values[columns.text])
     kept = [
@@ -78,24 +112,20 @@ def make_table(
     labels = [None] * total if columns.label is None else values[columns.label]
     texts, joined = _changed([texts[index] for index in kept], _joined)
     labels, taken = _changed([labels[index] for index in kept], _only)
-    notes = [*notes]
-    if joined:
-        many = f"{joined:,} texts are lists" if joined > 1 else "1 text is a list"
-        notes.append(f"{place}: {many} of words, which are joined by spaces")
-    if taken:
-        many = f"{taken:,} labels stand in lists" if taken > 1 else "1 label stands in a list"
-        notes.append(f"{place}: {many} of one, and {'are' if taken > 1 else 'is'} taken out")
     texts, halves_of_texts = _whole(texts)
     labels, halves_of_labels = _whole(labels)
-    halves = halves_of_texts + halves_of_labels
-    notes += encoding_notes(place, texts, columns.encoding_key)
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():
             others[whole_characters(name)[0]], halves_of_others = _whole([column[i] for i in kept])
-            halves += halves_of_others if name != columns.text else 0
-    if halves:
-        notes.append(f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD")
+            counts.halves += halves_of_others if name != columns.text else 0
+    counts.rows += total
+    counts.joined += joined
+    counts.taken += taken
+    counts.halves += halves_of_texts + halves_of_labels
+    counts.signs.add(texts)
+    if changes is None:
+        notes = [*notes, *counts.notes(place, columns)]
     return Table(
         place=place,
         texts=texts,

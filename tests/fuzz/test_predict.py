@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.runs import bundle
+from layerfusion.texts import streaming as parts
 from layerfusion.texts.readers import distinct_names
 from tests.fuzz.fuzzing import STRANGE, attempt, examples, mutations
 from tests.fuzz.tables import DELIMITED, TYPED, Form, Made, made_tables, multi_line, write_file
@@ -31,6 +32,8 @@ class Constant:
     """A classifier that gives every text the same probabilities."""
 
     label_names = ("neg", "pos")
+    folder = None
+    unasked = ()
     config = SimpleNamespace(dataset=SimpleNamespace(text="text", reader=None))
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
@@ -88,6 +91,29 @@ def test_every_row_and_column_comes_out(
         new = "label" if "label" not in names else "predicted_label"
         kept = [bool(text.strip()) for text in made.column(made.text)]
         assert [label or None for label in found[new]] == ["pos" if k else None for k in kept]
+
+    run()
+
+
+@pytest.mark.parametrize("forms", [DELIMITED, TYPED], ids=["delimited", "typed"])
+def test_parts_are_read_as_a_whole_file_is(
+    forms: tuple[Form, ...], folder: Path, counts: Counter[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or they are refused, where a whole file is read by more rules."""
+
+    @examples(25, share=0.5)
+    @given(made_tables(), st.sampled_from(forms))
+    def run(made: Made, form: Form) -> None:
+        path, out = write_file(folder, "in", form, made), folder / "out.jsonl"
+        found: list[bytes] = []
+        for size in (1 << 20, 0):
+            monkeypatch.setattr(parts, "WHOLE", size)
+            done = attempt(counts, lambda: predict(path, out, made.text, form.encoding))
+            found.append(b"refused" if isinstance(done, UserError) else out.read_bytes())
+            for left in folder.glob("*.partial*"):
+                left.unlink()
+        whole, read = found
+        assert read == whole or (forms is DELIMITED and read == b"refused")
 
     run()
 

@@ -2,12 +2,21 @@ from __future__ import annotations
 
 import gzip
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from layerfusion.errors import UserError
-from layerfusion.texts.encoding import encoding_notes, read_text, whole_characters
+from layerfusion.texts.encoding import EncodingSigns, read_text, whole_characters
+
+
+def encoding_notes(place: str, texts: Sequence[Any], key: str) -> list[str]:
+    signs = EncodingSigns()
+    signs.add(texts)
+    return signs.notes(place, key)
+
 
 TYPED = "the shop\u2019s \u201cparcel\u201d \u2013 5 \u20ac\n"
 

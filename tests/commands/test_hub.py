@@ -1,0 +1,142 @@
+"""The classifier of a job goes to a hub and comes back; the hub is one on this machine."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub
+import numpy as np
+import pandas as pd
+import pytest
+
+import layerfusion as lf
+from layerfusion.cli import main
+from layerfusion.runs.bundle import DESCRIPTION, HEADS
+from tests.commands.hub_server import TOKEN, Hub, serving
+from tests.tiny import tiny_folder, tiny_job, tiny_texts
+
+REPO = "ada/films"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A job with a language model and words."""
+    root = tmp_path_factory.mktemp("hub")
+    tiny_folder("bert", root / "bert")
+    data = tiny_texts(root / "texts.csv", 60)
+    words = [*tiny_job(data, root / "bert", root / "cache"), "lexical=[words]", "logger=none",
+             "layers=fixed", "layers.fixed.tiny=[2]", "layers.fixed.words=[0]",
+             f"hydra.run.dir={root}/job"]  # fmt: skip
+    assert main(["train", *words]) == 0
+    return root
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    with serving(Hub()) as found:
+        place = huggingface_hub.constants
+        template = place.HUGGINGFACE_CO_URL_TEMPLATE.replace(place.ENDPOINT, found.endpoint)
+        monkeypatch.setattr(place, "ENDPOINT", found.endpoint)
+        monkeypatch.setattr(place, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(place, "HF_HUB_OFFLINE", False)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield found
+
+
+def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    said = capsys.readouterr().err.strip()
+    assert "\n" not in said
+    assert TOKEN not in said
+    return said
+
+
+def test_there_and_back(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    capsys.readouterr()
+    assert main(["push", f"{root}/job", REPO, "--private"]) == 0
+    printed = capsys.readouterr()
+    (commit,) = hub.repos[REPO]
+    assert printed.out == f"{REPO}@{commit}\n"
+    assert TOKEN not in printed.out + printed.err
+    assert hub.private == {REPO: True}
+    files = hub.repos[REPO][commit]
+    assert {*files} == {"README.md", DESCRIPTION, HEADS, "words.json", "words.safetensors"}
+    whole = b"".join(files.values())
+    assert str(root).encode() not in whole
+    texts = pd.read_csv(root / "texts.csv")["text"]
+    assert not any(text.encode() in whole for text in texts)
+    card = files["README.md"].decode()
+    assert f"layerfusion predict hub:{REPO} new.txt" in card
+    assert "library_name: layerfusion" in card
+    assert "This folder holds no part of these models" in card
+    assert "95 % bootstrap intervals" in card
+
+    output = tmp_path / "films"
+    assert main(["pull", f"{REPO}@{commit}", "--output", str(output)]) == 0
+    assert capsys.readouterr().out == f"{REPO}@{commit}: {output}\n"
+    assert {path.name for path in output.iterdir()} == {*files} - {"README.md"}
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(root))
+    asked = list(texts[:5])
+    mine = lf.load(root / "job", device="cpu").predict_proba(asked)
+    for place in (output, f"hub:{REPO}", f"hub:{REPO}@{commit}"):
+        theirs = lf.load(place, device="cpu", cache=str(tmp_path / "cache"))
+        np.testing.assert_array_equal(theirs.predict_proba(asked), mine)
+    assert len(list((tmp_path / "cache/assets").glob("ada--films-*"))) == 1
+    lines = tmp_path / "lines.txt"
+    lines.write_text("a good film\n")
+    command = ["predict", f"hub:{REPO}", str(lines), "--cache", f"{tmp_path}/cache"]
+    assert main([*command, "-o", f"{tmp_path}/out.csv"]) == 0
+    asked_before = len(hub.seen)
+    assert main(["push", f"{root}/job", REPO, "--update"]) == 0
+    assert len(hub.repos[REPO]) == 1  # the same files are the same commit
+    assert len(hub.seen) > asked_before
+    found = lf.push_to_hub(root / "job", "ada/other")
+    assert found == f"ada/other@{next(iter(hub.repos['ada/other']))}"
+
+
+def test_what_is_wrong_is_one_line(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    job, pulled = f"{root}/job", ["--output", f"{tmp_path}/pulled"]
+    assert main(["push", job, REPO]) == 0
+    assert f"push: {REPO} exists; --update adds a commit" in told(["push", job, REPO], capsys)
+    assert "OWNER/NAME" in told(["push", job, "films"], capsys)
+    assert "no classifier" in told(["push", str(tmp_path), REPO], capsys)
+    assert "no such repository" in told(["pull", "ada/none", *pulled], capsys)
+    assert "no such revision" in told(["pull", f"{REPO}@v2", *pulled], capsys)
+    assert "there is something already" in told(["pull", REPO, "--output", job], capsys)
+    (files,) = hub.repos[REPO].values()
+    for name, content, wanted in (
+        (HEADS, files[HEADS][:-4], f"the checksum of {HEADS} differs"),
+        (
+            DESCRIPTION,
+            files[DESCRIPTION].replace(b"words.json", b"../x.json"),
+            "is no classifier's",
+        ),
+        (DESCRIPTION, b"[1]", "is no classifier's"),
+        (DESCRIPTION, None, f"it holds no {DESCRIPTION}"),
+        ("words.json", None, "it holds no words.json"),
+    ):
+        changed = {**files, name: content}
+        hub.repos["ada/changed"] = {"c" * 40: {n: c for n, c in changed.items() if c is not None}}
+        hub.private["ada/changed"] = False
+        assert wanted in told(["pull", "ada/changed", *pulled], capsys)
+        assert not (tmp_path / "pulled").exists()
+    settings = json.loads(files[DESCRIPTION])["config"]
+    assert settings["backbone"]["tiny"]["path"] == "bert"  # the last part of its place
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "wrong" * 6)
+    assert "token of this machine may not" in told(["push", job, "ada/new"], capsys)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    assert "no token of the hub is here" in told(["push", job, "ada/new"], capsys)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    for command in (["push", job, "ada/new"], ["pull", REPO, *pulled]):
+        assert "the hub cannot be reached" in told(command, capsys)
