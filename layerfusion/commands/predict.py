@@ -21,7 +21,7 @@ from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
-from layerfusion.texts.streaming import LINES, STANDARD, Parts, read_parts, read_table
+from layerfusion.texts.streaming import LINES, STANDARD, Parts, one_text, read_parts, read_table
 from layerfusion.texts.table import Table
 
 if TYPE_CHECKING:
@@ -228,7 +228,12 @@ def texts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[st
 
 
 def parts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[str]) -> Parts:
-    """Read the same in parts. Arguments and errors are as for `texts_in`."""
+    """Read the same in parts. Arguments and errors are as for `texts_in`.
+
+    Words that are no file are a text themselves.
+    """
+    if _is_text(name):
+        return one_text(name, options.text or bundle.config.dataset.text)
     return read_parts(*_how(name, options, bundle, modules))
 
 
@@ -241,6 +246,12 @@ def _how(
     if reader is not None:
         require_named("dataset.reader", reader, modules)
     return name, options.text or settings.text, options.encoding, reader
+
+
+def _is_text(name: str) -> bool:
+    """Tell a text of several words from the name of a file that is not there."""
+    named = data_suffix(Path(name)) in (*READERS, LINES)
+    return len(name.split()) > 1 and not named and not os.path.exists(name)
 
 
 def _needs_reader(name: str) -> bool:
@@ -307,7 +318,8 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "input",
         metavar="INPUT",
-        help="a table, a .txt with one text a line, or - for the standard input",
+        help="a table, a .txt with one text a line, - for the standard input, or a text of several"
+        " words",
     )
     parser.add_argument(
         "-o",

@@ -136,6 +136,15 @@ def read_parts(
     return _in_parts(read_table(path, column, encoding, reader))
 
 
+def one_text(text: str, column: str) -> Parts:
+    """Give a single text the form of a table with one row."""
+    columns = _reading(column, "utf-8").columns
+    note = "there is no such file, so the words are taken as a text"
+    return _in_parts(
+        make_table("the command line", {column: [text]}, columns, typed=False, notes=(note,))
+    )
+
+
 def read_table(
     name: str | Path, column: str, encoding: str = "utf-8", reader: str | None = None
 ) -> Table:

@@ -234,6 +234,23 @@ def test_what_is_wrong_with_a_classifier_is_one_line(
     assert "no classifier" in told(given, capsys)
 
 
+def test_words_that_are_no_file_are_a_text(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = "a good film, is it? " + 300 * "long "  # longer than the name of a file may be
+    assert main(["predict", f"{folder}/gated", text]) == 0
+    out, err = capsys.readouterr()
+    (row,) = csv.DictReader(io.StringIO(out))
+    assert row["text"] == text
+    assert 0 < float(row["probability"]) <= 1
+    assert "no such file, so the words are taken as a text" in err
+    assert "there is no such file" in told([f"{folder}/gated", "a good film.csv"], capsys)
+
+
 def test_what_is_wrong_with_the_texts_is_one_line(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
