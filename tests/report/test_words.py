@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import Estimate, read_record, write_record
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.summary import Summary, told
 from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
@@ -161,6 +162,23 @@ def test_the_card_names_the_command_that_uses_the_job(tmp_path: Path) -> None:
     assert again == f"layerfusion train {own}"
     (folder / "bundle").mkdir()
     assert summarise(group).usage[0][1] == f"layerfusion predict {folder} reviews.csv"
+
+
+def test_a_job_of_auto_whose_words_are_not_known_is_trained_by_its_experiment(
+    tmp_path: Path,
+) -> None:
+    write_job(tmp_path, dataset("r8", rows=40), [("minilm", "3"), ("words", "0")], 0.7, 0.7)
+    (folder,) = (path.parent for path in tmp_path.rglob("metrics.json"))
+    considered: dict[str, list[str]] = {"minilm": [], "words": [], "smollm2": []}
+    auto: dict[str, Any] = {"chosen_by": "auto", "lexical": ["words"], "considered": considered}
+    write_record(replace(read_record(folder), **auto), folder)
+    (group,) = load_groups(tmp_path)
+    summary = summarise(group)
+    assert summary.usage[0][1] == (
+        "layerfusion train dataset=r8 'backbone=[minilm,smollm2]' experiment=auto"
+        " hydra.run.dir=outputs/r8"
+    )
+    assert "minilm 3 + words" in summary.headline
 
 
 def test_sample_is_said_and_whole_data_is_not_called_one(tmp_path: Path) -> None:
