@@ -221,7 +221,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (
             ["report"],
             "arguments are required: DIR; usage: layerfusion report [-h]"
-            " [--block MODULE:FUNCTION] [--texts]",
+            " [-o FOLDER] [--block MODULE:FUNCTION] [--texts]",
         ),
         (["status", "a", "b"], "unrecognized arguments: b; usage: layerfusion status"),
         (["predict", "job"], "arguments are required: INPUT; usage: layerfusion predict"),

@@ -9,9 +9,9 @@ from typing import Any
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.secrets import redacted
 
-LEFT_OUT = ("logger", "paths", "sources", "description")
-"""Keys of the config, at any depth, that say where files come from or go to. The origin of the
-texts and of each model is in the lineage."""
+LEFT_OUT = ("logger", "paths", "sources", "description", "batch", "timeout", "token_variable")
+"""Keys of the config, at any depth, that say where files come from or go to, and how a server is
+asked. The origin of the texts and of each model is in the lineage."""
 ROWS = {"n_train": "train", "n_validation": "validation", "n_test": "test"}
 """Columns with the rows of a split, which are known once the texts have been read."""
 

@@ -336,7 +336,7 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
 
 @pytest.mark.slow
 def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> None:
-    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=500", "trainer.patience=500"]
+    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=2000", "trainer.patience=2000"]
     command = [sys.executable, "-m", "layerfusion", "train", *words]
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
