@@ -336,10 +336,14 @@ def test_online_the_same_run_is_sent_while_the_job_runs(base: list[str], tmp_pat
 
 @pytest.mark.slow
 def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> None:
-    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=2000", "trainer.patience=2000"]
+    words = [*base, f"paths.outputs={tmp_path}", "trainer.max_epochs=500", "trainer.patience=500"]
     command = [sys.executable, "-m", "layerfusion", "train", *words]
+    # Other tests in this process may have a service of W&B, which would not be killed.
+    alone = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(
+            command, stdout=log, stderr=log, env=alone, start_new_session=True
+        )
     try:
         until = time.monotonic() + 120
         while not (seen := _epochs(tmp_path)) and process.poll() is None:
@@ -357,7 +361,7 @@ def test_a_killed_job_goes_on_with_its_run(base: list[str], tmp_path: Path) -> N
         assert _losses(uploaded, run)[: len(seen)] == seen
         assert uploaded.exit_code.get(run, 1) != 0  # never shown as finished
 
-        subprocess.run(command, capture_output=True, timeout=200, check=True)
+        subprocess.run(command, env=alone, capture_output=True, timeout=200, check=True)
         first, second = sorted(tmp_path.rglob("offline-run-*/*.wandb"))
         assert first == killed
         again = parse(second.read_bytes())
