@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,8 +65,11 @@ def log_use(run: Run, inputs: Sequence[Ingredient]) -> None:
 
     for one in inputs:
         artifact = wandb.Artifact(_name(one.name), one.kind, metadata=dict(one.description))
-        with artifact.new_file(DESCRIPTION) as file:
-            json.dump(one.description, file, indent=1, sort_keys=True, ensure_ascii=False)
+        with tempfile.TemporaryDirectory() as place:  # W&B takes a copy
+            file = Path(place) / DESCRIPTION
+            text = json.dumps(one.description, indent=1, sort_keys=True, ensure_ascii=False)
+            file.write_text(text, encoding="utf-8")
+            artifact.add_file(str(file), DESCRIPTION)
         if one.folder is not None:
             # The reference is to the spec, since W&B would list every shard of the folder.
             artifact.add_reference((one.folder / SPEC_FILE).resolve().as_uri())
