@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
@@ -107,12 +106,11 @@ def extract_in_time(
             _leave_out(config, plan, seconds, time, deadline)
             continue
         source = sources[plan.name]
-        assert isinstance(source, EmbeddingSource)
         source.extract(splits, config.extract)
         extracted.append(plan.name)
         store = next(iter(source.stores.values()))
         each = store.seconds_per_text(hashes, source.shape.layers[-1])
-        if plan.missing and each is not None:
+        if plan.seconds and each is not None:  # nobody knows what vectors from elsewhere take
             planned, measured = planned + plan.seconds, measured + plan.missing * each
     return _with(config, extracted)
 

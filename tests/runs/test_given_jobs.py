@@ -88,6 +88,17 @@ def test_a_second_job_asks_for_nothing(
     assert len(fake.bodies) == asked
 
 
+@pytest.mark.parametrize("pilot", [[], ["layers=top_k", "layers.pilot=20"]])
+def test_a_time_limit_takes_it_as_it_is(
+    root: Path, fake: FakeEndpoint, pilot: list[str], tmp_path: Path
+) -> None:
+    words = [*words_of(root, fake), *QUICK, *pilot, f"paths.cache={tmp_path}/cache"]
+    assert main(["train", *words, "time_limit=600", f"hydra.run.dir={tmp_path}/job"]) == 0
+    record = read_record(tmp_path / "job")
+    assert set(record.considered) == {"paid", "tiny"}
+    assert record.time_notes[0].startswith("nothing was left out")
+
+
 def test_it_is_profiled_planned_and_reported(
     root: Path, fake: FakeEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
