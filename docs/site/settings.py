@@ -66,9 +66,13 @@ def _keys(found: Iterable[Key]) -> list[str]:
 
 def _rule(key: Key) -> str:
     """Say what values a key takes, where its meaning does not say so already."""
-    if missing := [value for value in key.allowed if value not in key.meaning]:
-        return f" One of {', '.join(f'`{value}`' for value in key.allowed)}." if missing else ""
-    return f" It must {key.must}." if key.must and not key.allowed else ""
+    listed = key.default.startswith("[")
+    named = [value for value in key.allowed if " " not in value]  # others are said in words
+    if any(value not in key.meaning for value in named):
+        values = ", ".join(f"`{value}`" for value in named)
+        return f" {'Each is one' if listed else 'One'} of {values}."
+    said = key.must.removeprefix("be ").removeprefix("lie ") in key.meaning
+    return f" {'Each' if listed else 'It'} must {key.must}." if key.must and not said else ""
 
 
 def _cell(text: str) -> str:

@@ -89,8 +89,7 @@ def error_lines(
     from layerfusion.statistics.metrics import evaluate
 
     names, target = record.dataset.label_names, read.target
-    probabilities = read.mean
-    found = Answers(names, target, probabilities.argmax(axis=1), probabilities.max(axis=1))
+    found = Answers.of(names, read)
     wrong = found.worst()
     seeds = len(record.seeds)
     yield (
@@ -108,7 +107,7 @@ def error_lines(
     yield ""
     yield from _confusion(found, width)
     yield ""
-    error = evaluate(np.log(probabilities.clip(1e-300)), target)["calibration_error"]
+    error = evaluate(np.log(read.mean.clip(1e-300)), target)["calibration_error"]
     yield f"calibration error {100 * error:.1f} points (expected, over 15 ranges of confidence)"
     yield "confidence     rows  mean probability  accuracy"
     for part in found.by_confidence():

@@ -52,6 +52,7 @@ def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
         UserError: where two of them are the same, or one lies in the other.
     """
     from layerfusion.errors import UserError
+    from layerfusion.records.job import find_records
     from layerfusion.report import write_comparison
 
     places = [folder.resolve() for folder in folders]
@@ -65,8 +66,11 @@ def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
     depth = 1
     while len({place.parts[-depth:] for place in places}) < len(places):
         depth += 1
-    names = ["/".join(place.parts[-depth:]) for place in places]
-    out = out or places[0].parent / "-".join(name.replace("/", "_") for name in names)
+    names = ["/".join(part.strip("/") for part in place.parts[-depth:]) for place in places]
+    if out is None:
+        out = places[0].parent / "-".join(name.replace("/", "_") for name in names)
+        if next(iter(find_records(out)), None) is not None:
+            raise UserError(f"report: {out} has jobs, and a page of its own; choose -o FOLDER")
     return write_comparison(dict(zip(names, folders, strict=True)), out, title=" and ".join(names))
 
 

@@ -50,6 +50,16 @@ class Job:
         return self.config.seeds * (3 + self.sources)
 
 
+@dataclass(frozen=True)
+class Base:
+    """What the rows of a data set have in common."""
+
+    config: TrainConfig
+    """With all backbones of the profile."""
+    auto: TrainConfig | None
+    """The same with `experiment=auto`; None if the profile goes without."""
+
+
 def main(arguments: Sequence[str]) -> int:
     """Compose the profile, extract, train every row, and write the report.
 
@@ -73,12 +83,12 @@ def main(arguments: Sequence[str]) -> int:
     data, models = ", ".join(profile.dataset), ", ".join(profile.backbone)
     say(f"profile {profile.profile}: {models} on {data}")
     bases = _bases(command, skipped, split_config_dirs(arguments)[1])
-    passes = [auto_of(base) for base in bases] if profile.auto else bases  # it pools in more ways
+    passes = [base.auto or base.config for base in bases]  # auto pools in more ways
     if command.plan:
         return _plan(passes)
     say("1 of 3: every text once through every model")
     shapes = _extract(passes, skipped)
-    jobs = [job for base in bases for job in rows(base, shapes[base.dataset.name], command)]
+    jobs = [job for base in bases for job in rows(base, shapes[base.config.dataset.name], command)]
     if not jobs:
         raise UserError(f"reproduce: nothing could be extracted: {'; '.join(skipped)}")
     say(f"2 of 3: {len(jobs)} rows, a small head each")
@@ -100,7 +110,7 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if failed or changed else 0
 
 
-def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:
+def rows(base: Base, shapes: dict[str, ModelShape], command: ReproduceCommand) -> list[Job]:
     """List the rows of the comparison for one data set.
 
     They are every layer of each model alone; for each model, all layers fused, and the layers of
@@ -108,7 +118,7 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
     what `experiment=auto` makes of all models.
 
     Args:
-        base: config of the data set, with all its backbones.
+        base: configs of the data set.
         shapes: shape of each model that was extracted.
         command: config of the command.
     """
@@ -116,7 +126,7 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
     greedy, stack = LayersConfig("greedy"), FusionConfig(STACKED)
     jobs = []
     for name, shape in shapes.items():
-        alone = replace(base, backbone={name: base.backbone[name]})
+        alone = replace(base.config, backbone={name: base.config.backbone[name]})
         jobs += [
             Job(
                 f"{name} layer {layer}",
@@ -136,10 +146,9 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
         )
         stacked = replace(alone, seeds=profile.fusion_seeds, layers=greedy, fusion=stack)
         jobs.append(Job(f"{name} chosen layers, stacked", stacked, greedy.max_layers))
+    extracted = {name: base.config.backbone[name] for name in shapes}
     if len(shapes) > 1:
-        together = replace(
-            base, backbone={n: base.backbone[n] for n in shapes}, seeds=profile.fusion_seeds
-        )
+        together = replace(base.config, backbone=extracted, seeds=profile.fusion_seeds)
         models = "+".join(shapes)
         counts = {"last": len(shapes), "all": sum(len(x.layers) for x in shapes.values())}
         jobs += [
@@ -153,24 +162,11 @@ def rows(base: TrainConfig, shapes: dict[str, ModelShape], command: ReproduceCom
                 greedy.max_layers,
             )
         )
-    if profile.auto:
-        auto = auto_of(replace(base, backbone={n: base.backbone[n] for n in shapes}))
+    if base.auto is not None and shapes:
+        auto = replace(base.auto, backbone=extracted)
         count = len(auto.pooling) * sum(len(shape.layers) for shape in shapes.values())
         jobs.append(Job(f"{'+'.join(shapes)} auto", auto, count))
     return jobs
-
-
-def auto_of(base: TrainConfig) -> TrainConfig:
-    """Return the job that `experiment=auto` runs on the data set and models of a base."""
-    auto = load(compose("train", ["experiment=auto"]))
-    return replace(
-        base,
-        pooling=auto.pooling,
-        lexical=auto.lexical,
-        layers=auto.layers,
-        fusion=auto.fusion,
-        seeds=auto.seeds,
-    )
 
 
 # -- steps --------------------------------------------------------------------------------------
@@ -184,10 +180,8 @@ def _command(arguments: Sequence[str]) -> ReproduceCommand:
     return command
 
 
-def _bases(
-    command: ReproduceCommand, skipped: list[str], folders: Sequence[Path]
-) -> list[TrainConfig]:
-    """Compose one config for each data set, with all backbones; skip unavailable data sets."""
+def _bases(command: ReproduceCommand, skipped: list[str], folders: Sequence[Path]) -> list[Base]:
+    """Compose the configs of each data set, with all backbones; skip unavailable data sets."""
     bases = []
     for name, limit in command.reproduce.dataset.items():
         overrides = [f"dataset={name}", f"backbone=[{','.join(command.reproduce.backbone)}]"]
@@ -201,14 +195,14 @@ def _bases(
             if value is not None
         ]
         overrides += [f"--config-dir={folder}" for folder in folders]
-        base = replace(
-            load(compose("train", overrides)),
-            limit=limit,
-            logger=command.logger,
-            paths=command.paths,
-            extract=command.extract,
-            sweep=f"reproduce-{command.reproduce.profile}",
-        )
+        own: dict[str, Any] = {
+            "limit": limit,
+            "logger": command.logger,
+            "paths": command.paths,
+            "extract": command.extract,
+            "sweep": f"reproduce-{command.reproduce.profile}",
+        }
+        base = replace(load(compose("train", overrides)), **own)
         try:
             dataset = dataset_of(base)
         except UserError as error:
@@ -217,7 +211,10 @@ def _bases(
             continue
         counts = ", ".join(f"{len(split.texts)} {name}" for name, split in dataset.splits.items())
         say(f"  {name}: {counts} rows, {dataset.origin}")
-        bases.append(base)
+        auto = None
+        if command.reproduce.auto:
+            auto = replace(load(compose("train", [*overrides, "experiment=auto"])), **own)
+        bases.append(Base(base, auto))
     return bases
 
 

@@ -57,7 +57,7 @@ class SearchConfig:
     trials: int = 40
     """In all, those of earlier runs of the same study included."""
     seconds: float | None = None
-    """No new trial is begun after as many."""
+    """Seconds after which no new trial begins."""
     startup: int = 10
     """Trials drawn at random, before which nothing is pruned either."""
     warmup: int = 5

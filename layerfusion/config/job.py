@@ -150,7 +150,7 @@ class BackboneConfig:
     sources: list[SourceConfig] = field(default_factory=list)
     """Tried in order."""
     path: str | None = None
-    """A Hugging Face folder of the user's, taken instead of `sources`."""
+    """A Hugging Face folder of yours, taken instead of `sources`."""
     dtype: str = field(default="float32", metadata=one_of(*DTYPES, *QUANTIZED))
     """Precision of the forward pass: float32, bfloat16 or float16; or weights of 8 or 4 bits by
     bitsandbytes: int8 or nf4. Each has its own vectors in the cache."""
@@ -230,8 +230,8 @@ class ExtractConfig:
     """Settings of the pass of every text through every model."""
 
     device: str = field(default="auto", metadata={RULE: DEVICE})
-    """Device of the models: auto, cpu, cuda, cuda:1 or mps; or spread: over all GPUs and, where
-    these are too small for a model, the memory of the machine."""
+    """Device of the models: auto, cpu, cuda, cuda:1, mps or xpu; or spread: over all GPUs and,
+    where these are too small for a model, the memory of the machine."""
     token_budget: int | None = field(default=None, metadata=at_least(1))
     """Tokens of one batch, padding included. If none, a short calibration finds it and keeps it."""
     shard_tokens: int | None = field(default=None, metadata=at_least(1))

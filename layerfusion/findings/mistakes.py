@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from layerfusion.findings.jobs import JobPredictions
 
 BINS = 10
 """Ranges of confidence that a table of calibration has."""
@@ -74,6 +78,12 @@ class Answers:
     """Probability of the answer. Shape: (rows,)."""
     texts: Sequence[str] = ()
     """Texts of the rows, where they are known."""
+
+    @classmethod
+    def of(cls, names: Sequence[str], read: JobPredictions, texts: Sequence[str] = ()) -> Answers:
+        """Take the answers of a finished job: the consensus of its seeds."""
+        mean = read.mean
+        return cls(names, read.target, mean.argmax(axis=1), mean.max(axis=1), texts)
 
     @property
     def right(self) -> np.ndarray:

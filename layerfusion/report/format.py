@@ -63,6 +63,9 @@ NAME = Format(str)
 """For columns of short names, such as layers, that stand to the right like numbers."""
 COUNT = decimals(0)
 PERCENT = decimals(1, 100)
+SHARE = decimals(0, 100)
+"""Whole per cent."""
+GFLOPS = decimals(2, 1e-9)
 POINTS = Format(_signed, 100)
 """Percentage points of a difference, with their sign."""
 REGRET = Format(lambda value: _signed(value).lstrip("+"), 100)

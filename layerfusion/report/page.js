@@ -76,16 +76,18 @@
     }
     return row;
   };
-  // A spreadsheet would run a text that begins like a formula.
-  const cell = (text) => {
-    const plain = /^\s*[=+\-@\t\r＝＋－＠]/.test(text) && isNaN(text) ? `'${text}` : text;
-    return `"${plain.replaceAll('"', '""')}"`;
+  // A number stays one, with a minus that spreadsheets know. A text that begins like a formula, which
+  // they would run, gets an apostrophe, but not a number with its interval.
+  const content = (cell) => {
+    const text = cell.textContent.trim().replace(/\u2212/g, "-").replace(/\u00a0/g, " ");
+    const formula = /^\s*[=+\-@\t\r＝＋－＠]/.test(text) && !cell.dataset.order;
+    return `"${(formula ? `'${text}` : text).replaceAll('"', '""')}"`;
   };
   for (const region of document.querySelectorAll(".scroll")) {
     const title = region.ariaLabel;
     region.after(bar(["CSV", `save ${title} as CSV`, () => {
       const rows = [...region.querySelectorAll("tr")].filter((row) => !row.hidden);
-      const lines = rows.map((row) => [...row.cells].map((x) => cell(x.textContent.trim())).join(","));
+      const lines = rows.map((row) => [...row.cells].map(content).join(","));
       save(new Blob(["\ufeff", lines.join("\r\n"), "\r\n"], { type: "text/csv" }), `${name(title)}.csv`);
     }]));
   }
@@ -95,11 +97,12 @@
     copy.setAttribute("xmlns", svg.namespaceURI);
     copy.setAttribute("width", width);
     copy.setAttribute("height", height);
+    copy.querySelectorAll(".muted-series").forEach((part) => part.setAttribute("opacity", 0.12));
     const look = getComputedStyle(document.documentElement);
     const text = new XMLSerializer().serializeToString(copy);
     return text.replace(/var\((--[\w-]+)\)/g, (_, key) => look.getPropertyValue(key).trim().replaceAll('"', "'"));
   };
-  for (const figure of document.querySelectorAll("figure")) {
+  for (const figure of document.querySelectorAll("figure:has(svg)")) {
     const shown = () => [...figure.querySelectorAll("svg")].find((svg) => svg.getClientRects().length);
     const title = name(figure.querySelector("svg").getAttribute("aria-label"));
     const svg = () => new Blob([drawn(shown())], { type: "image/svg+xml" });
@@ -150,7 +153,9 @@
     };
     around.addEventListener("pointermove", tell);
     around.addEventListener("pointerdown", tell);
-    around.addEventListener("pointerleave", hide);
+    around.addEventListener("pointerleave", (event) => {
+      if (event.pointerType === "mouse") hide(); // a finger that is lifted leaves as well
+    });
   }
   addEventListener("scroll", hide, { passive: true });
 })();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from markupsafe import Markup
 from layerfusion.assets.files import write_atomically
 from layerfusion.config.secrets import shown
 from layerfusion.errors import UserError
+from layerfusion.findings.grouping import file_names
 from layerfusion.findings.results import Results
 from layerfusion.report.contents import (
     PageSections,
@@ -113,5 +113,12 @@ def html(report: Report) -> str:
     )
     # Only the SVG of the figures is not escaped; its texts were escaped when it was drawn.
     environment.filters["svg"] = Markup
-    environment.filters["anchor"] = lambda title: re.sub(r"\W+", "-", title.lower()).strip("-")
+    titles: list[str] = []
+
+    def anchor(title: str) -> str:
+        """Give a part an address that no part before it has."""
+        titles.append(title)
+        return file_names(titles, "part")[-1]
+
+    environment.globals["anchor"] = anchor
     return environment.get_template("template.html").render(report=report)

@@ -15,7 +15,12 @@ from layerfusion.findings.groups import no_job
 from layerfusion.records.format import plural
 from layerfusion.records.job import Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
-from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.format import (
+    COUNT,
+    GFLOPS,
+    PERCENT,
+    decimals,
+)
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
 
@@ -87,7 +92,7 @@ def _columns(jobs: Sequence[Found]) -> tuple[Column, ...]:
         Column("Valid. %", lambda pair: _plain(_metric(pair, "validation")), PERCENT),
         Column("Test %", lambda pair: _interval(_metric(pair, "test")), PERCENT),
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
-        Column("GFLOPs", lambda pair: pair[1].flops_per_text, decimals(2, 1e-9)),
+        Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
         Column("Job", lambda pair: pair[0].name),
     )
     return tuple(

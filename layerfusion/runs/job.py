@@ -32,7 +32,7 @@ from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
-from layerfusion.tracking.tracker import Tracker, open_tracker
+from layerfusion.tracking.tracker import GiveAnswers, Tracker, open_tracker
 from layerfusion.tracking.variables import under_agent
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def run_job(
                 dataset = dataset_of(config)
                 with _tracker(config, folder, group) as tracker:
                     tracker.uses(ingredients(dataset, open_sources(config, dataset)))
-                    tracker.finish_with(record, _answers(config, folder, record, dataset))
+                    tracker.finish_with(record, _answers_of(config, folder, record, dataset))
             return record
         (folder / METRICS).unlink()
     if group is None:
@@ -102,7 +102,7 @@ def run_job(
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)
-        tracker.finish_with(record, _answers(config, folder, record, inputs.dataset))
+        tracker.finish_with(record, _answers_of(config, folder, record, inputs.dataset))
     return record
 
 
@@ -121,24 +121,19 @@ def _tracker(
     )
 
 
-def _answers(
+def _answers_of(
     config: TrainConfig, folder: Path, record: RunRecord, dataset: TextDataset
-) -> Answers | None:
-    """Return the answers of a finished job to the rows of test, the consensus of its seeds.
+) -> GiveAnswers | None:
+    """Return what reads the answers of a finished job to the rows of test, for a tracker to call.
 
     Returns:
         None under a protocol whose answers are for nobody to use.
     """
     if not protocol_of(config).keeps_classifier:
         return None
-    read = read_predictions(folder, record)
-    return Answers(
-        record.dataset.label_names,
-        read.target,
-        read.mean.argmax(axis=1),
-        read.mean.max(axis=1),
-        dataset.splits["test"].texts if config.logger.texts else (),
-    )
+    texts = dataset.splits["test"].texts if config.logger.texts else ()
+    names = record.dataset.label_names
+    return lambda: Answers.of(names, read_predictions(folder, record), texts)
 
 
 def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:

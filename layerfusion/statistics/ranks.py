@@ -23,6 +23,8 @@ class Ranking:
 
     mean_ranks: tuple[float, ...]
     """Of each system, 1 being the best; systems that tie share the mean of their ranks."""
+    order: list[int]
+    """The systems, best first."""
     friedman: float | None
     """p-value of Friedman's test that all systems are equally good; None for two systems."""
     adjusted: dict[tuple[int, int], float]
@@ -30,11 +32,6 @@ class Ranking:
     adjustment over all pairs."""
     cliques: tuple[tuple[int, ...], ...]
     """Longest runs of systems, in the order of their ranks, of which no two can be told apart."""
-
-    @property
-    def order(self) -> list[int]:
-        """The systems, best first."""
-        return sorted(range(len(self.mean_ranks)), key=lambda one: (self.mean_ranks[one], one))
 
 
 def rank_systems(accuracy: np.ndarray) -> Ranking:
@@ -56,18 +53,19 @@ def rank_systems(accuracy: np.ndarray) -> Ranking:
             f"ranks: {systems} systems on {data_sets} data sets; it takes two on"
             f" {LEAST_DATA_SETS} data sets or more"
         )
-    accuracy = accuracy.round(9)  # the order in which seeds were summed breaks no tie
+    # The order in which seeds were summed breaks no tie, neither of accuracies nor of differences.
+    accuracy = accuracy.round(9)
     means = tuple(rankdata(-accuracy, axis=1).mean(axis=0).tolist())
     pairs = list(itertools.combinations(range(systems), 2))
-    p_values = holm([signed_rank(accuracy[:, a] - accuracy[:, b]) for a, b in pairs])
+    p_values = holm([signed_rank((accuracy[:, a] - accuracy[:, b]).round(9)) for a, b in pairs])
     adjusted = dict(zip(pairs, p_values, strict=True))
     friedman = None
     if systems > 2:
         # Where all systems tie on all data sets, there is no variance to divide by.
         varies = bool((np.ptp(accuracy, axis=1) > 0).any())
         friedman = float(friedmanchisquare(*accuracy.T).pvalue) if varies else 1.0
-    ranking = Ranking(means, friedman, adjusted, ())
-    return Ranking(means, friedman, adjusted, _cliques(ranking.order, adjusted))
+    order = sorted(range(systems), key=lambda one: (means[one], one))
+    return Ranking(means, order, friedman, adjusted, _cliques(order, adjusted))
 
 
 def signed_rank(differences: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.secrets import redacted
 
-LEFT_OUT = ("logger", "paths", "sources", "description", "batch", "timeout", "token_variable")
-"""Keys of the config, at any depth, that say where files come from or go to, and how a server is
-asked. The origin of the texts and of each model is in the lineage."""
+LEFT_OUT = re.compile(
+    r"logger|paths|dataset/(train|validation|test|files)|.+/(sources|path|description)"
+    r"|.+/(vectors|rows|endpoint|batch|timeout|token_variable)"
+)
+"""Keys of the config that say where files come from or go to, and how a server is asked. The origin
+of the texts and of each model is in the lineage."""
 ROWS = {"n_train": "train", "n_validation": "validation", "n_test": "test"}
 """Columns with the rows of a split, which are known once the texts have been read."""
 
@@ -46,9 +50,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in config.items():
-        if key in LEFT_OUT or value is None or value in ([], {}):
-            continue
         name = f"{prefix}{key}"
+        if LEFT_OUT.fullmatch(name) or value is None or value in ([], {}):
+            continue
         if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
             value = {str(index): item for index, item in enumerate(value)}
         if isinstance(value, Mapping):

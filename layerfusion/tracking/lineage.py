@@ -117,7 +117,7 @@ def log_code(run: Run) -> None:
 
 
 def _is_source(path: str, _root: str = "") -> bool:
-    return path.endswith((".py", ".html"))
+    return path.endswith((".py", ".html", ".js"))
 
 
 def _name(name: str) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled", "shared"]
+GiveAnswers = Callable[[], Answers]
+"""Reads the answers of a job, where they are shown."""
 _MAX_REASON = 500
 _INTERRUPTED = 255
 """Exit code that W&B uses for a run that the user interrupted."""
@@ -64,7 +66,7 @@ class Tracker(Protocol):
         """Return a logger for one training run, whose metrics are named `prefix/…`."""
         ...
 
-    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
+    def finish_with(self, record: RunRecord, answers: GiveAnswers | None = None) -> None:
         """Show the result of the job, after its files have been written."""
         ...
 
@@ -82,7 +84,7 @@ class NullTracker:
     def lightning_logger(self, prefix: str) -> None:
         """Return None, with which the Trainer logs nothing."""
 
-    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
+    def finish_with(self, record: RunRecord, answers: GiveAnswers | None = None) -> None:
         """Do nothing."""
 
     def finish_with_profile(self, profile: Profile) -> None:
@@ -121,23 +123,28 @@ class WandbTracker:
             hide_seed(self.run, prefix)
         return _PrefixedLogger(self.run, prefix, self.seeds.setdefault(prefix, {}))
 
-    def finish_with(self, record: RunRecord, answers: Answers | None = None) -> None:
+    def finish_with(self, record: RunRecord, answers: GiveAnswers | None = None) -> None:
         """Show the mean curves, summary figures, tables and charts, and the result's files."""
+        # What fails in one step is not missing in the others.
         with _never_failing():
-            log_mean_curves(self.run, self.seeds)
             define_result_metrics(self.run)
             self.run.summary.update(summary(record))
-            self.run.log(job_media(record, answers))
+        with _never_failing():
             test = {name: estimate.mean for name, estimate in record.test.items()}
-            fingerprint = {"fingerprint": record.dataset.fingerprint}
-            metadata = {**fingerprint, "test": test}
+            metadata = {"fingerprint": record.dataset.fingerprint, "test": test}
             log_result(self.run, record.job, self.folder, metadata, upload=self.upload)
+        with _never_failing():
+            log_mean_curves(self.run, self.seeds)
+        with _never_failing():
+            self.run.log(job_media(record, answers() if answers else None))
 
     def finish_with_profile(self, profile: Profile) -> None:
         """Show the best layers, accuracy by depth, all scores, and the profile's file."""
         with _never_failing():
             self.run.summary.update(profile_summary(profile))
+        with _never_failing():
             self.run.log(profile_media(profile))
+        with _never_failing():
             fingerprint = {"fingerprint": profile.dataset.fingerprint}
             log_result(self.run, profile.job, self.folder, fingerprint)
 

@@ -133,6 +133,14 @@ def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
     assert "/nowhere/at/all" in (tmp_path / "outputs/reproduce/report.html").read_text()
 
 
+def test_without_any_model_there_is_nothing_to_report(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(own, tmp_path, "reproduce.backbone=[gone]")) == 2
+    assert "nothing could be extracted" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
 def test_what_it_would_take_is_said_without_running_anything(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,32 @@ def test_choices_are_made_on_validation_and_compared_on_the_same_rows(runs: Path
     assert same == 1
 
 
+def test_samples_of_one_data_set_are_no_data_sets_of_their_own(tmp_path: Path) -> None:
+    for sweep, right in (("a", 0.6), ("b", 0.9)):
+        for draw in range(4):
+            drawn = dataset("mr", rows=60, per_class=20, draw=draw, fingerprint=f"{draw}" * 64)
+            write_job(tmp_path / sweep, drawn, [("minilm", "3")], 0.7, right)
+        for rows in (60, 200):
+            data = dataset("mr", rows=rows, fingerprint=f"{rows:064}")
+            write_job(tmp_path / sweep, data, [("minilm", "3")], 0.7, right)
+    sides = SideBySide({name: Results(tmp_path / name) for name in ("a", "b")})
+    assert [next(iter(one.groups.values())).rows for one in sides.shared] in ([60, 200], [200, 60])
+    (board,) = [one for one in side_by_side_sections(sides) if one.key == "leaderboard"]
+    assert "here is 1" in text_of(board)
+    assert leader_sections(Results(tmp_path / "a")) == []
+
+
+def test_the_page_of_another_sweep_is_not_written_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for sweep in ("a", "b", "a-b"):
+        write_job(tmp_path / sweep, dataset("mr", rows=40), [("minilm", "3")], 0.7, 0.7)
+    words = ["report", f"{tmp_path}/a", f"{tmp_path}/b"]
+    assert main(words) == 2
+    assert "a-b has jobs, and a page of its own; choose -o FOLDER" in capsys.readouterr().err
+    assert main([*words, "-o", f"{tmp_path}/page"]) == 0
+
+
 def test_each_data_set_says_what_is_better_and_what_it_costs(report: Report) -> None:
     mr = text_of(section_of(report, "data-mr"))
     assert "minilm 4 + smollm2 17 (greedy), gated of wide against layer 3 of minilm of deep" in mr
@@ -94,7 +120,7 @@ def test_a_leaderboard_says_when_it_can_say_nothing(report: Report) -> None:
     accuracy = board.frame()[[f"{name} %" for name in NAMES]].to_numpy()
     wins = (accuracy[0] > accuracy[1]).mean() + (accuracy[0] == accuracy[1]).mean() / 2
     assert ranks == pytest.approx([2 - wins, 1 + wins], abs=0.01)
-    assert board.texts("Not told apart") == ["a", "a"]
+    assert board.texts("Not told apart") == ["1", "1"]
     assert "3 data sets cannot tell any two apart" in text_of(leaders)
     assert "would give p 0.250 at best" in text_of(leaders)
     settings = next(t for t in leaders.tables if "settings" in t.title)

@@ -29,6 +29,13 @@ def test_signed_rank_with_ties_counts_every_assignment_of_signs() -> None:
     assert signed_rank(np.zeros(4)) == 1.0
 
 
+def test_differences_that_are_equal_but_for_rounding_tie() -> None:
+    accuracy = np.array([[0.8, 0.7], [0.9, 0.8], [0.6, 0.7], [0.5, 0.4], [0.3, 0.2], [0.7, 0.5]])
+    assert len(set(np.abs(accuracy[:, 0] - accuracy[:, 1]))) > 2  # in floating point
+    (p,) = rank_systems(accuracy).adjusted.values()
+    assert p == pytest.approx(signed_rank(np.array([1.0, 1, -1, 1, 1, 2])))
+
+
 @pytest.mark.parametrize(("data_sets", "pairs"), [(3, 1), (6, 1), (6, 10)])
 def test_so_few_data_sets_can_show_no_more(data_sets: int, pairs: int) -> None:
     best = signed_rank(np.arange(1.0, data_sets + 1))

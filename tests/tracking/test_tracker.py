@@ -117,7 +117,7 @@ def test_a_job_is_one_run_with_every_epoch(tmp_path: Path, record: RunRecord) ->
                 names=["minilm:3:mean", "minilm:norm:mean"],
                 logger=tracker.lightning_logger(f"seed{seed}"),
             )
-        tracker.finish_with(record, ANSWERS)
+        tracker.finish_with(record, lambda: ANSWERS)
 
     run = read_offline_run(tmp_path)
     assert run.exit_code == 0
@@ -366,6 +366,16 @@ def test_flatten_leaves_out_where_files_come_from_and_what_is_not_set() -> None:
     assert flatten(nested) == {"a/b": 1, "e": [1, 2], "f/0/g": 3, "f/1/g": 4}
     nested = {"dataset": {"name": "r8", "sources": [{"hub": "a/b"}], "description": "Topics"}}
     assert flatten(nested) == {"dataset/name": "r8"}
+    places = {
+        "path": "/home/me",
+        "train": "/home/me/a.csv",
+        "test": "b.csv",
+        "files": {"test": "c"},
+    }
+    vectors = {"vectors": "/home/me/v.npy", "rows": "/home/me/r.csv", "endpoint": "http://mine"}
+    nested = {"dataset": places, "backbone": {"given": vectors | {"max_length": 5}}}
+    nested |= {"limit": {"train": 100, "test": 50}}
+    assert flatten(nested) == {"backbone/given/max_length": 5, "limit/train": 100, "limit/test": 50}
 
 
 @pytest.mark.parametrize(

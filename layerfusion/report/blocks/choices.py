@@ -12,11 +12,16 @@ from layerfusion.findings.names import job_mark, job_names, layer_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import COUNT, POINTS, Format, decimals
+from layerfusion.report.format import (
+    COUNT,
+    GFLOPS,
+    POINTS,
+    SHARE,
+    Format,
+    decimals,
+)
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
-
-SHARE = decimals(0, 100)
 
 
 def choice_block(group: DataGroup, findings: Findings) -> Block:
@@ -71,7 +76,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
             Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
             Column("Behind the chosen one", behind, signed),
             Column("Head parameters", lambda x: x.head_parameters, COUNT),
-            Column("GFLOPs a text", lambda x: x.flops_per_text, decimals(2, 1e-9)),
+            Column("GFLOPs a text", lambda x: x.flops_per_text, GFLOPS),
         ),
         candidates,
         "Chosen on train alone. The worse half of the trained heads is dropped after one fold, then"

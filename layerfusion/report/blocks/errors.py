@@ -17,7 +17,12 @@ from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.summary import all_names
 from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
 from layerfusion.report.figures.colors import INK, MUTED
-from layerfusion.report.format import COUNT, PERCENT, decimals, shortened
+from layerfusion.report.format import (
+    COUNT,
+    PERCENT,
+    SHARE,
+    shortened,
+)
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import bootstrap_interval
 
@@ -193,7 +198,7 @@ def calibration_table(found: Answers) -> Table:
     return Table(
         "Confidence and accuracy",
         (
-            Column("From %", lambda one: one.low, decimals(0, 100)),
+            Column("From %", lambda one: one.low, SHARE),
             Column("Rows", lambda one: one.right.size, COUNT),
             Column("Mean confidence %", lambda one: one.probability, PERCENT),
             Column("Right %", accuracy, PERCENT),

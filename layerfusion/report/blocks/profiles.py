@@ -18,6 +18,7 @@ from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
 from layerfusion.report.format import (
     COUNT,
+    GFLOPS,
     NAME,
     P_VALUE,
     PERCENT,
@@ -228,7 +229,7 @@ def layer_table(profile: Profile) -> Table:
                 )
                 for name in names
             ),
-            Column("GFLOPs a text", lambda layer: layer.flops_per_text, decimals(2, 1e-9)),
+            Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
             Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
             *([Column("Test %", lambda layer: layer.test, PERCENT)] if judged else []),
         ),

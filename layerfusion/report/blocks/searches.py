@@ -15,7 +15,13 @@ from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legen
 from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.format import DURATION, NAME, NONE, decimals
+from layerfusion.report.format import (
+    DURATION,
+    NAME,
+    NONE,
+    SHARE,
+    decimals,
+)
 from layerfusion.report.table import Cell, Column, Table
 
 HIDDEN = ("paths.", "logger", "extract.", "--config-dir")
@@ -103,7 +109,7 @@ def _importance_table(history: SearchHistory) -> Table:
         f"What mattered: {history.name}",
         (
             Column("Setting", lambda entry: entry[0]),
-            Column("Share, %", lambda entry: entry[1], decimals(0, 100)),
+            Column("Share, %", lambda entry: entry[1], SHARE),
         ),
         sorted(history.importance.items(), key=lambda item: -item[1]),
         "Share of the variance of the validation log-loss over the space that each setting explains"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,7 +24,17 @@ from layerfusion.report.blocks.summary import all_names, told
 from layerfusion.report.figures.canvas import drawing, is_narrow, new_axes
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import COUNT, P_VALUE, PERCENT, POINTS, decimals, p_value, percent
+from layerfusion.report.format import (
+    COUNT,
+    GFLOPS,
+    P_VALUE,
+    PERCENT,
+    POINTS,
+    SHARE,
+    decimals,
+    p_value,
+    percent,
+)
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import (
     LEAST_DATA_SETS,
@@ -35,12 +45,10 @@ from layerfusion.statistics.ranks import (
 )
 from layerfusion.statistics.significance import ALPHA
 
-SHARE = decimals(0, 100)
 MS = decimals(1)
-GFLOPS = decimals(2, 1e-9)
 SETTINGS = "settings"
 MOST_SETTINGS = 30
-"""Most settings of a leaderboard, the best by mean rank."""
+"""Most settings of a leaderboard: those with the highest mean accuracy on test."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +65,11 @@ class Shared:
     def chosen(self) -> dict[str, FinishedJob]:
         """What each sweep chose on validation."""
         return {name: group.best for name, group in self.groups.items()}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all splits together."""
+        return sum(next(iter(self.groups.values())).data.rows.values())
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,10 +122,23 @@ class SideBySide:
     def _by_data(self) -> dict[tuple[str, str], dict[str, DataGroup]]:
         found: dict[tuple[str, str], dict[str, DataGroup]] = {}
         for name, results in self.sweeps.items():
-            for group in results.groups:
+            for group in _whole(results.groups):
                 key = group.data.name, group.data.fingerprint
                 found.setdefault(key, {})[name] = group
         return found
+
+
+def _whole(groups: Iterable[DataGroup]) -> list[DataGroup]:
+    """Leave out the samples of a learning curve, which are many of one data set."""
+    return [group for group in groups if group.data.per_class is None]
+
+
+def _one_sample_each(data: Iterable[Shared]) -> list[Shared]:
+    """Keep one sample of each data set, the largest: ranks take data sets as independent."""
+    found: dict[str, Shared] = {}
+    for one in sorted(data, key=lambda one: (one.rows, one.key)):
+        found[next(iter(one.groups.values())).data.name] = one
+    return sorted(found.values(), key=lambda one: one.label)
 
 
 def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
@@ -147,8 +173,9 @@ METHOD = (
     "Each sweep chooses by its own validation rows alone: the highest accuracy, then the lower"
     " log-loss, then fewer and lower layers. Test says what the choice is worth.",
     "Differences are those of the mean accuracies over seeds, on the same test rows, with a paired"
-    " 95 % interval (bootstrap, drawn class by class) and the exact sign-flip test. All"
-    " comparisons of two sweeps on this page are corrected together (Holm).",
+    " 95 % interval (bootstrap, drawn class by class) and the exact sign-flip test. The"
+    " comparisons of two sweeps on a data set are corrected together (Holm), and the pairs of each"
+    " leaderboard among themselves. Samples of a learning curve (limit.per_class) are left out.",
     "Better or worse: the test shows it at 5 % after the correction. Probably: only without it."
     " Cannot be told: not even so; then the difference is named that as many rows would show.",
     "A sweep that tried more jobs could choose among more: that is part of what it cost.",
@@ -233,9 +260,9 @@ def _counts(sides: SideBySide) -> str:
 
 def _data_section(sides: SideBySide, data: Shared) -> Block:
     lines = []
+    names = {name: all_names(group)[group.best] for name, group in data.groups.items()}
     for (own, later, earlier), finding in sides.findings.items():
         if own is data:
-            names = _named(data)
             a, b = names[later], names[earlier]
             if same_system(data.chosen[later], data.chosen[earlier]):
                 lines.append(f"{later} and {earlier} chose the same: {a}.")
@@ -244,7 +271,7 @@ def _data_section(sides: SideBySide, data: Shared) -> Block:
                 lines.append(f"{a} of {later} against {b} of {earlier}: {told(finding)}{cost}.")
     rows = plural(next(iter(data.groups.values())).rows, "test row")
     same = f"The same {rows} for all."
-    parts = (same, Bullets(tuple(lines)), _choice_table(data), _seed_table(data))
+    parts = (same, Bullets(tuple(lines)), _choice_table(data, names), _seed_table(data))
     return Block(data.label, parts, f"data-{data.key}", data.key)
 
 
@@ -263,12 +290,7 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
     )
 
 
-def _named(data: Shared) -> dict[str, str]:
-    return {name: all_names(group)[group.best] for name, group in data.groups.items()}
-
-
-def _choice_table(data: Shared) -> Table:
-    names = _named(data)
+def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
     jobs = data.chosen
     return Table(
         f"What each sweep chose on {data.label}",
@@ -321,8 +343,8 @@ def _by_seed(job: FinishedJob) -> list[float]:
 
 def leader_sections(results: Results) -> list[Block]:
     """Rank the settings of one folder that were run on each of its data sets."""
-    groups = {group.data.name: group for group in results.sections if group.data.per_class is None}
-    common = [Shared(group.label, group.key, {"": group}) for group in groups.values()]
+    groups = _whole(results.sections)
+    common = _one_sample_each(Shared(group.label, group.key, {"": group}) for group in groups)
     settings = _settings(common) if len(common) >= LEAST_DATA_SETS else {}
     if len(settings) < 2:
         return []
@@ -332,7 +354,8 @@ def leader_sections(results: Results) -> list[Block]:
 
 def _leaders(sides: SideBySide) -> list[Part | None]:
     """Rank the choices of the sweeps, then the settings, over the data sets that all have."""
-    common = [data for data in sides.shared if len(data.groups) == len(sides.sweeps)]
+    in_all = (data for data in sides.shared if len(data.groups) == len(sides.sweeps))
+    common = _one_sample_each(in_all)
     if len(common) < LEAST_DATA_SETS:
         return [
             f"A leaderboard takes {LEAST_DATA_SETS} data sets that all sweeps have with the same"
@@ -388,12 +411,17 @@ def _leaderboard(
     order = ranking.order
 
     def clique(one: int) -> str:
-        letters = [chr(ord("a") + n) for n, run in enumerate(ranking.cliques) if one in run]
-        return " ".join(letters) or "–"
+        found = [str(n) for n, run in enumerate(ranking.cliques, 1) if one in run]
+        return " ".join(found) or "–"
 
     note = ""
     if key == SETTINGS:
-        note = "By test, so that whoever is first owes it partly to luck: choose by validation. "
+        note = (
+            "By test, so that whoever is first owes it partly to luck: choose by validation, as is"
+            " done here among jobs of one name. "
+        )
+        if len(names) == MOST_SETTINGS:
+            note += f"At most {MOST_SETTINGS}, those with the highest mean. "
     table = Table(
         f"Leaderboard of the {key} over {plural(len(common), 'data set')}",
         (
@@ -408,8 +436,9 @@ def _leaderboard(
             ),
         ),
         order,
-        f"{note}Those that share a letter cannot be told apart. Other seeds: how often each has"
-        f" the best mean rank when the seeds are resampled. {ONE_SEED}",
+        f"{note}Of each data set it is the largest sample. Those that share a number cannot be told"
+        " apart. Other seeds: how often each has the best mean rank when the seeds are resampled."
+        f" {ONE_SEED}",
     )
     figure = drawing(
         f"leaderboard-{key}",

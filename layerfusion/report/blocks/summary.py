@@ -18,6 +18,7 @@ from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
 from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
 from layerfusion.report.format import (
     COUNT,
+    GFLOPS,
     PERCENT,
     POINTS,
     REGRET,
@@ -138,7 +139,7 @@ def answer_table(cards: Sequence[Summary]) -> Table:
             Column("Over last layer, points", against(last_layer), POINTS),
             Column("Over baseline, points", against(lambda _: None), POINTS),
             Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
-            Column("GFLOPs a text", lambda c: c.group.best.flops, decimals(2, 1e-9)),
+            Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
         ),
         cards,
         "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told.",
@@ -255,7 +256,7 @@ def cost_words(job: FinishedJob) -> str:
             if (ms := record.backbones[name].milliseconds_per_text) is not None
         ]
     else:
-        parts.append(f"{decimals(2, 1e-9)(record.flops_per_text)} GFLOPs")
+        parts.append(f"{GFLOPS(record.flops_per_text)} GFLOPs")
         parameters = sum(model.parameters or 0 for model in models)
         parts.append(f"{decimals(1, 1e-6)(parameters)} M parameters")
     stored = sum(model.store_bytes / max(model.texts, 1) for model in models)

@@ -7,6 +7,7 @@ colours are replaced by the page's CSS variables, so one drawing serves light an
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -203,7 +204,7 @@ def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:
 def tell(ax: Axes, x: float, y: float, words: str) -> None:
     """Let the page say something of a point, in data, when it is pointed at."""
     figure = figure_of(ax)
-    if isinstance(figure, Sheet):
+    if isinstance(figure, Sheet) and math.isfinite(x) and math.isfinite(y):
         figure.tips.append((ax, (x, y), words))
 
 
@@ -278,7 +279,7 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = re.sub(r"<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(rf'<g id="{SERIES_ID}([^"]*)"', r'<g data-series="\1"', svg)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    svg = re.sub(r"#[0-9a-f]{6}", lambda m: VARIABLES.get(m[0], m[0]), svg)
+    svg = re.sub(r'(?<=style=")[^"]*', _with_variables, svg)
     svg = svg.replace("'DejaVu Sans'", "var(--sans)")
     svg = re.sub(r'\s(xmlns(:xlink)?|version|width|height)="[^"]*"', "", svg, count=5)
     box = re.search(r'viewBox="0 0 ([\d.]+) ', svg)
@@ -287,6 +288,11 @@ def _svg(figure: Figure, alt: str) -> str:
     svg = svg.replace("<svg", label, 1).replace("xlink:href", "href")
     svg = svg.replace("</svg>", f"{_tips(figure)}</svg>")
     return re.sub(r"\n\s*", "\n", svg).strip()
+
+
+def _with_variables(style: re.Match[str]) -> str:
+    """Put the page's variables in the place of colours; names and texts of that form stay."""
+    return re.sub(r"#[0-9a-f]{6}", lambda color: VARIABLES.get(color[0], color[0]), style[0])
 
 
 def _tips(figure: Figure) -> str:
