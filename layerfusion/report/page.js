@@ -157,6 +157,7 @@
       if (event.pointerType === "mouse") hide(); // a finger that is lifted leaves as well
     });
   }
+  addEventListener("pointerdown", ({ target }) => { if (!target.closest?.("figure")) hide(); });
   addEventListener("scroll", hide, { passive: true });
 })();
 

@@ -164,22 +164,27 @@ def test_signs_intervals_times_and_gaps_sort_as_numbers(browser: Browser, source
     context.close()
 
 
-def test_the_nearest_point_says_what_it_is(desk: Page, source: Path) -> None:
+def _points(page: Page, source: Path) -> list[tuple[float, float, str]]:
+    """Return where the first figure has points, on the screen, and what each should say."""
     text = source.read_text()
     start = text.index('<section id="data-')
     svg = text[text.index("<svg", start) : text.index("</svg>", start)]
     tips = re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)" r="8"><title>(.*?)</title>', svg)
     places = Counter(tip[:2] for tip in tips)
     (wide,) = re.findall(r'viewBox="0 0 ([\d.]+) ', svg)
-    figure = desk.locator("section[id^=data-] figure .wide svg").first
+    figure = page.locator("section[id^=data-] figure .wide svg").first
     figure.scroll_into_view_if_needed()
     box = figure.bounding_box()
     assert box is not None
     scale = box["width"] / float(wide)
     alone = [tip for tip in tips if places[tip[:2]] == 1]
     assert len(alone) >= 2
-    for x, y, words in alone:
-        desk.mouse.move(box["x"] + scale * float(x), box["y"] + scale * float(y))
+    return [(box["x"] + scale * float(x), box["y"] + scale * float(y), w) for x, y, w in alone]
+
+
+def test_the_nearest_point_says_what_it_is(desk: Page, source: Path) -> None:
+    for x, y, words in _points(desk, source):
+        desk.mouse.move(x, y)
         assert desk.locator(".tip").inner_text() == words
         assert re.search(r", layer \w+: [\d.]+ % \[[\d.]+, [\d.]+\]$", words)
     desk.mouse.move(0, 0)
@@ -258,12 +263,11 @@ def test_the_contents_stay_and_parts_have_addresses(desk: Page) -> None:
 
 def test_a_tap_says_what_a_point_is(browser: Browser, source: Path) -> None:
     page = _open(browser, source, DESK, has_touch=True).page
-    svg = page.locator("section[id^=data-] figure .wide svg:has([data-series])").first
-    svg.scroll_into_view_if_needed()
-    line = svg.locator("[data-series] use").first.bounding_box()
-    assert line is not None
-    page.touchscreen.tap(line["x"] + line["width"] / 2, line["y"] + line["height"] / 2)
-    assert page.locator(".tip").is_visible()
+    for x, y, words in _points(page, source):
+        page.touchscreen.tap(x, y)
+        assert page.locator(".tip").inner_text() == words
+    page.touchscreen.tap(1, 1)
+    assert page.locator(".tip").is_hidden()
     page.context.close()
 
 
