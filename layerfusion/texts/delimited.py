@@ -129,6 +129,17 @@ def first_lines(text: str, skip_lines: Sequence[int] = ()) -> list[tuple[int, st
     return [(number - 1, line.rstrip("\r")) for number, line in lines if line.strip()]
 
 
+def blank_between(text: str, rows: Rows) -> int | None:
+    """Find a blank line between the rows of a text, which was read as none of them.
+
+    Returns:
+        The number of the first one, counted from 1; none if there is none.
+    """
+    lines = line_feeds(text).split("\n")
+    # A row's own last line holds the end of its last cell.
+    return next((start - 1 for start in rows.lines[1:] if not lines[start - 2].strip()), None)
+
+
 def lines_of(text: str) -> list[str]:
     """Split a text that has a row on each line.
 
@@ -287,9 +298,9 @@ def parsed_rows(
             raise fault(_reason(error)) from error
         if row is None:
             return
-        if len(row) < 2 and not "".join(row).strip():
-            continue
         raw = [line for _, line in started]
+        if len(row) < 2 and not "".join(raw).strip():
+            continue  # a blank line; an empty cell of a single column has quotation marks
         if not names:
             names = row if headed else [str(number) for number in range(1, len(row) + 1)]
             yield Row(names, started[0][0], raw)
