@@ -53,7 +53,7 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     place = _place_of_path(arguments)
     if place is None:
         for word in arguments:
-            if "=" in word and Path(word).is_file():
+            if "=" in word and os.path.isfile(word):
                 raise UserError(
                     f"{word}: it is a file, and a word with = sets a key; ./{word} names it"
                 )
@@ -78,7 +78,7 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     try:
         find_path(word, "dataset")
     except SourceUnavailable:
-        if is_hub_id(word) and not Path(word).parent.exists():
+        if is_hub_id(word) and not os.path.exists(os.path.dirname(word)):
             return ["dataset=hub", _word("dataset.hub", word), *rest]
         raise _nothing_there(word, group_options("dataset", arguments)) from None
     return _with_columns(command, word, ["dataset=local", _word("dataset.path", word)], rest)
@@ -162,7 +162,7 @@ def _unclear(kind: str, names: Sequence[str]) -> str:
 def _nothing_there(word: str, options: Sequence[str]) -> UserError:
     """Build the error for a word that names no data."""
     folder = Path(os.path.expanduser(word)).parent
-    beside = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    beside = [one.name for one in folder.iterdir()] if os.path.isdir(folder) else []
     here = "" if str(folder) == "." else f"{folder}/"
     near = [f"{here}{name}" for name in difflib.get_close_matches(Path(word).name, beside, n=1)]
     near = near or difflib.get_close_matches(word, options, n=1)

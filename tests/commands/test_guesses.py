@@ -195,3 +195,12 @@ def test_a_file_alone_is_a_job_named_after_it(
     assert re.fullmatch(r"reviews-[0-9a-f]{12}", job.name)
     assert (job / "metrics.json").is_file()
     assert run(["train", "--data", "x"], capsys)[1].startswith("layerfusion: options: there is no")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
+    names = f"dataset.label_names=[{','.join(f'class_{n}' for n in range(60))}]"
+    assert with_data("train", ["dataset=local", names]) == ["dataset=local", names]
+    for word in ("x" * 300, f"{'x' * 300}.csv", f"./{'x' * 300}"):
+        with pytest.raises(UserError, match=r"there is no such file or folder, and no data set"):
+            with_data("train", [word])
