@@ -93,16 +93,15 @@ def read_tables(
         tables = read_class_files(path, by_class, columns, source.encoding)
         used = [file.parent for part in by_class.values() for file in part.values()]
         return _with_notes(tables, folders_left(path, used))
-    tables = {}
     if parts := split_folders(path, source.files):
-        for split, part in parts.items():
-            tables[split] = _read_part(part, split, source, columns)
+        tables = {split: _read_part(part, split, source, columns) for split, part in parts.items()}
         notes = unused_beside(path, parts) if not source.files else ()
         return _with_notes(tables, notes)
     files, notes = split_files(path, source.files)
     if len(files) == len(files["train"]) == 1 and not source.files:
         tables = _read_file(files["train"][0], source, columns, alone=False)
     else:
+        tables = {}
         for split, members in files.items():
             if split != "train":
                 columns = replace(columns, without_label=_without(split, files["train"][0].name))
@@ -281,13 +280,12 @@ def _saved_splits(
                 raise unknown(f"{place}: split for {split}", name, there)
         return dict(files), ()
     found = assign_splits(place, {name: name.lower() for name in there})
+    if not there:
+        raise UserError(f"{place}: it has no splits")
     if "train" not in found:
-        words = as_option("dataset.files.train", there[0]) if there else ""
         raise UserError(
-            f"{place}: a split named train is needed; there are: {', '.join(there) or 'none'};"
-            f" {words} reads {there[0]} as train"
-            if there
-            else f"{place}: it has no splits"
+            f"{place}: a split named train is needed; there are: {', '.join(there)};"
+            f" {as_option('dataset.files.train', there[0])} reads {there[0]} as train"
         )
     used = {split: names[0] for split, names in found.items()}
     left = [name for name in there if name not in used.values()]
