@@ -11,7 +11,7 @@ from typing import Any
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.layout import read_tables
-from layerfusion.texts.nested import parts_of, with_parts
+from layerfusion.texts.nested import paths_inside, with_paths
 
 MOST_CLASSES = 200
 """A column with more different values is taken for no column of labels."""
@@ -55,7 +55,7 @@ def likely_columns(
         settled = {kind: name for kind, name in found.items() if name is not None} | dict(given)
         every = replace(columns, text=error.names[0], label=None, keep_others=True)
         values = read_tables(path, source, every, reader)["train"].others
-        return guess_columns(with_parts(values, parts_of(values)[0]), settled)
+        return guess_columns(with_paths(values, paths_inside(values)[0]), settled)
     return {}
 
 

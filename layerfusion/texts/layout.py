@@ -24,7 +24,7 @@ from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
-from layerfusion.texts.parts import refuse_gap
+from layerfusion.texts.numbered_files import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
     LABELS_FILE,

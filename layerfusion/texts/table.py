@@ -9,7 +9,7 @@ from typing import Any
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import EncodingSigns, whole_characters
-from layerfusion.texts.nested import parts_of, with_parts
+from layerfusion.texts.nested import paths_inside, with_paths
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
@@ -97,8 +97,8 @@ def make_table(
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
     own, counts = values, Changes() if changes is None else changes
-    values = with_parts(own, columns.named, empty=counts.rows > 0)
-    columns = columns.among(place, list(values), *parts_of(own))
+    values = with_paths(own, columns.named, empty=counts.rows > 0)
+    columns = columns.among(place, list(values), *paths_inside(own))
     total = len(values[columns.text])
     kept = [
         index
