@@ -39,6 +39,7 @@ from layerfusion.texts.encoding import (
     blocks_of,
     decoded,
     decoded_blocks,
+    refuse_page,
     unpacking,
     unpacking_errors,
 )
@@ -143,6 +144,8 @@ def read_parts(
                     lambda: (*notes, *changes.notes(path.name, reading.columns)),
                 )
         elif data_suffix(path) not in BINARY and _is_large(path):
+            if data_suffix(path) != LINES:
+                refuse_page(path)
 
             def lines() -> _Lines:
                 texts = decoded_blocks(blocks_of(path), str(path), encoding, ENCODING_KEY)

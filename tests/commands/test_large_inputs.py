@@ -88,6 +88,12 @@ def written(folder: Path, suffix: str) -> Path:
     elif suffix == ".comment.csv.gz":
         content = "# made by hand\nid;text\n" + "".join(f"{r['id']};{r['text']}\n" for r in ROWS)
         path.write_bytes(gzip.compress(content.encode()))
+    elif suffix == ".returns.csv":
+        lines = [f"{n},film\r\rgood \ue000\ue001 {n}\r\n" for n in range(250)]
+        path.write_bytes(("id,text\r\n" + "".join(["-1,first\r\n"] * 90 + lines)).encode())
+    elif suffix == ".returns.stray.csv":
+        lines = [f'{n},x,"film" and\r{n}\n' for n in range(250)]
+        path.write_bytes(("id,kind,text\n" + "".join(lines)).encode())
     elif suffix == ".utf16.csv":
         frame.to_csv(path, index=False, encoding="utf-16")
     else:
@@ -100,7 +106,7 @@ def written(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize(
     "suffix",
     [".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".fasttext.txt", ".stray.tsv", ".spaced.csv",
-     ".comment.csv.gz"],
+     ".comment.csv.gz", ".returns.csv", ".returns.stray.csv"],
 )  # fmt: skip
 def test_parts_give_what_a_whole_file_gives(
     suffix: str,
@@ -280,6 +286,11 @@ def test_what_is_wrong_in_a_large_file_is_said_before_the_work(
         "i.jsonl": (b'{"text": "a"}\n' * 400 + b'{"a": 1, "a": 2}\n', "has the key 'a' twice"),
         "j.txt.gz": (gzip.compress(rows.encode())[:-9], "cannot be read"),
         "k.csv.gz": (rows.encode(), "its name ends in .gz, and it is not packed so"),
+        "m.csv": (b"<!DOCTYPE html>\n" + rows.encode(), "it is a web page"),
+        "n.csv": (
+            f"id,text\n{rows}401,a\rb\n402,a,b\n".encode(),
+            "row 402 (line 403): it has 3 cells",
+        ),
         "l.parquet": (b"PAR1 and no more", "not readable as parquet"),
     }
     for name, (content, wanted) in cases.items():
