@@ -20,6 +20,7 @@ from layerfusion.texts.class_folders import (
     read_class_folders,
     tables_beside,
 )
+from layerfusion.texts.class_tables import class_tables, read_class_tables
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.encoding import refuse_no_text
@@ -97,6 +98,11 @@ def read_tables(
         tables = {split: _read_part(part, split, source, columns) for split, part in parts.items()}
         notes = unused_beside(path, parts) if not source.files else ()
         return _with_notes(tables, notes)
+    if not source.files and not data_files(path) and (found := class_tables(path)):
+        tables = read_class_tables(path, found, source, columns)
+        used = [file.parent for part in found.values() for one in part.values() for file in one]
+        used += [above.parent for above in used]
+        return _with_notes(tables, folders_left(path, used))
     files, notes = split_files(path, source.files)
     if len(files) == len(files["train"]) == 1 and not source.files:
         tables = _read_file(files["train"][0], source, columns, alone=False)

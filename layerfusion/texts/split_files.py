@@ -18,6 +18,7 @@ from layerfusion.texts.class_folders import (
     has_format,
     is_about,
 )
+from layerfusion.texts.class_tables import class_tables
 from layerfusion.texts.columnar import is_saved
 from layerfusion.texts.line_pairs import line_pairs
 from layerfusion.texts.numbered_files import (
@@ -335,7 +336,7 @@ def _in_folders(folder: Path) -> str:
     shown = ", ".join(sorted({suffix for suffixes in held.values() for suffix in suffixes})[:4])
     return (
         f"; the folders {', '.join(list(held)[:4])} hold files in {shown}; the texts of a class are"
-        " files in .txt or without a suffix"
+        " files in .txt or without a suffix, or rows of tables"
     )
 
 
@@ -344,7 +345,7 @@ def _is_data(folder: Path) -> bool:
     try:
         if is_saved(folder) or class_folders(folder, {}) or class_files(folder, "utf-8"):
             return True
-        if line_pairs(folder, "utf-8"):
+        if line_pairs(folder, "utf-8") or class_tables(folder):
             return True
         return bool(split_folders(folder, {})) or _is_named(folder)
     except UserError:

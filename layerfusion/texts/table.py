@@ -171,6 +171,7 @@ def join_tables(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return tables[0]
     tables = read_by_own_names(tables)
+    names = dict.fromkeys(name for table in tables for name in table.others)
     return Table(
         place=f"{tables[0].place} … {tables[-1].place}",
         texts=[text for table in tables for text in table.texts],
@@ -179,6 +180,14 @@ def join_tables(tables: Sequence[Table]) -> Table:
         typed=tables[0].typed,
         label_names=next((table.label_names for table in tables if table.label_names), None),
         notes=tuple(note for table in tables for note in table.notes),
+        others={
+            name: [
+                cell
+                for table in tables
+                for cell in table.others.get(name, [None] * len(table.texts))
+            ]
+            for name in names
+        },
     )
 
 

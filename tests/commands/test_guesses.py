@@ -198,6 +198,15 @@ def test_a_file_alone_is_a_job_named_after_it(
 
 
 @pytest.mark.usefixtures("place")
+def test_columns_are_guessed_where_a_split_has_several_files() -> None:
+    Path("folder").mkdir()
+    for number in (1, 2):
+        _reviews().to_csv(f"folder/train_part{number}.csv", index=False)
+    words = with_data("train", ["folder"])
+    assert {"dataset.text=review", "dataset.label=stars"} <= set(words)
+
+
+@pytest.mark.usefixtures("place")
 def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
     names = f"dataset.label_names=[{','.join(f'class_{n}' for n in range(60))}]"
     assert with_data("train", ["dataset=local", names]) == ["dataset=local", names]
