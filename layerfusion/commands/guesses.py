@@ -67,6 +67,11 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     named = ("dataset", "dataset.path", "dataset.train", "dataset.hub")
     if other := next((one for one in rest if _own([one]).keys() & set(named)), None):
         raise UserError(f"{word}: the data are named twice, here and by {other}; leave one out")
+    if "${" in word and os.path.exists(word):
+        raise UserError(
+            f"{word}: a name with ${{ in it would be read as that of another key; give it another"
+            f" name, or a link: ln -s {shlex.quote(os.path.abspath(word))} NAME"
+        )
     folders = split_config_dirs(arguments)[1]
     import_from([*folders, Path()])
     if word == STANDARD:
@@ -105,7 +110,7 @@ def _own(words: Sequence[str]) -> dict[str, str]:
 def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
     """Add the columns of texts and labels to the words of a data set, where they are not usual."""
     from layerfusion.texts.columns import Columns
-    from layerfusion.texts.guess import likely_columns
+    from layerfusion.texts.guess import LabelsInLists, likely_columns
 
     own = _own(rest)
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
@@ -123,6 +128,8 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
             encoding=own.get("dataset.encoding", usual.encoding).strip("'\""),
             reader=own.get("dataset.reader"),
         )
+    except LabelsInLists:
+        raise
     except (UserError, OSError):  # the job says what is wrong
         return [*words, *_named_folder(command, words, rest)]
     guessed = [_word(f"dataset.{kind}", names[0]) for kind, names in likely.items() if names]

@@ -207,6 +207,37 @@ def test_columns_are_guessed_where_a_split_has_several_files() -> None:
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["a${x}.csv", "a${oc.env:HOME}.csv", "a${x.csv", "a${x}"])
+def test_a_name_that_would_be_read_as_that_of_a_key_is_refused_with_a_way_out(name: str) -> None:
+    if name.endswith(".csv"):
+        _reviews().to_csv(name, index=False)
+    else:
+        Path(name).mkdir()
+    with pytest.raises(UserError) as caught:
+        with_data("train", [name])
+    assert "a name with ${ in it would be read as that of another key; give it" in str(caught.value)
+    words = ["dataset=local", "dataset.path='a${x}.csv'"]
+    with pytest.raises(UserError, match=r"dataset.path: .* a file whose own name has it needs an"):
+        load(compose("train", words))
+
+
+@pytest.mark.usefixtures("place")
+def test_lists_of_labels_are_named_and_a_list_of_one_is_a_label() -> None:
+    frame = _reviews()[["review"]].assign(id=range(60))
+    frame["genres"] = [["drama", "war"][: 1 + n % 2] for n in range(60)]
+    frame.to_json("several.jsonl", orient="records", lines=True)
+    with pytest.raises(UserError) as caught:
+        with_data("train", ["several.jsonl"])
+    assert str(caught.value).endswith(
+        "several.jsonl: the column 'genres' holds lists of labels, such as ['drama', 'war'], which"
+        " are not read: a row has one label; write one of them to a column of its own"
+    )
+    frame["genres"] = [[["drama", "war"][n % 2]] for n in range(60)]
+    frame.to_json("one.jsonl", orient="records", lines=True)
+    assert "dataset.label=genres" in with_data("train", ["one.jsonl"])
+
+
+@pytest.mark.usefixtures("place")
 def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
     names = f"dataset.label_names=[{','.join(f'class_{n}' for n in range(60))}]"
     assert with_data("train", ["dataset=local", names]) == ["dataset=local", names]
