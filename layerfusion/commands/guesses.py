@@ -168,6 +168,8 @@ def _unclear(kind: str, names: Sequence[str]) -> str:
 
 def _nothing_there(word: str, options: Sequence[str]) -> UserError:
     """Build the error for a word that names no data."""
+    if os.path.islink(word):
+        return UserError(f"{word}: it is a link to {os.readlink(word)}, which does not exist")
     folder = Path(os.path.expanduser(word)).parent
     beside = [one.name for one in folder.iterdir()] if os.path.isdir(folder) else []
     here = "" if str(folder) == "." else f"{folder}/"

@@ -56,6 +56,8 @@ def likely_columns(
     try:
         read_tables(path, source, columns, reader)
     except NoColumn as error:
+        if not error.names:
+            raise
         found = {kind: find_column(name, error.names) for kind, name in
                  (("text", columns.text), ("label", columns.label or ""))}  # fmt: skip
         settled = {kind: name for kind, name in found.items() if name is not None} | dict(given)

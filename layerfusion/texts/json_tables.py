@@ -194,7 +194,9 @@ def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values
 
 
 def _of_rows(path: Path, rows: Sequence[Any]) -> Values:
-    if rows and all(isinstance(row, list) for row in rows):
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    if all(isinstance(row, list) for row in rows):
         width = max(len(row) for row in rows)
         return _of_lists(path, rows, [str(number) for number in range(1, width + 1)])
     if not all(isinstance(row, dict) for row in rows):

@@ -15,6 +15,7 @@ from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
+from layerfusion.texts import load_dataset
 from tests.tiny import run, tiny_folder, tiny_texts
 
 
@@ -235,6 +236,31 @@ def test_lists_of_labels_are_named_and_a_list_of_one_is_a_label() -> None:
     frame["genres"] = [[["drama", "war"][n % 2]] for n in range(60)]
     frame.to_json("one.jsonl", orient="records", lines=True)
     assert "dataset.label=genres" in with_data("train", ["one.jsonl"])
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("x.json", "[]", "x.json: no rows"), ("x.jsonl", "{}\n", "there are: none"),
+     ("x.json", '{"data": []}', "a list of objects is needed")],
+)  # fmt: skip
+def test_data_without_columns_are_refused_when_they_are_read(
+    name: str, content: str, said: str
+) -> None:
+    Path(name).write_text(content)
+    words = with_data("plan", [name])
+    config = load(compose("plan", words))
+    with pytest.raises(UserError, match=said):
+        load_dataset(config.dataset, config.limit, seed=0, cache=Path("cache"))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_link_to_nothing_is_said_to_be_one() -> None:
+    Path("x.csv").symlink_to("gone.csv")
+    Path("y.csv").symlink_to("y.csv")
+    for name, to in (("x.csv", "gone.csv"), ("y.csv", "y.csv")):
+        with pytest.raises(UserError, match=f"^{name}: it is a link to {to}, which does not"):
+            with_data("train", [name])
 
 
 @pytest.mark.usefixtures("place")
