@@ -40,7 +40,7 @@ def find_path(path: str, kind: Kind) -> Path:
     if wanted.is_absolute():
         places = places[:1]  # an absolute path replaces what it is joined to
     for place in places:
-        if (place / wanted).exists():
+        if os.path.exists(place / wanted):  # a name may be longer than the system allows
             return (place / wanted).resolve()
     if wanted.is_absolute():
         raise SourceUnavailable("it does not exist")

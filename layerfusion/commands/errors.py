@@ -157,7 +157,7 @@ def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     from layerfusion.runs.inputs import config_of_job, texts_of
 
     config = config_of_job(folder)
-    rows = held_out_rows(config, record, texts_of(folder, record))
+    rows = held_out_rows(config, record, texts_of(config, record))
     doubts = doubtful_labels(rows.probabilities, rows.labels)
     names = record.dataset.label_names
     if most is None:
@@ -189,10 +189,10 @@ def _train(folder: Path, record: RunRecord, most: int | None) -> int:
 
 def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
     """Read the test texts again, or say why that cannot be done."""
-    from layerfusion.runs.inputs import texts_of
+    from layerfusion.runs.inputs import config_of_job, texts_of
 
     try:
-        return texts_of(folder, record).splits["test"].texts, ""
+        return texts_of(config_of_job(folder), record).splits["test"].texts, ""
     except UserError as error:
         return None, str(error)
 

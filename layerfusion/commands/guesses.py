@@ -53,7 +53,7 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     place = _place_of_path(arguments)
     if place is None:
         for word in arguments:
-            if "=" in word and Path(word).is_file():
+            if "=" in word and os.path.isfile(word):
                 raise UserError(
                     f"{word}: it is a file, and a word with = sets a key; ./{word} names it"
                 )
@@ -67,6 +67,11 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     named = ("dataset", "dataset.path", "dataset.train", "dataset.hub")
     if other := next((one for one in rest if _own([one]).keys() & set(named)), None):
         raise UserError(f"{word}: the data are named twice, here and by {other}; leave one out")
+    if "${" in word and os.path.exists(word):
+        raise UserError(
+            f"{word}: a name with ${{ in it would be read as that of another key; give it another"
+            f" name, or a link: ln -s {shlex.quote(os.path.abspath(word))} NAME"
+        )
     folders = split_config_dirs(arguments)[1]
     import_from([*folders, Path()])
     if word == STANDARD:
@@ -78,7 +83,7 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
     try:
         find_path(word, "dataset")
     except SourceUnavailable:
-        if is_hub_id(word) and not Path(word).parent.exists():
+        if is_hub_id(word) and not os.path.exists(os.path.dirname(word)):
             return ["dataset=hub", _word("dataset.hub", word), *rest]
         raise _nothing_there(word, group_options("dataset", arguments)) from None
     return _with_columns(command, word, ["dataset=local", _word("dataset.path", word)], rest)
@@ -105,7 +110,7 @@ def _own(words: Sequence[str]) -> dict[str, str]:
 def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
     """Add the columns of texts and labels to the words of a data set, where they are not usual."""
     from layerfusion.texts.columns import Columns
-    from layerfusion.texts.guess import likely_columns
+    from layerfusion.texts.guess import LabelsInLists, likely_columns
 
     own = _own(rest)
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
@@ -123,6 +128,8 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
             encoding=own.get("dataset.encoding", usual.encoding).strip("'\""),
             reader=own.get("dataset.reader"),
         )
+    except LabelsInLists:
+        raise
     except (UserError, OSError):  # the job says what is wrong
         return [*words, *_named_folder(command, words, rest)]
     guessed = [_word(f"dataset.{kind}", names[0]) for kind, names in likely.items() if names]
@@ -161,8 +168,10 @@ def _unclear(kind: str, names: Sequence[str]) -> str:
 
 def _nothing_there(word: str, options: Sequence[str]) -> UserError:
     """Build the error for a word that names no data."""
+    if os.path.islink(word):
+        return UserError(f"{word}: it is a link to {os.readlink(word)}, which does not exist")
     folder = Path(os.path.expanduser(word)).parent
-    beside = [one.name for one in folder.iterdir()] if folder.is_dir() else []
+    beside = [one.name for one in folder.iterdir()] if os.path.isdir(folder) else []
     here = "" if str(folder) == "." else f"{folder}/"
     near = [f"{here}{name}" for name in difflib.get_close_matches(Path(word).name, beside, n=1)]
     near = near or difflib.get_close_matches(word, options, n=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -17,7 +18,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from layerfusion.assets.files import disk_errors_told, sync_folder, temporary_beside
@@ -28,6 +28,8 @@ from layerfusion.texts.encoding import whole_characters
 if TYPE_CHECKING:
     import pyarrow
     from pandas import DataFrame
+
+    from layerfusion.texts.table import Table
 
 GZ = ".gz"
 """A second suffix, for a file that gzip packs."""
@@ -50,11 +52,11 @@ class Printed:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def has(self, number: int, digest: str) -> bool:
+    def has(self, number: int, table: Table) -> bool:
         """Return False: nothing that was printed is known."""
         return False
 
-    def add(self, frame: DataFrame, digest: str) -> None:
+    def add(self, frame: DataFrame) -> None:
         """Print a part in UTF-8, whatever the terminal's encoding."""
         content = encoded(frame, ".csv", header=not self._begun)
         self._begun = True
@@ -84,6 +86,7 @@ class Partial:
         self._journal = out.with_name(f"{out.name}.partial.jsonl")
         self._identity = dict(identity)
         self._parts: list[dict[str, Any]] = []
+        self._asked = ""
         self._going_on = False
         self._listed = False
         self._journal_end = 0
@@ -97,24 +100,20 @@ class Partial:
             self._read_journal()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the parts for the next run of the same command."""
         if self._lock is not None:
             os.close(self._lock)
 
-    def has(self, number: int, digest: str) -> bool:
+    def has(self, number: int, table: Table) -> bool:
         """Tell whether the part of this number is there; if not, those after it are left out.
 
         Args:
             number: of the part, from 0.
-            digest: hash of the rows of the input that it is made of.
+            table: the rows of the input that it is made of.
         """
-        if number < len(self._parts) and self._parts[number]["of"] == digest:
+        self._asked = _digest(table)
+        if number < len(self._parts) and self._parts[number]["of"] == self._asked:
             return True
         if number < len(self._parts):
             del self._parts[number:]
@@ -132,8 +131,8 @@ class Partial:
         elif anew:
             self.notes.append(f"{self._data} {anew}: started anew")
 
-    def add(self, frame: DataFrame, digest: str) -> None:
-        """Add a part after those that are there, so that it outlives a kill."""
+    def add(self, frame: DataFrame) -> None:
+        """Add the part that `has` was asked for last, so that it outlives a kill."""
         if data_suffix(self._out) == ".parquet":
             content = self._arrow(frame)
         else:
@@ -145,16 +144,16 @@ class Partial:
                 self._take_lock()
             end = self._parts[-1]["end"] if self._parts else 0
             if not self._listed:
+                # Parts of another identity are gone before the journal has the new one: a kill
+                # while it is written may leave their lines below it, and nothing else would tell.
+                if self._data.exists():
+                    _write_end(self._data, end)
                 entries = [{"made by": _MADE, **self._identity}, *self._parts]
                 self._write(0, b"".join(map(_line, entries)))
                 self._listed = True
-            with self._data.open("r+b" if self._data.exists() else "wb") as file:
-                file.truncate(end)
-                file.seek(end)
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            self._parts.append({"of": digest, "rows": len(frame), "end": end + len(content)})
+            self._data.touch()
+            _write_end(self._data, end, content)
+            self._parts.append({"of": self._asked, "rows": len(frame), "end": end + len(content)})
             self._write(self._journal_end, _line(self._parts[-1]))
 
     def finish(self) -> None:
@@ -218,12 +217,7 @@ class Partial:
 
     def _write(self, at: int, content: bytes) -> None:
         """Write at a place of the journal, and let it end there."""
-        with self._journal.open("r+b") as file:
-            file.seek(at)
-            file.write(content)
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
+        _write_end(self._journal, at, content)
         self._journal_end = at + len(content)
 
     # -- parquet ---------------------------------------------------------------------------------
@@ -270,6 +264,24 @@ class Partial:
                         group = []
                 if group:
                     _write_group(writer, group)
+
+
+def _digest(table: Table) -> str:
+    """Hash the rows of a table, with all columns."""
+    digest = hashlib.sha256()
+    for name, column in table.others.items():
+        digest.update(f"{name!r}\0{list(column)!r}\n".encode(errors="backslashreplace"))
+    return digest.hexdigest()
+
+
+def _write_end(path: Path, at: int, content: bytes = b"") -> None:
+    """Cut a file off at a place, and write its new end, so that it outlives a kill."""
+    with path.open("r+b") as file:
+        file.truncate(at)
+        file.seek(at)
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from argparse import Namespace
@@ -55,10 +54,9 @@ def main(arguments: Sequence[str]) -> int:
     with output, counted_together():
         for number, table in enumerate(parts):
             kept = counts.add(table.texts)
-            digest = _digest(table)
-            if not output.has(number, digest):
+            if not output.has(number, table):
                 frame, renamed = _classified(bundle, table, kept, gates=options.gates)
-                output.add(frame, digest)
+                output.add(frame)
             place = table.place
         output.finish()
     notes = [*parts.notes, *output.notes]
@@ -88,16 +86,14 @@ def _identity(bundle: Bundle, options: Namespace, out: Path) -> dict[str, Any]:
             options.vectors,
             options.endpoint,
         ],
+        "vectors": {name: bundle.identity_of_vectors(name) for name in _named_vectors(options)},
         "form": data_suffix(out),
     }
 
 
-def _digest(table: Table) -> str:
-    """Hash the rows of a table, with all columns."""
-    digest = hashlib.sha256()
-    for name, column in table.others.items():
-        digest.update(f"{name!r}\0{list(column)!r}\n".encode(errors="backslashreplace"))
-    return digest.hexdigest()
+def _named_vectors(options: Namespace) -> dict[str, str]:
+    """Return the files of vectors that the user names, by the source that takes them."""
+    return pairs("--vectors", options.vectors, "NAME=FILE", "paid=new.parquet")
 
 
 def _classified(
@@ -120,7 +116,7 @@ def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
     Raises:
         UserError: for a source that has no such file.
     """
-    named = pairs("--vectors", options.vectors, "NAME=FILE", "paid=new.parquet")
+    named = _named_vectors(options)
     for name in bundle.unasked:
         table = options.input != STANDARD and data_suffix(Path(options.input)) != LINES
         if bundle.config.backbone[name].column and table:
@@ -194,7 +190,7 @@ def _output(name: str, given: str) -> Path:
     if given == STANDARD:
         same = os.path.samestat(os.fstat(0), out.stat())
     else:
-        same = Path(given).exists() and out.samefile(given)
+        same = os.path.exists(given) and out.samefile(given)
     if out.name == PREDICTIONS and (out.parent / METRICS).exists():
         raise UserError(
             f"-o {out}: these are the job's own predictions of test; choose another file"

@@ -127,14 +127,14 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
     """
     from layerfusion.errors import UserError
     from layerfusion.records.job import find_records
-    from layerfusion.runs.inputs import texts_of
+    from layerfusion.runs.inputs import config_of_job, texts_of
 
     found: dict[str, tuple[str, ...]] = {}
     for place, record in find_records(folder):
         if record.dataset.fingerprint in found:
             continue
         try:
-            dataset = texts_of(place, record)
+            dataset = texts_of(config_of_job(place), record)
         except UserError as error:
             raise UserError(f"--texts: job {place}: {error}; leave out --texts") from error
         found[dataset.fingerprint] = tuple(dataset.splits["test"].texts)

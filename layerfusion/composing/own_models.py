@@ -37,8 +37,8 @@ def is_config(kind: Kind, name: str | Path) -> bool:
     if isinstance(name, Path) or re.search(r"[/\\]|^[.~]", name) or _has_data_suffix(kind, name):
         return False
     folders = (config_folder(), *user_folders())
-    known = any((folder / kind / f"{name}.yaml").is_file() for folder in folders)
-    if known and Path(name).exists():
+    known = any(os.path.isfile(folder / kind / f"{name}.yaml") for folder in folders)
+    if known and os.path.exists(name):
         raise UserError(
             f"{kind}: {name!r} is a name in conf/{kind}, and there is a file or folder of that name"
             f" here; write {f'./{name}'!r} for the latter, or work in another folder"
@@ -141,7 +141,7 @@ def checked_place(place: str) -> str:
     try:
         path = find_path(place, "backbone")
     except SourceUnavailable as error:
-        if is_hub_id(place.partition("@")[0]) and not Path(place).parent.exists():
+        if is_hub_id(place.partition("@")[0]) and not os.path.exists(os.path.dirname(place)):
             return place
         raise UserError(
             f"backbone={place}: {error}; {_FORMS}, for example backbone=minilm"

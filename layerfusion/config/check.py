@@ -49,7 +49,7 @@ def load(composed: Any) -> TrainConfig:
         UserError: for a key that does not exist, a value of the wrong type or out of range.
     """
     from omegaconf import Container, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
+    from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
     try:
         if not isinstance(composed, Container):
@@ -63,7 +63,10 @@ def load(composed: Any) -> TrainConfig:
     except OmegaConfBaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         where = f"{error.full_key}: " if error.full_key else ""
-        raise UserError(f"{where}{lines[0] if lines else error}") from error
+        way_out = ""
+        if isinstance(error, InterpolationResolutionError):
+            way_out = "; ${…} reads another key; a file whose own name has it needs another name"
+        raise UserError(f"{where}{lines[0] if lines else error}{way_out}") from error
 
 
 def _refuse_unnamed(settings: Any) -> None:

@@ -241,6 +241,14 @@ class Bundle:
         unasked = {key: value for key, value in self.unasked.items() if key != name}
         return replace(self, config=config, unasked=unasked)
 
+    def identity_of_vectors(self, name: str) -> str:
+        """Identify the content of the file that a source's vectors come from.
+
+        Raises:
+            UserError: if it cannot be read.
+        """
+        return self._givers[name].identity
+
     def backbone(self, name: str) -> Backbone:
         """Return one of its language models, loaded and with checked weights.
 

@@ -168,17 +168,17 @@ def config_of_job(folder: Path) -> TrainConfig:
     return load(settings)
 
 
-def texts_of(folder: Path, record: RunRecord) -> TextDataset:
+def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
     """Read the texts of a job again.
 
     Args:
-        folder: of the job.
+        config: settings of the job, as `config_of_job` reads them.
         record: of the job.
 
     Raises:
-        UserError: if its settings or its texts cannot be read, or the texts are others now.
+        UserError: if its texts cannot be read, or are others now.
     """
-    dataset = dataset_of(config_of_job(folder))
+    dataset = dataset_of(config)
     if dataset.fingerprint != record.dataset.fingerprint:
         raise UserError(
             f"dataset {dataset.name}: its texts or labels have changed since the job ran"

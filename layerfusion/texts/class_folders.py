@@ -43,7 +43,7 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
         UserError: where two folders claim one split, a folder that `files` names is missing, or a
             table beside the classes is called as a split is.
     """
-    parts = _folders(folder)
+    parts = folders_of(folder)
     if files:
         given = {split: folder / name for split, name in files.items()}
         if not any(_classes(place) for place in given.values()) and not any(
@@ -140,7 +140,7 @@ def read_class_folders(
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
     """Name of each folder that holds texts to its files, in order."""
-    found = {name: _texts(part) for name, part in _folders(folder).items()}
+    found = {name: _texts(part) for name, part in folders_of(folder).items()}
     return {name: files for name, files in found.items() if files}
 
 
@@ -176,7 +176,8 @@ def is_about(file: Path) -> bool:
     return _ABOUT.fullmatch(file.name) is not None
 
 
-def _folders(folder: Path) -> dict[str, Path]:
+def folders_of(folder: Path) -> dict[str, Path]:
+    """Name of each folder in a folder to it, in order; none where it is no folder."""
     if not folder.is_dir():
         return {}
     return {

@@ -13,7 +13,7 @@ from layerfusion.assets.files import parse_json
 from layerfusion.errors import UserError, library_errors, short
 from layerfusion.texts.columns import Columns, find_column
 from layerfusion.texts.encoding import refuse_no_text
-from layerfusion.texts.nested import column_of_part
+from layerfusion.texts.nested import column_of_path
 from layerfusion.texts.readers import Reading, distinct_columns
 from layerfusion.texts.table import Changes, Table, make_table
 
@@ -147,7 +147,7 @@ def _needed(names: Sequence[str], columns: Columns) -> list[str] | None:
     Returns:
         None where one is missing. A few rows of all columns then say what there is.
     """
-    found = [find_column(name, names) or column_of_part(name, names) for name in columns.named]
+    found = [find_column(name, names) or column_of_path(name, names) for name in columns.named]
     return None if None in found else [name for name in names if name in found]
 
 

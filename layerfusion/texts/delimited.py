@@ -26,6 +26,8 @@ _FIRST_END = re.compile(r'(?:[^"\r\n]++|"[^"]*+")*+(\r+\n|\r|\n)')
 _SPACED = re.compile(r'[,;\t|] +"')
 _RETURN = re.compile(r"\r+(?=[^\r\n])")
 """Carriage returns that end no line."""
+_MARK, _ITSELF, _A_RETURN = "\ue000\ue001\ue002"
+"""What stands for them while a line is split, and tells them from these characters of a text."""
 _DOUBLE = 'a quotation mark {}; double those that belong to a text ("")'
 _SWALLOWS = "one of which is a row by itself"
 LONGEST = 100_000
@@ -84,31 +86,27 @@ def read_rows(
     if not any(line.strip() for _, line in lines):
         raise UserError(f"{place}: the file is empty")
     quoted = _parse(lines, delimiter, USUAL, headed=headed)
-    if isinstance(quoted, _Fault) and (held := _held_returns(text)) is not None:
-        mark, text = held
-        rows = read_rows(place, text, delimiter, skip_lines, label, headed=headed)
-        names = tuple(name.replace(mark, "\r") for name in rows.names)
-        cells = [[cell.replace(mark, "\r") for cell in row] for row in rows.cells]
-        note = "; ".join(filter(None, (rows.note, RETURN_NOTE)))
-        return Rows(names, cells, rows.lines, note)
-    if _SPACED.search(text):
-        spaced = _parse(lines, delimiter, SPACES, headed=headed)
+    held = isinstance(quoted, _Fault) and _have_returns(lines)
+    if held:
+        quoted = _parse(lines, delimiter, replace(USUAL, held=True), headed=headed)
+    if any(_SPACED.search(line) for _, line in lines):
+        spaced = _parse(lines, delimiter, replace(SPACES, held=held), headed=headed)
         if isinstance(spaced, Rows) and _is_spaced(quoted):
-            quoted = replace(spaced, note=SPACE_NOTE)
+            quoted = spaced
     known = _labels(quoted, label) if isinstance(quoted, Rows) else None
     fault = quoted if isinstance(quoted, _Fault) else _swallowed(quoted, lines, delimiter, label)
     if isinstance(quoted, Rows) and fault is None:
         return quoted
     # A quotation mark after a backslash ends a cell by the usual rules, which seldom fits.
     if f"\\{QUOTE}" in text and isinstance(quoted, _Fault):
-        escaped = _parse(lines, delimiter, _BACKSLASH, headed=headed)
+        escaped = _parse(lines, delimiter, replace(_BACKSLASH, held=held), headed=headed)
         if isinstance(escaped, Rows) and _swallowed(escaped, lines, delimiter, label) is None:
-            return replace(escaped, note=BACKSLASH_NOTE)
-    plain = _parse(lines, delimiter, _PLAIN, headed=headed)
-    if isinstance(plain, Rows) and not _encloses(lines, delimiter):
+            return escaped
+    plain = _parse(lines, delimiter, replace(_PLAIN, held=held), headed=headed)
+    if isinstance(plain, Rows) and not _encloses((line for _, line in lines), delimiter):
         names = tuple(_unquoted(name) for name in plain.names)
         cells = [[_unquoted(cell) for cell in row] for row in plain.cells]
-        plain = Rows(names, cells, plain.lines, UNQUOTED_NOTE)
+        plain = replace(plain, names=names, cells=cells)
         # Lines of a letter that happen to have a delimiter each are no rows: they have no label.
         # Where the table has no labels at all, nothing tells them from rows.
         sure = _labels(plain, label) <= known if known else label is not None
@@ -127,6 +125,17 @@ def first_lines(text: str, skip_lines: Sequence[int] = ()) -> list[tuple[int, st
     """Give the lines of a text's beginning that are not blank, each with its number (0 = first)."""
     lines = _numbered_lines(line_feeds(text[:100_000]), skip_lines)
     return [(number - 1, line.rstrip("\r")) for number, line in lines if line.strip()]
+
+
+def blank_between(text: str, rows: Rows) -> int | None:
+    """Find a blank line between the rows of a text, which was read as none of them.
+
+    Returns:
+        The number of the first one, counted from 1; none if there is none.
+    """
+    lines = line_feeds(text).split("\n")
+    # A row's own last line holds the end of its last cell.
+    return next((start - 1 for start in rows.lines[1:] if not lines[start - 2].strip()), None)
 
 
 def lines_of(text: str) -> list[str]:
@@ -161,16 +170,20 @@ def line_feeds(text: str) -> str:
     return re.sub(r"\r\n?", "\n", text) if old else text
 
 
-def _held_returns(text: str) -> tuple[str, str] | None:
-    """Put a mark that the text does not have in the place of carriage returns that end no line.
+def _have_returns(lines: Iterable[tuple[int, str]]) -> bool:
+    """Tell whether carriage returns stand where they end no line."""
+    return any(_RETURN.search(line) for _, line in lines)
 
-    Returns:
-        The mark and the text; none if there are no such carriage returns.
-    """
-    if not _RETURN.search(text):
-        return None
-    mark = next(chr(code) for code in range(0xE000, 0xF900) if chr(code) not in text)
-    return mark, _RETURN.sub(lambda found: mark * len(found[0]), text)
+
+def _held(line: str) -> str:
+    """Put marks in the place of carriage returns that end no line, as csv readers refuse them."""
+    line = line.replace(_MARK, _MARK + _ITSELF)
+    return _RETURN.sub(lambda found: (_MARK + _A_RETURN) * len(found[0]), line)
+
+
+def _freed(cell: str) -> str:
+    """Put the carriage returns back."""
+    return cell.replace(_MARK + _A_RETURN, "\r").replace(_MARK + _ITSELF, _MARK)
 
 
 def _parse(
@@ -189,7 +202,7 @@ def _parse(
             numbers.append(row.line)
     except _Broken as broken:
         return broken.fault
-    return Rows(names, cells, numbers)
+    return Rows(names, cells, numbers, rules.note)
 
 
 @dataclass(frozen=True)
@@ -202,14 +215,22 @@ class Rules:
     """A space after a delimiter is left out."""
     escape: str | None = None
     """What stands before a quotation mark that belongs to a cell, besides another one."""
-    note: str | None = None
+    held: bool = False
+    """Carriage returns that end no line belong to cells without quotation marks too."""
+    unusual: str | None = None
     """What to say about a text that was read so."""
+
+    @property
+    def note(self) -> str | None:
+        """Return all that is to be said."""
+        said = [self.unusual, RETURN_NOTE if self.held else None]
+        return "; ".join(filter(None, said)) or None
 
 
 USUAL = Rules()
-SPACES = Rules(spaced=True, note=SPACE_NOTE)
-_BACKSLASH = Rules(escape="\\", note=BACKSLASH_NOTE)
-_PLAIN = Rules(quoted=False, note=UNQUOTED_NOTE)
+SPACES = Rules(spaced=True, unusual=SPACE_NOTE)
+_BACKSLASH = Rules(escape="\\", unusual=BACKSLASH_NOTE)
+_PLAIN = Rules(quoted=False, unusual=UNQUOTED_NOTE)
 
 
 @dataclass(frozen=True)
@@ -268,7 +289,7 @@ def parsed_rows(
             started.append((number, line))
             if longest is not None and len(started) > longest:
                 raise fault(_DOUBLE.format(f"is opened and not closed within {longest:,} lines"))
-            yield f"{line}\n"
+            yield f"{_held(line) if rules.held else line}\n"
 
     reader = csv.reader(
         feed(),
@@ -287,9 +308,10 @@ def parsed_rows(
             raise fault(_reason(error)) from error
         if row is None:
             return
-        if len(row) < 2 and not "".join(row).strip():
-            continue
+        row = [_freed(cell) for cell in row] if rules.held else row
         raw = [line for _, line in started]
+        if len(row) < 2 and not "".join(raw).strip():
+            continue  # a blank line; an empty cell of a single column has quotation marks
         if not names:
             names = row if headed else [str(number) for number in range(1, len(row) + 1)]
             yield Row(names, started[0][0], raw)
@@ -366,19 +388,27 @@ def settle_rules(
     Raises:
         UserError: naming the row that breaks the usual rules, if no others fit.
     """
-    first: UserError | None = None
-    for rules in (usual, _BACKSLASH, _PLAIN):
+
+    def misfit(rules: Rules) -> UserError | None:
         try:
             for row in streamed_rows(place, lines(), delimiter, rules, headed=headed):
-                if not rules.quoted and _encloses([(row.line, row.raw[0])], delimiter):
-                    raise UserError(place)
-            return rules
+                if not rules.quoted and _encloses(row.raw[:1], delimiter):
+                    return UserError(place)
         except UserError as error:
-            first = first or error
-            # Rows that swallowed others are not read in another way, as nothing proves that way.
-            if _SWALLOWS in str(first):
-                break
-    assert first is not None
+            return error
+        return None
+
+    usual = replace(usual, held=False)
+    if (first := misfit(usual)) is not None and _have_returns(lines()):
+        usual = replace(usual, held=True)
+        first = misfit(usual)
+    if first is None:
+        return usual
+    # Rows that swallowed others are not read in another way, as nothing proves that way.
+    if _SWALLOWS not in str(first):
+        for rules in (_BACKSLASH, _PLAIN):
+            if misfit(rules := replace(rules, held=usual.held)) is None:
+                return rules
     raise first
 
 
@@ -394,31 +424,39 @@ def first_rows(
 
     Returns:
         The rows, and the rules that fit them: the usual ones, unless there are spaces between
-        delimiters and quotation marks.
+        delimiters and quotation marks, or carriage returns inside rows.
     """
 
-    def read(rules: Rules) -> Rows:
+    def read(rules: Rules) -> tuple[Rows, bool]:
         found: list[Row] = []
+        whole = False
         with suppress(_Broken):
             found.extend(parsed_rows(lines, delimiter, rules, headed=headed))
+            whole = True
         names, *rows = found or [Row([], 0, ())]
         rows = rows[:-1] if len(rows) > 1 else rows
-        return Rows(tuple(names.cells), [row.cells for row in rows], [row.line for row in rows])
+        cells = [row.cells for row in rows]
+        return Rows(tuple(names.cells), cells, [row.line for row in rows]), whole
 
-    rows = read(USUAL)
+    rules = USUAL
+    rows, whole = read(rules)
+    if not whole and _have_returns(lines):
+        rules = replace(rules, held=True)
+        rows, _ = read(rules)
     if any(_SPACED.search(line) for _, line in lines) and (not rows.cells or _is_spaced(rows)):
-        return read(SPACES), SPACES
-    return rows, USUAL
+        rules = replace(SPACES, held=rules.held)
+        rows, _ = read(rules)
+    return rows, rules
 
 
-def _encloses(lines: Sequence[tuple[int, str]], delimiter: str) -> bool:
+def _encloses(lines: Iterable[str], delimiter: str) -> bool:
     """Tell whether a line has quotation marks around a whole cell with delimiters in it.
 
     Without quoting, such a cell would fall apart.
     """
-    for _, line in lines:
+    for line in lines:
         try:
-            cells = next(csv.reader([line], delimiter=delimiter, strict=True), [])
+            cells = next(csv.reader([_held(line)], delimiter=delimiter, strict=True), [])
         except csv.Error:
             continue
         if any(delimiter in cell for cell in cells):

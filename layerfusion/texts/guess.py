@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig
+from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.layout import read_tables
-from layerfusion.texts.nested import parts_of, with_parts
+from layerfusion.texts.nested import paths_inside, with_paths
 
 MOST_CLASSES = 200
 """A column with more different values is taken for no column of labels."""
@@ -25,6 +26,10 @@ _CHARACTERS = 12
 """Characters that such a text has at least, in a script that puts no spaces between words."""
 _CLEARLY = 3
 """Texts that are so many times as long as others are longer without doubt."""
+
+
+class LabelsInLists(UserError):
+    """The only column that may hold the labels has several of them in a row."""
 
 
 def likely_columns(
@@ -44,18 +49,29 @@ def likely_columns(
         it is not, and none where no column fits. A kind is missing where nothing has to be guessed.
 
     Raises:
+        LabelsInLists: where only lists of labels look like labels.
         UserError: as `read_tables` does.
     """
     source = DataSourceConfig(str(path), encoding=encoding)
     try:
         read_tables(path, source, columns, reader)
     except NoColumn as error:
+        if not error.names:
+            raise
         found = {kind: find_column(name, error.names) for kind, name in
                  (("text", columns.text), ("label", columns.label or ""))}  # fmt: skip
         settled = {kind: name for kind, name in found.items() if name is not None} | dict(given)
         every = replace(columns, text=error.names[0], label=None, keep_others=True)
         values = read_tables(path, source, every, reader)["train"].others
-        return guess_columns(with_parts(values, parts_of(values)[0]), settled)
+        values = with_paths(values, paths_inside(values)[0])
+        likely = guess_columns(values, settled)
+        if likely.get("label") == [] and (lists := _of_labels_in_lists(values, likely, settled)):
+            raise LabelsInLists(
+                f"{path}: the column {lists[0]!r} holds lists of labels, such as"
+                f" {_longest(values[lists[0]])}, which are not read: a row has one label; write one"
+                " of them to a column of its own"
+            ) from error
+        return likely
     return {}
 
 
@@ -123,8 +139,8 @@ def _texts(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[st
 def _labels(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[str]:
     ranks: dict[str, int] = {}
     for name in names:
-        cells = [cell for cell in values[name] if not _is_missing(cell)]
-        if any(isinstance(cell, list | dict | tuple) for cell in cells[:20]):
+        cells = [_only(cell) for cell in values[name] if not _is_missing(cell)]
+        if any(isinstance(cell, list | dict | tuple) for cell in cells):
             continue
         written = [str(cell) for cell in cells]
         classes = len(set(written))
@@ -134,15 +150,49 @@ def _labels(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[s
             ranks[name] = _rank("label", name)
     best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
     if len(best) > 1 and _are_the_same(values, best):
-        named = [name for name in best if not all(map(_is_number, values[name]))]
+        named = [name for name in best if not all(_is_number(_only(cell)) for cell in values[name])]
         return [*named, *best][:1]
     return best
 
 
+def _of_labels_in_lists(
+    values: Mapping[str, Sequence[Any]],
+    likely: Mapping[str, Sequence[str]],
+    settled: Mapping[str, str],
+) -> list[str]:
+    """The columns with lists of what may be labels, those first that are called so."""
+    used = {*settled.values(), *(name for names in likely.values() for name in names)}
+    found = []
+    for name, column in values.items():
+        lists = [cell for cell in column if isinstance(cell, list | tuple)]
+        items = [item for cell in lists for item in cell]
+        plain = all(isinstance(item, str | int) and len(str(item)) <= _LABEL_LENGTH
+                    for item in items)  # fmt: skip
+        if (
+            name not in used
+            and 2 * len(lists) > len(column)
+            and plain
+            and any(len(cell) > 1 for cell in lists)
+        ):
+            found.append(name)
+    return sorted(found, key=lambda name: _rank("label", name))
+
+
+def _longest(column: Sequence[Any]) -> str:
+    """The first list of several items, as a message shows it."""
+    return short(next(cell for cell in column if isinstance(cell, list | tuple) and len(cell) > 1))
+
+
+def _only(cell: Any) -> Any:
+    """The item of a list of one, which is taken out of it; of others, the cell."""
+    return cell[0] if isinstance(cell, list | tuple) and len(cell) == 1 else cell
+
+
 def _are_the_same(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> bool:
     """Tell whether the values of columns stand for each other, as names of classes and numbers."""
-    rows = set(zip(*(map(str, values[name]) for name in names), strict=True))
-    return all(len({str(cell) for cell in values[name]}) == len(rows) for name in names)
+    cells = {name: [str(_only(cell)) for cell in values[name]] for name in names}
+    rows = set(zip(*cells.values(), strict=True))
+    return all(len(set(column)) == len(rows) for column in cells.values())
 
 
 def _rank(kind: str, name: str) -> int:

@@ -13,7 +13,7 @@ from layerfusion.errors import UserError, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import lines_of
 from layerfusion.texts.encoding import whole_characters
-from layerfusion.texts.nested import column_of_part
+from layerfusion.texts.nested import column_of_path
 from layerfusion.texts.split_names import named_parts
 
 Values = dict[str, list[Any]]
@@ -162,7 +162,7 @@ def _names_columns(rows: Any, columns: Columns) -> bool:
     if not isinstance(rows, list) or not isinstance(rows[0], dict):
         return False
     names = list(rows[0])
-    inside = all(name in names or column_of_part(name, names) for name in columns.named)
+    inside = all(name in names or column_of_path(name, names) for name in columns.named)
     return inside or columns.are_in(names)
 
 
@@ -194,7 +194,9 @@ def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values
 
 
 def _of_rows(path: Path, rows: Sequence[Any]) -> Values:
-    if rows and all(isinstance(row, list) for row in rows):
+    if not rows:
+        raise UserError(f"{path}: no rows")
+    if all(isinstance(row, list) for row in rows):
         width = max(len(row) for row in rows)
         return _of_lists(path, rows, [str(number) for number in range(1, width + 1)])
     if not all(isinstance(row, dict) for row in rows):

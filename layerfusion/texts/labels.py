@@ -6,7 +6,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
@@ -222,11 +222,12 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
     These are the same but for case, marks around them or marks that nobody sees; or named like a
     gap.
     """
-    alike: dict[str, list[str]] = {}
+    alike: dict[str | Decimal, list[str]] = {}
     for name in names:
         form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
         form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
-        alike.setdefault(_as_number(form) or form or name, []).append(name)
+        number = _as_number(form)
+        alike.setdefault(form or name if number is None else number, []).append(name)
     notes = [
         f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
@@ -242,12 +243,13 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _as_number(form: str) -> str:
-    """A number in one form, so that `01`, `+1` and `1e0` are alike; empty for what is none."""
+def _as_number(form: str) -> Decimal | None:
+    """A number without rounding, so that `01`, `+1` and `1e0` are alike; none for what is none."""
     try:
-        return str(float(form.replace(",", ".")))
-    except ValueError:
-        return ""
+        number = Decimal(form)
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
 
 
 def _shown(name: str) -> str:

@@ -20,11 +20,12 @@ from layerfusion.texts.class_folders import (
     read_class_folders,
     tables_beside,
 )
+from layerfusion.texts.class_tables import class_tables, read_class_tables
 from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
-from layerfusion.texts.parts import refuse_gap
+from layerfusion.texts.numbered_files import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
     LABELS_FILE,
@@ -93,16 +94,20 @@ def read_tables(
         tables = read_class_files(path, by_class, columns, source.encoding)
         used = [file.parent for part in by_class.values() for file in part.values()]
         return _with_notes(tables, folders_left(path, used))
-    tables = {}
     if parts := split_folders(path, source.files):
-        for split, part in parts.items():
-            tables[split] = _read_part(part, split, source, columns)
+        tables = {split: _read_part(part, split, source, columns) for split, part in parts.items()}
         notes = unused_beside(path, parts) if not source.files else ()
         return _with_notes(tables, notes)
+    if not source.files and not data_files(path) and (found := class_tables(path)):
+        tables = read_class_tables(path, found, source, columns)
+        used = [file.parent for part in found.values() for one in part.values() for file in one]
+        used += [above.parent for above in used]
+        return _with_notes(tables, folders_left(path, used))
     files, notes = split_files(path, source.files)
     if len(files) == len(files["train"]) == 1 and not source.files:
         tables = _read_file(files["train"][0], source, columns, alone=False)
     else:
+        tables = {}
         for split, members in files.items():
             if split != "train":
                 columns = replace(columns, without_label=_without(split, files["train"][0].name))
@@ -281,13 +286,12 @@ def _saved_splits(
                 raise unknown(f"{place}: split for {split}", name, there)
         return dict(files), ()
     found = assign_splits(place, {name: name.lower() for name in there})
+    if not there:
+        raise UserError(f"{place}: it has no splits")
     if "train" not in found:
-        words = as_option("dataset.files.train", there[0]) if there else ""
         raise UserError(
-            f"{place}: a split named train is needed; there are: {', '.join(there) or 'none'};"
-            f" {words} reads {there[0]} as train"
-            if there
-            else f"{place}: it has no splits"
+            f"{place}: a split named train is needed; there are: {', '.join(there)};"
+            f" {as_option('dataset.files.train', there[0])} reads {there[0]} as train"
         )
     used = {split: names[0] for split, names in found.items()}
     left = [name for name in there if name not in used.values()]

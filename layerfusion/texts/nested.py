@@ -11,7 +11,7 @@ _DEPTH = 6
 _SHOWN = 12
 
 
-def with_parts(
+def with_paths(
     values: Mapping[str, Sequence[Any]], wanted: Sequence[str], *, empty: bool = False
 ) -> Mapping[str, Sequence[Any]]:
     """Add the columns that are called by a path into another one.
@@ -23,12 +23,12 @@ def with_parts(
         empty: also add a column whose cells hold nothing under that path, as a part of a table may.
 
     Example:
-        >>> with_parts({"review": [{"body": "warm"}, None]}, ["review.body"])["review.body"]
+        >>> with_paths({"review": [{"body": "warm"}, None]}, ["review.body"])["review.body"]
         ['warm', None]
     """
     result = dict(values)
     for name in wanted:
-        column = column_of_part(name, list(values))
+        column = column_of_path(name, list(values))
         if name in values or column is None:
             continue
         path = name[len(column) + 1 :].split(".")
@@ -38,7 +38,7 @@ def with_parts(
     return result
 
 
-def column_of_part(name: str, columns: Sequence[str]) -> str | None:
+def column_of_path(name: str, columns: Sequence[str]) -> str | None:
     """The column into which a path leads; none if there is no such column."""
     above = [column for column in columns if name.startswith(f"{column}.")]
     return max(above, key=len, default=None)
@@ -55,7 +55,7 @@ def _part(cell: Any, path: Sequence[str]) -> Any:
     return cell
 
 
-def parts_of(values: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[str]]:
+def paths_inside(values: Mapping[str, Sequence[Any]]) -> tuple[list[str], list[str]]:
     """Paths to the strings and numbers inside the cells of a table.
 
     Returns:

@@ -18,9 +18,16 @@ from layerfusion.texts.class_folders import (
     has_format,
     is_about,
 )
+from layerfusion.texts.class_tables import class_tables
 from layerfusion.texts.columnar import is_saved
 from layerfusion.texts.line_pairs import line_pairs
-from layerfusion.texts.parts import are_parts, in_order, part_of, refuse_gap, states_total
+from layerfusion.texts.numbered_files import (
+    are_numbered,
+    in_order,
+    numbered_name,
+    refuse_gap,
+    states_total,
+)
 from layerfusion.texts.readers import is_known_other, not_read
 from layerfusion.texts.split_names import ALIASES, named_parts, parts_by_word, splits_in
 from layerfusion.texts.table import SPLITS
@@ -165,6 +172,7 @@ def split_files(
                 f" {', '.join(names) or 'none'}; allowed: {', '.join(READERS)}{_meant(found)}"
                 f"{_others_said(folder)}{_below(folder) or _in_folders(folder)}"
             )
+        refuse_gap(folder, stems)
         return {"train": found}, (*_others_left(folder), *folders_left(folder))
     used = {name for members in named.values() for name in members}
     _refuse_folders(folder, named)
@@ -205,7 +213,7 @@ def _in_numbers(name: str) -> list[tuple[int, str]]:
 
 def _are_parts(files: Sequence[Path]) -> bool:
     """Tell the numbered parts of one table, as Spark writes them: `part-00000-….parquet`."""
-    return are_parts([bare(file) for file in files]) and len(set(map(data_suffix, files))) == 1
+    return are_numbered([bare(file) for file in files]) and len(set(map(data_suffix, files))) == 1
 
 
 def _meant(files: Sequence[Path]) -> str:
@@ -328,7 +336,7 @@ def _in_folders(folder: Path) -> str:
     shown = ", ".join(sorted({suffix for suffixes in held.values() for suffix in suffixes})[:4])
     return (
         f"; the folders {', '.join(list(held)[:4])} hold files in {shown}; the texts of a class are"
-        " files in .txt or without a suffix"
+        " files in .txt or without a suffix, or rows of tables"
     )
 
 
@@ -337,7 +345,7 @@ def _is_data(folder: Path) -> bool:
     try:
         if is_saved(folder) or class_folders(folder, {}) or class_files(folder, "utf-8"):
             return True
-        if line_pairs(folder, "utf-8"):
+        if line_pairs(folder, "utf-8") or class_tables(folder):
             return True
         return bool(split_folders(folder, {})) or _is_named(folder)
     except UserError:
@@ -375,7 +383,7 @@ def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
         UserError: where several claim one split, or a shard is missing.
     """
     result = {}
-    parts = {name: part_of(stem) for name, stem in stems.items()}
+    parts = {name: numbered_name(stem) for name, stem in stems.items()}
     bases = {name: part.base if part else stems[name] for name, part in parts.items()}
     for split in SPLITS:
         whole = [name for name in stems if bases[name] in ALIASES[split]]
@@ -389,7 +397,7 @@ def assign_splits(place: str, stems: Mapping[str, str]) -> dict[str, list[str]]:
 
 def _all_parts(place: str, split: str, stems: Mapping[str, str]) -> list[str]:
     """Several files of one split have to be all the parts of one table; give them in order."""
-    parts = {name: part for name, stem in stems.items() if (part := part_of(stem))}
+    parts = {name: part for name, stem in stems.items() if (part := numbered_name(stem))}
     kinds = {parts[name].base if name in parts else "" for name in stems}
     numbers = [part.number for part in parts.values()]
     if len(kinds) > 1 or (len(stems) > 1 and len(set(numbers)) < len(stems)):

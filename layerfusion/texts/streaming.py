@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import select
 import sys
@@ -38,6 +39,7 @@ from layerfusion.texts.encoding import (
     blocks_of,
     decoded,
     decoded_blocks,
+    refuse_page,
     unpacking,
     unpacking_errors,
 )
@@ -87,16 +89,29 @@ class Parts:
     """The rows of a table in parts, in order.
 
     Args:
+        place: what they are read from, for messages.
         tables: the parts, each with all of its columns.
         notes: gives the notes on all of them, once they are read.
     """
 
-    def __init__(self, tables: Iterator[Table], notes: Callable[[], Sequence[str]]) -> None:
+    def __init__(
+        self, place: str, tables: Iterator[Table], notes: Callable[[], Sequence[str]]
+    ) -> None:
+        self._place = place
         self._tables = tables
         self._notes = notes
 
     def __iter__(self) -> Iterator[Table]:
-        return self._tables
+        """Give part after part.
+
+        Raises:
+            UserError: if there is none, or one cannot be read.
+        """
+        first = next(self._tables, None)
+        if first is None:
+            raise UserError(f"{self._place}: no rows")
+        yield first
+        yield from self._tables
 
     @property
     def notes(self) -> list[str]:
@@ -116,15 +131,21 @@ def read_parts(
     if str(name) == STANDARD:
         return _of_standard_input(reading)
     path = Path(name)
-    if reader is None and path.is_file():
+    if reader is None and os.path.isfile(path):
         if data_suffix(path) == ".parquet":
             from layerfusion.texts.columnar import parquet_bytes, parquet_parts
 
             if parquet_bytes(path) > WHOLE:
                 changes = Changes()
                 tables, notes = parquet_parts(path, reading, ROWS, _SIZE, changes)
-                return Parts(tables, lambda: (*notes, *changes.notes(path.name, reading.columns)))
+                return Parts(
+                    path.name,
+                    tables,
+                    lambda: (*notes, *changes.notes(path.name, reading.columns)),
+                )
         elif data_suffix(path) not in BINARY and _is_large(path):
+            if data_suffix(path) != LINES:
+                refuse_page(path)
 
             def lines() -> _Lines:
                 texts = decoded_blocks(blocks_of(path), str(path), encoding, ENCODING_KEY)
@@ -167,9 +188,9 @@ def read_table(
         return _read_lines(place, decoded(standard_input(), str(place), encoding, ENCODING_KEY),
                            reading)  # fmt: skip
     path = Path(name)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: it is a folder; a file is needed")
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name may be longer than the system allows
         raise UserError(f"{path}: there is no such file")
     if data_suffix(path) == LINES:
         return _read_lines(path, reading.text(path), reading)
@@ -216,7 +237,7 @@ def _in_parts(table: Table) -> Parts:
                 others=others,
             )  # fmt: skip
 
-    return Parts(parts(), lambda: table.notes)
+    return Parts(table.place, parts(), lambda: table.notes)
 
 
 # -- where lines come from ----------------------------------------------------------------------
@@ -436,12 +457,17 @@ def _of_texts(path: Path, lines: _Lines, reading: Reading) -> Parts:
     column, changes, notes = reading.columns.text, Changes(), []
 
     def texts() -> Iterator[str]:
-        for number, line in lines:
-            line = line.removesuffix("\r")
-            if number == 1 and line.strip() == column:
-                notes.append(header_note(path.name, column))
-                continue
-            yield line
+        own = (line.removesuffix("\r") for _, line in lines)
+        first, second = next(own, None), None
+        if (
+            first is not None
+            and first.strip() == column
+            and (second := next(own, None)) is not None
+        ):
+            notes.append(header_note(path.name, column))
+            first = None
+        yield from (line for line in (first, second) if line is not None)
+        yield from own
 
     def tables() -> Iterator[Table]:
         for part in _gathered(texts(), len, lines.ready):
@@ -449,7 +475,7 @@ def _of_texts(path: Path, lines: _Lines, reading: Reading) -> Parts:
                 path.name, {column: part}, reading.columns, typed=False, changes=changes
             )
 
-    return Parts(tables(), lambda: (*notes, *changes.notes(path.name, reading.columns)))
+    return Parts(path.name, tables(), lambda: (*notes, *changes.notes(path.name, reading.columns)))
 
 
 def _of_fasttext(path: Path, lines: _Lines, reading: Reading) -> Parts:
@@ -463,7 +489,7 @@ def _of_fasttext(path: Path, lines: _Lines, reading: Reading) -> Parts:
             notes[:] = table.notes
             yield table
 
-    return Parts(tables(), lambda: (*notes, *changes.notes(path.name, reading.columns)))
+    return Parts(path.name, tables(), lambda: (*notes, *changes.notes(path.name, reading.columns)))
 
 
 def _of_objects(
@@ -498,7 +524,7 @@ def _of_objects(
             values = {name: [row.get(name) for _, _, row in part] for name in names}
             yield make_table(path.name, values, reading.columns, typed=True, changes=changes)
 
-    return Parts(tables(), lambda: changes.notes(path.name, reading.columns))
+    return Parts(path.name, tables(), lambda: changes.notes(path.name, reading.columns))
 
 
 def _of_rows(
@@ -555,4 +581,4 @@ def _of_rows(
             yield make_table(path.name, values, columns, typed=False, changes=changes)
 
     notes = (*form.notes(path.name, rules[0].note), *renamed)
-    return Parts(tables(), lambda: (*notes, *changes.notes(path.name, columns)))
+    return Parts(path.name, tables(), lambda: (*notes, *changes.notes(path.name, columns)))

@@ -9,7 +9,7 @@ from typing import Any
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import EncodingSigns, whole_characters
-from layerfusion.texts.nested import parts_of, with_parts
+from layerfusion.texts.nested import paths_inside, with_paths
 
 SPLITS = ("train", "validation", "test")
 NO_LABEL = -1
@@ -97,8 +97,8 @@ def make_table(
         UserError: if a column does not exist, naming those that do, or if no row is left.
     """
     own, counts = values, Changes() if changes is None else changes
-    values = with_parts(own, columns.named, empty=counts.rows > 0)
-    columns = columns.among(place, list(values), *parts_of(own))
+    values = with_paths(own, columns.named, empty=counts.rows > 0)
+    columns = columns.among(place, list(values), *paths_inside(own))
     total = len(values[columns.text])
     kept = [
         index
@@ -171,6 +171,7 @@ def join_tables(tables: Sequence[Table]) -> Table:
     if len(tables) == 1:
         return tables[0]
     tables = read_by_own_names(tables)
+    names = dict.fromkeys(name for table in tables for name in table.others)
     return Table(
         place=f"{tables[0].place} … {tables[-1].place}",
         texts=[text for table in tables for text in table.texts],
@@ -179,6 +180,14 @@ def join_tables(tables: Sequence[Table]) -> Table:
         typed=tables[0].typed,
         label_names=next((table.label_names for table in tables if table.label_names), None),
         notes=tuple(note for table in tables for note in table.notes),
+        others={
+            name: [
+                cell
+                for table in tables
+                for cell in table.others.get(name, [None] * len(table.texts))
+            ]
+            for name in names
+        },
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from layerfusion.assets.paths import data_suffix
 from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns, find_column
-from layerfusion.texts.delimited import cells_of, first_line, read_rows
+from layerfusion.texts.delimited import blank_between, cells_of, first_line, read_rows
 from layerfusion.texts.encoding import read_text
 from layerfusion.texts.line_pairs import name_of_pair
 from layerfusion.texts.readers import read_file
@@ -33,8 +33,8 @@ class _Cells:
         names = self.rows[0] if self.headed else [alone]
         if len(names) != len(self.rows[0]) or len(set(names)) < len(names):
             raise UserError(f"{self.path}: give its columns names of their own, in a first line")
-        cells = [list(column) for column in zip(*self.rows[self.headed :], strict=True)]
-        return dict(zip(names, cells, strict=True))
+        rows = self.rows[self.headed :]
+        return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
 def labels_tables(files: Sequence[Path]) -> dict[Path, Path]:
@@ -78,7 +78,7 @@ def read_table_pair(texts: Path, labels: Path, columns: Columns, encoding: str) 
         UserError: where the tables differ in their rows.
     """
     own, more = _cells(texts, encoding, columns), _cells(labels, encoding, columns)
-    more = replace(more, headed=_are_headed(own, more))
+    more = replace(more, headed=_are_headed(own, more, columns))
     total = len(more.rows) - more.headed
     fits = 0 <= len(own.rows) - total <= 1
     shared = set(own.rows[0]) & set(more.rows[0])
@@ -86,8 +86,8 @@ def read_table_pair(texts: Path, labels: Path, columns: Columns, encoding: str) 
         table = read_file(texts, columns, encoding=encoding)
         note = f"{labels.name} beside {texts.name} is not used"
         return replace(table, notes=(*table.notes, note))
-    own = replace(own, headed=len(own.rows) == total + 1)
-    if not fits:
+    own = replace(own, headed=_names_texts(own, columns) or len(own.rows) == total + 1)
+    if len(own.rows) - own.headed != total:
         raise UserError(
             f"{texts}: it has {len(own.rows):,} lines, and {labels.name}, which would have the"
             f" label of each, has {len(more.rows):,}; write both into one table"
@@ -114,8 +114,19 @@ def _cells(path: Path, encoding: str, columns: Columns) -> _Cells:
     text = read_text(path, encoding, columns.encoding_key)
     _, header = first_line(text)
     delimiter = max(_TABLES[data_suffix(path)], key=lambda mark: len(cells_of(header, mark)))
-    rows = read_rows(str(path), text, delimiter, headed=False).cells
-    return _Cells(path, rows, headed=True)
+    rows = read_rows(str(path), text, delimiter, headed=False)
+    if len(rows.names) == 1 and (blank := blank_between(text, rows)) is not None:
+        raise UserError(
+            f"{path}, line {blank}: it is blank; if it stands for a row, write what the row has,"
+            " or else remove it"
+        )
+    return _Cells(path, rows.cells, headed=True)
+
+
+def _names_texts(table: _Cells, columns: Columns) -> bool:
+    """Tell whether the first row of a table names its column of texts."""
+    usual = (*OFTEN["text"], columns.text.strip().casefold())
+    return any(name.strip().casefold() in usual for name in table.rows[0])
 
 
 def _names_labels(table: _Cells, columns: Columns) -> bool:
@@ -126,12 +137,11 @@ def _names_labels(table: _Cells, columns: Columns) -> bool:
     )
 
 
-def _are_headed(own: _Cells, more: _Cells) -> bool:
+def _are_headed(own: _Cells, more: _Cells, columns: Columns) -> bool:
     """Tell whether the first row of a table of labels is a header: no other row has its label.
 
     Two tables of as many lines begin alike; pandas calls a column without a name 0, as a label is.
     """
     first, *others = [row[-1] for row in more.rows]
-    names = [name.strip().casefold() for name in own.rows[0]]
-    alike = own.rows[0] == more.rows[0] or any(name in OFTEN["text"] for name in names)
+    alike = own.rows[0] == more.rows[0] or _names_texts(own, columns)
     return first not in others or (len(own.rows) == len(more.rows) and alike)

@@ -15,6 +15,7 @@ from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
+from layerfusion.texts import load_dataset
 from tests.tiny import run, tiny_folder, tiny_texts
 
 
@@ -195,3 +196,77 @@ def test_a_file_alone_is_a_job_named_after_it(
     assert re.fullmatch(r"reviews-[0-9a-f]{12}", job.name)
     assert (job / "metrics.json").is_file()
     assert run(["train", "--data", "x"], capsys)[1].startswith("layerfusion: options: there is no")
+
+
+@pytest.mark.usefixtures("place")
+def test_columns_are_guessed_where_a_split_has_several_files() -> None:
+    Path("folder").mkdir()
+    for number in (1, 2):
+        _reviews().to_csv(f"folder/train_part{number}.csv", index=False)
+    words = with_data("train", ["folder"])
+    assert {"dataset.text=review", "dataset.label=stars"} <= set(words)
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["a${x}.csv", "a${oc.env:HOME}.csv", "a${x.csv", "a${x}"])
+def test_a_name_that_would_be_read_as_that_of_a_key_is_refused_with_a_way_out(name: str) -> None:
+    if name.endswith(".csv"):
+        _reviews().to_csv(name, index=False)
+    else:
+        Path(name).mkdir()
+    with pytest.raises(UserError) as caught:
+        with_data("train", [name])
+    assert "a name with ${ in it would be read as that of another key; give it" in str(caught.value)
+    words = ["dataset=local", "dataset.path='a${x}.csv'"]
+    with pytest.raises(UserError, match=r"dataset.path: .* a file whose own name has it needs an"):
+        load(compose("train", words))
+
+
+@pytest.mark.usefixtures("place")
+def test_lists_of_labels_are_named_and_a_list_of_one_is_a_label() -> None:
+    frame = _reviews()[["review"]].assign(id=range(60))
+    frame["genres"] = [["drama", "war"][: 1 + n % 2] for n in range(60)]
+    frame.to_json("several.jsonl", orient="records", lines=True)
+    with pytest.raises(UserError) as caught:
+        with_data("train", ["several.jsonl"])
+    assert str(caught.value).endswith(
+        "several.jsonl: the column 'genres' holds lists of labels, such as ['drama', 'war'], which"
+        " are not read: a row has one label; write one of them to a column of its own"
+    )
+    frame["genres"] = [[["drama", "war"][n % 2]] for n in range(60)]
+    frame.to_json("one.jsonl", orient="records", lines=True)
+    assert "dataset.label=genres" in with_data("train", ["one.jsonl"])
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [("x.json", "[]", "x.json: no rows"), ("x.jsonl", "{}\n", "there are: none"),
+     ("x.json", '{"data": []}', "a list of objects is needed")],
+)  # fmt: skip
+def test_data_without_columns_are_refused_when_they_are_read(
+    name: str, content: str, said: str
+) -> None:
+    Path(name).write_text(content)
+    words = with_data("plan", [name])
+    config = load(compose("plan", words))
+    with pytest.raises(UserError, match=said):
+        load_dataset(config.dataset, config.limit, seed=0, cache=Path("cache"))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_link_to_nothing_is_said_to_be_one() -> None:
+    Path("x.csv").symlink_to("gone.csv")
+    Path("y.csv").symlink_to("y.csv")
+    for name, to in (("x.csv", "gone.csv"), ("y.csv", "y.csv")):
+        with pytest.raises(UserError, match=f"^{name}: it is a link to {to}, which does not"):
+            with_data("train", [name])
+
+
+@pytest.mark.usefixtures("place")
+def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
+    names = f"dataset.label_names=[{','.join(f'class_{n}' for n in range(60))}]"
+    assert with_data("train", ["dataset=local", names]) == ["dataset=local", names]
+    for word in ("x" * 300, f"{'x' * 300}.csv", f"./{'x' * 300}"):
+        with pytest.raises(UserError, match=r"there is no such file or folder, and no data set"):
+            with_data("train", [word])

@@ -19,6 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from layerfusion.cli import main
+from layerfusion.commands import outputs
 from layerfusion.runs import bundle
 from layerfusion.texts import streaming as parts
 
@@ -87,6 +88,12 @@ def written(folder: Path, suffix: str) -> Path:
     elif suffix == ".comment.csv.gz":
         content = "# made by hand\nid;text\n" + "".join(f"{r['id']};{r['text']}\n" for r in ROWS)
         path.write_bytes(gzip.compress(content.encode()))
+    elif suffix == ".returns.csv":
+        lines = [f"{n},film\r\rgood \ue000\ue001 {n}\r\n" for n in range(250)]
+        path.write_bytes(("id,text\r\n" + "".join(["-1,first\r\n"] * 90 + lines)).encode())
+    elif suffix == ".returns.stray.csv":
+        lines = [f'{n},x,"film" and\r{n}\n' for n in range(250)]
+        path.write_bytes(("id,kind,text\n" + "".join(lines)).encode())
     elif suffix == ".utf16.csv":
         frame.to_csv(path, index=False, encoding="utf-16")
     else:
@@ -99,7 +106,7 @@ def written(folder: Path, suffix: str) -> Path:
 @pytest.mark.parametrize(
     "suffix",
     [".csv", ".tsv", ".txt", ".jsonl", ".parquet", ".fasttext.txt", ".stray.tsv", ".spaced.csv",
-     ".comment.csv.gz"],
+     ".comment.csv.gz", ".returns.csv", ".returns.stray.csv"],
 )  # fmt: skip
 def test_parts_give_what_a_whole_file_gives(
     suffix: str,
@@ -189,6 +196,31 @@ def test_only_what_is_the_same_stays(
     assert predicted(given, tmp_path / "anew.csv") == resumed
 
 
+def test_a_kill_while_the_journal_gets_another_identity_keeps_no_part_of_the_old_one(
+    classifier: ByLength, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, out = written(tmp_path, ".txt"), tmp_path / "out.csv"
+    classifier.stop_at = 150
+    command = ["predict", "job", str(given), "-o", str(out), "--device"]
+    assert main([*command, "cuda"]) == 130
+    journal = tmp_path / "out.csv.partial.jsonl"
+    before = journal.read_bytes()
+
+    def killed(self: outputs.Partial, at: int, content: bytes) -> None:
+        assert at == 0
+        assert before[len(content) - 1 :].startswith(b"\n")  # both first lines are as long
+        journal.write_bytes(content + before[len(content) :])
+        raise KeyboardInterrupt
+
+    classifier.stop_at = sys.maxsize
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs.Partial, "_write", killed)
+        assert main([*command, "auto"]) == 130
+    classifier.texts = 0
+    assert main([*command, "auto"]) == 0
+    assert classifier.texts == sum(bool(row["text"]) for row in ROWS)
+
+
 def test_no_file_of_anyone_else_is_written_over(
     classifier: ByLength, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -254,6 +286,11 @@ def test_what_is_wrong_in_a_large_file_is_said_before_the_work(
         "i.jsonl": (b'{"text": "a"}\n' * 400 + b'{"a": 1, "a": 2}\n', "has the key 'a' twice"),
         "j.txt.gz": (gzip.compress(rows.encode())[:-9], "cannot be read"),
         "k.csv.gz": (rows.encode(), "its name ends in .gz, and it is not packed so"),
+        "m.csv": (b"<!DOCTYPE html>\n" + rows.encode(), "it is a web page"),
+        "n.csv": (
+            f"id,text\n{rows}401,a\rb\n402,a,b\n".encode(),
+            "row 402 (line 403): it has 3 cells",
+        ),
         "l.parquet": (b"PAR1 and no more", "not readable as parquet"),
     }
     for name, (content, wanted) in cases.items():
@@ -304,6 +341,7 @@ WAITS = """
 import sys
 from tests.commands.test_large_inputs import ByLength
 from layerfusion.cli import main
+from layerfusion.commands import outputs
 from layerfusion.runs import bundle
 bundle.load_bundle = lambda *_args, **_options: ByLength()
 code = main(["predict", "job", "-", *sys.argv[1:]])
@@ -329,6 +367,53 @@ def test_answers_come_while_texts_still_come() -> None:
         assert process.wait() == 0
 
 
+def slowly(monkeypatch: pytest.MonkeyPatch, blocks: Sequence[bytes], out: str) -> int:
+    """Predict from a standard input that comes a hundred bytes at a time, or a block."""
+    some = [block[at : at + 100] for block in blocks for at in range(0, len(block) or 1, 100)]
+
+    class Slow(io.BytesIO):
+        def read1(self, size: int | None = -1, /) -> bytes:
+            return some.pop(0) if some else b""
+
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdin", io.TextIOWrapper(Slow()))
+        return main(["predict", "job", "-", "-o", out])
+
+
+@pytest.mark.usefixtures("classifier")
+@pytest.mark.parametrize("name", ["out.csv", "out.csv.gz", "out.jsonl", "out.parquet", "-"])
+def test_a_header_without_rows_is_one_line_and_leaves_no_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = name if name == "-" else str(tmp_path / name)
+    monkeypatch.setattr(parts, "_HEAD", 5)  # as after a pause in what comes
+    assert slowly(monkeypatch, [b"id,text\n"], out) == 2
+    assert capsys.readouterr() == ("", "layerfusion: standard input: no rows\n")
+    assert list(tmp_path.iterdir()) == []
+    assert slowly(monkeypatch, [b"text\n"], out) == 0  # a text, where nothing follows
+    assert "1 text" in capsys.readouterr().err or name == "-"
+
+
+@pytest.mark.usefixtures("classifier")
+def test_a_row_of_a_single_column_that_is_empty_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    pd.DataFrame({"text": ["film", "", "good"] * 40}).to_csv(given, index=False)
+    for largest in (parts.WHOLE, 0):
+        monkeypatch.setattr(parts, "WHOLE", largest)
+        predicted(given, out)
+        assert pd.read_csv(out)["text"].fillna("").tolist() == ["film", "", "good"] * 40
+
+
+@pytest.mark.usefixtures("classifier")
+def test_a_text_longer_than_any_name_is_a_text(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    out.write_text("an old file\n")
+    assert main(["predict", "job", "a good film " * 40, "-o", str(out)]) == 0
+    assert pd.read_csv(out)["text"].tolist() == ["a good film " * 40]
+
+
 @pytest.mark.usefixtures("classifier")
 def test_a_pipe_is_read_as_a_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -336,13 +421,7 @@ def test_a_pipe_is_read_as_a_file_is(
     monkeypatch.setattr(parts, "_HEAD", 200)
 
     def piped(content: bytes) -> tuple[int, str]:
-        class Slow(io.BytesIO):
-            def read1(self, size: int | None = -1, /) -> bytes:
-                return super().read1(100)
-
-        with monkeypatch.context() as patch:
-            patch.setattr("sys.stdin", io.TextIOWrapper(Slow(content)))
-            code = main(["predict", "job", "-", "-o", f"{tmp_path}/piped.csv"])
+        code = slowly(monkeypatch, [content], f"{tmp_path}/piped.csv")
         return code, capsys.readouterr().err
 
     for suffix in (".csv", ".txt", ".comment.csv.gz", ".fasttext.txt"):

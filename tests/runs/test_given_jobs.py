@@ -245,6 +245,24 @@ def test_a_file_of_vectors_is_trained_and_predicted_with(
     assert "vectors: there is no 'on'" in told(
         [*predict, "new.csv", "--vectors", "on=v.npy"], capsys
     )
+    monkeypatch.setattr("layerfusion.texts.streaming.ROWS", 10)
+    # A part of other vectors under the same name is no part of this output.
+    for changed in (1, -1):
+        np.save("v.npy", changed * vectors)
+        with monkeypatch.context() as patch:
+            if changed == 1:
+                patch.setattr("layerfusion.commands.outputs.Partial.finish", _stop)
+            code = main([*predict, "new.csv", "--vectors", "own=v.npy"])
+        assert code == (130 if changed == 1 else 0)
+    said = capsys.readouterr().err
+    assert "out.csv.partial is of another classifier or of other options: started anew" in said
+    turned = lf.load("job").with_vectors("own", "v.npy", rows="new.csv")
+    expected = turned.predict_proba(list(frame["text"]))[:, 1]
+    np.testing.assert_allclose(pd.read_csv("out.csv")["p(pos)"], expected, atol=1e-6)
+
+
+def _stop(_output: object) -> None:
+    raise KeyboardInterrupt
 
 
 # -- from Python, and mistakes -------------------------------------------------------------------

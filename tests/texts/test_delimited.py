@@ -134,3 +134,14 @@ def test_a_backslash_of_a_text_is_no_escape_where_the_usual_rules_hold() -> None
     text = 'text\tlabel\n"a\\"""\tpos\n"a""\t\n"""\tpos\n'
     with pytest.raises(UserError, match=r"row 2 .* a cell runs on over 2 lines"):
         read_rows("a.tsv", text, "\t")
+
+
+def test_a_character_that_stands_for_a_carriage_return_stays_itself() -> None:
+    text = "text,label\na\rb \ue000\ue002 \ue000,\ue000\n"
+    assert cells(text) == [["a\rb \ue000\ue002 \ue000", "\ue000"]]
+
+
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_an_empty_cell_of_a_single_column_is_a_row_and_a_blank_line_is_none(delimiter: str) -> None:
+    assert cells('text\n""\na film\n\n" "\n', delimiter) == [[""], ["a film"], [" "]]
+    assert cells("text\tlabel\n\t\na\tb\n", "\t") == [["", ""], ["a", "b"]]

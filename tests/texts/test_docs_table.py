@@ -208,6 +208,16 @@ def _class_folders(*splits: str, beside: str = "", rows: int = 40, suffix: str =
     return _folder_of({**files, **dict.fromkeys(filter(None, beside.split(",")), "any text")})
 
 
+def _class_tables(column: str) -> Case:
+    return _folder_of(
+        {
+            f"{label}/1.csv": f"text,{column}\n"
+            + "".join(f"{text},{n}\n" for n, (text, own) in enumerate(_rows()) if own == label)
+            for label in LABELS
+        }
+    )
+
+
 def _folder_of(files: Mapping[str, str | bytes]) -> Case:
     def write(folder: Path) -> list[str]:
         for name, content in files.items():
@@ -388,6 +398,8 @@ CASES: dict[str, Case] = {
     "the same below `train` and `test`": _class_folders("train/", "test/"),
     "texts without a suffix in a folder for each class": _class_folders(suffix=""),
     "web pages in a folder for each class": _class_folders(suffix=".html"),
+    "tables in a folder for each class (`good/1.csv`)": _class_tables("id"),
+    "the same, where the tables have labels of their own": _class_tables("stars"),
     "a `.txt` file for each class, with a text on each line": _class_files(),
     "such files below `train` and `test`": _class_files("train/", "test/"),
     "files of any name below `train` and `test`": _folder_of(

@@ -345,6 +345,28 @@ def test_classes_that_may_be_one_or_none_are_noted(tmp_path: Path, load: Load) -
     assert notes[1].startswith("labels: 'nan' is a class of its own")
 
 
+@pytest.mark.parametrize(
+    ("labels", "alike"),
+    [
+        (("01", "1", "x"), True),
+        (("0.0", "+0", "x"), True),
+        (("1e0", "1", "x"), True),
+        (("1,000", "1", "x"), False),
+        (("1,5", "1.5", "x"), False),
+        (("v12345678901234567", "v12345678901234568", "x"), False),
+        (("12345678901234567", "12345678901234568", "x"), False),
+        (("inf", "infinity", "x"), False),
+        (("1e999999999", "1e999999998", "x"), False),
+    ],
+)
+def test_a_number_that_is_written_in_two_ways_is_noted_and_no_other(
+    labels: tuple[str, ...], alike: bool, tmp_path: Path, load: Load
+) -> None:
+    given = [(f"text {n}", labels[n % 3]) for n in range(60)]
+    notes = load(path=write(tmp_path / "x.csv", [(t, f'"{label}"') for t, label in given])).notes
+    assert any("are different classes" in note for note in notes) is alike
+
+
 def test_a_test_without_labels_is_left_out_and_said(tmp_path: Path, load: Load) -> None:
     write(tmp_path / "train.csv", [(f"x {n}", str(n % 2)) for n in range(40)])
     write(tmp_path / "test.csv", [(f"y {n}", "-1") for n in range(10)])

@@ -106,6 +106,33 @@ def test_every_split_has_its_own_labels_and_columns_are_guessed(tmp_path: Path, 
         ),
         (table(TEXTS, header="text"), "", "y_train.csv: the file is empty"),
         (table(INDEX, TEXTS), table(LABELS), "give its columns names of their own"),
+        ("text\n", "label\n", "X_train.csv: no rows"),
+        ("text,id\n", "label,id\n", "X_train.csv: no rows"),
+        (
+            table(TEXTS[:-1], header="text") + "\n" + f'"{TEXTS[-1]}"\n',
+            table(LABELS, header="label"),
+            "X_train.csv, line 21: it is blank",
+        ),
+        (
+            table(TEXTS, header="text"),
+            table(LABELS[:9], header="label") + "\n" + table(LABELS[10:]),
+            "y_train.csv, line 11: it is blank",
+        ),
+        (
+            table([*TEXTS[:4], "", *TEXTS[5:]], header="text"),
+            table(LABELS, header="label"),
+            "X_train.csv, row 5: the text is empty",
+        ),
+        (
+            table(TEXTS, header="text"),
+            table([*LABELS[:4], "", *LABELS[5:]], header="label"),
+            "X_train.csv, row 5: the label is missing",
+        ),
+        (
+            table(TEXTS[1:], header="text"),
+            table(LABELS, header="label"),
+            "X_train.csv: it has 20 lines, and y_train.csv, .* has 21; write both into one table",
+        ),
     ],
 )
 def test_tables_that_do_not_belong_together_are_refused(

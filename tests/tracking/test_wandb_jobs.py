@@ -19,7 +19,7 @@ from layerfusion.cli import main
 from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import read_record
 from layerfusion.runs import honest
-from layerfusion.runs.inputs import texts_of
+from layerfusion.runs.inputs import config_of_job, texts_of
 from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
 from tests.pages import ROOT, blocks
@@ -183,7 +183,7 @@ def test_a_job_that_probes_shows_its_layers_and_where_it_is_right(
     shown = _table(folder, run, "predictions")
     assert shown["columns"] == ["row", "label", "answer", "probability", "text"]
     names = record.dataset.label_names
-    texts = texts_of(folder, record).splits["test"].texts
+    texts = texts_of(config_of_job(folder), record).splits["test"].texts
     assert sorted(row[0] for row in shown["data"]) == list(range(len(answers)))
     for row, label, answer, probability, text in shown["data"]:
         assert (label, answer) == (names[read.target[row]], names[answers[row]])

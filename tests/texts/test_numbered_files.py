@@ -33,6 +33,12 @@ def write(folder: Path, name: str, tag: object) -> None:
         ["train/part-00001.csv", "train/part-00002.csv"],
         ["train/2019.csv", "train/2021.csv"],
         ["part-00000-1b6f-c000.csv", "part-00001-1b6f-c000.csv"],
+        ["part_20240101.csv", "part_20240115.csv"],
+        ["train_part_20240101.csv", "train_part_20240115.csv"],
+        ["train_part_202401.csv", "train_part_202403.csv"],
+        ["train/part-2024-01-01.csv", "train/part-2024-02-01.csv"],
+        ["train_part2019.csv", "train_part2021.csv"],
+        ["train_part_1700000000.csv", "train_part_1700086400.csv"],
         ["_SUCCESS", "part-00000-1b6f-c000.csv", "part-00002-1b6f-c000.csv"],
     ],
 )
@@ -64,6 +70,10 @@ def test_parts_stand_in_the_order_of_their_numbers(tmp_path: Path, load: Load) -
         (["part-00000.csv", "part-00002.csv"], "part 1 of .* is missing"),
         (["train/0.csv", "train/2.csv"], "part 1 of train is missing"),
         (["train/x-00001-of-00002.csv"], "shard 0 of train is missing"),
+        (["x-0-of-99999999999.csv"], "shard 1, 2, 3, 4, 5 of .* is missing"),
+        (["reviews_part2.csv"], "part 1 of .* is missing"),
+        (["train_part1.csv", "train_part_999999999999.csv"], "part 2, 3, 4, 5, 6 of train is mis"),
+        (["train_part1.csv", "train_part2024.csv"], "part 2, 3, 4, 5, 6 of train is missing"),
     ],
 )
 def test_a_gap_is_an_error(names: list[str], message: str, tmp_path: Path, load: Load) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from layerfusion.errors import UserError
@@ -15,12 +16,18 @@ _WORDED = re.compile(r"(?:^|[-_. ])(?:part|shard|chunk|piece)[-_. ]?(\d+)(?:-.*)
 """As of `train_part1`, and of `part-00000-1b6f….c000` as Spark writes it."""
 _NUMBERED = re.compile(r"(?:data|file)?[-_]?(\d+)\b")
 """As of `0001`, where all files of a folder are called so."""
+_DATE = re.compile(r"(19|20)\d\d((0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?)?")
+"""A year, a month or a day, which counts no parts."""
+_MOST = 1_000_000
+"""Numbers from here on, such as times in seconds, count no parts either."""
+_SHOWN = 5
+"""At most this many missing numbers are named."""
 _WHOLE = "_SUCCESS"
 """File that Spark leaves beside all parts; a part without rows may be missing among them."""
 
 
 @dataclass(frozen=True)
-class Part:
+class NumberedName:
     """What the name of a part says."""
 
     base: str
@@ -28,28 +35,37 @@ class Part:
     number: int
     total: int | None = None
     """The number of parts, where the name states it."""
+    dated: bool = False
+    """The number is a date or the like, and says nothing of other parts."""
 
 
-def part_of(stem: str) -> Part | None:
+def _named(base: str, digits: str) -> NumberedName:
+    number = int(digits)
+    return NumberedName(base, number, dated=number >= _MOST or bool(_DATE.fullmatch(digits)))
+
+
+def numbered_name(stem: str) -> NumberedName | None:
     """Read the number of a part off a name, in lower case and without its suffix.
 
     A bare number is none: `train1` may be the train of a fold.
 
     Example:
-        >>> part_of("train-00000-of-00002"), part_of("train_part7"), part_of("train1")
-        (Part(base='train', number=0, total=2), Part(base='train', number=7, total=None), None)
+        >>> numbered_name("train-00000-of-00002")
+        NumberedName(base='train', number=0, total=2, dated=False)
+        >>> numbered_name("train_part7").number, numbered_name("train1")
+        (7, None)
     """
     if found := _OF.search(stem):
-        return Part(stem[: found.start()], int(found[1]), int(found[2]))
+        return NumberedName(stem[: found.start()], int(found[1]), int(found[2]))
     if found := _WORDED.search(stem):
-        return Part(stem[: found.start()], int(found[1]))
+        return _named(stem[: found.start()], found[1])
     return None
 
 
-def number_of(stem: str) -> Part | None:
+def bare_number(stem: str) -> NumberedName | None:
     """Do the same for a name that may be a bare number, such as `0001` and `data_1`."""
     found = _NUMBERED.match(stem)
-    return part_of(stem) or (Part("", int(found[1])) if found else None)
+    return numbered_name(stem) or (_named("", found[1]) if found else None)
 
 
 def states_total(stem: str) -> bool:
@@ -57,8 +73,8 @@ def states_total(stem: str) -> bool:
     return _OF.search(stem) is not None
 
 
-def in_order(place: str, what: str, parts: Mapping[str, Part]) -> list[str]:
-    """Put the names of parts in the order of their numbers.
+def in_order(place: str, what: str, parts: Mapping[str, NumberedName]) -> list[str]:
+    """Put the names of parts in the order of their numbers, or of their dates.
 
     Args:
         place: where they lie, for messages.
@@ -74,12 +90,14 @@ def in_order(place: str, what: str, parts: Mapping[str, Part]) -> list[str]:
     ends = max(numbers) if total is None else total
     first = 1 if 0 not in numbers and max(numbers) == ends else 0
     last = ends if first or total is None else total - 1
-    missing = sorted(set(range(first, last + 1)) - numbers)
+    counted = not all(part.dated for part in parts.values())
+    gaps = (number for number in range(first, last + 1) if counted and number not in numbers)
+    missing = list(islice(gaps, _SHOWN))
     if missing or len(totals) > 1:
         kind, way_out = "shard", f"numbered from {first} to {last}"
         if total is None:
             kind, way_out = "part", "numbered; if none is missing, number them without a gap"
-        which = ", ".join(map(str, missing[:5])) or "some"
+        which = ", ".join(map(str, missing)) or "some"
         raise UserError(
             f"{place}: {kind} {which} of {what} is missing; its {kind}s are {way_out}, and there"
             f" are: {', '.join(list(parts)[:20])}"
@@ -99,15 +117,15 @@ def refuse_gap(folder: Path, stems: Mapping[str, str]) -> None:
     Raises:
         UserError: naming the part that is missing.
     """
-    found = {name: number_of(stem) for name, stem in stems.items()}
+    found = {name: bare_number(stem) for name, stem in stems.items()}
     parts = {name: part for name, part in found.items() if part is not None}
     one = len({part.base for part in parts.values()}) == 1 and len(parts) == len(found)
-    sure = any(part_of(stem) for stem in stems.values())
+    sure = any(numbered_name(stem) for stem in stems.values())
     counted = min((part.number for part in parts.values()), default=2) < 2
     if one and (sure or counted) and not (folder / _WHOLE).exists():
         in_order(str(folder), folder.name, parts)
 
 
-def are_parts(stems: Sequence[str]) -> bool:
+def are_numbered(stems: Sequence[str]) -> bool:
     """Tell whether all of several names are those of numbered parts."""
-    return len(stems) > 1 and all(map(number_of, stems))
+    return len(stems) > 1 and all(map(bare_number, stems))

@@ -1,0 +1,149 @@
+"""Tables in a folder for each class: `pos/1.csv`, whose texts are all of the class `pos`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from layerfusion.assets.paths import data_suffix
+from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.options import as_option
+from layerfusion.config.registry import READERS
+from layerfusion.errors import UserError, short
+from layerfusion.texts.class_folders import UNLABELLED, files_in, folders_of
+from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
+from layerfusion.texts.readers import read_file
+from layerfusion.texts.split_names import parts_by_word, splits_in
+from layerfusion.texts.table import Table, join_tables
+
+Tables = dict[str, dict[str, list[Path]]]
+"""Split to the tables of each class."""
+_NO_TABLES = (".txt", ".data", ".train", ".valid", ".test")
+"""Suffixes of files that are more likely texts, or have labels in their lines."""
+_SHOWN = 4
+
+
+def class_tables(folder: Path) -> Tables:
+    """Find the tables of each class: in the folders of a folder, or of its folders of splits.
+
+    Args:
+        folder: has `pos/1.csv` and `neg/1.csv`, or these below `train` and `test`.
+
+    Returns:
+        Split to class to its tables; empty if this is no such folder.
+    """
+    inside = {name: _classes(part) for name, part in folders_of(folder).items()}
+    splits = parts_by_word(name for name, classes in inside.items() if _labels(classes))
+    if "train" in splits and all(len(names) == 1 for names in splits.values()):
+        found = {split: inside[names[0]] for split, names in splits.items()}
+    else:
+        classes = _classes(folder)
+        found = {} if parts_by_word(classes) else {"train": classes}
+    return found if len(_labels(found.get("train", ()))) > 1 else {}
+
+
+def _labels(names: Iterable[str]) -> list[str]:
+    """The names of folders that are labels."""
+    return [name for name in names if name.lower() not in UNLABELLED]
+
+
+def read_class_tables(
+    place: Path, tables: Tables, source: DataSourceConfig, columns: Columns
+) -> dict[str, Table]:
+    """Read every row as a text whose label is the name of the folder of its table.
+
+    Args:
+        place: the folder that the user names; messages call files by their paths from there.
+        tables: as `class_tables` found them.
+        source: encoding of the tables, and lines of them to skip.
+        columns: which columns and rows to take.
+
+    Raises:
+        UserError: for a table that cannot be read, or has labels of its own.
+    """
+    found: dict[str, Table] = {}
+    notes: list[str] = []
+    for split, classes in tables.items():
+        parts: list[Table] = []
+        for label, files in classes.items():
+            if label.lower() in UNLABELLED:
+                notes.append(
+                    f"{split}: {files[0].parent.relative_to(place)} is left out, as its name says"
+                    " that its texts have no label"
+                )
+                continue
+            parts += [_of_class(place, file, label, source, columns) for file in files]
+        # A row is named by its own file.
+        names = tuple(part.where(row) for part in parts for row in range(len(part.texts)))
+        found[split] = replace(join_tables(parts), row_names=names)
+    used = [file for classes in tables.values() for files in classes.values() for file in files]
+    shown = ", ".join(str(file.relative_to(place)) for file in used[:_SHOWN])
+    more = f" and {len(used) - _SHOWN:,} more" if len(used) > _SHOWN else ""
+    notes.insert(0, f"{shown}{more}: the name of the folder is the label of each row")
+    others = [
+        str(file.relative_to(place))
+        for above in sorted({place, *(file.parent for file in used)})
+        for file in files_in(above)
+        if file not in used and not file.name.startswith(".")
+    ]
+    if others:
+        are = "is" if len(others) == 1 else "are"
+        notes.append(f"{', '.join(others[:_SHOWN])} in {place} {are} not used")
+    found["train"] = replace(found["train"], notes=(*notes, *found["train"].notes))
+    return found
+
+
+def _of_class(
+    place: Path, file: Path, label: str, source: DataSourceConfig, columns: Columns
+) -> Table:
+    every = replace(columns, label=None, keep_others=True)
+    try:
+        table = read_file(file, every, encoding=source.encoding, skip_rows=source.skip_rows)
+    except NoColumn as error:
+        # The labels are known, so that nobody has to look for their column.
+        names = [*error.names, *filter(None, [columns.label])]
+        raise NoColumn(str(error), names) from error
+    _refuse_labels(place, file, list(table.others), columns)
+    others = table.others if columns.keep_others else {}
+    if columns.label is not None and columns.keep_others:
+        others = {**others, columns.label: [label] * len(table.texts)}
+    return replace(
+        table,
+        place=str(file.relative_to(place)),
+        labels=[label] * len(table.texts),
+        label_names=None,
+        typed=False,
+        others=others,
+    )
+
+
+def _refuse_labels(place: Path, file: Path, names: Sequence[str], columns: Columns) -> None:
+    """Refuse a table with labels of its own: its folder may be a part of the data, and no class."""
+    own = [columns.label and find_column(columns.label, names)]
+    own += [name for name in names if name.strip().casefold() in OFTEN["label"]]
+    found = next((name for name in own if name and name != columns.text), None)
+    if columns.label is not None and found is not None:
+        raise UserError(
+            f"{place}: {file.relative_to(place)} has labels of its own, in the column"
+            f" {short(found)}, and lies in a folder that may be a class;"
+            f" {as_option('dataset.path', str(file))} reads it, and without that column the name of"
+            " the folder is the label"
+        )
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Name of each folder with tables to them, in order; empty if one is called as a split is."""
+    found: dict[str, list[Path]] = {}
+    for name, part in folders_of(folder).items():
+        tables = [file for file in files_in(part) if _is_table(file)]
+        if any(splits_in(file.name) for file in tables):
+            return {}
+        if tables:
+            found[name] = tables
+    return found
+
+
+def _is_table(file: Path) -> bool:
+    suffix = data_suffix(file)
+    return suffix in READERS and suffix not in _NO_TABLES and not file.name.startswith((".", "_"))
