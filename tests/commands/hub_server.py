@@ -77,10 +77,13 @@ class Hub:
         if repo not in self.repos or (self.private[repo] and token != TOKEN):
             return 401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
         found = self._at(repo, revision)
+        if revision == "main" and not self.repos[repo]:
+            found = "0" * 40, {}  # a new repository has a commit of the hub's own
         if found is None:
             return 404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"}
         siblings = [{"rfilename": name} for name in found[1]]
-        return 200, {"id": repo, "modelId": repo, "sha": found[0], "siblings": siblings}, {}
+        about = {"id": repo, "modelId": repo, "private": self.private[repo]}
+        return 200, {**about, "sha": found[0], "siblings": siblings}, {}
 
     def _file(self, repo: str, revision: str, name: str) -> tuple[int, Any, dict]:
         found = self._at(repo, revision)

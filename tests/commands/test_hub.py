@@ -140,3 +140,21 @@ def test_what_is_wrong_is_one_line(
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     for command in (["push", job, "ada/new"], ["pull", REPO, *pulled]):
         assert "the hub cannot be reached" in told(command, capsys)
+
+
+def test_nothing_private_goes_to_a_public_repository(
+    hub: Hub, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = f"{root}/job"
+    assert main(["push", job, REPO]) == 0
+    sent = {**hub.repos[REPO]}
+    hub.repos["ada/open"], hub.private["ada/open"] = {"c" * 40: {}}, False
+    for repo in (REPO, "ada/open"):
+        said = told(["push", job, repo, "--private", "--update"], capsys)
+        assert f"push: {repo} is public, and --private does not change" in said
+        assert "nothing was sent" in said
+    assert hub.repos[REPO] == sent
+    assert hub.repos["ada/open"] == {"c" * 40: {}}
+    hub.private["ada/open"] = True
+    assert main(["push", job, "ada/open", "--private", "--update"]) == 0
+    assert len(hub.repos["ada/open"]) == 2
