@@ -22,18 +22,18 @@ _WHOLE = "Frozen language models, which are not part of this folder,"
 
 
 def model_card(
-    bundle: Bundle, job: Path, target: str, usage: str, notes: Sequence[str] = ()
+    bundle: Bundle, job: Path | None, target: str, usage: str, notes: Sequence[str] = ()
 ) -> str:
     """Write the card: what the classifier is, how good it is and whose models it has.
 
     Args:
         bundle: the classifier.
-        job: folder of its job, whose record has more than the bundle.
+        job: folder of its job, whose record has more than the bundle; None if it is not here.
         target: what it is exported to.
         usage: how to use the folder, as markdown.
         notes: what the export left out or measured, a sentence each.
     """
-    record = read_record(job) if (job / METRICS).is_file() else None
+    record = read_record(job) if job and (job / METRICS).is_file() else None
     licences = {name: _licence(bundle, name) for name in bundle.models}
     facts = bundle.facts
     parts = [

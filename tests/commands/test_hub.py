@@ -158,3 +158,24 @@ def test_nothing_private_goes_to_a_public_repository(
     hub.private["ada/open"] = True
     assert main(["push", job, "ada/open", "--private", "--update"]) == 0
     assert len(hub.repos["ada/open"]) == 2
+
+
+def test_an_export_of_a_shared_classifier_needs_a_folder(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert main(["push", f"{root}/job", REPO]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(root))
+    command = ["export", f"hub:{REPO}", "--to", "onnx", "--cache", f"{tmp_path}/cache"]
+    asked = len(hub.seen)
+    assert f"hub:{REPO}: --output FOLDER is needed" in told(command, capsys)
+    assert (len(hub.seen), [*tmp_path.iterdir()]) == (asked, [])
+    assert main([*command, "--output", "out"]) == 0
+    assert "- job: " in Path("out/README.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "out"}
+    capsys.readouterr()
+    assert main(["push", f"hub:{REPO}", "ada/again", "--cache", f"{tmp_path}/cache"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "out"}
+    (first,), (again,) = (hub.repos[repo].values() for repo in (REPO, "ada/again"))
+    assert again[HEADS] == first[HEADS]
