@@ -106,12 +106,12 @@ def _send(bundle: Bundle, classifier: Path | str, repo: str, private: bool, upda
     """Write what is shared of a classifier into a folder, with a card, and send it."""
     from layerfusion.export import OWN
     from layerfusion.export.card import model_card
-    from layerfusion.runs.shared import shareable, without_places
+    from layerfusion.runs.shared import shareable
 
     with tempfile.TemporaryDirectory() as place:
         written = shareable(bundle).save(Path(place) / "bundle")
         card = model_card(bundle, job_folder(classifier), OWN, _USAGE.format(repo=repo, hub=HUB))
-        (written / "README.md").write_text(without_places(card), encoding="utf-8")
+        (written / "README.md").write_text(card, encoding="utf-8")
         commit = send_folder(
             written, repo, private=private, update=update, message="Classifier of LayerFusion"
         )

@@ -14,6 +14,7 @@ from layerfusion.embeddings.source import asset_sources
 from layerfusion.export import OWN, SENTENCE
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.shared import shared_origin, without_places
 
 TASKS = {SENTENCE: "sentence-similarity"}
 """Target of an export to its task on the hub, where it is not text classification."""
@@ -101,8 +102,9 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         rows = bundle.facts.get("test_rows")
         return f"Test accuracy {_interval(accuracy)} on {rows:,} rows."
     data, test = record.dataset, record.test
+    origin = shared_origin(data.origin, bundle.config.dataset)
     lines = [
-        f"Data set: {data.name}, from {data.origin}; {data.rows['train']:,} rows of train,"
+        f"Data set: {data.name}, from {origin}; {data.rows['train']:,} rows of train,"
         f" {data.rows['validation']:,} of validation, {data.rows['test']:,} of test"
         + (" (a sample)." if data.sampled else ".")
     ]
@@ -125,7 +127,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
             f"Baseline on the same rows, TF-IDF and logistic regression: {100 * accuracy:.1f} %"
             f" [{100 * record.baseline.low:.1f}, {100 * record.baseline.high:.1f}]."
         )
-    lines += [f"Note: {note}." for note in data.notes]
+    lines += [f"Note: {without_places(note)}." for note in data.notes]
     return _listed(lines) + "\n\nIntervals are 95 % bootstrap intervals over the rows of test."
 
 
@@ -146,7 +148,7 @@ def _models(bundle: Bundle, licences: dict[str, str | None], target: str) -> str
         return "No language model is part of it."
     rows = []
     for name, model in bundle.models.items():
-        about = bundle.config.backbone[name].description
+        about = without_places(bundle.config.backbone[name].description)
         licence = licences[name]
         if not licence:
             why = (
@@ -154,7 +156,8 @@ def _models(bundle: Bundle, licences: dict[str, str | None], target: str) -> str
             )
             licence = f"{why}; ask its authors before you pass it on"
         rows.append(
-            f"{name}{f' ({about})' if about else ''}, from {model.origin}; licence: {licence};"
+            f"{name}{f' ({about})' if about else ''}, from {shared_origin(model.origin)};"
+            f" licence: {licence};"
             f" sha256 of its files {model.content[:16]}…"
         )
     parts = "The weights in this folder are parts of these models, under their licences."

@@ -67,6 +67,8 @@ from layerfusion.runs.resources import share_cores
 DESCRIPTION = "bundle.json"
 """File that is written last, so a bundle that has it is complete."""
 HEADS = "heads.safetensors"
+ESTIMATOR = "estimator"
+"""Fact that holds what an estimator of scikit-learn has beside the classifier."""
 SCHEMA = 3
 """Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
 weights nor regressions; both are still read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
@@ -13,6 +14,8 @@ import pytest
 
 import layerfusion as lf
 from layerfusion.cli import main
+from layerfusion.config.job import LoggerConfig
+from layerfusion.estimators.classifier import LayerFusionClassifier
 from layerfusion.runs.bundle import DESCRIPTION, HEADS
 from tests.commands.hub_server import TOKEN, Hub, serving
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
@@ -179,3 +182,59 @@ def test_an_export_of_a_shared_classifier_needs_a_folder(
     assert {path.name for path in tmp_path.iterdir()} == {"cache", "out"}
     (first,), (again,) = (hub.repos[repo].values() for repo in (REPO, "ada/again"))
     assert again[HEADS] == first[HEADS]
+
+
+def test_what_is_the_users_own_does_not_travel(
+    hub: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "clients/acme inc/reviews"
+    place.mkdir(parents=True)
+    (place / "bert").symlink_to(root / "bert")
+    texts = pd.read_csv(root / "texts.csv")
+    for name, rows in (("train", slice(0, 40)), ("test", slice(40, 60))):
+        texts[rows].to_csv(place / f"{name}.csv", index=False)
+    own = "clients/acme inc/reviews"  # the data set is called after the last part
+    job = tiny_job(root / "texts.csv", root / "bert", root / "cache")[3:]
+    words = ["dataset=local", f"dataset.train='{own}/train.csv'", f"dataset.test='{own}/test.csv'",
+             *job, f"backbone.tiny.path='{own}/bert'",
+             "backbone.tiny.template='see /a/b/c {text}'", "logger=wandb", "logger.mode=offline",
+             "logger.project=secret-project", "logger.entity=acme", "logger.tags=[merger]",
+             "logger.group=talks", "seeds=1", "layers=last", "hydra.run.dir=job"]  # fmt: skip
+    assert main(["train", *words]) == 0
+    assert main(["push", "job", REPO]) == 0
+    (files,) = hub.repos[REPO].values()
+    whole = b"".join(files.values()).decode(errors="replace")
+    for mine in ("clients", "acme", "secret-project", "merger", "talks", str(tmp_path)):
+        assert mine not in whole, mine
+    settings = json.loads(files[DESCRIPTION])["config"]
+    assert settings["logger"] == asdict(LoggerConfig())
+    assert settings["dataset"]["train"] == "train.csv"
+    assert settings["backbone"]["tiny"]["template"] == "see /a/b/c {text}"
+    card = files["README.md"].decode()
+    assert "from path train.csv, test.csv; " in card
+    assert "from path bert; licence" in card
+    assert main(["export", "job", "--to", "onnx"]) == 0
+    assert "acme" not in Path("job/onnx/README.md").read_text()
+
+
+def test_an_estimator_is_shared_without_its_folders(
+    hub: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = pd.read_csv(root / "texts.csv")
+    labels = [f"/to/the/{label}" for label in texts["label"]]
+    mine = LayerFusionClassifier(
+        str(root / "bert"), layers={"bert": [2]}, fusion="stacked", seeds=1,
+        cache=tmp_path / "cache", settings={"logger.project": "secret", "paths.outputs": "acme"},
+    ).fit(list(texts["text"]), labels)  # fmt: skip
+    mine.save(tmp_path / "saved")
+    lf.push_to_hub(tmp_path / "saved", REPO)
+    (files,) = hub.repos[REPO].values()
+    whole = b"".join(files.values()).decode(errors="replace")
+    for own in (str(root), str(tmp_path), "secret", "acme"):
+        assert own not in whole, own
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(root))
+    theirs = LayerFusionClassifier.load(f"hub:{REPO}", cache=tmp_path / "cache", device="cpu")
+    asked = list(texts["text"][:4])
+    assert theirs.predict(asked).tolist() == mine.predict(asked).tolist()
+    assert theirs.get_params()["models"] == "bert"
