@@ -53,8 +53,8 @@ def pull(arguments: Sequence[str]) -> int:
     commits: list[str] = []
 
     def write(place: Path) -> None:
-        from layerfusion.runs.bundle import require_whole
-        from layerfusion.runs.shared import fetch_shared
+        from layerfusion.runs.bundle_files import require_whole
+        from layerfusion.runs.fetching import fetch_shared
 
         commits.append(fetch_shared(repo, revision, place))
         require_whole(place)

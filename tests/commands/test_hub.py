@@ -16,7 +16,7 @@ import layerfusion as lf
 from layerfusion.cli import main
 from layerfusion.config.job import LoggerConfig
 from layerfusion.estimators.classifier import LayerFusionClassifier
-from layerfusion.runs.bundle import DESCRIPTION, HEADS
+from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
 from tests.commands.hub_server import TOKEN, Hub, serving
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
