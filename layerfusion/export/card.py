@@ -10,6 +10,7 @@ from typing import Any
 from yaml import YAMLError, safe_dump, safe_load
 
 from layerfusion.assets import available
+from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.export import OWN, SENTENCE
 from layerfusion.records.job import METRICS, RunRecord, read_record
@@ -173,7 +174,11 @@ def _licence(bundle: Bundle, name: str) -> str | None:
     """Return the licence that the card of a model states; empty if none, None without a card."""
     config = bundle.config.backbone[name]
     cache = Path(bundle.config.paths.cache)
-    asset = available(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    if config.pipeline is not None:
+        asset = Pipeline(name, config, cache).present()
+    else:
+        key = f"backbone.{name}"
+        asset = available(asset_sources(config), key=key, kind="backbone", cache=cache)
     if asset is None:
         return None
     card = (asset.path if asset.path.is_dir() else asset.path.parent) / "README.md"

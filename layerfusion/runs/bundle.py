@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from layerfusion.assets import resolve
+from layerfusion.assets import Asset, resolve
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.hub_folders import HUB
 from layerfusion.assets.memo import seal, sha256
@@ -41,7 +41,8 @@ from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
-from layerfusion.embeddings.source import EmbeddingSource, asset_sources
+from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
+from layerfusion.embeddings.source import EmbeddingSource, Source, asset_sources
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
@@ -65,6 +66,7 @@ from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.trust import (
     is_given,
+    is_pipeline,
     known_cache,
     let_ask,
     refuse_code,
@@ -335,22 +337,30 @@ class Bundle:
                 f" asks without your word: --endpoint {name}={self.unasked[name]} (in Python"
                 f' endpoints={{"{name}": "{self.unasked[name]}"}})'
             )
-        if isinstance(source := self._givers[name], VectorFile):
+        source = self._givers[name]
+        if isinstance(source, VectorFile):
             return source.find(texts)
+        if isinstance(source, Pipeline):
+            with _passing:
+                return source.find(texts, self.config.extract.device)
         source.extract([texts], replace(self.config.extract, shard=0, num_shards=1))
         return source.store.read([text_hash(text) for text in texts], [LAYER])[LAYER]
 
     @cached_property
-    def _givers(self) -> dict[str, GivenSource | VectorFile]:
+    def _givers(self) -> dict[str, GivenSource | VectorFile | Pipeline]:
         """Its sources whose vectors are computed elsewhere, and whom it may ask."""
         cache, text = Path(self.config.paths.cache), self.config.dataset.text
         dtype = self.config.extract.store_dtype
-        found: dict[str, GivenSource | VectorFile] = {}
+        found: dict[str, GivenSource | VectorFile | Pipeline] = {}
         for name in self.given:
             own = self.config.backbone[name]
             if name in self.unasked:
                 continue
-            if own.vectors:
+            if own.pipeline:
+                pipeline = open_pipeline(name, own, cache)
+                self._require_same(name, pipeline.asset, lambda pipeline=pipeline: pipeline.content)
+                found[name] = pipeline
+            elif own.vectors:
                 found[name] = VectorFile(name, own, text, cache)
             else:
                 found[name] = open_given(name, own, cache, text=text, store_dtype=dtype)
@@ -405,19 +415,28 @@ class Bundle:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
         sources = asset_sources(config)
         asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
-        model = self.models[name]
-        same = asset.identity == model.identity
-        if not same and content_identity(asset.path, cache) != model.content:
-            raise UserError(
-                f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
-                f" trained with, which came from {model.origin}"
-            )
-        key = (model.content, repr(config), self.config.extract.device)
+        self._require_same(name, asset, lambda: content_identity(asset.path, cache))
+        key = (self.models[name].content, repr(config), self.config.extract.device)
         backbone = _loaded.get(key)
         if backbone is None:
             backbone = load_backbone(name, asset.path, config, self.config.extract.device)
             _loaded[key] = backbone
         return backbone
+
+    def _require_same(self, name: str, asset: Asset, content: Callable[[], str]) -> None:
+        """Refuse other files than those that its heads were trained with.
+
+        Args:
+            name: name of the source.
+            asset: the files.
+            content: computes their sha256, if they come from another origin.
+        """
+        model = self.models[name]
+        if asset.identity != model.identity and content() != model.content:
+            raise UserError(
+                f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
+                f" trained with, which came from {model.origin}"
+            )
 
 
 _together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", default=None)
@@ -479,11 +498,7 @@ def make_bundle(
         inputs.dataset.label_names,
         tuple(inputs.selection.layers),
         config,
-        {
-            name: Model(one.origin, one.asset.identity, content_identity(one.asset.path, one.cache))
-            for name, one in sources.items()
-            if isinstance(one, EmbeddingSource)
-        },
+        _models(sources),
         tuple(heads),
         {
             name: _lexical_part(name, one, heads[0])
@@ -492,6 +507,18 @@ def make_bundle(
         },
         facts,
     )
+
+
+def _models(sources: Mapping[str, Source]) -> dict[str, Model]:
+    """Identify the files of the language models and pipelines among the sources."""
+    found: dict[str, Model] = {}
+    for name, one in sources.items():
+        if isinstance(one, EmbeddingSource):
+            content = content_identity(one.asset.path, one.cache)
+            found[name] = Model(one.origin, one.asset.identity, content)
+        elif isinstance(one, GivenSource) and isinstance(one.giver, Pipeline):
+            found[name] = Model(one.origin, one.giver.asset.identity, one.giver.content)
+    return found
 
 
 def _write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -590,7 +617,9 @@ def load_bundle(
         layers = tuple(about.layers)
         for layer in layers:  # a KeyError is a description whose parts do not fit each other
             known = (about.models, config.backbone)
-            if layer.backbone not in config.lexical and not is_given(config, layer.backbone):
+            if is_pipeline(config, layer.backbone):
+                _ = about.models[layer.backbone]
+            elif layer.backbone not in config.lexical and not is_given(config, layer.backbone):
                 _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
         tensors = load(files[HEADS])
         heads = tuple(
@@ -611,7 +640,8 @@ def load_bundle(
     for name, path in (models or {}).items():
         if name not in about.models:
             raise unknown("model", name, about.models)
-        config.backbone[name] = replace(config.backbone[name], path=path)
+        key = "pipeline" if is_pipeline(config, name) else "path"
+        config.backbone[name] = replace(config.backbone[name], **{key: path})
     unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
     config = replace(
         config,

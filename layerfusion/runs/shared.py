@@ -32,6 +32,9 @@ def shareable(bundle: Bundle) -> Bundle:
     settings = asdict(bundle.config)
     for part in ("dataset", "backbone"):
         settings[part] = _last_parts(settings[part])
+    for name, model in bundle.models.items():
+        if bundle.config.backbone[name].pipeline and model.origin.startswith(_PATH):
+            settings["backbone"][name]["pipeline"] = Path(model.origin.removeprefix(_PATH)).name
     shared = replace(load_settings(settings), logger=LoggerConfig(), paths=PathsConfig())
     models = {
         name: replace(model, origin=shared_origin(model.origin))

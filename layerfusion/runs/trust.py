@@ -29,6 +29,11 @@ def is_given(config: TrainConfig, name: str) -> bool:
     return name in config.backbone and config.backbone[name].is_given
 
 
+def is_pipeline(config: TrainConfig, name: str) -> bool:
+    """Tell whether a source of a job's heads is a pipeline of sentence-transformers."""
+    return name in config.backbone and config.backbone[name].pipeline is not None
+
+
 def let_ask(
     config: TrainConfig,
     used: Iterable[str],
@@ -38,8 +43,9 @@ def let_ask(
     """Put the user's own addresses and names of tokens in the place of those that a bundle names.
 
     Returns:
-        Each other source whose vectors are computed elsewhere, to where the bundle says so. It is
-        not asked: a bundle may come from someone else.
+        Each other source whose vectors come from a server or a file, to where the bundle says so.
+        It is not asked: a bundle may come from someone else. A pipeline is known by its hash, as a
+        model is.
     """
     given = [name for name in used if is_given(config, name)]
     servers = [name for name in given if config.backbone[name].endpoint]
@@ -57,8 +63,8 @@ def let_ask(
     return {
         name: base_url(str(one.endpoint)) if one.endpoint else str(one.vectors)
         for name in given
-        if name not in asked
         for one in (config.backbone[name],)
+        if name not in asked and one.pipeline is None
     }
 
 

@@ -16,9 +16,10 @@ import layerfusion as lf
 from layerfusion.cli import main
 from layerfusion.config.job import LoggerConfig
 from layerfusion.estimators.classifier import LayerFusionClassifier
+from layerfusion.records.job import read_record
 from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
 from tests.commands.hub_server import TOKEN, Hub, serving
-from tests.tiny import tiny_folder, tiny_job, tiny_texts
+from tests.tiny import tiny_folder, tiny_job, tiny_texts, tiny_tokenizer
 
 REPO = "ada/films"
 
@@ -238,3 +239,42 @@ def test_an_estimator_is_shared_without_its_folders(
     asked = list(texts["text"][:4])
     assert theirs.predict(asked).tolist() == mine.predict(asked).tolist()
     assert theirs.get_params()["models"] == "bert"
+
+
+def test_a_pipeline_of_the_hub_is_fetched_once(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    words = tiny_tokenizer(decoder=False).backend_tokenizer
+    made = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=8)], device="cpu")
+    made.save_pretrained(str(tmp_path / "static"))
+    files = {file.name: file.read_bytes() for file in (tmp_path / "static").iterdir()}
+    hub.repos["ada/static"], hub.private["ada/static"] = {"d" * 40: files}, False
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.chdir(tmp_path)
+    job = ["dataset=local", f"dataset.path={root}/texts.csv", "paths.cache=cache", "logger=none",
+           "backbone.static.pipeline=ada/static", "layers=last", "seeds=1",
+           "trainer.max_epochs=1"]  # fmt: skip
+    capsys.readouterr()
+    asked = len(hub.seen)
+    assert main(["plan", *job]) == 0
+    said = capsys.readouterr()
+    assert "static: to be downloaded; 60 of 60 texts from ada/static" in said.out + said.err
+    assert len(hub.seen) == asked
+    assert main(["train", *job, "hydra.run.dir=job"]) == 0
+    record = read_record(Path("job"))
+    assert record.backbones["static"].origin == f"hub ada/static@{'d' * 40}"
+    hub.repos["ada/static"]["e" * 40] = {}
+    asked = len(hub.seen)
+    assert lf.load("job").predict(["a good film"]).shape == (1,)
+    assert main(["train", *job, "seed=3", "hydra.run.dir=again"]) == 0
+    assert len(hub.seen) == asked
+    assert main(["push", "job", REPO]) == 0
+    (shared,) = hub.repos[REPO].values()
+    assert json.loads(shared[DESCRIPTION])["config"]["backbone"]["static"]["pipeline"] == (
+        "ada/static"
+    )
+    assert f"from hub ada/static@{'d' * 40}" in shared["README.md"].decode()
