@@ -76,6 +76,34 @@ def test_a_room_imports_only_rooms_to_its_left(room: str) -> None:
     assert not behind
 
 
+def imports_when_run(path: Path) -> set[str]:
+    """The modules of LayerFusion that a file imports, without those for the types alone."""
+    tree = ast.parse(path.read_text())
+    typed = {
+        inner
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for inner in ast.walk(node)
+    }
+    return {
+        module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node not in typed and node.module
+        for module in (node.module, *(f"{node.module}.{name.name}" for name in node.names))
+    }
+
+
+def test_no_two_files_import_each_other() -> None:
+    files = {
+        ".".join(("layerfusion", *path.relative_to(PACKAGE).with_suffix("").parts)): path
+        for path in PACKAGE.rglob("*.py")
+        if path.stem not in ("__init__", "__main__")
+    }
+    used = {name: imports_when_run(path) & set(files) for name, path in files.items()}
+    assert len(used) > 200
+    assert not [(a, b) for a in used for b in used[a] if a < b and a in used[b]]
+
+
 def test_the_report_reads_records_and_statistics_only() -> None:
     assert set(rooms_used("report")) <= REPORT_READS
 

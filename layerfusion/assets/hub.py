@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from layerfusion.assets.memo import read_facts, write_facts
-from layerfusion.assets.models import INDEX, missing_weights
+from layerfusion.assets.models import INDEX, MODULES, missing_weights
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.assets.staging import build_once
 from layerfusion.config.assets import SourceConfig
@@ -22,8 +22,13 @@ log = logging.getLogger(__name__)
 WANTED = ("model*.safetensors", "*.json", "*.txt", "*.model", "*.py", "README.md")
 """Files to download. *.bin is left out, since a pickle may run code. *.py is run only with
 `trust_remote_code`. README.md is the model's card, which states its licence."""
+OF_PIPELINE = ("*.safetensors", "*.json", "*.txt", "*.model", "README.md")
+"""Files of a pipeline to download, in folders too; no code."""
+OTHER_FORMS = ("onnx/*", "openvino/*")
 UNREACHABLE = "the hub cannot be reached"
 REVISIONS = "commits of revisions"
+_WHOLE = " with all folders"
+"""Follows a revision whose folders were fetched too."""
 TIMEOUT_SECONDS = 10.0
 """Longest wait for an answer of the hub."""
 _CONVERTER = "SFconvertbot"
@@ -78,6 +83,54 @@ def fetched_hub_model(source: SourceConfig, *, cache: Path) -> tuple[Path, str] 
         return None
     whole = (folder / "config.json").is_file() and not missing_weights(folder)
     return (folder, commit) if whole else None
+
+
+def fetch_hub_pipeline(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
+    """Download a pipeline of sentence-transformers, with the folders of its parts.
+
+    Returns:
+        The folder, and the commit.
+
+    Raises:
+        SourceUnavailable: without network or access, or if the repository or revision does not
+            exist.
+    """
+    fetched = fetched_hub_pipeline(source, cache=cache)
+    if fetched is not None:
+        return fetched
+    from huggingface_hub import snapshot_download
+
+    repo = _repo(source)
+    with hub_errors():
+        revision = _remembered(source, cache) or source.revision
+        commit, _ = commit_and_files(repo, revision, "model")
+        folder = snapshot_download(
+            repo,
+            revision=commit,
+            allow_patterns=list(OF_PIPELINE),
+            ignore_patterns=list(OTHER_FORMS),
+            etag_timeout=TIMEOUT_SECONDS,
+        )
+    _remember(source, cache, commit, _WHOLE)
+    return Path(folder), commit
+
+
+def fetched_hub_pipeline(source: SourceConfig, *, cache: Path) -> tuple[Path, str] | None:
+    """Find a pipeline that was downloaded before, and its commit; none unless all of it is there.
+
+    A folder of the hub's cache does not tell whether all was fetched, so that this is remembered.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    commit = _known(source, cache, _WHOLE)
+    if commit is None:
+        return None
+    try:
+        folder = Path(snapshot_download(_repo(source), revision=commit, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    return (folder, commit) if (folder / MODULES).is_file() else None
 
 
 def fetch_hub_dataset(source: SourceConfig, *, cache: Path) -> tuple[Path, str]:
@@ -205,15 +258,20 @@ def _memory(cache: Path) -> Path:
 
 def _remembered(source: SourceConfig, cache: Path) -> str | None:
     """The commit of a revision when it was first fetched, or the revision itself if it is one."""
-    known = (read_facts(_memory(cache), REVISIONS) or {}).get(f"{source.hub}@{source.revision}")
+    known = _known(source, cache)
     if known is None and re.fullmatch(r"[0-9a-f]{40}", source.revision):
         return source.revision
     return known
 
 
-def _remember(source: SourceConfig, cache: Path, commit: str) -> None:
+def _known(source: SourceConfig, cache: Path, part: str = "") -> str | None:
     known = read_facts(_memory(cache), REVISIONS) or {}
-    write_facts(_memory(cache), {**known, f"{source.hub}@{source.revision}": commit})
+    return known.get(f"{source.hub}@{source.revision}{part}")
+
+
+def _remember(source: SourceConfig, cache: Path, commit: str, part: str = "") -> None:
+    known = read_facts(_memory(cache), REVISIONS) or {}
+    write_facts(_memory(cache), {**known, f"{source.hub}@{source.revision}{part}": commit})
 
 
 def _dataset_folder(source: SourceConfig, commit: str, cache: Path) -> Path:

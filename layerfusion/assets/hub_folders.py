@@ -38,7 +38,8 @@ def send_folder(folder: Path, repo: str, *, private: bool, update: bool, message
     Args:
         folder: the folder.
         repo: `owner/name`.
-        private: make the repository one that its owner alone can see.
+        private: make the repository one that its owner alone can see. One that exists and that
+            others can see is refused, and nothing is sent.
         update: add a commit to a repository that exists.
         message: of the commit.
 
@@ -46,8 +47,8 @@ def send_folder(folder: Path, repo: str, *, private: bool, update: bool, message
         The commit.
 
     Raises:
-        UserError: without a token, if the hub cannot be reached or refuses, or if the repository
-            exists and `update` is not set.
+        UserError: without a token, if the hub cannot be reached or refuses, if the repository
+            exists and `update` is not set, or if it is not as private as it should be.
     """
     from huggingface_hub import HfApi, errors, get_token
 
@@ -66,6 +67,12 @@ def send_folder(folder: Path, repo: str, *, private: bool, update: bool, message
                         f"push: {repo} exists; --update adds a commit to it, or choose another name"
                     ) from error
                 raise
+            if private and not api.model_info(repo, timeout=TIMEOUT_SECONDS).private:
+                raise UserError(
+                    f"push: {repo} is public, and --private does not change a repository that"
+                    " exists: nothing was sent; make it private in its settings on the hub, choose"
+                    " another name, or leave --private out"
+                )
             done = api.upload_folder(
                 folder_path=folder, repo_id=repo, commit_message=message, delete_patterns=None
             )

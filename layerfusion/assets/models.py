@@ -68,11 +68,11 @@ def check_model_folder(folder: Path, key: str) -> None:
             f" beside the model (tokenizer.save_pretrained does); it holds {_listing(folder)}"
         )
     for file in sorted({*folder.glob("*.safetensors"), *folder.glob("*.json"), *vocabulary}):
-        _check_whole(file, key)
+        check_whole(file, key)
     check_vocabulary(folder, key)
 
 
-def _check_whole(file: Path, key: str) -> None:
+def check_whole(file: Path, key: str) -> None:
     """Refuse a pointer of Git LFS in the place of a file, and weights that are cut off."""
     with file.open("rb") as opened:
         refuse_pointer(file, opened.read(len(LFS_POINTER)), key)

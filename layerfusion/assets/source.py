@@ -8,7 +8,7 @@ from typing import Literal
 
 from layerfusion.config.assets import SourceConfig
 
-Kind = Literal["backbone", "dataset"]
+Kind = Literal["backbone", "pipeline", "dataset"]
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from layerfusion.assets.hub_folders import HUB
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import DEVICE
 from layerfusion.errors import UserError
+from layerfusion.records.job import BUNDLE
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -17,9 +19,10 @@ if TYPE_CHECKING:
 
 def add_classifier(parser: ArgumentParser, *, device: bool = True) -> None:
     """Add the arguments that name a classifier and the places of its models."""
-    shared = "; or hub:OWNER/NAME" if device else ""
     parser.add_argument(
-        "bundle", metavar="JOB", help=f"folder of the job, or of its classifier{shared}"
+        "bundle",
+        metavar="JOB",
+        help=f"folder of the job, or of its classifier; or {HUB}OWNER/NAME",
     )
     if device:
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
@@ -79,6 +82,25 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
         ),
         tokens=pairs("--token", options.token, "NAME=VARIABLE", "paid=OPENAI_API_KEY"),
     )
+
+
+def job_folder(classifier: Path | str) -> Path | None:
+    """Return the folder of a job, from what the user named as its classifier.
+
+    Args:
+        classifier: folder of the job, or of its classifier; or `hub:OWNER/NAME`.
+
+    Returns:
+        None for a classifier of the hub, whose job is elsewhere.
+
+    Example:
+        >>> job_folder("outputs/spam/bundle").as_posix(), job_folder("hub:ada/spam")
+        ('outputs/spam', None)
+    """
+    if str(classifier).startswith(HUB):
+        return None
+    place = Path(classifier)
+    return place.parent if place.name == BUNDLE else place
 
 
 def user_modules(folders: Sequence[str]) -> list[str]:

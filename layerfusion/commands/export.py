@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.staging import write_new_folder
 from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.commands.classifier import (
+    add_classifier,
+    job_folder,
+    open_classifier,
+    user_modules,
+)
 from layerfusion.commands.predict import add_reading, has_text, texts_in
 from layerfusion.errors import UserError, unknown
 from layerfusion.export import ONNX, TARGETS
-from layerfusion.records.job import BUNDLE
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
     Raises:
         UserError: for an unknown target, a folder that is not empty, a damaged classifier, or one
-            that cannot be exported.
+            that cannot be exported; and for one of the hub without a folder to write.
     """
     options = _parser().parse_args(arguments)
     if options.to not in TARGETS:
@@ -31,9 +36,8 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"--int8, --texts: they are for --to {ONNX} alone")
     if options.texts and not options.int8:
         raise UserError("--texts: it is what --int8 is compared on; add --int8, or leave it out")
-    job = Path(options.bundle)
-    job = job.parent if job.name == BUNDLE else job
-    output = Path(options.output) if options.output else job / options.to
+    job = job_folder(options.bundle)
+    output = _output(job, options)
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, "cpu")
     texts = None
@@ -56,6 +60,15 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _output(job: Path | None, options: Namespace) -> Path:
+    """Return the folder to write: the one that the user names, or one in the folder of the job."""
+    if options.output:
+        return Path(options.output)
+    if job is None:
+        raise UserError(f"{options.bundle}: --output FOLDER is needed, as no job of it lies here")
+    return job / options.to
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         "layerfusion export",
@@ -65,7 +78,9 @@ def _parser() -> ArgumentParser:
     add_classifier(parser, device=False)
     parser.add_argument("--to", required=True, metavar="|".join(TARGETS))
     parser.add_argument(
-        "--output", metavar="FOLDER", help="a new folder; if none, JOB/TARGET is made"
+        "--output",
+        metavar="FOLDER",
+        help="a new folder; if none, JOB/TARGET is made (needed for hub:…)",
     )
     parser.add_argument(
         "--int8",

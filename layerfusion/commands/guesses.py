@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.assets.files import write_atomically
-from layerfusion.assets.paths import find_path
+from layerfusion.assets.paths import find_path, is_hub_id
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.commands.arguments import say
 from layerfusion.composing.hydra import (
@@ -21,7 +21,7 @@ from layerfusion.composing.hydra import (
     is_flag,
     split_config_dirs,
 )
-from layerfusion.composing.own_models import is_config, is_hub_id
+from layerfusion.composing.own_models import is_config
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import UNNAMED, DatasetConfig, PathsConfig
 from layerfusion.config.options import as_option

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING
 from layerfusion.assets.hub_folders import HUB, parts_of_name, send_folder
 from layerfusion.assets.staging import write_new_folder
 from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
+from layerfusion.commands.classifier import (
+    add_classifier,
+    job_folder,
+    open_classifier,
+    user_modules,
+)
 from layerfusion.errors import UserError
-from layerfusion.records.job import BUNDLE
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -49,8 +53,8 @@ def pull(arguments: Sequence[str]) -> int:
     commits: list[str] = []
 
     def write(place: Path) -> None:
-        from layerfusion.runs.bundle import require_whole
-        from layerfusion.runs.shared import fetch_shared
+        from layerfusion.runs.bundle_files import require_whole
+        from layerfusion.runs.fetching import fetch_shared
 
         commits.append(fetch_shared(repo, revision, place))
         require_whole(place)
@@ -98,18 +102,16 @@ def _require_repo(repo: str) -> None:
         raise UserError(f"{repo}: OWNER/NAME is needed, such as ada/spam")
 
 
-def _send(bundle: Bundle, folder: Path | str, repo: str, private: bool, update: bool) -> str:
+def _send(bundle: Bundle, classifier: Path | str, repo: str, private: bool, update: bool) -> str:
     """Write what is shared of a classifier into a folder, with a card, and send it."""
     from layerfusion.export import OWN
     from layerfusion.export.card import model_card
-    from layerfusion.runs.shared import shareable, without_places
+    from layerfusion.runs.shared import shareable
 
-    job = Path(folder)
-    job = job.parent if job.name == BUNDLE else job
     with tempfile.TemporaryDirectory() as place:
         written = shareable(bundle).save(Path(place) / "bundle")
-        card = model_card(bundle, job, OWN, _USAGE.format(repo=repo, hub=HUB))
-        (written / "README.md").write_text(without_places(card), encoding="utf-8")
+        card = model_card(bundle, job_folder(classifier), OWN, _USAGE.format(repo=repo, hub=HUB))
+        (written / "README.md").write_text(card, encoding="utf-8")
         commit = send_folder(
             written, repo, private=private, update=update, message="Classifier of LayerFusion"
         )

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _identity(bundle: Bundle, options: Namespace, out: Path) -> dict[str, Any]:
     """Name everything that the rows of an output depend on, besides the rows of the input."""
-    from layerfusion.runs.bundle import bundle_identity
+    from layerfusion.runs.bundle_files import bundle_identity
 
     return {
         "classifier": bundle.folder and bundle_identity(bundle.folder),

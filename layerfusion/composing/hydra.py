@@ -146,9 +146,9 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     """Let users set keys that no file declares: a backbone's layers, its keys, or a new backbone.
 
     These are `layers.fixed.NAME=[…]`, `dataset.files={SPLIT: FILE}`, `backbone.NAME.KEY=…`,
-    `backbone.NAME.path=FOLDER` (or `endpoint=`, `vectors=`) and `fusion.ARGUMENT=…`, which an
-    operator takes though its file does not list it. Hydra requires `++` before such a key, which is
-    added here. A backbone that is declared only by its path is removed from the list
+    `backbone.NAME.path=FOLDER` (or `endpoint=`, `vectors=`, `pipeline=`) and `fusion.ARGUMENT=…`,
+    which an operator takes though its file does not list it. Hydra requires `++` before such a key,
+    which is added here. A backbone that is declared only by its path is removed from the list
     `backbone=[…]`, since no file describes it. Without such a list, it is the job's only backbone.
     One that is added whole, `+backbone.NAME={…}`, stands beside the others. A model that the list
     names by its place, a folder or `owner/name` on the hub, gets a name.
@@ -157,7 +157,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     whole = (re.match(r"\++backbone\.([^.=]+)=\{", argument) for argument in arguments)
     added = {match[1] for match in whole if match}
     paths = (
-        re.match(r"\+*backbone\.([^.=]+)\.(path|endpoint|vectors)=", argument)
+        re.match(r"\+*backbone\.([^.=]+)\.(path|endpoint|vectors|pipeline)=", argument)
         for argument in arguments
     )
     own = {match[1] for match in paths if match} - known

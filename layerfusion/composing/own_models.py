@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.paths import data_suffix, find_path
+from layerfusion.assets.paths import data_suffix, find_path, is_hub_id
 from layerfusion.assets.source import Kind, SourceUnavailable
 from layerfusion.config.imports import user_folders
 from layerfusion.config.operators import config_folder
@@ -57,11 +57,6 @@ def found(kind: Kind, path: str) -> bool:
     except SourceUnavailable:
         return False
     return True
-
-
-def is_hub_id(text: str) -> bool:
-    """Tell `owner/name` from a path."""
-    return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", text) is not None
 
 
 def distinct_names(places: Sequence[str | Path], named: Sequence[str]) -> list[str]:

@@ -37,7 +37,8 @@ from layerfusion.errors import UserError, unknown
 
 OF_ENDPOINT = ("model", "dimensions", "token_variable", "batch", "timeout", "template")
 OF_VECTORS = ("column", "rows")
-"""Keys of a backbone that go with `endpoint`, and with `vectors`."""
+OF_PIPELINE = ("dimensions", "batch", "template")
+"""Keys of a backbone that go with `endpoint`, with `vectors`, and with `pipeline`."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A commit, as opposed to a branch or a tag."""
 
@@ -215,9 +216,9 @@ def check_backbone(name: str, backbone: BackboneConfig) -> None:
 def _check_given(key: str, backbone: BackboneConfig) -> None:
     """Check a source whose vectors are computed elsewhere."""
     usual = BackboneConfig()
-    of_file = backbone.vectors is not None
-    kind = "vectors" if of_file else "endpoint"
-    allowed = {kind, *(OF_VECTORS if of_file else OF_ENDPOINT)}
+    kinds = {"vectors": OF_VECTORS, "pipeline": OF_PIPELINE, "endpoint": OF_ENDPOINT}
+    kind = next(name for name in kinds if getattr(backbone, name) is not None)
+    allowed = {kind, *kinds[kind]}
     for name in vars(usual):
         if name not in allowed | {"description"} and getattr(backbone, name) != getattr(
             usual, name
@@ -235,7 +236,12 @@ def _check_given(key: str, backbone: BackboneConfig) -> None:
                 f"{key}.vectors={backbone.vectors}: {key}.{needed}= is needed, {what}, and no"
                 f" {other}="
             )
-        return
+    if backbone.endpoint is not None:
+        _check_endpoint(key, backbone)
+
+
+def _check_endpoint(key: str, backbone: BackboneConfig) -> None:
+    """Check the address of a server, and the names of its model and of the token's variable."""
     place = urlsplit(str(backbone.endpoint))
     if place.scheme not in ("http", "https") or not place.hostname:
         raise UserError(

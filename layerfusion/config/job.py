@@ -176,12 +176,13 @@ class BackboneConfig:
     model: str | None = None
     """Name of the model that the endpoint is asked for."""
     dimensions: int | None = field(default=None, metadata=at_least(1))
-    """Width that the endpoint is asked for; none: the model's own."""
+    """Width that the endpoint is asked for, or that a pipeline's vectors are cut to; none: the
+    model's own."""
     token_variable: str | None = None
     """Name of the environment variable that holds the token of the endpoint, which is kept
     nowhere."""
     batch: int = field(default=32, metadata=at_least(1))
-    """Most texts of a request to the endpoint."""
+    """Most texts of a request to the endpoint, or of a pass of the pipeline."""
     timeout: float = field(default=60.0, metadata=above(0))
     """Seconds that an answer of the endpoint may take."""
     vectors: str | None = None
@@ -192,10 +193,14 @@ class BackboneConfig:
     rows: str | None = None
     """The table whose texts the rows of a .npy belong to."""
 
+    pipeline: str | None = None
+    """A pipeline of sentence-transformers whose vectors are taken as that library gives them, as
+    one layer: a folder, or `owner/name` on the hub, also `owner/name@COMMIT`."""
+
     @property
     def is_given(self) -> bool:
         """Tell whether its vectors are computed elsewhere, and not by a model of ours."""
-        return self.endpoint is not None or self.vectors is not None
+        return any(place is not None for place in (self.endpoint, self.vectors, self.pipeline))
 
 
 @dataclass

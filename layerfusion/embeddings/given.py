@@ -1,7 +1,8 @@
-"""Sources whose vectors are computed elsewhere: by a server, or by whoever wrote a file of them.
+"""Sources whose vectors are computed elsewhere: by a server, a pipeline, or the writer of a file.
 
 Such a source has one layer, `0`, and one pooling, `given`. Its vectors lie in a store like those of
-a model, by the hashes of their texts. What they cost is not known, but for the time of a server.
+a model, by the hashes of their texts. What they cost is not known, but for the time of a server or
+a pipeline.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig
 from layerfusion.embeddings.endpoint import Endpoint
 from layerfusion.embeddings.extract import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
+from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shape import BATCH, ModelShape
 from layerfusion.embeddings.spec import GIVEN, given_spec, text_hash
@@ -37,13 +39,17 @@ TIMED_ALONE = 2
 also takes the time of the connection."""
 
 
+Giver = Endpoint | VectorFile | Pipeline
+"""Who has the vectors."""
+
+
 @dataclass(frozen=True)
 class GivenSource:
     """A source of vectors from elsewhere, with the same interface as the layers of a model."""
 
     name: str
     config: BackboneConfig
-    giver: Endpoint | VectorFile
+    giver: Giver
     stores: Mapping[str, EmbeddingStore]
     cache: Path
 
@@ -102,11 +108,13 @@ class GivenSource:
             self.store.refresh()
             missing = lacking(self.stores, texts, wanted, options)
             with TokenBar(self.name, len(missing), "text") as bar:
-                for done, vectors, seconds in self._given(list(missing.values())):
+                for done, vectors, seconds in self._given(list(missing.values()), options):
                     self._keep(done, vectors, seconds)
                     bar.update(len(done))
 
-    def _given(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
+    def _given(
+        self, texts: Sequence[str], options: ExtractConfig
+    ) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
         """Yield some texts after the other with their vectors, and the seconds that these took."""
         if isinstance(self.giver, VectorFile):
             vectors = self.giver.find(texts)
@@ -118,7 +126,11 @@ class GivenSource:
         if timed:
             texts = _middling_first(texts, timed)
         start, seconds = 0, defaultdict[int, list[float]](list)
-        for answer in self.giver.ask(texts, alone=timed):
+        if isinstance(self.giver, Pipeline):
+            answers = self.giver.ask(texts, alone=timed, device=options.device)
+        else:
+            answers = self.giver.ask(texts, alone=timed)
+        for answer in answers:
             count = len(answer.vectors)
             yield texts[start : start + count], answer.vectors, answer.seconds
             start += count
@@ -159,8 +171,14 @@ def given_shape(width: int) -> ModelShape:
     return ModelShape((LAYER,), width, _UNLIMITED, 0, 0, (), (), is_given=True)
 
 
-def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Endpoint | VectorFile:
-    """Return the server or the file that a backbone's settings name, without asking it yet."""
+def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Giver:
+    """Return what a backbone's settings name, without asking it yet.
+
+    Raises:
+        UserError: for a pipeline without the library that runs it.
+    """
+    if config.pipeline is not None:
+        return open_pipeline(name, config, cache)
     return VectorFile(name, config, text, cache) if config.vectors else Endpoint(name, config)
 
 
@@ -171,13 +189,13 @@ def open_given(
 
     Args:
         name: name of the backbone.
-        config: its settings, with `endpoint` or `vectors`.
+        config: its settings, with `endpoint`, `vectors` or `pipeline`.
         cache: folder of the caches.
         text: column of the texts in a file of vectors.
         store_dtype: number format on disk.
 
     Raises:
-        UserError: if a file of vectors is not there.
+        UserError: if a file of vectors or a pipeline is not there.
     """
     from layerfusion.embeddings.source import EMBEDDINGS
 

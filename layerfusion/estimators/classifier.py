@@ -31,6 +31,7 @@ from layerfusion.estimators.rows import (
 )
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.runs.bundle import load_bundle
+from layerfusion.runs.bundle_files import ESTIMATOR
 from layerfusion.runs.fitting import (
     LayerImportance,
     Trial,
@@ -43,8 +44,6 @@ from layerfusion.runs.recent import RecentVectors
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
 
-ESTIMATOR = "estimator"
-"""Fact of a bundle that holds what the estimator has beside the classifier."""
 FUSED = "fused"
 """Stands in the first column of `explain` for the row of the whole classifier."""
 

@@ -10,10 +10,12 @@ from typing import Any
 from yaml import YAMLError, safe_dump, safe_load
 
 from layerfusion.assets import available
+from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.export import OWN, SENTENCE
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.shared import shared_origin, without_places
 
 TASKS = {SENTENCE: "sentence-similarity"}
 """Target of an export to its task on the hub, where it is not text classification."""
@@ -22,18 +24,18 @@ _WHOLE = "Frozen language models, which are not part of this folder,"
 
 
 def model_card(
-    bundle: Bundle, job: Path, target: str, usage: str, notes: Sequence[str] = ()
+    bundle: Bundle, job: Path | None, target: str, usage: str, notes: Sequence[str] = ()
 ) -> str:
     """Write the card: what the classifier is, how good it is and whose models it has.
 
     Args:
         bundle: the classifier.
-        job: folder of its job, whose record has more than the bundle.
+        job: folder of its job, whose record has more than the bundle; None if it is not here.
         target: what it is exported to.
         usage: how to use the folder, as markdown.
         notes: what the export left out or measured, a sentence each.
     """
-    record = read_record(job) if (job / METRICS).is_file() else None
+    record = read_record(job) if job and (job / METRICS).is_file() else None
     licences = {name: _licence(bundle, name) for name in bundle.models}
     facts = bundle.facts
     parts = [
@@ -101,8 +103,9 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         rows = bundle.facts.get("test_rows")
         return f"Test accuracy {_interval(accuracy)} on {rows:,} rows."
     data, test = record.dataset, record.test
+    origin = shared_origin(data.origin, bundle.config.dataset)
     lines = [
-        f"Data set: {data.name}, from {data.origin}; {data.rows['train']:,} rows of train,"
+        f"Data set: {data.name}, from {origin}; {data.rows['train']:,} rows of train,"
         f" {data.rows['validation']:,} of validation, {data.rows['test']:,} of test"
         + (" (a sample)." if data.sampled else ".")
     ]
@@ -125,7 +128,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
             f"Baseline on the same rows, TF-IDF and logistic regression: {100 * accuracy:.1f} %"
             f" [{100 * record.baseline.low:.1f}, {100 * record.baseline.high:.1f}]."
         )
-    lines += [f"Note: {note}." for note in data.notes]
+    lines += [f"Note: {without_places(note)}." for note in data.notes]
     return _listed(lines) + "\n\nIntervals are 95 % bootstrap intervals over the rows of test."
 
 
@@ -146,7 +149,7 @@ def _models(bundle: Bundle, licences: dict[str, str | None], target: str) -> str
         return "No language model is part of it."
     rows = []
     for name, model in bundle.models.items():
-        about = bundle.config.backbone[name].description
+        about = without_places(bundle.config.backbone[name].description)
         licence = licences[name]
         if not licence:
             why = (
@@ -154,7 +157,8 @@ def _models(bundle: Bundle, licences: dict[str, str | None], target: str) -> str
             )
             licence = f"{why}; ask its authors before you pass it on"
         rows.append(
-            f"{name}{f' ({about})' if about else ''}, from {model.origin}; licence: {licence};"
+            f"{name}{f' ({about})' if about else ''}, from {shared_origin(model.origin)};"
+            f" licence: {licence};"
             f" sha256 of its files {model.content[:16]}…"
         )
     parts = "The weights in this folder are parts of these models, under their licences."
@@ -170,7 +174,11 @@ def _licence(bundle: Bundle, name: str) -> str | None:
     """Return the licence that the card of a model states; empty if none, None without a card."""
     config = bundle.config.backbone[name]
     cache = Path(bundle.config.paths.cache)
-    asset = available(asset_sources(config), key=f"backbone.{name}", kind="backbone", cache=cache)
+    if config.pipeline is not None:
+        asset = Pipeline(name, config, cache).present()
+    else:
+        key = f"backbone.{name}"
+        asset = available(asset_sources(config), key=key, kind="backbone", cache=cache)
     if asset is None:
         return None
     card = (asset.path if asset.path.is_dir() else asset.path.parent) / "README.md"

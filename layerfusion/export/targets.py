@@ -26,7 +26,7 @@ MOST = 1000
 
 def write_target(
     bundle: Bundle,
-    job: Path,
+    job: Path | None,
     target: str,
     folder: Path,
     *,
@@ -37,7 +37,7 @@ def write_target(
 
     Args:
         bundle: the classifier, on the CPU.
-        job: folder of its job.
+        job: folder of its job; None if it is not here.
         target: one of `TARGETS`.
         folder: the empty folder.
         int8: for onnx, write weights of 8 bits.

@@ -9,11 +9,10 @@ other files, unless the user says so.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
@@ -24,12 +23,10 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from yaml import YAMLError
 
-from layerfusion.assets import resolve
+from layerfusion.assets import Asset, resolve
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.hub_folders import HUB
 from layerfusion.assets.memo import seal, sha256
@@ -37,19 +34,15 @@ from layerfusion.assets.paths import content_identity
 from layerfusion.assets.staging import write_new_folder
 from layerfusion.config.check import check_backbone
 from layerfusion.config.check import load as load_settings
-from layerfusion.config.imports import require_named, user_folders
-from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
-from layerfusion.config.operators import config_folder, former_fusion
-from layerfusion.config.registry import POOLINGS
-from layerfusion.config.rules import check_name
+from layerfusion.config.job import PathsConfig, TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.endpoint import base_url
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
-from layerfusion.embeddings.source import EMBEDDINGS, EmbeddingSource, asset_sources
+from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
+from layerfusion.embeddings.source import EmbeddingSource, Source, asset_sources
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
@@ -58,37 +51,30 @@ from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.records.job import BUNDLE
-from layerfusion.records.json_files import Upgrade, read_json, require_schema
-from layerfusion.records.sweep import finished_job
+from layerfusion.runs.bundle_files import (
+    DESCRIPTION,
+    HEADS,
+    SCHEMA,
+    Model,
+    damage_told,
+    files_of,
+    read_files,
+)
+from layerfusion.runs.fetching import shared_folder
 from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
+from layerfusion.runs.trust import (
+    is_given,
+    is_pipeline,
+    known_cache,
+    let_ask,
+    refuse_code,
+    refuse_interpolation,
+)
 
-DESCRIPTION = "bundle.json"
-"""File that is written last, so a bundle that has it is complete."""
-HEADS = "heads.safetensors"
-SCHEMA = 3
-"""Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
-weights nor regressions; both are still read."""
-DAMAGE = (
-    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
-    IsADirectoryError, NotADirectoryError,
-)  # fmt: skip
-"""Errors of files that are not those of a classifier, or not whole."""
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """The files from which a language model's vectors were computed."""
-
-    origin: str
-    """Where the files came from, for a reader."""
-    identity: str
-    """Identity of that origin: pinned hashes, a commit, or the content of a folder."""
-    content: str
-    """sha256 of the files themselves, which identifies them if they come from another origin."""
 
 
 @dataclass(frozen=True)
@@ -284,7 +270,7 @@ class Bundle:
             if self.folder is None:
                 _write_bundle(self, place)
                 return
-            for name in _files(self.lexical):
+            for name in files_of(self.lexical):
                 shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
 
         write_new_folder(Path(folder), write)
@@ -359,22 +345,30 @@ class Bundle:
                 f" asks without your word: --endpoint {name}={self.unasked[name]} (in Python"
                 f' endpoints={{"{name}": "{self.unasked[name]}"}})'
             )
-        if isinstance(source := self._givers[name], VectorFile):
+        source = self._givers[name]
+        if isinstance(source, VectorFile):
             return source.find(texts)
+        if isinstance(source, Pipeline):
+            with _passing:
+                return source.find(texts, self.config.extract.device)
         source.extract([texts], replace(self.config.extract, shard=0, num_shards=1))
         return source.store.read([text_hash(text) for text in texts], [LAYER])[LAYER]
 
     @cached_property
-    def _givers(self) -> dict[str, GivenSource | VectorFile]:
+    def _givers(self) -> dict[str, GivenSource | VectorFile | Pipeline]:
         """Its sources whose vectors are computed elsewhere, and whom it may ask."""
         cache, text = Path(self.config.paths.cache), self.config.dataset.text
         dtype = self.config.extract.store_dtype
-        found: dict[str, GivenSource | VectorFile] = {}
+        found: dict[str, GivenSource | VectorFile | Pipeline] = {}
         for name in self.given:
             own = self.config.backbone[name]
             if name in self.unasked:
                 continue
-            if own.vectors:
+            if own.pipeline:
+                pipeline = open_pipeline(name, own, cache)
+                self._require_same(name, pipeline.asset, lambda pipeline=pipeline: pipeline.content)
+                found[name] = pipeline
+            elif own.vectors:
                 found[name] = VectorFile(name, own, text, cache)
             else:
                 found[name] = open_given(name, own, cache, text=text, store_dtype=dtype)
@@ -429,19 +423,28 @@ class Bundle:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
         sources = asset_sources(config)
         asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
-        model = self.models[name]
-        same = asset.identity == model.identity
-        if not same and content_identity(asset.path, cache) != model.content:
-            raise UserError(
-                f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
-                f" trained with, which came from {model.origin}"
-            )
-        key = (model.content, repr(config), self.config.extract.device)
+        self._require_same(name, asset, lambda: content_identity(asset.path, cache))
+        key = (self.models[name].content, repr(config), self.config.extract.device)
         backbone = _loaded.get(key)
         if backbone is None:
             backbone = load_backbone(name, asset.path, config, self.config.extract.device)
             _loaded[key] = backbone
         return backbone
+
+    def _require_same(self, name: str, asset: Asset, content: Callable[[], str]) -> None:
+        """Refuse other files than those that its heads were trained with.
+
+        Args:
+            name: name of the source.
+            asset: the files.
+            content: computes their sha256, if they come from another origin.
+        """
+        model = self.models[name]
+        if asset.identity != model.identity and content() != model.content:
+            raise UserError(
+                f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
+                f" trained with, which came from {model.origin}"
+            )
 
 
 _together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", default=None)
@@ -503,11 +506,7 @@ def make_bundle(
         inputs.dataset.label_names,
         tuple(inputs.selection.layers),
         config,
-        {
-            name: Model(one.origin, one.asset.identity, content_identity(one.asset.path, one.cache))
-            for name, one in sources.items()
-            if isinstance(one, EmbeddingSource)
-        },
+        _models(sources),
         tuple(heads),
         {
             name: _lexical_part(name, one, heads[0])
@@ -516,6 +515,18 @@ def make_bundle(
         },
         facts,
     )
+
+
+def _models(sources: Mapping[str, Source]) -> dict[str, Model]:
+    """Identify the files of the language models and pipelines among the sources."""
+    found: dict[str, Model] = {}
+    for name, one in sources.items():
+        if isinstance(one, EmbeddingSource):
+            content = content_identity(one.asset.path, one.cache)
+            found[name] = Model(one.origin, one.asset.identity, content)
+        elif isinstance(one, GivenSource) and isinstance(one.giver, Pipeline):
+            found[name] = Model(one.origin, one.giver.asset.identity, one.giver.content)
+    return found
 
 
 def _write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -565,64 +576,6 @@ def _lexical_part(name: str, source: LexicalSource, head: Head) -> LexicalFit | 
     return source.refitted()
 
 
-def has_bundle(folder: Path) -> bool:
-    """Return True if a job's folder has a complete classifier."""
-    return (folder / BUNDLE / DESCRIPTION).is_file()
-
-
-def bundle_identity(folder: Path) -> str:
-    """Compute the sha256 of the files of a classifier."""
-    digest = hashlib.sha256()
-    for pattern in ("*.json", "*.safetensors"):
-        for path in sorted(folder.glob(pattern)):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
-
-
-def is_whole_bundle(folder: Path) -> bool:
-    """Return True if the classifier in a job's folder is that job's, as it was saved."""
-    try:
-        _read_files(folder / BUNDLE)
-    except UserError:
-        return False
-    return True
-
-
-def require_whole(folder: Path) -> None:
-    """Refuse a folder that does not hold a whole classifier.
-
-    Raises:
-        UserError: saying what is wrong with it.
-    """
-    _read_files(folder)
-
-
-def _read_files(place: Path) -> tuple[_Description, dict[str, bytes]]:
-    """Read the description and the other files of a bundle, and compare them with their checksums.
-
-    Bundles of older versions have no checksums.
-
-    Raises:
-        UserError: if a file is missing or damaged, or the classifier is not that of its job.
-    """
-    with _damage_told(place):
-        about = read_json(_own(place, DESCRIPTION), _Description, "a classifier", _upgraded(place))
-        used = dict.fromkeys(layer.backbone for layer in about.layers)
-        lexical = [name for name in used if name in about.config.get("lexical", {})]
-        for name in lexical:
-            check_name("lexical", name)
-        names = [name for name in _files(lexical) if name != DESCRIPTION]
-        files = {name: _own(place, name).read_bytes() for name in names}
-        for name, content in files.items():
-            if about.files.get(name, sha256(content)) != sha256(content):
-                raise ValueError(f"the checksum of {name} differs")
-        finished = finished_job(place.parent, "train") if place.name == BUNDLE else None
-        if finished not in (None, about.facts["job"]):
-            raise ValueError(f"it is of job {about.facts['job']}, not of {finished}")
-    return about, files
-
-
 def load_bundle(
     folder: Path | str,
     *,
@@ -659,22 +612,22 @@ def load_bundle(
     """
     place = Path(folder)
     if str(folder).startswith(HUB):
-        from layerfusion.runs.shared import shared_folder
-
         place = shared_folder(str(folder), Path(cache or PathsConfig().cache))
     if not place.is_dir():
         raise UserError(f"{place}: there is no such folder")
     if not (place / DESCRIPTION).is_file():
         place = place / BUNDLE
-    about, files = _read_files(place)
-    with _damage_told(place):
-        _refuse_interpolation(about.config, place)
+    about, files = read_files(place)
+    with damage_told(place):
+        refuse_interpolation(about.config, place)
         config = load_settings(about.config)
-        _refuse_code(config, modules)
+        refuse_code(config, modules)
         layers = tuple(about.layers)
         for layer in layers:  # a KeyError is a description whose parts do not fit each other
             known = (about.models, config.backbone)
-            if layer.backbone not in config.lexical and not is_given(config, layer.backbone):
+            if is_pipeline(config, layer.backbone):
+                _ = about.models[layer.backbone]
+            elif layer.backbone not in config.lexical and not is_given(config, layer.backbone):
                 _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
         tensors = load(files[HEADS])
         heads = tuple(
@@ -695,12 +648,13 @@ def load_bundle(
     for name, path in (models or {}).items():
         if name not in about.models:
             raise unknown("model", name, about.models)
-        config.backbone[name] = replace(config.backbone[name], path=path)
-    unasked = _let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
+        key = "pipeline" if is_pipeline(config, name) else "path"
+        config.backbone[name] = replace(config.backbone[name], **{key: path})
+    unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
     config = replace(
         config,
         extract=replace(config.extract, device=device),
-        paths=PathsConfig(cache=cache or _known_cache(config.paths.cache)),
+        paths=PathsConfig(cache=cache or known_cache(config.paths.cache)),
     )
     return Bundle(
         place,
@@ -713,44 +667,6 @@ def load_bundle(
         about.facts,
         unasked,
     )
-
-
-def is_given(config: TrainConfig, name: str) -> bool:
-    """Tell whether a source of a job's heads is one whose vectors are computed elsewhere."""
-    return name in config.backbone and config.backbone[name].is_given
-
-
-def _let_ask(
-    config: TrainConfig,
-    used: Iterable[str],
-    endpoints: Mapping[str, str] | None,
-    tokens: Mapping[str, str] | None,
-) -> dict[str, str]:
-    """Put the user's own addresses and names of tokens in the place of those that a bundle names.
-
-    Returns:
-        Each other source whose vectors are computed elsewhere, to where the bundle says so. It is
-        not asked: a bundle may come from someone else.
-    """
-    given = [name for name in used if is_given(config, name)]
-    servers = [name for name in given if config.backbone[name].endpoint]
-    for kind, named in (("endpoint", endpoints or {}), ("token", tokens or {})):
-        for name in named:
-            if name not in servers:
-                raise unknown(kind, name, servers)
-    for name in servers:
-        own = config.backbone[name]
-        address = (endpoints or {}).get(name, own.endpoint)
-        variable = (tokens or {}).get(name)
-        config.backbone[name] = replace(own, endpoint=address, token_variable=variable)
-        check_backbone(name, config.backbone[name])
-    asked = endpoints or {}
-    return {
-        name: base_url(str(one.endpoint)) if one.endpoint else str(one.vectors)
-        for name in given
-        if name not in asked
-        for one in (config.backbone[name],)
-    }
 
 
 def _check_heads(
@@ -768,121 +684,5 @@ def _check_heads(
         raise ValueError(f"it names {len(label_names)} classes, and a head has {wrong.pop()}")
 
 
-def _files(lexical: Iterable[str]) -> list[str]:
-    """List the files of a bundle with some lexical sources."""
-    own = [f"{name}{suffix}" for name in lexical for suffix in (".safetensors", ".json")]
-    return [DESCRIPTION, HEADS, *own]
-
-
-def _own(folder: Path, name: str) -> Path:
-    """Return the path of a file of a bundle, which has to lie in its folder."""
-    path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise UserError(
-            f"{path}: a link to a file outside the classifier's folder: refused; if you trust it,"
-            " copy the folder with its files, cp -rL"
-        )
-    return path
-
-
-def _refuse_interpolation(settings: Any, folder: Path) -> None:
-    """Refuse what would be replaced by a variable of this machine, such as `${oc.env:HOME}`."""
-    if "${" in json.dumps(settings):
-        raise UserError(
-            f"{folder}: the classifier's settings hold an interpolation, ${{…}}, which would read"
-            " variables of this machine: refused"
-        )
-
-
-def _refuse_code(config: TrainConfig, modules: Sequence[str]) -> None:
-    """Refuse settings that would run code which the user has not named."""
-    for name, pooling in config.pooling.items():
-        if pooling.pool not in POOLINGS:
-            require_named(f"pooling.{name}.pool", pooling.pool, modules)
-    for name, backbone in config.backbone.items():
-        if backbone.trust_remote_code and not _trusted(name, backbone):
-            raise UserError(
-                f"backbone {name}: its model comes with code (trust_remote_code); if you trust it,"
-                f" name a folder of yours, --config-dir FOLDER, with a file backbone/{name}.yaml"
-                " that has the same sources and says trust_remote_code: true"
-            )
-
-
-def _trusted(name: str, backbone: BackboneConfig) -> bool:
-    """Return True if a file of ours or of the user's trusts the code of the same sources."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    for folder in (config_folder(), *user_folders()):
-        file = folder / "backbone" / f"{name}.yaml"
-        if not file.is_file():
-            continue
-        try:
-            given = OmegaConf.select(OmegaConf.load(file), name)
-            merged = OmegaConf.merge(OmegaConf.structured(BackboneConfig), given)
-            known: Any = OmegaConf.to_object(merged)
-        except (OmegaConfBaseException, ValueError, YAMLError) as error:
-            raise UserError(f"{file}: it does not describe backbone {name}: {error}") from error
-        if known.trust_remote_code:
-            return (known.sources, known.path) == (backbone.sources, backbone.path)
-    return False
-
-
-def _known_cache(named: str) -> str:
-    """Return the cache that a bundle names where there is one, or else the usual one.
-
-    Someone else's bundle cannot choose a place to write to.
-    """
-    there = any((Path(named) / part).is_dir() for part in ("assets", EMBEDDINGS))
-    return named if there else PathsConfig().cache
-
-
-@dataclass(frozen=True)
-class _Description:
-    """`bundle.json` as it is read."""
-
-    label_names: list[str]
-    layers: list[LayerId]
-    models: dict[str, Model]
-    heads: list[dict[str, Any]]
-    config: dict[str, Any]
-    facts: dict[str, Any]
-    files: dict[str, str] = field(default_factory=dict)
-    """sha256 of the other files by name; older bundles have none."""
-
-
-def _upgraded(place: Path) -> Upgrade:
-    """Give the function that brings a description of schema 1 into the present form."""
-
-    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
-        require_schema(place, raw["schema"], tuple(range(1, SCHEMA + 1)))
-        if raw["schema"] == 1:
-            config = raw["config"]
-            raw = {**raw, "config": {**config, "fusion": former_fusion(config["fusion"])}}
-        return raw
-
-    return upgrade
-
-
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-
-
-@contextmanager
-def _damage_told(folder: Path) -> Iterator[None]:
-    """Turn the error about a missing or damaged file into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
-            " saves one in its folder, a job of a sweep only with bundle=true"
-        ) from error
-    # Parts that do not fit each other fail where they are put together.
-    except DAMAGE as error:
-        raise UserError(
-            f"{folder}: the classifier is damaged: {str(error)[:300]}; the command that trained it"
-            " trains it again"
-        ) from error

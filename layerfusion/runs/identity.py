@@ -33,7 +33,7 @@ HINTS = ("description", "num_layers", "width")
 """Keys of a backbone that only readers and plans use."""
 OF_REQUESTS = ("token_variable", "batch", "timeout")
 """Keys of a backbone that say how an endpoint is asked, and change no vector."""
-GIVEN_KEYS = ("endpoint", "model", "dimensions", "vectors", "column", "rows")
+GIVEN_KEYS = ("endpoint", "model", "dimensions", "vectors", "column", "rows", "pipeline")
 """Keys of a backbone whose vectors are computed elsewhere."""
 UNSCORED = {
     "last": ("name", "budget"),

@@ -15,6 +15,7 @@ from layerfusion.config.check import require_honest
 from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.given import LAYER, giver_of
+from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
 from layerfusion.embeddings.spec import backbone_spec, given_spec, model_identity, text_hash
@@ -142,16 +143,17 @@ def _plan_given(
     cache = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     giver = giver_of(name, config, cache, job.dataset.text)
-    spec = given_spec(giver.identity, config.template, job.extract.store_dtype)
     todo = list(texts.values())
-    if (cache / EMBEDDINGS / spec.hash() / SPEC_FILE).exists():
+    here = not isinstance(giver, Pipeline) or giver.present() is not None
+    spec = given_spec(giver.identity, config.template, job.extract.store_dtype) if here else None
+    if spec is not None and (cache / EMBEDDINGS / spec.hash() / SPEC_FILE).exists():
         store = EmbeddingStore(cache / EMBEDDINGS, spec)
         missing = store.missing(list(texts), [LAYER])
         todo = [text for text, lacks in zip(texts.values(), missing, strict=True) if lacks]
     tokens = sum(_guessed_length(text, config) for text in todo)
     return BackbonePlan(
         name=name,
-        download_bytes=0,
+        download_bytes=0 if here else None,
         texts=len(texts),
         missing=len(todo),
         tokens=tokens,
@@ -259,7 +261,7 @@ def _backbone_line(plan: BackbonePlan) -> str:
         return f"{plan.name}: all {plan.texts} texts are in the store already"
     if plan.elsewhere:
         return (
-            f"{plan.name}: {plan.missing} of {plan.texts} texts from {plan.elsewhere}, about"
+            f"{plan.name}: {fetch}{plan.missing} of {plan.texts} texts from {plan.elsewhere}, about"
             f" {plan.tokens:,} tokens; FLOPs and time not known: computed elsewhere"
         )
     return (

@@ -1,99 +1,123 @@
-"""Classifiers on the hub: what of a bundle is shared, and fetching one that someone has shared."""
+"""What of a classifier is shared: nothing of its user's machine and accounts."""
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import parse_json
-from layerfusion.assets.hub_folders import commit_of, fetch_folder, parts_of_name
-from layerfusion.assets.staging import build_once
 from layerfusion.config.check import load as load_settings
-from layerfusion.config.job import PathsConfig
+from layerfusion.config.job import DatasetConfig, LoggerConfig, PathsConfig, TrainConfig
 from layerfusion.errors import UserError
-from layerfusion.runs.bundle import DESCRIPTION, HEADS, Bundle
+from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.bundle_files import ESTIMATOR
 
-log = logging.getLogger(__name__)
-
-_PLACE = re.compile(r"(?:~|/)[^\n]*/([^/\n]+)/?")
-"""A folder or file of this machine."""
-_FILE = re.compile(r"[\w.-]+\.(?:json|safetensors)")
+PLACES = ("path", "train", "validation", "test", "vectors", "rows")
+"""Keys of a data set, a backbone and their sources that name a file or folder of the user's."""
+_PATH = "path "
+"""Begins the origin of files of the user's, before their places."""
 
 
 def shareable(bundle: Bundle) -> Bundle:
-    """Give a classifier without the places of this machine: of each, the last part stays."""
+    """Give a classifier without what is this machine's and this user's own.
+
+    Of each file and folder the last part stays. How its job was tracked, and where it kept its
+    files, is left out. Nothing that vectors depend on is changed, such as a prompt.
+
+    Raises:
+        UserError: if what an estimator kept beside the classifier is damaged.
+    """
     settings = asdict(bundle.config)
     for part in ("dataset", "backbone"):
-        settings[part] = without_places(settings[part])
-    config = replace(load_settings(settings), paths=PathsConfig())
+        settings[part] = _last_parts(settings[part])
+    for name, model in bundle.models.items():
+        if bundle.config.backbone[name].pipeline and model.origin.startswith(_PATH):
+            settings["backbone"][name]["pipeline"] = Path(model.origin.removeprefix(_PATH)).name
+    shared = replace(load_settings(settings), logger=LoggerConfig(), paths=PathsConfig())
     models = {
-        name: replace(model, origin=without_places(model.origin))
+        name: replace(model, origin=shared_origin(model.origin))
         for name, model in bundle.models.items()
     }
-    return replace(
-        bundle, folder=None, config=config, models=models, facts=without_places(bundle.facts)
-    )
-
-
-def without_places(value: Any) -> Any:
-    """Leave the last part of each path of this machine, in strings and in what holds them."""
-    if isinstance(value, Mapping):
-        return {key: without_places(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_places(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    if (found := _PLACE.fullmatch(value)) and os.path.isabs(os.path.expanduser(value)):
-        return found[1]
-    # Where files came from is said in words, such as `folder /home/ada/reviews.csv`.
-    return re.sub(r"(?<!\S)/(?:[^/\s]+/)+([^/\s]+)", r"\1", value)
-
-
-def fetch_shared(repo: str, revision: str, folder: Path) -> str:
-    """Fetch a classifier that was pushed into an empty folder, and return its commit.
-
-    Only the files that a bundle has are fetched: JSON and safetensors, and its card.
-
-    Raises:
-        UserError: as `fetch_folder` does; for a description that is damaged.
-    """
-
-    def others(description: Path) -> list[str]:
+    facts = dict(bundle.facts)
+    if ESTIMATOR in facts:
         try:
-            files = parse_json(description.read_bytes())["files"]
-        except (ValueError, LookupError, TypeError) as error:
-            raise UserError(f"{repo}@{revision}: {DESCRIPTION} is no classifier's") from error
-        names = [*files] if isinstance(files, dict) else []
-        if HEADS not in names or not all(_FILE.fullmatch(name) for name in names):
-            raise UserError(f"{repo}@{revision}: {DESCRIPTION} is no classifier's")
-        return names
-
-    return fetch_folder(repo, revision, folder, DESCRIPTION, others)
+            params = _shared_params(facts[ESTIMATOR]["params"], bundle.config)
+        except (LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"{bundle.folder}: the facts of its estimator are damaged") from error
+        facts[ESTIMATOR] = {**facts[ESTIMATOR], "params": params}
+    return replace(bundle, folder=None, config=shared, models=models, facts=facts)
 
 
-def shared_folder(name: str, cache: Path) -> Path:
-    """Fetch a classifier from the hub into the cache, unless this commit was fetched before.
+def shared_origin(origin: str, data: DatasetConfig | None = None) -> str:
+    """Say where files came from, with the last part of their places.
 
     Args:
-        name: `hub:owner/name`, or with `@REVISION`.
-        cache: the folder of what is downloaded.
+        origin: `path PLACE`, where they are the user's own, or another origin, which stays.
+        data: settings of the data set whose origin it is, which may name several files.
 
-    Raises:
-        UserError: as `fetch_shared` does.
+    Example:
+        >>> shared_origin("path clients/acme inc/minilm"), shared_origin("hub ada/spam@5f1c")
+        ('path minilm', 'hub ada/spam@5f1c')
     """
-    repo, revision = parts_of_name(name)
-    commit = revision if re.fullmatch(r"[0-9a-f]{40}", revision) else commit_of(repo, revision)
-    log.info("%s is commit %s", name, commit)
+    if not origin.startswith(_PATH):
+        return origin
+    places = [origin.removeprefix(_PATH)]
+    if data is not None and data.train:
+        places = [name for name in (data.train, data.validation, data.test) if name]
+    return _PATH + ", ".join(Path(place).name for place in places)
 
-    def build(staging: Path) -> Path:
-        folder = staging / "bundle"
-        folder.mkdir()
-        fetch_shared(repo, commit, folder)
-        return folder
 
-    return build_once(cache / "assets" / f"{repo.replace('/', '--')}-{commit[:12]}", build)
+def without_places(text: str) -> str:
+    """Leave the last part of each absolute path in a text.
+
+    Example:
+        >>> without_places("texts of /home/ada/reviews.csv")
+        'texts of reviews.csv'
+    """
+    return re.sub(r"(?<!\S)[/~](?:[^/\s]*/)+([^/\s]+)", r"\1", text)
+
+
+def _last_parts(settings: Any, key: str = "") -> Any:
+    """Leave the last part of what `PLACES` name, and of absolute paths in descriptions."""
+    key = key.rpartition(".")[2]
+    if isinstance(settings, Mapping):
+        own = isinstance(settings.get("path"), str)  # its files lie in a folder of the user's
+        return {
+            name: value if name == "files" and not own else _last_parts(value, name)
+            for name, value in settings.items()
+        }
+    if isinstance(settings, list):
+        shared = [_last_parts(entry) for entry in settings]
+        if key == "sources":  # a folder may be called as the repository is
+            hubs = {source["hub"] for source in settings}
+            for source, kept in zip(settings, shared, strict=True):
+                kept["path"] = source["path"] if source["path"] in hubs else kept["path"]
+        return shared
+    if isinstance(settings, str) and key in PLACES:
+        return Path(settings).name
+    described = isinstance(settings, str) and key == "description"
+    return without_places(settings) if described else settings
+
+
+def _shared_params(params: Mapping[str, Any], config: TrainConfig) -> dict[str, Any]:
+    """Copy the parameters of an estimator without places and settings of tracking."""
+    sources = (source for one in config.backbone.values() for source in one.sources)
+    hubs = {source.hub for source in sources}
+
+    def model(name: str) -> str:
+        return name if name.partition("@")[0] in hubs else Path(name).name
+
+    models = params["models"]
+    return {
+        **params,
+        "cache": PathsConfig().cache,
+        "models": model(models) if isinstance(models, str) else [model(one) for one in models],
+        "settings": {
+            name: _last_parts(value, name)
+            for name, value in (params["settings"] or {}).items()
+            if name.partition(".")[0] not in ("logger", "paths")
+        }
+        or None,
+    }

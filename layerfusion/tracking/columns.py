@@ -12,7 +12,7 @@ from layerfusion.config.secrets import redacted
 
 LEFT_OUT = re.compile(
     r"logger|paths|dataset/(train|validation|test|files)|.+/(sources|path|description)"
-    r"|.+/(vectors|rows|endpoint|batch|timeout|token_variable)"
+    r"|.+/(vectors|rows|pipeline|endpoint|batch|timeout|token_variable)"
 )
 """Keys of the config that say where files come from or go to, and how a server is asked. The origin
 of the texts and of each model is in the lineage."""

@@ -40,6 +40,8 @@ class Hub:
             return self._commit(found[1], body)
         if found := re.fullmatch(r"/api/models/(\w+/\w+)(?:/revision/(\w+))?", path):
             return self._info(found[1], found[2] or "main", token)
+        if found := re.fullmatch(r"/api/models/(\w+/\w+)/tree/(\w+)", path):
+            return self._tree(*found.groups())
         if found := re.fullmatch(r"/(\w+/\w+)/resolve/(\w+)/([\w.-]+)", path):
             return self._file(*found.groups())
         return 404, {"error": f"no {path}"}, {}
@@ -77,18 +79,32 @@ class Hub:
         if repo not in self.repos or (self.private[repo] and token != TOKEN):
             return 401, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
         found = self._at(repo, revision)
+        if revision == "main" and not self.repos[repo]:
+            found = "0" * 40, {}  # a new repository has a commit of the hub's own
         if found is None:
             return 404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"}
         siblings = [{"rfilename": name} for name in found[1]]
-        return 200, {"id": repo, "modelId": repo, "sha": found[0], "siblings": siblings}, {}
+        about = {"id": repo, "modelId": repo, "private": self.private[repo]}
+        return 200, {**about, "sha": found[0], "siblings": siblings}, {}
+
+    def _tree(self, repo: str, revision: str) -> tuple[int, Any, dict]:
+        found = self._at(repo, revision)
+        if found is None:
+            return 404, {"error": "no such revision"}, {"X-Error-Code": "RevisionNotFound"}
+        files = found[1].items()
+        return 200, [{"type": "file", "path": name, "size": len(content), "oid": _oid(content)}
+                     for name, content in files], {}  # fmt: skip
 
     def _file(self, repo: str, revision: str, name: str) -> tuple[int, Any, dict]:
         found = self._at(repo, revision)
         if found is None or name not in found[1]:
             return 404, {"error": "no such file"}, {"X-Error-Code": "EntryNotFound"}
         content = found[1][name]
-        etag = hashlib.sha1(content).hexdigest()
-        return 200, content, {"ETag": f'"{etag}"', "X-Repo-Commit": found[0]}
+        return 200, content, {"ETag": f'"{_oid(content)}"', "X-Repo-Commit": found[0]}
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import huggingface_hub
@@ -13,9 +14,12 @@ import pytest
 
 import layerfusion as lf
 from layerfusion.cli import main
-from layerfusion.runs.bundle import DESCRIPTION, HEADS
+from layerfusion.config.job import LoggerConfig
+from layerfusion.estimators.classifier import LayerFusionClassifier
+from layerfusion.records.job import read_record
+from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
 from tests.commands.hub_server import TOKEN, Hub, serving
-from tests.tiny import tiny_folder, tiny_job, tiny_texts
+from tests.tiny import tiny_folder, tiny_job, tiny_texts, tiny_tokenizer
 
 REPO = "ada/films"
 
@@ -140,3 +144,137 @@ def test_what_is_wrong_is_one_line(
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     for command in (["push", job, "ada/new"], ["pull", REPO, *pulled]):
         assert "the hub cannot be reached" in told(command, capsys)
+
+
+def test_nothing_private_goes_to_a_public_repository(
+    hub: Hub, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = f"{root}/job"
+    assert main(["push", job, REPO]) == 0
+    sent = {**hub.repos[REPO]}
+    hub.repos["ada/open"], hub.private["ada/open"] = {"c" * 40: {}}, False
+    for repo in (REPO, "ada/open"):
+        said = told(["push", job, repo, "--private", "--update"], capsys)
+        assert f"push: {repo} is public, and --private does not change" in said
+        assert "nothing was sent" in said
+    assert hub.repos[REPO] == sent
+    assert hub.repos["ada/open"] == {"c" * 40: {}}
+    hub.private["ada/open"] = True
+    assert main(["push", job, "ada/open", "--private", "--update"]) == 0
+    assert len(hub.repos["ada/open"]) == 2
+
+
+def test_an_export_of_a_shared_classifier_needs_a_folder(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    assert main(["push", f"{root}/job", REPO]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(root))
+    command = ["export", f"hub:{REPO}", "--to", "onnx", "--cache", f"{tmp_path}/cache"]
+    asked = len(hub.seen)
+    assert f"hub:{REPO}: --output FOLDER is needed" in told(command, capsys)
+    assert (len(hub.seen), [*tmp_path.iterdir()]) == (asked, [])
+    assert main([*command, "--output", "out"]) == 0
+    assert "- job: " in Path("out/README.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "out"}
+    capsys.readouterr()
+    assert main(["push", f"hub:{REPO}", "ada/again", "--cache", f"{tmp_path}/cache"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"cache", "out"}
+    (first,), (again,) = (hub.repos[repo].values() for repo in (REPO, "ada/again"))
+    assert again[HEADS] == first[HEADS]
+
+
+def test_what_is_the_users_own_does_not_travel(
+    hub: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = tmp_path / "clients/acme inc/reviews"
+    place.mkdir(parents=True)
+    (place / "bert").symlink_to(root / "bert")
+    texts = pd.read_csv(root / "texts.csv")
+    for name, rows in (("train", slice(0, 40)), ("test", slice(40, 60))):
+        texts[rows].to_csv(place / f"{name}.csv", index=False)
+    own = "clients/acme inc/reviews"  # the data set is called after the last part
+    job = tiny_job(root / "texts.csv", root / "bert", root / "cache")[3:]
+    words = ["dataset=local", f"dataset.train='{own}/train.csv'", f"dataset.test='{own}/test.csv'",
+             *job, f"backbone.tiny.path='{own}/bert'",
+             "backbone.tiny.template='see /a/b/c {text}'", "logger=wandb", "logger.mode=offline",
+             "logger.project=secret-project", "logger.entity=acme", "logger.tags=[merger]",
+             "logger.group=talks", "seeds=1", "layers=last", "hydra.run.dir=job"]  # fmt: skip
+    assert main(["train", *words]) == 0
+    assert main(["push", "job", REPO]) == 0
+    (files,) = hub.repos[REPO].values()
+    whole = b"".join(files.values()).decode(errors="replace")
+    for mine in ("clients", "acme", "secret-project", "merger", "talks", str(tmp_path)):
+        assert mine not in whole, mine
+    settings = json.loads(files[DESCRIPTION])["config"]
+    assert settings["logger"] == asdict(LoggerConfig())
+    assert settings["dataset"]["train"] == "train.csv"
+    assert settings["backbone"]["tiny"]["template"] == "see /a/b/c {text}"
+    card = files["README.md"].decode()
+    assert "from path train.csv, test.csv; " in card
+    assert "from path bert; licence" in card
+    assert main(["export", "job", "--to", "onnx"]) == 0
+    assert "acme" not in Path("job/onnx/README.md").read_text()
+
+
+def test_an_estimator_is_shared_without_its_folders(
+    hub: Hub, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = pd.read_csv(root / "texts.csv")
+    labels = [f"/to/the/{label}" for label in texts["label"]]
+    mine = LayerFusionClassifier(
+        str(root / "bert"), layers={"bert": [2]}, fusion="stacked", seeds=1,
+        cache=tmp_path / "cache", settings={"logger.project": "secret", "paths.outputs": "acme"},
+    ).fit(list(texts["text"]), labels)  # fmt: skip
+    mine.save(tmp_path / "saved")
+    lf.push_to_hub(tmp_path / "saved", REPO)
+    (files,) = hub.repos[REPO].values()
+    whole = b"".join(files.values()).decode(errors="replace")
+    for own in (str(root), str(tmp_path), "secret", "acme"):
+        assert own not in whole, own
+    monkeypatch.setenv("LAYERFUSION_MODELS", str(root))
+    theirs = LayerFusionClassifier.load(f"hub:{REPO}", cache=tmp_path / "cache", device="cpu")
+    asked = list(texts["text"][:4])
+    assert theirs.predict(asked).tolist() == mine.predict(asked).tolist()
+    assert theirs.get_params()["models"] == "bert"
+
+
+def test_a_pipeline_of_the_hub_is_fetched_once(
+    hub: Hub, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    words = tiny_tokenizer(decoder=False).backend_tokenizer
+    made = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=8)], device="cpu")
+    made.save_pretrained(str(tmp_path / "static"))
+    files = {file.name: file.read_bytes() for file in (tmp_path / "static").iterdir()}
+    hub.repos["ada/static"], hub.private["ada/static"] = {"d" * 40: files}, False
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf"))
+    monkeypatch.chdir(tmp_path)
+    job = ["dataset=local", f"dataset.path={root}/texts.csv", "paths.cache=cache", "logger=none",
+           "backbone.static.pipeline=ada/static", "layers=last", "seeds=1",
+           "trainer.max_epochs=1"]  # fmt: skip
+    capsys.readouterr()
+    asked = len(hub.seen)
+    assert main(["plan", *job]) == 0
+    said = capsys.readouterr()
+    assert "static: to be downloaded; 60 of 60 texts from ada/static" in said.out + said.err
+    assert len(hub.seen) == asked
+    assert main(["train", *job, "hydra.run.dir=job"]) == 0
+    record = read_record(Path("job"))
+    assert record.backbones["static"].origin == f"hub ada/static@{'d' * 40}"
+    hub.repos["ada/static"]["e" * 40] = {}
+    asked = len(hub.seen)
+    assert lf.load("job").predict(["a good film"]).shape == (1,)
+    assert main(["train", *job, "seed=3", "hydra.run.dir=again"]) == 0
+    assert len(hub.seen) == asked
+    assert main(["push", "job", REPO]) == 0
+    (shared,) = hub.repos[REPO].values()
+    assert json.loads(shared[DESCRIPTION])["config"]["backbone"]["static"]["pipeline"] == (
+        "ada/static"
+    )
+    assert f"from hub ada/static@{'d' * 40}" in shared["README.md"].decode()

@@ -23,7 +23,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 import layerfusion as lf
 from layerfusion.errors import UserError
-from layerfusion.runs.bundle import DESCRIPTION
+from layerfusion.runs.bundle_files import DESCRIPTION
 
 FUSIONS = [
     {"fusion": "auto"},

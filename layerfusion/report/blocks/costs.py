@@ -60,7 +60,7 @@ def model_cost_table(group: DataGroup) -> Table:
     few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
     elsewhere = (
         " Where no operations stand, the vectors were computed elsewhere, so that their cost is not"
-        " measured; the time is that of the server's answers, in requests of several texts."
+        " measured; the time is that of the answers of a server or a pipeline to several texts."
     )
     some_unknown = any(unknown.values())
     return Table(

@@ -1,0 +1,161 @@
+"""The files of a bundle: their names, what they say, and whether they are whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from layerfusion.assets.memo import sha256
+from layerfusion.config.operators import former_fusion
+from layerfusion.config.rules import check_name
+from layerfusion.errors import UserError
+from layerfusion.layers.layer_id import LayerId
+from layerfusion.records.job import BUNDLE
+from layerfusion.records.json_files import Upgrade, read_json, require_schema
+from layerfusion.records.sweep import finished_job
+from layerfusion.runs.trust import own_file
+
+DESCRIPTION = "bundle.json"
+"""File that is written last, so a bundle that has it is complete."""
+HEADS = "heads.safetensors"
+ESTIMATOR = "estimator"
+"""Fact that holds what an estimator of scikit-learn has beside the classifier."""
+SCHEMA = 3
+"""Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
+weights nor regressions; both are still read."""
+DAMAGE = (
+    SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
+    IsADirectoryError, NotADirectoryError,
+)  # fmt: skip
+"""Errors of files that are not those of a classifier, or not whole."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """The files from which a language model's vectors were computed."""
+
+    origin: str
+    """Where the files came from, for a reader."""
+    identity: str
+    """Identity of that origin: pinned hashes, a commit, or the content of a folder."""
+    content: str
+    """sha256 of the files themselves, which identifies them if they come from another origin."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """`bundle.json` as it is read."""
+
+    label_names: list[str]
+    layers: list[LayerId]
+    models: dict[str, Model]
+    heads: list[dict[str, Any]]
+    config: dict[str, Any]
+    facts: dict[str, Any]
+    files: dict[str, str] = field(default_factory=dict)
+    """sha256 of the other files by name; older bundles have none."""
+
+
+def has_bundle(folder: Path) -> bool:
+    """Return True if a job's folder has a complete classifier."""
+    return (folder / BUNDLE / DESCRIPTION).is_file()
+
+
+def bundle_identity(folder: Path) -> str:
+    """Compute the sha256 of the files of a classifier."""
+    digest = hashlib.sha256()
+    for pattern in ("*.json", "*.safetensors"):
+        for path in sorted(folder.glob(pattern)):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def is_whole_bundle(folder: Path) -> bool:
+    """Return True if the classifier in a job's folder is that job's, as it was saved."""
+    try:
+        read_files(folder / BUNDLE)
+    except UserError:
+        return False
+    return True
+
+
+def require_whole(folder: Path) -> None:
+    """Refuse a folder that does not hold a whole classifier.
+
+    Raises:
+        UserError: saying what is wrong with it.
+    """
+    read_files(folder)
+
+
+def read_files(place: Path) -> tuple[Description, dict[str, bytes]]:
+    """Read the description and the other files of a bundle, and compare them with their checksums.
+
+    Bundles of older versions have no checksums.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the classifier is not that of its job.
+    """
+    with damage_told(place):
+        about = read_json(
+            own_file(place, DESCRIPTION), Description, "a classifier", _upgraded(place)
+        )
+        used = dict.fromkeys(layer.backbone for layer in about.layers)
+        lexical = [name for name in used if name in about.config.get("lexical", {})]
+        for name in lexical:
+            check_name("lexical", name)
+        names = [name for name in files_of(lexical) if name != DESCRIPTION]
+        files = {name: own_file(place, name).read_bytes() for name in names}
+        for name, content in files.items():
+            if about.files.get(name, sha256(content)) != sha256(content):
+                raise ValueError(f"the checksum of {name} differs")
+        finished = finished_job(place.parent, "train") if place.name == BUNDLE else None
+        if finished not in (None, about.facts["job"]):
+            raise ValueError(f"it is of job {about.facts['job']}, not of {finished}")
+    return about, files
+
+
+def files_of(lexical: Iterable[str]) -> list[str]:
+    """List the files of a bundle with some lexical sources."""
+    own = [f"{name}{suffix}" for name in lexical for suffix in (".safetensors", ".json")]
+    return [DESCRIPTION, HEADS, *own]
+
+
+def _upgraded(place: Path) -> Upgrade:
+    """Give the function that brings a description of schema 1 into the present form."""
+
+    def upgrade(raw: dict[str, Any]) -> dict[str, Any]:
+        require_schema(place, raw["schema"], tuple(range(1, SCHEMA + 1)))
+        if raw["schema"] == 1:
+            config = raw["config"]
+            raw = {**raw, "config": {**config, "fusion": former_fusion(config["fusion"])}}
+        return raw
+
+    return upgrade
+
+
+@contextmanager
+def damage_told(folder: Path) -> Iterator[None]:
+    """Turn the error about a missing or damaged file into one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no classifier, as {Path(error.filename).name} is missing; a single job"
+            " saves one in its folder, a job of a sweep only with bundle=true"
+        ) from error
+    # Parts that do not fit each other fail where they are put together.
+    except DAMAGE as error:
+        raise UserError(
+            f"{folder}: the classifier is damaged: {str(error)[:300]}; the command that trained it"
+            " trains it again"
+        ) from error
