@@ -15,11 +15,14 @@ import pytest
 
 import layerfusion as lf
 from layerfusion.cli import main
-from layerfusion.config.check import check_backbone
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import check_backbone, load
 from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import read_profile
+from layerfusion.runs.inputs import dataset_of, prepare_texts
 from tests.embeddings.fake_endpoint import FakeEndpoint, vector_of
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
 
@@ -99,6 +102,49 @@ def test_a_time_limit_takes_it_as_it_is(
     assert record.time_notes[0].startswith("nothing was left out")
 
 
+def pilot_of(words: list[str], deadline: Deadline, k: int) -> set[str]:
+    pilot = ["layers=top_k", f"layers.k={k}", "layers.max_similarity=1", "layers.pilot=20"]
+    config = load(compose("train", [*words, *QUICK, *pilot, "time_limit=10"]))
+    chosen = prepare_texts(config, dataset_of(config), deadline).selection
+    return {f"{layer.backbone}:{layer.layer}" for layer in chosen.layers}
+
+
+@pytest.mark.parametrize(
+    ("beside", "chosen"),
+    [("", {"tiny:0"}), ("server", {"tiny:0"}), ("file", {"tiny:0", "own:0"})],
+)
+def test_after_a_pilot_a_model_is_limited_by_its_time_whatever_stands_beside_it(
+    root: Path, fake: FakeEndpoint, tmp_path: Path, beside: str, chosen: set[str]
+) -> None:
+    """Vectors from elsewhere have no FLOPs: beside them, models were not limited, or all were."""
+    frame = pd.read_csv(root / "texts.csv")
+    vectors = [np.array(vector_of(text)) for text in frame["text"]]
+    frame[["text"]].assign(v=vectors).to_parquet(tmp_path / "v.parquet")
+    file = [f"backbone.own.vectors={tmp_path}/v.parquet", "backbone.own.column=v"]
+    *model, server = words_of(root, fake)
+    words = [*model, *{"": [], "server": [server], "file": file}[beside]]
+    over = Deadline(10, begun=0, now=lambda: 10)
+    assert pilot_of([*words, f"paths.cache={tmp_path}/a"], over, len(chosen)) == chosen
+    *asked, told = over.left_out
+    assert told.startswith("after the pilot only layers of at most 0 GFLOPs a text could be chosen")
+    assert [line.split(";")[0] for line in asked] == (
+        ["after the pilot paid could not be chosen"] if beside == "server" else []
+    )
+    ample = Deadline(1e6, begun=0, now=lambda: 0)
+    layers = pilot_of([*words, f"paths.cache={tmp_path}/b"], ample, 4 + bool(beside))
+    assert len(layers) == 4 + bool(beside)
+    assert ample.left_out == []
+
+
+def test_a_pilot_of_a_server_alone_that_is_too_slow_is_one_line(
+    root: Path, fake: FakeEndpoint, tmp_path: Path
+) -> None:
+    words = [*words_of(root, fake), f"paths.cache={tmp_path}", "~backbone.tiny"]
+    deadline = Deadline(10, begun=0, now=lambda: 10)
+    with pytest.raises(UserError, match=r"time_limit=10: .* the other texts of paid, which would"):
+        pilot_of(words, deadline, 1)
+
+
 def test_it_is_profiled_planned_and_reported(
     root: Path, fake: FakeEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,8 +184,6 @@ def test_limits_of_costs_that_nobody_knows_are_refused_before_anything_is_asked(
 
 
 def test_new_requests_do_not_rename_a_job(root: Path, fake: FakeEndpoint) -> None:
-    from layerfusion.composing.hydra import compose
-    from layerfusion.config.check import load
     from layerfusion.runs.identity import job_id, without_hydra
 
     def name(*words: str) -> str:
