@@ -233,12 +233,12 @@ def _check_given(key: str, backbone: BackboneConfig) -> None:
                 f" {other}="
             )
         return
-    place = urlsplit(str(backbone.endpoint))
-    if place.scheme not in ("http", "https") or not place.hostname:
+    if not _is_address(str(backbone.endpoint)):
         raise UserError(
             f"{key}.endpoint={redact(str(backbone.endpoint))}: an address is needed, such as"
             " http://localhost:8000/v1"
         )
+    place = urlsplit(str(backbone.endpoint))
     if place.username or place.password or place.query or place.fragment:
         raise UserError(
             f"{key}.endpoint: the address of {place.hostname} may hold no user, password or query;"
@@ -252,6 +252,16 @@ def _check_given(key: str, backbone: BackboneConfig) -> None:
             f"{key}.token_variable: the name of an environment variable in capitals is needed, such"
             " as OPENAI_API_KEY, and never the token itself"
         )
+
+
+def _is_address(address: str) -> bool:
+    """Tell whether an address is one of HTTP, with a host and a port that can be."""
+    try:
+        place = urlsplit(address)
+        host = (place.hostname or "").encode("idna")
+        return place.scheme in ("http", "https") and bool(host) and place.port != 0
+    except ValueError:  # a port that is no number, a bracket that is left open, an empty label
+        return False
 
 
 def _check_sources(config: TrainConfig) -> None:

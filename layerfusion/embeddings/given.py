@@ -6,8 +6,9 @@ a model, by the hashes of their texts. What they cost is not known, but for the 
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +21,11 @@ from layerfusion.embeddings.extract import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shape import BATCH, ModelShape
-from layerfusion.embeddings.spec import GIVEN, given_spec, text_hash
+from layerfusion.embeddings.spec import GIVEN, BackboneSpec, given_spec, text_hash
 from layerfusion.embeddings.store import FILLING, EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.embeddings.vector_files import VectorFile
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 
 LAYER = "0"
 """The only layer of such a source."""
@@ -77,6 +78,7 @@ class GivenSource:
         parts: Sequence[Sequence[str]],
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
+        left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """Get the vectors of the texts that the store lacks, and keep each answer at once.
 
@@ -87,9 +89,12 @@ class GivenSource:
             options: number of processes, and the number of this one.
             layers: layers to keep for each pooling; nothing is asked for if the one layer is not
                 among them. None keeps it.
+            left: gives the seconds that are left for asking a server.
 
         Raises:
             UserError: for a text without a vector, or one that is none or has another width.
+            OutOfTime: if no time is left before a server has answered for all texts; what it gave
+                is kept.
         """
         self.store.refill = lambda: self.extract(parts, options, layers)
         if layers is not None and LAYER not in layers.get(GIVEN, ()):
@@ -102,11 +107,13 @@ class GivenSource:
             self.store.refresh()
             missing = lacking(self.stores, texts, wanted, options)
             with TokenBar(self.name, len(missing), "text") as bar:
-                for done, vectors, seconds in self._given(list(missing.values())):
+                for done, vectors, seconds in self._given(list(missing.values()), left):
                     self._keep(done, vectors, seconds)
                     bar.update(len(done))
 
-    def _given(self, texts: Sequence[str]) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
+    def _given(
+        self, texts: Sequence[str], left: Callable[[], float]
+    ) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
         """Yield some texts after the other with their vectors, and the seconds that these took."""
         if isinstance(self.giver, VectorFile):
             vectors = self.giver.find(texts)
@@ -118,7 +125,7 @@ class GivenSource:
         if timed:
             texts = _middling_first(texts, timed)
         start, seconds = 0, defaultdict[int, list[float]](list)
-        for answer in self.giver.ask(texts, alone=timed):
+        for answer in self.giver.ask(texts, alone=timed, left=left):
             count = len(answer.vectors)
             yield texts[start : start + count], answer.vectors, answer.seconds
             start += count
@@ -131,12 +138,12 @@ class GivenSource:
         known = self.store.shape
         asked = self.config.dimensions
         if known is None and asked not in (None, vectors.shape[1]):
-            raise UserError(
+            raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave vectors of {vectors.shape[1]} numbers,"
                 f" and backbone.{self.name}.dimensions={asked} asks for {asked}"
             )
         if known is not None and known.width != vectors.shape[1]:
-            raise UserError(
+            raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave a vector of {vectors.shape[1]} numbers,"
                 f" and earlier ones of {known.width}; if another model answers now, give it another"
                 f" name in backbone.{self.name}.model, or remove {self.store.folder}"
@@ -164,6 +171,19 @@ def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Endpo
     return VectorFile(name, config, text, cache) if config.vectors else Endpoint(name, config)
 
 
+def given_spec_of(giver: Endpoint | VectorFile, store_dtype: str) -> BackboneSpec:
+    """Build the spec of the vectors of a server or a file.
+
+    Args:
+        giver: the server or the file.
+        store_dtype: number format on disk.
+
+    Raises:
+        UserError: if a file of vectors is not there.
+    """
+    return given_spec(giver.identity, giver.config.template, store_dtype)
+
+
 def open_given(
     name: str, config: BackboneConfig, cache: Path, *, text: str, store_dtype: str = "auto"
 ) -> GivenSource:
@@ -182,7 +202,6 @@ def open_given(
     from layerfusion.embeddings.source import EMBEDDINGS
 
     giver = giver_of(name, config, cache, text)
-    spec = given_spec(giver.identity, config.template, store_dtype)
-    store = EmbeddingStore(cache / EMBEDDINGS, spec)
+    store = EmbeddingStore(cache / EMBEDDINGS, given_spec_of(giver, store_dtype))
     note_name(store.folder, name)
     return GivenSource(name, config, giver, {GIVEN: store}, cache)

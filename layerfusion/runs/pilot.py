@@ -134,8 +134,8 @@ def _in_time(
         name = min(slow, key=lambda name: slow[name])
         raise UserError(
             f"{deadline.key}: there is no time for the other texts of {name}, which would take"
-            f" about {duration(math.ceil(slow[name]))}; what it gave is kept, and more time or fewer"
-            " texts (limit.train) are the ways out"
+            f" {duration(math.ceil(slow[name]))}; what it gave is kept; ways out: more time, or"
+            " fewer texts (limit.train)"
         )
     if not any(missing):
         return budget.limited_by_time(math.inf, slow)

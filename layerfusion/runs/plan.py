@@ -14,10 +14,10 @@ from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
-from layerfusion.embeddings.given import LAYER, giver_of
+from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
-from layerfusion.embeddings.spec import backbone_spec, given_spec, model_identity, text_hash
+from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
@@ -142,7 +142,7 @@ def _plan_given(
     cache = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     giver = giver_of(name, config, cache, job.dataset.text)
-    spec = given_spec(giver.identity, config.template, job.extract.store_dtype)
+    spec = given_spec_of(giver, job.extract.store_dtype)
     todo = list(texts.values())
     if (cache / EMBEDDINGS / spec.hash() / SPEC_FILE).exists():
         store = EmbeddingStore(cache / EMBEDDINGS, spec)

@@ -23,6 +23,7 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import read_profile
 from layerfusion.runs.inputs import dataset_of, prepare_texts
+from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from tests.embeddings.fake_endpoint import FakeEndpoint, vector_of
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
 
@@ -100,6 +101,36 @@ def test_a_time_limit_takes_it_as_it_is(
     record = read_record(tmp_path / "job")
     assert set(record.considered) == {"paid", "tiny"}
     assert record.time_notes[0].startswith("nothing was left out")
+
+
+def test_a_server_comes_last_and_is_left_out_when_the_time_is_over(
+    root: Path, fake: FakeEndpoint, tmp_path: Path
+) -> None:
+    def extracted(*words: str, requests: int) -> tuple[list[str], Deadline]:
+        """Let the time be over after so many requests."""
+        asked = [*words_of(root, fake), *QUICK, *words, f"paths.cache={tmp_path}", "time_limit=100"]
+        config = load(compose("train", asked))
+        until = len(fake.bodies) + requests
+        deadline = Deadline(100, begun=0, now=lambda: 99.0 if len(fake.bodies) >= until else 0.0)
+        dataset = dataset_of(config)
+        plans = models_in_time(config, dataset, deadline)
+        assert [plan.name for plan in plans][-1] == "paid"
+        return [*extract_in_time(config, dataset, plans, deadline).backbone], deadline
+
+    small = "backbone.paid.batch=4"
+    kept, deadline = extracted(small, requests=3)
+    assert kept == ["tiny"]
+    assert deadline.left_out == [
+        "paid is left out: its server had given vectors of 6 of 60 texts when the time for it was"
+        " over; they are kept (time_limit=100)"
+    ]
+    with pytest.raises(UserError, match=r"^time_limit=100: there is no time for any model: paid: "
+                       r".* 7 of 60 .* kept, and the same command goes on"):  # fmt: skip
+        extracted(small, "~backbone.tiny", requests=1)
+    fixed = ["layers=fixed", "++layers.fixed.tiny=[1]"]
+    with pytest.raises(UserError, match=r"^layers.fixed.paid: there is no time for this model"):
+        extracted(small, *fixed, requests=1)
+    assert extracted(requests=99)[0] == ["tiny", "paid"]
 
 
 def pilot_of(words: list[str], deadline: Deadline, k: int) -> set[str]:
@@ -311,6 +342,10 @@ def test_from_python(root: Path, fake: FakeEndpoint) -> None:
     [
         ({"endpoint": "http://x/v1"}, "backbone.paid.model: the name of the endpoint's model"),
         ({"endpoint": "x:8000", "model": "m"}, "backbone.paid.endpoint=x:8000: an address"),
+        *(
+            ({"endpoint": f"http://{place}/v1", "model": "m"}, f"{place}/v1: an address is needed")
+            for place in ("[::1", "x:99999", "x:port", "x:0", "a..b", "a" * 64, ":80")
+        ),
         (
             {"endpoint": "http://me:pass@x/v1", "model": "m"},
             "the address of x may hold no user, password or query",

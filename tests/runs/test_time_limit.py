@@ -88,6 +88,17 @@ def test_where_no_model_fits_one_line_says_the_ways_out() -> None:
     assert "\n" not in line
 
 
+def test_a_server_that_nobody_can_plan_is_asked_where_no_model_fits() -> None:
+    server = "{endpoint: 'http://localhost/v1', model: m}"
+    config = config_of("time_limit=60", f"+backbone.paid={server}")
+    plan = plan_of(300, 900)
+    asked = replace(plan.backbones[0], name="paid", seconds=0.0, elsewhere="m at localhost")
+    plan = replace(plan, backbones=(asked, *plan.backbones))
+    deadline = stopped(60)
+    assert [one.name for one in plans_in_time(plan, config, deadline)] == ["paid"]
+    assert len(deadline.left_out) == 2
+
+
 def test_models_in_the_cache_fit_even_when_the_time_is_over() -> None:
     deadline = Deadline(1, begun=0, now=lambda: 9)
     assert len(plans_in_time(plan_of(0, 0), config_of("time_limit=1"), deadline)) == 2
