@@ -16,7 +16,16 @@ class UserError(ValueError):
 
 
 class Unavailable(UserError):
-    """Something outside of this machine, which does not do its part whatever it is asked for."""
+    """Something outside of this machine does not do its part, whatever it is asked for.
+
+    Args:
+        line: the message.
+        where: what it is, without its own words, which may hold a text.
+    """
+
+    def __init__(self, line: str, where: str = "") -> None:
+        super().__init__(line)
+        self.where = where
 
 
 _SHORT = reprlib.Repr()

@@ -127,9 +127,9 @@ class Endpoint:
         try:
             return httpx.Client(timeout=self.config.timeout, headers=headers)
         except (httpx.InvalidURL, ValueError, OSError, ImportError) as error:
-            raise Unavailable(
-                f"{self._told(self._line(error))}; look at the variables of the environment that"
-                " name a proxy or certificates (HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE)"
+            raise self._unavailable(
+                f"{self._line(error)}; look at the variables of the environment that name a proxy"
+                " or certificates (HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE)"
             ) from error
 
     def _halves(self, sent: _Sent, texts: Sequence[str]) -> Iterator[Answer]:
@@ -173,13 +173,12 @@ class Endpoint:
             try:
                 response = sent.client.post(self.url, content=content)
             except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-                raise Unavailable(self._told(self._line(error))) from error
+                raise self._unavailable(self._line(error)) from error
             except httpx.ConnectError as error:
                 # A server that has answered before may only be starting anew.
                 if not sent.answered:
-                    raise Unavailable(
-                        f"{self._told(self._line(error))}; is the server running, and the address"
-                        " right?"
+                    raise self._unavailable(
+                        f"{self._line(error)}; is the server running, and the address right?"
                     ) from error
                 why = self._line(error)
             except httpx.TimeoutException:
@@ -195,13 +194,13 @@ class Endpoint:
                 if response.status_code in OF_TEXTS:
                     raise _Refused(why)
                 if response.status_code not in BUSY:
-                    raise Unavailable(self._told(why + self._hint(response)))
+                    raise self._unavailable(why + self._hint(response))
                 asked_wait = _retry_after(response)
             wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (number - 1)))
             if number == TRIES or wait > LONGEST_ASKED:
                 asks = f"; it asks to wait {wait:,.0f} s" if wait > LONGEST_ASKED else ""
-                raise Unavailable(
-                    f"{self._told(why)}, after {number} {'try' if number == 1 else 'tries'}{asks};"
+                raise self._unavailable(
+                    f"{why}, after {number} {'try' if number == 1 else 'tries'}{asks};"
                     " what it gave before is kept, and the same command goes on from there"
                 )
             if wait > sent.left():
@@ -216,29 +215,27 @@ class Endpoint:
             entries = json.loads(response.content)["data"]
             found = [(entry.get("index"), entry["embedding"]) for entry in entries]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise Unavailable(
-                f"{self._told('its answer has no vectors')}: {self._shown(response.text)}; an"
+            raise self._unavailable(
+                f"its answer has no vectors: {self._shown(response.text)}; an"
                 ' address of OpenAI\'s API is needed, which gives {"data": [{"embedding": […]}]}'
             ) from None
         if len(found) != count:
-            raise Unavailable(self._told(f"it gave {len(found)} vectors for {count} texts"))
+            raise self._unavailable(f"it gave {len(found)} vectors for {count} texts")
         if any(index is not None for index, _ in found):
             places = [index for index, _ in found]
             if any(type(index) is not int for index in places) or sorted(places) != [*range(count)]:
-                raise Unavailable(
-                    self._told(
-                        f"the index of its vectors is not 0 to {count - 1}: {self._shown(places)}"
-                    )
+                raise self._unavailable(
+                    f"the index of its vectors is not 0 to {count - 1}: {self._shown(places)}"
                 )
             found.sort(key=lambda entry: entry[0])
         vectors = []
         for _, values in found:
             vector = as_vector(values)
             if vector is None:
-                raise Unavailable(self._told(f"it gave {self._shown(values)} in place of a vector"))
+                raise self._unavailable(f"it gave {self._shown(values)} in place of a vector")
             vectors.append(vector)
         if len(widths := {len(vector) for vector in vectors}) > 1:
-            raise Unavailable(self._told(f"its vectors have different widths, {sorted(widths)}"))
+            raise self._unavailable(f"its vectors have different widths, {sorted(widths)}")
         return np.stack(vectors)
 
     def _headers(self) -> dict[str, str]:
@@ -257,6 +254,9 @@ class Endpoint:
                 " holds characters that no header may have"
             )
         return {"Authorization": f"Bearer {token}"}
+
+    def _unavailable(self, what: str) -> Unavailable:
+        return Unavailable(self._told(what), where=f"backbone {self.name}: {self.url}")
 
     def _told(self, what: object) -> str:
         """Begin a message with the server, and keep the token out of it."""

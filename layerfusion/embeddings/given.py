@@ -140,13 +140,15 @@ class GivenSource:
         if known is None and asked not in (None, vectors.shape[1]):
             raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave vectors of {vectors.shape[1]} numbers,"
-                f" and backbone.{self.name}.dimensions={asked} asks for {asked}"
+                f" and backbone.{self.name}.dimensions={asked} asks for {asked}",
+                where=f"backbone {self.name}: {self.origin}",
             )
         if known is not None and known.width != vectors.shape[1]:
             raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave a vector of {vectors.shape[1]} numbers,"
                 f" and earlier ones of {known.width}; if another model answers now, give it another"
-                f" name in backbone.{self.name}.model, or remove {self.store.folder}"
+                f" name in backbone.{self.name}.model, or remove {self.store.folder}",
+                where=f"backbone {self.name}: {self.origin}",
             )
         self.store.describe_model(given_shape(vectors.shape[1]))
         none = np.zeros(len(texts), np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig
 from layerfusion.embeddings import endpoint
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 from tests.embeddings.fake_endpoint import FakeEndpoint, entries, vector_of
 
 TEXTS = [f"a good film {'of ' * n}number {n}" for n in range(7)]
@@ -158,6 +159,10 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         said = refused(opened(address, tmp_path, timeout=0.05))
         assert "no answer within 0.05 s (backbone.paid.timeout), after 2 tries" in said
+    with pytest.raises(Unavailable) as down:
+        extract(opened(address, tmp_path), TEXTS)
+    assert down.value.where == f"backbone paid: {address}/embeddings"
+    assert pickle.loads(pickle.dumps(down.value)).where == down.value.where
     said = refused(opened(address, tmp_path))
     assert "Connection refused; is the server running, and the address right?" in said
 
