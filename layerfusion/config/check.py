@@ -163,13 +163,17 @@ def require_honest(config: TrainConfig, command: str) -> None:
 def refuse_time_limit(config: TrainConfig, command: str) -> None:
     """Refuse a command that leaves nothing out to keep to a time.
 
+    Args:
+        config: of the command.
+        command: how a user calls it, for the message.
+
     Raises:
         UserError: if the job has a `time_limit`.
     """
     if config.time_limit is not None:
         raise UserError(
             f"time_limit={config.time_limit:g}: it goes with train, plan and search;"
-            f" `layerfusion {command}` leaves nothing out"
+            f" {command} leaves nothing out"
         )
 
 

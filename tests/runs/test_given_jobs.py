@@ -214,6 +214,36 @@ def test_limits_of_costs_that_nobody_knows_are_refused_before_anything_is_asked(
     assert len(fake.bodies) == asked
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["layers=fixed", "layers.fixed.tiny=[1]", "layers.fixed.paid=[7]"],
+            "layers of paid: there is no '7'; there are: 0",
+        ),
+        (
+            ["layers=fixed", "layers.fixed.tiny=[1]", "layers.fixed.words=[2]"],
+            "layers of words: there is no '2'; there are: 0",
+        ),
+        (
+            ["layers=top_k", "layers.k=9"],
+            "there are 6 layers to choose among, of tiny, paid, words",
+        ),
+    ],
+)
+def test_layers_that_a_source_lacks_are_refused_before_anything_is_asked(
+    settings: list[str],
+    said: str,
+    root: Path,
+    fake: FakeEndpoint,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = len(fake.bodies)
+    words = [*words_of(root, fake), *QUICK, "backbone.paid.model=another", "lexical=[words]"]
+    assert said in told(["train", *words, *settings], capsys)
+    assert len(fake.bodies) == asked
+
+
 def test_new_requests_do_not_rename_a_job(root: Path, fake: FakeEndpoint) -> None:
     from layerfusion.runs.identity import job_id, without_hydra
 

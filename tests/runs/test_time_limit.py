@@ -111,7 +111,7 @@ def test_only_the_sample_of_a_pilot_has_to_fit() -> None:
 
 
 def test_fixed_layers_of_a_model_for_which_there_is_no_time_are_one_line() -> None:
-    fixed = [f"++layers.fixed.{name}=[1]" for name in MODELS]
+    fixed = [f"layers.fixed.{name}=[1]" for name in MODELS]
     config = config_of("time_limit=60", "layers=fixed", *fixed)
     with pytest.raises(UserError, match=r"^layers.fixed.smollm2: there is no time .* backbone and"):
         plans_in_time(plan_of(1, 900, 2), config, stopped(60))
@@ -138,6 +138,20 @@ def test_commands_that_leave_nothing_out_take_no_limit(
     code, said = run(words, capsys)
     assert code == 2
     assert f"`layerfusion {command}` leaves nothing out" in said
+
+
+def test_functions_of_python_that_leave_nothing_out_take_no_limit(tmp_path: Path) -> None:
+    texts = tiny_texts(tmp_path / "texts.csv", 20)
+    model = tiny_folder("bert", tmp_path / "bert")
+    asked: dict[str, Any] = {"cache": tmp_path / "cache", "time_limit": 5}
+    for name, call in {
+        "extract": lambda: lf.extract(texts, model, **asked),
+        "embed": lambda: lf.embed(["a film"], model, **asked),
+        "select_layers": lambda: lf.select_layers(texts, model, "last", **asked),
+        "rank": lambda: lf.rank(model, ["a", "b", "c", "d"], [0, 1, 0, 1], **asked),
+    }.items():
+        with pytest.raises(UserError, match=f"^time_limit=5: .*; {name} leaves nothing out$"):
+            call()
 
 
 def test_the_time_of_a_sweeps_job_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
