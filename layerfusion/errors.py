@@ -15,6 +15,19 @@ class UserError(ValueError):
     """
 
 
+class Unavailable(UserError):
+    """Something outside of this machine does not do its part, whatever it is asked for.
+
+    Args:
+        line: the message.
+        where: what it is, without its own words, which may hold a text.
+    """
+
+    def __init__(self, line: str, where: str = "") -> None:
+        super().__init__(line)
+        self.where = where
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 
@@ -87,7 +100,7 @@ def library_errors(
 def _is_foreign(error: Exception) -> bool:
     """Return true for an error that was raised outside of this package."""
     ours, kind = __name__.split(".")[0], type(error)
-    if kind is UserError:
+    if isinstance(error, UserError):
         return False
     if kind is Exception or kind.__module__.split(".")[0] not in ("builtins", ours):
         return True

@@ -50,7 +50,7 @@ def _extract_job(config: TrainConfig, _folder: Path) -> None:
     from layerfusion.runs.inputs import dataset_of
     from layerfusion.runs.protocol import protocol_of
 
-    refuse_time_limit(config, "extract")
+    refuse_time_limit(config, "`layerfusion extract`")
     for name, source in protocol_of(config).extract(config, dataset_of(config)).items():
         for pooling, store in source.stores.items():
             if isinstance(store, EmbeddingStore):

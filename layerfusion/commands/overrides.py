@@ -40,7 +40,7 @@ def config_of(
     settings: Mapping[str, Any],
     *,
     command: str = "train",
-    **groups: str,
+    **groups: str | Mapping[str, Any],
 ) -> TrainConfig:
     """Compose the config of a command.
 
@@ -51,7 +51,8 @@ def config_of(
             for a command that opens none.
         settings: other settings, as `train` of the Python functions takes them.
         command: name of the primary config.
-        **groups: option of a group of configs, such as `fusion="gated"`.
+        **groups: option of a group of configs, such as `fusion="gated"`. For `layers` it may be a
+            mapping of model to its layers.
 
     Raises:
         UserError: for a name that does not exist, or a setting that the command does not have.
@@ -61,6 +62,8 @@ def config_of(
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
     import_from([*folders, Path()])
     words = [f"--config-dir={folder}" for folder in folders]
+    if isinstance(fixed := groups.get("layers"), Mapping):
+        groups["layers"], keys["layers.fixed"] = "fixed", fixed
     words += [f"{group}={option}" for group, option in groups.items()]
     for group in ("pooling", "lexical"):
         if group in keys:

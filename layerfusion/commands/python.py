@@ -7,7 +7,7 @@ same cache and the same record, whoever asked for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
+from layerfusion.config.check import refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
@@ -161,6 +162,7 @@ def extract(
     from layerfusion.runs.inputs import dataset_of, extract_all
 
     config = config_of(dataset, backbone, {"pooling": pooling, **settings})
+    refuse_time_limit(config, "extract")
     extract_all(config, dataset_of(config))
 
 
@@ -202,6 +204,7 @@ def embed(
 
     stripped = _texts(texts)
     config = config_of(NO_DATASET, backbone, {"pooling": pooling, "paths.cache": cache, **settings})
+    refuse_time_limit(config, "embed")
     for key, names in (("backbone", config.backbone), ("pooling", config.pooling)):
         if len(names) != 1:
             raise UserError(f"{key}: embed takes one, found {', '.join(names)}")
@@ -264,7 +267,7 @@ def profile_layers(
 def select_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
-    how: str = "adaptive",
+    how: str | Mapping[str, Sequence[int | str]] = "adaptive",
     *,
     pooling: Names = "mean",
     **settings: Any,
@@ -274,7 +277,8 @@ def select_layers(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        how: a name in `conf/layers`: last, all, top_k, adaptive, greedy, or your own.
+        how: a name in `conf/layers`: last, all, top_k, adaptive, greedy, or your own; or a dict of
+            model to its layers.
         pooling: names in `conf/pooling`.
         **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
 
@@ -294,6 +298,7 @@ def select_layers(
     from layerfusion.runs.select_layers import select
 
     config = config_of(dataset, backbone, {"pooling": pooling, **settings}, layers=how)
+    refuse_time_limit(config, "select_layers")
     texts = dataset_of(config)
     return select(config, texts, extract_all(config, texts))
 
@@ -326,7 +331,7 @@ def train(
     dataset: TextDataset | str | Path,
     backbone: Names,
     *,
-    layers: str = "adaptive",
+    layers: str | Mapping[str, Sequence[int | str]] = "adaptive",
     fusion: str = "gated",
     pooling: Names = "mean",
     lexical: Names = (),
@@ -338,7 +343,8 @@ def train(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        layers: which layers become sources of the fusion: a name in `conf/layers`.
+        layers: which layers become sources of the fusion: a name in `conf/layers`, or a dict of
+            model to its layers, such as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`.
         pooling: names in `conf/pooling`.
         lexical: TF-IDF sources beside the layers: names in `conf/lexical`.

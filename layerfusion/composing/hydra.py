@@ -145,13 +145,13 @@ def _hydra_errors() -> AbstractContextManager[None]:
 def user_keys(arguments: Sequence[str]) -> list[str]:
     """Let users set keys that no file declares: a backbone's layers, its keys, or a new backbone.
 
-    These are `layers.fixed.NAME=[…]`, `dataset.files={SPLIT: FILE}`, `backbone.NAME.KEY=…`,
-    `backbone.NAME.path=FOLDER` (or `endpoint=`, `vectors=`, `pipeline=`) and `fusion.ARGUMENT=…`,
-    which an operator takes though its file does not list it. Hydra requires `++` before such a key,
-    which is added here. A backbone that is declared only by its path is removed from the list
-    `backbone=[…]`, since no file describes it. Without such a list, it is the job's only backbone.
-    One that is added whole, `+backbone.NAME={…}`, stands beside the others. A model that the list
-    names by its place, a folder or `owner/name` on the hub, gets a name.
+    These are `layers.fixed.NAME=[…]` or `layers.fixed={NAME: […]}`, `dataset.files={SPLIT: FILE}`,
+    `backbone.NAME.KEY=…`, `backbone.NAME.path=FOLDER` (or `endpoint=`, `vectors=`, `pipeline=`) and
+    `fusion.ARGUMENT=…`, which an operator takes though its file does not list it. Hydra requires
+    `++` before such a key, which is added here. A backbone that is declared only by its path is
+    removed from the list `backbone=[…]`, since no file describes it. Without such a list, it is the
+    job's only backbone. One that is added whole, `+backbone.NAME={…}`, stands beside the others. A
+    model that the list names by its place, a folder or `owner/name` on the hub, gets a name.
     """
     known = set(group_options("backbone", arguments))
     whole = (re.match(r"\++backbone\.([^.=]+)=\{", argument) for argument in arguments)
@@ -169,7 +169,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
     for argument in arguments:
         of_operator = re.match(r"fusion\.(\w+)=", argument)
         new = of_operator is not None and of_operator[1] not in _FUSION_KEYS
-        if new or re.match(r"layers\.fixed\.[^.=]+=|dataset\.files(\.\w+)?=", argument):
+        if new or re.match(r"layers\.fixed(\.[^.=]+)?=|dataset\.files(\.\w+)?=", argument):
             argument = f"++{argument}"
         elif match := re.match(r"backbone\.([^.=]+)\.", argument):
             argument = f"++{argument}" if match[1] in own | known | added else argument

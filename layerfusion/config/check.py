@@ -167,13 +167,17 @@ def require_honest(config: TrainConfig, command: str) -> None:
 def refuse_time_limit(config: TrainConfig, command: str) -> None:
     """Refuse a command that leaves nothing out to keep to a time.
 
+    Args:
+        config: of the command.
+        command: how a user calls it, for the message.
+
     Raises:
         UserError: if the job has a `time_limit`.
     """
     if config.time_limit is not None:
         raise UserError(
             f"time_limit={config.time_limit:g}: it goes with train, plan and search;"
-            f" `layerfusion {command}` leaves nothing out"
+            f" {command} leaves nothing out"
         )
 
 
@@ -242,12 +246,12 @@ def _check_given(key: str, backbone: BackboneConfig) -> None:
 
 def _check_endpoint(key: str, backbone: BackboneConfig) -> None:
     """Check the address of a server, and the names of its model and of the token's variable."""
-    place = urlsplit(str(backbone.endpoint))
-    if place.scheme not in ("http", "https") or not place.hostname:
+    if not _is_address(str(backbone.endpoint)):
         raise UserError(
             f"{key}.endpoint={redact(str(backbone.endpoint))}: an address is needed, such as"
             " http://localhost:8000/v1"
         )
+    place = urlsplit(str(backbone.endpoint))
     if place.username or place.password or place.query or place.fragment:
         raise UserError(
             f"{key}.endpoint: the address of {place.hostname} may hold no user, password or query;"
@@ -261,6 +265,16 @@ def _check_endpoint(key: str, backbone: BackboneConfig) -> None:
             f"{key}.token_variable: the name of an environment variable in capitals is needed, such"
             " as OPENAI_API_KEY, and never the token itself"
         )
+
+
+def _is_address(address: str) -> bool:
+    """Tell whether an address is one of HTTP, with a host and a port that can be."""
+    try:
+        place = urlsplit(address)
+        host = (place.hostname or "").encode("idna")
+        return place.scheme in ("http", "https") and bool(host) and place.port != 0
+    except ValueError:  # a port that is no number, a bracket that is left open, an empty label
+        return False
 
 
 def _check_sources(config: TrainConfig) -> None:

@@ -184,7 +184,8 @@ class BackboneConfig:
     batch: int = field(default=32, metadata=at_least(1))
     """Most texts of a request to the endpoint, or of a pass of the pipeline."""
     timeout: float = field(default=60.0, metadata=above(0))
-    """Seconds that an answer of the endpoint may take."""
+    """Seconds without a sign of the endpoint after which a request fails: to connect, until its
+    answer begins, and between two parts of it."""
     vectors: str | None = None
     """A file whose vectors are taken in place of a model's: a table with a column of them beside
     the texts, a folder of such tables, or a .npy, which has a row for each one of `rows`."""

@@ -11,18 +11,19 @@ import json
 import logging
 import math
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import httpx
 import numpy as np
 
 from layerfusion.config.job import BackboneConfig
 from layerfusion.config.secrets import HIDDEN, redact
-from layerfusion.errors import UserError, one_line, short
+from layerfusion.errors import Unavailable, UserError, one_line, short
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,10 @@ BUSY = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 OF_TEXTS = (400, 413, 422)
 """Statuses that may be about one of the texts, such as one that is too long."""
 OF_TOKEN = (401, 403)
+LONGEST_WORDS = 300
+"""Characters that are shown of a server's own words."""
+SHOWN_LEVELS = 6
+"""Lists inside of lists that are shown of an answer."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,10 @@ class Answer:
     """Shape: (texts, width), float32."""
     seconds: float
     """From the request to its answer, without the tries that failed."""
+
+
+class OutOfTime(Exception):
+    """The time was over before all texts had vectors."""
 
 
 class _Refused(Exception):
@@ -80,32 +89,50 @@ class Endpoint:
         """Return where the vectors come from, for readers."""
         return f"{self.config.model} at {base_url(str(self.config.endpoint))}"
 
-    def ask(self, texts: Sequence[str], *, alone: int = 0) -> Iterator[Answer]:
+    def ask(
+        self,
+        texts: Sequence[str],
+        *,
+        alone: int = 0,
+        left: Callable[[], float] = lambda: math.inf,
+    ) -> Iterator[Answer]:
         """Ask for the vectors of texts, in requests of at most `batch` texts.
 
         Args:
             texts: the texts, without their template and without repeats.
             alone: number of the first texts that have a request each.
+            left: gives the seconds that are left for it; no request is begun, and none waited for
+                that is to be repeated, if it is over.
 
         Yields:
             The vectors of the next texts, one request after the other.
 
         Raises:
-            UserError: naming the server and what is wrong: it cannot be reached, refuses a text,
-                or answers with something else than a vector for each text.
+            UserError: naming the text that the server refuses.
+            Unavailable: naming the server and what is wrong: it cannot be reached, or answers with
+                something else than a vector for each text.
+            OutOfTime: if the time is over before all texts have vectors.
         """
-        headers = self._headers()
-        with httpx.Client(timeout=self.config.timeout, headers=headers) as client:
-            sent = _Sent(client)
+        with self._client() as client:
+            sent = _Sent(client, left)
             start = 0
             while start < len(texts):
                 batch = texts[start : start + (1 if start < alone else self.config.batch)]
-                yield from self._halves(sent, batch, start, len(texts))
+                yield from self._halves(sent, batch)
                 start += len(batch)
 
-    def _halves(
-        self, sent: _Sent, texts: Sequence[str], start: int, total: int
-    ) -> Iterator[Answer]:
+    def _client(self) -> httpx.Client:
+        """Make the connection, by the variables of the environment on proxies and certificates."""
+        headers = {"Content-Type": "application/json", **self._headers()}
+        try:
+            return httpx.Client(timeout=self.config.timeout, headers=headers)
+        except (httpx.InvalidURL, ValueError, OSError, ImportError) as error:
+            raise self._unavailable(
+                f"{self._line(error)}; look at the variables of the environment that name a proxy"
+                " or certificates (HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE)"
+            ) from error
+
+    def _halves(self, sent: _Sent, texts: Sequence[str]) -> Iterator[Answer]:
         """Ask for some texts, and if the server refuses them, for either half.
 
         So one text that it refuses does not take the others with it, and can be named.
@@ -115,12 +142,11 @@ class Endpoint:
         except _Refused as refusal:
             if len(texts) == 1:
                 raise UserError(
-                    f"{self._told(refusal)}; it is about text {start + 1:,} of {total:,},"
-                    f" {short(texts[0])}"
+                    f"{self._told(refusal)}; it is about the text {short(texts[0])}"
                 ) from None
             half = len(texts) // 2
-            yield from self._halves(sent, texts[:half], start, total)
-            yield from self._halves(sent, texts[half:], start + half, total)
+            yield from self._halves(sent, texts[:half])
+            yield from self._halves(sent, texts[half:])
             return
         yield answer
 
@@ -129,7 +155,8 @@ class Endpoint:
 
         Raises:
             _Refused: where the server refuses what is in it.
-            UserError: where it fails otherwise.
+            Unavailable: where it fails otherwise.
+            OutOfTime: where there is no time for it.
         """
         body: dict[str, Any] = {
             "model": self.config.model,
@@ -137,42 +164,47 @@ class Endpoint:
         }
         if self.config.dimensions is not None:
             body["dimensions"] = self.config.dimensions
+        content = json.dumps(body).encode()  # which writes half a surrogate pair as an escape
         for number in range(1, TRIES + 1):
+            if sent.left() <= 0:
+                raise OutOfTime
             begun = time.perf_counter()
-            asked_wait = None
+            asked_wait = 0.0
             try:
-                response = sent.client.post(self.url, json=body)
+                response = sent.client.post(self.url, content=content)
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+                raise self._unavailable(self._line(error)) from error
             except httpx.ConnectError as error:
                 # A server that has answered before may only be starting anew.
                 if not sent.answered:
-                    raise UserError(
-                        f"{self._told(one_line(error))}; is the server running, and the address"
-                        " right?"
+                    raise self._unavailable(
+                        f"{self._line(error)}; is the server running, and the address right?"
                     ) from error
-                why = one_line(error)
+                why = self._line(error)
             except httpx.TimeoutException:
                 why = f"no answer within {self.config.timeout:g} s (backbone.{self.name}.timeout)"
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                why = one_line(error) or type(error).__name__
+            except httpx.HTTPError as error:
+                why = self._line(error) or type(error).__name__
             else:
                 seconds = time.perf_counter() - begun
                 sent.answered = True
                 if response.status_code == httpx.codes.OK:
                     return Answer(self._vectors(response, len(texts)), seconds)
-                why = f"{response.status_code} {_message(response)}"
+                why = f"{response.status_code} {self._words(response)}"
                 if response.status_code in OF_TEXTS:
                     raise _Refused(why)
                 if response.status_code not in BUSY:
-                    raise UserError(self._told(why) + self._hint(response.status_code))
+                    raise self._unavailable(why + self._hint(response))
                 asked_wait = _retry_after(response)
-            wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** (number - 1))
-            wait = wait if asked_wait is None else asked_wait
+            wait = max(asked_wait, min(LONGEST_WAIT, FIRST_WAIT * 2 ** (number - 1)))
             if number == TRIES or wait > LONGEST_ASKED:
                 asks = f"; it asks to wait {wait:,.0f} s" if wait > LONGEST_ASKED else ""
-                raise UserError(
-                    f"{self._told(why)}, after {number} {'try' if number == 1 else 'tries'}{asks};"
+                raise self._unavailable(
+                    f"{why}, after {number} {'try' if number == 1 else 'tries'}{asks};"
                     " what it gave before is kept, and the same command goes on from there"
                 )
+            if wait > sent.left():
+                raise OutOfTime
             log.warning("%s; trying again in %.0f s", self._told(why), wait)
             time.sleep(wait)
         raise AssertionError("a loop that returns or raises")
@@ -183,27 +215,27 @@ class Endpoint:
             entries = json.loads(response.content)["data"]
             found = [(entry.get("index"), entry["embedding"]) for entry in entries]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-            raise UserError(
-                f"{self._told('its answer has no vectors')}: {short(response.text[:200])}; an"
+            raise self._unavailable(
+                f"its answer has no vectors: {self._shown(response.text)}; an"
                 ' address of OpenAI\'s API is needed, which gives {"data": [{"embedding": […]}]}'
             ) from None
         if len(found) != count:
-            raise UserError(self._told(f"it gave {len(found)} vectors for {count} texts"))
+            raise self._unavailable(f"it gave {len(found)} vectors for {count} texts")
         if any(index is not None for index, _ in found):
             places = [index for index, _ in found]
             if any(type(index) is not int for index in places) or sorted(places) != [*range(count)]:
-                raise UserError(
-                    self._told(f"the index of its vectors is not 0 to {count - 1}: {short(places)}")
+                raise self._unavailable(
+                    f"the index of its vectors is not 0 to {count - 1}: {self._shown(places)}"
                 )
             found.sort(key=lambda entry: entry[0])
         vectors = []
         for _, values in found:
             vector = as_vector(values)
             if vector is None:
-                raise UserError(self._told(f"it gave {short(values)} in place of a vector"))
+                raise self._unavailable(f"it gave {self._shown(values)} in place of a vector")
             vectors.append(vector)
         if len(widths := {len(vector) for vector in vectors}) > 1:
-            raise UserError(self._told(f"its vectors have different widths, {sorted(widths)}"))
+            raise self._unavailable(f"its vectors have different widths, {sorted(widths)}")
         return np.stack(vectors)
 
     def _headers(self) -> dict[str, str]:
@@ -223,14 +255,62 @@ class Endpoint:
             )
         return {"Authorization": f"Bearer {token}"}
 
+    def _unavailable(self, what: str) -> Unavailable:
+        return Unavailable(self._told(what), where=f"backbone {self.name}: {self.url}")
+
     def _told(self, what: object) -> str:
         """Begin a message with the server, and keep the token out of it."""
-        line = f"backbone {self.name}: {self.url}: {what}"
-        token = os.environ.get(self.config.token_variable or "", "").strip()
-        return redact(line.replace(token, HIDDEN) if token else line)
+        return self._hidden(f"backbone {self.name}: {self.url}: {what}")
 
-    def _hint(self, status: int) -> str:
-        if status not in OF_TOKEN:
+    def _hidden(self, text: str) -> str:
+        """Hide the token, in every form that an answer may repeat it in.
+
+        This comes before a text is cut: no part of the token may stay at its end.
+        """
+        token = os.environ.get(self.config.token_variable or "", "").strip()
+        forms = [token, json.dumps(token)[1:-1], token.replace("/", "\\/"), quote(token, safe="")]
+        for form in forms if token else ():
+            text = text.replace(form, HIDDEN)
+        return redact(text)
+
+    def _line(self, error: Exception) -> str:
+        """Put an error into one line, without the token."""
+        return one_line(self._hidden(one_line(error, limit=sys.maxsize)))
+
+    def _words(self, response: httpx.Response) -> str:
+        """Find the server's own words in an answer that is an error, without the token."""
+        try:
+            found: Any = json.loads(response.content)
+        except (ValueError, RecursionError):
+            found = response.text
+        for key in ("error", "message", "detail"):
+            if isinstance(found, dict) and found.get(key):
+                found = found[key]
+        words = self._hidden(found if isinstance(found, str) else response.text)
+        return " ".join(words.split())[:LONGEST_WORDS] or response.reason_phrase
+
+    def _shown(self, value: object) -> str:
+        """Show a part of an answer as `short` does, without the token."""
+        return short(self._without_token(value, SHOWN_LEVELS))
+
+    def _without_token(self, value: object, levels: int) -> object:
+        if isinstance(value, str):
+            return self._hidden(value)
+        if not isinstance(value, list | dict):
+            return value
+        if levels == 0:
+            return "…"
+        if isinstance(value, list):
+            return [self._without_token(entry, levels - 1) for entry in value]
+        return {
+            self._hidden(key): self._without_token(entry, levels - 1)
+            for key, entry in value.items()
+        }
+
+    def _hint(self, response: httpx.Response) -> str:
+        if place := response.headers.get("location"):
+            return f"; it sends on to {one_line(self._hidden(place))} and that is not followed"
+        if response.status_code not in OF_TOKEN:
             return ""
         variable = self.config.token_variable
         if variable is None:
@@ -243,6 +323,8 @@ class _Sent:
     """The connection to a server, and whether it has answered before."""
 
     client: httpx.Client
+    left: Callable[[], float]
+    """Gives the seconds that are left."""
     answered: bool = False
 
 
@@ -280,21 +362,8 @@ def base_url(address: str) -> str:
     return f"{place.scheme.lower()}://{place.netloc.lower()}{path}"
 
 
-def _message(response: httpx.Response) -> str:
-    """Find the server's own words in an answer that is an error."""
-    try:
-        found: Any = json.loads(response.content)
-    except (ValueError, RecursionError):
-        found = response.text
-    for key in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(key):
-            found = found[key]
-    words = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-    return " ".join(words.split())[:300] or response.reason_phrase
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Return the seconds that a server asks to wait, which it gives as a number or a date."""
+def _retry_after(response: httpx.Response) -> float:
+    """Return the seconds that a server asks to wait, which it gives as a number or a date; or 0."""
     asked = response.headers.get("retry-after", "").strip()
     try:
         seconds = float(asked)
@@ -302,5 +371,5 @@ def _retry_after(response: httpx.Response) -> float | None:
         try:
             seconds = email.utils.parsedate_to_datetime(asked).timestamp() - time.time()
         except (ValueError, TypeError, OverflowError):
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
+            return 0.0
+    return max(0.0, seconds) if math.isfinite(seconds) else 0.0

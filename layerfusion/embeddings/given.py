@@ -7,8 +7,9 @@ a pipeline.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +23,11 @@ from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shape import BATCH, ModelShape
-from layerfusion.embeddings.spec import GIVEN, given_spec, text_hash
+from layerfusion.embeddings.spec import GIVEN, BackboneSpec, given_spec, text_hash
 from layerfusion.embeddings.store import FILLING, EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.embeddings.vector_files import VectorFile
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 
 LAYER = "0"
 """The only layer of such a source."""
@@ -83,6 +84,7 @@ class GivenSource:
         parts: Sequence[Sequence[str]],
         options: ExtractConfig,
         layers: Mapping[str, Sequence[str]] | None = None,
+        left: Callable[[], float] = lambda: math.inf,
     ) -> None:
         """Get the vectors of the texts that the store lacks, and keep each answer at once.
 
@@ -93,9 +95,12 @@ class GivenSource:
             options: number of processes, and the number of this one.
             layers: layers to keep for each pooling; nothing is asked for if the one layer is not
                 among them. None keeps it.
+            left: gives the seconds that are left for a server or a pipeline.
 
         Raises:
             UserError: for a text without a vector, or one that is none or has another width.
+            OutOfTime: if no time is left before there are vectors of all texts; what there is, is
+                kept.
         """
         self.store.refill = lambda: self.extract(parts, options, layers)
         if layers is not None and LAYER not in layers.get(GIVEN, ()):
@@ -108,12 +113,13 @@ class GivenSource:
             self.store.refresh()
             missing = lacking(self.stores, texts, wanted, options)
             with TokenBar(self.name, len(missing), "text") as bar:
-                for done, vectors, seconds in self._given(list(missing.values()), options):
+                todo = list(missing.values())
+                for done, vectors, seconds in self._given(todo, options.device, left):
                     self._keep(done, vectors, seconds)
                     bar.update(len(done))
 
     def _given(
-        self, texts: Sequence[str], options: ExtractConfig
+        self, texts: Sequence[str], device: str, left: Callable[[], float]
     ) -> Iterator[tuple[Sequence[str], np.ndarray, float]]:
         """Yield some texts after the other with their vectors, and the seconds that these took."""
         if isinstance(self.giver, VectorFile):
@@ -127,9 +133,9 @@ class GivenSource:
             texts = _middling_first(texts, timed)
         start, seconds = 0, defaultdict[int, list[float]](list)
         if isinstance(self.giver, Pipeline):
-            answers = self.giver.ask(texts, alone=timed, device=options.device)
+            answers = self.giver.ask(texts, alone=timed, left=left, device=device)
         else:
-            answers = self.giver.ask(texts, alone=timed)
+            answers = self.giver.ask(texts, alone=timed, left=left)
         for answer in answers:
             count = len(answer.vectors)
             yield texts[start : start + count], answer.vectors, answer.seconds
@@ -143,15 +149,17 @@ class GivenSource:
         known = self.store.shape
         asked = self.config.dimensions
         if known is None and asked not in (None, vectors.shape[1]):
-            raise UserError(
+            raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave vectors of {vectors.shape[1]} numbers,"
-                f" and backbone.{self.name}.dimensions={asked} asks for {asked}"
+                f" and backbone.{self.name}.dimensions={asked} asks for {asked}",
+                where=f"backbone {self.name}: {self.origin}",
             )
         if known is not None and known.width != vectors.shape[1]:
-            raise UserError(
+            raise Unavailable(
                 f"backbone {self.name}: {self.origin} gave a vector of {vectors.shape[1]} numbers,"
                 f" and earlier ones of {known.width}; if another model answers now, give it another"
-                f" name in backbone.{self.name}.model, or remove {self.store.folder}"
+                f" name in backbone.{self.name}.model, or remove {self.store.folder}",
+                where=f"backbone {self.name}: {self.origin}",
             )
         self.store.describe_model(given_shape(vectors.shape[1]))
         none = np.zeros(len(texts), np.int64)
@@ -182,6 +190,19 @@ def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Giver
     return VectorFile(name, config, text, cache) if config.vectors else Endpoint(name, config)
 
 
+def given_spec_of(giver: Endpoint | VectorFile | Pipeline, store_dtype: str) -> BackboneSpec:
+    """Build the spec of the vectors of a server, a file or a pipeline.
+
+    Args:
+        giver: the server, the file or the pipeline.
+        store_dtype: number format on disk.
+
+    Raises:
+        UserError: if a file of vectors is not there.
+    """
+    return given_spec(giver.identity, giver.config.template, store_dtype)
+
+
 def open_given(
     name: str, config: BackboneConfig, cache: Path, *, text: str, store_dtype: str = "auto"
 ) -> GivenSource:
@@ -200,7 +221,6 @@ def open_given(
     from layerfusion.embeddings.source import EMBEDDINGS
 
     giver = giver_of(name, config, cache, text)
-    spec = given_spec(giver.identity, config.template, store_dtype)
-    store = EmbeddingStore(cache / EMBEDDINGS, spec)
+    store = EmbeddingStore(cache / EMBEDDINGS, given_spec_of(giver, store_dtype))
     note_name(store.folder, name)
     return GivenSource(name, config, giver, {GIVEN: store}, cache)

@@ -6,7 +6,7 @@ projection, a router between models. What it does with a text, prompts included,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from layerfusion.assets.paths import content_identity, is_hub_id
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone import choose_device, quiet_transformers
-from layerfusion.embeddings.endpoint import Answer
+from layerfusion.embeddings.endpoint import Answer, OutOfTime
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.errors import UserError, library_errors, short
 
@@ -76,13 +76,16 @@ class Pipeline:
         there = self.present()
         return str(self.config.pipeline) if there is None else there.origin
 
-    def ask(self, texts: Sequence[str], *, alone: int, device: str) -> Iterator[Answer]:
+    def ask(
+        self, texts: Sequence[str], *, alone: int, left: Callable[[], float], device: str
+    ) -> Iterator[Answer]:
         """Compute the vectors of texts, some after the other.
 
         Args:
             texts: the texts, without their template and without repeats.
             alone: number of the first texts that are passed one by one, and then a batch, so that
                 their times are known.
+            left: gives the seconds that are left for it; no texts are passed after that.
             device: device that the pipeline runs on.
 
         Yields:
@@ -90,11 +93,14 @@ class Pipeline:
 
         Raises:
             UserError: if it cannot be loaded, or gives no vector for a text.
+            OutOfTime: if the time is over before all texts have vectors.
         """
         pipeline = self._load(device)
         sizes = chain(repeat(1, alone), repeat(BATCH, min(alone, 1)), repeat(PIECE))
         start = 0
         while start < len(texts):
+            if left() <= 0:
+                raise OutOfTime
             piece = texts[start : start + next(sizes)]
             begun = perf_counter()
             vectors = self._encoded(pipeline, piece)

@@ -398,19 +398,16 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             "extract.device": self.device,
             "cache": self.cache,
         }
-        layers = self.layers
-        if isinstance(layers, Mapping):
-            keys["layers.fixed"], layers = layers, "fixed"
         if self.time_limit is not None:
             keys["time_limit"] = self.time_limit
         if self.budget is not None:
             keys["layers.budget"] = self.budget
         for name in ("layers", "fusion"):
-            value = layers if name == "layers" else self.fusion
-            if not isinstance(value, str):
+            value = getattr(self, name)
+            if not isinstance(value, str | Mapping if name == "layers" else str):
                 raise UserError(f"{name}: a name is needed, found {short(value)}")
         keys |= self.settings or {}
-        return config_of(NO_DATASET, self.models, keys, layers=layers, fusion=self.fusion)
+        return config_of(NO_DATASET, self.models, keys, layers=self.layers, fusion=self.fusion)
 
     def _features(self, texts: Sequence[str]) -> list[list[Tensor]]:
         """Compute the sources of some texts after the other. Shapes: (texts, width)."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.commands.overrides import NO_DATASET, Names, config_of
+from layerfusion.config.check import refuse_time_limit
 from layerfusion.estimators.rows import class_codes, text_list
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.selection import standard_error
@@ -61,6 +62,7 @@ def rank(
     classes, codes = class_codes(y, len(stripped))
     keys = {"pooling": pooling, "paths.cache": cache, **settings}
     config = config_of(NO_DATASET, models, keys, layers="last", fusion="stacked")
+    refuse_time_limit(config, "rank")
     dataset = training_texts(
         stripped, codes, [str(name) for name in classes.tolist()], validation_size=None, seed=0
     )

@@ -120,8 +120,6 @@ class FusionClassifier(LightningModule):
             prefix="val/",
         )
         self.test_metrics = self.val_metrics.clone(prefix="test/")
-        self.class_weights: Tensor | None = None
-        """Weight of each class in the training loss; None if all rows count alike."""
         self._gate_sum = torch.zeros(len(widths))
         self._gate_rows = 0
         self.gate_epochs: list[list[float]] = []
@@ -152,7 +150,7 @@ class FusionClassifier(LightningModule):
         """Return the cross-entropy of a training batch, with the operator's additions to it."""
         sources, target = batch
         logits, gates = self._logits_and_gates(sources)
-        weights = self.class_weights
+        weights = self.operator.class_weights
         if weights is not None:
             weights = weights.to(logits)
         loss = F.cross_entropy(logits, target, weight=weights)

@@ -120,7 +120,7 @@ def fit(
         importance=importance,
     )
     prior = torch.bincount(data.targets["train"], minlength=num_classes)
-    classifier.class_weights = weights_of(class_weights, prior)
+    classifier.operator.class_weights = weights_of(class_weights, prior)
     best = BestWeights(monitor, mode)
     with _quiet_lightning(trainer.accelerator), _deterministic():
         loop = Trainer(
@@ -176,7 +176,7 @@ def calibrate(
     temperature = temperature_of(logits, target)
     prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
     log_probs = (logits.double() / temperature).log_softmax(dim=1)
-    share = share_of(objective, class_weights, log_probs, target, prior)
+    share = share_of(objective, UNWEIGHTED, log_probs, target, prior)
     shift = shift_by(share, prior) if share else None
     head.rescale(1 / temperature, shift)
     return replace(fitted, temperature=temperature, share=share, shift=shift)

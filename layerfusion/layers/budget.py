@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Context
 
 import numpy as np
 
@@ -88,23 +87,39 @@ class Budget:
     Args:
         config: the limits.
         models: cost of each backbone.
+        in_time: most FLOPs a text for which there is time; those that are not known do not count.
+        too_slow: backbones for which there is no time at all.
     """
 
-    def __init__(self, config: BudgetConfig, models: Mapping[str, ModelCost]) -> None:
+    def __init__(
+        self,
+        config: BudgetConfig,
+        models: Mapping[str, ModelCost],
+        *,
+        in_time: float = math.inf,
+        too_slow: Collection[str] = (),
+    ) -> None:
         self.config = config
         self.models = models
+        self.in_time = in_time
+        self.too_slow = frozenset(too_slow)
 
     def cost(self, layers: Sequence[LayerId]) -> Cost:
         """Compute the cost of layers together."""
+        highest = self._highest(layers)
+        flops = sum(self.models[name].flops[top] for name, top in highest.items())
+        times = [self.models[name].ms(top) for name, top in highest.items()]
+        known = [time for time in times if time is not None]
+        return Cost(flops, sum(known) if len(known) == len(times) else None)
+
+    def _highest(self, layers: Sequence[LayerId]) -> dict[str, str]:
+        """Name the highest of some layers, by backbone."""
         highest: dict[str, str] = {}
         for layer in layers:
             shape = self.models[layer.backbone].shape
             other = highest.get(layer.backbone, layer.layer)
             highest[layer.backbone] = max(layer.layer, other, key=shape.layers.index)
-        flops = sum(self.models[name].flops[top] for name, top in highest.items())
-        times = [self.models[name].ms(top) for name, top in highest.items()]
-        known = [time for time in times if time is not None]
-        return Cost(flops, sum(known) if len(known) == len(times) else None)
+        return highest
 
     def allows(self, layers: Sequence[LayerId]) -> bool:
         """Return true if layers together stay within every limit.
@@ -115,6 +130,8 @@ class Budget:
         limits = self.config
         if any(too_high(x.layer, self.models[x.backbone].shape, limits) for x in layers):
             return False
+        if not self.has_time_for(layers):
+            return False
         cost = self.cost(layers)
         if limits.ms_per_text is not None and cost.ms is None:
             raise UserError(
@@ -123,11 +140,24 @@ class Budget:
             )
         return _within(cost.flops, limits.flops_per_text) and _within(cost.ms, limits.ms_per_text)
 
+    def has_time_for(self, layers: Sequence[LayerId]) -> bool:
+        """Return true if there is time for layers together, whatever the other limits are."""
+        highest = self._highest(layers)
+        if self.too_slow & highest.keys():
+            return False
+        each = [self.models[name].flops[top] for name, top in highest.items()]
+        return sum(filter(math.isfinite, each)) <= self.in_time
+
     def within(self, flops: float) -> Budget:
         """Return this budget with at most so many FLOPs a text."""
         limit = self.config.flops_per_text
         least = flops if limit is None else min(flops, limit)
-        return Budget(replace(self.config, flops_per_text=least), self.models)
+        config = replace(self.config, flops_per_text=least)
+        return Budget(config, self.models, in_time=self.in_time, too_slow=self.too_slow)
+
+    def limited_by_time(self, flops: float, too_slow: Collection[str]) -> Budget:
+        """Return this budget with what there is time for: see the arguments of the class."""
+        return Budget(self.config, self.models, in_time=flops, too_slow=too_slow)
 
     def affordable(self, layers: Sequence[LayerId]) -> list[LayerId]:
         """List the layers that the budget allows, each taken alone.
@@ -144,15 +174,13 @@ class Budget:
             )
         return allowed
 
-    def flops_that_allow(self, layers: Sequence[LayerId]) -> str:
-        """Find the smallest `flops_per_text` of three digits that allows layers, for messages."""
-        above = Context(prec=3, rounding=ROUND_CEILING)
-        return f"{float(above.create_decimal_from_float(self.cost(layers).flops)):.3g}"
-
     def limits(self) -> str:
         """Return the limits that are set, for messages, as in `max_layer=3, ms_per_text=2`."""
         limits = vars(self.config).items()
-        return ", ".join(f"{name}={value:g}" for name, value in limits if value is not None)
+        words = [f"{name}={value:g}" for name, value in limits if value is not None]
+        if math.isfinite(self.in_time):
+            words.append(f"time for {self.in_time:.3g} FLOPs a text")
+        return ", ".join(words)
 
     def words(self, layers: Sequence[LayerId]) -> str:
         """Describe layers and their cost together, for messages."""

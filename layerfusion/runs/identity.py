@@ -27,6 +27,8 @@ HEAD_VERSION = 1
 """Raise it when trained heads alone come out otherwise."""
 STACK_VERSION = 5
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
+WEIGHTED_VERSION = 1
+"""Raise it when jobs with `class_weights` alone come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Config groups that change where or how fast a result is computed, but not the result."""
 HINTS = ("description", "num_layers", "width")
@@ -145,6 +147,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         settings.pop("objective")
     if config.class_weights == UNWEIGHTED:
         settings.pop("class_weights")
+    else:
+        settings["weighted"] = WEIGHTED_VERSION
     if config.time_limit is None:
         settings.pop("time_limit")
     if config.limit.per_class is None:

@@ -78,17 +78,21 @@ def run_job(
                     tracker.finish_with(record, _answers_of(config, folder, record, dataset))
             return record
         (folder / METRICS).unlink()
+    plans = None
     if group is None:
-        # A missing file is reported without starting a W&B run. In a sweep, the job's run shows it.
+        # A missing file, and a model for which there is no time, are reported without starting a
+        # W&B run. In a sweep, the job's run shows them.
         find(config)
-    plans = models_in_time(config, dataset_of(config), deadline) if config.time_limit else None
+        if config.time_limit is not None:
+            plans = models_in_time(config, dataset_of(config), deadline)
     folder.mkdir(parents=True, exist_ok=True)
     settings = redacted(asdict(config))
     write_atomically(folder / CONFIG, yaml.dump(settings, Dumper=DUMPER, sort_keys=False).encode())
     forget_peak_memory()
     with _tracker(config, folder, group) as tracker:
         kept = config
-        if plans is not None:
+        if config.time_limit is not None:
+            plans = plans or models_in_time(config, dataset_of(config), deadline)
             kept = extract_in_time(config, dataset_of(config), plans, deadline)
         inputs = protocol.prepare(kept, deadline)
         tracker.uses(ingredients(inputs.dataset, inputs.sources))

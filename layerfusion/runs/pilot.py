@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.given import GivenSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection, pooled_losses, standard_error
+from layerfusion.records.format import duration
 from layerfusion.records.job import PilotRecord
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.select_layers import (
@@ -84,12 +87,7 @@ def run_pilot(
         size = min(math.ceil(GROWTH * size), len(labels))
     for line in selection_lines(selection):
         log.info(line)
-    if within is not budget and not within.allows(all_layers(sources)):
-        limit = within.config.flops_per_text or 0
-        deadline.leave_out(
-            f"after the pilot only layers of at most {limit / 1e9:.3g} GFLOPs a text could be"
-            " chosen; there was no time to pass all texts further"
-        )
+    _tell_limits(within, sources, deadline)
     splits = [split.texts for split in dataset.splits.values()]
     for name, layers in wanted(selection).items():
         sources[name].extract(splits, config.extract, layers)
@@ -113,23 +111,64 @@ def _in_time(
 ) -> Budget:
     """Limit the FLOPs of layers so that the texts beside the pilot can pass in the time left.
 
-    What enters the first block costs none, so that there is always something to choose.
+    What enters the first block costs none, so that there is always something to choose. A server
+    of vectors counts no FLOPs; it is left out if the other texts would take it too long.
+
+    Raises:
+        UserError: if no source is left.
     """
-    timed = [model for model in budget.models.values() if model.milliseconds]
-    if deadline.limit is None or not timed:
+    if deadline.limit is None:
         return budget
     hashes = list({text_hash(text) for split in dataset.splits.values() for text in split.texts})
-    stores = [store for source in sources.values() for store in source.stores.values()]
-    missing = [
-        int(np.sum(store.missing(hashes, store.shape.layers)))
-        for store in stores
-        if isinstance(store, EmbeddingStore) and store.shape is not None
-    ]
+    slow, missing, timed = {}, [0], []
+    for name, source in sources.items():
+        model, left = budget.models[name], _missing(source, hashes)
+        if isinstance(source, GivenSource):
+            seconds = left * (model.milliseconds or 0) / 1000
+            if seconds > deadline.for_extraction():
+                slow[name] = seconds
+        elif model.milliseconds:
+            timed.append(model)
+            missing.append(left)
+    if slow and len(slow) == len(sources):
+        name = min(slow, key=lambda name: slow[name])
+        raise UserError(
+            f"{deadline.key}: there is no time for the other texts of {name}, which would take"
+            f" {duration(math.ceil(slow[name]))}; what it gave is kept; ways out: more time, or"
+            " fewer texts (limit.train)"
+        )
     if not any(missing):
-        return budget
+        return budget.limited_by_time(math.inf, slow)
     flops = sum(model.flops[model.shape.layers[-1]] for model in timed)
     speed = 1000 * flops / sum(model.milliseconds or 0 for model in timed)
-    return budget.within(speed * deadline.for_extraction() / max(missing))
+    return budget.limited_by_time(speed * deadline.for_extraction() / max(missing), slow)
+
+
+def _missing(source: Source, hashes: Sequence[bytes]) -> int:
+    """Count the texts that a store of a source lacks; 0 for a lexical source, which lacks none."""
+    stores = [store for store in source.stores.values() if isinstance(store, EmbeddingStore)]
+    lacking = [
+        int(np.sum(store.missing(hashes, store.shape.layers)))
+        for store in stores
+        if store.shape is not None
+    ]
+    return max(lacking, default=0)
+
+
+def _tell_limits(within: Budget, sources: Mapping[str, Source], deadline: Deadline) -> None:
+    """Say which layers could not be chosen for lack of time."""
+    for name in sources:
+        if name in within.too_slow:
+            deadline.leave_out(
+                f"after the pilot {name} could not be chosen; there was no time to ask it for all"
+                " texts"
+            )
+    layers = [x for x in all_layers(sources) if x.backbone not in within.too_slow]
+    if not within.has_time_for(layers):
+        deadline.leave_out(
+            f"after the pilot only layers of at most {within.in_time / 1e9:.3g} GFLOPs a text could"
+            " be chosen; there was no time to pass all texts further"
+        )
 
 
 def wanted(selection: Selection) -> dict[str, dict[str, list[str]]]:

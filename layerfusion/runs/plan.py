@@ -14,11 +14,11 @@ from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
 from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
-from layerfusion.embeddings.given import LAYER, giver_of
+from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
-from layerfusion.embeddings.spec import backbone_spec, given_spec, model_identity, text_hash
+from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
@@ -145,7 +145,7 @@ def _plan_given(
     giver = giver_of(name, config, cache, job.dataset.text)
     todo = list(texts.values())
     here = not isinstance(giver, Pipeline) or giver.present() is not None
-    spec = given_spec(giver.identity, config.template, job.extract.store_dtype) if here else None
+    spec = given_spec_of(giver, job.extract.store_dtype) if here else None
     if spec is not None and (cache / EMBEDDINGS / spec.hash() / SPEC_FILE).exists():
         store = EmbeddingStore(cache / EMBEDDINGS, spec)
         missing = store.missing(list(texts), [LAYER])

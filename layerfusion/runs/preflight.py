@@ -11,6 +11,7 @@ import torch
 
 from layerfusion.config.job import AUTO, STACKS, TrainConfig
 from layerfusion.embeddings.given import GivenSource
+from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import require_attention
@@ -45,9 +46,9 @@ def require_possible(
     models = {n: source for n, source in sources.items() if isinstance(source, EmbeddingSource)}
     _require_known_cost(config, sources)
     if config.layers.name == "fixed":
-        _require_fixed(config, models)
+        _require_fixed(config, sources)
     elif config.layers.name == "top_k":
-        _require_k(config, models, lexical=len(sources) - len(models))
+        _require_k(config, sources)
     rule = find_selection(config.layers.name)
     scores = [find_score(name) for name in rule.scores(config.layers)]
     if config.layers.pilot is not None and not rule.looks_at_labels:
@@ -108,11 +109,18 @@ def _require_known_cost(config: TrainConfig, sources: Mapping[str, Source]) -> N
             )
 
 
-def _require_fixed(config: TrainConfig, models: Mapping[str, EmbeddingSource]) -> None:
+def _shape_of(source: Source) -> ModelShape:
+    """Return the shape of a source, which may not have given a vector yet."""
+    known_before = isinstance(source, (EmbeddingSource, GivenSource))
+    return source.expected_shape() if known_before else source.shape
+
+
+def _require_fixed(config: TrainConfig, sources: Mapping[str, Source]) -> None:
     limits = config.layers.budget
-    for name, source in models.items():
-        shape = source.expected_shape()
-        for asked in config.layers.fixed[name]:
+    for name, source in sources.items():
+        shape = _shape_of(source)
+        # Vectors from elsewhere and a lexical source have a single layer, which need not be named.
+        for asked in config.layers.fixed.get(name, ()):
             layer = shape.resolve(name, asked)
             if too_high(layer, shape, limits):
                 raise UserError(
@@ -151,14 +159,11 @@ def _require_affordable(
     rule.select(config.layers, ScoreTable(tuple(layers), {}), torch.empty(0, 0), budget)
 
 
-def _require_k(config: TrainConfig, models: Mapping[str, EmbeddingSource], *, lexical: int) -> None:
-    """Check that there are `layers.k` layers; each lexical source counts as one."""
-    found = lexical + sum(
-        len(source.expected_shape().layers) * len(source.stores) for source in models.values()
-    )
+def _require_k(config: TrainConfig, sources: Mapping[str, Source]) -> None:
+    """Check that there are `layers.k` layers."""
+    found = sum(len(_shape_of(one).layers) * len(one.stores) for one in sources.values())
     if config.layers.k > found:
-        names = [*models, *config.lexical]
         raise UserError(
             f"layers.k={config.layers.k}: there are {found} layers to choose among,"
-            f" of {', '.join(names)}"
+            f" of {', '.join(sources)}"
         )

@@ -74,7 +74,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         UserError: for any mistake that the user can correct.
     """
     require_honest(config, "profile")
-    refuse_time_limit(config, "profile")
+    refuse_time_limit(config, "`layerfusion profile`")
     dataset = dataset_of(config)
     if config.profile.judge and len(dataset.splits["test"].texts) < 2:
         raise UserError("profile.judge=true: test has fewer than the two rows that it needs")

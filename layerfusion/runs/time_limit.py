@@ -2,7 +2,8 @@
 
 The plan of the job says what each model would take on this machine. The cheapest models come first,
 so that as many as possible are kept. As a plan can be wrong, each model is looked at once more
-before its turn, with the speed that was measured until then.
+before its turn, with the speed that was measured until then. Nobody knows what a server of vectors
+takes: it comes last, and is asked for as long as there is time.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.endpoint import OutOfTime
+from layerfusion.embeddings.given import LAYER, GivenSource
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
@@ -50,8 +53,11 @@ def models_in_time(
 
 
 def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[BackbonePlan]:
-    """Return the plans of the models that fit, the cheapest first; the others are left out."""
-    ordered = sorted(plan.backbones, key=lambda one: _seconds(one, plan))
+    """Return the plans of the models that fit, the cheapest first; the others are left out.
+
+    Servers of vectors come last.
+    """
+    ordered = sorted(plan.backbones, key=lambda one: (_is_asked(one, config), _seconds(one, plan)))
     time = deadline.for_extraction()
     kept: list[BackbonePlan] = []
     for one in ordered:
@@ -59,7 +65,7 @@ def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[B
         if seconds <= time or seconds == 0:
             kept.append(one)
             time -= seconds
-        elif not kept:
+        elif not kept and not _is_asked(ordered[-1], config):
             raise UserError(
                 f"{deadline.key}: there is no time for any model, {one.name} is the cheapest:"
                 f" {_work(one, seconds, time)}; ways out: more time, fewer texts (limit.train),"
@@ -67,7 +73,7 @@ def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[B
                 " (layers.pilot)"
             )
         else:
-            _leave_out(config, one, seconds, time, deadline)
+            _leave_out(config, one, _work(one, seconds, time), deadline)
     return kept
 
 
@@ -103,16 +109,29 @@ def extract_in_time(
         seconds = plan.seconds * (measured / planned if planned else 1)
         time = max(0.0, deadline.left() - reserve)
         if extracted and plan.missing and seconds > time:
-            _leave_out(config, plan, seconds, time, deadline)
+            _leave_out(config, plan, _work(plan, seconds, time), deadline)
             continue
         source = sources[plan.name]
-        source.extract(splits, config.extract)
+        if isinstance(source, GivenSource):
+            try:
+                source.extract(splits, config.extract, left=lambda: deadline.left() - reserve)
+            except OutOfTime:
+                _leave_out(config, plan, _unfinished(source, hashes), deadline, alone=not extracted)
+                continue
+        else:
+            source.extract(splits, config.extract)
         extracted.append(plan.name)
         store = next(iter(source.stores.values()))
         each = store.seconds_per_text(hashes, source.shape.layers[-1])
         if plan.seconds and each is not None:  # nobody knows what vectors from elsewhere take
             planned, measured = planned + plan.seconds, measured + plan.missing * each
     return _with(config, extracted)
+
+
+def _is_asked(one: BackbonePlan, config: TrainConfig) -> bool:
+    """Tell whether a server or pipeline gives vectors, which takes nobody knows how long."""
+    backbone = config.backbone[one.name]
+    return one.missing > 0 and not (backbone.endpoint is None and backbone.pipeline is None)
 
 
 def _seconds(one: BackbonePlan, plan: Plan) -> float:
@@ -128,19 +147,40 @@ def _work(plan: BackbonePlan, seconds: float, time: float) -> str:
     return f"{work} would take about {takes}, and {duration(time)} are left for it"
 
 
+def _unfinished(source: GivenSource, hashes: Sequence[bytes]) -> str:
+    """Say how far a server or pipeline came."""
+    texts = list(set(hashes))
+    lacks = int(source.store.missing(texts, [LAYER]).sum())
+    return (
+        f"there were vectors of {len(texts) - lacks:,} of {len(texts):,} texts when the time for it"
+        " was over; they are kept"
+    )
+
+
 def _leave_out(
-    config: TrainConfig, plan: BackbonePlan, seconds: float, time: float, deadline: Deadline
+    config: TrainConfig, plan: BackbonePlan, why: str, deadline: Deadline, *, alone: bool = False
 ) -> None:
     """Leave out a model.
 
+    Args:
+        config: the job.
+        plan: of the model.
+        why: there is no time for it.
+        deadline: end of the time.
+        alone: whether no other model is left.
+
     Raises:
-        UserError: if its layers are fixed, so that the job needs it.
+        UserError: if the job needs it: its layers are fixed, or there is no other model.
     """
-    why = _work(plan, seconds, time)
     if config.layers.name == "fixed":
         raise UserError(
             f"layers.fixed.{plan.name}: there is no time for this model: {why} ({deadline.key});"
             f" take {plan.name} out of backbone and layers.fixed, or give more time"
+        )
+    if alone:
+        raise UserError(
+            f"{deadline.key}: there is no time for any model: {plan.name}: {why}, and the same"
+            " command goes on from there"
         )
     deadline.leave_out(f"{plan.name} is left out: {why}")
 

@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerfusion import __version__
 from layerfusion.errors import UserError, one_line
-from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull
+from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull, VectorsMissing
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper ends of the histogram of answers' times."""
 NOT_EMPTY = r"[^\s\x1c-\x1f\x85]"
 """A character that `str.strip` keeps, in a form that every dialect of patterns reads alike."""
+LATER = 10
+"""Seconds after which a request may be tried again that a server of vectors let fail."""
 ABOUT = (
     """Labels and probabilities of texts, from a classifier that a job of LayerFusion trained."""
 )
@@ -117,7 +119,7 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
         413: "The body is too large.",
         422: "The body is not what is asked for, or a text cannot be classified.",
         500: "The models failed.",
-        503: "The models are not loaded yet, or too many texts wait.",
+        503: "The models are not loaded yet, too many texts wait, or a server of vectors is down.",
         504: "The deadline of the request passed.",
     }
     retry = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
@@ -213,6 +215,9 @@ def make_app(
             return problem(504, "deadline", f"no answer within {limits.deadline:g} s")
         except NotClassified:
             return problem(422, "not_classified", "a model cannot read one of the texts")
+        except VectorsMissing:
+            said = f"a server of vectors does not answer as it should; try again in {LATER} s"
+            return problem(503, "no_vectors", said, {"Retry-After": str(LATER)})
         except RuntimeError:
             return problem(500, "failed", "the models failed on these texts")
         names = list(classifier.label_names)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +51,10 @@ class QueueFull(Exception):
 
 class NotClassified(Exception):
     """The texts of a request cannot be classified, such as one without a token."""
+
+
+class VectorsMissing(Exception):
+    """A server that is asked for vectors gives none now, whatever the texts are."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,8 @@ class Batcher:
 
         Returns:
             A future of their probabilities, shape (texts, classes). It raises `NotClassified` where
-            the classifier refuses the texts. Cancel it when the answer is no longer wanted.
+            the classifier refuses the texts, and `VectorsMissing` where a server of vectors gives
+            none. Cancel it when the answer is no longer wanted.
 
         Raises:
             QueueFull: if too many texts wait already, or so many that the deadline would pass.
@@ -174,6 +179,11 @@ class Batcher:
                 start += len(one.texts)
                 if not one.answer.done():
                     one.answer.set_result(rows)
+        elif isinstance(error, Unavailable):  # each request alone would fail too, after its waits
+            log.warning("a batch of %d texts failed: no vectors from %s", len(texts), error.where)
+            for one in batch:
+                if not one.answer.done():
+                    one.answer.set_exception(VectorsMissing())
         elif len(batch) > 1:
             for one in batch:
                 await self._answer([one])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig
 from layerfusion.embeddings import endpoint
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.spec import text_hash
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 from tests.embeddings.fake_endpoint import FakeEndpoint, entries, vector_of
 
 TEXTS = [f"a good film {'of ' * n}number {n}" for n in range(7)]
@@ -130,6 +131,10 @@ def test_a_busy_server_is_asked_again_after_as_long_as_it_asks_for(
     extract(opened(fake.url, tmp_path), TEXTS)
     assert waits == [7.0, 0.02, 0.04]
     assert sorted(fake.texts) == sorted(TEXTS)
+    waits.clear()
+    fake.replies = [(429, {"retry-after": "0"}, ""), (429, {"retry-after": "-3"}, "")]
+    extract(opened(fake.url, tmp_path), ["new"])
+    assert waits == [0.01, 0.02]  # a server that asks for no wait is not asked again at once
 
 
 def test_a_server_that_stays_busy_is_given_up_and_what_it_gave_is_kept(
@@ -154,6 +159,10 @@ def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monke
         address = f"http://127.0.0.1:{silent.getsockname()[1]}/v1"
         said = refused(opened(address, tmp_path, timeout=0.05))
         assert "no answer within 0.05 s (backbone.paid.timeout), after 2 tries" in said
+    with pytest.raises(Unavailable) as down:
+        extract(opened(address, tmp_path), TEXTS)
+    assert down.value.where == f"backbone paid: {address}/embeddings"
+    assert pickle.loads(pickle.dumps(down.value)).where == down.value.where
     said = refused(opened(address, tmp_path))
     assert "Connection refused; is the server running, and the address right?" in said
 
@@ -163,7 +172,7 @@ def test_a_text_that_is_too_long_is_named_and_the_others_are_kept(
 ) -> None:
     fake.refuse = lambda text: "at most 9 tokens" if text == TEXTS[5] else ""
     said = refused(opened(fake.url, tmp_path, batch=7))
-    assert f"400 at most 9 tokens; it is about text 6 of 7, {TEXTS[5]!r}" in said
+    assert said.endswith(f"400 at most 9 tokens; it is about the text {TEXTS[5]!r}")
     assert TEXTS[5] not in fake.texts
     fake.refuse = lambda text: ""
     extract(opened(fake.url, tmp_path), TEXTS)
@@ -211,13 +220,19 @@ def test_another_width_midway(fake: FakeEndpoint, tmp_path: Path) -> None:
     [
         (401, "401 who are you; backbone.paid.token_variable=NAME names the variable of its token"),
         (404, "404 who are you"),
-        (302, "302 who are you"),
+        (302, "302 who are you; it sends on to /other?token=<hidden> and that is not followed"),
+        (
+            200,
+            'its answer has no vectors: \'{"error": {"message": "who are you"}}\'; an address of'
+            ' OpenAI\'s API is needed, which gives {"data": [{"embedding": […]}]}',
+        ),
     ],
 )
 def test_a_refusal_is_told_at_once(
     fake: FakeEndpoint, tmp_path: Path, status: int, said: str
 ) -> None:
-    fake.replies = [(status, {"location": "/other"}, {"error": {"message": "who are you"}})] * 9
+    to = {"location": "/other?token=abc"} if status == 302 else {}
+    fake.replies = [(status, to, {"error": {"message": "who are you"}})] * 9
     assert refused(opened(fake.url, tmp_path)).endswith(said)
     assert len(fake.bodies) == 1
 
@@ -244,6 +259,89 @@ def test_the_token_comes_from_the_environment_and_goes_nowhere_else(
                 and b"abcdef123" in path.read_bytes()]  # fmt: skip
     monkeypatch.delenv("MY_PASS")
     extract(source, TEXTS)  # which are all in the cache
+
+
+TOKEN = "tok/en" * 40
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        (403, {}, {"error": {"message": f"{'x' * 250} {TOKEN} {TOKEN}"}}),
+        (403, {}, {"error": {"code": 1, "seen": f"{'x' * 250} {TOKEN}"}}),
+        (403, {}, f"{'x' * 250} {TOKEN}".replace("/", "\\/")),
+        (302, {"location": f"/{'x' * 150}?{TOKEN}"}, ""),
+        (302, {"location": f"/{'x' * 150}?{TOKEN.replace('/', '%2F')}"}, ""),
+        (200, {}, f"{'x' * 20} {TOKEN}"),
+        (200, {}, {"data": [{"embedding": f"{'x' * 20}{TOKEN}"}]}),
+        (200, {}, {"data": [{"embedding": ["x" * 20, [TOKEN]]}]}),
+        (200, {}, {"data": [{"embedding": {TOKEN: {"a": TOKEN}}}]}),
+        (200, {}, {"data": [{"index": f"{'x' * 20}{TOKEN}", "embedding": [1]}]}),
+    ],
+)
+def test_no_half_of_a_token_stays_where_words_of_a_server_are_cut(
+    fake: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reply: Any
+) -> None:
+    monkeypatch.setenv("MY_PASS", TOKEN)
+    fake.replies = [reply]
+    said = refused(opened(fake.url, tmp_path, token_variable="MY_PASS"), ["a"])
+    assert "<hidden>" in said
+    assert "tok" not in said.replace("MY_PASS", "").replace("the token is that of", "")
+
+
+def test_half_of_a_surrogate_pair_is_sent_as_an_escape(fake: FakeEndpoint, tmp_path: Path) -> None:
+    extract(opened(fake.url, tmp_path), ["half \ud83d of it"])
+    assert fake.texts == ["half \ud83d of it"]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HTTP_PROXY", "foo://bar", "Unknown scheme for proxy URL"),
+        ("HTTP_PROXY", "http://me:pass@bar:abc", "Invalid port: 'abc'"),
+        ("HTTP_PROXY", f"http://{'a' * 70}:80", "label too long"),
+        ("SSL_CERT_FILE", "/none/of/these", "No such file or directory"),
+    ],
+)
+def test_variables_of_the_environment_that_are_wrong_are_one_line(
+    fake: FakeEndpoint,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str,
+    said: str,
+) -> None:
+    for name in ("http_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, value)
+    told = refused(opened(fake.url, tmp_path))
+    assert said in told
+    assert "pass@" not in told
+
+
+def test_an_address_that_cannot_be_asked_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint.time, "sleep", lambda _: pytest.fail("it waits"))
+    said = refused(opened("ftp://localhost/v1", tmp_path))
+    assert said.endswith("Request URL has an unsupported protocol 'ftp://'.")
+    assert "Invalid non-printable" in refused(opened("http://localhost/v1\x07", tmp_path))
+
+
+def test_no_request_is_begun_when_the_time_is_over(
+    fake: FakeEndpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint.time, "sleep", lambda _: pytest.fail("it waits"))
+    source = opened(fake.url, tmp_path)
+    with pytest.raises(endpoint.OutOfTime):
+        source.extract([TEXTS], ExtractConfig(), left=lambda: 3 - len(fake.bodies))
+    assert len(fake.bodies) == 3
+    assert len(fake.texts) == 5
+    fake.replies = [(429, {"retry-after": "7"}, "")]
+    with pytest.raises(endpoint.OutOfTime):
+        source.extract([TEXTS], ExtractConfig(), left=lambda: 6.0)
+    extract(source, TEXTS)
+    assert sorted(fake.texts) == sorted(TEXTS)
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -265,6 +265,18 @@ def test_late_trains_every_head_for_itself() -> None:
     assert float(loss.detach()) == pytest.approx(np.mean(expected), rel=1e-5)
 
 
+def test_late_trains_its_heads_by_the_weights_of_the_classes() -> None:
+    """A row whose class weighs 2 counts as two rows, in the loss of the head and of the sources."""
+    head = _head(_config("late")).eval()
+    sources, target = _sources(rows=3), torch.tensor([0, 1, 2])
+    twice = [0, 1, 1, 2]
+    head.operator.class_weights = torch.tensor([1.0, 2.0, *[1.0] * (CLASSES - 2)])
+    weighted = head.loss((sources, target))
+    head.operator.class_weights = None
+    repeated = head.loss(([source[twice] for source in sources], target[twice]))
+    torch.testing.assert_close(weighted, repeated)
+
+
 def test_late_ends_in_classes() -> None:
     head = _head(_config("late"))
     logits = head.eval()(_sources())

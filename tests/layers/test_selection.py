@@ -104,14 +104,6 @@ def test_costs_are_those_of_the_highest_layer_of_each_model() -> None:
     assert costs.cost([LAYERS[-1]]).flops == costs.cost([LAYERS[-2]]).flops
 
 
-@pytest.mark.parametrize("flops", [0.0, 7.0, 1e8, 123_410_000.0, 999_600_001.5])
-def test_the_limit_that_is_named_for_some_layers_allows_them(flops: float) -> None:
-    models = {"small": ModelCost(SHAPES["small"], {"0": flops}, None)}
-    limit = Budget(BudgetConfig(), models).flops_that_allow(LAYERS[:1])
-    assert flops <= float(limit) <= 1.01 * flops
-    assert Budget(BudgetConfig(flops_per_text=float(limit)), models).allows(LAYERS[:1])
-
-
 def test_a_budget_that_no_layer_meets_names_the_cheapest() -> None:
     with pytest.raises(UserError, match=r"ms_per_text=1\).* allows no layer: .*layer 0 of small"):
         budget(ms_per_text=1).affordable(LAYERS)

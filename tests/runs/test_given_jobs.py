@@ -15,11 +15,15 @@ import pytest
 
 import layerfusion as lf
 from layerfusion.cli import main
-from layerfusion.config.check import check_backbone
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import check_backbone, load
 from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError
+from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import read_profile
+from layerfusion.runs.inputs import dataset_of, prepare_texts
+from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from tests.embeddings.fake_endpoint import FakeEndpoint, vector_of
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
 
@@ -99,6 +103,79 @@ def test_a_time_limit_takes_it_as_it_is(
     assert record.time_notes[0].startswith("nothing was left out")
 
 
+def test_a_server_comes_last_and_is_left_out_when_the_time_is_over(
+    root: Path, fake: FakeEndpoint, tmp_path: Path
+) -> None:
+    def extracted(*words: str, requests: int) -> tuple[list[str], Deadline]:
+        """Let the time be over after so many requests."""
+        asked = [*words_of(root, fake), *QUICK, *words, f"paths.cache={tmp_path}", "time_limit=100"]
+        config = load(compose("train", asked))
+        until = len(fake.bodies) + requests
+        deadline = Deadline(100, begun=0, now=lambda: 99.0 if len(fake.bodies) >= until else 0.0)
+        dataset = dataset_of(config)
+        plans = models_in_time(config, dataset, deadline)
+        assert [plan.name for plan in plans][-1] == "paid"
+        return [*extract_in_time(config, dataset, plans, deadline).backbone], deadline
+
+    small = "backbone.paid.batch=4"
+    kept, deadline = extracted(small, requests=3)
+    assert kept == ["tiny"]
+    assert deadline.left_out == [
+        "paid is left out: there were vectors of 6 of 60 texts when the time for it was over;"
+        " over; they are kept (time_limit=100)"
+    ]
+    with pytest.raises(UserError, match=r"^time_limit=100: there is no time for any model: paid: "
+                       r".* 7 of 60 .* kept, and the same command goes on"):  # fmt: skip
+        extracted(small, "~backbone.tiny", requests=1)
+    fixed = ["layers=fixed", "++layers.fixed.tiny=[1]"]
+    with pytest.raises(UserError, match=r"^layers.fixed.paid: there is no time for this model"):
+        extracted(small, *fixed, requests=1)
+    assert extracted(requests=99)[0] == ["tiny", "paid"]
+
+
+def pilot_of(words: list[str], deadline: Deadline, k: int) -> set[str]:
+    pilot = ["layers=top_k", f"layers.k={k}", "layers.max_similarity=1", "layers.pilot=20"]
+    config = load(compose("train", [*words, *QUICK, *pilot, "time_limit=10"]))
+    chosen = prepare_texts(config, dataset_of(config), deadline).selection
+    return {f"{layer.backbone}:{layer.layer}" for layer in chosen.layers}
+
+
+@pytest.mark.parametrize(
+    ("beside", "chosen"),
+    [("", {"tiny:0"}), ("server", {"tiny:0"}), ("file", {"tiny:0", "own:0"})],
+)
+def test_after_a_pilot_a_model_is_limited_by_its_time_whatever_stands_beside_it(
+    root: Path, fake: FakeEndpoint, tmp_path: Path, beside: str, chosen: set[str]
+) -> None:
+    """Vectors from elsewhere have no FLOPs: beside them, models were not limited, or all were."""
+    frame = pd.read_csv(root / "texts.csv")
+    vectors = [np.array(vector_of(text)) for text in frame["text"]]
+    frame[["text"]].assign(v=vectors).to_parquet(tmp_path / "v.parquet")
+    file = [f"backbone.own.vectors={tmp_path}/v.parquet", "backbone.own.column=v"]
+    *model, server = words_of(root, fake)
+    words = [*model, *{"": [], "server": [server], "file": file}[beside]]
+    over = Deadline(10, begun=0, now=lambda: 10)
+    assert pilot_of([*words, f"paths.cache={tmp_path}/a"], over, len(chosen)) == chosen
+    *asked, told = over.left_out
+    assert told.startswith("after the pilot only layers of at most 0 GFLOPs a text could be chosen")
+    assert [line.split(";")[0] for line in asked] == (
+        ["after the pilot paid could not be chosen"] if beside == "server" else []
+    )
+    ample = Deadline(1e6, begun=0, now=lambda: 0)
+    layers = pilot_of([*words, f"paths.cache={tmp_path}/b"], ample, 4 + bool(beside))
+    assert len(layers) == 4 + bool(beside)
+    assert ample.left_out == []
+
+
+def test_a_pilot_of_a_server_alone_that_is_too_slow_is_one_line(
+    root: Path, fake: FakeEndpoint, tmp_path: Path
+) -> None:
+    words = [*words_of(root, fake), f"paths.cache={tmp_path}", "~backbone.tiny"]
+    deadline = Deadline(10, begun=0, now=lambda: 10)
+    with pytest.raises(UserError, match=r"time_limit=10: .* the other texts of paid, which would"):
+        pilot_of(words, deadline, 1)
+
+
 def test_it_is_profiled_planned_and_reported(
     root: Path, fake: FakeEndpoint, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,9 +214,37 @@ def test_limits_of_costs_that_nobody_knows_are_refused_before_anything_is_asked(
     assert len(fake.bodies) == asked
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            ["layers=fixed", "layers.fixed.tiny=[1]", "layers.fixed.paid=[7]"],
+            "layers of paid: there is no '7'; there are: 0",
+        ),
+        (
+            ["layers=fixed", "layers.fixed.tiny=[1]", "layers.fixed.words=[2]"],
+            "layers of words: there is no '2'; there are: 0",
+        ),
+        (
+            ["layers=top_k", "layers.k=9"],
+            "there are 6 layers to choose among, of tiny, paid, words",
+        ),
+    ],
+)
+def test_layers_that_a_source_lacks_are_refused_before_anything_is_asked(
+    settings: list[str],
+    said: str,
+    root: Path,
+    fake: FakeEndpoint,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = len(fake.bodies)
+    words = [*words_of(root, fake), *QUICK, "backbone.paid.model=another", "lexical=[words]"]
+    assert said in told(["train", *words, *settings], capsys)
+    assert len(fake.bodies) == asked
+
+
 def test_new_requests_do_not_rename_a_job(root: Path, fake: FakeEndpoint) -> None:
-    from layerfusion.composing.hydra import compose
-    from layerfusion.config.check import load
     from layerfusion.runs.identity import job_id, without_hydra
 
     def name(*words: str) -> str:
@@ -285,6 +390,10 @@ def test_from_python(root: Path, fake: FakeEndpoint) -> None:
     [
         ({"endpoint": "http://x/v1"}, "backbone.paid.model: the name of the endpoint's model"),
         ({"endpoint": "x:8000", "model": "m"}, "backbone.paid.endpoint=x:8000: an address"),
+        *(
+            ({"endpoint": f"http://{place}/v1", "model": "m"}, f"{place}/v1: an address is needed")
+            for place in ("[::1", "x:99999", "x:port", "x:0", "a..b", "a" * 64, ":80")
+        ),
         (
             {"endpoint": "http://me:pass@x/v1", "model": "m"},
             "the address of x may hold no user, password or query",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.runs import identity
@@ -71,6 +72,24 @@ def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) 
 @pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none", "time_limit=null"])
 def test_a_key_that_is_as_before_there_was_one_changes_no_name(setting: str) -> None:
     assert name_of("fusion=concat") == name_of("fusion=concat", setting)
+
+
+def test_layers_fixed_for_several_models_may_be_one_mapping() -> None:
+    one = name_of("layers=fixed", "layers.fixed.minilm=[3,norm]")
+    assert name_of("layers=fixed", "layers.fixed={minilm: [3, norm]}") == one
+    config = config_of("r8", "minilm", {}, layers={"minilm": [3, "norm"]}, fusion="gated")
+    assert config.layers.fixed == {"minilm": [3, "norm"]}
+
+
+def test_jobs_with_class_weights_have_a_version_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    jobs = [("fusion=late",), ("fusion=late", "class_weights=balanced")]
+    before = [name_of(*job) for job in jobs]
+    monkeypatch.setattr(identity, "WEIGHTED_VERSION", identity.WEIGHTED_VERSION + 1)
+    same, other = (name_of(*job) for job in jobs)
+    assert same == before[0]
+    assert other != before[1]
 
 
 @pytest.mark.parametrize(

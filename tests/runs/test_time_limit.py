@@ -88,6 +88,17 @@ def test_where_no_model_fits_one_line_says_the_ways_out() -> None:
     assert "\n" not in line
 
 
+def test_a_server_that_nobody_can_plan_is_asked_where_no_model_fits() -> None:
+    server = "{endpoint: 'http://localhost/v1', model: m}"
+    config = config_of("time_limit=60", f"+backbone.paid={server}")
+    plan = plan_of(300, 900)
+    asked = replace(plan.backbones[0], name="paid", seconds=0.0, elsewhere="m at localhost")
+    plan = replace(plan, backbones=(asked, *plan.backbones))
+    deadline = stopped(60)
+    assert [one.name for one in plans_in_time(plan, config, deadline)] == ["paid"]
+    assert len(deadline.left_out) == 2
+
+
 def test_models_in_the_cache_fit_even_when_the_time_is_over() -> None:
     deadline = Deadline(1, begun=0, now=lambda: 9)
     assert len(plans_in_time(plan_of(0, 0), config_of("time_limit=1"), deadline)) == 2
@@ -100,7 +111,7 @@ def test_only_the_sample_of_a_pilot_has_to_fit() -> None:
 
 
 def test_fixed_layers_of_a_model_for_which_there_is_no_time_are_one_line() -> None:
-    fixed = [f"++layers.fixed.{name}=[1]" for name in MODELS]
+    fixed = [f"layers.fixed.{name}=[1]" for name in MODELS]
     config = config_of("time_limit=60", "layers=fixed", *fixed)
     with pytest.raises(UserError, match=r"^layers.fixed.smollm2: there is no time .* backbone and"):
         plans_in_time(plan_of(1, 900, 2), config, stopped(60))
@@ -127,6 +138,20 @@ def test_commands_that_leave_nothing_out_take_no_limit(
     code, said = run(words, capsys)
     assert code == 2
     assert f"`layerfusion {command}` leaves nothing out" in said
+
+
+def test_functions_of_python_that_leave_nothing_out_take_no_limit(tmp_path: Path) -> None:
+    texts = tiny_texts(tmp_path / "texts.csv", 20)
+    model = tiny_folder("bert", tmp_path / "bert")
+    asked: dict[str, Any] = {"cache": tmp_path / "cache", "time_limit": 5}
+    for name, call in {
+        "extract": lambda: lf.extract(texts, model, **asked),
+        "embed": lambda: lf.embed(["a film"], model, **asked),
+        "select_layers": lambda: lf.select_layers(texts, model, "last", **asked),
+        "rank": lambda: lf.rank(model, ["a", "b", "c", "d"], [0, 1, 0, 1], **asked),
+    }.items():
+        with pytest.raises(UserError, match=f"^time_limit=5: .*; {name} leaves nothing out$"):
+            call()
 
 
 def test_the_time_of_a_sweeps_job_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ import uvicorn
 from benchmarks.serving import Connections, load
 from layerfusion.cli import main
 from layerfusion.commands.serve import _listen
-from layerfusion.errors import UserError
+from layerfusion.errors import Unavailable, UserError
 from layerfusion.runs.bundle import load_bundle
 from layerfusion.serving.app import Classifier, make_app
 from layerfusion.serving.batching import Limits
@@ -41,6 +41,10 @@ def classify(texts: Sequence[str]) -> np.ndarray:
     """Say `pos` of texts with a p; take 20 ms for a batch, and longer where a text asks for it."""
     if "unreadable" in texts:
         raise UserError(f"the tokenizer makes no token of {texts[0]!r}")
+    if "elsewhere" in texts:
+        raise Unavailable(
+            f"503 I was asked for {texts!r}", where="backbone paid: http://localhost/v1"
+        )
     time.sleep(3.0 if "slow" in texts else 0.02)
     share = np.array([0.75 if "p" in text else 0.25 for text in texts], np.float32)
     return np.stack([1 - share, share], axis=1)
@@ -92,6 +96,18 @@ def test_labels_and_probabilities_and_what_is_counted(serve: Serve) -> None:
     assert 'layerfusion_requests_total{path="other",status="404"} 1.0' in counts
     assert "layerfusion_texts_total 2.0" in counts
     assert "layerfusion_ready 1.0" in counts
+
+
+def test_a_server_of_vectors_that_is_down_is_no_fault_of_the_texts(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = ready(serve(classify))
+    answer = httpx.post(f"{url}/predict", json={"texts": ["elsewhere", SECRET]})
+    said = "a server of vectors does not answer as it should; try again in 10 s"
+    assert (answer.status_code, answer.json()) == (503, {"code": "no_vectors", "message": said})
+    assert answer.headers["retry-after"] == "10"
+    assert "a batch of 2 texts failed: no vectors from backbone paid: http://loc" in caplog.text
+    assert "secret" not in caplog.text
 
 
 @pytest.mark.parametrize(

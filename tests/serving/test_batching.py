@@ -10,8 +10,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from layerfusion.errors import UserError
-from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull
+from layerfusion.errors import Unavailable, UserError
+from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull, VectorsMissing
 
 LIMITS = Limits(max_batch=4, max_wait=0.02, max_queue=6)
 
@@ -31,6 +31,8 @@ class Model:
             raise UserError("no token in the text 'unreadable'")
         if "broken" in texts:
             raise KeyError("broken")
+        if "elsewhere" in texts:
+            raise Unavailable("503")
         return np.array([[len(text), 0.0] for text in texts], np.float32)
 
 
@@ -89,6 +91,18 @@ def test_a_text_that_fails_spoils_no_other_request(
     run(model, steps)
     assert text not in caplog.text  # nothing of a text is logged
     assert "a request of 1 texts failed" in caplog.text
+
+
+def test_a_batch_is_tried_once_where_vectors_are_missing() -> None:
+    model = Model()
+
+    async def steps(batcher: Batcher) -> None:
+        for answer in [batcher.submit([one]) for one in ("good", "elsewhere", "fine")]:
+            with pytest.raises(VectorsMissing):
+                await answer
+
+    run(model, steps)
+    assert model.batches == [["good", "elsewhere", "fine"]]
 
 
 def test_a_full_queue_refuses_and_takes_again_once_there_is_room() -> None:

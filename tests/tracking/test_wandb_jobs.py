@@ -265,6 +265,18 @@ def test_a_job_of_a_sweep_that_finds_no_texts_is_a_failed_run(
     assert failed.run["notes"] == failed.summary["error"]
 
 
+def test_a_job_of_a_sweep_without_time_for_any_model_is_a_failed_run(
+    base: list[str], tmp_path: Path
+) -> None:
+    places = [f"paths.outputs={tmp_path}", f"paths.cache={tmp_path}/cache"]
+    limited = ["time_limit=0.000001", "sweep=mine"]
+    assert main(["train", "-m", *base, *places, *limited]) == 1
+    (run,) = read_runs(tmp_path / "sweeps/mine").values()
+    assert run.summary["error"].startswith("UserError: time_limit=1e-06: there is no time for any")
+    assert main(["train", *base, *places, "time_limit=0.000001"]) == 2
+    assert not list((tmp_path / "runs").rglob("*.wandb"))
+
+
 def test_what_fails_after_the_start_is_a_failed_run(
     base: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

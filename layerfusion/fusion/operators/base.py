@@ -50,6 +50,9 @@ class FusionOperator(nn.Module):
         super().__init__()
         self.widths = tuple(widths)
         self.width = width
+        self.class_weights: Tensor | None = None
+        """Weight of each class in the training loss, shape (classes,); None if all rows count
+        alike. `source_losses` has to count it too."""
 
     @classmethod
     def multiple_of(cls, **arguments: Any) -> int:

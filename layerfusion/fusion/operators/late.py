@@ -54,9 +54,11 @@ class LateFusion(FusionOperator):
         return [head for head in self.heads if isinstance(head, nn.Linear)]
 
     def source_losses(self, sources: list[Tensor], target: Tensor) -> Tensor:
-        """Return the mean cross-entropy of the sources' heads."""
+        """Return the mean cross-entropy of the sources' heads, by the weights of the classes."""
         log_probs = self._log_probs(sources)
-        return F.nll_loss(log_probs.flatten(0, 1), target.repeat_interleave(len(self.widths)))
+        weights = None if self.class_weights is None else self.class_weights.to(log_probs)
+        targets = target.repeat_interleave(len(self.widths))
+        return F.nll_loss(log_probs.flatten(0, 1), targets, weight=weights)
 
     def _log_probs(self, sources: list[Tensor]) -> Tensor:
         """Return the log-probabilities of each head. Shape: (batch, K, classes)."""
