@@ -21,7 +21,7 @@ from layerfusion.layers.selection import (
     usable_layers,
 )
 
-PENALTIES = tuple(2.0**-power for power in range(10))
+PENALTIES = tuple(2.0**-power for power in range(17))
 """Penalties that are tried, as shares of the smallest that keeps no layer."""
 FOLDS = 5
 """Parts of the held-out rows in which the penalties are compared."""
