@@ -232,7 +232,8 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (["train", "dataset=nope"], "dataset: there is no 'nope'; there are: "),
         (
             ["train", "layers=nope"],
-            "layers: there is no 'nope'; there are: adaptive, all, fixed, greedy, last, top_k",
+            "layers: there is no 'nope'; there are: adaptive, all, even, fixed, greedy, last,"
+            " sparse, top_k",
         ),
         (
             ["train", "fusion=nope"],

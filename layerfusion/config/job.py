@@ -271,16 +271,17 @@ class LayersConfig:
     """The selection of the layers that become sources: `conf/layers/NAME.yaml`."""
 
     name: str = "last"
-    """last, all, fixed, top_k, adaptive, greedy, or `package.module:name` of one of yours."""
+    """last, all, even, fixed, top_k, adaptive, greedy, sparse, or `package.module:name` of one of
+    yours."""
     fixed: dict[str, list[Any]] = field(default_factory=dict)
     """Backbone to its layers, for `fixed`: indices (0 is the input of the first block, -1 the last
     layer), or `norm`."""
     score: str = field(default="probe", metadata=named_in(SCORES))
     """The score that layers are ranked by, or `package.module:name` of a score of yours."""
     k: int = field(default=4, metadata=at_least(1))
-    """Number of layers that `top_k` takes."""
+    """Number of layers that `top_k` takes, and `even` of each backbone."""
     max_layers: int = field(default=8, metadata=at_least(1))
-    """Largest number of layers that `adaptive` and `greedy` take."""
+    """Largest number of layers that `adaptive`, `greedy` and `sparse` take."""
     mass: float = field(default=0.95, metadata=between(0, 1))
     """`adaptive` stops once the layers taken, with their near-duplicates, have this share of all
     weight."""

@@ -27,10 +27,12 @@ SCORES = {
 SELECTIONS = {
     "last": "layerfusion.layers.selection:LAST",
     "all": "layerfusion.layers.selection:ALL",
+    "even": "layerfusion.layers.selection:EVEN",
     "fixed": "layerfusion.layers.selection:FIXED",
     "top_k": "layerfusion.layers.selection:TOP_K",
     "adaptive": "layerfusion.layers.selection:ADAPTIVE",
     "greedy": "layerfusion.layers.selection:GREEDY",
+    "sparse": "layerfusion.layers.sparse:SPARSE",
 }
 """Ways to select the layers of a job."""
 POOLINGS = {
@@ -100,8 +102,8 @@ def require_known(key: str, name: str, known: Iterable[str]) -> None:
         >>> require_known("layers", "middle", SELECTIONS)
         Traceback (most recent call last):
         ...
-        layerfusion.errors.UserError: layers: there is no 'middle'; there are: last, all, fixed, \
-top_k, adaptive, greedy, package.module:name of your own
+        layerfusion.errors.UserError: layers: there is no 'middle'; there are: last, all, even, \
+fixed, top_k, adaptive, greedy, sparse, package.module:name of your own
     """
     named_in(known)[RULE].check(key, name)
 

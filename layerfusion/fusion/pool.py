@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.objective import costs, share_of, shift_by, shift_words
+from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
 
 Choose = Callable[[Tensor, Tensor], list[int]]
@@ -273,14 +274,13 @@ def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
     ridge = anchor_strength(sources, rows)
 
     def loss(weights: Tensor) -> float:
-        pooled = torch.einsum("k,knc->nc", weights.to(log_probs), log_probs)
         pull = ridge * (weights - anchor).square().sum()
-        return float(F.cross_entropy(pooled.double(), target) + pull)
+        return float(log_losses(log_probs, target, weights).mean() + pull)
 
     weights = anchor.clone()
     before = loss(weights)
     for _ in range(MAX_NEWTON_STEPS):
-        gradient, hessian = _slope(log_probs, target, weights)
+        gradient, hessian = slope_and_curvature(log_probs, target, weights)
         gradient += 2 * ridge * (weights - anchor)
         hessian.diagonal().add_(2 * ridge)
         step = torch.linalg.solve(hessian, gradient)
@@ -298,18 +298,6 @@ def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
 def anchor_strength(sources: int, rows: int) -> float:
     """Return the factor of the squared distance from equal weights, beside the mean log-loss."""
     return ANCHOR_ROWS * sources**0.5 / rows
-
-
-def _slope(log_probs: Tensor, target: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient, shape (K,), and Hessian, shape (K, K), of the mean log-loss by the weights."""
-    rows = len(target)
-    pooled = torch.einsum("k,knc->nc", weights.to(log_probs), log_probs)
-    probs = pooled.softmax(dim=1)
-    expected = torch.einsum("nc,knc->kn", probs, log_probs)
-    of_target = log_probs[:, torch.arange(rows), target]
-    spread = (log_probs - expected[..., None]) * probs.sqrt()
-    hessian = torch.einsum("knc,lnc->kl", spread, spread)
-    return (expected - of_target).double().mean(dim=1), hessian.double() / rows
 
 
 def _anchored(log_probs: Tensor, target: Tensor) -> Pool:

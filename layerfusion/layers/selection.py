@@ -170,10 +170,11 @@ def find_selection(name: str) -> SelectionRule:
 
 
 def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget) -> Selection:
-    """Select layers by `last`, `all` or `fixed`, which look at no data.
+    """Select layers by `last`, `all`, `even` or `fixed`, which look at no data.
 
-    `last` and `all` select among the layers that the budget allows. Each pooling of a layer is a
-    source.
+    All but `fixed` select among the layers that the budget allows. Each pooling of a layer is a
+    source. `even` takes k layers of each model at equal distances, of which the last is the
+    highest: of layers 0 to 6, k = 2 takes 3 and 6.
 
     Raises:
         UserError: if `fixed` names a layer that a model does not have.
@@ -184,19 +185,36 @@ def select_plain(config: LayersConfig, layers: Sequence[LayerId], budget: Budget
         reason = "fixed by the user"
     else:
         allowed = budget.affordable(layers)
-        tops = {
-            x.backbone: x.layer for x in allowed
-        }  # layers go bottom up, so the highest one stays
-        chosen = [x for x in allowed if config.name == "all" or x.layer == tops[x.backbone]]
-        reason = {"last": "the last layer", "all": "all layers"}[config.name]
+        by_model: dict[str, list[str]] = {}
+        for x in allowed:  # bottom up
+            by_model.setdefault(x.backbone, [])
+            if x.layer not in by_model[x.backbone]:
+                by_model[x.backbone].append(x.layer)
+        taken = {name: _spread(own, config) for name, own in by_model.items()}
+        chosen = [x for x in allowed if x.layer in taken[x.backbone]]
+        reason = {
+            "last": "the last layer",
+            "all": "all layers",
+            "even": f"one of {config.k} at equal distances",
+        }[config.name]
         if len(allowed) < len(layers):
             reason += " within the budget"
-            left = ", ".join(f"{top} of {name}" for name, top in tops.items())
+            left = ", ".join(f"{own[-1]} of {name}" for name, own in by_model.items())
             notes.append(
                 f"layers.budget ({budget.limits()}) allows {len(allowed)} of {len(layers)} layers,"
                 f" at most layer {left}"
             )
     return Selection(tuple(Choice(layer, reason) for layer in chosen), tuple(notes))
+
+
+def _spread(layers: Sequence[str], config: LayersConfig) -> Sequence[str]:
+    """Take the last, all or k evenly spaced ones of a model's layers."""
+    if config.name == "all" or (config.name == "even" and config.k >= len(layers)):
+        return layers
+    if config.name == "last":
+        return layers[-1:]
+    step = (len(layers) - 1) / config.k
+    return [layers[round(step * (n + 1))] for n in range(config.k)]
 
 
 def _choose_plain(
@@ -241,7 +259,7 @@ def select_by_score(
         UserError: if no candidate has the score, or there are fewer than k.
     """
     score = table.score(config.score)
-    usable = _usable(config.score, table, budget)
+    usable = usable_layers(config.score, table, budget)
     distance = behind(table, config.score, usable)
     weights = np.exp(-0.5 * np.square(distance))
     order = _best_first(table, config.score, usable, distance)
@@ -333,7 +351,7 @@ def _per_row(held_out: HeldOut, score: Score) -> np.ndarray:
     return -rows if score.low_is_good else rows
 
 
-def _usable(score: str, table: ScoreTable, budget: Budget) -> list[int]:
+def usable_layers(score: str, table: ScoreTable, budget: Budget) -> list[int]:
     """List the positions of layers that have the score and that the budget allows."""
     values = oriented(table, score)
     scored = [n for n in range(len(values)) if np.isfinite(values[n])]
@@ -389,7 +407,7 @@ def select_greedy(
         similarity: linear CKA between the candidates.
         budget: what they may cost together.
     """
-    usable = _usable("probe", table, budget)
+    usable = usable_layers("probe", table, budget)
     target = table.held_out[0].target
     pool = torch.zeros_like(table.held_out[0].log_probs)
     losses: Tensor | None = None
@@ -464,6 +482,7 @@ def _choose_greedily(
 
 LAST = SelectionRule("last", _choose_plain, looks_at_labels=False)
 ALL = SelectionRule("all", _choose_plain, looks_at_labels=False)
+EVEN = SelectionRule("even", _choose_plain, looks_at_labels=False)
 FIXED = SelectionRule("fixed", _choose_plain, looks_at_labels=False)
 TOP_K = SelectionRule("top_k", _choose_by_score)
 ADAPTIVE = SelectionRule("adaptive", _choose_by_score)

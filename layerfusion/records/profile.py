@@ -111,8 +111,9 @@ class SelectionProfile:
     """A selection and, if it was judged on test, its accuracy with a linear probe."""
 
     name: str
-    """`last` (under the first pooling), `last, best pooling`, `top_k`, `adaptive`, `greedy`, or
-    `best by SCORE` for the single layer that a score ranks first."""
+    """`last` (under the first pooling), `last, best pooling`, `top_k`, `adaptive`, `greedy`,
+    `sparse`, `even` (about as many layers as `adaptive` takes), or `best by SCORE` for the single
+    layer that a score ranks first."""
     layers: list[int]
     """Positions of its layers in `Profile.layers`."""
     reasons: list[str]

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from layerfusion.config.check import refuse_time_limit, require_honest
-from layerfusion.config.job import TrainConfig
+from layerfusion.config.job import LayersConfig, TrainConfig
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
@@ -32,8 +32,8 @@ from layerfusion.layers.selection import (
     Choice,
     Selection,
     behind,
-    select_by_score,
-    select_greedy,
+    find_selection,
+    select_plain,
 )
 from layerfusion.records.json_files import DamagedRecord
 from layerfusion.records.profile import (
@@ -187,14 +187,21 @@ def _selections(
             # If a score is comparable only within a model, log-loss decides between the models.
             best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
             found[BEST_BY + score] = _single(table, best, score)
-    for name, choose in (
-        ("top_k", select_by_score),
-        ("adaptive", select_by_score),
-        ("greedy", select_greedy),
-    ):
+    for name in ("top_k", "adaptive", "greedy", "sparse"):
         wanted = replace(scored, name=name, k=min(scored.k, len(within)))
-        found[name] = choose(wanted, table, similarity, budget)
+        found[name] = find_selection(name).select(wanted, table, similarity, budget)
+    even = _evenly(scored, table, len(found["adaptive"].layers), budget)
+    if budget.allows(even.layers):
+        found["even"] = even
     return found
+
+
+def _evenly(config: LayersConfig, table: ScoreTable, number: int, budget: Budget) -> Selection:
+    """Take about so many layers at equal distances, as many of each model, under one pooling."""
+    layers = [x for x in table.layers if x.pooling == table.layers[0].pooling]
+    models = {x.backbone for x in budget.affordable(layers)}
+    wanted = replace(config, name="even", k=max(1, round(number / len(models))))
+    return select_plain(wanted, layers, budget)
 
 
 def _single(table: ScoreTable, n: int, score: str) -> Selection:

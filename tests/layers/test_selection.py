@@ -298,3 +298,18 @@ def test_gradient_entropy_by_hand() -> None:
 def test_one_held_out_row_says_nothing_of_an_error() -> None:
     scores = table(held_out(SHARP, rows=1))
     assert len(select_greedy(LayersConfig("greedy"), scores, DIFFERENT, budget()).layers) == 1
+
+
+@pytest.mark.parametrize(
+    ("k", "small", "deep"),
+    [
+        (1, ["2"], ["norm"]),
+        (2, ["1", "2"], ["2", "norm"]),
+        (4, ["0", "1", "2"], ["1", "2", "3", "norm"]),
+        (9, ["0", "1", "2"], ["0", "1", "2", "3", "norm"]),
+    ],
+)
+def test_even_takes_layers_at_equal_distances(k: int, small: list[str], deep: list[str]) -> None:
+    found = select_plain(LayersConfig("even", k=k), LAYERS, budget()).layers
+    assert [x.layer for x in found if x.backbone == "small"] == small
+    assert [x.layer for x in found if x.backbone == "deep"] == deep

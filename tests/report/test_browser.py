@@ -17,6 +17,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Playwright, sync_playwright
 
 PHONE, DESK = 360, 1280
+WIDTHS = (PHONE, 600, 900, DESK)
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -64,7 +65,7 @@ def source(written: Path) -> Path:
     return written / "out" / "report.html"
 
 
-@pytest.fixture(scope="module", params=[PHONE, DESK])
+@pytest.fixture(scope="module", params=WIDTHS)
 def opened(browser: Browser, source: Path, request: pytest.FixtureRequest) -> Iterator[Opened]:
     opened = _open(browser, source, request.param)
     yield opened
@@ -96,6 +97,36 @@ def test_the_page_does_not_scroll_sideways(opened: Opened) -> None:
            .filter(e => e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML)"""
     )
     assert outside == []
+
+
+def test_no_label_of_a_figure_covers_another_or_leaves_it(opened: Opened) -> None:
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    seen, faults = opened.page.evaluate(
+        """() => {
+          let seen = 0;
+          const faults = [];
+          for (const svg of document.querySelectorAll("figure svg")) {
+            if (!svg.getClientRects().length) continue;
+            const all = svg.getBoundingClientRect(), room = 3;
+            const labels = [...svg.querySelectorAll("text")].filter((x) => x.textContent.trim());
+            const boxes = labels.map((x) => [x.textContent.trim(), x.getBoundingClientRect()]);
+            seen += boxes.length;
+            boxes.forEach(([words, a], n) => {
+              if (a.left < all.left - room || a.right > all.right + room
+                  || a.top < all.top - room || a.bottom > all.bottom + room) faults.push([words]);
+              for (const [others, b] of boxes.slice(n + 1)) {
+                const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+                const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+                const lower = Math.min(a.height, b.height);
+                if (wide > 2 && high > 0.35 * lower) faults.push([words, others]);
+              }
+            });
+          }
+          return [seen, faults];
+        }"""
+    )
+    assert seen > 20
+    assert faults == []
 
 
 def test_every_figure_is_there_once_and_has_size(opened: Opened) -> None:

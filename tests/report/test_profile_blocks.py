@@ -81,7 +81,7 @@ def test_one_command_reports_whatever_there_is(
     assert main(["report", str(tmp_path)]) == 0
     page = (tmp_path / "report.html").read_text()
     assert str(tmp_path / "report.html") in capsys.readouterr().out
-    assert ("Layer profile: toy" in page) == (kinds != "jobs")
+    assert ("Layer profile of toy" in page) == (kinds != "jobs")
     assert ('id="data-toy"' in page) == (kinds != "profiles")
     assert (tmp_path / "figures" / "profile-1-cka.pdf").exists() == (kinds != "jobs")
 

@@ -122,7 +122,7 @@ def test_a_server_comes_last_and_is_left_out_when_the_time_is_over(
     assert kept == ["tiny"]
     assert deadline.left_out == [
         "paid is left out: there were vectors of 6 of 60 texts when the time for it was over;"
-        " over; they are kept (time_limit=100)"
+        " they are kept (time_limit=100)"
     ]
     with pytest.raises(UserError, match=r"^time_limit=100: there is no time for any model: paid: "
                        r".* 7 of 60 .* kept, and the same command goes on"):  # fmt: skip

@@ -43,7 +43,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
     """Show a profile's figures and tables."""
     profile = named.profile
     return Block(
-        f"Layer profile: {named.label}",
+        f"Layer profile of {named.label}",
         (
             _text(profile),
             *profile_figures(profile, key, named.label),
