@@ -49,9 +49,7 @@ def test_layers_that_see_apart_are_taken_together_and_copies_are_not() -> None:
 def test_where_nothing_is_better_than_guessing_one_layer_is_taken() -> None:
     target = torch.arange(40) % 2
     even = held_out([0.0] * 8, rows=40)
-    useless = tuple(
-        type(one)(torch.full((40, 2), 0.5).log(), target, one.strength) for one in even
-    )
+    useless = tuple(type(one)(torch.full((40, 2), 0.5).log(), target, one.strength) for one in even)
     assert len(SPARSE.select(CONFIG, table(useless), DIFFERENT, budget()).layers) == 1
 
 
