@@ -32,9 +32,10 @@ def shareable(bundle: Bundle) -> Bundle:
     settings = asdict(bundle.config)
     for part in ("dataset", "backbone"):
         settings[part] = _last_parts(settings[part])
-    for name, model in bundle.models.items():
-        if bundle.config.backbone[name].pipeline and model.origin.startswith(_PATH):
-            settings["backbone"][name]["pipeline"] = Path(model.origin.removeprefix(_PATH)).name
+    for name, own in bundle.config.backbone.items():
+        origin = bundle.models[name].origin if name in bundle.models else ""
+        if own.pipeline and not origin.startswith("hub "):  # one that is not used is not looked for
+            settings["backbone"][name]["pipeline"] = Path(own.pipeline).name
     shared = replace(load_settings(settings), logger=LoggerConfig(), paths=PathsConfig())
     models = {
         name: replace(model, origin=shared_origin(model.origin))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,13 +208,16 @@ def test_a_classifier_runs_the_pipeline_that_it_was_trained_with(
 def test_a_shared_classifier_names_the_last_part_of_its_folder(root: Path) -> None:
     from layerfusion.runs.shared import shareable
 
-    shared = shareable(lf.load(root / "job", device="cpu"))
+    bundle = lf.load(root / "job", device="cpu")
+    bundle.config.backbone["unused"] = BackboneConfig(pipeline="clients/acme")
+    shared = shareable(bundle)
     assert shared.config.backbone["static"].pipeline == "static"
     assert shared.models["static"].origin == "path static"
-    hub = BackboneConfig(pipeline="ada/static")
-    shared.config.backbone["static"] = hub
-    shared.models["static"].__dict__["origin"] = "hub ada/static@5f"
-    assert shareable(shared).config.backbone["static"].pipeline == "ada/static"
+    assert shared.config.backbone["unused"].pipeline == "acme"
+    fetched = replace(bundle.models["static"], origin="hub ada/static@5f")
+    bundle.config.backbone["static"] = BackboneConfig(pipeline="ada/static")
+    shared = shareable(replace(bundle, models={**bundle.models, "static": fetched}))
+    assert shared.config.backbone["static"].pipeline == "ada/static"
 
 
 # -- what is refused -----------------------------------------------------------------------------
