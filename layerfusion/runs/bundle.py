@@ -228,12 +228,13 @@ class Bundle:
         return replace(self, config=config, unasked=unasked)
 
     def identity_of_vectors(self, name: str) -> str:
-        """Identify the content of the file that a source's vectors come from.
+        """Identify the content of what a source's vectors come from, or the server's model.
 
         Raises:
             UserError: if it cannot be read.
         """
-        return self._givers[name].identity
+        source = self._givers[name]
+        return (source.giver if isinstance(source, GivenSource) else source).identity
 
     def backbone(self, name: str) -> Backbone:
         """Return one of its language models, loaded and with checked weights.
