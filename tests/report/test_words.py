@@ -138,8 +138,23 @@ def test_a_choice_by_few_rows_is_said_to_be_loose(tmp_path: Path) -> None:
     assert summary.headline == "Use layer 3 of minilm"
     assert facts(summary)["Chosen"] == (
         "on 50 validation rows, 100.0 %; 3 of 4 tie on 50 rows, so the lower log-loss decided; 3 of"
-        " 4 lie within one standard error (2.0 points): more rows would choose more surely"
+        " 4 lie within one standard error (2.0 points): more rows would choose more surely, and"
+        " fusion=auto chooses layers and fusion on folds of train, 450 rows"
     )
+
+
+@pytest.mark.parametrize(("rows", "loose"), [(199, True), (200, False)])
+def test_two_close_jobs_are_a_loose_choice_where_there_are_few_rows(
+    tmp_path: Path, rows: int, loose: bool
+) -> None:
+    data = dataset(rows=ROWS)
+    data = replace(data, rows={**data.rows, "validation": rows})
+    for layer, validation in (("2", 0.9), ("3", 0.89)):
+        write_job(tmp_path, data, [("minilm", layer)], 0.7, validation)
+    (group,) = load_groups(tmp_path)
+    said = facts(summarise(group))["Chosen"]
+    assert said.startswith(f"on {rows} validation rows, 90.0 %")
+    assert ("2 of 2 lie within one standard error" in said) is loose
 
 
 def test_the_card_names_the_command_that_uses_the_job(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ from layerfusion.statistics.intervals import Difference
 OPEN = "cannot be told"
 CLOSE = 5
 """From so many jobs within one standard error of the best on, the choice is said to be loose."""
+FEW_ROWS = 200
+"""With fewer rows of validation than this, two such jobs are enough for that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,11 +232,15 @@ def choice_words(group: DataGroup) -> str:
     # Of rows that are all right, one might as well have been wrong.
     error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
     close = sum(one >= best - error for one in found)
-    if close >= CLOSE or ties > 1:
+    few = rows < FEW_ROWS
+    if close >= CLOSE or ties > 1 or (few and close > 1):
         words += (
             f"; {COUNT(close)} of {COUNT(len(jobs))} lie within one standard error"
             f" ({REGRET(error)} points): more rows would choose more surely"
         )
+        if few and any(not job.record.chosen_by for job in jobs):
+            train = plural(group.data.rows["train"], "row")
+            words += f", and fusion=auto chooses layers and fusion on folds of train, {train}"
     return words
 
 
