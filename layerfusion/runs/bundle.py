@@ -242,12 +242,14 @@ class Bundle:
         return replace(self, config=config, unasked=unasked)
 
     def identity_of_vectors(self, name: str) -> str:
-        """Identify the content of the file that a source's vectors come from.
+        """Identify the content of the file that `with_vectors` gave a source.
 
         Raises:
             UserError: if it cannot be read.
         """
-        return self._givers[name].identity
+        source = self._givers[name]
+        assert isinstance(source, VectorFile)
+        return source.identity
 
     def backbone(self, name: str) -> Backbone:
         """Return one of its language models, loaded and with checked weights.

@@ -41,8 +41,8 @@ def test_each_row_has_the_label_of_its_folder(
         for label in ("good", "1"):
             above = tmp_path / split if below else tmp_path
             rows = frame(label, split)
-            write(above / label / f"a{suffix}", rows[:12])
-            write(above / label / f"b{suffix}", rows[12:])
+            write(above / label / f"a{suffix}", rows.iloc[:12])
+            write(above / label / f"b{suffix}", rows.iloc[12:])
     data = load(path=tmp_path)
     assert sum(map(len, data.splits.values())) == (80 if below else 40)
     for split, rows in data.splits.items():
