@@ -80,6 +80,20 @@ def test_folders_of_other_data_are_no_classes(tmp_path: Path, load: Load) -> Non
         load(path=tmp_path)
 
 
+def test_a_class_in_another_form_is_not_left_out(tmp_path: Path, load: Load) -> None:
+    for label in ("good", "bad"):
+        write(tmp_path / label / "x.csv", frame(label, "all"))
+    (tmp_path / "labels.json").write_text('["good", "bad"]')
+    data = load(path=tmp_path)
+    assert data.label_names == ("good", "bad")
+    assert not any("labels.json in" in note for note in data.notes)
+    (tmp_path / "fair").mkdir()
+    for number in range(20):
+        (tmp_path / "fair" / f"{number}.txt").write_text("a film")
+    with pytest.raises(UserError, match="a file named train is needed"):
+        load(path=tmp_path)
+
+
 def test_what_is_not_used_is_said(tmp_path: Path, load: Load) -> None:
     for split in SPLITS:
         for label in ("good", "bad", "unsup"):
