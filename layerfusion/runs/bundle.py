@@ -228,13 +228,14 @@ class Bundle:
         return replace(self, config=config, unasked=unasked)
 
     def identity_of_vectors(self, name: str) -> str:
-        """Identify the content of what a source's vectors come from, or the server's model.
+        """Identify the content of the file that `with_vectors` gave a source.
 
         Raises:
             UserError: if it cannot be read.
         """
         source = self._givers[name]
-        return (source.giver if isinstance(source, GivenSource) else source).identity
+        assert isinstance(source, VectorFile)
+        return source.identity
 
     def backbone(self, name: str) -> Backbone:
         """Return one of its language models, loaded and with checked weights.

@@ -125,7 +125,7 @@ def read_class_folders(
     shown = [
         str(file.relative_to(place))
         for file in others
-        if file.is_file() and file not in used and not _hidden(file, place)
+        if file.is_file() and file not in used and not is_hidden(file, place)
     ]
     if shown:
         more = f" and {len(shown) - 3:,} more" if len(shown) > 3 else ""
@@ -147,7 +147,7 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
 def _texts(folder: Path) -> list[Path]:
     """The files of a folder that are texts: those in `.txt`, or else those without a suffix."""
     files = files_in(folder)
-    files = [file for file in files if not _hidden(file, folder)]
+    files = [file for file in files if not is_hidden(file, folder)]
     return [file for file in files if _is_text(file) and not _ABOUT_TEXTS.match(file.name)] or [
         file for file in files if not has_format(file) and not is_about(file)
     ]
@@ -183,7 +183,7 @@ def folders_of(folder: Path) -> dict[str, Path]:
     return {
         part.name: part
         for part in sorted(folder.iterdir())
-        if part.is_dir() and not _hidden(part, folder)
+        if part.is_dir() and not is_hidden(part, folder)
     }
 
 
@@ -198,7 +198,7 @@ def tables_beside(folder: Path) -> list[Path]:
         for file in sorted(folder.iterdir())
         if file.is_file()
         and data_suffix(file) in READERS
-        and not _hidden(file, folder)
+        and not is_hidden(file, folder)
         and (named_parts([_bare(file)]) or not _is_text(file))
     ]
 
@@ -212,6 +212,7 @@ def _bare(file: Path) -> str:
     return file.name.lower().split(".")[0]
 
 
-def _hidden(path: Path, above: Path) -> bool:
+def is_hidden(path: Path, above: Path) -> bool:
+    """Tell what a system leaves below a folder, and the names of the classes, from the data."""
     parts = path.relative_to(above).parts
     return any(part.startswith((".", "__MACOSX")) for part in parts) or path.name == "labels.json"

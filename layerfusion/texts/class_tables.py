@@ -11,7 +11,7 @@ from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
-from layerfusion.texts.class_folders import UNLABELLED, files_in, folders_of
+from layerfusion.texts.class_folders import UNLABELLED, files_in, folders_of, is_about, is_hidden
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.readers import read_file
 from layerfusion.texts.split_names import parts_by_word, splits_in
@@ -85,7 +85,7 @@ def read_class_tables(
         str(file.relative_to(place))
         for above in sorted({place, *(file.parent for file in used)})
         for file in files_in(above)
-        if file not in used and not file.name.startswith(".")
+        if file not in used and not is_hidden(file, place)
     ]
     if others:
         are = "is" if len(others) == 1 else "are"
@@ -133,14 +133,20 @@ def _refuse_labels(place: Path, file: Path, names: Sequence[str], columns: Colum
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Name of each folder with tables to them, in order; empty if one is called as a split is."""
+    """Name of each folder with tables to them, in order.
+
+    Empty if a table is called as a split is, or a folder has texts in another form.
+    """
     found: dict[str, list[Path]] = {}
     for name, part in folders_of(folder).items():
-        tables = [file for file in files_in(part) if _is_table(file)]
+        files = files_in(part)
+        tables = [file for file in files if _is_table(file)]
         if any(splits_in(file.name) for file in tables):
             return {}
         if tables:
             found[name] = tables
+        elif any(data_suffix(file) in ("", *_NO_TABLES) and not is_about(file) for file in files):
+            return {}
     return found
 
 

@@ -13,8 +13,9 @@ from layerfusion.assets.files import parse_json
 from layerfusion.errors import UserError, library_errors, short
 from layerfusion.texts.columns import Columns, find_column
 from layerfusion.texts.encoding import refuse_no_text
+from layerfusion.texts.form import distinct_columns
 from layerfusion.texts.nested import column_of_path
-from layerfusion.texts.readers import Reading, distinct_columns
+from layerfusion.texts.reading import Reading
 from layerfusion.texts.table import Changes, Table, make_table
 
 if TYPE_CHECKING:

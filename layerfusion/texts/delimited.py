@@ -42,7 +42,8 @@ class Rows:
     names: tuple[str, ...]
     """The columns, as the header names them."""
     cells: list[list[str]]
-    """A row of the file each, the header and blank lines left out; as many cells as columns."""
+    """A row of the file each, without the header; as many cells as columns. Blank lines are none,
+    but for those between the rows of a single column."""
     lines: list[int]
     """The line of the text that each row begins in, counted from 1."""
     note: str | None = None
@@ -125,17 +126,6 @@ def first_lines(text: str, skip_lines: Sequence[int] = ()) -> list[tuple[int, st
     """Give the lines of a text's beginning that are not blank, each with its number (0 = first)."""
     lines = _numbered_lines(line_feeds(text[:100_000]), skip_lines)
     return [(number - 1, line.rstrip("\r")) for number, line in lines if line.strip()]
-
-
-def blank_between(text: str, rows: Rows) -> int | None:
-    """Find a blank line between the rows of a text, which was read as none of them.
-
-    Returns:
-        The number of the first one, counted from 1; none if there is none.
-    """
-    lines = line_feeds(text).split("\n")
-    # A row's own last line holds the end of its last cell.
-    return next((start - 1 for start in rows.lines[1:] if not lines[start - 2].strip()), None)
 
 
 def lines_of(text: str) -> list[str]:
@@ -279,6 +269,7 @@ def parsed_rows(
     started: list[tuple[int, str]] = []
     row: list[str] | None = None
     names: list[str] = []
+    blank: list[int] = []
     found = 0
 
     def fault(reason: str) -> _Broken:
@@ -311,12 +302,17 @@ def parsed_rows(
         row = [_freed(cell) for cell in row] if rules.held else row
         raw = [line for _, line in started]
         if len(row) < 2 and not "".join(raw).strip():
-            continue  # a blank line; an empty cell of a single column has quotation marks
+            blank += [started[0][0]] if len(names) == 1 else []
+            continue
         if not names:
             names = row if headed else [str(number) for number in range(1, len(row) + 1)]
             yield Row(names, started[0][0], raw)
             if headed:
                 continue
+        # Between rows of a single column, a blank line is a row with an empty cell.
+        found += len(blank)
+        yield from (Row([""], line, [""]) for line in blank)
+        blank = []
         if len(row) != len(names):
             first = "header" if headed else "first row"
             reason = f"it has {len(row)} cells where the {first} has {len(names)}"

@@ -22,6 +22,19 @@ _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
 
+def begins_json(content: str) -> bool:
+    """Tell rows of JSON from a text on each line: it begins with an object, or a list of them."""
+    start = content.lstrip()
+    if not start.startswith(("{", "[")):
+        return False
+    try:
+        found, _ = json.JSONDecoder().raw_decode(start)
+    except (ValueError, RecursionError):
+        return False
+    rows = found if isinstance(found, list) else [found]
+    return bool(rows) and all(isinstance(row, dict) for row in rows)
+
+
 def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) -> Values:
     """Read the columns of a JSON text.
 

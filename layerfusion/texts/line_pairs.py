@@ -14,7 +14,8 @@ from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import lines_of
 from layerfusion.texts.encoding import read_text
 from layerfusion.texts.fasttext import begins_fasttext
-from layerfusion.texts.readers import WORDS, begins_json, begins_table
+from layerfusion.texts.form import WORDS, begins_table
+from layerfusion.texts.json_tables import begins_json
 from layerfusion.texts.split_names import named_parts, splits_in
 from layerfusion.texts.table import Table, make_table
 

@@ -44,20 +44,17 @@ from layerfusion.texts.encoding import (
     unpacking_errors,
 )
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
-from layerfusion.texts.json_tables import object_of
-from layerfusion.texts.readers import (
+from layerfusion.texts.form import (
     Form,
-    Reading,
-    begins_json,
     begins_table,
-    delimited_table,
     distinct_columns,
     form_of,
-    json_table,
-    read_file,
     refuse_headless,
     refuse_second_header,
 )
+from layerfusion.texts.json_tables import begins_json, object_of
+from layerfusion.texts.readers import delimited_table, json_table, read_file
+from layerfusion.texts.reading import Reading
 from layerfusion.texts.table import Changes, Table, make_table
 
 STANDARD = "-"

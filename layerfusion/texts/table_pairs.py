@@ -9,7 +9,7 @@ from pathlib import Path
 from layerfusion.assets.paths import data_suffix
 from layerfusion.errors import UserError, short
 from layerfusion.texts.columns import OFTEN, Columns, find_column
-from layerfusion.texts.delimited import blank_between, cells_of, first_line, read_rows
+from layerfusion.texts.delimited import cells_of, first_line, read_rows
 from layerfusion.texts.encoding import read_text
 from layerfusion.texts.line_pairs import name_of_pair
 from layerfusion.texts.readers import read_file
@@ -114,13 +114,8 @@ def _cells(path: Path, encoding: str, columns: Columns) -> _Cells:
     text = read_text(path, encoding, columns.encoding_key)
     _, header = first_line(text)
     delimiter = max(_TABLES[data_suffix(path)], key=lambda mark: len(cells_of(header, mark)))
-    rows = read_rows(str(path), text, delimiter, headed=False)
-    if len(rows.names) == 1 and (blank := blank_between(text, rows)) is not None:
-        raise UserError(
-            f"{path}, line {blank}: it is blank; if it stands for a row, write what the row has,"
-            " or else remove it"
-        )
-    return _Cells(path, rows.cells, headed=True)
+    rows = read_rows(str(path), text, delimiter, headed=False).cells
+    return _Cells(path, rows, headed=True)
 
 
 def _names_texts(table: _Cells, columns: Columns) -> bool:

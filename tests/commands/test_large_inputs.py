@@ -399,11 +399,13 @@ def test_a_row_of_a_single_column_that_is_empty_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, out = tmp_path / "in.csv", tmp_path / "out.csv"
-    pd.DataFrame({"text": ["film", "", "good"] * 40}).to_csv(given, index=False)
-    for largest in (parts.WHOLE, 0):
-        monkeypatch.setattr(parts, "WHOLE", largest)
-        predicted(given, out)
-        assert pd.read_csv(out)["text"].fillna("").tolist() == ["film", "", "good"] * 40
+    rows = ["film", "", "good"] * 40
+    for content in (pd.DataFrame({"text": rows}).to_csv(index=False), "\n".join(["text", *rows])):
+        given.write_text(content)
+        for largest in (64 << 20, 0):
+            monkeypatch.setattr(parts, "WHOLE", largest)
+            predicted(given, out)
+            assert pd.read_csv(out)["text"].fillna("").tolist() == rows
 
 
 @pytest.mark.usefixtures("classifier")

@@ -21,7 +21,7 @@ from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.runs import bundle
 from layerfusion.texts import streaming as parts
-from layerfusion.texts.readers import distinct_names
+from layerfusion.texts.form import distinct_names
 from tests.fuzz.fuzzing import STRANGE, attempt, examples, mutations
 from tests.fuzz.tables import DELIMITED, TYPED, Form, Made, made_tables, multi_line, write_file
 

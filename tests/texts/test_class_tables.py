@@ -41,8 +41,8 @@ def test_each_row_has_the_label_of_its_folder(
         for label in ("good", "1"):
             above = tmp_path / split if below else tmp_path
             rows = frame(label, split)
-            write(above / label / f"a{suffix}", rows.head(12))
-            write(above / label / f"b{suffix}", rows.tail(-12))
+            write(above / label / f"a{suffix}", rows.iloc[:12])
+            write(above / label / f"b{suffix}", rows.iloc[12:])
     data = load(path=tmp_path)
     assert sum(map(len, data.splits.values())) == (80 if below else 40)
     for split, rows in data.splits.items():
@@ -76,6 +76,20 @@ def test_folders_of_other_data_are_no_classes(tmp_path: Path, load: Load) -> Non
     with pytest.raises(UserError, match=r"books/x\.csv has labels of its own, in the column 'id'"):
         load(path=tmp_path, label="id")
     write(tmp_path / "films" / "test.csv", frame("films", "all"))
+    with pytest.raises(UserError, match="a file named train is needed"):
+        load(path=tmp_path)
+
+
+def test_a_class_in_another_form_is_not_left_out(tmp_path: Path, load: Load) -> None:
+    for label in ("good", "bad"):
+        write(tmp_path / label / "x.csv", frame(label, "all"))
+    (tmp_path / "labels.json").write_text('["good", "bad"]')
+    data = load(path=tmp_path)
+    assert data.label_names == ("good", "bad")
+    assert not any("labels.json in" in note for note in data.notes)
+    (tmp_path / "fair").mkdir()
+    for number in range(20):
+        (tmp_path / "fair" / f"{number}.txt").write_text("a film")
     with pytest.raises(UserError, match="a file named train is needed"):
         load(path=tmp_path)
 

@@ -142,6 +142,10 @@ def test_a_character_that_stands_for_a_carriage_return_stays_itself() -> None:
 
 
 @pytest.mark.parametrize("delimiter", [",", "\t"])
-def test_an_empty_cell_of_a_single_column_is_a_row_and_a_blank_line_is_none(delimiter: str) -> None:
-    assert cells('text\n""\na film\n\n" "\n', delimiter) == [[""], ["a film"], [" "]]
+def test_an_empty_cell_of_a_single_column_is_a_row(delimiter: str) -> None:
+    """Blank lines between the rows are such cells, as spreadsheets write them."""
+    content = '\n\ntext\n""\na film\n\n \n" "\n\n\n'
+    assert cells(content, delimiter) == [[""], ["a film"], [""], [""], [" "]]
+    assert read_rows("x", content, delimiter).lines == [4, 5, 6, 7, 8]
+    assert cells("text,label\n\na,b\n\nc,d\n") == [["a", "b"], ["c", "d"]]
     assert cells("text\tlabel\n\t\na\tb\n", "\t") == [["", ""], ["a", "b"]]

@@ -337,6 +337,17 @@ CASES: dict[str, Case] = {
     "rows that end in carriage returns, as on old Macs": _file(
         _csv().replace("\n", "\r") + '"two\nlines",good\r'
     ),
+    "blank lines between rows of several columns, which are no rows": _file(
+        _csv().replace("\n", "\n\n")
+    ),
+    "blank lines between rows of a single column, which have an empty cell each": _folder(
+        {
+            "X_train.csv": "\n".join(["text", *(text for text, _ in _rows())]).replace(
+                _rows()[19][0], ""
+            ),
+            "y_train.csv": "\n".join(["label", *(label for _, label in _rows())]),
+        }
+    ),
     "a carriage return inside a row": _file(_csv(extra="two\rlines,good\n")),
     "HTML entities (`&amp;`), which stay as they are": _file(_csv(extra="a &lt;br&gt; b,good\n")),
     "spaces between commas and quotation marks": _file(

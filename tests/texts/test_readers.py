@@ -162,7 +162,7 @@ def test_label_names_in_parquet_of_the_datasets_library(tmp_path: Path) -> None:
         ("x.jsonl", b'{"text": "a"}\n', "no column 'label' (dataset.label); there are: 'text'"),
         ("x.csv", b"", "the file is empty"),
         ("x.csv", b"text,label\n", "no rows"),
-        ("x.json", b"[]", "no column 'text' (dataset.text); there are: none"),
+        ("x.json", b"[]", "x.json: no rows"),
         (
             "x.csv",
             b"text,label\na,b\nc,d,e\n",

@@ -111,12 +111,12 @@ def test_every_split_has_its_own_labels_and_columns_are_guessed(tmp_path: Path, 
         (
             table(TEXTS[:-1], header="text") + "\n" + f'"{TEXTS[-1]}"\n',
             table(LABELS, header="label"),
-            "X_train.csv, line 21: it is blank",
+            "X_train.csv: it has 22 lines, and y_train.csv, .* has 21; write both into one table",
         ),
         (
             table(TEXTS, header="text"),
             table(LABELS[:9], header="label") + "\n" + table(LABELS[10:]),
-            "y_train.csv, line 11: it is blank",
+            "X_train.csv, row 10: the label is missing",
         ),
         (
             table([*TEXTS[:4], "", *TEXTS[5:]], header="text"),
