@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -60,9 +60,11 @@ from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.records.sweep import finished_job
-from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
+
+if TYPE_CHECKING:
+    from layerfusion.runs.inputs import Inputs
 
 DESCRIPTION = "bundle.json"
 """File that is written last, so a bundle that has it is complete."""
