@@ -13,8 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
+from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.training import fit
 
 ROWS = {"train": 6397, "validation": 711}

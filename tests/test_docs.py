@@ -35,6 +35,7 @@ from tests.tiny import WORDS, tiny_folder
 
 COMPOSED = {
     "dataset=hub": "needs the Hugging Face hub",
+    "dataset=mteb/": "needs the Hugging Face hub",
     "owner/name": "likewise",
 }
 """Part of a `layerfusion` command to the reason why it is composed and not run."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
+from layerfusion.composing.mteb import register_tasks
 from layerfusion.composing.own_models import named_models
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
 from layerfusion.config.imports import import_from
@@ -161,6 +162,7 @@ def user_keys(arguments: Sequence[str]) -> list[str]:
         for argument in arguments
     )
     own = {match[1] for match in paths if match} - known
+    register_tasks(arguments)
     arguments, named = named_models(arguments, known | own)
     known |= named
     _refuse_numbers_as_options(arguments)

@@ -16,12 +16,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from sklearn.decomposition import TruncatedSVD
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfVectorizer
 from torch import Tensor
 
 from layerfusion.assets.memo import read_arrays, read_facts, write_arrays, write_facts
@@ -31,6 +29,9 @@ from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
 from layerfusion.errors import UserError
 from layerfusion.texts.tfidf import FEATURES, countable, counts_from, counts_state, tfidf
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +70,8 @@ class LexicalFit:
         Raises:
             UserError: if the texts have no words to count, or there are too few of them.
         """
+        from sklearn.decomposition import TruncatedSVD
+
         counts = tfidf(config.features, len(texts), config.max_features)
         with countable(config.features):
             sparse = counts.fit_transform(texts)
@@ -202,6 +205,8 @@ class LexicalStore:
         The features of a sample are counted by their hashes and projected by a matrix of ones,
         which takes as long and needs nothing to be learned.
         """
+        from sklearn.feature_extraction.text import HashingVectorizer
+
         sample = self.texts[:: max(1, len(self.texts) // TIMED)][:TIMED]
         digest = hashlib.sha256(self.spec.canonical().encode() + b"".join(map(text_hash, sample)))
         path = self.folder / f"{digest.hexdigest()[:32]}.json"

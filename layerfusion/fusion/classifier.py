@@ -1,14 +1,13 @@
-"""The head as a LightningModule: a fusion operator and a classification layer."""
+"""The head as a LightningModule, which trains on any `Trainer`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import MetricCollection
 from torchmetrics.classification import (
@@ -17,18 +16,12 @@ from torchmetrics.classification import (
     MulticlassF1Score,
 )
 
-from layerfusion.config.job import FusionConfig, TrainerConfig
-from layerfusion.config.operators import settle
-from layerfusion.config.rules import check_rules
 from layerfusion.fusion.data import Batch
-from layerfusion.fusion.operators import FusionOperator, build_operator
-from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
-
-PREDICT_ROWS = 1024
-"""Rows of a batch where no gradients are kept."""
+from layerfusion.fusion.head import FusionHead, HeadSettings
+from layerfusion.fusion.operators import FusionOperator
 
 
-class FusionClassifier(LightningModule):
+class FusionClassifier(FusionHead, LightningModule):
     """Fuses standardised sources with an operator, and classifies the fused vector.
 
     An ordinary LightningModule: it trains, tests and predicts on any `Trainer`, with batches
@@ -66,49 +59,38 @@ class FusionClassifier(LightningModule):
         self,
         widths: Sequence[int],
         num_classes: int,
-        operator: str | type[FusionOperator] = "gated",
-        width: int = 256,
-        dropout: float = 0.3,
+        operator: str | type[FusionOperator] = HeadSettings.operator,
+        width: int = HeadSettings.width,
+        dropout: float = HeadSettings.dropout,
         arguments: dict[str, Any] | None = None,
-        residual: bool = False,
-        match_capacity: bool = False,
-        entropy_penalty: float = 0.0,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
+        residual: bool = HeadSettings.residual,
+        match_capacity: bool = HeadSettings.match_capacity,
+        entropy_penalty: float = HeadSettings.entropy_penalty,
+        learning_rate: float = HeadSettings.learning_rate,
+        weight_decay: float = HeadSettings.weight_decay,
         names: Sequence[str] | None = None,
         importance: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        settings: dict[str, Any] = {
-            "widths": list(widths),
-            "num_classes": num_classes,
-            "operator": operator if isinstance(operator, str) else _import_path(operator),
-            "width": width,
-            "dropout": dropout,
-            "arguments": dict(arguments or {}),
-            "residual": residual,
-            "match_capacity": match_capacity,
-            "entropy_penalty": entropy_penalty,
-            "learning_rate": learning_rate,
-            "weight_decay": weight_decay,
-            "names": None if names is None else list(names),
-            "importance": None if importance is None else list(importance),
-        }
+        settings = HeadSettings(
+            widths=list(widths),
+            num_classes=num_classes,
+            operator=operator if isinstance(operator, str) else _import_path(operator),
+            width=width,
+            dropout=dropout,
+            arguments=dict(arguments or {}),
+            residual=residual,
+            match_capacity=match_capacity,
+            entropy_penalty=entropy_penalty,
+            learning_rate=learning_rate,
+            weight_decay=weight_decay,
+            names=None if names is None else list(names),
+            importance=None if importance is None else list(importance),
+        )
+        super().__init__(settings)
         # Plain containers, so that a checkpoint loads with weights_only. They do not go to the
         # logger: the tracker shows the job's whole config once, not once for each seed.
-        self.save_hyperparameters(settings, logger=False)
-        fusion = _fusion_config(settings)
-        check_rules(fusion, "fusion")
-        check_rules(
-            TrainerConfig(learning_rate=learning_rate, weight_decay=weight_decay), "trainer"
-        )
-        if match_capacity:
-            fusion = replace(fusion, width=matched_width(fusion, widths, num_classes))
-        self.fusion_config = fusion
+        self.save_hyperparameters(self.settings, logger=False)
         self.names = [str(k) for k in range(len(widths))] if names is None else list(names)
-        self.operator = build_operator(fusion, widths, num_classes, importance)
-        self.dropout = nn.Dropout(0.0 if self.operator.classifies else dropout)
-        self.classify = classification_layer(self.operator, num_classes)
         # The arguments are sound by construction, and torchmetrics' checks read every batch again.
         checks = {"num_classes": num_classes, "validate_args": False}
         self.val_metrics = MetricCollection(
@@ -125,20 +107,6 @@ class FusionClassifier(LightningModule):
         self.gate_epochs: list[list[float]] = []
         """Mean gate of each source over validation, after each epoch."""
 
-    @property
-    def num_parameters(self) -> int:
-        """Number of trained parameters of operator and classification layer."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
-    @property
-    def num_flops(self) -> int:
-        """Number of floating-point operations for one text: see `head_flops`."""
-        return head_flops(self.fusion_config, self.hparams["widths"], self.hparams["num_classes"])
-
-    def forward(self, sources: list[Tensor]) -> Tensor:
-        """Return the logits of a batch of standardised sources. Shape: (batch, num_classes)."""
-        return self._logits_and_gates(sources)[0]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a training batch, and log its mean over the epoch."""
         loss = self.loss(batch)
@@ -149,7 +117,7 @@ class FusionClassifier(LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Return the cross-entropy of a training batch, with the operator's additions to it."""
         sources, target = batch
-        logits, gates = self._logits_and_gates(sources)
+        logits, gates = self.logits_and_gates(sources)
         weights = self.operator.class_weights
         if weights is not None:
             weights = weights.to(logits)
@@ -198,36 +166,12 @@ class FusionClassifier(LightningModule):
     def _evaluate(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor | None:
         """Log the log-loss of a batch, update the metrics of its split, and return its gates."""
         sources, target = batch
-        logits, gates = self._logits_and_gates(sources)
+        logits, gates = self.logits_and_gates(sources)
         loss = F.cross_entropy(logits, target)
         self.log(f"{split}/log_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         metrics.update(logits.softmax(dim=1), target)
         return gates
-
-    @property
-    def output_layers(self) -> list[nn.Linear]:
-        """The linear layers that give the logits; none if an operator of the user's gives them."""
-        layers = (
-            list(self.operator.output_layers()) if self.operator.classifies else [self.classify]
-        )
-        return [layer for layer in layers if isinstance(layer, nn.Linear)]
-
-    @torch.no_grad()
-    def rescale(self, scale: float, shift: Tensor | None = None) -> None:
-        """Multiply all logits by a number, and add one to those of each class.
-
-        Both go into the weights of the last layers, so that the head stays what it was.
-
-        Args:
-            scale: 1 / temperature.
-            shift: what is added to each class afterwards. Shape: (classes,).
-        """
-        for layer in self.output_layers:
-            layer.weight.mul_(scale)
-            layer.bias.mul_(scale)
-            if shift is not None:
-                layer.bias.add_(shift.to(layer.bias))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return AdamW, fused: with 39 sources on a CPU it takes a third of the default's time."""
@@ -237,62 +181,6 @@ class FusionClassifier(LightningModule):
             weight_decay=self.hparams["weight_decay"],
             fused=True,
         )
-
-    @torch.inference_mode()
-    def predict_logits(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Classify any number of rows, without dropout.
-
-        Args:
-            features: one standardised tensor for each source. Shapes: (rows, d_k).
-
-        Returns:
-            Logits, shape (rows, num_classes), and gates, shape (rows, K), both on the CPU. The
-            gates are None where the operator has none.
-        """
-        training = self.training
-        self.eval()
-        logits, gates = [], []
-        for start in range(0, len(features[0]), PREDICT_ROWS):
-            rows = [source[start : start + PREDICT_ROWS].to(self.device) for source in features]
-            batch_logits, batch_gates = self._logits_and_gates(rows)
-            logits.append(batch_logits.cpu())
-            if batch_gates is not None:
-                gates.append(batch_gates.cpu())
-        self.train(training)
-        return torch.cat(logits), torch.cat(gates) if gates else None
-
-    def _logits_and_gates(self, sources: list[Tensor]) -> tuple[Tensor, Tensor | None]:
-        fused, gates = self.operator.fuse(sources)
-        return self.classify(self.dropout(fused)), gates
-
-
-def classifier_settings(fusion: FusionConfig, trainer: TrainerConfig) -> dict[str, Any]:
-    """Return the settings of a job's head as arguments of `FusionClassifier`."""
-    fusion = settle(fusion)
-    ours = not fusion.target or fusion.target.startswith("layerfusion.")
-    return {
-        "operator": fusion.name if ours else fusion.target,
-        "width": fusion.width,
-        "dropout": fusion.dropout,
-        "arguments": dict(fusion.arguments),
-        "residual": fusion.residual,
-        "match_capacity": fusion.match_capacity,
-        "entropy_penalty": fusion.entropy_penalty,
-        "learning_rate": trainer.learning_rate,
-        "weight_decay": trainer.weight_decay,
-    }
-
-
-def is_path(operator: str) -> bool:
-    """Tell an operator's import path from its name."""
-    return "." in operator or ":" in operator
-
-
-def _fusion_config(settings: Mapping[str, Any]) -> FusionConfig:
-    operator = settings["operator"]
-    keys = ("width", "dropout", "arguments", "residual", "match_capacity", "entropy_penalty")
-    given = {key: settings[key] for key in keys}
-    return settle(FusionConfig(operator, operator if is_path(operator) else "", **given))
 
 
 def _import_path(operator: type[FusionOperator]) -> str:

@@ -14,7 +14,7 @@ from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import former_fusion, gather_arguments
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings, is_path
+from layerfusion.fusion.head import FusionHead, HeadSettings, classifier_settings, is_path
 from layerfusion.fusion.pool import Pool
 from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.lexical_regression import LexicalRegression
@@ -31,13 +31,13 @@ POOL = ("bias", "scale", "gate", "mean", "std")
 class OperatorHead:
     """A trained operator, with the mean and deviation of train that standardise its sources."""
 
-    classifier: FusionClassifier
+    classifier: FusionHead
     standardiser: Standardiser
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
-        return int(self.classifier.hparams["num_classes"])
+        return int(self.classifier.settings["num_classes"])
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows.
@@ -107,7 +107,7 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for name in ("mean", "std"):
             for k, values in enumerate(getattr(head.standardiser, name)):
                 tensors[f"{name}.{k}"] = values
-        facts = {"kind": OPERATOR, "settings": dict(head.classifier.hparams)}
+        facts = {"kind": OPERATOR, "settings": dict(head.classifier.settings)}
         return {k: v.detach().cpu().clone() for k, v in tensors.items()}, facts
     stack = head.stack
     tensors = {f"pool.{name}": getattr(stack.pool, name) for name in POOL}
@@ -143,7 +143,7 @@ def head_from(
         settings = _settings(facts["settings"])
         if is_path(settings["operator"]):
             require_named("operator", settings["operator"], (OURS, *modules))
-        classifier = FusionClassifier(**settings)
+        classifier = FusionHead(HeadSettings(**settings))
         prefix = "classifier."
         classifier.load_state_dict(
             {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -166,7 +166,7 @@ def head_from(
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of `FusionClassifier`; schema 1 kept config groups instead."""
+    """Return the fields of `HeadSettings`; schema 1 kept config groups instead."""
     if "fusion" not in settings:
         return dict(settings)
     given = {key: settings[key] for key in ("widths", "num_classes", "names", "importance")}

@@ -22,8 +22,9 @@ from torch import Tensor
 from layerfusion.config.check import check_devices
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
+from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.objective import share_of, shift_by, temperature_of, weights_of
 
 MONITOR = "val/log_loss"

@@ -9,13 +9,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,6 +25,9 @@ from layerfusion.texts.tfidf import (
     counts_state,
     tfidf,
 )
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 C_VALUES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Inverse strengths of the regularisation that are tried with each kind of features."""
@@ -235,6 +235,9 @@ def _by_liblinear(
     features: Sparse, targets: np.ndarray, strengths: Sequence[float], seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Fit one class after the other; the time grows with the rows, not with their cube."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     for strength in strengths:
         # Liblinear's dual solver takes a third of the time of a multinomial fit by L-BFGS. On MR
         # and R52, a tolerance tighter than 0.01 changed no accuracy by 0.1 points or more.
@@ -254,5 +257,7 @@ def _by_liblinear(
 
 def log_probabilities(features: Sparse, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     """Log-probabilities of the classes, which add up to 1. Shape: (rows, classes)."""
+    from scipy.special import expit
+
     probabilities = expit(features @ weight + bias).clip(_LEAST_PROBABILITY)
     return np.log(probabilities / probabilities.sum(axis=1, keepdims=True))

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -61,7 +61,6 @@ from layerfusion.runs.bundle_files import (
     read_files,
 )
 from layerfusion.runs.fetching import shared_folder
-from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.trust import (
@@ -72,6 +71,9 @@ from layerfusion.runs.trust import (
     refuse_code,
     refuse_interpolation,
 )
+
+if TYPE_CHECKING:
+    from layerfusion.runs.inputs import Inputs
 
 PIECE = 1024
 """Number of texts that are embedded and classified together."""

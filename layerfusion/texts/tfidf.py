@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer, TfidfVectorizer
 
 from layerfusion.errors import UserError
+
+if TYPE_CHECKING:
+    from sklearn.feature_extraction.text import TfidfVectorizer
 
 # A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
 # of Indic and Thai script, which `\w` would cut. Each punctuation mark is a token of its own.
@@ -36,6 +38,8 @@ def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVec
         rows: number of texts that it will be fitted on.
         max_features: number of features to keep, the most frequent ones.
     """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
     return TfidfVectorizer(
         **FEATURES[features],
         sublinear_tf=True,
@@ -78,6 +82,8 @@ class CountedTexts:
     def __init__(
         self, features: str, texts: Sequence[str], max_features: int | None = None
     ) -> None:
+        from sklearn.feature_extraction.text import CountVectorizer
+
         self.features = features
         self.max_features = max_features
         self._counts: Sparse = CountVectorizer(**FEATURES[features]).fit_transform(texts)
@@ -94,6 +100,8 @@ class CountedTexts:
         Raises:
             ValueError: if the texts to learn from have nothing to count.
         """
+        from sklearn.feature_extraction.text import TfidfTransformer
+
         learned = self._counts[inside]
         found_in = np.bincount(learned.indices, minlength=learned.shape[1])
         kept = found_in >= _least_texts(self.features, learned.shape[0])

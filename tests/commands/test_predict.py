@@ -7,6 +7,8 @@ import gzip
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,30 @@ def job(root: Path) -> list[str]:
         "seeds=2",
         f"paths.outputs={root}/outputs",
     ]
+
+
+PREDICTS = """
+import sys
+from layerfusion.cli import main
+import layerfusion.runs.bundle
+print(*sorted({"sklearn", "scipy", "transformers"} & {*sys.modules}))
+assert main(["predict", *sys.argv[1:]]) == 0
+trains = {"lightning", "torchmetrics", "wandb", "optuna", "hydra", "submitit", "matplotlib"}
+print(*sorted(trains & {*sys.modules}))
+"""
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_it_imports_nothing_that_only_trains_sweeps_or_tracks(
+    fusion: str, folder: Path, tmp_path: Path
+) -> None:
+    """And scikit-learn only where the classifier counts words."""
+    command = [sys.executable, "-c", PREDICTS, f"{folder}/{fusion}", f"{folder}/test.csv"]
+    out = tmp_path / "said.csv"
+    done = subprocess.run([*command, "-o", str(out)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["", ""]
+    assert len(pd.read_csv(out)) == 30
 
 
 def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -9,7 +9,8 @@ import pytest
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import operator_names
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.operators.capacity import head_flops, head_parameters, matched_width
 
 NAMES = operator_names()

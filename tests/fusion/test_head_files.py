@@ -23,7 +23,7 @@ def test_a_head_of_schema_1_reads_and_says_the_same() -> None:
     log_probs = head.log_probs([torch.tensor(source) for source in FORMER["features"]])
     torch.testing.assert_close(log_probs, torch.tensor(FORMER["log_probs"]))
     assert isinstance(head, OperatorHead)
-    assert head.classifier.hparams["arguments"] == {"side": 2}
+    assert head.classifier.settings["arguments"] == {"side": 2}
 
 
 def test_an_operator_from_elsewhere_is_imported_only_where_its_module_is_named(

@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import find_operator, operator_names
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
+from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.operators import FusionOperator, build_operator, operator_class
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.operators.gated import GatedFusion

@@ -14,8 +14,9 @@ from layerfusion.config.job import FusionConfig, LexicalConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
 from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.deadline import Deadline
+from layerfusion.fusion.head import classifier_settings
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters

@@ -15,8 +15,9 @@ from torch.nn.functional import cross_entropy
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.classifier import PREDICT_ROWS, FusionClassifier, classifier_settings
+from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
+from layerfusion.fusion.head import PREDICT_ROWS, classifier_settings
 from layerfusion.fusion.training import MONITOR, BestWeights, Fitted, fit
 
 CLASSES = 3
