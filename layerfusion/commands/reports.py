@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -84,8 +85,20 @@ def results(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--csv", action="store_true", help="print every column as CSV, with all digits"
     )
+    parser.add_argument(
+        "--mteb",
+        metavar="FOLDER",
+        help="write the figures of jobs on MTEB's tasks there, in the JSON of its library",
+    )
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
+    if options.mteb:
+        from layerfusion.report.mteb import PROTOCOL, write_mteb
+
+        for path in write_mteb(folder, Path(options.mteb)):
+            print(path)
+        print(f"note: {PROTOCOL}; the figures do not compare with its leaderboard", file=sys.stderr)
+        return 0
     if options.csv:
         from layerfusion.findings.frame import results as frame_of
         from layerfusion.report.render.files import disarmed
