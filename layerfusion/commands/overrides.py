@@ -52,7 +52,7 @@ def config_of(
         settings: other settings, as `train` of the Python functions takes them.
         command: name of the primary config.
         **groups: option of a group of configs, such as `fusion="gated"`. For `layers` it may be a
-            mapping of model to its layers.
+            mapping of model, as `backbone` names it, to its layers.
 
     Raises:
         UserError: for a name that does not exist, or a setting that the command does not have.
@@ -62,14 +62,16 @@ def config_of(
     folders = [Path(folder) for folder in listed("config_dir", keys.pop("config_dir", ()))]
     import_from([*folders, Path()])
     words = [f"--config-dir={folder}" for folder in folders]
+    models, names = _backbone_words(backbone)
     if isinstance(fixed := groups.get("layers"), Mapping):
-        groups["layers"], keys["layers.fixed"] = "fixed", fixed
+        groups["layers"] = "fixed"
+        keys["layers.fixed"] = {names.get(str(key), key): own for key, own in fixed.items()}
     words += [f"{group}={option}" for group, option in groups.items()]
     for group in ("pooling", "lexical"):
         if group in keys:
             words.append(f"{group}=[{','.join(map(str, listed(group, keys.pop(group))))}]")
     words += _dataset_words(dataset, cache)
-    words += _backbone_words(backbone)
+    words += models
     words += [f"paths.cache={_value(str(cache))}"]
     if "logger" not in keys:
         words.append("logger=none")
@@ -105,16 +107,19 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
     return ["dataset=local", f"dataset.path={_value(str(dataset))}"]
 
 
-def _backbone_words(backbone: Names) -> list[str]:
+def _backbone_words(backbone: Names) -> tuple[list[str], dict[str, str]]:
     """Select models by name, folder or id on the hub.
 
     A `Path` is never an id.
+
+    Returns:
+        Overrides, and the name of each model that is given by its place.
 
     Raises:
         UserError: for a path that is no model, and where two models would have the same name.
     """
     if backbone is ANY_MODEL:
-        return []
+        return [], {}
     models = listed("backbone", backbone)
     named = [str(model) for model in models if is_config("backbone", model)]
     words = [f"backbone=[{','.join(named)}]"]
@@ -125,13 +130,14 @@ def _backbone_words(backbone: Names) -> list[str]:
     ]
     # An id is named without its commit.
     plain = [one["path"] if "path" in one else one["sources"][0]["path"] for one in settings]
-    for own, one, place in zip(distinct_names(plain, named), settings, places, strict=True):
+    names = distinct_names(plain, named)
+    for own, one, place in zip(names, settings, places, strict=True):
         checked_place(str(place))
         words += [
             f"{'+' if key == 'sources' else ''}backbone.{own}.{key}={_value(value)}"
             for key, value in one.items()
         ]
-    return words
+    return words, dict(zip(map(str, places), names, strict=True))
 
 
 def listed(key: str, value: Any) -> list[str | Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,15 @@ def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) 
 @pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none", "time_limit=null"])
 def test_a_key_that_is_as_before_there_was_one_changes_no_name(setting: str) -> None:
     assert name_of("fusion=concat") == name_of("fusion=concat", setting)
+
+
+def test_layers_go_by_a_folder_as_models_do(bert_folder: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "my (model)"
+    shutil.copytree(bert_folder, mine)
+    for place in (mine, str(mine)):
+        fixed = {place: [1], "minilm": [3]}
+        config = config_of("r8", ["minilm", place], {}, layers=fixed)
+        assert dict(config.layers.fixed) == {"my__model_": [1], "minilm": [3]}
 
 
 def test_layers_fixed_for_several_models_may_be_one_mapping() -> None:
