@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,6 +96,12 @@ def complete_splits(
         notes.append(
             f"{overlap:,} of {len(splits['test']):,} test rows also occur in train;"
             " dataset.dedupe=true drops them from train"
+        )
+    if several := _with_several_labels(splits):
+        are = "1 text has" if several == 1 else f"{several:,} texts have"
+        notes.append(
+            f"train and validation: {are} different labels in different rows; no classifier can be"
+            " right on all of them"
         )
     return Splits(
         used={split: splits[split] for split in SPLITS},
@@ -222,3 +229,10 @@ def _sample_test(
 def _overlap(splits: dict[str, Split]) -> int:
     seen = {*splits["train"].texts, *splits["validation"].texts}
     return sum(text in seen for text in splits["test"].texts)
+
+
+def _with_several_labels(splits: dict[str, Split]) -> int:
+    """Count the texts of train and validation that occur with more than one label."""
+    rows = [splits["train"], splits["validation"]]
+    pairs = {pair for part in rows for pair in zip(part.texts, part.labels.tolist(), strict=True)}
+    return sum(count > 1 for count in Counter(text for text, _ in pairs).values())

@@ -156,6 +156,15 @@ def test_limit_that_cannot_hold_every_label(tmp_path: Path, load: Load) -> None:
 # -- duplicates ---------------------------------------------------------------------------------
 
 
+def test_texts_with_several_labels_are_counted(tmp_path: Path, load: Load) -> None:
+    train = rows("t", a=20, b=20)
+    test = write(tmp_path / "test.csv", rows("s", a=3, b=3)).parent
+    write(tmp_path / "train.csv", [*train, ("both", "a"), ("both", "a"), ("other", "b")])
+    assert not any("different labels" in note for note in load(path=test).notes)
+    write(tmp_path / "train.csv", [*train, ("both", "a"), ("both", "b"), ("both", "a")])
+    assert any("1 text has different labels" in note for note in load(path=test).notes)
+
+
 def test_overlap_is_counted_and_dedupe_drops_it_from_train(tmp_path: Path, load: Load) -> None:
     shared = [("both", "a"), ("also", "b")]
     write(tmp_path / "train.csv", rows("t", a=20, b=20) + shared)
