@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,6 +20,8 @@ DELIMITERS = (",", "\t", ";", "|")
 """Delimiters that a header is tried with, in this order."""
 _TOP = 20
 """Lines that are looked at for a header."""
+_HEAD = 10_000
+"""Characters that tell a table from lines."""
 _COMMENTS = ("#", "%", "//")
 _FIRST_WORD = re.compile(r"^([^\S\n]*\S+)[^\S\n]+", re.MULTILINE)
 _APART = "\x1f"
@@ -138,7 +142,7 @@ def begins_table(content: str, column: str) -> bool:
     """Tell a table from a text on each line, for a file whose suffix says neither.
 
     Its first line names the column of texts beside others; or it names one that is often called so,
-    and the next lines have as many cells.
+    and the next lines have as many cells; or it names the only column, whose cells are quoted.
     """
     _, header = first_line(content)
     if _SEP.fullmatch(header):
@@ -146,17 +150,36 @@ def begins_table(content: str, column: str) -> bool:
     rows = (line for _, line in first_lines(content) if not line.startswith(_COMMENTS))
     named = [cells_of(line, delimiter) for line in [next(rows, "")] for delimiter in DELIMITERS]
     if header.count('"') % 2:  # the name of a column runs over several lines
-        named += [cells_of(content[:10_000], delimiter) for delimiter in DELIMITERS]
+        named += [cells_of(content[:_HEAD], delimiter) for delimiter in DELIMITERS]
     if any(len(names) > 1 and Columns(column, None, {}).are_in(names) for names in named):
         return True
-    lines = [line for line in content[:10_000].splitlines() if line.strip()][1:20]
+    lines = [line for line in content[:_HEAD].splitlines() if line.strip()][1:20]
     for delimiter in DELIMITERS:
         names = cells_of(header, delimiter)
         often = any(name.strip().casefold() in OFTEN["text"] for name in names)
         alike = all(len(cells_of(line, delimiter)) == len(names) for line in lines[:-1])
         if len(names) > 1 and often and len(lines) > 1 and alike:
             return True
-    return False
+    return _is_quoted_column(content, column)
+
+
+def _is_quoted_column(content: str, column: str) -> bool:
+    """Tell whether a text is the only column of a table, some of whose cells are quoted.
+
+    A line that merely begins with a quotation is no such cell.
+    """
+    header, _, below = content[:_HEAD].partition("\n")
+    name = header.strip().strip('"')
+    if name.casefold() not in OFTEN["text"] and not Columns(column, None, {}).are_in([name]):
+        return False
+    if len(content) > _HEAD:  # a cell may go on beyond it
+        below = below[: below.rfind('"\n') + 2]
+    if not re.search(r'^"', below, re.MULTILINE):
+        return False
+    try:
+        return all(len(row) < 2 for row in csv.reader(io.StringIO(below), strict=True))
+    except csv.Error:
+        return False
 
 
 def _lines_above_header(

@@ -338,6 +338,7 @@ def predicted(
     [
         ("good film é\nbad film\n", ["text"]),
         ("text\ngood film é\nbad film\n", ["text"]),
+        ('text\n"good film é"\nbad film\n', ["text"]),
         ("n;text\n1;good film é\n2;bad film\n", ["n", "text"]),
         ("sep=;\nn; text\n1;good film é\n2;bad film\n", ["n", " text"]),
         ('{"text": "good film é"}\n{"text": "bad film", "n": 1}\n', ["text", "n"]),

@@ -20,6 +20,7 @@ from layerfusion.config.check import load
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
+from layerfusion.texts.form import begins_table
 from layerfusion.texts.readers import read_file
 
 COLUMNS = Columns("text", "label", {})
@@ -311,3 +312,21 @@ def test_a_file_without_rows_is_refused(tmp_path: Path, suffix: str, content: st
     file.write_text(content, encoding="utf-8")
     with pytest.raises(UserError, match=r"reviews"):
         read_file(file, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("content", "table"),
+    [
+        ('text\n"a, b"\nc\n', True),
+        ('text\r\n"a ""b"""\r\n"c"\r\n', True),
+        ('"text"\n"two\nlines"\nx\n', True),
+        ("text\n" + '"long, with a comma"\n' * 2000, True),
+        ('mine\n"a, b"\n', True),
+        ('text\n"quotation" at the start\nplain\n', False),
+        ("text\nplain\n", False),
+        ('hello\n"a"\n', False),
+        ('text\n"a"\nb, c\n', False),
+    ],
+)
+def test_a_quoted_column_is_told_from_lines(content: str, table: bool) -> None:
+    assert begins_table(content, "mine") == table
