@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from html import escape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.patches import Rectangle
 
 from layerfusion.findings.results import Results
 from layerfusion.records.gates import ClassGates, gate_record
@@ -14,9 +18,11 @@ from layerfusion.report.blocks.gates import (
     MOST_CLASSES,
     MOST_SOURCES,
     leading_sources,
+    plot_mean_gates,
     telling_classes,
 )
 from layerfusion.report.contents import build_report
+from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import section_of
@@ -129,3 +135,49 @@ def test_a_class_of_few_rows_has_to_differ_more() -> None:
     assert "few" in names
     crowd = [ClassGates(f"crowd {k}", 100, [0.6, 0.4]) for k in range(MOST_CLASSES)]
     assert few not in telling_classes([few, *crowd], layers)
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+@pytest.mark.parametrize("poolings", [("mean",), ("mean", "first", "last")])
+def test_layers_of_a_model_stand_together_and_no_label_covers_another(
+    poolings: tuple[str, ...], width: float, tmp_path: Path
+) -> None:
+    found = [("minilm", str(n), p) for n in (6, 0, 3, 1, 2, 5, 4) for p in poolings]
+    found += [("words", "0", "tfidf"), ("smollm2", "norm", "last")]
+    found += [("smollm2", str(n), p) for n in range(29, 0, -1) for p in poolings]
+    order = np.random.default_rng(0).permutation(len(found))
+    record = write_job(tmp_path, dataset(), SOURCES, 0.7, 0.7, lexical=["words"])
+    layers = []
+    for n in order.tolist():
+        backbone, layer, pooling = found[n]
+        layers.append(LayerRecord(backbone, layer, pooling, 0.5, 8, "", (n - 9) / 99))
+    job = SimpleNamespace(record=replace(record, layers=layers, lexical=["words"]))
+    ax = sheet(width).add_subplot()
+    colors = dict.fromkeys(("minilm", "words", "smollm2"), "#000000")
+    plot_mean_gates(job, colors, ax)  # type: ignore[arg-type]
+    figure = ax.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()
+    bars = [patch for patch in ax.patches if isinstance(patch, Rectangle)]
+    drawn = [(bar.get_x(), bar.get_height()) for bar in bars]
+    assert len(drawn) == len(layers)
+    legend = ax.get_legend()
+    assert legend is not None
+    assert {text.get_text() for text in legend.get_texts()} == colors.keys()
+    heights = [height for _, height in sorted(drawn)]
+    ranked = {"norm": 99}
+    models = list(dict.fromkeys(layer.backbone for layer in layers))
+    turns = list(dict.fromkeys(layer.pooling for layer in layers))
+    wanted = sorted(
+        layers,
+        key=lambda x: (
+            models.index(x.backbone),
+            turns.index(x.pooling),
+            ranked.get(x.layer) or int(x.layer),
+        ),
+    )
+    assert heights == pytest.approx([layer.mean_gate for layer in wanted])
+    texts = [*ax.get_xticklabels(), *ax.texts, *legend.get_texts(), ax.xaxis.label]
+    boxes = [text.get_window_extent() for text in texts if text.get_text()]
+    assert len(boxes) >= 7
+    assert not [(a, b) for a, b in itertools.combinations(boxes, 2) if a.overlaps(b)]

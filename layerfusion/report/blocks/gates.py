@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -22,10 +23,10 @@ from layerfusion.report.block import Block, Folded, Part
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
-from layerfusion.report.figures.colors import INK, SERIES, model_colors
+from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
-from layerfusion.report.figures.profile_maps import ticks_that_fit
+from layerfusion.report.figures.profile_maps import TICK, ticks_that_fit
 from layerfusion.report.format import COUNT, NAME, decimals, shortened
 from layerfusion.report.table import Column, Table
 
@@ -41,6 +42,8 @@ MEANING = (
 GATE = decimals(3)
 DEEPEST = 0.55
 """Opacity of the largest gate. More would hide the numbers in the cells."""
+LETTER = 6.6
+"""Width of a letter of a pooling's name, in pixels."""
 ROW = 24.0
 """Height of a row of a heat map, in pixels."""
 
@@ -215,33 +218,97 @@ def _text_table(
 
 
 def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None = None) -> Axes:
-    """Draw the mean gate of each layer of a fusion as a bar, and the gate of equal weights."""
-    ax = new_axes(ax, 210, grid="y")
-    layers = job.record.layers
-    starts = np.cumsum([layers[i].backbone != layers[i - 1].backbone for i in range(len(layers))])
-    x = np.arange(len(layers)) + starts - starts[0]
+    """Draw the mean gate of each layer of a fusion as a bar, and the gate of equal weights.
+
+    The layers of a model stand together, those of each pooling from the bottom up.
+    """
+    runs = _runs(job.record.layers)
+    layers = [layer for run in runs for layer in run]
+    models = list(dict.fromkeys(layer.backbone for layer in layers))
+    ax = new_axes(ax, 210 + canvas.LINE, grid="y")
+    x = np.arange(len(layers)) + np.repeat(np.arange(len(runs)), [len(run) for run in runs])
     # Few layers do not need the whole width: bars have at most 56 pixels.
     pixels = width_of(ax) - 70
     span = max(float(x[-1]) + 1.6, pixels / 56)
     ax.set_xlim(-0.8, span - 0.8)
     heights = [layer.mean_gate or 0.0 for layer in layers]
-    ax.bar(x, heights, width=0.78, color=[colors[layer.backbone] for layer in layers])
+    for model in models:
+        own = [n for n, layer in enumerate(layers) if layer.backbone == model]
+        with canvas.one_series(ax, model):
+            bars = [heights[n] for n in own]
+            ax.bar(x[own], bars, width=0.78, color=colors[model], label=model)
     uniform = 1 / len(layers)
     ax.axhline(uniform, color=INK, linewidth=1, linestyle=DASHED)
     ax.set_ylim(1.12 * min(0.0, *heights), 1.12 * max(*heights, uniform))
     ax.set(xlabel="layer", ylabel="mean gate")
-    few = len(layers) <= 8 and len({layer.pooling for layer in layers}) > 1
-    names = [f"{layer.layer}\n{layer.pooling}" if few else layer.layer for layer in layers]
-    ticks: list[int] = []
-    by_model = grouped(range(len(layers)), lambda i: layers[i].backbone)
-    for backbone, places in by_model.items():
-        first = places[0]
-        numbers = [layers[i].layer for i in places]
-        ticks += [first + n for n in ticks_that_fit(numbers, pixels / span)]
-        look = {"xycoords": ("data", "axes fraction"), "color": colors[backbone], "fontsize": 12}
-        canvas.write(ax, backbone, (x[first] - 0.39, 1), (0, 12), **look)
-    ax.set_xticks([x[i] for i in ticks], [names[i] for i in ticks])
+    at = x * pixels / span
+    ticks = _apart(_wanted(runs, pixels / span, job.record.lexical), at, 1.5 * TICK)
+    ax.set_xticks([x[n] for n in ticks], [layers[n].layer for n in ticks])
+    if len({layer.pooling for layer in layers if layer.backbone not in job.record.lexical}) > 1:
+        _name_poolings(ax, runs, x, pixels / span, job.record.lexical)
+    canvas.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
     return ax
+
+
+def _runs(layers: Sequence[LayerRecord]) -> list[list[LayerRecord]]:
+    """Group the layers by model and pooling, as they first occur, each from the bottom up."""
+    models = list(dict.fromkeys(layer.backbone for layer in layers))
+    poolings = list(dict.fromkeys(layer.pooling for layer in layers))
+    found = grouped(
+        layers, lambda layer: (models.index(layer.backbone), poolings.index(layer.pooling))
+    )
+    height = {"norm": math.inf}
+    return [
+        sorted(found[key], key=lambda layer: height.get(layer.layer) or float(layer.layer))
+        for key in sorted(found)
+    ]
+
+
+def _name_poolings(
+    ax: Axes,
+    runs: Sequence[Sequence[LayerRecord]],
+    x: np.ndarray,
+    pixels: float,
+    lexical: Sequence[str],
+) -> None:
+    """Write the pooling below each run of bars that is wide enough for it."""
+    ends = np.cumsum([len(run) for run in runs])
+    named = False
+    for run, end in zip(runs, ends, strict=True):
+        first, last = float(x[end - len(run)]), float(x[end - 1])
+        room = (last - first + 2) * pixels
+        if run[0].backbone not in lexical and room >= LETTER * len(run[0].pooling):
+            look = {"xycoords": ("data", "axes fraction"), "color": MUTED, "fontsize": 10}
+            middle = ((first + last) / 2, 0)
+            canvas.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
+            named = True
+    ax.xaxis.labelpad = 18 if named else 4
+
+
+def _wanted(
+    runs: Sequence[Sequence[LayerRecord]], pixels: float, lexical: Sequence[str]
+) -> list[int]:
+    """List the bars that should have the number of their layer, the last ones of runs first.
+
+    A lexical source has one layer, whose number says nothing.
+    """
+    lasts, others, first = [], [], 0
+    for run in runs:
+        *some, last = ticks_that_fit([layer.layer for layer in run], pixels)
+        if run[0].backbone not in lexical:
+            lasts.append(first + last)
+            others += [first + n for n in some]
+        first += len(run)
+    return [*lasts, *others]
+
+
+def _apart(wanted: Sequence[int], places: np.ndarray, room: float) -> list[int]:
+    """Keep those of some bars that have room beside the ones before them in the list."""
+    kept: list[int] = []
+    for n in wanted:
+        if all(abs(places[n] - places[other]) >= room for other in kept):
+            kept.append(n)
+    return sorted(kept)
 
 
 def plot_class_gates(
