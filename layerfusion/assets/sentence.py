@@ -15,6 +15,8 @@ CLASS_KEYS = ("type", "types", "tokenizer_class", "activation_function")
 """Keys of the files of a pipeline that name a class to import."""
 OWN_CLASSES = ("sentence_transformers.", "torch.nn.")
 """Begin the names of the classes that may be imported."""
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+"""Files beside which pickles of the same weights are never read."""
 POOLS = {"cls": "first", "mean": "mean", "max": "max", "lasttoken": "last"}
 """Poolings of sentence-transformers to the names of ours."""
 
@@ -62,7 +64,7 @@ def check_pipeline(folder: Path, key: str) -> None:
     for module in modules:
         _inside(folder, module, key)
     for file in sorted(folder.rglob("*")):
-        if is_pickle(file.name) and not any(file.parent.glob("*.safetensors")):
+        if is_pickle(file.name) and not any((file.parent / name).is_file() for name in WEIGHTS):
             raise UserError(
                 f"{key}: {file} is a pickle, which may run code: refused; save the pipeline as"
                 " safetensors (save_pretrained does)"

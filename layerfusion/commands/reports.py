@@ -93,11 +93,15 @@ def results(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
     if options.mteb:
-        from layerfusion.report.mteb import PROTOCOL, write_mteb
+        from layerfusion.report.mteb import write_mteb
 
         for path in write_mteb(folder, Path(options.mteb)):
             print(path)
-        print(f"note: {PROTOCOL}; the figures do not compare with its leaderboard", file=sys.stderr)
+        print(
+            "note: the classifiers were not trained as MTEB trains its own, so that the figures do"
+            " not compare with its leaderboard",
+            file=sys.stderr,
+        )
         return 0
     if options.csv:
         from layerfusion.findings.frame import results as frame_of

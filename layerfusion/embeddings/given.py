@@ -190,7 +190,7 @@ def giver_of(name: str, config: BackboneConfig, cache: Path, text: str) -> Giver
     return VectorFile(name, config, text, cache) if config.vectors else Endpoint(name, config)
 
 
-def given_spec_of(giver: Endpoint | VectorFile | Pipeline, store_dtype: str) -> BackboneSpec:
+def given_spec_of(giver: Giver, store_dtype: str) -> BackboneSpec:
     """Build the spec of the vectors of a server, a file or a pipeline.
 
     Args:

@@ -25,6 +25,8 @@ PENALTIES = tuple(2.0**-power for power in range(17))
 """Penalties that are tried, as shares of the smallest that keeps no layer."""
 FOLDS = 5
 """Parts of the held-out rows in which the penalties are compared."""
+PATIENCE = 3
+"""Penalties that are tried beyond the best so far."""
 KEPT = 0.01
 """A layer counts as kept from this share of all weight."""
 MAX_STEPS = 30
@@ -123,15 +125,25 @@ def _least_penalty_that_keeps_nothing(log_probs: Tensor, target: Tensor) -> floa
 
 
 def _cross_validated(log_probs: Tensor, target: Tensor, penalties: list[float]) -> list[Tensor]:
-    """Log-loss of each row by weights that have not seen it, for each penalty. Shapes: (rows,)."""
+    """Log-loss of each row by weights that have not seen it. Shapes: (rows,).
+
+    There is one for each penalty, up to the last before which the loss had long stopped falling.
+    """
     fold_of = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
     fold_of %= min(FOLDS, len(target))
-    losses = [torch.zeros(len(target), dtype=torch.float64) for _ in penalties]
-    for fold in range(int(fold_of.max()) + 1):
-        inside, outside = fold_of != fold, fold_of == fold
-        found = path(log_probs[:, inside], target[inside], penalties)
-        for each, weights in zip(losses, found, strict=True):
-            each[outside] = log_losses(log_probs[:, outside], target[outside], weights)
+    inside = [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
+    weights = [torch.zeros(len(log_probs), dtype=torch.float64) for _ in inside]
+    losses: list[Tensor] = []
+    for penalty in penalties:
+        each = torch.zeros(len(target), dtype=torch.float64)
+        for fold, rows in enumerate(inside):
+            learned = log_probs[:, rows], target[rows]
+            weights[fold] = _minimise(*learned, penalty, weights[fold])
+            each[~rows] = log_losses(log_probs[:, ~rows], target[~rows], weights[fold])
+        losses.append(each)
+        means = [float(one.mean()) for one in losses]
+        if len(losses) - means.index(min(means)) > PATIENCE:
+            break
     return losses
 
 

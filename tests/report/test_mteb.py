@@ -27,8 +27,8 @@ def _job(runs: Path, origin: str, subset: str = "null", *, sampled: bool = False
 def test_a_job_is_a_model_of_the_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = tmp_path / "runs"
     _job(runs, "hub mteb/banking77@0fd18e25")
-    _job(runs, "path data/mteb/cards/de", "de")
-    for origin in ("wheel toy==1.0", "path data/notmteb", "hub other/mteb"):
+    _job(runs, "path mteb/cards/de", "de")
+    for origin in ("wheel toy==1.0", "path data/mteb/mine.csv", "hub other/mteb"):
         _job(runs, origin)
     _job(runs, "hub mteb/emotion@aa", sampled=True)
     assert main(["results", str(runs), "--mteb", str(tmp_path / "out")]) == 0
@@ -45,6 +45,7 @@ def test_a_job_is_a_model_of_the_task(tmp_path: Path, capsys: pytest.CaptureFixt
     assert entry["main_score"] == entry["accuracy"] == record.test["accuracy"].mean
     each = [run["accuracy"] for run in entry["scores_per_experiment"]]
     assert np.mean(each) == pytest.approx(entry["accuracy"])
+    assert "from 450 rows of train" in entry["protocol"]
     assert entry["hf_subset"] == "default"
     assert entry["languages"], "the library leaves out entries without a language"
     cards = json.loads(files["cards.json"].read_text())
