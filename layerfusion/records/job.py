@@ -60,6 +60,9 @@ class DataRecord:
     """Rows drawn from each class of train and validation together; None if all were used."""
     draw: int = 0
     """Number of the draw. Each draw is another sample of `per_class` rows."""
+    multilabel: bool = False
+    """True where a text has any number of the labels. Accuracy is then the share of the rows whose
+    labels are all right."""
 
 
 @dataclass(frozen=True)

@@ -167,6 +167,7 @@ def data_record(dataset: TextDataset, limit: LimitConfig) -> DataRecord:
         test_fingerprint=fingerprint({"test": dataset.splits["test"]}, dataset.label_names),
         per_class=limit.per_class,
         draw=0 if limit.per_class is None else limit.draw,
+        multilabel=dataset.multilabel,
     )
 
 

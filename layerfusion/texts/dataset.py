@@ -50,6 +50,11 @@ class TextDataset:
     """Position of each row of train, followed by those of validation, before validation was split
     off; none if the data has its own validation. Shape: (rows,)."""
 
+    @property
+    def multilabel(self) -> bool:
+        """True where a text has any number of the labels, and not one of the classes."""
+        return self.splits["train"].labels.ndim == 2
+
 
 def load_dataset(
     config: DatasetConfig, limit: LimitConfig, *, seed: int, cache: Path

@@ -9,6 +9,30 @@ import numpy as np
 from layerfusion.errors import UserError
 
 
+def strata(labels: np.ndarray) -> np.ndarray:
+    """Return the class by which each row is stratified.
+
+    That is its label, where a row has one. Of several labels it is the rarest one, since that is
+    the first to be missing from a sample, as in iterative stratification (Sechidis, Tsoumakas and
+    Vlahavas, ECML PKDD 2011); rows without a label are a class of their own.
+
+    Args:
+        labels: class indices, shape (rows,), or true where a row has a label, shape (rows, labels).
+
+    Returns:
+        Shape: (rows,), int64.
+
+    Example:
+        >>> strata(np.array([[True, True], [True, False], [False, False]])).tolist()
+        [1, 0, 2]
+    """
+    if labels.ndim == 1:
+        return labels
+    counts = labels.sum(axis=0)
+    counts = np.where(labels, counts, len(labels) + 1)
+    return np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1]).astype(np.int64)
+
+
 def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np.ndarray:
     """Choose the rows that leave train for another split; every class keeps a row in train.
 

@@ -19,7 +19,8 @@ class Split:
 
     texts: tuple[str, ...]
     labels: np.ndarray
-    """Class indices. Shape: (rows,), int64."""
+    """Class indices, shape (rows,), int64. Of data with several labels a text: true where a text
+    has a label, shape (rows, labels), bool."""
 
     def __len__(self) -> int:
         """Number of rows."""
