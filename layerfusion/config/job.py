@@ -41,7 +41,12 @@ AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
 ACCURATE, CHEAP = PREFERENCES = ("accurate", "cheap")
 """What `auto` prefers among candidates that held-out rows cannot tell apart."""
-LOG_LOSS, ACCURACY, MACRO_F1 = OBJECTIVES = ("log_loss", "accuracy", "macro_f1")
+LOG_LOSS, ACCURACY, MACRO_F1, MICRO_F1 = OBJECTIVES = (
+    "log_loss",
+    "accuracy",
+    "macro_f1",
+    "micro_f1",
+)
 """Measures that epochs and fusions can be chosen by."""
 UNWEIGHTED, BALANCED = CLASS_WEIGHTS = ("none", "balanced")
 HONEST = "honest"
@@ -440,7 +445,7 @@ class TrainConfig:
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
     objective: str = LOG_LOSS
-    """Measure by which epochs and fusions are chosen: log_loss, accuracy or macro_f1."""
+    """Measure by which epochs and fusions are chosen: log_loss, accuracy, macro_f1 or micro_f1."""
     class_weights: str = UNWEIGHTED
     """none, or balanced: classify as if all classes were equally frequent."""
     protocol: str = HONEST

@@ -17,7 +17,8 @@ from layerfusion.fusion.operators.build import check_sources
 Features = Mapping[str, Sequence[Tensor]]
 """Each split's sources, in the order of the selection. Shapes: (rows, d_k)."""
 Batch = tuple[list[Tensor], Tensor]
-"""The sources of a batch, shapes (batch, d_k), and its class indices, shape (batch,)."""
+"""The sources of a batch, shapes (batch, d_k), and its class indices, shape (batch,), or labels,
+shape (batch, labels)."""
 EVALUATED_ROWS = 1024
 """Smallest size of a batch that is only evaluated. The size does not change the figures."""
 
@@ -27,7 +28,7 @@ class TensorBatches:
 
     Args:
         features: one tensor for each source. Shapes: (rows, d_k).
-        target: class indices. Shape: (rows,).
+        target: class indices, shape (rows,), or labels, shape (rows, labels).
         batch_size: rows of a batch; the last batch may be smaller.
         shuffle: take the rows in a new order in every epoch.
         seed: seed of the shuffling, which has a generator of its own.
@@ -80,7 +81,7 @@ class FusionDataModule(LightningDataModule):
 
     Args:
         features: split to one tensor or array for each source. Shapes: (rows, d_k).
-        targets: split to class indices. Shapes: (rows,).
+        targets: split to class indices, shapes (rows,), or labels, shapes (rows, labels).
         batch_size: rows of a training batch.
         seed: seed of the order of the train rows; `fit` sets it for each training run.
 

@@ -39,6 +39,7 @@ class HeadSettings:
     weight_decay: float = 1e-2
     names: list[str] | None = None
     importance: list[float] | None = None
+    multilabel: bool = False
 
     def fusion(self) -> FusionConfig:
         """Return the operator and its arguments as a job's config has them.
@@ -76,7 +77,13 @@ class FusionHead(nn.Module):
         self.fusion_config = fusion
         self.operator = build_operator(fusion, widths, num_classes, settings.importance)
         self.dropout = nn.Dropout(0.0 if self.operator.classifies else fusion.dropout)
+        self.operator.multilabel = settings.multilabel
         self.classify = classification_layer(self.operator, num_classes)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a text has any number of the classes, and its logits are log-odds."""
+        return self.settings["multilabel"]
 
     @property
     def num_parameters(self) -> int:
@@ -108,7 +115,7 @@ class FusionHead(nn.Module):
 
         Args:
             scale: 1 / temperature.
-            shift: what is added to each class afterwards. Shape: (classes,).
+            shift: what is added to each class or label afterwards. Shape: (classes,).
         """
         for layer in self.output_layers:
             layer.weight.mul_(scale)

@@ -17,6 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.head import FusionHead, HeadSettings, classifier_settings, is_path
 from layerfusion.fusion.pool import Pool
 from layerfusion.fusion.stacking import Stack
+from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
 
@@ -39,6 +40,11 @@ class OperatorHead:
         """Number of classes."""
         return int(self.classifier.settings["num_classes"])
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether texts have any number of the classes."""
+        return self.classifier.multilabel
+
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows.
 
@@ -46,14 +52,14 @@ class OperatorHead:
             features: one tensor for each source, not standardised. Shapes: (rows, d_k).
 
         Returns:
-            Log-probabilities. Shape: (rows, classes), float32.
+            Log-probabilities of classes, or of labels one by one. Shape: (rows, classes), float32.
         """
         return self.predict(features)[0]
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Classify rows, and give the gates where the operator has any. Shape: (rows, K)."""
         logits, gates = self.classifier.predict_logits(self.standardiser(features))
-        return logits.float().log_softmax(dim=1), gates
+        return self._log_probs(logits), gates
 
     def each_source(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows by each source where all others are at their mean over train.
@@ -65,8 +71,11 @@ class OperatorHead:
         found = []
         for k in range(len(standard)):
             alone = [x if k == n else torch.zeros_like(x) for n, x in enumerate(standard)]
-            found.append(self.classifier.predict_logits(alone)[0].float().log_softmax(dim=1))
+            found.append(self._log_probs(self.classifier.predict_logits(alone)[0]))
         return torch.stack(found)
+
+    def _log_probs(self, logits: Tensor) -> Tensor:
+        return log_probabilities(logits.float(), multilabel=self.multilabel)
 
 
 @dataclass(frozen=True)
@@ -83,6 +92,11 @@ class StackHead:
         """Number of classes."""
         return self.stack.probes[0].bias.shape[-1]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether texts have any number of the classes."""
+        return self.stack.pool.multilabel
+
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""
         return self.predict(features)[0]
@@ -93,8 +107,7 @@ class StackHead:
 
     def each_source(self, features: Sequence[Tensor]) -> Tensor:
         """Return what the probe of each source says, as for `OperatorHead`."""
-        pairs = zip(self.stack.probes, features, strict=True)
-        return torch.stack([probe.logits(x).log_softmax(dim=1) for probe, x in pairs])
+        return self.stack.each_source(features)
 
 
 Head = OperatorHead | StackHead
@@ -121,6 +134,7 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "form": stack.pool.form,
         "held_out": stack.held_out,
         "reason": stack.reason,
+        "multilabel": stack.pool.multilabel,
     }
     return {k: v.detach().cpu().clone() for k, v in tensors.items()}, facts
 
@@ -156,6 +170,7 @@ def head_from(
             facts["form"],
             *(tensors[f"pool.{name}"] for name in POOL),
             shift=tensors.get("pool.shift"),
+            multilabel=facts.get("multilabel", False),
         )
         probes = tuple(
             LinearProbe(tensors[f"weight.{k}"], tensors[f"bias.{k}"])
@@ -182,7 +197,7 @@ def mean_probabilities(heads: Sequence[Head], features: Sequence[Tensor]) -> Ten
         features: one tensor for each source. Shapes: (rows, d_k).
 
     Returns:
-        Shape: (rows, classes), float32; rows add up to 1.
+        Shape: (rows, classes), float32; of classes, rows add up to 1.
     """
     probabilities = [head.log_probs(features).double().exp() for head in heads]
     return torch.stack(probabilities).mean(dim=0).float()

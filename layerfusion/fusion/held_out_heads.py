@@ -14,6 +14,7 @@ from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.race import FusionCandidate
 from layerfusion.fusion.training import calibrate, fit
 from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
 
 
@@ -65,7 +66,7 @@ class HeldOutHeads:
         )
         fitted = calibrate(fitted, data, self.objective, self.class_weights)
         logits, _ = fitted.classifier.predict_logits(data.features["held out"])
-        return logits.double().log_softmax(dim=1)
+        return log_probabilities(logits.double(), multilabel=fitted.classifier.multilabel)
 
     def _unseen(self, fold: int) -> Tensor:
         """Return the rows of validation whose texts are not in the fold.

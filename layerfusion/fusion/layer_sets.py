@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from layerfusion.fusion.pool import Choose
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.layers.budget import Budget
+from layerfusion.layers.labels import mean_loss
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
 
@@ -51,13 +51,13 @@ def propose_layer_sets(
     Args:
         layers: the layers to choose among, each allowed by the budget alone.
         log_probs: log-probabilities of their probes on held-out rows. Shape: (K, rows, classes).
-        target: labels of these rows. Shape: (rows,).
+        target: labels of these rows.
         budget: what layers may cost together.
         few: most layers of the set that complements itself.
         members: most layers of any set; no limit if None.
     """
     rules = _Rules(layers, budget)
-    losses = [float(F.nll_loss(source, target)) for source in log_probs]
+    losses = [float(mean_loss(source, target)) for source in log_probs]
     most = len(layers) if members is None else members
     named: dict[str, Choose] = {
         "the best layer": rules.best(1),
@@ -102,7 +102,7 @@ class _Rules:
         """
 
         def choose(log_probs: Tensor, target: Tensor) -> list[int]:
-            losses = torch.stack([F.nll_loss(source, target) for source in log_probs])
+            losses = torch.stack([mean_loss(source, target) for source in log_probs])
             taken: list[int] = []
             for n in losses.argsort(stable=True).tolist():
                 models = {self.layers[m].backbone for m in taken}

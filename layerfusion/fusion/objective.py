@@ -1,21 +1,36 @@
 """What a classifier should be best at, and how its probabilities are made to serve that.
 
-`objective` is the measure by which epochs and fusions are chosen: log-loss, accuracy or macro-F1.
-Each is here a mean over rows of one number for each row, so that two fusions can be compared row by
-row, with a standard error.
+`objective` is the measure by which epochs and fusions are chosen: log-loss, accuracy or an F1. Each
+is here a mean over rows of one number for each row, so that two fusions can be compared row by row,
+with a standard error.
 """
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS
+from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS, MICRO_F1
+from layerfusion.layers.labels import (
+    answers,
+    classification_loss,
+    is_multilabel,
+    label_counts,
+    log_odds,
+    log_probabilities,
+    right_rows,
+    row_losses,
+)
 from layerfusion.layers.selection import standard_error
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the classes' log-frequencies that are tried, to be taken off the log-probabilities."""
+THRESHOLDS = (0.4, 0.3, 0.2)
+"""Probabilities that are tried as the least from which a label is named, beside one half."""
 TEMPERATURE_ROWS = 2.0
 """Strength of the pull of the temperature towards 1, in rows."""
 MAX_STEPS = 50
@@ -25,26 +40,33 @@ MAX_STEPS = 50
 def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
     """Return what each row adds to a measure, of which lower is better.
 
-    The mean is the log-loss in nats, or 1 - accuracy, or 1 - macro-F1. Macro-F1 is no mean over
-    rows; a row's number is its influence on it to first order (the delta method), added to the
-    value. So the mean is exact, and the standard error of a difference is that of the delta method.
+    The mean is the log-loss in nats, or 1 - accuracy, or 1 - F1. F1 is no mean over rows; a row's
+    number is its influence on it to first order (the delta method), added to the value. So the mean
+    is exact, and the standard error of a difference is that of the delta method. Of classes,
+    micro-F1 is accuracy. Of labels, a row is accurate where all of them are right.
 
     Args:
-        objective: log_loss, accuracy or macro_f1.
+        objective: log_loss, accuracy, macro_f1 or micro_f1.
         log_probs: log-probabilities of rows. Shape: (rows, classes).
-        target: class indices. Shape: (rows,).
+        target: class indices, shape (rows,), or labels, shape (rows, classes).
 
     Returns:
         Shape: (rows,), float64.
     """
+    multilabel = is_multilabel(target)
     if objective == LOG_LOSS:
-        return F.nll_loss(log_probs.double(), target, reduction="none")
-    said = log_probs.argmax(dim=1)
-    if objective == ACCURACY:
-        return (said != target).double()
-    classes = log_probs.shape[1]
-    is_said, is_target = F.one_hot(said, classes).double(), F.one_hot(target, classes).double()
+        return row_losses(log_probs, target)
+    if objective == ACCURACY or (objective == MICRO_F1 and not multilabel):
+        return (~right_rows(log_probs, target)).double()
+    said = answers(log_probs, multilabel=multilabel)
+    if multilabel:
+        is_said, is_target = said.double(), target.double()
+    else:
+        classes = log_probs.shape[1]
+        is_said, is_target = F.one_hot(said, classes).double(), F.one_hot(target, classes).double()
     hits, counts = 2 * is_said * is_target, is_said + is_target
+    if objective == MICRO_F1:
+        hits, counts = hits.sum(dim=1, keepdim=True), counts.sum(dim=1, keepdim=True)
     occurs = counts.sum(dim=0) > 0
     share = counts.mean(dim=0).clamp_min(1 / len(target))
     f1 = hits.mean(dim=0) / share
@@ -52,10 +74,20 @@ def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
     return 1 - (f1 + influence)[:, occurs].mean(dim=1)
 
 
-def share_of(
+@dataclass(frozen=True)
+class Shift:
+    """What is added to the scores of classes or labels, so that they serve the objective."""
+
+    values: Tensor
+    """Shape: (classes,), float64."""
+    words: str
+    """What was done, in one clause."""
+
+
+def find_shift(
     objective: str, class_weights: str, log_probs: Tensor, target: Tensor, prior: Tensor
-) -> float:
-    """Return the share of the classes' log-frequencies that is to be taken off for the objective.
+) -> Shift | None:
+    """Find what is to be added to the scores for the objective; None where nothing is.
 
     A classifier that is asked for macro-F1, or to weigh all classes alike, has to name rare classes
     more often than one that is asked for accuracy. It is given the log-probabilities of a
@@ -65,46 +97,67 @@ def share_of(
     is better than none by more than the standard error of the difference. Accuracy needs a shift
     only where the classifier names rare classes too seldom, as with many classes of few rows.
 
+    Of labels it is a share of their log-odds, or one threshold for all of them: a label is named
+    from a lower probability on than one half.
+
     Args:
-        objective: log_loss, accuracy or macro_f1.
+        objective: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none or balanced.
         log_probs: log-probabilities of held-out rows. Shape: (rows, classes).
-        target: class indices of these rows. Shape: (rows,).
-        prior: number of rows of each class that the classifier learned from. Shape: (classes,).
-
-    Returns:
-        A number from 0 to 1: what `shift_by` adds to the log-probabilities.
+        target: labels of these rows.
+        prior: share of the rows with each class or label among those that the classifier learned
+            from. Shape: (classes,).
     """
+    multilabel = is_multilabel(target)
+    whole = _whole_shift(prior, multilabel=multilabel)
     if class_weights == BALANCED:
-        return 1.0
+        return _share(1.0, whole, multilabel=multilabel)
     if objective == LOG_LOSS or len(target) == 0:
-        return 0.0
-    each = {
-        share: costs(objective, log_probs.double() + shift_by(share, prior), target)
-        for share in (0.0, *SHARES)
-    }
-    best = min(each, key=lambda share: float(each[share].mean()))
-    gain = each[0.0] - each[best]
-    return best if float(gain.mean()) > standard_error(gain) else 0.0
+        return None
+    tried = [_share(share, whole, multilabel=multilabel) for share in SHARES]
+    if multilabel:
+        tried += [_threshold(threshold, whole) for threshold in THRESHOLDS]
+    nothing = costs(objective, log_probs.double(), target)
+    each = [
+        costs(objective, shifted(log_probs.double(), one.values, multilabel=multilabel), target)
+        for one in tried
+    ]
+    best = min(range(len(tried)), key=lambda n: float(each[n].mean()))
+    gain = nothing - each[best]
+    return tried[best] if float(gain.mean()) > standard_error(gain) else None
 
 
-def shift_by(share: float, prior: Tensor) -> Tensor:
-    """Return what is added to the log-probabilities when a share of the frequencies is taken off.
+def shifted(log_probs: Tensor, shift: Tensor, *, multilabel: bool) -> Tensor:
+    """Add a shift to log-probabilities, or to the log-odds of labels. Shape: (rows, classes)."""
+    if multilabel:
+        return F.logsigmoid(log_odds(log_probs) + shift)
+    return (log_probs + shift).log_softmax(dim=1)
 
-    Args:
-        share: of the log-frequencies.
-        prior: number of rows of each class that the classifier learned from. Shape: (classes,).
 
-    Returns:
-        Shape: (classes,), float64.
+def label_shares(target: Tensor, num_classes: int) -> Tensor:
+    """Return the share of the rows of each class, or with each label; none is quite 0 or 1.
+
+    Shape: (classes,), float64.
     """
-    frequencies = prior.double().clamp_min(0.5)
-    return -share * (frequencies / frequencies.sum()).log()
+    counts = label_counts(target, num_classes).double()
+    if is_multilabel(target):
+        return counts.clamp(0.5, len(target) - 0.5) / len(target)
+    counts = counts.clamp_min(0.5)
+    return counts / counts.sum()
 
 
-def shift_words(share: float) -> str:
-    """Say in one clause what was taken off; nothing if nothing was."""
-    return f"; {share:.0%} of the classes' log-frequencies are taken off" if share else ""
+def _whole_shift(prior: Tensor, *, multilabel: bool) -> Tensor:
+    return -prior.logit() if multilabel else -prior.log()
+
+
+def _share(share: float, whole: Tensor, *, multilabel: bool) -> Shift:
+    of = "labels' log-odds" if multilabel else "classes' log-frequencies"
+    return Shift(share * whole, f"; {share:.0%} of the {of} are taken off")
+
+
+def _threshold(threshold: float, whole: Tensor) -> Shift:
+    shift = torch.full_like(whole, math.log(1 - threshold) - math.log(threshold))
+    return Shift(shift, f"; a label is named from a probability of {threshold:.0%} on")
 
 
 def temperature_of(logits: Tensor, target: Tensor) -> float:
@@ -116,9 +169,10 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
 
     Args:
         logits: of rows that the classifier did not learn from. Shape: (rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
     """
     logits = logits.double()
+    multilabel = is_multilabel(target)
     log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
         [log_temperature], max_iter=MAX_STEPS, line_search_fn="strong_wolfe"
@@ -127,30 +181,39 @@ def temperature_of(logits: Tensor, target: Tensor) -> float:
     def closure() -> Tensor:
         optimiser.zero_grad()
         pull = TEMPERATURE_ROWS * log_temperature.square() / len(target)
-        loss = F.cross_entropy(logits / log_temperature.exp(), target) + pull
+        loss = classification_loss(logits / log_temperature.exp(), target) + pull
         loss.backward()
         return loss
 
     optimiser.step(closure)
     temperature = float(log_temperature.detach().exp())
-    gain = costs(LOG_LOSS, logits.log_softmax(dim=1), target) - costs(
-        LOG_LOSS, (logits / temperature).log_softmax(dim=1), target
+    before, after = (
+        row_losses(log_probabilities(scores, multilabel=multilabel), target)
+        for scores in (logits, logits / temperature)
     )
+    gain = before - after
     return temperature if float(gain.mean()) > standard_error(gain) else 1.0
 
 
-def weights_of(class_weights: str, prior: Tensor) -> Tensor | None:
+def weights_of(class_weights: str, target: Tensor, num_classes: int) -> Tensor | None:
     """Return the weight of each class in a training loss, whose mean over the rows is 1.
+
+    Of labels it is the weight of a row with the label; a row without it has the weight 1.
 
     Args:
         class_weights: none or balanced.
-        prior: number of rows of each class. Shape: (classes,).
+        target: labels of the rows that are learned from.
+        num_classes: number of classes.
 
     Returns:
         Shape: (classes,), float32, 0 for a class without rows; None if all rows count alike.
     """
     if class_weights != BALANCED:
         return None
-    occurs = prior > 0
-    weights = prior.sum() / (occurs.sum() * prior.clamp_min(1).double())
+    counts = label_counts(target, num_classes)
+    occurs = counts > 0
+    if is_multilabel(target):
+        weights = (len(target) - counts) / counts.clamp_min(1).double()
+    else:
+        weights = counts.sum() / (occurs.sum() * counts.clamp_min(1).double())
     return (weights * occurs).float()

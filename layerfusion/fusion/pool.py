@@ -19,13 +19,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
-from layerfusion.fusion.objective import costs, share_of, shift_by, shift_words
+from layerfusion.fusion.objective import costs, find_shift, label_shares, shifted
+from layerfusion.layers.labels import decisions, folded, is_multilabel, mean_loss, unfolded
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
 
 Choose = Callable[[Tensor, Tensor], list[int]]
-"""(log-probabilities of rows by source, labels) to the positions of the sources to use. Shapes:
-(K, rows, classes) and (rows,)."""
+"""(log-probabilities of rows by source, labels) to the positions of the sources to use. Shape:
+(K, rows, classes)."""
 SINGLE, WEIGHTED, ANCHORED, GATED = FORMS = ("single", "weighted", "anchored", "gated")
 """The forms of a pool that cross-validation chooses among, the simplest first."""
 ANCHORED_GATED = "anchored_gated"
@@ -86,8 +87,11 @@ class Pool:
     std: Tensor
     """Their standard deviation. Shape: (E,)."""
     shift: Tensor | None = None
-    """Added to the pooled log-probabilities before the softmax: see `objective.share_of`. None
-    adds nothing. Shape: (classes,)."""
+    """Added to the pooled scores: see `objective.find_shift`. None adds nothing. Shape:
+    (classes,)."""
+    multilabel: bool = False
+    """Whether texts have any number of the classes. Each label of a text is then pooled as a text
+    of its own with the classes no and yes, and its gates are the means over the labels."""
 
     def __call__(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         """Pool the sources.
@@ -99,6 +103,17 @@ class Pool:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K).
         """
         log_probs = log_probs.double()
+        if self.multilabel:
+            labels = log_probs.shape[2]
+            pooled, gates = self._pool(unfolded(log_probs))
+            pooled, gates = folded(pooled, labels), gates.unflatten(0, (-1, labels)).mean(dim=1)
+        else:
+            pooled, gates = self._pool(log_probs)
+        if self.shift is not None:
+            pooled = shifted(pooled, self.shift, multilabel=self.multilabel)
+        return pooled, gates
+
+    def _pool(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         if self.form == ANCHORED:
             gates = self.bias.expand(log_probs.shape[1], -1)
         elif self.form == ANCHORED_GATED:
@@ -107,10 +122,7 @@ class Pool:
         else:
             facts = (evidence(log_probs) - self.mean) / self.std
             gates = torch.softmax(self.bias + facts @ self.gate.T, dim=1)
-        pooled = _mix(log_probs, gates, self.scale)
-        if self.shift is not None:
-            pooled = (pooled + self.shift).log_softmax(dim=1)
-        return pooled, gates
+        return _mix(log_probs, gates, self.scale), gates
 
 
 def choose_pool(
@@ -131,10 +143,10 @@ def choose_pool(
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
         seed: seed of the folds.
         gated: fit anchored weights that move from text to text, whatever the other forms are worth.
-        objective: what the pool should be best at: log_loss, accuracy or macro_f1.
+        objective: what the pool should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to pool as if all classes were equally frequent.
 
     Returns:
@@ -142,15 +154,16 @@ def choose_pool(
     """
     form, predicted = judge_forms(log_probs, target, seed=seed, gated=gated)
     pool = fit_pool(log_probs, target, form)
-    prior = torch.bincount(target, minlength=log_probs.shape[2])
-    share = share_of(objective, class_weights, predicted[form], target, prior)
-    if share:
-        pool = replace(pool, shift=shift_by(share, prior))
+    prior = label_shares(target, log_probs.shape[2])
+    shift = find_shift(objective, class_weights, predicted[form], target, prior)
+    if shift is not None:
+        pool = replace(pool, shift=shift.values)
+    words = shift.words if shift is not None else ""
     if len(log_probs) == 1:
-        return pool, {}, f"a single source, calibrated{shift_words(share)}"
-    means = {name: float(F.nll_loss(found, target)) for name, found in predicted.items()}
+        return pool, {}, f"a single source, calibrated{words}"
+    means = {name: float(mean_loss(found, target)) for name, found in predicted.items()}
     listed = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return pool, means, f"{form}: held-out log-loss {listed}{shift_words(share)}"
+    return pool, means, f"{form}: held-out log-loss {listed}{words}"
 
 
 def judge_forms(
@@ -165,7 +178,7 @@ def judge_forms(
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
         seed: seed of the folds.
         choose: chooses sources. It chooses anew for every fold, without the fold's rows, so that
             the predictions are honest about the choice too. All sources if None.
@@ -225,10 +238,12 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
         form: one of `FORMS`, or `ANCHORED_GATED`; `single` takes the source with the lowest
             log-loss, calibrated.
     """
+    if is_multilabel(target):
+        return replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
     if form == ANCHORED:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
@@ -264,7 +279,7 @@ def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
 
     Returns:
         The weights. Shape: (K,), float64.

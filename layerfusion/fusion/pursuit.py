@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.fusion.pool import anchor_strength, anchored_weights
+from layerfusion.layers.labels import decisions
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def pursue(
 
     Args:
         log_probs: log-probabilities of held-out rows by source. Shape: (K, rows, classes).
-        target: class indices. Shape: (rows,).
+        target: labels of these rows.
         limit: most sources to take.
         allows: whether the sources at these positions may be used together.
 
@@ -46,6 +47,7 @@ def pursue(
         The sources in the order in which they were added; fewer than `limit` where no other is
         allowed.
     """
+    log_probs, target = decisions(log_probs, target)
     rows = torch.arange(len(target))
     worth = -torch.stack([F.nll_loss(source, target) for source in log_probs])
     steps: list[Step] = []

@@ -55,7 +55,7 @@ class Evaluation:
     log_probs: Tensor
     """Log-probabilities, NaN in rows that it was not evaluated on. Shape: (rows, classes)."""
     target: Tensor
-    """Class indices. Shape: (rows,)."""
+    """Labels of the rows."""
     folds: int
     """Number of folds that it was evaluated on before it was dropped."""
     objective: str = LOG_LOSS
@@ -73,7 +73,7 @@ class Evaluation:
 
     @cached_property
     def cost(self) -> float:
-        """The log-loss, or 1 - accuracy, or 1 - macro-F1 on these rows: lower is better."""
+        """The log-loss, or 1 - accuracy, or 1 - F1 on these rows: lower is better."""
         return self._mean(self.objective)
 
     def _mean(self, objective: str) -> float:
@@ -172,9 +172,9 @@ def race(
         trained: returns those of any other candidate for the rows of a fold.
         fold_of: the fold that holds out each row, -1 for rows that none does. Shape: (rows of
             train,).
-        target: class indices of train. Shape: (rows of train,).
+        target: labels of the rows of train.
         num_classes: number of classes.
-        objective: what they are ranked by: log_loss, accuracy or macro_f1.
+        objective: what they are ranked by: log_loss, accuracy, macro_f1 or micro_f1.
         deadline: end of the time. A head is not evaluated if that would end too late by the slowest
             one so far, with time to train the chosen one; at least one candidate always is.
     """

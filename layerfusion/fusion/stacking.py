@@ -15,6 +15,7 @@ from torch import Tensor
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.pool import Pool, choose_pool
 from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
+from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.probe import LinearProbe, fit_probes
 from layerfusion.layers.threads import each_on_a_core
 
@@ -39,12 +40,14 @@ class Stack:
         Returns:
             Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float32.
         """
-        each = [
-            probe.logits(x).log_softmax(dim=1)
-            for probe, x in zip(self.probes, features, strict=True)
-        ]
-        log_probs, gates = self.pool(torch.stack(each))
+        log_probs, gates = self.pool(self.each_source(features))
         return log_probs.float(), gates.float()
+
+    def each_source(self, features: Sequence[Tensor]) -> Tensor:
+        """Classify rows by the probe of each source alone. Shape: (K, rows, classes)."""
+        pairs = zip(self.probes, features, strict=True)
+        each = [probe.logits(x) for probe, x in pairs]
+        return log_probabilities(torch.stack(each), multilabel=self.pool.multilabel)
 
     @property
     def num_parameters(self) -> int:
@@ -86,13 +89,13 @@ def fit_stack(
 
     Args:
         features: one tensor for each source, shapes (rows, d_k); None for a source whose features
-            are log-probabilities already, which needs no probe.
-        labels: class indices. Shape: (rows,).
+            are log-probabilities already (of labels: log-odds), which needs no probe.
+        labels: class indices, shape (rows,), or labels, shape (rows, classes).
         held_out: log-probabilities of held-out rows, and settings, of each source's probe.
         num_classes: number of classes.
         seed: seed of the folds in which the forms of the pool are compared.
         gated: pool with weights that move from text to text.
-        objective: what the stack should be best at: log_loss, accuracy or macro_f1.
+        objective: what the stack should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to classify as if all classes were equally frequent.
         device: where the probes are fitted; the CPU if None.
     """
@@ -125,7 +128,7 @@ def refit(
     Args:
         stack: the stack, whose pool is kept.
         features: one tensor for each source, or None, as for `fit_stack`.
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, classes).
         held_out: as the stack was fitted with; each probe keeps its settings.
         device: where the probes are fitted; the CPU if None.
     """
@@ -141,7 +144,7 @@ def _fit_all(
     num_classes: int,
     device: torch.device | None,
 ) -> list[LinearProbe]:
-    """Fit a probe for each source; log-probabilities pass unchanged through an identity."""
+    """Fit a probe for each source; scores of a regression pass unchanged through an identity."""
     vectors = {k: source for k, source in enumerate(features) if source is not None}
     strengths = {k: held_out[k].strength for k in vectors}
     regressed = {k: strength for k, strength in strengths.items() if strength is not None}

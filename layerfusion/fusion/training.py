@@ -20,12 +20,26 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from layerfusion.config.check import check_devices
-from layerfusion.config.job import LOG_LOSS, UNWEIGHTED, FusionConfig, TrainerConfig
+from layerfusion.config.job import (
+    ACCURACY,
+    LOG_LOSS,
+    MICRO_F1,
+    UNWEIGHTED,
+    FusionConfig,
+    TrainerConfig,
+)
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
 from layerfusion.fusion.head import classifier_settings
-from layerfusion.fusion.objective import share_of, shift_by, temperature_of, weights_of
+from layerfusion.fusion.objective import (
+    Shift,
+    find_shift,
+    label_shares,
+    temperature_of,
+    weights_of,
+)
+from layerfusion.layers.labels import is_multilabel, log_probabilities
 
 MONITOR = "val/log_loss"
 """Metric that chooses the epoch unless the objective is another one; lower is better."""
@@ -46,10 +60,8 @@ class Fitted:
     """Wall-clock time of the training, setting up included."""
     temperature: float | None = None
     """The logits were divided by it; None where none was tried."""
-    share: float = 0.0
-    """Share of the classes' log-frequencies that was taken off afterwards."""
-    shift: Tensor | None = None
-    """What that added to the logits. Shape: (classes,)."""
+    shift: Shift | None = None
+    """What was added to the logits afterwards, to serve the objective."""
 
     @property
     def is_calibrated(self) -> bool:
@@ -58,7 +70,8 @@ class Fitted:
 
     def uncalibrated(self, logits: Tensor) -> Tensor:
         """Return the logits that the head gave before. Shape: (rows, classes), from the same."""
-        return (logits if self.shift is None else logits - self.shift) * (self.temperature or 1.0)
+        before = logits if self.shift is None else logits - self.shift.values
+        return before * (self.temperature or 1.0)
 
 
 def fit(
@@ -95,9 +108,9 @@ def fit(
         data: train and validation; its `seed` is set to this run's.
         fusion: operator, width and dropout; `gated` with its defaults if None.
         trainer: epochs, patience, optimiser and device; the defaults if None.
-        num_classes: number of classes.
+        num_classes: number of classes, or of labels where targets have two dimensions.
         seed: seed of this training run.
-        objective: measure that chooses the epoch: log_loss, accuracy or macro_f1.
+        objective: measure that chooses the epoch: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced: every class has the same weight in the training loss.
         names: names of the sources in the log.
         importance: K positive numbers, for operators whose weights start from them.
@@ -110,7 +123,9 @@ def fit(
     fusion, trainer = fusion or FusionConfig(), trainer or TrainerConfig()
     check_devices(trainer)
     started = time.perf_counter()
-    monitor, mode = f"val/{objective}", "min" if objective == LOG_LOSS else "max"
+    target = data.targets["train"]
+    measure = ACCURACY if objective == MICRO_F1 and not is_multilabel(target) else objective
+    monitor, mode = f"val/{measure}", "min" if measure == LOG_LOSS else "max"
     seed_everything(seed, verbose=False)
     data.seed = seed
     classifier = _EpochClassifier(
@@ -119,9 +134,9 @@ def fit(
         **classifier_settings(fusion, trainer),
         names=names,
         importance=importance,
+        multilabel=is_multilabel(target),
     )
-    prior = torch.bincount(data.targets["train"], minlength=num_classes)
-    classifier.operator.class_weights = weights_of(class_weights, prior)
+    classifier.operator.class_weights = weights_of(class_weights, target, num_classes)
     best = BestWeights(monitor, mode)
     with _quiet_lightning(trainer.accelerator), _deterministic():
         loop = Trainer(
@@ -166,7 +181,7 @@ def calibrate(
     Args:
         fitted: the head, which is changed in place.
         data: validation, and the classes of train.
-        objective: what the head should be best at: log_loss, accuracy or macro_f1.
+        objective: what the head should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: those of the training.
     """
     head = fitted.classifier
@@ -175,12 +190,11 @@ def calibrate(
     logits, _ = head.predict_logits(data.features["validation"])
     target = data.targets["validation"]
     temperature = temperature_of(logits, target)
-    prior = torch.bincount(data.targets["train"], minlength=logits.shape[1])
-    log_probs = (logits.double() / temperature).log_softmax(dim=1)
-    share = share_of(objective, UNWEIGHTED, log_probs, target, prior)
-    shift = shift_by(share, prior) if share else None
-    head.rescale(1 / temperature, shift)
-    return replace(fitted, temperature=temperature, share=share, shift=shift)
+    prior = label_shares(data.targets["train"], logits.shape[1])
+    log_probs = log_probabilities(logits.double() / temperature, multilabel=head.multilabel)
+    shift = find_shift(objective, UNWEIGHTED, log_probs, target, prior)
+    head.rescale(1 / temperature, None if shift is None else shift.values)
+    return replace(fitted, temperature=temperature, shift=shift)
 
 
 class _WholeEpochs:

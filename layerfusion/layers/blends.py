@@ -25,6 +25,7 @@ from layerfusion.layers.discriminant import (
     cross_validate_discriminant,
 )
 from layerfusion.layers.held_out import cache_files, held_out_probes
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 
@@ -42,9 +43,13 @@ def held_out_blends(
     """Predict the held-out rows of every candidate by what a stack has for it.
 
     That is the blend of a logistic probe and a discriminant for the best layers, a discriminant for
-    the others, and the regression on counts for a lexical source.
+    the others, and the regression on counts for a lexical source. A discriminant separates classes;
+    of labels, every layer has a logistic probe.
     """
     target = candidates.labels[candidates.fold_of != NEVER]
+    if is_multilabel(target):
+        every = _probes(candidates, range(len(candidates.layers)), config, device)
+        return tuple(Blend(one.log_probs, target, one.strength) for one in every.values())
     found = _discriminants(candidates, device)
     losses = {n: float(F.nll_loss(log_probs, target)) for n, (log_probs, _) in found.items()}
     best = sorted(losses, key=losses.__getitem__)[:REGRESSIONS]

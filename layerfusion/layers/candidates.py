@@ -24,7 +24,7 @@ class Candidates:
         layers: the layers that may be chosen.
         features: the vectors of each layer, read when they are first asked for. Shapes: (rows,
             width).
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels): see `layers.labels`.
         fold_of: the fold in which a row is held out, -1 if it never is. Shape: (rows,).
         texts: the text of each row.
         num_classes: number of classes of the data set.

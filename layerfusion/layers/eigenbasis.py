@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.logistic import Problem
 
 BASIS_ROWS = 4
@@ -31,14 +32,18 @@ def set_up(
 
     Args:
         features: the vectors of each layer. Shapes: (rows, d).
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fitted_on: true for the rows of each set. Shape: (sets, rows), bool.
         num_classes: number of classes.
         strengths: C of the probes.
         device: device to compute on; the CPU if none.
     """
     device = device or torch.device("cpu")
-    y = labels[None].float() if num_classes == 2 else F.one_hot(labels, num_classes).T.float()
+    independent = is_multilabel(labels)
+    if independent:
+        y = labels.T.float()
+    else:
+        y = labels[None].float() if num_classes == 2 else F.one_hot(labels, num_classes).T.float()
     counts = fitted_on.sum(dim=1)
     masks = (fitted_on / counts[:, None]).repeat_interleave(len(strengths), dim=0)
     penalty = 1 / (torch.tensor(strengths)[None] * counts[:, None]).flatten()
@@ -50,7 +55,16 @@ def set_up(
         spread = _spread(features, fitted_on, mean, std)
         spread = spread.repeat_interleave(len(strengths), dim=1).to(device)
     return Problem(
-        x, spectrum, basis, mean, std, y.to(device), masks.to(device), penalty.to(device), spread
+        x,
+        spectrum,
+        basis,
+        mean,
+        std,
+        y.to(device),
+        masks.to(device),
+        penalty.to(device),
+        spread,
+        independent,
     )
 
 

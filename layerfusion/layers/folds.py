@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layerfusion.errors import UserError
 from layerfusion.layers.probe import NEVER
+from layerfusion.texts.sampling import strata
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ def stratified_folds(
     text. A class with a single text is part of every fit and never held out.
 
     Args:
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels); see `strata`.
         texts: the texts, or anything that tells them apart, for example their hashes.
         folds: number of folds, at least 2. No more are dealt than `possible_folds` says.
         seed: draws the order of the rows.
@@ -46,6 +47,7 @@ def stratified_folds(
     """
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
+    labels = strata(labels)
     fold_of = np.full(len(labels), NEVER)
     counts = np.bincount(labels[unique])
     folds = _possible(folds, counts)
@@ -67,7 +69,7 @@ def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) ->
         UserError: if no class has two different texts.
     """
     _, unique = _first_rows(texts)
-    return _possible(folds, np.bincount(labels[unique]))
+    return _possible(folds, np.bincount(strata(labels)[unique]))
 
 
 def _possible(folds: int, counts: np.ndarray) -> int:
@@ -89,7 +91,8 @@ def _log_rare_classes(counts: np.ndarray, folds: int, names: Sequence[str]) -> N
     rare = [c for c in np.argsort(counts, kind="stable").tolist() if 0 < counts[c] < folds]
     if not rare:
         return
-    words = [f"{names[c] if names else c} {counts[c]}" for c in rare[:RARE_NAMED]]
+    names = [*names, "no label"] if names else list(map(str, range(len(counts))))
+    words = [f"{names[c]} {counts[c]}" for c in rare[:RARE_NAMED]]
     more = f" and {len(rare) - RARE_NAMED} more" if len(rare) > RARE_NAMED else ""
     log.info(
         "selection: %d of %d classes have fewer than layers.folds=%d texts in train (%s%s); they"

@@ -18,6 +18,7 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
+from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.lexical_regression import C_VALUES, predict_folds
 from layerfusion.layers.probe import (
     NEVER,
@@ -159,6 +160,7 @@ def cache_files(
             "spec": source.stores[layer.pooling].spec.canonical(),
             "rows": rows.hexdigest(),
             "classes": candidates.num_classes,
+            **({"multilabel": True} if is_multilabel(candidates.labels) else {}),
         }
         name = hash_of(key, spaced=True)
         files.setdefault(source.cache / SCORES_FOLDER / f"{name}.safetensors", []).append(n)

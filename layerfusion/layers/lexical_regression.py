@@ -41,6 +41,8 @@ SPAN_TOLERANCE = 1e-5
 """A fit in that space ends once no entry of the gradient of the mean loss is larger."""
 _LEAST_EIGENVALUE = 1e-9
 """Directions of the span with a smaller share of the largest eigenvalue are left out."""
+_MULTILABEL = "multilabel"
+"""Name of the tensor that only a regression of labels has."""
 _LEAST_PROBABILITY = 1e-7
 """Smallest probability of a class. Without it, a class that train lacks has infinite log-loss."""
 
@@ -54,6 +56,8 @@ class LexicalRegression:
     """Shape: (features, classes)."""
     bias: np.ndarray
     """Shape: (classes,)."""
+    multilabel: bool = False
+    """Whether texts have any number of the classes, which are labels then."""
 
     @classmethod
     def fit(
@@ -72,7 +76,7 @@ class LexicalRegression:
         Args:
             features: what is counted: one of `texts.tfidf.FEATURES`.
             texts: texts to learn from.
-            labels: class indices. Shape: (texts,).
+            labels: class indices, shape (texts,), or labels, shape (texts, labels).
             strength: the value of C.
             num_classes: number of classes; some may be missing among the labels.
             max_features: number of features to keep, the most frequent ones; all if none.
@@ -85,11 +89,16 @@ class LexicalRegression:
         with countable(features):
             sparse = counts.fit_transform(texts)
         (fitted,) = one_against_rest(sparse, labels, [strength], num_classes, seed)
-        return cls(counts, *fitted)
+        return cls(counts, *fitted, multilabel=labels.ndim == 2)
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
-        """Compute log-probabilities of any texts. Returned shape: (texts, classes), float32."""
-        found = log_probabilities(self.counts.transform(texts), self.weight, self.bias)
+        """Compute log-probabilities of any texts; of labels, log-odds. Shape: (texts, classes)."""
+        counted = self.counts.transform(texts)
+        if self.multilabel:
+            most = -np.log(_LEAST_PROBABILITY)
+            found = (counted @ self.weight + self.bias).clip(-most, most)
+        else:
+            found = log_probabilities(counted, self.weight, self.bias)
         return torch.from_numpy(found.astype(np.float32))
 
     @property
@@ -101,6 +110,8 @@ class LexicalRegression:
         """Return the tensors, and the vocabulary in the order of the features."""
         idf, vocabulary = counts_state(self.counts)
         arrays = {"idf": idf, "weight": np.ascontiguousarray(self.weight), "bias": self.bias}
+        if self.multilabel:
+            arrays[_MULTILABEL] = np.array(self.multilabel)
         return {name: torch.from_numpy(array) for name, array in arrays.items()}, vocabulary
 
     @classmethod
@@ -109,7 +120,8 @@ class LexicalRegression:
     ) -> LexicalRegression:
         """Rebuild the regression from the parts that `state` returned."""
         counts = counts_from(features, tensors["idf"].numpy(), vocabulary)
-        return cls(counts, tensors["weight"].numpy(), tensors["bias"].numpy())
+        weight, bias = tensors["weight"].numpy(), tensors["bias"].numpy()
+        return cls(counts, weight, bias, _MULTILABEL in tensors)
 
 
 def predict_folds(
@@ -130,7 +142,7 @@ def predict_folds(
     Args:
         features: what is counted: one of `texts.tfidf.FEATURES`.
         texts: the text of each row.
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fold_of: the fold in which a row is held out, -1 if it never is. Shape: (rows,).
         num_classes: number of classes; some may be missing among the labels.
         max_features: number of features to keep, the most frequent ones; all if none.
@@ -156,7 +168,7 @@ def predict_folds(
             learned, others = counted.weighted(inside)
         fits = one_against_rest(learned, labels[inside], C_VALUES, num_classes, seed)
         for one, fitted in zip(predicted.values(), fits, strict=True):
-            one[~inside] = log_probabilities(others, *fitted)
+            one[~inside] = log_probabilities(others, *fitted, multilabel=labels.ndim == 2)
     return predicted
 
 
@@ -169,7 +181,7 @@ def one_against_rest(
 
     Args:
         features: TF-IDF of the rows. Shape: (rows, features).
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels).
         strengths: the values of C.
         num_classes: number of classes; some may be missing among the labels.
         seed: seed of the solver.
@@ -177,23 +189,48 @@ def one_against_rest(
     Yields:
         The weights and biases for each strength. Shapes: (features, classes) and (classes,).
     """
-    present = np.unique(labels)
     least = np.log(_LEAST_PROBABILITY) - np.log1p(-_LEAST_PROBABILITY)
+    if labels.ndim == 2:
+        yield from _of_labels(features, labels.astype(bool), strengths, seed, least)
+        return
+    present = np.unique(labels)
     if len(present) == 1:
         bias = np.where(np.arange(num_classes) == present, -least, least)
         yield from ((np.zeros((features.shape[1], num_classes)), bias) for _ in strengths)
         return
     columns = present[1:] if len(present) == 2 else present  # one regression tells two apart
     targets = labels[:, None] == columns
-    rows = len(labels)
-    spanned = rows <= SPAN_ROWS and rows**3 <= SPAN_WORK * features.nnz * len(columns)
-    fit = _in_the_span if spanned else _by_liblinear
-    for learned, offsets in fit(features, targets, strengths, seed):
+    for learned, offsets in _regressions(features, targets, strengths, seed):
         if len(present) == 2:
             learned, offsets = np.hstack([-learned, learned]), np.repeat(offsets, 2) * [-1, 1]
         weight, bias = np.zeros((features.shape[1], num_classes)), np.full(num_classes, least)
         weight[:, present], bias[present] = learned, offsets
         yield weight, bias
+
+
+def _of_labels(
+    features: Sparse, labels: np.ndarray, strengths: Sequence[float], seed: int, least: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Fit one regression for each label; those of all rows, or of none, are taken as certain."""
+    share = labels.mean(axis=0)
+    varies = (share > 0) & (share < 1)
+    fits = _regressions(features, labels[:, varies], strengths, seed)
+    for learned, offsets in fits if varies.any() else (((), ()) for _ in strengths):
+        weight = np.zeros((features.shape[1], len(share)))
+        bias = np.where(share == 1, -least, least)
+        if varies.any():
+            weight[:, varies], bias[varies] = learned, offsets
+        yield weight, bias
+
+
+def _regressions(
+    features: Sparse, targets: np.ndarray, strengths: Sequence[float], seed: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Fit a regression for each column of targets, (rows, columns), by the faster of two ways."""
+    rows, columns = targets.shape
+    spanned = rows <= SPAN_ROWS and rows**3 <= SPAN_WORK * features.nnz * columns
+    fit = _in_the_span if spanned else _by_liblinear
+    yield from fit(features, targets, strengths, seed)
 
 
 def _in_the_span(
@@ -255,9 +292,13 @@ def _by_liblinear(
         )
 
 
-def log_probabilities(features: Sparse, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Log-probabilities of the classes, which add up to 1. Shape: (rows, classes)."""
+def log_probabilities(
+    features: Sparse, weight: np.ndarray, bias: np.ndarray, *, multilabel: bool = False
+) -> np.ndarray:
+    """Log-probabilities of the classes, which add up to 1, or of labels. Shape: (rows, classes)."""
     from scipy.special import expit
 
     probabilities = expit(features @ weight + bias).clip(_LEAST_PROBABILITY)
+    if multilabel:
+        return np.log(probabilities.clip(max=1 - _LEAST_PROBABILITY))
     return np.log(probabilities / probabilities.sum(axis=1, keepdims=True))

@@ -9,6 +9,7 @@ import numpy as np
 from layerfusion.assets.files import DiskError
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import sample_attention, sample_gradient
+from layerfusion.layers.labels import require_classes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import fit_probes
 from layerfusion.layers.score import Needs, Score, ScoreValues
@@ -20,6 +21,7 @@ NO_ATTENTION = "layer 0 and the final norm have no attention of their own"
 def _gradient(inputs: ScoreInputs) -> ScoreValues:
     """Gradient × activation of every layer, from the head that the last layer's probe has."""
     candidates = inputs.candidates
+    require_classes("score gradient", candidates.labels)
     values = np.full(len(candidates.layers), np.nan)
     seconds = 0.0
     texts = [candidates.texts[row] for row in inputs.sample]

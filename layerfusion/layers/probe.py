@@ -1,7 +1,8 @@
 """Linear probes of many layers, folds and regularisation strengths, fitted in one optimisation.
 
 A probe is L2-regularised logistic regression on standardised features of a layer: softmax over the
-classes, or a single sigmoid for two, as in scikit-learn. All folds and strengths of a layer share
+classes, or a single sigmoid for two, as in scikit-learn; of rows with several labels, a sigmoid for
+each. All folds and strengths of a layer share
 its features, so one step of the optimisation takes two matrix products for each layer instead of
 hundreds, and layers of equal width are batched.
 """
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
+from layerfusion.layers.labels import is_multilabel, log_probabilities, right_rows, row_losses
 from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
@@ -50,17 +52,17 @@ class Predictions:
     log_probs: Tensor
     """Log-probabilities of the held-out rows. Shape: (rows, classes), float32."""
     target: Tensor
-    """Labels of the held-out rows. Shape: (rows,)."""
+    """Labels of the held-out rows: see `layers.labels`."""
 
     @property
     def losses(self) -> Tensor:
         """Log-loss of each row, in nats. Shape: (rows,), float64."""
-        return F.nll_loss(self.log_probs.double(), self.target, reduction="none")
+        return row_losses(self.log_probs, self.target)
 
     @property
     def right(self) -> Tensor:
-        """True where the most probable class is the row's label. Shape: (rows,), bool."""
-        return self.log_probs.argmax(dim=1) == self.target
+        """True where the most probable class, or every label, is right. Shape: (rows,), bool."""
+        return right_rows(self.log_probs, self.target)
 
     @property
     def log_loss(self) -> float:
@@ -69,7 +71,7 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of the rows whose most probable class is right."""
+        """Share of the rows that are right."""
         return float(self.right.double().mean())
 
 
@@ -125,7 +127,7 @@ def cross_validate(
 
     Args:
         features: the vectors of each layer. Shapes: (rows, d_l).
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels).
         fold_of: the fold in which a row is held out, 0, 1, …; -1 if it never is. Shape: (rows,).
         num_classes: number of classes; one may be missing among the rows.
         strengths: candidates for C, the inverse strength of the regularisation.
@@ -174,7 +176,7 @@ def cross_validate_in_batches(
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
     held_out = torch.where(fold_of != NEVER)[0]
     fewest = int(fitted_on.sum(dim=1).min())
-    columns = 1 if num_classes == 2 else num_classes
+    columns = _columns(labels, num_classes)
 
     def fit(places: Sequence[int]) -> ProbeBatch:
         begun = time.perf_counter()
@@ -201,7 +203,7 @@ def cross_validate_in_batches(
         }
         return ProbeBatch(probes, time.perf_counter() - begun)
 
-    groups = list(_groups(features, num_classes, folds * len(strengths), device))
+    groups = list(_groups(features, columns, folds * len(strengths), device))
     yield from each_on_a_core(fit, groups, device)
 
 
@@ -222,7 +224,7 @@ class _Task:
 
     @property
     def target(self) -> Tensor:
-        """Labels of the held-out rows. Shape: (held-out rows,)."""
+        """Labels of the held-out rows."""
         return self.labels[self.held_out]
 
     def of(self, some: Tensor) -> _Task:
@@ -239,8 +241,17 @@ class _Task:
         size = (len(self.layers), len(self.held_out), self.num_classes)
         return torch.full(size, -torch.inf)
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether rows have any number of labels."""
+        return is_multilabel(self.labels)
+
     def losses(self, predicted: Tensor, rows: Tensor | slice = EVERY) -> Tensor:
         """Log-loss of each row. Shape: (L, rows), float64, from (L, held-out rows, classes)."""
+        if self.multilabel:
+            losses = torch.stack([row_losses(one, self.target[rows]) for one in predicted[:, rows]])
+            unknown = predicted[:, rows].isinf().any(dim=2)
+            return losses.masked_fill(unknown, torch.inf)
         place = self.target[rows][None, :, None].expand(len(predicted), -1, 1)
         return -predicted[:, rows].gather(2, place)[..., 0].double()
 
@@ -266,7 +277,7 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
     for fold in range(folds):
         rows = task.held_out[task.folds_of == fold].to(logits.device)
         for number, strength in enumerate(strengths):
-            found = _log_probs(logits[:, fold, number][..., rows].mT).cpu()
+            found = _log_probs(logits[:, fold, number][..., rows].mT, task).cpu()
             predicted[strength][:, task.folds_of == fold] = found
     return predicted
 
@@ -305,7 +316,7 @@ def _by_path(
             solution = problem.with_strength(strength).minimise(tolerance, start)
             start = solution.w
             rows = task.held_out[here].to(solution.device)
-            found = _log_probs(solution.logits[:, 0][..., rows].mT).cpu()
+            found = _log_probs(solution.logits[:, 0][..., rows].mT, task).cpu()
             predicted.setdefault(strength, task.nothing())[:, here] = found
             if fold == 0:
                 if strength not in _not_surely_worse(task, predicted, here):
@@ -356,7 +367,7 @@ def fit_probes(
 
     Args:
         features: the vectors of each layer. Shapes: (rows, d_l).
-        labels: class indices. Shape: (rows,).
+        labels: class indices, shape (rows,), or labels, shape (rows, labels).
         strengths: the C of each layer's probe.
         num_classes: number of classes.
         tolerance: largest entry of the gradient of the mean loss at the end.
@@ -367,7 +378,7 @@ def fit_probes(
     for strength in sorted(set(strengths)):
         alike = [place for place, other in enumerate(strengths) if other == strength]
         chosen = [features[place] for place in alike]
-        for places in _groups(chosen, num_classes, 1, device):
+        for places in _groups(chosen, _columns(labels, num_classes), 1, device):
             groups.append((strength, [alike[place] for place in places]))
 
     def fit(group: tuple[float, list[int]]) -> list[LinearProbe]:
@@ -388,21 +399,20 @@ def _linear_probes(solution: Solution) -> list[LinearProbe]:
     mean, std = problem.mean.double(), problem.std.double()
     inner = solution.w[:, 0, :, :-1].double() @ problem.basis.double().mT / std[:, None]
     bias = solution.w[:, 0, :, -1].double() - (inner @ mean[:, :, None])[..., 0]
-    if inner.shape[1] == 1:
+    if inner.shape[1] == 1:  # one regression tells two classes apart
         inner = torch.cat([torch.zeros_like(inner), inner], dim=1)
         bias = torch.cat([torch.zeros_like(bias), bias], dim=1)
     return [LinearProbe(w.cpu(), b.cpu()) for w, b in zip(inner, bias, strict=True)]
 
 
 def _groups(
-    features: Sequence[Tensor], num_classes: int, problems: int, device: torch.device | None
+    features: Sequence[Tensor], columns: int, problems: int, device: torch.device | None
 ) -> Iterator[list[int]]:
     """Batch layers of equal width, as many as the device has room for; yield their positions."""
     cells = CELLS
     if device is not None and device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cells = max(CELLS, free // GPU_BYTES_A_CELL)
-    columns = 1 if num_classes == 2 else num_classes
     by_width: dict[int, list[int]] = {}
     for place, layer in enumerate(features):
         by_width.setdefault(layer.shape[1], []).append(place)
@@ -413,7 +423,12 @@ def _groups(
             yield places[start : start + size]
 
 
-def _log_probs(logits: Tensor) -> Tensor:
+def _columns(labels: Tensor, num_classes: int) -> int:
+    """Number of regressions of a probe: one tells two classes apart."""
+    return 1 if num_classes == 2 and not is_multilabel(labels) else num_classes
+
+
+def _log_probs(logits: Tensor, task: _Task) -> Tensor:
     if logits.shape[-1] == 1:
         return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
-    return logits.log_softmax(dim=-1)
+    return log_probabilities(logits, multilabel=task.multilabel)

@@ -22,7 +22,8 @@ class Needs(StrEnum):
     held-out row. The score is their mean, and two layers are compared row by row."""
     VECTORS = "vectors"
     """The pooled vectors and labels of one layer: `compute(features, labels) -> float`, with
-    features of shape (rows, width), float32, and labels of shape (rows,), int64."""
+    features of shape (rows, width), float32, and labels of shape (rows,), int64; or (rows, labels),
+    1 where a row has a label, for rows with any number of labels."""
     TEXTS = "texts"
     """A pass of sample texts through the models: `compute(inputs) -> ScoreValues` for all layers,
     with `inputs` a `layerfusion.layers.scores.ScoreInputs`."""

@@ -23,6 +23,7 @@ from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.score import Needs, Score, ScoreValues, find_score
+from layerfusion.texts.sampling import strata
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class ScoreInputs:
     @cached_property
     def sample(self) -> list[int]:
         """An even sample of at most `layers.sample` rows: each fold and, within it, each class."""
-        labels, fold_of = self.candidates.labels.numpy(), self.candidates.fold_of.numpy()
+        labels, fold_of = strata(self.candidates.labels.numpy()), self.candidates.fold_of.numpy()
         rows = np.lexsort([labels, fold_of])
         size = self.config.sample
         if len(rows) > size:
@@ -154,7 +155,7 @@ class ScoreInputs:
 
 def _mean_over_rows(score: Score, held_out: HeldOut) -> float:
     rows = score.compute(held_out)
-    if not isinstance(rows, Tensor) or rows.shape != held_out.target.shape:
+    if not isinstance(rows, Tensor) or rows.shape != held_out.target.shape[:1]:
         shape = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise UserError(
             f"score {score.name}: it gave {shape}; a tensor with a value for each of the"

@@ -15,6 +15,7 @@ from layerfusion.config.job import LayersConfig
 from layerfusion.config.registry import SELECTIONS, import_path
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
+from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.score import Needs, Score
@@ -408,9 +409,11 @@ def select_greedy(
         budget: what they may cost together.
     """
     usable = usable_layers("probe", table, budget)
-    target = table.held_out[0].target
-    pool = torch.zeros_like(table.held_out[0].log_probs)
-    losses: Tensor | None = None
+    labels = table.held_out[0].target
+    said = {n: decisions(table.held_out[n].log_probs, labels)[0] for n in usable}
+    target = decisions(table.held_out[0].log_probs, labels)[1]
+    pool = torch.zeros(())
+    losses_so_far: Tensor | None = None
     chosen: list[int] = []
     reasons: list[str] = []
     notes: list[str] = []
@@ -420,15 +423,16 @@ def select_greedy(
             if n in chosen or _duplicate(n, chosen, similarity, config.max_similarity) is not None:
                 continue
             if budget.allows([table.layers[m] for m in [*chosen, n]]):
-                mixed = ((pool + table.held_out[n].log_probs) / (len(chosen) + 1)).log_softmax(1)
-                losses_with[n] = -mixed.gather(1, target[:, None])[:, 0].double()
+                mixed = ((pool + said[n]) / (len(chosen) + 1)).log_softmax(1)
+                losses = -mixed.gather(1, target[:, None])[:, 0].double()
+                losses_with[n] = by_row(losses, labels)
         if not losses_with:
             break
         best = min(losses_with, key=lambda n: float(losses_with[n].mean()))
         loss = losses_with[best].mean()
         words = f"held-out log-loss {loss:.4f}"
-        if losses is not None:
-            gain = losses - losses_with[best]
+        if losses_so_far is not None:
+            gain = losses_so_far - losses_with[best]
             error = standard_error(gain)
             if not float(gain.mean()) > config.least_gain * error:
                 notes.append(
@@ -439,7 +443,7 @@ def select_greedy(
             words += f" with those before, a gain of {gain.mean():.4f} ± {error:.4f}"
         chosen.append(best)
         reasons.append(words)
-        pool, losses = pool + table.held_out[best].log_probs, losses_with[best]
+        pool, losses_so_far = pool + said[best], losses_with[best]
     for n in usable:
         like = _duplicate(n, chosen, similarity, config.max_similarity)
         if n not in chosen and like is not None:
@@ -461,8 +465,10 @@ def pooled_losses(table: ScoreTable, layers: Sequence[LayerId]) -> Tensor:
     Shape: (rows,), float64.
     """
     probes = [table.held_out[table.layers.index(layer)] for layer in layers]
-    mixed = torch.stack([held_out.log_probs for held_out in probes]).mean(dim=0)
-    return -mixed.log_softmax(dim=1).gather(1, probes[0].target[:, None])[:, 0].double()
+    labels = probes[0].target
+    said, target = decisions(torch.stack([held_out.log_probs for held_out in probes]), labels)
+    mixed = said.mean(dim=0).log_softmax(dim=1)
+    return by_row(-mixed.gather(1, target[:, None])[:, 0].double(), labels)
 
 
 # -- the selections of LayerFusion itself -------------------------------------------------------

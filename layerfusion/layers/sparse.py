@@ -11,6 +11,7 @@ from torch import Tensor
 
 from layerfusion.config.job import LayersConfig
 from layerfusion.layers.budget import Budget
+from layerfusion.layers.labels import by_row, decisions
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.scores import ScoreTable
 from layerfusion.layers.selection import (
@@ -56,11 +57,12 @@ def select_sparse(
         config: `max_layers` limits the number of layers.
     """
     places = usable_layers("probe", table, budget)
-    log_probs = torch.stack([table.held_out[n].log_probs for n in places])
-    target = table.held_out[0].target
+    labels = table.held_out[0].target
+    each_layer = torch.stack([table.held_out[n].log_probs for n in places])
+    log_probs, target = decisions(each_layer, labels)
     highest = _least_penalty_that_keeps_nothing(log_probs, target)
     penalties = [share * highest for share in PENALTIES]
-    losses = _cross_validated(log_probs, target, penalties)
+    losses = _cross_validated(log_probs, target, penalties, labels)
     means = [float(each.mean()) for each in losses]
     best = min(range(len(means)), key=means.__getitem__)
     sparsest = next(
@@ -124,13 +126,17 @@ def _least_penalty_that_keeps_nothing(log_probs: Tensor, target: Tensor) -> floa
     return max(float(-gradient.min()), 1e-12)
 
 
-def _cross_validated(log_probs: Tensor, target: Tensor, penalties: list[float]) -> list[Tensor]:
-    """Log-loss of each row by weights that have not seen it. Shapes: (rows,).
+def _cross_validated(
+    log_probs: Tensor, target: Tensor, penalties: list[float], labels: Tensor
+) -> list[Tensor]:
+    """Log-loss of each text by weights that have not seen it. Shapes: (texts,).
 
     There is one for each penalty, up to the last before which the loss had long stopped falling.
+    The rows of a text, one for each of its `labels`, are in the same fold.
     """
-    fold_of = torch.randperm(len(target), generator=torch.Generator().manual_seed(0))
-    fold_of %= min(FOLDS, len(target))
+    texts = len(labels)
+    fold_of = torch.randperm(texts, generator=torch.Generator().manual_seed(0)) % min(FOLDS, texts)
+    fold_of = fold_of.repeat_interleave(len(target) // texts)
     inside = [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
     weights = [torch.zeros(len(log_probs), dtype=torch.float64) for _ in inside]
     losses: list[Tensor] = []
@@ -140,7 +146,7 @@ def _cross_validated(log_probs: Tensor, target: Tensor, penalties: list[float]) 
             learned = log_probs[:, rows], target[rows]
             weights[fold] = _minimise(*learned, penalty, weights[fold])
             each[~rows] = log_losses(log_probs[:, ~rows], target[~rows], weights[fold])
-        losses.append(each)
+        losses.append(by_row(each, labels))
         means = [float(one.mean()) for one in losses]
         if len(losses) - means.index(min(means)) > PATIENCE:
             break

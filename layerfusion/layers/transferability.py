@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.errors import UserError
+from layerfusion.layers.labels import require_classes
 from layerfusion.layers.score import Score
 
 TOLERANCE = 1e-10
@@ -199,6 +200,7 @@ def _scaled(score: str, features: Tensor) -> Tensor:
 
 def _classes(score: str, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Renumber the classes that have rows; return the class of each row, and each class's count."""
+    require_classes(f"score {score}", labels)
     classes, codes, counts = labels.unique(return_inverse=True, return_counts=True)
     if len(classes) < 2:
         raise UserError(f"{score}: all rows are of class {int(classes[0])}; it takes two classes")

@@ -17,6 +17,7 @@ from layerfusion.config.job import (
     GATED_STACK,
     LOG_LOSS,
     MACRO_F1,
+    MICRO_F1,
     STACKS,
     FusionConfig,
     TrainConfig,
@@ -99,7 +100,7 @@ def decide(
         candidates,
         dict(zip(trained_on, read_layers(sources, trained_on, hashes), strict=True)),
         validation.texts,
-        torch.from_numpy(np.asarray(validation.labels, np.int64)),
+        torch.from_numpy(validation.labels),
         config.trainer,
         config.seed,
         config.objective,
@@ -203,7 +204,7 @@ def _value(evaluation: Evaluation) -> str:
     """Name the measure that was chosen by, with its value."""
     if evaluation.objective == LOG_LOSS:
         return f"log-loss {evaluation.log_loss:.4f}"
-    name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1"}[evaluation.objective]
+    name = {ACCURACY: "accuracy", MACRO_F1: "macro-F1", MICRO_F1: "micro-F1"}[evaluation.objective]
     return f"{name} {1 - evaluation.cost:.1%}"
 
 

@@ -11,8 +11,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from layerfusion.assets.memo import computed_once, hash_of, read_facts, write_facts
+from layerfusion.config.job import MICRO_F1
+from layerfusion.fusion.objective import costs
+from layerfusion.layers.labels import answers, is_multilabel, log_probabilities, right_rows
 from layerfusion.layers.lexical_regression import (
     C_VALUES,
     LexicalRegression,
@@ -22,6 +26,7 @@ from layerfusion.records.job import BaselineRecord
 from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
+from layerfusion.texts.sampling import strata
 from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS
 
 log = logging.getLogger(__name__)
@@ -56,7 +61,8 @@ def compute_baseline(
         seed: seed of the folds, the solver and the bootstrap.
 
     Returns:
-        The record, and the predicted class indices of the test rows, shape (rows,).
+        The record, and the predicted class indices of the test rows, shape (rows,), or the labels
+        named, shape (rows, labels).
     """
     path = cache / "floors" / f"{_key(dataset, seed)}.json"
     # Jobs of a sweep start together and need the same baseline, so one computes it, the rest wait.
@@ -91,12 +97,13 @@ def _read(path: Path, dataset: TextDataset) -> tuple[BaselineRecord, np.ndarray]
         return None
     try:
         record = BaselineRecord(**content["record"])
-        preds = np.asarray(content["preds"], dtype=np.int64)
+        preds = np.asarray(content["preds"], dtype=dataset.splits["test"].labels.dtype)
     except (ValueError, KeyError, TypeError):
         log.warning("baseline: %s is damaged; computing it again", path)
         return None
     rows = dataset.splits["test"].labels
-    accuracy = float((preds == rows).mean()) if preds.shape == rows.shape else -1.0
+    same = (preds == rows).reshape(len(rows), -1).all(axis=1) if preds.shape == rows.shape else None
+    accuracy = -1.0 if same is None else float(same.mean())
     if not np.isclose(accuracy, record.test.get("accuracy", -2.0)):
         log.warning("baseline: %s does not belong to %s; computing it again", path, dataset.name)
         return None
@@ -120,8 +127,11 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
         num_classes=num_classes,
         seed=seed,
     )
-    log_probs = regression.vectors(test.texts).numpy()
-    preds = log_probs.argmax(axis=1)
+    multilabel = dataset.multilabel
+    log_probs = regression.vectors(test.texts)
+    if multilabel:
+        log_probs = log_probabilities(log_probs, multilabel=True)
+    preds = answers(log_probs, multilabel=multilabel).numpy()
     intervals = metric_intervals(test.labels, preds[None], seed)
     macro_f1 = intervals.get("macro_f1", (None, None))
     record = BaselineRecord(
@@ -139,19 +149,27 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
 
 
 def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: int) -> _Choice:
-    """Choose the features and the C with the best cross-validated accuracy, the first on a tie."""
+    """Choose the features and the C with the best cross-validated accuracy, the first on a tie.
+
+    Of several labels a text, it is micro-F1: hardly any text may have all of them right.
+    """
     work = sum(map(len, texts)) * (num_classes if num_classes > 2 else 1)
-    sample = _deal(target, math.ceil(work / CHOICE_WORK), seed) == 0
+    stratum = strata(target)
+    sample = _deal(stratum, math.ceil(work / CHOICE_WORK), seed) == 0
     some, target = list(itertools.compress(texts, sample)), target[sample]
-    fold_of = _deal(target, FOLDS, seed)
-    right: dict[tuple[str, float], int] = {}
+    fold_of = _deal(stratum[sample], FOLDS, seed)
+    truth = torch.from_numpy(target)
+    worth: dict[tuple[str, float], float] = {}
     for name in FEATURES:
         predicted = predict_folds(name, some, target, fold_of, num_classes=num_classes, seed=seed)
         for c, log_probs in predicted.items():
-            right[name, c] = int((log_probs.argmax(axis=1) == target).sum())
-    best = max(right, key=lambda candidate: right[candidate])
-    accuracy = {f"{name}, C={c:g}": hits / len(target) for (name, c), hits in right.items()}
-    return _Choice(*best, accuracy)
+            said = torch.from_numpy(log_probs)
+            if is_multilabel(truth):
+                worth[name, c] = 1 - float(costs(MICRO_F1, said, truth).mean())
+            else:
+                worth[name, c] = float(right_rows(said, truth).double().mean())
+    best = max(worth, key=lambda candidate: worth[candidate])
+    return _Choice(*best, {f"{name}, C={c:g}": value for (name, c), value in worth.items()})
 
 
 def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
@@ -21,6 +20,7 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.labels import mean_loss
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut, Predictions
 from layerfusion.layers.score import Needs, find_score
@@ -34,7 +34,7 @@ from layerfusion.runs.select_layers import budget_of, candidates_of, select
 from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.sampling import hold_out
+from layerfusion.texts.sampling import hold_out, strata
 from layerfusion.texts.splits import Split
 
 PROBE = "probe"
@@ -115,7 +115,8 @@ def training_texts(
 
     Args:
         texts: texts without outer white space.
-        labels: class indices; each class occurs. Shape: (rows,).
+        labels: class indices, shape (rows,), each of which occurs; or labels, shape (rows, labels),
+            bool.
         label_names: name of each class.
         validation_size: share of the rows that becomes validation, stratified; no row if None.
             Rows with the same text are never divided.
@@ -126,20 +127,21 @@ def training_texts(
         UserError: where no class has two different texts, so that no row can be kept.
     """
     hashes = [text_hash(text) for text in texts]
-    order = sorted(range(len(texts)), key=lambda row: (hashes[row], labels[row]))
+    order = sorted(range(len(texts)), key=lambda row: (hashes[row], labels[row].tolist()))
     texts, labels = [texts[row] for row in order], labels[order]
     times = np.ones(len(texts), np.int64) if repeats is None else repeats[order]
     first: dict[str, int] = {}
     for row, text in enumerate(texts):
         first.setdefault(text, row)
     unique = np.array(list(first.values()))
-    if np.bincount(labels[unique]).max() < 2:
+    stratum = strata(labels)
+    if np.bincount(stratum[unique]).max() < 2:
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )
     kept = np.zeros(len(texts), bool)
     if validation_size is not None:
-        leaves = hold_out(labels[unique], validation_size, seed=seed, purpose="validation")
+        leaves = hold_out(stratum[unique], validation_size, seed=seed, purpose="validation")
         out = set(unique[leaves].tolist())
         kept = np.array([first[text] in out for text in texts])
     splits = {
@@ -163,7 +165,7 @@ def training_texts(
 
 def _rows(texts: Sequence[str], labels: np.ndarray, times: np.ndarray) -> Split:
     rows = np.repeat(np.arange(len(texts)), times)
-    return Split(tuple(texts[row] for row in rows.tolist()), np.asarray(labels, np.int64)[rows])
+    return Split(tuple(texts[row] for row in rows.tolist()), labels[rows])
 
 
 def fit_texts(
@@ -322,4 +324,4 @@ def _stacked_loss(config: TrainConfig, inputs: Inputs) -> float:
     form, predicted = judge_forms(
         log_probs, held[0].target, seed=config.seed, gated=config.fusion.name == GATED_STACK
     )
-    return float(F.nll_loss(predicted[form], held[0].target))
+    return float(mean_loss(predicted[form], held[0].target))

@@ -17,12 +17,12 @@ from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
-from layerfusion.fusion.objective import shift_words
 from layerfusion.fusion.stacking import fit_stack, refit
-from layerfusion.fusion.training import calibrate, fit
+from layerfusion.fusion.training import Fitted, calibrate, fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.labels import is_multilabel, log_probabilities
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.records.job import SeedRecord
@@ -43,7 +43,7 @@ class TrainingResult:
 
     seeds: list[SeedRecord]
     target: np.ndarray
-    """Labels of the test rows. Shape: (rows,)."""
+    """Labels of the test rows: see `layers.labels`."""
     probabilities: np.ndarray
     """Predicted probabilities of the test rows. Shape: (seeds, rows, classes), float32."""
     gates: np.ndarray | None
@@ -84,7 +84,8 @@ class TrainedHead:
 
     head: Head
     logits: Mapping[str, Tensor]
-    """Logits of validation and test, where they have rows. Shapes: (rows, classes)."""
+    """Logits of validation and test, where they have rows; of labels, log-probabilities. Shapes:
+    (rows, classes)."""
     gates: Tensor | None
     """Gates of the test rows. Shape: (rows, sources)."""
     weights: Tensor | None
@@ -126,7 +127,10 @@ def train_heads(
         seeds=records,
         target=targets["test"].numpy(),
         probabilities=np.stack(
-            [head.logits["test"].float().softmax(dim=1).numpy() for head in heads.values()]
+            [
+                _probabilities(head.logits["test"].float(), targets["test"]).numpy()
+                for head in heads.values()
+            ]
         ),
         gates=np.mean(gates, axis=0) if gates else None,
         gate_epochs=[head.gate_epochs for head in heads.values() if head.gate_epochs],
@@ -137,6 +141,10 @@ def train_heads(
         head_milliseconds=next(iter(heads.values())).milliseconds or (None, None),
         heads=[head.head for head in heads.values()],
     )
+
+
+def _probabilities(logits: Tensor, target: Tensor) -> Tensor:
+    return logits.exp() if is_multilabel(target) else logits.softmax(dim=1)
 
 
 def fit_heads(
@@ -205,9 +213,12 @@ def _train(
             split: fitted.classifier.predict_logits(data.features[split]) for split in judged
         }
         gates = {split: found for split, (_, found) in predicted.items() if found is not None}
+        uncalibrated = None
+        if "test" in judged and fitted.is_calibrated:
+            uncalibrated = _said(fitted, fitted.uncalibrated(predicted["test"][0]))
         heads[seed] = TrainedHead(
             OperatorHead(fitted.classifier, data.standardiser),
-            {split: logits for split, (logits, _) in predicted.items()},
+            {split: _said(fitted, logits) for split, (logits, _) in predicted.items()},
             gates.get("test"),
             gates["validation"].mean(dim=0) if gates else None,
             fitted.classifier.num_parameters,
@@ -220,12 +231,15 @@ def _train(
             fitted.best_epoch,
             fitted.epochs,
             temperature=fitted.temperature,
-            uncalibrated=fitted.uncalibrated(predicted["test"][0])
-            if "test" in judged and fitted.is_calibrated
-            else None,
-            note=shift_words(fitted.share).removeprefix("; "),
+            uncalibrated=uncalibrated,
+            note=fitted.shift.words.removeprefix("; ") if fitted.shift is not None else "",
         )
     return heads
+
+
+def _said(fitted: Fitted, logits: Tensor) -> Tensor:
+    """Return log-probabilities of labels; the logits of classes are kept as they are."""
+    return log_probabilities(logits, multilabel=True) if fitted.classifier.multilabel else logits
 
 
 def _stack(
@@ -303,8 +317,9 @@ def _with_rows(targets: Mapping[str, Tensor]) -> list[str]:
 class StackSources:
     """What the sources of a stack say of each row, in the order of the selection.
 
-    These are vectors of layers, shapes (rows, width), and log-probabilities of lexical regressions,
-    shapes (rows, classes). Rows that a regression has learned from have None in their place.
+    These are vectors of layers, shapes (rows, width), and the scores of lexical regressions, shapes
+    (rows, classes): see `LexicalRegression.vectors`. Rows that a regression has learned from have
+    None in their place.
     """
 
     train: list[Tensor | None]
@@ -367,5 +382,5 @@ def _stack_sources(
 
 
 def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:
-    """Return log-probabilities of texts, of which there may be none. Shape: (texts, classes)."""
+    """Return the scores of texts, of which there may be none. Shape: (texts, classes)."""
     return regression.vectors(texts) if texts else torch.empty(0, len(regression.bias))

@@ -11,6 +11,7 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
 from layerfusion.layers.held_out import held_out_probes
+from layerfusion.layers.labels import log_odds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.records.job import RunRecord
@@ -25,7 +26,7 @@ class HeldOutRows:
 
     texts: list[str]
     labels: np.ndarray
-    """Shape: (rows,), int64."""
+    """Class indices, shape (rows,), int64, or labels, shape (rows, labels), bool."""
     probabilities: np.ndarray
     """Shape: (rows, classes)."""
 
@@ -50,8 +51,12 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
             f"{config.paths.cache}: it lacks vectors of this job's texts; the command of the job"
             " with `extract` in the place of `train` computes them"
         ) from error
-    mean = torch.stack([probe.log_probs for probe in probes]).mean(dim=0)
+    log_probs = torch.stack([probe.log_probs for probe in probes])
     kept = (candidates.fold_of != NEVER).numpy()
     texts = [text for text, is_kept in zip(candidates.texts, kept, strict=True) if is_kept]
-    probabilities = mean.double().softmax(dim=1).numpy()
-    return HeldOutRows(texts, candidates.labels.numpy()[kept], probabilities)
+    labels = candidates.labels.numpy()[kept]
+    if dataset.multilabel:
+        probabilities = log_odds(log_probs.double()).mean(dim=0).sigmoid()
+    else:
+        probabilities = log_probs.mean(dim=0).double().softmax(dim=1)
+    return HeldOutRows(texts, labels, probabilities.numpy())

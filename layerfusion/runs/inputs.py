@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from yaml import YAMLError, safe_load
@@ -254,8 +253,5 @@ def read_features(inputs: Inputs) -> dict[str, list[Tensor]]:
 
 
 def read_targets(inputs: Inputs) -> dict[str, Tensor]:
-    """Return the class indices of each split. Shapes: (rows,), int64."""
-    return {
-        split: torch.from_numpy(np.asarray(inputs.dataset.splits[split].labels, np.int64))
-        for split in inputs.hashes
-    }
+    """Return the labels of each split: class indices, int64, or labels, bool."""
+    return {split: torch.from_numpy(inputs.dataset.splits[split].labels) for split in inputs.hashes}

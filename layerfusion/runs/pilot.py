@@ -32,7 +32,7 @@ from layerfusion.runs.select_layers import (
     selection_lines,
 )
 from layerfusion.texts import TextDataset
-from layerfusion.texts.sampling import sample
+from layerfusion.texts.sampling import sample, strata
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def run_pilot(
     deadline = deadline or Deadline()
     pace = Pace(deadline)
     train = dataset.splits["train"]
-    labels = np.asarray(train.labels)
+    labels = strata(train.labels)
     size = min(config.layers.pilot or 0, len(labels))
     sizes: list[int] = []
     whole: set[str] = set()

@@ -24,6 +24,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.complementarity import complementarity
+from layerfusion.layers.labels import is_multilabel, log_probabilities, right_rows
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import cross_validate, fit_probes
@@ -325,7 +326,7 @@ class Judge:
         self.config = config
         self.candidates = candidates
         self.table = table
-        self.target = np.asarray(test.labels, np.int64)
+        self.target = test.labels
         hashes = [text_hash(text) for text in test.texts]
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]
@@ -341,8 +342,7 @@ class Judge:
                     num_classes=candidates.num_classes,
                     max_features=source.config.max_features,
                 )
-                predicted = regression.vectors(test.texts).argmax(dim=1).numpy()
-                self.layers[n] = (predicted == self.target).astype(float)
+                self.layers[n] = self._rows_right(regression.vectors(test.texts))
         self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
         self.last = self.layers[table.layers.index(last)]
 
@@ -353,9 +353,13 @@ class Judge:
         classes = self.candidates.num_classes
         probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
         return [
-            (probe.logits(rows).argmax(dim=1).numpy() == self.target).astype(float)
-            for probe, rows in zip(probes, test, strict=True)
+            self._rows_right(probe.logits(rows)) for probe, rows in zip(probes, test, strict=True)
         ]
+
+    def _rows_right(self, logits: Tensor) -> np.ndarray:
+        target = torch.from_numpy(self.target)
+        said = log_probabilities(logits, multilabel=is_multilabel(target))
+        return right_rows(said, target).double().numpy()
 
     def selection(self, name: str, choice: Selection) -> SelectionProfile:
         """Build the record of a selection, with its accuracy and regret."""

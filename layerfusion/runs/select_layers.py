@@ -162,7 +162,7 @@ def candidates_of(
     return Candidates(
         tuple(layers),
         features,
-        torch.from_numpy(labels.astype(np.int64)),
+        torch.from_numpy(labels),
         fold_of,
         tuple(texts),
         len(dataset.label_names),

@@ -43,8 +43,8 @@ class FusionOperator(nn.Module):
     ordered = False
     """True where the order of the sources changes the result."""
     classifies = False
-    """True where the fused vectors are log-probabilities of the classes, so that no classification
-    layer follows."""
+    """True where the fused vectors are log-probabilities of the classes, or log-odds of labels, so
+    that no classification layer follows."""
 
     def __init__(self, widths: Sequence[int], width: int) -> None:
         super().__init__()
@@ -53,6 +53,9 @@ class FusionOperator(nn.Module):
         self.class_weights: Tensor | None = None
         """Weight of each class in the training loss, shape (classes,); None if all rows count
         alike. `source_losses` has to count it too."""
+        self.multilabel = False
+        """Whether texts have any number of the classes. An operator that classifies then gives
+        log-odds of each, and `target` has the shape (batch, classes)."""
 
     @classmethod
     def multiple_of(cls, **arguments: Any) -> int:

@@ -14,7 +14,8 @@ from layerfusion.fusion.operators.base import FusionOperator, Projections, log_s
 class LateFusion(FusionOperator):
     """log p = log softmax(Σ_k w_k log softmax(C_k z_k)), w = softmax(b): a pool of opinions.
 
-    z_k = GELU(W_k x_k). b starts at the log of the importance. Every head also has a loss of its
+    z_k = GELU(W_k x_k). b starts at the log of the importance. Of texts with several labels, the
+    log-odds of each label are pooled, with the same weights. Every head also has a loss of its
     own, so that it learns to classify its source alone.
 
     Args:
@@ -43,11 +44,13 @@ class LateFusion(FusionOperator):
         self.scores = nn.Parameter(log_shares(importance, len(self.widths)).float())
 
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities of one batch, and gates that are the same for every row."""
-        log_probs = self._log_probs(sources)
+        """Return the scores of one batch, and gates that are the same for every row."""
+        scores = self._scores(sources)
         gates = torch.softmax(self.scores, dim=0)
-        pooled = torch.einsum("k,bkc->bc", gates, log_probs).log_softmax(dim=1)
-        return pooled, gates.expand(len(log_probs), -1)
+        pooled = torch.einsum("k,bkc->bc", gates, scores)
+        if not self.multilabel:
+            pooled = pooled.log_softmax(dim=1)
+        return pooled, gates.expand(len(scores), -1)
 
     def output_layers(self) -> list[nn.Linear]:
         """Return the heads: their weights add up to 1."""
@@ -55,13 +58,18 @@ class LateFusion(FusionOperator):
 
     def source_losses(self, sources: list[Tensor], target: Tensor) -> Tensor:
         """Return the mean cross-entropy of the sources' heads, by the weights of the classes."""
-        log_probs = self._log_probs(sources)
-        weights = None if self.class_weights is None else self.class_weights.to(log_probs)
-        targets = target.repeat_interleave(len(self.widths))
-        return F.nll_loss(log_probs.flatten(0, 1), targets, weight=weights)
+        scores = self._scores(sources)
+        weights = None if self.class_weights is None else self.class_weights.to(scores)
+        targets = target.repeat_interleave(len(self.widths), dim=0)
+        if self.multilabel:
+            return F.binary_cross_entropy_with_logits(
+                scores.flatten(0, 1), targets.to(scores), pos_weight=weights
+            )
+        return F.nll_loss(scores.flatten(0, 1), targets, weight=weights)
 
-    def _log_probs(self, sources: list[Tensor]) -> Tensor:
-        """Return the log-probabilities of each head. Shape: (batch, K, classes)."""
+    def _scores(self, sources: list[Tensor]) -> Tensor:
+        """Return log-probabilities, or log-odds of labels, by head. Shape: (batch, K, classes)."""
         z = self.dropout(self.projections.activated(sources))
         logits = [head(x) for head, x in zip(self.heads, z.unbind(dim=1), strict=True)]
-        return torch.stack(logits, dim=1).log_softmax(dim=2)
+        scores = torch.stack(logits, dim=1)
+        return scores if self.multilabel else scores.log_softmax(dim=2)
