@@ -9,6 +9,7 @@ hundreds, and layers of equal width are batched.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import STRENGTHS
 from layerfusion.layers.eigenbasis import set_up
-from layerfusion.layers.labels import is_multilabel, log_probabilities, right_rows, row_losses
+from layerfusion.layers.labels import is_multilabel, right_rows, row_losses
 from layerfusion.layers.logistic import Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
@@ -246,6 +247,22 @@ class _Task:
         """Whether rows have any number of labels."""
         return is_multilabel(self.labels)
 
+    def log_probs(self, logits: Tensor, fold: int) -> Tensor:
+        """Log-probabilities of rows that a fold holds out. Shape: that of (L, rows, columns).
+
+        A label that all fitted rows have, or none, gets half a row of the other kind: its free bias
+        would grow without end, and so would the loss of a row that is otherwise.
+        """
+        if not self.multilabel:
+            if logits.shape[-1] == 1:
+                both = [F.logsigmoid(-logits), F.logsigmoid(logits)]
+                return torch.cat(both, dim=-1).cpu()
+            return logits.log_softmax(dim=-1).cpu()
+        fitted = self.labels[self.fitted_on[fold]]
+        never, always = (~fitted.any(dim=0)).to(logits), fitted.all(dim=0).to(logits)
+        certain = math.log(2 * len(fitted)) * (always - never)
+        return F.logsigmoid(torch.where(certain == 0, logits, certain)).cpu()
+
     def losses(self, predicted: Tensor, rows: Tensor | slice = EVERY) -> Tensor:
         """Log-loss of each row. Shape: (L, rows), float64, from (L, held-out rows, classes)."""
         if self.multilabel:
@@ -277,7 +294,7 @@ def _at_once(task: _Task, strengths: Sequence[float], tolerance: float) -> dict[
     for fold in range(folds):
         rows = task.held_out[task.folds_of == fold].to(logits.device)
         for number, strength in enumerate(strengths):
-            found = _log_probs(logits[:, fold, number][..., rows].mT, task).cpu()
+            found = task.log_probs(logits[:, fold, number][..., rows].mT, fold)
             predicted[strength][:, task.folds_of == fold] = found
     return predicted
 
@@ -316,7 +333,7 @@ def _by_path(
             solution = problem.with_strength(strength).minimise(tolerance, start)
             start = solution.w
             rows = task.held_out[here].to(solution.device)
-            found = _log_probs(solution.logits[:, 0][..., rows].mT, task).cpu()
+            found = task.log_probs(solution.logits[:, 0][..., rows].mT, fold)
             predicted.setdefault(strength, task.nothing())[:, here] = found
             if fold == 0:
                 if strength not in _not_surely_worse(task, predicted, here):
@@ -426,9 +443,3 @@ def _groups(
 def _columns(labels: Tensor, num_classes: int) -> int:
     """Number of regressions of a probe: one tells two classes apart."""
     return 1 if num_classes == 2 and not is_multilabel(labels) else num_classes
-
-
-def _log_probs(logits: Tensor, task: _Task) -> Tensor:
-    if logits.shape[-1] == 1:
-        return torch.cat([F.logsigmoid(-logits), F.logsigmoid(logits)], dim=-1)
-    return log_probabilities(logits, multilabel=task.multilabel)

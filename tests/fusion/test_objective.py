@@ -13,9 +13,8 @@ from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.objective import (
     costs,
-    share_of,
-    shift_by,
-    shift_words,
+    find_shift,
+    label_shares,
     temperature_of,
     weights_of,
 )
@@ -43,6 +42,8 @@ def test_costs_are_the_measures_of_scikit_learn(seed: int) -> None:
     assert found["log_loss"] == pytest.approx(expected)
     assert 1 - found["accuracy"] == pytest.approx(accuracy_score(target, said))
     assert 1 - found["macro_f1"] == pytest.approx(f1_score(target, said, average="macro"))
+    # Every row has one class and one answer, so that micro-F1 is accuracy.
+    assert costs("micro_f1", log_probs, target).equal(costs("accuracy", log_probs, target))
 
 
 def test_the_spread_of_macro_f1_is_that_over_samples() -> None:
@@ -59,34 +60,34 @@ def test_rare_classes_are_named_more_often_for_macro_f1_alone() -> None:
     frequencies = [0.9, 0.07, 0.03]
     log_probs, target = _predictions(4000, frequencies)
     fresh, fresh_target = _predictions(20_000, frequencies, seed=1)
-    prior = torch.bincount(target)
+    prior = label_shares(target, 3)
     for objective in ("log_loss", "accuracy"):
-        assert share_of(objective, "none", log_probs, target, prior) == 0
-    share = share_of("macro_f1", "none", log_probs, target, prior)
-    assert 0 < share <= 1
-    assert shift_words(share) == f"; {share:.0%} of the classes' log-frequencies are taken off"
-    shift = shift_by(share, prior)
-    assert shift[2] > shift[1] > shift[0]
+        assert find_shift(objective, "none", log_probs, target, prior) is None
+    shift = find_shift("macro_f1", "none", log_probs, target, prior)
+    assert shift is not None
+    assert shift.words.endswith(" of the classes' log-frequencies are taken off")
+    assert shift.values[2] > shift.values[1] > shift.values[0]
     before, after = (
         f1_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
-        for moved in (torch.zeros(3), shift)
+        for moved in (torch.zeros(3), shift.values)
     )
     assert after > before + 0.02
     # With weights for the classes the mean recall is what counts.
-    balanced = shift_by(share_of("log_loss", "balanced", log_probs, target, prior), prior)
+    balanced = find_shift("log_loss", "balanced", log_probs, target, prior)
+    assert balanced is not None
+    torch.testing.assert_close(balanced.values, -prior.log())
     before, after = (
         recall_score(fresh_target, (fresh + moved).argmax(dim=1), average="macro")
-        for moved in (torch.zeros(3), balanced)
+        for moved in (torch.zeros(3), balanced.values)
     )
     assert after > before + 0.1
 
 
 def test_nothing_is_shifted_where_it_gains_nothing() -> None:
     log_probs, target = _predictions(300, [0.5, 0.5])
-    assert share_of("macro_f1", "none", log_probs, target, torch.bincount(target)) == 0
+    assert find_shift("macro_f1", "none", log_probs, target, label_shares(target, 2)) is None
     none = torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64)
-    assert share_of("macro_f1", "none", *none, torch.tensor([3, 9])) == 0
-    assert shift_words(0) == ""
+    assert find_shift("macro_f1", "none", *none, torch.tensor([0.25, 0.75])) is None
 
 
 @pytest.mark.parametrize("factor", [0.3, 3.0])
@@ -102,8 +103,9 @@ def test_a_temperature_that_does_not_surely_gain_is_not_taken() -> None:
 
 
 def test_weights_give_each_class_the_same_share() -> None:
-    assert weights_of("none", torch.tensor([6, 2, 0])) is None
-    weights = weights_of("balanced", torch.tensor([6, 2, 0]))
+    target = torch.tensor([0] * 6 + [1] * 2)
+    assert weights_of("none", target, 3) is None
+    weights = weights_of("balanced", target, 3)
     assert weights is not None
     torch.testing.assert_close(weights, torch.tensor([8 / 12, 2.0, 0.0]))
 
