@@ -97,7 +97,7 @@ def load_dataset(
         settings: dict[str, Any] = {"limit.train": train, "limit.test": test, "paths.cache": cache}
         if is_config("dataset", data):
             for key, value in given.items():
-                if value != getattr(DatasetConfig(data), key):
+                if value != getattr(DatasetConfig(str(data)), key):
                     raise UserError(
                         f"load_dataset: {key}= goes with files and with data in memory;"
                         f" conf/dataset/{data}.yaml says it for {data!r}"

@@ -191,7 +191,7 @@ def check_dataset(dataset: DatasetConfig) -> None:
         UserError: naming the key and what it does not go with.
     """
     check_rules(dataset, "dataset")
-    columns = list(map(str, dataset.label_columns))
+    columns = [str(name).strip() for name in dataset.label_columns]
     separator = dataset.label_separator
     if separator is not None and not (dataset.multilabel or columns):
         raise UserError(

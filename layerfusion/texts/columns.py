@@ -131,7 +131,7 @@ class Columns:
             if in_lists:
                 ways.insert(0, f"in lists there are: {', '.join(map(short, in_lists))}, where 0 is"
                                " the first item; a row has one text and one label")  # fmt: skip
-            elif not any(ways) and likely:
+            elif not any(ways) and likely and missing not in self.label_columns:
                 ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
             found = list(dict.fromkeys([*names, *parts]))
             raise _no_column(place, str(missing), key, found, "; ".join(filter(None, ways)))

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -164,8 +165,10 @@ def fingerprint(splits: dict[str, Split], label_names: tuple[str, ...]) -> str:
 def names_of_rows(rows: Split, label_names: Sequence[str]) -> list[str] | list[list[str]]:
     """Name the class of each row; of rows with several labels, list their names in order."""
     if rows.labels.ndim == 1:
-        return [label_names[label] for label in rows.labels.tolist()]
-    return [sorted(label_names[label] for label in np.flatnonzero(row)) for row in rows.labels]
+        numbers: list[int] = rows.labels.tolist()
+        return [label_names[number] for number in numbers]
+    marks: list[list[bool]] = rows.labels.tolist()
+    return [sorted(compress(label_names, row)) for row in marks]
 
 
 # -- where the tables come from -----------------------------------------------------------------

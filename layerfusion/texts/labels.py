@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
@@ -100,7 +101,7 @@ def class_indices(
     """
     label_names, indices, notes = _indexed(tables, names, _REMOVE)
     if len(label_names) < 2:
-        raise UserError(f"train has one label only ({_cut(label_names[0])}); two are needed")
+        raise UserError(f"train has one label only ({_listed(label_names)}); two are needed")
     return label_names, indices, notes
 
 
@@ -127,7 +128,7 @@ def class_matrix(
     label_names, indices, doubts = _indexed(flat, names, _EMPTY)
     if len(label_names) < 2:
         raise UserError(
-            f"train has one label only ({_cut(label_names[0])}); two are needed; where a text has"
+            f"train has one label only ({_listed(label_names)}); two are needed; where a text has"
             " it or not, that is a label of its own: write yes or no to a column, and name it by"
             " dataset.label without dataset.multilabel"
         )
@@ -150,10 +151,10 @@ def refuse_constant(labels: np.ndarray, names: Sequence[str]) -> None:
     Raises:
         UserError: naming them.
     """
-    always = np.flatnonzero(labels.all(axis=0)) if labels.ndim == 2 else ()
-    if len(always):
+    always = [bool(column.all()) for column in labels.T] if labels.ndim == 2 else []
+    if any(always):
         raise UserError(
-            f"every row of train has {_listed(names[number] for number in always)}; a label can be"
+            f"every row of train has {_listed(itertools.compress(names, always))}; a label can be"
             " learned from rows with it and rows without it, so leave it out, or add rows"
         )
 

@@ -116,20 +116,9 @@ def make_table(
     texts = values[columns.text]
     texts, joined = _changed([texts[index] for index in kept], _joined)
     texts, halves_of_texts = _whole(texts)
-    taken, halves_of_labels = 0, 0
+    labels, taken, halves_of_labels = _labels_of(place, values, columns, kept)
     if columns.label_columns:
-        labels = [_marked(place, values, columns, index) for index in kept]
         label_names = tuple(sorted(_names_of_columns(columns), key=_in_order))
-    elif columns.label is None:
-        labels = [None] * len(kept)
-    elif columns.multilabel:
-        labels = [_several(place, values[columns.label][i], columns, i) for i in kept]
-        whole = [_whole(label or ()) for label in labels]
-        halves_of_labels = sum(halves for _, halves in whole)
-        labels = [label and new for label, (new, _) in zip(labels, whole, strict=True)]
-    else:
-        labels, taken = _changed([values[columns.label][index] for index in kept], _only)
-        labels, halves_of_labels = _whole(labels)
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():
@@ -155,23 +144,42 @@ def make_table(
     )
 
 
-def _several(place: str, cell: Any, columns: Columns, index: int) -> list[Any] | None:
-    """The labels in a cell, as `labels_in` reads them."""
-    try:
-        return labels_in(cell, columns.label_separator)
-    except UserError as error:
-        raise UserError(f"{place}, row {index + 1}: {error}") from error
+def _labels_of(
+    place: str, values: Mapping[str, Sequence[Any]], columns: Columns, kept: Sequence[int]
+) -> tuple[list[Any], int, int]:
+    """Read the labels of the kept rows.
+
+    Returns:
+        The label of each row, or a list of them; how many were taken out of lists of one; and how
+        many half characters were replaced.
+    """
+    if not columns.of_labels:
+        return [None] * len(kept), 0, 0
+    if not (columns.multilabel or columns.label_columns):
+        labels, taken = _changed([values[columns.of_labels[0]][index] for index in kept], _only)
+        labels, halves = _whole(labels)
+        return labels, taken, halves
+    labels, total = [], 0
+    for index in kept:
+        try:
+            label = _labels_of_row(values, columns, index)
+        except UserError as error:
+            raise UserError(f"{place}, row {index + 1}: {error}") from error
+        if label is not None:
+            label, halves = _whole(label)
+            total += halves
+        labels.append(label)
+    return labels, 0, total
 
 
-def _marked(
-    place: str, values: Mapping[str, Sequence[Any]], columns: Columns, index: int
-) -> list[Any]:
-    """The labels whose columns have a yes in a row."""
+def _labels_of_row(
+    values: Mapping[str, Sequence[Any]], columns: Columns, index: int
+) -> list[Any] | None:
+    """The labels in the cell of a row, or those whose columns have a yes in it."""
+    if not columns.label_columns:
+        return labels_in(values[columns.of_labels[0]][index], columns.label_separator)
     names = zip(_names_of_columns(columns), columns.label_columns, strict=True)
-    try:
-        return labels_marked({name: values[column][index] for name, column in names})
-    except UserError as error:
-        raise UserError(f"{place}, row {index + 1}: {error}") from error
+    return labels_marked({name: values[column][index] for name, column in names})
 
 
 def _names_of_columns(columns: Columns) -> list[str]:
