@@ -107,7 +107,8 @@ def written_list(text: str) -> list[Any] | None:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
-        return _python_list(text) or _numbers(text)
+        read = _python_list(text)
+        return _numbers(text) if read is None else read
     return found if isinstance(found, list) else None
 
 

@@ -81,7 +81,7 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np
         True for the rows that leave. Shape: (rows,).
 
     Raises:
-        UserError: if every class has one row only.
+        UserError: if every class has one row only, or every row is needed for some label.
     """
     sizes = _hold_out_sizes(labels, share, purpose)
     return _draw(strata(labels), sizes, ~needed(labels), seed, purpose)
@@ -169,9 +169,11 @@ def _hold_out_sizes(labels: np.ndarray, share: float, purpose: str) -> np.ndarra
     counts = np.bincount(strata(labels))
     most = counts - _least(labels)
     if not most.any():
+        why = "every class of train has one row only"
+        if labels.ndim == 2:
+            why = "train has no more rows than its labels need"
         raise UserError(
-            f"every class of train has one row only, so none can become {purpose}; more rows are"
-            f" needed, or a file for {purpose}"
+            f"{why}, so none can become {purpose}; more rows are needed, or a file for {purpose}"
         )
     wanted = max(1, round(float(counts.sum()) * share))
     return allocate(counts, wanted, np.zeros_like(counts), most)
