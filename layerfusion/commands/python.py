@@ -84,8 +84,9 @@ def load_dataset(
         >>> data.label_names, {split: len(rows) for split, rows in data.splits.items()}
         (('neg', 'pos'), {'train': 58, 'validation': 6, 'test': 16})
         >>> genres = [["drama"], ["drama", "war"], [], ["war"]] * 20
-        >>> load_dataset(texts, genres).splits["test"].labels[0].tolist()
-        [False, True]
+        >>> several = load_dataset(texts, genres)
+        >>> several.label_names, several.splits["train"].labels.shape
+        (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
