@@ -116,10 +116,18 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
              if f"dataset.{kind}" in own}  # fmt: skip
     several = any(re.search(r"[,(]", value) for value in given.values())
-    if several or len(given) == 2 or any(key.startswith("dataset.files") for key in own):
+    in_columns = "dataset.label_columns" in own
+    named = len(given) + in_columns >= 2
+    if several or named or any(key.startswith("dataset.files") for key in own):
         return [*words, *_named_folder(command, words, rest)]
     usual = DatasetConfig("")
-    columns = Columns(given.get("text", usual.text), given.get("label", usual.label), {})
+    columns = Columns(
+        given.get("text", usual.text),
+        None if in_columns else given.get("label", usual.label),
+        {},
+        multilabel=own.get("dataset.multilabel", "").lower() in ("true", "yes", "on", "1"),
+        label_separator=own.get("dataset.label_separator", "").strip("'\"") or None,
+    )
     try:
         likely = likely_columns(
             find_path(path, "dataset"),
@@ -128,14 +136,21 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
             encoding=own.get("dataset.encoding", usual.encoding).strip("'\""),
             reader=own.get("dataset.reader"),
         )
-    except LabelsInLists:
-        raise
+    except LabelsInLists as error:
+        texts = error.texts if len(error.texts) == 1 else []
+        more = [_word("dataset.text", name) for name in texts]
+        if error.column != columns.label:
+            more.append(_word("dataset.label", error.column))
+        more += ["dataset.multilabel=true", *_named_standard_input(words)]
+        whole = shlex.join(["layerfusion", command, path, *more, *rest])
+        line = f"{error}; where a text has any number of labels, say so: {whole}"
+        raise UserError(line) from error
     except (UserError, OSError):  # the job says what is wrong
         return [*words, *_named_folder(command, words, rest)]
     guessed = [_word(f"dataset.{kind}", names[0]) for kind, names in likely.items() if names]
     unclear = {kind: names for kind, names in likely.items() if len(names) != 1}
     if unclear:
-        name = [_word("dataset.name", STANDARD_NAME)] if STANDARD_NAME in words[-1] else []
+        name = _named_standard_input(words)
         missing = [f"dataset.{kind}=COLUMN" for kind, names in unclear.items() if not names]
         whole = shlex.join(["layerfusion", command, path, *guessed, *missing, *name, *rest])
         raise UserError(f"{path}: {'; '.join(_unclear(*one) for one in unclear.items())}: {whole}")
@@ -147,6 +162,11 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
         others = " ".join(f"dataset.{kind}=COLUMN" for kind in likely)
         say(f"{path}: taking {found} (to choose others: {others})")
     return [*words, *guessed, *_named_folder(command, words, rest)]
+
+
+def _named_standard_input(words: Sequence[str]) -> list[str]:
+    """The name of data from the standard input, whose kept copy a proposed command reads."""
+    return [_word("dataset.name", STANDARD_NAME)] if STANDARD_NAME in words[-1] else []
 
 
 def _named_folder(command: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:

@@ -96,6 +96,7 @@ def _dataset_words(dataset: TextDataset | str | Path, cache: Path) -> list[str]:
             f"dataset.name={_value(dataset.name)}",
             f"dataset.path={_value(str(place))}",
             f"dataset.label_names={_value(names)}",
+            *(["dataset.multilabel=true"] if dataset.multilabel else []),
         ]
     if not isinstance(dataset, str | Path):
         raise UserError(

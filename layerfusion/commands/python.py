@@ -7,7 +7,7 @@ same cache and the same record, whoever asked for it.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
-from layerfusion.config.check import refuse_time_limit
+from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
 from layerfusion.errors import UserError, unknown
+from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
 
@@ -34,12 +35,15 @@ if TYPE_CHECKING:
 
 def load_dataset(
     data: Any,
-    labels: Iterable[Any] | None = None,
+    labels: Any = None,
     *,
     name: str | None = None,
     text: str = "text",
     label: str = "label",
     label_names: Sequence[str] = (),
+    multilabel: bool = False,
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
     test_size: float = 0.2,
     validation_size: float = 0.1,
     split_seed: int = 0,
@@ -53,11 +57,15 @@ def load_dataset(
         data: a file or folder; the name of a data set in `conf/dataset`; a pandas DataFrame; a
             `datasets.Dataset`; a mapping of split to one of these two, such as a
             `datasets.DatasetDict`; or texts, with their labels beside them.
-        labels: one for each text, where `data` holds texts alone.
+        labels: one for each text, where `data` holds texts alone; or a list of any number of them
+            for each, or a matrix of 0 and 1 (of NumPy, SciPy or pandas) of shape (texts, labels).
         name: what reports call it; the file's name if none.
         text: name of the text column.
         label: name of the label column.
         label_names: names of the integer labels 0, 1, …, or the order of string labels.
+        multilabel: a text has any number of labels. In memory, lists say so themselves.
+        label_separator: what stands between the labels of a text, in a column of strings.
+        label_columns: columns of 0 and 1, one for each label, in the place of `label`.
         test_size: share of the rows that becomes test where the data has none.
         validation_size: share of train that becomes validation where the data has none.
         split_seed: draws these splits, stratified by class.
@@ -75,17 +83,22 @@ def load_dataset(
         >>> data = load_dataset(texts, labels, name="reviews")
         >>> data.label_names, {split: len(rows) for split, rows in data.splits.items()}
         (('neg', 'pos'), {'train': 58, 'validation': 6, 'test': 16})
+        >>> genres = [["drama"], ["drama", "war"], [], ["war"]] * 20
+        >>> several = load_dataset(texts, genres)
+        >>> several.label_names, several.splits["train"].labels.shape
+        (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
+    given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
+    given |= {"validation_size": validation_size, "multilabel": multilabel}
+    given |= {"label_separator": label_separator, "label_columns": list(label_columns)}
     if isinstance(data, str | Path):
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
         settings: dict[str, Any] = {"limit.train": train, "limit.test": test, "paths.cache": cache}
-        given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
-        given |= {"validation_size": validation_size}
         if is_config("dataset", data):
             for key, value in given.items():
-                if value != getattr(DatasetConfig, key):
+                if value != getattr(DatasetConfig(str(data)), key):
                     raise UserError(
                         f"load_dataset: {key}= goes with files and with data in memory;"
                         f" conf/dataset/{data}.yaml says it for {data!r}"
@@ -100,17 +113,22 @@ def load_dataset(
 
         return dataset_of(config_of(data, ANY_MODEL, settings))
     called = name or "data"
-    settings_in_memory = DatasetConfig(
-        name=called,
-        test_size=test_size,
-        validation_size=validation_size,
-        split_seed=split_seed,
+    in_memory = DatasetConfig(called, **given)
+    check_dataset(in_memory)
+    columns = Columns(
+        text,
+        None if label_columns else label,
+        {},
+        encoding_key="encoding",
+        multilabel=multilabel,
+        label_separator=label_separator,
+        label_columns=tuple(label_columns),
     )
-    tables = tables_of(data, labels, text, label, called)
+    tables = tables_of(data, labels, columns, called, label_names)
     if "train" not in tables:
         raise UserError(f"{called}: a split named train is needed; there are: {', '.join(tables)}")
     names = tuple(label_names) or tables["train"].label_names
-    return dataset_from_tables(settings_in_memory, limit, tables, names, "memory", seed=0)
+    return dataset_from_tables(in_memory, limit, tables, names, "memory", seed=0)
 
 
 def open_backbones(

@@ -23,6 +23,7 @@ from layerfusion.config.job import (
     UPLOADS,
     WANDB_MODES,
     BackboneConfig,
+    DatasetConfig,
     ExtractConfig,
     FusionConfig,
     LayersConfig,
@@ -30,6 +31,7 @@ from layerfusion.config.job import (
     TrainerConfig,
 )
 from layerfusion.config.operators import gather_arguments, operator_names, settle
+from layerfusion.config.options import as_option
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
 from layerfusion.config.rules import check_inside, check_name, check_rules
 from layerfusion.config.secrets import redact
@@ -105,9 +107,10 @@ def check(config: TrainConfig) -> None:
     Raises:
         UserError: naming the key, the value and what is allowed.
     """
-    config.dataset.label_names = _names_of_labels(config.dataset.label_names)
+    for key in ("label_names", "label_columns"):
+        setattr(config.dataset, key, _names_of_labels(key, getattr(config.dataset, key)))
+    check_dataset(config.dataset)
     groups: dict[str, Any] = {
-        "dataset": config.dataset,
         "limit": config.limit,
         **{f"backbone.{name}": backbone for name, backbone in config.backbone.items()},
         **{f"lexical.{name}": lexical for name, lexical in config.lexical.items()},
@@ -181,14 +184,49 @@ def refuse_time_limit(config: TrainConfig, command: str) -> None:
         )
 
 
-def _names_of_labels(names: list[Any]) -> list[str]:
+def check_dataset(dataset: DatasetConfig) -> None:
+    """Check the settings of a data set, and those of its labels against each other.
+
+    Raises:
+        UserError: naming the key and what it does not go with.
+    """
+    check_rules(dataset, "dataset")
+    columns = [str(name).strip() for name in dataset.label_columns]
+    separator = dataset.label_separator
+    if separator is not None and not (dataset.multilabel or columns):
+        raise UserError(
+            f"dataset.label_separator={separator}: it goes with dataset.multilabel=true, where a"
+            " text has any number of labels"
+        )
+    if not columns:
+        return
+    for key in ("label", "label_names", "label_separator"):
+        value = getattr(dataset, key)
+        if value != getattr(DatasetConfig(dataset.name), key):
+            raise UserError(
+                f"dataset.{key}={value}: dataset.label_columns says which labels a text has and"
+                " what they are called; leave one of the two out"
+            )
+    if len(columns) == 1:
+        raise UserError(
+            f"dataset.label_columns=[{columns[0]}]: a single column tells two classes apart, which"
+            f" {as_option('dataset.label', columns[0])} reads"
+        )
+    if len(set(columns)) < len(columns) or dataset.text in columns:
+        raise UserError(
+            f"dataset.label_columns=[{','.join(columns)}]: each has to be another column, and none"
+            f" that of the texts, {dataset.text!r}"
+        )
+
+
+def _names_of_labels(key: str, names: list[Any]) -> list[str]:
     """The names as strings. YAML reads some words as something else, which is refused."""
     for name in names:
         if name is None or isinstance(name, bool):
             words = "no, off and false" if name is False else "yes, on and true"
             words = "null and ~" if name is None else words
             raise UserError(
-                f"dataset.label_names: YAML reads {words} as {name}; put the names in quotation"
+                f"dataset.{key}: YAML reads {words} as {name}; put the names in quotation"
                 f" marks, as in ['no', 'yes']"
             )
     return [str(name) for name in names]

@@ -100,6 +100,16 @@ class DatasetConfig:
     label_names: list[Any] = field(default_factory=list)
     """Names of the integer labels 0, 1, …. If empty, the names come from the data (`labels.json` or
     the features of a Hugging Face data set), or are the labels themselves."""
+    multilabel: bool = False
+    """A text has any number of the labels. The label column holds lists, or texts that are lists of
+    JSON or Python; of other texts, each is one label, unless `label_separator` parts it."""
+    label_separator: str | None = field(
+        default=None, metadata={RULE: Rule(lambda mark: mark != "", "not be empty")}
+    )
+    """What stands between the labels of a text, such as `;`."""
+    label_columns: list[Any] = field(default_factory=list)
+    """Columns of 0 and 1, true and false or yes and no, one for each label, which is called after
+    it. They take the place of `label`, and a text has any number of the labels."""
     encoding: str = "utf-8"
     """Encoding of a csv or tsv file of yours."""
     reader: str | None = None

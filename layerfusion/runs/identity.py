@@ -31,6 +31,9 @@ WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
 """Config groups that change where or how fast a result is computed, but not the result."""
+LATER_KEYS = ("files", "reader", "multilabel", "label_separator", "label_columns")
+"""Keys of a data set that are left out where they are not set, as in the names of jobs from before
+there were such keys."""
 HINTS = ("description", "num_layers", "width")
 """Keys of a backbone that only readers and plans use."""
 OF_REQUESTS = ("token_variable", "batch", "timeout")
@@ -139,10 +142,9 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
-    if not config.dataset.files:
-        settings["dataset"].pop("files")  # as in the names of jobs before there was such a key
-    if config.dataset.reader is None:
-        settings["dataset"].pop("reader")  # jobs from before there were readers keep their names
+    for key in LATER_KEYS:
+        if not getattr(config.dataset, key):
+            settings["dataset"].pop(key)
     if config.objective == LOG_LOSS:
         settings.pop("objective")
     if config.class_weights == UNWEIGHTED:

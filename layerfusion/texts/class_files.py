@@ -111,7 +111,7 @@ def _of_class(place: str, content: str, label: str, columns: Columns) -> Table:
     headed = len(lines) > 1 and lines[0].strip() == columns.text
     rows = [number for number, line in enumerate(lines, start=1) if line.strip()][headed:]
     texts = [lines[number - 1] for number in rows]
-    values = {columns.text: texts, str(columns.label): [label] * len(texts)}
+    values = {columns.text: texts, columns.label or "label": [label] * len(texts)}
     notes = [header_note(place, columns.text)] if headed else []
     table = make_table(place, values, replace(columns, where={}), typed=False, notes=notes)
     return replace(table, rows=rows)

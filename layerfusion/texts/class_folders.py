@@ -116,7 +116,7 @@ def read_class_folders(
                 texts.append(read_text(file, encoding))
                 labels.append(label)
                 names.append(str(file.relative_to(place)))
-        values = {columns.text: texts, str(columns.label): labels}
+        values = {columns.text: texts, columns.label or "label": labels}
         table = make_table(str(folder), values, columns, typed=False)
         tables[split] = replace(table, row_names=tuple(names))
     looked_at = {place, *splits.values(), *(file.parent for file in used)}

@@ -97,12 +97,12 @@ def read_class_tables(
 def _of_class(
     place: Path, file: Path, label: str, source: DataSourceConfig, columns: Columns
 ) -> Table:
-    every = replace(columns, label=None, keep_others=True)
+    every = replace(columns, label=None, label_columns=(), keep_others=True)
     try:
         table = read_file(file, every, encoding=source.encoding, skip_rows=source.skip_rows)
     except NoColumn as error:
         # The labels are known, so that nobody has to look for their column.
-        names = [*error.names, *filter(None, [columns.label])]
+        names = [*error.names, *columns.of_labels]
         raise NoColumn(str(error), names) from error
     _refuse_labels(place, file, list(table.others), columns)
     others = table.others if columns.keep_others else {}
@@ -111,19 +111,20 @@ def _of_class(
     return replace(
         table,
         place=str(file.relative_to(place)),
-        labels=[label] * len(table.texts),
+        labels=[[label] if columns.multilabel else label] * len(table.texts),
         label_names=None,
         typed=False,
         others=others,
+        multilabel=columns.multilabel,
     )
 
 
 def _refuse_labels(place: Path, file: Path, names: Sequence[str], columns: Columns) -> None:
     """Refuse a table with labels of its own: its folder may be a part of the data, and no class."""
-    own = [columns.label and find_column(columns.label, names)]
+    own = [find_column(name, names) for name in columns.of_labels]
     own += [name for name in names if name.strip().casefold() in OFTEN["label"]]
     found = next((name for name in own if name and name != columns.text), None)
-    if columns.label is not None and found is not None:
+    if columns.of_labels and found is not None:
         raise UserError(
             f"{place}: {file.relative_to(place)} has labels of its own, in the column"
             f" {short(found)}, and lies in a folder that may be a class;"

@@ -54,6 +54,12 @@ class Columns:
     """Name of the label column; none if the rows have no labels."""
     where: Mapping[str, str]
     """Column to value: only rows with all these values are kept."""
+    multilabel: bool = False
+    """The label column has any number of labels in each row."""
+    label_separator: str | None = None
+    """What parts these labels where the column holds texts."""
+    label_columns: tuple[str, ...] = ()
+    """Names of columns of yes and no, one for each label, in the place of `label`."""
     keep_others: bool = False
     """Keep all columns of the kept rows beside the texts and labels."""
     text_key: str = "dataset.text"
@@ -66,16 +72,21 @@ class Columns:
     @property
     def named(self) -> list[str]:
         """All columns that are named."""
-        return [name for name in (self.text, self.label, *self.where) if name is not None]
+        return [self.text, *self.of_labels, *self.where]
+
+    @property
+    def of_labels(self) -> list[str]:
+        """The columns of labels: one, one for each label, or none."""
+        return [*([] if self.label is None else [self.label]), *self.label_columns]
 
     @property
     def numbered(self) -> bool:
         """True if the columns are given by their numbers, as for a file without a header."""
-        return self.text.isdecimal() and (self.label is None or self.label.isdecimal())
+        return all(name.isdecimal() for name in (self.text, *self.of_labels))
 
     def are_in(self, names: Sequence[str]) -> bool:
         """Tell whether the columns of texts and labels are among these names."""
-        wanted = [name for name in (self.text, self.label) if name is not None]
+        wanted = (self.text, *self.of_labels)
         return all(find_column(name, names) is not None for name in wanted)
 
     def by_number(self, names: Sequence[str]) -> Columns:
@@ -86,7 +97,8 @@ class Columns:
             return names[place] if 0 <= place < len(names) else number
 
         label = None if self.label is None else name(self.label)
-        return replace(self, text=name(self.text), label=label)
+        columns = tuple(map(name, self.label_columns))
+        return replace(self, text=name(self.text), label=label, label_columns=columns)
 
     def among(
         self,
@@ -106,11 +118,12 @@ class Columns:
         Raises:
             UserError: for a column that does not exist, naming those that do and the likeliest.
         """
-        text, label = find_column(self.text, names), self.label and find_column(self.label, names)
-        if text is None or (self.label is not None and label is None):
-            missing, key = (
-                (self.text, self.text_key) if text is None else (self.label, "dataset.label")
-            )
+        text = find_column(self.text, names)
+        labels = {name: find_column(name, names) for name in self.of_labels}
+        lacking = [name for name, found in labels.items() if found is None]
+        if text is None or lacking:
+            of_label = "dataset.label_columns" if self.label_columns else "dataset.label"
+            missing, key = (self.text, self.text_key) if text is None else (lacking[0], of_label)
             whole = {path.partition(".")[0] for path in (*parts, *in_lists)}
             likely = [*(() if in_lists else names), *parts]
             likely = [name for name in likely if name not in (*whole, text) and len(name) < _LONG]
@@ -118,7 +131,7 @@ class Columns:
             if in_lists:
                 ways.insert(0, f"in lists there are: {', '.join(map(short, in_lists))}, where 0 is"
                                " the first item; a row has one text and one label")  # fmt: skip
-            elif not any(ways) and likely:
+            elif not any(ways) and likely and missing not in self.label_columns:
                 ways = [f"choose one, as {as_option(key, likely[0].strip())} does"]
             found = list(dict.fromkeys([*names, *parts]))
             raise _no_column(place, str(missing), key, found, "; ".join(filter(None, ways)))
@@ -128,7 +141,13 @@ class Columns:
             if found is None:
                 raise _no_column(place, name, "where", names)
             where[found] = value
-        return replace(self, text=text, label=label, where=where)
+        return replace(
+            self,
+            text=text,
+            label=self.label and labels[self.label],
+            label_columns=tuple(labels[name] or name for name in self.label_columns),
+            where=where,
+        )
 
     def meant(self, names: Sequence[str]) -> str:
         """Ask whether other columns were meant, in the words that would choose them."""

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,20 @@ import numpy as np
 from layerfusion.assets import Asset, resolve
 from layerfusion.assets.files import in_one_line, is_shown_in_one_line
 from layerfusion.config.assets import DataSourceConfig
+from layerfusion.config.check import check_dataset
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.labels import class_indices, clean_texts, gap_notes, without_unlabelled
+from layerfusion.texts.labels import (
+    class_indices,
+    class_matrix,
+    clean_texts,
+    gap_notes,
+    refuse_constant,
+    without_unlabelled,
+)
 from layerfusion.texts.layout import read_label_names, read_tables
 from layerfusion.texts.split_files import LABELS_FILE
 from layerfusion.texts.splits import Split, complete_splits
@@ -27,7 +36,7 @@ from layerfusion.texts.table import SPLITS, Table, read_by_own_names
 
 @dataclass(frozen=True)
 class TextDataset:
-    """Texts with their classes, in three splits."""
+    """Texts with their classes, or with any number of labels each, in three splits."""
 
     name: str
     splits: dict[str, Split]
@@ -81,7 +90,7 @@ def load_dataset(
         >>> dataset.label_names, {name: len(split) for name, split in dataset.splits.items()}
         (('a', 'b'), {'train': 29, 'validation': 3, 'test': 8})
     """
-    check_rules(config, "dataset")
+    check_dataset(config)
     check_rules(limit, "limit")
     try:
         tables, names, origin = _read(config, cache)
@@ -108,6 +117,7 @@ def dataset_from_tables(
         limit: sizes of the samples to take, if any.
         tables: split to its table; train at least.
         names: names of integer labels, or the order of string labels; none: see `class_indices`.
+            Whether a row has several labels is a fact about its table.
         origin: where the tables came from, for a reader.
         seed: draws the samples of `limit`; `config.split_seed` draws the splits.
 
@@ -117,10 +127,12 @@ def dataset_from_tables(
     try:
         tables, dropped = without_unlabelled(tables)
         texts = {split: clean_texts(split, table) for split, table in tables.items()}
-        label_names, indices, doubts = class_indices(tables, names)
+        read_labels = class_matrix if tables["train"].multilabel else class_indices
+        label_names, labels, doubts = read_labels(tables, names)
         doubts = (*doubts, *gap_notes(texts))
-        given = {split: Split(texts[split], indices[split]) for split in tables}
+        given = {split: Split(texts[split], labels[split]) for split in tables}
         splits = complete_splits(given, label_names, config, limit, seed=seed)
+        refuse_constant(splits.used["train"].labels, label_names)
         read = dict.fromkeys(note for table in tables.values() for note in table.notes)
     except UserError as error:
         raise UserError(f"dataset {config.name}: {error}") from error
@@ -141,14 +153,22 @@ def dataset_from_tables(
 def fingerprint(splits: dict[str, Split], label_names: tuple[str, ...]) -> str:
     """Compute the sha256 of all texts and label names, split by split, in order."""
     content = [
-        [split, [[text, label_names[label]] for text, label in zip(*_columns(rows), strict=True)]]
+        [
+            split,
+            [list(row) for row in zip(rows.texts, names_of_rows(rows, label_names), strict=True)],
+        ]
         for split, rows in splits.items()
     ]
     return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
 
 
-def _columns(rows: Split) -> tuple[tuple[str, ...], list[int]]:
-    return rows.texts, rows.labels.tolist()
+def names_of_rows(rows: Split, label_names: Sequence[str]) -> list[str] | list[list[str]]:
+    """Name the class of each row; of rows with several labels, list their names in order."""
+    if rows.labels.ndim == 1:
+        numbers: list[int] = rows.labels.tolist()
+        return [label_names[number] for number in numbers]
+    marks: list[list[bool]] = rows.labels.tolist()
+    return [sorted(compress(label_names, row)) for row in marks]
 
 
 # -- where the tables come from -----------------------------------------------------------------
@@ -165,7 +185,8 @@ def _read(
         reader = config.reader if config.path else None
         tables = read_tables(asset.path, source, _columns_of(source, config), reader)
         path, origin = asset.path, asset.origin
-    names = tuple(config.label_names) or read_label_names(path)
+    beside = None if config.label_columns else read_label_names(path)
+    names = tuple(config.label_names) or beside
     by_name = read_by_own_names(list(tables.values()), names or ())
     tables = dict(zip(tables, by_name, strict=True))
     if names and not config.label_names and path.is_file():
@@ -237,6 +258,9 @@ def _asset(
 
 
 def _columns_of(source: DataSourceConfig, config: DatasetConfig) -> Columns:
-    return Columns(
+    columns = Columns(
         text=source.text or config.text, label=source.label or config.label, where=source.where
     )
+    if config.label_columns:
+        return replace(columns, label=None, label_columns=tuple(map(str, config.label_columns)))
+    return replace(columns, multilabel=config.multilabel, label_separator=config.label_separator)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.cells import READ_SEVERAL
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import first_lines, lines_of
 from layerfusion.texts.table import Changes, Table, make_table
@@ -36,19 +37,19 @@ def fasttext_table(
         changes: as for `make_table`.
 
     Raises:
-        UserError: naming a row with several labels, where labels are wanted.
+        UserError: naming a row with several labels, where one is wanted.
     """
     texts: list[str] = []
-    labels: list[str | None] = []
+    labels: list[Any] = []
     for line in filter(str.strip, lines_of(content)):
         found = _LABEL.findall(line)
-        if len(found) > 1 and columns.label is not None:
+        if len(found) > 1 and columns.label is not None and not columns.multilabel:
             raise UserError(
                 f"{path}, row {len(texts) + 1}: it has {len(found)} labels"
-                f" ({', '.join(found[:5])}); one is needed"
+                f" ({', '.join(found[:5])}); one is needed; {READ_SEVERAL}"
             )
         texts.append(_LABEL.sub("", line))
-        labels.append(" ".join(found) or None)
+        labels.append((found if columns.multilabel else " ".join(found)) or None)
     values: Mapping[str, Any] = {columns.text: texts, columns.label or "label": labels}
     note = f"{path.name}: read as fastText has it, with __label__ in front of each label"
     return make_table(path.name, values, columns, typed=False, notes=(note,), changes=changes)

@@ -265,9 +265,9 @@ def _delimiter(path: Path, header: str, columns: Columns, usual: str | None, tex
         return most
     cells = cells_of(header, most)
     meant = columns.meant(cells)
-    wanted = [repr(name) for name in (columns.text, columns.label) if name is not None]
+    wanted = [repr(name) for name in (columns.text, *columns.of_labels)]
     alone = "there has to be a label beside each text"
-    if columns.label is None:
+    if not columns.of_labels:
         alone = "a file with a text on each line has a name that ends in .txt"
     shortest, longest = (place(cells, key=len) for place in (min, max))
     by_number = _by_number(columns, cells.index(longest) + 1, cells.index(shortest) + 1)
@@ -295,12 +295,12 @@ def _begins_with_header(rows: Rows, columns: Columns) -> bool:
     It is one if its cell in the column of labels is no label of any other row, or its cell in the
     column of texts is a usual name of such a column.
     """
-    if not {columns.text, columns.label or columns.text} <= set(rows.names) or len(rows.cells) < 2:
+    if not {columns.text, *columns.of_labels} <= set(rows.names) or len(rows.cells) < 2:
         return False
     first, *others = rows.cells
     if first[rows.names.index(columns.text)].strip().casefold() in OFTEN["text"]:
         return True
-    place = None if columns.label is None else rows.names.index(columns.label)
+    place = rows.names.index(columns.of_labels[0]) if columns.of_labels else None
     return place is not None and first[place] not in {row[place] for row in others}
 
 
@@ -353,7 +353,7 @@ def refuse_second_header(path: Path, rows: Rows, before: int = 0) -> None:
 
 
 def _refuse_doubles(path: Path, names: Sequence[str], columns: Columns) -> None:
-    wanted = {columns.text, columns.label, *columns.where}
+    wanted = set(columns.named)
     double = [name for name in names if name in wanted and names.count(name) > 1]
     if double:
         raise UserError(

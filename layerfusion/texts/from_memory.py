@@ -3,50 +3,124 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layerfusion.errors import UserError
+from layerfusion.texts.cells import plain
 from layerfusion.texts.columns import Columns
-from layerfusion.texts.dataset import TextDataset
+from layerfusion.texts.dataset import TextDataset, names_of_rows
 from layerfusion.texts.table import Table, make_table
 
 
 def tables_of(
-    data: Any, labels: Iterable[Any] | None, text: str, label: str, place: str
+    data: Any,
+    labels: Any,
+    columns: Columns,
+    place: str,
+    label_names: Sequence[str] = (),
 ) -> dict[str, Table]:
     """Read the splits of what is in memory.
+
+    Rows have any number of labels where `columns` says so, where a row has a list of several or of
+    none, and where `labels` is a matrix of 0 and 1, with a row for each text and a column for each
+    label.
 
     Args:
         data: texts, with `labels` beside them; a pandas DataFrame; a `datasets.Dataset`; or a
             mapping of split to one of the last two, such as a `datasets.DatasetDict`.
-        labels: one for each text, where `data` holds texts alone.
-        text: name of the text column.
-        label: name of the label column.
+        labels: one for each text, or a list of them, or a matrix (of NumPy, SciPy or pandas), where
+            `data` holds texts alone.
+        columns: which columns have the texts and labels.
         place: what the data is called in messages.
+        label_names: names of the columns of a matrix; if empty, pandas' own, or their numbers.
 
     Raises:
         UserError: for data of another kind, a column that is missing, or lists of other lengths.
     """
     if labels is not None:
-        texts, classes = list(data), list(labels)
-        if len(texts) != len(classes):
+        return {"train": _table_beside(list(data), labels, columns, place, label_names)}
+    if isinstance(data, Mapping) and data and all(_is_table(part) for part in data.values()):
+        parts = {_split_name(place, name): (f"{place}, {name}", part)
+                 for name, part in data.items()}  # fmt: skip
+    elif _is_table(data):
+        parts = {"train": (place, data)}
+    else:
+        raise UserError(
+            f"{place}: an object of type {type(data).__name__} is no labelled data; a path, a name,"
+            " a DataFrame, a datasets.Dataset, or texts with labels= are"
+        )
+    values = {split: _values(part) for split, (_, part) in parts.items()}
+    cells = [cell for part in values.values() for cell in part.get(columns.label or "", ())]
+    if _have_several(cells):
+        columns = replace(columns, multilabel=True)
+    return {
+        split: make_table(
+            called,
+            values[split],
+            columns,
+            typed=True,
+            label_names=_class_names(part, columns.label),
+        )
+        for split, (called, part) in parts.items()
+    }
+
+
+def _table_beside(
+    texts: list[Any], labels: Any, columns: Columns, place: str, label_names: Sequence[str]
+) -> Table:
+    """Make a table of texts and their labels, a label, a list or a row of a matrix for each."""
+    marks = _matrix(place, labels, label_names)
+    if marks is not None:
+        text = columns.text
+        while text in marks:
+            text += "_"
+        columns = replace(columns, text=text, label=None, label_columns=tuple(marks))
+    else:
+        marks = {str(columns.label): [plain(one) for one in _rows_of(labels)]}
+        if _have_several(marks[str(columns.label)]):
+            columns = replace(columns, multilabel=True)
+    for column in marks.values():
+        if len(column) != len(texts):
             raise UserError(
-                f"{place}: {len(texts)} texts and {len(classes)} labels; one label is needed for"
+                f"{place}: {len(texts)} texts and {len(column)} labels; one label is needed for"
                 " each text"
             )
-        return {"train": _table(place, {text: texts, label: classes}, text, label)}
-    if isinstance(data, Mapping) and data and all(_is_table(part) for part in data.values()):
-        return {
-            _split_name(place, name): _table_of(f"{place}, {name}", part, text, label)
-            for name, part in data.items()
-        }
-    if _is_table(data):
-        return {"train": _table_of(place, data, text, label)}
-    raise UserError(
-        f"{place}: an object of type {type(data).__name__} is no labelled data; a path, a name, a"
-        " DataFrame, a datasets.Dataset, or texts with labels= are"
-    )
+    return make_table(place, {columns.text: texts, **marks}, columns, typed=True)
+
+
+def _matrix(place: str, labels: Any, names: Sequence[str]) -> dict[str, list[Any]] | None:
+    """Take a matrix apart: name of each label to its column. None for what is no matrix."""
+    if hasattr(labels, "columns") and len(labels.columns) > 1:
+        return {str(name): [plain(x) for x in labels[name]] for name in labels.columns}
+    if hasattr(labels, "toarray"):
+        labels = labels.toarray()
+    if getattr(labels, "ndim", 1) != 2 or hasattr(labels, "columns"):
+        return None
+    array = np.asarray(labels)
+    if array.shape[1] < 2 or array.dtype.kind not in "biuf":
+        return None
+    names = list(names) or [str(number) for number in range(array.shape[1])]
+    if len(set(names)) != array.shape[1]:
+        raise UserError(
+            f"{place}: the matrix of labels has {array.shape[1]} columns, and there are"
+            f" {len(set(names))} different label names"
+        )
+    return {name: array[:, number].tolist() for number, name in enumerate(names)}
+
+
+def _rows_of(labels: Any) -> Iterable[Any]:
+    """The labels one by one, also of a table with a single column."""
+    return labels[labels.columns[0]] if hasattr(labels, "columns") else labels
+
+
+def _have_several(cells: Sequence[Any]) -> bool:
+    """Tell lists of any number of labels from labels, and from lists of one each."""
+    return any(isinstance(cell, list | tuple | set | frozenset) and len(cell) != 1
+               for cell in cells)  # fmt: skip
 
 
 def write_parquet(dataset: TextDataset, folder: Path) -> Path:
@@ -67,9 +141,10 @@ def write_parquet(dataset: TextDataset, folder: Path) -> Path:
     place = folder / dataset.fingerprint[:16]
     place.mkdir(parents=True, exist_ok=True)
     for split, rows in dataset.splits.items():
-        names = [dataset.label_names[number] for number in rows.labels]
+        names = names_of_rows(rows, dataset.label_names)
+        kind = pa.list_(pa.string()) if dataset.multilabel else pa.string()
         with temporary_beside(place / f"{split}.parquet") as temporary:
-            table = pa.table({"text": list(rows.texts), "label": names})
+            table = pa.table({"text": list(rows.texts), "label": pa.array(names, kind)})
             pq.write_table(table, temporary, write_page_checksum=True)
     return place
 
@@ -78,35 +153,20 @@ def _is_table(data: Any) -> bool:
     return hasattr(data, "columns") or hasattr(data, "column_names")
 
 
-def _table_of(place: str, data: Any, text: str, label: str) -> Table:
+def _values(data: Any) -> dict[str, list[Any]]:
+    """Name of each column of a DataFrame or a `datasets.Dataset` to its cells."""
     names = getattr(data, "column_names", None)
-    columns = [str(name) for name in (names if names is not None else data.columns)]
-    values = {name: list(data[name]) for name in columns}
-    feature = getattr(data, "features", {}).get(label) if names is not None else None
-    known = getattr(feature, "names", None)
-    return _table(place, values, text, label, tuple(known) if known else None)
+    columns = names if names is not None else data.columns
+    return {str(name): [plain(cell) for cell in data[name]] for name in columns}
 
 
-def _table(
-    place: str,
-    values: Mapping[str, Sequence[Any]],
-    text: str,
-    label: str,
-    label_names: tuple[str, ...] | None = None,
-) -> Table:
-    plain = {name: [_plain(value) for value in column] for name, column in values.items()}
-    return make_table(
-        place,
-        plain,
-        Columns(text, label, {}, encoding_key="encoding"),
-        typed=True,
-        label_names=label_names,
-    )
-
-
-def _plain(value: Any) -> Any:
-    """Take numbers and lists out of NumPy's types."""
-    return value.tolist() if hasattr(value, "tolist") else value
+def _class_names(data: Any, label: str | None) -> tuple[str, ...] | None:
+    """The class names that a `datasets.Dataset` knows of a column, also of one with lists."""
+    if not hasattr(data, "column_names"):
+        return None
+    feature = getattr(data, "features", {}).get(label)
+    names = getattr(getattr(feature, "feature", feature), "names", None)
+    return tuple(names) if names else None
 
 
 def _split_name(place: str, name: str) -> str:

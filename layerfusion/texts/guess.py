@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.errors import UserError, short
+from layerfusion.texts.cells import is_missing, labels_in, written_list
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.layout import read_tables
 from layerfusion.texts.nested import paths_inside, with_paths
@@ -28,8 +28,29 @@ _CLEARLY = 3
 """Texts that are so many times as long as others are longer without doubt."""
 
 
+_OFTEN_SEVERAL = 0.1
+"""Where this share of the rows has a list of labels in the column of labels, it is no mistake."""
+
+
+_USUAL = Columns("text", "label", {})
+
+
 class LabelsInLists(UserError):
-    """The only column that may hold the labels has several of them in a row."""
+    """The only column that may hold the labels has several of them in a row.
+
+    Args:
+        place: the file or folder.
+        column: the column.
+        example: a list in it.
+        likely: the columns of texts, if they have to be guessed.
+    """
+
+    def __init__(self, place: Path, column: str, example: Any, likely: Sequence[str] = ()) -> None:
+        super().__init__(
+            f"{place}: the column {column!r} holds lists of labels, such as {short(example)}"
+        )
+        self.column = column
+        self.texts = list(likely)
 
 
 def likely_columns(
@@ -49,34 +70,43 @@ def likely_columns(
         it is not, and none where no column fits. A kind is missing where nothing has to be guessed.
 
     Raises:
-        LabelsInLists: where only lists of labels look like labels.
+        LabelsInLists: where only lists of labels look like labels, and a row is to have one.
         UserError: as `read_tables` does.
     """
     source = DataSourceConfig(str(path), encoding=encoding)
     try:
-        read_tables(path, source, columns, reader)
+        tables = read_tables(path, source, columns, reader)
     except NoColumn as error:
         if not error.names:
             raise
-        found = {kind: find_column(name, error.names) for kind, name in
-                 (("text", columns.text), ("label", columns.label or ""))}  # fmt: skip
+        wanted = {"text": columns.text, "label": columns.label}
+        found = {kind: find_column(name, error.names) for kind, name in wanted.items() if name}
         settled = {kind: name for kind, name in found.items() if name is not None} | dict(given)
-        every = replace(columns, text=error.names[0], label=None, keep_others=True)
+        every = Columns(error.names[0], None, columns.where, keep_others=True)
         values = read_tables(path, source, every, reader)["train"].others
         values = with_paths(values, paths_inside(values)[0])
-        likely = guess_columns(values, settled)
-        if likely.get("label") == [] and (lists := _of_labels_in_lists(values, likely, settled)):
-            raise LabelsInLists(
-                f"{path}: the column {lists[0]!r} holds lists of labels, such as"
-                f" {_longest(values[lists[0]])}, which are not read: a row has one label; write one"
-                " of them to a column of its own"
-            ) from error
+        likely = guess_columns(values, settled, columns)
+        one = columns.label is not None and not columns.multilabel
+        if (
+            one
+            and likely.get("label") == []
+            and (lists := _of_labels_in_lists(values, likely, settled))
+        ):
+            example = _several(values[lists[0]])
+            raise LabelsInLists(path, lists[0], example, likely.get("text", ())) from error
         return likely
+    if columns.label is not None and not columns.multilabel:
+        labels = [label for table in tables.values() for label in table.labels]
+        several = [one for one in map(_list_in, labels) if one is not None and len(one) > 1]
+        if several and len(several) >= _OFTEN_SEVERAL * len(labels):
+            raise LabelsInLists(path, columns.label, max(several, key=len))
     return {}
 
 
 def guess_columns(
-    values: Mapping[str, Sequence[Any]], settled: Mapping[str, str]
+    values: Mapping[str, Sequence[Any]],
+    settled: Mapping[str, str],
+    columns: Columns = _USUAL,
 ) -> dict[str, list[str]]:
     """Guess the columns of texts and labels by their names and their values.
 
@@ -88,6 +118,8 @@ def guess_columns(
     Args:
         values: name of each column to its cells.
         settled: `text` or `label`, to the column that is known already.
+        columns: whether a row has several labels, how they are parted, and whether they stand in
+            columns that are known already.
 
     Returns:
         As for `likely_columns`.
@@ -103,8 +135,8 @@ def guess_columns(
     if "text" not in settled:
         result["text"] = _texts(values, names)
         names = [name for name in names if name not in result["text"]]
-    if "label" not in settled:
-        result["label"] = _labels(values, names)
+    if "label" not in settled and columns.label is not None:
+        result["label"] = _labels(values, names, columns)
     return result
 
 
@@ -112,8 +144,10 @@ def _texts(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[st
     ranks: dict[str, int] = {}
     lengths: dict[str, float] = {}
     for name in names:
-        cells = [cell for cell in values[name] if not _is_missing(cell)]
+        cells = [cell for cell in values[name] if not is_missing(cell)]
         strings = [cell for cell in cells if isinstance(cell, str)]
+        if all(_list_in(cell) is not None for cell in cells):
+            continue
         if not strings or len(strings) < len(cells) or all(map(_is_number, strings)):
             continue
         rank = _rank("text", name)
@@ -136,23 +170,43 @@ def _texts(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[st
     return [first, *rivals]
 
 
-def _labels(values: Mapping[str, Sequence[Any]], names: Sequence[str]) -> list[str]:
-    ranks: dict[str, int] = {}
+def _labels(
+    values: Mapping[str, Sequence[Any]], names: Sequence[str], columns: Columns
+) -> list[str]:
+    ranks: dict[str, tuple[bool, int]] = {}
     for name in names:
-        cells = [_only(cell) for cell in values[name] if not _is_missing(cell)]
-        if any(isinstance(cell, list | dict | tuple) for cell in cells):
+        cells = [_only(cell) for cell in values[name] if not is_missing(cell)]
+        rows = _labels_of_rows(cells, columns)
+        labels = [label for row in rows for label in row]
+        if any(isinstance(label, list | dict | tuple) for label in labels):
             continue
-        written = [str(cell) for cell in cells]
+        written = [str(label) for label in labels]
         classes = len(set(written))
         short = sum(map(len, written)) <= _LABEL_LENGTH * len(written)
         again = classes * _ROWS_OF_A_CLASS <= len(written)
-        if 2 <= classes <= MOST_CLASSES and short and again and 2 * len(cells) > len(values[name]):
-            ranks[name] = _rank("label", name)
+        filled = columns.multilabel or 2 * len(cells) > len(values[name])
+        if 2 <= classes <= MOST_CLASSES and short and again and filled:
+            several = any(len(row) > 1 for row in rows)
+            ranks[name] = (columns.multilabel and not several, _rank("label", name))
     best = [name for name, rank in ranks.items() if rank == min(ranks.values())]
     if len(best) > 1 and _are_the_same(values, best):
         named = [name for name in best if not all(_is_number(_only(cell)) for cell in values[name])]
         return [*named, *best][:1]
     return best
+
+
+def _labels_of_rows(cells: Sequence[Any], columns: Columns) -> list[list[Any]]:
+    """The labels of each row; of what cannot be labels, none.
+
+    Where a row has one label, no text that is a list of several is one.
+    """
+    if not columns.multilabel:
+        several = any(isinstance(cell, str) and len(_list_in(cell) or ()) > 1 for cell in cells)
+        return [] if several else [[cell] for cell in cells]
+    try:
+        return [labels_in(cell, columns.label_separator) or [] for cell in cells]
+    except UserError:
+        return []
 
 
 def _of_labels_in_lists(
@@ -164,7 +218,7 @@ def _of_labels_in_lists(
     used = {*settled.values(), *(name for names in likely.values() for name in names)}
     found = []
     for name, column in values.items():
-        lists = [cell for cell in column if isinstance(cell, list | tuple)]
+        lists = [one for one in map(_list_in, column) if one is not None]
         items = [item for cell in lists for item in cell]
         plain = all(isinstance(item, str | int) and len(str(item)) <= _LABEL_LENGTH
                     for item in items)  # fmt: skip
@@ -178,9 +232,16 @@ def _of_labels_in_lists(
     return sorted(found, key=lambda name: _rank("label", name))
 
 
-def _longest(column: Sequence[Any]) -> str:
-    """The first list of several items, as a message shows it."""
-    return short(next(cell for cell in column if isinstance(cell, list | tuple) and len(cell) > 1))
+def _several(column: Sequence[Any]) -> Sequence[Any]:
+    """The first list of several items."""
+    return next(one for one in map(_list_in, column) if one is not None and len(one) > 1)
+
+
+def _list_in(cell: Any) -> Sequence[Any] | None:
+    """The list that a cell is, or holds as a text; none of another cell."""
+    if isinstance(cell, str):
+        return written_list(cell.strip())
+    return cell if isinstance(cell, list | tuple) else None
 
 
 def _only(cell: Any) -> Any:
@@ -201,10 +262,6 @@ def _rank(kind: str, name: str) -> int:
     if lower in OFTEN[kind]:
         return 0
     return 1 if set(re.split(r"[\W_]+", lower)) & set(OFTEN[kind]) else 2
-
-
-def _is_missing(cell: Any) -> bool:
-    return cell is None or cell != cell or (isinstance(cell, str) and not cell.strip())
 
 
 def _is_number(cell: Any) -> bool:

@@ -198,11 +198,12 @@ def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values
     values = {name: value for name, value in found.items() if isinstance(value, list)}
     chosen = columns.among(path.name, list(values))
     total = len(values[chosen.text])
-    if chosen.label is not None and len(values[chosen.label]) != total:
-        raise UserError(
-            f"{path}: columns of different length: {chosen.text} {total}, {chosen.label}"
-            f" {len(values[chosen.label])}"
-        )
+    for name in chosen.of_labels:
+        if len(values[name]) != total:
+            raise UserError(
+                f"{path}: columns of different length: {chosen.text} {total}, {name}"
+                f" {len(values[name])}"
+            )
     return {name: value for name, value in values.items() if len(value) == total}
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import numpy as np
 
 from layerfusion.errors import UserError, short
+from layerfusion.texts.cells import (
+    NO_LABEL,
+    READ_SEVERAL,
+    are_vectors,
+    is_missing,
+    numbers_of,
+    written_list,
+)
 from layerfusion.texts.encoding import whole_characters
-from layerfusion.texts.table import NO_LABEL, Table
+from layerfusion.texts.table import Table, each_label
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
@@ -26,6 +36,8 @@ _NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na
 """Those of them that are no texts of people."""
 _AROUND = "\"'`“”‘’«».,;:"
 """Marks around a name that make no other class of it."""
+_REMOVE, _EMPTY = "remove them", "leave their cells empty"
+"""What to do about rows without a label: those of a data set with one label a row, or several."""
 _SHOWN = 10
 """At most this many names are listed in a message."""
 _LONG = 60
@@ -87,6 +99,142 @@ def class_indices(
         UserError: if a label is missing, is no class or is unknown to train, or if there are fewer
             than two classes.
     """
+    label_names, indices, notes = _indexed(tables, names, _REMOVE)
+    if len(label_names) < 2:
+        raise UserError(f"train has one label only ({_listed(label_names)}); two are needed")
+    return label_names, indices, notes
+
+
+def class_matrix(
+    tables: Mapping[str, Table], names: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], tuple[str, ...]]:
+    """Map the labels of all splits to those that train has, where a row has any number of them.
+
+    Args:
+        tables: split to table, whose labels are lists.
+        names: as for `class_indices`.
+
+    Returns:
+        The label names by column; split to a matrix that is true where a row has a label, shape
+        (rows, labels), bool; and notes on what a reader may not expect.
+
+    Raises:
+        UserError: as `class_indices` does, but for rows without a label.
+    """
+    tables, names, notes = _without_vectors(tables, names)
+    flat = {split: _one_by_one(split, table) for split, table in tables.items()}
+    if not flat["train"].labels:
+        raise UserError("no row of train has a label")
+    label_names, indices, doubts = _indexed(flat, names, _EMPTY)
+    if len(label_names) < 2:
+        raise UserError(
+            f"train has one label only ({_listed(label_names)}); two are needed; where a text has"
+            " it or not, that is a label of its own: write yes or no to a column, and name it by"
+            " dataset.label without dataset.multilabel"
+        )
+    matrices = {}
+    for split, table in tables.items():
+        sizes = [len(labels or ()) for labels in table.labels]
+        matrix = np.zeros((len(sizes), len(label_names)), dtype=bool)
+        matrix[np.repeat(np.arange(len(sizes)), sizes), indices[split]] = True
+        matrices[split] = matrix
+    return label_names, matrices, (*notes, *doubts, *_notes_on_rows(flat, matrices))
+
+
+def refuse_constant(labels: np.ndarray, names: Sequence[str]) -> None:
+    """Refuse labels that every row of train has: nothing tells when a text does not have them.
+
+    Args:
+        labels: those of train, one a row or a matrix.
+        names: of the labels.
+
+    Raises:
+        UserError: naming them.
+    """
+    always = [bool(column.all()) for column in labels.T] if labels.ndim == 2 else []
+    if any(always):
+        raise UserError(
+            f"every row of train has {_listed(itertools.compress(names, always))}; a label can be"
+            " learned from rows with it and rows without it, so leave it out, or add rows"
+        )
+
+
+def _without_vectors(
+    tables: Mapping[str, Table], names: Sequence[str] | None
+) -> tuple[Mapping[str, Table], Sequence[str] | None, tuple[str, ...]]:
+    """Read rows of yes and no, one for each label, as the labels with a yes, and note it."""
+    rows = [labels for table in tables.values() for labels in table.labels]
+    if not are_vectors(rows):
+        return tables, names, ()
+    size = len(rows[0])
+    if names is not None and len(names) != size:
+        raise UserError(
+            f"each row has {size} items of 0 and 1, one for each label, and there are {len(names)}"
+            f" label names: {_listed(names)}"
+        )
+    note = f"labels: the {size} items of each row are read as yes or no for each of {size} labels"
+    read = {
+        split: replace(table, labels=[numbers_of(vector) for vector in table.labels])
+        for split, table in tables.items()
+    }
+    return read, names or tuple(map(str, range(size))), (note,)
+
+
+def _one_by_one(split: str, table: Table) -> Table:
+    """Give each label of each row a row of its own, which has the name of that row."""
+    for index, labels in enumerate(table.labels):
+        if table.label_names is not None and labels == [NO_LABEL]:
+            raise UserError(
+                f"{split}: {table.where(index)}: nothing says which labels it has (-1 and empty"
+                " cells stand for that); remove it"
+            )
+    place = [index for index, labels in enumerate(table.labels) for _ in labels or ()]
+    return replace(
+        table,
+        labels=[label for labels in table.labels for label in labels or ()],
+        rows=[table.rows[index] for index in place],
+        row_names=tuple(table.row_names[index] for index in place) if table.row_names else (),
+    )
+
+
+def _notes_on_rows(
+    flat: Mapping[str, Table], matrices: Mapping[str, np.ndarray]
+) -> tuple[str, ...]:
+    """Notes on rows without a label, with one twice, and of which none has several."""
+    sizes = {split: matrix.sum(axis=1) for split, matrix in matrices.items()}
+    every = np.concatenate(list(sizes.values()))
+    notes = []
+    if none := int((every == 0).sum()):
+        have = "1 text has" if none == 1 else f"{none:,} of {len(every):,} texts have"
+        notes.append(f"labels: {have} none")
+    if twice := sum(len(table.labels) for table in flat.values()) - int(every.sum()):
+        stand = "1 label stands" if twice == 1 else f"{twice:,} labels stand"
+        notes.append(f"labels: {stand} in a row that has it already, and counts once")
+    notes += [
+        f"{split}: none of its {len(found):,} rows has a label; if nothing says which they have,"
+        f" leave {split} out"
+        for split, found in sizes.items()
+        if not found.any()
+    ]
+    if every.max() < 2:
+        notes.append(
+            "labels: no row has more than one; if they stand in one cell,"
+            " dataset.label_separator takes them apart; if a text has one label at most, leave out"
+            " dataset.multilabel"
+        )
+    return tuple(notes)
+
+
+def _indexed(
+    tables: Mapping[str, Table], names: Sequence[str] | None, way_out: str
+) -> tuple[tuple[str, ...], dict[str, np.ndarray], tuple[str, ...]]:
+    """Map labels, one a row, to indices of those that train has, as `class_indices` says it.
+
+    Args:
+        tables: split to table.
+        names: as for `class_indices`.
+        way_out: what to do about rows without a label.
+    """
     labels = {split: _values(split, table) for split, table in tables.items()}
     if not _are_names(tables, labels):
         labels = _one_kind(labels, all(table.typed for table in tables.values()))
@@ -102,14 +250,12 @@ def class_indices(
         if strange:
             known = _listed(named[value] for value in named if value in trained)
             gaps = any(name.casefold() in GAPS for name in strange)
-            way_out = "; if it marks rows without a label, remove them" if gaps else ""
+            more = f"; if it marks rows without a label, {way_out}" if gaps else ""
             raise UserError(
                 f"{split} has labels that train never has: {_listed(strange)};"
-                f" train has: {known}{way_out}"
+                f" train has: {known}{more}"
             )
     classes = [value for value in named if value in trained]
-    if len(classes) < 2:
-        raise UserError(f"train has one label only ({_cut(named[classes[0]])}); two are needed")
     index = {value: number for number, value in enumerate(classes)}
     indices = {
         split: np.fromiter((index[value] for value in values), np.int64, len(values))
@@ -118,16 +264,18 @@ def class_indices(
     label_names = tuple(named[value] for value in classes)
     empty = [named[value] for value in named if value not in trained]
     unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
-    return label_names, indices, (*unseen, *_doubts(label_names))
+    return label_names, indices, (*unseen, *_doubts(label_names, way_out))
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
     """Leave out a validation or test split none of whose rows has a label, and note it."""
     none: tuple[Any, ...] = (NO_LABEL, str(NO_LABEL))
-    if any(label in none for label in tables["train"].labels):
+    if any(label in none for label in each_label(tables["train"])):
         none = ()  # a class like any other
 
     def is_none(label: Any) -> bool:
+        if tables["train"].multilabel and isinstance(label, list):
+            return len(label) == 1 and label[0] in none
         return is_missing(label) or label in none
 
     kept = {
@@ -144,13 +292,10 @@ def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], t
     return kept, notes
 
 
-def is_missing(label: Any) -> bool:
-    """Tell whether a cell holds no label: nothing, white space or NaN."""
-    return label is None or label != label or (isinstance(label, str) and not label.strip())
-
-
 def _values(split: str, table: Table) -> list[Label]:
     """Every label as a number or a stripped string."""
+    if not table.multilabel:
+        _refuse_written_lists(split, table)
     values: list[Label] = []
     for index, label in enumerate(table.labels):
         if is_missing(label):
@@ -166,16 +311,39 @@ def _values(split: str, table: Table) -> list[Label]:
         elif isinstance(label, Decimal) and label.is_finite():
             values.append(int(label) if label == int(label) else float(label))
         elif isinstance(label, list | tuple):
-            raise UserError(
-                f"{split}: {table.where(index)}: it has {len(label)} labels ({short(label)}); one"
-                " is needed"
-            )
+            raise _several(split, table, index, label)
         else:
             raise UserError(
                 f"{split}: {table.where(index)}: the label {short(label)} is no class; numbers,"
                 " strings and true or false are allowed"
             )
     return values
+
+
+def _refuse_written_lists(split: str, table: Table) -> None:
+    """Refuse texts that are lists of several labels, where a row has one.
+
+    Lists of as many numbers in each row, such as `[0, 10]`, may be names of classes.
+    """
+    lists = {
+        index: found
+        for index, label in enumerate(table.labels)
+        if isinstance(label, str) and (found := written_list(label.strip())) is not None
+    }
+    strings = any(isinstance(item, str) for found in lists.values() for item in found)
+    alike = len(lists) == len(table.labels) and len(set(map(len, lists.values()))) == 1
+    several = next((index for index, found in lists.items() if len(found) > 1), None)
+    if several is not None and (strings or not alike):
+        raise _several(split, table, several, lists[several])
+
+
+def _several(split: str, table: Table, index: int, labels: Sequence[Any]) -> UserError:
+    where = f"{split}: {table.where(index)}"
+    if table.multilabel:
+        return UserError(f"{where}: a label is a list itself: {short(labels)}")
+    return UserError(
+        f"{where}: it has {len(labels)} labels ({short(labels)}); one is needed; {READ_SEVERAL}"
+    )
 
 
 def _are_names(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> bool:
@@ -216,7 +384,7 @@ def _number(value: Label) -> Label:
     return int(number) if number == int(number) else float(number)
 
 
-def _doubts(names: Sequence[str]) -> tuple[str, ...]:
+def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     """Notes on classes that may be one, or none.
 
     These are the same but for case, marks around them or marks that nobody sees; or named like a
@@ -235,8 +403,7 @@ def _doubts(names: Sequence[str]) -> tuple[str, ...]:
         if len(same) > 1
     ]
     notes += [
-        f"labels: {short(name)} is a class of its own; if it marks rows without a label,"
-        " remove them"
+        f"labels: {short(name)} is a class of its own; if it marks rows without a label, {way_out}"
         for name in names
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]

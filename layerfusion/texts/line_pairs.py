@@ -122,7 +122,7 @@ def read_pair(texts: Path, labels: Path, columns: Columns, encoding: str) -> Tab
     if all(words == tags for words, tags in sizes) and any(words > 1 for words, _ in sizes):
         raise UserError(f"{labels}: {WORDS}")
     note = f"{texts.name}, {labels.name}: a text and its label on each line"
-    values = {columns.text: lines, str(columns.label): names}
+    values = {columns.text: lines, columns.label or "label": names}
     alike = replace(columns, where={})
     return make_table(texts.name, values, alike, typed=False, notes=(note,))
 

@@ -33,11 +33,46 @@ def strata(labels: np.ndarray) -> np.ndarray:
     return np.where(labels.any(axis=1), counts.argmin(axis=1), labels.shape[1]).astype(np.int64)
 
 
-def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np.ndarray:
-    """Choose the rows that leave train for another split; every class keeps a row in train.
+def needed(labels: np.ndarray) -> np.ndarray:
+    """Choose rows which together have every label, and lack every label that a row lacks.
+
+    A sample with these rows loses no label, and gives none to all of its rows. Where each row has
+    one label, a row of each class does as well as another, so that none is chosen.
 
     Args:
-        labels: class indices. Shape: (rows,).
+        labels: as for `strata`.
+
+    Returns:
+        Shape: (rows,), bool.
+
+    Example:
+        >>> needed(np.array([[True, True], [True, False], [True, True], [False, True]])).tolist()
+        [False, True, False, True]
+    """
+    chosen = np.zeros(len(labels), dtype=bool)
+    if labels.ndim == 1:
+        return chosen
+    sides = np.concatenate([labels, ~labels], axis=1)
+    counts = sides.sum(axis=0)
+    done = counts == 0
+    for side in np.argsort(counts, kind="stable"):
+        if not done[side]:
+            row = sides[:, side].argmax()
+            chosen[row] = True
+            done |= sides[row]
+    return chosen
+
+
+def fewest(labels: np.ndarray) -> int:
+    """Count the rows that a sample has at least which loses no label."""
+    return int(_least(labels).sum())
+
+
+def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np.ndarray:
+    """Choose the rows that leave train for another split; every label keeps a row in train.
+
+    Args:
+        labels: as for `strata`.
         share: share of the rows that leave, between 0 and 1.
         seed: draws the rows.
         purpose: the split that they go to; each purpose has independent draws for a seed.
@@ -46,23 +81,22 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np
         True for the rows that leave. Shape: (rows,).
 
     Raises:
-        UserError: if every class has one row only.
+        UserError: if every class has one row only, or every row is needed for some label.
     """
-    counts = np.bincount(labels)
-    sizes = _hold_out_sizes(counts, share, purpose)
-    return _draw(labels, sizes, seed, purpose)
+    sizes = _hold_out_sizes(labels, share, purpose)
+    return _draw(strata(labels), sizes, ~needed(labels), seed, purpose)
 
 
 def hold_out_size(labels: np.ndarray, share: float, purpose: str) -> int:
     """Count the rows that `hold_out` would take."""
-    return int(_hold_out_sizes(np.bincount(labels), share, purpose).sum())
+    return int(_hold_out_sizes(labels, share, purpose).sum())
 
 
 def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndarray:
-    """Draw a sample without replacement; every class keeps a row if `size` allows it.
+    """Draw a sample without replacement; every label keeps a row if `size` allows it.
 
     Args:
-        labels: class indices. Shape: (rows,).
+        labels: as for `strata`.
         size: number of rows, at most all.
         seed: draws the rows.
         purpose: what the sample is for; each purpose has independent draws for a seed.
@@ -70,18 +104,20 @@ def sample(labels: np.ndarray, size: int, *, seed: int, purpose: str) -> np.ndar
     Returns:
         True for the rows in the sample. Shape: (rows,).
     """
-    counts = np.bincount(labels)
-    least = np.minimum(counts, 1)
+    classes = strata(labels)
+    counts, least = np.bincount(classes), _least(labels)
     if size < least.sum():
         least = np.zeros_like(counts)
-    return _draw(labels, allocate(counts, size, least, counts), seed, purpose)
+    return _draw(classes, allocate(counts, size, least, counts), needed(labels), seed, purpose)
 
 
 def sample_classes(labels: np.ndarray, most: int, *, seed: int, purpose: str) -> np.ndarray:
     """Draw the same number of rows from every class, or all rows of a class that has fewer.
 
+    A row with several labels counts as one of its class in `strata`.
+
     Args:
-        labels: class indices. Shape: (rows,).
+        labels: as for `strata`.
         most: number of rows of each class.
         seed: draws the rows.
         purpose: what the sample is for; each purpose has independent draws for a seed.
@@ -89,7 +125,10 @@ def sample_classes(labels: np.ndarray, most: int, *, seed: int, purpose: str) ->
     Returns:
         True for the rows in the sample. Shape: (rows,).
     """
-    return _draw(labels, np.minimum(np.bincount(labels), most), seed, purpose)
+    classes, first = strata(labels), needed(labels)
+    counts = np.bincount(classes)
+    sizes = np.maximum(np.minimum(counts, most), np.bincount(classes[first], minlength=len(counts)))
+    return _draw(classes, sizes, first, seed, purpose)
 
 
 def allocate(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray) -> np.ndarray:
@@ -117,25 +156,41 @@ def allocate(counts: np.ndarray, total: int, least: np.ndarray, most: np.ndarray
     return sizes
 
 
-def _hold_out_sizes(counts: np.ndarray, share: float, purpose: str) -> np.ndarray:
-    most = np.maximum(counts - 1, 0)
+def _least(labels: np.ndarray) -> np.ndarray:
+    """Count the rows of each class that keep every label. Shape: (classes,)."""
+    classes = strata(labels)
+    counts = np.bincount(classes)
+    if labels.ndim == 1:
+        return np.minimum(counts, 1)
+    return np.bincount(classes[needed(labels)], minlength=len(counts))
+
+
+def _hold_out_sizes(labels: np.ndarray, share: float, purpose: str) -> np.ndarray:
+    counts = np.bincount(strata(labels))
+    most = counts - _least(labels)
     if not most.any():
+        why = "every class of train has one row only"
+        if labels.ndim == 2:
+            why = "train has no more rows than its labels need"
         raise UserError(
-            f"every class of train has one row only, so none can become {purpose}; more rows are"
-            f" needed, or a file for {purpose}"
+            f"{why}, so none can become {purpose}; more rows are needed, or a file for {purpose}"
         )
     wanted = max(1, round(float(counts.sum()) * share))
     return allocate(counts, wanted, np.zeros_like(counts), most)
 
 
-def _draw(labels: np.ndarray, sizes: np.ndarray, seed: int, purpose: str) -> np.ndarray:
+def _draw(
+    classes: np.ndarray, sizes: np.ndarray, first: np.ndarray, seed: int, purpose: str
+) -> np.ndarray:
     """Take the first rows of one permutation per class.
 
-    So a larger sample contains nearly all rows of a smaller one.
+    So a larger sample contains nearly all rows of a smaller one. Rows that are true in `first` go
+    before the others of their class.
     """
     generator = np.random.default_rng([seed, zlib.crc32(purpose.encode())])
-    drawn = np.zeros(len(labels), dtype=bool)
+    drawn = np.zeros(len(classes), dtype=bool)
     for label, size in enumerate(sizes):
-        rows = np.flatnonzero(labels == label)
-        drawn[generator.permutation(rows)[:size]] = True
+        rows = generator.permutation(np.flatnonzero(classes == label))
+        rows = rows[np.argsort(~first[rows], kind="stable")]
+        drawn[rows[:size]] = True
     return drawn

@@ -9,7 +9,13 @@ import numpy as np
 
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.errors import UserError
-from layerfusion.texts.sampling import hold_out, hold_out_size, sample, sample_classes
+from layerfusion.texts.sampling import (
+    fewest,
+    hold_out,
+    hold_out_size,
+    sample,
+    sample_classes,
+)
 from layerfusion.texts.table import SPLITS
 
 
@@ -30,6 +36,10 @@ class Split:
         """Keep the rows where `chosen` is true, in their order."""
         texts = tuple(text for text, keep in zip(self.texts, chosen, strict=True) if keep)
         return Split(texts, self.labels[chosen])
+
+    def ordered(self, ranks: np.ndarray) -> np.ndarray:
+        """The labels with their classes, or the columns of their matrix, in the order of ranks."""
+        return ranks[self.labels] if self.labels.ndim == 1 else self.labels[:, np.argsort(ranks)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def complete_splits(
     lacks_validation = "validation" not in splits
     available = {split: len(rows) for split, rows in splits.items()}
     if lacks_validation:
-        size = hold_out_size(ranks[splits["train"].labels], config.validation_size, "validation")
+        size = hold_out_size(splits["train"].ordered(ranks), config.validation_size, "validation")
         available["train"] -= size
         available["validation"] = size
     sampled = _sample_train(splits, ranks, limit, notes, seed=seed)
@@ -119,7 +129,7 @@ def _leaves(
 ) -> np.ndarray:
     """Choose the rows that leave train for a split that the data lacks. Shape: (rows,), bool."""
     share = config.test_size if purpose == "test" else config.validation_size
-    leaves = hold_out(ranks[train.labels], share, seed=config.split_seed, purpose=purpose)
+    leaves = hold_out(train.ordered(ranks), share, seed=config.split_seed, purpose=purpose)
     notes.append(
         f"{purpose}: {int(leaves.sum()):,} rows of train, stratified ({share:.0%}, split_seed"
         f" {config.split_seed}), as the data has no {purpose}"
@@ -143,7 +153,10 @@ def _drop_duplicates(
             notes.append(f"dedupe: {dropped:,} rows of {split} dropped that also occur in test")
         if not len(splits[split]):
             raise UserError(f"dataset.dedupe: every text of {split} also occurs in test")
-    kept = np.bincount(splits["train"].labels, minlength=len(label_names))
+    labels = splits["train"].labels
+    kept = (
+        labels.sum(axis=0) if labels.ndim == 2 else np.bincount(labels, minlength=len(label_names))
+    )
     lost = [name for name, count in zip(label_names, kept, strict=True) if count == 0]
     if lost:
         raise UserError(
@@ -169,15 +182,20 @@ def _sample_train(
     if len(parts) == 2:
         validation = max(1, round(limit.train * len(splits["validation"]) / total))
         sizes = {"train": limit.train - validation, "validation": validation}
-    if sizes["train"] < len(ranks):
+    if sizes["train"] < (least := fewest(splits["train"].labels)):
+        each = (
+            "labels, each of which needs one"
+            if splits["train"].labels.ndim == 1
+            else "that it takes for a row with each label and one without it"
+        )
         raise UserError(
             f"limit.train={limit.train} leaves {sizes['train']} rows to train on, fewer than the"
-            f" {len(ranks)} labels, each of which needs one"
+            f" {least} {each}"
         )
     for split, size in sizes.items():
         rows = splits[split]
         splits[split] = rows.take(
-            sample(ranks[rows.labels], size, seed=seed, purpose=f"limit.{split}")
+            sample(rows.ordered(ranks), size, seed=seed, purpose=f"limit.{split}")
         )
     notes.append(f"limit.train: a stratified sample of {limit.train:,} of {total:,} rows")
     return True
@@ -203,14 +221,15 @@ def _sample_classes(
     for split, size in sizes.items():
         rows = splits[split]
         purpose = f"limit.per_class.{split}.{limit.draw}"
-        chosen = sample_classes(ranks[rows.labels], size, seed=seed, purpose=purpose)
+        chosen = sample_classes(rows.ordered(ranks), size, seed=seed, purpose=purpose)
         splits[split] = rows.take(chosen)
     left = sum(len(splits[split]) for split in parts)
     if left == total:
         return False
+    rarest = ", where a row counts for its rarest label" if splits["train"].labels.ndim == 2 else ""
     notes.append(
-        f"limit.per_class: {limit.per_class:,} rows of each class, {left:,} of {total:,} in all"
-        f" (draw {limit.draw})"
+        f"limit.per_class: {limit.per_class:,} rows of each class{rarest}, {left:,} of {total:,} in"
+        f" all (draw {limit.draw})"
     )
     return True
 
@@ -221,7 +240,7 @@ def _sample_test(
     rows = splits["test"]
     if limit.test is None or limit.test >= len(rows):
         return False
-    chosen = sample(ranks[rows.labels], limit.test, seed=seed, purpose="limit.test")
+    chosen = sample(rows.ordered(ranks), limit.test, seed=seed, purpose="limit.test")
     splits["test"] = rows.take(chosen)
     notes.append(f"limit.test: a stratified sample of {limit.test:,} of {len(rows):,} rows")
     return True
@@ -233,7 +252,11 @@ def _overlap(splits: dict[str, Split]) -> int:
 
 
 def _with_several_labels(splits: dict[str, Split]) -> int:
-    """Count the texts of train and validation that occur with more than one label."""
-    rows = [splits["train"], splits["validation"]]
-    pairs = {pair for part in rows for pair in zip(part.texts, part.labels.tolist(), strict=True)}
+    """Count the texts of train and validation whose labels differ from row to row."""
+    parts = [splits["train"], splits["validation"]]
+    pairs = {
+        (text, label.tobytes())
+        for part in parts
+        for text, label in zip(part.texts, part.labels, strict=True)
+    }
     return sum(count > 1 for count in Counter(text for text, _ in pairs).values())

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from layerfusion.errors import UserError
+from layerfusion.texts.cells import NO_LABEL, labels_in, labels_marked
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import EncodingSigns, whole_characters
 from layerfusion.texts.nested import paths_inside, with_paths
 
 SPLITS = ("train", "validation", "test")
-NO_LABEL = -1
-"""Label that the `datasets` library gives rows without one, as in the tests of GLUE."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Table:
     """Name of the file or split, for messages."""
     texts: list[Any]
     labels: list[Any]
+    """The label of each row; where rows have several, a list of them, or none for an empty cell."""
     rows: list[int]
     """Number of each row in its file, counted from 1."""
     typed: bool
@@ -36,6 +37,8 @@ class Table:
     """What messages call the rows, where each is a file of its own; empty: by their numbers."""
     others: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """All columns of the rows as they were read; empty unless they were asked for."""
+    multilabel: bool = False
+    """True where a row has any number of labels, and not one."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""
@@ -89,12 +92,14 @@ def make_table(
     """Pick the wanted columns and rows.
 
     Half characters become U+FFFD, a text that is a list of words or sentences is joined by spaces,
-    and a label that is the only one of a list is taken out of it, each with a note. Texts that look
-    as if their encoding was another one are noted. With `changes`, the rows are a part of a table,
+    and a label that is the only one of a list is taken out of it, each with a note. Where a row has
+    several labels, they are read from their cell, or from a column each. Texts that look as if
+    their encoding was another one are noted. With `changes`, the rows are a part of a table,
     and what would be noted is counted there.
 
     Raises:
-        UserError: if a column does not exist, naming those that do, or if no row is left.
+        UserError: if a column does not exist, naming those that do, if no row is left, or if
+            several labels of a row cannot be read.
     """
     own, counts = values, Changes() if changes is None else changes
     values = with_paths(own, columns.named, empty=counts.rows > 0)
@@ -109,11 +114,11 @@ def make_table(
         wanted = ", ".join(f"{name}={value}" for name, value in columns.where.items())
         raise UserError(f"{place}: no rows" + (f" with {wanted}, out of {total}" if total else ""))
     texts = values[columns.text]
-    labels = [None] * total if columns.label is None else values[columns.label]
     texts, joined = _changed([texts[index] for index in kept], _joined)
-    labels, taken = _changed([labels[index] for index in kept], _only)
     texts, halves_of_texts = _whole(texts)
-    labels, halves_of_labels = _whole(labels)
+    labels, taken, halves_of_labels = _labels_of(place, values, columns, kept)
+    if columns.label_columns:
+        label_names = tuple(sorted(_names_of_columns(columns), key=_in_order))
     others: dict[str, list[Any]] = {}
     if columns.keep_others:
         for name, column in own.items():
@@ -135,7 +140,55 @@ def make_table(
         label_names=label_names,
         notes=tuple(notes),
         others=others,
+        multilabel=columns.multilabel or bool(columns.label_columns),
     )
+
+
+def _labels_of(
+    place: str, values: Mapping[str, Sequence[Any]], columns: Columns, kept: Sequence[int]
+) -> tuple[list[Any], int, int]:
+    """Read the labels of the kept rows.
+
+    Returns:
+        The label of each row, or a list of them; how many were taken out of lists of one; and how
+        many half characters were replaced.
+    """
+    if not columns.of_labels:
+        return [None] * len(kept), 0, 0
+    if not (columns.multilabel or columns.label_columns):
+        labels, taken = _changed([values[columns.of_labels[0]][index] for index in kept], _only)
+        labels, halves = _whole(labels)
+        return labels, taken, halves
+    labels, total = [], 0
+    for index in kept:
+        try:
+            label = _labels_of_row(values, columns, index)
+        except UserError as error:
+            raise UserError(f"{place}, row {index + 1}: {error}") from error
+        if label is not None:
+            label, halves = _whole(label)
+            total += halves
+        labels.append(label)
+    return labels, 0, total
+
+
+def _labels_of_row(
+    values: Mapping[str, Sequence[Any]], columns: Columns, index: int
+) -> list[Any] | None:
+    """The labels in the cell of a row, or those whose columns have a yes in it."""
+    if not columns.label_columns:
+        return labels_in(values[columns.of_labels[0]][index], columns.label_separator)
+    names = zip(_names_of_columns(columns), columns.label_columns, strict=True)
+    return labels_marked({name: values[column][index] for name, column in names})
+
+
+def _names_of_columns(columns: Columns) -> list[str]:
+    return [whole_characters(name)[0].strip() for name in columns.label_columns]
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    """Order names as strings, and numbers before them by their value."""
+    return (int(name) if name.isdecimal() else sys.maxsize, name)
 
 
 def _changed(values: Sequence[Any], change: Callable[[Any], Any]) -> tuple[list[Any], int]:
@@ -188,7 +241,14 @@ def join_tables(tables: Sequence[Table]) -> Table:
             ]
             for name in names
         },
+        multilabel=tables[0].multilabel,
     )
+
+
+def each_label(table: Table) -> Iterator[Any]:
+    """Give the labels of all rows one by one, also where a row has a list of them."""
+    for label in table.labels:
+        yield from label if isinstance(label, list | tuple) else (label,)
 
 
 def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> list[Table]:
@@ -211,7 +271,7 @@ def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> lis
         isinstance(label, str) and label.strip() in known[0]
         for table in tables
         if known and not table.label_names
-        for label in table.labels
+        for label in each_label(table)
     )
     reordered = any(sorted(one) == sorted(names) and one != tuple(names) for one in known)
     clash = any(
@@ -224,7 +284,7 @@ def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> lis
     union = tuple(dict.fromkeys(name for names in known for name in names))
     result = []
     for table in tables:
-        if not table.label_names and any(isinstance(label, int) for label in table.labels):
+        if not table.label_names and any(isinstance(label, int) for label in each_label(table)):
             named = [next(t.place for t in tables if t.label_names == names) for names in known]
             others = f"{named[0]} and {named[1]} number" if len(named) > 1 else "other files name"
             how = " differently" if len(named) > 1 else " by numbers" if clash else ""
@@ -232,7 +292,7 @@ def read_by_own_names(tables: Sequence[Table], names: Sequence[str] = ()) -> lis
                 f"{table.place}: its labels are numbers without names, and {others} their classes"
                 f"{how}; write names in place of the numbers"
             )
-        labels = [_by_name(table, index) for index in range(len(table.labels))]
+        labels = [_by_name(table, index, label) for index, label in enumerate(table.labels)]
         result.append(replace(table, labels=labels, label_names=union))
     return result
 
@@ -242,15 +302,18 @@ def _by_names_of(table: Table, others: Sequence[Table]) -> Table:
     named = next((other for other in others if other.label_names), None)
     if table.label_names or named is None or named.label_names is None:
         return table
-    written = {str(label).strip() for label in table.labels} - {*named.label_names, str(NO_LABEL)}
+    known = {*named.label_names, str(NO_LABEL)}
+    written = {str(label).strip() for label in each_label(table)} - known
     if not any(label.isdecimal() for label in written):
         return table
     note = f"{table.place}: its labels are numbers, which are read by the names of {named.place}"
     return replace(table, notes=(*table.notes, note))
 
 
-def _by_name(table: Table, index: int) -> Any:
-    label, names = table.labels[index], table.label_names
+def _by_name(table: Table, index: int, label: Any) -> Any:
+    names = table.label_names
+    if table.multilabel and isinstance(label, list):
+        return [_by_name(table, index, one) for one in label]
     if names is None or isinstance(label, bool) or not isinstance(label, int) or label == NO_LABEL:
         return label
     if not 0 <= label < len(names):

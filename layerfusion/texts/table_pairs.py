@@ -127,9 +127,8 @@ def _names_texts(table: _Cells, columns: Columns) -> bool:
 def _names_labels(table: _Cells, columns: Columns) -> bool:
     """Tell whether the first row of a table names its own column of labels."""
     names = [name.strip().casefold() for name in table.rows[0]]
-    return len(names) > 1 and any(
-        name in OFTEN["label"] or name == (columns.label or "").casefold() for name in names
-    )
+    wanted = {*OFTEN["label"], *(name.strip().casefold() for name in columns.of_labels)}
+    return len(names) > 1 and any(name in wanted for name in names)
 
 
 def _are_headed(own: _Cells, more: _Cells, columns: Columns) -> bool:

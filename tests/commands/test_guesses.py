@@ -225,17 +225,60 @@ def test_a_name_that_would_be_read_as_that_of_a_key_is_refused_with_a_way_out(na
 @pytest.mark.usefixtures("place")
 def test_lists_of_labels_are_named_and_a_list_of_one_is_a_label() -> None:
     frame = _reviews()[["review"]].assign(id=range(60))
-    frame["genres"] = [["drama", "war"][: 1 + n % 2] for n in range(60)]
+    frame["genres"] = [["drama", "war"][: n % 3] for n in range(60)]
     frame.to_json("several.jsonl", orient="records", lines=True)
-    with pytest.raises(UserError) as caught:
-        with_data("train", ["several.jsonl"])
-    assert str(caught.value).endswith(
-        "several.jsonl: the column 'genres' holds lists of labels, such as ['drama', 'war'], which"
-        " are not read: a row has one label; write one of them to a column of its own"
-    )
+    frame.to_csv("several.csv", index=False)
+    for name in ("several.jsonl", "several.csv"):
+        with pytest.raises(UserError) as caught:
+            with_data("train", [name, "seeds=1"])
+        line = str(caught.value)
+        assert (
+            f"{name}: the column 'genres' holds lists of labels, such as ['drama', 'war']" in line
+        )
+        command = shlex.split(line.rpartition("say so: ")[2])
+        columns = ["dataset.text=review", "dataset.label=genres", "dataset.multilabel=true"]
+        assert command == ["layerfusion", "train", name, *columns, "seeds=1"]
+        config = load(compose("train", with_data("train", command[2:])))
+        assert load_dataset(config.dataset, config.limit, seed=0, cache=Path()).multilabel
     frame["genres"] = [[["drama", "war"][n % 2]] for n in range(60)]
     frame.to_json("one.jsonl", orient="records", lines=True)
     assert "dataset.label=genres" in with_data("train", ["one.jsonl"])
+
+
+@pytest.mark.usefixtures("place")
+def test_a_column_of_labels_that_is_called_so_may_hold_lists() -> None:
+    sets = [["drama", "war"][: n % 3] for n in range(60)]
+    frame = _reviews()[["review"]].set_axis(["text"], axis=1).assign(label=sets)
+    frame.to_parquet("several.parquet")
+    with pytest.raises(UserError) as caught:
+        with_data("plan", ["several.parquet"])
+    command = shlex.split(str(caught.value).rpartition("say so: ")[2])
+    assert command == ["layerfusion", "plan", "several.parquet", "dataset.multilabel=true"]
+    assert with_data("plan", command[2:])[2:] == ["dataset.multilabel=true"]
+    # One row of many with two labels is more likely a mistake, which is named when it is read.
+    frame["label"] = [["drama", "war"], *(["drama"], ["war"]) * 29, ["war"]]
+    frame.to_parquet("one.parquet")
+    assert with_data("plan", ["one.parquet"]) == ["dataset=local", "dataset.path=one.parquet"]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "words",
+    [["dataset.multilabel=true"], ["dataset.multilabel=true", 'dataset.label_separator=";"'],
+     ["dataset.label_columns=[drama,war]"]],
+)  # fmt: skip
+def test_columns_are_guessed_where_a_text_has_several_labels(words: list[str]) -> None:
+    sets = [["drama", "war"][: n % 3] for n in range(60)]
+    frame = _reviews()[["review"]].assign(id=range(60), year=[1990 + n % 4 for n in range(60)])
+    if "columns" in words[-1]:
+        frame["drama"] = ["yes" if "drama" in one else "no" for one in sets]
+        frame["war"] = ["war" in one for one in sets]
+    else:
+        frame["genres"] = [";".join(one) for one in sets] if len(words) > 1 else sets
+    frame.to_csv("films.csv", index=False)
+    found = with_data("plan", ["films.csv", *words])
+    label = [] if "columns" in words[-1] else ["dataset.label=genres"]
+    assert found[2:] == ["dataset.text=review", *label, *words]
 
 
 @pytest.mark.usefixtures("place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import json
 import lzma
@@ -97,6 +98,23 @@ def _test_in_numbers(folder: Path) -> list[str]:
 def _some_unlabelled(folder: Path) -> list[str]:
     _parquet(folder, {"train": LABELS}, missing=True)
     return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _several(
+    form: str, *settings: str, last: list[str] | None = None, always: str | None = None
+) -> Case:
+    """A csv with several labels in a cell: as a list of Python, or between marks."""
+
+    def write(folder: Path) -> list[str]:
+        sets = SETS if last is None else [*SETS[:-1], last]
+        sets = [[*({always, *labels} if always else labels)] for labels in sets]
+        cells = [str(labels) if form == "python" else form.join(labels) for labels in sets]
+        rows = [[text, cell] for (text, _), cell in zip(_rows(), cells, strict=True)]
+        with (folder / "reviews.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["text", "label"], *rows])
+        return ["dataset=local", f"dataset.path={folder / 'reviews.csv'}", *settings]
+
+    return write
 
 
 def _yaml_words(folder: Path) -> list[str]:
@@ -245,6 +263,11 @@ TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
 LINES = tuple("".join(f"{cell}\n" for cell in column) for column in COLUMNS)
 TEST_ROWS = [{"text": f"{text} of test", "label": label} for text, label in _rows()]
+SETS = [["bad", "dull"], ["bad"], ["dull"], ["good", "bad"]] * 10
+MARKED = "text,bad,dull\n" + "".join(
+    f"{text},{int('bad' in labels)},{int('dull' in labels)}\n"
+    for (text, _), labels in zip(_rows(), SETS, strict=True)
+)
 INSIDE = json.dumps(
     [{"id": 1, "review": {"body": text, "stars": label}} for text, label in _rows()]
 )
@@ -301,6 +324,9 @@ CASES: dict[str, Case] = {
     "fastText's form (`__label__good a fine film`)": _file(_fasttext(), name="reviews.txt"),
     "two labels on a line of fastText's form": _file(
         f"__label__dull {_fasttext()}", name="x.train"
+    ),
+    "two labels on such a line, with `dataset.multilabel=true`": _file(
+        f"__label__dull {_fasttext()}", "utf-8", "dataset.multilabel=true", name="x.train"
     ),
     "a word and its label on each line (CoNLL)": _file(
         "\n".join(["a O\nfilm B"] * 9).replace("B\n", "B\n\n"), name="x.txt"
@@ -538,6 +564,32 @@ CASES: dict[str, Case] = {
         json.dumps([{"text": text, "label": [label]} for text, label in _rows()]), name="x.json"
     ),
     "several labels in a list": _file(_json({"label": ["bad", "dull"]}), name="x.json"),
+    "several labels in a list that is a text (`['bad', 'dull']`) of a csv": _several("python"),
+    "the same, with `dataset.multilabel=true`": _several("python", "dataset.multilabel=true"),
+    "labels between semicolons, with `dataset.multilabel=true`": _several(
+        ";", "dataset.multilabel=true"
+    ),
+    "the same, with `'dataset.label_separator=\";\"'`": _several(
+        ";", "dataset.multilabel=true", 'dataset.label_separator=";"'
+    ),
+    "a text without labels, with `dataset.multilabel=true`": _several(
+        "python", "dataset.multilabel=true", last=[]
+    ),
+    "a label twice in a row, with `dataset.multilabel=true`": _several(
+        "python", "dataset.multilabel=true", last=["bad", "bad"]
+    ),
+    "one label in every row, with `dataset.multilabel=true`": _file(
+        _csv(), "utf-8", "dataset.multilabel=true"
+    ),
+    "a column of 0 and 1 for each label, with `dataset.label_columns=[bad,dull]`": _file(
+        MARKED, "utf-8", "dataset.label_columns=[bad,dull]"
+    ),
+    "such a column with another cell": _file(
+        MARKED.replace("1,1\n", "1,2\n", 1), "utf-8", "dataset.label_columns=[bad,dull]"
+    ),
+    "a label that every row of train has, with `dataset.multilabel=true`": _several(
+        "python", "dataset.multilabel=true", always="bad"
+    ),
     "categories, large strings and bytes of UTF-8 in parquet": _kinds,
     "a key twice in one object of JSON": _file(
         _json({}).replace("{", '{"label": "bad", ', 1), name="reviews.json"
