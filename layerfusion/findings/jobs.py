@@ -20,8 +20,8 @@ from layerfusion.records.job import (
     ReferenceRecord,
     RunRecord,
 )
+from layerfusion.statistics.answers import consensus
 from layerfusion.statistics.intervals import bootstrap_interval
-from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred")
 PROBABILITIES = "prob"

@@ -13,8 +13,8 @@ from layerfusion.runs.heads import TrainingResult, train_heads
 from layerfusion.runs.inputs import Inputs, extract_all, prepare
 from layerfusion.runs.protocol import CallbackFactory, Protocol
 from layerfusion.runs.references import fit_references, with_probes
+from layerfusion.statistics.answers import consensus
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
-from layerfusion.statistics.significance import consensus
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.tracker import Tracker
 
