@@ -55,7 +55,9 @@ from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, ope
 from layerfusion.runs.preflight import folds_notes
 from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
+from layerfusion.statistics.answers import right_rows
 from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
+from layerfusion.statistics.metrics import answers_of
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
@@ -325,7 +327,7 @@ class Judge:
         self.config = config
         self.candidates = candidates
         self.table = table
-        self.target = np.asarray(test.labels, np.int64)
+        self.target = np.asarray(test.labels)
         hashes = [text_hash(text) for text in test.texts]
         self.test = read_layers(candidates.sources, candidates.layers, hashes)
         strengths = [one.strength for one in table.held_out]
@@ -341,8 +343,7 @@ class Judge:
                     num_classes=candidates.num_classes,
                     max_features=source.config.max_features,
                 )
-                predicted = regression.vectors(test.texts).argmax(dim=1).numpy()
-                self.layers[n] = (predicted == self.target).astype(float)
+                self.layers[n] = self._right_rows(regression.vectors(test.texts))
         self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
         self.last = self.layers[table.layers.index(last)]
 
@@ -353,9 +354,13 @@ class Judge:
         classes = self.candidates.num_classes
         probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
         return [
-            (probe.logits(rows).argmax(dim=1).numpy() == self.target).astype(float)
-            for probe, rows in zip(probes, test, strict=True)
+            self._right_rows(probe.logits(rows)) for probe, rows in zip(probes, test, strict=True)
         ]
+
+    def _right_rows(self, logits: Tensor) -> np.ndarray:
+        """Return 1 for each test row that is answered right, else 0. Shape: (rows,)."""
+        given = answers_of(logits, multilabel=self.target.ndim == 2).numpy()
+        return right_rows(given, self.target).astype(float)
 
     def selection(self, name: str, choice: Selection) -> SelectionProfile:
         """Build the record of a selection, with its accuracy and regret."""
