@@ -27,6 +27,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
+from layerfusion.report.metrics import SETS, set_columns
 from layerfusion.report.table import Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -70,7 +71,8 @@ class Summary:
         return drawing(
             f"{group.key}-answer",
             lambda ax: plot_answer_curve(group, ax),
-            alt=f"{group.label}: accuracy by depth of the layer ({judged}). Ringed: what is used.",
+            alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
+            " what is used.",
             caption="",
             wide=NARROW - 10,
         )
@@ -87,9 +89,16 @@ class Summary:
     @property
     def accuracy(self) -> tuple[str, str]:
         """The accuracy of what is used, and its interval with the rows that it is over."""
-        best = self.group.best
-        rows = plural(self.group.rows, "test row")
-        return percent(best.accuracy.mean), f"{bracket(best.accuracy)} on {rows}"
+        best, data = self.group.best, self.group.data
+        words = f"{bracket(best.accuracy)} on {plural(self.group.rows, 'test row')}"
+        if data.multilabel:
+            f1 = [
+                f"{name} {percent(one.mean)} {bracket(one)}"
+                for name, key in (("micro-F1", "micro_f1"), ("macro-F1", "macro_f1"))
+                if (one := best.record.test.get(key))
+            ]
+            words = f"{data.measure} {words}; {listing(f1)}"
+        return percent(best.accuracy.mean), words
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -138,13 +147,15 @@ def answer_table(cards: Sequence[Summary]) -> Table:
             Column("Data set", lambda card: card.label),
             Column("Use", lambda card: card.headline.removeprefix("Use ")),
             Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
+            *set_columns(cards, lambda card: card.group.best.record.test),
             Column("Over last layer, points", against(last_layer), POINTS),
             Column("Over baseline, points", against(lambda _: None), POINTS),
             Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
             Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
         ),
         cards,
-        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told.",
+        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+        + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else ""),
     )
 
 
