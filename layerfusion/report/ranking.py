@@ -83,7 +83,10 @@ def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
 
 def _columns(jobs: Sequence[Found], data: DataRecord) -> tuple[Column, ...]:
     """Make the columns; those that are the same for all jobs are left to the report."""
-    test, f1 = titled("Test", data), set_columns(jobs, lambda pair: pair[1].test)
+    test = titled("Test", data)
+    f1 = set_columns(
+        jobs, lambda pair: {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
+    )
     always = {"#", "Fusion", "Models", "Layers", "Valid. %", test, "Job", *(x.title for x in f1)}
     accuracies = [_metric(pair, "validation").mean for pair in jobs]
     columns = (

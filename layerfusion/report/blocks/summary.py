@@ -89,15 +89,10 @@ class Summary:
     @property
     def accuracy(self) -> tuple[str, str]:
         """The accuracy of what is used, and its interval with the rows that it is over."""
-        best, data = self.group.best, self.group.data
+        best = self.group.best
         words = f"{bracket(best.accuracy)} on {plural(self.group.rows, 'test row')}"
-        if data.multilabel:
-            f1 = [
-                f"{name} {percent(one.mean)} {bracket(one)}"
-                for name, key in (("micro-F1", "micro_f1"), ("macro-F1", "macro_f1"))
-                if (one := best.record.test.get(key))
-            ]
-            words = f"{data.measure} {words}; {listing(f1)}"
+        if self.group.data.multilabel:
+            words = f"of the texts have all their labels right (exact match) {words}"
         return percent(best.accuracy.mean), words
 
     @property
@@ -106,7 +101,7 @@ class Summary:
         group, best = self.group, self.group.best
         baseline = group.jobs[0].record.baseline
         last, single = last_layer(group), group.chosen
-        found: list[tuple[str, str]] = []
+        found = _f1_facts(best)
         if last is best:
             found.append(("Last layer", "it is the last layer of its model"))
         elif last is not None:
@@ -128,6 +123,19 @@ class Summary:
     def usage(self) -> list[tuple[str, str]]:
         """What to type: a heading, and a command or lines of Python."""
         return commands(self.group.best)
+
+
+def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
+    """Give both F1 of a job on texts with several labels; nothing of others."""
+    if not job.record.dataset.multilabel:
+        return []
+    of = {"Micro-F1": "over all labels of all texts", "Macro-F1": "mean over the labels"}
+    test = job.record.test
+    return [
+        (name, f"{percent(one.mean)} {bracket(one)}, {what}")
+        for name, what in of.items()
+        if (one := test.get(name.lower().replace("-", "_")))
+    ]
 
 
 def answer_table(cards: Sequence[Summary]) -> Table:
