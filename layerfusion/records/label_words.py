@@ -10,7 +10,11 @@ NO_LABEL = "no label"
 
 
 def label_words(
-    names: Sequence[str], label: np.ndarray | np.integer | int, *, between: str = ", "
+    names: Sequence[str],
+    label: np.ndarray | np.integer | int,
+    *,
+    between: str = ", ",
+    nothing: str = NO_LABEL,
 ) -> str:
     """Name the label of a row, or all its labels where it may have several.
 
@@ -18,6 +22,7 @@ def label_words(
         names: names of the labels.
         label: class index, or true where the row has a label, shape (labels,).
         between: stands between several names.
+        nothing: stands for no label.
 
     Example:
         >>> label_words(["neg", "pos"], 1)
@@ -29,4 +34,4 @@ def label_words(
     """
     if np.ndim(label) == 0:
         return names[int(label)]
-    return between.join(names[k] for k in np.flatnonzero(label)) or NO_LABEL
+    return between.join(names[k] for k in np.flatnonzero(label)) or nothing

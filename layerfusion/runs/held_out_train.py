@@ -18,6 +18,9 @@ from layerfusion.runs.inputs import open_sources
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.texts import TextDataset
 
+_SUREST = 1e-9
+"""Least distance of a probability from 0 and 1, whose log-odds are infinite."""
+
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
@@ -25,13 +28,15 @@ class HeldOutRows:
 
     texts: list[str]
     labels: np.ndarray
-    """Shape: (rows,), int64."""
+    """Shape: (rows,), int64. Where a row has several labels: (rows, labels), bool."""
     probabilities: np.ndarray
     """Shape: (rows, classes)."""
 
 
 def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) -> HeldOutRows:
     """Predict held-out rows by the probes of a job's layers, whose log-probabilities are averaged.
+
+    Where a row has several labels, the log-odds of each label are averaged.
 
     Nothing is extracted. Probes that a selection or a stack fitted are in the cache; those of other
     jobs are fitted on its vectors.
@@ -50,8 +55,12 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
             f"{config.paths.cache}: it lacks vectors of this job's texts; the command of the job"
             " with `extract` in the place of `train` computes them"
         ) from error
-    mean = torch.stack([probe.log_probs for probe in probes]).mean(dim=0)
+    log_probs = torch.stack([probe.log_probs for probe in probes])
+    labels = candidates.labels.numpy()
     kept = (candidates.fold_of != NEVER).numpy()
     texts = [text for text, is_kept in zip(candidates.texts, kept, strict=True) if is_kept]
-    probabilities = mean.double().softmax(dim=1).numpy()
-    return HeldOutRows(texts, candidates.labels.numpy()[kept], probabilities)
+    if labels.ndim == 2:
+        mean = log_probs.double().exp().logit(eps=_SUREST).mean(dim=0).sigmoid()
+        return HeldOutRows(texts, labels[kept].astype(bool), mean.numpy())
+    mean = log_probs.mean(dim=0)
+    return HeldOutRows(texts, labels[kept], mean.double().softmax(dim=1).numpy())
