@@ -249,8 +249,8 @@ def _class_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 
     doubts = doubtful_labels(rows.probabilities, rows.labels)
     table, lines = [], []
-    for row, other in zip(doubts.rows, doubts.suggested, strict=True):
-        label = rows.labels[row]
+    for row, other in zip(doubts.rows.tolist(), doubts.suggested.tolist(), strict=True):
+        label = int(rows.labels[row])
         own, more = rows.probabilities[row, label], rows.probabilities[row, other]
         table.append([rows.texts[row], names[label], names[other], f"{own:.4f}", f"{more:.4f}"])
         lines.append(
@@ -267,7 +267,7 @@ def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 
     doubts = doubtful_sets(rows.probabilities, rows.labels)
     table, lines = [], []
-    for row, label in zip(doubts.rows, doubts.labels, strict=True):
+    for row, label in zip(doubts.rows.tolist(), doubts.labels.tolist(), strict=True):
         has, own = bool(rows.labels[row, label]), rows.probabilities[row, label]
         labels = label_words(names, rows.labels[row], between=BETWEEN, nothing="")
         todo = "remove" if has else "add"

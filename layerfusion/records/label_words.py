@@ -34,4 +34,4 @@ def label_words(
     """
     if np.ndim(label) == 0:
         return names[int(label)]
-    return between.join(names[k] for k in np.flatnonzero(label)) or nothing
+    return between.join(names[k] for k in np.flatnonzero(label).tolist()) or nothing

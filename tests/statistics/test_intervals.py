@@ -3,6 +3,7 @@ from __future__ import annotations
 import statistics as stdlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,9 @@ from layerfusion.statistics.intervals import (
     ratio_interval,
     unseen_share,
 )
+
+ZERO: Any = 0
+"""F1 where there is nothing to compute it from; scikit-learn declares it as a text."""
 
 
 def labels(*sizes: int) -> np.ndarray:
@@ -236,8 +240,8 @@ def _figures(target: np.ndarray, preds: np.ndarray) -> list[float]:
     found = []
     for one in preds:
         occurs = np.flatnonzero((target | one).any(axis=0))
-        by_label = [f1_score(target[:, k], one[:, k], zero_division=0) for k in occurs]
-        micro = f1_score(target.ravel(), one.ravel(), zero_division=0)
+        by_label = [f1_score(target[:, k], one[:, k], zero_division=ZERO) for k in occurs]
+        micro = f1_score(target.ravel(), one.ravel(), zero_division=ZERO)
         found.append([accuracy_score(target, one), np.mean(by_label), micro])
     return np.mean(found, axis=0).tolist()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,9 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from layerfusion.errors import UserError
 from layerfusion.statistics.metrics import METRICS, evaluate
+
+ZERO: Any = 0
+"""F1 where there is nothing to compute it from; scikit-learn declares it as a text."""
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
@@ -129,12 +133,12 @@ def test_sets_of_labels_have_the_figures_of_scikit_learn(
     if labels > 1:  # scikit-learn takes a single column for classes
         assert right == pytest.approx(accuracy_score(as_number, preds.astype(int)))
     occurs = np.flatnonzero((target | preds).any(axis=0))
-    micro = f1_score(target.ravel(), preds.ravel(), zero_division=0)
+    micro = f1_score(target.ravel(), preds.ravel(), zero_division=ZERO)
     assert found["micro_f1"] == pytest.approx(micro, abs=1e-6)
-    macro = [f1_score(target[:, k], preds[:, k], zero_division=0) for k in occurs]
+    macro = [f1_score(target[:, k], preds[:, k], zero_division=ZERO) for k in occurs]
     assert found["macro_f1"] == pytest.approx(np.mean(macro) if macro else 0.0, abs=1e-6)
     if labels > 1 and len(occurs) == labels:
-        whole = f1_score(as_number, preds.astype(int), average="macro", zero_division=0)
+        whole = f1_score(as_number, preds.astype(int), average="macro", zero_division=ZERO)
         assert found["macro_f1"] == pytest.approx(whole, abs=1e-6)
     p = 1 / (1 + np.exp(-logits))
     expected = log_loss(target.ravel(), p.ravel(), labels=[False, True])

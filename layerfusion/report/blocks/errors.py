@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean
 
 import numpy as np
@@ -116,8 +117,20 @@ def calibration_words(job: FinishedJob) -> str:
 def class_table(found: Answers | SetAnswers) -> Table:
     """List precision, recall and F1 of each class or label."""
     figures = found.classes()
-    several = isinstance(found, SetAnswers)
-    thing = "label" if several else "class"
+    if isinstance(found, SetAnswers):
+        thing = "label"
+        note = (
+            "Recall: share of the rows with the label that have it in their answer, with its 95 %"
+            " interval. Precision: share of the rows with the label in their answer that have it."
+        )
+        last = Column("Answered in % of rows", partial(_answered, found), PERCENT)
+    else:
+        thing = "class"
+        note = (
+            "Recall: share of the rows of the class that are found, with its 95 % interval."
+            " Precision: share of the rows with this answer that are of the class."
+        )
+        last = Column("Most often taken for", partial(_taken_for, found))
 
     def recall(label: int) -> Cell:
         right = found.recalled(label).astype(float)
@@ -129,11 +142,6 @@ def class_table(found: Answers | SetAnswers) -> Table:
     def known(share: float) -> float | None:
         return None if math.isnan(share) else share
 
-    last = (
-        Column("Answered in % of rows", lambda k: float(found.answer[:, k].mean()), PERCENT)
-        if several
-        else Column("Most often taken for", lambda k: _taken_for(found, k))
-    )
     return Table(
         f"Each {thing}",
         (
@@ -145,12 +153,12 @@ def class_table(found: Answers | SetAnswers) -> Table:
             last,
         ),
         range(len(found.names)),
-        "Recall: share of the rows with the label that have it in their answer, with its 95 %"
-        " interval. Precision: share of the rows with the label in their answer that have it."
-        if several
-        else "Recall: share of the rows of the class that are found, with its 95 % interval."
-        " Precision: share of the rows with this answer that are of the class.",
+        note,
     )
+
+
+def _answered(found: SetAnswers, label: int) -> float:
+    return float(found.answer[:, label].mean())
 
 
 def _taken_for(found: Answers, label: int) -> str:
@@ -312,7 +320,7 @@ def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawin
 
 
 def plot_calibration(
-    bins: Sequence[Confidence] | Sequence[Likelihood],
+    bins: Sequence[Confidence | Likelihood],
     ax: Axes | None = None,
     axes: tuple[str, str] = ("mean confidence, %", "right, %"),
 ) -> Axes:
