@@ -24,6 +24,7 @@ from layerfusion.findings.learning import find_over_draws, learning_curves
 from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job, doubtful_sets
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import METRICS, PREDICTIONS, find_records, write_record
+from layerfusion.records.profile import write_profile
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.errors import class_table, likelihood_table, threshold_table
 from layerfusion.report.page import write_report
@@ -31,6 +32,7 @@ from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
 from layerfusion.statistics.intervals import crossed_interval, paired_interval
 from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate_profiles import profile
 from tests.report.fabricate_sets import (
     LABELS,
     lists,
@@ -372,3 +374,19 @@ def test_the_consensus_is_what_the_answers_are(tmp_path: Path) -> None:
     assert found.right.tolist() == job.consensus.tolist()
     assert found.answer.tolist() == answers(read.mean, multilabel=True).tolist()
     assert (path.parent / METRICS).is_file()
+
+
+def test_the_profile_of_such_texts_speaks_of_exact_match(tmp_path: Path) -> None:
+    made = profile("reviews", judged=True)
+    several = replace(made, dataset=replace(made.dataset, multilabel=True))
+    write_profile(several, tmp_path / "runs" / "profile")
+    write_report(tmp_path / "runs", tmp_path / "out", title="Profile")
+    page = (tmp_path / "out" / "report.html").read_text()
+    for words in (
+        "Best by held-out probe exact match",
+        "Held-out exact match of a linear probe",
+        "“exact match” stands for accuracy",
+        "Exact match %",
+        "Test, exact match %",
+    ):
+        assert words in page

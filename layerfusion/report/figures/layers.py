@@ -279,7 +279,7 @@ def _draw_lines(ax: Axes, lines: Sequence[_Line], group: DataGroup) -> None:
 
 def plot_profile_layers(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of each layer's probe against its depth, one curve a source."""
-    ax = _depth_axes(ax, 390, 340 + LINE * len(sources(profile)))
+    ax = _depth_axes(ax, 390, 340 + LINE * len(sources(profile)), profile.dataset.measure)
     chosen = marked_layers(profile)
     name = {"ha": "center", "fontsize": 10, "fontweight": "bold", "zorder": 6}
     ends: list[LineEnd] = []
