@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from layerfusion.commands.python import FinishedJob
 from layerfusion.findings.jobs import read_predictions
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import ProbedLayer
-from layerfusion.records.job import LayerRecord, ReferenceRecord, SeedRecord
+from layerfusion.records.job import Estimate, LayerRecord, ReferenceRecord, SeedRecord
 from layerfusion.runs import held_out_train
 from layerfusion.runs.heads import TrainedReference, TrainingResult
 from layerfusion.runs.honest import HONEST
@@ -76,8 +77,6 @@ def test_predictions_come_back_as_they_were_written(result: TrainingResult, tmp_
 
 
 def test_figures_of_test_have_intervals_and_a_consensus(result: TrainingResult) -> None:
-    from layerfusion.records.job import Estimate
-
     names = ("accuracy", "micro_f1", "macro_f1", "log_loss")
     means = {name: Estimate(0.5, 0.1) for name in names}
     found = HONEST.test_estimates(means, result, seed=3)
@@ -97,6 +96,7 @@ def test_the_line_of_a_result_speaks_of_exact_match(tmp_path: Path) -> None:
     assert line.startswith("test exact match ")
     assert ", micro-F1 " in line
     assert ", macro-F1 " in line
+    assert ", test exact match " in repr(FinishedJob(tmp_path, record))
     one = replace(record, dataset=replace(record.dataset, multilabel=False))
     one = replace(one, test={k: v for k, v in one.test.items() if k != "micro_f1"})
     assert HONEST.result_line(one, "").startswith("test accuracy ")
