@@ -14,12 +14,18 @@ from layerfusion.commands.arguments import ArgumentParser
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from layerfusion.findings.jobs import JobPredictions
     from layerfusion.findings.mistakes import Answers
+    from layerfusion.findings.set_mistakes import SetAnswers
     from layerfusion.records.job import RunRecord
+    from layerfusion.runs.held_out_train import HeldOutRows
 
 WIDEST = 12
 """Classes up to which the whole confusion matrix is shown; of more, the most frequent pairs."""
+BETWEEN = ";"
+"""Stands between the labels of a row in a cell of CSV."""
 _SHOWN_TEXT = 160
 _SHOWN_NAME = 24
 
@@ -33,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         "layerfusion errors",
         description="Where a job's classifier errs on test: confusion, precision, recall and F1 of"
-        " each class, calibration, thresholds, and the most confident mistakes with their texts.",
+        " each class or label, calibration, thresholds, and the worst mistakes with their texts.",
     )
     parser.add_argument("job", metavar="JOB", help="folder of the job")
     parser.add_argument(
@@ -85,35 +91,55 @@ def error_lines(
     """
     import numpy as np
 
-    from layerfusion.findings.mistakes import Answers
+    from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job
     from layerfusion.statistics.metrics import evaluate
 
     names, target = record.dataset.label_names, read.target
-    found = Answers.of(names, read)
+    found = answers_of_job(names, read)
+    figures = evaluate(np.log(read.mean.clip(1e-300)), target)
     wrong = found.worst()
     seeds = len(record.seeds)
     yield (
-        f"{record.dataset.name}: {len(wrong)} of {len(target)} test rows are wrong, accuracy"
-        f" {100 * found.right.mean():.1f} %"
+        f"{record.dataset.name}: {len(wrong)} of {len(target)} test rows are wrong,"
+        f" {record.dataset.measure} {100 * found.right.mean():.1f} %"
         + (f" (consensus of {seeds} seeds)" if seeds > 1 else "")
     )
-    width = min(max(map(len, [*names, "class"])), _SHOWN_NAME)
+    if isinstance(found, SetAnswers):
+        yield (
+            f"micro-F1 {_percent(figures['micro_f1'])}, macro-F1 {_percent(figures['macro_f1'])};"
+            " exact match: the share of the rows whose labels are all right"
+        )
+    thing = "label" if read.multilabel else "class"
+    width = min(max(map(len, [*names, thing])), _SHOWN_NAME)
     yield ""
-    yield f"{'class':<{width}}   rows  precision  recall     F1"
+    yield f"{thing:<{width}}   rows  precision  recall     F1"
     for one in found.classes():
-        figures = (_percent(x) for x in (one.precision, one.recall, one.f1))
-        precision, recall, f1 = figures
+        shown = (_percent(x) for x in (one.precision, one.recall, one.f1))
+        precision, recall, f1 = shown
         yield f"{_cut(one.name, width):<{width}} {one.rows:6}  {precision:>9}  {recall:>6} {f1:>6}"
     yield ""
-    yield from _confusion(found, width)
-    yield ""
-    error = evaluate(np.log(read.mean.clip(1e-300)), target)["calibration_error"]
-    yield f"calibration error {100 * error:.1f} points (expected, over 15 ranges of confidence)"
+    error = figures["calibration_error"]
+    calibration = (
+        f"calibration error {100 * error:.1f} points (expected, over 15 ranges of confidence)"
+    )
+    if isinstance(found, SetAnswers):
+        yield from _by_probability(found, calibration)
+        yield from _worst_sets(found, wrong[:most], texts)
+    else:
+        yield from _confusion(found, width)
+        yield ""
+        yield from _by_confidence(found, calibration)
+        yield from _worst(found, wrong[:most], texts)
+
+
+def _by_confidence(found: Answers, calibration: str) -> Iterator[str]:
+    """Say how far the probabilities of answers can be believed, and what a threshold leaves."""
+    yield calibration
     yield "confidence     rows  mean probability  accuracy"
     for part in found.by_confidence():
         yield (
-            f"{part.low:.1f} to {part.high:.1f} {part.right.size:8}"
-            f"  {_percent(part.probability):>16}  {_percent(part.right.mean()):>8}"
+            f"{part.low:.1f} to {part.high:.1f} {part.size:8}"
+            f"  {_percent(part.probability):>16}  {_percent(part.share):>8}"
         )
     yield ""
     yield "answers with a probability of at least   share answered  accuracy  mistakes"
@@ -122,13 +148,54 @@ def error_lines(
             f"{level.threshold:>38.2f}   {_percent(level.share):>14}"
             f"  {_percent(level.accuracy):>8}  {level.mistakes:8}"
         )
-    if most and len(wrong):
-        yield ""
-        yield "the most confident mistakes:"
-        for row in map(int, wrong[:most]):
-            said, label = names[found.answer[row]], names[target[row]]
-            shown = f": {_one_line(texts[row])}" if texts is not None else ""
-            yield f"  row {row}: {said} ({found.confidence[row]:.2f}), label {label}{shown}"
+
+
+def _worst(found: Answers, rows: np.ndarray, texts: Sequence[str] | None) -> Iterator[str]:
+    """Show the most confident mistakes."""
+    if not len(rows):
+        return
+    yield ""
+    yield "the most confident mistakes:"
+    for row in map(int, rows):
+        said, label = found.names[found.answer[row]], found.names[found.target[row]]
+        yield f"  row {row}: {said} ({found.confidence[row]:.2f}), label {label}{_text(texts, row)}"
+
+
+def _by_probability(found: SetAnswers, calibration: str) -> Iterator[str]:
+    """Say how far the probabilities of labels can be believed, and what thresholds would give."""
+    yield calibration
+    yield "probability   labels  mean probability  rows that have it"
+    for part in found.by_probability():
+        yield (
+            f"{part.low:.1f} to {part.high:.1f} {part.size:9}"
+            f"  {_percent(part.probability):>16}  {_percent(part.share):>17}"
+        )
+    yield ""
+    yield "labels named from   labels a row  precision   recall  micro-F1  exact match"
+    for level in found.by_threshold():
+        yield (
+            f"{level.threshold:>17.2f}   {level.labels:>12.2f}  {_percent(level.precision):>9}"
+            f"  {_percent(level.recall):>7}  {_percent(level.micro_f1):>8}"
+            f"  {_percent(level.exact):>11}"
+        )
+
+
+def _worst_sets(found: SetAnswers, rows: np.ndarray, texts: Sequence[str] | None) -> Iterator[str]:
+    """Show the rows with the largest log-loss over all labels."""
+    from layerfusion.records.label_words import label_words
+
+    if not len(rows):
+        return
+    yield ""
+    yield "the worst mistakes, by the log-loss of all labels of a row:"
+    for row in map(int, rows):
+        said, had = (label_words(found.names, x[row]) for x in (found.answer, found.target))
+        loss = f"log-loss {found.losses[row]:.2f}"
+        yield f"  row {row}: {said}; has {had}; {loss}{_text(texts, row)}"
+
+
+def _text(texts: Sequence[str] | None, row: int) -> str:
+    return f": {_one_line(texts[row])}" if texts is not None else ""
 
 
 def _confusion(found: Answers, width: int) -> Iterator[str]:
@@ -152,36 +219,62 @@ def _confusion(found: Answers, width: int) -> Iterator[str]:
 
 def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     """Print the rows of train whose label is in doubt; as CSV where `most` is None."""
-    from layerfusion.findings.mistakes import doubtful_labels
     from layerfusion.runs.held_out_train import held_out_rows
     from layerfusion.runs.inputs import config_of_job, texts_of
 
     config = config_of_job(folder)
     rows = held_out_rows(config, record, texts_of(config, record))
-    doubts = doubtful_labels(rows.probabilities, rows.labels)
-    names = record.dataset.label_names
+    doubts = _set_doubts if rows.labels.ndim == 2 else _class_doubts
+    columns, found, lines = doubts(record.dataset.label_names, rows)
     if most is None:
-        columns = ["text", "label", "suggested", "p(label)", "p(suggested)"]
-        found = [
-            [rows.texts[row], names[rows.labels[row]], names[other],
-             f"{rows.probabilities[row, rows.labels[row]]:.4f}",
-             f"{rows.probabilities[row, other]:.4f}"]
-            for row, other in zip(doubts.rows, doubts.suggested, strict=True)
-        ]  # fmt: skip
         print(_as_csv(columns, found), end="")
         return 0
     kind = "validation" if config.layers.held_out == "validation" else "train"
     print(
-        f"{record.dataset.name}: {len(doubts.rows)} of {len(rows.labels)} labels of {kind} are in"
+        f"{record.dataset.name}: {len(found)} of {rows.labels.size} labels of {kind} are in"
         " doubt, by confident learning on rows held out; the likeliest mistakes first"
     )
-    for row, other in list(zip(doubts.rows, doubts.suggested, strict=True))[:most]:
-        label = rows.labels[row]
-        print(
-            f"  {names[label]} ({rows.probabilities[row, label]:.2f}), rather {names[other]}"
-            f" ({rows.probabilities[row, other]:.2f}): {_one_line(rows.texts[row])}"
-        )
+    for line in lines[:most]:
+        print(line)
     return 0
+
+
+Doubtful = tuple[list[str], list[list[str]], list[str]]
+"""Columns and rows of a table, and the rows as lines for a reader."""
+
+
+def _class_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
+    """List the rows whose label is in doubt, and what it may be."""
+    from layerfusion.findings.mistakes import doubtful_labels
+
+    doubts = doubtful_labels(rows.probabilities, rows.labels)
+    table, lines = [], []
+    for row, other in zip(doubts.rows.tolist(), doubts.suggested.tolist(), strict=True):
+        label = int(rows.labels[row])
+        own, more = rows.probabilities[row, label], rows.probabilities[row, other]
+        table.append([rows.texts[row], names[label], names[other], f"{own:.4f}", f"{more:.4f}"])
+        lines.append(
+            f"  {names[label]} ({own:.2f}), rather {names[other]} ({more:.2f}):"
+            f" {_one_line(rows.texts[row])}"
+        )
+    return ["text", "label", "suggested", "p(label)", "p(suggested)"], table, lines
+
+
+def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
+    """List the pairs of a row and a label that it may lack, or have wrongly."""
+    from layerfusion.findings.set_mistakes import doubtful_sets
+    from layerfusion.records.label_words import label_words
+
+    doubts = doubtful_sets(rows.probabilities, rows.labels)
+    table, lines = [], []
+    for row, label in zip(doubts.rows.tolist(), doubts.labels.tolist(), strict=True):
+        has, own = bool(rows.labels[row, label]), rows.probabilities[row, label]
+        labels = label_words(names, rows.labels[row], between=BETWEEN, nothing="")
+        todo = "remove" if has else "add"
+        table.append([rows.texts[row], labels, names[label], todo, f"{own:.4f}"])
+        kind = "has" if has else "lacks"
+        lines.append(f"  {kind} {names[label]} ({own:.2f}): {_one_line(rows.texts[row])}")
+    return ["text", "labels", "label", "suggested", "p(label)"], table, lines
 
 
 # -- the texts again ------------------------------------------------------------------------------
@@ -201,20 +294,35 @@ def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
 
 
 def _csv(record: RunRecord, read: JobPredictions, texts: Sequence[str] | None) -> str:
-    """Every test row, the most confident mistakes first."""
+    """Every test row, the worst mistakes first."""
     import numpy as np
 
-    names, target = record.dataset.label_names, read.target
-    probabilities = read.mean
-    preds, best = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    right = preds == target
-    columns = ["row", "label", "answer", "right", "probability", "p(label)"]
+    from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job
+    from layerfusion.records.label_words import label_words
+
+    found = answers_of_job(record.dataset.label_names, read)
+    names, target, right, mean = found.names, found.target, found.right, read.mean
+    several = read.multilabel
+    badness = found.losses if isinstance(found, SetAnswers) else found.confidence
+
+    def words(label: np.ndarray) -> str:
+        return label_words(names, label, between=BETWEEN, nothing="")
+
+    columns = ["row", "label", "answer", "right"]
+    if isinstance(found, SetAnswers):
+        columns += ["log_loss", *(f"p({name})" for name in names)]
+    else:
+        columns += ["probability", "p(label)"]
     columns += ["baseline"] * (read.baseline is not None) + ["text"] * (texts is not None)
     rows = []
-    for row in np.lexsort((-best, right)):
-        cells = [str(row), names[target[row]], names[preds[row]], str(bool(right[row])).lower()]
-        cells += [f"{best[row]:.4f}", f"{probabilities[row, target[row]]:.4f}"]
-        cells += [names[read.baseline[row]]] if read.baseline is not None else []
+    for row in np.lexsort((-badness, right)):
+        cells = [str(row), words(target[row]), words(found.answer[row])]
+        cells += [str(bool(right[row])).lower(), f"{badness[row]:.4f}"]
+        # Of each label where a row has several, else of its class.
+        cells += [
+            f"{p:.4f}" for p in np.atleast_1d(mean[row] if several else mean[row, target[row]])
+        ]
+        cells += [words(read.baseline[row])] if read.baseline is not None else []
         rows.append([*cells, *([texts[row]] if texts is not None else [])])
     return _as_csv(columns, rows)
 

@@ -341,7 +341,8 @@ class FinishedJob:
 
     def __repr__(self) -> str:
         test = self.record.test.get("accuracy")
-        figure = "" if test is None else f", test accuracy {100 * test.mean:.1f} %"
+        measure = self.record.dataset.measure
+        figure = "" if test is None else f", test {measure} {100 * test.mean:.1f} %"
         return f"FinishedJob({str(self.folder)!r}{figure})"
 
 

@@ -13,6 +13,7 @@ from layerfusion.assets import available
 from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.export import OWN, SENTENCE
+from layerfusion.records.format import capital
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs.bundle import Bundle
 from layerfusion.runs.shared import shared_origin, without_places
@@ -110,8 +111,9 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         + (" (a sample)." if data.sampled else ".")
     ]
     named = {
-        "consensus": "Accuracy of the averaged heads",
-        "accuracy": "Accuracy of a head",
+        "consensus": f"{capital(data.measure)} of the averaged heads",
+        "accuracy": f"{capital(data.measure)} of a head",
+        "micro_f1": "Micro-F1 of a head",
         "macro_f1": "Macro-F1 of a head",
         "log_loss": "Log-loss of a head",
         "calibration_error": "Calibration error of a head",
@@ -120,7 +122,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if key in test:
             figure = test[key]
             found = {"mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
-            share = key in ("consensus", "accuracy", "macro_f1")
+            share = key in ("consensus", "accuracy", "micro_f1", "macro_f1")
             lines.append(f"{title} on test: {_interval(found, share=share)}.")
     accuracy = record.baseline.test.get("accuracy")
     if accuracy is not None:

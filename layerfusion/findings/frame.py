@@ -22,6 +22,7 @@ def results(folder: Path | str) -> DataFrame:
     Returns:
         Columns: dataset, models, layers, pooling, selection, fusion, protocol, seeds, train_rows,
         test_rows; validation_accuracy, test_accuracy, test_sd, test_low, test_high, macro_f1,
+        micro_f1 (of texts with several labels, whose accuracy is that all of them are right),
         log_loss, all as shares or nats, with a 95 % interval over test rows; baseline_accuracy;
         ms_per_text, gflops_per_text (up to the highest layer of each model), head_parameters,
         train_seconds; job and folder. A figure that a job does not have is NaN.
@@ -56,8 +57,8 @@ COLUMNS = {
     ),
     **dict.fromkeys(["seeds", "train_rows", "test_rows"], "int64"),
     **dict.fromkeys(["validation_accuracy", "test_accuracy", "test_sd", "test_low"], "float64"),
-    **dict.fromkeys(["test_high", "macro_f1", "log_loss", "baseline_accuracy"], "float64"),
-    **dict.fromkeys(["ms_per_text", "gflops_per_text"], "float64"),
+    **dict.fromkeys(["test_high", "macro_f1", "micro_f1", "log_loss"], "float64"),
+    **dict.fromkeys(["baseline_accuracy", "ms_per_text", "gflops_per_text"], "float64"),
     "head_parameters": "int64",
     "train_seconds": "float64",
     **dict.fromkeys(["job", "folder"], "string"),
@@ -86,6 +87,7 @@ def _row(record: RunRecord) -> dict[str, object]:
         "test_low": test.low,
         "test_high": test.high,
         "macro_f1": record.test.get("macro_f1", nothing).mean,
+        "micro_f1": record.test.get("micro_f1", nothing).mean,
         "log_loss": record.test.get("log_loss", nothing).mean,
         "baseline_accuracy": record.baseline.test["accuracy"],
         "ms_per_text": record.milliseconds_one,

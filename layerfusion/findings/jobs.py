@@ -20,8 +20,8 @@ from layerfusion.records.job import (
     ReferenceRecord,
     RunRecord,
 )
+from layerfusion.statistics.answers import consensus, right_rows
 from layerfusion.statistics.intervals import bootstrap_interval
-from layerfusion.statistics.significance import consensus
 
 COLUMNS = ("seed", "row", "target", "pred")
 PROBABILITIES = "prob"
@@ -41,19 +41,16 @@ class FinishedJob:
 
     record: RunRecord
     target: np.ndarray
-    """Labels of the test rows. Shape: (rows,)."""
+    """Labels of the test rows. Shape: (rows,), or (rows, labels) where a row has several: true
+    where it has the label."""
     correct: np.ndarray
-    """Share of the seeds that were right on a row. Shape: (rows,)."""
+    """Share of the seeds that were right on a row. Shape: (rows,). Of several labels, all have to
+    be right, here and below."""
     consensus: np.ndarray
-    """True where the class with the highest mean probability over seeds is right.
-    Shape: (rows,)."""
+    """True where the answer of the mean probabilities over seeds is right. Shape: (rows,)."""
     baseline: np.ndarray | None = None
     """True where the baseline is right; None for older jobs, which did not keep its answers.
     Shape: (rows,)."""
-    answer: np.ndarray | None = None
-    """Class with the highest mean probability over the seeds. Shape: (rows,)."""
-    confidence: np.ndarray | None = None
-    """Mean probability of this class over the seeds. Shape: (rows,)."""
     folder: Path | None = None
     references: tuple[FinishedJob, ...] = ()
     """The single layers that the job was compared with, each as a job of its own."""
@@ -91,18 +88,29 @@ class FinishedJob:
 
 @dataclass(frozen=True, eq=False)
 class JobPredictions:
-    """What the heads of a job said of the test rows."""
+    """What the heads of a job said of the test rows.
+
+    Where rows have several labels, labels and answers have one more axis: they are true where a row
+    has the label, or is said to have it.
+    """
 
     target: np.ndarray
-    """Labels. Shape: (rows,)."""
+    """Labels. Shape: (rows,), or (rows, labels)."""
     preds: np.ndarray
-    """Answers of each seed. Shape: (seeds, rows)."""
+    """Answers of each seed. Shape: (seeds, rows), or (seeds, rows, labels)."""
     probabilities: np.ndarray
     """Shape: (seeds, rows, classes)."""
     baseline: np.ndarray | None
-    """Answers of the baseline; None for older jobs, which did not keep them. Shape: (rows,)."""
+    """Answers of the baseline; None for older jobs, which did not keep them. Shape: (rows,), or
+    (rows, labels)."""
     references: Mapping[str, np.ndarray]
-    """Answers of the single layers that the job was compared with, by column. Shapes: (rows,)."""
+    """Answers of the single layers that the job was compared with, by column, in the shape of the
+    labels."""
+
+    @property
+    def multilabel(self) -> bool:
+        """True where a row has any number of the labels."""
+        return self.target.ndim == 2
 
     @property
     def mean(self) -> np.ndarray:
@@ -117,10 +125,9 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         UserError: where the file is missing or does not fit the record.
     """
     read = read_predictions(folder, record)
-    answer = consensus(read.probabilities)
-    confidence = read.mean.max(axis=1)
-    right = None if read.baseline is None else read.baseline == read.target
-    correct = (read.preds == read.target).mean(axis=0)
+    answer = consensus(read.probabilities, multilabel=read.multilabel)
+    right = None if read.baseline is None else right_rows(read.baseline, read.target)
+    correct = right_rows(read.preds, read.target).mean(axis=0)
     references = tuple(
         _reference(record, one, read.references[one.column], read.target, right)
         for one in record.references
@@ -129,10 +136,8 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         _without_empty_intervals(record, correct, right, read.target),
         read.target,
         correct,
-        answer == read.target,
+        right_rows(answer, read.target),
         right,
-        answer,
-        confidence,
         folder,
         references,
     )
@@ -157,7 +162,7 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
     rows, seeds = record.dataset.rows["test"], len(record.seeds)
     classes = len(record.dataset.label_names)
     names = table.column_names[:-1]
-    seed, row, *answers = (_whole_numbers(path, table, name) for name in names)
+    seed, row = (_whole_numbers(path, table, name) for name in names[:2])
     order = np.lexsort((row, seed))
     if len(row) != seeds * rows or len(np.unique(seed)) != seeds or not (
         row[order].reshape(seeds, rows) == np.arange(rows)
@@ -166,23 +171,15 @@ def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
             f"{path}: {len(row)} predictions, expected one for each of {rows} test rows and"
             f" {seeds} seeds"
         )
-    if any(((answer < 0) | (answer >= classes)).any() for answer in answers):
-        raise UserError(f"{path}: a label or an answer is none of the {classes} classes")
-    by_name = {
-        name: answer[order].astype(np.int64).reshape(seeds, rows)
-        for name, answer in zip(names[2:], answers, strict=True)
-    }
+    read = _sets if record.dataset.multilabel else _classes
+    answers = {name: read(path, table, name, classes)[order] for name in names[2:]}
+    by_name = {name: one.reshape(seeds, rows, *one.shape[1:]) for name, one in answers.items()}
     target, pred = by_name["target"], by_name["pred"]
     if (target != target[0]).any():
         raise UserError(f"{path}: the label of a test row is not the same for all seeds")
-    prob = table.column(PROBABILITIES).combine_chunks()
-    if not pa.types.is_fixed_size_list(prob.type) or prob.type.list_size != classes:
-        raise UserError(
-            f"{path}: prob is {prob.type}, expected the probabilities of {classes} classes"
-        )
-    shares = prob.flatten()
-    if not pa.types.is_floating(shares.type) or prob.null_count or shares.null_count:
-        raise UserError(f"{path}: prob is not a number everywhere")
+    shares = _lists(path, table, PROBABILITIES, f"the probabilities of {classes} classes", classes)
+    if not pa.types.is_floating(shares.type) or shares.null_count:
+        raise UserError(f"{path}: {PROBABILITIES} is not a number everywhere")
     probabilities = shares.to_numpy().reshape(-1, classes)[order].reshape(seeds, rows, classes)
     baseline = next((by_name[name][0] for name in BASELINE if name in by_name), None)
     references = {one.column: by_name[one.column][0] for one in record.references}
@@ -216,8 +213,8 @@ def _reference(
         recipe="",
         references=[],
     )
-    right = answer == target
-    return FinishedJob(alone, target, right.astype(float), right, baseline, answer)
+    right = right_rows(answer, target)
+    return FinishedJob(alone, target, right.astype(float), right, baseline)
 
 
 def _without_empty_intervals(
@@ -259,3 +256,29 @@ def _whole_numbers(path: Path, table: pa.Table, name: str) -> np.ndarray:
     if not pa.types.is_integer(column.type) or column.null_count:
         raise UserError(f"{path}: {name} is not a whole number everywhere")
     return column.to_numpy()
+
+
+def _classes(path: Path, table: pa.Table, name: str, classes: int) -> np.ndarray:
+    """Read a column of class indices. Shape: (rows,), int64."""
+    found = _whole_numbers(path, table, name)
+    if ((found < 0) | (found >= classes)).any():
+        raise UserError(f"{path}: a label or an answer is none of the {classes} classes")
+    return found.astype(np.int64)
+
+
+def _sets(path: Path, table: pa.Table, name: str, labels: int) -> np.ndarray:
+    """Read a column of sets of labels. Shape: (rows, labels), bool."""
+    found = _lists(path, table, name, f"true or false for each of {labels} labels", labels)
+    if not pa.types.is_boolean(found.type) or found.null_count:
+        raise UserError(f"{path}: {name} is not true or false everywhere")
+    return found.to_numpy(zero_copy_only=False).reshape(-1, labels)
+
+
+def _lists(path: Path, table: pa.Table, name: str, what: str, size: int) -> pa.Array:
+    """Take the members of a column of lists of one size, one after the other."""
+    column = table.column(name).combine_chunks()
+    if not pa.types.is_fixed_size_list(column.type) or column.type.list_size != size:
+        raise UserError(f"{path}: {name} is {column.type}, expected {what}")
+    if column.null_count:
+        raise UserError(f"{path}: {name} is missing in {column.null_count} rows")
+    return column.flatten()

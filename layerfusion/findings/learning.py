@@ -47,6 +47,11 @@ class LearningCurve:
         found = {group.data.per_class for group in self.groups}
         return sorted(found, key=lambda size: (size is None, size or 0))
 
+    @property
+    def measure(self) -> str:
+        """What a reader knows the accuracy as."""
+        return self.groups[0].data.measure
+
     def rows(self, size: Size) -> float:
         """Mean number of rows of each class in the samples of one size."""
         data = [group.data for group in self.groups if group.data.per_class == size]

@@ -1,4 +1,7 @@
-"""Where a classifier errs: by class, by confidence, and on which rows."""
+"""Where a classifier errs: by class, by confidence, and on which rows.
+
+Rows that have any number of the labels are for `findings.set_mistakes`.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from layerfusion.statistics.intervals import bootstrap_interval
 
 if TYPE_CHECKING:
     from layerfusion.findings.jobs import JobPredictions
@@ -53,6 +58,21 @@ class Confidence:
     right: np.ndarray
     """True where the answer is right. Shape: (rows of the range,), bool."""
 
+    @property
+    def share(self) -> float:
+        """Share of the answers that are right."""
+        return float(self.right.mean())
+
+    @property
+    def size(self) -> int:
+        """Number of the answers."""
+        return self.right.size
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the share that is right, over rows."""
+        return bootstrap_interval(self.right.astype(float), np.zeros(self.right.size, int))
+
 
 @dataclass(frozen=True, eq=False)
 class Doubts:
@@ -89,6 +109,10 @@ class Answers:
     def right(self) -> np.ndarray:
         """True where the answer is the label. Shape: (rows,), bool."""
         return self.answer == self.target
+
+    def recalled(self, label: int) -> np.ndarray:
+        """Tell of each row with a label whether it is answered. Shape: (rows with it,), bool."""
+        return self.answer[self.target == label] == label
 
     @cached_property
     def confusion(self) -> np.ndarray:

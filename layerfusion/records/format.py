@@ -34,9 +34,15 @@ def result_lines(record: RunRecord, result: str) -> list[str]:
     baseline = Estimate(
         record.baseline.test["accuracy"], None, record.baseline.low, record.baseline.high
     )
+    micro, macro = (record.baseline.test.get(name) for name in ("micro_f1", "macro_f1"))
+    f1 = (
+        ""
+        if micro is None
+        else f", micro-F1 {100 * micro:.1f} %, macro-F1 {100 * (macro or 0):.1f} %"
+    )
     lines = [
         f"{record.dataset.name}: {result}",
-        f"{record.dataset.name}: baseline {percent(baseline)} (TF-IDF of"
+        f"{record.dataset.name}: baseline {percent(baseline)}{f1} (TF-IDF of"
         f" {record.baseline.features} and logistic regression on the whole text)",
     ]
     notes = [*record.dataset.notes, *record.time_notes]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from layerfusion.records.label_words import NO_LABEL, label_words
+
 EXAMPLES = 3
 """Number of texts kept for the highest, and for the lowest, gates of a source."""
 LONGEST = 160
@@ -28,7 +30,7 @@ class GateText:
 
 @dataclass(frozen=True)
 class ClassGates:
-    """Mean gates over the test rows of one class."""
+    """Mean gates over the test rows of one class, or of all with a label or without any."""
 
     label: str
     rows: int
@@ -41,7 +43,7 @@ class GateRecord:
     """The gates of a job. Its sources come in the order of the selection."""
 
     classes: list[ClassGates]
-    """One entry for each class that occurs in test."""
+    """One entry for each class or label that occurs in test."""
     highest: list[list[GateText]]
     """For each source, the texts with the highest gates; empty if all texts have the same gate."""
     lowest: list[list[GateText]]
@@ -67,12 +69,15 @@ def gate_record(
 
     Args:
         gates: gates of each test row, averaged over the seeds. Shape: (rows, sources).
-        target: class indices. Shape: (rows,).
+        target: class indices, shape (rows,), or true where a text has a label, shape (rows,
+            labels). A text counts with each of its labels; texts without any are one more class.
         texts: the test texts.
         label_names: names of the classes.
         epochs: mean gate of each source, for each seed and epoch.
     """
-    rows_of = {label: np.flatnonzero(target == index) for index, label in enumerate(label_names)}
+    has = target if target.ndim == 2 else target[:, None] == np.arange(len(label_names))
+    has = np.column_stack([has, ~has.any(axis=1)])
+    rows_of = zip((*label_names, NO_LABEL), map(np.flatnonzero, has.T), strict=True)
     orders = [np.argsort(own, kind="stable").tolist() for own in gates.T]
 
     def shown(source: int, rows: Sequence[int]) -> list[GateText]:
@@ -80,7 +85,7 @@ def gate_record(
             GateText(
                 row,
                 clipped(texts[row]),
-                label_names[int(target[row])],
+                label_words(label_names, target[row]),
                 round(float(gates[row, source]), _DIGITS),
             )
             for row in rows
@@ -90,7 +95,7 @@ def gate_record(
     return GateRecord(
         [
             ClassGates(label, len(rows), _rounded(gates[rows].mean(axis=0)))
-            for label, rows in rows_of.items()
+            for label, rows in rows_of
             if len(rows)
         ],
         [shown(k, order[::-1][:EXAMPLES]) if varies[k] else [] for k, order in enumerate(orders)],

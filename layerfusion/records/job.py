@@ -64,6 +64,11 @@ class DataRecord:
     """True where a text has any number of the labels. Accuracy is then the share of the rows whose
     labels are all right."""
 
+    @property
+    def measure(self) -> str:
+        """What a reader knows `accuracy` as: exact match, where a text has several labels."""
+        return "exact match" if self.multilabel else "accuracy"
+
 
 @dataclass(frozen=True)
 class BackboneRecord:
@@ -147,7 +152,11 @@ class ProbeRecord:
 
 @dataclass(frozen=True)
 class SeedRecord:
-    """One training run, with accuracy, macro_f1, log_loss and calibration_error of each split."""
+    """One training run, with the figures of each split.
+
+    They are accuracy, macro_f1, log_loss and calibration_error, and micro_f1 where a text has
+    several labels.
+    """
 
     seed: int
     best_epoch: int
@@ -288,8 +297,8 @@ class RunRecord:
     seeds: list[SeedRecord]
     validation: dict[str, Estimate]
     test: dict[str, Estimate]
-    """Besides the metrics it has `consensus`, the accuracy of the class with the highest mean
-    probability over the seeds, which significance tests use; older records lack it. Another
+    """Besides the metrics it has `consensus`, the accuracy of the answers of the mean probabilities
+    over the seeds, which significance tests use; older records lack it. Another
     protocol has figures of its own, and none of these names."""
     baseline: BaselineRecord
     cost: CostRecord

@@ -42,6 +42,7 @@ from layerfusion.report.blocks.side_by_side import (
 )
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.metrics import SETS
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
 
@@ -208,9 +209,11 @@ def _method(results: Results) -> tuple[str, ...]:
     given = {x for job in jobs for x, one in job.record.backbones.items() if one.is_given}
     if given:
         made += f" The vectors of {listing(sorted(given))} were computed elsewhere."
+    several = [SETS] if any(group.data.multilabel for group in results.groups) else []
     return (
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",
+        *several,
         "One rule chooses everywhere on this page: the highest accuracy on validation, then the"
         " lower log-loss, then fewer and lower layers. Where no layer was run alone, the single"
         " layer is chosen by its probe on held-out rows. Test only says what the choice is worth."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerfusion.records.format import listing
-from layerfusion.records.job import BaselineRecord, Estimate
+from layerfusion.records.job import BaselineRecord, DataRecord, Estimate
 from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
 
@@ -29,6 +29,7 @@ class Metric:
 
 METRICS = (
     Metric("accuracy", "Test %", PERCENT),
+    Metric("micro_f1", "Micro-F1 %", PERCENT),
     Metric("macro_f1", "Macro-F1 %", PERCENT),
     Metric("log_loss", "Log-loss", decimals(3), low_is_good=True),
     Metric("calibration_error", "Calibration error %", PERCENT, low_is_good=True),
@@ -38,14 +39,57 @@ LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
 """A sentence for the notes of tables."""
 
 
+SETS = (
+    "Where a text has several labels, “exact match” stands for accuracy: the share of the texts"
+    " whose labels are all right, none too many and none too few. Micro-F1 counts every label of"
+    " every text by itself, and macro-F1 is the mean F1 over the labels, a rare one counting as"
+    " much as a frequent one. Such texts belong to no class, and their intervals are drawn from all"
+    " rows together."
+)
+"""What the figures of data with several labels a text mean."""
+
+
+def titled(split: str, data: DataRecord) -> str:
+    """Give the heading of the accuracy on a split: `Test %`, or `Test, exact match %`."""
+    return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
+
+
 def metric_columns(
-    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
+    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]], data: DataRecord
 ) -> list[Column]:
-    """Make a column for each metric that some row has; `test` takes the estimates from a row."""
+    """Make a column for each metric that some row has.
+
+    Args:
+        entries: the rows.
+        test: takes the estimates from a row.
+        data: of the rows.
+    """
     return [
-        Column(metric.title, lambda row, name=metric.name: test(row).get(name), metric.format)
+        Column(
+            titled("Test", data) if metric.name == "accuracy" else metric.title,
+            lambda row, name=metric.name: test(row).get(name),
+            metric.format,
+        )
         for metric in METRICS
         if any(metric.name in test(entry) for entry in entries)
+    ]
+
+
+def set_columns(
+    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
+) -> list[Column]:
+    """Make columns of both F1, which stand beside an exact match; none where no row has one."""
+    if not any("micro_f1" in test(entry) for entry in entries):
+        return []
+
+    def estimate(row: Any, name: str) -> Estimate | None:
+        found = test(row)
+        return found.get(name) if "micro_f1" in found else None
+
+    return [
+        Column(metric.title, lambda row, name=metric.name: estimate(row, name), metric.format)
+        for metric in METRICS
+        if metric.name in ("micro_f1", "macro_f1")
     ]
 
 

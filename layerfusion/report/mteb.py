@@ -37,7 +37,9 @@ def write_mteb(folder: Path, out: Path) -> list[Path]:
 
     The model is called `layerfusion/BACKBONES`, and the job's id is its revision. Every seed is an
     experiment. Each entry says in `protocol` that the classifier was not trained as MTEB does it,
-    so that nobody takes the figures for those of its leaderboard.
+    so that nobody takes the figures for those of its leaderboard. Of a task with several labels a
+    text these are accuracy (exact match) and macro-F1; `lrap`, the ranking precision that MTEB has
+    besides, is left out, as a record does not hold it.
 
     Args:
         folder: holds finished jobs.

@@ -145,7 +145,9 @@ def write_profile_figure(profile: Profile, path: Path) -> None:
     score gives to a layer within its model and pooling, and the linear CKA between all layers.
     Nothing in them comes from test.
     """
-    panels = [(plot_profile_layers, f"{_heading(profile)}\n\nHeld-out accuracy by depth")]
+    panels = [
+        (plot_profile_layers, f"{_heading(profile)}\n\nHeld-out {profile.dataset.measure} by depth")
+    ]
     if score_names(profile):
         panels.append((plot_scores, f"Rank by score. {ranks_note(profile)}"))
     panels.append((plot_similarity, "Linear CKA between layers"))

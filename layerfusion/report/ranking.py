@@ -13,7 +13,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import no_job
 from layerfusion.records.format import plural
-from layerfusion.records.job import Estimate, RunRecord, find_records
+from layerfusion.records.job import DataRecord, Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import (
     COUNT,
@@ -21,6 +21,7 @@ from layerfusion.report.format import (
     PERCENT,
     decimals,
 )
+from layerfusion.report.metrics import SETS, set_columns, titled
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
 
@@ -65,23 +66,28 @@ def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
     data = ranked[0][1].dataset
     title = f"{label}: {plural(len(jobs), 'job')}"
     if len(jobs) > 1:
-        title += f" by accuracy on {data.rows['validation']:,} validation rows"
+        title += f" by {data.measure} on {data.rows['validation']:,} validation rows"
     title += f" ({first} of {len(jobs)} tie)" if first > 1 else ""
     baseline = ranked[0][1].baseline
     note = (
-        f"Test %: {data.rows['test']:,} rows, with the 95 % interval over them. Baseline"
-        f" {100 * baseline.test['accuracy']:.1f} % (TF-IDF of {baseline.features} and logistic"
-        " regression)."
+        f"{titled('Test', data)}: {data.rows['test']:,} rows, with the 95 % interval over them."
+        f" Baseline {100 * baseline.test['accuracy']:.1f} % (TF-IDF of {baseline.features} and"
+        " logistic regression)."
     )
-    table = Table(title, _columns(ranked), ranked[:most])
+    note += f" {SETS}" if data.multilabel else ""
+    table = Table(title, _columns(ranked, data), ranked[:most])
     left = len(ranked) - len(table.entries)
     more = [f"and {left:,} more: layerfusion results shows all"] if left else []
     return [*table_lines(table), *more, *wrapped(note)]
 
 
-def _columns(jobs: Sequence[Found]) -> tuple[Column, ...]:
+def _columns(jobs: Sequence[Found], data: DataRecord) -> tuple[Column, ...]:
     """Make the columns; those that are the same for all jobs are left to the report."""
-    always = {"#", "Fusion", "Models", "Layers", "Valid. %", "Test %", "Job"}
+    test = titled("Test", data)
+    f1 = set_columns(
+        jobs, lambda pair: {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
+    )
+    always = {"#", "Fusion", "Models", "Layers", "Valid. %", test, "Job", *(x.title for x in f1)}
     accuracies = [_metric(pair, "validation").mean for pair in jobs]
     columns = (
         Column("#", lambda pair: 1 + _better(accuracies, pair), COUNT),
@@ -90,7 +96,8 @@ def _columns(jobs: Sequence[Found]) -> tuple[Column, ...]:
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Valid. %", lambda pair: _plain(_metric(pair, "validation")), PERCENT),
-        Column("Test %", lambda pair: _interval(_metric(pair, "test")), PERCENT),
+        Column(test, lambda pair: _interval(_metric(pair, "test")), PERCENT),
+        *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
         Column("Job", lambda pair: pair[0].name),

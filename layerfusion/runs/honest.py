@@ -13,8 +13,8 @@ from layerfusion.runs.heads import TrainingResult, train_heads
 from layerfusion.runs.inputs import Inputs, extract_all, prepare
 from layerfusion.runs.protocol import CallbackFactory, Protocol
 from layerfusion.runs.references import fit_references, with_probes
+from layerfusion.statistics.answers import answers, consensus, right_rows
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
-from layerfusion.statistics.significance import consensus
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.tracker import Tracker
 
@@ -48,12 +48,13 @@ class HonestProtocol(Protocol):
         self, means: dict[str, Estimate], result: TrainingResult, seed: int
     ) -> dict[str, Estimate]:
         """Add bootstrap intervals over test rows, and the consensus of the seeds."""
-        target = result.target
-        intervals = metric_intervals(target, result.probabilities.argmax(axis=2), seed)
+        target, several = result.target, result.target.ndim == 2
+        given = answers(result.probabilities, multilabel=several)
+        intervals = metric_intervals(target, given, seed)
         estimates = dict(means)
         for name, (low, high) in intervals.items():
             estimates[name] = replace(estimates[name], low=low, high=high)
-        right = consensus(result.probabilities) == target
+        right = right_rows(consensus(result.probabilities, multilabel=several), target)
         low, high = bootstrap_interval(right, target, seed)
         estimates["consensus"] = Estimate(float(right.mean()), None, low, high)
         return estimates
@@ -63,9 +64,11 @@ class HonestProtocol(Protocol):
         return record.validation["accuracy"].mean
 
     def result_line(self, record: RunRecord, made_of: str) -> str:
-        """Say accuracy and macro-F1 on test."""
+        """Say accuracy and macro-F1 on test; of several labels a text, micro-F1 too."""
+        micro = record.test.get("micro_f1")
+        more = "" if micro is None else f"micro-F1 {percent(micro)}, "
         return (
-            f"test accuracy {percent(record.test['accuracy'])}, macro-F1"
+            f"test {record.dataset.measure} {percent(record.test['accuracy'])}, {more}macro-F1"
             f" {percent(record.test['macro_f1'])} {made_of}"
         )
 

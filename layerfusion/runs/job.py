@@ -16,7 +16,7 @@ from layerfusion.assets.memo import sha256
 from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.findings.jobs import read_predictions
-from layerfusion.findings.mistakes import Answers
+from layerfusion.findings.set_mistakes import answers_of_job
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
@@ -30,6 +30,8 @@ from layerfusion.runs.protocol import CallbackFactory, protocol_of
 from layerfusion.runs.recording import make_record, spec_hashes
 from layerfusion.runs.resources import forget_peak_memory
 from layerfusion.runs.time_limit import extract_in_time, models_in_time
+from layerfusion.statistics.answers import answers
+from layerfusion.statistics.metrics import answers_of
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
@@ -138,7 +140,7 @@ def _answers_of(
         return None
     texts = dataset.splits["test"].texts if config.logger.texts else ()
     names = record.dataset.label_names
-    return lambda: Answers.of(names, read_predictions(folder, record), texts)
+    return lambda: answers_of_job(names, read_predictions(folder, record), texts)
 
 
 def _finished(folder: Path, config: TrainConfig, keeps: bool) -> RunRecord | None:
@@ -224,22 +226,32 @@ def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.nd
 
     The columns are seed, row, target, pred, prob (the probability of each class), baseline, and one
     for each reference. The baseline and the references have no seeds, so their prediction for a
-    test row is repeated for each seed.
+    test row is repeated for each seed. Labels and answers are class indices or, where a text has
+    several labels, lists that say of each label whether the text has it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     seeds, rows, classes = result.probabilities.shape
+    several = result.target.ndim == 2
+
+    def column(given: np.ndarray) -> Any:
+        flat = given.reshape(-1)
+        return pa.FixedSizeListArray.from_arrays(flat, classes) if several else flat
+
+    def repeated(given: np.ndarray) -> Any:
+        return column(np.concatenate([given] * seeds))
+
     table = pa.table(
         {
             "seed": np.repeat([record.seed for record in result.seeds], rows),
             "row": np.tile(np.arange(rows), seeds),
-            "target": np.tile(result.target, seeds),
-            "pred": result.probabilities.argmax(axis=2).reshape(-1),
+            "target": repeated(result.target),
+            "pred": column(answers(result.probabilities, multilabel=several)),
             "prob": pa.FixedSizeListArray.from_arrays(result.probabilities.reshape(-1), classes),
-            "baseline": np.tile(baseline_preds, seeds),
+            "baseline": repeated(baseline_preds),
             **{
-                reference.column: np.tile(reference.logits.argmax(dim=1).numpy(), seeds)
+                reference.column: repeated(answers_of(reference.logits, multilabel=several).numpy())
                 for reference in result.references
             },
         }

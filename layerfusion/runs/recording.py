@@ -41,7 +41,7 @@ from layerfusion.runs.inputs import SPLITS, Inputs
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
-from layerfusion.statistics.metrics import evaluate
+from layerfusion.statistics.metrics import answers_of, evaluate
 from layerfusion.texts import TextDataset, fingerprint
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -195,7 +195,7 @@ def _reference(
     source = inputs.sources[probed.layer.backbone]
     alone = replace(inputs, selection=Selection((Choice(probed.layer, "reference"),)))
     test = evaluate(reference.logits, result.target)
-    preds = reference.logits.argmax(dim=1).numpy()
+    preds = answers_of(reference.logits, multilabel=result.target.ndim == 2).numpy()
     ends = metric_intervals(result.target, preds[None])
     return ReferenceRecord(
         LayerRecord(

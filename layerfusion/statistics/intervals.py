@@ -8,6 +8,10 @@ and the classes differ in accuracy, the interval is slightly too narrow for the 
 whole population. A class with one row can only repeat that row, so the interval takes the share of
 rare classes in a figure (above all in macro-F1) for certain.
 
+Where a row has any number of the labels, it has no class: all rows are then resampled together. All
+functions below take such labels as a matrix of shape (rows, labels), which is true where a row has
+a label.
+
 Resampling cannot draw a kind of row that did not occur: where all rows were right, every resample
 is. No end of an interval therefore lies nearer to the mean than `unseen_share`. This widens
 intervals only where fewer than four rows differ from the others.
@@ -21,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 from scipy.optimize import root_scalar
+from scipy.sparse import csr_array
 from scipy.special import ndtri, stdtrit
 
 from layerfusion.errors import UserError
@@ -107,13 +112,14 @@ def bootstrap_interval(
     Args:
         correct: share of the times that each row was right, in [0, 1]. Shape: (rows,), or (seeds,
             rows), which is averaged over the seeds first, so a row is drawn with all its seeds.
-        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
+            labels) where rows have several labels.
         seed: seed of the resampling.
         resamples: number of resamples.
         level: share of the resamples that lie in the interval.
 
     Raises:
-        UserError: if there are no rows, or not exactly one label for each row.
+        UserError: if there are no rows, or not the labels of each row.
     """
     rows = np.asarray(correct, dtype=np.float64)
     rows = rows.mean(axis=0) if rows.ndim == 2 else rows
@@ -131,13 +137,14 @@ def paired_interval(
     Args:
         a: share of the seeds that were right on each test row. Shape: (rows,).
         b: the same share for the other system. Shape: (rows,).
-        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
+            labels) where rows have several labels.
         resamples: number of bootstrap samples.
         seed: seed of the resampling.
 
     Raises:
         UserError: if the two systems do not have the same number of rows, if there are none, or if
-            there is not exactly one label for each row.
+            there are not the labels of each row.
     """
     if a.shape != b.shape or a.size == 0:
         raise UserError(f"paired interval: {a.size} and {b.size} test rows cannot be paired")
@@ -166,15 +173,15 @@ def p_of_any_ahead(
     Args:
         rivals: for each rival, share of the seeds that were right on each row. Shapes: (rows,).
         own: the same share for the system. Shape: (rows,).
-        target: true class of each row; rows are resampled within it. Shape: (rows,).
+        target: true class of each row, within which rows are resampled. Shape: (rows,), or (rows,
+            labels) where rows have several labels.
         resamples: number of bootstrap samples; no p-value is below 1 / (resamples + 1).
         seed: seed of the resampling.
 
     Raises:
-        UserError: if there are no rows, or not exactly one label for each row.
+        UserError: if there are no rows, or not the labels of each row.
     """
-    target = np.asarray(target)
-    _check(own.size, target)
+    target = _strata_of(target, own.size)
     ahead = np.round(np.stack([one - own for one in rivals], axis=1), 12)  # (rows, rivals)
     means = ahead.mean(axis=0)
     errors = np.sqrt([_row_variance(one, target) for one in ahead.T])
@@ -218,16 +225,16 @@ def crossed_interval(differences: np.ndarray, target: np.ndarray) -> CrossedDiff
     Args:
         differences: share of the seeds that were right, minus that of the other system. The layers
             and the other system may differ between draws. Shape: (draws, rows).
-        target: true class of each row. Shape: (rows,).
+        target: true class of each row. Shape: (rows,), or (rows, labels) where rows have several
+            labels.
 
     Raises:
-        UserError: for fewer than two draws, no rows, or not exactly one label for each row.
+        UserError: for fewer than two draws, no rows, or not the labels of each row.
     """
-    target = np.asarray(target)
     draws, rows = differences.shape
     if draws < 2:
         raise UserError(f"crossed interval: {draws} draw of the training rows; it needs 2 or more")
-    _check(rows, target)
+    target = _strata_of(target, rows)
     x = np.asarray(differences, dtype=np.float64)
     # Values are multiples of 1 / seeds. They are rounded so that sums which cancel are exactly 0.
     mean = float(np.round(x.mean(), 12))
@@ -254,11 +261,11 @@ def metric_intervals(
 
     Macro-F1 is defined as in `statistics.metrics.evaluate`: for each resample and seed, it is the
     mean over the classes that occur in the target or in the predictions. A row is drawn with all
-    its seeds.
+    its seeds. Where rows have several labels, there is an interval of micro-F1 too.
 
     Args:
-        target: class indices. Shape: (rows,).
-        preds: predicted class indices. Shape: (seeds, rows).
+        target: class indices, shape (rows,), or true where a row has a label, shape (rows, labels).
+        preds: answers in the same form. Shape: (seeds, rows), or (seeds, rows, labels).
         seed: seed of the resampling.
         resamples: number of resamples.
         level: share of the resamples that lie in an interval.
@@ -266,13 +273,16 @@ def metric_intervals(
     Returns:
         Intervals (low, high) of `accuracy` and `macro_f1`; without `macro_f1` where the answers to
         all rows of a class are the same, for every class: then no resample differs from the rows.
+        Where rows have several labels, `micro_f1` besides, and neither F1 where no resample does.
 
     Raises:
-        UserError: if there are no rows, or not exactly one label for each row.
+        UserError: if there are no rows, or not the labels of each row.
     """
     target, preds = np.asarray(target), np.asarray(preds)
-    _check(preds.shape[-1], target)
+    if target.ndim == 2:
+        return _set_intervals(target, preds, seed, resamples, level)
     seeds, rows = preds.shape
+    _strata_of(target, rows)
     num_classes = int(max(target.max(), preds.max())) + 1
     strata = _strata(preds.T, target)
     # For each class: the cells of (seeds, num_classes) that its patterns count in, as a matrix of
@@ -307,6 +317,76 @@ def metric_intervals(
     if any(len(patterns) > 1 for _, patterns, _ in strata):
         found["macro_f1"] = _ends(np.concatenate(macro_f1), level)
     return found
+
+
+def ratio_interval(
+    parts: np.ndarray, wholes: np.ndarray, seed: int = 0, *, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return a 95 % bootstrap interval of a ratio of sums over rows, such as Σ hits / Σ answers.
+
+    Rows are drawn with all that they count for. Those that count for nothing are left out.
+
+    Args:
+        parts: what each row adds to the numerator, at most what it adds to the other. Shape:
+            (rows,).
+        wholes: what it adds to the denominator. Shape: (rows,).
+        seed: seed of the resampling.
+        resamples: number of resamples.
+
+    Raises:
+        UserError: if no row counts.
+    """
+    counted = wholes > 0
+    pairs = np.stack([parts, wholes], axis=1)[counted]
+    stratum = _strata_of(np.zeros(len(pairs), dtype=np.int64), len(pairs))
+    ((_, distinct, counts),) = _strata(pairs, stratum)
+    sums = [drawn @ distinct for (drawn,) in _draws([counts], resamples, seed)]
+    low, high = _ends(np.concatenate([one[:, 0] / one[:, 1] for one in sums]), LEVEL)
+    return _widened(float(parts.sum() / wholes.sum()), low, high, len(pairs), LEVEL, least=0)
+
+
+def _set_intervals(
+    target: np.ndarray, preds: np.ndarray, seed: int, resamples: int, level: float
+) -> dict[str, tuple[float, float]]:
+    """Return the intervals of `metric_intervals` for rows that have any number of the labels.
+
+    Args:
+        target: true where a row has a label. Shape: (rows, labels).
+        preds: true where it is answered. Shape: (seeds, rows, labels).
+        seed: see there, as the other two.
+        resamples: see there.
+        level: see there.
+    """
+    target, preds = target.astype(bool), preds.astype(bool)
+    seeds, rows, labels = preds.shape
+    _strata_of(target, rows)
+    packed = np.packbits(np.concatenate([target[None], preds]), axis=2)
+    # Rows with the same labels and answers are interchangeable; the first of them stands for all.
+    _, first, counts = np.unique(
+        np.moveaxis(packed, 1, 0).reshape(rows, -1), axis=0, return_index=True, return_counts=True
+    )
+    has, said = target[first], np.moveaxis(preds[:, first], 0, 1)
+    exact = (said == has[:, None]).all(axis=2).mean(axis=1)
+    # Most rows have few of the labels.
+    hits = csr_array((said & has[:, None]).reshape(len(first), -1).astype(np.int64))
+    # 2 tp / (answered + occurring), the denominator label by label.
+    either = csr_array((said.astype(np.int64) + has[:, None]).reshape(len(first), -1))
+    found: dict[str, list[np.ndarray]] = {"accuracy": [], "macro_f1": [], "micro_f1": []}
+    for (drawn,) in _draws([counts], resamples, seed, 3 * seeds * labels):
+        twice, sums = (
+            np.asarray((one.T @ drawn.T).T).reshape(-1, seeds, labels) for one in (2 * hits, either)
+        )
+        occurring = (sums > 0).sum(axis=2)
+        by_label = twice / np.maximum(sums, 1)
+        macro = by_label.sum(axis=2) / np.maximum(occurring, 1)
+        micro = twice.sum(axis=2) / np.maximum(sums.sum(axis=2), 1)
+        found["accuracy"].append(drawn @ exact / rows)
+        found["macro_f1"].append(macro.mean(axis=1))
+        found["micro_f1"].append(micro.mean(axis=1))
+    ends = {name: _ends(np.concatenate(values), level) for name, values in found.items()}
+    mean = float(exact @ counts) / rows
+    accuracy = _widened(mean, *ends.pop("accuracy"), rows, level, least=0)
+    return {"accuracy": accuracy, **{name: one for name, one in ends.items() if one[0] < one[1]}}
 
 
 # -- draws and rows -----------------------------------------------------------------------------
@@ -348,13 +428,24 @@ def _interaction(x: np.ndarray, target: np.ndarray) -> float:
 # -- resampling ---------------------------------------------------------------------------------
 
 
-def _check(rows: int, target: np.ndarray) -> None:
+def _strata_of(target: np.ndarray, rows: int) -> np.ndarray:
+    """Return the stratum of each row: its class, or one for all where a row has several labels.
+
+    Args:
+        target: labels. Shape: (rows,), or (rows, labels).
+        rows: number of rows that there should be.
+
+    Raises:
+        UserError: if there are no rows, or not the labels of as many.
+    """
+    target = np.asarray(target)
     if not rows:
         raise UserError("statistics: an interval needs at least one test row")
-    if target.shape != (rows,):
+    if target.ndim not in (1, 2) or len(target) != rows:
         raise UserError(
             f"statistics: {rows} test rows and labels of shape {target.shape}; each row needs one"
         )
+    return target if target.ndim == 1 else np.zeros(rows, dtype=np.int64)
 
 
 def _strata(patterns: np.ndarray, target: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
@@ -403,8 +494,7 @@ def _resampled_means(
     values: np.ndarray, target: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
     """Return the mean of `values` in each stratified resample. Shape: (resamples,)."""
-    target = np.asarray(target)
-    _check(values.size, target)
+    target = _strata_of(target, values.size)
     # Values are multiples of 1 / seeds. Rounding makes equal ones equal, and a mean of 0 exactly 0.
     strata = _strata(np.round(values, 12)[:, None], target)
     sums = [

@@ -28,18 +28,6 @@ class PairedTest:
     likely as the other to be the one that is right more often."""
 
 
-def consensus(probabilities: np.ndarray) -> np.ndarray:
-    """Return the class with the highest mean probability over the seeds; the first one on a tie.
-
-    Args:
-        probabilities: probabilities of each class. Shape: (seeds, rows, classes).
-
-    Returns:
-        Class indices. Shape: (rows,).
-    """
-    return probabilities.mean(axis=0, dtype=np.float64).argmax(axis=1)
-
-
 def mcnemar(a_right: np.ndarray, b_right: np.ndarray) -> PairedTest:
     """Exact two-sided McNemar test (McNemar, Psychometrika 12, 1947; binomial, not chi-squared).
 

@@ -14,6 +14,7 @@ EPOCH = "epoch"
 BEST: Mapping[str, Literal["max", "min"]] = {
     "accuracy": "max",
     "macro_f1": "max",
+    "micro_f1": "max",
     "log_loss": "min",
     "calibration_error": "min",
 }

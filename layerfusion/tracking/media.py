@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.findings.mistakes import Answers
+from layerfusion.findings.set_mistakes import SetAnswers
 from layerfusion.records.job import LayerRecord, ProbeRecord, RunRecord
+from layerfusion.records.label_words import label_words
 from layerfusion.records.profile import Profile
 from layerfusion.tracking.curves import BEST, EPOCH
 
@@ -74,20 +76,25 @@ def probe_table(record: RunRecord) -> Table:
     return columns, [list(astuple(probe)) for probe in record.probes]
 
 
-def prediction_table(answers: Answers) -> Table:
-    """Return the label and the answer of test rows: the surest mistakes first, then the others.
+def prediction_table(answers: Answers | SetAnswers) -> Table:
+    """Return the label and the answer of test rows: the worst mistakes first, then the others.
 
-    The texts are a column only where `answers` has them.
+    Of several labels a row, all are named in one cell, and the log-loss of the row stands in the
+    place of the probability of its answer. The texts are a column only where `answers` has them.
     """
+    several = isinstance(answers, SetAnswers)
+    figure = answers.losses if several else answers.confidence
     right = np.flatnonzero(answers.right)
-    order = [*answers.worst(), *right[np.argsort(answers.confidence[right], kind="stable")]]
-    columns = ["row", "label", "answer", "probability", *(["text"] if answers.texts else [])]
+    doubt = -figure if several else figure
+    order = [*answers.worst(), *right[np.argsort(doubt[right], kind="stable")]]
+    columns = ["row", "label", "answer", "log_loss" if several else "probability"]
+    columns += ["text"] if answers.texts else []
     rows = [
         [
             row,
-            answers.names[answers.target[row]],
-            answers.names[answers.answer[row]],
-            round(float(answers.confidence[row]), 4),
+            label_words(answers.names, answers.target[row]),
+            label_words(answers.names, answers.answer[row]),
+            round(float(figure[row]), 4),
             *([answers.texts[row]] if answers.texts else []),
         ]
         for row in map(int, order[:MAX_PREDICTIONS])
@@ -95,7 +102,17 @@ def prediction_table(answers: Answers) -> Table:
     return columns, rows
 
 
-def job_media(record: RunRecord, answers: Answers | None) -> dict[str, Any]:
+def class_table(answers: SetAnswers) -> Table:
+    """Return rows, precision, recall and F1 of each label; a figure of no row is None."""
+    columns = ["label", "rows", "precision", "recall", "f1"]
+    rows = [
+        [one.name, one.rows, *(None if x != x else x for x in (one.precision, one.recall, one.f1))]
+        for one in answers.classes()
+    ]
+    return columns, rows
+
+
+def job_media(record: RunRecord, answers: Answers | SetAnswers | None) -> dict[str, Any]:
     """Build the tables and charts of a job: layers, probes, gates, and where it is right."""
     import wandb
 
@@ -123,21 +140,31 @@ def job_media(record: RunRecord, answers: Answers | None) -> dict[str, Any]:
     return shown if answers is None else {**shown, **_answer_media(answers)}
 
 
-def _answer_media(answers: Answers) -> dict[str, Any]:
-    """Build the table of predictions, the chart of calibration and the confusion matrix."""
+def _answer_media(answers: Answers | SetAnswers) -> dict[str, Any]:
+    """Build the table of predictions, the chart of calibration and the confusion matrix.
+
+    Where a row has several labels, no label is taken for another: a table of the labels stands in
+    the place of the matrix.
+    """
     import wandb
 
     columns, rows = prediction_table(answers)
     shown: dict[str, Any] = {"predictions": wandb.Table(columns=columns, data=rows)}
-    parts = answers.by_confidence()
+    several = isinstance(answers, SetAnswers)
+    parts = answers.by_probability() if several else answers.by_confidence()
     shown["calibration"] = _lines(
         [[part.probability for part in parts], [0.0, 1.0]],
-        [[float(part.right.mean()) for part in parts], [0.0, 1.0]],
-        ["answers", "perfect"],
-        "Accuracy by probability of the answer",
+        [[part.share for part in parts], [0.0, 1.0]],
+        ["labels" if several else "answers", "perfect"],
+        "Share of rows that have a label by its probability"
+        if several
+        else "Accuracy by probability of the answer",
         "probability",
     )
-    if len(answers.names) <= MAX_CONFUSION_CLASSES:
+    if several:
+        columns, rows = class_table(answers)
+        shown["labels"] = wandb.Table(columns=columns, data=rows)
+    elif len(answers.names) <= MAX_CONFUSION_CLASSES:
         shown["confusion"] = wandb.plot.confusion_matrix(
             y_true=answers.target.tolist(),
             preds=answers.answer.tolist(),

@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from layerfusion.config.job import BUNDLE_UPLOAD, LoggerConfig
 from layerfusion.config.secrets import redact_line, redacted
 from layerfusion.findings.mistakes import Answers
+from layerfusion.findings.set_mistakes import SetAnswers
 from layerfusion.records.job import RunRecord
 from layerfusion.records.profile import Profile
 from layerfusion.tracking.columns import ROWS
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Mode = Literal["online", "offline", "disabled", "shared"]
-GiveAnswers = Callable[[], Answers]
+GiveAnswers = Callable[[], Answers | SetAnswers]
 """Reads the answers of a job, where they are shown."""
 _MAX_REASON = 500
 _INTERRUPTED = 255

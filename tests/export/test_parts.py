@@ -19,6 +19,7 @@ from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
+from layerfusion.export import card
 from layerfusion.export import cut as parts
 from layerfusion.export import modeling_layerfusion as portable
 from layerfusion.export.tokenization_layerfusion import encoded, tokenizer_of
@@ -31,6 +32,7 @@ from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
+from tests.report.fabricate_sets import set_dataset, write_set_job
 from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, tiny_folder
 
 TEXTS = ["the good film was bad", "oil", "the company said it rose " * 9]
@@ -188,3 +190,16 @@ def test_words_are_counted_as_scikit_learn_counts_them(kind: str, corpus: list[s
         asked = [*odd, "the SHIP  said: profit,profit", "nothing-of-it §§"]
         ids, weights = map(torch.from_numpy, Words(words)(asked))
         torch.testing.assert_close(source(ids, weights), part.vectors(asked), atol=1e-5, rtol=1e-4)
+
+
+def test_the_card_of_several_labels_a_text_speaks_of_exact_match(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(card, "shared_origin", lambda origin, _: origin)
+    record = write_set_job(tmp_path, set_dataset(rows=30), [("minilm", "3")], 1.5, 0.6)
+    bundle: Any = SimpleNamespace(config=SimpleNamespace(dataset=None))
+    said = card._figures(bundle, record)
+    assert "- Exact match of the averaged heads on test: " in said
+    micro = f"{100 * record.test['micro_f1'].mean:.1f}"
+    assert f"- Micro-F1 of a head on test: {micro}" in said
+    assert "Accuracy" not in said

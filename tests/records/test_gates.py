@@ -24,6 +24,20 @@ def test_gates_by_class_are_means_over_its_rows() -> None:
     assert record.classes[1].gates == pytest.approx([1.6 / 3, 1.4 / 3], abs=1e-6)
 
 
+def test_a_text_counts_with_each_of_its_labels_and_those_without_any_are_one_more_class() -> None:
+    target = np.array([[1, 1, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [1, 0, 0]], dtype=bool)
+    record = gate_record(GATES, target, TEXTS, LABELS)
+    assert [(one.label, one.rows) for one in record.classes] == [
+        ("a", 2),
+        ("b", 2),
+        ("no label", 2),
+    ]
+    assert record.classes[0].gates == pytest.approx([0.8, 0.2])
+    assert record.classes[2].gates == pytest.approx([0.45, 0.55])
+    assert [text.label for text in record.highest[0]] == ["a, b", "a", "no label"]
+    assert record.fits(2)
+
+
 def test_example_texts_are_those_at_both_ends() -> None:
     record = gate_record(GATES, TARGET, TEXTS, LABELS)
     assert [text.text for text in record.highest[0]] == ["zero", "four", "two"]

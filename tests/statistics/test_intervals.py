@@ -3,6 +3,7 @@ from __future__ import annotations
 import statistics as stdlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,12 +14,17 @@ from layerfusion.errors import UserError
 from layerfusion.statistics import intervals as statistics
 from layerfusion.statistics.intervals import (
     bootstrap_interval,
+    crossed_interval,
     mean_sd,
     metric_intervals,
     p_of_any_ahead,
     paired_interval,
+    ratio_interval,
     unseen_share,
 )
+
+ZERO: Any = 0
+"""F1 where there is nothing to compute it from; scikit-learn declares it as a text."""
 
 
 def labels(*sizes: int) -> np.ndarray:
@@ -215,6 +221,120 @@ def test_many_classes_and_seeds_take_seconds() -> None:
     found = metric_intervals(target, preds)
     assert time.process_time() - started < 5  # .6 s on an idle core
     assert found["accuracy"][0] < (preds == target).mean() < found["accuracy"][1]
+
+
+# -- several labels a row -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sets() -> tuple[np.ndarray, np.ndarray]:
+    """A frequent label, a rare one, one that is only answered, and one that is neither."""
+    rng = np.random.default_rng(9)
+    target = rng.random((40, 4)) < [0.6, 0.1, 0.0, 0.0]
+    preds = target ^ (rng.random((3, 40, 4)) < [0.2, 0.1, 0.05, 0.0])
+    return target, preds
+
+
+def _figures(target: np.ndarray, preds: np.ndarray) -> list[float]:
+    """Accuracy, macro-F1 over the labels that occur, and micro-F1: means over the seeds."""
+    found = []
+    for one in preds:
+        occurs = np.flatnonzero((target | one).any(axis=0))
+        by_label = [f1_score(target[:, k], one[:, k], zero_division=ZERO) for k in occurs]
+        micro = f1_score(target.ravel(), one.ravel(), zero_division=ZERO)
+        found.append([accuracy_score(target, one), np.mean(by_label), micro])
+    return np.mean(found, axis=0).tolist()
+
+
+def test_every_resample_of_sets_has_the_figures_of_scikit_learn(
+    sets: tuple[np.ndarray, np.ndarray],
+) -> None:
+    target, preds = sets
+    packed = np.packbits(np.concatenate([target[None], preds]), axis=2)[..., 0].T
+    _, first, counts = np.unique(packed, axis=0, return_index=True, return_counts=True)
+    for seed in range(20):
+        ((drawn,),) = statistics._draws([counts], 2, seed)  # written out row by row
+        each = [np.repeat(first, one) for one in drawn]
+        figures = np.array([_figures(target[rows], preds[:, rows]) for rows in each])
+        found = metric_intervals(target, preds, seed, resamples=2, level=1 - 1e-12)
+        ends = np.array([figures.min(axis=0), figures.max(axis=0)]).T
+        assert found["accuracy"][0] <= ends[0, 0]  # unseen rows widen it
+        assert found["macro_f1"] == pytest.approx(ends[1])
+        assert found["micro_f1"] == pytest.approx(ends[2])
+
+
+def test_intervals_of_sets_equal_those_of_drawing_rows(
+    sets: tuple[np.ndarray, np.ndarray],
+) -> None:
+    target, preds = sets
+    rng = np.random.default_rng(10)
+    figures = []
+    for _ in range(150):
+        rows = rng.integers(40, size=40)
+        figures.append(_figures(target[rows], preds[:, rows]))
+    found = metric_intervals(target, preds, resamples=20_000, level=0.8)
+    names = ("accuracy", "macro_f1", "micro_f1")
+    assert found.keys() == {*names}
+    for name, brute in zip(names, np.array(figures).T, strict=True):
+        assert found[name] == pytest.approx(np.quantile(brute, [0.1, 0.9]), abs=0.04)
+    right = (preds == target).all(axis=2)
+    alone = bootstrap_interval(right, target, level=0.8, resamples=20_000)
+    assert found["accuracy"] == pytest.approx(alone, abs=0.02)
+
+
+def test_sets_that_are_all_right_have_no_interval_of_f1(
+    sets: tuple[np.ndarray, np.ndarray],
+) -> None:
+    target, _ = sets
+    found = metric_intervals(target, target[None])
+    assert found == {"accuracy": (1 - unseen_share(40), 1.0)}
+    nothing = np.zeros((5, 2), dtype=bool)
+    assert metric_intervals(nothing, nothing[None]).keys() == {"accuracy"}
+
+
+def test_rows_with_several_labels_are_one_stratum(sets: tuple[np.ndarray, np.ndarray]) -> None:
+    target, preds = sets
+    one = np.zeros(40, dtype=int)
+    a, b = (preds[:2] == target).all(axis=2).astype(float)
+    assert bootstrap_interval(a, target) == bootstrap_interval(a, one)
+    assert paired_interval(a, b, target) == paired_interval(a, b, one)
+    assert p_of_any_ahead([b], a, target) == p_of_any_ahead([b], a, one)
+    apart = np.stack([a - b, b - a])
+    assert crossed_interval(apart, target) == crossed_interval(apart, one)
+    for call in (
+        lambda: bootstrap_interval(a[:30], target),
+        lambda: metric_intervals(target[:30], preds),
+    ):
+        with pytest.raises(UserError, match=r"labels of shape \((40|30), 4\)"):
+            call()
+
+
+def test_many_labels_and_rows_take_seconds() -> None:
+    rng = np.random.default_rng(11)
+    target = rng.random((5000, 28)) < 0.06
+    preds = target ^ (rng.random((6, 5000, 28)) < 0.02)
+    started = time.process_time()
+    found = metric_intervals(target, preds)
+    assert time.process_time() - started < 30
+    assert all(low < high for low, high in found.values())
+
+
+def test_the_interval_of_a_ratio_is_that_of_drawing_rows() -> None:
+    rng = np.random.default_rng(3)
+    wholes = rng.integers(0, 4, size=80)
+    parts = rng.binomial(wholes, 0.7)
+    ratios = []
+    for _ in range(4000):
+        rows = rng.choice(np.flatnonzero(wholes), size=np.count_nonzero(wholes))
+        ratios.append(parts[rows].sum() / wholes[rows].sum())
+    expected = np.quantile(ratios, [0.025, 0.975])
+    assert ratio_interval(parts, wholes) == pytest.approx(expected, abs=0.02)
+    # Where every row counts once, the ratio is a mean.
+    once, right = np.ones(80, dtype=int), (rng.random(80) < 0.6).astype(int)
+    mean = bootstrap_interval(right, np.zeros(80, dtype=int))
+    assert ratio_interval(right, once) == pytest.approx(mean, abs=0.02)
+    with pytest.raises(UserError, match="at least one test row"):
+        ratio_interval(parts, np.zeros(80))
 
 
 # -- two systems --------------------------------------------------------------------------------

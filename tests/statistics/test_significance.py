@@ -12,7 +12,6 @@ from layerfusion.errors import UserError
 from layerfusion.statistics.significance import (
     ALPHA,
     PairedTest,
-    consensus,
     holm,
     mcnemar,
     mcnemar_at_most,
@@ -20,20 +19,6 @@ from layerfusion.statistics.significance import (
 )
 
 P_VALUES = st.lists(st.floats(0, 1), max_size=12)
-
-
-# -- consensus ----------------------------------------------------------------------------------
-
-
-def test_consensus_is_the_highest_mean_probability_and_no_vote() -> None:
-    # Two seeds lean to class 0, the third is sure of class 1.
-    seeds = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.1, 0.9]]], dtype=np.float32)
-    assert consensus(seeds).tolist() == [1]
-    assert consensus(seeds[:1]).tolist() == [0]
-
-
-def test_consensus_of_equals_is_the_first() -> None:
-    assert consensus(np.full((2, 1, 3), 1 / 3, dtype=np.float32)).tolist() == [0]
 
 
 # -- McNemar ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from layerfusion.config.check import load
 from layerfusion.config.job import FusionConfig, LoggerConfig, TrainerConfig
 from layerfusion.errors import UserError
 from layerfusion.findings.mistakes import Answers
+from layerfusion.findings.set_mistakes import SetAnswers
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.training import fit
 from layerfusion.records.job import (
@@ -37,7 +38,7 @@ from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
 from layerfusion.tracking.columns import flatten, run_config
 from layerfusion.tracking.curves import mean_curves
-from layerfusion.tracking.media import prediction_table, summary
+from layerfusion.tracking.media import job_media, prediction_table, summary
 from layerfusion.tracking.tracker import (
     EndedEarly,
     NullTracker,
@@ -407,6 +408,38 @@ def test_predictions_begin_with_the_surest_mistakes_and_have_texts_only_on_reque
     assert [row[-1] for row in rows] == ["b", "c", "a"]
     many = np.zeros(5000, int)
     assert len(prediction_table(Answers(["a", "b"], many, many, many + 0.5))[1]) == 2000
+
+
+SETS = SetAnswers(
+    ["a", "b"],
+    np.array([[True, False], [True, True], [False, False], [False, True]]),
+    np.array([[0.9, 0.1], [0.8, 0.4], [0.2, 0.1], [0.9, 0.1]]),
+)
+
+
+def test_predictions_of_sets_name_all_labels_and_begin_with_the_worst() -> None:
+    columns, rows = prediction_table(SETS)
+    assert columns == ["row", "label", "answer", "log_loss"]
+    assert [row[:3] for row in rows] == [
+        [3, "b", "a"],
+        [1, "a, b", "a"],
+        [2, "no label", "no label"],
+        [0, "a", "a"],
+    ]
+    assert rows[0][3] == pytest.approx(-2 * np.log(0.1), abs=1e-4)
+
+
+def test_sets_have_a_table_of_labels_and_no_confusion(record: RunRecord) -> None:
+    shown = job_media(record, SETS)
+    assert {"predictions", "calibration", "labels"} <= shown.keys()
+    assert "confusion" not in shown
+    assert shown["labels"].data == [
+        ["a", 2, pytest.approx(2 / 3), 1.0, pytest.approx(0.8)],
+        ["b", 2, None, 0.0, 0.0],
+    ]
+    assert "confusion" in job_media(record, ANSWERS)
+    figures = summary(replace(record, test={**record.test, "micro_f1": Estimate(0.9, None)}))
+    assert figures["test/micro_f1"] == 0.9
 
 
 def test_the_mean_curve_covers_the_epochs_of_all_seeds() -> None:

@@ -8,7 +8,8 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block, Bullets
-from layerfusion.report.format import COUNT
+from layerfusion.report.format import COUNT, PERCENT, decimals, percent
+from layerfusion.report.table import Column, Table
 
 
 def data_block(group: DataGroup, findings: Findings) -> Block:
@@ -32,7 +33,10 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         if len(curve.points) < len(curve.layers)
     ]
     lines = (
-        f"Rows used: {rows}; {COUNT(classes)} {'class' if classes == 1 else 'classes'}.",
+        f"Rows used: {rows}; {plural(classes, 'label')}."
+        if data.multilabel
+        else f"Rows used: {rows}; {COUNT(classes)} {'class' if classes == 1 else 'classes'}.",
+        *_sets(group),
         "The rows are a seeded, stratified sample." if data.sampled else "All rows were used.",
         f"{plural(data.overlap, 'test row')} also {'occurs' if data.overlap == 1 else 'occur'} in"
         " train with the same text."
@@ -44,4 +48,33 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         " once, at the end.",
         f"Seeds: {written}.",
     )
-    return Block("Data and protocol", (Bullets(lines),), folded=True)
+    return Block("Data and protocol", (Bullets(lines), _label_table(group)), folded=True)
+
+
+def _sets(group: DataGroup) -> list[str]:
+    """Say how many labels the test rows have, where they may have several."""
+    if not group.data.multilabel:
+        return []
+    counts = group.jobs[0].target.sum(axis=1)
+    without = int((counts == 0).sum())
+    return [
+        f"A row has any number of the labels: {decimals(2)(float(counts.mean()))} on average in"
+        f" test, at most {COUNT(int(counts.max()))}; {plural(without, 'row')} without any"
+        f" ({percent(without / len(counts))})."
+    ]
+
+
+def _label_table(group: DataGroup) -> Table | None:
+    """List how frequent each label is, where rows may have several."""
+    if not group.data.multilabel:
+        return None
+    rows = group.jobs[0].target.sum(axis=0)
+    return Table(
+        "How frequent each label is",
+        (
+            Column("Label", lambda k: group.data.label_names[k]),
+            Column("Test rows", lambda k: int(rows[k]), COUNT),
+            Column("Of all %", lambda k: float(rows[k] / group.rows), PERCENT),
+        ),
+        sorted(range(len(rows)), key=lambda k: -rows[k]),
+    )

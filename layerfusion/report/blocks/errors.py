@@ -1,18 +1,24 @@
-"""Block on the mistakes of the job that is used: by class, by confidence, and the worst of all."""
+"""Block on the mistakes of the job that is used: by class, by confidence, and the worst of all.
+
+Where texts have several labels, each label is judged by itself, as it was had or not.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from statistics import mean
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
+from layerfusion.findings.set_mistakes import Likelihood, Named, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
+from layerfusion.records.label_words import label_words
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.summary import all_names
 from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
@@ -21,9 +27,11 @@ from layerfusion.report.format import (
     COUNT,
     PERCENT,
     SHARE,
+    decimals,
     shortened,
 )
 from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.answers import THRESHOLD
 from layerfusion.statistics.intervals import bootstrap_interval
 
 MATRIX = 12
@@ -37,34 +45,44 @@ LEAST = 5
 """Fewest rows of a bin that is drawn."""
 
 
+CONSENSUS = " An answer here is the class with the highest mean probability over the seeds."
+SET_CONSENSUS = (
+    " An answer here is every label with a mean probability over the seeds of one half or more."
+)
+
+
 def error_block(group: DataGroup, findings: Findings) -> Block | None:
     """Show where the job that is used errs."""
     job = group.best
-    if job.answer is None or job.confidence is None:
+    if job.folder is None:
         return None
-    found = Answers(
-        group.data.label_names, job.target, job.answer, job.confidence, group.test_texts
-    )
+    read = read_predictions(job.folder, job.record)
+    found = answers_of_job(group.data.label_names, read, group.test_texts)
     wrong = int((~found.right).sum())
-    return Block(
-        "Where it errs",
-        (
-            f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong."
-            + _seeds(job)
-            + calibration_words(job),
+    words = f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong"
+    if isinstance(found, SetAnswers):
+        parts = (
+            f"{words} in one label or more." + _seeds(job, SET_CONSENSUS) + calibration_words(job),
+            class_table(found),
+            _calibration_figure(group, found),
+            Folded((likelihood_table(found),)),
+            Folded((threshold_table(found),)),
+            Folded((set_mistake_table(found),)),
+        )
+    else:
+        parts = (
+            f"{words}." + _seeds(job, CONSENSUS) + calibration_words(job),
             class_table(found),
             confusion_table(found),
             _calibration_figure(group, found),
             Folded((calibration_table(found),)),
             Folded((mistake_table(found),)),
-        ),
-    )
+        )
+    return Block("Where it errs", parts)
 
 
-def _seeds(job: FinishedJob) -> str:
-    if len(job.record.seeds) == 1:
-        return ""
-    return " An answer here is the class with the highest mean probability over the seeds."
+def _seeds(job: FinishedJob, words: str) -> str:
+    return "" if len(job.record.seeds) == 1 else words
 
 
 def calibration_words(job: FinishedJob) -> str:
@@ -96,39 +114,57 @@ def calibration_words(job: FinishedJob) -> str:
     )
 
 
-def class_table(found: Answers) -> Table:
-    """List precision, recall and F1 of each class."""
-    confusion, figures = found.confusion, found.classes()
+def class_table(found: Answers | SetAnswers) -> Table:
+    """List precision, recall and F1 of each class or label."""
+    figures = found.classes()
+    if isinstance(found, SetAnswers):
+        thing = "label"
+        note = (
+            "Recall: share of the rows with the label that have it in their answer, with its 95 %"
+            " interval. Precision: share of the rows with the label in their answer that have it."
+        )
+        last = Column("Answered in % of rows", partial(_answered, found), PERCENT)
+    else:
+        thing = "class"
+        note = (
+            "Recall: share of the rows of the class that are found, with its 95 % interval."
+            " Precision: share of the rows with this answer that are of the class."
+        )
+        last = Column("Most often taken for", partial(_taken_for, found))
 
     def recall(label: int) -> Cell:
-        right = (found.answer[found.target == label] == label).astype(float)
+        right = found.recalled(label).astype(float)
         if not right.size:
             return Cell()
         low, high = bootstrap_interval(right, np.zeros(right.size, int))
         return Cell(float(right.mean()), None, low, high)
 
-    def other(label: int) -> str:
-        wrong = np.where(np.arange(len(figures)) == label, 0, confusion[label])
-        most = int(wrong.argmax())
-        return f"{found.names[most]} ({COUNT(wrong[most])})" if wrong[most] else ""
-
     def known(share: float) -> float | None:
         return None if math.isnan(share) else share
 
     return Table(
-        "Each class",
+        f"Each {thing}",
         (
-            Column("Class", lambda k: found.names[k]),
+            Column(thing.capitalize(), lambda k: found.names[k]),
             Column("Rows", lambda k: figures[k].rows, COUNT),
             Column("Recall %", recall, PERCENT),
             Column("Precision %", lambda k: known(figures[k].precision), PERCENT),
             Column("F1 %", lambda k: known(figures[k].f1), PERCENT),
-            Column("Most often taken for", other),
+            last,
         ),
         range(len(found.names)),
-        "Recall: share of the rows of the class that are found, with its 95 % interval. Precision:"
-        " share of the rows with this answer that are of the class.",
+        note,
     )
+
+
+def _answered(found: SetAnswers, label: int) -> float:
+    return float(found.answer[:, label].mean())
+
+
+def _taken_for(found: Answers, label: int) -> str:
+    wrong = np.where(np.arange(len(found.names)) == label, 0, found.confusion[label])
+    most = int(wrong.argmax())
+    return f"{found.names[most]} ({COUNT(wrong[most])})" if wrong[most] else ""
 
 
 def confusion_table(found: Answers) -> Table:
@@ -162,76 +198,140 @@ def confusion_table(found: Answers) -> Table:
 
 def mistake_table(found: Answers) -> Table:
     """List the mistakes that the job was most sure of."""
-    worst = found.worst()[:WORST].tolist()
+    return _rows_table(
+        found,
+        "The surest mistakes",
+        Column("True class", lambda row: label_words(found.names, found.target[row])),
+        Column("Answer", lambda row: label_words(found.names, found.answer[row])),
+        Column("Confidence %", lambda row: float(found.confidence[row]), PERCENT),
+        note="A mistake that is very sure may be a wrong label.",
+    )
+
+
+def set_mistake_table(found: SetAnswers) -> Table:
+    """List the rows with a wrong label that cost the job most."""
+    return _rows_table(
+        found,
+        "The worst mistakes",
+        Column("Labels", lambda row: label_words(found.names, found.target[row])),
+        Column("Answer", lambda row: label_words(found.names, found.answer[row])),
+        Column("Log-loss", lambda row: float(found.losses[row]), decimals(2)),
+        note="Log-loss: that of all labels of the row together, in nats. A very high one may be a"
+        " wrong label.",
+    )
+
+
+def _rows_table(found: Answers | SetAnswers, title: str, *columns: Column, note: str) -> Table:
+    """List the worst rows, with their texts where these are known."""
     text = (
         (Column("Text", lambda row: shortened(str(found.texts[row]), LONG)),) if found.texts else ()
     )
     return Table(
-        "The surest mistakes",
-        (
-            Column("Row", lambda row: row, COUNT),
-            Column("True class", lambda row: found.names[int(found.target[row])]),
-            Column("Answer", lambda row: found.names[int(found.answer[row])]),
-            Column("Confidence %", lambda row: float(found.confidence[row]), PERCENT),
-            *text,
-        ),
-        worst,
-        "Rows of test, counted from 0 in the order of predictions.parquet. A mistake that is very"
-        " sure may be a wrong label."
+        title,
+        (Column("Row", lambda row: row, COUNT), *columns, *text),
+        found.worst()[:WORST].tolist(),
+        f"Rows of test, counted from 0 in the order of predictions.parquet. {note}"
         + ("" if found.texts else " `layerfusion report --texts` shows the texts too."),
+    )
+
+
+def threshold_table(found: SetAnswers) -> Table:
+    """Say what is answered if labels are named from other probabilities on."""
+
+    def share(name: str) -> Callable[[Named], float | None]:
+        def of(one: Named) -> float | None:
+            value = getattr(one, name)
+            return None if math.isnan(value) else value
+
+        return of
+
+    return Table(
+        "Other thresholds",
+        (
+            Column("From %", lambda one: one.threshold, SHARE),
+            Column("Labels a row", lambda one: one.labels, decimals(2)),
+            Column("Precision %", share("precision"), PERCENT),
+            Column("Recall %", share("recall"), PERCENT),
+            Column("Micro-F1 %", share("micro_f1"), PERCENT),
+            Column("Exact match %", share("exact"), PERCENT),
+        ),
+        found.by_threshold(),
+        f"What the answers would be worth if each label counted from another probability on than"
+        f" {SHARE(THRESHOLD)} %, the marked row: precision, recall and F1 of all labels of all rows"
+        " together. A threshold picked here is picked on test, and its figures are too high.",
+        lambda one: "chosen" if one.threshold == THRESHOLD else "",
     )
 
 
 # -- calibration --------------------------------------------------------------------------------
 
 
-def _interval(one: Confidence) -> tuple[float, float]:
-    return bootstrap_interval(one.right.astype(float), np.zeros(one.right.size, int))
-
-
 def calibration_table(found: Answers) -> Table:
     """Compare confidence with accuracy, bin by bin."""
-
-    def accuracy(one: Confidence) -> Cell:
-        return Cell(float(one.right.mean()), None, *_interval(one))
-
     return Table(
         "Confidence and accuracy",
         (
             Column("From %", lambda one: one.low, SHARE),
-            Column("Rows", lambda one: one.right.size, COUNT),
+            Column("Rows", lambda one: one.size, COUNT),
             Column("Mean confidence %", lambda one: one.probability, PERCENT),
-            Column("Right %", accuracy, PERCENT),
+            Column("Right %", lambda one: (one.share, *one.interval), PERCENT),
         ),
         found.by_confidence(),
         "Confidence: the mean probability of the answer over the seeds.",
     )
 
 
-def _calibration_figure(group: DataGroup, found: Answers) -> Drawing | None:
-    bins = [one for one in found.by_confidence() if one.right.size >= LEAST]
-    if len(bins) < 2:
+def likelihood_table(found: SetAnswers) -> Table:
+    """Compare the probabilities of labels with the shares of the rows that have them."""
+    return Table(
+        "Probability and share",
+        (
+            Column("From %", lambda one: one.low, SHARE),
+            Column("Labels", lambda one: one.size, COUNT),
+            Column("Mean probability %", lambda one: one.probability, PERCENT),
+            Column("Had %", lambda one: (one.share, *one.interval), PERCENT),
+        ),
+        found.by_probability(),
+        "All labels of all test rows by the probability that the job gives them, the mean over the"
+        " seeds. Had: share of them that the row has; rows are resampled with all their labels.",
+    )
+
+
+def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawing | None:
+    if isinstance(found, SetAnswers):
+        bins, axes = found.by_probability(), ("mean probability, %", "had, %")
+        words = "Share of the labels that rows have against the probability of the labels"
+        count, sure = "labels", "probability is what it says; below it, the job names too much."
+    else:
+        bins, axes = found.by_confidence(), ("mean confidence, %", "right, %")
+        words = "Share of right answers against their confidence"
+        count, sure = "rows", "confidence is what it says; below it, the job is too sure."
+    drawn = [one for one in bins if one.size >= LEAST]
+    if len(drawn) < 2:
         return None
     return drawing(
         f"{group.key}-calibration",
-        lambda ax: plot_calibration(bins, ax),
-        alt=f"{group.label}: share of right answers against their confidence.",
-        caption="Share of right answers against their confidence, in bins of ten points with at"
-        f" least {LEAST} rows, with 95 % intervals. On the line, confidence is what it says; below"
-        " it, the job is too sure.",
+        lambda ax: plot_calibration(drawn, ax, axes),
+        alt=f"{group.label}: {words[0].lower()}{words[1:]}.",
+        caption=f"{words}, in bins of ten points with at least {LEAST} {count}, with 95 %"
+        f" intervals. On the line, {sure}",
         wide=460.0,
     )
 
 
-def plot_calibration(bins: Sequence[Confidence], ax: Axes | None = None) -> Axes:
-    """Draw the accuracy of each bin against its mean confidence."""
+def plot_calibration(
+    bins: Sequence[Confidence | Likelihood],
+    ax: Axes | None = None,
+    axes: tuple[str, str] = ("mean confidence, %", "right, %"),
+) -> Axes:
+    """Draw the share of each bin that is right, or had, against its mean probability."""
     ax = new_axes(ax, 260, 260, grid="y")
     least = 100 * min(one.low for one in bins)
     ax.plot([least, 100], [least, 100], color=MUTED, linewidth=1)
     for one in bins:
-        low, high = _interval(one)
+        low, high = one.interval
         x = 100 * one.probability
         ax.plot([x, x], [100 * low, 100 * high], color=INK, linewidth=1.6)
-        ax.plot(x, 100 * one.right.mean(), marker="o", markersize=6, color=INK)
-    ax.set(xlabel="mean confidence, %", ylabel="right, %")
+        ax.plot(x, 100 * one.share, marker="o", markersize=6, color=INK)
+    ax.set(xlabel=axes[0], ylabel=axes[1])
     return ax

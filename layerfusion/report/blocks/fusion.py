@@ -101,7 +101,8 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     def against(row: Comparison) -> object:
         return row.finding or Cell(note="chosen" if row.is_reference else "")
 
-    accuracy, *others = metric_columns(rows, lambda row: row.test)
+    data = next(row.job.record.dataset for row in rows if row.job)
+    accuracy, *others = metric_columns(rows, lambda row: row.test, data)
     return Table(
         "Single layers and fusions",
         (
@@ -190,8 +191,8 @@ def _figure(group: DataGroup, reference: FinishedJob, rows: Sequence[Comparison]
         f"{group.key}-fusion",
         forest_rows(group, rows),
         CHOSEN_LAYER,
-        alt=f"{group.label}: accuracy against the chosen single layer, in points.",
-        caption="Test accuracy minus that of the chosen single layer"
+        alt=f"{group.label}: {group.data.measure} against the chosen single layer, in points.",
+        caption=f"Test {group.data.measure} minus that of the chosen single layer"
         f" ({single_name(group, reference)}), in points, with 95 % intervals over the same test"
         " rows. Grey: the baseline.",
     )

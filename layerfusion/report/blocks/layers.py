@@ -6,18 +6,19 @@ from layerfusion.findings.compare import accuracy, best_on_test
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
+from layerfusion.records.format import capital
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves, probe_lines
 from layerfusion.report.format import NAME, PERCENT, bracket, decimals, percent
-from layerfusion.report.metrics import metric_columns
+from layerfusion.report.metrics import metric_columns, titled
 from layerfusion.report.table import Column, Table
 
 
 def layer_block(group: DataGroup, findings: Findings) -> Block:
     """Show the accuracy of every single layer against its depth, and as a table."""
     title = "Which layer carries the signal"
-    probes = _probe_parts(group)
+    probes, measure = _probe_parts(group), group.data.measure
     if not group.curves:
         return Block(title, ("No layer was run alone, and no selection probed the layers.",))
     if group.probed:
@@ -30,11 +31,13 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
     figure = drawing(
         f"{group.key}-layers",
         lambda ax: plot_job_layers(group, ax),
-        alt=f"{group.label}: accuracy of each layer alone against its depth in the model. {chosen}",
-        caption="Accuracy of a small head on one layer alone. Thick line and band: test, with its"
-        " 95 % interval over test rows. Thin dotted line: validation. Ring and drop line: the layer"
-        " that validation chooses. Open diamond: the last block's output after the model's final"
-        " norm. Dashed: the baseline. The rows under the axis number the layers of each model.",
+        alt=f"{group.label}: {measure} of each layer alone against its depth in the model."
+        f" {chosen}",
+        caption=f"{capital(measure)} of a small head on one layer alone. Thick line and band:"
+        " test, with its 95 % interval over test rows. Thin dotted line: validation. Ring and drop"
+        " line: the layer that validation chooses. Open diamond: the last block's output after"
+        " the model's final norm. Dashed: the baseline. The rows under the axis number the layers"
+        " of each model.",
     )
     return Block(title, (_hindsight(group), figure, Folded((layer_table(group),)), *probes))
 
@@ -51,15 +54,15 @@ def _hindsight(group: DataGroup) -> str | None:
     if best.accuracy.mean <= chosen.accuracy.mean:
         return f"{found} Hindsight agrees: no single layer does better on test."
     return (
-        f"{found} In hindsight {single_name(group, best)} has the highest test accuracy,"
-        f" {percent(best.accuracy.mean)}; a figure picked on test is too high, and nobody could"
-        " have chosen it."
+        f"{found} In hindsight {single_name(group, best)} has the highest test"
+        f" {group.data.measure}, {percent(best.accuracy.mean)}; a figure picked on test is too"
+        " high, and nobody could have chosen it."
     )
 
 
 def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
     """Show the probes that selections have fitted on the way, and list them."""
-    curves, judged = group.probe_curves, group.probed_on
+    curves, judged, measure = group.probe_curves, group.probed_on, group.data.measure
     if not curves:
         return ()
     used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
@@ -70,11 +73,11 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
         else drawing(
             f"{group.key}-probes",
             lambda ax: plot_probe_curves(group, ax),
-            alt=f"{group.label}: accuracy of the probe of each layer against its depth.",
-            caption=f"Accuracy of a linear probe on each layer: {judged}, on rows that the probe"
-            " was not fitted on, with 95 % intervals over these rows. The probes are those that"
-            " selections and stacks fitted; test has no part in them. Ringed: the layers of the"
-            " job that is used.",
+            alt=f"{group.label}: {measure} of the probe of each layer against its depth.",
+            caption=f"{capital(measure)} of a linear probe on each layer: {judged}, on rows that"
+            " the probe was not fitted on, with 95 % intervals over these rows. The probes are"
+            " those that selections and stacks fitted; test has no part in them. Ringed: the"
+            " layers of the job that is used.",
         )
     )
     table = Table(
@@ -84,7 +87,11 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
             Column("Layer", lambda one: one.layer, NAME),
             Column("Pooling", lambda one: one.pooling),
             Column("Depth", lambda one: one.depth, decimals(2)),
-            Column("Held out %", lambda one: (one.accuracy, one.low, one.high), PERCENT),
+            Column(
+                titled("Held out", group.data),
+                lambda one: (one.accuracy, one.low, one.high),
+                PERCENT,
+            ),
             Column("Log-loss", lambda one: one.log_loss, decimals(3)),
         ),
         points,
@@ -98,22 +105,22 @@ def layer_table(group: DataGroup) -> Table:
     """List every layer that was run alone, with its metrics."""
     entries = [(curve, job) for curve in group.curves for job in curve.points]
     return Table(
-        "Accuracy by layer",
+        f"{capital(group.data.measure)} by layer",
         (
             Column("Model", lambda entry: entry[0].label),
             Column("Layer", lambda entry: entry[1].layer.layer, NAME),
             Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
             Column(
-                "Held out %" if group.probed else "Validation %",
+                titled("Held out" if group.probed else "Validation", group.data),
                 lambda entry: entry[1].record.validation["accuracy"],
                 PERCENT,
             ),
-            *metric_columns(entries, lambda entry: entry[1].record.test),
+            *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
         ),
         entries,
         (
-            "Held out: accuracy of the layer's probe on rows that it was not fitted on."
-            " Marked: the layer whose probe is the best of its model."
+            f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted"
+            " on. Marked: the layer whose probe is the best of its model."
             if group.probed
             else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked:"
             " the layer that validation chooses for its model."

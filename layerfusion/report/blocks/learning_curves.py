@@ -67,14 +67,15 @@ def curve_block(
 
     `found` compares several models with the best one of them alone, over the draws.
     """
+    measure = curve.measure
     lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
     spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
     figure = drawing(
         f"{curve.key}-learning-curves",
         lambda ax: plot_learning(curve, lines, ax),
-        alt=f"{curve.label}: test accuracy by rows a class. "
+        alt=f"{curve.label}: test {measure} by rows a class. "
         + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
-        caption="Test accuracy against the rows of each class to learn and choose from; bars: one"
+        caption=f"Test {measure} against the rows of each class to learn and choose from; bars: one"
         " standard deviation over the draws, up and down. Black: several models, coloured: one."
         " Broken: with lexical sources, or other settings. Grey: the baseline."
         + _draw_sentence(found),
@@ -117,7 +118,7 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         return f"{size} a class" if size is not None else f"All ({COUNT(curve.rows(size))} a class)"
 
     return Table(
-        "Test accuracy by rows a class",
+        f"Test {curve.measure} by rows a class",
         (
             Column("Models", lambda line: line.name),
             *(
@@ -201,7 +202,7 @@ def plot_learning(
     ax.set_xticks(places, [str(size) if size is not None else "all" for size in curve.sizes])
     ax.set_xticks([], minor=True)
     ax.set_xlim(places[0] / 1.15, places[-1] * 1.15)
-    ax.set(xlabel="rows a class", ylabel="accuracy, %")
+    ax.set(xlabel="rows a class", ylabel=f"{curve.measure}, %")
     ends = []
     for index, line in enumerate(lines):
         # Bars of lines that share a place stand side by side.

@@ -70,24 +70,26 @@ def count_block(group: DataGroup, findings: Findings) -> Block | None:
         return None
     most = max(steps[-1].models for steps in ways.values())
     text = " ".join(
-        capital(_sentence(name, steps)) for name, steps in ways.items() if steps[-1].models == most
+        capital(_sentence(name, steps, group.data.measure))
+        for name, steps in ways.items()
+        if steps[-1].models == most
     )
     figure = drawing(
         f"{group.key}-model-counts",
-        lambda ax: plot_counts(ways, ax),
-        alt=f"{group.label}: test accuracy and its standard deviation over seeds by the number of"
-        f" models fused. {text}",
-        caption="Test accuracy, and its standard deviation over seeds, against the number of"
-        " models. Dots: one subset of the models each. Lines: mean accuracy of the subsets, and"
-        " root of their mean variance.",
+        lambda ax: plot_counts(ways, ax, group.data.measure),
+        alt=f"{group.label}: test {group.data.measure} and its standard deviation over seeds by"
+        f" the number of models fused. {text}",
+        caption=f"Test {group.data.measure}, and its standard deviation over seeds, against the"
+        f" number of models. Dots: one subset of the models each. Lines: mean {group.data.measure}"
+        " of the subsets, and root of their mean variance.",
     )
-    return Block("Whether more models help", (text, figure, _table(ways)))
+    return Block("Whether more models help", (text, figure, _table(ways, group.data.measure)))
 
 
-def _sentence(name: str, steps: Sequence[Step]) -> str:
+def _sentence(name: str, steps: Sequence[Step], measure: str) -> str:
     first, last = steps[0], steps[-1]
     words = (
-        f"{name}: from {first.models} to {last.models} models the mean accuracy goes from"
+        f"{name}: from {first.models} to {last.models} models the mean {measure} goes from"
         f" {percent(first.mean)} to {percent(last.mean)}"
     )
     known = [sd for step in steps if (sd := step.seed_sd) is not None]
@@ -101,7 +103,7 @@ def _sentence(name: str, steps: Sequence[Step]) -> str:
     )
 
 
-def _table(ways: dict[str, list[Step]]) -> Table:
+def _table(ways: dict[str, list[Step]], measure: str) -> Table:
     entries = [(name, step) for name, steps in ways.items() for step in steps]
 
     def chosen(step: Step) -> float:
@@ -111,7 +113,7 @@ def _table(ways: dict[str, list[Step]]) -> Table:
         return Cell(len(step.jobs), note=f"of {step.possible:,}")
 
     return Table(
-        "Accuracy by number of models",
+        f"{capital(measure)} by number of models",
         (
             Column("Layers, fusion", lambda e: e[0]),
             Column("Models", lambda e: e[1].models, COUNT),
@@ -151,15 +153,15 @@ def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
     return ways
 
 
-def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes) -> None:
-    """Draw accuracy and standard deviation by the number of models, side by side."""
+def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes, measure: str = "accuracy") -> None:
+    """Draw the measure and its standard deviation by the number of models, side by side."""
     figure = figure_of(first)
     narrow = is_narrow(first)
     grid = figure.add_gridspec(2, 1) if narrow else figure.add_gridspec(1, 2)
     first.set_subplotspec(grid[0])
     second = figure.add_subplot(grid[1])
     numbers = sorted({step.models for steps in ways.values() for step in steps})
-    for ax, label in ((first, "accuracy, %"), (second, "sd over seeds, points")):
+    for ax, label in ((first, f"{measure}, %"), (second, "sd over seeds, points")):
         new_axes(ax, 272 + LINE * len(ways), 464 + LINE * len(ways), grid="y")
         ax.set(xticks=numbers, xlim=(numbers[0] - 0.3, numbers[-1] + 0.3))
         ax.set(xlabel="models", ylabel=label)

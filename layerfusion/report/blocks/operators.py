@@ -63,12 +63,14 @@ def _shown(
         f"{group.key}-operators-{number}",
         rows,
         "points against concat",
-        alt=f"{group.label}: accuracy of operators on the same layers against concat, in points.",
-        caption=f"Test accuracy minus that of concat on the same layers ({taken(jobs[0])}), with"
+        alt=f"{group.label}: {group.data.measure} of operators on the same layers against concat,"
+        " in points.",
+        caption=f"Test {group.data.measure} minus that of concat on the same layers"
+        f" ({taken(jobs[0])}), with"
         " 95 % intervals over the same test rows.",
     )
     sizes = [job.record.cost.head_parameters for job in jobs]
-    accuracy, *others = metric_columns(jobs, lambda job: job.record.test)
+    accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)
     table = Table(
         f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
         (
@@ -82,10 +84,9 @@ def _shown(
             Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
         ),
         jobs,
-        "Sorted by test accuracy, which nobody can choose by. The heads have"
+        f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."
-        " Training"
-        " is over all seeds.",
+        " Training is over all seeds.",
     )
     return figure, table

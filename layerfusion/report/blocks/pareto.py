@@ -27,6 +27,7 @@ from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
 from layerfusion.report.format import COUNT, PERCENT, Format, percent
+from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -51,16 +52,17 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     figure = drawing(
         f"{group.key}-cost",
         lambda ax: plot_cost(group, ax),
-        alt=f"{group.label}: test accuracy against operations a text. The front: "
+        alt=f"{group.label}: test {group.data.measure} against operations a text. The front: "
         + "; ".join(shown),
-        caption="Test accuracy against the operations that one text takes, on a logarithmic scale."
-        " Small: every job, by model; stars: several models together. Ringed and joined: the jobs"
-        " that none beats in validation accuracy for the same operations or fewer, with 95 %"
-        " intervals over test rows. Dashed: the baseline, whose operations do not count."
+        caption=f"Test {group.data.measure} against the operations that one text takes, on a"
+        " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
+        f" and joined: the jobs that none beats in validation {group.data.measure} for the same"
+        " operations or fewer, with"
+        " 95 % intervals over test rows. Dashed: the baseline, whose operations do not count."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
     )
-    return Block("What accuracy costs", (_text(best, names), figure, _table(best, names)))
+    return Block("What accuracy costs", (_text(best, names), figure, _table(group, best, names)))
 
 
 def _names(group: DataGroup) -> dict[FinishedJob, str]:
@@ -84,15 +86,20 @@ def _text(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
     )
 
 
-def _table(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
+def _table(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
     return Table(
-        "The front of accuracy against cost",
+        f"The front of {group.data.measure} against cost",
         (
             Column("What", lambda job: names[job]),
             Column("GFLOPs a text", flops, GIGA),
             Column("K", lambda job: job.sources, COUNT),
-            Column("Validation %", lambda job: job.record.validation["accuracy"], PERCENT),
-            Column("Test %", lambda job: job.accuracy, PERCENT),
+            Column(
+                titled("Validation", group.data),
+                lambda job: job.record.validation["accuracy"],
+                PERCENT,
+            ),
+            Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
+            *set_columns(best, lambda job: job.record.test),
         ),
         best,
         "Cheapest first: each is more accurate on validation than all that cost less. Neighbours"
@@ -141,7 +148,7 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     names = len(models) + 1
     ax = new_axes(ax, 380.0 + LINE * -(-names // 5), 330.0 + LINE * -(-names // 2), grid="y")
     ax.set_xscale("log")
-    ax.set(xlabel="GFLOPs a text, logarithmic", ylabel="accuracy on test, %")
+    ax.set(xlabel="GFLOPs a text, logarithmic", ylabel=f"{group.data.measure} on test, %")
     number_log_axis(ax.xaxis, [flops(job) / 1e9 for job in jobs])
     baseline = 100 * group.jobs[0].record.baseline.test["accuracy"]
     ax.axhline(baseline, color=MUTED, linewidth=1.2, linestyle=DASHED, zorder=1)

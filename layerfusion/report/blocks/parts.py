@@ -32,6 +32,7 @@ from layerfusion.report.figures.canvas import (
 from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import PERCENT, POINTS, shortened
+from layerfusion.report.metrics import titled
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0
@@ -53,9 +54,9 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             Column("Models", lambda row: found[row].name),
             Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
             Column("Taken", lambda row: taken(row.what)),
-            Column("Test %", lambda row: row.what.accuracy, PERCENT),
+            Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
             Column("Alone, by validation", lambda row: models_of(row.against)),
-            Column("Its test %", lambda row: row.against.accuracy, PERCENT),
+            Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
             *test_columns("Rows together has right more often", "Rows alone has"),
         ),
         list(found),
@@ -98,8 +99,8 @@ def _tested(findings: Findings, kind: Kind) -> str:
     """Say in the note of a table how its findings were tested."""
     return (
         " Paired differences of the mean accuracies over seeds; exact sign-flip test, corrected"
-        " (Holm) for the"
-        f" {plural(findings.family[kind], 'different comparison')} of this kind in the report."
+        f" (Holm) for the {plural(findings.family[kind], 'different comparison')} of this kind in"
+        " the report."
     )
 
 
@@ -121,14 +122,14 @@ def _figure(
     return drawing(
         f"{group.key}-pairs-{number}",
         lambda ax: plot_pairs(names, accuracies, cells, ax),
-        alt=f"{group.label}, {title}: test accuracy of pairs of models. "
+        alt=f"{group.label}, {title}: test {group.data.measure} of pairs of models. "
         + "; ".join(
             f"{identity.name} {POINTS(row.difference.mean)}{row.mark}"
             for identity, row in pairs.items()
         ),
-        caption=f"{title}: test accuracy in %, on the diagonal of a model alone, below it"
-        " of a pair, with the difference in points to the one of the two that validation prefers."
-        " Blue: above it, orange: below it. ▲ ▼: better or worse,"
+        caption=f"{title}: test {group.data.measure} in %, on the diagonal of a model alone,"
+        " below it of a pair, with the difference in points to the one of the two that validation"
+        " prefers. Blue: above it, orange: below it. ▲ ▼: better or worse,"
         " △ ▽: probably so.",
     )
 
@@ -178,9 +179,9 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
         f"{group.key}-lexical",
         rows,
         "points against the same without",
-        alt=f"{group.label}: what lexical sources add to the accuracy, in points.",
-        caption="Test accuracy with lexical sources minus that of the same job without them, with"
-        " 95 % intervals over the same test rows.",
+        alt=f"{group.label}: what lexical sources add to the {group.data.measure}, in points.",
+        caption=f"Test {group.data.measure} with lexical sources minus that of the same job without"
+        " them, with 95 % intervals over the same test rows.",
     )
     table = Table(
         "With and without lexical sources",
@@ -188,8 +189,8 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
             Column("Models", lambda row: models[row]),
             Column("Layers, fusion", lambda row: ways[row]),
             Column("Taken", lambda row: taken(row.what)),
-            Column("Without %", lambda row: row.against.accuracy, PERCENT),
-            Column("With %", lambda row: row.what.accuracy, PERCENT),
+            Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
+            Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
             *test_columns("Only with it right", "Only without it right"),
         ),
         list(models),

@@ -9,7 +9,7 @@ from layerfusion.findings import profiles as scores
 from layerfusion.findings.judged import NamedProfile
 from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.results import Results
-from layerfusion.records.format import listing, plural
+from layerfusion.records.format import capital, listing, plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.selections import regret_block
@@ -28,6 +28,7 @@ from layerfusion.report.format import (
     percent,
     score_format,
 )
+from layerfusion.report.metrics import SETS, titled
 from layerfusion.report.table import Column, Table
 
 
@@ -61,7 +62,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
 
 def _text(profile: Profile) -> str:
     sample = "a sample of train" if profile.dataset.sampled else "train"
-    best = []
+    measure, best = profile.dataset.measure, []
     for source, top, last in best_and_last(profile):
         ahead = lead(top, last)
         if top is not None and ahead is not None:
@@ -72,9 +73,10 @@ def _text(profile: Profile) -> str:
         [
             f"{plural(len(profile.layers), 'layer')} of {listing(list(profile.backbones))} on"
             f" {plural(profile.rows, 'row')} of {sample}; held out: {profile.held_out}.",
-            *([f"Best by held-out probe accuracy: {'; '.join(best)}."] if best else []),
+            *([f"Best by held-out probe {measure}: {'; '.join(best)}."] if best else []),
             *(["The best of many is a little lucky on the rows it was chosen on."] if best else []),
             *scores.missing_scores(profile),
+            *([SETS] if profile.dataset.multilabel else []),
         ]
     )
 
@@ -91,12 +93,12 @@ def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
         for source, top, _ in best_and_last(profile)
         if top is not None
     ]
-    names = score_names(profile)
+    names, measure = score_names(profile), profile.dataset.measure
     accuracy = drawing(
         f"{key}-accuracy",
         lambda ax: plot_profile_layers(profile, ax),
-        alt=f"{label}: held-out probe accuracy by depth. {'; '.join(best)}",
-        caption="Held-out accuracy of a linear probe on each layer. Open diamond: after the"
+        alt=f"{label}: held-out probe {measure} by depth. {'; '.join(best)}",
+        caption=f"Held-out {measure} of a linear probe on each layer. Open diamond: after the"
         f" model's final norm.{rings}",
     )
     ranks = drawing(
@@ -130,7 +132,11 @@ def best_table(profile: Profile) -> Table:
     for which, place in (("Best", 1), ("Last", 2)):
         columns += [
             Column(f"{which} layer", lambda e, n=place: e[n] and e[n].layer, NAME),
-            Column(f"{which}: accuracy %", lambda e, n=place: score(e[n], "accuracy"), PERCENT),
+            Column(
+                f"{which}: {profile.dataset.measure} %",
+                lambda e, n=place: score(e[n], "accuracy"),
+                PERCENT,
+            ),
             Column(f"{which}: log-loss", lambda e, n=place: score(e[n], "log_loss"), decimals(3)),
         ]
     columns.append(Column("Best − last, points", lambda e: lead(e[1], e[2]), POINTS))
@@ -231,18 +237,24 @@ def layer_table(profile: Profile) -> Table:
             ),
             Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
             Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
-            *([Column("Test %", lambda layer: layer.test, PERCENT)] if judged else []),
+            *(
+                [Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)]
+                if judged
+                else []
+            ),
         ),
         profile.layers,
-        "Marked: the best held-out accuracy of its model and pooling. ↓: low is good. Operations"
-        " and milliseconds are those of the forward pass up to the layer. The milliseconds are"
-        " estimated from the measured pass of the whole model.",
+        f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low is"
+        " good. Operations and milliseconds are those of the forward pass up to the layer. The"
+        " milliseconds are estimated from the measured pass of the whole model.",
         lambda layer: "chosen" if any(layer is top for top in tops) else "",
     )
 
 
 def _heading(profile: Profile, name: str) -> str:
-    words = name.replace("_", " ").capitalize() + (" %" if name == "accuracy" else "")
+    words = name.replace("_", " ").capitalize()
+    if name == "accuracy":
+        words = f"{capital(profile.dataset.measure)} %"
     return f"{words} ↓" if scores.low_is_good(profile, name) else words
 
 

@@ -35,6 +35,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
+from layerfusion.report.metrics import SETS, set_columns, titled
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import (
     LEAST_DATA_SETS,
@@ -159,12 +160,14 @@ def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
 
 def side_by_side_sections(sides: SideBySide) -> list[Block]:
     """Make the sections of a page on several sweeps."""
+    sets = any(one.data.multilabel for data in sides.shared for one in data.groups.values())
+    several = [SETS] if sets else []
     found = [
         Block("What each sweep chose", _overview(sides), "summary"),
         *(_data_section(sides, data) for data in sides.shared),
         Block("Who leads over the data sets", _leaders(sides), "leaderboard"),
         Block("What cannot be compared", (Bullets(tuple(_apart(sides))),), "apart"),
-        Block("What the figures mean", (Bullets(METHOD),), "method"),
+        Block("What the figures mean", (Bullets((*METHOD, *several)),), "method"),
     ]
     return [block for block in found if block]
 
@@ -291,14 +294,19 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
 
 
 def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
-    jobs = data.chosen
+    jobs, record = data.chosen, next(iter(data.groups.values())).data
     return Table(
         f"What each sweep chose on {data.label}",
         (
             Column("Sweep", lambda name: name),
             Column("Use", lambda name: names[name]),
-            Column("Validation %", lambda x: jobs[x].record.validation["accuracy"], PERCENT),
-            Column("Test %", lambda x: jobs[x].accuracy, PERCENT),
+            Column(
+                titled("Validation", record),
+                lambda x: jobs[x].record.validation["accuracy"],
+                PERCENT,
+            ),
+            Column(titled("Test", record), lambda x: jobs[x].accuracy, PERCENT),
+            *set_columns(list(jobs), lambda x: jobs[x].record.test),
             Column("Baseline %", lambda x: jobs[x].record.baseline.test["accuracy"], PERCENT),
             Column("ms a text", lambda x: jobs[x].record.milliseconds_one, MS),
             Column("GFLOPs a text", lambda x: jobs[x].flops, GFLOPS),

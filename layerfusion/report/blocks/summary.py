@@ -27,6 +27,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
+from layerfusion.report.metrics import SETS, set_columns
 from layerfusion.report.table import Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -70,7 +71,8 @@ class Summary:
         return drawing(
             f"{group.key}-answer",
             lambda ax: plot_answer_curve(group, ax),
-            alt=f"{group.label}: accuracy by depth of the layer ({judged}). Ringed: what is used.",
+            alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
+            " what is used.",
             caption="",
             wide=NARROW - 10,
         )
@@ -88,8 +90,10 @@ class Summary:
     def accuracy(self) -> tuple[str, str]:
         """The accuracy of what is used, and its interval with the rows that it is over."""
         best = self.group.best
-        rows = plural(self.group.rows, "test row")
-        return percent(best.accuracy.mean), f"{bracket(best.accuracy)} on {rows}"
+        words = f"{bracket(best.accuracy)} on {plural(self.group.rows, 'test row')}"
+        if self.group.data.multilabel:
+            words = f"of the texts have all their labels right (exact match) {words}"
+        return percent(best.accuracy.mean), words
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -97,7 +101,7 @@ class Summary:
         group, best = self.group, self.group.best
         baseline = group.jobs[0].record.baseline
         last, single = last_layer(group), group.chosen
-        found: list[tuple[str, str]] = []
+        found = _f1_facts(best)
         if last is best:
             found.append(("Last layer", "it is the last layer of its model"))
         elif last is not None:
@@ -121,6 +125,19 @@ class Summary:
         return commands(self.group.best)
 
 
+def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
+    """Give both F1 of a job on texts with several labels; nothing of others."""
+    if not job.record.dataset.multilabel:
+        return []
+    of = {"Micro-F1": "over all labels of all texts", "Macro-F1": "mean over the labels"}
+    test = job.record.test
+    return [
+        (name, f"{percent(one.mean)} {bracket(one)}, {what}")
+        for name, what in of.items()
+        if (one := test.get(name.lower().replace("-", "_")))
+    ]
+
+
 def answer_table(cards: Sequence[Summary]) -> Table:
     """List the answers of several data sets, a row each."""
 
@@ -138,13 +155,15 @@ def answer_table(cards: Sequence[Summary]) -> Table:
             Column("Data set", lambda card: card.label),
             Column("Use", lambda card: card.headline.removeprefix("Use ")),
             Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
+            *set_columns(cards, lambda card: card.group.best.record.test),
             Column("Over last layer, points", against(last_layer), POINTS),
             Column("Over baseline, points", against(lambda _: None), POINTS),
             Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
             Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
         ),
         cards,
-        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told.",
+        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+        + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else ""),
     )
 
 

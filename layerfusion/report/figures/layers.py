@@ -89,7 +89,8 @@ def series_of(profile: Profile) -> list[Series]:
 def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw test and validation accuracy of every single layer of a data set against its depth."""
     below = 60 + 17 * len({curve.backbone for curve in group.curves})
-    ax = _depth_axes(ax, 340 + below, 300 + below + LINE * (len(group.curves) + 1))
+    wide, narrow = 340 + below, 300 + below + LINE * (len(group.curves) + 1)
+    ax = _depth_axes(ax, wide, narrow, group.data.measure)
     ends: list[LineEnd] = []
     chosen: list[tuple[float, float, str]] = []
     colors = model_colors(group.models)
@@ -246,7 +247,7 @@ def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
 def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of the probes that selections fitted, and ring what is used."""
     lines = probe_lines(group)
-    ax = _depth_axes(ax, 360, 320 + LINE * len(lines))
+    ax = _depth_axes(ax, 360, 320 + LINE * len(lines), group.data.measure)
     _draw_lines(ax, lines, group)
     name_curves(ax, [LineEnd(one.name, one.x[-1], one.y[-1], one.color) for one in lines])
     return ax
@@ -278,7 +279,7 @@ def _draw_lines(ax: Axes, lines: Sequence[_Line], group: DataGroup) -> None:
 
 def plot_profile_layers(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the held-out accuracy of each layer's probe against its depth, one curve a source."""
-    ax = _depth_axes(ax, 390, 340 + LINE * len(sources(profile)))
+    ax = _depth_axes(ax, 390, 340 + LINE * len(sources(profile)), profile.dataset.measure)
     chosen = marked_layers(profile)
     name = {"ha": "center", "fontsize": 10, "fontweight": "bold", "zorder": 6}
     ends: list[LineEnd] = []
@@ -315,12 +316,12 @@ def _words(name: str, layer: str, mean: float, low: float, high: float) -> str:
 # -- parts --------------------------------------------------------------------------------------
 
 
-def _depth_axes(ax: Axes | None, wide: float, narrow: float) -> Axes:
+def _depth_axes(ax: Axes | None, wide: float, narrow: float, measure: str = "accuracy") -> Axes:
     ax = new_axes(ax, wide, narrow, grid="y")
     ax.set_xlim(-0.02, 1.02 + NORM_OFFSET)
     ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "¼", "½", "¾", "1"])
     meaning = "" if is_narrow(ax) else ": 0 enters the first block, 1 leaves the last; ◇ final norm"
-    ax.set(xlabel=f"relative depth{meaning}", ylabel="accuracy, %")
+    ax.set(xlabel=f"relative depth{meaning}", ylabel=f"{measure}, %")
     return ax
 
 
