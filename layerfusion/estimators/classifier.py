@@ -23,9 +23,9 @@ from layerfusion.commands.overrides import NO_DATASET, Names, config_of
 from layerfusion.config.job import UNWEIGHTED, TrainConfig
 from layerfusion.errors import UserError, short
 from layerfusion.estimators.rows import (
+    Targets,
     classes_from_json,
     classes_to_json,
-    Targets,
     indicators_of,
     repeats_of,
     row_names,
@@ -169,10 +169,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: texts. Outer white space is left out.
-            y: one label for each text: integers, strings, booleans or whole floats. Or any number of
-                labels for each: an indicator matrix of 0 and 1, shape (texts, labels), as an array,
-                a data frame whose columns are the labels, or a sparse matrix; or a list of lists or
-                sets of labels. A label that no row has, or every row, is warned of.
+            y: one label for each text: integers, strings, booleans or whole floats. Or any number
+                of labels for each: an indicator matrix of 0 and 1, shape (texts, labels), as an
+                array, a data frame whose columns are the labels, or a sparse matrix; or a list of
+                lists or sets of labels. A warning names the labels that no row has, which are never
+                predicted, and those that every row has, which always are.
             sample_weight: how many times each row counts, in whole numbers from 0; once if None.
                 Probes, choices, stacks and heads are those of the rows written so many times.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -109,18 +109,15 @@ def targets_of(y: Any, rows: int, kept: np.ndarray | None = None) -> Targets:
     """
     if y is None:
         raise UserError("fit: requires y to be passed, but the target y is None")
-    sets = label_sets(y)
-    if sets is None and not _is_matrix(y):
+    several = _several(y)
+    if several is None:
         return _of_classes(y, rows, kept)
-    found = _of_matrix(y) if sets is None else None
-    count = len(found.codes) if found is not None else len(sets or ())
-    if count != rows:
-        raise UserError(f"fit: {rows} texts and labels of {count}; each text needs its own")
-    if found is None:
-        cells = sets or []
-        found = _of_sets(cells if kept is None else [cells[row] for row in kept])
-    elif kept is not None:
-        found = replace(found, codes=found.codes[kept])
+    if len(several) != rows:
+        raise UserError(f"fit: {rows} texts and labels of {len(several)}; each text needs its own")
+    if isinstance(several, list):
+        found = _of_sets(several if kept is None else [several[row] for row in kept])
+    else:
+        found = _of_matrix(several if kept is None else several[kept], getattr(y, "columns", None))
     if not (found.codes.any(axis=0) & ~found.codes.all(axis=0)).any():
         raise UserError("fit: every row has the same labels; rows that differ in one are needed")
     return found
@@ -171,83 +168,66 @@ def _of_one_type(labels: np.ndarray) -> np.ndarray:
 # -- several labels a row -------------------------------------------------------------------------
 
 
-def label_sets(y: Any) -> list[Any] | None:
-    """Return the labels of each row, if `y` holds collections of labels; else None.
+def _several(y: Any) -> np.ndarray | list[Any] | None:
+    """Tell whether rows have any number of labels, and bring these into one of two forms.
 
     Lists of numbers of one length are an array for scikit-learn, so that those of 0 and 1 alone are
-    an indicator matrix, and those of one number are a column.
+    an indicator matrix, and those of one number are a column of classes.
+
+    Returns:
+        An indicator matrix, shape (rows, labels), or the labels of each row; None for classes.
     """
+    if hasattr(y, "toarray"):
+        return y.toarray()
+    shape = getattr(y, "shape", None)
+    if shape is not None and len(shape) == 2 and shape[1] != 1:
+        return np.asarray(y)
     if isinstance(y, str | Mapping) or not hasattr(y, "__len__"):
         return None
-    cells = list(y) if getattr(y, "ndim", 1) == 1 else _column_of_objects(y)
-    several = [isinstance(cell, COLLECTIONS) for cell in cells]
-    if not any(several):
+    cells = list(y) if shape is None or len(shape) == 1 else list(np.asarray(y).reshape(-1))
+    lists = [isinstance(cell, COLLECTIONS) for cell in cells]
+    if not any(lists):
         return None
-    if not all(several):
-        row = several.index(False)
+    if not all(lists):
+        row = lists.index(False)
         raise UserError(
             f"fit: the labels of row {row + 1} are {short(cells[row])}; a list of labels is needed,"
             " as other rows have one"
         )
-    return None if _is_array(cells) else cells
+    if not _are_rows_of_an_array(cells):
+        return cells
+    return None if len(cells[0]) == 1 else np.array([list(cell) for cell in cells])
 
 
-def _column_of_objects(y: Any) -> list[Any]:
-    """Return the cells of a table with one column of objects, and none of another table."""
-    shape = getattr(y, "shape", ())
-    if len(shape) != 2 or shape[1] != 1 or hasattr(y, "toarray"):
-        return []
-    values = np.asarray(y)
-    return list(values[:, 0]) if values.dtype.kind == "O" else []
+def _are_rows_of_an_array(cells: Sequence[Any]) -> bool:
+    """Tell whether lists are those of an array: numbers, one in each list, or 0 and 1 alone."""
+    values = [value for cell in cells for value in cell]
+    return (
+        not any(isinstance(cell, set | frozenset) for cell in cells)
+        and len({len(cell) for cell in cells}) == 1
+        and bool(values)
+        and all(isinstance(value, bool | int | float | np.number | np.bool_) for value in values)
+        and (len(cells[0]) == 1 or all(value in (0, 1) for value in values))
+    )
 
 
-def _is_array(cells: Sequence[Any]) -> bool:
-    """Tell whether rows are those of an array: numbers in order, one a row, or of 0 and 1 alone."""
-    if any(isinstance(cell, set | frozenset) for cell in cells):
-        return False
-    if len({len(cell) for cell in cells}) > 1 or not len(cells[0]):
-        return False
-    if not all(isinstance(value, bool | int | float | np.number | np.bool_)
-               for cell in cells for value in cell):  # fmt: skip
-        return False
-    return len(cells[0]) == 1 or all(value in (0, 1) for cell in cells for value in cell)
-
-
-def _is_matrix(y: Any) -> bool:
-    """Tell whether `y` is an indicator matrix; one dense column is a list of classes."""
-    if hasattr(y, "toarray"):
-        return True
-    shape = np.shape(y) if isinstance(y, list | tuple) else getattr(y, "shape", ())
-    return len(shape) == 2 and shape[1] != 1
-
-
-def _of_matrix(y: Any) -> Targets:
-    """Read an indicator matrix."""
-    values = _dense(y)
+def _of_matrix(values: np.ndarray, columns: Any) -> Targets:
+    """Read an indicator matrix, shape (rows, labels), whose columns may have names."""
     if not values.shape[1]:
         raise UserError("fit: y has no column; an indicator matrix has one for each label")
-    strange = [
-        (row, column)
-        for row, cells in enumerate(values.tolist())
-        for column, value in enumerate(cells)
-        if not isinstance(value, bool | int | float) or value not in (0, 1)
-    ]
-    if strange:
-        row, column = strange[0]
-        raise UserError(
-            f"fit: row {row + 1}, column {column + 1} of y is {short(values[row].tolist()[column])};"
-            " an indicator matrix holds 0 and 1 alone, and labels by name are a list of lists"
-        )
+    for number, row in enumerate(values.tolist(), start=1):
+        for place, value in enumerate(row, start=1):
+            if not isinstance(value, bool | int | float) or value not in (0, 1):
+                raise UserError(
+                    f"fit: row {number}, column {place} of y is {short(value)}; an indicator matrix"
+                    " holds 0 and 1 alone, and labels by name are a list of lists"
+                )
     classes = np.arange(values.shape[1])
-    if hasattr(y, "columns"):
-        classes = _typed(list(y.columns))
+    if columns is not None:
+        classes = _typed(list(columns))
         if len(set(map(str, classes.tolist()))) < len(classes):
             raise UserError("fit: two columns of y have the same name; each label needs its own")
     return Targets(classes, values.astype(bool))
-
-
-def _dense(y: Any) -> np.ndarray:
-    return y.toarray() if hasattr(y, "toarray") else np.asarray(y)
 
 
 def _of_sets(cells: Sequence[Any]) -> Targets:
@@ -287,9 +267,9 @@ def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
     Raises:
         UserError: for a matrix of another number of columns.
     """
-    sets = label_sets(y)
-    if sets is None:
-        matrix = _dense(y)
+    several = _several(y)
+    if not isinstance(several, list):
+        matrix = np.asarray(y) if several is None else several
         if matrix.ndim != 2 or matrix.shape[1] != len(classes):
             raise UserError(
                 f"score: y has the shape {matrix.shape}; a matrix with a column for each of the"
@@ -297,10 +277,10 @@ def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
             )
         return matrix.astype(np.int64)
     column = {label: number for number, label in enumerate(classes.tolist())}
-    for label in (label for cell in sets for label in cell):
+    for label in (label for cell in several for label in cell):
         column.setdefault(label, len(column))
-    found = np.zeros((len(sets), len(column)), np.int64)
-    for row, cell in enumerate(sets):
+    found = np.zeros((len(several), len(column)), np.int64)
+    for row, cell in enumerate(several):
         found[row, [column[label] for label in cell]] = 1
     return found
 

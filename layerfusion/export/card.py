@@ -46,7 +46,7 @@ def model_card(
         f" {'head' if len(bundle.heads) == 1 else 'heads'} whose probabilities are averaged. Made"
         " with LayerFusion.\n",
         f"## Use\n\n{usage.strip()}\n",
-        f"## Classes\n\n{_listed(f'{n}: {name}' for n, name in enumerate(bundle.label_names))}\n",
+        f"## {'Labels' if bundle.multilabel else 'Classes'}\n\n{_names(bundle)}\n",
         f"## Layers\n\n{_layers(bundle, record)}\n",
         f"## How good it is\n\n{_figures(bundle, record)}\n",
         f"## Models and licences\n\n{_models(bundle, licences, target)}\n",
@@ -82,6 +82,17 @@ def _listed(lines: Any) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _names(bundle: Bundle) -> str:
+    """List the classes or labels by number."""
+    names = _listed(f"{n}: {name}" for n, name in enumerate(bundle.label_names))
+    if not bundle.multilabel:
+        return names
+    return (
+        "A text may have any number of them. Each has a probability of its own, and is named from"
+        f" one half on.\n\n{names}"
+    )
+
+
 def _layers(bundle: Bundle, record: RunRecord | None) -> str:
     """List the layers, with reason and mean gate where a record has them."""
     if record is None or len(record.layers) != len(bundle.layers):
@@ -101,7 +112,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if accuracy.get("mean") is None:
             return "Its job left no figures."
         rows = bundle.facts.get("test_rows")
-        return f"Test accuracy {_interval(accuracy)} on {rows:,} rows."
+        return f"Test accuracy {_interval(accuracy)} on {rows:,} rows.{_meant(bundle)}"
     data, test = record.dataset, record.test
     origin = shared_origin(data.origin, bundle.config.dataset)
     lines = [
@@ -113,6 +124,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         "consensus": "Accuracy of the averaged heads",
         "accuracy": "Accuracy of a head",
         "macro_f1": "Macro-F1 of a head",
+        "micro_f1": "Micro-F1 of a head",
         "log_loss": "Log-loss of a head",
         "calibration_error": "Calibration error of a head",
     }
@@ -120,7 +132,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if key in test:
             figure = test[key]
             found = {"mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
-            share = key in ("consensus", "accuracy", "macro_f1")
+            share = key in ("consensus", "accuracy", "macro_f1", "micro_f1")
             lines.append(f"{title} on test: {_interval(found, share=share)}.")
     accuracy = record.baseline.test.get("accuracy")
     if accuracy is not None:
@@ -129,7 +141,15 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
             f" [{100 * record.baseline.low:.1f}, {100 * record.baseline.high:.1f}]."
         )
     lines += [f"Note: {without_places(note)}." for note in data.notes]
-    return _listed(lines) + "\n\nIntervals are 95 % bootstrap intervals over the rows of test."
+    intervals = "Intervals are 95 % bootstrap intervals over the rows of test."
+    return f"{_listed(lines)}\n\n{intervals}{_meant(bundle)}"
+
+
+def _meant(bundle: Bundle) -> str:
+    """Say what accuracy is where a text has several labels."""
+    if not bundle.multilabel:
+        return ""
+    return " Accuracy is the share of the texts whose labels are all right."
 
 
 def _interval(figure: dict[str, float | None], *, share: bool = True) -> str:
