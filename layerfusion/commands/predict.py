@@ -131,7 +131,8 @@ def _classified(
         table: the rows.
         kept: the rows that have a text.
         gates: whether what each source says is wanted too.
-        separator: joins the labels of a text in a cell; lists if None.
+        separator: joins several labels of a text in a cell. None for lists, and for the one label
+            that a text has.
 
     Returns:
         As `with_columns`. The new columns are label; probability, that of this label, where a text
@@ -140,9 +141,8 @@ def _classified(
     texts = [table.texts[row].strip() for row in kept]
 
     def cells(probabilities: np.ndarray) -> list[Any]:
-        labels = bundle.labels_of(probabilities)
-        joined = separator is not None and bundle.multilabel
-        return [separator.join(several) for several in labels] if joined else labels
+        labels: list[Any] = list(bundle.labels_of(probabilities))
+        return labels if separator is None else [separator.join(several) for several in labels]
 
     more: dict[str, Any] = {}
     if gates:

@@ -31,5 +31,6 @@ def labels_of(
     """
     said = answers(probabilities, multilabel=multilabel)
     if multilabel:
-        return [[names[k] for k in np.flatnonzero(row)] for row in said]
-    return [names[k] for k in said]
+        return [[names[k] for k in np.flatnonzero(row).tolist()] for row in said]
+    best: list[int] = said.tolist()
+    return [names[k] for k in best]
