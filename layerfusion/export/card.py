@@ -112,7 +112,8 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if accuracy.get("mean") is None:
             return "Its job left no figures."
         rows = bundle.facts.get("test_rows")
-        return f"Test accuracy {_interval(accuracy)} on {rows:,} rows.{_meant(bundle)}"
+        measure = "Exact match on test" if bundle.multilabel else "Test accuracy"
+        return f"{measure} {_interval(accuracy)} on {rows:,} rows."
     data, test = record.dataset, record.test
     origin = shared_origin(data.origin, bundle.config.dataset)
     lines = [
@@ -124,7 +125,6 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         "consensus": "Accuracy of the averaged heads",
         "accuracy": "Accuracy of a head",
         "macro_f1": "Macro-F1 of a head",
-        "micro_f1": "Micro-F1 of a head",
         "log_loss": "Log-loss of a head",
         "calibration_error": "Calibration error of a head",
     }
@@ -132,7 +132,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if key in test:
             figure = test[key]
             found = {"mean": figure.mean, "sd": figure.sd, "low": figure.low, "high": figure.high}
-            share = key in ("consensus", "accuracy", "macro_f1", "micro_f1")
+            share = key in ("consensus", "accuracy", "macro_f1")
             lines.append(f"{title} on test: {_interval(found, share=share)}.")
     accuracy = record.baseline.test.get("accuracy")
     if accuracy is not None:
@@ -141,15 +141,7 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
             f" [{100 * record.baseline.low:.1f}, {100 * record.baseline.high:.1f}]."
         )
     lines += [f"Note: {without_places(note)}." for note in data.notes]
-    intervals = "Intervals are 95 % bootstrap intervals over the rows of test."
-    return f"{_listed(lines)}\n\n{intervals}{_meant(bundle)}"
-
-
-def _meant(bundle: Bundle) -> str:
-    """Say what accuracy is where a text has several labels."""
-    if not bundle.multilabel:
-        return ""
-    return " Accuracy is the share of the texts whose labels are all right."
+    return _listed(lines) + "\n\nIntervals are 95 % bootstrap intervals over the rows of test."
 
 
 def _interval(figure: dict[str, float | None], *, share: bool = True) -> str:
