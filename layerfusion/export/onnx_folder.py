@@ -328,8 +328,9 @@ def cost_of_int8(
     if labels is None:
         return f"8 bits on {len(texts):,} texts of {where}: {agree}"
     before, after = (100 * float(right_rows(found, labels).mean()) for found in (whole, part))
+    measure = "exact match" if multilabel else "accuracy"
     return (
-        f"8 bits on {len(texts):,} rows of {where}: accuracy {after:.1f} % in place of"
+        f"8 bits on {len(texts):,} rows of {where}: {measure} {after:.1f} % in place of"
         f" {before:.1f} % ({after - before:+.1f} points); {agree}"
     )
 

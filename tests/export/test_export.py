@@ -173,7 +173,7 @@ def test_eight_bits_are_measured_by_all_labels_of_a_text(jobs: Path, tmp_path: P
     said = cost_of_int8(part, tmp_path, texts, labels.to_numpy(bool), "x's test")
     found = [classify(part, tmp_path / file, texts) for file in ("model.onnx", "float32.onnx")]
     right = [100 * ((one >= 0.5) == labels.to_numpy()).all(axis=1).mean() for one in found]
-    assert f"accuracy {right[0]:.1f} % in place of {right[1]:.1f} %" in said
+    assert f"exact match {right[0]:.1f} % in place of {right[1]:.1f} %" in said
     assert "; same labels on " in said
 
 
