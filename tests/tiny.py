@@ -198,6 +198,27 @@ def tiny_texts(path: Path, rows: int) -> Path:
     return path
 
 
+TOPICS = {
+    "film": ("film", "plot", "actor"),
+    "trade": ("wheat", "ship", "trade"),
+    "bank": ("bank", "rate", "dollar"),
+}
+"""Labels that a text may have together, and the words that tell of them."""
+
+
+def tiny_topics(rows: int) -> tuple[list[str], pd.DataFrame]:
+    """Make distinct texts with any number of labels: a column of 0 and 1 for each."""
+    generator = np.random.default_rng(0)
+    has = generator.random((rows, len(TOPICS))) < 0.45
+    texts = []
+    for number, row in enumerate(has):
+        words = [
+            generator.choice(said, 3) for said, yes in zip(TOPICS.values(), row, strict=True) if yes
+        ]
+        texts.append(f"the {' '.join(np.concatenate([*words, ['said']]))} {number}")
+    return texts, pd.DataFrame(has.astype(int), columns=list(TOPICS))
+
+
 def tiny_job(texts: Path, model: Path, cache: Path) -> list[str]:
     """A quick job on the command line; seeds and tracking are each test's own."""
     return [

@@ -127,7 +127,7 @@ layerfusion predict {hub}{repo} new.txt
 import layerfusion as lf
 
 classifier = lf.load("{hub}{repo}")
-print(classifier.predict(["a text"]))
+print(classifier.labels_of(classifier.predict_proba(["a text"])))
 ```
 """
 

@@ -24,11 +24,16 @@ from layerfusion.texts.streaming import LINES, STANDARD, Parts, one_text, read_p
 from layerfusion.texts.table import Table
 
 if TYPE_CHECKING:
+    import numpy as np
     from pandas import DataFrame
 
-    from layerfusion.runs.bundle import Bundle, Explained
+    from layerfusion.runs.bundle import Bundle
 
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv")
+"""Forms in whose cells the labels of a text are joined; the others hold lists."""
+SEPARATOR = ";"
+"""Stands between the labels of a text, unless its job read them with another one."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -50,12 +55,16 @@ def main(arguments: Sequence[str]) -> int:
     output = Printed() if out is None else Partial(out, _identity(bundle, options, out))
     from layerfusion.runs.bundle import counted_together
 
-    counts, renamed, place = Counts(), dict[str, str](), ""
+    form = TABLES[0] if out is None else data_suffix(out)
+    between = _separator(bundle) if bundle.multilabel and form in TABLES else None
+    counts, renamed, place = Counts(bundle.multilabel), dict[str, str](), ""
     with output, counted_together():
         for number, table in enumerate(parts):
             kept = counts.add(table.texts)
             if not output.has(number, table):
-                frame, renamed = _classified(bundle, table, kept, gates=options.gates)
+                frame, renamed = _classified(
+                    bundle, table, kept, gates=options.gates, separator=between
+                )
                 output.add(frame)
             place = table.place
         output.finish()
@@ -96,18 +105,59 @@ def _named_vectors(options: Namespace) -> dict[str, str]:
     return pairs("--vectors", options.vectors, "NAME=FILE", "paid=new.parquet")
 
 
+def _separator(bundle: Bundle) -> str | None:
+    """Return what stands between the labels of a text in a cell.
+
+    It is what the job's own labels were cut at, so that its data and its answers are read alike.
+
+    Returns:
+        None if a cell could then be read in two ways, as one of the labels holds the separator or
+        looks like a list: the cells are lists of JSON.
+    """
+    separator = getattr(bundle.config.dataset, "label_separator", None) or SEPARATOR
+    for name in bundle.label_names:
+        if separator in name or not name or name != name.strip() or name.startswith("["):
+            return None
+    return separator
+
+
 def _classified(
-    bundle: Bundle, table: Table, kept: Sequence[int], *, gates: bool
+    bundle: Bundle, table: Table, kept: Sequence[int], *, gates: bool, separator: str | None
 ) -> tuple[DataFrame, dict[str, str]]:
-    """Classify the rows of a table. Arguments and result are as for `with_predictions`."""
+    """Classify the rows of a table, and put the answers beside its columns.
+
+    Args:
+        bundle: the classifier.
+        table: the rows.
+        kept: the rows that have a text.
+        gates: whether what each source says is wanted too.
+        separator: joins several labels of a text in a cell. None for lists, and for the one label
+            that a text has.
+
+    Returns:
+        As `with_columns`. The new columns are label; probability, that of this label, where a text
+        has one; `p(NAME)` by class; and for each source its gate and the label that it gives alone.
+    """
     texts = [table.texts[row].strip() for row in kept]
+
+    def cells(probabilities: np.ndarray) -> list[Any]:
+        labels: list[Any] = list(bundle.labels_of(probabilities))
+        return labels if separator is None else [separator.join(several) for several in labels]
+
     more: dict[str, Any] = {}
     if gates:
         explained = bundle.explain(texts)
-        probabilities, more = explained.probabilities, _of_sources(bundle, explained)
+        probabilities = explained.probabilities
+        if explained.gates is not None:
+            more |= {f"gate({x})": explained.gates[:, k] for k, x in enumerate(bundle.layers)}
+        more |= {f"alone({x})": cells(explained.alone[:, k]) for k, x in enumerate(bundle.layers)}
     else:
         probabilities = bundle.probabilities(texts)
-    return with_predictions(table, kept, probabilities, bundle.label_names, more)
+    new: dict[str, Any] = {"label": cells(probabilities)}
+    if not bundle.multilabel:
+        new["probability"] = probabilities.max(axis=1, initial=0.0)
+    new |= {f"p({name})": probabilities[:, k] for k, name in enumerate(bundle.label_names)}
+    return with_columns(table, kept, new | more)
 
 
 def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
@@ -128,22 +178,12 @@ def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
     return bundle
 
 
-def _of_sources(bundle: Bundle, explained: Explained) -> dict[str, Any]:
-    """Make the columns of each source: its gate, and the label that it gives alone."""
-    columns: dict[str, Any] = {}
-    if explained.gates is not None:
-        columns |= {f"gate({x})": explained.gates[:, k] for k, x in enumerate(bundle.layers)}
-    best = explained.alone.argmax(axis=2)
-    names = bundle.label_names
-    return columns | {
-        f"alone({x})": [names[row] for row in best[:, k]] for k, x in enumerate(bundle.layers)
-    }
-
-
 @dataclass
 class Counts:
     """Counts of texts, and of those that get no label."""
 
+    multilabel: bool = False
+    """Whether no label is an answer too, which a text that is missing does not have."""
     texts: int = 0
     empty: int = 0
     strange: int = 0
@@ -160,14 +200,17 @@ class Counts:
         return kept
 
     def notes(self) -> list[str]:
-        """Note how many rows have no label, as they have no text."""
+        """Note how many rows have no answer, as they have no text."""
+        one, many = "has no label", "have no label"
+        if self.multilabel:
+            one, many = "is not classified", "are not classified"
         notes = []
         if self.empty == 1:
-            notes.append("1 empty text has no label")
+            notes.append(f"1 empty text {one}")
         elif self.empty:
-            notes.append(f"{self.empty:,} empty texts have no label")
+            notes.append(f"{self.empty:,} empty texts {many}")
         if self.strange:
-            notes.append(f"rows whose text is no string have no label: {self.strange:,}")
+            notes.append(f"rows whose text is no string {many}: {self.strange:,}")
         return notes
 
 
@@ -254,24 +297,18 @@ def _needs_reader(name: str) -> bool:
     return name != STANDARD and data_suffix(Path(name)) not in READERS
 
 
-def with_predictions(
-    table: Table,
-    kept: Sequence[int],
-    probabilities: Any,
-    label_names: Sequence[str],
-    more: Mapping[str, Any] | None = None,
+def with_columns(
+    table: Table, kept: Sequence[int], new: Mapping[str, Any]
 ) -> tuple[DataFrame, dict[str, str]]:
-    """Put the predictions beside the columns of a table.
+    """Put new columns beside those of a table.
 
-    The new columns are label, probability (of that label), and `p(NAME)` by class. Where the table
-    has a column of such a name, the new one is called `predicted_NAME`, or `predicted_NAME_2`.
+    Where the table has a column of such a name, the new one is called `predicted_NAME`, or
+    `predicted_NAME_2`.
 
     Args:
         table: the rows, with all their columns.
-        kept: the rows that have a text; the others get no label.
-        probabilities: probabilities of each class for these rows. Shape: (rows, classes).
-        label_names: names of the classes.
-        more: further columns by name, with a value for each of these rows.
+        kept: the rows that have a value in the new columns.
+        new: the new columns by name, with a value for each of these rows.
 
     Returns:
         The table, and the usual name of each new column to the one that it got instead.
@@ -280,13 +317,6 @@ def with_predictions(
 
     # Objects, so that a column of numbers with a gap keeps its whole numbers.
     frame = pandas.DataFrame(dict(table.others), dtype=object)
-    best = probabilities.argmax(axis=1)
-    new: dict[str, Any] = {
-        "label": [label_names[k] for k in best],
-        "probability": probabilities.max(axis=1, initial=0.0),
-    }
-    new |= {f"p({name})": probabilities[:, k] for k, name in enumerate(label_names)}
-    new |= more or {}
     rows = frame.index[list(kept)]
     renamed = {}
     for name, values in new.items():

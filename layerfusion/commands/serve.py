@@ -69,7 +69,10 @@ def main(arguments: Sequence[str]) -> int:
     # What of the tokens a model does not know would be told anew for every request.
     logging.getLogger("layerfusion.embeddings.tokens").setLevel(logging.ERROR)
     classifier = Classifier(
-        bundle.label_names, str(bundle.facts.get("job", "")), bundle.probabilities
+        bundle.label_names,
+        str(bundle.facts.get("job", "")),
+        bundle.probabilities,
+        multilabel=bundle.multilabel,
     )
     config = uvicorn.Config(
         make_app(classifier, limits, failed),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pandas as pd
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.metrics import accuracy_score
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -21,12 +23,14 @@ from layerfusion.commands.overrides import NO_DATASET, Names, config_of
 from layerfusion.config.job import UNWEIGHTED, TrainConfig
 from layerfusion.errors import UserError, short
 from layerfusion.estimators.rows import (
-    class_codes,
+    Targets,
     classes_from_json,
     classes_to_json,
+    indicators_of,
     repeats_of,
     row_names,
     seed_of,
+    targets_of,
     text_list,
 )
 from layerfusion.layers.layer_id import LayerId
@@ -40,6 +44,7 @@ from layerfusion.runs.fitting import (
     training_texts,
 )
 from layerfusion.runs.recent import RecentVectors
+from layerfusion.statistics.answers import answers
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -62,6 +67,10 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
     quick. Everything that depends on labels is learned from the rows given to `fit` alone. No test
     split is made; a fused head that stops on validation keeps a part of the rows for that.
 
+    Where `y` gives a text any number of labels, as an indicator matrix or as lists of labels, each
+    label is a decision of its own: `predict` gives an indicator matrix, and the probabilities of a
+    text do not add up to 1.
+
     Args:
         models: language models: names in `conf/backbone`, folders, or `owner/name` on the Hugging
             Face hub; one or a list.
@@ -74,9 +83,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`.
         seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
             `random_state`.
-        objective: what the classifier should be best at: `log_loss`, `accuracy` or `macro_f1`. By
-            it `auto` chooses the fusion and heads their epoch; for the last two, rare classes are
-            named more often where held-out rows say that it gains.
+        objective: what the classifier should be best at: `log_loss`, `accuracy`, `macro_f1` or
+            `micro_f1`. By it `auto` chooses the fusion and heads their epoch; but for the first,
+            rare classes are named more often where held-out rows say that it gains.
         class_weight: None, or `balanced` to classify as if all classes were equally frequent.
         budget: limits on the cost of the layers: a dict with `flops_per_text`, `ms_per_text` or
             `max_layer`; None for none.
@@ -93,7 +102,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             `{"layers.max_layers": 4, "trainer": {"max_epochs": 20}}`.
 
     Attributes:
-        classes_: the classes in order, in the type of the labels. Shape: (classes,).
+        classes_: the classes or labels in order, in their type: those of a data frame's columns as
+            they stand there, and 0, 1, … for the columns of an array. Shape: (classes,).
         layer_importances_: a data frame with a row for each layer that could be chosen: model,
             layer, pooling, whether it was chosen, its mean weight in the fusion (0 where it was not
             chosen, NaN where the operator has no weights), and log-loss and accuracy of its own
@@ -159,7 +169,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
         Args:
             X: texts. Outer white space is left out.
-            y: one label for each text: integers, strings, booleans or whole floats.
+            y: one label for each text: integers, strings, booleans or whole floats. Or any number
+                of labels for each: an indicator matrix of 0 and 1, shape (texts, labels), as an
+                array, a data frame whose columns are the labels, or a sparse matrix; or a list of
+                lists or sets of labels. A warning names the labels that no row has, which are never
+                predicted, and those that every row has, which always are.
             sample_weight: how many times each row counts, in whole numbers from 0; once if None.
                 Probes, choices, stacks and heads are those of the rows written so many times.
 
@@ -168,40 +182,63 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         """
         begun = time.monotonic()
         texts = text_list(X, "fit")
-        if y is None:
-            raise UserError("fit: requires y to be passed, but the target y is None")
         repeats = repeats_of(sample_weight, len(texts))
-        labels = y
+        kept = None
         if repeats is not None and not repeats.all():
             kept = np.flatnonzero(repeats)
+        targets = targets_of(y, len(texts), kept)
+        if repeats is not None and kept is not None:
             texts, repeats = [texts[row] for row in kept], repeats[kept]
-            labels = np.asarray(y)[kept]
-        classes, codes = class_codes(labels, len(texts))
+        _warn_of_constant(targets)
         seed = seed_of(self.random_state)
         with _ALONE, isolate_rng():
             config = self._config(seed)
             validated = needs_validation(config)
             dataset = training_texts(
                 texts,
-                codes,
-                [str(name) for name in classes.tolist()],
+                targets.codes,
+                targets.names,
                 validation_size=self.validation_size if validated else None,
                 seed=seed,
                 repeats=repeats,
             )
             fitted = fit_texts(config, dataset, begun=begun)
-        self.classes_ = classes
+        self.classes_ = targets.classes
         self._seed = seed
         self._keep(fitted.bundle, fitted.importances, fitted.trials)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each text. Shape: (texts,)."""
-        probabilities = self.predict_proba(X)
-        return self.classes_[probabilities.argmax(axis=1)]
+        """Return the most probable class of each text. Shape: (texts,).
+
+        Where texts have any number of labels, return 1 for those that a text has and 0 for others,
+        in the order of `classes_`, whatever form `y` had. Shape: (texts, labels), int64.
+        """
+        probabilities, multilabel = self.predict_proba(X), self._bundle.multilabel
+        said = answers(probabilities, multilabel=multilabel)
+        return said.astype(np.int64) if multilabel else self.classes_[said]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy: the share of the texts whose class is right, or all of their labels.
+
+        Args:
+            X: texts.
+            y: their labels, in any form that `fit` takes.
+            sample_weight: weight of each text; all count alike if None.
+        """
+        check_is_fitted(self)
+        if not self._bundle.multilabel:
+            return super().score(X, y, sample_weight)
+        right = indicators_of(y, self.classes_)
+        said = self.predict(X)
+        said = np.pad(said, ((0, 0), (0, right.shape[1] - said.shape[1])))
+        return float(accuracy_score(right, said, sample_weight=sample_weight))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities in the order of `classes_`. Shape: (texts, classes), float32."""
+        """Return probabilities in the order of `classes_`. Shape: (texts, classes), float32.
+
+        Those of classes add up to 1; each label has a probability of its own.
+        """
         check_is_fitted(self)
         return self._bundle.probabilities(text_list(X, "predict"), _RECENT)
 
@@ -241,7 +278,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         Returns:
             A row for each source, and at the end one for the classifier, whose model is `fused`:
             model, layer, pooling, weight (as in `gates`, NaN where there is none), the class it
-            says, and the probability of each class as `p(CLASS)`.
+            says (a list of labels, where texts have any number of them), and the probability of
+            each class as `p(CLASS)`.
 
         Raises:
             UserError: for anything but one string with a word.
@@ -260,7 +298,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         places = [(layer.backbone, layer.layer, layer.pooling) for layer in self._bundle.layers]
         frame = pd.DataFrame([*places, (FUSED, "", "")], columns=["model", "layer", "pooling"])
         frame["weight"] = [*weights, np.nan]
-        frame["says"] = self.classes_[said.argmax(axis=1)]
+        best = answers(said, multilabel=self._bundle.multilabel)
+        if self._bundle.multilabel:
+            frame["says"] = [self.classes_[row].tolist() for row in best]
+        else:
+            frame["says"] = self.classes_[best]
         for label, column in zip(self.classes_.tolist(), said.T, strict=True):
             frame[f"p({label})"] = column
         return frame
@@ -367,8 +409,10 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         return estimator
 
     def __sklearn_tags__(self) -> Any:
-        """Say that texts are read, in one dimension."""
+        """Say that texts are read, in one dimension, and that they may have several labels."""
         tags = super().__sklearn_tags__()
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = True
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
@@ -443,6 +487,18 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         if params["random_state"] is not None:
             params["random_state"] = self._seed
         return params
+
+
+def _warn_of_constant(targets: Targets) -> None:
+    """Warn of labels that cannot be learned, as OneVsRestClassifier of scikit-learn does."""
+    if not targets.multilabel:
+        return
+    for which, rows in (("no row has", ~targets.codes.any(axis=0)),
+                        ("every row has", targets.codes.all(axis=0))):  # fmt: skip
+        if rows.any():
+            names = ", ".join(map(repr, targets.classes[rows].tolist()[:8]))
+            more = f" and {rows.sum() - 8} more" if rows.sum() > 8 else ""
+            warnings.warn(f"fit: {which} the label {names}{more}", UserWarning, stacklevel=3)
 
 
 def _json(name: str, value: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from layerfusion.commands.overrides import NO_DATASET, Names, config_of
 from layerfusion.config.check import refuse_time_limit
-from layerfusion.estimators.rows import class_codes, text_list
+from layerfusion.estimators.rows import targets_of, text_list
 from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.selection import standard_error
 from layerfusion.runs.fitting import probe_layers, training_texts
@@ -38,7 +38,8 @@ def rank(
     Args:
         models: names in `conf/backbone`, folders, or `owner/name` on the Hugging Face hub.
         texts: a list, array, Series, or data frame with one column.
-        y: one label for each text.
+        y: one label for each text, or any number of them, as `LayerFusionClassifier.fit` takes
+            them; accuracy is then the share of the texts whose labels are all right.
         pooling: one or more names in `conf/pooling`; each pooling of a layer is judged.
         cache: folder of vectors, probes and downloads.
         **settings: other settings of the job: see `train`.
@@ -59,13 +60,11 @@ def rank(
     import pandas as pd
 
     stripped = text_list(texts, "rank")
-    classes, codes = class_codes(y, len(stripped))
+    targets = targets_of(y, len(stripped))
     keys = {"pooling": pooling, "paths.cache": cache, **settings}
     config = config_of(NO_DATASET, models, keys, layers="last", fusion="stacked")
     refuse_time_limit(config, "rank")
-    dataset = training_texts(
-        stripped, codes, [str(name) for name in classes.tolist()], validation_size=None, seed=0
-    )
+    dataset = training_texts(stripped, targets.codes, targets.names, validation_size=None, seed=0)
     inputs = prepare_texts(config, dataset)
     layers = all_layers(inputs.sources)
     budget = budget_of(config, dataset, inputs.sources)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ MOST_ROWS = 1_000_000
 """Most rows that weights may add up to, since each copy of a row takes memory."""
 KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str}
 """Kind of a NumPy type to the Python type of a label in JSON."""
+COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
+"""Types in which a row may have any number of labels."""
 
 
 def text_list(X: Any, place: str) -> list[str]:
@@ -66,40 +69,76 @@ def row_names(X: Any) -> Any:
     return getattr(X, "index", None) if hasattr(X, "iloc") else None
 
 
-def class_codes(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Read labels of any type.
+@dataclass(frozen=True)
+class Targets:
+    """What `y` says of the rows."""
+
+    classes: np.ndarray
+    """The classes or labels in order, in the type that they had. Shape: (classes,)."""
+    codes: np.ndarray
+    """Class index of each row, shape (rows,), int64; where rows have any number of labels, which
+    ones each has: shape (rows, labels), bool."""
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether rows have any number of labels."""
+        return self.codes.ndim == 2
+
+    @property
+    def names(self) -> list[str]:
+        """The classes as strings."""
+        return [str(name) for name in self.classes.tolist()]
+
+
+def targets_of(y: Any, rows: int, kept: np.ndarray | None = None) -> Targets:
+    """Read what `fit` is given as `y`, by the conventions of scikit-learn.
+
+    A row has one class in a list, an array or a Series of labels. It has any number of labels in an
+    indicator matrix, which has a column of 0 and 1 for each of two labels or more: an array, a
+    data frame, whose columns name the labels, a sparse matrix, or a list of lists of such numbers;
+    and in a list of lists, tuples or sets of labels.
 
     Args:
-        y: one label for each row.
+        y: the labels.
         rows: number of texts.
-
-    Returns:
-        The classes in order, in the type of the labels, and the class index of each row. Shapes:
-        (classes,) and (rows,).
+        kept: places of the rows to read; all if None. Shape: (kept rows,).
 
     Raises:
-        UserError: for labels that are missing, of other number or no classes.
+        UserError: for labels that are missing, of other number or no classes, or where no label
+            tells two rows apart.
     """
+    if y is None:
+        raise UserError("fit: requires y to be passed, but the target y is None")
+    several = _several(y)
+    if several is None:
+        return _of_classes(y, rows, kept)
+    if len(several) != rows:
+        raise UserError(f"fit: {rows} texts and labels of {len(several)}; each text needs its own")
+    if isinstance(several, list):
+        found = _of_sets(several if kept is None else [several[row] for row in kept])
+    else:
+        found = _of_matrix(several if kept is None else several[kept], getattr(y, "columns", None))
+    if not (found.codes.any(axis=0) & ~found.codes.all(axis=0)).any():
+        raise UserError("fit: every row has the same labels; rows that differ in one are needed")
+    return found
+
+
+def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
+    """Read one label for each row."""
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import column_or_1d
 
-    if y is None:
-        raise UserError("fit: requires y to be passed, but the target y is None")
     labels = column_or_1d(y, warn=True)
     if len(labels) != rows:
         raise UserError(
             f"fit: {rows} texts and {len(labels)} labels; one label is needed for each text"
         )
+    if kept is not None:
+        labels = labels[kept]
     for number, label in enumerate(labels.tolist(), start=1):
-        if label is None or label != label:
-            raise UserError(f"fit: label {number} of {rows} is missing ({label})")
-    if labels.dtype.kind == "O":
-        kinds = {type(label) for label in labels.tolist()}
-        if len(kinds) > 1:
-            names = ", ".join(sorted(kind.__name__ for kind in kinds))
-            raise UserError(f"fit: labels of several types ({names}) have no order; give them one")
-        if kinds <= {bool, int, float}:
-            labels = np.array(labels.tolist())
+        if _missing(label):
+            raise UserError(f"fit: label {number} of {len(labels)} is missing ({label})")
+    labels = _of_one_type(labels)
     check_classification_targets(labels)
     classes, codes = np.unique(labels, return_inverse=True)
     _plain(classes)
@@ -107,7 +146,143 @@ def class_codes(y: Any, rows: int) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(
             f"fit: y has one class only, {short(classes.tolist()[0])}; two classes are needed"
         )
-    return classes, codes.reshape(-1)
+    return Targets(classes, codes.reshape(-1))
+
+
+def _missing(label: Any) -> bool:
+    return label is None or label != label
+
+
+def _of_one_type(labels: np.ndarray) -> np.ndarray:
+    """Find the type of labels, and refuse those that cannot be ordered."""
+    if labels.dtype.kind == "O":
+        kinds = {type(label) for label in labels.tolist()}
+        if len(kinds) > 1:
+            names = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise UserError(f"fit: labels of several types ({names}) have no order; give them one")
+        if kinds <= {bool, int, float}:
+            labels = np.array(labels.tolist())
+    return labels
+
+
+# -- several labels a row -------------------------------------------------------------------------
+
+
+def _several(y: Any) -> np.ndarray | list[Any] | None:
+    """Tell whether rows have any number of labels, and bring these into one of two forms.
+
+    Lists of numbers of one length are an array for scikit-learn, so that those of 0 and 1 alone are
+    an indicator matrix, and those of one number are a column of classes.
+
+    Returns:
+        An indicator matrix, shape (rows, labels), or the labels of each row; None for classes.
+    """
+    if hasattr(y, "toarray"):
+        return y.toarray()
+    shape = getattr(y, "shape", None)
+    if shape is not None and len(shape) == 2 and shape[1] != 1:
+        return np.asarray(y)
+    if isinstance(y, str | Mapping) or not hasattr(y, "__len__"):
+        return None
+    cells = list(y) if shape is None or len(shape) == 1 else list(np.asarray(y).reshape(-1))
+    lists = [isinstance(cell, COLLECTIONS) for cell in cells]
+    if not any(lists):
+        return None
+    if not all(lists):
+        row = lists.index(False)
+        raise UserError(
+            f"fit: the labels of row {row + 1} are {short(cells[row])}; a list of labels is needed,"
+            " as other rows have one"
+        )
+    if not _are_rows_of_an_array(cells):
+        return cells
+    return None if len(cells[0]) == 1 else np.array([list(cell) for cell in cells])
+
+
+def _are_rows_of_an_array(cells: Sequence[Any]) -> bool:
+    """Tell whether lists are those of an array: numbers, one in each list, or 0 and 1 alone."""
+    values = [value for cell in cells for value in cell]
+    return (
+        not any(isinstance(cell, set | frozenset) for cell in cells)
+        and len({len(cell) for cell in cells}) == 1
+        and bool(values)
+        and all(isinstance(value, bool | int | float | np.number | np.bool_) for value in values)
+        and (len(cells[0]) == 1 or all(value in (0, 1) for value in values))
+    )
+
+
+def _of_matrix(values: np.ndarray, columns: Any) -> Targets:
+    """Read an indicator matrix, shape (rows, labels), whose columns may have names."""
+    if not values.shape[1]:
+        raise UserError("fit: y has no column; an indicator matrix has one for each label")
+    for number, row in enumerate(values.tolist(), start=1):
+        for place, value in enumerate(row, start=1):
+            if not isinstance(value, bool | int | float) or value not in (0, 1):
+                raise UserError(
+                    f"fit: row {number}, column {place} of y is {short(value)}; an indicator matrix"
+                    " holds 0 and 1 alone, and labels by name are a list of lists"
+                )
+    classes = np.arange(values.shape[1])
+    if columns is not None:
+        classes = _typed(list(columns))
+        if len(set(map(str, classes.tolist()))) < len(classes):
+            raise UserError("fit: two columns of y have the same name; each label needs its own")
+    return Targets(classes, values.astype(bool))
+
+
+def _of_sets(cells: Sequence[Any]) -> Targets:
+    """Read collections of labels; the labels come in the order of scikit-learn's binarizer."""
+    for number, cell in enumerate(cells, start=1):
+        if any(not isinstance(label, COLLECTIONS) and _missing(label) for label in cell):
+            raise UserError(f"fit: a label of row {number} of {len(cells)} is missing")
+    given = [label for cell in cells for label in cell]
+    if not given:
+        raise UserError("fit: no row has a label")
+    classes, found = np.unique(_typed(given), return_inverse=True)
+    codes = np.zeros((len(cells), len(classes)), bool)
+    codes[np.repeat(np.arange(len(cells)), [len(cell) for cell in cells]), found.reshape(-1)] = True
+    return Targets(classes, codes)
+
+
+def _typed(labels: Sequence[Any]) -> np.ndarray:
+    """Make an array of labels of one type that JSON holds. Shape: (labels,)."""
+    objects = np.empty(len(labels), object)
+    objects[:] = [label.item() if isinstance(label, np.generic) else label for label in labels]
+    found = _of_one_type(objects)
+    _plain(found)
+    return np.array(found.tolist())
+
+
+def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
+    """Bring the labels of rows into an indicator matrix, with a column for each label first known.
+
+    Args:
+        y: as for `targets_of`.
+        classes: the labels that a classifier knows. Shape: (labels,).
+
+    Returns:
+        1 where a row has a label. Labels of collections that the classifier does not know come
+        after the others. Shape: (rows, labels or more), int64.
+
+    Raises:
+        UserError: for a matrix of another number of columns.
+    """
+    several = _several(y)
+    if not isinstance(several, list):
+        matrix = np.asarray(y) if several is None else several
+        if matrix.ndim != 2 or matrix.shape[1] != len(classes):
+            raise UserError(
+                f"score: y has the shape {matrix.shape}; a matrix with a column for each of the"
+                f" {len(classes)} labels is needed, or a list of lists of labels"
+            )
+        return matrix.astype(np.int64)
+    column = {label: number for number, label in enumerate(classes.tolist())}
+    for label in (label for cell in several for label in cell):
+        column.setdefault(label, len(column))
+    found = np.zeros((len(several), len(column)), np.int64)
+    for row, cell in enumerate(several):
+        found[row, [column[label] for label in cell]] = 1
+    return found
 
 
 def repeats_of(sample_weight: Any, rows: int) -> np.ndarray | None:

@@ -47,7 +47,7 @@ def model_card(
         f" {'head' if len(bundle.heads) == 1 else 'heads'} whose probabilities are averaged. Made"
         " with LayerFusion.\n",
         f"## Use\n\n{usage.strip()}\n",
-        f"## Classes\n\n{_listed(f'{n}: {name}' for n, name in enumerate(bundle.label_names))}\n",
+        f"## {'Labels' if bundle.multilabel else 'Classes'}\n\n{_names(bundle)}\n",
         f"## Layers\n\n{_layers(bundle, record)}\n",
         f"## How good it is\n\n{_figures(bundle, record)}\n",
         f"## Models and licences\n\n{_models(bundle, licences, target)}\n",
@@ -83,6 +83,17 @@ def _listed(lines: Any) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
+def _names(bundle: Bundle) -> str:
+    """List the classes or labels by number."""
+    names = _listed(f"{n}: {name}" for n, name in enumerate(bundle.label_names))
+    if not bundle.multilabel:
+        return names
+    return (
+        "A text may have any number of them. Each has a probability of its own, and is named from"
+        f" one half on.\n\n{names}"
+    )
+
+
 def _layers(bundle: Bundle, record: RunRecord | None) -> str:
     """List the layers, with reason and mean gate where a record has them."""
     if record is None or len(record.layers) != len(bundle.layers):
@@ -102,7 +113,8 @@ def _figures(bundle: Bundle, record: RunRecord | None) -> str:
         if accuracy.get("mean") is None:
             return "Its job left no figures."
         rows = bundle.facts.get("test_rows")
-        return f"Test accuracy {_interval(accuracy)} on {rows:,} rows."
+        measure = "Exact match on test" if bundle.multilabel else "Test accuracy"
+        return f"{measure} {_interval(accuracy)} on {rows:,} rows."
     data, test = record.dataset, record.test
     origin = shared_origin(data.origin, bundle.config.dataset)
     lines = [

@@ -94,7 +94,9 @@ def cut(bundle: Bundle) -> Cut:
         id2label=dict(enumerate(bundle.label_names)),
         label2id={name: number for number, name in enumerate(bundle.label_names)},
         dtype=next(iter(parts.values())).about["dtype"] if parts else "float32",
-        problem_type="single_label_classification",
+        problem_type=(
+            "multi_label_classification" if bundle.multilabel else "single_label_classification"
+        ),
     )
     model = portable.LayerFusionForSequenceClassification(config).eval()
     for number, part in enumerate(parts.values()):
@@ -331,6 +333,7 @@ def _words(bundle: Bundle, name: str) -> tuple[dict[str, Any], dict[str, Tensor]
     idf, vocabulary = counts_state(part.counts)
     if isinstance(part, LexicalRegression):
         kind, arrays = "regression", {"weight": part.weight, "bias": part.bias}
+        kind = "regression of labels" if part.multilabel else kind
     else:
         kind, arrays = "projection", {"weight": part.components}
     tensors = {key: torch.from_numpy(values).float() for key, values in arrays.items()}
@@ -349,7 +352,11 @@ def _head(head: Head) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Describe a head: its settings and its tensors."""
     tensors, facts = head_state(head)
     tensors = {k.removeprefix("classifier."): v.float() for k, v in tensors.items()}
-    about: dict[str, Any] = {"kind": facts["kind"], "shapes": _shapes(tensors)}
+    about: dict[str, Any] = {
+        "kind": facts["kind"],
+        "shapes": _shapes(tensors),
+        "multilabel": head.multilabel,
+    }
     if not isinstance(head, OperatorHead):
         return {**about, "form": facts["form"]}, tensors
     operator: Any = head.classifier.operator

@@ -6,6 +6,7 @@ This file lies in the folder of an exported classifier and is read by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling, SequenceCl
 
 LEAST_PROBABILITY = 1e-7
 """Least probability of a class that the regression of a lexical source gives."""
+MULTILABEL = "multi_label_classification"
+"""The problem whose texts have any number of the classes, under its name in transformers."""
 
 
 class LayerFusionConfig(PretrainedConfig):
@@ -152,7 +155,7 @@ class Lexical(nn.Module):
         self.tensors = Tensors(about["shapes"])
 
     def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
-        """Return vectors, or log-probabilities of the classes.
+        """Return vectors, or log-probabilities of the classes; of labels, log-odds.
 
         Args:
             ids: numbers of the words of each text. Shape: (batch, words).
@@ -162,7 +165,11 @@ class Lexical(nn.Module):
         values = (weights.double()[:, :, None] * rows).sum(dim=1)
         if self.kind == "projection":
             return values.float()
-        shares = torch.sigmoid(values + self.tensors["bias"].double()).clamp(LEAST_PROBABILITY)
+        values = values + self.tensors["bias"].double()
+        if self.kind == "regression of labels":
+            most = -math.log(LEAST_PROBABILITY)
+            return values.clamp(-most, most).float()
+        shares = torch.sigmoid(values).clamp(LEAST_PROBABILITY)
         return (shares / shares.sum(dim=1, keepdim=True)).log().float()
 
 
@@ -182,7 +189,7 @@ class OperatorHead(nn.Module):
         return [(x.float() - mean) / std for x, (mean, std) in zip(features, pairs, strict=True)]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return log-probabilities. Shape: (batch, classes)."""
+        """Return log-probabilities of classes, or of labels one by one. Shape: (batch, classes)."""
         x = self.standardised(features)
         fuse, residual = OPERATORS[self.about["operator"]], self.about["residual"]
         fused = fuse(self, "operator.operator." if residual else "operator.", x)
@@ -191,6 +198,8 @@ class OperatorHead(nn.Module):
             fused = torch.cat([beside, fused], dim=1)
         if "classify.weight" in self.about["shapes"]:
             fused = self.linear("classify", fused)
+        if self.about["multilabel"]:
+            return log_sigmoid(fused.double()).float()
         return fused.float().log_softmax(dim=1)
 
     def linear(self, name: str, x: Tensor) -> Tensor:
@@ -208,6 +217,11 @@ class OperatorHead(nn.Module):
     def factors(self, at: str, x: Sequence[Tensor]) -> list[Tensor]:
         """Return the projected sources, each rescaled to mean square 1."""
         return [rescale(one) for one in self.projected(at, x)]
+
+
+def log_sigmoid(x: Tensor) -> Tensor:
+    """Logarithm of the probability that log-odds stand for, in steps that every graph has."""
+    return x.clamp(max=0) - ((-x.abs()).exp() + 1).log()
 
 
 def rescale(x: Tensor) -> Tensor:
@@ -307,10 +321,13 @@ def quaternion(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
 
 
 def late(head: OperatorHead, at: str, x: list[Tensor]) -> Tensor:
-    """Log softmax(Σ_k softmax(b)_k log softmax(C_k z_k))."""
+    """Log softmax(Σ_k softmax(b)_k log softmax(C_k z_k)); of labels, Σ_k softmax(b)_k C_k z_k."""
     z = [F.gelu(one) for one in head.projected(at, x)]
-    each = [head.linear(f"{at}heads.{k}", one).log_softmax(dim=1) for k, one in enumerate(z)]
+    each = [head.linear(f"{at}heads.{k}", one) for k, one in enumerate(z)]
     gates = torch.softmax(head.tensors[f"{at}scores"], dim=0)
+    if head.about["multilabel"]:
+        return (gates[:, None] * torch.stack(each, dim=1)).sum(dim=1)
+    each = [one.log_softmax(dim=1) for one in each]
     return (gates[:, None] * torch.stack(each, dim=1)).sum(dim=1).log_softmax(dim=1)
 
 
@@ -337,18 +354,40 @@ class StackHead(nn.Module):
     def __init__(self, about: Mapping[str, Any]) -> None:
         super().__init__()
         self.form = about["form"]
+        self.multilabel = about["multilabel"]
         self.shapes = about["shapes"]
         self.tensors = Tensors(about["shapes"])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Return log-probabilities. Shape: (batch, classes)."""
+        """Return log-probabilities of classes, or of labels one by one. Shape: (batch, classes)."""
         tensors = self.tensors
         each = [
             F.linear(x.double(), tensors[f"weight.{k}"].double(), tensors[f"bias.{k}"].double())
             for k, x in enumerate(features)
         ]
+        if self.multilabel:
+            return self._of_labels(torch.stack(each).float().double())
         each = [logits.float().log_softmax(dim=1) for logits in each]
-        log_probs = torch.stack(each).double()  # (K, batch, classes)
+        pooled = self._pooled(torch.stack(each).double())  # (K, batch, classes)
+        if "pool.shift" in self.shapes:
+            pooled = (pooled + tensors["pool.shift"].double()).log_softmax(dim=1)
+        return pooled.float()
+
+    def _of_labels(self, logits: Tensor) -> Tensor:
+        """Pool each label of a text as a text with the classes no and yes.
+
+        Shape: (batch, labels), from log-odds, (K, batch, labels).
+        """
+        both = torch.stack([log_sigmoid(-logits), log_sigmoid(logits)], dim=-1)
+        pooled = self._pooled(both.flatten(1, 2))
+        odds = (pooled[:, 1] - pooled[:, 0]).unflatten(0, (-1, logits.shape[2]))
+        if "pool.shift" in self.shapes:
+            odds = odds + self.tensors["pool.shift"].double()
+        return log_sigmoid(odds).float()
+
+    def _pooled(self, log_probs: Tensor) -> Tensor:
+        """Return log-probabilities, (rows, classes), from those of K sources."""
+        tensors = self.tensors
         bias, scale, gate, mean, std = (
             tensors[f"pool.{name}"].double() for name in ("bias", "scale", "gate", "mean", "std")
         )
@@ -359,10 +398,7 @@ class StackHead(nn.Module):
         else:
             gates = torch.softmax(bias + (evidence(log_probs) - mean) / std @ gate.T, dim=1)
         mixed = (gates.T[:, :, None] * log_probs).sum(dim=0)
-        pooled = (scale * mixed).log_softmax(dim=1)
-        if "pool.shift" in self.shapes:
-            pooled = (pooled + tensors["pool.shift"].double()).log_softmax(dim=1)
-        return pooled.float()
+        return (scale * mixed).log_softmax(dim=1)
 
 
 def evidence(log_probs: Tensor) -> Tensor:
@@ -474,14 +510,21 @@ class LayerFusionModel(PreTrainedModel):
 class LayerFusionForSequenceClassification(LayerFusionModel):
     """The classifier: the mean of the probabilities that its heads, one for each seed, give.
 
-    Its logits are the logarithms of these probabilities.
+    Its logits are the logarithms of these probabilities. Where texts have any number of labels,
+    they are the log-odds of each.
     """
 
     def probabilities(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Classify texts. Shape: (batch, classes), float32; rows add up to 1."""
+        """Classify texts.
+
+        Shape: (batch, classes), float32. Rows add up to 1; those of labels do not.
+        """
+        return self._mean(inputs).float()
+
+    def _mean(self, inputs: Mapping[str, Tensor]) -> Tensor:
         features = self.features(inputs)
         each = [head(features).double().exp() for head in self.heads]
-        return torch.stack(each).mean(dim=0).float()
+        return torch.stack(each).mean(dim=0)
 
     def forward(
         self,
@@ -493,8 +536,14 @@ class LayerFusionForSequenceClassification(LayerFusionModel):
     ) -> Any:
         """Classify texts that the tokenizer of the same folder has prepared."""
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, **more}
-        logits = self.probabilities(inputs).clamp_min(torch.finfo(torch.float32).tiny).log()
-        loss = None if labels is None else F.nll_loss(logits, labels)
+        if self.config.problem_type == MULTILABEL:
+            logits = self._mean(inputs).logit(eps=1e-12).float()
+            loss = None
+            if labels is not None:
+                loss = F.binary_cross_entropy_with_logits(logits, labels.float())
+        else:
+            logits = self.probabilities(inputs).clamp_min(torch.finfo(torch.float32).tiny).log()
+            loss = None if labels is None else F.nll_loss(logits, labels)
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return SequenceClassifierOutput(loss=loss, logits=logits)  # type: ignore[arg-type]

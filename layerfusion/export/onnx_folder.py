@@ -21,8 +21,13 @@ from torch import Tensor, nn
 from layerfusion.errors import UserError, library_errors
 from layerfusion.export import tokenization_layerfusion, words_layerfusion
 from layerfusion.export.cut import SAMPLE, Cut, difference
-from layerfusion.export.modeling_layerfusion import LayerFusionForSequenceClassification, key_of
+from layerfusion.export.modeling_layerfusion import (
+    MULTILABEL,
+    LayerFusionForSequenceClassification,
+    key_of,
+)
 from layerfusion.runs.bundle import Bundle
+from layerfusion.statistics.answers import answers, right_rows
 
 MODEL = "model.onnx"
 LABELS = "labels.json"
@@ -37,7 +42,7 @@ Needs {needs}; run these lines in this folder.
 {code}
 ```
 
-The rows of `probabilities` add up to 1.{alone}
+{sums}{alone}
 """
 
 
@@ -79,7 +84,7 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
         shutil.copyfile(str(words_layerfusion.__file__), folder / "words_layerfusion.py")
     (folder / LABELS).write_text(json.dumps(list(bundle.label_names), ensure_ascii=False))
     _trace(cut, folder / MODEL)
-    return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(cut)
+    return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(bundle, cut)
 
 
 class _Graph(nn.Module):
@@ -210,7 +215,7 @@ def _tokenizer_file(number: int) -> str:
     return "tokenizer.json" if number == 0 else f"tokenizer_{number}.json"
 
 
-def _usage(cut: Cut) -> str:
+def _usage(bundle: Bundle, cut: Cut) -> str:
     """Write the lines that run the graph."""
     models, lexical = cut.tokenizers["models"], cut.tokenizers["lexical"]
     lines = ["import json", "", "import numpy as np", "import onnxruntime"]
@@ -244,11 +249,18 @@ def _usage(cut: Cut) -> str:
     lines += [
         f"({OUTPUT},) = session.run(None, inputs)",
         f'labels = json.load(open("{LABELS}"))',
-        f"print([labels[best] for best in {OUTPUT}.argmax(axis=1)], {OUTPUT}.max(axis=1))",
     ]
+    if bundle.multilabel:
+        lines.append(f"print([[labels[k] for k in np.flatnonzero(x >= 0.5)] for x in {OUTPUT}])")
+    else:
+        said = f"[labels[best] for best in {OUTPUT}.argmax(axis=1)]"
+        lines.append(f"print({said}, {OUTPUT}.max(axis=1))")
     needs = ["onnxruntime", "numpy", *(["tokenizers"] if models else [])]
     alone = " It reads one text at a time, as padding would change it." if reads_alone(cut) else ""
-    return USAGE.format(needs=", ".join(needs), code="\n".join(lines), alone=alone)
+    sums = f"The rows of `{OUTPUT}` add up to 1."
+    if bundle.multilabel:
+        sums = f"Each column of `{OUTPUT}` is a label, a decision of its own."
+    return USAGE.format(needs=", ".join(needs), code="\n".join(lines), sums=sums, alone=alone)
 
 
 # -- weights of 8 bits --------------------------------------------------------------------------
@@ -298,7 +310,8 @@ def cost_of_int8(
         cut: the classifier.
         folder: folder with both graphs.
         texts: the texts.
-        labels: their class indices; None if they are not known.
+        labels: their class indices, shape (texts,), or which labels they have, (texts, labels);
+            None if they are not known.
         where: what the texts are, for the user.
 
     Returns:
@@ -306,16 +319,18 @@ def cost_of_int8(
     """
     exact = classify(cut, folder / "float32.onnx", texts)
     rough = classify(cut, folder / MODEL, texts)
-    same = float((exact.argmax(axis=1) == rough.argmax(axis=1)).mean())
+    multilabel = cut.model.config.problem_type == MULTILABEL
+    whole, part = (answers(found, multilabel=multilabel) for found in (exact, rough))
+    same = float(right_rows(whole, part).mean())
     most = float(np.abs(exact - rough).max())
-    agree = f"same label on {100 * same:.1f} %, largest difference of a probability {most:.3f}"
+    what = "labels" if multilabel else "label"
+    agree = f"same {what} on {100 * same:.1f} %, largest difference of a probability {most:.3f}"
     if labels is None:
         return f"8 bits on {len(texts):,} texts of {where}: {agree}"
-    before, after = (
-        100 * float((found.argmax(axis=1) == labels).mean()) for found in (exact, rough)
-    )
+    before, after = (100 * float(right_rows(found, labels).mean()) for found in (whole, part))
+    measure = "exact match" if multilabel else "accuracy"
     return (
-        f"8 bits on {len(texts):,} rows of {where}: accuracy {after:.1f} % in place of"
+        f"8 bits on {len(texts):,} rows of {where}: {measure} {after:.1f} % in place of"
         f" {before:.1f} % ({after - before:+.1f} points); {agree}"
     )
 

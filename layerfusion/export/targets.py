@@ -58,7 +58,7 @@ def write_target(
         notes = list(parts.notes)
         if target == TRANSFORMERS:
             most = transformers_folder.write_transformers(bundle, parts, folder)
-            usage = transformers_folder.USAGE
+            usage = transformers_folder.usage(bundle)
         elif target == ONNX:
             most, usage = onnx_folder.write_onnx(bundle, parts, folder)
         else:

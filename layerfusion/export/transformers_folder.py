@@ -37,11 +37,16 @@ model = AutoModelForSequenceClassification.from_pretrained(".", trust_remote_cod
 tokenizer = AutoTokenizer.from_pretrained(".", trust_remote_code=True)
 with torch.inference_mode():
     inputs = tokenizer(["a text to classify", "another one"], return_tensors="pt")
-    print(model(**inputs).logits.softmax(dim=1))
+    print(model(**inputs).logits.PROBABILITIES)
 ```
 
 `AutoModel` in place of the class above gives the fused layers as `pooler_output`.
 """
+
+
+def usage(bundle: Bundle) -> str:
+    """Write the lines that run the folder."""
+    return USAGE.replace("PROBABILITIES", "sigmoid()" if bundle.multilabel else "softmax(dim=1)")
 
 
 def write_transformers(bundle: Bundle, cut: Cut, folder: Path) -> float:

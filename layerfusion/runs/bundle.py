@@ -61,6 +61,7 @@ from layerfusion.runs.bundle_files import (
     read_files,
 )
 from layerfusion.runs.fetching import shared_folder
+from layerfusion.runs.naming import labels_of
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.trust import (
@@ -71,6 +72,7 @@ from layerfusion.runs.trust import (
     refuse_code,
     refuse_interpolation,
 )
+from layerfusion.statistics.answers import answers
 
 if TYPE_CHECKING:
     from layerfusion.runs.inputs import Inputs
@@ -84,7 +86,7 @@ class Explained:
     """Predictions of texts with the part that each source has in them, averaged over the heads."""
 
     probabilities: np.ndarray
-    """Probabilities of the classes. Shape: (texts, classes)."""
+    """Probabilities of the classes or labels. Shape: (texts, classes)."""
     gates: np.ndarray | None
     """Weight of each source. Shape: (texts, sources). None where the fusion has no gates."""
     alone: np.ndarray
@@ -117,6 +119,11 @@ class Bundle:
     """Sources whose vectors are computed elsewhere, to the servers and files that the classifier
     names for them, and that are only asked once the user says so."""
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether a text has any number of the classes, which are labels then."""
+        return self.heads[0].multilabel
+
     def probabilities(
         self, texts: Sequence[str], recent: RecentVectors | None = None
     ) -> np.ndarray:
@@ -129,8 +136,8 @@ class Bundle:
             recent: as for `vectors`.
 
         Returns:
-            Probabilities in the order of `label_names`; rows add up to 1. Shape: (texts, classes),
-            float32.
+            Probabilities in the order of `label_names`, shape (texts, classes), float32. Rows add
+            up to 1; those of labels do not, since each label is a decision of its own.
 
         Raises:
             UserError: for an empty text, or if a model is missing or has other weights.
@@ -248,16 +255,34 @@ class Bundle:
         return self._backbones[name]
 
     def predict(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the name of the most probable class of each text. Shape: (texts,)."""
-        return self.classes_[self.probabilities(texts).argmax(axis=1)]
+        """Return the name of the most probable class of each text. Shape: (texts,).
+
+        Where texts have any number of labels, return scikit-learn's indicator matrix instead: 1
+        where a text has the label of a column, in the order of `classes_`. Shape: (texts, labels),
+        int64. `labels_of` gives their names.
+        """
+        said = answers(self.probabilities(texts), multilabel=self.multilabel)
+        return said.astype(np.int64) if self.multilabel else self.classes_[said]
 
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probability of each class, under the name that scikit-learn gives it."""
         return self.probabilities(texts)
 
+    def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
+        """Name what probabilities of the classes or labels stand for.
+
+        Args:
+            probabilities: as `probabilities` returns them. Shape: (texts, classes).
+
+        Returns:
+            The most probable class of each text; of labels a list of those from one half on, in the
+            order of `label_names`, which is empty where a text has none.
+        """
+        return labels_of(probabilities, self.label_names, multilabel=self.multilabel)
+
     @property
     def classes_(self) -> np.ndarray:
-        """Names of the classes, in the order of the probabilities. Shape: (classes,)."""
+        """Names of the classes or labels, in the probabilities' order. Shape: (classes,)."""
         return np.array(self.label_names)
 
     def save(self, folder: Path | str) -> Path:
@@ -287,8 +312,9 @@ class Bundle:
 
     def __repr__(self) -> str:
         layers = ", ".join(str(layer) for layer in self.layers)
-        classes = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
-        return f"Bundle({self.facts.get('fusion')} of {layers}; classes {classes})"
+        names = ", ".join(self.label_names[:5]) + (", …" if len(self.label_names) > 5 else "")
+        what = "labels" if self.multilabel else "classes"
+        return f"Bundle({self.facts.get('fusion')} of {layers}; {what} {names})"
 
     def _vectors(
         self,
@@ -649,6 +675,7 @@ def load_bundle(
             for name in names
             if name in config.lexical
         }
+        _check_regressions(lexical, heads)
     for name, path in (models or {}).items():
         if name not in about.models:
             raise unknown("model", name, about.models)
@@ -686,6 +713,21 @@ def _check_heads(
         raise ValueError(f"it describes {len(heads)} heads, and {HEADS} holds {len(kept)}")
     if wrong := {head.num_classes for head in heads} - {len(label_names)}:
         raise ValueError(f"it names {len(label_names)} classes, and a head has {wrong.pop()}")
+    if len({head.multilabel for head in heads}) > 1:
+        raise ValueError("some of its heads give a text one class, and others several labels")
+
+
+def _check_regressions(
+    lexical: Mapping[str, LexicalFit | LexicalRegression], heads: Sequence[Head]
+) -> None:
+    """Check that regressions give what the heads take: scores of classes, or of labels.
+
+    Raises:
+        ValueError: naming the one that does not.
+    """
+    for name, part in lexical.items():
+        if isinstance(part, LexicalRegression) and part.multilabel != heads[0].multilabel:
+            raise ValueError(f"{name} and the heads differ in whether a text has several labels")
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -26,9 +26,9 @@ DESCRIPTION = "bundle.json"
 HEADS = "heads.safetensors"
 ESTIMATOR = "estimator"
 """Fact that holds what an estimator of scikit-learn has beside the classifier."""
-SCHEMA = 3
-"""Schema 1 kept every operator's arguments with each fusion, and schema 2 had neither anchored
-weights nor regressions; both are still read."""
+SCHEMA = 4
+"""Schema 1 kept every operator's arguments with each fusion, schema 2 had neither anchored weights
+nor regressions, and schema 3 no texts with several labels; all are still read."""
 DAMAGE = (
     SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     IsADirectoryError, NotADirectoryError,

@@ -15,6 +15,7 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
+from layerfusion.fusion.head_files import Head, OperatorHead
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
@@ -39,6 +40,8 @@ from layerfusion.texts.splits import Split
 
 PROBE = "probe"
 """Stands for a linear probe on a single layer among the fusions that were tried."""
+SURE = 30.0
+"""Added to the log-odds of a label that every row has, and taken off where none has it."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +119,7 @@ def training_texts(
     Args:
         texts: texts without outer white space.
         labels: class indices, shape (rows,), each of which occurs; or labels, shape (rows, labels),
-            bool.
+            bool, of which one at least is not that of all rows or of none.
         label_names: name of each class.
         validation_size: share of the rows that becomes validation, stratified; no row if None.
             Rows with the same text are never divided.
@@ -197,7 +200,8 @@ def fit_texts(
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    bundle = make_bundle(config, inputs, [head.head for head in heads.values()], facts)
+    fitted = [_with_constant_labels(head.head, dataset) for head in heads.values()]
+    bundle = make_bundle(config, inputs, fitted, facts)
     return FittedTexts(bundle, importances, trials)
 
 
@@ -213,6 +217,27 @@ def _held_out_probes(
     candidates: Candidates, config: LayersConfig, device: torch.device
 ) -> tuple[HeldOut, ...]:
     return held_out_probes(candidates, config, device)[0]
+
+
+def _with_constant_labels(head: Head, dataset: TextDataset) -> Head:
+    """Let a head name the labels that every row has, and never those that none has.
+
+    There is nothing to learn of such labels, as in a fold that lacks a rare one. What a head says
+    of them is left to chance, or to `class_weights`, which would name one that it has never seen.
+    """
+    if not head.multilabel:
+        return head
+    labels = np.concatenate([rows.labels for rows in dataset.splits.values()])
+    always, never = labels.all(axis=0), ~labels.any(axis=0)
+    shift = torch.from_numpy(SURE * (always.astype(float) - never.astype(float)))
+    if not shift.any():
+        return head
+    if isinstance(head, OperatorHead):
+        head.classifier.rescale(1.0, shift)
+        return head
+    pool = head.stack.pool
+    pool = replace(pool, shift=shift if pool.shift is None else pool.shift + shift)
+    return replace(head, stack=replace(head.stack, pool=pool))
 
 
 # -- what was learned about the layers ----------------------------------------------------------

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerfusion import __version__
 from layerfusion.errors import UserError, one_line
+from layerfusion.runs.naming import labels_of
 from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull, VectorsMissing
 
 log = logging.getLogger(__name__)
@@ -46,6 +47,16 @@ class Answer(BaseModel):
     """The probabilities of the classes of each text; they add up to 1."""
 
 
+class MultilabelAnswer(BaseModel):
+    """All labels that each text has, in the order of the texts, and their probabilities."""
+
+    classes: list[str] = Field(examples=[["crude", "ship", "trade"]])
+    labels: list[list[str]] = Field(examples=[[["crude", "ship"], []]])
+    """The labels of each text whose probability is one half or more; a text may have none."""
+    probabilities: list[list[float]] = Field(examples=[[[0.97, 0.61, 0.04], [0.02, 0.31, 0.11]]])
+    """The probability of each label; each is a decision of its own, so they do not add up to 1."""
+
+
 class Problem(BaseModel):
     """Why a request was not answered."""
 
@@ -69,6 +80,8 @@ class Classifier:
     job: str
     classify: Callable[[Sequence[str]], np.ndarray]
     """From texts to probabilities, shape (texts, classes). The first call loads the models."""
+    multilabel: bool = False
+    """Whether a text has any number of the labels."""
 
 
 class _Metrics:
@@ -196,7 +209,9 @@ def make_app(
     )
 
     @app.post(
-        "/predict", response_model=Answer, responses=refusals(400, 408, 413, 422, 500, 503, 504)
+        "/predict",
+        response_model=MultilabelAnswer if classifier.multilabel else Answer,
+        responses=refusals(400, 408, 413, 422, 500, 503, 504),
     )
     async def predict(body: Texts) -> Any:  # type: ignore[valid-type]
         """Classify texts. Texts of requests that come at the same time pass the models together."""
@@ -221,11 +236,10 @@ def make_app(
         except RuntimeError:
             return problem(500, "failed", "the models failed on these texts")
         names = list(classifier.label_names)
-        best = found.argmax(axis=1)
         return JSONResponse(
             {
                 "classes": names,
-                "labels": [names[k] for k in best],
+                "labels": labels_of(found, names, multilabel=classifier.multilabel),
                 "probabilities": found.astype(float).tolist(),
             }
         )

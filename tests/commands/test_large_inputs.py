@@ -31,6 +31,7 @@ class ByLength:
     """A classifier that goes by the length of a text, and counts the texts that it is given."""
 
     label_names = ("neg", "pos")
+    multilabel = False
     folder = None
     unasked = ()
     config = SimpleNamespace(dataset=SimpleNamespace(text="text", reader=None))
@@ -45,6 +46,9 @@ class ByLength:
             raise KeyboardInterrupt
         high = np.array([len(text) % LENGTHS / LENGTHS for text in texts], np.float32)
         return np.stack([1 - high, high], axis=1)
+
+    def labels_of(self, probabilities: np.ndarray) -> list[str]:
+        return [self.label_names[k] for k in probabilities.argmax(axis=1)]
 
 
 @pytest.fixture

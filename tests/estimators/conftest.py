@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from layerfusion import LayerFusionClassifier
-from tests.tiny import tiny_folder, tiny_texts
+from tests.tiny import tiny_folder, tiny_texts, tiny_topics
 
 ROWS = 40
 
@@ -37,6 +38,14 @@ def rows(place: Path) -> pd.DataFrame:
 def new(place: Path) -> list[str]:
     """Texts that no classifier has seen."""
     return pd.read_csv(place / "reviews.csv").text[ROWS:].tolist()
+
+
+@pytest.fixture(scope="session")
+def topics() -> tuple[list[str], pd.DataFrame]:
+    """Texts, and the labels of each; some labels are wrong."""
+    texts, labels = tiny_topics(ROWS + 8)
+    wrong = np.random.default_rng(1).random(labels.shape) < 0.08
+    return texts, labels.mask(wrong, 1 - labels)
 
 
 @pytest.fixture

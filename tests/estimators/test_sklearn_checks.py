@@ -140,7 +140,10 @@ def test_a_check_of_scikit_learn_holds(
 
 @pytest.mark.parametrize("estimator", [LayerFusionClassifier(), TextEmbedder()])
 def test_the_tags_say_that_texts_are_read(estimator: Any) -> None:
-    tags = get_tags(estimator).input_tags
+    whole = get_tags(estimator)
+    if whole.classifier_tags is not None:
+        assert whole.classifier_tags.multi_label
+    tags = whole.input_tags
     assert (tags.string, tags.one_d_array, tags.two_d_array) == (True, True, False)
     with pytest.warns(SkipTestWarning):  # scikit-learn has no more checks for such estimators
         checks: Any = list(estimator_checks_generator(estimator))

@@ -29,7 +29,9 @@ def by_transformers(folder: str, texts: list[str]) -> dict[str, Any]:
     tokenizer = AutoTokenizer.from_pretrained(folder, **trusted)
     with torch.inference_mode():
         inputs = tokenizer(texts, return_tensors="pt")
-        probabilities = model(**inputs).logits.softmax(dim=1).tolist()
+        logits = model(**inputs).logits
+        several = model.config.problem_type == "multi_label_classification"
+        probabilities = (logits.sigmoid() if several else logits.softmax(dim=1)).tolist()
         fused = AutoModel.from_pretrained(folder, **trusted)(**inputs).pooler_output
     classify: Any = pipeline("text-classification", folder, trust_remote_code=True)
     piped = classify(texts, top_k=None, batch_size=3)
@@ -38,6 +40,7 @@ def by_transformers(folder: str, texts: list[str]) -> dict[str, Any]:
         "probabilities": probabilities,
         "piped": [[{x["label"]: x["score"] for x in row}[k] for k in labels] for row in piped],
         "fused": fused.tolist(),
+        "said": run_card(folder, texts).splitlines(),
     }
 
 
@@ -54,13 +57,19 @@ def by_sentence_transformers(folder: str, texts: list[str]) -> dict[str, Any]:
 
 
 def by_onnx(folder: str, texts: list[str]) -> dict[str, Any]:
-    """Run the lines of the model card, with the texts in the place of its own."""
-    (code,) = re.findall(r"```python\n(.*?)```", Path(folder, "README.md").read_text(), re.DOTALL)
+    said, found = run_card(folder, texts, "print(json.dumps(probabilities.tolist()))").splitlines()
+    return {"probabilities": json.loads(found), "said": [said]}
+
+
+def run_card(folder: str, texts: list[str], more: str = "") -> str:
+    """Run the last lines of the model card, with the texts in the place of its own."""
+    *_, code = re.findall(r"```python\n(.*?)```", Path(folder, "README.md").read_text(), re.DOTALL)
     code = code.replace('["a text to classify", "another one"]', repr(texts))
-    code += "\nprint(json.dumps(probabilities.tolist()))"
-    ran = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{more}"], cwd=folder, capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
-    return {"probabilities": json.loads(ran.stdout.splitlines()[-1])}
+    return ran.stdout
 
 
 HOW = {

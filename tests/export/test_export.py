@@ -19,13 +19,20 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from layerfusion import LayerFusionClassifier
 from layerfusion.assets.memo import CHECKSUM, seal
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.export import targets
 from layerfusion.export.card import model_card
 from layerfusion.export.cut import SAMPLE, cut
-from layerfusion.export.onnx_folder import write_onnx
+from layerfusion.export.onnx_folder import (
+    classify,
+    cost_of_int8,
+    preparation,
+    quantise,
+    write_onnx,
+)
 from layerfusion.export.transformers_folder import write_transformers
 from layerfusion.fusion.head_files import StackHead
 from layerfusion.fusion.pool import SINGLE, fit_pool
@@ -33,7 +40,7 @@ from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.probe import LinearProbe
 from layerfusion.records.job import BUNDLE
 from layerfusion.runs.bundle import Bundle, load_bundle
-from tests.tiny import run, tiny_folder, tiny_job, tiny_texts
+from tests.tiny import run, tiny_folder, tiny_job, tiny_texts, tiny_topics
 
 TEXTS = ["the good film", "  an awful plot, said the bank\n", "oil " * 40, "Profit rose & FELL"]
 LICENCE = "---\nlicense: apache-2.0\n---\n# A model\n"
@@ -65,6 +72,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     for name, words in given.items():
         assert main(["train", *common, *words, f"hydra.run.dir={root}/{name}"]) == 0
+    for name, fusion in (("topics", "stacked"), ("topics_late", "late")):
+        classifier = LayerFusionClassifier(
+            [str(root / "bert"), str(root / "llama")], layers="last", fusion=fusion, seeds=2,
+            lexical="words", objective="micro_f1", cache=str(root / "cache"),
+        )  # fmt: skip
+        classifier.fit(*tiny_topics(60)).save(root / name)
     return root
 
 
@@ -75,7 +88,12 @@ FOLDERS = {
     "one_embedding": ("one", "sentence-transformers"),
     "gated_graph": ("gated", "onnx"),
     "stacked_graph": ("stacked", "onnx"),
+    "topics": ("topics", "transformers"),
+    "topics_late": ("topics_late", "transformers"),
+    "topics_graph": ("topics", "onnx"),
+    "topics_late_graph": ("topics_late", "onnx"),
 }
+TOPICS = ("topics", "topics_late", "topics_graph", "topics_late_graph")
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +125,56 @@ def own_vectors(bundle: Bundle) -> np.ndarray:
     return np.concatenate(head.standardiser([vectors[one] for one in bundle.layers]), axis=1)
 
 
-@pytest.mark.parametrize("name", ["gated", "stacked", "gated_graph", "stacked_graph"])
+@pytest.mark.parametrize("name", ["gated", "stacked", "gated_graph", "stacked_graph", *TOPICS])
 def test_probabilities_are_those_of_predict(name: str, jobs: Path, outside: dict) -> None:
     expected = load_bundle(jobs / FOLDERS[name][0], device="cpu").probabilities(TEXTS)
     for kind in ("probabilities", "piped"):
         if kind in outside[name]:
             np.testing.assert_allclose(outside[name][kind], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TOPICS)
+def test_several_labels_are_named_as_predict_names_them(
+    name: str, jobs: Path, outside: dict
+) -> None:
+    bundle = load_bundle(jobs / FOLDERS[name][0], device="cpu")
+    found = np.array(outside[name]["probabilities"])
+    assert np.abs(found.sum(axis=1) - 1).max() > 0.1
+    np.testing.assert_array_equal((found >= 0.5).astype(int), bundle.predict(TEXTS))
+    card = (jobs / "out" / name / "README.md").read_text()
+    assert "## Labels\n\nA text may have any number of them." in card
+    if name.endswith("graph"):
+        assert outside[name]["said"] == [str(bundle.labels_of(found))]
+        assert "Each column of `probabilities` is a label" in card
+    else:
+        assert ".logits.sigmoid())" in card
+        first = re.findall(r"\d[\d.e+-]*", outside[name]["said"][0])
+        np.testing.assert_allclose([float(x) for x in first], found[0], atol=1e-3)
+
+
+def test_the_loss_of_several_labels_is_that_of_their_log_odds(jobs: Path) -> None:
+    bundle = load_bundle(jobs / "topics", device="cpu")
+    part = cut(bundle)
+    inputs = preparation(part)(TEXTS)
+    given = {name: torch.from_numpy(values) for name, values in inputs.items()}
+    labels = torch.tensor([[1, 0, 1]] * len(TEXTS))
+    found = torch.from_numpy(bundle.probabilities(TEXTS))
+    loss = part.model(**given, labels=labels).loss
+    expected = torch.nn.functional.binary_cross_entropy(found, labels.float())
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_eight_bits_are_measured_by_all_labels_of_a_text(jobs: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(jobs / "topics", device="cpu")
+    texts, labels = tiny_topics(20)
+    part = cut(bundle)
+    write_onnx(bundle, part, tmp_path)
+    quantise(tmp_path)
+    said = cost_of_int8(part, tmp_path, texts, labels.to_numpy(bool), "x's test")
+    found = [classify(part, tmp_path / file, texts) for file in ("model.onnx", "float32.onnx")]
+    right = [100 * ((one >= 0.5) == labels.to_numpy()).all(axis=1).mean() for one in found]
+    assert f"exact match {right[0]:.1f} % in place of {right[1]:.1f} %" in said
+    assert "; same labels on " in said
 
 
 @pytest.mark.parametrize("name", ["gated", "gated_embedding", "one_embedding"])

@@ -29,6 +29,7 @@ from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
 from layerfusion.fusion.operators import FusionOperator, Projections
 from layerfusion.fusion.pool import ANCHORED_GATED, FORMS, fit_pool
 from layerfusion.fusion.stacking import Stack
+from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
@@ -112,6 +113,7 @@ def features(sizes: list[int], rows: int = 5) -> list[torch.Tensor]:
     return [3 * torch.randn(rows, size, generator=generator) + 1 for size in sizes]
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize(
     ("name", "residual"),
     [
@@ -121,11 +123,12 @@ def features(sizes: list[int], rows: int = 5) -> list[torch.Tensor]:
         for residual in ((False,) if name == "late" else (False, True))
     ],
 )
-def test_every_operator_says_the_same(name: str, residual: bool) -> None:
+def test_every_operator_says_the_same(name: str, residual: bool, multilabel: bool) -> None:
     sizes = [6, 9, 4]
     torch.manual_seed(2)
     classifier = FusionClassifier(sizes, 3, name, width=16, residual=residual,
-                                  arguments={"side": 4} if name == "matmul" else {})  # fmt: skip
+                                  arguments={"side": 4} if name == "matmul" else {},
+                                  multilabel=multilabel)  # fmt: skip
     with torch.no_grad():  # as after training: gates that start at zero no longer are
         for parameter in classifier.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -153,20 +156,26 @@ def test_an_operator_of_the_users_is_refused_in_words() -> None:
         parts._head(head)
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("shift", [None, torch.tensor([0.5, 0.0, -1.0, 2.0]).double()])
 @pytest.mark.parametrize("form", [*FORMS, ANCHORED_GATED])
-def test_every_form_of_a_stack_says_the_same(form: str, shift: Tensor | None) -> None:
+def test_every_form_of_a_stack_says_the_same(
+    form: str, shift: Tensor | None, multilabel: bool
+) -> None:
     sizes, generator = [5, 7, 3], torch.Generator().manual_seed(3)
     probes = tuple(
         LinearProbe(torch.randn(4, size, generator=generator), torch.randn(4, generator=generator))
         for size in sizes
     )
-    held_out = torch.stack(
-        [p.logits(x).log_softmax(dim=1) for p, x in zip(probes, features(sizes, 60), strict=True)]
-    )
-    pool = replace(fit_pool(held_out, torch.arange(60) % 4, form), shift=shift)
+    held_out = torch.stack([
+        log_probabilities(p.logits(x), multilabel=multilabel)
+        for p, x in zip(probes, features(sizes, 60), strict=True)
+    ])  # fmt: skip
+    rows = torch.arange(60)
+    target = torch.stack([rows % n == 0 for n in (2, 3, 5, 7)], dim=1) if multilabel else rows % 4
+    pool = replace(fit_pool(held_out, target, form), shift=shift)
     head = StackHead(Stack(probes, pool, {}, ""))
-    rows = features(sizes)
+    rows = [(3 if multilabel else 1) * x for x in features(sizes)]  # labels may be near certain
     torch.testing.assert_close(rebuilt(head)(rows), head.log_probs(rows), atol=2e-5, rtol=1e-5)
 
 
@@ -180,6 +189,7 @@ def test_words_are_counted_as_scikit_learn_counts_them(kind: str, corpus: list[s
     for part in (
         LexicalFit.learn(texts, config),
         LexicalRegression.fit(kind, texts, labels, 1.0, num_classes=3),
+        LexicalRegression.fit(kind, texts, labels[:, None] <= [0, 1], 1.0, num_classes=2),
     ):
         bundle: Any = SimpleNamespace(
             lexical={"w": part}, config=SimpleNamespace(lexical={"w": config})

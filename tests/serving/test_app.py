@@ -20,6 +20,7 @@ import httpx
 import numpy as np
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 from benchmarks.serving import Connections, load
 from layerfusion.cli import main
@@ -96,6 +97,28 @@ def test_labels_and_probabilities_and_what_is_counted(serve: Serve) -> None:
     assert 'layerfusion_requests_total{path="other",status="404"} 1.0' in counts
     assert "layerfusion_texts_total 2.0" in counts
     assert "layerfusion_ready 1.0" in counts
+
+
+def test_all_labels_of_a_text_are_listed_and_described() -> None:
+    def two(texts: Sequence[str]) -> np.ndarray:
+        return np.array([[0.75, 0.5] if "p" in text else [0.25, 0.125] for text in texts])
+
+    app = make_app(Classifier(("a", "b"), "0123", two, multilabel=True), LIMITS)
+    with TestClient(app) as client:
+        while client.get("/health").status_code != 200:
+            time.sleep(0.01)
+        answer = client.post("/predict", json={"texts": ["a pop", "b"]}).json()
+        document = client.get("/openapi.json").json()
+    assert answer == {
+        "classes": ["a", "b"],
+        "labels": [["a", "b"], []],
+        "probabilities": [[0.75, 0.5], [0.25, 0.125]],
+    }
+    found = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]
+    schema = document["components"]["schemas"]["MultilabelAnswer"]
+    assert found["application/json"]["schema"]["$ref"].endswith("/MultilabelAnswer")
+    assert schema["properties"]["labels"]["items"]["type"] == "array"
+    assert "Answer" not in document["components"]["schemas"]
 
 
 def test_a_server_of_vectors_that_is_down_is_no_fault_of_the_texts(
