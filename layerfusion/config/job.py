@@ -48,6 +48,8 @@ LOG_LOSS, ACCURACY, MACRO_F1, MICRO_F1 = OBJECTIVES = (
     "micro_f1",
 )
 """Measures that epochs and fusions can be chosen by."""
+NAMED_FROM = 0.5
+"""Least probability of a label that is an answer, where a text has any number of labels."""
 UNWEIGHTED, BALANCED = CLASS_WEIGHTS = ("none", "balanced")
 HONEST = "honest"
 LOGGERS = ("wandb", "none")

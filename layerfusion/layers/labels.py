@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from layerfusion.config.job import NAMED_FROM
 from layerfusion.errors import UserError
-
-EVEN = math.log(0.5)
-"""A label is named from this log-probability on."""
 
 
 def is_multilabel(target: Tensor) -> bool:
@@ -94,14 +92,14 @@ def right_rows(log_probs: Tensor, target: Tensor) -> Tensor:
 
     Shape: (rows,), bool, from (rows, classes).
     """
-    if is_multilabel(target):
-        return ((log_probs >= EVEN) == target.bool()).all(dim=1)
-    return log_probs.argmax(dim=1) == target
+    multilabel = is_multilabel(target)
+    same = answers(log_probs, multilabel=multilabel) == target
+    return same.all(dim=1) if multilabel else same
 
 
 def answers(log_probs: Tensor, *, multilabel: bool) -> Tensor:
     """Return the most probable class, shape (rows,), or the labels named, (rows, labels), bool."""
-    return log_probs >= EVEN if multilabel else log_probs.argmax(dim=1)
+    return log_probs.exp().float() >= NAMED_FROM if multilabel else log_probs.argmax(dim=1)
 
 
 def label_counts(target: Tensor, num_classes: int) -> Tensor:
@@ -148,5 +146,5 @@ def _log_complement(log_probs: Tensor) -> Tensor:
     """Return log(1 - p) from log p, which is below zero; of p = 1, a very small number."""
     tiny = torch.finfo(log_probs.dtype).tiny
     log_probs = log_probs.clamp_max(-tiny)
-    near_one = log_probs > EVEN
+    near_one = log_probs > math.log(0.5)
     return torch.where(near_one, (-torch.expm1(log_probs)).log(), torch.log1p(-log_probs.exp()))

@@ -137,14 +137,13 @@ def training_texts(
     for row, text in enumerate(texts):
         first.setdefault(text, row)
     unique = np.array(list(first.values()))
-    stratum = strata(labels)
-    if np.bincount(stratum[unique]).max() < 2:
+    if np.bincount(strata(labels[unique])).max() < 2:
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )
     kept = np.zeros(len(texts), bool)
     if validation_size is not None:
-        leaves = hold_out(stratum[unique], validation_size, seed=seed, purpose="validation")
+        leaves = hold_out(labels[unique], validation_size, seed=seed, purpose="validation")
         out = set(unique[leaves].tolist())
         kept = np.array([first[text] in out for text in texts])
     splits = {

@@ -18,6 +18,7 @@ from layerfusion.config.secrets import redacted
 from layerfusion.findings.jobs import read_predictions
 from layerfusion.findings.set_mistakes import answers_of_job
 from layerfusion.fusion.deadline import Deadline
+from layerfusion.layers import labels
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline
@@ -31,7 +32,6 @@ from layerfusion.runs.recording import make_record, spec_hashes
 from layerfusion.runs.resources import forget_peak_memory
 from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from layerfusion.statistics.answers import answers
-from layerfusion.statistics.metrics import answers_of
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
@@ -251,7 +251,9 @@ def _write_predictions(path: Path, result: TrainingResult, baseline_preds: np.nd
             "prob": pa.FixedSizeListArray.from_arrays(result.probabilities.reshape(-1), classes),
             "baseline": repeated(baseline_preds),
             **{
-                reference.column: repeated(answers_of(reference.logits, multilabel=several).numpy())
+                reference.column: repeated(
+                    labels.answers(reference.logits, multilabel=several).numpy()
+                )
                 for reference in result.references
             },
         }

@@ -60,7 +60,7 @@ def run_pilot(
     deadline = deadline or Deadline()
     pace = Pace(deadline)
     train = dataset.splits["train"]
-    labels = strata(train.labels)
+    labels = train.labels
     size = min(config.layers.pilot or 0, len(labels))
     sizes: list[int] = []
     whole: set[str] = set()
@@ -76,7 +76,7 @@ def run_pilot(
         within = _in_time(budget, dataset, sources, deadline)
         half = _half(labels, rows, config.seed)
         everything = size >= len(labels)
-        if everything or np.bincount(labels[half]).max() >= config.layers.folds:
+        if everything or np.bincount(strata(labels)[half]).max() >= config.layers.folds:
             selection, loss = _choose(config, dataset, sources, rows, half, within)
             if everything or loss <= 0:
                 break

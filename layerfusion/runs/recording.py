@@ -20,6 +20,7 @@ from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
 from layerfusion.embeddings.source import Source, Store
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.layers.folds import possible_folds
+from layerfusion.layers.labels import answers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection, find_selection
 from layerfusion.records.gates import gate_record
@@ -41,7 +42,7 @@ from layerfusion.runs.inputs import SPLITS, Inputs
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
-from layerfusion.statistics.metrics import answers_of, evaluate
+from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
@@ -195,7 +196,7 @@ def _reference(
     source = inputs.sources[probed.layer.backbone]
     alone = replace(inputs, selection=Selection((Choice(probed.layer, "reference"),)))
     test = evaluate(reference.logits, result.target)
-    preds = answers_of(reference.logits, multilabel=result.target.ndim == 2).numpy()
+    preds = answers(reference.logits, multilabel=result.target.ndim == 2).numpy()
     ends = metric_intervals(result.target, preds[None])
     return ReferenceRecord(
         LayerRecord(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-THRESHOLD = 0.5
-"""Least probability of a label that is an answer, where a row has any number of labels."""
+from layerfusion.config.job import NAMED_FROM
 
 
 def answers(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
@@ -29,7 +28,7 @@ def answers(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
         [[True, False, True], [False, False, False]]
     """
     if multilabel:
-        return np.asarray(probabilities, np.float32) >= np.float32(THRESHOLD)
+        return np.asarray(probabilities, np.float32) >= np.float32(NAMED_FROM)
     return probabilities.argmax(axis=-1)
 
 

@@ -18,7 +18,7 @@ from torchmetrics.functional.classification import (
 )
 
 from layerfusion.errors import UserError
-from layerfusion.statistics.answers import THRESHOLD
+from layerfusion.layers.labels import answers
 
 METRICS = ("accuracy", "macro_f1", "log_loss", "calibration_error")
 BINS = 15
@@ -64,7 +64,7 @@ def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[s
         return _evaluate_sets(logits, target)
     num_classes = logits.shape[1]
     probabilities = logits.softmax(dim=1)
-    preds = answers_of(logits, multilabel=False)
+    preds = answers(logits, multilabel=False)
     values = {
         "accuracy": multiclass_accuracy(preds, target, num_classes, average="micro"),
         "macro_f1": multiclass_f1_score(preds, target, num_classes, average="macro"),
@@ -77,20 +77,6 @@ def evaluate(logits: Tensor | np.ndarray, target: Tensor | np.ndarray) -> dict[s
     return {name: float(values[name]) for name in METRICS}
 
 
-def answers_of(logits: Tensor, *, multilabel: bool) -> Tensor:
-    """Return what is answered: see `statistics.answers.answers`.
-
-    Args:
-        logits: scores before the softmax, or log-probabilities. Shape: (rows, classes). Where a
-            row has several labels, log-probabilities of the labels.
-        multilabel: whether it has.
-
-    Returns:
-        Class indices, shape (rows,), or true where a label is answered, shape (rows, labels).
-    """
-    return logits.exp().float() >= THRESHOLD if multilabel else logits.argmax(dim=1)
-
-
 def _evaluate_sets(log_probs: Tensor, target: Tensor) -> dict[str, float]:
     """Compute the figures of rows that have any number of the labels. Shapes: (rows, labels)."""
     if bool((log_probs > _ROUNDING).any()):
@@ -100,7 +86,7 @@ def _evaluate_sets(log_probs: Tensor, target: Tensor) -> dict[str, float]:
         )
     log_probs = log_probs.clamp(max=0.0)
     probabilities, labels = log_probs.exp(), target.shape[1]
-    preds = answers_of(log_probs, multilabel=True).long()
+    preds = answers(log_probs, multilabel=True).long()
     # Log of the probability that a row lacks the label, exact where the label is all but sure.
     log_lacks = (-torch.expm1(log_probs)).clamp(min=_LEAST).log()
     # The arguments were checked; torchmetrics would refuse a single label.

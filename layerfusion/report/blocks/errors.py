@@ -13,6 +13,7 @@ from statistics import mean
 import numpy as np
 from matplotlib.axes import Axes
 
+from layerfusion.config.job import NAMED_FROM
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
@@ -31,7 +32,6 @@ from layerfusion.report.format import (
     shortened,
 )
 from layerfusion.report.table import Cell, Column, Table
-from layerfusion.statistics.answers import THRESHOLD
 from layerfusion.statistics.intervals import bootstrap_interval
 
 MATRIX = 12
@@ -256,10 +256,10 @@ def threshold_table(found: SetAnswers) -> Table:
             Column("Exact match %", share("exact"), PERCENT),
         ),
         found.by_threshold(),
-        f"What the answers would be worth if each label counted from another probability on than"
-        f" {SHARE(THRESHOLD)} %, the marked row: precision, recall and F1 of all labels of all rows"
-        " together. A threshold picked here is picked on test, and its figures are too high.",
-        lambda one: "chosen" if one.threshold == THRESHOLD else "",
+        "What the answers would be worth if each label counted from another probability on than"
+        f" {SHARE(NAMED_FROM)} %, the marked row: precision, recall and F1 of all labels of all"
+        " rows together. A threshold picked here is picked on test, and its figures are too high.",
+        lambda one: "chosen" if one.threshold == NAMED_FROM else "",
     )
 
 
