@@ -57,7 +57,7 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
                 raise UserError(
                     f"{word}: it is a file, and a word with = sets a key; ./{word} names it"
                 )
-        return list(arguments)
+        return _of_the_user(arguments)
     word, rest = arguments[place], [*arguments[:place], *arguments[place + 1 :]]
     if (second := _place_of_path(rest)) is not None:
         raise UserError(
@@ -87,6 +87,20 @@ def with_data(command: str, arguments: Sequence[str]) -> list[str]:
             return ["dataset=hub", _word("dataset.hub", word), *rest]
         raise _nothing_there(word, group_options("dataset", arguments)) from None
     return _with_columns(command, word, ["dataset=local", _word("dataset.path", word)], rest)
+
+
+def _of_the_user(arguments: Sequence[str]) -> list[str]:
+    """Let files that are named by their key alone belong to no data set of ours.
+
+    Else they would have the name, the columns and the class names of the default one. Settings of
+    the user's own may name another, and stay as they are.
+    """
+    own = _own(arguments)
+    groups = {"dataset.path": "local", "dataset.train": "local", "dataset.hub": "hub"}
+    named = next((group for key, group in groups.items() if own.get(key)), None)
+    if named is None or "dataset" in own or split_config_dirs(arguments)[1]:
+        return list(arguments)
+    return [f"dataset={named}", *arguments]
 
 
 def _place_of_path(arguments: Sequence[str]) -> int | None:

@@ -313,3 +313,31 @@ def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
     for word in ("x" * 300, f"{'x' * 300}.csv", f"./{'x' * 300}"):
         with pytest.raises(UserError, match=r"there is no such file or folder, and no data set"):
             with_data("train", [word])
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["dataset.path=x.csv"], "local"),
+        (["dataset.train=x.csv", "dataset.test=y.csv", "fusion=gated"], "local"),
+        (["experiment=auto", "dataset.hub=owner/name"], "hub"),
+        (["-m", "+dataset.path=x.csv"], "local"),
+    ],
+)
+def test_files_named_by_their_key_alone_have_no_name_or_columns_of_another_data_set(
+    words: list[str], name: str
+) -> None:
+    assert with_data("train", words) == [f"dataset={name}", *words]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=r8", "dataset.path=x.csv"],
+        ["dataset.path=x.csv", "--config-dir", "mine"],
+        ["dataset.text=review"],
+        ["dataset.path="],
+    ],
+)
+def test_a_data_set_that_is_named_or_may_be_stays(words: list[str]) -> None:
+    assert with_data("train", words) == words
