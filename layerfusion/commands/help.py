@@ -301,11 +301,12 @@ def _of_options(word: str, folders: Sequence[Path], columns: int) -> Iterator[li
 
 
 def _of_glossary(word: str, columns: int) -> Iterator[list[str]]:
-    words = glossary()
+    words = {name.lower(): (name, meaning) for name, meaning in glossary().items()}
     lower = word.lower()
     for form in (lower, lower.removesuffix("s"), lower.removesuffix("es")):
         if form in words:
-            yield [f"{form}: a word of the glossary", *_indented(words[form], columns)]
+            name, meaning = words[form]
+            yield [f"{name}: a word of the glossary", *_indented(meaning, columns)]
             return
 
 
