@@ -16,7 +16,7 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
-from tests.tiny import run, tiny_folder, tiny_texts
+from tests.tiny import TOPICS, run, tiny_folder, tiny_texts, tiny_topics
 
 
 @pytest.fixture
@@ -313,3 +313,19 @@ def test_a_word_longer_than_any_name_of_a_file_is_no_path() -> None:
     for word in ("x" * 300, f"{'x' * 300}.csv", f"./{'x' * 300}"):
         with pytest.raises(UserError, match=r"there is no such file or folder, and no data set"):
             with_data("train", [word])
+
+
+@pytest.mark.usefixtures("place")
+def test_columns_of_yes_and_no_are_proposed_as_labels_by_a_command_that_runs() -> None:
+    texts, marks = tiny_topics(60)
+    marks["rock 'n' roll, [live]"] = 0
+    marks.loc[:1, "rock 'n' roll, [live]"] = 1
+    marks.insert(0, "review", texts)
+    marks.assign(id=range(60)).to_csv("marks.csv", index=False)
+    with pytest.raises(UserError, match=r"'film', 'trade', 'bank'.* each hold yes or no") as error:
+        with_data("plan", ["marks.csv", "backbone=[minilm]"])
+    command = shlex.split(str(error.value).rpartition(": ")[2])
+    assert command[:3] == ["layerfusion", "plan", "marks.csv"]
+    config = load(compose("plan", with_data("plan", command[2:])))
+    assert config.dataset.text == "review"
+    assert config.dataset.label_columns == [*TOPICS, "rock 'n' roll, [live]"]
