@@ -182,14 +182,16 @@ def _by_probability(found: SetAnswers, calibration: str) -> Iterator[str]:
 
 def _worst_sets(found: SetAnswers, rows: np.ndarray, texts: Sequence[str] | None) -> Iterator[str]:
     """Show the rows with the largest log-loss over all labels."""
-    from layerfusion.records.label_words import label_words
+    from layerfusion.records.label_words import SHOWN, label_words
 
     if not len(rows):
         return
     yield ""
     yield "the worst mistakes, by the log-loss of all labels of a row:"
     for row in map(int, rows):
-        said, had = (label_words(found.names, x[row]) for x in (found.answer, found.target))
+        said, had = (
+            label_words(found.names, x[row], most=SHOWN) for x in (found.answer, found.target)
+        )
         loss = f"log-loss {found.losses[row]:.2f}"
         yield f"  row {row}: {said}; has {had}; {loss}{_text(texts, row)}"
 

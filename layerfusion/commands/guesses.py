@@ -124,7 +124,7 @@ def _own(words: Sequence[str]) -> dict[str, str]:
 def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[str]) -> list[str]:
     """Add the columns of texts and labels to the words of a data set, where they are not usual."""
     from layerfusion.texts.columns import Columns
-    from layerfusion.texts.guess import LabelsInLists, likely_columns
+    from layerfusion.texts.guess import LabelsInColumns, LabelsInLists, likely_columns
 
     own = _own(rest)
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
@@ -150,14 +150,20 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
             encoding=own.get("dataset.encoding", usual.encoding).strip("'\""),
             reader=own.get("dataset.reader"),
         )
-    except LabelsInLists as error:
+    except (LabelsInLists, LabelsInColumns) as error:
         texts = error.texts if len(error.texts) == 1 else []
         more = [_word("dataset.text", name) for name in texts]
-        if error.column != columns.label:
+        either = ""
+        if isinstance(error, LabelsInColumns):
+            either = "; where one of them holds the classes, name it by dataset.label=COLUMN"
+            more.append(_word("dataset.label_columns", error.columns))
+        elif error.column != columns.label:
             more.append(_word("dataset.label", error.column))
-        more += ["dataset.multilabel=true", *_named_standard_input(words)]
+        if isinstance(error, LabelsInLists):
+            more.append("dataset.multilabel=true")
+        more += _named_standard_input(words)
         whole = shlex.join(["layerfusion", command, path, *more, *rest])
-        line = f"{error}; where a text has any number of labels, say so: {whole}"
+        line = f"{error}{either}; where a text has any number of labels, say so: {whole}"
         raise UserError(line) from error
     except (UserError, OSError):  # the job says what is wrong
         return [*words, *_named_folder(command, words, rest)]
@@ -237,6 +243,6 @@ def _keep_standard_input(rest: Sequence[str]) -> str:
     return str(folder / name)
 
 
-def _word(key: str, value: str) -> str:
+def _word(key: str, value: str | list[str]) -> str:
     """Write an override as Hydra reads it, without the quotation marks of a shell."""
     return shlex.split(as_option(key, value))[0]

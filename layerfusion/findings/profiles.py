@@ -53,9 +53,13 @@ def lead(best: LayerProfile | None, last: LayerProfile) -> float | None:
 
 
 def missing_scores(profile: Profile) -> list[str]:
-    """Say which scores some layers lack, and why: one sentence for each reason."""
+    """Say which scores some layers lack, or all of them, and why: one sentence for each reason."""
+    given = {name for layer in profile.layers for name in layer.scores}
     by_reason = grouped(profile.missing, lambda name: profile.missing[name])
-    return [f"No {' or '.join(some)} of some layers: {why}." for why, some in by_reason.items()]
+    return [
+        f"No {' or '.join(some)}{' of some layers' if given & set(some) else ''}: {why}."
+        for why, some in by_reason.items()
+    ]
 
 
 def marked_layers(profile: Profile) -> set[int]:

@@ -33,7 +33,7 @@ def stratified_folds(
     text. A class with a single text is part of every fit and never held out.
 
     Args:
-        labels: class indices, shape (rows,), or labels, shape (rows, labels); see `strata`.
+        labels: class indices, shape (rows,), or labels, shape (rows, labels); see `dealt_by`.
         texts: the texts, or anything that tells them apart, for example their hashes.
         folds: number of folds, at least 2. No more are dealt than `possible_folds` says.
         seed: draws the order of the rows.
@@ -47,16 +47,19 @@ def stratified_folds(
     """
     rng = np.random.default_rng(seed)
     first, unique = _first_rows(texts)
-    labels = strata(labels)
+    classes = dealt_by(labels[unique])
     fold_of = np.full(len(labels), NEVER)
-    counts = np.bincount(labels[unique])
+    counts = np.bincount(classes)
     folds = _possible(folds, counts)
     dealt = 0
     for label in np.flatnonzero(counts > 1):
-        rows = rng.permutation(unique[labels[unique] == label])
+        rows = rng.permutation(unique[classes == label])
         fold_of[rows] = (dealt + np.arange(len(rows))) % folds
         dealt += len(rows)
-    _log_rare_classes(counts, folds, names)
+    if labels.ndim == 2:
+        _log_rare("labels", labels[unique].sum(axis=0), folds, names)
+    else:
+        _log_rare("classes", counts, folds, names)
     return torch.from_numpy(fold_of[[first[text] for text in texts]])
 
 
@@ -69,7 +72,33 @@ def possible_folds(labels: np.ndarray, texts: Sequence[Hashable], folds: int) ->
         UserError: if no class has two different texts.
     """
     _, unique = _first_rows(texts)
-    return _possible(folds, np.bincount(strata(labels)[unique]))
+    return _possible(folds, np.bincount(dealt_by(labels[unique])))
+
+
+def dealt_by(labels: np.ndarray) -> np.ndarray:
+    """Return the class by which each row is dealt to the folds.
+
+    That is its class in `strata`. Of rows with several labels, those that are alone in theirs are
+    dealt together, unless no other row has any of their labels: else a row would never be held out
+    because one of its labels is rare.
+
+    Args:
+        labels: those of rows with different texts; class indices, shape (rows,), or labels, shape
+            (rows, labels).
+
+    Returns:
+        Shape: (rows,), int64.
+
+    Example:
+        >>> dealt_by(np.array([[1, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 1]], dtype=bool)).tolist()
+        [5, 5, 3]
+    """
+    classes = strata(labels)
+    if labels.ndim == 1:
+        return classes
+    alone = np.bincount(classes)[classes] == 1
+    shares = labels[:, labels.sum(axis=0) > 1].any(axis=1)
+    return np.where(alone & shares, labels.shape[1] + 1, classes)
 
 
 def _possible(folds: int, counts: np.ndarray) -> int:
@@ -87,19 +116,21 @@ def _first_rows(texts: Sequence[Hashable]) -> tuple[dict[Hashable, int], np.ndar
     return first, np.array(sorted(first.values()))
 
 
-def _log_rare_classes(counts: np.ndarray, folds: int, names: Sequence[str]) -> None:
+def _log_rare(kind: str, counts: np.ndarray, folds: int, names: Sequence[str]) -> None:
     rare = [c for c in np.argsort(counts, kind="stable").tolist() if 0 < counts[c] < folds]
     if not rare:
         return
-    names = [*names, "no label"] if names else list(map(str, range(len(counts))))
+    names = names or list(map(str, range(len(counts))))
     words = [f"{names[c]} {counts[c]}" for c in rare[:RARE_NAMED]]
     more = f" and {len(rare) - RARE_NAMED} more" if len(rare) > RARE_NAMED else ""
     log.info(
-        "selection: %d of %d classes have fewer than layers.folds=%d texts in train (%s%s); they"
-        " are judged in as many folds as they have texts, with a single one in none",
+        "selection: %d of %d %s have fewer than layers.folds=%d texts in train (%s%s); they"
+        " are judged in as many folds as they have texts%s",
         len(rare),
         int((counts > 0).sum()),
+        kind,
         folds,
         ", ".join(words),
         more,
+        " at most" if kind == "labels" else ", with a single one in none",
     )

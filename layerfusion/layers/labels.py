@@ -23,6 +23,13 @@ def is_multilabel(target: Tensor) -> bool:
     return target.ndim == 2
 
 
+COMPARES_CLASSES = (
+    "it compares classes, of which a row has one; rows with several labels need probe, accuracy,"
+    " attention_entropy or effective_rank"
+)
+"""Why a score has no meaning for rows with several labels, and the scores that do."""
+
+
 def require_classes(what: str, target: Tensor) -> None:
     """Refuse what compares the rows of classes where rows have any number of labels.
 
@@ -34,10 +41,7 @@ def require_classes(what: str, target: Tensor) -> None:
         UserError: for rows with any number of labels.
     """
     if is_multilabel(target):
-        raise UserError(
-            f"{what}: it compares classes, of which a row has one; rows with several labels need"
-            " probe, accuracy or effective_rank"
-        )
+        raise UserError(f"{what}: {COMPARES_CLASSES}")
 
 
 def log_probabilities(logits: Tensor, *, multilabel: bool) -> Tensor:

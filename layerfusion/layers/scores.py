@@ -20,6 +20,7 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
+from layerfusion.layers.labels import COMPARES_CLASSES, is_multilabel, require_classes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.score import Needs, Score, ScoreValues, find_score
@@ -187,14 +188,21 @@ def compute_scores(
             `accuracy` as well.
         config: strengths of the probes, size of the sample, weight of the gradient.
         options: device and batch sizes of what passes through the models.
-        lenient: true to leave out a score that a model does not give, with the reason; otherwise
-            it is an error.
+        lenient: true to leave out a score that a model does not give, or that has no meaning for
+            rows with several labels, with the reason; otherwise it is an error.
 
     Raises:
-        UserError: if a score does not exist, or needs attention weights of a model that gives none.
+        UserError: if a score does not exist, needs attention weights of a model that gives none, or
+            compares classes where rows have several labels.
     """
     inputs = ScoreInputs(candidates, config, options, lenient=lenient)
+    left_out: dict[str, str] = {}
     for score in map(find_score, names):
+        if score.compares_classes and is_multilabel(candidates.labels):
+            if not lenient:
+                require_classes(f"score {score.name}", candidates.labels)
+            left_out[score.name] = COMPARES_CLASSES
+            continue
         inputs.compute(score)
     if inputs.has_probes:  # these two then come at no cost
         inputs.compute(LOG_LOSS)
@@ -205,7 +213,7 @@ def compute_scores(
         candidates.layers,
         {name: score.values for name, score in values.items()},
         inputs.held_out if inputs.has_probes else (),
-        {name: score.missing for name, score in values.items() if score.missing},
+        {name: score.missing for name, score in values.items() if score.missing} | left_out,
         {name: score.seconds for name, score in values.items()},
         {backbone: heads for score in values.values() for backbone, heads in score.heads.items()},
         inputs.scores,

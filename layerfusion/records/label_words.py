@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 NO_LABEL = "no label"
+SHOWN = 12
+"""At most this many labels of a row are named to a reader."""
 
 
 def label_words(
@@ -15,6 +17,7 @@ def label_words(
     *,
     between: str = ", ",
     nothing: str = NO_LABEL,
+    most: int | None = None,
 ) -> str:
     """Name the label of a row, or all its labels where it may have several.
 
@@ -23,6 +26,7 @@ def label_words(
         label: class index, or true where the row has a label, shape (labels,).
         between: stands between several names.
         nothing: stands for no label.
+        most: how many labels of a row are named at most, and the others counted; all if None.
 
     Example:
         >>> label_words(["neg", "pos"], 1)
@@ -31,7 +35,11 @@ def label_words(
         'sport, art'
         >>> label_words(["sport", "music"], np.array([False, False]))
         'no label'
+        >>> label_words(["sport", "music", "art"], np.array([True, True, True]), most=1)
+        'sport and 2 more'
     """
     if np.ndim(label) == 0:
         return names[int(label)]
-    return between.join(names[k] for k in np.flatnonzero(label).tolist()) or nothing
+    found = [names[k] for k in np.flatnonzero(label).tolist()]
+    more = f" and {len(found) - most} more" if most is not None and len(found) > most else ""
+    return between.join(found[:most]) + more or nothing

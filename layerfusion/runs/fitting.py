@@ -20,6 +20,7 @@ from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.folds import dealt_by
 from layerfusion.layers.held_out import held_out_probes
 from layerfusion.layers.labels import mean_loss
 from layerfusion.layers.layer_id import LayerId
@@ -35,7 +36,7 @@ from layerfusion.runs.select_layers import budget_of, candidates_of, select
 from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.sampling import hold_out, strata
+from layerfusion.texts.sampling import hold_out
 from layerfusion.texts.splits import Split
 
 PROBE = "probe"
@@ -137,7 +138,7 @@ def training_texts(
     for row, text in enumerate(texts):
         first.setdefault(text, row)
     unique = np.array(list(first.values()))
-    if np.bincount(strata(labels[unique])).max() < 2:
+    if np.bincount(dealt_by(labels[unique])).max() < 2:
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )

@@ -11,7 +11,7 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.layers.labels import log_odds
+from layerfusion.layers.labels import is_multilabel, log_odds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.records.job import RunRecord
@@ -55,7 +55,7 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
     kept = (candidates.fold_of != NEVER).numpy()
     texts = [text for text, is_kept in zip(candidates.texts, kept, strict=True) if is_kept]
     labels = candidates.labels.numpy()[kept]
-    if dataset.multilabel:
+    if is_multilabel(candidates.labels):
         probabilities = log_odds(log_probs.double()).mean(dim=0).sigmoid()
     else:
         probabilities = log_probs.mean(dim=0).double().softmax(dim=1)

@@ -19,6 +19,7 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers
+from layerfusion.layers.folds import dealt_by
 from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection, pooled_losses, standard_error
 from layerfusion.records.format import duration
@@ -32,7 +33,7 @@ from layerfusion.runs.select_layers import (
     selection_lines,
 )
 from layerfusion.texts import TextDataset
-from layerfusion.texts.sampling import sample, strata
+from layerfusion.texts.sampling import sample
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def run_pilot(
         within = _in_time(budget, dataset, sources, deadline)
         half = _half(labels, rows, config.seed)
         everything = size >= len(labels)
-        if everything or np.bincount(strata(labels)[half]).max() >= config.layers.folds:
+        if everything or np.bincount(dealt_by(labels[half])).max() >= config.layers.folds:
             selection, loss = _choose(config, dataset, sources, rows, half, within)
             if everything or loss <= 0:
                 break

@@ -17,6 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import require_attention
 from layerfusion.layers.budget import Budget, ModelCost, expect, too_high
 from layerfusion.layers.folds import possible_folds
+from layerfusion.layers.labels import COMPARES_CLASSES
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.score import Needs, find_score
 from layerfusion.layers.scores import ScoreTable
@@ -59,6 +60,9 @@ def require_possible(
     if not rule.looks_at_labels and config.layers.budget.flops_per_text is not None:
         _require_affordable(config, dataset, models, lexical=len(sources) - len(models))
     train = dataset.splits["train"]
+    for score in scores:
+        if score.compares_classes and dataset.multilabel:
+            raise UserError(f"layers={config.layers.name}, score {score.name}: {COMPARES_CLASSES}")
     notes = []
     by_folds = rule.looks_at_labels and config.layers.held_out == "folds"
     if by_folds or config.fusion.name in (*STACKS, AUTO):

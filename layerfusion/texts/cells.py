@@ -178,6 +178,11 @@ def labels_marked(cells: Mapping[str, Any]) -> list[Any]:
     return [name for name, value in values.items() if _word(value) in _YES]
 
 
+def is_mark(cell: Any) -> bool:
+    """Tell whether a cell says yes or no, as `labels_marked` reads it."""
+    return _word(plain(cell)) in (*_YES, *_NO)
+
+
 def _word(value: Any) -> str:
     return str(value).strip().casefold()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.errors import UserError, short
-from layerfusion.texts.cells import is_missing, labels_in, written_list
+from layerfusion.texts.cells import is_mark, is_missing, labels_in, written_list
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.layout import read_tables
 from layerfusion.texts.nested import paths_inside, with_paths
@@ -24,6 +24,8 @@ _WORDS = 3
 """Words that a text has at least on average, in a column whose name does not say that it is one."""
 _CHARACTERS = 12
 """Characters that such a text has at least, in a script that puts no spaces between words."""
+_NAMED = 4
+"""At most this many columns are named in a message."""
 _CLEARLY = 3
 """Texts that are so many times as long as others are longer without doubt."""
 
@@ -53,6 +55,23 @@ class LabelsInLists(UserError):
         self.texts = list(likely)
 
 
+class LabelsInColumns(UserError):
+    """Several columns of yes and no may hold the labels: one label each, or the classes.
+
+    Args:
+        place: the file or folder.
+        columns: all columns of yes and no.
+        likely: the columns of texts, if they have to be guessed.
+    """
+
+    def __init__(self, place: Path, columns: Sequence[str], likely: Sequence[str] = ()) -> None:
+        shown = ", ".join(map(repr, columns[:_NAMED]))
+        more = f" and {len(columns) - _NAMED} more" if len(columns) > _NAMED else ""
+        super().__init__(f"{place}: the columns {shown}{more} each hold yes or no (1 or 0)")
+        self.columns = list(columns)
+        self.texts = list(likely)
+
+
 def likely_columns(
     path: Path, columns: Columns, given: Mapping[str, str], *, encoding: str, reader: str | None
 ) -> dict[str, list[str]]:
@@ -71,6 +90,7 @@ def likely_columns(
 
     Raises:
         LabelsInLists: where only lists of labels look like labels, and a row is to have one.
+        LabelsInColumns: where several columns look like labels, and each of them says yes or no.
         UserError: as `read_tables` does.
     """
     source = DataSourceConfig(str(path), encoding=encoding)
@@ -94,6 +114,8 @@ def likely_columns(
         ):
             example = _several(values[lists[0]])
             raise LabelsInLists(path, lists[0], example, likely.get("text", ())) from error
+        if one and (marks := _of_marks(values, likely, settled)):
+            raise LabelsInColumns(path, marks, likely.get("text", ())) from error
         return likely
     if columns.label is not None and not columns.multilabel:
         labels = [label for table in tables.values() for label in table.labels]
@@ -230,6 +252,22 @@ def _of_labels_in_lists(
         ):
             found.append(name)
     return sorted(found, key=lambda name: _rank("label", name))
+
+
+def _of_marks(
+    values: Mapping[str, Sequence[Any]],
+    likely: Mapping[str, Sequence[str]],
+    settled: Mapping[str, str],
+) -> list[str]:
+    """The columns of yes and no, where several columns may hold the labels and each is one."""
+    used = {*settled.values(), *likely.get("text", ())}
+    marks = [
+        name
+        for name, column in values.items()
+        if name not in used and name.strip() and column and all(map(is_mark, column))
+    ]
+    labels = likely.get("label", ())
+    return marks if len(labels) > 1 and set(labels) <= set(marks) else []
 
 
 def _several(column: Sequence[Any]) -> Sequence[Any]:

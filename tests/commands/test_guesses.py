@@ -16,7 +16,7 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
-from tests.tiny import run, tiny_folder, tiny_texts
+from tests.tiny import TOPICS, run, tiny_folder, tiny_texts, tiny_topics
 
 
 @pytest.fixture
@@ -341,3 +341,19 @@ def test_files_named_by_their_key_alone_have_no_name_or_columns_of_another_data_
 )
 def test_a_data_set_that_is_named_or_may_be_stays(words: list[str]) -> None:
     assert with_data("train", words) == words
+
+
+@pytest.mark.usefixtures("place")
+def test_columns_of_yes_and_no_are_proposed_as_labels_by_a_command_that_runs() -> None:
+    texts, marks = tiny_topics(60)
+    marks["rock 'n' roll, [live]"] = 0
+    marks.loc[:1, "rock 'n' roll, [live]"] = 1
+    marks.insert(0, "review", texts)
+    marks.assign(id=range(60)).to_csv("marks.csv", index=False)
+    with pytest.raises(UserError, match=r"'film', 'trade', 'bank'.* each hold yes or no") as error:
+        with_data("plan", ["marks.csv", "backbone=[minilm]"])
+    command = shlex.split(str(error.value).rpartition(": ")[2])
+    assert command[:3] == ["layerfusion", "plan", "marks.csv"]
+    config = load(compose("plan", with_data("plan", command[2:])))
+    assert config.dataset.text == "review"
+    assert config.dataset.label_columns == [*TOPICS, "rock 'n' roll, [live]"]

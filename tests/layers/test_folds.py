@@ -56,6 +56,32 @@ def test_of_many_rare_classes_the_rarest_are_named(caplog: pytest.LogCaptureFixt
     assert "(c2 1, c7 1, c3 2, c4 3, c1 4 and 2 more)" in caplog.text
 
 
+def test_a_row_with_a_label_of_its_own_is_held_out_for_its_other_labels() -> None:
+    labels = np.zeros((40, 44), dtype=bool)
+    labels[np.arange(40), np.arange(40)] = True  # as tags have it: each row has one of its own
+    labels[:36, 40:] = np.arange(36)[:, None] % np.array([2, 3, 4, 5]) == 0
+    shared = labels[:, 40:].any(axis=1)
+    folds = stratified_folds(labels, range(40), 5, seed=0).numpy()
+    assert possible_folds(labels, range(40), 5) == 5
+    assert (folds[shared] >= 0).all()
+    assert (folds[~shared] == -1).all()
+    sizes = np.bincount(folds[shared], minlength=5)
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_rare_labels_are_named_with_all_texts_that_have_them(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    labels = np.zeros((30, 4), dtype=bool)
+    labels[:, 0] = np.arange(30) % 2 == 0
+    labels[:6, 1] = labels[:5, 2] = labels[:4, 3] = True  # the rarest one has all of their rows
+    stratified_folds(labels, range(30), 6, seed=0, names=["grain", "corn", "wheat", "oat"])
+    assert "2 of 4 labels have fewer than layers.folds=6 texts in train (oat 4, wheat 5)" in (
+        caplog.text
+    )
+
+
 def test_too_many_folds_become_as_many_as_the_largest_class_has_texts() -> None:
     labels = np.array([0, 0, 0, 1, 1])
     folds = stratified_folds(labels, range(5), 5, seed=0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +13,12 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from layerfusion.config.job import STRENGTHS
+from layerfusion.config.registry import SCORES
 from layerfusion.errors import UserError
 from layerfusion.fusion.objective import costs
 from layerfusion.layers.folds import possible_folds, stratified_folds
 from layerfusion.layers.labels import (
+    COMPARES_CLASSES,
     by_row,
     decisions,
     folded,
@@ -27,6 +31,7 @@ from layerfusion.layers.labels import (
 )
 from layerfusion.layers.lexical_regression import C_VALUES, LexicalRegression, predict_folds
 from layerfusion.layers.probe import cross_validate, fit_probes
+from layerfusion.layers.score import find_score
 from layerfusion.layers.transferability import fisher, h_score, logme
 
 
@@ -140,6 +145,14 @@ def test_scores_that_compare_classes_refuse_labels_in_one_line(score) -> None:  
     x, target = _labelled()
     with pytest.raises(UserError, match="it compares classes, of which a row has one"):
         score(x, target)
+
+
+def test_scores_know_whether_they_compare_classes() -> None:
+    x, target = _labelled()
+    named = COMPARES_CLASSES.partition("need ")[2]
+    for name in SCORES:
+        assert find_score(name).compares_classes != (name in named), name
+    assert not math.isnan(find_score("effective_rank").compute(x, target))
 
 
 def test_folds_share_out_the_rarest_label() -> None:

@@ -201,6 +201,11 @@ def test_the_protocol_changes_the_name_of_a_job(folder: Path) -> None:
         ([*PUBLISHED, "objective=accuracy"], "objective=accuracy: protocol=as_published does not"),
         ([*PUBLISHED, "class_weights=balanced"], "class_weights=balanced: protocol=as_published"),
         ([*PUBLISHED, "time_limit=60"], "time_limit=60: protocol=as_published"),
+        ([*PUBLISHED, "dataset.multilabel=true"], "multilabel=true: protocol=as_published has a"),
+        (
+            [*PUBLISHED, "dataset.label_columns=[a,b]"],
+            "dataset.label_columns: protocol=as_published",
+        ),
         ([*PUBLISHED, "backbone.bert.max_length=64"], "it has max_length=512"),
         ([*PUBLISHED, "backbone.bert.long_texts=windows"], "it has long_texts=truncate"),
         (["protocol=as_published", "fusion=published_concat", "fusion.residual=true"], "no resid"),

@@ -10,11 +10,12 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.embeddings.spec import text_hash
+from layerfusion.findings.profiles import missing_scores
 from layerfusion.layers.budget import expect, measure
 from layerfusion.records.job import read_record
-from layerfusion.records.profile import read_profile
+from layerfusion.records.profile import find_profiles, read_profile
 from layerfusion.runs.inputs import dataset_of, extract_all, open_sources
-from tests.tiny import run
+from tests.tiny import TOPICS, run, tiny_topics
 
 
 @pytest.mark.parametrize(
@@ -125,3 +126,36 @@ def test_flops_are_known_before_extraction_to_the_last_digit(
     assert expected.flops == measured.flops
     assert (expected.milliseconds, expected.shape) == (None, measured.shape)
     assert max(source.count_tokens(train)) > 8 or long_texts == "truncate"
+
+
+@pytest.fixture
+def topics(job: list[str], tmp_path: Path) -> list[str]:
+    """The same job on texts with several labels."""
+    texts, marks = tiny_topics(80)
+    marks.insert(0, "text", texts)
+    marks.to_csv(tmp_path / "topics.csv", index=False)
+    own = [one for one in job if not one.startswith(("dataset.", "pooling"))]
+    columns = f"dataset.label_columns=[{','.join(TOPICS)}]"
+    return [*own, "dataset.train=null", f"dataset.path={tmp_path / 'topics.csv'}", columns]
+
+
+@pytest.mark.parametrize("score", ["logme", "gradient", "gradient_entropy"])
+def test_a_score_that_compares_classes_is_refused_before_anything_is_extracted(
+    score: str, topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, said = run(["train", *topics, "layers=top_k", f"layers.score={score}"], capsys)
+    assert code == 2
+    assert f"layers=top_k, score {score}: it compares classes" in said.splitlines()[-1]
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_a_profile_leaves_out_the_scores_that_compare_classes_and_says_so(
+    topics: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = "profile.scores=[probe,gradient,logme,effective_rank]"
+    code, said = run(["profile", *topics, scores], capsys)
+    assert code == 0, said
+    ((_, profile),) = find_profiles(tmp_path / "outputs")
+    assert set(profile.score_facts) == {"log_loss", "accuracy", "effective_rank"}
+    (why,) = missing_scores(profile)
+    assert why.startswith("No gradient or logme: it compares classes, of which a row has one")

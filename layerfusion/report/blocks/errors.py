@@ -19,7 +19,7 @@ from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
 from layerfusion.findings.set_mistakes import Likelihood, Named, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
-from layerfusion.records.label_words import label_words
+from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.summary import all_names
 from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
@@ -213,8 +213,8 @@ def set_mistake_table(found: SetAnswers) -> Table:
     return _rows_table(
         found,
         "The worst mistakes",
-        Column("Labels", lambda row: label_words(found.names, found.target[row])),
-        Column("Answer", lambda row: label_words(found.names, found.answer[row])),
+        Column("Labels", lambda row: label_words(found.names, found.target[row], most=SHOWN)),
+        Column("Answer", lambda row: label_words(found.names, found.answer[row], most=SHOWN)),
         Column("Log-loss", lambda row: float(found.losses[row]), decimals(2)),
         note="Log-loss: that of all labels of the row together, in nats. A very high one may be a"
         " wrong label.",
