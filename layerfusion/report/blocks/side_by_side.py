@@ -15,7 +15,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import file_names, grouped, told_apart
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.jobs import FinishedJob, numbered_as
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Finding, between_sweeps, same_system
 from layerfusion.records.format import listing, plural
@@ -150,7 +150,9 @@ def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
     """
     first, *others = groups.values()
     for group in others:
-        if not np.array_equal(group.jobs[0].target, first.jobs[0].target):
+        if not np.array_equal(
+            numbered_as(group.jobs[0], first.jobs[0]).target, first.jobs[0].target
+        ):
             raise UserError(
                 f"{group.jobs[0].folder}: other test labels of {group.label} than"
                 f" {first.jobs[0].folder}, with the same fingerprint of the data; one of the two is"
