@@ -17,6 +17,9 @@ from torch.nn import functional as F
 from layerfusion.config.job import NAMED_FROM
 from layerfusion.errors import UserError
 
+NO_CLASSES = "it compares classes, of which a row has one"
+"""Why a score has no value for rows with any number of labels."""
+
 
 def is_multilabel(target: Tensor) -> bool:
     """Tell whether rows have any number of labels, by the shape of the labels."""
@@ -35,8 +38,7 @@ def require_classes(what: str, target: Tensor) -> None:
     """
     if is_multilabel(target):
         raise UserError(
-            f"{what}: it compares classes, of which a row has one; rows with several labels need"
-            " probe, accuracy or effective_rank"
+            f"{what}: {NO_CLASSES}; rows with several labels need probe, accuracy or effective_rank"
         )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from layerfusion.assets.files import DiskError
 from layerfusion.errors import UserError
 from layerfusion.layers.backbone_scores import sample_attention, sample_gradient
-from layerfusion.layers.labels import require_classes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import fit_probes
 from layerfusion.layers.score import Needs, Score, ScoreValues
@@ -21,7 +20,6 @@ NO_ATTENTION = "layer 0 and the final norm have no attention of their own"
 def _gradient(inputs: ScoreInputs) -> ScoreValues:
     """Gradient × activation of every layer, from the head that the last layer's probe has."""
     candidates = inputs.candidates
-    require_classes("score gradient", candidates.labels)
     values = np.full(len(candidates.layers), np.nan)
     seconds = 0.0
     texts = [candidates.texts[row] for row in inputs.sample]
@@ -111,9 +109,15 @@ def _to_unit(values: np.ndarray) -> np.ndarray:
     return (values - values.min()) / spread if spread > 0 else np.full(len(values), 0.5)
 
 
-GRADIENT = Score("gradient", _gradient, Needs.TEXTS, within_model=True)
+GRADIENT = Score("gradient", _gradient, Needs.TEXTS, within_model=True, compares_classes=True)
 # Low entropy is focused attention; that focused attention marks good layers is a hypothesis.
 ATTENTION_ENTROPY = Score(
     "attention_entropy", _attention_entropy, Needs.ATTENTION, low_is_good=True, within_model=True
 )
-GRADIENT_ENTROPY = Score("gradient_entropy", _gradient_entropy, Needs.ATTENTION, within_model=True)
+GRADIENT_ENTROPY = Score(
+    "gradient_entropy",
+    _gradient_entropy,
+    Needs.ATTENTION,
+    within_model=True,
+    compares_classes=True,
+)

@@ -65,6 +65,9 @@ class Score:
     within_model: bool = False
     """True where values compare only between layers of the same model and pooling, for example
     because their scale depends on the model's width or depth."""
+    compares_classes: bool = False
+    """True where rows need one class each, so that it has no meaning for rows with any number of
+    labels. A profile leaves it out of those, and a selection by it is refused."""
 
     @property
     def passes_texts(self) -> bool:

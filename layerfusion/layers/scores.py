@@ -20,6 +20,7 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.errors import UserError
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
+from layerfusion.layers.labels import NO_CLASSES, is_multilabel, require_classes
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut
 from layerfusion.layers.score import Needs, Score, ScoreValues, find_score
@@ -86,7 +87,8 @@ class ScoreInputs:
         candidates: layers with their vectors, labels, texts and models.
         config: strengths of the probes, size of the sample, weight of the gradient.
         options: device and batch sizes of what passes through the models.
-        lenient: True to leave out models that lack what a score needs; else they are refused.
+        lenient: True to leave out models that lack what a score needs, and scores of classes where
+            rows have any number of labels; else they are refused.
     """
 
     def __init__(
@@ -137,6 +139,10 @@ class ScoreInputs:
         return self.values[score.name]
 
     def _compute(self, score: Score) -> ScoreValues:
+        if score.compares_classes and is_multilabel(self.candidates.labels):
+            if not self.lenient:
+                require_classes(f"score {score.name}", self.candidates.labels)
+            return ScoreValues(np.full(len(self.candidates.layers), np.nan), 0.0, NO_CLASSES)
         if score.passes_texts:
             return score.compute(self)
         if score.needs == Needs.PROBES:
@@ -187,11 +193,12 @@ def compute_scores(
             `accuracy` as well.
         config: strengths of the probes, size of the sample, weight of the gradient.
         options: device and batch sizes of what passes through the models.
-        lenient: true to leave out a score that a model does not give, with the reason; otherwise
-            it is an error.
+        lenient: true to leave out a score that a model or the labels do not give, with the reason;
+            otherwise it is an error.
 
     Raises:
-        UserError: if a score does not exist, or needs attention weights of a model that gives none.
+        UserError: if a score does not exist, or needs attention weights of a model that gives none,
+            or one class for each of rows that have any number of labels.
     """
     inputs = ScoreInputs(candidates, config, options, lenient=lenient)
     for score in map(find_score, names):

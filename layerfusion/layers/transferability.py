@@ -162,9 +162,9 @@ def effective_rank(features: Tensor) -> float:
     return math.exp(-float((shares * shares.log()).sum()))
 
 
-LOGME = Score("logme", logme)
-H_SCORE = Score("h_score", h_score)
-FISHER = Score("fisher", fisher)
+LOGME = Score("logme", logme, compares_classes=True)
+H_SCORE = Score("h_score", h_score, compares_classes=True)
+FISHER = Score("fisher", fisher, compares_classes=True)
 EFFECTIVE_RANK = Score(
     "effective_rank", lambda features, _labels: effective_rank(features), within_model=True
 )

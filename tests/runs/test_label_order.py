@@ -31,8 +31,10 @@ def test_what_is_kept_of_a_job_fits_labels_in_another_order(
             trainer={"max_epochs": 2}, extract={"token_budget": 512},
         )  # fmt: skip
         rows = pd.read_parquet(job.folder / "predictions.parquet")
-        shown = {name: np.stack(rows[name]).tolist() for name in ("target", "baseline", "best_probe")}  # fmt: skip
-        found.append({name: [_named(order, row) for row in own] for name, own in shown.items()})
+        found.append({
+            column: [_named(order, row) for row in np.stack(rows[column]).tolist()]
+            for column in ("target", "baseline", "best_probe")
+        })  # fmt: skip
     first, second = found
     assert first["target"] == second["target"]
     # Either is learned anew: what order changes is rounding, and at most a row.
@@ -41,7 +43,8 @@ def test_what_is_kept_of_a_job_fits_labels_in_another_order(
         assert same > 0.9, name
     lf.write_report(tmp_path / "jobs")
     page = (tmp_path / "jobs" / "report.md").read_text()
-    assert page.splitlines()[2].startswith("2 jobs on 1 data set") and "damaged" not in page
+    assert page.splitlines()[2].startswith("2 jobs on 1 data set")
+    assert "damaged" not in page
 
 
 def _named(order: list[str], row: object) -> list[str]:
