@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import (
     NO_LABEL,
     READ_SEVERAL,
     are_vectors,
     is_missing,
+    joined_labels,
     numbers_of,
     written_list,
 )
@@ -264,7 +266,14 @@ def _indexed(
     label_names = tuple(named[value] for value in classes)
     empty = [named[value] for value in named if value not in trained]
     unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
-    return label_names, indices, (*unseen, *_doubts(label_names, way_out))
+    doubts = _doubts(label_names, way_out)
+    if not tables["train"].multilabel and (joined := joined_labels(label_names)):
+        name, mark = joined
+        doubts += (
+            f"labels: {short(name)} is one class; if it is several labels, dataset.multilabel=true"
+            f" and {as_option('dataset.label_separator', mark)} take them apart",
+        )
+    return label_names, indices, (*unseen, *doubts)
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:

@@ -325,11 +325,12 @@ def _seed_table(data: Shared) -> Table:
     jobs = data.chosen
     shares = first_shares([[_by_seed(job) for job in jobs.values()]])
     entries = list(zip(jobs, shares.tolist(), strict=True))
+    record = next(iter(data.groups.values())).data
     return Table(
         f"Whether other seeds would change the order on {data.label}",
         (
             Column("Sweep", lambda entry: entry[0]),
-            Column("Test %", lambda entry: Cell.of(jobs[entry[0]].accuracy.mean), PERCENT),
+            Column(titled("Test", record), lambda x: Cell.of(jobs[x[0]].accuracy.mean), PERCENT),
             Column("Seeds", lambda entry: len(jobs[entry[0]].record.seeds), COUNT),
             Column("First %", lambda entry: entry[1], SHARE),
         ),
