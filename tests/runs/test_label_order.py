@@ -32,7 +32,7 @@ def test_what_is_kept_of_a_job_fits_labels_in_another_order(
         )  # fmt: skip
         rows = pd.read_parquet(job.folder / "predictions.parquet")
         found.append({
-            column: [_named(order, row) for row in np.stack(rows[column]).tolist()]
+            column: [_named(order, row) for row in np.stack(list(rows[column])).tolist()]
             for column in ("target", "baseline", "best_probe")
         })  # fmt: skip
     first, second = found
