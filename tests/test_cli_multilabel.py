@@ -51,8 +51,8 @@ def test_the_figures_of_a_job_are_those_of_its_predictions(
     seeds = [predictions[predictions.seed == seed] for seed in sorted(set(predictions.seed))]
     figures = []
     for one in seeds:
-        target, answer = (np.stack(one[name].to_list()) for name in ("target", "pred"))
-        probability = np.stack(one["prob"].to_list())
+        target, answer = (np.stack(list(one[name])) for name in ("target", "pred"))
+        probability = np.stack(list(one["prob"]))
         assert ((probability >= 0.5) == answer).all()
         figures.append(
             {
@@ -66,9 +66,9 @@ def test_the_figures_of_a_job_are_those_of_its_predictions(
         assert estimate["mean"] == pytest.approx(np.mean([one[name] for one in figures]))
         assert estimate["low"] is None or estimate["low"] <= estimate["mean"] <= estimate["high"]
     assert record["test"]["micro_f1"]["mean"] > 0.6  # guessing gives 0.55 at most
-    baseline = np.stack(seeds[0]["baseline"].to_list())
+    baseline = np.stack(list(seeds[0]["baseline"]))
     assert record["baseline"]["test"]["micro_f1"] == pytest.approx(
-        f1_score(np.stack(seeds[0]["target"].to_list()), baseline, average="micro")
+        f1_score(np.stack(list(seeds[0]["target"])), baseline, average="micro")
     )
     said = capsys.readouterr().err
     assert main(["train", *job, *words]) == 0

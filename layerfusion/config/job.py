@@ -433,7 +433,8 @@ class ProfileConfig:
         default_factory=lambda: [s for s in SCORES if s != "accuracy"], metadata=named_in(SCORES)
     )
     """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
-    is a score of your own. What a model does not give is left out, with the reason."""
+    is a score of your own. What a model or labels of any number do not give is left out, with the
+    reason."""
     judge: bool = False
     """After all selections are made, evaluate them on test: the accuracy of every layer, and the
     regret of every selection. This is for studies of the scores; nothing may be chosen by it."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from layerfusion.errors import UserError, short
+from layerfusion.texts.cells import joined_labels, written_list
 
 MOST_ROWS = 1_000_000
 """Most rows that weights may add up to, since each copy of a row takes memory."""
 KINDS = {"b": bool, "i": int, "u": int, "f": float, "U": str}
 """Kind of a NumPy type to the Python type of a label in JSON."""
-COLLECTIONS = (list, tuple, set, frozenset, np.ndarray)
+COLLECTIONS = (list, tuple, Set, np.ndarray)
 """Types in which a row may have any number of labels."""
 
 
@@ -109,7 +111,7 @@ def targets_of(y: Any, rows: int, kept: np.ndarray | None = None) -> Targets:
     """
     if y is None:
         raise UserError("fit: requires y to be passed, but the target y is None")
-    several = _several(y)
+    several = _several(y, "fit")
     if several is None:
         return _of_classes(y, rows, kept)
     if len(several) != rows:
@@ -128,7 +130,12 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import column_or_1d
 
-    labels = column_or_1d(y, warn=True)
+    if isinstance(y, str | Mapping) or not (hasattr(y, "__len__") or hasattr(y, "__array__")):
+        raise UserError(f"fit: a list of labels is needed, found an object of type {_kind(y)}")
+    try:
+        labels = column_or_1d(y.toarray() if hasattr(y, "toarray") else y, warn=True)
+    except ValueError as error:  # such as for three dimensions
+        raise UserError(f"fit: {error}") from error
     if len(labels) != rows:
         raise UserError(
             f"fit: {rows} texts and {len(labels)} labels; one label is needed for each text"
@@ -146,7 +153,27 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
         raise UserError(
             f"fit: y has one class only, {short(classes.tolist()[0])}; two classes are needed"
         )
+    _warn_of_joined([str(name) for name in classes.tolist()])
     return Targets(classes, codes.reshape(-1))
+
+
+def _warn_of_joined(names: Sequence[str]) -> None:
+    """Warn of classes whose names seem to be several labels in one string."""
+    lists = [name for name in names if len(written_list(name) or ()) > 1]
+    joined = (lists[0], "json.loads(y)") if lists else None
+    if not lists and (found := joined_labels(names)):
+        joined = found[0], f"y.split({found[1]!r})"
+    if joined:
+        warnings.warn(
+            f"fit: {short(joined[0])} is one class; if it is several labels, give a list of them"
+            f" for each text, such as [{joined[1]} for y in labels]",
+            UserWarning,
+            stacklevel=5,
+        )
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def _missing(label: Any) -> bool:
@@ -168,7 +195,7 @@ def _of_one_type(labels: np.ndarray) -> np.ndarray:
 # -- several labels a row -------------------------------------------------------------------------
 
 
-def _several(y: Any) -> np.ndarray | list[Any] | None:
+def _several(y: Any, place: str) -> np.ndarray | list[Any] | None:
     """Tell whether rows have any number of labels, and bring these into one of two forms.
 
     Lists of numbers of one length are an array for scikit-learn, so that those of 0 and 1 alone are
@@ -177,11 +204,11 @@ def _several(y: Any) -> np.ndarray | list[Any] | None:
     Returns:
         An indicator matrix, shape (rows, labels), or the labels of each row; None for classes.
     """
-    if hasattr(y, "toarray"):
-        return y.toarray()
     shape = getattr(y, "shape", None)
     if shape is not None and len(shape) == 2 and shape[1] != 1:
-        return np.asarray(y)
+        return y.toarray() if hasattr(y, "toarray") else np.asarray(y)
+    if hasattr(y, "toarray"):
+        return None
     if isinstance(y, str | Mapping) or not hasattr(y, "__len__"):
         return None
     cells = list(y) if shape is None or len(shape) == 1 else list(np.asarray(y).reshape(-1))
@@ -191,8 +218,8 @@ def _several(y: Any) -> np.ndarray | list[Any] | None:
     if not all(lists):
         row = lists.index(False)
         raise UserError(
-            f"fit: the labels of row {row + 1} are {short(cells[row])}; a list of labels is needed,"
-            " as other rows have one"
+            f"{place}: the labels of row {row + 1} are {short(cells[row])}; a list of labels is"
+            " needed, as other rows have one"
         )
     if not _are_rows_of_an_array(cells):
         return cells
@@ -203,7 +230,7 @@ def _are_rows_of_an_array(cells: Sequence[Any]) -> bool:
     """Tell whether lists are those of an array: numbers, one in each list, or 0 and 1 alone."""
     values = [value for cell in cells for value in cell]
     return (
-        not any(isinstance(cell, set | frozenset) for cell in cells)
+        not any(isinstance(cell, Set) for cell in cells)
         and len({len(cell) for cell in cells}) == 1
         and bool(values)
         and all(isinstance(value, bool | int | float | np.number | np.bool_) for value in values)
@@ -257,7 +284,7 @@ def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
     """Bring the labels of rows into an indicator matrix, with a column for each label first known.
 
     Args:
-        y: as for `targets_of`.
+        y: as for `targets_of`. The columns of a data frame are found by their names.
         classes: the labels that a classifier knows. Shape: (labels,).
 
     Returns:
@@ -265,9 +292,11 @@ def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
         after the others. Shape: (rows, labels or more), int64.
 
     Raises:
-        UserError: for a matrix of another number of columns.
+        UserError: for a matrix of another number of columns, or with columns of other names.
     """
-    several = _several(y)
+    if hasattr(y, "columns") and len(y.columns) > 1:
+        y = _in_order(y, classes)
+    several = _several(y, "score")
     if not isinstance(several, list):
         matrix = np.asarray(y) if several is None else several
         if matrix.ndim != 2 or matrix.shape[1] != len(classes):
@@ -283,6 +312,17 @@ def indicators_of(y: Any, classes: np.ndarray) -> np.ndarray:
     for row, cell in enumerate(several):
         found[row, [column[label] for label in cell]] = 1
     return found
+
+
+def _in_order(frame: Any, classes: np.ndarray) -> Any:
+    """Put the columns of a data frame in the order of the labels, if these name them."""
+    names = classes.tolist()
+    if set(frame.columns) == set(names):
+        return frame[names]
+    if names == list(range(len(names))):  # those of an array, which had no names
+        return frame
+    strange = ", ".join(sorted(map(repr, set(frame.columns) ^ set(names)))[:8])
+    raise UserError(f"score: the columns of y are not the labels that fit saw: {strange}")
 
 
 def repeats_of(sample_weight: Any, rows: int) -> np.ndarray | None:

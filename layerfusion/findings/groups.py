@@ -12,7 +12,7 @@ from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import file_names, grouped, told_apart
-from layerfusion.findings.jobs import PROBE, FinishedJob, read_job
+from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
 from layerfusion.records.job import (
     METRICS,
     PREDICTIONS,
@@ -176,10 +176,11 @@ def group_jobs(
                 read[record.job] = folder, read_job(folder, record)
     by_data: dict[tuple[str, str], list[FinishedJob]] = {}
     for data, own in grouped(read.values(), lambda pair: _data_of(pair[1])).items():
-        usual = Counter(job.target.tobytes() for _, job in own).most_common(1)[0][0]
-        for folder, job in own:
+        labels = [numbered_as(job, own[0][1]).target.tobytes() for _, job in own]
+        usual = Counter(labels).most_common(1)[0][0]
+        for (folder, job), found_labels in zip(own, labels, strict=True):
             with damaged_told(folder / PREDICTIONS, damaged):
-                if job.target.tobytes() != usual:
+                if found_labels != usual:
                     raise UserError(
                         f"{folder / PREDICTIONS}: job {job.record.job} has other test labels than"
                         " other jobs with the same fingerprint of the data"
@@ -192,6 +193,7 @@ def group_jobs(
     groups = []
     for (data, label), key in zip(labels.items(), keys, strict=True):
         own = sorted(by_data[data], key=_order)
+        own = [numbered_as(job, own[0]) for job in own]
         singles = [job for job in own if job.sources == 1]
         probed = [] if any(not job.record.scored for job in singles) else _references(own)
         curves, repeats = _curves(probed or singles)

@@ -143,6 +143,20 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
     )
 
 
+def numbered_as(job: FinishedJob, other: FinishedJob) -> FinishedJob:
+    """Give a job's target the numbers that the labels have in another job on the same data.
+
+    Labels of one fingerprint may stand in another order. Where they are other labels, the job is
+    returned as it is.
+    """
+    own, names = job.record.dataset.label_names, other.record.dataset.label_names
+    if own == names or sorted(own) != sorted(names):
+        return job
+    if job.target.ndim == 2:
+        return replace(job, target=job.target[:, [own.index(name) for name in names]])
+    return replace(job, target=np.array([names.index(name) for name in own])[job.target])
+
+
 def read_predictions(folder: Path, record: RunRecord) -> JobPredictions:
     """Read a job's predictions, by seed and row.
 

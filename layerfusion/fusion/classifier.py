@@ -18,6 +18,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from layerfusion.errors import UserError
 from layerfusion.fusion.data import Batch
 from layerfusion.fusion.head import FusionHead, HeadSettings
 from layerfusion.fusion.operators import FusionOperator
@@ -117,6 +118,7 @@ class FusionClassifier(FusionHead, LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Return the cross-entropy of a training batch, with the operator's additions to it."""
         sources, target = batch
+        self._require_fit(target)
         logits, gates = self.logits_and_gates(sources)
         weights = self.operator.class_weights
         if weights is not None:
@@ -166,12 +168,30 @@ class FusionClassifier(FusionHead, LightningModule):
     def _evaluate(self, batch: Batch, split: str, metrics: MetricCollection) -> Tensor | None:
         """Log the log-loss of a batch, update the metrics of its split, and return its gates."""
         sources, target = batch
+        self._require_fit(target)
         logits, gates = self.logits_and_gates(sources)
         loss = classification_loss(logits, target)
         self.log(f"{split}/log_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         metrics.update(self._probabilities(logits), target)
         return gates
+
+    def _require_fit(self, target: Tensor) -> None:
+        """Refuse targets of another kind, or of another number of labels, than the head's."""
+        classes = self.settings["num_classes"]
+        takes = (len(target), classes) if self.multilabel else (len(target),)
+        if tuple(target.shape) == takes:
+            return
+        if not self.multilabel and target.ndim == 2:
+            way_out = f"num_classes={target.shape[1]}, multilabel=True"
+        elif target.ndim == 2:
+            way_out = f"num_classes={target.shape[1]}"
+        else:
+            way_out = "multilabel=False"
+        raise UserError(
+            f"FusionClassifier: targets of shape {tuple(target.shape)} need {way_out}; this head"
+            f" takes {takes}"
+        )
 
     def _probabilities(self, logits: Tensor) -> Tensor:
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=1)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -86,7 +87,8 @@ class FusionDataModule(LightningDataModule):
         seed: seed of the order of the train rows; `fit` sets it for each training run.
 
     Raises:
-        UserError: if train or validation is missing or empty, or the shapes do not match.
+        UserError: if train or validation is missing or empty, the shapes do not match, or targets
+            are neither class indices nor matrices of 0 and 1.
     """
 
     def __init__(
@@ -101,7 +103,7 @@ class FusionDataModule(LightningDataModule):
             split: [torch.as_tensor(source) for source in sources]
             for split, sources in features.items()
         }
-        self.targets = {split: torch.as_tensor(target).long() for split, target in targets.items()}
+        self.targets = {split: _as_target(split, target) for split, target in targets.items()}
         _check(tensors, self.targets)
         self.standardiser = Standardiser.fit(tensors["train"])
         self.features = {split: self.standardiser(sources) for split, sources in tensors.items()}
@@ -142,6 +144,31 @@ class FusionDataModule(LightningDataModule):
         return TensorBatches(self.features[split], self.targets[split], rows)
 
 
+def _as_target(split: str, target: Any) -> Tensor:
+    """Make class indices or a matrix of labels a tensor, and refuse what is neither."""
+    if not isinstance(target, Tensor):
+        target = target.toarray() if hasattr(target, "toarray") else np.asarray(target)
+        if target.dtype.kind not in "biuf":
+            raise UserError(f"fusion: the targets of {split} are no numbers, but {target.dtype}")
+        target = torch.tensor(target)
+    if target.ndim not in (1, 2):
+        raise UserError(
+            f"fusion: the targets of {split} have the shape {tuple(target.shape)}; class indices"
+            " of shape (rows,), or 0 and 1 of shape (rows, labels), are needed"
+        )
+    whole = target.long()
+    strange = (whole != target) | (whole < 0)
+    if target.ndim == 2:
+        strange |= whole > 1
+    if bool(strange.any()):
+        needed = "whole numbers from 0" if target.ndim == 1 else "0 and 1 alone"
+        raise UserError(
+            f"fusion: the targets of {split} hold {target[strange][0].item():g}; {needed} are"
+            " needed"
+        )
+    return whole
+
+
 def _check(features: Features, targets: Mapping[str, Tensor]) -> None:
     for split in ("train", "validation"):
         if split not in features or not len(targets.get(split, ())):
@@ -153,3 +180,9 @@ def _check(features: Features, targets: Mapping[str, Tensor]) -> None:
         expected = [(len(targets.get(split, ())), width) for width in widths]
         if shapes != expected:
             raise UserError(f"fusion: the sources of {split} have shapes {shapes}, not {expected}")
+    labels = {split: tuple(target.shape[1:]) for split, target in targets.items()}
+    if len(set(labels.values())) > 1:
+        found = ", ".join(f"{split} {tuple(target.shape)}" for split, target in targets.items())
+        raise UserError(
+            f"fusion: targets are of one kind, with one number of labels; found {found}"
+        )

@@ -69,6 +69,16 @@ class DataRecord:
         """What a reader knows `accuracy` as: exact match, where a text has several labels."""
         return "exact match" if self.multilabel else "accuracy"
 
+    @property
+    def kind(self) -> str:
+        """What a reader knows one of `label_names` as: a label, where a text has several."""
+        return "label" if self.multilabel else "class"
+
+    @property
+    def kinds(self) -> str:
+        """What a reader knows `label_names` as."""
+        return "labels" if self.multilabel else "classes"
+
 
 @dataclass(frozen=True)
 class BackboneRecord:

@@ -79,7 +79,7 @@ def _key(dataset: TextDataset, seed: int) -> str:
         "folds": FOLDS,
         "choice_work": CHOICE_WORK,
         "prune_rows": PRUNE_ROWS,
-        "fingerprint": dataset.fingerprint,
+        "data": dataset.coding,
         "rows": {name: len(split.texts) for name, split in dataset.splits.items()},
         "seed": seed,
     }

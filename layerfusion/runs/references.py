@@ -70,7 +70,7 @@ def _fitted_once(
     """Fit a reference, or take it from an earlier job: those of a sweep mostly share theirs."""
     store = inputs.sources[one.layer.backbone].stores[one.layer.pooling]
     key = hash_of({
-        "data": inputs.dataset.fingerprint,
+        "data": inputs.dataset.coding,
         "rows": {name: len(split.texts) for name, split in inputs.dataset.splits.items()},
         "spec": store.spec.canonical(),
         "layer": one.layer.layer,

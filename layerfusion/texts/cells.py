@@ -7,6 +7,7 @@ import json
 import re
 import tokenize
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from io import StringIO
 from typing import Any
@@ -85,6 +86,33 @@ def labels_in(cell: Any, separator: str | None) -> list[Any] | None:
             f"the cell {short(text)} may hold several labels; {way_out} takes them apart"
         )
     return [text]
+
+
+def joined_labels(names: Sequence[str]) -> tuple[str, str] | None:
+    """Find a class whose name seems to be several labels, joined by a mark.
+
+    All its parts are classes of their own, or parts of others that are joined so too.
+
+    Args:
+        names: those of the classes.
+
+    Returns:
+        The name, and the mark; none where there is no such class. Names that are lists, as
+        `written_list` reads them, are no such ones.
+
+    Example:
+        >>> joined_labels(["crude", "crude;ship", "ship"])
+        ('crude;ship', ';')
+        >>> joined_labels(["arts, crafts", "sport"])
+    """
+    names = [name for name in names if written_list(name) is None]
+    for mark in _SEPARATORS:
+        parts = {name: {part.strip() for part in name.split(mark)} for name in names}
+        times = Counter(part for found in parts.values() for part in found)
+        for name, found in parts.items():
+            if len(found) > 1 and all(part and times[part] > 1 for part in found):
+                return name, mark
+    return None
 
 
 def written_list(text: str) -> list[Any] | None:

@@ -64,6 +64,15 @@ class TextDataset:
         """True where a text has any number of the labels, and not one of the classes."""
         return self.splits["train"].labels.ndim == 2
 
+    @property
+    def coding(self) -> tuple[str, tuple[str, ...]]:
+        """What numbers of classes and columns of labels that are kept for later belong to.
+
+        Content of one fingerprint may have its classes in another order, as `label_names` or the
+        columns of a matrix give it.
+        """
+        return self.fingerprint, self.label_names
+
 
 def load_dataset(
     config: DatasetConfig, limit: LimitConfig, *, seed: int, cache: Path

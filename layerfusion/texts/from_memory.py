@@ -95,6 +95,10 @@ def _table_beside(
 def _matrix(place: str, labels: Any, names: Sequence[str]) -> dict[str, list[Any]] | None:
     """Take a matrix apart: name of each label to its column. None for what is no matrix."""
     if hasattr(labels, "columns") and len(labels.columns) > 1:
+        if len(set(labels.columns)) < len(labels.columns):
+            raise UserError(
+                f"{place}: two columns of labels have the same name; each label needs its own"
+            )
         return {str(name): [plain(x) for x in labels[name]] for name in labels.columns}
     if hasattr(labels, "toarray"):
         labels = labels.toarray()

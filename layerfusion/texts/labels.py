@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import (
     NO_LABEL,
     READ_SEVERAL,
     are_vectors,
     is_missing,
+    joined_labels,
     numbers_of,
     written_list,
 )
@@ -264,7 +266,22 @@ def _indexed(
     label_names = tuple(named[value] for value in classes)
     empty = [named[value] for value in named if value not in trained]
     unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
-    return label_names, indices, (*unseen, *_doubts(label_names, way_out))
+    doubts = _doubts(label_names, way_out)
+    if not tables["train"].multilabel and (joined := _joined(label_names)):
+        doubts += (f"labels: {joined}",)
+    return label_names, indices, (*unseen, *doubts)
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Say which class may be several labels, and how they are read; nothing where none seems so."""
+    found = joined_labels(names)
+    if found is None:
+        return ""
+    name, mark = found
+    return (
+        f"{short(name)} is one class; if it is several labels, dataset.multilabel=true and"
+        f" {as_option('dataset.label_separator', mark)} take them apart"
+    )
 
 
 def without_unlabelled(tables: Mapping[str, Table]) -> tuple[dict[str, Table], tuple[str, ...]]:
@@ -299,7 +316,10 @@ def _values(split: str, table: Table) -> list[Label]:
     values: list[Label] = []
     for index, label in enumerate(table.labels):
         if is_missing(label):
-            raise UserError(f"{split}: {table.where(index)}: the label is missing")
+            strings = {one.strip() for one in table.labels if isinstance(one, str)}
+            joined = "" if table.multilabel else _joined(sorted(strings))
+            more = f"; {joined}, and an empty cell is none" if joined else ""
+            raise UserError(f"{split}: {table.where(index)}: the label is missing{more}")
         if isinstance(label, bool) and table.label_names is None:
             values.append(str(label))
         elif isinstance(label, str):

@@ -134,7 +134,7 @@ def job_media(record: RunRecord, answers: Answers | SetAnswers | None) -> dict[s
             epochs = [list(range(1, len(record.gates.epochs) + 1))] * len(names)
             shown["gates_by_epoch"] = _lines(epochs, by_layer, names, "Gates by epoch", EPOCH)
         shown["gates_by_class"] = wandb.Table(
-            columns=["class", "rows", *names],
+            columns=[record.dataset.kind, "rows", *names],
             data=[[one.label, one.rows, *one.gates] for one in record.gates.classes],
         )
     return shown if answers is None else {**shown, **_answer_media(answers)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from pathlib import Path
@@ -277,3 +278,55 @@ def test_models_are_ranked_on_labels_too(place: Path, topics: Topics) -> None:
     assert sorted(board.model) == ["small", "tiny"]
     assert board.log_loss.is_monotonic_increasing
     assert board.accuracy.between(0, 1).all()
+
+
+# -- what is told of y that is doubtful ------------------------------------------------------------
+
+
+def test_labels_joined_in_a_string_are_warned_of(make: Any, topics: Topics) -> None:
+    texts, labels = topics
+    lists = names_of(labels)
+    for written, told in (
+        ([" ; ".join(row) or "none" for row in lists], "y.split(';')"),
+        ([json.dumps(row) for row in lists], "json.loads(y)"),
+    ):
+        with pytest.warns(UserWarning, match="is one class; if it is several") as caught:
+            classifier = make(**PLAIN).fit(texts, written)
+        assert told in str(caught[0].message)
+        assert caught[0].filename == __file__
+        assert classifier.predict(texts).shape == (len(texts),)
+
+
+def test_y_that_is_no_list_is_told_in_one_line(make: Any, topics: Topics) -> None:
+    texts, labels = topics
+    lists = names_of(labels)
+    for y in (
+        (row for row in lists),
+        dict(enumerate(lists)),
+        "label",
+        labels.to_numpy()[..., None],
+    ):
+        with pytest.raises(UserError, match=r"^fit: ") as error:
+            make(**PLAIN).fit(texts, y)
+        assert "\n" not in str(error.value)
+
+
+def test_a_sparse_column_is_one_of_classes(make: Any, topics: Topics) -> None:
+    texts, labels = topics
+    column = sparse.csr_matrix(labels[["film"]].to_numpy())
+    with pytest.warns(match="column-vector"):
+        classifier = make(**PLAIN).fit(texts, column)
+    assert classifier.classes_.tolist() == [0, 1]
+    assert classifier.predict(texts).shape == (len(texts),)
+
+
+def test_score_finds_the_columns_of_a_data_frame_by_name(make: Any, topics: Topics) -> None:
+    texts, labels = topics
+    classifier = make(**PLAIN).fit(texts, labels)
+    expected = classifier.score(texts, labels.to_numpy())
+    assert classifier.score(texts, labels[labels.columns[::-1]]) == expected
+    with pytest.raises(UserError, match=r"^score: the columns of y.*'other'"):
+        classifier.score(texts, labels.rename(columns={"film": "other"}))
+    with pytest.raises(UserError, match=r"^score: the labels of row 1 are None"):
+        classifier.score(texts, [None, *names_of(labels)[1:]])
+    assert make(**PLAIN).fit(texts, labels.to_numpy()).score(texts, labels) == expected

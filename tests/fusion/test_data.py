@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -147,3 +149,32 @@ def test_an_empty_validation_is_an_error() -> None:
     targets = {split: torch.zeros(len(x[0]), dtype=torch.long) for split, x in features.items()}
     with pytest.raises(UserError, match="validation has no rows"):
         FusionDataModule(features, targets, 8)
+
+
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        (np.full((7, 3), 0.5), "targets of validation hold 0.5; 0 and 1 alone"),
+        (np.full((7, 3), 2), "targets of validation hold 2; 0 and 1 alone"),
+        (np.full(7, 0.5), "targets of validation hold 0.5; whole numbers"),
+        (np.full(7, -1), "targets of validation hold -1; whole numbers"),
+        (np.full(7, np.nan), "targets of validation hold nan"),
+        (np.zeros((7, 3, 1)), r"targets of validation have the shape \(7, 3, 1\)"),
+        (np.full(7, "a"), "targets of validation are no numbers"),
+        (np.zeros(7, int), r"one kind.*train \(20, 3\), validation \(7,\)"),
+        (np.zeros((7, 2), int), r"one kind.*train \(20, 3\), validation \(7, 2\)"),
+    ],
+)
+def test_targets_that_are_no_labels_are_refused(target: np.ndarray, told: str) -> None:
+    features = {"train": _features(20), "validation": _features(7)}
+    with pytest.raises(UserError, match=told):
+        FusionDataModule(features, {"train": np.zeros((20, 3), bool), "validation": target})
+
+
+def test_labels_come_as_any_matrix() -> None:
+    features = {"train": _features(20), "validation": _features(7)}
+    marks = np.arange(60).reshape(20, 3) % 2
+    for matrix in (marks, marks.astype(bool), marks.tolist(), marks * 1.0, torch.tensor(marks),
+                   pd.DataFrame(marks), sparse.csr_matrix(marks)):  # fmt: skip
+        data = FusionDataModule(features, {"train": matrix, "validation": marks[:7]})
+        assert data.targets["train"].tolist() == marks.tolist()

@@ -275,3 +275,24 @@ def test_a_split_that_is_not_there_is_named() -> None:
 def test_a_wrong_argument_is_one_line(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         _head(**settings)
+
+
+@pytest.mark.parametrize(
+    ("labels", "head", "told"),
+    [
+        (3, {"num_classes": 3}, "need num_classes=3, multilabel=True"),
+        (3, {"num_classes": 4, "multilabel": True}, "need num_classes=3; this head takes"),
+        (None, {"num_classes": 2, "multilabel": True}, "need multilabel=False"),
+    ],
+)
+def test_a_head_of_another_kind_than_its_data_is_refused(
+    labels: int | None, head: dict[str, Any], told: str
+) -> None:
+    shapes = {split: (rows, labels) if labels else (rows,) for split, rows in ROWS.items()}
+    targets = {split: torch.zeros(shape, dtype=torch.long) for split, shape in shapes.items()}
+    features = {split: [torch.randn(rows, 4)] for split, rows in ROWS.items()}
+    data = FusionDataModule(features, targets)
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    for run in (trainer.fit, trainer.test):
+        with pytest.raises(UserError, match=told):
+            run(FusionClassifier(data.widths, **head), data)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.runs import bundle
+from layerfusion.runs.naming import labels_of
 from layerfusion.texts import streaming as parts
 from layerfusion.texts.form import distinct_names
 from tests.fuzz.fuzzing import STRANGE, attempt, examples, mutations
@@ -33,12 +34,16 @@ class Constant:
 
     label_names = ("neg", "pos")
     folder = None
+    multilabel = False
     unasked = ()
     config = SimpleNamespace(dataset=SimpleNamespace(text="text", reader=None))
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         assert all(text.strip() for text in texts)
         return np.tile(np.array([[0.25, 0.75]], np.float32), (len(texts), 1))
+
+    def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
+        return labels_of(probabilities, self.label_names, multilabel=False)
 
 
 @pytest.fixture

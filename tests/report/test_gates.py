@@ -25,6 +25,7 @@ from layerfusion.report.contents import build_report
 from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate_sets import set_dataset, true_labels, write_set_job
 from tests.report.reading import section_of
 
 TEXT = "<b>bold</b> | *text*"
@@ -98,6 +99,21 @@ def test_tables_show_gates_by_class_and_texts_at_both_ends(section: Block) -> No
         ("neg", "pos")[top % 2],
         f"text {top} {TEXT}",
     )
+
+
+def test_gates_are_those_of_labels_where_a_text_has_several(written: Path, tmp_path: Path) -> None:
+    data = set_dataset(rows=ROWS)
+    gates = _gates(3)
+    kept = gate_record(gates, true_labels(ROWS), ["a text"] * ROWS, data.label_names)
+    mean = gates.mean(axis=0).tolist()
+    write_set_job(tmp_path, data, SOURCES, 1.2, 0.8, fusion="gated", gates=mean, gate_record=kept)
+    write_report(tmp_path, tmp_path / "out", title="t")
+    page = (tmp_path / "out" / "report.md").read_text()
+    for words in ("Mean gates by label", "| All rows |", "over the test rows with a label and"):
+        assert words in page
+    section = page.partition("### What the fusion leans on")[2].partition("\n### ")[0]
+    assert "by class" not in section
+    assert "of a class" not in section
 
 
 def test_example_texts_are_escaped(written: Path) -> None:

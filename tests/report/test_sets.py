@@ -27,6 +27,7 @@ from layerfusion.records.job import METRICS, PREDICTIONS, find_records, write_re
 from layerfusion.records.profile import write_profile
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.errors import class_table, likelihood_table, threshold_table
+from layerfusion.report.format import NONE
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
@@ -268,7 +269,11 @@ def test_the_page_speaks_of_exact_match_and_shows_both_f1(runs: Path, tmp_path: 
         "A row has any number of the labels:",
     ):
         assert words in page
-    assert "What was taken for what" not in page
+    for words in ("What was taken for what", "stratified by class", "Gates by class"):
+        assert words not in page
+    lines = (tmp_path / "report.md").read_text()
+    assert "****" not in lines
+    assert f"{NONE}, over all labels" not in lines
     tables = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
     assert {"tags-each-label", "tags-how-frequent-each-label-is"} <= tables
     with (tmp_path / "tables" / "tags-single-layers-and-fusions.csv").open() as file:
@@ -294,6 +299,7 @@ def test_two_folders_side_by_side(tmp_path: Path) -> None:
     sweeps = {name: tmp_path / name for name in ("deep", "wide")}
     page = write_comparison(sweeps, tmp_path / "out", title="both").read_text()
     assert "Test, exact match %" in page
+    assert "Test %" not in page
     assert "“exact match” stands for accuracy" in page
 
 

@@ -12,8 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+import layerfusion as lf
 from layerfusion.commands.python import FinishedJob
+from layerfusion.errors import UserError
 from layerfusion.findings.jobs import read_predictions
+from layerfusion.layers.labels import COMPARES_CLASSES
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.records.job import Estimate, LayerRecord, ReferenceRecord, SeedRecord
@@ -24,6 +27,7 @@ from layerfusion.runs.job import _write_predictions
 from layerfusion.statistics.intervals import bootstrap_interval, metric_intervals
 from tests.report.fabricate import backbone
 from tests.report.fabricate_sets import LABELS, set_dataset, true_labels, write_set_job
+from tests.tiny import tiny_folder, tiny_topics
 
 ROWS, SEEDS = 40, 2
 
@@ -126,3 +130,21 @@ def test_held_out_rows_have_the_mean_log_odds_of_each_label(
     assert rows.labels.tolist() == labels[[0, 2, 3]].tolist()
     assert rows.probabilities[1].tolist() == pytest.approx([2 / 3] * len(LABELS))
     assert 0.99 < rows.probabilities[0, 0] <= 1
+
+
+def test_a_profile_leaves_out_scores_that_compare_classes(tmp_path: Path) -> None:
+    texts, topics = tiny_topics(60)
+    data = lf.load_dataset(texts, topics, name="topics")
+    model = tiny_folder("bert", tmp_path / "tiny")
+    keys: dict[str, Any] = {"cache": tmp_path / "cache", "logger": "none"}
+    profile = lf.profile_layers(data, model, folder=tmp_path / "profile", **keys)
+    frame = profile.frame()
+    of_classes = ["logme", "h_score", "fisher", "gradient", "gradient_entropy"]
+    assert not set(of_classes) & set(frame.columns)
+    assert not frame[["log_loss", "accuracy", "effective_rank"]].isna().to_numpy().any()
+    assert {profile.missing[name] for name in of_classes} == {COMPARES_CLASSES}
+    page = lf.write_report(tmp_path / "profile").with_suffix(".md").read_text()
+    assert COMPARES_CLASSES.partition(";")[0] in page
+    for name in of_classes:
+        with pytest.raises(UserError, match=f"score {name}: it compares classes.*need probe"):
+            lf.select_layers(data, model, "top_k", layers={"score": name}, **keys)

@@ -566,6 +566,9 @@ CASES: dict[str, Case] = {
     "several labels in a list": _file(_json({"label": ["bad", "dull"]}), name="x.json"),
     "several labels in a list that is a text (`['bad', 'dull']`) of a csv": _several("python"),
     "the same, with `dataset.multilabel=true`": _several("python", "dataset.multilabel=true"),
+    "labels between semicolons, without `dataset.multilabel`": _file(
+        _labelled("bad", "good", "dull", "bad;dull")
+    ),
     "labels between semicolons, with `dataset.multilabel=true`": _several(
         ";", "dataset.multilabel=true"
     ),

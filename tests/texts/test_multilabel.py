@@ -526,3 +526,21 @@ def test_the_labels_of_an_input_of_predict_stay_as_they_are(tmp_path: Path) -> N
     assert set(each_label(part)) == {None}
     (part,) = read_parts(tmp_path / "x.csv", "text")
     assert part.others["label"] == [str(one) for one in SETS]
+
+
+def test_joined_labels_are_told_of_where_a_row_is_to_have_one() -> None:
+    texts = [f"text {number}" for number in range(40)]
+    labels = ["crude", "crude;ship", "ship", "grain"] * 10
+    told = "'crude;ship' is one class; if it is several labels, dataset.multilabel=true"
+    assert any(told in note for note in layerfusion.load_dataset(texts, labels).notes)
+    with pytest.raises(UserError, match="the label is missing; 'crude;ship' is one class") as error:
+        layerfusion.load_dataset(texts, [*labels[:-1], ""])
+    assert "an empty cell is none" in str(error.value)
+    apart = ["arts, crafts", "sport", "crude oil"] + ["sport"] * 37
+    assert not any("is one class" in note for note in layerfusion.load_dataset(texts, apart).notes)
+
+
+def test_columns_of_one_name_are_told_of() -> None:
+    frame = pd.DataFrame([[0, 1, 0], [1, 0, 1]] * 20, columns=["a", "a", "b"])
+    with pytest.raises(UserError, match="two columns of labels have the same name"):
+        layerfusion.load_dataset([f"text {number}" for number in range(40)], frame)

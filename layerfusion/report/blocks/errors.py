@@ -57,7 +57,7 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     if job.folder is None:
         return None
     read = read_predictions(job.folder, job.record)
-    found = answers_of_job(group.data.label_names, read, group.test_texts)
+    found = answers_of_job(job.record.dataset.label_names, read, group.test_texts)
     wrong = int((~found.right).sum())
     words = f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong"
     if isinstance(found, SetAnswers):

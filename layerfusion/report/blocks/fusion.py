@@ -11,7 +11,7 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, shown_names, single_name
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind, outcome_of
 from layerfusion.records.format import plural
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
@@ -66,7 +66,7 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
         (
             _figure(group, group.chosen, rows) if group.chosen else None,
             fusion_table(rows),
-            Folded((finding_table(rows, findings),)),
+            Folded((finding_table(rows, findings, group.data),)),
         ),
     )
 
@@ -124,7 +124,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     )
 
 
-def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
+def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataRecord) -> Table:
     """List every comparison between some rows with its exact test."""
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
     order = list(names)
@@ -138,6 +138,9 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
         if findings.family.get(kind)
     )
     primary = findings.family.get(PRIMARY, 0)
+    means, drawn = "mean accuracies", ", stratified by class"
+    if data.multilabel:
+        means, drawn = f"mean {data.measure}", ""
     loose = (
         " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
         " wider, and p (≤) is the largest that the two accuracies allow."
@@ -150,8 +153,8 @@ def finding_table(rows: Sequence[Comparison], findings: Findings) -> Table:
             *test_columns("Rows it has right more often", "Rows the other has"),
         ),
         shown,
-        "The difference is that of the mean accuracies over seeds, with a 95 % paired bootstrap"
-        " interval, stratified by class. p: exact two-sided sign-flip test of the same difference"
+        f"The difference is that of the {means} over seeds, with a 95 % paired bootstrap"
+        f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
         " (McNemar's test where each has one seed), on the rows that one of the two has right more"
         f" often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer the"
         " questions of this data set (in bold type) or, of the others, for all of their kind in"

@@ -18,7 +18,7 @@ from layerfusion.findings.names import job_names, sentence_case, source_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.records.gates import ClassGates, GateRecord
-from layerfusion.records.job import LayerRecord
+from layerfusion.records.job import DataRecord, LayerRecord
 from layerfusion.report.block import Block, Folded, Part
 from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
@@ -99,6 +99,7 @@ def mean_table(name: str, job: FinishedJob) -> Table:
 
 
 def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, key: str) -> Folded:
+    data = job.record.dataset
     sources = leading_sources(job.record.layers)
     classes = telling_classes(record.classes, job.record.layers)
     layers = [job.record.layers[k] for k in sources]
@@ -108,7 +109,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         f"the {len(few)} of {len(every)} {what}"
         for few, every, what in (
             (sources, job.record.layers, "sources with the largest mean gates"),
-            (classes, record.classes, "classes whose gates differ most from the mean"),
+            (classes, record.classes, f"{data.kinds} whose gates differ most from the mean"),
         )
         if len(few) < len(every)
     ]
@@ -119,10 +120,10 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         drawing(
             f"{key}-classes",
             lambda ax: plot_class_gates(layers, labels, gates, ax),
-            alt=f"{title}: mean gate of each source by class; the largest is {gates.max():.3f}, of"
-            f" {source_name(layers[top])} for {labels[column]}.",
-            caption="Mean gate of each source over the test rows of each class; deeper is larger."
-            f"{left}",
+            alt=f"{title}: mean gate of each source by {data.kind}; the largest is"
+            f" {gates.max():.3f}, of {source_name(layers[top])} for {labels[column]}.",
+            caption=f"Mean gate of each source over the test rows {_of(data)} each {data.kind};"
+            f" deeper is larger.{left}",
         )
     ]
     if len(record.epochs) > 1:
@@ -141,23 +142,31 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
             )
         )
     texts = _text_table(name, layers, sources, record)
-    heading = "Gates by class" + ", by epoch" * (len(parts) > 1)
+    heading = f"Gates by {data.kind}" + ", by epoch" * (len(parts) > 1)
     heading += " and the texts at both ends" * bool(texts)
     by_class = Table(
-        f"Mean gates by class: {name}",
+        f"Mean gates by {data.kind}: {name}",
         (
             Column("Source", lambda k: source_name(job.record.layers[k])),
-            Column("All classes", lambda k: job.record.layers[k].mean_gate, GATE),
+            Column(
+                "All rows" if data.multilabel else "All classes",
+                lambda k: job.record.layers[k].mean_gate,
+                GATE,
+            ),
             *(
                 Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
                 for x in classes
             ),
         ),
         sources,
-        f"Mean over the test rows of a class and over seeds.{left}",
+        f"Mean over the test rows {_of(data)} a {data.kind} and over seeds.{left}",
     )
     parts += [by_class, *([texts] if texts else [])]
     return Folded(tuple(parts), f"{heading}: {name}")
+
+
+def _of(data: DataRecord) -> str:
+    return "with" if data.multilabel else "of"
 
 
 # -- what is shown ------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.compare import best_on_validation
 from layerfusion.findings.grouping import file_names, grouped, told_apart
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.jobs import FinishedJob, numbered_as
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Finding, between_sweeps, same_system
 from layerfusion.records.format import listing, plural
@@ -150,7 +150,9 @@ def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
     """
     first, *others = groups.values()
     for group in others:
-        if not np.array_equal(group.jobs[0].target, first.jobs[0].target):
+        if not np.array_equal(
+            numbered_as(group.jobs[0], first.jobs[0]).target, first.jobs[0].target
+        ):
             raise UserError(
                 f"{group.jobs[0].folder}: other test labels of {group.label} than"
                 f" {first.jobs[0].folder}, with the same fingerprint of the data; one of the two is"
@@ -323,11 +325,12 @@ def _seed_table(data: Shared) -> Table:
     jobs = data.chosen
     shares = first_shares([[_by_seed(job) for job in jobs.values()]])
     entries = list(zip(jobs, shares.tolist(), strict=True))
+    record = next(iter(data.groups.values())).data
     return Table(
         f"Whether other seeds would change the order on {data.label}",
         (
             Column("Sweep", lambda entry: entry[0]),
-            Column("Test %", lambda entry: Cell.of(jobs[entry[0]].accuracy.mean), PERCENT),
+            Column(titled("Test", record), lambda x: Cell.of(jobs[x[0]].accuracy.mean), PERCENT),
             Column("Seeds", lambda entry: len(jobs[entry[0]].record.seeds), COUNT),
             Column("First %", lambda entry: entry[1], SHARE),
         ),

@@ -14,6 +14,7 @@ from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import listing, plural
+from layerfusion.records.job import Estimate
 from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
 from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
 from layerfusion.report.format import (
@@ -132,10 +133,14 @@ def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
     of = {"Micro-F1": "over all labels of all texts", "Macro-F1": "mean over the labels"}
     test = job.record.test
     return [
-        (name, f"{percent(one.mean)} {bracket(one)}, {what}")
+        (name, f"{percent(one.mean)}{_interval(one)}, {what}")
         for name, what in of.items()
         if (one := test.get(name.lower().replace("-", "_")))
     ]
+
+
+def _interval(estimate: Estimate) -> str:
+    return "" if estimate.low is None else f" {bracket(estimate)}"
 
 
 def answer_table(cards: Sequence[Summary]) -> Table:

@@ -61,7 +61,7 @@ def table_markdown(table: Table) -> list[str]:
     for row in table.rows:
         cells = [plain(text) for text in row.texts]
         if row.mark == "chosen":
-            cells = [f"**{cell}**" for cell in cells]
+            cells = [f"**{cell}**" if cell else "" for cell in cells]
         lines.append(f"| {' | '.join(cells)} |")
     note = [plain(table.note)] if table.note else []
     return [f"**{plain(table.title)}**", "\n".join(lines), *note]
