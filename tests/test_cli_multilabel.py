@@ -109,7 +109,7 @@ def test_what_needs_classes_is_refused_in_one_line(
     assert main(["train", *job, *words]) == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert message in said[-1]
-    assert "probe, accuracy or effective_rank" in said[-1]
+    assert "rows with several labels need probe" in said[-1]
 
 
 def test_test_labels_change_no_choice(
