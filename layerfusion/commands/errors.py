@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from layerfusion.findings.jobs import JobPredictions
-    from layerfusion.findings.mistakes import Answers
-    from layerfusion.findings.set_mistakes import SetAnswers
+    from layerfusion.findings.mistakes import Answers, Confidence
+    from layerfusion.findings.set_mistakes import Likelihood, SetAnswers
     from layerfusion.records.job import RunRecord
     from layerfusion.runs.held_out_train import HeldOutRows
 
@@ -135,18 +135,24 @@ def error_lines(
 def _by_confidence(found: Answers, calibration: str) -> Iterator[str]:
     """Say how far the probabilities of answers can be believed, and what a threshold leaves."""
     yield calibration
-    yield "confidence     rows  mean probability  accuracy"
-    for part in found.by_confidence():
-        yield (
-            f"{part.low:.1f} to {part.high:.1f} {part.size:8}"
-            f"  {_percent(part.probability):>16}  {_percent(part.share):>8}"
-        )
+    yield from _ranges("confidence     rows  mean probability  accuracy", found.by_confidence())
     yield ""
     yield "answers with a probability of at least   share answered  accuracy  mistakes"
     for level in found.by_threshold():
         yield (
             f"{level.threshold:>38.2f}   {_percent(level.share):>14}"
             f"  {_percent(level.accuracy):>8}  {level.mistakes:8}"
+        )
+
+
+def _ranges(head: str, parts: Sequence[Confidence | Likelihood]) -> Iterator[str]:
+    """Say of each range of probability how many there are, and how many of them are true."""
+    yield head
+    last = len(head.rpartition("  ")[2])
+    for part in parts:
+        yield (
+            f"{part.low:.1f} to {part.high:.1f} {part.size:8}"
+            f"  {_percent(part.probability):>16}  {_percent(part.share):>{last}}"
         )
 
 
@@ -164,12 +170,8 @@ def _worst(found: Answers, rows: np.ndarray, texts: Sequence[str] | None) -> Ite
 def _by_probability(found: SetAnswers, calibration: str) -> Iterator[str]:
     """Say how far the probabilities of labels can be believed, and what thresholds would give."""
     yield calibration
-    yield "probability   labels  mean probability  rows that have it"
-    for part in found.by_probability():
-        yield (
-            f"{part.low:.1f} to {part.high:.1f} {part.size:9}"
-            f"  {_percent(part.probability):>16}  {_percent(part.share):>17}"
-        )
+    head = "probability  labels  mean probability  rows that have it"
+    yield from _ranges(head, found.by_probability())
     yield ""
     yield "labels named from   labels a row  precision   recall  micro-F1  exact match"
     for level in found.by_threshold():

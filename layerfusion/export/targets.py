@@ -82,7 +82,8 @@ def _cost_of_int8(bundle: Bundle, cut: Cut, folder: Path, texts: Sequence[str] |
         dataset = dataset_of(bundle.config)
     except UserError:
         dataset = None
-    if dataset is None or dataset.fingerprint != bundle.facts.get("fingerprint"):
+    known = bundle.facts.get("fingerprint"), bundle.label_names
+    if dataset is None or dataset.coding != known:
         return (
             "8 bits: not compared with float32, as the job's rows of test are not at hand; --texts"
             " FILE compares them on texts of yours"

@@ -122,14 +122,8 @@ class Answers:
 
     def classes(self) -> list[ClassFigures]:
         """Compute precision, recall and F1 of each class."""
-        right = np.diag(self.confusion).astype(float)
         rows, answers = self.confusion.sum(axis=1), self.confusion.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            figures = zip(right / answers, right / rows, 2 * right / (rows + answers), strict=True)
-        return [
-            ClassFigures(name, int(count), *map(float, one))
-            for name, count, one in zip(self.names, rows, figures, strict=True)
-        ]
+        return class_figures(self.names, np.diag(self.confusion), rows, answers)
 
     def confused(self, most: int) -> list[tuple[int, int]]:
         """List the most frequent wrong answers as (label, answer), the most frequent first."""
@@ -171,6 +165,25 @@ class Answers:
         """Order the rows with a wrong answer by their confidence, the surest first."""
         wrong = np.flatnonzero(~self.right)
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
+
+def class_figures(
+    names: Sequence[str], right: np.ndarray, rows: np.ndarray, answers: np.ndarray
+) -> list[ClassFigures]:
+    """Compute precision, recall and F1 from counts, of which each class or label has one.
+
+    Args:
+        names: of the classes. The others are counts in this order, shapes (classes,).
+        right: answers that are right.
+        rows: rows that have the label.
+        answers: answers that name it.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        figures = zip(right / answers, right / rows, 2 * right / (rows + answers), strict=True)
+    return [
+        ClassFigures(name, int(count), *map(float, one))
+        for name, count, one in zip(names, rows, figures, strict=True)
+    ]
 
 
 def doubtful_labels(probabilities: np.ndarray, labels: np.ndarray) -> Doubts:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from layerfusion.findings.mistakes import BINS, Answers, ClassFigures, doubtful_labels
+from layerfusion.findings.mistakes import (
+    BINS,
+    Answers,
+    ClassFigures,
+    class_figures,
+    doubtful_labels,
+)
 from layerfusion.statistics.answers import answers, right_rows
 from layerfusion.statistics.intervals import ratio_interval
 
@@ -115,14 +121,9 @@ class SetAnswers:
 
     def classes(self) -> list[ClassFigures]:
         """Compute precision, recall and F1 of each label."""
-        right = (self.answer & self.target).sum(axis=0).astype(float)
+        right = (self.answer & self.target).sum(axis=0)
         rows, said = self.target.sum(axis=0), self.answer.sum(axis=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            figures = zip(right / said, right / rows, 2 * right / (rows + said), strict=True)
-        return [
-            ClassFigures(name, int(count), *map(float, one))
-            for name, count, one in zip(self.names, rows, figures, strict=True)
-        ]
+        return class_figures(self.names, right, rows, said)
 
     def by_probability(self) -> list[Likelihood]:
         """Sort all labels of all rows into equal ranges of probability; empty ones are left out."""

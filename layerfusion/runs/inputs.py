@@ -175,12 +175,13 @@ def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
         record: of the job.
 
     Raises:
-        UserError: if its texts cannot be read, or are others now.
+        UserError: if its texts cannot be read, or they or the order of the labels are others now.
     """
     dataset = dataset_of(config)
-    if dataset.fingerprint != record.dataset.fingerprint:
+    if dataset.coding != (record.dataset.fingerprint, tuple(record.dataset.label_names)):
         raise UserError(
-            f"dataset {dataset.name}: its texts or labels have changed since the job ran"
+            f"dataset {dataset.name}: its texts or labels have changed since the job ran, or the"
+            " order of the labels has"
         )
     return dataset
 

@@ -46,7 +46,7 @@ def select(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, Sour
         name: {pooling: store.name for pooling, store in source.stores.items()}
         for name, source in sources.items()
     }
-    key = json.dumps([dataset.fingerprint, specs, asdict(config.layers), config.seed])
+    key = json.dumps([dataset.coding, specs, asdict(config.layers), config.seed])
     if key not in _selections:
         _selections[key] = _select(config, dataset, sources)
     selection = _selections[key]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pandas as pd
 import pytest
 
 import layerfusion as lf
+from layerfusion.errors import UserError
+from layerfusion.records.job import read_record
+from layerfusion.runs.inputs import config_of_job, texts_of
 from tests.tiny import TOPICS, tiny_folder, tiny_topics
 
 
@@ -51,3 +55,25 @@ def _named(order: list[str], row: object) -> list[str]:
     if isinstance(row, list):
         return sorted(name for name, has in zip(order, row, strict=True) if has)
     return [order[row]]  # type: ignore[index]
+
+
+def test_numbers_of_a_job_are_not_read_in_another_order_of_its_labels(tmp_path: Path) -> None:
+    """Class names that were put in another order since would name each other's rows."""
+    texts, topics = tiny_topics(60)
+    data = tmp_path / "data"
+    data.mkdir()
+    pd.DataFrame({"text": texts, "label": topics[next(iter(TOPICS))]}).to_parquet(
+        data / "train.parquet"
+    )
+    names = data / "labels.json"
+    names.write_text('["no", "yes"]')
+    loaded = lf.load_dataset(data)
+    job = lf.train(
+        data, tiny_folder("bert", tmp_path / "tiny"), seeds=1, folder=tmp_path / "job",
+        cache=tmp_path / "cache", logger="none", trainer={"max_epochs": 1},
+    )  # fmt: skip
+    record = read_record(job.folder)
+    assert texts_of(config_of_job(job.folder), record).label_names == loaded.label_names
+    turned = replace(record, dataset=replace(record.dataset, label_names=["yes", "no"]))
+    with pytest.raises(UserError, match="or the order of the labels has"):
+        texts_of(config_of_job(job.folder), turned)
