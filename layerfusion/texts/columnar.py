@@ -16,6 +16,7 @@ from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.form import distinct_columns
 from layerfusion.texts.nested import column_of_path
 from layerfusion.texts.reading import Reading
+from layerfusion.texts.split_names import split_columns
 from layerfusion.texts.table import Changes, Table, make_table
 
 if TYPE_CHECKING:
@@ -145,11 +146,14 @@ def read_arrow(path: Path, reading: Reading) -> Table:
 def _needed(names: Sequence[str], columns: Columns) -> list[str] | None:
     """The columns that are needed for those that are named, or for parts of them.
 
+    Where rows have labels, a column that may say their split is looked at too.
+
     Returns:
         None where one is missing. A few rows of all columns then say what there is.
     """
     found = [find_column(name, names) or column_of_path(name, names) for name in columns.named]
-    return None if None in found else [name for name in names if name in found]
+    also = split_columns(names) if columns.of_labels else []
+    return None if None in found else [name for name in names if name in (*found, *also)]
 
 
 def _table(

@@ -151,19 +151,26 @@ class Columns:
 
     def meant(self, names: Sequence[str]) -> str:
         """Ask whether other columns were meant, in the words that would choose them."""
-        wanted = {"text": (self.text, self.text_key), "label": (self.label, "dataset.label")}
+        keys = {"text": self.text_key, "label": "dataset.label"}
+        words = [
+            as_option(keys[kind], name.strip()) for kind, name in self.likely_among(names).items()
+        ]
+        return f"did you mean {' '.join(words)}?" if words else ""
+
+    def likely_among(self, names: Sequence[str]) -> dict[str, str]:
+        """Give `text` and `label`, where no column has their name, the one most likely meant."""
+        wanted = {"text": self.text, "label": self.label}
         found = {
-            kind: find_column(name, names) for kind, (name, _) in wanted.items() if name is not None
+            kind: find_column(name, names) for kind, name in wanted.items() if name is not None
         }
         left = [name for name in names if name.strip() and name not in found.values()]
         left = [name for name in left if len(name) < _LONG and name.count(" ") < _SENTENCE]
-        words = []
+        likely = {}
         for kind, there in found.items():
-            name, key = wanted[kind]
-            if there is None and (likely := _likely(kind, str(name), left)) is not None:
-                left.remove(likely)
-                words.append(as_option(key, likely.strip()))
-        return f"did you mean {' '.join(words)}?" if words else ""
+            if there is None and (name := _likely(kind, str(wanted[kind]), left)) is not None:
+                left.remove(name)
+                likely[kind] = name
+        return likely
 
 
 def find_column(wanted: str, names: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, short
-from layerfusion.texts.columns import OFTEN, Columns, NoColumn
+from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
 from layerfusion.texts.delimited import Rows, cells_of, first_line, first_lines
 from layerfusion.texts.reading import Reading
 
@@ -305,14 +305,27 @@ def _begins_with_header(rows: Rows, columns: Columns) -> bool:
 
 
 def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
-    """Say how a file is read whose first line looks like data, and names nothing."""
+    """Say how a file is read whose first line looks like data, and names nothing.
+
+    A header may be long sentences, as of a survey. But it has no cell that occurs again below it,
+    unless its names say what both columns hold.
+    """
     first, width = rows.names, len(rows.names)
     by_column = [[row[place] for row in rows.cells] for place in range(width)]
-    looks_like_data = any(
-        cell in others or cell.count(" ") > 2 or cell.strip().isdecimal()
+    again = {
+        cell
         for cell, others in zip(first, by_column, strict=True)
+        if cell.strip() and cell in others
+    }
+    likely = columns.likely_among(first)
+    wanted = {"text": columns.text, "label": columns.label}
+    named = all(
+        kind in likely or name is None or find_column(name, first) is not None
+        for kind, name in wanted.items()
     )
-    if not looks_like_data:
+    if likely and (not again or (named and not again & set(likely.values()))):
+        return
+    if not again and not any(cell.count(" ") > 2 or cell.strip().isdecimal() for cell in first):
         return
     order = sorted(range(width), key=lambda place: -sum(map(len, by_column[place])))
     text = order[0]

@@ -199,7 +199,7 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     form, rows = form_of(path, text, reading, usual, read)
     if form.headed:
         refuse_second_header(path, rows)
-    if form.headed and not form.columns.are_in(rows.names) and not form.columns.meant(rows.names):
+    if form.headed and not form.columns.are_in(rows.names):
         refuse_headless(path, rows, form.columns)
     names, renamed = distinct_columns(path, rows.names, form.columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}

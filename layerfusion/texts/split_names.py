@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 ALIASES = {
     "train": ("train", "training"),
@@ -11,6 +13,31 @@ ALIASES = {
     "test": ("test", "testing"),
 }
 """Split to the file names that mean it, in lower case and without their suffix."""
+
+COLUMNS = ("split", "set", "partition", "subset", "data_split", "dataset_split")
+"""What columns are often called, in lower case, that say the split of each row."""
+
+
+def split_columns(names: Iterable[str]) -> list[str]:
+    """The columns that, by their names, may say which split each row is of."""
+    return [name for name in names if name.strip().casefold() in COLUMNS]
+
+
+def rows_of_splits(values: Mapping[str, Sequence[Any]]) -> tuple[str, Counter[str]] | None:
+    """Find the column that says of each row which split it is of, train and others.
+
+    Args:
+        values: name of each column to its cells.
+
+    Returns:
+        Its name, and how many rows each of its words has; none where there is no such column.
+    """
+    for name in split_columns(values):
+        counts = Counter(str(cell).strip() for cell in values[name])
+        found = named_parts(counts)
+        if "train" in found and len(found) > 1 and sum(map(len, found.values())) == len(counts):
+            return name, counts
+    return None
 
 
 def named_parts(names: Iterable[str]) -> dict[str, list[str]]:

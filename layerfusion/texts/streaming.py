@@ -549,7 +549,7 @@ def _of_rows(
     columns, hint = form.columns, ""
     if form.headed:
         refuse_second_header(path, some)
-    if form.headed and not columns.are_in(some.names) and not columns.meant(some.names):
+    if form.headed and not columns.are_in(some.names):
         refuse_headless(path, some, columns)
     names, renamed = distinct_columns(path, some.names, columns)
     if again is None:

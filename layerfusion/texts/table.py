@@ -12,6 +12,7 @@ from layerfusion.texts.cells import NO_LABEL, labels_in, labels_marked
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import EncodingSigns, whole_characters
 from layerfusion.texts.nested import paths_inside, with_paths
+from layerfusion.texts.split_names import rows_of_splits
 
 SPLITS = ("train", "validation", "test")
 
@@ -130,7 +131,7 @@ def make_table(
     counts.halves += halves_of_texts + halves_of_labels
     counts.signs.add(texts)
     if changes is None:
-        notes = [*notes, *counts.notes(place, columns)]
+        notes = [*notes, *counts.notes(place, columns), *_note_on_splits(place, own, columns)]
     return Table(
         place=place,
         texts=texts,
@@ -141,6 +142,21 @@ def make_table(
         notes=tuple(notes),
         others=others,
         multilabel=columns.multilabel or bool(columns.label_columns),
+    )
+
+
+def _note_on_splits(
+    place: str, values: Mapping[str, Sequence[Any]], columns: Columns
+) -> tuple[str, ...]:
+    """Note a column that parts the rows of labelled data into splits, and is not used."""
+    found = rows_of_splits(values) if columns.of_labels else None
+    if found is None or found[0] in columns.named:
+        return ()
+    name, counts = found
+    listed = ", ".join(f"{word} {total:,}" for word, total in counts.items())
+    return (
+        f"{place}: the column {name!r} says which split a row is of ({listed}), and is not used;"
+        " write the rows of each to a file of its own: dataset.train=FILE dataset.test=FILE",
     )
 
 

@@ -14,6 +14,7 @@ import pytest
 from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.job import LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
 from tests.tiny import TOPICS, run, tiny_folder, tiny_texts, tiny_topics
@@ -357,3 +358,50 @@ def test_columns_of_yes_and_no_are_proposed_as_labels_by_a_command_that_runs() -
     config = load(compose("plan", with_data("plan", command[2:])))
     assert config.dataset.text == "review"
     assert config.dataset.label_columns == [*TOPICS, "rock 'n' roll, [live]"]
+
+
+def _first_row(folder: Path, labels: tuple[str, str], *more: str, header: str = "") -> Path:
+    """A table of 40 rows without a header, or with one, whose labels come in turn."""
+    rows = [
+        ",".join([labels[n % 2], *(f"{cell} {n}" for cell in more), f"we saw the film number {n}"])
+        for n in range(40)
+    ]
+    file = folder / "rows.csv"
+    file.write_text("\n".join([header, *rows] if header else rows))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("labels", "more"),
+    [
+        (("class a", "class b"), ()),
+        (("topic", "intent"), ()),
+        (("__label__bad", "__label__good"), ()),
+        (("1", "2"), ("title",)),
+    ],
+)
+def test_a_first_row_whose_words_are_those_of_columns_is_no_header(
+    labels: tuple[str, str], more: tuple[str, ...], place: Path
+) -> None:
+    file = _first_row(place, labels, *more)
+    words = with_data("plan", [str(file)])
+    with pytest.raises(UserError, match="if the file has no header, its columns go by number") as e:
+        load_dataset(load(compose("plan", words)).dataset, LimitConfig(), seed=0, cache=place)
+    numbers = re.findall(r"dataset\.\w+=\d", str(e.value))
+    config = load(compose("plan", ["dataset=local", f"dataset.path={file}", *numbers]))
+    data = load_dataset(config.dataset, config.limit, seed=0, cache=place)
+    assert sum(map(len, data.splits.values())) == 40
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [("Class,Review", ("Review", "Class")), ("rating,What did you see and how was it?", ())],
+)
+def test_a_header_of_other_words_stays_one(
+    header: str, columns: tuple[str, ...], place: Path
+) -> None:
+    words = with_data("plan", [str(_first_row(place, ("bad", "good"), header=header))])
+    dataset = load(compose("plan", words)).dataset
+    assert (dataset.text, dataset.label) == (columns or tuple(header.split(",")[::-1]))
+    data = load_dataset(dataset, LimitConfig(), seed=0, cache=place)
+    assert sum(map(len, data.splits.values())) == 40

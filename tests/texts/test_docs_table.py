@@ -258,6 +258,7 @@ def _beside_classes(name: str, *settings: str) -> Case:
 
 BY_NUMBER = ("dataset.text=1", "dataset.label=2")
 NAMES = ("text", "label")
+SPLIT = ("train", "test")
 COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
 TEST = _csv([(f"{text} of test", label) for text, label in _rows()])
@@ -411,6 +412,10 @@ CASES: dict[str, Case] = {
     ),
     "two files for one split": _folder({"train.csv": _csv(), "training.csv": TEST}),
     "a file that no split takes": _folder({"train.csv": _csv(), "holdout.csv": TEST}),
+    "a column that says which split a row is of": _file(
+        "text,label,split\n"
+        + "".join(f"{text},{label},{SPLIT[n // 20]}\n" for n, (text, label) in enumerate(_rows()))
+    ),
     "a file called `test` in a format that is not read": _folder(
         {"train.csv": _csv(), "test.xml": "<a/>"}
     ),
