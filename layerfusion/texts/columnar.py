@@ -10,25 +10,30 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.assets.files import parse_json
+from layerfusion.assets.paths import data_suffix
+from layerfusion.config.options import as_option
+from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, library_errors, short
 from layerfusion.texts.columns import Columns, find_column
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.form import distinct_columns
 from layerfusion.texts.nested import column_of_path
 from layerfusion.texts.reading import Reading
-from layerfusion.texts.split_names import split_columns
+from layerfusion.texts.split_names import parts_by_word, split_columns
 from layerfusion.texts.table import Changes, Table, make_table
 
 if TYPE_CHECKING:
     import pyarrow
 
-SAVED = ("dataset_dict.json", "state.json")
+PARTS, FILES = SAVED = ("dataset_dict.json", "state.json")
 """Files that say of a folder that `save_to_disk` of the `datasets` library wrote it."""
 
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """The end of an Arrow stream, a message of no bytes. Each of its messages begins as this one."""
 FEW = 20
 """Rows that are read where a column is missing, to say what lies inside the others."""
+_SHOWN = 4
+"""At most this many files are named in a note."""
 
 
 def read_parquet(path: Path, reading: Reading) -> Table:
@@ -293,6 +298,7 @@ def saved_parts(folder: Path) -> dict[str, Any]:
     """
     import datasets
 
+    _refuse_gaps(folder)
     for file in sorted(folder.rglob("*.arrow")):
         _refuse_others(file, b"ARROW1")
         _refuse_cut(file)
@@ -301,6 +307,66 @@ def saved_parts(folder: Path) -> dict[str, Any]:
     if isinstance(saved, Mapping):
         return {str(name): part for name, part in saved.items()}
     return {"train": saved}
+
+
+def _refuse_gaps(folder: Path) -> None:
+    """Refuse a saved data set without a file, or a part, that its own list names."""
+    for file, names in _listed(folder).items():
+        for name in names:
+            if not (file.parent / name).exists():
+                raise UserError(
+                    f"{file.parent}: {file.name} names {name}, which is not there; fetch it, or"
+                    " save the data set again"
+                )
+
+
+def not_in_saved(folder: Path) -> tuple[str, ...]:
+    """Note what lies in a saved data set and is not read, as its own list does not name it."""
+    notes = []
+    for file, names in _listed(folder).items():
+        above, of_parts = file.parent, file.name == PARTS
+        kind = is_saved if of_parts else _is_rows
+        left = [one.name for one in sorted(above.iterdir()) if one.name not in names and kind(one)]
+        if left:
+            are = "is" if len(left) == 1 else "are"
+            way_out = f"; {_by_splits(above, [*names, *left])}" if of_parts else ""
+            notes.append(
+                f"{', '.join(left[:_SHOWN])} in {above} {are} not used, as {file.name} names others"
+                f"{way_out}"
+            )
+    return tuple(notes)
+
+
+def _by_splits(folder: Path, names: Sequence[str]) -> str:
+    """The settings that read the folders of splits one by one."""
+    found = parts_by_word(names)
+    words = [as_option(f"dataset.{split}", str(folder / one[0])) for split, one in found.items()]
+    return f"{' '.join(words)} would use these"
+
+
+def _is_rows(file: Path) -> bool:
+    """Tell rows from what `datasets` keeps of its own work beside them, and from facts."""
+    rows = data_suffix(file) in READERS and data_suffix(file) != ".json"
+    return rows and not file.name.startswith((".", "_", "cache-", "tmp"))
+
+
+def _listed(folder: Path) -> dict[Path, list[str]]:
+    """The lists of a saved data set and of its parts, to the names that each has.
+
+    One that cannot be read is left out, as `datasets` says what is wrong with it.
+    """
+    found = {}
+    try:
+        if (folder / PARTS).is_file():
+            parts = parse_json((folder / PARTS).read_bytes())["splits"]
+            found[folder / PARTS] = [str(name) for name in parts]
+        for above in [folder / name for name in found.get(folder / PARTS, [""])]:
+            if (above / FILES).is_file():
+                files = parse_json((above / FILES).read_bytes())["_data_files"]
+                found[above / FILES] = [str(file["filename"]) for file in files]
+    except (ValueError, KeyError, TypeError):
+        return found
+    return found
 
 
 def saved_table(place: str, part: Any, columns: Columns) -> Table:
