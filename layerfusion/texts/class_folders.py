@@ -18,6 +18,8 @@ from layerfusion.texts.table import Table, make_table
 UNLABELLED = ("unsup", "unsupervised", "unlabeled", "unlabelled")
 """Names of folders whose texts have no label, as in the reviews of IMDb."""
 SUFFIX = ".txt"
+NO_TABLES = (".txt", ".data", ".train", ".valid", ".test")
+"""Suffixes of files that are more likely texts, or have labels in their lines."""
 _ABOUT = re.compile(
     r"[._].*|.*readme.*|(licen[cs]e|copying|notice|changelog|authors|makefile|cmds)(\..*)?",
     re.IGNORECASE,
@@ -119,6 +121,7 @@ def read_class_folders(
         values = {columns.text: texts, columns.label or "label": labels}
         table = make_table(str(folder), values, columns, typed=False)
         tables[split] = replace(table, row_names=tuple(names))
+    left_out += _without_texts(place, splits)
     looked_at = {place, *splits.values(), *(file.parent for file in used)}
     used.update(tables_beside(place))  # noted where they are looked at
     others = [file for folder in sorted(looked_at) for file in sorted(folder.iterdir())]
@@ -138,10 +141,45 @@ def read_class_folders(
     return tables
 
 
+def _without_texts(place: Path, splits: Mapping[str, Path]) -> list[str]:
+    """Note the folders among those of the classes that hold no texts."""
+    empty = [
+        str(part.relative_to(place))
+        for folder in splits.values()
+        for name, part in folders_of(folder).items()
+        if name not in _classes(folder) and part not in splits.values()
+    ]
+    if not empty:
+        return []
+    verb = "holds" if len(empty) == 1 else "hold"
+    more = f" and {len(empty) - 3:,} more" if len(empty) > 3 else ""
+    return [
+        f"{', '.join(empty[:3])}{more} in {place} {verb} no texts (files in {SUFFIX} or without a"
+        " suffix), and so no class"
+    ]
+
+
 def _classes(folder: Path) -> dict[str, list[Path]]:
-    """Name of each folder that holds texts to its files, in order."""
-    found = {name: _texts(part) for name, part in folders_of(folder).items()}
-    return {name: files for name, files in found.items() if files}
+    """Name of each folder that holds texts to its files, in order.
+
+    None where each of these folders holds tables too, and so does another one: then those are it.
+    """
+    parts = folders_of(folder)
+    found = {name: files for name, part in parts.items() if (files := _texts(part))}
+    tables = {name for name, part in parts.items() if tables_in(part)}
+    return {} if set(found) < tables else found
+
+
+def tables_in(folder: Path) -> list[Path]:
+    """The tables in the folder of a class, whose rows are texts."""
+    return [
+        file
+        for file in files_in(folder)
+        if data_suffix(file) in READERS
+        and data_suffix(file) not in NO_TABLES
+        and not file.name.startswith("_")
+        and not is_hidden(file, folder)
+    ]
 
 
 def _texts(folder: Path) -> list[Path]:
@@ -215,4 +253,9 @@ def _bare(file: Path) -> str:
 def is_hidden(path: Path, above: Path) -> bool:
     """Tell what a system leaves below a folder, and the names of the classes, from the data."""
     parts = path.relative_to(above).parts
-    return any(part.startswith((".", "__MACOSX")) for part in parts) or path.name == "labels.json"
+    return any(is_of_system(part) for part in parts) or path.name == "labels.json"
+
+
+def is_of_system(name: str) -> bool:
+    """Tell the name of what a system, or an office program with a file open, leaves in a folder."""
+    return name.startswith((".", "__MACOSX", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")

@@ -5,22 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
-from layerfusion.config.registry import READERS
 from layerfusion.errors import UserError, short
-from layerfusion.texts.class_folders import UNLABELLED, files_in, folders_of, is_about, is_hidden
+from layerfusion.texts.class_folders import (
+    NO_TABLES,
+    UNLABELLED,
+    files_in,
+    folders_of,
+    is_about,
+    is_hidden,
+    tables_in,
+)
 from layerfusion.texts.columns import OFTEN, Columns, NoColumn, find_column
-from layerfusion.texts.readers import read_file
+from layerfusion.texts.encoding import read_text
+from layerfusion.texts.json_tables import is_one_row
+from layerfusion.texts.readers import json_table, read_file
 from layerfusion.texts.split_names import parts_by_word, splits_in
 from layerfusion.texts.table import Table, join_tables
 
 Tables = dict[str, dict[str, list[Path]]]
 """Split to the tables of each class."""
-_NO_TABLES = (".txt", ".data", ".train", ".valid", ".test")
-"""Suffixes of files that are more likely texts, or have labels in their lines."""
 _SHOWN = 4
 
 
@@ -40,7 +48,26 @@ def class_tables(folder: Path) -> Tables:
     else:
         classes = _classes(folder)
         found = {} if parts_by_word(classes) else {"train": classes}
+    found = {split: _without_keys(folder, classes) for split, classes in found.items()}
     return found if len(_labels(found.get("train", ()))) > 1 else {}
+
+
+def _without_keys(folder: Path, classes: dict[str, list[Path]]) -> dict[str, list[Path]]:
+    """Take the name of the column out of folders like `label=good`, as Spark and pandas write them.
+
+    Raises:
+        UserError: where that column is none of labels.
+    """
+    keys = {name.partition("=")[0] if "=" in name else "" for name in classes}
+    if len(keys) != 1 or "" in keys:
+        return classes
+    (key,) = keys
+    if key.strip().casefold() not in OFTEN["label"]:
+        raise UserError(
+            f"{folder}: its rows lie in a folder for each value of {short(key)}; write them to one"
+            " table with that column in it, which dataset.label names if it has the labels"
+        )
+    return {unquote(name.partition("=")[2]): files for name, files in classes.items()}
 
 
 def _labels(names: Iterable[str]) -> list[str]:
@@ -99,11 +126,13 @@ def _of_class(
 ) -> Table:
     every = replace(columns, label=None, label_columns=(), keep_others=True)
     try:
-        table = read_file(file, every, encoding=source.encoding, skip_rows=source.skip_rows)
+        table = _read(file, every, source)
     except NoColumn as error:
         # The labels are known, so that nobody has to look for their column.
         names = [*error.names, *columns.of_labels]
-        raise NoColumn(str(error), names) from error
+        # Files of many folders may have one name.
+        line = str(error).removeprefix(file.name)
+        raise NoColumn(f"{file.relative_to(place)}{line}", names) from error
     _refuse_labels(place, file, list(table.others), columns)
     others = table.others if columns.keep_others else {}
     if columns.label is not None and columns.keep_others:
@@ -117,6 +146,15 @@ def _of_class(
         others=others,
         multilabel=columns.multilabel,
     )
+
+
+def _read(file: Path, columns: Columns, source: DataSourceConfig) -> Table:
+    """Read a table, or a JSON file that is one object, which is a row."""
+    if data_suffix(file) == ".json":
+        content = read_text(file, source.encoding)
+        if is_one_row(content, columns.text):
+            return json_table(file, content, columns, lines=True)
+    return read_file(file, columns, encoding=source.encoding, skip_rows=source.skip_rows)
 
 
 def _refuse_labels(place: Path, file: Path, names: Sequence[str], columns: Columns) -> None:
@@ -140,17 +178,11 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     """
     found: dict[str, list[Path]] = {}
     for name, part in folders_of(folder).items():
-        files = files_in(part)
-        tables = [file for file in files if _is_table(file)]
+        files, tables = files_in(part), tables_in(part)
         if any(splits_in(file.name) for file in tables):
             return {}
         if tables:
             found[name] = tables
-        elif any(data_suffix(file) in ("", *_NO_TABLES) and not is_about(file) for file in files):
+        elif any(data_suffix(file) in ("", *NO_TABLES) and not is_about(file) for file in files):
             return {}
     return found
-
-
-def _is_table(file: Path) -> bool:
-    suffix = data_suffix(file)
-    return suffix in READERS and suffix not in _NO_TABLES and not file.name.startswith((".", "_"))

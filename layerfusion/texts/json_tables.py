@@ -35,6 +35,20 @@ def begins_json(content: str) -> bool:
     return bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
+def is_one_row(content: str, column: str) -> bool:
+    """Tell an object that is a row of its own, with a text in a column or no rows inside it."""
+    try:
+        found = parse_json(content)
+    except ValueError:
+        return False
+    if not isinstance(found, dict):
+        return False
+    rows = any(map(_may_hold_rows, found.values()))
+    return isinstance(found.get(column), str) or (
+        not rows and any(isinstance(value, str) for value in found.values())
+    )
+
+
 def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) -> Values:
     """Read the columns of a JSON text.
 

@@ -253,6 +253,9 @@ def _indexed(
             known = _listed(named[value] for value in named if value in trained)
             gaps = any(name.casefold() in GAPS for name in strange)
             more = f"; if it marks rows without a label, {way_out}" if gaps else ""
+            alike = _alike([*strange, *(named[value] for value in trained)])
+            if same := next((names for names in alike if set(names) & {*strange}), None):
+                more += f"; if {' and '.join(map(_shown, same))} are one, write them the same"
             raise UserError(
                 f"{split} has labels that train never has: {_listed(strange)};"
                 f" train has: {known}{more}"
@@ -410,17 +413,10 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     These are the same but for case, marks around them or marks that nobody sees; or named like a
     gap.
     """
-    alike: dict[str | Decimal, list[str]] = {}
-    for name in names:
-        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
-        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
-        number = _as_number(form)
-        alike.setdefault(form or name if number is None else number, []).append(name)
     notes = [
         f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
-        for same in alike.values()
-        if len(same) > 1
+        for same in _alike(names)
     ]
     notes += [
         f"labels: {short(name)} is a class of its own; if it marks rows without a label, {way_out}"
@@ -428,6 +424,17 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
         if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
     ]
     return tuple(notes)
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Names that are the same but for case, or marks around them or that nobody sees."""
+    alike: dict[str | Decimal, list[str]] = {}
+    for name in names:
+        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
+        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
+        number = _as_number(form)
+        alike.setdefault(form or name if number is None else number, []).append(name)
+    return [same for same in alike.values() if len(same) > 1]
 
 
 def _as_number(form: str) -> Decimal | None:

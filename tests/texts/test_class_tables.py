@@ -108,3 +108,32 @@ def test_what_is_not_used_is_said(tmp_path: Path, load: Load) -> None:
         f"more in {tmp_path} is not used",
     ):
         assert any(said in note for note in data.notes), said
+
+
+@pytest.mark.parametrize("below", ["", "train/"])
+def test_an_object_of_json_is_a_row_whatever_its_column_is_called(
+    below: str, tmp_path: Path, load: Load
+) -> None:
+    for number in range(40):
+        for split in ("train", "test") if below else ("",):
+            file = tmp_path / split / ("bad", "good")[number % 2] / f"{number}.json"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            row = {"id": number, "review": f"a film of {split} {number}", "tags": ["a", "b"]}
+            file.write_text(json.dumps(row, indent=1))
+    words = with_data("train", [str(tmp_path)])
+    assert "dataset.text=review" in words
+    data = load(path=tmp_path, text="review")
+    assert sum(map(len, data.splits.values())) == (80 if below else 40)
+    for rows in data.splits.values():
+        for text, label in zip(rows.texts, rows.labels, strict=True):
+            assert int(text.split()[-1]) % 2 == ("bad", "good").index(data.label_names[label])
+
+
+def test_a_table_without_the_column_of_texts_is_named_by_its_folder(
+    tmp_path: Path, load: Load
+) -> None:
+    for label in ("good", "bad"):
+        write(tmp_path / label / "x.csv", frame(label, "all"))
+    write(tmp_path / "good" / "y.csv", frame("good", "all", "body"))
+    with pytest.raises(UserError, match=r"^good/y\.csv: there is no column 'text'"):
+        load(path=tmp_path)
