@@ -222,7 +222,7 @@ def _read_files(config: DatasetConfig, cache: Path) -> tuple[dict[str, Table], P
         columns = _columns_of(source, config)
         if split != "train":
             columns = replace(columns, without_label=way_out)
-        read = read_tables(asset.path, source, columns, config.reader, paths)
+        read = read_tables(asset.path, source, columns, config.reader, list(given))
         if set(read) != {"train"}:
             raise UserError(
                 f"dataset.{split}={name}: it holds several splits ({', '.join(read)});"

@@ -21,7 +21,7 @@ from layerfusion.texts.class_folders import (
     tables_beside,
 )
 from layerfusion.texts.class_tables import class_tables, read_class_tables
-from layerfusion.texts.columnar import is_saved, saved_parts, saved_table
+from layerfusion.texts.columnar import is_saved, not_in_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
@@ -51,7 +51,7 @@ def read_tables(
     source: DataSourceConfig,
     columns: Columns,
     reader: str | None = None,
-    used: Sequence[Path] = (),
+    given: Sequence[str] = (),
 ) -> dict[str, Table]:
     """Read every split of a file or folder; a single table counts as `train`.
 
@@ -62,7 +62,7 @@ def read_tables(
         source: names of its splits, its encoding and lines to skip.
         columns: which columns and rows to take.
         reader: a function of the user's that reads the file (see `read_file`).
-        used: other files that the data set has.
+        given: the splits of the data set that the user names, if they are named one by one.
 
     Raises:
         UserError: if the splits cannot be told apart, a shard is missing or a file cannot be
@@ -72,7 +72,7 @@ def read_tables(
         if split not in SPLITS:
             raise unknown("files", split, SPLITS)
     if path.is_file():
-        return _read_file(path, source, columns, reader, used)
+        return _read_file(path, source, columns, reader, given)
     if reader is not None:
         raise UserError(
             f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
@@ -98,7 +98,7 @@ def read_tables(
         tables = {split: _read_part(part, split, source, columns) for split, part in parts.items()}
         notes = unused_beside(path, parts) if not source.files else ()
         return _with_notes(tables, notes)
-    if not source.files and not data_files(path) and (found := class_tables(path)):
+    if not source.files and not tables_beside(path) and (found := class_tables(path)):
         tables = read_class_tables(path, found, source, columns)
         used = [file.parent for part in found.values() for one in part.values() for file in one]
         used += [above.parent for above in used]
@@ -172,7 +172,7 @@ def _read_file(
     source: DataSourceConfig,
     columns: Columns,
     reader: str | None = None,
-    used: Sequence[Path] = (),
+    given: Sequence[str] = (),
     *,
     alone: bool = True,
 ) -> dict[str, Table]:
@@ -193,7 +193,7 @@ def _read_file(
         table = read_pair(path, labels, columns, source.encoding)
     else:
         table = _read(path, source, columns, reader)
-    return {"train": replace(table, notes=(*table.notes, *(beside(path, used) if alone else ())))}
+    return {"train": replace(table, notes=(*table.notes, *(beside(path, given) if alone else ())))}
 
 
 def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:
@@ -202,7 +202,8 @@ def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Colu
         parts = saved_parts(folder)
         if set(parts) != {"train"}:
             raise UserError(f"{folder}: it has splits of its own: {', '.join(parts)}")
-        return saved_table(split, parts["train"], columns)
+        table = saved_table(split, parts["train"], columns)
+        return replace(table, notes=(*table.notes, *not_in_saved(folder)))
     files = data_files(folder)
     labels = labels_tables(files).values()
     files = [file for file in files if file not in labels]
@@ -273,7 +274,7 @@ def _read_saved(folder: Path, source: DataSourceConfig, columns: Columns) -> dic
     parts = saved_parts(folder)
     members, notes = _saved_splits(str(folder), parts, source.files)
     tables = {split: saved_table(name, parts[name], columns) for split, name in members.items()}
-    return _with_notes(tables, notes)
+    return _with_notes(tables, (*not_in_saved(folder), *notes))
 
 
 def _saved_splits(

@@ -17,6 +17,8 @@ from layerfusion.texts.class_folders import (
     files_in,
     has_format,
     is_about,
+    is_of_system,
+    tables_in,
 )
 from layerfusion.texts.class_tables import class_tables
 from layerfusion.texts.columnar import is_saved
@@ -249,7 +251,7 @@ def _others(folder: Path) -> list[Path]:
     return [
         file
         for file in files
-        if not file.name.startswith(".")
+        if not is_of_system(file.name)
         and (
             is_known_other(file)
             or (
@@ -299,6 +301,8 @@ def _refuse_folders(folder: Path, files: Mapping[str, Sequence[str]]) -> None:
 
 def _below(folder: Path) -> str:
     """Name the key that would read what lies deeper."""
+    if mixed := _mixed(folder):
+        return mixed
     level = [folder]
     for _ in range(_DEEP):
         level = [part for above in level for part in _folders(above)]
@@ -313,6 +317,29 @@ def _below(folder: Path) -> str:
             return f"; {' or '.join(words)} would read what lies below it"
         level = level[:_MANY]
     return ""
+
+
+def _mixed(folder: Path) -> str:
+    """Say that some folders hold texts as files and others tables, where each may be a class."""
+    parts = _folders(folder)
+    places = [folder, *parts] if "train" in named_parts(part.name for part in parts) else [folder]
+    for place in places:
+        of_texts = {part: names[0] for part in _folders(place) if (names := _texts_of(part))}
+        tables = {part: files[0] for part in _folders(place) if (files := tables_in(part))}
+        alone = [file for part, file in tables.items() if part not in of_texts]
+        texts = [file for part, file in of_texts.items() if part not in tables]
+        if alone and texts and not named_parts(part.name for part in (*of_texts, *tables)):
+            return (
+                f"; {alone[0].relative_to(folder)} is a table and {texts[0].relative_to(folder)} a"
+                " text of its own; the folders of all classes need one form: write the texts to a"
+                " table in each, or the rows to files"
+            )
+    return ""
+
+
+def _texts_of(folder: Path) -> list[Path]:
+    """The files of a folder that are called as texts are."""
+    return sorted(f for f in _members(folder) if data_suffix(f) == ".txt" and not is_about(f))
 
 
 def _folders(above: Path) -> list[Path]:
@@ -444,20 +471,37 @@ def unused(
     )
 
 
-def beside(path: Path, used: Sequence[Path] = ()) -> tuple[str, ...]:
-    """Note what lies beside a file of train and is not used either, such as test.csv."""
+def beside(path: Path, given: Sequence[str] = ()) -> tuple[str, ...]:
+    """Note what lies beside a file of train and is not used either, such as test.csv.
+
+    Args:
+        path: the file.
+        given: the splits that the user names; what else is called so needs no note.
+    """
     if "train" not in splits_in(bare(path)):
         return ()
-    others = [
-        file.name
-        for file in data_files(path.parent)
-        if file not in (path, *used) and splits_in(bare(file)) & {"validation", "test"}
-    ]
-    if not others:
+    lacking = {"validation", "test"} - {*given}
+    others = {
+        split: [
+            file
+            for file in data_files(path.parent)
+            if file != path and split in splits_in(bare(file))
+        ]
+        for split in SPLITS
+        if split in lacking
+    }
+    names = [file.name for files in others.values() for file in files]
+    if not names:
         return ()
+    words = [
+        as_option(f"dataset.{split}", str(files[0])) if len(files) == 1 else f"dataset.{split}=FILE"
+        for split, files in others.items()
+        if files
+    ]
+    own = "" if given else f" beside {as_option('dataset.train', str(path))}"
     return (
-        f"{', '.join(others)} beside {path.name} {'is' if len(others) == 1 else 'are'} not used;"
-        f" dataset.path={path.parent} or dataset.test=FILE would",
+        f"{', '.join(names)} beside {path.name} {'is' if len(names) == 1 else 'are'} not used;"
+        f" {' '.join(words)}{own} would",
     )
 
 
@@ -474,7 +518,8 @@ def _files_of(folder: Path) -> list[Path]:
         if (data_suffix(file) in READERS or not file.suffix)
         and not (data_suffix(file) in ("", ".txt") and is_about(file))
         and file.name != LABELS_FILE
-        and not file.name.startswith((".", "_"))
+        and not file.name.startswith("_")
+        and not is_of_system(file.name)
         and file.name not in _FACTS
     ]
 

@@ -108,6 +108,16 @@ def complete_splits(
             f"{overlap:,} of {len(splits['test']):,} test rows also occur in train;"
             " dataset.dedupe=true drops them from train"
         )
+    if not lacks_validation and (again := _again(splits["validation"], splits["train"])):
+        notes.append(
+            f"{again:,} of {len(splits['validation']):,} validation rows also occur in train"
+        )
+    tested = splits["test"].labels
+    if tested.ndim == 1 and len(tested) > 1 and len(set(tested.tolist())) == 1:
+        notes.append(
+            f"test: all of its {len(tested):,} rows are of {label_names[int(tested[0])]}; its"
+            " figures say nothing of other classes"
+        )
     if several := _with_several_labels(splits):
         are = "1 text has" if several == 1 else f"{several:,} texts have"
         notes.append(
@@ -249,6 +259,12 @@ def _sample_test(
 def _overlap(splits: dict[str, Split]) -> int:
     seen = {*splits["train"].texts, *splits["validation"].texts}
     return sum(text in seen for text in splits["test"].texts)
+
+
+def _again(split: Split, other: Split) -> int:
+    """Count the rows of a split whose text also occurs in another one."""
+    seen = set(other.texts)
+    return sum(text in seen for text in split.texts)
 
 
 def _with_several_labels(splits: dict[str, Split]) -> int:

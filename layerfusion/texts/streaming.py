@@ -185,13 +185,22 @@ def read_table(
         return _read_lines(place, decoded(standard_input(), str(place), encoding, ENCODING_KEY),
                            reading)  # fmt: skip
     path = Path(name)
+    refuse_no_file(path)
+    if data_suffix(path) == LINES:
+        return _read_lines(path, reading.text(path), reading)
+    return read_file(path, reading.columns, encoding=encoding, reader=reader)
+
+
+def refuse_no_file(path: Path) -> None:
+    """Refuse a folder, and what does not exist.
+
+    Raises:
+        UserError: naming it.
+    """
     if os.path.isdir(path):
         raise UserError(f"{path}: it is a folder; a file is needed")
     if not os.path.isfile(path):  # a name may be longer than the system allows
         raise UserError(f"{path}: there is no such file")
-    if data_suffix(path) == LINES:
-        return _read_lines(path, reading.text(path), reading)
-    return read_file(path, reading.columns, encoding=encoding, reader=reader)
 
 
 def standard_input() -> bytes:

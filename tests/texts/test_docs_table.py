@@ -190,6 +190,24 @@ def _saved(folder: Path, how: str) -> list[str]:
     return ["dataset=local", f"dataset.path={folder / 'saved'}"]
 
 
+def _saved_but(folder: Path, gone: str) -> list[str]:
+    """A saved data set that lacks a file or a folder."""
+    words = _saved(folder, "whole")
+    (folder / "saved" / gone).rename(folder / "gone")
+    return words
+
+
+def _saved_and(folder: Path, more: str) -> list[str]:
+    """A saved data set with a file, or a split, that it does not name."""
+    words = _saved(folder, "whole")
+    place = folder / "saved" / more
+    if place.suffix:
+        place.write_bytes(next(place.parent.glob("*.arrow")).read_bytes())
+    else:
+        (place.parent / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    return words
+
+
 def _lines_of_json() -> str:
     return "".join(f"{json.dumps(row)}\n" for row in json.loads(_json({})))
 
@@ -231,6 +249,21 @@ def _class_tables(column: str) -> Case:
         {
             f"{label}/1.csv": f"text,{column}\n"
             + "".join(f"{text},{n}\n" for n, (text, own) in enumerate(_rows()) if own == label)
+            for label in LABELS
+        }
+    )
+
+
+def _texts_of(label: str) -> str:
+    return "text\n" + "".join(f"{text}\n" for text, own in _rows() if own == label)
+
+
+def _of_values(column: str) -> Case:
+    """A table in a folder for each value of a column."""
+    return _folder_of(
+        {
+            f"{column}={label}/0.csv": "text\n"
+            + "".join(f"{t}\n" for t, own in _rows() if own == label)
             for label in LABELS
         }
     )
@@ -345,6 +378,18 @@ CASES: dict[str, Case] = {
         lambda folder: _saved(folder, "whole")
     ),
     "folders `train` and `test` of `save_to_disk`": lambda folder: _saved(folder, "apart"),
+    "such a folder, a shard of which is missing": lambda folder: _saved_but(
+        folder, "train/data-00001-of-00003.arrow"
+    ),
+    "a folder of `save_to_disk` without the folder of a split that it names": lambda folder: (
+        _saved_but(folder, "test")
+    ),
+    "rows in such a folder that its list does not name": lambda folder: _saved_and(
+        folder, "train/more.arrow"
+    ),
+    "a split in such a folder that its list does not name": lambda folder: _saved_and(
+        folder, "test"
+    ),
     "a spreadsheet (`.xlsx`, `.ods`)": _file("PK\x03\x04 and so on", name="reviews.xlsx"),
     "a spreadsheet beside `train.csv`": _folder_of(
         {"train.csv": _csv(), "test.xlsx": "PK\x03\x04"}
@@ -442,6 +487,23 @@ CASES: dict[str, Case] = {
     "web pages in a folder for each class": _class_folders(suffix=".html"),
     "tables in a folder for each class (`good/1.csv`)": _class_tables("id"),
     "the same, where the tables have labels of their own": _class_tables("stars"),
+    "an object of JSON for each text (`good/7.json`)": _folder_of(
+        {
+            f"{label}/{number}.json": json.dumps({"id": number, "text": text})
+            for number, (text, label) in enumerate(_rows())
+        }
+    ),
+    "folders like `label=good`, as Spark writes them": _of_values("label"),
+    "folders like `year=2020`": _of_values("year"),
+    "a text of its own in the folder of one class, and a table in that of another": _folder_of(
+        {"bad/1.csv": "text\na film\n", "good/7.txt": "a film"}
+    ),
+    "such a text beside tables of every class": _folder_of(
+        {
+            **{f"{label}/1.csv": _texts_of(label) for label in LABELS},
+            "good/7.txt": "a film",
+        }
+    ),
     "a `.txt` file for each class, with a text on each line": _class_files(),
     "such files below `train` and `test`": _class_files("train/", "test/"),
     "files of any name below `train` and `test`": _folder_of(
@@ -460,6 +522,10 @@ CASES: dict[str, Case] = {
     ),
     "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
     "a `README.txt` among the texts of a class": _class_folders(beside="good/README.txt"),
+    "a folder without texts among those of the classes": _class_folders(beside="neutral/1.md"),
+    "what systems and open programs leave among the texts (`Thumbs.db`, `~$7.txt`)": _class_folders(
+        beside="good/Thumbs.db,good/~$7.txt,bad/.DS_Store,__MACOSX/good/._7.txt"
+    ),
     "a table without texts beside the folders of the classes": _class_folders(
         beside="meta.csv,README"
     ),
@@ -536,6 +602,9 @@ CASES: dict[str, Case] = {
     "-1 as some labels, where the classes have names": _some_unlabelled,
     "a label in test that train never has": _folder(
         {"train.csv": _csv(), "test.csv": "text,label\none text,fair\n"}
+    ),
+    "the same, where it differs from one of train by case, or by marks that nobody sees": _folder(
+        {"train.csv": _csv(), "test.csv": TEST.replace(",good", ",Good")}
     ),
     "half characters in JSON (lone surrogates)": _file(
         _json({"text": "half \ud83d"}), name="reviews.json"
@@ -622,7 +691,8 @@ def test_every_row_of_the_page_has_its_case() -> None:
 def test_a_row_of_the_page_holds(case: str, tmp_path: Path) -> None:
     outcome, message = _table()[case]
     pattern = ".*".join(re.escape(part) for part in message.split("…"))
-    settings = CASES[case](tmp_path)
+    (tmp_path / "given").mkdir()
+    settings = CASES[case](tmp_path / "given")
 
     def read() -> tuple[str, ...]:
         config = load(compose("train", settings))

@@ -259,9 +259,17 @@ def test_a_test_file_beside_a_train_file_that_is_read_alone_is_named(
 ) -> None:
     write(tmp_path / "test.csv", rows("y", a=5, b=5))
     data = load(path=write(tmp_path / "train.csv", rows("x", a=30, b=30)))
-    assert data.notes[0].startswith("test.csv beside train.csv is not used; dataset.path=")
+    way_out = f"dataset.test={tmp_path}/test.csv beside dataset.train={tmp_path}/train.csv would"
+    assert data.notes[0] == f"test.csv beside train.csv is not used; {way_out}"
     named = load(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
     assert not any("not used" in note for note in named.notes)
+    write(tmp_path / "r90_test.csv", rows("z", a=5, b=5))
+    write(tmp_path / "dev.csv", rows("d", a=5, b=5))
+    named = load(train=str(tmp_path / "train.csv"), test=str(tmp_path / "test.csv"))
+    (note,) = (note for note in named.notes if "not used" in note)
+    assert (
+        note == f"dev.csv beside train.csv is not used; dataset.validation={tmp_path}/dev.csv would"
+    )
 
 
 def test_parts_of_a_saved_data_set_that_no_split_takes_are_named(
@@ -390,3 +398,20 @@ def test_half_characters_are_replaced_and_counted(tmp_path: Path, load: Load) ->
     data = load(path=tmp_path / "x.jsonl")
     assert data.label_names == ("x\ufffd", "y\ufffd")
     assert "80 half characters (lone surrogates) became U+FFFD" in data.notes[0]
+
+
+def test_rows_of_validation_that_occur_elsewhere_are_counted(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("x", a=30, b=30))
+    write(tmp_path / "validation.csv", rows("x", a=5, b=5))
+    write(tmp_path / "test.csv", rows("y", a=5, b=5))
+    notes = load(path=tmp_path).notes
+    assert "10 of 10 validation rows also occur in train" in notes
+    write(tmp_path / "validation.csv", rows("v", a=5, b=5))
+    assert not any("also occur" in note for note in load(path=tmp_path).notes)
+
+
+def test_a_test_of_one_class_is_noted(tmp_path: Path, load: Load) -> None:
+    write(tmp_path / "train.csv", rows("x", a=30, b=30))
+    write(tmp_path / "test.csv", rows("y", a=9))
+    (note,) = (note for note in load(path=tmp_path).notes if note.startswith("test: all"))
+    assert note == "test: all of its 9 rows are of a; its figures say nothing of other classes"
