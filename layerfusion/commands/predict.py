@@ -20,7 +20,15 @@ from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS
 from layerfusion.errors import UserError, unknown
 from layerfusion.records.job import METRICS, PREDICTIONS
-from layerfusion.texts.streaming import LINES, STANDARD, Parts, one_text, read_parts, read_table
+from layerfusion.texts.streaming import (
+    LINES,
+    STANDARD,
+    Parts,
+    one_text,
+    read_parts,
+    read_table,
+    refuse_no_file,
+)
 from layerfusion.texts.table import Table
 
 if TYPE_CHECKING:
@@ -46,7 +54,9 @@ def main(arguments: Sequence[str]) -> int:
         UserError: for a missing file or column, an empty text or a damaged classifier.
     """
     options = _parser().parse_args(arguments)
-    # Checked before the work starts.
+    # Checked before the work starts, and before torch is imported for it.
+    if options.input != STANDARD and not _is_text(options.input):
+        refuse_no_file(Path(options.input))
     out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, options.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,6 +104,27 @@ def each_line_once() -> Iterator[None]:
             handler.removeFilter(once)
 
 
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder of a job that was refused before it left anything, and empty ones above.
+
+    It then has what Hydra and the lock put there. The folder that one works in stays.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from layerfusion.records.sweep import LOCK
+
+    hydra = HydraConfig.get()
+    own = {LOCK, f"{hydra.job.name}.log", hydra.output_subdir}
+    here = Path.cwd()
+    if folder in (here, *here.parents) or not {one.name for one in folder.iterdir()} <= own:
+        return
+    shutil.rmtree(folder)
+    for above in folder.parents:
+        if here not in above.parents or any(above.iterdir()):
+            return
+        above.rmdir()
+
+
 class JobTask:
     """Runs the job that Hydra composed.
 
@@ -159,7 +181,14 @@ class JobTask:
             return BUSY
 
     def _run(self, composed: Any, folder: Path) -> Any:
-        return self.run(load(composed), folder)
+        from layerfusion.records.sweep import RECORDS
+
+        try:
+            return self.run(load(composed), folder)
+        except UserError:
+            if self.command in RECORDS:  # the folder is this job's own, which holds its lock
+                _remove_empty(folder)
+            raise
 
     def _run_kept(self, composed: Any, folder: Path) -> Any:
         """Run a job of a sweep, and write a failure to its folder."""

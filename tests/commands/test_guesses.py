@@ -405,3 +405,20 @@ def test_a_header_of_other_words_stays_one(
     assert (dataset.text, dataset.label) == (columns or tuple(header.split(",")[::-1]))
     data = load_dataset(dataset, LimitConfig(), seed=0, cache=place)
     assert sum(map(len, data.splits.values())) == 40
+
+
+@pytest.mark.usefixtures("place")
+def test_a_refused_job_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    frame = _reviews()
+    frame.loc[3, "stars"] = None
+    frame.to_csv("broken.csv", index=False)
+    before = sorted(Path().rglob("*"))
+    code, said = run(["train", "broken.csv"], capsys)
+    assert code == 2
+    assert "row 4: the label is missing" in said
+    assert sorted(Path().rglob("*")) == before
+    kept = Path("mine")
+    kept.mkdir()
+    (kept / "notes.txt").write_text("of the user")
+    assert run(["train", "broken.csv", "hydra.run.dir=mine"], capsys)[0] == 2
+    assert {"notes.txt", "train.log"} <= {one.name for one in kept.iterdir()}

@@ -597,3 +597,16 @@ def test_heads_that_differ_in_what_they_say_of_a_text_are_refused(
         assert said in told_
         assert "the classifier is damaged" in told_
         shutil.rmtree(tmp_path / "taken")
+
+
+def test_a_file_that_is_not_there_is_told_before_torch_is_imported(tmp_path: Path) -> None:
+    words = ["predict", str(tmp_path), str(tmp_path / "none.csv")]
+    script = (
+        "import sys\nfrom layerfusion.cli import main\n"
+        f"print(main({words}), 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["2", "False"]
+    assert done.stderr == f"layerfusion: {tmp_path}/none.csv: there is no such file\n"
