@@ -53,6 +53,7 @@ NO_TEXT = {
     b"Rar!\x1a\x07": "a rar archive; unpack it",
     b"SQLite format 3\x00": "an SQLite database; export its table as csv",
     b"%PDF-": "a PDF file; save its texts as csv",
+    b"{\\rtf": "a document in RTF; save it as plain text",
     b"\x93NUMPY": "a NumPy array; save its texts as csv",
     b"version https://git-lfs": "a Git LFS pointer, which stands for the data; `git lfs pull`"
     " fetches them",

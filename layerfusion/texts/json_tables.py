@@ -250,8 +250,19 @@ def _lines(content: str, path: Path) -> list[Any]:
             except json.JSONDecodeError as error:
                 if (objects := _objects(content, path)) is not None:
                     return objects
-                raise UserError(f"{path}, line {number}: not readable as json: {error}") from error
+                raise UserError(
+                    f"{path}, line {number}: not readable as json: {error}{_way_out(line, error)}"
+                ) from error
     return rows
+
+
+def _way_out(line: str, error: json.JSONDecodeError) -> str:
+    """Say what to do about a line that is nearly JSON."""
+    if error.msg == "Extra data" and line[error.pos :].strip() == ",":
+        return "; each line holds an object alone: remove the commas at the ends of the lines"
+    if re.match(r"\s*[\[{]+\s*'", line):
+        return "; it is as Python prints it: write it with json.dumps"
+    return ""
 
 
 def object_of(line: str, place: str) -> dict[str, Any]:

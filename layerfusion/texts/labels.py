@@ -58,12 +58,23 @@ def clean_texts(split: str, table: Table) -> tuple[str, ...]:
             raise UserError(f"{split}: {table.where(index)}: the text is missing")
         if not isinstance(text, str):
             kind = f"{type(text).__name__} {short(text)}"
-            raise UserError(f"{split}: {table.where(index)}: the text is no string but {kind}")
+            way_out = _entries(text, "dataset.text")
+            raise UserError(
+                f"{split}: {table.where(index)}: the text is no string but {kind}{way_out}"
+            )
         stripped = text.strip()
         if not stripped:
             raise UserError(f"{split}: {table.where(index)}: the text is empty")
         texts.append(stripped)
     return tuple(texts)
+
+
+def _entries(cell: Any, key: str) -> str:
+    """Say how an entry of an object in a cell is named, where it is one."""
+    if not isinstance(cell, dict) or not cell:
+        return ""
+    names = ", ".join(map(short, list(cell)[:4]))
+    return f"; {key}=COLUMN.ENTRY takes an entry of the object: {names}"
 
 
 def gap_notes(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
@@ -338,7 +349,7 @@ def _values(split: str, table: Table) -> list[Label]:
         else:
             raise UserError(
                 f"{split}: {table.where(index)}: the label {short(label)} is no class; numbers,"
-                " strings and true or false are allowed"
+                f" strings and true or false are allowed{_entries(label, 'dataset.label')}"
             )
     return values
 

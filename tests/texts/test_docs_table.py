@@ -622,6 +622,13 @@ CASES: dict[str, Case] = {
     "JSON with rows under other keys": _file(
         json.dumps({"mine": json.loads(_json({})), "yours": TEST_ROWS}), name="reviews.json"
     ),
+    "an object a line with a comma after each": _file(
+        _lines_of_json().replace("\n", ",\n"), name="reviews.jsonl"
+    ),
+    "objects as Python prints them": _file(
+        "".join(f"{{'text': '{text}', 'label': '{label}'}}\n" for text, label in _rows()),
+        name="reviews.jsonl",
+    ),
     "objects in a column, with `dataset.text=review.body dataset.label=review.stars`": _file(
         INSIDE, "utf-8", "dataset.text=review.body", "dataset.label=review.stars", name="x.json"
     ),
@@ -672,6 +679,9 @@ CASES: dict[str, Case] = {
         _json({}).replace("{", '{"label": "bad", ', 1), name="reviews.json"
     ),
     "a number where a text should be, in JSON": _file(_json({"text": 7}), name="reviews.json"),
+    "an object where a text should be": _file(
+        _json({"text": {"en": "a film"}}), name="reviews.json"
+    ),
     "`no` and `yes` in a YAML file's `label_names`, without quotation marks": _yaml_words,
 }
 
