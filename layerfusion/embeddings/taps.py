@@ -81,7 +81,13 @@ def find_layers(
     count = block_count(name, model)
     ids = torch.arange(1, 5, device=device)[None]
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    with library_errors(f"backbone {name}: {kind} does not read text alone"):
+    settings = getattr(model.config, "quantization_config", None)
+    fault = "does not read text alone"
+    if settings is not None:
+        fault = (
+            f"cannot run on {device} as config.json quantizes it; take one in float16 or float32"
+        )
+    with library_errors(f"backbone {name}: {kind} {fault}"):
         output = model(**inputs, output_hidden_states=True)
     if output[0].shape[:-1] != ids.shape:
         raise UserError(

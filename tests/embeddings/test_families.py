@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from layerfusion.assets.models import is_causal
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
@@ -19,7 +20,9 @@ from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
+from layerfusion.embeddings.taps import find_layers
 from layerfusion.embeddings.tokens import collate, tokenize
+from layerfusion.errors import UserError
 from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, WORDS, tiny_folder
 
 UNMASKED = ("fnet", "convbert")
@@ -258,3 +261,17 @@ def test_roberta_gets_as_many_tokens_as_it_has_positions(tmp_path: Path) -> None
     assert backbone.shape.max_length == 200 - 2  # its table starts after the padding index 1
     found = vectors(backbone, [" ".join(["oil"] * 400)])
     assert all(np.isfinite(vector).all() for vector in found.values())
+
+
+def test_a_quantized_model_that_fails_is_said_to_be_one(
+    bert_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = transformers.AutoModel.from_pretrained(bert_folder)
+    model.config.quantization_config = {"quant_method": "bitsandbytes"}
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise AttributeError("no attribute 'CB'")
+
+    monkeypatch.setattr(model, "forward", fail)
+    with pytest.raises(UserError, match=r"cannot run on cpu as config.json quantizes it"):
+        find_layers("tiny", model, torch.device("cpu"))
