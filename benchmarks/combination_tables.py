@@ -1,0 +1,164 @@
+"""Write the results of `benchmarks.combinations` as tables and as JSON.
+
+Every method is compared with that of `fusion=auto` on the same members: the difference is that of
+the mean over the sets of members of a draw, so that a draw counts once. An interval over draws says
+what other draws of as many rows, from the same texts, would give on the same test rows. That over
+data sets takes each data set (the mean of its numbers of rows) as one unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.special import stdtrit
+
+from benchmarks.combination_methods import HOUSE, METHODS
+
+Cell = Mapping[str, Any]
+MEASURES = ("accuracy", "log_loss")
+"""What the first two figures of a method are."""
+LEVEL = 0.95
+
+
+def interval(values: Sequence[Any]) -> tuple[float, float, float]:
+    """Mean of independent units with its 95 % interval (t); NaN for the ends of a single one."""
+    units = np.asarray(values, dtype=float)
+    if len(units) < 2:
+        return float(units.mean()), float("nan"), float("nan")
+    half = stdtrit(len(units) - 1, (1 + LEVEL) / 2) * units.std(ddof=1) / len(units) ** 0.5
+    return float(units.mean()), float(units.mean() - half), float(units.mean() + half)
+
+
+def over_draws(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Average each method over the draws of one data set and number of rows.
+
+    A method counts on those of the cells on which it was run.
+
+    Returns:
+        By method: accuracy and log-loss, each with the mean difference to the house's pool and the
+        ends of its interval.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for method in METHODS:
+        ran = [cell for cell in cells if method in cell["figures"]]
+        if not ran:
+            continue
+        found[method] = {}
+        for place, measure in enumerate(MEASURES):
+            values, ahead = [], []
+            for of_draw in _grouped(ran, ("draw",)).values():
+                own = np.mean([cell["figures"][method][place] for cell in of_draw])
+                house = np.mean([cell["figures"][HOUSE][place] for cell in of_draw])
+                values.append(own)
+                ahead.append(own - house)
+            found[method][measure] = [float(np.mean(values)), *interval(ahead)]
+        found[method]["seconds"] = float(np.mean([cell["figures"][method][2] for cell in ran]))
+    return found
+
+
+def over_datasets(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
+    """Average the differences of each method over data sets, which are the units.
+
+    Returns:
+        By method: for accuracy and log-loss, the mean difference to the house's pool, the ends of
+        its interval, and the difference on each data set, the mean of its numbers of rows.
+    """
+    parts = {key: over_draws(some) for key, some in _grouped(cells, ("data", "rows")).items()}
+    found: dict[str, dict[str, Any]] = {}
+    for method in METHODS:
+        for measure in MEASURES:
+            each: dict[str, list[float]] = {}
+            for (data, _), part in parts.items():
+                if method in part:
+                    each.setdefault(data, []).append(part[method][measure][1])
+            if each:
+                units = {data: float(np.mean(values)) for data, values in each.items()}
+                found.setdefault(method, {})[measure] = [*interval(list(units.values())), units]
+    return found
+
+
+def as_json(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Return all figures: by data set and rows, by set of members, and over data sets."""
+    return {
+        "figures": "value, difference to the method of fusion=auto, and the ends of its interval",
+        "by_rows": _listed(cells, ("data", "rows")),
+        "by_members": _listed(cells, ("data", "rows", "models", "lexical")),
+        "over_datasets": _rounded(over_datasets(cells)),
+    }
+
+
+def _listed(cells: Sequence[Cell], names: Sequence[str]) -> list[dict[str, Any]]:
+    """List the figures over draws of each group of cells that have some facts in common."""
+    return [
+        {
+            **dict(zip(names, key, strict=True)),
+            "draws": len({cell["draw"] for cell in some}),
+            "test_rows": some[0]["test_rows"],
+            "members": sorted({cell["members"] for cell in some}),
+            "methods": _rounded(over_draws(some)),
+        }
+        for key, some in _grouped(cells, names).items()
+    ]
+
+
+def as_text(cells: Sequence[Cell]) -> str:
+    """Write one Markdown table of the differences in accuracy, and one of those in log-loss."""
+    groups = _grouped(cells, ("data", "rows"))
+    parts = {key: over_draws(some) for key, some in groups.items()}
+    overall = over_datasets(cells)
+    heads = [
+        f"{data}, {rows} ({len({cell['draw'] for cell in groups[data, rows]})})"
+        for data, rows in groups
+    ]
+    lines = []
+    for measure, shown in (("accuracy", _points), ("log_loss", _nats)):
+        lines += [
+            f"Difference in {measure} to {HOUSE}; in its own row, the {measure} itself.",
+            "",
+            f"| | {' | '.join([*heads, 'over data sets'])} |",
+            f"|---|{'---:|' * (len(heads) + 1)}",
+        ]
+        for method in METHODS:
+            if method not in overall:
+                continue
+            own = method == HOUSE
+            words = [
+                shown(part[method][measure], own=own) if method in part else ""
+                for part in parts.values()
+            ]
+            mean, low, high, _ = overall[method][measure]
+            words.append("" if own else shown([0.0, mean, low, high], own=own))
+            lines.append(f"| {method} | {' | '.join(words)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _points(figures: Sequence[float], *, own: bool) -> str:
+    value, mean, low, high = (100 * one for one in figures)
+    return f"{value:.1f}" if own else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def _nats(figures: Sequence[float], *, own: bool) -> str:
+    value, mean, low, high = figures
+    return f"{value:.3f}" if own else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...], list[Cell]]:
+    found: dict[tuple[Any, ...], list[Cell]] = {}
+    for cell in cells:
+        values = ("+".join(cell[x]) if x == "models" else cell[x] for x in names)
+        found.setdefault(tuple(values), []).append(cell)
+    return found
+
+
+def _rounded(value: Any) -> Any:
+    """Round every number to 4 digits after the point; None for an end that is not known."""
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    if isinstance(value, float):
+        return round(value, 4) if np.isfinite(value) else None
+    return value
