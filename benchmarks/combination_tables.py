@@ -94,7 +94,7 @@ def _listed(cells: Sequence[Cell], names: Sequence[str]) -> list[dict[str, Any]]
     return [
         {
             **dict(zip(names, key, strict=True)),
-            "draws": len({cell["draw"] for cell in some}),
+            "draws": _draws(some),
             "test_rows": some[0]["test_rows"],
             "members": sorted({cell["members"] for cell in some}),
             "methods": _rounded(over_draws(some)),
@@ -104,45 +104,59 @@ def _listed(cells: Sequence[Cell], names: Sequence[str]) -> list[dict[str, Any]]
 
 
 def as_text(cells: Sequence[Cell]) -> str:
-    """Write one Markdown table of the differences in accuracy, and one of those in log-loss."""
+    """Write Markdown tables: over data sets, and of each measure by data set and rows."""
+    overall = over_datasets(cells)
+    names = list(dict.fromkeys(cell["data"] for cell in cells))
+    lines = [
+        f"Accuracy (points) and log-loss less those of {HOUSE}, over data sets.",
+        "",
+        _row(["", *names, "accuracy over data sets", "log-loss over data sets"]),
+        _row(["---", *["---:"] * (len(names) + 2)]),
+    ]
+    for method, of in overall.items():
+        *accuracy, units = of["accuracy"]
+        each = [f"{100 * units[name]:+.1f}" if name in units else "" for name in names]
+        lines.append(_row([method, *each, _points(accuracy), _nats(of["log_loss"][:3])]))
     groups = _grouped(cells, ("data", "rows"))
     parts = {key: over_draws(some) for key, some in groups.items()}
-    overall = over_datasets(cells)
-    heads = [
-        f"{data}, {rows} ({len({cell['draw'] for cell in groups[data, rows]})})"
-        for data, rows in groups
-    ]
-    lines = []
-    for measure, shown in (("accuracy", _points), ("log_loss", _nats)):
+    for measure, shown, value in (
+        ("accuracy", _points, lambda x: f"{100 * x:.1f}"),
+        ("log_loss", _nats, lambda x: f"{x:.3f}"),
+    ):
         lines += [
-            f"Difference in {measure} to {HOUSE}; in its own row, the {measure} itself.",
             "",
-            f"| | {' | '.join([*heads, 'over data sets'])} |",
-            f"|---|{'---:|' * (len(heads) + 1)}",
+            f"Difference in {measure} to {HOUSE}, whose row has the {measure} itself, by data set,"
+            " rows and (draws).",
+            "",
+            _row(["", *(f"{x}, {n} ({_draws(some)})" for (x, n), some in groups.items())]),
+            _row(["---", *["---:"] * len(groups)]),
         ]
-        for method in METHODS:
-            if method not in overall:
-                continue
-            own = method == HOUSE
+        for method in overall:
+            found = [part[method][measure] if method in part else None for part in parts.values()]
             words = [
-                shown(part[method][measure], own=own) if method in part else ""
-                for part in parts.values()
+                "" if one is None else value(one[0]) if method == HOUSE else shown(one[1:])
+                for one in found
             ]
-            mean, low, high, _ = overall[method][measure]
-            words.append("" if own else shown([0.0, mean, low, high], own=own))
-            lines.append(f"| {method} | {' | '.join(words)} |")
-        lines.append("")
+            lines.append(_row([method, *words]))
     return "\n".join(lines)
 
 
-def _points(figures: Sequence[float], *, own: bool) -> str:
-    value, mean, low, high = (100 * one for one in figures)
-    return f"{value:.1f}" if own else f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+def _row(words: Sequence[str]) -> str:
+    return f"| {' | '.join(words)} |"
 
 
-def _nats(figures: Sequence[float], *, own: bool) -> str:
-    value, mean, low, high = figures
-    return f"{value:.3f}" if own else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
+def _draws(cells: Sequence[Cell]) -> int:
+    return len({cell["draw"] for cell in cells})
+
+
+def _points(figures: Sequence[float]) -> str:
+    mean, low, high = (100 * one for one in figures)
+    return f"{mean:+.1f}" + (f" [{low:+.1f}, {high:+.1f}]" if np.isfinite(low) else "")
+
+
+def _nats(figures: Sequence[float]) -> str:
+    mean, low, high = figures
+    return f"{mean:+.3f}" + (f" [{low:+.3f}, {high:+.3f}]" if np.isfinite(low) else "")
 
 
 def _grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...], list[Cell]]:
