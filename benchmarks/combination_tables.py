@@ -8,7 +8,7 @@ data sets takes each data set (the mean of its numbers of rows) as one unit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,24 +80,29 @@ def over_datasets(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
 
 
 def as_json(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Return all figures: by data set and rows, by set of members, and over data sets."""
+    """Return all figures: over data sets, by data set and rows, and by set of members."""
     return {
-        "figures": "value, difference to the method of fusion=auto, and the ends of its interval",
-        "by_rows": _listed(cells, ("data", "rows")),
-        "by_members": _listed(cells, ("data", "rows", "models", "lexical")),
         "over_datasets": _rounded(over_datasets(cells)),
+        "by_rows": _listed(cells, ("data", "rows"), lambda of: of),
+        "by_members": _listed(
+            cells,
+            ("data", "rows", "models", "lexical"),
+            lambda of: [*of["accuracy"][:2], *of["log_loss"][:2]],  # without intervals, for size
+        ),
     }
 
 
-def _listed(cells: Sequence[Cell], names: Sequence[str]) -> list[dict[str, Any]]:
-    """List the figures over draws of each group of cells that have some facts in common."""
+def _listed(
+    cells: Sequence[Cell], names: Sequence[str], kept: Callable[[Mapping[str, Any]], Any]
+) -> list[dict[str, Any]]:
+    """List what is kept of the figures over draws, by the facts that cells have in common."""
     return [
         {
             **dict(zip(names, key, strict=True)),
             "draws": _draws(some),
             "test_rows": some[0]["test_rows"],
             "members": sorted({cell["members"] for cell in some}),
-            "methods": _rounded(over_draws(some)),
+            "methods": _rounded({method: kept(of) for method, of in over_draws(some).items()}),
         }
         for key, some in _grouped(cells, names).items()
     ]

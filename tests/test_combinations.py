@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from benchmarks.combination_tables import as_json, as_text, over_datasets, over_
 from benchmarks.combinations import draw_rows, main, sets_of_members
 from layerfusion.texts import TextDataset
 from layerfusion.texts.splits import Split
+from tests.pages import ROOT
 from tests.tiny import tiny_folder
 
 
@@ -166,6 +168,21 @@ def test_a_draw_counts_once_and_so_does_a_data_set() -> None:
     assert [(one["data"], one["draws"]) for one in kept["by_rows"]] == [("x", 3), ("y", 3)]
     assert len(kept["by_members"]) == 4
     assert "+3.0 [-3.6, +9.6]" in as_text(cells)
+
+
+def test_the_page_has_the_figures_that_are_kept() -> None:
+    kept = json.loads((ROOT / "docs/results/combinations.json").read_text())["over_datasets"]
+    page = (ROOT / "docs/fusion.md").read_text()
+    (section,) = [part for part in page.split("\n### ") if "results/combinations.json)" in part]
+    for name, of in kept.items():
+        if name == HOUSE:
+            continue
+        *accuracy, units = of["accuracy"]
+        loss = of["log_loss"][:3]
+        expected = [f"{100 * value:+.1f}" for value in (*units.values(), *accuracy)]
+        expected += [f"{value:+.3f}" for value in loss]
+        (line,) = re.findall(rf"^\| {re.escape(name)} \|(.*)$", section, re.MULTILINE)
+        assert re.findall(r"[+−]\d+\.\d+", line) == [one.replace("-", "−") for one in expected]
 
 
 # -- whole --------------------------------------------------------------------------------------
