@@ -246,7 +246,7 @@ METHODS: Mapping[str, Method] = {
 }
 """The methods by name, that of `fusion=auto` first."""
 TWO_CLASSES = {"stacking, elastic net"}
-"""Methods that take minutes on more than two classes, where they are left out."""
+"""Methods that are left out on more than two classes, where their solver is slow."""
 
 
 def methods_for(classes: int) -> dict[str, Method]:

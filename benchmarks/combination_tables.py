@@ -82,7 +82,7 @@ def over_datasets(cells: Sequence[Cell]) -> dict[str, dict[str, Any]]:
 def as_json(cells: Sequence[Cell]) -> dict[str, Any]:
     """Return all figures: over data sets, by data set and rows, and by set of members."""
     return {
-        "over_datasets": _rounded(over_datasets(cells)),
+        "over_datasets": _rounded(over_datasets(cells), 6),
         "by_rows": _listed(cells, ("data", "rows"), lambda of: of),
         "by_members": _listed(
             cells,
@@ -172,12 +172,12 @@ def _grouped(cells: Sequence[Cell], names: Sequence[str]) -> dict[tuple[Any, ...
     return found
 
 
-def _rounded(value: Any) -> Any:
-    """Round every number to 4 digits after the point; None for an end that is not known."""
+def _rounded(value: Any, digits: int = 4) -> Any:
+    """Round every number to some digits after the point; None for an end that is not known."""
     if isinstance(value, Mapping):
-        return {name: _rounded(one) for name, one in value.items()}
+        return {name: _rounded(one, digits) for name, one in value.items()}
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [_rounded(one, digits) for one in value]
     if isinstance(value, float):
-        return round(value, 4) if np.isfinite(value) else None
+        return round(value, digits) if np.isfinite(value) else None
     return value
