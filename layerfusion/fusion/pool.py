@@ -268,7 +268,7 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         pull = log_scale.square() + (bias.square().sum() if form != SINGLE else 0.0)
         return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / len(target)
 
-    _minimise(loss, learned.get(form, [log_scale, bias, gate]))
+    minimise(loss, learned.get(form, [log_scale, bias, gate]))
     return Pool(form, bias, log_scale.exp(), gate, mean, std)
 
 
@@ -338,7 +338,7 @@ def _anchored_gated(log_probs: Tensor, target: Tensor) -> Pool:
         pull = MOVE_ROWS * gate.square().sum() / len(target)
         return F.cross_entropy(pooled, target) + pull
 
-    _minimise(loss, [gate])
+    minimise(loss, [gate])
     scale = weights.abs().sum()
     return Pool(ANCHORED_GATED, weights / scale, scale, gate.double() / scale, mean, std)
 
@@ -374,7 +374,7 @@ def _mix(log_probs: Tensor, gates: Tensor, scale: Tensor) -> Tensor:
     return (scale * torch.einsum("nk,knc->nc", gates, log_probs)).log_softmax(dim=1)
 
 
-def _minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
+def minimise(loss: Callable[[], Tensor], parameters: Sequence[Tensor]) -> None:
     """Minimise in place by L-BFGS. With few numbers and a smooth loss it ends at the optimum."""
     for parameter in parameters:
         parameter.requires_grad_()

@@ -99,7 +99,7 @@ def fit_stack(
         class_weights: none, or balanced to classify as if all classes were equally frequent.
         device: where the probes are fitted; the CPU if None.
     """
-    probes = _fit_all(features, labels, held_out, num_classes, device)
+    probes = fit_sources(features, labels, held_out, num_classes, device)
     log_probs = torch.stack([source.log_probs for source in held_out]).double()
     pool, losses, reason = choose_pool(
         log_probs,
@@ -133,18 +133,27 @@ def refit(
         device: where the probes are fitted; the CPU if None.
     """
     num_classes = len(stack.probes[0].bias)
-    probes = _fit_all(features, labels, held_out, num_classes, device)
+    probes = fit_sources(features, labels, held_out, num_classes, device)
     return replace(stack, probes=tuple(probes))
 
 
-def _fit_all(
+def fit_sources(
     features: Sequence[Tensor | None],
     labels: Tensor,
     held_out: Sequence[Blend],
     num_classes: int,
     device: torch.device | None,
 ) -> list[LinearProbe]:
-    """Fit a probe for each source; scores of a regression pass unchanged through an identity."""
+    """Fit the probe of each source on all rows, with the settings that held-out rows chose.
+
+    Args:
+        features: one tensor for each source, shapes (rows, d_k); None for a source whose features
+            are log-probabilities already, which pass unchanged through an identity.
+        labels: class indices, shape (rows,), or labels, shape (rows, classes).
+        held_out: predictions and settings of each source's probe.
+        num_classes: number of classes.
+        device: where the probes are fitted; the CPU if None.
+    """
     vectors = {k: source for k, source in enumerate(features) if source is not None}
     strengths = {k: held_out[k].strength for k in vectors}
     regressed = {k: strength for k, strength in strengths.items() if strength is not None}
