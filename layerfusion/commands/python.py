@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
+from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
@@ -32,7 +33,29 @@ if TYPE_CHECKING:
     from layerfusion.records.profile import Profile
     from layerfusion.runs.bundle import Bundle
 
+_ARGUMENTS = {
+    **{
+        f"dataset.{name}": name
+        for name in (
+            "name",
+            "text",
+            "label",
+            "label_names",
+            "multilabel",
+            "label_separator",
+            "label_columns",
+            "test_size",
+            "validation_size",
+            "split_seed",
+        )
+    },
+    "limit.train": "train",
+    "limit.test": "test",
+}
+"""Key of the config to the argument of `load_dataset` that sets it."""
 
+
+@naming_arguments(_ARGUMENTS)
 def load_dataset(
     data: Any,
     labels: Any = None,
