@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from layerfusion.errors import UserError
 
-_VALUE = r'"(?:\\.|[^"\\])*"|\[[^\]]*\]|[^\s;,?)\']+?(?=[:.]?(?:[\s;,?)\']|$))'
-"""A value as `config.options.as_option` writes it, but for the quotation marks of a shell."""
+_PLAIN = r"[^\s;,?)']+?(?=[:.]?(?:[\s;,?)']|$))"
+"""A value that needs no quotation marks, without what ends the sentence."""
+_QUOTED = r"""(?:'"'"'|[^'])*"""
+"""What stands between the quotation marks of a shell, in which a mark is written `'"'"'`."""
 
 
 @contextmanager
@@ -35,10 +38,11 @@ def with_arguments(message: str, arguments: Mapping[str, str]) -> str:
         "did you mean text='The review' (text=)?"
     """
     keys = "|".join(re.escape(key) for key in sorted(arguments, key=len, reverse=True))
-    one = rf"'(?:{keys})=(?:{_VALUE})'|(?<![\w.])(?:{keys})(?![\w.])(?:=(?:{_VALUE}))?"
+    one = rf"'(?:{keys})={_QUOTED}'|(?<![\w.])(?:{keys})(?![\w.])(?:={_PLAIN})?"
 
     def argument(option: str) -> str:
-        key, _, value = option.strip("'").partition("=")
+        (word,) = shlex.split(option)
+        key, _, value = word.partition("=")
         return f"{arguments[key]}={_literal(value) if value else ''}"
 
     def several(found: re.Match[str]) -> str:
@@ -48,12 +52,12 @@ def with_arguments(message: str, arguments: Mapping[str, str]) -> str:
 
 
 def _literal(value: str) -> str:
-    """Write a value of a config as Python does; a word in capitals stands for the user's own."""
+    """Write a value of a config, as `config.options.as_option` writes it, in Python's words."""
     if value.startswith("["):
-        return f"[{', '.join(_literal(one) for one in re.findall(_VALUE, value[1:-1]))}]"
+        items = re.findall(r'"(?:\\.|[^"\\])*"|[^,]+', value[1:-1])
+        return f"[{', '.join(map(_literal, items))}]"
     if value.startswith('"'):
         return repr(re.sub(r'\\(["\\])', r"\1", value[1:-1]))
     if value.lower() in ("true", "false"):
         return value.capitalize()
-    number = re.fullmatch(r"-?\d+(\.\d+)?", value)
-    return value if number or value.isupper() else repr(value)
+    return value if re.fullmatch(r"-?\d+(\.\d+)?", value) else repr(value)

@@ -116,7 +116,9 @@ def _remove_empty(folder: Path) -> None:
     hydra = HydraConfig.get()
     own = {LOCK, f"{hydra.job.name}.log", hydra.output_subdir}
     here = Path.cwd()
-    if folder in (here, *here.parents) or not {one.name for one in folder.iterdir()} <= own:
+    if folder.is_symlink() or folder in (here, *here.parents):
+        return
+    if not {one.name for one in folder.iterdir()} <= own:
         return
     shutil.rmtree(folder)
     for above in folder.parents:

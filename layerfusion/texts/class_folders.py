@@ -143,12 +143,11 @@ def read_class_folders(
 
 def _without_texts(place: Path, splits: Mapping[str, Path]) -> list[str]:
     """Note the folders among those of the classes that hold no texts."""
-    empty = [
-        str(part.relative_to(place))
-        for folder in splits.values()
-        for name, part in folders_of(folder).items()
-        if name not in _classes(folder) and part not in splits.values()
-    ]
+    empty = []
+    for folder in splits.values():
+        classes = _classes(folder)
+        parts = [part for name, part in folders_of(folder).items() if name not in classes]
+        empty += [str(part.relative_to(place)) for part in parts if part not in splits.values()]
     if not empty:
         return []
     verb = "holds" if len(empty) == 1 else "hold"

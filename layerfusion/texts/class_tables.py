@@ -30,6 +30,8 @@ from layerfusion.texts.table import Table, join_tables
 Tables = dict[str, dict[str, list[Path]]]
 """Split to the tables of each class."""
 _SHOWN = 4
+_NULL = "__HIVE_DEFAULT_PARTITION__"
+"""What Spark and pandas call the folder of rows that lack the value."""
 
 
 def class_tables(folder: Path) -> Tables:
@@ -66,6 +68,10 @@ def _without_keys(folder: Path, classes: dict[str, list[Path]]) -> dict[str, lis
         raise UserError(
             f"{folder}: its rows lie in a folder for each value of {short(key)}; write them to one"
             " table with that column in it, which dataset.label names if it has the labels"
+        )
+    if (gap := f"{key}={_NULL}") in classes:
+        raise UserError(
+            f"{folder}: the rows in {gap} have no label; remove that folder, or write their labels"
         )
     return {unquote(name.partition("=")[2]): files for name, files in classes.items()}
 

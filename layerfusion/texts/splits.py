@@ -102,8 +102,7 @@ def complete_splits(
         leaves = _leaves(whole, ranks, config, "validation", notes)
         splits["train"], splits["validation"] = whole.take(~leaves), whole.take(leaves)
         order = np.concatenate([np.flatnonzero(~leaves), np.flatnonzero(leaves)])
-    overlap = _overlap(splits)
-    if overlap:
+    if overlap := _again(splits["test"], splits["train"], splits["validation"]):
         notes.append(
             f"{overlap:,} of {len(splits['test']):,} test rows also occur in train;"
             " dataset.dedupe=true drops them from train"
@@ -256,14 +255,9 @@ def _sample_test(
     return True
 
 
-def _overlap(splits: dict[str, Split]) -> int:
-    seen = {*splits["train"].texts, *splits["validation"].texts}
-    return sum(text in seen for text in splits["test"].texts)
-
-
-def _again(split: Split, other: Split) -> int:
-    """Count the rows of a split whose text also occurs in another one."""
-    seen = set(other.texts)
+def _again(split: Split, *others: Split) -> int:
+    """Count the rows of a split whose text also occurs in one of the others."""
+    seen = {text for other in others for text in other.texts}
     return sum(text in seen for text in split.texts)
 
 

@@ -422,3 +422,9 @@ def test_a_refused_job_leaves_no_folder(capsys: pytest.CaptureFixture[str]) -> N
     (kept / "notes.txt").write_text("of the user")
     assert run(["train", "broken.csv", "hydra.run.dir=mine"], capsys)[0] == 2
     assert {"notes.txt", "train.log"} <= {one.name for one in kept.iterdir()}
+    link = Path("link")
+    Path("elsewhere").mkdir()
+    link.symlink_to("elsewhere")
+    code, said = run(["train", "broken.csv", "hydra.run.dir=link"], capsys)
+    assert (code, link.is_symlink()) == (2, True)
+    assert "row 4: the label is missing" in said

@@ -10,6 +10,7 @@ import layerfusion as lf
 from layerfusion.commands.python_messages import with_arguments
 from layerfusion.config.options import as_option
 
+APOSTROPHE = "What's new?"
 ARGUMENTS = {"dataset.text": "text", "dataset.label": "label", "dataset.label_columns": "columns"}
 
 
@@ -19,7 +20,13 @@ ARGUMENTS = {"dataset.text": "text", "dataset.label": "label", "dataset.label_co
         ("there is no column (dataset.text)", "there is no column (text=)"),
         ("as dataset.label=genre does", "as label='genre' does"),
         ("dataset.label=3: it is no name", "label=3: it is no name"),
-        ("dataset.label=COLUMN.", "label=COLUMN."),
+        ("dataset.label=COLUMN.", "label='COLUMN'."),
+        ("did you mean dataset.text=TEXT?", "did you mean text='TEXT'?"),
+        (f"{as_option('dataset.text', APOSTROPHE)}: no", f'text="{APOSTROPHE}": no'),
+        (
+            as_option("dataset.label_columns", [APOSTROPHE, "b"]),
+            f"""columns=["{APOSTROPHE}", 'b']""",
+        ),
         ("dataset.label=true", "label=True"),
         (f"{as_option('dataset.text', 'a, (b)')}?", "text='a, (b)'?"),
         (as_option("dataset.text", 'a "b"'), """text='a "b"'"""),

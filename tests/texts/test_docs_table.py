@@ -258,15 +258,14 @@ def _texts_of(label: str) -> str:
     return "text\n" + "".join(f"{text}\n" for text, own in _rows() if own == label)
 
 
-def _of_values(column: str) -> Case:
+def _of_values(column: str, *more: str) -> Case:
     """A table in a folder for each value of a column."""
-    return _folder_of(
-        {
-            f"{column}={label}/0.csv": "text\n"
-            + "".join(f"{t}\n" for t, own in _rows() if own == label)
-            for label in LABELS
-        }
-    )
+    tables = {
+        f"{column}={label}/0.csv": "text\n"
+        + "".join(f"{t}\n" for t, own in _rows() if own == label)
+        for label in LABELS
+    }
+    return _folder_of(tables | {f"{column}={value}/0.csv": "text\na film\n" for value in more})
 
 
 def _folder_of(files: Mapping[str, str | bytes]) -> Case:
@@ -494,6 +493,9 @@ CASES: dict[str, Case] = {
         }
     ),
     "folders like `label=good`, as Spark writes them": _of_values("label"),
+    "such folders with one for rows without a label": _of_values(
+        "label", "__HIVE_DEFAULT_PARTITION__"
+    ),
     "folders like `year=2020`": _of_values("year"),
     "a text of its own in the folder of one class, and a table in that of another": _folder_of(
         {"bad/1.csv": "text\na film\n", "good/7.txt": "a film"}
