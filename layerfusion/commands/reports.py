@@ -76,10 +76,11 @@ def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
 
 
 def results(arguments: Sequence[str]) -> int:
-    """`layerfusion results DIR`: the finished jobs, ranked by validation."""
+    """`layerfusion results DIR`: the finished jobs, ranked as they are chosen."""
     parser = ArgumentParser(
         "layerfusion results",
-        description="The finished jobs under a folder, ranked by their accuracy on validation.",
+        description="The finished jobs under a folder, ranked by their accuracy on validation,"
+        " or on folds of train where validation has fewer than 200 rows.",
     )
     parser.add_argument("folder", metavar="DIR", help="of a sweep, a search, or several")
     parser.add_argument(

@@ -201,6 +201,7 @@ def _bases(command: ReproduceCommand, skipped: list[str], folders: Sequence[Path
             "paths": command.paths,
             "extract": command.extract,
             "sweep": f"reproduce-{command.reproduce.profile}",
+            "by_folds": False,  # the pages on its results choose by validation alone
         }
         base = replace(load(compose("train", overrides)), **own)
         try:

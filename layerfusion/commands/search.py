@@ -253,7 +253,9 @@ def _run_trial(
     """Run one trial as an ordinary job, tell the study, and describe how the trial ended."""
     job: Path | None = None
     try:
-        config = replace(load(compose("train", words)), sweep=f"search_{name}")
+        config = load(compose("train", words))
+        # A study is judged and pruned by the log-loss on validation, whatever its rows.
+        config = replace(config, sweep=f"search_{name}", by_folds=False)
         job = folder / job_id(config)
         trial.set_user_attr("job", job.name)
         with held(job, wait=True):

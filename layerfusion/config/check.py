@@ -147,6 +147,14 @@ def check(config: TrainConfig) -> None:
             "logger.upload=bundle: bundle=false keeps no classifier that could be uploaded; leave"
             " one of the two out"
         )
+    if config.by_folds:
+        for key, is_set in (
+            ("layers.pilot", config.layers.pilot is not None),
+            ("time_limit", config.time_limit is not None),
+            ("protocol", config.protocol != HONEST),
+        ):
+            if is_set:
+                raise UserError(f"by_folds=true: a job with {key} cannot be judged on folds")
     _check_extract(config.extract)
     if config.time_limit is not None and not 0 < config.time_limit < math.inf:
         raise UserError(f"time_limit={config.time_limit}: it must be a number of seconds above 0")

@@ -1,27 +1,28 @@
-"""Choices made on validation, and what they are worth on test."""
+"""Choices among jobs, and what they are worth on test."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from layerfusion.findings.choice import order_of
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.statistics.intervals import Difference, paired_interval
 
 
-def best_on_validation(jobs: Sequence[FinishedJob]) -> FinishedJob:
-    """Choose the job with the highest validation accuracy, without a look at test.
+def best_chosen(jobs: Sequence[FinishedJob]) -> FinishedJob:
+    """Choose the job with the highest accuracy on the rows that choose, without a look at test.
 
-    Ties go to the lower validation log-loss, then to fewer and lower layers.
+    These are validation or folds of train: see `findings.choice`. Ties go to the lower log-loss on
+    the same rows, then to fewer and lower layers.
     """
-    return min(jobs, key=lambda job: _rank(job, "validation"))
+    return min(jobs, key=lambda job: order_of(job.record, job.choosing))
 
 
 def best_on_test(jobs: Sequence[FinishedJob]) -> FinishedJob:
     """Find the job with the highest test accuracy: hindsight, which nobody has when choosing."""
-    return min(jobs, key=lambda job: _rank(job, "test"))
+    return min(jobs, key=lambda job: order_of(job.record, job.record.test))
 
 
 def unpaired_interval(
@@ -64,12 +65,3 @@ def accuracy(job: FinishedJob) -> tuple[float, float, float]:
     low = estimate.mean if estimate.low is None else estimate.low
     high = estimate.mean if estimate.high is None else estimate.high
     return estimate.mean, low, high
-
-
-def _rank(
-    job: FinishedJob, split: Literal["validation", "test"]
-) -> tuple[float, float, int, int, str]:
-    """Sort the best job first; rounding keeps the order of summing seeds from breaking a tie."""
-    metrics = job.record.validation if split == "validation" else job.record.test
-    accuracy, loss = metrics["accuracy"].mean, metrics["log_loss"].mean
-    return -round(accuracy, 9), round(loss, 9), job.sources, job.level, job.record.job

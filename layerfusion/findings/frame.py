@@ -21,8 +21,9 @@ def results(folder: Path | str) -> DataFrame:
 
     Returns:
         Columns: dataset, models, layers, pooling, selection, fusion, protocol, seeds, train_rows,
-        test_rows; validation_accuracy, test_accuracy, test_sd, test_low, test_high, macro_f1,
-        micro_f1 (of texts with several labels, whose accuracy is that all of them are right),
+        test_rows; validation_accuracy, folds_accuracy (on folds of train, where the job was judged
+        on them), test_accuracy, test_sd, test_low, test_high, macro_f1, micro_f1 (of texts with
+        several labels, whose accuracy is that all of them are right),
         log_loss, all as shares or nats, with a 95 % interval over test rows; baseline_accuracy;
         ms_per_text, gflops_per_text (up to the highest layer of each model), head_parameters,
         train_seconds; job and folder. A figure that a job does not have is NaN.
@@ -56,8 +57,10 @@ COLUMNS = {
         ["dataset", "models", "layers", "pooling", "selection", "fusion", "protocol"], "string"
     ),
     **dict.fromkeys(["seeds", "train_rows", "test_rows"], "int64"),
-    **dict.fromkeys(["validation_accuracy", "test_accuracy", "test_sd", "test_low"], "float64"),
-    **dict.fromkeys(["test_high", "macro_f1", "micro_f1", "log_loss"], "float64"),
+    **dict.fromkeys(["validation_accuracy", "folds_accuracy", "test_accuracy"], "float64"),
+    **dict.fromkeys(
+        ["test_sd", "test_low", "test_high", "macro_f1", "micro_f1", "log_loss"], "float64"
+    ),
     **dict.fromkeys(["baseline_accuracy", "ms_per_text", "gflops_per_text"], "float64"),
     "head_parameters": "int64",
     "train_seconds": "float64",
@@ -69,6 +72,7 @@ COLUMNS = {
 def _row(record: RunRecord) -> dict[str, object]:
     nothing = Estimate(float("nan"), None)
     validation = record.validation.get("accuracy", nothing)
+    folds = record.on_folds.figures if record.on_folds else {}
     test = record.test.get("accuracy", nothing)
     return {
         "dataset": record.dataset.name,
@@ -82,6 +86,7 @@ def _row(record: RunRecord) -> dict[str, object]:
         "train_rows": record.dataset.rows["train"],
         "test_rows": record.dataset.rows["test"],
         "validation_accuracy": validation.mean,
+        "folds_accuracy": folds.get("accuracy", nothing).mean,
         "test_accuracy": test.mean,
         "test_sd": test.sd,
         "test_low": test.low,

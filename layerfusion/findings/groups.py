@@ -10,7 +10,8 @@ from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.choice import Judge, judge_of
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import file_names, grouped, told_apart
 from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
 from layerfusion.records.job import (
@@ -50,8 +51,8 @@ class Curve:
 
     @property
     def best(self) -> FinishedJob:
-        """The layer that validation chooses."""
-        return best_on_validation(self.points)
+        """The layer that is chosen."""
+        return best_chosen(self.points)
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class DataGroup:
         """The data, as any of the jobs recorded it."""
         return self.jobs[0].record.dataset
 
+    @cached_property
+    def judge(self) -> Judge:
+        """The rows that decide between the jobs."""
+        return judge_of([job.record for job in self.jobs])
+
     @property
     def rows(self) -> int:
         """Test rows."""
@@ -101,8 +107,8 @@ class DataGroup:
 
     @cached_property
     def chosen(self) -> FinishedJob | None:
-        """The single layer that validation chooses; none where no layer was run alone."""
-        return best_on_validation(self.singles) if self.singles else None
+        """The single layer that is chosen; none where no layer was run alone."""
+        return best_chosen(self.singles) if self.singles else None
 
     @cached_property
     def probed(self) -> bool:
@@ -130,13 +136,13 @@ class DataGroup:
 
     @cached_property
     def best(self) -> FinishedJob:
-        """The job that validation chooses among all."""
-        return best_on_validation(self.jobs)
+        """The job that is chosen among all."""
+        return best_chosen(self.jobs)
 
     @cached_property
     def chosen_fusion(self) -> FinishedJob | None:
-        """The fusion that validation chooses; none where nothing was fused."""
-        return best_on_validation(self.fused) if self.fused else None
+        """The fusion that is chosen; none where nothing was fused."""
+        return best_chosen(self.fused) if self.fused else None
 
     def curve_of(self, job: FinishedJob) -> Curve:
         """Find the curve that a single-layer job is a point of."""
@@ -193,7 +199,8 @@ def group_jobs(
     groups = []
     for (data, label), key in zip(labels.items(), keys, strict=True):
         own = sorted(by_data[data], key=_order)
-        own = [numbered_as(job, own[0]) for job in own]
+        by_folds = judge_of([job.record for job in own]).by_folds
+        own = [replace(numbered_as(job, own[0]), by_folds=by_folds) for job in own]
         singles = [job for job in own if job.sources == 1]
         probed = [] if any(not job.record.scored for job in singles) else _references(own)
         curves, repeats = _curves(probed or singles)
@@ -235,7 +242,7 @@ def _curves(singles: Sequence[FinishedJob]) -> tuple[tuple[Curve, ...], tuple[Fi
     for (key, jobs), label in zip(by_curve.items(), _distinct_labels(list(by_curve)), strict=True):
         variant = sum(curve.backbone == key[0] for curve in curves)
         by_layer = grouped(jobs, lambda job: job.layer.layer)
-        points = sorted(map(best_on_validation, by_layer.values()), key=lambda job: job.level)
+        points = sorted(map(best_chosen, by_layer.values()), key=lambda job: job.level)
         curves.append(Curve(label, key[0], variant, tuple(points)))
     points = {job for curve in curves for job in curve.points}
     repeats = [job for job in singles if job not in asked]
@@ -246,10 +253,10 @@ def _references(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Take the single layers that jobs were compared with, each once.
 
     They stand in where no layer was run alone. Of several jobs that were compared with the same
-    layer, as with other objectives, the one that validation chooses counts.
+    layer, as with other objectives, the one that is chosen counts.
     """
     found: dict[tuple[object, ...], FinishedJob] = {}
-    for job in (best_on_validation(jobs), *jobs):
+    for job in (best_chosen(jobs), *jobs):
         for alone in job.references:
             found.setdefault((*_curve_key(alone), alone.layer.layer), alone)
     return list(found.values())

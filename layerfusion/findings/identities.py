@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.format import listing
@@ -95,16 +95,16 @@ def identity_of(job: FinishedJob) -> JobIdentity | None:
 
 
 def by_identity(jobs: Iterable[FinishedJob]) -> dict[JobIdentity, FinishedJob]:
-    """Map each identity to its job, or to the one of several that validation prefers."""
+    """Map each identity to its job, or to the one of several that is chosen."""
     return {
-        identity: best_on_validation(own)
+        identity: best_chosen(own)
         for identity, own in grouped(jobs, identity_of).items()
         if identity is not None
     }
 
 
 def best_part(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
-    """Map each job on several models to the best one of them alone, by validation.
+    """Map each job on several models to the one of them alone that is chosen.
 
     Jobs are left out if one of their models was not run alone under the same settings.
     """
@@ -114,7 +114,7 @@ def best_part(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, FinishedJob]:
         parts = [known.get(identity.on(one)) for one in identity.models]
         there = [part for part in parts if part is not None]
         if len(identity.models) > 1 and len(there) == len(parts):
-            best[job] = best_on_validation(there)
+            best[job] = best_chosen(there)
     return best
 
 

@@ -52,6 +52,8 @@ class FinishedJob:
     """True where the baseline is right; None for older jobs, which did not keep its answers.
     Shape: (rows,)."""
     folder: Path | None = None
+    by_folds: bool = False
+    """True where the jobs on these data are chosen by folds of train: see `findings.choice`."""
     references: tuple[FinishedJob, ...] = ()
     """The single layers that the job was compared with, each as a job of its own."""
 
@@ -64,6 +66,15 @@ class FinishedJob:
     def accuracy(self) -> Estimate:
         """Accuracy on test."""
         return self.record.test["accuracy"]
+
+    @property
+    def choosing(self) -> Mapping[str, Estimate]:
+        """Accuracy and log-loss by which it is chosen: on validation, or on folds of train.
+
+        Those of a single layer that a job was compared with are its probe's, on held-out rows.
+        """
+        folds = self.record.on_folds
+        return folds.figures if self.by_folds and folds else self.record.validation
 
     @property
     def flops(self) -> float | None:
@@ -139,7 +150,7 @@ def read_job(folder: Path, record: RunRecord) -> FinishedJob:
         right_rows(answer, read.target),
         right,
         folder,
-        references,
+        references=references,
     )
 
 
@@ -226,6 +237,7 @@ def _reference(
         pilot=None,
         recipe="",
         references=[],
+        on_folds=None,
     )
     right = right_rows(answer, target)
     return FinishedJob(alone, target, right.astype(float), right, baseline)

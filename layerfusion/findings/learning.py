@@ -2,8 +2,8 @@
 
 A single draw only compares two trained heads. A learning curve should tell which models to train on
 so many rows, so the draws count as a sample, as the test rows do: see
-`statistics.intervals.crossed_interval`. In each draw the model alone is the one that validation of
-that draw prefers, so that choosing it is part of the comparison. The result holds for other draws
+`statistics.intervals.crossed_interval`. In each draw the model alone is the one that is
+chosen there, so that choosing it is part of the comparison. The result holds for other draws
 of as many rows from the same training texts, and for other test texts of the same classes.
 """
 
@@ -115,7 +115,7 @@ class DrawFinding:
     size: int
     """Rows of each class in a draw."""
     pairs: tuple[tuple[FinishedJob, FinishedJob], ...]
-    """One pair for each draw: the fused job, and the best single model by validation."""
+    """One pair for each draw: the fused job, and the single model that is chosen."""
     difference: CrossedDifference
     adjusted: float
     """The p-value after Holm's adjustment over all such comparisons of the report."""

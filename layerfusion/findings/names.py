@@ -61,7 +61,7 @@ def shown_names(group: DataGroup) -> dict[FinishedJob, str]:
             named[curve.last] = f"{curve.label}: last layer ({top}){also}"
     for curve in group.curves:
         best = layer_name(curve.best.layer.layer)
-        judge = "probe" if group.probed else "validation"
+        judge = "probe" if group.probed else group.judge.name
         named.setdefault(curve.best, f"{curve.label}: best layer by {judge} ({best})")
     names = job_names(group)
     rank = {"last": 0, "all": 1}

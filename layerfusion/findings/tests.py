@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from layerfusion.findings.compare import best_on_validation, over, over_baseline
+from layerfusion.findings.compare import best_chosen, over, over_baseline
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import best_part, without_lexical
@@ -28,14 +28,14 @@ from layerfusion.statistics.significance import (
 )
 
 Kind = Literal["layer", "last", "baseline", "concat", "part", "lexical", "sweep"]
-"""A kind of comparison. A job is compared with the single layer that validation chooses, with the
-last layer of the same model, with the baseline, with `concat` on the same layers, with the best of
-its models alone, with the same job without its lexical sources, or with the choice of another
+"""A kind of comparison. A job is compared with the single layer that is chosen, with the last layer
+of the same model, with the baseline, with `concat` on the same layers, with the best of its models
+alone, with the same job without its lexical sources, or with the choice of another
 sweep."""
 PRIMARY = "primary"
 """Family of the few comparisons that answer the questions of the page: the chosen single layer
 against the last layer and the baseline, the chosen fusion against all three, and the job that
-validation chooses among all.
+is chosen among all.
 Their number does not depend on how many jobs the folder holds. All others of one kind in a report,
 over all data sets, are a family of their own."""
 
@@ -124,13 +124,13 @@ def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:
     """Compare all that the report shows, and adjust for the number of comparisons.
 
     - The baseline, the last and the best layer of every model, and every fusion are compared with
-      the single layer that validation chooses.
-    - The chosen fusion, and the job that validation chooses among all, are compared with the last
-      layer of the model of that single layer.
+      the single layer that is chosen.
+    - The chosen fusion, and the job that is chosen among all, are compared with the last layer of
+      the model of that single layer.
     - Every fusion, and every single layer that a selection took, is compared with the baseline.
     - Every other fusion is compared with `concat` on the same layers, where there is such a job.
-    - Every job on several models is compared with the best of them alone (on validation), where
-      each of them was run alone under the same settings.
+    - Every job on several models is compared with the one of them alone that is chosen, where each
+      of them was run alone under the same settings.
     - Every job with lexical sources is compared with the same job without them, if there is one.
     """
     found = {group: _compare(group) for group in groups}
@@ -230,7 +230,7 @@ def _compare(group: DataGroup) -> list[Finding]:
     for jobs in grouped(group.fused, layers_of).values():
         plain = [job for job in jobs if job.record.fusion_label == "concat"]
         others = [job for job in jobs if job not in plain] if plain else []
-        rows += [_paired("concat", job, best_on_validation(plain)) for job in others]
+        rows += [_paired("concat", job, best_chosen(plain)) for job in others]
     rows += [_paired("part", *pair) for pair in best_part(group.jobs).items()]
     rows += [_paired("lexical", *pair) for pair in without_lexical(group.jobs).items()]
     return rows

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.results import Results
@@ -97,8 +97,8 @@ def _table(
             *map(test, TITLES),
             Column("Padding in the mean %", lambda entry: padding(entry[1]), COUNT),
             Column("Seeds", lambda entry: len(entry[1].seeds), COUNT),
-            Column("Honest: layer that validation chooses %", lambda e: e[2][0], PERCENT),
-            Column("Honest: fusion that validation chooses %", lambda e: e[2][1], PERCENT),
+            Column("Honest: layer that is chosen %", lambda e: e[2][0], PERCENT),
+            Column("Honest: fusion that is chosen %", lambda e: e[2][1], PERCENT),
         ),
         entries,
         _note(records, names, group),
@@ -159,7 +159,7 @@ def _note(records: Sequence[RunRecord], names: Sequence[str], group: DataGroup |
 
 
 def _honest(record: RunRecord, group: DataGroup | None) -> tuple[Cell, Cell]:
-    """Find the layer and the fusion that validation chooses among honest jobs on these models."""
+    """Find the layer and the fusion that are chosen among honest jobs on these models."""
     if group is None:
         return Cell(), Cell()
     models = _models(record)
@@ -168,7 +168,7 @@ def _honest(record: RunRecord, group: DataGroup | None) -> tuple[Cell, Cell]:
     names = {job: single_name(group, job) for job in singles} | job_names(group)
     layer, fusion = (
         Cell.of(best.record.test["accuracy"], note=names[best])
-        if jobs and (best := best_on_validation(jobs))
+        if jobs and (best := best_chosen(jobs))
         else Cell()
         for jobs in (singles, fused)
     )

@@ -33,6 +33,8 @@ ENDPOINT = "endpoint"
 """Begins the identity of a server that gives vectors, before its address."""
 BUNDLE = "bundle"
 """Folder of the classifier inside that of its job."""
+FEW_ROWS = 200
+"""Of fewer rows than this, validation cannot judge between jobs; folds of train are asked."""
 LATENCY_BATCH = BATCH
 """Texts in the batch whose latency the record holds as `milliseconds_batch`."""
 
@@ -292,6 +294,21 @@ class ReferenceRecord:
 
 
 @dataclass(frozen=True)
+class FoldsRecord:
+    """What the job is worth on rows of train that nothing of it had seen.
+
+    All of the job, from the choice of the layers to the head, was fitted anew without each fold,
+    and judged on that fold. So the figures are no better for whatever the job chooses by.
+    """
+
+    folds: int
+    rows: int
+    """Rows of train that a fold holds out: all but those of a class with a single text."""
+    figures: dict[str, Estimate]
+    """Accuracy, with its 95 % interval over these rows, and log-loss."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Everything that a reader of a result may want to trace."""
 
@@ -351,6 +368,8 @@ class RunRecord:
     time_notes: list[str] = field(default_factory=list)
     """What `time_limit` left out, and that another machine may leave out something else; empty
     without a limit."""
+    on_folds: FoldsRecord | None = None
+    """None where the job was not judged on folds of train, and in older records."""
     schema: int = SCHEMA
 
     @property
@@ -428,6 +447,8 @@ def _fault(record: RunRecord) -> str:
                 return f"{split}: not accuracy and log_loss"
             if not 0 <= found["accuracy"].mean <= 1:
                 return f"{split}.accuracy: {found['accuracy'].mean} is no share"
+        if record.on_folds and not {"accuracy", "log_loss"} <= record.on_folds.figures.keys():
+            return "on_folds.figures: not accuracy and log_loss"
         if not 0 <= record.baseline.test.get("accuracy", -1) <= 1:
             return "baseline.test.accuracy: no share"
     return ""

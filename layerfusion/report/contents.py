@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerfusion.errors import UserError
+from layerfusion.findings.choice import RULE
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.results import Results
@@ -214,11 +215,10 @@ def _method(results: Results) -> tuple[str, ...]:
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",
         *several,
-        "One rule chooses everywhere on this page: the highest accuracy on validation, then the"
-        " lower log-loss, then fewer and lower layers. Where no layer was run alone, the single"
-        " layer is chosen by its probe on held-out rows. Test only says what the choice is worth."
-        " The baseline is a bag-of-words classifier without any language model; a model that is"
-        " not better earns nothing here.",
+        f"One rule chooses everywhere on this page: {RULE}. Where no layer was run alone, the"
+        " single layer is chosen by its probe on held-out rows. Test only says what the choice is"
+        " worth. The baseline is a bag-of-words classifier without any language model; a model that"
+        " is not better earns nothing here.",
         "Square brackets are 95 % intervals over test rows (bootstrap, drawn class by class, and"
         " nowhere narrower than unseen rows allow); ± is the standard deviation over training"
         " seeds. A difference is that of the mean accuracies over seeds, and its p-value is that of"

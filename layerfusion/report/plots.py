@@ -59,7 +59,7 @@ def plot_layers(
 
 
 def plot_fusion(jobs: Jobs, ax: Axes | None = None, *, dataset: str | None = None) -> Axes:
-    """Draw the difference of every fusion to the single layer that validation chooses.
+    """Draw the difference of every fusion to the single layer that is chosen.
 
     Example:
         >>> type(plot_fusion(outputs)).__name__

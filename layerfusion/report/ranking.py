@@ -1,6 +1,7 @@
 """The finished jobs under a folder as ranked tables for a terminal, one for each data set.
 
-Jobs are ranked by their accuracy on validation, as nothing may be chosen on test.
+Jobs are ranked as they are chosen everywhere, by validation or by folds of train, as nothing may be
+chosen on test: see `findings.choice`.
 """
 
 from __future__ import annotations
@@ -10,15 +11,18 @@ from pathlib import Path
 
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
+from layerfusion.findings.choice import Judge, judge_of, order_of, ties_words
+from layerfusion.findings.compare import unpaired_interval
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import no_job
-from layerfusion.records.format import plural
-from layerfusion.records.job import DataRecord, Estimate, RunRecord, find_records
+from layerfusion.records.format import capital, plural
+from layerfusion.records.job import Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import (
     COUNT,
     GFLOPS,
     PERCENT,
+    REGRET,
     decimals,
 )
 from layerfusion.report.metrics import SETS, set_columns, titled
@@ -60,14 +64,14 @@ def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
 
 
 def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
-    ranked = sorted(jobs, key=lambda pair: -_metric(pair, "validation").mean)
-    best = _metric(ranked[0], "validation").mean
-    first = sum(_metric(pair, "validation").mean == best for pair in ranked)
+    judge = judge_of([record for _, record in jobs])
+    ranked = sorted(jobs, key=lambda pair: order_of(pair[1], judge.figures(pair[1])))
     data = ranked[0][1].dataset
     title = f"{label}: {plural(len(jobs), 'job')}"
     if len(jobs) > 1:
-        title += f" by {data.measure} on {data.rows['validation']:,} validation rows"
-    title += f" ({first} of {len(jobs)} tie)" if first > 1 else ""
+        title += f" by {data.measure} on {judge.rows_words}"
+    ties = ties_words([judge.figures(x)["accuracy"].mean for _, x in jobs], judge.rows)
+    title += f" ({ties})" if ties else ""
     baseline = ranked[0][1].baseline
     note = (
         f"{titled('Test', data)}: {data.rows['test']:,} rows, with the 95 % interval over them."
@@ -75,28 +79,49 @@ def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
         " logistic regression)."
     )
     note += f" {SETS}" if data.multilabel else ""
-    table = Table(title, _columns(ranked, data), ranked[:most])
+    if len(jobs) > 1:
+        note = f"{_sure(judge, ranked[0][1])} {note}"
+    table = Table(title, _columns(ranked, judge), ranked[:most])
     left = len(ranked) - len(table.entries)
     more = [f"and {left:,} more: layerfusion results shows all"] if left else []
     return [*table_lines(table), *more, *wrapped(note)]
 
 
-def _columns(jobs: Sequence[Found], data: DataRecord) -> tuple[Column, ...]:
+def _sure(judge: Judge, best: RunRecord) -> str:
+    """Say what chose and why, and the smallest difference that the rows of test could show."""
+    chosen = f"{capital(judge.chooses)}{judge.reason}."
+    estimate, rows = best.test["accuracy"], best.dataset.rows["test"]
+    if estimate.low is None or estimate.high is None:
+        return chosen
+    one = estimate.mean, estimate.low, estimate.high
+    smallest = unpaired_interval(one, one, rows).smallest_shown
+    return (
+        f"{chosen} {plural(rows, 'test row')} would show a difference of {REGRET(smallest)} points"
+        " between two jobs, and a smaller one where the report compares them row by row."
+    )
+
+
+def _columns(jobs: Sequence[Found], judge: Judge) -> tuple[Column, ...]:
     """Make the columns; those that are the same for all jobs are left to the report."""
+    data, by = jobs[0][1].dataset, "Folds %" if judge.by_folds else "Valid. %"
+
+    def choosing(pair: Found) -> float:
+        return judge.figures(pair[1])["accuracy"].mean
+
     test = titled("Test", data)
     f1 = set_columns(
         jobs, lambda pair: {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
     )
-    always = {"#", "Fusion", "Models", "Layers", "Valid. %", test, "Job", *(x.title for x in f1)}
-    accuracies = [_metric(pair, "validation").mean for pair in jobs]
+    always = {"#", "Fusion", "Models", "Layers", by, test, "Job", *(x.title for x in f1)}
+    accuracies = [choosing(pair) for pair in jobs]
     columns = (
-        Column("#", lambda pair: 1 + _better(accuracies, pair), COUNT),
+        Column("#", lambda pair: 1 + sum(x > choosing(pair) for x in accuracies), COUNT),
         Column("Models", lambda pair: "+".join(pair[1].backbone_names)),
         Column("Layers", lambda pair: _layers(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
         Column("Fusion", lambda pair: pair[1].fusion_label),
-        Column("Valid. %", lambda pair: _plain(_metric(pair, "validation")), PERCENT),
-        Column(test, lambda pair: _interval(_metric(pair, "test")), PERCENT),
+        Column(by, choosing, PERCENT),
+        Column(test, lambda pair: _interval(pair[1].test["accuracy"]), PERCENT),
         *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
@@ -114,18 +139,6 @@ def _layers(record: RunRecord) -> str:
         return f"{len(record.layers)} ({record.selection})"
     one = len(record.backbone_names) == 1
     return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)
-
-
-def _metric(pair: Found, split: str) -> Estimate:
-    return getattr(pair[1], split)["accuracy"]
-
-
-def _better(accuracies: Sequence[float], pair: Found) -> int:
-    return sum(accuracy > _metric(pair, "validation").mean for accuracy in accuracies)
-
-
-def _plain(estimate: Estimate) -> Cell:
-    return Cell(estimate.mean)
 
 
 def _interval(estimate: Estimate) -> Cell:

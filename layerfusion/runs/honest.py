@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.source import Source
+from layerfusion.findings.choice import judge_of
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import percent
 from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
@@ -60,8 +61,8 @@ class HonestProtocol(Protocol):
         return estimates
 
     def objective(self, record: RunRecord) -> float | None:
-        """Return the accuracy on validation."""
-        return record.validation["accuracy"].mean
+        """Return the accuracy on the rows that choose: validation, or folds of train."""
+        return judge_of([record]).figures(record)["accuracy"].mean
 
     def result_line(self, record: RunRecord, made_of: str) -> str:
         """Say accuracy and macro-F1 on test; of several labels a text, micro-F1 too."""

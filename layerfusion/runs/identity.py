@@ -29,8 +29,9 @@ STACK_VERSION = 5
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""
-IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle")
-"""Config groups that change where or how fast a result is computed, but not the result."""
+IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle", "by_folds")
+"""Settings that change where or how fast a result is computed, or what is kept beside it, but not
+the result."""
 LATER_KEYS = ("files", "reader", "multilabel", "label_separator", "label_columns")
 """Keys of a data set that are left out where they are not set, as in the names of jobs from before
 there were such keys."""

@@ -24,6 +24,7 @@ from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.bundle import save_bundle
 from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
+from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, find, open_sources
@@ -73,6 +74,9 @@ def run_job(
         record = _finished(folder, config, keeps)
         if record is not None:
             log.info("finished before: %s", folder)
+            if config.by_folds and record.on_folds is None:
+                record = replace(record, on_folds=judge_on_folds(config, dataset_of(config)))
+                write_record(record, folder)
             if under_agent():  # which takes a process that has no run for one that failed
                 dataset = dataset_of(config)
                 with _tracker(config, folder, group) as tracker:
@@ -106,6 +110,8 @@ def run_job(
         predictions = folder / protocol.predictions
         _write_predictions(predictions, result, baseline_preds)
         record = replace(record, files={predictions.name: sha256(predictions.read_bytes())})
+        if wants_folds(config, inputs.dataset, in_sweep=group is not None):
+            record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)

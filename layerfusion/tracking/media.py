@@ -32,7 +32,7 @@ mistakes come first."""
 
 def define_result_metrics(run: Run) -> None:
     """Tell W&B whether higher or lower is better for each metric of the result."""
-    for split in ("validation", "test"):
+    for split in ("validation", "folds", "test"):
         for metric, best in BEST.items():
             run.define_metric(f"{split}/{metric}", summary=best)
 
@@ -43,7 +43,10 @@ def define_result_metrics(run: Run) -> None:
 def summary(record: RunRecord) -> Figures:
     """Return the figures of a job for the table of runs, without those that are unknown."""
     figures: dict[str, float | int | str | None] = {"job": record.job, "protocol": record.protocol}
-    for split, estimates in (("validation", record.validation), ("test", record.test)):
+    judged = {"validation": record.validation, "test": record.test}
+    if record.on_folds is not None:
+        judged["folds"] = record.on_folds.figures
+    for split, estimates in judged.items():
         for metric, estimate in estimates.items():
             figures[f"{split}/{metric}"] = estimate.mean
             for part in ("sd", "low", "high"):

@@ -20,6 +20,7 @@ from layerfusion.records.job import (
     CostRecord,
     DataRecord,
     Estimate,
+    FoldsRecord,
     LayerRecord,
     RunRecord,
     SeedRecord,
@@ -103,6 +104,7 @@ def write_job(
     gate_record: GateRecord | None = None,
     head_flops: int | None = None,
     head_milliseconds: tuple[float | None, float | None] = (None, None),
+    on_folds: float | None = None,
 ) -> RunRecord:
     """Write a job whose test accuracy is about `test`; `right` fixes it by seed and row.
 
@@ -217,6 +219,9 @@ def write_job(
         gates=gate_record,
         recipe=recipe,
         lexical=list(lexical),
+        on_folds=None
+        if on_folds is None
+        else FoldsRecord(5, data.rows["train"], estimates(on_folds)),
     )
     folder = runs / f"{data.name.replace('/', '-')}-{job}"
     folder.mkdir(parents=True, exist_ok=True)

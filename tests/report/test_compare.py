@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from layerfusion.findings.compare import (
+    best_chosen,
     best_on_test,
-    best_on_validation,
     paired_interval,
     unpaired_interval,
 )
@@ -40,7 +40,7 @@ def test_choice_is_the_argmax_of_validation_and_never_looks_at_test(tmp_path: Pa
     for layer, (test, validation) in figures.items():
         write_job(tmp_path, dataset(), [("minilm", layer)], test, validation)
     (group,) = load_groups(tmp_path)
-    assert best_on_validation(group.singles).layer.layer == "3"
+    assert best_chosen(group.singles).layer.layer == "3"
     assert best_on_test(group.singles).layer.layer == "2"
 
 
@@ -53,4 +53,4 @@ def test_ties_go_to_lower_log_loss_then_to_the_lower_layer(
         noise = 1e-16 * int(layer)
         write_job(tmp_path, dataset(), [("minilm", layer)], 0.7, 0.7 + noise, log_loss=loss)
     (group,) = load_groups(tmp_path)
-    assert best_on_validation(group.singles).layer.layer == winner
+    assert best_chosen(group.singles).layer.layer == winner

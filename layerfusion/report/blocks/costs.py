@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Findings
@@ -39,7 +39,7 @@ def model_cost_table(group: DataGroup) -> Table:
         entries.append((backbone, whole, False))
         best = [curve.best for curve in group.curves if curve.backbone == backbone]
         if best:
-            cut = best_on_validation(best).record.backbones[backbone]
+            cut = best_chosen(best).record.backbones[backbone]
             if cut.highest_layer != whole.highest_layer:
                 entries.append((backbone, cut, True))
 

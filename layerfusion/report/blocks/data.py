@@ -44,8 +44,8 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         else "No text of test occurs in train.",
         *data.notes,
         *missing,
-        "Protocol honest: layer, operator and epoch are chosen on validation, and test is evaluated"
-        " once, at the end.",
+        "Protocol honest: layer, operator and epoch are chosen on train and validation, and test is"
+        f" evaluated once, at the end. Between jobs {group.judge.chooses}{group.judge.reason}.",
         f"Seeds: {written}.",
     )
     return Block("Data and protocol", (Bullets(lines), _label_table(group)), folded=True)

@@ -1,4 +1,4 @@
-"""Block on fusion: everything against the single layer that validation chooses."""
+"""Block on fusion: everything against the single layer that is chosen."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
             Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT),
         ),
         rows,
-        "Set off: the single layer that validation chooses, with which all else is compared on the"
+        "Set off: the single layer that is chosen, with which all else is compared on the"
         " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without a"
         " mark it cannot be told (see the next table). Mean ± standard deviation over seeds, and"
         f" 95 % intervals over test rows. {LOW_IS_GOOD} K is the number of layers fused."

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
@@ -57,7 +57,7 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     names = job_names(group)
     recorded = [job for job in gated if job.record.gates is not None]
     by_operator = grouped(recorded, lambda job: job.record.fusion_label)
-    detailed = {best_on_validation(jobs) for jobs in by_operator.values()}
+    detailed = {best_chosen(jobs) for jobs in by_operator.values()}
     parts: list[Part | None] = [MEANING]
     for number, job in enumerate(gated, start=1):
         name, key = names[job], f"{group.key}-gates-{number}"

@@ -34,10 +34,10 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
         alt=f"{group.label}: {measure} of each layer alone against its depth in the model."
         f" {chosen}",
         caption=f"{capital(measure)} of a small head on one layer alone. Thick line and band:"
-        " test, with its 95 % interval over test rows. Thin dotted line: validation. Ring and drop"
-        " line: the layer that validation chooses. Open diamond: the last block's output after"
-        " the model's final norm. Dashed: the baseline. The rows under the axis number the layers"
-        " of each model.",
+        " test, with its 95 % interval over test rows. Thin dotted line:"
+        f" {group.judge.name}. Ring and drop line: the layer that {group.judge.chooses}. Open"
+        " diamond: the last block's output after the model's final norm. Dashed: the baseline. The"
+        " rows under the axis number the layers of each model.",
     )
     return Block(title, (_hindsight(group), figure, Folded((layer_table(group),)), *probes))
 
@@ -48,7 +48,7 @@ def _hindsight(group: DataGroup) -> str | None:
     if chosen is None or len(group.singles) == 1:
         return None
     found = (
-        f"Validation chooses {single_name(group, chosen)}, with"
+        f"{capital(group.judge.chooses)} {single_name(group, chosen)}, with"
         f" {percent(chosen.accuracy.mean)} {bracket(chosen.accuracy)} on test."
     )
     if best.accuracy.mean <= chosen.accuracy.mean:
@@ -111,8 +111,8 @@ def layer_table(group: DataGroup) -> Table:
             Column("Layer", lambda entry: entry[1].layer.layer, NAME),
             Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
             Column(
-                titled("Held out" if group.probed else "Validation", group.data),
-                lambda entry: entry[1].record.validation["accuracy"],
+                titled("Held out" if group.probed else group.judge.title, group.data),
+                lambda entry: entry[1].choosing["accuracy"],
                 PERCENT,
             ),
             *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
@@ -123,7 +123,7 @@ def layer_table(group: DataGroup) -> Table:
             " on. Marked: the layer whose probe is the best of its model."
             if group.probed
             else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked:"
-            " the layer that validation chooses for its model."
+            f" the layer that {group.judge.chooses} for its model."
         )
         + " Layer 0 is what enters the first block, norm the output of the model's final norm.",
         lambda entry: "chosen" if entry[1] is entry[0].best else "",

@@ -148,7 +148,7 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
             Column("Rows a class", lambda x: x.size, COUNT),
             Column("Draws", lambda x: x.difference.draws, COUNT),
             Column("Test %", lambda x: test(x, 0), PERCENT),
-            Column("Alone, by validation", _chosen),
+            Column("Alone, as chosen", _chosen),
             Column("Its test %", lambda x: test(x, 1), PERCENT),
             Column("Difference, points", lambda x: x.difference, POINTS),
             Column("p", lambda x: x.difference.p, P_VALUE),
@@ -156,7 +156,7 @@ def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Tab
             Column("Shown", lambda x: x.mark),
         ),
         found,
-        "Alone: in each draw the model that validation prefers, with the number of draws. Paired"
+        "Alone: in each draw the model that is chosen, with the number of draws. Paired"
         " differences on the same test rows. Draws and test rows both count as samples, so the"
         " interval tells what to expect of another draw of as many rows and of other test texts."
         " With few draws it is wide, and rather too wide than too narrow. p (Holm): adjusted for"

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import by_identity, recipe_names
@@ -83,7 +83,7 @@ def count_block(group: DataGroup, findings: Findings) -> Block | None:
         f" number of models. Dots: one subset of the models each. Lines: mean {group.data.measure}"
         " of the subsets, and root of their mean variance.",
     )
-    return Block("Whether more models help", (text, figure, _table(ways, group.data.measure)))
+    return Block("Whether more models help", (text, figure, _table(ways, group)))
 
 
 def _sentence(name: str, steps: Sequence[Step], measure: str) -> str:
@@ -103,17 +103,17 @@ def _sentence(name: str, steps: Sequence[Step], measure: str) -> str:
     )
 
 
-def _table(ways: dict[str, list[Step]], measure: str) -> Table:
+def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
     entries = [(name, step) for name, steps in ways.items() for step in steps]
 
     def chosen(step: Step) -> float:
-        return best_on_validation(step.jobs).accuracy.mean
+        return best_chosen(step.jobs).accuracy.mean
 
     def subsets(step: Step) -> Cell:
         return Cell(len(step.jobs), note=f"of {step.possible:,}")
 
     return Table(
-        f"{capital(measure)} by number of models",
+        f"{capital(group.data.measure)} by number of models",
         (
             Column("Layers, fusion", lambda e: e[0]),
             Column("Models", lambda e: e[1].models, COUNT),
@@ -121,7 +121,7 @@ def _table(ways: dict[str, list[Step]], measure: str) -> Table:
             Column("Mean test %", lambda e: e[1].mean, PERCENT),
             Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
             Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
-            Column("Chosen on validation %", lambda e: chosen(e[1]), PERCENT),
+            Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
             Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
             Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         ),

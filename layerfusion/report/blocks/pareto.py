@@ -56,29 +56,32 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         + "; ".join(shown),
         caption=f"Test {group.data.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
-        f" and joined: the jobs that none beats in validation {group.data.measure} for the same"
-        " operations or fewer, with"
-        " 95 % intervals over test rows. Dashed: the baseline, whose operations do not count."
+        f" and joined: the jobs that none beats in {group.data.measure} on {group.judge.name} for"
+        " the same operations or fewer, with 95 % intervals over test rows. Dashed: the baseline,"
+        " whose operations do not count."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
     )
-    return Block("What accuracy costs", (_text(best, names), figure, _table(group, best, names)))
+    return Block(
+        "What accuracy costs", (_text(group, best, names), figure, _table(group, best, names))
+    )
 
 
 def _names(group: DataGroup) -> dict[FinishedJob, str]:
     return {job: single_name(group, job) for job in group.singles} | shown_names(group)
 
 
-def _text(best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
+def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
+    judge = group.judge.name
     if len(best) == 1:
         return (
-            f"No dearer job is more accurate on validation than the cheapest of the most accurate,"
+            f"No dearer job is more accurate on {judge} than the cheapest of the most accurate,"
             f" {names[best[0]]}."
         )
     cheap, dear = best[0], best[-1]
     times = flops(dear) / flops(cheap)
     return (
-        f"For {len(best)} jobs, no other is as cheap and as accurate on validation. The cheapest of"
+        f"For {len(best)} jobs, no other is as cheap and as accurate on {judge}. The cheapest of"
         f" them, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
         f" {GIGA(flops(cheap))} GFLOPs a text; the dearest, {names[dear]}, reaches"
         f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))}, {times:,.1f} times as many."
@@ -94,16 +97,16 @@ def _table(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJo
             Column("GFLOPs a text", flops, GIGA),
             Column("K", lambda job: job.sources, COUNT),
             Column(
-                titled("Validation", group.data),
-                lambda job: job.record.validation["accuracy"],
+                titled(group.judge.title, group.data),
+                lambda job: job.choosing["accuracy"],
                 PERCENT,
             ),
             Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
             *set_columns(best, lambda job: job.record.test),
         ),
         best,
-        "Cheapest first: each is more accurate on validation than all that cost less. Neighbours"
-        " may differ by less than these rows can show; the intervals tell.",
+        f"Cheapest first: each is more accurate on {group.judge.name} than all that cost less."
+        " Neighbours may differ by less than these rows can show; the intervals tell.",
     )
 
 
@@ -119,23 +122,23 @@ def flops(job: FinishedJob) -> float:
 
 
 def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
-    """Find the jobs that no other beats in validation accuracy at the same cost or less.
+    """Find the jobs that no other beats at the same cost or less, by the rows that choose.
 
-    Validation decides which jobs are on the front, so that test only says what each is worth.
+    These decide which jobs are on the front, so that test only says what each is worth.
 
     Returns:
         The jobs, cheapest first.
     """
-    ordered = sorted(jobs, key=lambda job: (flops(job), -_validation(job), job.record.job))
+    ordered = sorted(jobs, key=lambda job: (flops(job), -_accuracy(job), job.record.job))
     found: list[FinishedJob] = []
     for job in ordered:
-        if not found or _validation(job) > _validation(found[-1]):
+        if not found or _accuracy(job) > _accuracy(found[-1]):
             found.append(job)
     return tuple(found)
 
 
-def _validation(job: FinishedJob) -> float:
-    return round(job.record.validation["accuracy"].mean, 9)
+def _accuracy(job: FinishedJob) -> float:
+    return round(job.choosing["accuracy"].mean, 9)
 
 
 # -- figure -------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
             Column("Taken", lambda row: taken(row.what)),
             Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
-            Column("Alone, by validation", lambda row: models_of(row.against)),
+            Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
             Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
             *test_columns("Rows together has right more often", "Rows alone has"),
         ),
@@ -67,7 +67,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
         "Whether a second model helps",
         (
             "Several models against one of them alone, under the same settings: the one that"
-            " validation prefers, which need not be the one that does better on test.",
+            f" {group.judge.chooses}, which need not be the one that does better on test.",
             *(
                 _figure(group, known, {found[row]: row for row in rows}, number)
                 for number, rows in enumerate(by_way.values(), start=1)
@@ -128,8 +128,8 @@ def _figure(
             for identity, row in pairs.items()
         ),
         caption=f"{title}: test {group.data.measure} in %, on the diagonal of a model alone,"
-        " below it of a pair, with the difference in points to the one of the two that validation"
-        " prefers. Blue: above it, orange: below it. ▲ ▼: better or worse,"
+        " below it of a pair, with the difference in points to the one of the two that"
+        f" {group.judge.chooses}. Blue: above it, orange: below it. ▲ ▼: better or worse,"
         " △ ▽: probably so.",
     )
 

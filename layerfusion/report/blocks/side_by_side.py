@@ -12,7 +12,8 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError
-from layerfusion.findings.compare import best_on_validation
+from layerfusion.findings.choice import RULE
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import file_names, grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, numbered_as
@@ -64,7 +65,7 @@ class Shared:
 
     @property
     def chosen(self) -> dict[str, FinishedJob]:
-        """What each sweep chose on validation."""
+        """What each sweep chose."""
         return {name: group.best for name, group in self.groups.items()}
 
     @property
@@ -175,8 +176,7 @@ def side_by_side_sections(sides: SideBySide) -> list[Block]:
 
 
 METHOD = (
-    "Each sweep chooses by its own validation rows alone: the highest accuracy, then the lower"
-    " log-loss, then fewer and lower layers. Test says what the choice is worth.",
+    f"Each sweep chooses by its own rows alone: {RULE}. Test says what the choice is worth.",
     "Differences are those of the mean accuracies over seeds, on the same test rows, with a paired"
     " 95 % interval (bootstrap, drawn class by class) and the exact sign-flip test. The"
     " comparisons of two sweeps on a data set are corrected together (Holm), and the pairs of each"
@@ -297,14 +297,16 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
 
 def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
     jobs, record = data.chosen, next(iter(data.groups.values())).data
+    judges = {name: group.judge for name, group in data.groups.items()}
+    doubts = [f"{name}: chosen by {x.name}{x.reason}." for name, x in judges.items() if x.doubt]
     return Table(
         f"What each sweep chose on {data.label}",
         (
             Column("Sweep", lambda name: name),
             Column("Use", lambda name: names[name]),
             Column(
-                titled("Validation", record),
-                lambda x: jobs[x].record.validation["accuracy"],
+                titled("Chosen by", record),
+                lambda x: Cell.of(jobs[x].choosing["accuracy"], note=f"({judges[x].name})"),
                 PERCENT,
             ),
             Column(titled("Test", record), lambda x: jobs[x].accuracy, PERCENT),
@@ -316,7 +318,7 @@ def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
             Column("Jobs tried", lambda x: len(data.groups[x].jobs), COUNT),
         ),
         list(jobs),
-        "The cost is that of the models up to the highest layer used.",
+        " ".join(["The cost is that of the models up to the highest layer used.", *doubts]),
     )
 
 
@@ -384,14 +386,14 @@ def _leaders(sides: SideBySide) -> list[Part | None]:
 def _settings(common: Sequence[Shared]) -> dict[str, list[FinishedJob]]:
     """Find the settings that some sweep ran on every data set, with their jobs.
 
-    Of several jobs with the same name, such as with heads of two widths, validation chooses.
+    Of several jobs with the same name, such as with heads of two widths, it is the chosen one.
     """
     by_data = [
         grouped((job for group in data.groups.values() for job in group.jobs), _setting)
         for data in common
     ]
     everywhere = [name for name in by_data[0] if all(name in jobs for jobs in by_data)]
-    found = {name: [best_on_validation(jobs[name]) for jobs in by_data] for name in everywhere}
+    found = {name: [best_chosen(jobs[name]) for jobs in by_data] for name in everywhere}
     means = {name: float(np.mean([x.accuracy.mean for x in jobs])) for name, jobs in found.items()}
     kept = sorted(found, key=lambda name: (-means[name], name))[:MOST_SETTINGS]
     return {name: found[name] for name in kept}
@@ -428,8 +430,8 @@ def _leaderboard(
     note = ""
     if key == SETTINGS:
         note = (
-            "By test, so that whoever is first owes it partly to luck: choose by validation, as is"
-            " done here among jobs of one name. "
+            "By test, so that whoever is first owes it partly to luck: choose by validation or"
+            " folds of train, as is done here among jobs of one name. "
         )
         if len(names) == MOST_SETTINGS:
             note += f"At most {MOST_SETTINGS}, those with the highest mean. "

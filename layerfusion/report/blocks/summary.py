@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+from layerfusion.findings.choice import ties_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import listing, plural
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import FEW_ROWS, Estimate
 from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
 from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
 from layerfusion.report.format import (
@@ -35,8 +36,6 @@ from layerfusion.statistics.intervals import Difference
 OPEN = "cannot be told"
 CLOSE = 5
 """From so many jobs within one standard error of the best on, the choice is said to be loose."""
-FEW_ROWS = 200
-"""With fewer rows of validation than this, two such jobs are enough for that."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,23 +240,20 @@ def sample_sentence(group: DataGroup) -> str | None:
 
 def choice_words(group: DataGroup) -> str:
     """Say how the job was chosen, and whether its rows could choose at all."""
-    rows, jobs = group.data.rows["validation"], group.jobs
-    best = group.best.record.validation["accuracy"].mean
+    judge, jobs = group.judge, group.jobs
+    rows, best = judge.rows, group.best.choosing["accuracy"].mean
     if len(jobs) == 1:
         return "it is the only job here"
-    found = [job.record.validation["accuracy"].mean for job in jobs]
-    ties = sum(round(one - best, 9) == 0 for one in found)
-    words = f"on {plural(rows, 'validation row')}, {percent(best)}"
-    if ties > 1:
-        words += (
-            f"; {COUNT(ties)} of {COUNT(len(jobs))} tie on {plural(rows, 'row')}, so the lower"
-            " log-loss decided"
-        )
+    found = [job.choosing["accuracy"].mean for job in jobs]
+    ties = ties_words(found, rows)
+    words = f"on {judge.rows_words}, {percent(best)}{judge.reason}"
+    if ties:
+        words += f"; {ties}, so the lower log-loss decided"
     # Of rows that are all right, one might as well have been wrong.
     error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
     close = sum(one >= best - error for one in found)
     few = rows < FEW_ROWS
-    if close >= CLOSE or ties > 1 or (few and close > 1):
+    if close >= CLOSE or ties or (few and close > 1):
         words += (
             f"; {COUNT(close)} of {COUNT(len(jobs))} lie within one standard error"
             f" ({REGRET(error)} points): more rows would choose more surely"

@@ -87,7 +87,7 @@ def series_of(profile: Profile) -> list[Series]:
 
 
 def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
-    """Draw test and validation accuracy of every single layer of a data set against its depth."""
+    """Draw the accuracy of every single layer by depth, on test and on the rows that choose."""
     below = 60 + 17 * len({curve.backbone for curve in group.curves})
     wide, narrow = 340 + below, 300 + below + LINE * (len(group.curves) + 1)
     ax = _depth_axes(ax, wide, narrow, group.data.measure)
@@ -98,10 +98,10 @@ def plot_job_layers(group: DataGroup, ax: Axes | None = None) -> Axes:
         color, style = colors[curve.backbone], LINES[curve.variant % len(LINES)]
         x = [_position(job.layer) for job in curve.points]
         test, low, high = 100 * np.transpose([accuracy(job) for job in curve.points])
-        validation = [100 * job.record.validation["accuracy"].mean for job in curve.points]
+        choosing = [100 * job.choosing["accuracy"].mean for job in curve.points]
         with one_series(ax, curve.label):
             ax.fill_between(x, low, high, color=color, alpha=0.13, linewidth=0)
-            ax.plot(x, validation, color=color, linewidth=0.9, linestyle=(0, (1, 1.6)))
+            ax.plot(x, choosing, color=color, linewidth=0.9, linestyle=(0, (1, 1.6)))
             ax.plot(x, test, color=color, linewidth=1.8, linestyle=style, label=curve.label)
             for place, y, job in zip(x, test, curve.points, strict=True):
                 _draw_point(ax, place, y, color, norm=job.layer.layer == "norm")
@@ -156,7 +156,7 @@ class _Line:
     low: list[float]
     high: list[float]
     rank: float
-    """The best accuracy on validation or held-out rows, by which curves of a model are ranked."""
+    """The best accuracy on the rows that choose, by which curves of a model are ranked."""
 
 
 def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
@@ -171,7 +171,7 @@ def answer_lines(group: DataGroup) -> tuple[list[_Line], str]:
             curve.label,
             curve.backbone,
             [(job.layer, *accuracy(job)) for job in curve.points],
-            curve.best.record.validation["accuracy"].mean,
+            curve.best.choosing["accuracy"].mean,
         )
         for curve in group.curves
     ]

@@ -1,0 +1,109 @@
+"""Judges a job on folds of train, where validation has too few rows to choose between jobs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.errors import UserError
+from layerfusion.layers.folds import stratified_folds
+from layerfusion.layers.labels import right_rows
+from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
+from layerfusion.runs.heads import fit_heads
+from layerfusion.runs.inputs import prepare_texts
+from layerfusion.statistics.intervals import bootstrap_interval
+from layerfusion.statistics.metrics import evaluate
+from layerfusion.texts import TextDataset, fingerprint
+
+log = logging.getLogger(__name__)
+PACKAGE = "layerfusion"
+
+
+def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) -> bool:
+    """Tell whether a job has to be judged on folds: see `TrainConfig.by_folds`."""
+    if config.by_folds is not None:
+        return config.by_folds
+    train, validation = (len(dataset.splits[name]) for name in ("train", "validation"))
+    settled = config.layers.pilot is None and config.time_limit is None
+    few = validation < min(FEW_ROWS, train)
+    return in_sweep and settled and few and config.protocol == HONEST
+
+
+def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | None:
+    """Fit a job anew without each fold of train, with one seed, and judge it on these rows.
+
+    Validation has the part that it has in the job: heads stop on it, and stacks learn from it at
+    the end. The vectors of all texts are in the cache, so that no model runs again.
+
+    Returns:
+        The figures; None, with a line that says why, where train without a fold has too few rows
+        for the job.
+    """
+    train = dataset.splits["train"]
+    one_seed = replace(config, seeds=1)
+    try:
+        with _only_warnings():
+            fold_of = stratified_folds(
+                train.labels, train.texts, config.layers.folds, seed=config.seed
+            ).numpy()
+            folds = int(fold_of.max()) + 1
+            logits = [_logits_of(one_seed, _without(dataset, fold_of == n)) for n in range(folds)]
+    except UserError as error:
+        log.info("not judged on folds of train: %s", error)
+        return None
+    target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
+    predicted = torch.cat(logits)
+    figures = evaluate(predicted, target)
+    right = right_rows(predicted, torch.from_numpy(target)).double().numpy()
+    low, high = bootstrap_interval(right, target, config.seed)
+    log.info(
+        "judged on %d folds of train: %.1f %% of %d rows right",
+        folds,
+        100 * figures["accuracy"],
+        len(target),
+    )
+    return FoldsRecord(
+        folds,
+        len(target),
+        {
+            "accuracy": Estimate(figures["accuracy"], None, low, high),
+            "log_loss": Estimate(figures["log_loss"], None),
+        },
+    )
+
+
+def _logits_of(config: TrainConfig, dataset: TextDataset) -> Tensor:
+    """Choose layers and fusion, fit a head, and predict test. Shape: (rows of test, classes)."""
+    (head,) = fit_heads(config, prepare_texts(config, dataset)).values()
+    return head.logits["test"]
+
+
+def _without(dataset: TextDataset, fold: np.ndarray) -> TextDataset:
+    """Take a fold out of train, and put it in the place of test."""
+    train = dataset.splits["train"]
+    splits = {**dataset.splits, "train": train.take(~fold), "test": train.take(fold)}
+    return replace(
+        dataset,
+        splits=splits,
+        fingerprint=fingerprint(splits, dataset.label_names),
+        train_order=None,
+    )
+
+
+@contextmanager
+def _only_warnings() -> Iterator[None]:
+    """Keep the choices within a fold from being told as if they were those of the job."""
+    package = logging.getLogger(PACKAGE)
+    level = package.level
+    package.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        package.setLevel(level)
