@@ -12,13 +12,6 @@ from dataclasses import dataclass
 from layerfusion.records.format import plural
 from layerfusion.records.job import FEW_ROWS, Estimate, RunRecord
 
-RULE = (
-    "the highest accuracy on validation, then the lower log-loss, then fewer and lower layers."
-    f" Where validation has fewer than {FEW_ROWS} rows, these are the figures on folds of train, if"
-    " all jobs on the data have them: all of a job, its choice of layers too, was fitted anew"
-    " without each fold"
-)
-"""The rule in a sentence, for pages on several data sets."""
 FOLDS = "folds of train"
 
 
@@ -69,6 +62,20 @@ class Judge:
         """Take the figures from a record that jobs are compared by."""
         on_folds = record.on_folds
         return on_folds.figures if self.by_folds and on_folds else record.validation
+
+
+def rule_words(measure: str) -> str:
+    """Say the rule in a sentence, for pages on several data sets.
+
+    Args:
+        measure: what a reader knows the accuracy as.
+    """
+    return (
+        f"the highest {measure} on validation, then the lower log-loss, then fewer and lower"
+        f" layers. Where validation has fewer than {FEW_ROWS} rows, these are the figures on"
+        f" {FOLDS}, if all jobs on the data have them: all of a job, its choice of layers too, was"
+        " fitted anew without each fold"
+    )
 
 
 def judge_of(records: Sequence[RunRecord]) -> Judge:

@@ -25,7 +25,7 @@ from layerfusion.findings.identities import (
     recipe_names,
 )
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
 from layerfusion.statistics.significance import ALPHA, holm
 
@@ -50,7 +50,22 @@ class LearningCurve:
     @property
     def measure(self) -> str:
         """What a reader knows the accuracy as."""
-        return self.groups[0].data.measure
+        return self.data.measure
+
+    @property
+    def kind(self) -> str:
+        """What a reader knows one of the label names as."""
+        return self.data.kind
+
+    @property
+    def size_words(self) -> str:
+        """What tells the samples apart; of several labels a row counts for its rarest one."""
+        return f"rows a {self.kind}"
+
+    @property
+    def data(self) -> DataRecord:
+        """The data of the first sample."""
+        return self.groups[0].data
 
     def rows(self, size: Size) -> float:
         """Mean number of rows of each class in the samples of one size."""

@@ -215,6 +215,9 @@ class BaselineRecord:
     macro_f1_low: float | None = None
     macro_f1_high: float | None = None
     """95 % bootstrap interval of the test macro-F1; None in older records."""
+    micro_f1_low: float | None = None
+    micro_f1_high: float | None = None
+    """That of micro-F1, where a text has several labels; None in older records."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from layerfusion.errors import UserError
-from layerfusion.findings.choice import RULE
+from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.results import Results
@@ -43,7 +43,7 @@ from layerfusion.report.blocks.side_by_side import (
 )
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.metrics import SETS
+from layerfusion.report.metrics import SETS, drawn_words, measure_of
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
 
@@ -210,20 +210,21 @@ def _method(results: Results) -> tuple[str, ...]:
     given = {x for job in jobs for x, one in job.record.backbones.items() if one.is_given}
     if given:
         made += f" The vectors of {listing(sorted(given))} were computed elsewhere."
-    several = [SETS] if any(group.data.multilabel for group in results.groups) else []
+    data = [group.data for group in results.groups]
+    measure, several = measure_of(data), [SETS] if any(one.multilabel for one in data) else []
     return (
         f"{made} Small heads were trained on them, on one layer alone or on several fused. No"
         " language model was changed.",
         *several,
-        f"One rule chooses everywhere on this page: {RULE}. Where no layer was run alone, the"
-        " single layer is chosen by its probe on held-out rows. Test only says what the choice is"
-        " worth. The baseline is a bag-of-words classifier without any language model; a model that"
-        " is not better earns nothing here.",
-        "Square brackets are 95 % intervals over test rows (bootstrap, drawn class by class, and"
-        " nowhere narrower than unseen rows allow); ± is the standard deviation over training"
-        " seeds. A difference is that of the mean accuracies over seeds, and its p-value is that of"
-        " the exact sign-flip test, which for one seed is McNemar's. Interval and test never"
-        " contradict each other.",
+        f"One rule chooses everywhere on this page: {rule_words(measure)}. Where no layer was run"
+        " alone, the single layer is chosen by its probe on held-out rows. Test only says what"
+        " the choice is worth. The baseline is a bag-of-words classifier without any language"
+        " model; a model that is not better earns nothing here.",
+        "Square brackets are 95 % intervals over test rows (bootstrap,"
+        f" {drawn_words(data)}, and nowhere narrower than unseen rows allow); ± is the standard"
+        f" deviation over training seeds. A difference is that of the mean {measure} over seeds, and"
+        " its p-value is that of the exact sign-flip test, which for one seed is McNemar's. Interval and"
+        " test never contradict each other.",
         "Better or worse: the test shows it at 5 % after correction for the number of comparisons"
         " (Holm). Probably better or worse: it shows it, but not after the correction. Cannot be"
         " told: it does not; then the difference is named that as many rows would show four times"

@@ -5,7 +5,7 @@ A metric is shown wherever some record holds an estimate of it on test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,18 @@ def titled(split: str, data: DataRecord) -> str:
     return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
 
 
+def measure_of(data: Iterable[DataRecord]) -> str:
+    """Name the accuracy on several data sets: `exact match` where a text of any has many labels."""
+    return " or ".join(sorted({one.measure for one in data})) or "accuracy"
+
+
+def drawn_words(data: Iterable[DataRecord]) -> str:
+    """Say how the rows of an interval are drawn; texts with several labels have no class."""
+    words = {False: "drawn class by class", True: "drawn from all rows together"}
+    found = [words[several] for several in sorted({one.multilabel for one in data})]
+    return " or, where a text has several labels, ".join(found) or words[False]
+
+
 def metric_columns(
     entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]], data: DataRecord
 ) -> list[Column]:
@@ -98,6 +110,7 @@ def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
     intervals = {
         "accuracy": (baseline.low, baseline.high),
         "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
+        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
     }
     return {
         name: Estimate(value, None, *intervals.get(name, (None, None)))

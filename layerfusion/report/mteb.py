@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import yaml
 from layerfusion.assets.files import write_atomically
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
+from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import CONFIG, RunRecord, find_records
+from layerfusion.statistics.answers import label_ranking_precision
 
 TASKS = {
     "amazon_counterfactual": "AmazonCounterfactualClassification",
@@ -38,8 +41,8 @@ def write_mteb(folder: Path, out: Path) -> list[Path]:
     The model is called `layerfusion/BACKBONES`, and the job's id is its revision. Every seed is an
     experiment. Each entry says in `protocol` that the classifier was not trained as MTEB does it,
     so that nobody takes the figures for those of its leaderboard. Of a task with several labels a
-    text these are accuracy (exact match) and macro-F1; `lrap`, the ranking precision that MTEB has
-    besides, is left out, as a record does not hold it.
+    text these are accuracy (exact match), macro-F1 and `lrap`, the label ranking average precision
+    of the probabilities.
 
     Args:
         folder: holds finished jobs.
@@ -61,7 +64,8 @@ def write_mteb(folder: Path, out: Path) -> list[Path]:
         model = f"layerfusion__{'+'.join(record.backbone_names)}"
         path = out / "results" / model / record.job / f"{task}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = _result(task, found[2] or "", _subset(place), record)
+        precisions = _precisions(place, record)
+        content = _result(task, found[2] or "", _subset(place), record, precisions)
         write_atomically(path, json.dumps(content, indent=1, allow_nan=False).encode())
         written.append(path)
     if not written:
@@ -71,12 +75,25 @@ def write_mteb(folder: Path, out: Path) -> list[Path]:
     return written
 
 
-def _result(task: str, revision: str, subset: str, record: RunRecord) -> dict[str, Any]:
+def _precisions(place: Path, record: RunRecord) -> list[float]:
+    """Compute the label ranking average precision of each seed; nothing where a row has a class."""
+    if not record.dataset.multilabel:
+        return []
+    said = read_predictions(place, record)
+    return [label_ranking_precision(said.target, seed) for seed in said.probabilities]
+
+
+def _result(
+    task: str, revision: str, subset: str, record: RunRecord, precisions: Sequence[float]
+) -> dict[str, Any]:
     figures = {theirs: record.test[ours].mean for ours, theirs in FIGURES if ours in record.test}
     each = [
         {theirs: seed.test[ours] for ours, theirs in FIGURES if ours in seed.test}
         for seed in record.seeds
     ]
+    if precisions:
+        figures["lrap"] = sum(precisions) / len(precisions)
+        each = [{**one, "lrap": lrap} for one, lrap in zip(each, precisions, strict=True)]
     entry = {
         **figures,
         "scores_per_experiment": each,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from layerfusion.assets.memo import computed_once, hash_of, read_facts, write_facts
-from layerfusion.config.job import MICRO_F1
+from layerfusion.config.job import MACRO_F1, MICRO_F1
 from layerfusion.fusion.objective import costs
 from layerfusion.layers.labels import answers, is_multilabel, log_probabilities, right_rows
 from layerfusion.layers.lexical_regression import (
@@ -73,6 +73,7 @@ def compute_baseline(
 
 def _key(dataset: TextDataset, seed: int) -> str:
     settings = {
+        **({"intervals": MICRO_F1} if dataset.multilabel else {}),
         "version": BASELINE_VERSION,
         "features": FEATURES,
         "c": C_VALUES,
@@ -133,7 +134,7 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
         log_probs = log_probabilities(log_probs, multilabel=True)
     preds = answers(log_probs, multilabel=multilabel).numpy()
     intervals = metric_intervals(test.labels, preds[None], seed)
-    macro_f1 = intervals.get("macro_f1", (None, None))
+    macro_f1, micro_f1 = (intervals.get(name, (None, None)) for name in (MACRO_F1, MICRO_F1))
     record = BaselineRecord(
         features=choice.features,
         c=choice.c,
@@ -144,6 +145,8 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
         seconds=time.perf_counter() - started,
         macro_f1_low=macro_f1[0],
         macro_f1_high=macro_f1[1],
+        micro_f1_low=micro_f1[0],
+        micro_f1_high=micro_f1[1],
     )
     return record, preds
 

@@ -60,3 +60,27 @@ def right_rows(given: np.ndarray, target: np.ndarray) -> np.ndarray:
     """
     same = given == target
     return same.all(axis=-1) if target.ndim == 2 else same
+
+
+def label_ranking_precision(target: np.ndarray, scores: np.ndarray) -> float:
+    """Compute the label ranking average precision, as scikit-learn has it.
+
+    For each label of a row: of the labels that score as much or more, the share that the row has.
+    This is averaged over the labels of a row, and then over the rows. A row with all labels, or
+    with none, counts as 1, since there is nothing to rank.
+
+    Args:
+        target: true where a row has a label. Shape: (rows, labels).
+        scores: anything that grows with the probability of a label. Shape: (rows, labels).
+
+    Example:
+        >>> some = np.array([[True, False, False], [False, False, True]])
+        >>> label_ranking_precision(some, np.array([[0.75, 0.5, 1.0], [1.0, 0.2, 0.1]]))
+        0.41666666666666663
+    """
+    each = []
+    for has, row in zip(target, scores, strict=True):
+        above = row[None, :] >= row[has][:, None]  # for each label that it has, and every label
+        ranked = 0 < has.sum() < len(has)
+        each.append(float((above[:, has].sum(1) / above.sum(1)).mean()) if ranked else 1.0)
+    return float(np.mean(each))

@@ -67,12 +67,21 @@ def write_set_job(
     test["consensus"] = Estimate(float(right.mean()), None, *bootstrap_interval(right, target))
     words = 4.0 * target - 2.0 + 2.6 * hard
     floor = evaluate(-np.logaddexp(0, -words), target)
-    low, high = metric_intervals(target, (words >= 0)[None])["accuracy"]
+    floor_ends = metric_intervals(target, (words >= 0)[None])
+    low, high = floor_ends["accuracy"]
+    micro_low, micro_high = floor_ends["micro_f1"]
     record = replace(
         made,
         test=test,
         seeds=[replace(seed, test=one) for seed, one in zip(made.seeds, each, strict=True)],
-        baseline=replace(made.baseline, test=floor, low=low, high=high),
+        baseline=replace(
+            made.baseline,
+            test=floor,
+            low=low,
+            high=high,
+            micro_f1_low=micro_low,
+            micro_f1_high=micro_high,
+        ),
     )
     folder = runs / f"{data.name}-{made.job}"
     table = pa.table(

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import label_ranking_average_precision_score
 
 from layerfusion.cli import main
+from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import find_records
+from layerfusion.statistics.answers import label_ranking_precision
 from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate_sets import set_dataset, write_set_job
 
 
 def _job(runs: Path, origin: str, subset: str = "null", *, sampled: bool = False) -> Path:
@@ -63,3 +67,28 @@ def test_no_task_and_damage_are_one_line(
     (folder / "config.yaml").write_text("dataset: [")
     assert main(command) == 2
     assert "config.yaml: it is gone or damaged" in capsys.readouterr().err
+
+
+def test_a_task_with_several_labels_has_the_label_ranking_precision(tmp_path: Path) -> None:
+    rows = {"train": 500, "test": 120}
+    data = set_dataset(rows=120, origin="hub mteb/tags@aa", available=rows)
+    write_set_job(tmp_path / "runs", data, [("minilm", "6")], 1.5, 0.7, seeds=2)
+    ((folder, record),) = find_records(tmp_path / "runs")
+    (folder / "config.yaml").write_text("dataset: {subset: null}\n")
+    assert main(["results", str(tmp_path / "runs"), "--mteb", str(tmp_path / "out")]) == 0
+    (file,) = (tmp_path / "out").rglob("*.json")
+    (entry,) = json.loads(file.read_text())["scores"]["test"]
+    said = read_predictions(folder, record)
+    each = [label_ranking_average_precision_score(said.target, x) for x in said.probabilities]
+    assert [one["lrap"] for one in entry["scores_per_experiment"]] == pytest.approx(each)
+    assert entry["lrap"] == pytest.approx(np.mean(each))
+    assert entry["main_score"] == record.test["accuracy"].mean
+
+
+def test_label_ranking_precision_is_that_of_scikit_learn() -> None:
+    generator = np.random.default_rng(0)
+    target = generator.random((60, 5)) < 0.4
+    target[0], target[1] = True, False
+    scores = generator.integers(0, 4, (60, 5)) / 4  # with ties
+    expected = label_ranking_average_precision_score(target, scores)
+    assert label_ranking_precision(target, scores) == pytest.approx(expected)

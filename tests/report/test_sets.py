@@ -28,6 +28,7 @@ from layerfusion.records.profile import write_profile
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.errors import class_table, likelihood_table, threshold_table
 from layerfusion.report.format import NONE
+from layerfusion.report.metrics import SETS, baseline_estimates, drawn_words, measure_of
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
@@ -250,7 +251,7 @@ def test_draws_are_over_rows_in_one_stratum(tmp_path: Path) -> None:
     apart = np.stack([job.correct - alone.correct for job, alone in found.pairs])
     assert found.difference == crossed_interval(apart, np.zeros(60, dtype=int))
     write_report(tmp_path, tmp_path / "out", title="Draws")
-    assert "Test exact match by rows a class" in (tmp_path / "out" / "report.html").read_text()
+    assert "Test exact match by rows a label" in (tmp_path / "out" / "report.html").read_text()
 
 
 # -- pages and tables -----------------------------------------------------------------------------
@@ -369,7 +370,6 @@ def test_mteb_gets_exact_match_and_macro_f1(
     (entry,) = json.loads(Path(file).read_text())["scores"]["test"]
     assert entry["main_score"] == entry["accuracy"] == record.test["accuracy"].mean
     assert entry["f1"] == record.test["macro_f1"].mean
-    assert "lrap" not in entry
 
 
 def test_the_consensus_is_what_the_answers_are(tmp_path: Path) -> None:
@@ -396,3 +396,51 @@ def test_the_profile_of_such_texts_speaks_of_exact_match(tmp_path: Path) -> None
         "Test, exact match %",
     ):
         assert words in page
+
+
+def test_pages_on_several_labels_speak_of_no_class_and_no_accuracy(tmp_path: Path) -> None:
+    for size, draw in ((4, 0), (4, 1), (8, 0), (8, 1)):
+        data = set_dataset(
+            fingerprint=f"{size}{draw}", test_fingerprint="t", per_class=size, draw=draw
+        )
+        for models in (["minilm"], ["mpnet"], ["minilm", "mpnet"]):
+            sources = [(name, "6") for name in models]
+            settings = {"recipe": "r", "considered": models, "selection": "last"}
+            write_set_job(tmp_path / "a", data, sources, 1.5, 0.6, **settings)
+    for sweep in ("a", "b"):
+        write_set_sweep(tmp_path / sweep, set_dataset())
+    judged = profile("tags", judged=True)
+    several = replace(judged.dataset, multilabel=True, label_names=LABELS)
+    write_profile(replace(judged, dataset=several), tmp_path / "a" / "profile")
+    write_report(tmp_path / "a", tmp_path / "page", title="page")
+    sweeps = {name: tmp_path / name for name in ("a", "b")}
+    write_comparison(sweeps, tmp_path / "both", title="both")
+    for page, rows in (("page", "rows a label"), ("both", "")):
+        text = (tmp_path / page / "report.md").read_text().replace(SETS, "")
+        assert rows in text
+        assert "the highest exact match on validation" in text
+        assert "drawn from all rows together" in text
+        for wrong in ("rows a class", "each class", "class by class", "highest accuracy"):
+            assert wrong not in text
+        for wrong in ("mean accuracies", "test accuracy", "Accuracy and cost", "probe accuracy"):
+            assert wrong not in text
+
+
+def test_pages_on_both_kinds_name_both() -> None:
+    classes, several = dataset(), set_dataset()
+    assert measure_of([classes]) == "accuracy"
+    assert measure_of([several]) == "exact match"
+    assert measure_of([classes, several, classes]) == "accuracy or exact match"
+    assert drawn_words([classes]) == "drawn class by class"
+    assert "where a text has several labels" in drawn_words([classes, several])
+
+
+def test_micro_f1_of_the_baseline_has_an_interval(runs: Path) -> None:
+    (group,) = load_groups(runs)
+    baseline = group.jobs[0].record.baseline
+    micro = baseline_estimates(baseline)["micro_f1"]
+    assert micro.low is not None
+    assert micro.high is not None
+    assert micro.low < micro.mean < micro.high
+    older = replace(baseline, micro_f1_low=None, micro_f1_high=None)
+    assert baseline_estimates(older)["micro_f1"].low is None

@@ -14,7 +14,7 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.identities import models_of
 from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
 from layerfusion.findings.results import Results
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
@@ -29,6 +29,7 @@ from layerfusion.report.format import (
     bracket,
     shortened,
 )
+from layerfusion.report.metrics import titled
 from layerfusion.report.table import Cell, Column, Table
 
 BASELINE = "TF-IDF baseline"
@@ -67,18 +68,18 @@ def curve_block(
 
     `found` compares several models with the best one of them alone, over the draws.
     """
-    measure = curve.measure
+    measure, size = curve.measure, curve.size_words
     lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
     spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
     figure = drawing(
         f"{curve.key}-learning-curves",
         lambda ax: plot_learning(curve, lines, ax),
-        alt=f"{curve.label}: test {measure} by rows a class. "
+        alt=f"{curve.label}: test {measure} by {size}. "
         + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
-        caption=f"Test {measure} against the rows of each class to learn and choose from; bars: one"
+        caption=f"Test {measure} against the {size} to learn and choose from; bars: one"
         " standard deviation over the draws, up and down. Black: several models, coloured: one."
         " Broken: with lexical sources, or other settings. Grey: the baseline."
-        + _draw_sentence(found),
+        + _draw_sentence(found, size),
     )
     rows = plural(curve.groups[0].rows, "test row")
     return Block(
@@ -87,7 +88,7 @@ def curve_block(
             f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
             figure,
             _table(curve, lines),
-            _draw_table(found, curve.recipes) if found else None,
+            _draw_table(found, curve) if found else None,
         ),
         key,
     )
@@ -115,10 +116,11 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
     def title(size: Size) -> str:
-        return f"{size} a class" if size is not None else f"All ({COUNT(curve.rows(size))} a class)"
+        each = f"a {curve.kind}"
+        return f"{size} {each}" if size is not None else f"All ({COUNT(curve.rows(size))} {each})"
 
     return Table(
-        f"Test {curve.measure} by rows a class",
+        f"Test {curve.measure} by {curve.size_words}",
         (
             Column("Models", lambda line: line.name),
             *(
@@ -136,20 +138,22 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
 # -- several models and one of them alone -------------------------------------------------------
 
 
-def _draw_table(found: Sequence[DrawFinding], recipes: Mapping[str, str]) -> Table:
+def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
+    recipes, size = curve.recipes, curve.size_words
+
     def test(finding: DrawFinding, place: int) -> object:
         return over_draws([pair[place].accuracy.mean for pair in finding.pairs])
 
     return Table(
-        "Several models and one of them alone, by rows a class",
+        f"Several models and one of them alone, by {size}",
         (
             Column("Models", lambda x: x.identity.name),
             Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
-            Column("Rows a class", lambda x: x.size, COUNT),
+            Column(capital(size), lambda x: x.size, COUNT),
             Column("Draws", lambda x: x.difference.draws, COUNT),
-            Column("Test %", lambda x: test(x, 0), PERCENT),
+            Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
             Column("Alone, as chosen", _chosen),
-            Column("Its test %", lambda x: test(x, 1), PERCENT),
+            Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
             Column("Difference, points", lambda x: x.difference, POINTS),
             Column("p", lambda x: x.difference.p, P_VALUE),
             Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
@@ -171,7 +175,7 @@ def _chosen(finding: DrawFinding) -> str | None:
     return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
 
-def _draw_sentence(found: Sequence[DrawFinding]) -> str:
+def _draw_sentence(found: Sequence[DrawFinding], rows: str) -> str:
     """Put the comparisons into a sentence for a caption; nothing where there is none."""
     if not found:
         return ""
@@ -179,7 +183,7 @@ def _draw_sentence(found: Sequence[DrawFinding]) -> str:
     for identity, own in grouped(found, lambda finding: finding.identity).items():
         sizes = (
             f"{POINTS(x.difference.mean)} {bracket(x.difference, POINTS)}{x.mark} with"
-            f" {COUNT(x.size)} rows a class"
+            f" {COUNT(x.size)} {rows}"
             for x in own
         )
         sentences.append(f"{identity.short_name}: {', '.join(sizes)}")
@@ -202,7 +206,7 @@ def plot_learning(
     ax.set_xticks(places, [str(size) if size is not None else "all" for size in curve.sizes])
     ax.set_xticks([], minor=True)
     ax.set_xlim(places[0] / 1.15, places[-1] * 1.15)
-    ax.set(xlabel="rows a class", ylabel=f"{curve.measure}, %")
+    ax.set(xlabel=curve.size_words, ylabel=f"{curve.measure}, %")
     ends = []
     for index, line in enumerate(lines):
         # Bars of lines that share a place stand side by side.

@@ -63,7 +63,8 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         " out." * any(job.flops is None for job in group.jobs),
     )
     return Block(
-        "What accuracy costs", (_text(group, best, names), figure, _table(group, best, names))
+        f"What {group.data.measure} costs",
+        (_text(group, best, names), figure, _table(group, best, names)),
     )
 
 

@@ -19,6 +19,7 @@ from layerfusion.findings.identities import (
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Finding, Findings, Kind
 from layerfusion.records.format import listing, plural
+from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import test_columns
 from layerfusion.report.figures.canvas import (
@@ -61,7 +62,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
         ),
         list(found),
         "Taken: the sources that the selection took. It leaves out a model that promises no gain."
-        + _tested(findings, "part"),
+        + _tested(findings, "part", group.data),
     )
     return Block(
         "Whether a second model helps",
@@ -95,12 +96,12 @@ def _compared(
     return {row: found[row] for row in sorted(found, key=order)}
 
 
-def _tested(findings: Findings, kind: Kind) -> str:
+def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
     """Say in the note of a table how its findings were tested."""
     return (
-        " Paired differences of the mean accuracies over seeds; exact sign-flip test, corrected"
-        f" (Holm) for the {plural(findings.family[kind], 'different comparison')} of this kind in"
-        " the report."
+        f" Paired differences of the mean {data.measure} over seeds; exact sign-flip test,"
+        f" corrected (Holm) for the {plural(findings.family[kind], 'different comparison')} of"
+        " this kind in the report."
     )
 
 
@@ -195,7 +196,7 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
         ),
         list(models),
         f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
-        f" may leave lexical ones out.{_tested(findings, 'lexical')}",
+        f" may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
     )
     return Block(
         "What the lexical sources add",

@@ -45,12 +45,13 @@ from layerfusion.report.format import (
     decimals,
     shortened,
 )
+from layerfusion.report.metrics import measure_of
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
 MEANING = (
-    "Regret is the test accuracy of the best single layer in hindsight, which nobody has when"
+    "Regret is the test {measure} of the best single layer in hindsight, which nobody has when"
     " choosing, less that of a selection, in points. Below 0, several layers together beat every"
     " single one. Everything was chosen on train, and test was looked at once all choices were"
     " made. All figures are of linear probes."
@@ -91,7 +92,7 @@ def regret_block(judged: Sequence[NamedProfile], key: str) -> Block:
     return Block(
         "Which way of choosing layers loses least",
         (
-            f"{extent} {MEANING} {INTERVALS}",
+            f"{extent} {MEANING.format(measure=_measure(judged))} {INTERVALS}",
             _figure(judged, rows),
             Bullets(price_sentences(judged, scores)),
             mean_table(judged, rows),
@@ -182,7 +183,7 @@ def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> T
             Column("Score", lambda row: row.name),
             Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
             Column(
-                "Rank correlation with probe accuracy",
+                f"Rank correlation with probe {_measure(judged)}",
                 lambda row: row.spearman and row.spearman[0],
                 decimals(2),
             ),
@@ -213,6 +214,10 @@ def _origins(judged: Sequence[NamedProfile]) -> Table:
         ),
         judged,
     )
+
+
+def _measure(judged: Sequence[NamedProfile]) -> str:
+    return measure_of(entry.profile.dataset for entry in judged)
 
 
 # -- sentences ----------------------------------------------------------------------------------
@@ -293,7 +298,7 @@ def plot_regret(
     ax.set_xticks(TICKS, [f"{tick}".replace("-", "−") for tick in TICKS])
     ax.xaxis.set_minor_locator(NullLocator())
     ax.axvline(0, color=INK, linewidth=1.2)
-    ax.set_xlabel(f"regret, points of test accuracy; closer together beyond {LINEAR:g}")
+    ax.set_xlabel(f"regret, points of test {_measure(judged)}; closer together beyond {LINEAR:g}")
     places = np.linspace(-0.26, 0.06, len(judged)) if len(judged) > 1 else np.array([-0.1])
     drawn = [100 * end for row in rows for end in (row.regret.low, row.regret.high)]
     for y, row in enumerate(rows):

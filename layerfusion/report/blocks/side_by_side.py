@@ -12,14 +12,15 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError
-from layerfusion.findings.choice import RULE
+from layerfusion.findings.choice import rule_words
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import file_names, grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, numbered_as
 from layerfusion.findings.results import Results
 from layerfusion.findings.tests import Finding, between_sweeps, same_system
-from layerfusion.records.format import listing, plural
+from layerfusion.records.format import capital, listing, plural
+from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Bullets, Folded, Part
 from layerfusion.report.blocks.summary import all_names, told
 from layerfusion.report.figures.canvas import drawing, is_narrow, new_axes
@@ -36,7 +37,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
-from layerfusion.report.metrics import SETS, set_columns, titled
+from layerfusion.report.metrics import SETS, drawn_words, measure_of, set_columns, titled
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import (
     LEAST_DATA_SETS,
@@ -163,28 +164,36 @@ def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
 
 def side_by_side_sections(sides: SideBySide) -> list[Block]:
     """Make the sections of a page on several sweeps."""
-    sets = any(one.data.multilabel for data in sides.shared for one in data.groups.values())
-    several = [SETS] if sets else []
+    data = _data_of(sides)
+    several = [SETS] if any(one.multilabel for one in data) else []
     found = [
         Block("What each sweep chose", _overview(sides), "summary"),
         *(_data_section(sides, data) for data in sides.shared),
         Block("Who leads over the data sets", _leaders(sides), "leaderboard"),
         Block("What cannot be compared", (Bullets(tuple(_apart(sides))),), "apart"),
-        Block("What the figures mean", (Bullets((*METHOD, *several)),), "method"),
+        Block("What the figures mean", (Bullets((*_method(data), *several)),), "method"),
     ]
     return [block for block in found if block]
 
 
-METHOD = (
-    f"Each sweep chooses by its own rows alone: {RULE}. Test says what the choice is worth.",
-    "Differences are those of the mean accuracies over seeds, on the same test rows, with a paired"
-    " 95 % interval (bootstrap, drawn class by class) and the exact sign-flip test. The"
-    " comparisons of two sweeps on a data set are corrected together (Holm), and the pairs of each"
-    " leaderboard among themselves. Samples of a learning curve (limit.per_class) are left out.",
-    "Better or worse: the test shows it at 5 % after the correction. Probably: only without it."
-    " Cannot be told: not even so; then the difference is named that as many rows would show.",
-    "A sweep that tried more jobs could choose among more: that is part of what it cost.",
-)
+def _data_of(sides: SideBySide) -> list[DataRecord]:
+    """List the data that the sweeps share."""
+    return [one.data for data in sides.shared for one in data.groups.values()]
+
+
+def _method(data: Sequence[DataRecord]) -> tuple[str, ...]:
+    return (
+        f"Each sweep chooses by its own rows alone: {rule_words(measure_of(data))}. Test says"
+        " what the choice is worth.",
+        f"Differences are those of the mean {measure_of(data)} over seeds, on the same test rows,"
+        f" with a paired 95 % interval (bootstrap, {drawn_words(data)}) and the exact sign-flip test."
+        " The comparisons of two sweeps on a data set are corrected together (Holm), and the pairs"
+        " of each leaderboard among themselves. Samples of a learning curve (limit.per_class) are"
+        " left out.",
+        "Better or worse: the test shows it at 5 % after the correction. Probably: only without it."
+        " Cannot be told: not even so; then the difference is named that as many rows would show.",
+        "A sweep that tried more jobs could choose among more: that is part of what it cost.",
+    )
 
 
 # -- what was chosen ----------------------------------------------------------------------------
@@ -200,6 +209,7 @@ def _overview(sides: SideBySide) -> list[Part | None]:
         ForestRow(f"{data.label}: {later} against {earlier}" if several else data.label, finding)
         for (data, later, earlier), finding in sides.findings.items()
     ]
+    measure = measure_of(_data_of(sides))
     what, ahead = "of the sweep named first against the other", "the sweep named first"
     if not several:
         earlier, ahead = sides.sweeps
@@ -207,8 +217,8 @@ def _overview(sides: SideBySide) -> list[Part | None]:
     figure = forest_drawing(
         "side-by-side",
         rows,
-        f"Difference in test accuracy {what}, points",
-        alt=f"Differences in test accuracy {what}.",
+        f"Difference in test {measure} {what}, points",
+        alt=f"Differences in test {measure} {what}.",
         caption=f"Points to the right of zero are in favour of {ahead}.",
     )
     return [_counts(sides), _answer_table(sides), figure if len(rows) > 1 else None]
@@ -216,7 +226,7 @@ def _overview(sides: SideBySide) -> list[Part | None]:
 
 def _answer_table(sides: SideBySide) -> Table:
     """List the accuracy and the cost of each choice, and its lead over that of the first sweep."""
-    names = list(sides.sweeps)
+    names, measure = list(sides.sweeps), capital(measure_of(_data_of(sides)))
 
     def of(sweep: str, what: Callable[[FinishedJob], object]) -> Callable[[Shared], object]:
         return lambda data: what(data.chosen[sweep]) if sweep in data.groups else None
@@ -225,7 +235,7 @@ def _answer_table(sides: SideBySide) -> Table:
         return lambda data: sides.findings.get((data, sweep, names[0]))
 
     return Table(
-        "Accuracy and cost of what each sweep chose",
+        f"{measure} and cost of what each sweep chose",
         (
             Column("Data set", lambda data: data.label),
             *(Column(f"{x} %", of(x, lambda job: job.accuracy.mean), PERCENT) for x in names),
@@ -237,7 +247,7 @@ def _answer_table(sides: SideBySide) -> Table:
             *(Column(f"{x}, GFLOPs", of(x, lambda job: job.flops), GFLOPS) for x in names),
         ),
         sides.shared,
-        "Test accuracy; ▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark:"
+        f"{measure} on test; ▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark:"
         " cannot be told. The cost of a text is that of the models up to the highest layer used.",
     )
 
