@@ -220,11 +220,11 @@ def _method(results: Results) -> tuple[str, ...]:
         " alone, the single layer is chosen by its probe on held-out rows. Test only says what"
         " the choice is worth. The baseline is a bag-of-words classifier without any language"
         " model; a model that is not better earns nothing here.",
-        "Square brackets are 95 % intervals over test rows (bootstrap,"
-        f" {drawn_words(data)}, and nowhere narrower than unseen rows allow); ± is the standard"
-        f" deviation over training seeds. A difference is that of the mean {measure} over seeds, and"
-        " its p-value is that of the exact sign-flip test, which for one seed is McNemar's. Interval and"
-        " test never contradict each other.",
+        f"Square brackets are 95 % intervals over test rows (bootstrap, {drawn_words(data)}, and"
+        " nowhere narrower than unseen rows allow); ± is the standard deviation over training"
+        f" seeds. A difference is that of the mean {measure} over seeds, and its p-value is that"
+        " of the exact sign-flip test, which for one seed is McNemar's. Interval and test never"
+        " contradict each other.",
         "Better or worse: the test shows it at 5 % after correction for the number of comparisons"
         " (Holm). Probably better or worse: it shows it, but not after the correction. Cannot be"
         " told: it does not; then the difference is named that as many rows would show four times"

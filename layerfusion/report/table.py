@@ -28,6 +28,12 @@ PARTS = ("value", "sd", "low", "high", "mark", "note")
 """Parts of a cell. Each part that some cell of a column has is a column of the data frame."""
 
 
+SPARE = 5
+"""Letters beside half a heading: its words do not divide evenly, and some letters are wide."""
+FEW_WORDS = 16
+"""Letters of a text that stand in one line; a longer one may take several."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One entry of a table, in the unit of the record that it comes from."""
@@ -163,6 +169,16 @@ class Table:
             Row(tuple(column.cell(entry) for column in self.columns), self.mark(entry))
             for entry in self.entries
         )
+
+    def room(self, place: int) -> int:
+        """Count the letters that a column is at least wide: its heading in two lines.
+
+        A column of texts has room for a text of a few words in one line.
+        """
+        column = self.columns[place]
+        heading = min(len(column.title), len(column.title) // 2 + SPARE)
+        texts = [] if column.numeric else [len(row.texts[place]) for row in self.rows]
+        return max(heading, min(FEW_WORDS, max(texts, default=0)))
 
     def texts(self, title: str) -> list[str]:
         """One column as a reader sees it."""

@@ -99,6 +99,24 @@ def test_the_page_does_not_scroll_sideways(opened: Opened) -> None:
     assert outside == []
 
 
+def test_no_heading_of_a_table_is_broken_into_a_word_a_line(opened: Opened) -> None:
+    opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+    seen, high = opened.page.evaluate(
+        """() => {
+          const all = [...document.querySelectorAll("thead th")].filter(h => h.textContent.trim());
+          const lines = head => {
+            const range = document.createRange();
+            range.selectNodeContents(document.createTreeWalker(head, 4).nextNode());  // its text
+            const tops = [...range.getClientRects()].map(box => Math.round(box.bottom));
+            return new Set(tops).size;
+          };
+          return [all.length, all.filter(h => lines(h) > 2).map(h => h.textContent)];
+        }"""
+    )
+    assert seen > 20
+    assert high == []
+
+
 def test_no_label_of_a_figure_covers_another_or_leaves_it(opened: Opened) -> None:
     opened.page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
     seen, faults = opened.page.evaluate(

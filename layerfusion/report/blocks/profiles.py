@@ -176,8 +176,8 @@ def agreement_table(profile: Profile) -> Table:
             Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
         ),
         names if profile.spearman else [],
-        f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of"
-        " each model and pooling: 1 is the same order. Seconds: for all layers, beyond the extraction.",
+        f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of each"
+        " model and pooling: 1 is the same order. Seconds: for all layers, beyond the extraction.",
     )
 
 
@@ -194,9 +194,9 @@ def selection_table(profile: Profile) -> Table:
     note = (
         f" Test was looked at once all choices were made: {profile.dataset.measure} of a linear"
         " probe on the layers side by side, points behind the best single layer in hindsight, and"
-        " points ahead of the last layer, with 95 % intervals over test rows. Cross-fitted: with the layer in hindsight"
-        " chosen on one half of test and judged on the other. p: of no single layer being better,"
-        " which accounts for its being the best of many."
+        " points ahead of the last layer, with 95 % intervals over test rows. Cross-fitted: with"
+        " the layer in hindsight chosen on one half of test and judged on the other. p: of no"
+        " single layer being better, which accounts for its being the best of many."
     )
 
     def which(x: SelectionProfile) -> str:

@@ -186,10 +186,10 @@ def _method(data: Sequence[DataRecord]) -> tuple[str, ...]:
         f"Each sweep chooses by its own rows alone: {rule_words(measure_of(data))}. Test says"
         " what the choice is worth.",
         f"Differences are those of the mean {measure_of(data)} over seeds, on the same test rows,"
-        f" with a paired 95 % interval (bootstrap, {drawn_words(data)}) and the exact sign-flip test."
-        " The comparisons of two sweeps on a data set are corrected together (Holm), and the pairs"
-        " of each leaderboard among themselves. Samples of a learning curve (limit.per_class) are"
-        " left out.",
+        f" with a paired 95 % interval (bootstrap, {drawn_words(data)}) and the exact sign-flip"
+        " test. The comparisons of two sweeps on a data set are corrected together (Holm), and"
+        " the pairs of each leaderboard among themselves. Samples of a learning curve"
+        " (limit.per_class) are left out.",
         "Better or worse: the test shows it at 5 % after the correction. Probably: only without it."
         " Cannot be told: not even so; then the difference is named that as many rows would show.",
         "A sweep that tried more jobs could choose among more: that is part of what it cost.",
