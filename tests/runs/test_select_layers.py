@@ -233,8 +233,13 @@ def test_probes_that_were_fitted_before_a_kill_are_not_fitted_again(
     assert fitted[2] == fitted[0] - 2
 
 
-def test_a_sweep_selects_once(
-    job: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("words", "times"), [(["by_folds=false"], 1), ([], 1 + 3)])
+def test_a_sweep_selects_once_and_once_without_each_fold(
+    job: list[str],
+    words: list[str],
+    times: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     calls = []
     real = select_layers.select_scored
@@ -244,10 +249,10 @@ def test_a_sweep_selects_once(
         return real(*arguments)
 
     monkeypatch.setattr(select_layers, "select_scored", counted)
-    sweep = ["train", "-m", *job, "layers=adaptive,greedy", "fusion=gated,concat"]
+    sweep = ["train", "-m", *job, "layers=adaptive,greedy", "fusion=gated,concat", *words]
     code, said = run(sweep, capsys)
     assert code == 0, said
-    assert len(calls) == 2
+    assert len(calls) == 2 * times
     assert said.count("selected layer") + said.count("selected norm") >= 4
 
 
