@@ -79,8 +79,8 @@ def _precisions(place: Path, record: RunRecord) -> list[float]:
     """Compute the label ranking average precision of each seed; nothing where a row has a class."""
     if not record.dataset.multilabel:
         return []
-    said = read_predictions(place, record)
-    return [label_ranking_precision(said.target, seed) for seed in said.probabilities]
+    predictions = read_predictions(place, record)
+    return [label_ranking_precision(predictions.target, seed) for seed in predictions.probabilities]
 
 
 def _result(
