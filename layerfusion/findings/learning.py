@@ -9,7 +9,7 @@ of as many rows from the same training texts, and for other test texts of the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +27,7 @@ from layerfusion.findings.identities import (
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
+from layerfusion.statistics.power_law import PowerLaw, fit_power_law
 from layerfusion.statistics.significance import ALPHA, holm
 
 Size = int | None
@@ -100,6 +101,14 @@ class LearningCurve:
     def recipes(self) -> dict[str, str]:
         """Recipe to its name."""
         return recipe_names(dict(self.jobs))
+
+    def law(self, sizes: Mapping[Size, Sequence[float]]) -> PowerLaw | None:
+        """Fit how errors fall with the rows; none where the samples are too few for that.
+
+        Args:
+            sizes: test accuracies by size, one for each draw.
+        """
+        return fit_power_law({self.rows(size): found for size, found in sizes.items()})
 
 
 def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:

@@ -301,7 +301,8 @@ class FoldsRecord:
     """What the job is worth on rows of train that nothing of it had seen.
 
     All of the job, from the choice of the layers to the head, was fitted anew without each fold,
-    and judged on that fold. So the figures are no better for whatever the job chooses by.
+    and judged on that fold. So the figures are no better for whatever the job chooses by. Of
+    `fusion=auto` each fold is predicted by the candidate that the other folds choose.
     """
 
     folds: int

@@ -29,11 +29,19 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.pool import judge_forms
-from layerfusion.fusion.race import Evaluation, FusionCandidate, list_fusion_candidates, race
+from layerfusion.fusion.race import (
+    Evaluation,
+    FusionCandidate,
+    NestedPredictions,
+    list_fusion_candidates,
+    predict_by_nested_choice,
+    race,
+)
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
+from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of, probed_layers
@@ -54,6 +62,9 @@ class Decision:
     reasons: list[str]
     candidates: list[CandidateRecord]
     """All candidates that were evaluated, the one that was taken first, and then the best."""
+    held_out: NestedPredictions
+    """What the choice is worth on rows of train: each fold is predicted by whatever would have been
+    chosen without it."""
 
 
 def decide(
@@ -116,9 +127,18 @@ def decide(
         config.objective,
         deadline,
     )
-    chosen = evaluations[0]
-    if config.fusion.prefer == CHEAP:
-        chosen = _cheapest([chosen, *_as_good(evaluations)], budget)
+
+    def choose(ranked: Sequence[Evaluation]) -> Evaluation:
+        if config.fusion.prefer == CHEAP:
+            return _cheapest([ranked[0], *_as_good(ranked)], budget)
+        return ranked[0]
+
+    chosen = choose(evaluations)
+    nested = predict_by_nested_choice(
+        [one for one in evaluations if one.folds == chosen.folds],
+        choose,
+        candidates.fold_of[candidates.fold_of != NEVER],
+    )
     evaluations = [chosen, *(one for one in evaluations if one is not chosen)]
     reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
@@ -131,7 +151,7 @@ def decide(
     records = [_record(evaluation, chosen, budget) for evaluation in evaluations]
     best = chosen.candidate
     selection = replace(best.layer_set.selection, probes=probed_layers(layers, held_out))
-    return Decision(selection, best.fusion, reasons, records)
+    return Decision(selection, best.fusion, reasons, records, nested)
 
 
 def _stacked_predictions(

@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import HONEST, TrainConfig
+from layerfusion.config.job import AUTO, HONEST, TrainConfig
 from layerfusion.errors import UserError
+from layerfusion.fusion.race import NestedPredictions
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.labels import right_rows
 from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
+from layerfusion.runs.auto import Decision
 from layerfusion.runs.heads import fit_heads
 from layerfusion.runs.inputs import prepare_texts
 from layerfusion.statistics.intervals import bootstrap_interval
@@ -36,47 +38,65 @@ def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) ->
     return in_sweep and settled and few and config.protocol == HONEST
 
 
-def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | None:
-    """Fit a job anew without each fold of train, with one seed, and judge it on these rows.
+def judge_on_folds(
+    config: TrainConfig, dataset: TextDataset, decision: Decision | None = None
+) -> FoldsRecord | None:
+    """Judge a job on rows of train that nothing of it had seen, fold by fold.
 
-    Validation has the part that it has in the job: heads stop on it, and stacks learn from it at
-    the end. The vectors of all texts are in the cache, so that no model runs again.
+    A job is fitted anew without each fold, with one seed. Validation has the part that it has in
+    the job: heads stop on it, and stacks learn from it at the end. The vectors of all texts are in
+    the cache, so that no model runs again. `fusion=auto` has fitted its candidates without each
+    fold already: its predictions are those of the candidate that the other folds choose.
+
+    Args:
+        config: the job.
+        dataset: its texts.
+        decision: that of `fusion=auto`, if it is at hand.
 
     Returns:
         The figures; None, with a line that says why, where train without a fold has too few rows
         for the job.
     """
-    train = dataset.splits["train"]
-    one_seed = replace(config, seeds=1)
     try:
         with _only_warnings():
-            fold_of = stratified_folds(
-                train.labels, train.texts, config.layers.folds, seed=config.seed
-            ).numpy()
-            folds = int(fold_of.max()) + 1
-            logits = [_logits_of(one_seed, _without(dataset, fold_of == n)) for n in range(folds)]
+            if config.fusion.name == AUTO:
+                decision = decision or prepare_texts(config, dataset).decision
+            held_out = decision.held_out if decision else _fitted_anew(config, dataset)
     except UserError as error:
         log.info("not judged on folds of train: %s", error)
         return None
-    target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
-    predicted = torch.cat(logits)
-    figures = evaluate(predicted, target)
-    right = right_rows(predicted, torch.from_numpy(target)).double().numpy()
+    target = held_out.target.numpy()
+    figures = evaluate(held_out.log_probs, target)
+    right = right_rows(held_out.log_probs, held_out.target).double().numpy()
     low, high = bootstrap_interval(right, target, config.seed)
     log.info(
         "judged on %d folds of train: %.1f %% of %d rows right",
-        folds,
+        held_out.folds,
         100 * figures["accuracy"],
         len(target),
     )
     return FoldsRecord(
-        folds,
+        held_out.folds,
         len(target),
         {
             "accuracy": Estimate(figures["accuracy"], None, low, high),
             "log_loss": Estimate(figures["log_loss"], None),
         },
     )
+
+
+def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> NestedPredictions:
+    """Fit all of a job without each fold, and predict that fold."""
+    one_seed, train = replace(config, seeds=1), dataset.splits["train"]
+    fold_of = stratified_folds(
+        train.labels, train.texts, config.layers.folds, seed=config.seed
+    ).numpy()
+    folds = int(fold_of.max()) + 1
+    logits = [_logits_of(one_seed, _without(dataset, fold_of == fold)) for fold in range(folds)]
+    target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
+    found = torch.cat(logits)  # those of labels are log-probabilities already
+    log_probs = found if dataset.multilabel else found.log_softmax(dim=1)
+    return NestedPredictions(log_probs, torch.from_numpy(target), folds)
 
 
 def _logits_of(config: TrainConfig, dataset: TextDataset) -> Tensor:

@@ -11,6 +11,7 @@ from layerfusion.findings.results import Results
 from layerfusion.report.blocks.learning_curves import curve_block
 from layerfusion.report.contents import build_report
 from layerfusion.report.figures.colors import model_colors
+from layerfusion.statistics.power_law import fit_power_law
 from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
@@ -52,7 +53,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     (trial,) = learning_curves(groups)
     assert trial.sizes == [10, 50, None]
     block = curve_block(trial, model_colors(groups[0].models), (), "curve-1")
-    (table,) = block.tables
+    table, _ = block.tables
     titles = [column.title for column in table.columns]
     assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]
     baseline, row = table.rows
@@ -64,6 +65,36 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
         "71.0 ± 1.4 (2)",
         "80.0 (1)",
     ]
+
+
+def test_a_curve_says_what_more_labels_would_give(tmp_path: Path) -> None:
+    _write(tmp_path)
+    groups = load_groups(tmp_path)
+    (curve,) = learning_curves(groups)
+    block = curve_block(curve, model_colors(groups[0].models), (), "curve-1")
+    (row,) = block.tables[1].rows  # the baseline has the same errors everywhere, so it has no law
+    # The slope of the least-squares line through the logarithms, by numpy's own fit.
+    points = [(curve.rows(size), x) for size, found in ACCURACIES.items() for x in found]
+    rows, accuracies = np.array(points).T
+    slope = np.polyfit(np.log(rows), np.log(1 - accuracies), 1)[0]
+    cut = 1 - 2**slope
+    texts = [cell.replace("\u00a0", " ") for cell in row.texts]
+    assert texts[:3] == ["minilm 6", "250", "80.0"]
+    assert texts[3].startswith(f"{100 * cut:.1f} [")
+    assert texts[4].startswith(f"{100 * (1 - 0.2 * (1 - cut)):.1f} [")
+    assert texts[5] == f"{250 * (0.2 / 0.19) ** (-1 / slope):.0f}"
+    sentence = block.parts[3]
+    assert isinstance(sentence, str)
+    assert f"If that goes on, 500 would give {100 * (1 - 0.2 * (1 - cut)):.1f}" in sentence
+
+
+def test_samples_that_do_not_agree_promise_nothing() -> None:
+    law = fit_power_law({10: (0.5, 0.7), 50: (0.65, 0.6)})
+    assert law is not None
+    assert not law.falls
+    assert fit_power_law({10: (0.5, 0.7)}) is None  # one size
+    assert fit_power_law({10: (0.5,), 20: (0.6,)}) is None  # no error of the line
+    assert fit_power_law({10: (0.5,), 20: (0.9,), 40: (1.0,)}) is None  # no errors are left
 
 
 def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None:

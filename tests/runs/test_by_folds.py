@@ -75,6 +75,19 @@ def test_every_choice_is_made_anew_without_the_fold(
     assert found.figures["log_loss"].mean > 0
 
 
+def test_auto_is_judged_by_what_the_other_folds_choose(job: list[str]) -> None:
+    config = config_of(job, "fusion=auto", "fusion.among=[stacked]", "lexical=[words]")
+    data = dataset_of(config)
+    decision = prepare_texts(config, data).decision
+    assert decision is not None
+    found = judge_on_folds(config, data, decision)
+    assert found == judge_on_folds(config, data)
+    assert found is not None
+    assert (found.folds, found.rows) == (5, len(data.splits["train"].texts))
+    right = decision.held_out.log_probs.argmax(dim=1) == decision.held_out.target
+    assert found.figures["accuracy"].mean == pytest.approx(float(right.double().mean()))
+
+
 def test_a_sweep_records_the_folds_and_a_finished_job_gets_them_when_asked(
     job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,16 +23,22 @@ from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.format import (
     COUNT,
+    NONE,
     P_VALUE,
     PERCENT,
     POINTS,
     bracket,
+    percent,
     shortened,
 )
 from layerfusion.report.metrics import titled
 from layerfusion.report.table import Cell, Column, Table
+from layerfusion.statistics.power_law import PowerLaw
 
 BASELINE = "TF-IDF baseline"
+A_POINT = 0.01
+FAR = 10
+"""Times the rows at hand beyond which a law that was fitted to them says nothing."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,7 @@ def curve_block(
             f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
             figure,
             _table(curve, lines),
+            *_more_labels(curve, lines),
             _draw_table(found, curve) if found else None,
         ),
         key,
@@ -132,6 +139,81 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         "In %: mean ± standard deviation over the draws, each the mean of its seeds; in round"
         " brackets the number of draws. Rows of validation are among those counted.",
         lambda line: "baseline" if line.name == BASELINE else "",
+    )
+
+
+# -- more labels --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What more labels would give to one line of a learning curve."""
+
+    line: LearningLine
+    rows: float
+    """Rows of each class in the largest samples."""
+    accuracy: float
+    """Mean test accuracy with these."""
+    law: PowerLaw
+
+    @property
+    def rows_for_a_point(self) -> float | None:
+        """Rows of each class that one point more would take; None where that cannot be told."""
+        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
+        return needed if self.law.falls and needed < FAR * self.rows else None
+
+
+def _more_labels(
+    curve: LearningCurve, lines: Sequence[LearningLine]
+) -> tuple[str, Table] | tuple[()]:
+    """Say what more labels would give; nothing where the samples are too few to fit a law."""
+    found = [one for line in lines if (one := _outlook(curve, line))]
+    if not found:
+        return ()
+    best = max(found, key=lambda one: one.accuracy)
+    return _outlook_sentence(best, curve), _outlook_table(found, curve)
+
+
+def _outlook(curve: LearningCurve, line: LearningLine) -> Outlook | None:
+    law, largest = curve.law(line.sizes), max(line.sizes, key=curve.rows)
+    if law is None:
+        return None
+    return Outlook(line, curve.rows(largest), over_draws(line.sizes[largest]).mean, law)
+
+
+def _outlook_sentence(best: Outlook, curve: LearningCurve) -> str:
+    law, twice = best.law, best.law.doubled(best.accuracy)
+    if not law.falls:
+        return (
+            f"Whether more labels would help {best.line.short}, which is the highest with"
+            f" {COUNT(best.rows)} {curve.size_words}, cannot be told from these samples."
+        )
+    return (
+        f"Each doubling of the labels has avoided {percent(law.cut.mean)} of the errors of"
+        f" {best.line.short}, which is the highest with {COUNT(best.rows)} {curve.size_words}. If"
+        f" that goes on, {COUNT(2 * best.rows)} would give {percent(twice.mean)}"
+        f" {bracket(twice)}, {POINTS(twice.mean - best.accuracy)} points."
+    )
+
+
+def _outlook_table(found: Sequence[Outlook], curve: LearningCurve) -> Table:
+    size = curve.size_words
+    return Table(
+        "What more labels would give",
+        (
+            Column("Models", lambda x: x.line.name),
+            Column(capital(size), lambda x: x.rows, COUNT),
+            Column(titled("Test", curve.data), lambda x: x.accuracy, PERCENT),
+            Column("Errors that a doubling avoids, %", lambda x: x.law.cut, PERCENT),
+            Column("Test % with twice the rows", lambda x: x.law.doubled(x.accuracy), PERCENT),
+            Column(f"{capital(size)} for one point more", lambda x: x.rows_for_a_point, COUNT),
+        ),
+        found,
+        "A power law, fitted to the errors of all samples, with 95 % intervals of the fit. Close to"
+        " the errors that no classifier avoids, curves flatten, so that this is rather too much"
+        f" than too little. {NONE}: the interval does not show that errors fall, or one"
+        f" point would take more than {FAR} times the rows.",
+        lambda x: "baseline" if x.line.name == BASELINE else "",
     )
 
 
