@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.special import stdtrit
@@ -92,7 +93,7 @@ def fit_power_law(accuracies: Mapping[float, Sequence[float]]) -> PowerLaw | Non
     rows, errors = np.array(points, dtype=float).reshape(-1, 2).T
     if len(points) < LEAST_POINTS or (errors <= 0).any() or 1 in (len(set(rows)), len(set(errors))):
         return None
-    line = linregress(np.log(rows), np.log(errors))
+    line: Any = linregress(np.log(rows), np.log(errors))  # whose fields have no types
     half = float(stdtrit(len(points) - 2, 0.975) * line.stderr)
     exponent = -float(line.slope)
     return PowerLaw(Estimated(exponent, exponent - half, exponent + half))
