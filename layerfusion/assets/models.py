@@ -10,6 +10,7 @@ from typing import Any
 
 from layerfusion.assets.archives import is_pickle
 from layerfusion.assets.files import parse_json
+from layerfusion.assets.paths import models_inside
 from layerfusion.assets.vocabularies import check_vocabulary, vocabulary_files
 from layerfusion.errors import UserError, one_line
 
@@ -47,9 +48,9 @@ def check_model_folder(folder: Path, key: str) -> None:
         if not file.is_file():
             raise UserError(f"{key}: {file} is a folder, not a file")
     if not (folder / "config.json").is_file():
-        inner = sorted(file.parent.name for file in folder.glob("*/config.json"))
-        hint = f"; there is one in its folder {', '.join(inner)}" if inner else ""
-        raise UserError(f"{key}: {folder} has no config.json; it holds {_listing(folder)}{hint}")
+        raise UserError(
+            f"{key}: {folder} has no config.json; it holds {_listing(folder)}{models_inside(folder)}"
+        )
     missing = missing_weights(folder)
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")

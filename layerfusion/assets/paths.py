@@ -80,6 +80,7 @@ def content_identity(path: Path, cache: Path, *, everywhere: bool = False) -> st
         if not files:
             raise UserError(
                 f"backbone path {path}: the folder holds none of {', '.join(MODEL_FILES)}"
+                + models_inside(path)
             )
     memory = _Hashes(cache / "assets" / "hashes.json")
     digest = hashlib.sha256()
@@ -87,6 +88,16 @@ def content_identity(path: Path, cache: Path, *, everywhere: bool = False) -> st
         digest.update(f"{name}\0{memory.sha256(files[name])}\n".encode())
     memory.save()
     return digest.hexdigest()
+
+
+def models_inside(folder: Path) -> str:
+    """Name the models in the folders of a folder, to end a message with; nothing if there are none.
+
+    The hub's cache keeps a model as a folder of snapshots.
+    """
+    found = [*folder.glob("*/config.json"), *folder.glob("snapshots/*/config.json")]
+    inner = sorted(file.parent.relative_to(folder).as_posix() for file in found)
+    return f"; there is one in its folder {', '.join(inner)}" if inner else ""
 
 
 def file_hash(path: Path, cache: Path) -> str:

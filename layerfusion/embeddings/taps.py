@@ -98,6 +98,8 @@ def find_layers(
     for number, state in enumerate(reference):
         if not bool(state.isfinite().all()):
             raise _not_finite(name, model, number)
+        if torch.equal(state, state[:, :1].expand_as(state)):
+            raise _all_alike(name, model, number)
     indices = tuple(str(number) for number in range(count + 1))
     for blocks in block_lists(model, count):
         seen: dict[str, Tensor] = {}
@@ -136,6 +138,17 @@ def _not_finite(name: str, model: nn.Module, layer: int) -> UserError:
     return UserError(
         f"backbone {name}, layer {layer}: a value that is not finite, although all weights are; try"
         f" backbone.{name}.dtype=float32"
+    )
+
+
+def _all_alike(name: str, model: nn.Module, layer: int) -> UserError:
+    """Build the error for a model that gives different tokens the same state."""
+    empty = [path for path, x in model.named_parameters() if x.ndim > 1 and not bool(x.any())]
+    why = f"weights hold nothing but zeros, {empty[0]} for one (of {len(empty)})" if empty else ""
+    return UserError(
+        f"backbone {name}, layer {layer}: different tokens have the same state"
+        + (f", as {why}" if why else "")
+        + "; the files are damaged, or were written before they were filled"
     )
 
 

@@ -123,7 +123,7 @@ class FusionClassifier(FusionHead, LightningModule):
         weights = self.operator.class_weights
         if weights is not None:
             weights = weights.to(logits)
-        loss = classification_loss(logits, target, weights)
+        loss = self._cross_entropy(logits, target, weights)
         source_losses = self.operator.source_losses(sources, target)
         if source_losses is not None:
             loss = loss + source_losses
@@ -170,11 +170,25 @@ class FusionClassifier(FusionHead, LightningModule):
         sources, target = batch
         self._require_fit(target)
         logits, gates = self.logits_and_gates(sources)
-        loss = classification_loss(logits, target)
+        loss = self._cross_entropy(logits, target)
         self.log(f"{split}/log_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
         # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         metrics.update(self._probabilities(logits), target)
         return gates
+
+    def _cross_entropy(
+        self, logits: Tensor, target: Tensor, weights: Tensor | None = None
+    ) -> Tensor:
+        try:
+            return classification_loss(logits, target, weights)
+        except IndexError as error:  # what torch raises for a class that the head does not have
+            classes, highest = self.settings["num_classes"], int(target.max())
+            raise UserError(
+                f"FusionClassifier: targets up to class {highest} need num_classes={highest + 1};"
+                f" this head has {classes} classes, 0 to {classes - 1}"
+                if highest >= classes
+                else f"FusionClassifier: class {int(target.min())} is below 0"
+            ) from error
 
     def _require_fit(self, target: Tensor) -> None:
         """Refuse targets of another kind, or of another number of labels, than the head's."""

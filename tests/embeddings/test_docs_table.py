@@ -68,6 +68,19 @@ def _nan(array: str, row: int) -> Case:
     return _weights(change)
 
 
+def _zeros(part: str) -> Case:
+    """Weights of which all whose names hold that part are zero."""
+    return _weights(
+        lambda arrays: {
+            name: torch.zeros_like(x) if part in name else x for name, x in arrays.items()
+        }
+    )
+
+
+def _in_hub_cache(folder: Path) -> None:
+    tiny_folder("bert", folder / "snapshots" / ("0" * 40))
+
+
 def _with(name: str, content: bytes, *, gone: str = "") -> Case:
     """A tiny model with one more or another file, and perhaps without one."""
 
@@ -225,8 +238,11 @@ CASES: dict[str, Case] = {
         lambda arrays: {name: x.to(torch.int8) for name, x in arrays.items()}
     ),
     "weights with NaN or infinity": _nan("encoder.layer.1.output.dense.weight", 0),
+    "weights that are all zero": _zeros(""),
+    "norms that are all zero": _zeros("LayerNorm"),
     "NaN in the vector of a token": _nan("embeddings.word_embeddings.weight", VOCAB["crude"]),
     "an adapter (LoRA)": _with("adapter_config.json", b"{}"),
+    "a folder of the hub's cache (`models--owner--name`)": _in_hub_cache,
     "a damaged `config.json`": _with("config.json", b'{"model_type":'),
     "`config.json` without `model_type`": _changed(
         "config.json", lambda config: config.pop("model_type")

@@ -296,3 +296,15 @@ def test_a_head_of_another_kind_than_its_data_is_refused(
     for run in (trainer.fit, trainer.test):
         with pytest.raises(UserError, match=told):
             run(FusionClassifier(data.widths, **head), data)
+
+
+@pytest.mark.parametrize(
+    ("label", "told"),
+    [(5, "need num_classes=6; this head has 3 classes, 0 to 2"), (-1, "class -1 is below 0")],
+)
+def test_a_class_that_the_head_does_not_have_is_named(label: int, told: str) -> None:
+    data = Data()
+    data.targets["train"][0] = label
+    trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match=told):
+        trainer.fit(FusionClassifier(data.widths, num_classes=3), data)
