@@ -48,9 +48,8 @@ def check_model_folder(folder: Path, key: str) -> None:
         if not file.is_file():
             raise UserError(f"{key}: {file} is a folder, not a file")
     if not (folder / "config.json").is_file():
-        raise UserError(
-            f"{key}: {folder} has no config.json; it holds {_listing(folder)}{models_inside(folder)}"
-        )
+        holds = f"{_listing(folder)}{models_inside(folder)}"
+        raise UserError(f"{key}: {folder} has no config.json; it holds {holds}")
     missing = missing_weights(folder)
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")
