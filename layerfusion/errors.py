@@ -28,6 +28,35 @@ class Unavailable(UserError):
         self.where = where
 
 
+EXTRA_OF = {
+    "datasets": "train",
+    "hydra": "train",
+    "hydra_plugins": "train",
+    "lightning": "train",
+    "matplotlib": "train",
+    "optuna": "train",
+    "torchmetrics": "train",
+    "wandb": "train",
+}
+"""Package to the extra of LayerFusion that brings it; `predict` and `serve` need none of them."""
+
+
+def not_installed(error: ModuleNotFoundError) -> UserError | None:
+    """Build the error for a package that an extra of LayerFusion brings; None for any other.
+
+    Example:
+        >>> str(not_installed(ModuleNotFoundError(name="wandb.sdk")))
+        "wandb is not installed; pip install 'layerfusion[train]' brings all that training needs"
+    """
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        return None
+    return UserError(
+        f"{package} is not installed; pip install 'layerfusion[{EXTRA_OF[package]}]' brings all"
+        " that training needs"
+    )
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 

@@ -7,11 +7,16 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
 import layerfusion
+from layerfusion.cli import main
+from layerfusion.errors import EXTRA_OF
+from tests.tiny import tiny_job, tiny_texts
 
 ROOT = Path(__file__).parents[1]
 ALIEN = {"outputs", ".venv", "__pycache__", ".git"}
@@ -76,6 +81,64 @@ def test_the_wheel_runs_without_the_project_beside_it(
     assert "train" in run("--help")
     composed = run("train", "experiment=auto", "--cfg", "job")
     assert "name: auto" in composed
+
+
+# -- without what trains ------------------------------------------------------------------------
+
+WITHOUT = """
+import sys
+for package in {packages!r}:
+    sys.modules[package] = None  # as Python has a package that is not there
+from layerfusion.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def _without_training(*words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command where no package of the extra `train` is installed."""
+    code = WITHOUT.format(packages=sorted(EXTRA_OF))
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+
+
+def test_a_classifier_is_used_where_nothing_that_trains_is_installed(
+    bert_folder: Path, tmp_path: Path
+) -> None:
+    texts = tiny_texts(tmp_path / "texts.csv", 60)
+    job = [*tiny_job(texts, bert_folder, tmp_path / "cache"), "logger=none", "lexical=[words]"]
+    assert main(["train", *job, "fusion=stacked", f"hydra.run.dir={tmp_path / 'job'}"]) == 0
+    full, light = (tmp_path / f"{name}.csv" for name in ("full", "light"))
+    predict = ["predict", str(tmp_path / "job"), str(texts), "-o"]
+    assert main([*predict, str(full)]) == 0
+    done = _without_training(*predict, str(light))
+    assert done.returncode == 0, done.stderr
+    assert light.read_text() == full.read_text()
+    export = ["export", str(tmp_path / "job"), "--to", "transformers"]
+    done = _without_training(*export, "--output", str(tmp_path / "exported"))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "search", "report", "results", "reproduce"])
+def test_a_command_that_needs_more_says_what_brings_it(command: str, tmp_path: Path) -> None:
+    done = _without_training(command, str(tmp_path))
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.endswith("pip install 'layerfusion[train]' brings all that training needs")
+
+
+def test_the_extras_are_those_of_the_messages() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    told = {
+        name
+        for package in EXTRA_OF
+        for name in metadata.packages_distributions()[package]
+        if name != "layerfusion"
+    }
+    brought = {re.split(r"[<>=\[]", one)[0] for one in extras["optional-dependencies"]["train"]}
+    assert brought <= told
+    always = {re.split(r"[<>=\[]", one)[0] for one in extras["dependencies"]}
+    assert not told & always
 
 
 def test_the_papers_name_the_version_and_the_rooms() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, not_installed
 
 _user_folders: list[Path] = []
 _on_path: list[str] = []
@@ -41,6 +41,8 @@ def import_object(key: str, path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
+        if told := not_installed(error):
+            raise told from error
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"{key}={path}: {module_name} cannot be imported: {error}") from error
         raise UserError(
