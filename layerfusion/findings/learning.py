@@ -102,6 +102,30 @@ class LearningCurve:
         """Recipe to its name."""
         return recipe_names(dict(self.jobs))
 
+    @cached_property
+    def chosen(self) -> JobIdentity | None:
+        """What is chosen with the most rows: the highest mean over draws on the rows that choose.
+
+        None where nothing was tried with the most rows and with fewer.
+        """
+        there = grouped(
+            [
+                pair
+                for pair in self.jobs
+                if pair[0] in self.accuracies and pair[1].record.dataset.per_class == self.sizes[-1]
+            ],
+            lambda pair: pair[0],
+        )
+
+        def order(identity: JobIdentity) -> tuple[float, float, object]:
+            own = [job.choosing for _, job in there[identity]]
+            accuracy, loss = (
+                float(np.mean([x[name].mean for x in own])) for name in ("accuracy", "log_loss")
+            )
+            return -round(accuracy, 9), round(loss, 9), identity.order
+
+        return min(there, key=order, default=None)
+
     def law(self, sizes: Mapping[Size, Sequence[float]]) -> PowerLaw | None:
         """Fit how errors fall with the rows; none where the samples are too few for that.
 

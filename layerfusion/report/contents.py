@@ -28,7 +28,7 @@ from layerfusion.report.blocks.errors import error_block
 from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.gates import gate_block
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.learning_curves import curve_sections
+from layerfusion.report.blocks.learning_curves import curve_answer, curve_sections
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.pareto import pareto_block
@@ -134,10 +134,16 @@ def _title(title: str, results: Results) -> str:
 
 
 def _answers(results: Results) -> list[Part]:
-    """Make a card for each data set and, for many of them, a table before the cards."""
+    """Make a card for each data set and, for many of them, a table before the cards.
+
+    A data set of which only samples were learned from has a sentence in the place of a card.
+    """
     groups = results.sections
     cards = [Summary(group, results.findings[group]) for group in groups]
-    return [answer_table(cards), *cards] if len(cards) > IN_SIGHT else list(cards)
+    sampled = [curve for curve in results.curves if not {*curve.groups} & {*groups}]
+    answers = filter(None, map(curve_answer, sampled))
+    table = [answer_table(cards)] if len(cards) > IN_SIGHT else []
+    return [*table, *cards, *answers]
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.learning import learning_curves
 from layerfusion.findings.results import Results
-from layerfusion.report.blocks.learning_curves import curve_block
+from layerfusion.report.blocks.learning_curves import curve_answer, curve_block
 from layerfusion.report.contents import build_report
 from layerfusion.report.figures.colors import model_colors
 from layerfusion.statistics.power_law import fit_power_law
@@ -85,7 +86,51 @@ def test_a_curve_says_what_more_labels_would_give(tmp_path: Path) -> None:
     assert texts[5] == f"{250 * (0.2 / 0.19) ** (-1 / slope):.0f}"
     sentence = block.parts[3]
     assert isinstance(sentence, str)
-    assert f"If that goes on, 500 would give {100 * (1 - 0.2 * (1 - cut)):.1f}" in sentence
+    assert (
+        f"If that goes on, 500 rows a class would give {100 * (1 - 0.2 * (1 - cut)):.1f}"
+        in sentence
+    )
+
+
+def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> None:
+    _write(tmp_path)
+    for record in [x.parent for x in tmp_path.rglob("metrics.json")]:
+        if '"per_class": null' in (record / "metrics.json").read_text():
+            shutil.rmtree(record)
+    report = build_report(Results(tmp_path), title="t")
+    answer = report.sections[0].parts[0]
+    assert isinstance(answer, str)
+    assert answer.replace("\u00a0", " ").startswith(
+        "toy, with 50 a class: use minilm 6, 71.0 ± 1.4 % accuracy on 200 test rows. The baseline"
+        " has 76.5 ± 0.0 %. Each doubling of the labels has avoided"
+    )
+
+
+def test_validation_chooses_what_a_curve_names(tmp_path: Path) -> None:
+    """Test may not choose: here it prefers the other model."""
+    for model, on_validation, on_test in (("minilm", 0.9, 0.7), ("mpnet", 0.6, 0.8)):
+        for size in (10, 50):
+            data = dataset(
+                "toy",
+                rows=ROWS,
+                fingerprint=f"{size}".ljust(64, "0"),
+                test_fingerprint="t" * 64,
+                per_class=size,
+            )
+            write_job(
+                tmp_path,
+                data,
+                [(model, "6")],
+                on_validation,
+                on_test,
+                fusion="stacked",
+                recipe="a" * 12,
+                considered=(model,),
+            )
+    (curve,) = learning_curves(load_groups(tmp_path))
+    answer = curve_answer(curve)
+    assert answer is not None
+    assert "use minilm 6" in answer
 
 
 def test_samples_that_do_not_agree_promise_nothing() -> None:

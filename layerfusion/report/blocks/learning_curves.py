@@ -27,12 +27,13 @@ from layerfusion.report.format import (
     P_VALUE,
     PERCENT,
     POINTS,
+    SPACE,
     bracket,
     percent,
     shortened,
 )
 from layerfusion.report.metrics import titled
-from layerfusion.report.table import Cell, Column, Table
+from layerfusion.report.table import Cell, Column, Mark, Table, cell_text
 from layerfusion.statistics.power_law import PowerLaw
 
 BASELINE = "TF-IDF baseline"
@@ -52,6 +53,13 @@ class LearningLine:
     """The name beside the line."""
     color: str = MUTED
     style: Any = DASHED
+    chosen: bool = False
+    """True for what is chosen with the most rows."""
+
+    @property
+    def mark(self) -> Mark:
+        """What sets its rows off in tables."""
+        return "baseline" if self.name == BASELINE else "chosen" if self.chosen else ""
 
     def figure(self, size: Size) -> Estimate | None:
         """Mean accuracy over draws, and its standard deviation; none without a draw."""
@@ -113,8 +121,14 @@ def _lines(curve: LearningCurve, colors: Mapping[str, str]) -> list[LearningLine
         models = [model.name for model in identity.models]
         color = colors.get(models[0], INK) if len(models) == 1 else INK
         variant = 2 * recipes.index(identity.recipe) + bool(identity.lexical)
-        lines.append(LearningLine(name, sizes, short, color, LINES[variant % len(LINES)]))
+        style, chosen = LINES[variant % len(LINES)], identity == curve.chosen
+        lines.append(LearningLine(name, sizes, short, color, style, chosen))
     return lines
+
+
+def _size(curve: LearningCurve, size: Size) -> str:
+    each = f"a {curve.kind}"
+    return f"{size} {each}" if size is not None else f"All ({COUNT(curve.rows(size))} {each})"
 
 
 def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
@@ -122,23 +136,23 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         draws = len(line.sizes.get(size, ()))
         return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
-    def title(size: Size) -> str:
-        each = f"a {curve.kind}"
-        return f"{size} {each}" if size is not None else f"All ({COUNT(curve.rows(size))} {each})"
-
     return Table(
         f"Test {curve.measure} by {curve.size_words}",
         (
             Column("Models", lambda line: line.name),
             *(
-                Column(title(size), lambda line, size=size: accuracy(line, size), PERCENT)
+                Column(
+                    _size(curve, size),
+                    lambda line, size=size: accuracy(line, size),
+                    PERCENT,
+                )
                 for size in curve.sizes
             ),
         ),
         lines,
         "In %: mean ± standard deviation over the draws, each the mean of its seeds; in round"
         " brackets the number of draws. Rows of validation are among those counted.",
-        lambda line: "baseline" if line.name == BASELINE else "",
+        lambda line: line.mark,
     )
 
 
@@ -163,15 +177,29 @@ class Outlook:
         return needed if self.law.falls and needed < FAR * self.rows else None
 
 
-def _more_labels(
-    curve: LearningCurve, lines: Sequence[LearningLine]
-) -> tuple[str, Table] | tuple[()]:
+def curve_answer(curve: LearningCurve) -> str | None:
+    """Say what to use with the most rows, and what more of them would give."""
+    for line in _lines(curve, {}):
+        if line.chosen:
+            baseline = over_draws(curve.baseline[curve.sizes[-1]])
+            rows = plural(curve.groups[0].rows, "test row")
+            return (
+                f"{curve.label}, with {_size(curve, curve.sizes[-1])}: use {line.name},"
+                f" {_spread(line.figure(curve.sizes[-1]))} {curve.measure} on {rows}. The baseline"
+                f" has {_spread(baseline)}. {_outlook_sentence(line, curve)}"
+            )
+    return None
+
+
+def _spread(estimate: Estimate | None) -> str:
+    return f"{cell_text(estimate, PERCENT)}{SPACE}%"
+
+
+def _more_labels(curve: LearningCurve, lines: Sequence[LearningLine]) -> list[str | Table]:
     """Say what more labels would give; nothing where the samples are too few to fit a law."""
     found = [one for line in lines if (one := _outlook(curve, line))]
-    if not found:
-        return ()
-    best = max(found, key=lambda one: one.accuracy)
-    return _outlook_sentence(best, curve), _outlook_table(found, curve)
+    words = [_outlook_sentence(line, curve) for line in lines if line.chosen]
+    return [*filter(None, words), _outlook_table(found, curve)] if found else []
 
 
 def _outlook(curve: LearningCurve, line: LearningLine) -> Outlook | None:
@@ -181,18 +209,18 @@ def _outlook(curve: LearningCurve, line: LearningLine) -> Outlook | None:
     return Outlook(line, curve.rows(largest), over_draws(line.sizes[largest]).mean, law)
 
 
-def _outlook_sentence(best: Outlook, curve: LearningCurve) -> str:
-    law, twice = best.law, best.law.doubled(best.accuracy)
-    if not law.falls:
-        return (
-            f"Whether more labels would help {best.line.short}, which is the highest with"
-            f" {COUNT(best.rows)} {curve.size_words}, cannot be told from these samples."
-        )
+def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
+    """Say what more labels would give to a line; nothing where its samples are too few."""
+    found = _outlook(curve, line)
+    if found is None:
+        return ""
+    if not found.law.falls:
+        return f"Whether more labels would help {line.short} cannot be told from these samples."
+    twice = found.law.doubled(found.accuracy)
     return (
-        f"Each doubling of the labels has avoided {percent(law.cut.mean)} of the errors of"
-        f" {best.line.short}, which is the highest with {COUNT(best.rows)} {curve.size_words}. If"
-        f" that goes on, {COUNT(2 * best.rows)} would give {percent(twice.mean)}"
-        f" {bracket(twice)}, {POINTS(twice.mean - best.accuracy)} points."
+        f"Each doubling of the labels has avoided {percent(found.law.cut.mean)} of the errors of"
+        f" {line.short}. If that goes on, {COUNT(2 * found.rows)} {curve.size_words} would give"
+        f" {percent(twice.mean)} {bracket(twice)}, {POINTS(twice.mean - found.accuracy)} points."
     )
 
 
@@ -213,7 +241,7 @@ def _outlook_table(found: Sequence[Outlook], curve: LearningCurve) -> Table:
         " the errors that no classifier avoids, curves flatten, so that this is rather too much"
         f" than too little. {NONE}: the interval does not show that errors fall, or one"
         f" point would take more than {FAR} times the rows.",
-        lambda x: "baseline" if x.line.name == BASELINE else "",
+        lambda x: x.line.mark,
     )
 
 
