@@ -183,11 +183,12 @@ def curve_answer(curve: LearningCurve) -> str | None:
         if line.chosen:
             baseline = over_draws(curve.baseline[curve.sizes[-1]])
             rows = plural(curve.groups[0].rows, "test row")
-            return (
+            use = (
                 f"{curve.label}, with {_size(curve, curve.sizes[-1])}: use {line.name},"
                 f" {_spread(line.figure(curve.sizes[-1]))} {curve.measure} on {rows}. The baseline"
-                f" has {_spread(baseline)}. {_outlook_sentence(line, curve)}"
+                f" has {_spread(baseline)}."
             )
+            return f"{use} {_outlook_sentence(line, curve)}".rstrip()
     return None
 
 
