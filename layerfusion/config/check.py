@@ -18,6 +18,7 @@ from layerfusion.config.job import (
     CLASS_WEIGHTS,
     HONEST,
     LOGGERS,
+    LONG_TEXTS,
     OBJECTIVES,
     STACKS,
     UPLOADS,
@@ -40,7 +41,8 @@ from layerfusion.errors import UserError, unknown
 OF_ENDPOINT = ("model", "dimensions", "token_variable", "batch", "timeout", "template")
 OF_VECTORS = ("column", "rows")
 OF_PIPELINE = ("dimensions", "batch", "template")
-"""Keys of a backbone that go with `endpoint`, with `vectors`, and with `pipeline`."""
+KINDS = {"vectors": OF_VECTORS, "pipeline": OF_PIPELINE, "endpoint": OF_ENDPOINT}
+"""Kinds of backbones whose vectors are computed elsewhere, and the keys that go with each."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A commit, as opposed to a branch or a tag."""
 
@@ -59,6 +61,7 @@ def load(composed: Any) -> TrainConfig:
             composed = OmegaConf.create(composed)
         settings: Any = OmegaConf.to_container(composed, resolve=True)
         _refuse_unnamed(settings)
+        _hand_down(settings)
         if isinstance(settings.get("fusion"), dict):
             settings["fusion"] = gather_arguments(settings["fusion"])
         # A sweep names its jobs before it runs them, so each config is asked for twice.
@@ -70,6 +73,17 @@ def load(composed: Any) -> TrainConfig:
         if isinstance(error, InterpolationResolutionError):
             way_out = "; ${…} reads another key; a file whose own name has it needs another name"
         raise UserError(f"{where}{lines[0] if lines else error}{way_out}") from error
+
+
+def _hand_down(settings: Any) -> None:
+    """Give the models the `long_texts` of the job where they have none of their own.
+
+    Vectors that are computed elsewhere have no windows.
+    """
+    models, usual = settings.get("backbone"), settings.get("long_texts")
+    for model in models.values() if isinstance(models, dict) and usual is not None else ():
+        if isinstance(model, dict) and not any(model.get(key) for key in KINDS):
+            model.setdefault("long_texts", usual)
 
 
 def _refuse_unnamed(settings: Any) -> None:
@@ -129,6 +143,7 @@ def check(config: TrainConfig) -> None:
         check_backbone(name, backbone)
     _check_sources(config)
     _check_layers(config.layers)
+    _choice("long_texts", config.long_texts, LONG_TEXTS)
     _choice("objective", config.objective, OBJECTIVES)
     _choice("class_weights", config.class_weights, CLASS_WEIGHTS)
     _choice("protocol", config.protocol, tuple(PROTOCOLS))
@@ -266,9 +281,8 @@ def check_backbone(name: str, backbone: BackboneConfig) -> None:
 def _check_given(key: str, backbone: BackboneConfig) -> None:
     """Check a source whose vectors are computed elsewhere."""
     usual = BackboneConfig()
-    kinds = {"vectors": OF_VECTORS, "pipeline": OF_PIPELINE, "endpoint": OF_ENDPOINT}
-    kind = next(name for name in kinds if getattr(backbone, name) is not None)
-    allowed = {kind, *kinds[kind]}
+    kind = next(name for name in KINDS if getattr(backbone, name) is not None)
+    allowed = {kind, *KINDS[kind]}
     for name in vars(usual):
         if name not in allowed | {"description"} and getattr(backbone, name) != getattr(
             usual, name

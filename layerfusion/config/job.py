@@ -32,7 +32,8 @@ DEVICE = Rule(
     lambda: _DEVICES,
 )
 """The device of a model, by the name that PyTorch has for it."""
-LONG_TEXTS = ("truncate", "windows")
+LONG_TEXTS = TRUNCATE, WINDOWS, _ = ("truncate", "windows", "auto")
+"""What a model does with a text that is longer than it takes at once; `auto` decides on train."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
 STACKED, GATED_STACK = STACKS = ("stacked", "gated_stack")
@@ -177,10 +178,13 @@ class BackboneConfig:
     """The end of a long text that is cut."""
     template: str = "{text}"
     """A prompt around the text."""
-    long_texts: str = field(default="truncate", metadata=one_of(*LONG_TEXTS))
-    """truncate, or windows: overlapping windows pooled over all real tokens of the text."""
+    long_texts: str = field(default=TRUNCATE, metadata=one_of(*LONG_TEXTS))
+    """truncate; windows: overlapping windows pooled over all real tokens of the text; or auto:
+    windows where many texts of train are too long, unless they would cost too much. Where it is
+    not set, `long_texts` of the job holds."""
     window_overlap: int = field(default=64, metadata=at_least(0))
-    """Tokens that one window repeats of the one before, as context."""
+    """Tokens that one window repeats of the one before, as context; with auto, an eighth of a
+    window at most."""
     trust_remote_code: bool = False
     """Run code that comes with the model. Off: such models are refused."""
     num_layers: int | None = None
@@ -457,6 +461,9 @@ class TrainConfig:
     extract: ExtractConfig = field(default_factory=ExtractConfig)
     limit: LimitConfig = field(default_factory=LimitConfig)
     profile: ProfileConfig = field(default_factory=ProfileConfig)
+    long_texts: str = TRUNCATE
+    """What the models do with texts that are too long for them: truncate, windows or auto, as each
+    `backbone.NAME.long_texts` that is not set."""
     objective: str = LOG_LOSS
     """Measure by which epochs and fusions are chosen: log_loss, accuracy, macro_f1 or micro_f1."""
     class_weights: str = UNWEIGHTED

@@ -19,7 +19,7 @@ from torch import Tensor
 from layerfusion.assets.memo import read_kept, write_facts
 from layerfusion.embeddings.backbone import Backbone, out_of_memory
 from layerfusion.embeddings.shape import BATCH
-from layerfusion.embeddings.tokens import Batch, Window, collate
+from layerfusion.embeddings.tokens import Batch, TokenizedText, collate
 
 LATENCY_FILE = "latency.json"
 """Name of the file in a store's folder that holds the measurement."""
@@ -41,17 +41,21 @@ class Latency:
     """Seconds by layer for 32 texts of similar length; empty if they did not fit into memory."""
 
 
-def measure_latency(backbone: Backbone, windows: Sequence[Window]) -> Latency:
+def measure_latency(backbone: Backbone, texts: Sequence[TokenizedText]) -> Latency:
     """Time one text of median length, and a batch of 32 texts of similar length.
+
+    A text of several windows takes a pass of all of them. A batch of such texts is timed as one of
+    32 windows, as many times as a text has windows.
 
     Args:
         backbone: the model.
-        windows: tokenized texts to choose from; repeated if there are fewer than 32.
+        texts: tokenized texts to choose from; repeated if there are fewer than 32.
     """
-    ordered = sorted(windows, key=lambda window: len(window.ids))
-    middle = len(ordered[len(ordered) // 2].ids)
-    near = sorted(ordered, key=lambda window: abs(len(window.ids) - middle))
-    single = collate(near[:1], backbone.pad_id)
+    middle = sorted(texts, key=lambda text: text.cost)[len(texts) // 2]
+    length = len(middle.windows[0].ids)
+    windows = (window for text in texts for window in text.windows)
+    near = sorted(windows, key=lambda window: (abs(len(window.ids) - length), len(window.ids)))
+    single = collate(middle.windows, backbone.pad_id)
     _pass(backbone, single)  # not timed: the first pass also sets things up
     try:
         together = _fastest(backbone, collate(list(islice(cycle(near), BATCH)), backbone.pad_id))
@@ -59,7 +63,8 @@ def measure_latency(backbone: Backbone, windows: Sequence[Window]) -> Latency:
         if not out_of_memory(error):
             raise
         together = {}
-    return Latency(middle, _fastest(backbone, single), together)
+    batch = {layer: len(middle.windows) * seconds for layer, seconds in together.items()}
+    return Latency(middle.cost, _fastest(backbone, single), batch)
 
 
 def write_latency(latency: Latency, folder: Path) -> None:

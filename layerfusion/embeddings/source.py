@@ -15,7 +15,7 @@ from layerfusion.assets import Asset, resolve
 from layerfusion.assets.models import is_causal
 from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
-from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.config.job import TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
@@ -161,7 +161,7 @@ class EmbeddingSource:
 
         If long texts are read in windows, each window is a pass. Overlap is not counted.
         """
-        if self.config.long_texts == "truncate":
+        if self.config.long_texts == TRUNCATE:
             return list(tokens)
         limit = self.expected_shape().max_length
         return [min(limit, n - start) for n in tokens for start in range(0, n, limit)]
@@ -230,8 +230,7 @@ class EmbeddingSource:
         if not folders:
             return
         sample = texts[:TIMED_TEXTS]
-        tokens = backbone.tokenize(sample, self.config)
-        latency = measure_latency(backbone, [window for text in tokens for window in text.windows])
+        latency = measure_latency(backbone, backbone.tokenize(sample, self.config))
         for folder in folders:
             write_latency(latency, folder)
 

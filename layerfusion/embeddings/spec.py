@@ -11,7 +11,7 @@ from pathlib import Path
 
 from layerfusion.assets.source import Asset
 from layerfusion.config.imports import import_object, is_import_path
-from layerfusion.config.job import BackboneConfig, PoolingConfig
+from layerfusion.config.job import WINDOWS, BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
 """Name of the pooling of a lexical source."""
@@ -88,7 +88,7 @@ def backbone_spec(
         truncation_side=config.truncation_side,
         template=config.template,
         long_texts=config.long_texts,
-        window_overlap=config.window_overlap if config.long_texts == "windows" else None,
+        window_overlap=config.window_overlap if config.long_texts == WINDOWS else None,
         pool=pooling_identity(pooling.pool),
         skip_first=pooling.skip_first,
         store_dtype=store_dtype,

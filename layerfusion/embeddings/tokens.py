@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerfusion.config.job import WINDOWS
 from layerfusion.errors import UserError, library_errors, one_line
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def tokenize(
     """
     if not texts:
         return []
-    windows = config.long_texts == "windows"
+    windows = config.long_texts == WINDOWS
     overlap = config.window_overlap if windows else 0
     special = tokenizer.num_special_tokens_to_add()
     if max_length <= special:

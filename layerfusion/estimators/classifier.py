@@ -81,6 +81,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             fusion by held-out rows.
         pooling: one or more names in `conf/pooling`.
         lexical: one or more TF-IDF sources beside the layers: names in `conf/lexical`.
+        long_texts: how the models read texts that are too long for them: `truncate`; `windows`,
+            which reads them whole; or `auto`, windows where many of the rows are too long and the
+            cost is bounded. `reading_` says which.
         seeds: number of heads, whose probabilities are averaged. Their seeds follow the one of
             `random_state`.
         objective: what the classifier should be best at: `log_loss`, `accuracy`, `macro_f1` or
@@ -109,6 +112,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             chosen, NaN where the operator has no weights), and log-loss and accuracy of its own
             probe on held-out rows (NaN where none was fitted).
 
+        reading_: how the models read rows that are too long for them, a line each; empty where few
+            are.
         time_notes_: what was left out to keep to `time_limit`, a line each; empty without a limit.
 
     Example:
@@ -127,6 +132,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
 
     classes_: np.ndarray
     layer_importances_: pd.DataFrame
+    reading_: list[str]
     time_notes_: list[str]
 
     def __init__(
@@ -137,6 +143,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         fusion: str = "auto",
         pooling: Names = "mean",
         lexical: Names = (),
+        long_texts: str = "auto",
         seeds: int = 3,
         objective: str = "log_loss",
         class_weight: str | None = None,
@@ -153,6 +160,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self.fusion = fusion
         self.pooling = pooling
         self.lexical = lexical
+        self.long_texts = long_texts
         self.seeds = seeds
         self.objective = objective
         self.class_weight = class_weight
@@ -436,6 +444,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         keys: dict[str, Any] = {
             "pooling": self.pooling,
             "lexical": self.lexical,
+            "long_texts": self.long_texts,
             "seed": seed,
             "seeds": self.seeds,
             "objective": self.objective,
@@ -463,6 +472,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         self, bundle: Bundle, importances: list[LayerImportance], trials: list[Trial]
     ) -> None:
         self._bundle = bundle
+        self.reading_ = list(bundle.facts.get("reading", []))
         self.time_notes_ = list(bundle.facts.get("time_notes", []))
         self._importances = importances
         self._trials = trials

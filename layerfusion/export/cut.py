@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfusion.config.job import QUANTIZED
+from layerfusion.config.job import QUANTIZED, WINDOWS
 from layerfusion.config.registry import POOLINGS
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.shape import NORM
@@ -151,7 +151,7 @@ def _refuse_what_stays(bundle: Bundle, models: Sequence[str]) -> None:
                 f"export: backbone {name} comes with code of its own (trust_remote_code), which is"
                 " not copied; a job on a model of transformers itself can be exported"
             )
-        if config.long_texts == "windows":
+        if config.long_texts == WINDOWS:
             raise UserError(
                 f"export: backbone.{name}.long_texts=windows pools a long text over several"
                 " passes, which only LayerFusion does; a job with long_texts=truncate can be"

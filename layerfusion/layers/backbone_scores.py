@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.assets.memo import hash_of, read_facts, write_facts
-from layerfusion.config.job import ExtractConfig
+from layerfusion.config.job import TRUNCATE, ExtractConfig
 from layerfusion.embeddings.backbone import Backbone, load_backbone
 from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.forward import TokenBudget, not_finite, pass_batches
@@ -201,7 +201,7 @@ def _windows(source: EmbeddingSource, backbone: Backbone, texts: Sequence[str]) 
     """Tokenise each text to one row; long texts are truncated, whatever the embeddings do."""
     if not texts:
         raise UserError(f"backbone {source.name}: there is no text to score its layers with")
-    config = replace(source.config, long_texts="truncate")
+    config = replace(source.config, long_texts=TRUNCATE)
     return [text.windows[0] for text in backbone.tokenize(texts, config)]
 
 

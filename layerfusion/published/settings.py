@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from typing import Any
 
-from layerfusion.config.job import TrainConfig
+from layerfusion.config.job import TRUNCATE, TrainConfig
 from layerfusion.errors import UserError
 
 AS_PUBLISHED = "as_published"
@@ -96,7 +96,7 @@ def _check_fixed(config: TrainConfig, default: TrainConfig) -> None:
     for name, backbone in config.backbone.items():
         fixed = {
             "max_length": PUBLISHED_MAX_LENGTH,
-            "long_texts": "truncate",
+            "long_texts": TRUNCATE,
             "truncation_side": "right",
         }
         for key, value in fixed.items():

@@ -45,7 +45,7 @@ def result_lines(record: RunRecord, result: str) -> list[str]:
         f"{record.dataset.name}: baseline {percent(baseline)}{f1} (TF-IDF of"
         f" {record.baseline.features} and logistic regression on the whole text)",
     ]
-    notes = [*record.dataset.notes, *record.time_notes]
+    notes = [*record.dataset.notes, *record.reading, *record.time_notes]
     return lines + [f"{record.dataset.name}: note: {note}" for note in notes]
 
 

@@ -374,6 +374,11 @@ class RunRecord:
     without a limit."""
     on_folds: FoldsRecord | None = None
     """None where the job was not judged on folds of train, and in older records."""
+    reading: list[str] = field(default_factory=list)
+    """How the models read texts of train that are too long for them, a sentence each; empty where
+    few are, and in older records."""
+    long_texts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Model to the settings that `long_texts=auto` has chosen for it."""
     schema: int = SCHEMA
 
     @property

@@ -531,6 +531,9 @@ def make_bundle(
     """
     used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
     sources = {name: inputs.sources[name] for name in used}
+    # As they were read, where the job left it open how long texts are.
+    models = {name: x.config for name, x in sources.items() if isinstance(x, EmbeddingSource)}
+    config = replace(config, backbone={**config.backbone, **models})
     return Bundle(
         None,
         inputs.dataset.label_names,

@@ -20,6 +20,7 @@ from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
 from layerfusion.runs.auto import Decision
 from layerfusion.runs.heads import fit_heads
 from layerfusion.runs.inputs import prepare_texts
+from layerfusion.runs.long_texts import settled
 from layerfusion.statistics.intervals import bootstrap_interval
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
@@ -87,7 +88,9 @@ def judge_on_folds(
 
 def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> NestedPredictions:
     """Fit all of a job without each fold, and predict that fold."""
-    one_seed, train = replace(config, seeds=1), dataset.splits["train"]
+    # How long texts are read is settled: each fold has the vectors that the cache holds.
+    one_seed = replace(settled(config, dataset), seeds=1)
+    train = dataset.splits["train"]
     fold_of = stratified_folds(
         train.labels, train.texts, config.layers.folds, seed=config.seed
     ).numpy()

@@ -197,6 +197,7 @@ def fit_texts(
         "fusion": inputs.fusion.name,
         "rows": len(dataset.splits["train"]) + len(dataset.splits["validation"]),
         "time_notes": deadline.notes(),
+        "reading": inputs.reading,
         "versions": versions(),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

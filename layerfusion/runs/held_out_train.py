@@ -16,6 +16,7 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.records.job import RunRecord
 from layerfusion.runs.inputs import open_sources
+from layerfusion.runs.long_texts import as_recorded
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.texts import TextDataset
 
@@ -41,7 +42,7 @@ def held_out_rows(config: TrainConfig, record: RunRecord, dataset: TextDataset) 
         UserError: if the cache lacks the vectors, or a model's files cannot be found.
     """
     layers = [LayerId(one.backbone, one.layer, one.pooling) for one in record.layers]
-    sources = open_sources(config, dataset)
+    sources = open_sources(as_recorded(config, record), dataset)
     try:
         candidates = candidates_of(config, dataset, sources, layers)
         device = choose_device(config.extract.device)

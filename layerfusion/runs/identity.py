@@ -29,9 +29,9 @@ STACK_VERSION = 5
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
 WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""
-IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle", "by_folds")
+IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle", "by_folds", "long_texts")
 """Settings that change where or how fast a result is computed, or what is kept beside it, but not
-the result."""
+the result; and `long_texts`, which each model has among its own."""
 LATER_KEYS = ("files", "reader", "multilabel", "label_separator", "label_columns")
 """Keys of a data set that are left out where they are not set, as in the names of jobs from before
 there were such keys."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from yaml import YAMLError, safe_load
 from layerfusion.assets.paths import find_path, state_of
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.check import load
-from layerfusion.config.job import AUTO, FusionConfig, TrainConfig
+from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.given import GivenSource, open_given
 from layerfusion.embeddings.lexical import open_lexical
@@ -27,12 +28,15 @@ from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
 from layerfusion.records.job import CONFIG, PilotRecord, RunRecord
 from layerfusion.runs.auto import Decision, decide
+from layerfusion.runs.long_texts import reading_lines, settled
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.preflight import require_possible
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.select_layers import select
 from layerfusion.texts import TextDataset, load_dataset
+
+log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 DATASETS_KEPT = 4
@@ -56,6 +60,8 @@ class Inputs:
     """The decision of `fusion=auto`; None for other fusions."""
     deadline: Deadline = field(default_factory=Deadline)
     """The end of the time that the job may take."""
+    reading: list[str] = field(default_factory=list)
+    """How the models read texts of train that are too long for them, a sentence each."""
 
 
 def find(config: TrainConfig) -> None:
@@ -67,9 +73,9 @@ def find(config: TrainConfig) -> None:
         UserError: if a text or a model cannot be found or read.
     """
     check_inputs(config)
-    dataset_of(config)
+    dataset = dataset_of(config)
     if config.time_limit is None:
-        open_backbones(config)
+        open_backbones(settled(config, dataset))
 
 
 def prepare(config: TrainConfig, deadline: Deadline | None = None) -> Inputs:
@@ -91,16 +97,21 @@ def prepare_texts(
         selection, pilot = run_pilot(config, dataset, sources, deadline)
     else:
         _extract(config, dataset, sources)
-    if config.fusion.name == AUTO:
+    reading = reading_lines(config, dataset, sources)
+    for line in reading:
+        log.info(line)
+    decision, fusion = None, config.fusion
+    if fusion.name == AUTO:
         if not find_selection(config.layers.name).looks_at_labels:
             selection = select(config, dataset, sources)
         decision = decide(config, dataset, sources, selection, deadline)
-        chosen = _noted(decision.selection, notes)
-        return Inputs(dataset, hashes, sources, chosen, decision.fusion, pilot, decision, deadline)
-    if selection is None:
+        selection, fusion = decision.selection, decision.fusion
+    elif selection is None:
         selection = select(config, dataset, sources)
     chosen = _noted(selection, notes)
-    return Inputs(dataset, hashes, sources, chosen, config.fusion, pilot, None, deadline)
+    return Inputs(
+        dataset, hashes, sources, chosen, fusion, pilot, decision, deadline, reading=reading
+    )
 
 
 def _noted(selection: Selection, notes: Sequence[str]) -> Selection:
@@ -208,8 +219,11 @@ def _extract(config: TrainConfig, dataset: TextDataset, sources: Mapping[str, So
 
 
 def open_sources(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:
-    """Open the files and stores of every backbone, and the lexical sources, without extracting."""
-    cache, models = Path(config.paths.cache), open_backbones(config)
+    """Open the files and stores of every backbone, and the lexical sources, without extracting.
+
+    Where a model leaves open how long texts are read, its texts of train decide.
+    """
+    cache, models = Path(config.paths.cache), open_backbones(settled(config, dataset))
     train = dataset.splits["train"].texts
     texts = [text for split in SPLITS for text in dataset.splits[split].texts]
     lexical: dict[str, Source] = {
@@ -228,8 +242,17 @@ def open_backbones(config: TrainConfig) -> dict[str, EmbeddingSource | GivenSour
     """Open the files and stores of every backbone, under the poolings of the protocol.
 
     No pooling applies to one whose vectors are computed elsewhere.
+
+    Raises:
+        UserError: if a model's files cannot be had, or `long_texts=auto` has not been decided.
     """
     share_cores()
+    for name, backbone in config.backbone.items():
+        if backbone.long_texts == AUTO:
+            raise UserError(
+                f"backbone.{name}.long_texts=auto: texts of train decide, and there are none here;"
+                f" {TRUNCATE} or {WINDOWS} is needed"
+            )
     cache, dtype = Path(config.paths.cache), config.extract.store_dtype
     poolings = protocol_of(config).poolings(config)
     return {

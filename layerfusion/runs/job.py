@@ -28,6 +28,7 @@ from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, find, open_sources
+from layerfusion.runs.long_texts import as_recorded
 from layerfusion.runs.protocol import CallbackFactory, protocol_of
 from layerfusion.runs.recording import make_record, spec_hashes
 from layerfusion.runs.resources import forget_peak_memory
@@ -80,7 +81,8 @@ def run_job(
             if under_agent():  # which takes a process that has no run for one that failed
                 dataset = dataset_of(config)
                 with _tracker(config, folder, group) as tracker:
-                    tracker.uses(ingredients(dataset, open_sources(config, dataset)))
+                    sources = open_sources(as_recorded(config, record), dataset)
+                    tracker.uses(ingredients(dataset, sources))
                     tracker.finish_with(record, _answers_of(config, folder, record, dataset))
             return record
         (folder / METRICS).unlink()
@@ -197,7 +199,7 @@ def still_holds(record: RunRecord, config: TrainConfig) -> bool:
     if config.time_limit is not None:
         models = {name: one for name, one in config.backbone.items() if name in record.considered}
         config = replace(config, backbone=models)
-    sources = open_sources(config, dataset)
+    sources = open_sources(as_recorded(config, record), dataset)
     return record.considered == {name: spec_hashes(source) for name, source in sources.items()}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,14 @@ import torch
 
 from layerfusion.assets import Asset, available
 from layerfusion.config.check import require_honest
-from layerfusion.config.job import BackboneConfig, PoolingConfig, TrainConfig
+from layerfusion.config.job import (
+    AUTO,
+    TRUNCATE,
+    WINDOWS,
+    BackboneConfig,
+    PoolingConfig,
+    TrainConfig,
+)
 from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
 from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.pipeline import Pipeline
@@ -23,6 +30,7 @@ from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
 from layerfusion.runs.inputs import SPLITS, dataset_of
+from layerfusion.runs.long_texts import MANY, Lengths, reading_line, reading_of
 from layerfusion.texts import TextDataset
 
 CHARACTERS_PER_TOKEN = 4.0
@@ -54,6 +62,13 @@ class BackbonePlan:
     elsewhere: str = ""
     """Where the vectors are computed, if not by a model here; what they cost is then not known, and
     FLOPs, bytes and seconds are 0."""
+    reads: BackboneConfig | None = None
+    """Settings by which it reads long texts, where the job leaves that open (`long_texts=auto`)."""
+    reading: str = ""
+    """The same in a sentence, where many texts are too long for it."""
+    truncated: BackbonePlan | None = None
+    """The same model with long texts cut, where the job leaves it open and it would read them
+    whole."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +116,33 @@ def plan_backbone(
     """
     if config.is_given:
         return _plan_given(name, config, job, dataset)
+    if config.long_texts != AUTO:
+        return _plan_model(name, config, job, dataset, speed)
+    cut = replace(config, long_texts=TRUNCATE)
+    sources, cache = asset_sources(config), Path(job.paths.cache)
+    asset = available(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
+    if asset is not None:
+        reading = reading_of(name, config, job, dataset, asset)
+        chosen, lengths, against = reading.config, reading.lengths, reading.against
+    else:  # guessed, and decided once its tokenizer is there
+        limit = config.max_length or _guessed_shape(config).max_length
+        whole = replace(config, long_texts=WINDOWS)
+        texts = dataset.splits["train"].texts
+        lengths = Lengths.of([_guessed_length(text, whole) for text in texts], limit)
+        against = lengths.against()
+        chosen = cut if against else whole
+    line = reading_line(name, chosen, lengths, against) if lengths.longer >= MANY else ""
+    plan = replace(_plan_model(name, chosen, job, dataset, speed), reading=line)
+    if chosen.long_texts == TRUNCATE:
+        return replace(plan, reads=chosen)
+    truncated = replace(_plan_model(name, cut, job, dataset, speed), reads=cut)
+    return replace(plan, reads=config if asset is None else chosen, truncated=truncated)
+
+
+def _plan_model(
+    name: str, config: BackboneConfig, job: TrainConfig, dataset: TextDataset, speed: float
+) -> BackbonePlan:
+    """Estimate what a language model costs that reads long texts in a known way."""
     folder = Path(job.paths.cache)
     texts = {text_hash(text): text for s in SPLITS for text in dataset.splits[s].texts}
     sources = asset_sources(config)
@@ -211,7 +253,7 @@ def _guessed_shape(config: BackboneConfig) -> ModelShape:
 def _guessed_length(text: str, config: BackboneConfig) -> int:
     limit = None if config.is_given else config.max_length
     length = 2 + round(len(config.template.replace("{text}", text)) / CHARACTERS_PER_TOKEN)
-    return length if config.long_texts == "windows" else min(length, limit or length)
+    return length if config.long_texts == WINDOWS else min(length, limit or length)
 
 
 @cache
@@ -236,7 +278,9 @@ def plan_lines(plan: Plan) -> list[str]:
         f"{plan.dataset}: {rows} rows",
         f"{plan.device}: about {plan.flops_per_second / 1e9:.0f} GFLOP/s of useful work",
     ]
-    lines += [_backbone_line(backbone) for backbone in plan.backbones]
+    for backbone in plan.backbones:
+        lines.append(_backbone_line(backbone))
+        lines += [backbone.reading] if backbone.reading else []
     lines.append(
         f"together: {size(sum(b.store_bytes for b in plan.backbones))} on disk, about"
         f" {duration(sum(b.seconds for b in plan.backbones))} of extraction"

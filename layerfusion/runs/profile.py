@@ -53,6 +53,7 @@ from layerfusion.records.profile import (
 )
 from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, open_sources
+from layerfusion.runs.long_texts import settled
 from layerfusion.runs.preflight import folds_notes
 from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
@@ -90,7 +91,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         if same and models == {name: x.spec_hashes for name, x in kept.backbones.items()}:
             log.info("finished before: %s", folder)
             return kept
-    open_backbones(config)  # reports a missing model before a W&B run starts
+    open_backbones(settled(config, dataset))  # reports a missing model before a W&B run starts
     with open_tracker(
         config.logger,
         folder=folder,

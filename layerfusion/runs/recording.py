@@ -39,6 +39,7 @@ from layerfusion.records.job import (
 from layerfusion.runs.heads import TrainedReference, TrainingResult
 from layerfusion.runs.identity import job_id, recipe_id
 from layerfusion.runs.inputs import SPLITS, Inputs
+from layerfusion.runs.long_texts import decided_readings
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
@@ -150,6 +151,8 @@ def make_record(
         lexical=list(config.lexical),
         protocol_facts=result.protocol_facts,
         time_notes=inputs.deadline.notes(),
+        reading=inputs.reading,
+        long_texts=decided_readings(config, inputs.sources),
     )
 
 

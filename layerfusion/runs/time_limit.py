@@ -55,10 +55,17 @@ def models_in_time(
 def plans_in_time(plan: Plan, config: TrainConfig, deadline: Deadline) -> list[BackbonePlan]:
     """Return the plans of the models that fit, the cheapest first; the others are left out.
 
-    Servers of vectors come last.
+    Servers of vectors come last. Where not all models fit, those that would read long texts whole
+    of their own accord cut them instead.
     """
-    ordered = sorted(plan.backbones, key=lambda one: (_is_asked(one, config), _seconds(one, plan)))
-    time = deadline.for_extraction()
+    backbones, time = plan.backbones, deadline.for_extraction()
+    if sum(_seconds(one, plan) for one in backbones) > time:
+        for one in backbones:
+            if one.truncated is not None:
+                work = _work(one, _seconds(one, plan), time)
+                deadline.leave_out(f"{one.name} cuts long texts: in windows {work}")
+        backbones = tuple(one.truncated or one for one in backbones)
+    ordered = sorted(backbones, key=lambda one: (_is_asked(one, config), _seconds(one, plan)))
     kept: list[BackbonePlan] = []
     for one in ordered:
         seconds = _seconds(one, plan)
@@ -95,6 +102,8 @@ def extract_in_time(
         The config with the models that were extracted.
     """
     config = _with(config, [plan.name for plan in plans])
+    models = {plan.name: plan.reads for plan in plans if plan.reads is not None}
+    config = replace(config, backbone={**config.backbone, **models})
     check_inputs(config)
     if config.layers.pilot is not None:
         return config
