@@ -34,9 +34,9 @@ def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) ->
     if config.by_folds is not None:
         return config.by_folds
     train, validation = (len(dataset.splits[name]) for name in ("train", "validation"))
-    settled = config.layers.pilot is None and config.time_limit is None
+    unlimited = config.layers.pilot is None and config.time_limit is None
     few = validation < min(FEW_ROWS, train)
-    return in_sweep and settled and few and config.protocol == HONEST
+    return in_sweep and unlimited and few and config.protocol == HONEST
 
 
 def judge_on_folds(
