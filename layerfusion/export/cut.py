@@ -62,7 +62,7 @@ def cut(bundle: Bundle) -> Cut:
 
     Raises:
         UserError: if a part of it exists in LayerFusion alone: an operator or a pooling of the
-            user's, code of a model, windows of long texts, or weights of 8 or 4 bits.
+            user's, code of a model, or weights of 8 or 4 bits.
     """
     if bundle.given:
         raise UserError(
@@ -150,12 +150,6 @@ def _refuse_what_stays(bundle: Bundle, models: Sequence[str]) -> None:
             raise UserError(
                 f"export: backbone {name} comes with code of its own (trust_remote_code), which is"
                 " not copied; a job on a model of transformers itself can be exported"
-            )
-        if config.long_texts == WINDOWS:
-            raise UserError(
-                f"export: backbone.{name}.long_texts=windows pools a long text over several"
-                " passes, which only LayerFusion does; a job with long_texts=truncate can be"
-                " exported"
             )
         if config.dtype in QUANTIZED:
             raise UserError(
@@ -318,6 +312,7 @@ def _tokenizer(bundle: Bundle, name: str) -> dict[str, Any]:
         "tokenizer": {**core, "truncation": None, "padding": None},
         "max_length": backbone.shape.max_length,
         "truncation_side": config.truncation_side,
+        "window_overlap": config.window_overlap if config.long_texts == WINDOWS else None,
         "template": config.template,
         "pad_id": backbone.pad_id,
         "split_special_tokens": tokenizer.split_special_tokens,

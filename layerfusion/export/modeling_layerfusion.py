@@ -107,19 +107,19 @@ class CutModel(nn.Module):
 
 
 def pooled(hidden: Tensor, mask: Tensor, how: str, skip_first: bool) -> Tensor:
-    """Pool the real tokens of each row, in float32. Shape: (batch, width)."""
-    hidden, stop = hidden.float(), mask.sum(dim=1)
-    start = torch.minimum(torch.full_like(stop, int(skip_first)), stop - 1)
+    """Pool the tokens of each row that count, in float32. Shape: (batch, width)."""
+    hidden, count = hidden.float(), mask.sum(dim=1, keepdim=True)
+    skipped = torch.clamp(count - 1, max=int(skip_first))
+    counts = (mask > 0) & (mask.cumsum(dim=1) > skipped)
     rows = torch.arange(hidden.shape[0], device=hidden.device)
+    positions = torch.arange(hidden.shape[1], device=hidden.device).expand_as(mask)
     if how == "first":
-        return hidden[rows, start]
+        return hidden[rows, torch.where(counts, positions, hidden.shape[1]).amin(dim=1)]
     if how == "last":
-        return hidden[rows, stop - 1]
-    positions = torch.arange(hidden.shape[1], device=hidden.device)
-    outside = ((positions < start[:, None]) | (positions >= stop[:, None]))[:, :, None]
+        return hidden[rows, torch.where(counts, positions, -1).amax(dim=1)]
     if how == "max":
-        return hidden.masked_fill(outside, -torch.inf).amax(dim=1)
-    return hidden.masked_fill(outside, 0.0).sum(dim=1) / (stop - start)[:, None]
+        return hidden.masked_fill(~counts[:, :, None], -torch.inf).amax(dim=1)
+    return hidden.masked_fill(~counts[:, :, None], 0.0).sum(dim=1) / (count - skipped)
 
 
 class Tensors(nn.Module):
@@ -453,18 +453,18 @@ class LayerFusionModel(PreTrainedModel):
                 lexical sources.
         """
         found: dict[int, Tensor] = {}
-        for number, about in enumerate(self.config.backbones):
+        for number in range(len(self.backbones)):
             own = {k: one for k, one in enumerate(self.config.sources) if one["backbone"] == number}
             ids, mask = (inputs[key_of(name, number)] for name in ("input_ids", "attention_mask"))
-            if about["masks_padding"]:
-                found |= self._pooled(number, ids, mask, own)
-            else:  # padding would change the real tokens, so each text passes alone
-                lengths = mask.sum(dim=1).tolist()
-                rows = [
-                    self._pooled(number, ids[n : n + 1, :size], mask[n : n + 1, :size], own)
-                    for n, size in enumerate(lengths)
-                ]
-                found |= {k: torch.cat([row[k] for row in rows]) for k in own}
+            layers = list(dict.fromkeys(one["layer"] for one in own.values()))
+            states, counts = self._states(number, ids, mask, layers), mask
+            if ids.ndim == 3:  # windows: all tokens of a text that count are pooled together
+                states = {k: x.flatten(1, 2) for k, x in states.items()}
+                counts = inputs[key_of("pooled_tokens", number)].flatten(1, 2)
+            found |= {
+                k: pooled(states[one["layer"]], counts, one["pool"], one["skip_first"])
+                for k, one in own.items()
+            }
         for number, source in enumerate(self.lexical):
             ids, weights = inputs[f"lexical_ids_{number}"], inputs[f"lexical_weights_{number}"]
             vectors = source(ids, weights)
@@ -473,14 +473,28 @@ class LayerFusionModel(PreTrainedModel):
             }
         return [found[k] for k in range(len(self.config.sources))]
 
-    def _pooled(
-        self, number: int, ids: Tensor, mask: Tensor, own: Mapping[int, Mapping[str, Any]]
-    ) -> dict[int, Tensor]:
-        layers = list(dict.fromkeys(one["layer"] for one in own.values()))
-        states = self.backbones[number](ids, mask, layers)
+    def _states(
+        self, number: int, ids: Tensor, mask: Tensor, layers: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Compute layers of a language model. Shapes: those of `ids`, with the width behind."""
+        if ids.ndim == 3:
+            longest = ids.shape[2]
+            real = mask.clone()
+            real[:, :, 0] = 1  # a window that only fills up the batch; nothing of it counts
+            states = self._states(number, ids.flatten(0, 1), real.flatten(0, 1), layers)
+            return {k: x.unflatten(0, ids.shape[:2])[:, :, :longest] for k, x in states.items()}
+        backbone = self.backbones[number]
+        if self.config.backbones[number]["masks_padding"]:
+            return backbone(ids, mask, layers)
+        # Padding would change the real tokens, so each text or window passes alone.
+        lengths = mask.sum(dim=1).tolist()
+        rows = [
+            backbone(ids[n : n + 1, :size], mask[n : n + 1, :size], layers)
+            for n, size in enumerate(lengths)
+        ]
         return {
-            k: pooled(states[one["layer"]], mask, one["pool"], one["skip_first"])
-            for k, one in own.items()
+            k: torch.cat([F.pad(x[k], (0, 0, 0, ids.shape[1] - x[k].shape[1])) for x in rows])
+            for k in layers
         }
 
     def embedding(self, features: Sequence[Tensor]) -> Tensor:

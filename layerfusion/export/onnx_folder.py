@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from layerfusion.config.job import WINDOWS
 from layerfusion.errors import UserError, library_errors
 from layerfusion.export import tokenization_layerfusion, words_layerfusion
 from layerfusion.export.cut import SAMPLE, Cut, difference
@@ -47,7 +48,7 @@ Needs {needs}; run these lines in this folder.
 
 
 def require_exact(bundle: Bundle) -> None:
-    """Check that graphs can be written here, and that the models of a classifier are of float32.
+    """Check that graphs can be written here, and that a classifier has the form of a graph.
 
     Raises:
         UserError: if they are not.
@@ -55,6 +56,12 @@ def require_exact(bundle: Bundle) -> None:
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UserError(f"export: needs {missing[0]}; pip install 'layerfusion[export]'")
+    windows = [x for x in bundle.models if bundle.config.backbone[x].long_texts == WINDOWS]
+    if windows:
+        raise UserError(
+            f"export: {windows[0]} reads long texts in several windows, and a graph in one pass;"
+            " --to transformers has them, and a job with long_texts=truncate can be exported so"
+        )
     dtypes = {bundle.config.backbone[name].dtype for name in bundle.models} - {"float32"}
     if dtypes:
         raise UserError(
@@ -165,8 +172,8 @@ def preparation(cut: Cut) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
         texts = [text.strip() for text in texts]
         arrays: dict[str, np.ndarray] = {}
         for number, (tokenizer, about) in enumerate(models):
-            ids, mask = tokenization_layerfusion.encoded(tokenizer, about, texts)
-            arrays |= {key_of("input_ids", number): ids, key_of("attention_mask", number): mask}
+            found = tokenization_layerfusion.encoded(tokenizer, about, texts)
+            arrays |= {key_of(name, number): values for name, values in found.items()}
         for number, words in enumerate(lexical):
             ids, weights = words(texts)
             arrays |= {f"lexical_ids_{number}": ids, f"lexical_weights_{number}": weights}

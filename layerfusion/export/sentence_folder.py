@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from layerfusion.config.job import WINDOWS
 from layerfusion.embeddings.shape import NORM
 from layerfusion.errors import UserError
 from layerfusion.export import modeling_layerfusion, tokenization_layerfusion
@@ -107,7 +108,7 @@ def _is_plain(bundle: Bundle, cut: Cut) -> bool:
     if len(config.sources) != 1:
         return False
     (model,), (source,) = config.backbones, config.sources
-    prompt = bundle.config.backbone[model["name"]].template
+    settings = bundle.config.backbone[model["name"]]
     # A norm that is left out, or another half of the model, needs code of its own.
     whole = source["layer"] == NORM or (not model["norm"] and source["layer"] == model["top"])
     return (
@@ -115,7 +116,8 @@ def _is_plain(bundle: Bundle, cut: Cut) -> bool:
         and not model["encoder"]
         and model["masks_padding"]
         and not source["skip_first"]
-        and prompt == "{text}"
+        and settings.template == "{text}"
+        and settings.long_texts != WINDOWS
     )
 
 

@@ -46,7 +46,7 @@ class LayerFusionEmbedding(InputModule):  # type: ignore[misc]
 
     def forward(self, features: dict[str, Tensor | Any], **_: Any) -> dict[str, Tensor | Any]:
         """Add `sentence_embedding`, shape (batch, width), to what `preprocess` gave."""
-        names = ("input_ids", "attention_mask", "lexical_")
+        names = ("input_ids", "attention_mask", "pooled_tokens", "lexical_")
         inputs = {key: x for key, x in features.items() if key.startswith(names)}
         return {**features, "sentence_embedding": self.model(**inputs).pooler_output}
 

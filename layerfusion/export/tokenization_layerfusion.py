@@ -26,7 +26,8 @@ class LayerFusionTokenizer(PreTrainedTokenizerFast):
     """Prepares texts for every language model and lexical source of an exported classifier.
 
     Texts are stripped of outer white space, put into the template of each model, cut at its length,
-    and padded on the right to the longest of the batch.
+    and padded on the right to the longest of the batch. For a model that reads long texts whole,
+    they are taken apart into windows that overlap.
 
     Args:
         tokenizers_file: file with the tokenizers.
@@ -69,8 +70,8 @@ class LayerFusionTokenizer(PreTrainedTokenizerFast):
         arrays: dict[str, np.ndarray] = {}
         for number, (tokenizer, about) in enumerate(self.parts):
             end = "" if number == 0 else f"_{number}"
-            ids, mask = encoded(tokenizer, about, texts)
-            arrays |= {f"input_ids{end}": ids, f"attention_mask{end}": mask}
+            found = encoded(tokenizer, about, texts)
+            arrays |= {f"{name}{end}": values for name, values in found.items()}
         for number, words in enumerate(self.lexical):
             ids, weights = words(texts)
             arrays |= {f"lexical_ids_{number}": ids, f"lexical_weights_{number}": weights}
@@ -94,21 +95,56 @@ def tokenizer_of(about: Mapping[str, Any]) -> Tokenizer:
     """Build the tokenizer of one language model, which cuts texts at its length."""
     tokenizer = Tokenizer.from_str(json.dumps(about["tokenizer"]))
     tokenizer.no_padding()
-    tokenizer.enable_truncation(about["max_length"], direction=about["truncation_side"])
+    windows = about["window_overlap"] is not None
+    tokenizer.enable_truncation(
+        about["max_length"],
+        stride=about["window_overlap"] if windows else 0,
+        direction="right" if windows else about["truncation_side"],
+    )
     tokenizer.encode_special_tokens = about["split_special_tokens"]
     return tokenizer
 
 
 def encoded(
     tokenizer: Tokenizer, about: Mapping[str, Any], texts: Sequence[str]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> dict[str, np.ndarray]:
     """Encode texts for one language model.
 
     Returns:
-        Token ids and the mask of real tokens. Shapes: (texts, tokens), int64.
+        `input_ids` and `attention_mask`, 1 on real tokens. Shapes: (texts, tokens), int64. For a
+        model that reads windows, shapes (texts, windows, tokens), as many tokens as a window has at
+        most; and `pooled_tokens`, of the same shape, 1 on the tokens that count, since a window
+        repeats some of the one before.
     """
     prompts = [about["template"].replace("{text}", text) for text in texts]
-    rows = [encoding.ids for encoding in tokenizer.encode_batch(prompts)]
-    return padded(rows, about["pad_id"], np.int64), padded(
-        [[1] * len(r) for r in rows], 0, np.int64
-    )
+    encodings = tokenizer.encode_batch(prompts)
+    if about["window_overlap"] is None:
+        rows = [encoding.ids for encoding in encodings]
+        return {
+            "input_ids": padded(rows, about["pad_id"], np.int64),
+            "attention_mask": padded([[1] * len(row) for row in rows], 0, np.int64),
+        }
+    windows = [[encoding, *encoding.overflowing] for encoding in encodings]
+    shape = len(texts), max(map(len, windows)), about["max_length"]
+    found = {
+        "input_ids": np.full(shape, about["pad_id"], np.int64),
+        "attention_mask": np.zeros(shape, np.int64),
+        "pooled_tokens": np.zeros(shape, np.int64),
+    }
+    for row, parts in enumerate(windows):
+        for number, part in enumerate(parts):
+            start, stop = counted(part, number, len(parts), about["window_overlap"])
+            found["input_ids"][row, number, : len(part.ids)] = part.ids
+            found["attention_mask"][row, number, : len(part.ids)] = 1
+            found["pooled_tokens"][row, number, start:stop] = 1
+    return found
+
+
+def counted(part: Any, number: int, windows: int, overlap: int) -> tuple[int, int]:
+    """Find the tokens of a window that count, so that each token of the text counts once.
+
+    Special tokens count at the two ends of the text.
+    """
+    content = [at for at, special in enumerate(part.special_tokens_mask) if not special]
+    start = content[min(overlap, len(content) - 1)] if number > 0 else 0
+    return start, content[-1] + 1 if number < windows - 1 else len(part.ids)

@@ -69,6 +69,12 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "layers.fixed.words=[0]", "fusion=stacked", "seeds=1",
         ],
         "one": [both[0], "layers.fixed.bert=[2]", "fusion=concat", "seeds=1"],
+        "windows": [
+            *both, prompt, "long_texts=windows", "pooling=[mean,last,max,mean_rest]",
+            "layers.fixed.bert=[1,2]", "layers.fixed.llama=[2,norm]", "fusion=gated", "seeds=1",
+            *(f"backbone.{name}.{key}" for name in ("bert", "llama")
+              for key in ("max_length=14", "window_overlap=3")),
+        ],
     }  # fmt: skip
     for name, words in given.items():
         assert main(["train", *common, *words, f"hydra.run.dir={root}/{name}"]) == 0
@@ -86,6 +92,8 @@ FOLDERS = {
     "stacked": ("stacked", "transformers"),
     "gated_embedding": ("gated", "sentence-transformers"),
     "one_embedding": ("one", "sentence-transformers"),
+    "windows": ("windows", "transformers"),
+    "windows_embedding": ("windows", "sentence-transformers"),
     "gated_graph": ("gated", "onnx"),
     "stacked_graph": ("stacked", "onnx"),
     "topics": ("topics", "transformers"),
@@ -125,7 +133,9 @@ def own_vectors(bundle: Bundle) -> np.ndarray:
     return np.concatenate(head.standardiser([vectors[one] for one in bundle.layers]), axis=1)
 
 
-@pytest.mark.parametrize("name", ["gated", "stacked", "gated_graph", "stacked_graph", *TOPICS])
+@pytest.mark.parametrize(
+    "name", ["gated", "stacked", "windows", "gated_graph", "stacked_graph", *TOPICS]
+)
 def test_probabilities_are_those_of_predict(name: str, jobs: Path, outside: dict) -> None:
     expected = load_bundle(jobs / FOLDERS[name][0], device="cpu").probabilities(TEXTS)
     for kind in ("probabilities", "piped"):
@@ -177,7 +187,9 @@ def test_eight_bits_are_measured_by_all_labels_of_a_text(jobs: Path, tmp_path: P
     assert "; same labels on " in said
 
 
-@pytest.mark.parametrize("name", ["gated", "gated_embedding", "one_embedding"])
+@pytest.mark.parametrize(
+    "name", ["gated", "gated_embedding", "one_embedding", "windows", "windows_embedding"]
+)
 def test_embeddings_are_what_the_heads_see(name: str, jobs: Path, outside: dict) -> None:
     expected = own_vectors(load_bundle(jobs / FOLDERS[name][0], device="cpu"))
     np.testing.assert_allclose(outside[name]["fused"], expected, rtol=1e-3, atol=1e-3)
@@ -295,7 +307,6 @@ def test_what_cannot_be_is_told_in_a_line(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"long_texts": "windows"}, "a job with long_texts=truncate can be exported"),
         ({"dtype": "nf4"}, "a job with dtype=float32 or bfloat16 can be exported"),
         ({"trust_remote_code": True}, "a job on a model of transformers itself can be exported"),
     ],
@@ -334,6 +345,7 @@ def test_texts_are_read_as_the_job_read_its_own(
     [
         ("stacked", "sentence-transformers", "words counts words"),
         ("one", "onnx", "a graph is of float32, and the models of this job run in bfloat16"),
+        ("windows", "onnx", "a job with long_texts=truncate can be exported so"),
     ],
 )
 def test_what_a_target_lacks_is_told_before_a_model_is_loaded(

@@ -60,7 +60,7 @@ def test_a_cut_model_gives_the_layers_of_the_whole(family: str, tmp_path: Path) 
         backbone=lambda _name: backbone, config=SimpleNamespace(backbone={"m": config})
     )
     about = parts._tokenizer(bundle, "m")
-    ids, mask = map(torch.from_numpy, encoded(tokenizer_of(about), about, TEXTS))
+    ids, mask = map(torch.from_numpy, encoded(tokenizer_of(about), about, TEXTS).values())
     for layers in (["0"], ["1", "2"], list(backbone.shape.layers)):
         part = cut_of(backbone, layers)
         model = portable.CutModel(part.about)
