@@ -49,13 +49,16 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     mean = gates.mean(axis=0).tolist()
     for salt, validation in (("worse", 0.7), ("better", 0.8)):
         write_job(runs, data, SOURCES, 0.75, validation, salt=salt, gates=mean, gate_record=kept)
-    write_report(runs, runs / "out", title="t")
+    shown = {data.fingerprint: texts}
+    write_report(runs, runs / "out", title="t", texts=shown)
     return runs
 
 
 @pytest.fixture(scope="module")
 def section(written: Path) -> Block:
-    report = build_report(Results(written), title="t")
+    data = dataset(rows=ROWS)
+    texts = [f"text {row} {TEXT}" for row in range(ROWS)]
+    report = build_report(Results(written, texts={data.fingerprint: texts}), title="t")
     blocks = [part for part in section_of(report, "data-toy").parts if isinstance(part, Block)]
     return next(block for block in blocks if block.title == "What the fusion leans on")
 
@@ -97,8 +100,20 @@ def test_tables_show_gates_by_class_and_texts_at_both_ends(section: Block) -> No
         "highest",
         f"{gates[top, 0]:.3f}",
         ("neg", "pos")[top % 2],
+        f"{top}",
         f"text {top} {TEXT}",
     )
+
+
+def test_a_page_has_texts_only_if_asked(written: Path, tmp_path: Path) -> None:
+    write_report(written, tmp_path, title="t")
+    for name in ("report.html", "report.md"):
+        page = (tmp_path / name).read_text()
+        assert "the highest and the lowest gates" in page
+        assert "bold</b>" not in page
+        assert "bold&lt;" not in page
+        assert "*text*" not in page
+    assert not [x for x in (tmp_path / "tables").iterdir() if "*text*" in x.read_text()]
 
 
 def test_gates_are_those_of_labels_where_a_text_has_several(written: Path, tmp_path: Path) -> None:

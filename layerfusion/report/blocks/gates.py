@@ -1,4 +1,4 @@
-"""Block on gates: their means, by class and by epoch, and the texts at both ends."""
+"""Block on gates: their means, by class and by epoch, and the rows at both ends."""
 
 from __future__ import annotations
 
@@ -141,9 +141,9 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
                 " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",
             )
         )
-    texts = _text_table(name, layers, sources, record)
+    texts = _text_table(name, layers, sources, record, with_texts=bool(group.test_texts))
     heading = f"Gates by {data.kind}" + ", by epoch" * (len(parts) > 1)
-    heading += " and the texts at both ends" * bool(texts)
+    heading += " and the rows at both ends" * bool(texts)
     by_class = Table(
         f"Mean gates by {data.kind}: {name}",
         (
@@ -198,8 +198,14 @@ def _largest(values: Sequence[float], most: int) -> list[int]:
 
 
 def _text_table(
-    name: str, layers: Sequence[LayerRecord], sources: Sequence[int], record: GateRecord
+    name: str,
+    layers: Sequence[LayerRecord],
+    sources: Sequence[int],
+    record: GateRecord,
+    *,
+    with_texts: bool,
 ) -> Table:
+    """List the test rows at both ends of the gates of each source, with their texts if asked."""
     rows = [
         (layer, end, text)
         for layer, k in zip(layers, sources, strict=True)
@@ -215,11 +221,14 @@ def _text_table(
             Column("Gate is", lambda row: row[1]),
             Column("Gate", lambda row: row[2].gate, GATE),
             Column("Label", lambda row: row[2].label),
-            Column("Text", lambda row: row[2].text),
+            Column("Row", lambda row: row[2].row, COUNT),
+            *((Column("Text", lambda row: row[2].text),) if with_texts else ()),
         ),
         rows,
-        "Test texts, of which long ones are cut; gates are means over seeds. The label is the true"
-        f" one. Sources with the same gate for every text are not listed.{note}",
+        "Rows of test, counted from 0 in the order of predictions.parquet; gates are means over"
+        f" seeds. The label is the true one. Sources with the same gate for every text are not"
+        f" listed.{note}"
+        + ("" if with_texts else " `layerfusion report --texts` shows the texts too."),
     )
 
 
