@@ -214,7 +214,9 @@ def _bases(command: ReproduceCommand, skipped: list[str], folders: Sequence[Path
         say(f"  {name}: {counts} rows, {dataset.origin}")
         auto = None
         if command.reproduce.auto:
-            auto = replace(load(compose("train", [*overrides, "experiment=auto"])), **own)
+            # Cut as for the layers alone, so that no text passes through a model twice.
+            words = [*overrides, "experiment=auto", "long_texts=truncate"]
+            auto = replace(load(compose("train", words)), **own)
         bases.append(Base(base, auto))
     return bases
 

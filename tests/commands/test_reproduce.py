@@ -122,6 +122,19 @@ def test_dtype_and_batch_size_are_those_of_every_row(own: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
+def test_texts_that_are_too_long_are_cut_for_every_row_and_pass_once(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv(tmp_path / "toy.csv")
+    rows["text"] += " good" * 60
+    rows.to_csv(tmp_path / "toy.csv", index=False)
+    assert main(command(own, tmp_path, "reproduce.backbone=[bert]", "reproduce.auto=true")) == 0
+    configs = list((tmp_path / "outputs/reproduce/jobs/tiny").glob("*/config.yaml"))
+    assert {yaml.safe_load(x.read_text())["long_texts"] for x in configs} == {"truncate"}
+    assert "read whole" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_a_model_that_cannot_be_had_is_left_out_with_a_line(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
