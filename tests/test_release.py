@@ -141,6 +141,10 @@ def test_a_classifier_is_used_where_nothing_that_trains_is_installed(
     export = ["export", str(tmp_path / "job"), "--to", "transformers"]
     done = _without_training(*export, "--output", str(tmp_path / "exported"))
     assert done.returncode == 0, done.stderr
+    words = ["export", str(tmp_path / "job"), "--to", "onnx", "--int8"]
+    done = _without_training(*words, "--output", str(tmp_path / "onnx"))
+    assert done.returncode == 0, done.stderr
+    assert "8 bits: not compared with float32" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "search", "report", "results", "reproduce"])
