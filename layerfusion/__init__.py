@@ -103,12 +103,10 @@ def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module, _, attribute = _PUBLIC[name].partition(":")
-    try:
-        found = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        from layerfusion.errors import not_installed
+    from layerfusion.errors import naming_extras
 
-        raise (not_installed(error) or error) from error
+    with naming_extras():
+        found = getattr(import_module(module), attribute)
     globals()[name] = found
     return found
 

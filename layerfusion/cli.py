@@ -11,7 +11,7 @@ from types import TracebackType
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.secrets import redact_line, shown
-from layerfusion.errors import UserError, not_installed, unknown
+from layerfusion.errors import UserError, naming_extras, unknown
 
 USAGE = """\
 Which layers of which frozen language models carry the signal for your texts?
@@ -111,10 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from layerfusion.commands.help import print_help
 
             return print_help(words[0], words[1:])
-        try:
+        with naming_extras():
             return import_object("command", COMMANDS[words[0]])(words[1:])
-        except ModuleNotFoundError as error:
-            raise (not_installed(error) or error) from error
     except UserError as error:
         print(f"layerfusion: {shown(' '.join(str(error).split()))}", file=sys.stderr)
         return 2

@@ -57,6 +57,22 @@ def not_installed(error: ModuleNotFoundError) -> UserError | None:
     )
 
 
+@contextmanager
+def naming_extras() -> Iterator[None]:
+    """Name the extra that brings a package which the block needs and which is not installed.
+
+    Raises:
+        UserError: in the place of the error of an import.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        told = not_installed(error)
+        if told is None:
+            raise
+        raise told from error
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 120
 

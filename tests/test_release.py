@@ -89,14 +89,38 @@ WITHOUT = """
 import sys
 for package in {packages!r}:
     sys.modules[package] = None  # as Python has a package that is not there
+"""
+COMMAND = """
 from layerfusion.cli import main
 sys.exit(main(sys.argv[1:]))
 """
+CALLS = """
+import layerfusion as lf
+words = ["a good film", "a bad plot"] * 20, ["pos", "neg"] * 20
+for call in (
+    lambda: lf.load_dataset(sys.argv[1]),
+    lambda: lf.open_backbones("minilm"),
+    lambda: lf.extract(lf.load_dataset(*words), "minilm"),
+    lambda: lf.embed(words[0], "minilm"),
+    lambda: lf.profile_layers(lf.load_dataset(*words), "minilm"),
+    lambda: lf.select_layers(lf.load_dataset(*words), "minilm"),
+    lambda: lf.train(lf.load_dataset(*words), "minilm"),
+    lambda: lf.fit(words[0], words[1]),
+    lambda: lf.write_report(sys.argv[1]),
+    lambda: lf.plot_layers(sys.argv[1]),
+    lambda: lf.LayerFusionClassifier(),
+    lambda: lf.TextEmbedder(),
+):
+    try:
+        call()
+    except lf.UserError as error:
+        print(error)
+"""
 
 
-def _without_training(*words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command where no package of the extra `train` is installed."""
-    code = WITHOUT.format(packages=sorted(EXTRA_OF))
+def _without_training(*words: str, code: str = COMMAND) -> subprocess.CompletedProcess[str]:
+    """Run a command, or other code, where no package of the extra `train` is installed."""
+    code = WITHOUT.format(packages=sorted(EXTRA_OF)) + code
     return subprocess.run(
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
     )
@@ -117,6 +141,10 @@ def test_a_classifier_is_used_where_nothing_that_trains_is_installed(
     export = ["export", str(tmp_path / "job"), "--to", "transformers"]
     done = _without_training(*export, "--output", str(tmp_path / "exported"))
     assert done.returncode == 0, done.stderr
+    words = ["export", str(tmp_path / "job"), "--to", "onnx", "--int8"]
+    done = _without_training(*words, "--output", str(tmp_path / "onnx"))
+    assert done.returncode == 0, done.stderr
+    assert "8 bits: not compared with float32" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["train", "plan", "search", "report", "results", "reproduce"])
@@ -125,6 +153,15 @@ def test_a_command_that_needs_more_says_what_brings_it(command: str, tmp_path: P
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.endswith("pip install 'layerfusion[train]' brings all that training needs")
+
+
+def test_a_call_from_python_that_needs_more_says_what_brings_it(tmp_path: Path) -> None:
+    done = _without_training(str(tiny_texts(tmp_path / "texts.csv", 60)), code=CALLS)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == CALLS.count("lambda")
+    for line in lines:
+        assert line.endswith("pip install 'layerfusion[train]' brings all that training needs")
 
 
 def test_the_extras_are_those_of_the_messages() -> None:

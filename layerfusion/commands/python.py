@@ -20,7 +20,7 @@ from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import UserError, naming_extras, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
@@ -55,6 +55,7 @@ _ARGUMENTS = {
 """Key of the config to the argument of `load_dataset` that sets it."""
 
 
+@naming_extras()
 @naming_arguments(_ARGUMENTS)
 def load_dataset(
     data: Any,
@@ -154,6 +155,7 @@ def load_dataset(
     return dataset_from_tables(in_memory, limit, tables, names, "memory", seed=0)
 
 
+@naming_extras()
 def open_backbones(
     backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> dict[str, EmbeddingSource | GivenSource]:
@@ -182,6 +184,7 @@ def open_backbones(
     return open_backbones(config_of(NO_DATASET, backbone, {"pooling": pooling, **settings}))
 
 
+@naming_extras()
 def extract(
     dataset: TextDataset | str | Path, backbone: Names, *, pooling: Names = "mean", **settings: Any
 ) -> None:
@@ -207,6 +210,7 @@ def extract(
     extract_all(config, dataset_of(config))
 
 
+@naming_extras()
 def embed(
     texts: Sequence[str],
     backbone: str | Path,
@@ -262,6 +266,7 @@ def embed(
     return vectors[asked[0]] if one else vectors
 
 
+@naming_extras()
 def profile_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -305,6 +310,7 @@ def profile_layers(
     return run_profile(config, place)
 
 
+@naming_extras()
 def select_layers(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -369,6 +375,7 @@ class FinishedJob:
         return f"FinishedJob({str(self.folder)!r}{figure})"
 
 
+@naming_extras()
 def train(
     dataset: TextDataset | str | Path,
     backbone: Names,
@@ -419,6 +426,7 @@ def train(
     return FinishedJob(place, run_job(config, place, begun=begun))
 
 
+@naming_extras()
 def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     """Write the report of the finished jobs under a folder.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from layerfusion.errors import UserError, not_installed
+from layerfusion.errors import UserError, naming_extras
 
 _user_folders: list[Path] = []
 _on_path: list[str] = []
@@ -39,10 +39,9 @@ def import_object(key: str, path: str) -> Any:
         raise UserError(f"{key}={path}: an object is named as package.module:name")
     home = _make_way(module_name)
     try:
-        module = importlib.import_module(module_name)
+        with naming_extras():
+            module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        if told := not_installed(error):
-            raise told from error
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise UserError(f"{key}={path}: {module_name} cannot be imported: {error}") from error
         raise UserError(

@@ -476,9 +476,9 @@ class TrainConfig:
     not of the jobs of a sweep."""
     by_folds: bool | None = None
     """Judge the job on folds of train too, as many as `layers.folds`, by fitting all of it anew
-    without each fold: layers, fusion and one head; `fusion=auto` has done so already. Jobs are
-    compared by that where validation has fewer than 200 rows. None: of the jobs of a sweep with
-    such a validation, unless they have a pilot or a time limit."""
+    without each fold: layers, fusion and one head. Jobs are compared by that where validation has
+    fewer than 200 rows. None: of the jobs of a sweep with such a validation, unless they have a
+    pilot or a time limit."""
     time_limit: float | None = field(default=None, metadata=above(0))
     """Seconds that the job may take, from the start of the command; none for no limit. Models,
     candidates of `auto` and seeds that would not be ready in time are left out, and the record

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from layerfusion.assets.manifest import require_whole
 from layerfusion.assets.models import not_json
-from layerfusion.config.job import QUANTIZED, SPREAD, BackboneConfig
+from layerfusion.config.job import QUANTIZED, SPREAD, WINDOWS, BackboneConfig
 from layerfusion.embeddings.backbone_checks import (
     check_unused,
     refuse_empty_tokenizer,
@@ -241,9 +241,9 @@ def load_backbone(
     asked = config.max_length
     if asked is not None and backbone.shape.max_length < asked:
         log.info(
-            "%s: texts are cut at %d tokens, not max_length=%d, as the model or its tokenizer takes"
-            " no more",
+            "%s: %s at %d tokens, not max_length=%d, as the model or its tokenizer takes no more",
             name,
+            "windows end" if config.long_texts == WINDOWS else "texts are cut",
             backbone.shape.max_length,
             asked,
         )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerfusion.embeddings.backbone import quiet_transformers
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, naming_extras
 from layerfusion.export import (
     ONNX,
     SENTENCE,
@@ -78,7 +78,8 @@ def _cost_of_int8(bundle: Bundle, cut: Cut, folder: Path, texts: Sequence[str] |
     if texts is not None:
         return onnx_folder.cost_of_int8(cut, folder, texts[:MOST], None, "yours")
     try:
-        from layerfusion.runs.inputs import dataset_of  # which imports what trains
+        with naming_extras():
+            from layerfusion.runs.inputs import dataset_of  # which imports what trains
 
         dataset = dataset_of(bundle.config)
     except UserError:

@@ -74,6 +74,11 @@ class LearningCurve:
         learned = [one.rows["train"] + one.rows["validation"] for one in data]
         return float(np.mean(learned)) / len(data[0].label_names)
 
+    @property
+    def draws(self) -> int:
+        """Most samples of one size."""
+        return max(map(len, self.baseline.values()))
+
     @cached_property
     def jobs(self) -> list[tuple[JobIdentity, FinishedJob]]:
         """One job for each identity in each of the samples."""

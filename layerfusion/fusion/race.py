@@ -79,11 +79,6 @@ class Evaluation:
     def _mean(self, objective: str) -> float:
         return float(costs(objective, self.log_probs[self.seen], self.target[self.seen]).mean())
 
-    def without(self, rows: Tensor) -> Evaluation:
-        """Leave out some rows, as if it had not been evaluated on them. Shape: (rows,), bool."""
-        log_probs = self.log_probs.masked_fill(rows[:, None], torch.nan)
-        return replace(self, log_probs=log_probs)
-
     def behind(self, other: Evaluation) -> tuple[float, float]:
         """Return the difference of costs on the rows of both, and its standard error."""
         both = self.seen & other.seen
@@ -91,17 +86,6 @@ class Evaluation:
             costs(self.objective, one.log_probs[both], self.target[both]) for one in (self, other)
         )
         return float((mine - others).mean()), standard_error(mine - others)
-
-
-@dataclass(frozen=True, eq=False)
-class NestedPredictions:
-    """Predictions of held-out rows that have had no part in any choice."""
-
-    log_probs: Tensor
-    """Shape: (rows, classes)."""
-    target: Tensor
-    """Labels of the rows."""
-    folds: int
 
 
 Predict = Callable[[FusionCandidate, int], Tensor]
@@ -245,31 +229,6 @@ def race(
             break
     finished += [evaluation(candidate, found, folds) for candidate, found in running.items()]
     return _ranked(finished) + dropped
-
-
-def predict_by_nested_choice(
-    evaluations: Sequence[Evaluation],
-    choose: Callable[[Sequence[Evaluation]], Evaluation],
-    fold_of: Tensor,
-) -> NestedPredictions:
-    """Predict each fold by the candidate that would have been chosen without that fold.
-
-    The choice among candidates is then no part of what a row is predicted by, so that the figures
-    of these predictions are not better for it.
-
-    Args:
-        evaluations: of all candidates that were evaluated on all rows.
-        choose: the rule of choice; it gets evaluations, the best first.
-        fold_of: the fold that holds out each of these rows. Shape: (rows,).
-    """
-    predicted = torch.empty_like(evaluations[0].log_probs)
-    folds = fold_of.unique()
-    for fold in folds:
-        rows = fold_of == fold
-        chosen = choose(_ranked([one.without(rows) for one in evaluations])).candidate
-        (own,) = (one for one in evaluations if one.candidate is chosen)
-        predicted[rows] = own.log_probs[rows]
-    return NestedPredictions(predicted, evaluations[0].target, len(folds))
 
 
 def _ranked(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

@@ -32,16 +32,13 @@ from layerfusion.fusion.pool import judge_forms
 from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
-    NestedPredictions,
     list_fusion_candidates,
-    predict_by_nested_choice,
     race,
 )
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.probe import NEVER
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
 from layerfusion.runs.select_layers import budget_of, candidates_of, probed_layers
@@ -62,9 +59,6 @@ class Decision:
     reasons: list[str]
     candidates: list[CandidateRecord]
     """All candidates that were evaluated, the one that was taken first, and then the best."""
-    held_out: NestedPredictions
-    """What the choice is worth on rows of train: each fold is predicted by whatever would have been
-    chosen without it."""
 
 
 def decide(
@@ -128,17 +122,9 @@ def decide(
         deadline,
     )
 
-    def choose(ranked: Sequence[Evaluation]) -> Evaluation:
-        if config.fusion.prefer == CHEAP:
-            return _cheapest([ranked[0], *_as_good(ranked)], budget)
-        return ranked[0]
-
-    chosen = choose(evaluations)
-    nested = predict_by_nested_choice(
-        [one for one in evaluations if one.folds == chosen.folds],
-        choose,
-        candidates.fold_of[candidates.fold_of != NEVER],
-    )
+    chosen = evaluations[0]
+    if config.fusion.prefer == CHEAP:
+        chosen = _cheapest([chosen, *_as_good(evaluations)], budget)
     evaluations = [chosen, *(one for one in evaluations if one is not chosen)]
     reasons = _reasons(evaluations, budget)
     if config.layers.name in ("last", "fixed"):
@@ -151,7 +137,7 @@ def decide(
     records = [_record(evaluation, chosen, budget) for evaluation in evaluations]
     best = chosen.candidate
     selection = replace(best.layer_set.selection, probes=probed_layers(layers, held_out))
-    return Decision(selection, best.fusion, reasons, records, nested)
+    return Decision(selection, best.fusion, reasons, records)
 
 
 def _stacked_predictions(

@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import AUTO, HONEST, TrainConfig
+from layerfusion.config.job import HONEST, TrainConfig
 from layerfusion.errors import UserError
-from layerfusion.fusion.race import NestedPredictions
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.labels import right_rows
 from layerfusion.records.job import FEW_ROWS, Estimate, FoldsRecord
-from layerfusion.runs.auto import Decision
 from layerfusion.runs.heads import fit_heads
 from layerfusion.runs.inputs import prepare_texts
 from layerfusion.runs.long_texts import settled
@@ -39,20 +37,27 @@ def wants_folds(config: TrainConfig, dataset: TextDataset, *, in_sweep: bool) ->
     return in_sweep and unlimited and few and config.protocol == HONEST
 
 
-def judge_on_folds(
-    config: TrainConfig, dataset: TextDataset, decision: Decision | None = None
-) -> FoldsRecord | None:
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Predictions of rows of train that nothing of the job had seen."""
+
+    log_probs: Tensor
+    """Shape: (rows, classes)."""
+    target: Tensor
+    """Labels of the rows."""
+    folds: int
+
+
+def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | None:
     """Judge a job on rows of train that nothing of it had seen, fold by fold.
 
-    A job is fitted anew without each fold, with one seed. Validation has the part that it has in
-    the job: heads stop on it, and stacks learn from it at the end. The vectors of all texts are in
-    the cache, so that no model runs again. `fusion=auto` has fitted its candidates without each
-    fold already: its predictions are those of the candidate that the other folds choose.
+    A job is fitted anew without each fold, with one seed: layers, the race of `fusion=auto`, head.
+    Validation has the part that it has in the job: heads stop on it, and stacks learn from it at
+    the end. The vectors of all texts are in the cache, so that no model runs again.
 
     Args:
         config: the job.
         dataset: its texts.
-        decision: that of `fusion=auto`, if it is at hand.
 
     Returns:
         The figures; None, with a line that says why, where train without a fold has too few rows
@@ -60,9 +65,7 @@ def judge_on_folds(
     """
     try:
         with _only_warnings():
-            if config.fusion.name == AUTO:
-                decision = decision or prepare_texts(config, dataset).decision
-            held_out = decision.held_out if decision else _fitted_anew(config, dataset)
+            held_out = _fitted_anew(config, dataset)
     except UserError as error:
         log.info("not judged on folds of train: %s", error)
         return None
@@ -86,7 +89,7 @@ def judge_on_folds(
     )
 
 
-def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> NestedPredictions:
+def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> HeldOutRows:
     """Fit all of a job without each fold, and predict that fold."""
     # How long texts are read is settled: each fold has the vectors that the cache holds.
     one_seed = replace(settled(config, dataset), seeds=1)
@@ -99,7 +102,7 @@ def _fitted_anew(config: TrainConfig, dataset: TextDataset) -> NestedPredictions
     target = np.concatenate([train.labels[fold_of == fold] for fold in range(folds)])
     found = torch.cat(logits)  # those of labels are log-probabilities already
     log_probs = found if dataset.multilabel else found.log_softmax(dim=1)
-    return NestedPredictions(log_probs, torch.from_numpy(target), folds)
+    return HeldOutRows(log_probs, torch.from_numpy(target), folds)
 
 
 def _logits_of(config: TrainConfig, dataset: TextDataset) -> Tensor:

@@ -113,9 +113,7 @@ def run_job(
         _write_predictions(predictions, result, baseline_preds)
         record = replace(record, files={predictions.name: sha256(predictions.read_bytes())})
         if wants_folds(config, inputs.dataset, in_sweep=group is not None):
-            record = replace(
-                record, on_folds=judge_on_folds(config, inputs.dataset, inputs.decision)
-            )
+            record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         if keeps:
             save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
         write_record(record, folder)

@@ -21,10 +21,8 @@ from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.operators.capacity import head_parameters
 from layerfusion.fusion.race import (
-    Evaluation,
     FusionCandidate,
     list_fusion_candidates,
-    predict_by_nested_choice,
     race,
 )
 from layerfusion.layers.candidates import Candidates
@@ -86,20 +84,6 @@ def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> 
     difference, error = evaluations[-1].behind(evaluations[0])
     assert difference == pytest.approx(evaluations[-1].candidate.fusion.width - 1, abs=0.2)
     assert 0 < error < 0.1
-
-
-def test_no_fold_has_a_part_in_the_choice_that_predicts_it() -> None:
-    """Two candidates, each right on one fold of two: whoever looks takes it for the other fold."""
-    fold_of, target = torch.tensor([0] * 10 + [1] * 10), torch.zeros(20, dtype=torch.int64)
-    good, bad = torch.full((10,), 0.1).double(), torch.full((10,), 3.0).double()
-    early, late = (
-        Evaluation(candidate("gated", width), log_probs_of(losses), target, 2)
-        for width, losses in ((1, torch.cat([good, bad])), (2, torch.cat([bad, good])))
-    )
-    found = predict_by_nested_choice([early, late], lambda ranked: ranked[0], fold_of)
-    # Fold 0 is predicted by the one that is right on fold 1, and so the other way round.
-    assert found.log_probs[:, 0].tolist() == [-3.0] * 20
-    assert found.folds == 2
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,23 @@ def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> N
     assert isinstance(answer, str)
     assert answer.replace("\u00a0", " ").startswith(
         "toy, with 50 a class: use minilm 6, 71.0 ± 1.4 % accuracy on 200 test rows. The baseline"
-        " has 76.5 ± 0.0 %. Each doubling of the labels has avoided"
+        " has 76.5 ± 0.0 %, no less and without a language model. Each doubling of the labels has"
+        " avoided"
     )
+
+
+def test_one_draw_of_each_size_is_called_so(tmp_path: Path) -> None:
+    _write(tmp_path)
+    several, one = (
+        learning_curves([x for x in load_groups(tmp_path) if x.data.draw < draws])[0]
+        for draws in (3, 1)
+    )
+    for curve, spread in ((several, True), (one, False)):
+        block = curve_block(curve, model_colors(curve.groups[0].models), (), "curve-1")
+        sentence, figure, table, *_ = block.parts
+        assert ("in several draws" in str(sentence)) == spread
+        assert ("standard deviation" in figure.caption) == spread
+        assert ("standard deviation" in table.note) == spread
 
 
 def test_validation_chooses_what_a_curve_names(tmp_path: Path) -> None:

@@ -90,16 +90,18 @@ def curve_block(
         lambda ax: plot_learning(curve, lines, ax),
         alt=f"{curve.label}: test {measure} by {size}. "
         + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
-        caption=f"Test {measure} against the {size} to learn and choose from; bars: one"
-        " standard deviation over the draws, up and down. Black: several models, coloured: one."
+        caption=f"Test {measure} against the {size} to learn and choose from"
+        + ("; bars: one standard deviation over the draws, up and down" if curve.draws > 1 else "")
+        + ". Black: several models, coloured: one."
         " Broken: with lexical sources, or other settings. Grey: the baseline."
         + _draw_sentence(found, size),
     )
     rows = plural(curve.groups[0].rows, "test row")
+    draws = "several draws" if curve.draws > 1 else "one draw of each size"
     return Block(
         f"How many rows it takes: {curve.label}",
         (
-            f"The same {rows}, and fewer rows to learn and choose from, in several draws.",
+            f"The same {rows}, and fewer rows to learn and choose from, in {draws}.",
             figure,
             _table(curve, lines),
             *_more_labels(curve, lines),
@@ -150,8 +152,9 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
             ),
         ),
         lines,
-        "In %: mean ± standard deviation over the draws, each the mean of its seeds; in round"
-        " brackets the number of draws. Rows of validation are among those counted.",
+        ("In %: mean ± standard deviation over the draws" if curve.draws > 1 else "In %: a draw")
+        + ", each the mean of its seeds; in round brackets the number of draws. Rows of validation"
+        " are among those counted.",
         lambda line: line.mark,
     )
 
@@ -181,18 +184,19 @@ def curve_answer(curve: LearningCurve) -> str | None:
     """Say what to use with the most rows, and what more of them would give."""
     for line in _lines(curve, {}):
         if line.chosen:
-            baseline = over_draws(curve.baseline[curve.sizes[-1]])
+            largest = curve.sizes[-1]
+            own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
+            less = ", no less and without a language model" if baseline.mean >= own.mean else ""
             rows = plural(curve.groups[0].rows, "test row")
             use = (
-                f"{curve.label}, with {_size(curve, curve.sizes[-1])}: use {line.name},"
-                f" {_spread(line.figure(curve.sizes[-1]))} {curve.measure} on {rows}. The baseline"
-                f" has {_spread(baseline)}."
+                f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {_spread(own)}"
+                f" {curve.measure} on {rows}. The baseline has {_spread(baseline)}{less}."
             )
             return f"{use} {_outlook_sentence(line, curve)}".rstrip()
     return None
 
 
-def _spread(estimate: Estimate | None) -> str:
+def _spread(estimate: Estimate) -> str:
     return f"{cell_text(estimate, PERCENT)}{SPACE}%"
 
 
