@@ -63,6 +63,9 @@ def judge_on_folds(config: TrainConfig, dataset: TextDataset) -> FoldsRecord | N
         The figures; None, with a line that says why, where train without a fold has too few rows
         for the job.
     """
+    log.info(
+        "judging on folds of train: all is fitted anew without each (by_folds=false leaves it out)"
+    )
     try:
         with _only_warnings():
             held_out = _fitted_anew(config, dataset)
