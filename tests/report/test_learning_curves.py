@@ -11,6 +11,7 @@ from layerfusion.findings.learning import learning_curves
 from layerfusion.findings.results import Results
 from layerfusion.report.blocks.learning_curves import curve_answer, curve_block
 from layerfusion.report.contents import build_report
+from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import model_colors
 from layerfusion.statistics.power_law import fit_power_law
 from tests.report.fabricate import dataset, write_job
@@ -115,10 +116,11 @@ def test_one_draw_of_each_size_is_called_so(tmp_path: Path) -> None:
     )
     for curve, spread in ((several, True), (one, False)):
         block = curve_block(curve, model_colors(curve.groups[0].models), (), "curve-1")
-        sentence, figure, table, *_ = block.parts
+        sentence, figure, *_ = block.parts
+        assert isinstance(figure, Drawing)
         assert ("in several draws" in str(sentence)) == spread
         assert ("standard deviation" in figure.caption) == spread
-        assert ("standard deviation" in table.note) == spread
+        assert ("standard deviation" in block.tables[0].note) == spread
 
 
 def test_validation_chooses_what_a_curve_names(tmp_path: Path) -> None:

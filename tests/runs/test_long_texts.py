@@ -163,6 +163,17 @@ def test_a_finished_job_is_checked_as_it_read_and_its_train_rows_predicted(
     assert read_record(folder).reading == []
 
 
+def test_a_model_that_takes_fewer_tokens_than_asked_cuts_only_where_it_cuts(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*words, "backbone.tiny.max_length=512", "fusion=stacked", "layers=last"]
+    line = "at 200 tokens, not max_length=512"
+    assert f"tiny: texts are cut {line}" in trained([*asked, "long_texts=truncate"], capsys)[2]
+    said = trained([*asked, "long_texts=windows"], capsys)[2]
+    assert f"tiny: windows end {line}" in said
+    assert "cut" not in said
+
+
 def test_python_and_the_command_line_decide_alike(
     words: list[str], texts: Path, bert: Path, tmp_path: Path
 ) -> None:
