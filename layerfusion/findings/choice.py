@@ -97,7 +97,7 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
     missing = len(records) - len(found)
     why = (
         f"{missing} of {plural(len(records), 'job')} {'has' if missing == 1 else 'have'} no figure"
-        f" on {FOLDS}"
+        f" on {FOLDS} (by_folds=true adds it)"
         if missing
         else f"nor do {FOLDS}, which are not the same for all jobs, or hold no more"
     )

@@ -85,7 +85,7 @@ def test_one_job_without_folds_leaves_all_to_validation_and_it_is_said(tmp_path:
     assert ranked(tmp_path) == ["2", "3", "4"]
     doubt = (
         "with too few rows to judge (30, fewer than 200): 1 of 3 jobs has no figure on folds of"
-        " train"
+        " train (by_folds=true adds it)"
     )
     assert f"Validation chooses, {doubt}." in " ".join(ranking_lines(tmp_path)).replace("  ", " ")
     assert doubt in chosen_words(group)
