@@ -20,6 +20,7 @@ from layerfusion.config.job import TRUNCATE, WINDOWS, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.errors import UserError
 from layerfusion.export.cut import cut
+from layerfusion.export.onnx_folder import require_exact
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import RunRecord, read_record, write_record
 from layerfusion.runs import long_texts
@@ -139,8 +140,10 @@ def test_the_classifier_reads_texts_as_its_job_did(
     test = dataset_of(config_of(words)).splits["test"]
     said = bundle.probabilities(test.texts).argmax(axis=1)
     assert (said == np.asarray(test.labels)).mean() > 0.9
+    (tokenizer,) = cut(bundle).tokenizers["models"]
+    assert tokenizer["window_overlap"] == bundle.config.backbone["tiny"].window_overlap
     with pytest.raises(UserError, match=r"a job with long_texts=truncate can be exported"):
-        cut(bundle)
+        require_exact(bundle)
 
 
 def test_a_finished_job_is_checked_as_it_read_and_its_train_rows_predicted(
