@@ -264,7 +264,7 @@ def small(words: list[str]) -> list[str]:
     """Settings that make a command small, but for those that it names itself."""
     if words[0] not in JOBS or "--help" in words:
         return []
-    settings = ["seeds=1", "extract.token_budget=512"]
+    settings = ["seeds=1", "extract.token_budget=512", "by_folds=false"]
     if "logger." not in " ".join(words):  # else offline, as `WANDB_MODE` says
         settings += ["logger=none"]
     if "as_published" not in " ".join(words):  # which allows no other training
