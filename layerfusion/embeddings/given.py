@@ -35,6 +35,9 @@ _UNLIMITED = 2**31
 """Number of tokens that stands for no known limit on the length of a text."""
 AT_ONCE = 4096
 """Texts of a file whose vectors are in a shard."""
+ALIKE = 8
+"""Different texts from which on the same vector for all is no chance, as it may be for two texts of
+the same words."""
 TIMED_ALONE = 2
 """Texts that a new server is asked for one by one, so that its latency is known. The first answer
 also takes the time of the connection."""
@@ -146,6 +149,11 @@ class GivenSource:
             write_latency(Latency(0, one, batch), self.store.folder)
 
     def _keep(self, texts: Sequence[str], vectors: np.ndarray, seconds: float) -> None:
+        if len(texts) >= ALIKE and (vectors == vectors[0]).all():
+            raise UserError(
+                f"backbone {self.name}: {self.origin} has the same vector for {len(texts)}"
+                " different texts, so that it cannot tell them apart"
+            )
         known = self.store.shape
         asked = self.config.dimensions
         if known is None and asked not in (None, vectors.shape[1]):

@@ -449,20 +449,23 @@ class LayerFusionModel(PreTrainedModel):
 
         Args:
             inputs: what the tokenizer gives: `input_ids` and `attention_mask` of the first model,
-                `input_ids_1` and so on of others, `lexical_ids_0` and `lexical_weights_0` of
-                lexical sources.
+                `input_ids_1` and so on of others, and `pooled_tokens` of those that read windows;
+                `lexical_ids_0` and `lexical_weights_0` of lexical sources.
         """
         found: dict[int, Tensor] = {}
         for number in range(len(self.backbones)):
             own = {k: one for k, one in enumerate(self.config.sources) if one["backbone"] == number}
             ids, mask = (inputs[key_of(name, number)] for name in ("input_ids", "attention_mask"))
             layers = list(dict.fromkeys(one["layer"] for one in own.values()))
-            states, counts = self._states(number, ids, mask, layers), mask
             if ids.ndim == 3:  # windows: all tokens of a text that count are pooled together
-                states = {k: x.flatten(1, 2) for k, x in states.items()}
-                counts = inputs[key_of("pooled_tokens", number)].flatten(1, 2)
+                longest = int(mask.sum(dim=2).max())
+                counts = inputs[key_of("pooled_tokens", number)]
+                ids, mask, counts = (x[:, :, :longest] for x in (ids, mask, counts))
+                states, mask = self._of_windows(number, ids, mask, layers), counts.flatten(1, 2)
+            else:
+                states = self._states(number, ids, mask, layers)
             found |= {
-                k: pooled(states[one["layer"]], counts, one["pool"], one["skip_first"])
+                k: pooled(states[one["layer"]], mask, one["pool"], one["skip_first"])
                 for k, one in own.items()
             }
         for number, source in enumerate(self.lexical):
@@ -473,20 +476,29 @@ class LayerFusionModel(PreTrainedModel):
             }
         return [found[k] for k in range(len(self.config.sources))]
 
+    def _of_windows(
+        self, number: int, ids: Tensor, mask: Tensor, layers: Sequence[str]
+    ) -> dict[str, Tensor]:
+        """Compute layers of texts in windows. Shapes: (batch, windows * tokens, width).
+
+        Windows without a token only fill the batch up. They do not pass through the model.
+        """
+        there = mask.any(dim=2)
+        found = {}
+        for layer, rows in self._states(number, ids[there], mask[there], layers).items():
+            whole = rows.new_zeros(*ids.shape, rows.shape[2])
+            whole[there] = rows
+            found[layer] = whole.flatten(1, 2)
+        return found
+
     def _states(
         self, number: int, ids: Tensor, mask: Tensor, layers: Sequence[str]
     ) -> dict[str, Tensor]:
-        """Compute layers of a language model. Shapes: those of `ids`, with the width behind."""
-        if ids.ndim == 3:
-            longest = ids.shape[2]
-            real = mask.clone()
-            real[:, :, 0] = 1  # a window that only fills up the batch; nothing of it counts
-            states = self._states(number, ids.flatten(0, 1), real.flatten(0, 1), layers)
-            return {k: x.unflatten(0, ids.shape[:2])[:, :, :longest] for k, x in states.items()}
+        """Compute layers of a language model. Shapes: (rows, tokens, width)."""
         backbone = self.backbones[number]
         if self.config.backbones[number]["masks_padding"]:
             return backbone(ids, mask, layers)
-        # Padding would change the real tokens, so each text or window passes alone.
+        # Padding would change the real tokens, so each row passes alone.
         lengths = mask.sum(dim=1).tolist()
         rows = [
             backbone(ids[n : n + 1, :size], mask[n : n + 1, :size], layers)

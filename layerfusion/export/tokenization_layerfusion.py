@@ -112,9 +112,9 @@ def encoded(
 
     Returns:
         `input_ids` and `attention_mask`, 1 on real tokens. Shapes: (texts, tokens), int64. For a
-        model that reads windows, shapes (texts, windows, tokens), as many tokens as a window has at
-        most; and `pooled_tokens`, of the same shape, 1 on the tokens that count, since a window
-        repeats some of the one before.
+        model that reads windows, shapes (texts, windows, tokens), always as many tokens as a window
+        has at most, so that texts can be put together later; and `pooled_tokens`, of the same
+        shape, 1 on the tokens that count, since a window repeats some of the one before.
     """
     prompts = [about["template"].replace("{text}", text) for text in texts]
     encodings = tokenizer.encode_batch(prompts)

@@ -99,7 +99,7 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
         f"{missing} of {plural(len(records), 'job')} {'has' if missing == 1 else 'have'} no figure"
         f" on {FOLDS} (by_folds=true adds it)"
         if missing
-        else f"nor do {FOLDS}, which are not the same for all jobs, or hold no more"
+        else f"the {FOLDS} are not the same for all jobs, or hold no more rows"
     )
     return Judge(rows, doubt=f"with too few rows to judge ({rows}, fewer than {FEW_ROWS}): {why}")
 

@@ -105,7 +105,7 @@ def test_the_order_of_an_answer_is_that_of_its_indices(fake: FakeEndpoint, tmp_p
 
 def test_time_is_measured_and_flops_are_not_known(fake: FakeEndpoint, tmp_path: Path) -> None:
     source = opened(fake.url, tmp_path, batch=32)
-    texts = [f"film {n}" for n in range(40)]
+    texts = ["film " * n + "good" for n in range(40)]
     extract(source, texts)
     assert [len(body["input"]) for body in fake.bodies] == [1, 1, 32, 6]
     seconds = source.store.seconds_per_text(map(text_hash, texts), LAYER)
@@ -427,6 +427,13 @@ def test_repeats_of_one_vector_and_rows_of_other_texts_do_no_harm(tmp_path: Path
     rows[-1]["v"] = []
     pd.DataFrame(rows).to_json(tmp_path / "v.jsonl", orient="records", lines=True)
     assert extract(filed(tmp_path / "v.jsonl", tmp_path), TEXTS).shape == (7, 2)
+
+
+def test_vectors_that_tell_no_texts_apart_are_refused_each_time(tmp_path: Path) -> None:
+    texts = [f"text {n}" for n in range(10)]
+    source = filed(table(np.ones((10, 4)), tmp_path / "v.parquet", texts), tmp_path / "cache")
+    for _ in range(2):  # nothing was kept that a second try would take for good
+        assert "the same vector for 10 different texts" in refused(source, texts)
 
 
 def test_an_array_that_does_not_follow_its_rows(tmp_path: Path) -> None:

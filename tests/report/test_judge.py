@@ -106,7 +106,7 @@ def test_folds_that_cannot_be_compared_choose_nothing(
     judge = judge_of(all_few if changed == {"rows": 20} else [other, *records[1:]])
     assert not judge.by_folds
     assert capital(judge.chooses) == "Validation chooses"
-    assert "nor do folds of train" in judge.doubt
+    assert "the folds of train are not the same for all jobs" in judge.doubt
 
 
 def test_ties_and_what_test_could_show_are_said(tmp_path: Path) -> None:
