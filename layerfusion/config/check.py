@@ -124,6 +124,8 @@ def check(config: TrainConfig) -> None:
     for key in ("label_names", "label_columns"):
         setattr(config.dataset, key, _names_of_labels(key, getattr(config.dataset, key)))
     check_dataset(config.dataset)
+    # Before the models, which have it from the job.
+    _choice("long_texts", config.long_texts, LONG_TEXTS)
     groups: dict[str, Any] = {
         "limit": config.limit,
         **{f"backbone.{name}": backbone for name, backbone in config.backbone.items()},
@@ -143,7 +145,6 @@ def check(config: TrainConfig) -> None:
         check_backbone(name, backbone)
     _check_sources(config)
     _check_layers(config.layers)
-    _choice("long_texts", config.long_texts, LONG_TEXTS)
     _choice("objective", config.objective, OBJECTIVES)
     _choice("class_weights", config.class_weights, CLASS_WEIGHTS)
     _choice("protocol", config.protocol, tuple(PROTOCOLS))

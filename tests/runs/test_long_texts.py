@@ -375,3 +375,12 @@ def test_the_same_model_with_two_prompts_is_two_sources(
     bundle = load_bundle(folder, device="cpu")
     texts = dataset_of(config_of(words)).splits["test"].texts
     assert bundle.probabilities(texts).shape == (60, 2)
+
+
+def test_a_wrong_way_is_named_by_the_key_that_was_typed(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key in ("long_texts", "backbone.tiny.long_texts"):
+        code, said = run(["train", *words, f"{key}=window"], capsys)
+        assert code == 2
+        assert said.startswith(f"layerfusion: {key}: there is no 'window'")
