@@ -95,9 +95,13 @@ def judge_of(records: Sequence[RunRecord]) -> Judge:
     if len(records) == 1:
         return Judge(rows)
     missing = len(records) - len(found)
+    if missing == len(records):
+        without = "no job has a figure"
+    else:
+        jobs = plural(len(records), "job")
+        without = f"{missing} of {jobs} {'has' if missing == 1 else 'have'} no figure"
     why = (
-        f"{missing} of {plural(len(records), 'job')} {'has' if missing == 1 else 'have'} no figure"
-        f" on {FOLDS} (by_folds=true adds it)"
+        f"{without} on {FOLDS} (by_folds=true adds it)"
         if missing
         else f"the {FOLDS} are not the same for all jobs, or hold no more rows"
     )
