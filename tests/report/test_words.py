@@ -138,9 +138,10 @@ def test_a_choice_by_few_rows_is_said_to_be_loose(tmp_path: Path) -> None:
     assert summary.headline == "Use layer 3 of minilm"
     assert facts(summary)["Chosen"] == (
         "on 50 validation rows, 100.0 %, with too few rows to judge (50, fewer than 200): no job"
-        " has a figure on folds of train (by_folds=true adds it); 3 of 4 tie on 50 rows, so the lower"
-        " log-loss decided; 3 of 4 lie within one standard error (2.0 points): more rows would"
-        " choose more surely, and fusion=auto chooses layers and fusion on folds of train, 450 rows"
+        " has a figure on folds of train (by_folds=true adds it); 3 of 4 tie on 50 rows, so the"
+        " lower log-loss decided; 3 of 4 lie within one standard error (2.0 points): more rows"
+        " would choose more surely, and fusion=auto chooses layers and fusion on folds of train,"
+        " 450 rows"
     )
 
 
