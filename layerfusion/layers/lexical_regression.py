@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from layerfusion.layers.logistic import Problem
+from layerfusion.layers.logistic import Path, Problem
 from layerfusion.texts.tfidf import (
     CountedTexts,
     Sparse,
@@ -260,11 +260,10 @@ def _in_the_span(
         spread=None,
         independent=True,
     )
-    start = None
+    path = Path(problem)
     for strength in strengths:
-        solution = problem.with_strength(strength).minimise(SPAN_TOLERANCE, start)
-        start = solution.w
-        shares = (to_rows @ solution.w[0, 0, :, :-1].double().T).numpy()
+        w = path.fit(strength, SPAN_TOLERANCE)
+        shares = (to_rows @ w[0, 0, :, :-1].double().T).numpy()
         yield features.T @ shares, shares.sum(axis=0)
 
 
