@@ -23,6 +23,7 @@ from layerfusion.fusion.objective import costs, find_shift, label_shares, shifte
 from layerfusion.layers.labels import decisions, folded, is_multilabel, mean_loss, unfolded
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
+from layerfusion.layers.threads import each_on_a_core
 
 Choose = Callable[[Tensor, Tensor], list[int]]
 """(log-probabilities of rows by source, labels) to the positions of the sources to use. Shape:
@@ -116,6 +117,8 @@ class Pool:
     def _pool(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
         if self.form == ANCHORED:
             gates = self.bias.expand(log_probs.shape[1], -1)
+        elif self.form in (SINGLE, WEIGHTED):
+            gates = torch.softmax(self.bias, dim=0).expand(log_probs.shape[1], -1)
         elif self.form == ANCHORED_GATED:
             facts = (agreement(log_probs, self.scale * self.bias) - self.mean) / self.std
             gates = self.bias + facts @ self.gate.T
@@ -197,11 +200,17 @@ def judge_forms(
     forms = _forms_for(max(map(len, chosen)), gated)
     shape = len(target), log_probs.shape[2]
     predicted = {form: torch.zeros(shape, dtype=torch.float64) for form in forms}
-    for rows, positions in zip(inside, chosen, strict=True):
+
+    def predict(fold: tuple[Tensor, list[int]]) -> list[Tensor]:
+        rows, positions = fold
         sources = log_probs[positions]
-        for form in forms:
-            pool = fit_pool(sources[:, rows], target[rows], form)
-            predicted[form][~rows] = pool(sources[:, ~rows])[0]
+        known, others = sources[:, rows], sources[:, ~rows]
+        return [fit_pool(known, target[rows], form)(others)[0] for form in forms]
+
+    folds = list(zip(inside, chosen, strict=True))
+    for rows, found in zip(inside, each_on_a_core(predict, folds), strict=True):
+        for form, others in zip(forms, found, strict=True):
+            predicted[form][~rows] = others
     losses = {form: costs(LOG_LOSS, found, target) for form, found in predicted.items()}
     return _supported(losses), predicted
 
@@ -248,28 +257,54 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
         return _anchored_gated(log_probs, target)
-    log_probs = log_probs.double()
+    if form == SINGLE:
+        return _single(log_probs.double(), target)
+    return _softmaxed(log_probs.double(), target, form)
+
+
+def _single(log_probs: Tensor, target: Tensor) -> Pool:
+    """Calibrate the source with the lowest log-loss by the scale κ alone."""
     sources = len(log_probs)
-    facts = evidence(log_probs)
-    mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
-    std = torch.where(std > 1e-9, std, 1.0)
-    facts = (facts - mean) / std
+    best = torch.stack([F.nll_loss(source, target) for source in log_probs]).argmin()
+    bias = torch.zeros(sources, dtype=torch.float64)
+    bias[torch.arange(sources) != best] = -torch.inf
+    alone, log_scale = log_probs[best], torch.zeros((), dtype=torch.float64)
+
+    def loss() -> Tensor:
+        pull = WEIGHT_ROWS * log_scale.square() / len(target)
+        return F.cross_entropy(log_scale.exp() * alone, target) + pull
+
+    minimise(loss, [log_scale])
+    return Pool(SINGLE, bias, log_scale.exp(), *_still(sources))
+
+
+def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+    """Fit weights, or gates, that are positive and add up to 1, and the scale κ."""
+    sources = len(log_probs)
     bias = torch.zeros(sources, dtype=torch.float64)
     log_scale = torch.zeros((), dtype=torch.float64)
-    gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
-    learned = {SINGLE: [log_scale], WEIGHTED: [log_scale, bias]}
-    if form == SINGLE:
-        losses = torch.stack([F.nll_loss(source, target) for source in log_probs])
-        bias[torch.arange(sources) != losses.argmin()] = -torch.inf
+    gate, mean, std = _still(sources)
+    facts = torch.zeros(len(target), len(mean), dtype=torch.float64)
+    if form == GATED:
+        facts = evidence(log_probs)
+        mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
+        std = torch.where(std > 1e-9, std, 1.0)
+        facts = (facts - mean) / std
 
     def loss() -> Tensor:
         gates = torch.softmax(bias + facts @ gate.T, dim=1)
         pooled = F.nll_loss(_mix(log_probs, gates, log_scale.exp()), target)
-        pull = log_scale.square() + (bias.square().sum() if form != SINGLE else 0.0)
+        pull = log_scale.square() + bias.square().sum()
         return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / len(target)
 
-    minimise(loss, learned.get(form, [log_scale, bias, gate]))
+    minimise(loss, [log_scale, bias, gate] if form == GATED else [log_scale, bias])
     return Pool(form, bias, log_scale.exp(), gate, mean, std)
+
+
+def _still(sources: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gate, mean and std of a pool that is the same for all texts."""
+    gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
+    return gate, gate[0], gate[0] + 1
 
 
 def anchored_weights(log_probs: Tensor, target: Tensor) -> Tensor:
@@ -318,9 +353,7 @@ def anchor_strength(sources: int, rows: int) -> float:
 def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
     weights = anchored_weights(log_probs, target)
     scale = weights.abs().sum()
-    sources = len(weights)
-    gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
-    return Pool(ANCHORED, weights / scale, scale, gate, gate[0], gate[0] + 1)
+    return Pool(ANCHORED, weights / scale, scale, *_still(len(weights)))
 
 
 def _anchored_gated(log_probs: Tensor, target: Tensor) -> Pool:

@@ -100,7 +100,7 @@ def fit_stack(
         device: where the probes are fitted; the CPU if None.
     """
     probes = fit_sources(features, labels, held_out, num_classes, device)
-    log_probs = torch.stack([source.log_probs for source in held_out]).double()
+    log_probs = torch.stack([source.log_probs for source in held_out])
     pool, losses, reason = choose_pool(
         log_probs,
         held_out[0].target,

@@ -7,7 +7,8 @@ projections of the same counts, and a regression on them is less accurate and sl
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.layers.logistic import Path, Problem
+from layerfusion.layers.threads import Item, Result, each_on_a_core
 from layerfusion.texts.tfidf import (
     CountedTexts,
     Sparse,
@@ -31,16 +33,17 @@ if TYPE_CHECKING:
 
 C_VALUES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
 """Inverse strengths of the regularisation that are tried with each kind of features."""
-SPAN_WORK = 1000.0
+SPAN_WORK = 170.0
 """Regressions are fitted in the space that the rows span if the cube of the rows is at most this
-many times the counts × classes. Then it takes 0.25 to 0.9 of liblinear's time for the same
-probabilities; with fewer counts, as in short texts of few classes, liblinear is faster."""
+many times the counts × classes × strengths. Then it takes 0.25 to 0.9 of liblinear's time for the
+same probabilities; with fewer counts, as in short texts of few classes, liblinear is faster."""
 SPAN_ROWS = 5000
 """Most rows for which they are, whatever the counts: their products take the square of that."""
 SPAN_TOLERANCE = 1e-5
 """A fit in that space ends once no entry of the gradient of the mean loss is larger."""
-_LEAST_EIGENVALUE = 1e-9
-"""Directions of the span with a smaller share of the largest eigenvalue are left out."""
+_LEAST_EIGENVALUE = 1e-6
+"""Directions of the span with a smaller share of the largest eigenvalue are left out: they are
+noise in float32."""
 _MULTILABEL = "multilabel"
 """Name of the tensor that only a regression of labels has."""
 _LEAST_PROBABILITY = 1e-7
@@ -160,16 +163,31 @@ def predict_folds(
     }
     with countable(features):
         counted = CountedTexts(features, texts, max_features)
-    for fold in np.unique(fold_of[fold_of >= 0]):
-        inside = fold_of != fold
-        if not inside.any():
-            continue
+
+    def predict(inside: np.ndarray) -> list[np.ndarray]:
         with countable(features):
             learned, others = counted.weighted(inside)
         fits = one_against_rest(learned, labels[inside], C_VALUES, num_classes, seed)
-        for one, fitted in zip(predicted.values(), fits, strict=True):
-            one[~inside] = log_probabilities(others, *fitted, multilabel=labels.ndim == 2)
+        return [log_probabilities(others, *fit, multilabel=labels.ndim == 2) for fit in fits]
+
+    folds = [fold_of != fold for fold in np.unique(fold_of[fold_of >= 0])]
+    folds = [inside for inside in folds if inside.any()]
+    for inside, found in zip(folds, regress_each_on_a_core(predict, folds), strict=True):
+        for one, log_probs in zip(predicted.values(), found, strict=True):
+            one[~inside] = log_probs
     return predicted
+
+
+def regress_each_on_a_core(
+    compute: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """Compute something of each item by regressions, as `each_on_a_core` does.
+
+    Filters of warnings belong to the process. They are set here, before there are threads that
+    would undo each other's.
+    """
+    with _may_stop_short():
+        return list(each_on_a_core(compute, items))
 
 
 def one_against_rest(
@@ -228,7 +246,7 @@ def _regressions(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Fit a regression for each column of targets, (rows, columns), by the faster of two ways."""
     rows, columns = targets.shape
-    spanned = rows <= SPAN_ROWS and rows**3 <= SPAN_WORK * features.nnz * columns
+    spanned = rows <= SPAN_ROWS and rows**3 <= SPAN_WORK * features.nnz * columns * len(strengths)
     fit = _in_the_span if spanned else _by_liblinear
     yield from fit(features, targets, strengths, seed)
 
@@ -242,28 +260,28 @@ def _in_the_span(
     dimensions where there are many more features than rows.
     """
     rows = len(targets)
-    products = torch.from_numpy((features @ features.T).toarray() + 1.0)
+    products = torch.from_numpy((features @ features.T).toarray() + 1.0).float()
     values, vectors = torch.linalg.eigh(products)
     real = values > _LEAST_EIGENVALUE * values[-1]
     values, vectors = values[real], vectors[:, real]
-    x = F.pad(vectors * values.sqrt(), (0, 1)).float()[None]  # the last column is the free bias
-    to_rows = vectors / values.sqrt()
+    x = F.pad(vectors * values.sqrt(), (0, 1))  # the last column is the free bias, which stays 0
     problem = Problem(
-        x=x,
-        spectrum=F.pad(values / rows, (0, 1)).float()[None],
-        basis=to_rows.float()[None],
-        mean=torch.zeros(1, rows),
-        std=torch.ones(1, rows),
+        x=x[None],
+        spectrum=F.pad(values / rows, (0, 1))[None],
+        basis=torch.empty(1, 0),  # of raw features: nothing asks for it
+        mean=torch.zeros(1, 0),
+        std=torch.zeros(1, 0),
         y=torch.from_numpy(targets.T).float(),
         weights=torch.full((1, rows), 1 / rows),
         penalty=torch.ones(1),
         spread=None,
         independent=True,
     )
+    to_rows = vectors / values.sqrt()
     path = Path(problem)
     for strength in strengths:
-        w = path.fit(strength, SPAN_TOLERANCE)
-        shares = (to_rows @ w[0, 0, :, :-1].double().T).numpy()
+        w = path.fit(strength, SPAN_TOLERANCE)[0, 0].double()
+        shares = (to_rows.double() @ w[:, :-1].T).numpy()
         yield features.T @ shares, shares.sum(axis=0)
 
 
@@ -271,16 +289,13 @@ def _by_liblinear(
     features: Sparse, targets: np.ndarray, strengths: Sequence[float], seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Fit one class after the other; the time grows with the rows, not with their cube."""
-    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
     for strength in strengths:
         # Liblinear's dual solver takes a third of the time of a multinomial fit by L-BFGS. On MR
         # and R52, a tolerance tighter than 0.01 changed no accuracy by 0.1 points or more.
         settings = {"C": strength, "tol": 1e-2, "max_iter": 1000, "random_state": seed}
-        with warnings.catch_warnings():
-            # A fit that stops slightly short of its optimum is still a valid regression.
-            warnings.simplefilter("ignore", ConvergenceWarning)
+        with _may_stop_short():
             fitted = [
                 LogisticRegression(solver="liblinear", dual=True, **settings).fit(features, target)
                 for target in targets.T
@@ -289,6 +304,16 @@ def _by_liblinear(
             np.stack([one.coef_[0] for one in fitted], axis=1),
             np.array([one.intercept_[0] for one in fitted]),
         )
+
+
+@contextmanager
+def _may_stop_short() -> Iterator[None]:
+    """Do not warn: a fit that stops slightly short of its optimum is still a valid regression."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
 
 
 def log_probabilities(

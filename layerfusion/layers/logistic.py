@@ -320,8 +320,8 @@ class History:
         flat, diagonal = gradient.flatten(2)[:, :, None], curved.flatten(2)[:, :, None]
         shares = flat @ steps.mT @ self.inverse.mT
         inner = (flat - shares @ rises) / diagonal
-        # Where most rows of a class have become sure, the diagonal is several times too small, and a
-        # step would go much too far. The last step has shown by how much.
+        # Where most rows of a class have become sure, the diagonal is several times too small, and
+        # a step would go much too far. The last step has shown by how much.
         last = rises[:, :, -1:]
         along = dot(last, last / diagonal)
         scale = torch.where(along > 0, self.shared[:, :, 0, -1] / along, 1.0).clamp_max(1.0)

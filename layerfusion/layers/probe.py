@@ -25,9 +25,9 @@ from layerfusion.layers.logistic import Path, Problem, Solution
 from layerfusion.layers.threads import each_on_a_core
 
 TOLERANCE = 3e-4
-"""A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On mr, r8
-and r52 the held-out log-loss is then on average within 0.001 of that at 1e-6, and nearly always of
-the same C, in a half to a third of the time."""
+"""A fit ends once no entry of the gradient of the mean loss, in the eigenbasis, is larger. On mr,
+r8 and r52 the held-out log-loss is then on average within 0.001 of that at 1e-6, and nearly always
+of the same C, in a half to a third of the time."""
 CELLS = 12_000_000
 """Limit on the numbers in the features and logits of one batch of layers: about 50 MB. With 52
 classes, batches four times as large take a quarter longer, since each step waits for memory."""

@@ -23,7 +23,7 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel, log_probabilities
-from layerfusion.layers.lexical_regression import LexicalRegression
+from layerfusion.layers.lexical_regression import LexicalRegression, regress_each_on_a_core
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
@@ -337,48 +337,62 @@ def _stack_sources(
     inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[Blend]
 ) -> StackSources:
     """Read the layers, and fit the regressions of lexical sources with their held-out strengths."""
-    splits, num_classes = inputs.dataset.splits, len(inputs.dataset.label_names)
-    known_texts = [*splits["train"].texts, *splits["validation"].texts]
-    known_labels = torch.cat([targets["train"], targets["validation"]])
+    splits = inputs.dataset.splits
     chosen = inputs.selection.layers
     layers = [x for x in chosen if not isinstance(inputs.sources[x.backbone], LexicalSource)]
     vectors = {
         split: dict(zip(layers, read_layers(inputs.sources, layers, hashes), strict=True))
         for split, hashes in inputs.hashes.items()
     }
+    regressions = _lexical_regressions(inputs, targets, held)
     found = StackSources([], [], [], [], {})
-    regressions: dict[str, LexicalRegression] = {}
-    for layer, probe in zip(chosen, held, strict=True):
-        source = inputs.sources[layer.backbone]
-        if not isinstance(source, LexicalSource):
+    for layer in chosen:
+        if layer in vectors["train"]:
             train, validation, test = (vectors[x][layer] for x in ("train", "validation", "test"))
             found.train.append(train)
             found.known.append(torch.cat([train, validation]))
             found.validation.append(validation)
             found.test.append(test)
-            continue
-        if probe.strength is None:
-            raise ValueError(f"{layer}: a lexical source is a regression")
-        of_train, of_known = (
-            LexicalRegression.fit(
-                source.config.features,
-                texts,
-                labels.numpy(),
-                probe.strength,
-                num_classes=num_classes,
-                max_features=source.config.max_features,
-            )
-            for texts, labels in (
-                (splits["train"].texts, targets["train"]),
-                (known_texts, known_labels),
-            )
+        else:
+            of_train, of_known = (regressions[layer.backbone, part] for part in ("train", "known"))
+            found.train.append(None)
+            found.known.append(None)
+            found.validation.append(_predicted(of_train, splits["validation"].texts))
+            found.test.append(_predicted(of_known, splits["test"].texts))
+    kept = {name: one for (name, part), one in regressions.items() if part == "known"}
+    return replace(found, regressions=kept)
+
+
+def _lexical_regressions(
+    inputs: Inputs, targets: Mapping[str, Tensor], held: Sequence[Blend]
+) -> dict[tuple[str, str], LexicalRegression]:
+    """Fit each lexical source on train, and on the known rows: train and validation together."""
+    train, validation = (inputs.dataset.splits[name].texts for name in ("train", "validation"))
+    known = torch.cat([targets["train"], targets["validation"]])
+    rows = {"train": (train, targets["train"]), "known": ([*train, *validation], known)}
+
+    def learn(asked: tuple[str, str]) -> LexicalRegression:
+        name, part = asked
+        texts, labels = rows[part]
+        config, strength = lexical[name]
+        return LexicalRegression.fit(
+            config.features,
+            texts,
+            labels.numpy(),
+            strength,
+            num_classes=len(inputs.dataset.label_names),
+            max_features=config.max_features,
         )
-        found.train.append(None)
-        found.known.append(None)
-        found.validation.append(_predicted(of_train, splits["validation"].texts))
-        found.test.append(_predicted(of_known, splits["test"].texts))
-        regressions[layer.backbone] = of_known
-    return replace(found, regressions=regressions)
+
+    lexical = {}
+    for layer, probe in zip(inputs.selection.layers, held, strict=True):
+        source = inputs.sources[layer.backbone]
+        if isinstance(source, LexicalSource):
+            if probe.strength is None:
+                raise ValueError(f"{layer}: a lexical source is a regression")
+            lexical[layer.backbone] = source.config, probe.strength
+    asked = [(name, part) for name in lexical for part in rows]
+    return dict(zip(asked, regress_each_on_a_core(learn, asked), strict=True))
 
 
 def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:

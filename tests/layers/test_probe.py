@@ -119,7 +119,8 @@ def test_a_strength_that_is_surely_worse_is_not_fitted_again(
     assert len(fits) == 12
     assert in_race < 12
     assert raced.strength == whole.strength
-    assert torch.allclose(raced.log_probs, whole.log_probs, atol=2e-3)
+    # Each starts where other strengths lead, and ends within the tolerance of the same minimum.
+    assert torch.allclose(raced.log_probs, whole.log_probs, atol=5e-3)
 
 
 def test_labels_held_out_change_nothing_but_the_verdict() -> None:
