@@ -57,6 +57,11 @@ MOVE_ROWS = 10_000.0
 """Strength of the pull of the gates of `anchored_gated` towards the anchored weights, in rows. From
 3,000 to 30,000 it hardly mattered on 36 to 1,345 rows of seven sets; at 1,000 the gates began to
 fit noise."""
+UNKNOWN_ROWS = 1.0
+"""Rows of unknown class that a pool has to allow for beside the held-out ones. Where its members
+are right on all of these, nothing else bounds how sure it is: on 40 to 200 rows of sms_spam its
+log-loss on test falls by 0.04 to 0.26 nats, and from 500 rows on it stays. Half a row and two were
+worth about the same."""
 FACTS = 3
 """Numbers that a gate sees of each source: entropy, largest log-probability, distance from the mean
 of all sources."""
@@ -248,6 +253,38 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
         return _anchored_gated(log_probs, target)
+    pool = _fit(log_probs, target, form)
+    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
+
+
+def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
+    """Return the factor, at most 1, that makes a pool as sure as its held-out rows allow.
+
+    It has the lowest log-loss on these rows and on `UNKNOWN_ROWS` that are of each class alike:
+    they are shared out over the held-out ones, as smoothed labels (after Platt, *Probabilistic
+    outputs for support vector machines*, 1999). The loss is convex, and the factor leaves the most
+    probable class as it is.
+
+    Args:
+        pooled: log-probabilities of held-out rows up to a number for each row, which does not
+            count. Shape: (rows, classes), float64.
+        target: class indices of these rows. Shape: (rows,).
+
+    Returns:
+        Shape: (), float64.
+    """
+    smoothing = UNKNOWN_ROWS / (len(target) + UNKNOWN_ROWS)
+    log_factor = torch.zeros((), dtype=torch.float64)
+
+    def loss() -> Tensor:
+        return F.cross_entropy(log_factor.exp() * pooled, target, label_smoothing=smoothing)
+
+    minimise(loss, [log_factor])
+    return log_factor.exp().clamp_max(1.0)
+
+
+def _fit(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+    """Fit a pool whose gates are a softmax, as sure as the rows make it."""
     log_probs = log_probs.double()
     sources = len(log_probs)
     facts = evidence(log_probs)
@@ -315,8 +352,15 @@ def anchor_strength(sources: int, rows: int) -> float:
     return ANCHOR_ROWS * sources**0.5 / rows
 
 
-def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
+def _sure_weights(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Return the anchored weights of a pool as sure as its rows allow. Shape: (K,), float64."""
     weights = anchored_weights(log_probs, target)
+    pooled = torch.einsum("k,knc->nc", weights.to(log_probs), log_probs)
+    return weights * _sureness(pooled.double(), target)
+
+
+def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
+    weights = _sure_weights(log_probs, target)
     scale = weights.abs().sum()
     sources = len(weights)
     gate = torch.zeros(sources, sources * FACTS, dtype=torch.float64)
@@ -325,7 +369,7 @@ def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
 
 def _anchored_gated(log_probs: Tensor, target: Tensor) -> Pool:
     """Fit log p = log softmax(Σ_k (w_k + G_k e(x)) log p_k), with w anchored and G held near 0."""
-    weights = anchored_weights(log_probs, target)
+    weights = _sure_weights(log_probs, target)
     facts = agreement(log_probs, weights)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)
