@@ -20,7 +20,14 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.objective import costs, find_shift, label_shares, shifted
-from layerfusion.layers.labels import decisions, folded, is_multilabel, mean_loss, unfolded
+from layerfusion.layers.labels import (
+    decisions,
+    folded,
+    is_multilabel,
+    log_odds,
+    mean_loss,
+    unfolded,
+)
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
 
@@ -91,8 +98,8 @@ class Pool:
     std: Tensor
     """Their standard deviation. Shape: (E,)."""
     shift: Tensor | None = None
-    """Added to the pooled scores: see `objective.find_shift`. None adds nothing. Shape:
-    (classes,)."""
+    """Added to the pooled scores, or to the log-odds of labels: an offset of the labels, and what
+    `objective.find_shift` finds. None adds nothing. Shape: (classes,)."""
     multilabel: bool = False
     """Whether texts have any number of the classes. Each label of a text is then pooled as a text
     of its own with the classes no and yes, and its gates are the means over the labels."""
@@ -161,7 +168,8 @@ def choose_pool(
     prior = label_shares(target, log_probs.shape[2])
     shift = find_shift(objective, class_weights, predicted[form], target, prior)
     if shift is not None:
-        pool = replace(pool, shift=shift.values)
+        own = 0.0 if pool.shift is None else pool.shift
+        pool = replace(pool, shift=own + shift.values)
     words = shift.words if shift is not None else ""
     if len(log_probs) == 1:
         return pool, {}, f"a single source, calibrated{words}"
@@ -247,13 +255,39 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
             log-loss, calibrated.
     """
     if is_multilabel(target):
-        return replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
+        pool = replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
+        return replace(pool, shift=_offset(pool(log_probs)[0], target).expand(target.shape[1]))
     if form == ANCHORED:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
         return _anchored_gated(log_probs, target)
     pool = _fit(log_probs, target, form)
     return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
+
+
+def _offset(pooled: Tensor, target: Tensor) -> Tensor:
+    """Return what the log-odds of all labels lack, one number, held near 0 as weights are.
+
+    Weights move the log-odds of labels towards or away from 0, where yes and no are alike. Probes
+    of rare labels are shrunk towards their frequency instead, so that a pool without an offset
+    names too few labels. The loss is convex.
+
+    Args:
+        pooled: log-probabilities of held-out rows. Shape: (rows, labels), float64.
+        target: labels of these rows. Shape: (rows, labels).
+
+    Returns:
+        Shape: (), float64.
+    """
+    odds, yes = log_odds(pooled), target.double()
+    offset = torch.zeros((), dtype=torch.float64)
+
+    def loss() -> Tensor:
+        pull = WEIGHT_ROWS * offset.square() / target.numel()
+        return F.binary_cross_entropy_with_logits(odds + offset, yes) + pull
+
+    minimise(loss, [offset])
+    return offset
 
 
 def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
