@@ -256,7 +256,7 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
     """
     if is_multilabel(target):
         pool = replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
-        return replace(pool, shift=_offset(pool(log_probs)[0], target).expand(target.shape[1]))
+        return replace(pool, shift=_offset(pool(log_probs)[0], target).repeat(target.shape[1]))
     if form == ANCHORED:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
