@@ -20,7 +20,14 @@ from torch.nn import functional as F
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
 from layerfusion.fusion.objective import costs, find_shift, label_shares, shifted
-from layerfusion.layers.labels import decisions, folded, is_multilabel, mean_loss, unfolded
+from layerfusion.layers.labels import (
+    decisions,
+    folded,
+    is_multilabel,
+    log_odds,
+    mean_loss,
+    unfolded,
+)
 from layerfusion.layers.log_linear import log_losses, slope_and_curvature
 from layerfusion.layers.selection import standard_error
 from layerfusion.layers.threads import each_on_a_core
@@ -58,6 +65,10 @@ MOVE_ROWS = 10_000.0
 """Strength of the pull of the gates of `anchored_gated` towards the anchored weights, in rows. From
 3,000 to 30,000 it hardly mattered on 36 to 1,345 rows of seven sets; at 1,000 the gates began to
 fit noise."""
+UNKNOWN_ROWS = 1.0
+"""Rows of unknown class that a pool allows for beside the held-out ones. Where its members are
+right on all of these, nothing else bounds how sure it is: on 40 to 200 rows of sms_spam its
+log-loss on test fell by 0.07 to 0.57 nats. Half a row and two were worth about as much."""
 FACTS = 3
 """Numbers that a gate sees of each source: entropy, largest log-probability, distance from the mean
 of all sources."""
@@ -88,8 +99,8 @@ class Pool:
     std: Tensor
     """Their standard deviation. Shape: (E,)."""
     shift: Tensor | None = None
-    """Added to the pooled scores: see `objective.find_shift`. None adds nothing. Shape:
-    (classes,)."""
+    """Added to the pooled scores, or to the log-odds of labels: an offset of the labels, and what
+    `objective.find_shift` finds. None adds nothing. Shape: (classes,)."""
     multilabel: bool = False
     """Whether texts have any number of the classes. Each label of a text is then pooled as a text
     of its own with the classes no and yes, and its gates are the means over the labels."""
@@ -160,7 +171,8 @@ def choose_pool(
     prior = label_shares(target, log_probs.shape[2])
     shift = find_shift(objective, class_weights, predicted[form], target, prior)
     if shift is not None:
-        pool = replace(pool, shift=shift.values)
+        own = 0.0 if pool.shift is None else pool.shift
+        pool = replace(pool, shift=own + shift.values)
     words = shift.words if shift is not None else ""
     if len(log_probs) == 1:
         return pool, {}, f"a single source, calibrated{words}"
@@ -252,17 +264,72 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
             log-loss, calibrated.
     """
     if is_multilabel(target):
-        return replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
+        pool = replace(fit_pool(*decisions(log_probs, target), form), multilabel=True)
+        return replace(pool, shift=_offset(pool(log_probs)[0], target).repeat(target.shape[1]))
     if form == ANCHORED:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
         return _anchored_gated(log_probs, target)
-    if form == SINGLE:
-        return _single(log_probs.double(), target)
-    return _softmaxed(log_probs.double(), target, form)
+    log_probs = log_probs.double()
+    fit = _single if form == SINGLE else _softmaxed
+    pool = fit(log_probs, target, form)
+    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
 
 
-def _single(log_probs: Tensor, target: Tensor) -> Pool:
+def _offset(pooled: Tensor, target: Tensor) -> Tensor:
+    """Return what the log-odds of all labels lack, one number, held near 0 as weights are.
+
+    Weights move the log-odds of labels towards or away from 0, where yes and no are alike. Probes
+    of rare labels are shrunk towards their frequency instead, so that a pool without an offset
+    names too few labels. The loss is convex.
+
+    Args:
+        pooled: log-probabilities of held-out rows. Shape: (rows, labels), float64.
+        target: labels of these rows. Shape: (rows, labels).
+
+    Returns:
+        Shape: (), float64.
+    """
+    odds, yes = log_odds(pooled), target.double()
+    offset = torch.zeros((), dtype=torch.float64)
+
+    def loss() -> Tensor:
+        pull = WEIGHT_ROWS * offset.square() / target.numel()
+        return F.binary_cross_entropy_with_logits(odds + offset, yes) + pull
+
+    minimise(loss, [offset])
+    return offset
+
+
+def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
+    """Return the factor, at most 1, that makes a pool as sure as its held-out rows allow.
+
+    It has the lowest log-loss on these rows and on `UNKNOWN_ROWS` that are of each class with its
+    frequency: they are shared out over the held-out ones as smoothed labels (after Platt,
+    *Probabilistic outputs for support vector machines*, 1999). The loss is convex in the factor,
+    which leaves the most probable class as it is.
+
+    Args:
+        pooled: log-probabilities of held-out rows up to a number for each row, which does not
+            count. Shape: (rows, classes), float64.
+        target: class indices of these rows. Shape: (rows,).
+
+    Returns:
+        Shape: (), float64.
+    """
+    rows, classes = pooled.shape
+    known = rows / (rows + UNKNOWN_ROWS)
+    smoothed = known * F.one_hot(target, classes) + (1 - known) * label_shares(target, classes)
+    log_factor = torch.zeros((), dtype=torch.float64)
+
+    def loss() -> Tensor:
+        return F.cross_entropy(log_factor.exp() * pooled, smoothed)
+
+    minimise(loss, [log_factor])
+    return log_factor.exp().clamp_max(1.0)
+
+
+def _single(log_probs: Tensor, target: Tensor, form: str) -> Pool:
     """Calibrate the source with the lowest log-loss by the scale κ alone."""
     sources = len(log_probs)
     best = torch.stack([F.nll_loss(source, target) for source in log_probs]).argmin()
@@ -275,7 +342,7 @@ def _single(log_probs: Tensor, target: Tensor) -> Pool:
         return F.cross_entropy(log_scale.exp() * alone, target) + pull
 
     minimise(loss, [log_scale])
-    return Pool(SINGLE, bias, log_scale.exp(), *_still(sources))
+    return Pool(form, bias, log_scale.exp(), *_still(sources))
 
 
 def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
@@ -350,15 +417,22 @@ def anchor_strength(sources: int, rows: int) -> float:
     return ANCHOR_ROWS * sources**0.5 / rows
 
 
-def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
+def _sure_weights(log_probs: Tensor, target: Tensor) -> Tensor:
+    """Return the anchored weights of a pool as sure as its rows allow. Shape: (K,), float64."""
     weights = anchored_weights(log_probs, target)
+    pooled = torch.einsum("k,knc->nc", weights.to(log_probs), log_probs)
+    return weights * _sureness(pooled.double(), target)
+
+
+def _anchored(log_probs: Tensor, target: Tensor) -> Pool:
+    weights = _sure_weights(log_probs, target)
     scale = weights.abs().sum()
     return Pool(ANCHORED, weights / scale, scale, *_still(len(weights)))
 
 
 def _anchored_gated(log_probs: Tensor, target: Tensor) -> Pool:
     """Fit log p = log softmax(Σ_k (w_k + G_k e(x)) log p_k), with w anchored and G held near 0."""
-    weights = anchored_weights(log_probs, target)
+    weights = _sure_weights(log_probs, target)
     facts = agreement(log_probs, weights)
     mean, std = facts.mean(dim=0), facts.std(dim=0, correction=0)
     std = torch.where(std > 1e-9, std, 1.0)

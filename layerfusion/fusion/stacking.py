@@ -54,6 +54,7 @@ class Stack:
         """Number of learned parameters, of the probes and of the pool in its form."""
         probes = sum(probe.weight.numel() + probe.bias.numel() for probe in self.probes)
         sources = len(self.probes)
+        probes += self.pool.multilabel  # the offset of the labels
         if sources == 1:
             return probes + 1
         pool = {

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer, seed_everything
 from sklearn.metrics import f1_score
 from torch import Tensor
+from torch.nn import functional as F
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.classifier import FusionClassifier
@@ -71,8 +72,35 @@ def test_a_pool_of_labels_is_the_pool_of_their_decisions(form: str) -> None:
     plain = fit_pool(unfolded, classes, form)
     pooled, gates = pool(sources)
     expected, each = plain(unfolded)
-    torch.testing.assert_close(pooled.flatten(), expected[:, 1])
+    assert pool.shift is not None
+    odds = expected[:, 1] - expected[:, 0] + pool.shift[0]
+    torch.testing.assert_close(pooled.flatten(), F.logsigmoid(odds))
     torch.testing.assert_close(gates, each.view(ROWS, LABELS, 2).mean(dim=1))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_pool_of_labels_has_an_offset_that_names_them_as_often_as_they_are(form: str) -> None:
+    """Sources that hold every label for too rare cannot be mended by weights alone."""
+    generator = torch.Generator().manual_seed(0)
+    odds = 2 * torch.randn(2, 2000, LABELS, generator=generator, dtype=torch.float64)
+    target = torch.rand(2000, LABELS, generator=generator) < odds.mean(dim=0).sigmoid()
+    pool = fit_pool(F.logsigmoid(odds - 1.5), target, form)
+    said = pool(F.logsigmoid(odds - 1.5))[0].exp().mean()
+    assert float(said) == pytest.approx(float(target.double().mean()), abs=0.005)
+
+
+def test_a_shift_for_f1_is_added_to_the_offset() -> None:
+    features, target = _data()
+    fold_of = torch.arange(ROWS) % 5
+    held = cross_validate(features, target, fold_of, num_classes=LABELS)
+    sources = torch.stack([one.log_probs for one in held]).double()
+    plain, balanced = (
+        choose_pool(sources, target, class_weights=weights)[0] for weights in ("none", "balanced")
+    )
+    assert plain.shift is not None
+    assert balanced.shift is not None
+    whole = -label_shares(target, LABELS).logit()
+    torch.testing.assert_close(balanced.shift, plain.shift + whole)
 
 
 def test_the_folds_of_a_pool_keep_the_labels_of_a_text_together() -> None:

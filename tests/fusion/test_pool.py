@@ -174,6 +174,45 @@ def test_overconfident_sources_are_calibrated() -> None:
     assert _loss(pool, over, target) < float(F.nll_loss(over[0], target))
 
 
+ALL_FORMS = ["single", "weighted", "anchored", "gated", "anchored_gated"]
+
+
+@pytest.mark.parametrize("form", ALL_FORMS)
+@pytest.mark.parametrize(("rows", "classes"), [(40, 2), (150, 2), (100, 8)])
+def test_sources_that_are_right_on_all_rows_are_no_surer_than_the_rows_allow(
+    form: str, rows: int, classes: int
+) -> None:
+    """Every source gives the right class, by a margin that grows without any bound."""
+    target = torch.arange(rows) % classes
+    said = (
+        F.one_hot(target, classes).double() * torch.tensor([40.0, 50.0])[:, None, None]
+    ).log_softmax(dim=2)
+    wrong = 1 - float(fit_pool(said, target, form)(said)[0].exp()[0, target[0]])
+    assert wrong == pytest.approx((1 - 1 / classes) / (rows + 1), rel=0.05)
+
+
+@pytest.mark.parametrize("form", ALL_FORMS)
+def test_sources_that_err_are_as_sure_as_their_mistakes_allow(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said, target = _said(400, [0.5, 1.0])
+    bounded = fit_pool(said, target, form)
+    monkeypatch.setattr("layerfusion.fusion.pool.UNKNOWN_ROWS", 0.0)
+    torch.testing.assert_close(
+        bounded(said)[0], fit_pool(said, target, form)(said)[0], rtol=0.01, atol=0
+    )
+
+
+def test_the_bound_leaves_every_answer_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said, target = _said(60, [9.0, 8.0, 9.0])
+    fresh, _ = _said(1000, [3.0, 2.0, 1.0], seed=1)
+    bounded = fit_pool(said, target, "anchored")
+    monkeypatch.setattr("layerfusion.fusion.pool.UNKNOWN_ROWS", 0.0)
+    free = fit_pool(said, target, "anchored")
+    assert float(bounded.scale) < 0.9 * float(free.scale)
+    assert torch.equal(bounded(fresh)[0].argmax(dim=1), free(fresh)[0].argmax(dim=1))
+
+
 def test_evidence_does_not_depend_on_the_other_rows() -> None:
     said, _ = _said(10, [1.0, 2.0])
     torch.testing.assert_close(evidence(said)[:4], evidence(said[:, :4]))
