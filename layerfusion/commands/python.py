@@ -20,7 +20,7 @@ from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, naming_extras, unknown
+from layerfusion.errors import UserError, naming_extras, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
@@ -113,9 +113,14 @@ def load_dataset(
         (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
+    for key, names in (("label_names", label_names), ("label_columns", label_columns)):
+        if isinstance(names, str | bytes):
+            raise UserError(f"load_dataset: {key}= takes a list of names, found {short(names)}")
+    text, label = str(text), str(label)  # pandas may have numbers for names
+    label_columns = list(map(str, label_columns))
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
     given |= {"validation_size": validation_size, "multilabel": multilabel}
-    given |= {"label_separator": label_separator, "label_columns": list(label_columns)}
+    given |= {"label_separator": label_separator, "label_columns": label_columns}
     if isinstance(data, str | Path):
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")

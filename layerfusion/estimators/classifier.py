@@ -45,6 +45,7 @@ from layerfusion.runs.fitting import (
 )
 from layerfusion.runs.recent import RecentVectors
 from layerfusion.statistics.answers import answers
+from layerfusion.texts.from_memory import other_order
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -190,6 +191,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         """
         begun = time.monotonic()
         texts = text_list(X, "fit")
+        if wrong := other_order(X, y):
+            warnings.warn(f"fit: {wrong}", UserWarning, stacklevel=2)
         repeats = repeats_of(sample_weight, len(texts))
         kept = None
         if repeats is not None and not repeats.all():
