@@ -24,6 +24,7 @@ from layerfusion.errors import UserError, naming_extras, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
+from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
     from layerfusion.embeddings.given import GivenSource
@@ -252,7 +253,9 @@ def embed(
     from layerfusion.embeddings.spec import text_hash
     from layerfusion.runs.inputs import open_backbones
 
-    stripped = _texts(texts)
+    stripped = strings_of(texts, "texts")
+    if not stripped:
+        raise UserError("texts: the list is empty")
     config = config_of(NO_DATASET, backbone, {"pooling": pooling, "paths.cache": cache, **settings})
     refuse_time_limit(config, "embed")
     for key, names in (("backbone", config.backbone), ("pooling", config.pooling)):
@@ -459,19 +462,6 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
         blocks=[import_object("blocks", path) for path in blocks],
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
-
-
-def _texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise UserError("texts: a list of strings is needed, found one string")
-    stripped = []
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"texts: text {number} is {text!r}; a string with a word is needed")
-        stripped.append(text.strip())
-    if not stripped:
-        raise UserError("texts: the list is empty")
-    return stripped
 
 
 def layer_name(layer: str | int, known: Sequence[str]) -> str:

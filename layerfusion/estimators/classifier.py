@@ -45,7 +45,7 @@ from layerfusion.runs.fitting import (
 )
 from layerfusion.runs.recent import RecentVectors
 from layerfusion.statistics.answers import answers
-from layerfusion.texts.from_memory import other_order
+from layerfusion.texts.strings import other_order
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle

@@ -73,6 +73,7 @@ from layerfusion.runs.trust import (
     refuse_interpolation,
 )
 from layerfusion.statistics.answers import answers
+from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
     from layerfusion.runs.inputs import Inputs
@@ -140,7 +141,8 @@ class Bundle:
             up to 1; those of labels do not, since each label is a decision of its own.
 
         Raises:
-            UserError: for an empty text, or if a model is missing or has other weights.
+            UserError: for what is no text or an empty one, or if a model is missing or has other
+                weights.
         """
         found = [
             mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
@@ -189,14 +191,11 @@ class Bundle:
             UserError: as `probabilities`.
         """
         share_cores()
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
+        stripped = strings_of(texts, "predict")
         together = _together.get()
         tallies: dict[str, UnknownTally] = {} if together is None else together
-        for start in range(0, len(texts), PIECE):
-            piece = [text.strip() for text in texts[start : start + PIECE]]
-            yield self._vectors(piece, tallies, recent)
+        for start in range(0, len(stripped), PIECE):
+            yield self._vectors(stripped[start : start + PIECE], tallies, recent)
         if together is None:
             _warn(tallies)
 
@@ -425,6 +424,7 @@ class Bundle:
             wanted = {pooling: list(known[: top + 1]) for pooling in wanted}
         tokens = backbone.tokenize(texts, self.config.backbone[name])
         tally.add((text.own for text in tokens), (text.unknown for text in tokens))
+        tally.cut += sum(text.cut > 0 for text in tokens)
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual
@@ -482,12 +482,17 @@ _together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", d
 
 
 @contextmanager
-def counted_together() -> Iterator[None]:
-    """Warn once of the unknown tokens of all texts that are classified inside the block."""
-    token = _together.set({})
+def counted_together() -> Iterator[dict[str, UnknownTally]]:
+    """Warn once of the unknown tokens of all texts that are classified inside the block.
+
+    Yields:
+        The counts by backbone, which are whole at the end of the block.
+    """
+    tallies: dict[str, UnknownTally] = {}
+    token = _together.set(tallies)
     try:
-        yield
-        _warn(_together.get() or {})
+        yield tallies
+        _warn(tallies)
     finally:
         _together.reset(token)
 

@@ -14,6 +14,7 @@ from layerfusion.texts.cells import plain
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, names_of_rows
 from layerfusion.texts.form import distinct_columns
+from layerfusion.texts.strings import other_order
 from layerfusion.texts.table import Table, make_table
 
 _SHOWN = 8
@@ -72,31 +73,6 @@ def tables_of(
         )
         for split, (called, part) in parts.items()
     }
-
-
-def other_order(texts: Any, labels: Any) -> str:
-    """Say that the index of labels has the rows of the texts in another order, if it has.
-
-    They are matched by their positions, as scikit-learn does it, and not by the names that pandas
-    has for rows.
-
-    Args:
-        texts: in any form.
-        labels: in any form.
-
-    Returns:
-        What is wrong, and the way to put them in order; an empty string for other labels.
-    """
-    first, second = (one.index if hasattr(one, "iloc") else None for one in (texts, labels))
-    if first is None or second is None or len(first) != len(second) or first.equals(second):
-        return ""
-    if not first.is_unique or not second.is_unique or len(first.symmetric_difference(second)):
-        return ""
-    return (
-        "the labels have the rows of the texts in another order, as their index says;"
-        " labels.loc[texts.index] puts them in it, and reset_index(drop=True) on both says that"
-        " they are in it"
-    )
 
 
 def _texts_of(data: Any, labels: Any, place: str) -> list[Any]:

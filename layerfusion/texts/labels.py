@@ -307,7 +307,7 @@ def _indexed(
             known = _listed(named[value] for value in named if value in trained)
             gaps = any(name.casefold() in GAPS for name in strange)
             more = f"; if it marks rows without a label, {way_out}" if gaps else ""
-            alike = _alike([*strange, *(named[value] for value in trained)])
+            alike = alike_names([*strange, *(named[value] for value in trained)])
             if same := next((names for names in alike if set(names) & {*strange}), None):
                 more += f"; if {' and '.join(map(_shown, same))} are one, write them the same"
             raise UserError(
@@ -486,7 +486,7 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     notes = [
         f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
-        for same in _alike(names)
+        for same in alike_names(names)
     ]
     notes += [
         f"labels: {short(name)} is a class of its own; if it marks rows without a label, {way_out}"
@@ -496,10 +496,11 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that are the same but for case, letters that look alike, marks around or unseen ones.
+def alike_names(names: Iterable[str]) -> list[list[str]]:
+    """Group names that are the same but for case, letters that look alike, and marks.
 
-    Where all names are words of yes and no, those are that say the same.
+    The marks are those around a name, and those that nobody sees. Where all names are words of yes
+    and no, those that say the same are grouped.
     """
     names = list(names)
     alike: dict[str | Decimal, list[str]] = {}

@@ -375,7 +375,11 @@ def test_a_shape_without_weights_is_told_or_refused(case: str, tmp_path: Path) -
 def test_a_model_of_images_sound_or_numbers_is_refused_before_its_weights_are_read(
     kind: str, tmp_path: Path
 ) -> None:
-    sizes = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    sizes: Settings = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
     config = {
         "vit": lambda: transformers.ViTConfig(**sizes, hidden_size=32, image_size=32),
         "wav2vec2": lambda: transformers.Wav2Vec2Config(
