@@ -200,8 +200,11 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
             lambda: lf.extract(cast(Any, None), "minilm"),
             "dataset: .* found an object of type NoneType",
         ),
-        (lambda: lf.embed("a text", "minilm"), "a list of strings is needed"),
-        (lambda: lf.embed(["a", " "], "minilm"), "text 2 is ' '"),
+        (
+            lambda: lf.embed("a text", "minilm"),
+            "texts: a list of texts is needed, found one string",
+        ),
+        (lambda: lf.embed(["a", " "], "minilm"), "texts: text 2 of 2 is ' '"),
         (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),
         (lambda: lf.embed(["a"], "models/nope"), "path models/nope: not found .*; hub models/nope"),
         (lambda: lf.embed(["a"], "./nope"), r"backbone=\./nope: not found in .*LAYERFUSION_MODELS"),

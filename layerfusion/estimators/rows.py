@@ -126,7 +126,7 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     ordered = hasattr(y, "__len__") or hasattr(y, "__array__")
     if isinstance(y, str | Mapping | Set) or not ordered:
         raise UserError(f"fit: a list of labels is needed, found an object of type {_kind(y)}")
-    if not hasattr(y, "dtype") and not hasattr(y, "toarray"):
+    if not hasattr(y, "__array__") and not hasattr(y, "toarray"):
         y = _listed_labels([plain(label) for label in y])
     try:
         labels = column_or_1d(y.toarray() if hasattr(y, "toarray") else y, warn=True)

@@ -337,7 +337,7 @@ def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     )
     order = sorted(range(width), key=lambda place: -sum(map(len, by_column[place])))
     text = order[0]
-    alike = not usual and _is_like_those_below(first, by_column, text)
+    alike = width > 1 and not usual and _is_like_those_below(first, by_column, text)
     if likely and not alike and (not again or (named and not again & set(likely.values()))):
         return
     long = any(cell.count(" ") > 2 or cell.strip().isdecimal() for cell in first)
@@ -358,8 +358,13 @@ def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
 
 
 def _is_usual(name: str) -> bool:
-    """Tell whether a cell is what columns of texts or labels are often called."""
-    return any(name.strip().casefold() in names for names in OFTEN.values())
+    """Tell whether a cell is what columns of texts or labels are often called.
+
+    That is a usual name, or a short one with such a word in it, as in `review text`.
+    """
+    lower = name.strip().casefold()
+    words = {lower, *(re.split(r"[\W_]+", lower) if len(lower.split()) < _NO_NAME else ())}
+    return any(words & {*names} for names in OFTEN.values())
 
 
 def _is_like_those_below(

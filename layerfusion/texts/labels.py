@@ -508,7 +508,7 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
         form = _YES_OR_NO[name.casefold()] if yes_or_no else form.translate(_LOOKS_LIKE)
-        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
+        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(f"{_AROUND} \t\r\n").casefold())
         number = _as_number(form)
         alike.setdefault(form or name if number is None else number, []).append(name)
     return [same for same in alike.values() if len(same) > 1]

@@ -108,6 +108,8 @@ def test_labels_keep_their_type_through_a_folder(
     [
         (lambda labels: labels.replace("pos", "Pos").where(labels.index > 0, "pos"),
          "fit: 'Pos' and 'pos' are different classes"),
+        (lambda labels: labels.where(labels.index > 0, ' pos'),
+         "fit: ' pos' and 'pos' are different classes"),
         (lambda labels: labels.sample(frac=1, random_state=1),
          "fit: the labels have the rows of the texts in another order"),
     ],
