@@ -55,6 +55,7 @@ from layerfusion.runs.bundle_files import (
     DESCRIPTION,
     HEADS,
     SCHEMA,
+    Description,
     Model,
     damage_told,
     files_of,
@@ -195,9 +196,21 @@ class Bundle:
         together = _together.get()
         tallies: dict[str, UnknownTally] = {} if together is None else together
         for start in range(0, len(stripped), PIECE):
-            yield self._vectors(stripped[start : start + PIECE], tallies, recent)
+            found = self._vectors(stripped[start : start + PIECE], tallies, recent)
+            self._refuse_other_widths(found)
+            yield found
         if together is None:
             _warn(tallies)
+
+    def _refuse_other_widths(self, vectors: Mapping[LayerId, Tensor]) -> None:
+        """Refuse vectors that are no features of the heads, as of a damaged description."""
+        taken = zip(self.layers, *(head.widths for head in self.heads), strict=True)
+        for layer, *widths in taken:
+            if {*widths} != {vectors[layer].shape[1]}:
+                raise UserError(
+                    f"classifier: the vectors of {layer} have {vectors[layer].shape[1]} numbers,"
+                    f" and a head takes {widths[0]}"
+                )
 
     @property
     def given(self) -> list[str]:
@@ -672,7 +685,7 @@ def load_bundle(
             head_from(_below(tensors, f"{number}."), facts, modules)
             for number, facts in enumerate(about.heads)
         )
-        _check_heads(heads, tensors, about.label_names)
+        _check_heads(heads, tensors, about)
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
             name: _lexical_from(
@@ -708,10 +721,8 @@ def load_bundle(
     )
 
 
-def _check_heads(
-    heads: Sequence[Head], tensors: Mapping[str, Tensor], label_names: Sequence[str]
-) -> None:
-    """Check that a description has all heads of its file, and a name for each of their classes.
+def _check_heads(heads: Sequence[Head], tensors: Mapping[str, Tensor], about: Description) -> None:
+    """Check that a description has all heads of its file, with their sources and classes.
 
     Raises:
         ValueError: saying what differs.
@@ -719,8 +730,12 @@ def _check_heads(
     kept = {name.partition(".")[0] for name in tensors}
     if not heads or kept != {str(number) for number in range(len(heads))}:
         raise ValueError(f"it describes {len(heads)} heads, and {HEADS} holds {len(kept)}")
-    if wrong := {head.num_classes for head in heads} - {len(label_names)}:
-        raise ValueError(f"it names {len(label_names)} classes, and a head has {wrong.pop()}")
+    for what, named, of_heads in (
+        ("classes", about.label_names, {head.num_classes for head in heads}),
+        ("layers", about.layers, {len(head.widths) for head in heads}),
+    ):
+        if wrong := of_heads - {len(named)}:
+            raise ValueError(f"it names {len(named)} {what}, and a head has {wrong.pop()}")
     if len({head.multilabel for head in heads}) > 1:
         raise ValueError("some of its heads give a text one class, and others several labels")
 
