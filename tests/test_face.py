@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 import layerfusion as lf
@@ -127,6 +128,14 @@ def test_the_same_content_has_the_same_fingerprint_however_it_comes(
     assert lf.load_dataset(datasets.Dataset.from_pandas(frame)).fingerprint == expected
     renamed = frame.rename(columns={"text": "review", "label": "stars"})
     assert lf.load_dataset(renamed, text="review", label="stars").fingerprint == expected
+    numbered = frame.rename(columns={"text": 0, "label": 1})
+    assert lf.load_dataset(numbered, text=cast(Any, 0), label=cast(Any, 1)).fingerprint == expected
+    assert lf.load_dataset(frame[["text"]], names["labels"]).fingerprint == expected
+    twice = pd.concat([frame, frame.assign(a=1)[["a", "a"]]], axis=1)
+    assert lf.load_dataset(twice).fingerprint == expected
+    columns = pa.array(names["texts"]), pa.array(names["labels"])
+    assert lf.load_dataset(*columns).fingerprint == expected
+    assert lf.load_dataset(pa.table(columns, ["text", "label"])).fingerprint == expected
 
 
 def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
@@ -153,6 +162,24 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
         (lambda: lf.load_dataset(["a", "b"], ["x"]), "2 texts and 1 labels"),
         (lambda: lf.load_dataset(["a", "b"]), "of type list is no labelled data"),
         (lambda: lf.load_dataset(3), "of type int is no labelled data"),
+        (lambda: lf.load_dataset({"a", "b"}, ["x", "y"]), "texts are an object of type set, which"),
+        (lambda: lf.load_dataset(["a", "b"], {"x": 1}), "labels are an object of type dict, which"),
+        (
+            lambda: lf.load_dataset(pd.Series(["a", "b"]), pd.Series(["x", "y"], [1, 0])),
+            r"in another order, as their index says; labels.loc\[texts.index\]",
+        ),
+        (
+            lambda: lf.load_dataset(pd.DataFrame({"text": ["a"], "id": [1]}), ["x"]),
+            r"labels= goes with texts alone, and this table has 2 columns \('text', 'id'\)",
+        ),
+        (
+            lambda: lf.load_dataset(
+                pd.DataFrame([["a", "x", "y"]], columns=["text", "label", "label"])
+            ),
+            "2 columns are called 'label'",
+        ),
+        (lambda: lf.load_dataset(["a"], ["x"], label_names=cast(Any, "ab")), "a list of names"),
+        (lambda: lf.load_dataset(["a"], label_columns=cast(Any, "ab")), "a list of names"),
         (lambda: lf.load_dataset([], []), "no rows"),
         (lambda: lf.load_dataset(["a", "b"], [None, "x"]), "row 1: the label is missing"),
         (lambda: lf.load_dataset(["a", None], ["x", "y"]), "row 2: the text is missing"),
@@ -173,8 +200,11 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
             lambda: lf.extract(cast(Any, None), "minilm"),
             "dataset: .* found an object of type NoneType",
         ),
-        (lambda: lf.embed("a text", "minilm"), "a list of strings is needed"),
-        (lambda: lf.embed(["a", " "], "minilm"), "text 2 is ' '"),
+        (
+            lambda: lf.embed("a text", "minilm"),
+            "texts: a list of texts is needed, found one string",
+        ),
+        (lambda: lf.embed(["a", " "], "minilm"), "texts: text 2 of 2 is ' '"),
         (lambda: lf.embed(["a"], "nope"), "backbone: there is no 'nope'"),
         (lambda: lf.embed(["a"], "models/nope"), "path models/nope: not found .*; hub models/nope"),
         (lambda: lf.embed(["a"], "./nope"), r"backbone=\./nope: not found in .*LAYERFUSION_MODELS"),

@@ -51,6 +51,11 @@ def check_model_folder(folder: Path, key: str) -> None:
         holds = f"{_listing(folder)}{models_inside(folder)}"
         raise UserError(f"{key}: {folder} has no config.json; it holds {holds}")
     missing = missing_weights(folder)
+    if elsewhere := [name for name in missing if Path(name).name != name]:
+        raise UserError(
+            f"{key}: {folder}: {INDEX} names {elsewhere[0]}, which does not lie in this folder;"
+            " copy the weights there"
+        )
     if missing and (folder / INDEX).is_file():
         raise UserError(f"{key}: {folder} lacks {', '.join(missing)}, which {INDEX} names")
     if missing:
@@ -116,7 +121,7 @@ def refuse_pointer(file: Path, content: bytes, key: str) -> None:
 
 
 def missing_weights(folder: Path) -> list[str]:
-    """List the weight files that are missing in a model's folder."""
+    """List the weight files that are missing in a model's folder, or lie elsewhere."""
     wanted = ["model.safetensors"]
     index = folder / INDEX
     if index.is_file() and not (folder / wanted[0]).is_file():
@@ -125,7 +130,8 @@ def missing_weights(folder: Path) -> list[str]:
             wanted = sorted({os.fspath(name) for name in named})
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             raise UserError(f"{index} is broken: {one_line(error)}") from error
-    return [name for name in wanted if not (folder / name).is_file()]
+    here = {file.name for file in folder.iterdir() if file.is_file()}
+    return [name for name in wanted if name not in here]
 
 
 def not_json(folder: Path) -> str | None:

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     form = TABLES[0] if out is None else data_suffix(out)
     between = _separator(bundle) if bundle.multilabel and form in TABLES else None
     counts, renamed, place = Counts(bundle.multilabel), dict[str, str](), ""
-    with output, counted_together():
+    with output, counted_together() as tallies:
         for number, table in enumerate(parts):
             kept = counts.add(table.texts)
             if not output.has(number, table):
@@ -81,6 +81,12 @@ def main(arguments: Sequence[str]) -> int:
     notes = [*parts.notes, *output.notes]
     notes += [f"{place} has a column {old!r}; the new one is {new}" for old, new in renamed.items()]
     notes += counts.notes()
+    notes += [
+        f"{name} reads {'1 text' if tally.cut == 1 else f'{tally.cut:,} texts'} up to its longest"
+        " length, and not to the end"
+        for name, tally in tallies.items()
+        if tally.cut
+    ]
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     if out is not None:

@@ -20,10 +20,11 @@ from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, naming_extras, unknown
+from layerfusion.errors import UserError, naming_extras, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
+from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
     from layerfusion.embeddings.given import GivenSource
@@ -113,9 +114,14 @@ def load_dataset(
         (('drama', 'war'), (58, 2))
     """
     limit = LimitConfig(train=train, test=test)
+    for key, names in (("label_names", label_names), ("label_columns", label_columns)):
+        if isinstance(names, str | bytes):
+            raise UserError(f"load_dataset: {key}= takes a list of names, found {short(names)}")
+    text, label = str(text), str(label)  # pandas may have numbers for names
+    label_columns = list(map(str, label_columns))
     given = {"text": text, "label": label, "test_size": test_size, "split_seed": split_seed}
     given |= {"validation_size": validation_size, "multilabel": multilabel}
-    given |= {"label_separator": label_separator, "label_columns": list(label_columns)}
+    given |= {"label_separator": label_separator, "label_columns": label_columns}
     if isinstance(data, str | Path):
         if labels is not None:
             raise UserError("load_dataset: labels= goes with texts in memory, not with a path")
@@ -247,7 +253,9 @@ def embed(
     from layerfusion.embeddings.spec import text_hash
     from layerfusion.runs.inputs import open_backbones
 
-    stripped = _texts(texts)
+    stripped = strings_of(texts, "texts")
+    if not stripped:
+        raise UserError("texts: the list is empty")
     config = config_of(NO_DATASET, backbone, {"pooling": pooling, "paths.cache": cache, **settings})
     refuse_time_limit(config, "embed")
     for key, names in (("backbone", config.backbone), ("pooling", config.pooling)):
@@ -454,19 +462,6 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
         blocks=[import_object("blocks", path) for path in blocks],
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
-
-
-def _texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise UserError("texts: a list of strings is needed, found one string")
-    stripped = []
-    for number, text in enumerate(texts, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(f"texts: text {number} is {text!r}; a string with a word is needed")
-        stripped.append(text.strip())
-    if not stripped:
-        raise UserError("texts: the list is empty")
-    return stripped
 
 
 def layer_name(layer: str | int, known: Sequence[str]) -> str:

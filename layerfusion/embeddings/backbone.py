@@ -27,12 +27,14 @@ from layerfusion.embeddings.backbone_checks import (
     refuse_larger,
     refuse_missing,
     refuse_more_blocks,
+    refuse_no_text,
     refuse_odd_tokens,
     refuse_other_shapes,
     refuse_own_code,
     warn_of_other_class,
     warn_of_other_tokenizer,
     warn_of_own_code,
+    warn_of_parts,
 )
 from layerfusion.embeddings.packing import PackedBatch, Packing, find_packing, run_packed
 from layerfusion.embeddings.shape import NORM, ModelShape
@@ -215,14 +217,14 @@ def load_backbone(
             **more,
         )
     refuse_other_shapes(name, folder, info["mismatched_keys"])
-    model = _reader(loaded)
+    model = _reader(name, loaded)
     refuse_missing(name, folder, loaded, model, info["missing_keys"])
     refuse_integers(name, folder, loaded)
     if device != SPREAD and not quantized:
         model.to(target)
     backbone = backbone_of(name, model, tokenizer, max_length=config.max_length, device=target)
     if quantized:  # several weights share a number, so they are counted in the plain model
-        plain = _reader(described)
+        plain = _reader(name, described)
         blocks = likely_blocks(plain, block_count(name, plain))
         limit = backbone.shape.max_length
         shape = _shape(plain, blocks, backbone.shape.layers, limit)
@@ -236,6 +238,7 @@ def load_backbone(
         )
     check_unused(name, folder, loaded, backbone.blocks, info["unexpected_keys"])
     warn_of_own_code(name, folder, config, type(loaded).__name__)
+    warn_of_parts(name, folder)
     warn_of_other_class(name, loaded)
     warn_of_other_tokenizer(name, folder, tokenizer)
     asked = config.max_length
@@ -272,11 +275,16 @@ def _quantization(name: str, dtype: str) -> Any:
     )
 
 
-def _reader(model: Any) -> Any:
-    """Return the part of a model that reads the text: of an encoder and a decoder the encoder."""
+def _reader(name: str, model: Any) -> Any:
+    """Return the part of a model that reads the text: of an encoder and a decoder the encoder.
+
+    Raises:
+        UserError: if it reads images, sound or numbers.
+    """
     two = getattr(model.config, "is_encoder_decoder", False)
     if two or (hasattr(model, "encoder") and hasattr(model, "decoder")):
-        return model.get_encoder()
+        model = model.get_encoder()
+    refuse_no_text(name, model)
     return model
 
 
@@ -365,12 +373,12 @@ def empty_shape(name: str, folder: Path, config: BackboneConfig) -> ModelShape:
         UserError: if the folder cannot be loaded.
     """
     tokenizer = load_tokenizer(name, folder, config)
-    model = _reader(_without_weights(name, folder, config))
+    model = _reader(name, _without_weights(name, folder, config))
     model.eval()
     count = block_count(name, model)
     layers = tuple(str(number) for number in range(count + 1))
     blocks = likely_blocks(model, count)
-    if blocks is not None and ends_in_norm(model, blocks):
+    if blocks is not None and ends_in_norm(name, model, blocks):
         layers = (*layers, NORM)
     limit = length_limit(config.max_length, model, tokenizer)
     return _shape(model, blocks, layers, limit)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from layerfusion.assets.models import (
+    INDEX,
     integer_arrays,
     own_code,
     read_object,
@@ -79,6 +80,15 @@ def refuse_more_blocks(name: str, folder: Path, count: object) -> None:
         raise UserError(
             f"backbone {name}: {folder}: config.json states {count:,} layers, and the weights have"
             f" {arrays:,} arrays in all; take both files from the same model"
+        )
+
+
+def refuse_no_text(name: str, model: Any) -> None:
+    """Refuse a model of images, sound or series of numbers."""
+    reads = getattr(model, "main_input_name", "input_ids")
+    if reads != "input_ids":
+        raise UserError(
+            f"backbone {name}: {type(model).__name__} does not read text alone: it reads {reads}"
         )
 
 
@@ -212,6 +222,19 @@ def warn_of_own_code(name: str, folder: Path, config: BackboneConfig, used: str)
         )
 
 
+def warn_of_parts(name: str, folder: Path) -> None:
+    """Say which weights are read where a folder holds them in one file and in parts."""
+    whole = folder / "model.safetensors"
+    if whole.is_file() and (folder / INDEX).is_file():
+        log.warning(
+            "backbone %s: %s holds %s and, in parts, what %s names; the former is read",
+            name,
+            folder,
+            whole.name,
+            INDEX,
+        )
+
+
 def warn_of_other_class(name: str, loaded: Any) -> None:
     """Warn if config.json names a class of another family than its `model_type`."""
     import transformers
@@ -245,11 +268,14 @@ def warn_of_other_tokenizer(name: str, folder: Path, tokenizer: Any) -> None:
         stated = Tokenizer.from_file(str(file))
     stated.no_truncation()
     stated.no_padding()
-    if stated.encode(PROBE).ids != tokenizer(PROBE)["input_ids"]:
+    kind = type(tokenizer).__name__
+    with library_errors(f"backbone {name}: {folder}: {kind} fails at a text"):
+        same = stated.encode(PROBE).ids == tokenizer(PROBE)["input_ids"]
+    if not same:
         log.warning(
             "backbone %s: %s, which transformers makes of tokenizer_config.json, splits texts"
             " differently than tokenizer.json says; if tokenizer.json is right, write"
             ' "tokenizer_class": "PreTrainedTokenizerFast" into tokenizer_config.json',
             name,
-            type(tokenizer).__name__,
+            kind,
         )

@@ -174,23 +174,36 @@ def _steps_outside(
 
 
 @torch.no_grad()
-def ends_in_norm(model: nn.Module, blocks: nn.ModuleList) -> bool:
+def ends_in_norm(name: str, model: nn.Module, blocks: nn.ModuleList) -> bool:
     """Return true if a model without weights changes the output of its last block once more.
 
     Tensors of the meta device pass through the model, so nothing is computed. Some models read the
     values of a given mask and others those of a mask that they make, so we try both ways. A model
     that needs values in both counts as having a norm.
+
+    Raises:
+        UserError: if the model does not read text alone.
     """
     ids = torch.zeros((1, 4), dtype=torch.int64, device="meta")
     last = str(len(blocks))
     seen: dict[str, Tensor] = {}
+    fault = f"backbone {name}: {type(model).__name__} does not read text alone"
     for mask in ({}, {"attention_mask": torch.ones_like(ids)}):
         try:
-            with taps(blocks, (last, NORM), seen.__setitem__):
+            with (
+                library_errors(fault, passing=_needs_values),
+                taps(blocks, (last, NORM), seen.__setitem__),
+            ):
                 return model(input_ids=ids, **mask)[0] is not seen[last]
-        except (RuntimeError, NotImplementedError):  # it needs the values of a tensor
-            continue
+        except RuntimeError as error:
+            if not _needs_values(error):
+                raise
     return True
+
+
+def _needs_values(error: Exception) -> bool:
+    """Tell the error of a model that needs the values of a tensor of the meta device."""
+    return isinstance(error, RuntimeError)  # and NotImplementedError, which is one
 
 
 def block_count(name: str, model: nn.Module) -> int:

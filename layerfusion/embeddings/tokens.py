@@ -221,12 +221,14 @@ class _Counting:
 
 @dataclass
 class UnknownTally:
-    """Counts of the tokens of texts, and of those that their tokenizer does not know."""
+    """Counts of tokens, of those that their tokenizer does not know, and of long texts."""
 
     name: str
     """Name of the backbone."""
     own: int = 0
     unknown: int = 0
+    cut: int = 0
+    """Texts that were cut off."""
 
     def add(self, own: Iterable[int], unknown: Iterable[int]) -> UnknownTally:
         """Add the counts of texts, one number for each."""

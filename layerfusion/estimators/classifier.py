@@ -45,6 +45,7 @@ from layerfusion.runs.fitting import (
 )
 from layerfusion.runs.recent import RecentVectors
 from layerfusion.statistics.answers import answers
+from layerfusion.texts.strings import other_order
 
 if TYPE_CHECKING:
     from layerfusion.runs.bundle import Bundle
@@ -181,7 +182,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
                 of labels for each: an indicator matrix of 0 and 1, shape (texts, labels), as an
                 array, a data frame whose columns are the labels, or a sparse matrix; or a list of
                 lists or sets of labels. A warning names the labels that no row has, which are never
-                predicted, and those that every row has, which always are.
+                predicted, and those that every row has, which always are; classes that may be one;
+                and an index that has the rows of `X` in another order, as rows go by position.
             sample_weight: how many times each row counts, in whole numbers from 0; once if None.
                 Probes, choices, stacks and heads are those of the rows written so many times.
 
@@ -190,6 +192,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         """
         begun = time.monotonic()
         texts = text_list(X, "fit")
+        if wrong := other_order(X, y):
+            warnings.warn(f"fit: {wrong}", UserWarning, stacklevel=2)
         repeats = repeats_of(sample_weight, len(texts))
         kept = None
         if repeats is not None and not repeats.all():

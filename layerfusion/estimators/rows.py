@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from layerfusion.errors import UserError, short
-from layerfusion.texts.cells import joined_labels, written_list
+from layerfusion.texts.cells import is_missing, joined_labels, plain, written_list
+from layerfusion.texts.labels import alike_names
+from layerfusion.texts.strings import strings_of
 
 MOST_ROWS = 1_000_000
 """Most rows that weights may add up to, since each copy of a row takes memory."""
@@ -31,8 +33,6 @@ def text_list(X: Any, place: str) -> list[str]:
     Raises:
         UserError: for anything else, naming the first row that is no text.
     """
-    if isinstance(X, str | bytes):
-        raise UserError(f"{place}: a list of texts is needed, found one string; write [text]")
     if hasattr(X, "columns"):
         if len(X.columns) != 1:
             names = ", ".join(map(repr, list(X.columns)[:8]))
@@ -49,18 +49,11 @@ def text_list(X: Any, place: str) -> list[str]:
                 " strings is needed (reshape it)"
             )
         X = X.reshape(-1)
-    if isinstance(X, Mapping | set | frozenset) or not hasattr(X, "__len__"):
+    if not hasattr(X, "__len__"):
         raise UserError(
             f"{place}: a list of texts is needed, found an object of type {type(X).__name__}"
         )
-    texts = []
-    for number, text in enumerate(X, start=1):
-        if not isinstance(text, str) or not text.strip():
-            raise UserError(
-                f"{place}: text {number} of {len(X)} is {short(text)}; a string with a word is"
-                " needed"
-            )
-        texts.append(str(text).strip())
+    texts = strings_of(X, place)
     if not texts:
         raise UserError(f"{place}: found 0 texts; a minimum of 1 is required")
     return texts
@@ -130,8 +123,11 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import column_or_1d
 
-    if isinstance(y, str | Mapping) or not (hasattr(y, "__len__") or hasattr(y, "__array__")):
+    ordered = hasattr(y, "__len__") or hasattr(y, "__array__")
+    if isinstance(y, str | Mapping | Set) or not ordered:
         raise UserError(f"fit: a list of labels is needed, found an object of type {_kind(y)}")
+    if not hasattr(y, "__array__") and not hasattr(y, "toarray"):
+        y = _listed_labels([plain(label) for label in y])
     try:
         labels = column_or_1d(y.toarray() if hasattr(y, "toarray") else y, warn=True)
     except ValueError as error:  # such as for three dimensions
@@ -143,18 +139,48 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     if kept is not None:
         labels = labels[kept]
     for number, label in enumerate(labels.tolist(), start=1):
-        if _missing(label):
-            raise UserError(f"fit: label {number} of {len(labels)} is missing ({label})")
+        if is_missing(plain(label)):
+            shown = repr(label) if isinstance(label, str) else label
+            raise UserError(f"fit: label {number} of {len(labels)} is missing ({shown})")
     labels = _of_one_type(labels)
-    check_classification_targets(labels)
+    try:
+        check_classification_targets(labels)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"fit: {error}") from error
     classes, codes = np.unique(labels, return_inverse=True)
     _plain(classes)
     if len(classes) < 2:
         raise UserError(
             f"fit: y has one class only, {short(classes.tolist()[0])}; two classes are needed"
         )
-    _warn_of_joined([str(name) for name in classes.tolist()])
+    names = [str(name) for name in classes.tolist()]
+    _warn_of_joined(names)
+    _warn_of_alike(names)
     return Targets(classes, codes.reshape(-1))
+
+
+def _objects(cells: Sequence[Any]) -> np.ndarray:
+    """Make an array of objects, each of which stays what it is. Shape: (cells,)."""
+    objects = np.empty(len(cells), object)
+    objects[:] = cells
+    return objects
+
+
+def _listed_labels(labels: list[Any]) -> np.ndarray:
+    """Make an array of a list, of which NumPy would make strings if one of its labels is one."""
+    mixed = len({isinstance(label, str) for label in labels}) > 1
+    return _objects(labels) if mixed else np.array(labels)
+
+
+def _warn_of_alike(names: Sequence[str]) -> None:
+    """Warn of classes that may be one."""
+    for same in alike_names(names):
+        warnings.warn(
+            f"fit: {' and '.join(map(short, same))} are different classes; if they are one, write"
+            " them the same",
+            UserWarning,
+            stacklevel=5,
+        )
 
 
 def _warn_of_joined(names: Sequence[str]) -> None:
@@ -174,10 +200,6 @@ def _warn_of_joined(names: Sequence[str]) -> None:
 
 def _kind(value: Any) -> str:
     return type(value).__name__
-
-
-def _missing(label: Any) -> bool:
-    return label is None or label != label
 
 
 def _of_one_type(labels: np.ndarray) -> np.ndarray:
@@ -260,7 +282,7 @@ def _of_matrix(values: np.ndarray, columns: Any) -> Targets:
 def _of_sets(cells: Sequence[Any]) -> Targets:
     """Read collections of labels; the labels come in the order of scikit-learn's binarizer."""
     for number, cell in enumerate(cells, start=1):
-        if any(not isinstance(label, COLLECTIONS) and _missing(label) for label in cell):
+        if any(not isinstance(label, COLLECTIONS) and is_missing(plain(label)) for label in cell):
             raise UserError(f"fit: a label of row {number} of {len(cells)} is missing")
     given = [label for cell in cells for label in cell]
     if not given:
@@ -273,9 +295,9 @@ def _of_sets(cells: Sequence[Any]) -> Targets:
 
 def _typed(labels: Sequence[Any]) -> np.ndarray:
     """Make an array of labels of one type that JSON holds. Shape: (labels,)."""
-    objects = np.empty(len(labels), object)
-    objects[:] = [label.item() if isinstance(label, np.generic) else label for label in labels]
-    found = _of_one_type(objects)
+    found = _of_one_type(
+        _objects([label.item() if isinstance(label, np.generic) else label for label in labels])
+    )
     _plain(found)
     return np.array(found.tolist())
 

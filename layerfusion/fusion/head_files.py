@@ -45,6 +45,11 @@ class OperatorHead:
         """Whether texts have any number of the classes."""
         return self.classifier.multilabel
 
+    @property
+    def widths(self) -> list[int]:
+        """Width of the vectors of each source."""
+        return [len(mean) for mean in self.standardiser.mean]
+
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows.
 
@@ -96,6 +101,11 @@ class StackHead:
     def multilabel(self) -> bool:
         """Whether texts have any number of the classes."""
         return self.stack.pool.multilabel
+
+    @property
+    def widths(self) -> list[int]:
+        """Width of the vectors of each source."""
+        return [probe.weight.shape[1] for probe in self.stack.probes]
 
     def log_probs(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities, shape (rows, classes), float32, from K tensors (rows, d_k)."""

@@ -55,6 +55,7 @@ from layerfusion.runs.bundle_files import (
     DESCRIPTION,
     HEADS,
     SCHEMA,
+    Description,
     Model,
     damage_told,
     files_of,
@@ -73,6 +74,7 @@ from layerfusion.runs.trust import (
     refuse_interpolation,
 )
 from layerfusion.statistics.answers import answers
+from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
     from layerfusion.runs.inputs import Inputs
@@ -140,7 +142,8 @@ class Bundle:
             up to 1; those of labels do not, since each label is a decision of its own.
 
         Raises:
-            UserError: for an empty text, or if a model is missing or has other weights.
+            UserError: for what is no text or an empty one, or if a model is missing or has other
+                weights.
         """
         found = [
             mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
@@ -189,16 +192,25 @@ class Bundle:
             UserError: as `probabilities`.
         """
         share_cores()
-        for number, text in enumerate(texts):
-            if not text.strip():
-                raise UserError(f"predict: text {number + 1} of {len(texts)} is empty")
+        stripped = strings_of(texts, "predict")
         together = _together.get()
         tallies: dict[str, UnknownTally] = {} if together is None else together
-        for start in range(0, len(texts), PIECE):
-            piece = [text.strip() for text in texts[start : start + PIECE]]
-            yield self._vectors(piece, tallies, recent)
+        for start in range(0, len(stripped), PIECE):
+            found = self._vectors(stripped[start : start + PIECE], tallies, recent)
+            self._refuse_other_widths(found)
+            yield found
         if together is None:
             _warn(tallies)
+
+    def _refuse_other_widths(self, vectors: Mapping[LayerId, Tensor]) -> None:
+        """Refuse vectors that are no features of the heads, as of a damaged description."""
+        taken = zip(self.layers, *(head.widths for head in self.heads), strict=True)
+        for layer, *widths in taken:
+            if {*widths} != {vectors[layer].shape[1]}:
+                raise UserError(
+                    f"classifier: the vectors of {layer} have {vectors[layer].shape[1]} numbers,"
+                    f" and a head takes {widths[0]}"
+                )
 
     @property
     def given(self) -> list[str]:
@@ -425,6 +437,7 @@ class Bundle:
             wanted = {pooling: list(known[: top + 1]) for pooling in wanted}
         tokens = backbone.tokenize(texts, self.config.backbone[name])
         tally.add((text.own for text in tokens), (text.unknown for text in tokens))
+        tally.cut += sum(text.cut > 0 for text in tokens)
         order = sorted(range(len(texts)), key=lambda row: -tokens[row].cost)
         usual = CPU_BUDGETS[1] if backbone.device.type == "cpu" else GPU_BUDGETS[0]
         budget = self.config.extract.token_budget or usual
@@ -482,12 +495,17 @@ _together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", d
 
 
 @contextmanager
-def counted_together() -> Iterator[None]:
-    """Warn once of the unknown tokens of all texts that are classified inside the block."""
-    token = _together.set({})
+def counted_together() -> Iterator[dict[str, UnknownTally]]:
+    """Warn once of the unknown tokens of all texts that are classified inside the block.
+
+    Yields:
+        The counts by backbone, which are whole at the end of the block.
+    """
+    tallies: dict[str, UnknownTally] = {}
+    token = _together.set(tallies)
     try:
-        yield
-        _warn(_together.get() or {})
+        yield tallies
+        _warn(tallies)
     finally:
         _together.reset(token)
 
@@ -667,7 +685,7 @@ def load_bundle(
             head_from(_below(tensors, f"{number}."), facts, modules)
             for number, facts in enumerate(about.heads)
         )
-        _check_heads(heads, tensors, about.label_names)
+        _check_heads(heads, tensors, about)
         names = dict.fromkeys(layer.backbone for layer in layers)
         lexical = {
             name: _lexical_from(
@@ -703,10 +721,8 @@ def load_bundle(
     )
 
 
-def _check_heads(
-    heads: Sequence[Head], tensors: Mapping[str, Tensor], label_names: Sequence[str]
-) -> None:
-    """Check that a description has all heads of its file, and a name for each of their classes.
+def _check_heads(heads: Sequence[Head], tensors: Mapping[str, Tensor], about: Description) -> None:
+    """Check that a description has all heads of its file, with their sources and classes.
 
     Raises:
         ValueError: saying what differs.
@@ -714,8 +730,12 @@ def _check_heads(
     kept = {name.partition(".")[0] for name in tensors}
     if not heads or kept != {str(number) for number in range(len(heads))}:
         raise ValueError(f"it describes {len(heads)} heads, and {HEADS} holds {len(kept)}")
-    if wrong := {head.num_classes for head in heads} - {len(label_names)}:
-        raise ValueError(f"it names {len(label_names)} classes, and a head has {wrong.pop()}")
+    for what, named, of_heads in (
+        ("classes", about.label_names, {head.num_classes for head in heads}),
+        ("layers", about.layers, {len(head.widths) for head in heads}),
+    ):
+        if wrong := of_heads - {len(named)}:
+            raise ValueError(f"it names {len(named)} {what}, and a head has {wrong.pop()}")
     if len({head.multilabel for head in heads}) > 1:
         raise ValueError("some of its heads give a text one class, and others several labels")
 

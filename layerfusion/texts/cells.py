@@ -30,9 +30,11 @@ _YES, _NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")
 
 
 def plain(value: Any) -> Any:
-    """Take a number or an array out of NumPy's types, and make pandas' missing value none."""
+    """Take a value out of NumPy's and pyarrow's types, and make pandas' missing value none."""
     if type(value).__name__ == "NAType":
         return None
+    if hasattr(value, "as_py"):
+        return value.as_py()
     return value.tolist() if hasattr(value, "tolist") else value
 
 

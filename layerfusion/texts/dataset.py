@@ -24,8 +24,8 @@ from layerfusion.texts.labels import (
     class_indices,
     class_matrix,
     clean_texts,
-    gap_notes,
     refuse_constant,
+    strange_texts,
     without_unlabelled,
 )
 from layerfusion.texts.layout import read_label_names, read_tables
@@ -138,7 +138,7 @@ def dataset_from_tables(
         texts = {split: clean_texts(split, table) for split, table in tables.items()}
         read_labels = class_matrix if tables["train"].multilabel else class_indices
         label_names, labels, doubts = read_labels(tables, names)
-        doubts = (*doubts, *gap_notes(texts))
+        doubts = (*doubts, *strange_texts(texts))
         given = {split: Split(texts[split], labels[split]) for split in tables}
         splits = complete_splits(given, label_names, config, limit, seed=seed)
         refuse_constant(splits.used["train"].labels, label_names)

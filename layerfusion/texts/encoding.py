@@ -20,7 +20,7 @@ from typing import IO, Any
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
-from layerfusion.texts.encoding_guess import guess_encoding, wrong_bytes
+from layerfusion.texts.encoding_guess import guess_encodings, wrong_bytes
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -261,11 +261,12 @@ def _not_readable(
             f"{path}: {found} (line {line:,}{others}) is not {encoding}, and all else is;"
             " repair the text there, or remove it"
         )
-    guess = guess_encoding(raw, codec)
-    word = _around(raw, error.start, guess).decode(guess, errors="replace")
+    readings = [
+        f"to {guess}, which reads {_around(raw, error.start, guess).decode(guess, 'replace')!r}"
+        for guess in guess_encodings(raw, codec)
+    ]
     return UserError(
-        f"{path}: {found} is not {encoding}; set {key}, for example to {guess}, which reads"
-        f" {word!r} there"
+        f"{path}: {found} is not {encoding}; set {key}, for example {', or '.join(readings)} there"
     )
 
 
@@ -273,7 +274,7 @@ def _with_nul(
     raw: bytes, text: str, path: str, encoding: str, codec: str, key: str, *, lines: int = 0
 ) -> UserError:
     """Say where a text holds NUL characters. Arguments are as for `_not_readable`."""
-    guess = guess_encoding(raw, codec)
+    guess, *_ = guess_encodings(raw, codec)
     line = lines + text.count("\n", 0, text.index("\0")) + 1
     other = f", as {guess} read as {encoding} does; set {key}, or" if guess != codec else ";"
     return UserError(f"{path}: it holds NUL characters (line {line:,}){other} remove them")

@@ -62,6 +62,7 @@ ALPHABETS = {
     "cp1251": (*_RUSSIAN, "абвгґдеєжзиіїйклмнопрстуфхцчшщьюя"),  # and Ukrainian
     "koi8_r": _RUSSIAN,
     "cp866": _RUSSIAN,
+    "iso8859_5": _RUSSIAN,
     "cp1253": ("αβγδεζηθικλμνξοπρσςτυφχψωάέήίόύώϊϋΐΰ",),
     "cp1255": ("אבגדהוזחטיךכלםמןנסעףפץצקרשת",),
     "cp1256": (
@@ -80,19 +81,37 @@ _SURE = 0.98
 """A text with such a fit is of a Western language, however its letters are counted elsewhere."""
 _BETTER = 0.1
 """So much more of the letters have to fit an encoding than fit cp1252."""
+_MANY = 200
+"""With more bytes beyond ASCII, the guess is clear."""
+_SEVERAL = 3
+"""Most encodings that are proposed for a text that is too short to be sure."""
+_SELDOM = ("mac_roman", "cp850", "iso8859_2", "cp1258")
+"""Encodings of Latin letters that are proposed only where they fit better than all others."""
+_COMMON = {
+    **dict.fromkeys(("cp1251", "koi8_r", "cp866", "iso8859_5"), "оеаинтсрвлкмд"),
+    "cp1253": "αοιετσνηυρπκς",
+    "cp1255": "יוהלאמרבתשםנ",
+    "cp1256": "اليمونرتبةعد",
+    "cp874": "านรอกเงมยลวดท่้ี",
+}
+"""Encodings of a script to its commonest letters, which are about three of four in a text."""
 
 
-def guess_encoding(raw: bytes, asked: str) -> str:
+def guess_encodings(raw: bytes, asked: str) -> list[str]:
     """Guess the encoding of a text.
 
     Args:
         raw: its bytes.
         asked: name of the codec that does not fit, and is not proposed.
+
+    Returns:
+        The likeliest one, and where a text is too short to be sure, others under which it reads in
+        another way, but all letters are of one language as well.
     """
     start = raw[:_SAMPLE]
     if start.count(0) > len(start) // 5:
         little = start[1::2].count(0) >= start[::2].count(0)
-        return "utf-16-le" if little else "utf-16-be"
+        return ["utf-16-le" if little else "utf-16-be"]
     beyond = _BEYOND_ASCII.search(raw)
     line = raw.rfind(b"\n", 0, beyond.start()) + 1 if beyond else 0
     sample = raw[line:][:_SAMPLE]
@@ -101,8 +120,10 @@ def guess_encoding(raw: bytes, asked: str) -> str:
     except UnicodeDecodeError:
         fits = _fits(sample, asked)
         western = fits.get("cp1252", 0.0) >= _SURE
-        return (None if western else _other_script(sample, asked)) or _likeliest(fits, sample)
-    return "utf-8"
+        first = (None if western else _other_script(sample, asked)) or _likeliest(fits, sample)
+        sure = sum(byte >= 0x80 for byte in sample) > _MANY
+        return _ranked(first, fits, sample)[: 1 if sure else _SEVERAL]
+    return ["utf-8"]
 
 
 def wrong_bytes(raw: bytes) -> int | None:
@@ -121,7 +142,50 @@ def _other_script(sample: bytes, asked: str) -> str | None:
     if best is None or sum(byte >= 0x80 for byte in sample) < _FEW:
         return None
     likely = best.coherence > _COHERENT or (best.encoding in _MANY_BYTES and best.chaos < _CHAOTIC)
+    likely = likely and not _is_half_width(sample.decode(best.encoding, errors="replace"))
     return best.encoding if likely and best.encoding in others else None
+
+
+def _is_half_width(text: str) -> bool:
+    """Tell what no Japanese text is: letters of half the width, beside hardly any other."""
+    beyond = [letter for letter in text if not letter.isascii()]
+    half = sum("\uff61" <= letter <= "\uff9f" for letter in beyond)
+    return 2 * half > len(beyond)
+
+
+def _ranked(first: str, fits: dict[str, float], sample: bytes) -> list[str]:
+    """The encoding that is guessed and those that fit as well: the likeliest, and then the others.
+
+    Of these, the encodings of Russian go first, since files are in several of them.
+    """
+    if first in _MANY_BYTES:
+        return [first]
+    read = sample.decode(first, errors="replace")
+    in_a_row = re.search(rb"[\x80-\xff]{2}", sample) is not None
+    rivals = [
+        name
+        for name, fit in fits.items()
+        if fit >= _SURE
+        and name not in _SELDOM
+        and (in_a_row or name not in _SCRIPTS)
+        and sample.decode(name, errors="replace") != read
+    ]
+    best, *others = sorted([first, *rivals], key=lambda name: -_common(sample, name))
+    return [best, *sorted(others, key=lambda name: _COMMON.get(name) != _COMMON["koi8_r"])]
+
+
+def _common(sample: bytes, encoding: str) -> float:
+    """Share of the letters beyond ASCII that are common ones under the encoding of a script.
+
+    Several encodings may make a text of one script, and all but one of them of rare letters or of
+    capitals, which count half. Latin letters beyond ASCII are too few to count, so that of their
+    encodings is the half.
+    """
+    if encoding not in _COMMON:
+        return 0.5
+    letters = [c for c in sample.decode(encoding, errors="replace") if not c.isascii()]
+    known = sum((c in _COMMON[encoding]) + (c.lower() in _COMMON[encoding]) for c in letters)
+    return known / max(1, 2 * len(letters))
 
 
 def _fits(sample: bytes, asked: str) -> dict[str, float]:
@@ -138,7 +202,7 @@ def _fits(sample: bytes, asked: str) -> dict[str, float]:
 
 def _likeliest(fits: dict[str, float], sample: bytes) -> str:
     """The encoding of the best fit, the first of several; near that of cp1252, a Western one."""
-    best = max(fits, key=lambda name: fits[name])
+    best = max(fits, key=lambda name: (min(fits[name], _SURE), _common(sample, name)))
     if best != "cp1252" and fits[best] > fits.get("cp1252", 0.0) + _BETTER:
         return best
     controls = any(0x80 <= byte <= 0x9F for byte in sample)
@@ -149,14 +213,20 @@ def _fit(text: str, alphabet: str, *, apart: bool) -> float:
     """Share of a text's characters beyond ASCII that its language writes.
 
     A capital after a small letter is none of them, as other encodings make such of the `é` in
-    `café`; nor, where the letters stand `apart`, is one behind a letter of ASCII.
+    `café`. Nor is one beside a letter of ASCII, where the letters stand `apart`, and where they do
+    not, one between two others beyond ASCII.
     """
     known, total = 0, 0
-    for (before, letter), count in Counter(zip(f" {text}", text, strict=False)).items():
+    around = zip(f" {text}", text, f"{text[1:]} ", strict=False)
+    for (before, letter, after), count in Counter(around).items():
         if not letter.isascii():
             total += count
             of_language = letter in alphabet or letter.lower() in alphabet
             strange = letter.isupper() and before.islower()
-            strange |= apart and before.isascii() and before.isalpha()
+            beside = [c for c in (before, after) if c.isalpha()]
+            if apart:
+                strange |= any(c.isascii() for c in beside)
+            else:
+                strange |= len(beside) == 2 and not any(c.isascii() for c in beside)
             known += count * ((of_language and not strange) or letter in _MARKS)
     return known / total if total else 0.0

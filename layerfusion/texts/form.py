@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -30,6 +31,8 @@ _FEW, _AGAIN = 8, 3
 """Fewer lines, or words that occur less often on average, are not known for labels."""
 _MOST = 0.8
 """Where this share of the lines has as many cells, more than one, they are rows of a table."""
+_NO_NAME = 3
+"""A cell of so many words is seldom the name of a column."""
 _RULE = re.compile(r":?-{2,}:?")
 """A cell of the line below a header, as Markdown and databases print it."""
 _SEP = re.compile(r'"?sep=([^"\s]|\t)"?[,;\t]*', re.IGNORECASE)
@@ -292,23 +295,29 @@ def _by_number(columns: Columns, text: int, label: int) -> str:
 def _begins_with_header(rows: Rows, columns: Columns) -> bool:
     """Tell whether the first row of a table with numbered columns is a header after all.
 
-    It is one if its cell in the column of labels is no label of any other row, or its cell in the
-    column of texts is a usual name of such a column.
+    It is one if its cell in the column of texts is a usual name of such a column, or its cell in
+    the column of labels is no label of any other row, and its form not that of a row.
     """
     if not {columns.text, *columns.of_labels} <= set(rows.names) or len(rows.cells) < 2:
         return False
     first, *others = rows.cells
     if first[rows.names.index(columns.text)].strip().casefold() in OFTEN["text"]:
         return True
-    place = rows.names.index(columns.of_labels[0]) if columns.of_labels else None
-    return place is not None and first[place] not in {row[place] for row in others}
+    if not columns.of_labels:
+        return False
+    by_column = [list(column) for column in zip(*others, strict=True)]
+    text, label = (rows.names.index(name) for name in (columns.text, columns.of_labels[0]))
+    sentence = len(first[text].split()) >= _NO_NAME
+    data = sentence and not _is_usual(first[label]) and not _above_numbers(first, by_column)
+    return first[label] not in by_column[label] and not data
 
 
 def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     """Say how a file is read whose first line looks like data, and names nothing.
 
     A header may be long sentences, as of a survey. But it has no cell that occurs again below it,
-    unless its names say what both columns hold.
+    unless its names say what both columns hold; and where none is a usual name, it differs from
+    what is below it.
     """
     first, width = rows.names, len(rows.names)
     by_column = [[row[place] for row in rows.cells] for place in range(width)]
@@ -323,19 +332,70 @@ def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
         kind in likely or name is None or find_column(name, first) is not None
         for kind, name in wanted.items()
     )
-    if likely and (not again or (named and not again & set(likely.values()))):
-        return
-    if not again and not any(cell.count(" ") > 2 or cell.strip().isdecimal() for cell in first):
-        return
+    usual = any(_is_usual(name) for name in first) or any(
+        name is not None and find_column(name, first) is not None for name in wanted.values()
+    )
     order = sorted(range(width), key=lambda place: -sum(map(len, by_column[place])))
     text = order[0]
+    alike = width > 1 and not usual and _is_like_those_below(first, by_column, text)
+    if likely and not alike and (not again or (named and not again & set(likely.values()))):
+        return
+    long = any(cell.count(" ") > 2 or cell.strip().isdecimal() for cell in first)
+    if not again and not alike and not long:
+        return
     classes = [len({*column, cell}) for column, cell in zip(by_column, first, strict=True)]
     label = min(order[1:], key=lambda place: (classes[place] < 2, classes[place]), default=text)
+    header = ""
+    if columns.label is not None and not again:
+        words = {columns.text_key: first[text], "dataset.label": first[label]}
+        named = " ".join(as_option(key, cell.strip()) for key, cell in words.items())
+        header = f"; if that is its header, by their names: {named}"
     raise UserError(
         f"{path}: its first line names no column {columns.text!r} ({columns.text_key}); it reads"
         f" {', '.join(map(repr, first))[:160]}; if the file has no header, its columns go by"
-        f" number: {_by_number(columns, text + 1, label + 1)}"
+        f" number: {_by_number(columns, text + 1, label + 1)}{header}"
     )
+
+
+def _is_usual(name: str) -> bool:
+    """Tell whether a cell is what columns of texts or labels are often called.
+
+    That is a usual name, or a short one with such a word in it, as in `review text`.
+    """
+    lower = name.strip().casefold()
+    words = {lower, *(re.split(r"[\W_]+", lower) if len(lower.split()) < _NO_NAME else ())}
+    return any(words & {*names} for names in OFTEN.values())
+
+
+def _is_like_those_below(
+    first: Sequence[str], by_column: Sequence[Sequence[str]], text: int
+) -> bool:
+    """Tell whether the first line is a row like those below it, by their form alone.
+
+    Its text is a sentence, or as long as many of those below; and no word stands in it above a
+    column of numbers.
+    """
+    below = sorted(map(len, by_column[text]))
+    if not below or _above_numbers(first, by_column):
+        return False
+    sentence = len(first[text].split()) >= _NO_NAME
+    return sentence or len(first[text]) >= below[len(below) // 4]
+
+
+def _above_numbers(first: Sequence[str], by_column: Sequence[Sequence[str]]) -> bool:
+    """Tell whether the first line has a word above a column of numbers."""
+    return any(
+        _is_number(column) and not _is_number([cell])
+        for cell, column in zip(first, by_column, strict=True)
+    )
+
+
+def _is_number(cells: Sequence[str]) -> bool:
+    """Tell whether all cells are numbers."""
+    try:
+        return all(math.isfinite(float(cell)) for cell in cells)
+    except ValueError:
+        return False
 
 
 def refuse_second_header(path: Path, rows: Rows, before: int = 0) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,12 @@ from layerfusion.errors import UserError
 from layerfusion.texts.cells import plain
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, names_of_rows
+from layerfusion.texts.form import distinct_columns
+from layerfusion.texts.strings import other_order
 from layerfusion.texts.table import Table, make_table
+
+_SHOWN = 8
+"""Columns that are named in a message."""
 
 
 def tables_of(
@@ -42,7 +47,8 @@ def tables_of(
         UserError: for data of another kind, a column that is missing, or lists of other lengths.
     """
     if labels is not None:
-        return {"train": _table_beside(list(data), labels, columns, place, label_names)}
+        texts = _texts_of(data, labels, place)
+        return {"train": _table_beside(texts, labels, columns, place, label_names)}
     if isinstance(data, Mapping) and data and all(_is_table(part) for part in data.values()):
         parts = {_split_name(place, name): (f"{place}, {name}", part)
                  for name, part in data.items()}  # fmt: skip
@@ -53,7 +59,7 @@ def tables_of(
             f"{place}: an object of type {type(data).__name__} is no labelled data; a path, a name,"
             " a DataFrame, a datasets.Dataset, or texts with labels= are"
         )
-    values = {split: _values(part) for split, (_, part) in parts.items()}
+    values = {split: _values(called, part, columns) for split, (called, part) in parts.items()}
     cells = [cell for part in values.values() for cell in part.get(columns.label or "", ())]
     if _have_several(cells):
         columns = replace(columns, multilabel=True)
@@ -67,6 +73,28 @@ def tables_of(
         )
         for split, (called, part) in parts.items()
     }
+
+
+def _texts_of(data: Any, labels: Any, place: str) -> list[Any]:
+    """The texts that labels stand beside, in the order that they have."""
+    for what, found in (("texts", data), ("labels", labels)):
+        if isinstance(found, Set | Mapping):
+            raise UserError(
+                f"{place}: the {what} are an object of type {type(found).__name__}, which has no"
+                " rows in an order; a list has"
+            )
+    if wrong := other_order(data, labels):
+        raise UserError(f"{place}: {wrong}")
+    if not _is_table(data):
+        return [plain(text) for text in data]
+    names = _names_of(data)
+    if len(names) > 1:
+        raise UserError(
+            f"{place}: labels= goes with texts alone, and this table has {len(names)} columns"
+            f" ({', '.join(map(repr, names[:_SHOWN]))}); select that of the texts, or name the"
+            " column of the labels by label= and leave out labels="
+        )
+    return [plain(text) for text in data[names[0]]]
 
 
 def _table_beside(
@@ -157,11 +185,22 @@ def _is_table(data: Any) -> bool:
     return hasattr(data, "columns") or hasattr(data, "column_names")
 
 
-def _values(data: Any) -> dict[str, list[Any]]:
+def _values(place: str, data: Any, columns: Columns) -> dict[str, list[Any]]:
     """Name of each column of a DataFrame or a `datasets.Dataset` to its cells."""
+    names = _names_of(data)
+    distinct, _ = distinct_columns(Path(place), list(map(str, names)), columns)
+    cells = [
+        data.iloc[:, n] if hasattr(data, "iloc") else data[name] for n, name in enumerate(names)
+    ]
+    return {
+        name: [plain(cell) for cell in column] for name, column in zip(distinct, cells, strict=True)
+    }
+
+
+def _names_of(data: Any) -> list[Any]:
+    """The names of the columns of a table, which pandas may have several times."""
     names = getattr(data, "column_names", None)
-    columns = names if names is not None else data.columns
-    return {str(name): [plain(cell) for cell in data[name]] for name in columns}
+    return list(names if names is not None else data.columns)
 
 
 def _class_names(data: Any, label: str | None) -> tuple[str, ...] | None:

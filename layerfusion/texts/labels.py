@@ -6,6 +6,7 @@ import itertools
 import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal, InvalidOperation
@@ -38,6 +39,18 @@ _NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na
 """Those of them that are no texts of people."""
 _AROUND = "\"'`“”‘’«».,;:"
 """Marks around a name that make no other class of it."""
+_LOOKS_LIKE = str.maketrans(
+    "асԁеһіјкмоԛрѕтухАВСЕНІЈКМОРЅТХУΑΒΕΖΗΙΚΜΝΟΡΤΥΧονıΙ",
+    "acdehijkmoqpstyxABCEHIJKMOPSTXYABEZHIKMNOPTYXoviI",
+)
+"""Letters of Cyrillic and Greek that look like Latin ones."""
+_YES_OR_NO = {
+    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), "yes"),
+    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "off"), "no"),
+}
+"""What people write for yes and for no, in lower case."""
+_PRINTED_BYTES = re.compile(r"""b'.*'|b".*\"""", re.DOTALL)
+"""Bytes as Python prints them."""
 _REMOVE, _EMPTY = "remove them", "leave their cells empty"
 """What to do about rows without a label: those of a data set with one label a row, or several."""
 _SHOWN = 10
@@ -77,17 +90,36 @@ def _entries(cell: Any, key: str) -> str:
     return f"; {key}=COLUMN.ENTRY takes an entry of the object: {names}"
 
 
-def gap_notes(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
-    """Note texts that are what programs write for a missing value.
+def strange_texts(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """Note texts that hardly anybody wrote.
+
+    These are what programs write for a missing value, bytes as Python prints them, and numbers
+    alone in every row.
 
     Args:
         texts: split to its texts.
     """
-    found = [text for part in texts.values() for text in part if text.casefold() in _NO_TEXT]
-    if not found:
-        return ()
-    are = "1 text is" if len(found) == 1 else f"{len(found):,} texts are"
-    return (f"{are} {found[0]!r} and the like; if that marks rows without a text, remove them",)
+    every = [text for part in texts.values() for text in part]
+    notes = []
+    if gaps := [text for text in every if text.casefold() in _NO_TEXT]:
+        notes.append(
+            f"{_many(gaps)} {gaps[0]!r} and the like; if that marks rows without a text, remove"
+            " them"
+        )
+    if printed := [text for text in every if _PRINTED_BYTES.fullmatch(text)]:
+        notes.append(
+            f"{_many(printed)} bytes as Python prints them ({short(printed[0])}); decode them"
+            " before they are written, as in text.decode()"
+        )
+    if all(_as_number(text) is not None for text in every):
+        notes.append(
+            f"every text is a number ({short(every[0])}); is another column that of the texts?"
+        )
+    return tuple(notes)
+
+
+def _many(texts: Sequence[str]) -> str:
+    return "1 text is" if len(texts) == 1 else f"{len(texts):,} texts are"
 
 
 Label = int | float | str
@@ -196,6 +228,12 @@ def _without_vectors(
 def _one_by_one(split: str, table: Table) -> Table:
     """Give each label of each row a row of its own, which has the name of that row."""
     for index, labels in enumerate(table.labels):
+        share = next((one for one in labels or () if _is_share(one)), None)
+        if share is not None:
+            raise UserError(
+                f"{split}: {table.where(index)}: {share} is a share of a label, which a row has or"
+                " has not; write the labels that it has"
+            )
         if table.label_names is not None and labels == [NO_LABEL]:
             raise UserError(
                 f"{split}: {table.where(index)}: nothing says which labels it has (-1 and empty"
@@ -208,6 +246,11 @@ def _one_by_one(split: str, table: Table) -> Table:
         rows=[table.rows[index] for index in place],
         row_names=tuple(table.row_names[index] for index in place) if table.row_names else (),
     )
+
+
+def _is_share(label: Any) -> bool:
+    """Tell a number between those that name labels, as models give probabilities."""
+    return isinstance(label, float) and math.isfinite(label) and not label.is_integer()
 
 
 def _notes_on_rows(
@@ -264,7 +307,7 @@ def _indexed(
             known = _listed(named[value] for value in named if value in trained)
             gaps = any(name.casefold() in GAPS for name in strange)
             more = f"; if it marks rows without a label, {way_out}" if gaps else ""
-            alike = _alike([*strange, *(named[value] for value in trained)])
+            alike = alike_names([*strange, *(named[value] for value in trained)])
             if same := next((names for names in alike if set(names) & {*strange}), None):
                 more += f"; if {' and '.join(map(_shown, same))} are one, write them the same"
             raise UserError(
@@ -280,10 +323,26 @@ def _indexed(
     label_names = tuple(named[value] for value in classes)
     empty = [named[value] for value in named if value not in trained]
     unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
-    doubts = _doubts(label_names, way_out)
+    doubts = (*_doubts(label_names, way_out), *_of_one_row(tables["train"], labels["train"], named))
     if not tables["train"].multilabel and (joined := _joined(label_names)):
         doubts += (f"labels: {joined}",)
     return label_names, indices, (*unseen, *doubts)
+
+
+def _of_one_row(
+    table: Table, labels: Sequence[Label], named: Mapping[Label, str]
+) -> tuple[str, ...]:
+    """Note the classes that one row has, as a sum at the foot of a table does."""
+    times = Counter(labels)
+    alone = [index for index, label in enumerate(labels) if times[label] == 1]
+    if not alone:
+        return ()
+    shown = [f"{short(named[labels[index]])} ({table.where(index)})" for index in alone[:_SHOWN]]
+    more = f", … ({len(alone)} in all)" if len(alone) > _SHOWN else ""
+    have = "has" if len(alone) == 1 else "have"
+    those = "it is no class, remove its row" if len(alone) == 1 else (
+        "some are no classes, remove their rows")  # fmt: skip
+    return (f"labels: {', '.join(shown)}{more} {have} a single row in train; if {those}",)
 
 
 def _joined(names: Sequence[str]) -> str:
@@ -427,7 +486,7 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     notes = [
         f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
         " them the same"
-        for same in _alike(names)
+        for same in alike_names(names)
     ]
     notes += [
         f"labels: {short(name)} is a class of its own; if it marks rows without a label, {way_out}"
@@ -437,12 +496,19 @@ def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _alike(names: Iterable[str]) -> list[list[str]]:
-    """Names that are the same but for case, or marks around them or that nobody sees."""
+def alike_names(names: Iterable[str]) -> list[list[str]]:
+    """Group names that are the same but for case, letters that look alike, and marks.
+
+    The marks are those around a name, and those that nobody sees. Where all names are words of yes
+    and no, those that say the same are grouped.
+    """
+    names = list(names)
     alike: dict[str | Decimal, list[str]] = {}
+    yes_or_no = len(names) > 2 and all(name.casefold() in _YES_OR_NO for name in names)
     for name in names:
         form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
-        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(_AROUND).casefold())
+        form = _YES_OR_NO[name.casefold()] if yes_or_no else form.translate(_LOOKS_LIKE)
+        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(f"{_AROUND} \t\r\n").casefold())
         number = _as_number(form)
         alike.setdefault(form or name if number is None else number, []).append(name)
     return [same for same in alike.values() if len(same) > 1]
@@ -458,8 +524,9 @@ def _as_number(form: str) -> Decimal | None:
 
 
 def _shown(name: str) -> str:
-    """A name in quotes, with marks that nobody sees in their place written out."""
-    visible = unicodedata.is_normalized("NFC", name)
+    """A name in quotes, with marks and letters that nobody sees in their place written out."""
+    looks_latin = not name.isascii() and name.translate(_LOOKS_LIKE).isascii()
+    visible = unicodedata.is_normalized("NFC", name) and not looks_latin
     return short(name) if visible else ascii(name)
 
 

@@ -221,8 +221,11 @@ def _read_lines(path: Path, content: str, reading: Reading) -> Table:
     column = reading.columns.text
     if begins_json(content):
         return json_table(path, content, reading.columns, lines=True)
-    if begins_fasttext(content) or begins_table(content, column):
+    if begins_fasttext(content):
         return delimited_table(path, content, reading)
+    if begins_table(content, column):
+        table = delimited_table(path, content, reading)
+        return replace(table, notes=(*table.notes, _table_note(path.name)))
     lines = lines_of(content)
     notes: tuple[str, ...] = ()
     if len(lines) > 1 and lines[0].strip() == column:
@@ -428,7 +431,14 @@ def _of_lines(
         return _of_fasttext(path, lines, reading)
     if suffix == LINES and not begins_table(head, reading.columns.text):
         return _of_texts(path, lines, reading)
-    return _of_rows(path, lines, head, reading, _USUAL.get(suffix), again)
+    parts = _of_rows(path, lines, head, reading, _USUAL.get(suffix), again)
+    if suffix != LINES:
+        return parts
+    return Parts(path.name, iter(parts), lambda: (*parts.notes, _table_note(path.name)))
+
+
+def _table_note(name: str) -> str:
+    return f"{name}: read as a table, as its first line reads like the names of its columns"
 
 
 def _is_object(line: str) -> bool:

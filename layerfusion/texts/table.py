@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import NO_LABEL, labels_in, labels_marked
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.encoding import EncodingSigns, whole_characters
 from layerfusion.texts.nested import paths_inside, with_paths
 from layerfusion.texts.split_names import rows_of_splits
 
+_ANSWER, _ANSWERS = "answer", ("accept", "reject", "ignore")
+"""The column in which Prodigy keeps what was said of a label, and what it says."""
 SPLITS = ("train", "validation", "test")
 
 
@@ -118,6 +121,7 @@ def make_table(
     texts, joined = _changed([texts[index] for index in kept], _joined)
     texts, halves_of_texts = _whole(texts)
     labels, taken, halves_of_labels = _labels_of(place, values, columns, kept)
+    _refuse_names(place, columns, texts, labels, kept)
     if columns.label_columns:
         label_names = tuple(sorted(_names_of_columns(columns), key=_in_order))
     others: dict[str, list[Any]] = {}
@@ -132,6 +136,7 @@ def make_table(
     counts.signs.add(texts)
     if changes is None:
         notes = [*notes, *counts.notes(place, columns), *_note_on_splits(place, own, columns)]
+        notes += _note_on_answers(place, own, columns)
     return Table(
         place=place,
         texts=texts,
@@ -143,6 +148,22 @@ def make_table(
         others=others,
         multilabel=columns.multilabel or bool(columns.label_columns),
     )
+
+
+def _refuse_names(
+    place: str, columns: Columns, texts: Sequence[Any], labels: Sequence[Any], kept: Sequence[int]
+) -> None:
+    """Refuse a row that holds the names of the columns, as of files that were joined."""
+    if columns.label is None or columns.numbered:
+        return
+    text, label = columns.text.strip().casefold(), columns.label.strip().casefold()
+    for index, cells in zip(kept, zip(texts, labels, strict=True), strict=True):
+        found = [cell.strip('\ufeff" ').casefold() for cell in cells if isinstance(cell, str)]
+        if found == [text, label]:
+            raise UserError(
+                f"{place}, row {index + 1}: it repeats the names of the columns,"
+                f" {short(columns.text)} and {short(columns.label)}; remove it"
+            )
 
 
 def _note_on_splits(
@@ -157,6 +178,22 @@ def _note_on_splits(
     return (
         f"{place}: the column {name!r} says which split a row is of ({listed}), and is not used;"
         " write the rows of each to a file of its own: dataset.train=FILE dataset.test=FILE",
+    )
+
+
+def _note_on_answers(
+    place: str, values: Mapping[str, Sequence[Any]], columns: Columns
+) -> tuple[str, ...]:
+    """Note rows whose labels whoever looked at them did not accept, as Prodigy writes it."""
+    counts = Counter(str(cell) for cell in values.get(_ANSWER, ()))
+    if not columns.of_labels or _ANSWER in columns.named or not set(counts) <= {*_ANSWERS}:
+        return ()
+    refused = sum(counts.values()) - counts[_ANSWERS[0]]
+    if not refused:
+        return ()
+    return (
+        f"{place}: the column {_ANSWER!r} says that {refused:,} of {sum(counts.values()):,} labels"
+        " were not accepted, and is not used; remove these rows",
     )
 
 

@@ -394,8 +394,29 @@ def test_a_first_row_whose_words_are_those_of_columns_is_no_header(
 
 
 @pytest.mark.parametrize(
+    "first", ["ugly,my review of the film", "ugly,so very dull and long", "greet,we saw a film"]
+)
+def test_a_first_row_that_reads_like_those_below_is_asked_about(first: str, place: Path) -> None:
+    """Though no cell of it is in a row below."""
+    file = _first_row(place, ("bad", "good"), header=first)
+    words = with_data("plan", [str(file)])
+    with pytest.raises(UserError, match="if that is its header, by their names") as e:
+        load_dataset(load(compose("plan", words)).dataset, LimitConfig(), seed=0, cache=place)
+    said, names = str(e.value).split("; if that is its header, by their names: ")
+    numbers = re.findall(r"dataset\.\w+=\d", said)
+    for columns, rows in ((numbers, 41), (shlex.split(names), 40)):
+        config = load(compose("plan", ["dataset=local", f"dataset.path={file}", *columns]))
+        data = load_dataset(config.dataset, config.limit, seed=0, cache=place)
+        assert sum(map(len, data.splits.values())) == rows
+
+
+@pytest.mark.parametrize(
     ("header", "columns"),
-    [("Class,Review", ("Review", "Class")), ("rating,What did you see and how was it?", ())],
+    [
+        ("mood,customer remark", ()),
+        ("Class,Review", ("Review", "Class")),
+        ("rating,What did you see and how was it?", ()),
+    ],
 )
 def test_a_header_of_other_words_stays_one(
     header: str, columns: tuple[str, ...], place: Path

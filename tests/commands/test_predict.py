@@ -11,9 +11,11 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from layerfusion import LayerFusionClassifier
@@ -296,8 +298,49 @@ def test_what_is_wrong_with_the_texts_is_one_line(
     assert "there is no column 'body' (--text)" in said
     assert "there are: .csv" in told([bundle, table, "-o", "out.xls"], capsys)
     assert "there is no folder" in told([bundle, table, "-o", f"{tmp_path}/no/out.csv"], capsys)
-    with pytest.raises(UserError, match="text 2 of 2 is empty"):
+    with pytest.raises(UserError, match=r"text 2 of 2 is .*; a string with a word is needed"):
         load_bundle(bundle).probabilities(["good", " "])
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["good", None], "text 2 of 2 is None"),
+        ([b"good"], "text 1 of 1 is b'good'"),
+        ("good film", "a list of texts is needed, found one string"),
+        ({"good"}, "found an object of type set"),
+        (None, "found an object of type NoneType"),
+    ],
+)
+def test_what_is_no_list_of_texts_is_one_line(texts: Any, message: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        load_bundle(folder / "concat", device="cpu").predict(texts)
+
+
+def test_strings_of_pyarrow_are_texts(folder: Path) -> None:
+    bundle = load_bundle(folder / "concat", device="cpu")
+    assert (
+        bundle.predict(pa.array(["good film"])).tolist() == bundle.predict(["good film"]).tolist()
+    )
+
+
+def test_texts_that_are_read_in_part_are_counted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text(f"good film\n{'good ' * 400}\n")
+    assert main(["predict", f"{folder}/concat", str(lines), "-o", f"{tmp_path}/said.csv"]) == 0
+    said = capsys.readouterr().err
+    assert "note: bert reads 1 text up to its longest length, and not to the end" in said
+
+
+def test_a_txt_whose_first_line_makes_it_a_table_says_so(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text("text, good\nbad, plot\ngood, film\n")
+    assert main(["predict", f"{folder}/concat", str(lines), "-o", f"{tmp_path}/said.csv"]) == 0
+    assert "lines.txt: read as a table, as its first line reads like" in (capsys.readouterr().err)
 
 
 def table_at(folder: Path) -> str:

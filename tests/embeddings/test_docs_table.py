@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,14 @@ def _of_images(folder: Path) -> None:
     sizes = {name: SIZES[name] for name in SIZES if name.startswith(("num", "hidden", "inter"))}
     transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=32)).save_pretrained(folder)
     tiny_tokenizer(decoder=False).save_pretrained(folder)
+
+
+def _elsewhere(folder: Path) -> None:
+    tiny_folder("bert", folder, **LONG)
+    arrays = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").rename(folder.parent / "other.safetensors")
+    index = {"weight_map": dict.fromkeys(arrays, "../other.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def _cased(folder: Path) -> None:
@@ -241,6 +250,10 @@ CASES: dict[str, Case] = {
     "weights that are all zero": _zeros(""),
     "norms that are all zero": _zeros("LayerNorm"),
     "NaN in the vector of a token": _nan("embeddings.word_embeddings.weight", VOCAB["crude"]),
+    "weights in parts that lie in another folder": _elsewhere,
+    "weights in one file and in parts": _with(
+        "model.safetensors.index.json", b'{"weight_map": {"x": "model-00001-of-00002.safetensors"}}'
+    ),
     "an adapter (LoRA)": _with("adapter_config.json", b"{}"),
     "a folder of the hub's cache (`models--owner--name`)": _in_hub_cache,
     "a damaged `config.json`": _with("config.json", b'{"model_type":'),
@@ -278,6 +291,9 @@ CASES: dict[str, Case] = {
     ),
     "more tokens in the tokenizer than in the model": _tiny("bert", vocab_size=20, **LONG),
     "`tokenizer.json` and `tokenizer_config.json` that differ": _cased,
+    "a tokenizer whose own class has no token for unknown words": _with(
+        "README.md", b"", gone="tokenizer_config.json"
+    ),
     "a tokenizer to which most tokens are unknown": _tokenizer(
         _words("the", "a"), unk_token="<unk>"
     ),
@@ -340,3 +356,46 @@ def test_a_row_of_the_page_holds(
     said = extract()
     assert bool(said) == (outcome == "note"), said
     assert outcome == "read" or any(re.search(pattern, line) for line in said), said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_shape_without_weights_is_told_or_refused(case: str, tmp_path: Path) -> None:
+    outcome, _ = _table()[case]
+    settings: Settings = {"path": str(tmp_path / "model")}
+    settings |= CASES[case](tmp_path / "model") or {}
+    config = BackboneConfig(**settings)
+    # What only the weights or the texts show is refused later.
+    with suppress(UserError) if outcome == "refused" else nullcontext():
+        check_backbone("NAME", config)
+        source = open_source("NAME", config, {"mean": PoolingConfig("mean")}, tmp_path / "cache")
+        assert source.expected_shape().layers[0] == "0"
+
+
+@pytest.mark.parametrize("kind", ["vit", "wav2vec2", "whisper", "patchtst"])
+def test_a_model_of_images_sound_or_numbers_is_refused_before_its_weights_are_read(
+    kind: str, tmp_path: Path
+) -> None:
+    sizes: Settings = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    config = {
+        "vit": lambda: transformers.ViTConfig(**sizes, hidden_size=32, image_size=32),
+        "wav2vec2": lambda: transformers.Wav2Vec2Config(
+            **sizes, hidden_size=32, conv_dim=(16,), conv_kernel=(3,), conv_stride=(2,)
+        ),
+        "whisper": lambda: transformers.WhisperConfig(
+            d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=48, decoder_ffn_dim=48,
+            encoder_attention_heads=4, decoder_attention_heads=4, vocab_size=300, pad_token_id=1,
+        ),
+        "patchtst": lambda: transformers.PatchTSTConfig(
+            d_model=32, num_hidden_layers=2, ffn_dim=48
+        ),
+    }[kind]()  # fmt: skip
+    transformers.AutoModel.from_config(config).save_pretrained(tmp_path / "model")
+    tiny_tokenizer(decoder=False).save_pretrained(tmp_path / "model")
+    config = BackboneConfig(path=str(tmp_path / "model"))
+    source = open_source("NAME", config, {"mean": PoolingConfig("mean")}, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"does not read text alone: it reads (pixel|input|past)_"):
+        source.expected_shape()

@@ -104,6 +104,24 @@ def test_labels_keep_their_type_through_a_folder(
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda labels: labels.replace("pos", "Pos").where(labels.index > 0, "pos"),
+         "fit: 'Pos' and 'pos' are different classes"),
+        (lambda labels: labels.where(labels.index > 0, ' pos'),
+         "fit: ' pos' and 'pos' are different classes"),
+        (lambda labels: labels.sample(frac=1, random_state=1),
+         "fit: the labels have the rows of the texts in another order"),
+    ],
+)  # fmt: skip
+def test_labels_that_may_be_wrong_are_warned_of(
+    change: Any, message: str, make: Any, rows: pd.DataFrame
+) -> None:
+    with pytest.warns(UserWarning, match=message):
+        make(fusion="stacked", layers="last").fit(rows.text, change(rows.label))
+
+
+@pytest.mark.parametrize(
     ("X", "y", "message"),
     [
         ("a text", ["a"], "fit: a list of texts is needed, found one string"),
@@ -118,6 +136,13 @@ def test_labels_keep_their_type_through_a_folder(
         (["a", "b"], None, "requires y to be passed, but the target y is None"),
         (["a", "b"], ["x", None], r"fit: label 2 of 2 is missing \(None\)"),
         (["a", "b"], [0, np.nan], r"fit: label 2 of 2 is missing \(nan\)"),
+        (["a", "b"], ["x", np.nan], r"fit: label 2 of 2 is missing \(nan\)"),
+        (["a", "b"], ["x", " "], r"fit: label 2 of 2 is missing \(' '\)"),
+        (["a", "b"], pd.Series(["x", pd.NA], dtype="string"), "label 2 of 2 is missing .<NA>"),
+        (["a", "b"], ["1", 1], r"labels of several types \(int, str\)"),
+        (["a", "b"], {"x", "y"}, "found an object of type set"),
+        (["a", "b"], [b"x", b"y"], "fit: Support for labels represented as bytes"),
+        (["a", "b"], [0.5, 1.5], "fit: Unknown label type: continuous"),
         (["a", "b"], ["x", "x"], "fit: y has one class only, 'x'; two classes are needed"),
         (["a", "b"], np.array(["x", 1], object), r"labels of several types \(int, str\)"),
         (["a", "b"], ["x", "y"], "no class has two different texts"),
@@ -192,7 +217,8 @@ def test_the_labels_of_other_rows_change_nothing(
     train, labels = rows.text[:24], rows.label[:24]
     alone = make(**params, cache=str(tmp_path / "alone")).fit(train, labels)
     shared = str(tmp_path / "shared")
-    make(**params, cache=shared).fit(rows.text, rows.label.sample(frac=1, random_state=0))
+    others = rows.label.sample(frac=1, random_state=0).to_numpy()
+    make(**params, cache=shared).fit(rows.text, others)
     beside = make(**params, cache=shared).fit(train, labels)
     np.testing.assert_allclose(
         beside.predict_proba(new), alone.predict_proba(new), rtol=0, atol=1e-5

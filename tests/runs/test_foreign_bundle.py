@@ -91,6 +91,10 @@ def test_a_description_that_does_not_fit_its_heads_is_refused(
 ) -> None:
     change(lambda raw: raw["label_names"].append("more"))
     assert "it names 3 classes, and a head has 2" in refused(bundle, capsys)
+    change(lambda raw: raw["label_names"].pop())
+    change(lambda raw: raw["layers"].pop())
+    assert "it names 4 layers, and a head has 5" in refused(bundle, capsys)
+    change(lambda raw: raw["layers"].append(raw["layers"][0]))
     change(lambda raw: raw["heads"].clear())
     assert "it describes 0 heads, and heads.safetensors holds 1" in refused(bundle, capsys)
 

@@ -290,6 +290,7 @@ def _beside_classes(name: str, *settings: str) -> Case:
 
 BY_NUMBER = ("dataset.text=1", "dataset.label=2")
 NAMES = ("text", "label")
+ANSWERS = ("accept", "accept", "accept", "reject")
 SPLIT = ("train", "test")
 COLUMNS = tuple(zip(*_rows(), strict=True))
 TYPED = "the shop\u2019s \u201cparcel\u201d"
@@ -320,6 +321,9 @@ CASES: dict[str, Case] = {
     "Polish, Turkish, Vietnamese and the like in encodings of their own": _file(
         _csv(extra="obsługa bardzo słaba i nigdy więcej,good\n"), "cp1250"
     ),
+    "a short text in such an encoding, where several fit": _file(
+        "text,label\nхороший фильм,good\n", "koi8_r"
+    ),
     "UTF-8 but for a few bytes": _folder_of(
         {
             "x.csv": _csv(extra="café ÿ crème brûlée à Évreux,good\n")
@@ -345,6 +349,12 @@ CASES: dict[str, Case] = {
     "no header": _file(_csv().partition("\n")[2]),
     "no header, with `dataset.text=1 dataset.label=2`": _file(
         _csv().partition("\n")[2], "utf-8", *BY_NUMBER
+    ),
+    "the same, where the label of the first row is in no other": _file(
+        f"a film that nobody saw,odd\n{_csv().partition(chr(10))[2]}", "utf-8", *BY_NUMBER
+    ),
+    "a first line that is no usual header, and reads like a row": _file(
+        f"so very odd,odd\n{_csv().partition(chr(10))[2]}"
     ),
     "a label as the first word of each line, as in TREC": _file(_first_words(), name="trec.txt"),
     "the same, with `dataset.text=2 dataset.label=1`": _file(
@@ -431,6 +441,11 @@ CASES: dict[str, Case] = {
     ),
     "a row with too many cells": _file(_csv(extra="long, dull,bad\n")),
     "the header once more among the rows": _file(_csv() + TEST),
+    "the names of both columns in a row of any other format": _file(
+        json.dumps([{"text": text, "label": label} for text, label in [*_rows(), NAMES]]),
+        name="reviews.json",
+    ),
+    "a sum at the foot of a table (`Total,60`)": _file(_csv(extra="Total,60\n")),
     "dashes below the header, as in Markdown": _file(
         "| text | label |\n|------|------|\n"
         + "".join(f"| {text} | {label} |\n" for text, label in _rows()),
@@ -581,6 +596,10 @@ CASES: dict[str, Case] = {
     "a class that differs by marks around it, or by marks that nobody sees": _file(
         _csv(extra="a film,good\u200b\nb film,good\u200b\nc film,good\u200b\n")
     ),
+    "a class that differs by letters of another alphabet that look the same": _file(
+        _labelled("bad", "good", "g\u043eod")
+    ),
+    "yes or no as a label that is written in two ways": _file(_labelled("no", "yes", "False")),
     "a name for which train has no row": _file(
         _labelled("0", "1"), "utf-8", "dataset.label_names=[bad,good,more]"
     ),
@@ -589,6 +608,15 @@ CASES: dict[str, Case] = {
     ),
     "`None` or `n/a` as a label": _file(_labelled("None", "good")),
     "`nan` or `NULL` as a text": _file(_csv(extra="NULL,good\n")),
+    "bytes as Python prints them (`b'a film'`) as a text": _file(_csv(extra="b'a film',good\n")),
+    "numbers alone as texts": _file(_csv([(str(n), LABELS[n % 2]) for n in range(40)])),
+    "labels that were not accepted, in the column `answer` of Prodigy": _file(
+        "".join(
+            json.dumps({"text": text, "label": label, "answer": ANSWERS[n % 4]}) + "\n"
+            for n, (text, label) in enumerate(_rows())
+        ),
+        name="reviews.jsonl",
+    ),
     "-1 as every label of test": _folder(
         {"train.csv": _labelled("0", "1"), "test.csv": "text,label\none text,-1\ntwo texts,-1\n"}
     ),
@@ -663,6 +691,12 @@ CASES: dict[str, Case] = {
     ),
     "a label twice in a row, with `dataset.multilabel=true`": _several(
         "python", "dataset.multilabel=true", last=["bad", "bad"]
+    ),
+    "shares of labels in a list (`[0.7, 0.3]`), with `dataset.multilabel=true`": _file(
+        "".join(json.dumps({"text": text, "label": [0.7, 0.3]}) + "\n" for text, _ in _rows()),
+        "utf-8",
+        "dataset.multilabel=true",
+        name="reviews.jsonl",
     ),
     "one label in every row, with `dataset.multilabel=true`": _file(
         _csv(), "utf-8", "dataset.multilabel=true"

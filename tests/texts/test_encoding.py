@@ -153,6 +153,35 @@ def test_the_encoding_of_a_language_is_proposed(tmp_path: Path, encoding: str, t
         read_text(tmp_path / "a.csv", "utf-8")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text", "first"),
+    [
+        ("koi8_r", "хороший фильм", "koi8_r"),
+        ("koi8_r", "фильм", "koi8_r"),
+        ("koi8_r", "ПЛОХО", "cp1251"),
+        ("cp1251", "ПЛОХО", "koi8_r"),
+        ("cp1251", "хороший фильм", "cp1251"),
+        ("iso8859_5", "хороший фильм", "iso8859_5"),
+        ("cp1250", "się", "latin-1"),
+    ],
+)
+def test_a_text_too_short_to_be_sure_is_shown_in_each_encoding_that_fits(
+    tmp_path: Path, encoding: str, text: str, first: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(f"text,label\n{text},bad\n".encode(encoding))
+    with pytest.raises(UserError) as error:
+        read_text(tmp_path / "a.csv", "utf-8")
+    assert f"for example to {first}, which reads" in str(error.value)
+    assert f"to {encoding}, which reads {text!r}" in str(error.value)
+
+
+def test_a_long_text_has_one_likely_encoding(tmp_path: Path) -> None:
+    rows = "хороший фильм, смотреть можно не один раз,good\n" * 20
+    (tmp_path / "a.csv").write_bytes(f"text,label\n{rows}".encode("koi8_r"))
+    with pytest.raises(UserError, match=r"for example to koi8_r, which reads '[^']*' there$"):
+        read_text(tmp_path / "a.csv", "utf-8")
+
+
 def test_some_wrong_bytes_do_not_make_all_else_another_encoding(tmp_path: Path) -> None:
     lines = [f"café {number}".encode() for number in range(20)]
     lines[3], lines[7] = b"caf\xe9", "so“".encode()[:-1]
