@@ -21,12 +21,14 @@ from layerfusion.config.job import (
 from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
 from layerfusion.errors import UserError
 
-RESULT_VERSION = 5
+RESULT_VERSION = 4
 """Raise it when the code gives other results for the same settings."""
 HEAD_VERSION = 1
 """Raise it when trained heads alone come out otherwise."""
 STACK_VERSION = 6
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
+PROBE_VERSION = 1
+"""Raise it when probes come out otherwise: they choose layers, and are what profiles show."""
 WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""
 IRRELEVANT = ("paths", "logger", "extract", "sweep", "profile", "bundle", "by_folds", "long_texts")
@@ -78,7 +80,7 @@ def recipe_id(config: TrainConfig) -> str:
 def profile_id(config: TrainConfig) -> str:
     """Hash the settings that change a layer profile."""
     settings = _settings(config)
-    settings["profile"] = asdict(config.profile)
+    settings["profile"], settings["probes"] = asdict(config.profile), PROBE_VERSION
     layers = asdict(config.layers)
     settings["layers"] = {key: layers[key] for key in layers if key not in CHOICE}
     return _hash({key: value for key, value in settings.items() if key not in HEAD})
@@ -141,6 +143,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     # Stacked fusion, which auto may choose, fits probes for every kind of selection.
     probed = config.fusion.name in (*STACKS, AUTO)
     keys = settings["layers"] if probed else UNSCORED.get(config.layers.name, settings["layers"])
+    if keys is settings["layers"]:
+        settings["probes"] = PROBE_VERSION
     settings["layers"] = {key: settings["layers"][key] for key in keys}
     settings["dataset"].pop("description")
     for key in LATER_KEYS:
