@@ -250,9 +250,7 @@ def _in_the_span(
     dimensions where there are many more features than rows.
     """
     rows = len(targets)
-    # With 5,000 rows these are 100 MB, and every core may have a fold of its own.
-    single = features.astype(np.float32)
-    products = torch.from_numpy((single @ single.T).toarray()).add_(1.0)
+    products = torch.from_numpy((features @ features.T).toarray() + 1.0).float()
     values, vectors = torch.linalg.eigh(products)
     real = values > _LEAST_EIGENVALUE * values[-1]
     values, vectors = values[real], vectors[:, real]

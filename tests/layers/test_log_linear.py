@@ -39,10 +39,8 @@ def test_no_more_than_a_tenth_of_the_curvature_along_the_weights_is_left_out(
     def loss(some: Tensor) -> Tensor:
         return log_losses(said.double(), target, some).mean()
 
-    torch.testing.assert_close(
-        gradient, torch.autograd.functional.jacobian(loss, weights), rtol=1e-4, atol=1e-6
-    )
-    whole = torch.autograd.functional.hessian(loss, weights)
+    torch.testing.assert_close(gradient, torch.func.grad(loss)(weights), rtol=1e-4, atol=1e-6)
+    whole = torch.func.hessian(loss)(weights)
     along = torch.ones(SOURCES, dtype=torch.float64)
     assert 0.9 <= float(along @ hessian @ along) / float(along @ whole @ along) <= 1.0001
 
