@@ -6,8 +6,9 @@ projections of the same counts, and a regression on them is less accurate and sl
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.layers.logistic import Path, Problem
-from layerfusion.layers.threads import Item, Result, each_on_a_core
+from layerfusion.layers.threads import each_on_a_core
 from layerfusion.texts.tfidf import (
     CountedTexts,
     Sparse,
@@ -44,6 +45,7 @@ SPAN_TOLERANCE = 1e-5
 _LEAST_EIGENVALUE = 1e-6
 """Directions of the span with a smaller share of the largest eigenvalue are left out: they are
 noise in float32."""
+_LIBLINEAR = threading.Lock()
 _MULTILABEL = "multilabel"
 """Name of the tensor that only a regression of labels has."""
 _LEAST_PROBABILITY = 1e-7
@@ -172,22 +174,10 @@ def predict_folds(
 
     folds = [fold_of != fold for fold in np.unique(fold_of[fold_of >= 0])]
     folds = [inside for inside in folds if inside.any()]
-    for inside, found in zip(folds, regress_each_on_a_core(predict, folds), strict=True):
+    for inside, found in zip(folds, each_on_a_core(predict, folds), strict=True):
         for one, log_probs in zip(predicted.values(), found, strict=True):
             one[~inside] = log_probs
     return predicted
-
-
-def regress_each_on_a_core(
-    compute: Callable[[Item], Result], items: Sequence[Item]
-) -> list[Result]:
-    """Compute something of each item by regressions, as `each_on_a_core` does.
-
-    Filters of warnings belong to the process. They are set here, before there are threads that
-    would undo each other's.
-    """
-    with _may_stop_short():
-        return list(each_on_a_core(compute, items))
 
 
 def one_against_rest(
@@ -295,7 +285,7 @@ def _by_liblinear(
         # Liblinear's dual solver takes a third of the time of a multinomial fit by L-BFGS. On MR
         # and R52, a tolerance tighter than 0.01 changed no accuracy by 0.1 points or more.
         settings = {"C": strength, "tol": 1e-2, "max_iter": 1000, "random_state": seed}
-        with _may_stop_short():
+        with _alone():
             fitted = [
                 LogisticRegression(solver="liblinear", dual=True, **settings).fit(features, target)
                 for target in targets.T
@@ -307,11 +297,15 @@ def _by_liblinear(
 
 
 @contextmanager
-def _may_stop_short() -> Iterator[None]:
-    """Do not warn: a fit that stops slightly short of its optimum is still a valid regression."""
+def _alone() -> Iterator[None]:
+    """Let one thread at a time fit by liblinear, without a warning where a fit stops short.
+
+    The process has one generator of random numbers for all fits of liblinear, and one list of
+    filters of warnings. A fit that stops slightly short of its optimum is still a valid regression.
+    """
     from sklearn.exceptions import ConvergenceWarning
 
-    with warnings.catch_warnings():
+    with _LIBLINEAR, warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         yield
 

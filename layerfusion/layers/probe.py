@@ -174,6 +174,7 @@ def cross_validate_in_batches(
     With `grow`, a layer for which the largest strength is the best is fitted with the values of
     `WEAKER` too, one after the other, until one is no better.
     """
+    strengths = sorted(set(strengths))
     folds = int(fold_of.max()) + 1
     fitted_on = torch.stack([fold_of != fold for fold in range(folds)])
     held_out = torch.where(fold_of != NEVER)[0]
@@ -312,7 +313,7 @@ def _by_path(
 
     Args:
         task: the layers and folds.
-        strengths: values of C.
+        strengths: values of C, rising.
         tolerance: largest entry of the gradient of the mean loss at the end.
         grow: go on to the values of `WEAKER` while the largest so far is best for some layer.
 
@@ -320,7 +321,7 @@ def _by_path(
         The log-probabilities of the held-out rows by strength, minus infinity where a strength was
         left out. Shapes: (L, held-out rows, classes).
     """
-    running = sorted(strengths)
+    running = list(strengths)
     predicted: dict[float, Tensor] = {}
     for fold in range(len(task.fitted_on)):
         here = task.folds_of == fold

@@ -23,8 +23,9 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel, log_probabilities
-from layerfusion.layers.lexical_regression import LexicalRegression, regress_each_on_a_core
+from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.selection import ProbedLayer
+from layerfusion.layers.threads import each_on_a_core
 from layerfusion.records.job import SeedRecord
 from layerfusion.runs.inputs import Inputs, read_features, read_targets
 from layerfusion.runs.protocol import CallbackFactory
@@ -392,7 +393,7 @@ def _lexical_regressions(
                 raise ValueError(f"{layer}: a lexical source is a regression")
             lexical[layer.backbone] = source.config, probe.strength
     asked = [(name, part) for name in lexical for part in rows]
-    return dict(zip(asked, regress_each_on_a_core(learn, asked), strict=True))
+    return dict(zip(asked, each_on_a_core(learn, asked), strict=True))
 
 
 def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:

@@ -138,6 +138,11 @@ def sweep_of(config: TrainConfig, folder: Path) -> str | None:
     return None
 
 
+def result_versions() -> dict[str, int]:
+    """Return every version above by its name: with another one, some job has another result."""
+    return {name: one for name, one in globals().items() if name.endswith("_VERSION")}
+
+
 def _settings(config: TrainConfig) -> dict[str, Any]:
     settings = {key: value for key, value in asdict(config).items() if key not in IRRELEVANT}
     # Stacked fusion, which auto may choose, fits probes for every kind of selection.

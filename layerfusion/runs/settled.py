@@ -23,12 +23,7 @@ from layerfusion import __version__
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import hash_of, seal, unseal
 from layerfusion.config.secrets import redact_line
-from layerfusion.runs.identity import (
-    HEAD_VERSION,
-    RESULT_VERSION,
-    STACK_VERSION,
-    WEIGHTED_VERSION,
-)
+from layerfusion.runs.identity import result_versions
 
 NOTES = ".settled"
 """Folder of a sweep that holds a note for each of its grids."""
@@ -69,8 +64,7 @@ def sources_id(command: str, grid: Sequence[Sequence[str]], folders: Iterable[Pa
             digest.update(f"{path} {len(content)}\n".encode() + content)
     names |= {name for words in grid for word in words for name in FROM_ENVIRONMENT.findall(word)}
     variables = {name: os.environ.get(name) for name in sorted(names)}
-    ours = [RESULT_VERSION, HEAD_VERSION, STACK_VERSION, WEIGHTED_VERSION]
-    versions = [__version__, *ours, *map(version, COMPOSERS)]
+    versions = [__version__, result_versions(), *map(version, COMPOSERS)]
     plain = [command, *map(list, grid)]
     return hash_of([plain, variables, versions, os.getcwd(), digest.hexdigest()])[:16]
 

@@ -18,7 +18,7 @@ from layerfusion.layers import lexical_regression
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.layers.lexical_regression import C_VALUES, LexicalRegression
+from layerfusion.layers.lexical_regression import C_VALUES, LexicalRegression, predict_folds
 from layerfusion.layers.scores import compute_scores
 from layerfusion.texts import tfidf as tfidf_module
 from layerfusion.texts.tfidf import FEATURES, CountedTexts, tfidf
@@ -163,6 +163,25 @@ def test_a_regression_is_that_of_scikit_learn_and_survives_its_file(
     assert torch.equal(again.vectors(texts), fit.vectors(texts))
     with pytest.raises(UserError, match="no words of train to count"):
         LexicalRegression.fit("words", [" "], np.zeros(1, np.int64), 1.0, num_classes=2)
+
+
+def test_fits_of_liblinear_on_several_cores_are_those_on_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Liblinear has one generator of random numbers, which side by side its fits would share."""
+    monkeypatch.setattr(lexical_regression, "SPAN_ROWS", 0)
+    texts, labels = _texts(2000)
+    fold_of = np.arange(len(texts)) % 8
+    threads = torch.get_num_threads()
+    found = []
+    for number in (1, 4):
+        torch.set_num_threads(number)
+        try:
+            found.append(predict_folds("words", texts, labels, fold_of, num_classes=2))
+        finally:
+            torch.set_num_threads(threads)
+    for alone, beside in zip(*(one.values() for one in found), strict=True):
+        np.testing.assert_array_equal(alone, beside)
 
 
 def test_a_regression_of_a_single_class_is_sure_of_it() -> None:

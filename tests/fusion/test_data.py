@@ -53,6 +53,12 @@ def test_a_small_spread_on_a_large_mean_is_kept() -> None:
     assert standardised.std(correction=0) == pytest.approx(1, abs=1e-2)
 
 
+def test_features_in_float64_are_left_as_they_are() -> None:
+    features = torch.arange(6.0, dtype=torch.float64)[:, None]
+    Standardiser.fit([features])
+    assert features.flatten().tolist() == [0, 1, 2, 3, 4, 5]
+
+
 def test_float16_features_are_standardised_in_float32() -> None:
     half = [torch.full((4, 1), 60000.0, dtype=torch.float16) * torch.tensor([[1], [-1], [1], [-1]])]
     standardised = Standardiser.fit(half)(half)[0]

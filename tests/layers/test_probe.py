@@ -123,6 +123,18 @@ def test_a_strength_that_is_surely_worse_is_not_fitted_again(
     assert torch.allclose(raced.log_probs, whole.log_probs, atol=5e-3)
 
 
+@pytest.mark.parametrize("classes", [2, 5])  # at once, and along a path
+def test_a_strength_listed_twice_is_fitted_once(classes: int) -> None:
+    features, labels = layers(60, classes)
+    fold_of = torch.arange(60) % 3
+    once, twice = (
+        cross_validate(features, labels, fold_of, num_classes=classes, strengths=strengths)
+        for strengths in ([0.01, 1.0, 3.0], [1.0, 0.01, 1.0, 1.0, 3.0])
+    )
+    for one, other in zip(once, twice, strict=True):
+        assert torch.equal(one.log_probs, other.log_probs)
+
+
 def test_labels_held_out_change_nothing_but_the_verdict() -> None:
     """A probe never sees the labels of the rows it is judged on."""
     features, labels = layers(100, 2)

@@ -104,14 +104,19 @@ def test_jobs_with_class_weights_have_a_version_of_their_own(
 
 @pytest.mark.parametrize(
     ("version", "changed"),
-    [("HEAD_VERSION", [False, True, True, False]), ("STACK_VERSION", [True, True, False, False])],
+    [
+        ("HEAD_VERSION", [False, True, True, True, False]),
+        ("STACK_VERSION", [True, True, False, False, False]),
+        ("PROBE_VERSION", [True, True, False, True, False]),
+    ],
 )
 def test_what_comes_out_otherwise_has_another_name(
     version: str, changed: list[bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record of before answers only for what was computed before."""
     published = "protocol=as_published fusion=published_sum"
-    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated", published]
+    scored = "fusion=gated layers=top_k"
+    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated", scored, published]
     before = [name_of(*job.split()) for job in jobs]
     monkeypatch.setattr(identity, version, getattr(identity, version) + 1)
     after = [name_of(*job.split()) for job in jobs]

@@ -121,13 +121,13 @@ def test_configs_of_a_user_and_variables_belong_to_a_sweep(
         assert len(composed) == (1 if change == "nothing" else 2)
 
 
-@pytest.mark.parametrize("name", ["RESULT_VERSION", "HEAD_VERSION", "STACK_VERSION"])
+@pytest.mark.parametrize("name", ["RESULT", "HEAD", "STACK", "PROBE", "WEIGHTED"])
 def test_code_that_gives_other_results_does_not_recognise_a_sweep(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sources_id("train", [["fusion=stacked"]], [])
     assert sources_id("train", [["fusion=stacked"]], []) == before
-    monkeypatch.setattr(f"layerfusion.runs.settled.{name}", 99)
+    monkeypatch.setattr(f"layerfusion.runs.identity.{name}_VERSION", 99)
     assert sources_id("train", [["fusion=stacked"]], []) != before
 
 
