@@ -16,6 +16,7 @@ from layerfusion.composing.launching import JobsFailed, JobTask, LauncherFailed
 from layerfusion.composing.mteb import register_tasks
 from layerfusion.composing.own_models import named_models
 from layerfusion.composing.registration import VERSION_BASE, register, schema_of
+from layerfusion.config.check import of_value
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
@@ -294,7 +295,15 @@ def as_user_error(error: Exception, arguments: Sequence[str], schema: type) -> U
     cause = error.__cause__
     if cause is not None and str(cause).strip():
         lines.append(str(cause).strip().splitlines()[0])
-    return UserError(": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error))
+    if match := re.fullmatch(
+        r"In '([^']+)': \w+ raised while composing config:", lines[0] if lines else ""
+    ):
+        key = re.search(r"full_key: (\S+)", text)
+        return UserError(f"{match[1]}: {f'{key[1]}: ' if key else ''}{of_value(lines[1])}")
+    line = ": ".join(lines[:1] + lines[-1:]) if len(lines) > 1 else text or repr(error)
+    if match := re.fullmatch(r"Error merging override \+{0,2}([^\s=]+)=.*?: (.*)", line):
+        return UserError(f"{match[1]}: {of_value(match[2])}")
+    return UserError(line)
 
 
 def _quoted(word: str) -> str:

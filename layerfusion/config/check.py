@@ -35,14 +35,16 @@ from layerfusion.config.operators import gather_arguments, operator_names, settl
 from layerfusion.config.options import as_option
 from layerfusion.config.registry import PROTOCOL_SETTINGS, PROTOCOLS, SELECTIONS, require_known
 from layerfusion.config.rules import check_inside, check_name, check_rules
-from layerfusion.config.secrets import redact
-from layerfusion.errors import UserError, unknown
+from layerfusion.config.secrets import redact, shown
+from layerfusion.errors import UserError, short, unknown
 
 OF_ENDPOINT = ("model", "dimensions", "token_variable", "batch", "timeout", "template")
 OF_VECTORS = ("column", "rows")
 OF_PIPELINE = ("dimensions", "batch", "template")
 KINDS = {"vectors": OF_VECTORS, "pipeline": OF_PIPELINE, "endpoint": OF_ENDPOINT}
 """Kinds of backbones whose vectors are computed elsewhere, and the keys that go with each."""
+TYPES = {"Integer": "a whole number", "Float": "a number", "bool": "true or false"}
+"""Types of values by OmegaConf's words for them."""
 COMMIT = re.compile(r"[0-9a-f]{40}")
 """A commit, as opposed to a branch or a tag."""
 
@@ -72,7 +74,25 @@ def load(composed: Any) -> TrainConfig:
         way_out = ""
         if isinstance(error, InterpolationResolutionError):
             way_out = "; ${…} reads another key; a file whose own name has it needs another name"
-        raise UserError(f"{where}{lines[0] if lines else error}{way_out}") from error
+        why = of_value(lines[0] if lines else str(error))
+        raise UserError(f"{where}{why}{way_out}") from error
+
+
+def of_value(why: str) -> str:
+    """Say in plain words what OmegaConf has against a value; its own words where none are known."""
+    if "is not Optional" in why or "Non optional field cannot be assigned None" in why:
+        return "null is no value for it; without the key it has its default"
+    if match := re.search(r"Value '(.*)' of type '\w+' could not be converted to (\w+)", why):
+        return f"{TYPES.get(match[2], match[2])} is needed, found {shown(short(match[1]))}"
+    if match := re.search(r"Value '(.*)' is not a valid (\w+)", why):
+        return f"{TYPES.get(match[2], match[2])} is needed, found {shown(short(match[1]))}"
+    if "is not a ListConfig, list or tuple" in why:
+        return "a list is needed, in square brackets"
+    if match := re.search(r"is not a subclass of \w+\. value: (.*)", why):
+        return f"it has keys of its own, and no value; found {shown(short(match[1]))}"
+    if match := re.search(r"Cannot convert '\w+' to string: '(.*)'", why):
+        return f"one string is needed, found {shown(short(match[1]))}"
+    return why
 
 
 def _hand_down(settings: Any) -> None:
