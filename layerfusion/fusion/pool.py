@@ -270,10 +270,9 @@ def fit_pool(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         return _anchored(log_probs, target)
     if form == ANCHORED_GATED:
         return _anchored_gated(log_probs, target)
-    log_probs = log_probs.double()
-    fit = _single if form == SINGLE else _softmaxed
-    pool = fit(log_probs, target, form)
-    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
+    if form == SINGLE:
+        return _single(log_probs, target)
+    return _softmaxed(log_probs.double(), target, form)
 
 
 def _offset(pooled: Tensor, target: Tensor) -> Tensor:
@@ -329,20 +328,21 @@ def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
     return log_factor.exp().clamp_max(1.0)
 
 
-def _single(log_probs: Tensor, target: Tensor, form: str) -> Pool:
+def _single(log_probs: Tensor, target: Tensor) -> Pool:
     """Calibrate the source with the lowest log-loss by the scale κ alone."""
     sources = len(log_probs)
     best = torch.stack([F.nll_loss(source, target) for source in log_probs]).argmin()
     bias = torch.zeros(sources, dtype=torch.float64)
     bias[torch.arange(sources) != best] = -torch.inf
-    alone, log_scale = log_probs[best], torch.zeros((), dtype=torch.float64)
+    alone, log_scale = log_probs[best].double(), torch.zeros((), dtype=torch.float64)
 
     def loss() -> Tensor:
         pull = WEIGHT_ROWS * log_scale.square() / len(target)
         return F.cross_entropy(log_scale.exp() * alone, target) + pull
 
     minimise(loss, [log_scale])
-    return Pool(form, bias, log_scale.exp(), *_still(sources))
+    scale = log_scale.exp()
+    return Pool(SINGLE, bias, scale * _sureness(scale * alone, target), *_still(sources))
 
 
 def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
@@ -365,7 +365,8 @@ def _softmaxed(log_probs: Tensor, target: Tensor, form: str) -> Pool:
         return pooled + (WEIGHT_ROWS * pull + GATE_ROWS * gate.square().sum()) / len(target)
 
     minimise(loss, [log_scale, bias, gate] if form == GATED else [log_scale, bias])
-    return Pool(form, bias, log_scale.exp(), gate, mean, std)
+    pool = Pool(form, bias, log_scale.exp(), gate, mean, std)
+    return replace(pool, scale=pool.scale * _sureness(pool(log_probs)[0], target))
 
 
 def _still(sources: int) -> tuple[Tensor, Tensor, Tensor]:
