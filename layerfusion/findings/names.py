@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from layerfusion.findings.grouping import told_apart
+from collections.abc import Mapping
+
+from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.format import capital, listing
 from layerfusion.records.job import BaselineRecord, LayerRecord
+
+READING = ("max_length", "truncation_side", "template", "long_texts", "window_overlap", "dtype")
+"""Settings of a model that change what it reads of a text, and how exactly."""
 
 
 def layer_name(layer: str) -> str:
@@ -32,7 +37,46 @@ def baseline_name(baseline: BaselineRecord) -> str:
 def job_names(group: DataGroup) -> dict[FinishedJob, str]:
     """Give a distinct name to every job of a group that is not a point of a curve."""
     names = {job: _fusion_name(job) for job in (*group.fused, *group.repeats)}
-    return told_apart(told_apart(names, _among), job_mark)
+    return told_apart(told_apart(_told_by_reading(names), _among), job_mark)
+
+
+def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]:
+    """Add the settings by which models read texts to names that differ in nothing else."""
+    told = dict(names)
+    for jobs in grouped(names, names.__getitem__).values():
+        settings = {job: _reading_settings(job) for job in jobs}
+        for job in jobs:
+            apart = {
+                key: value
+                for key, value in settings[job].items()
+                if any(other.get(key) != value for other in settings.values())
+            }
+            if apart:
+                told[job] = f"{names[job]} ({', '.join(_marks(apart))})"
+    return told
+
+
+def _reading_settings(job: FinishedJob) -> dict[tuple[str, str], object]:
+    """Return how each model of a job reads texts, by model and setting."""
+    return {
+        (name, key): backbone.spec[key]
+        for name, backbone in job.record.backbones.items()
+        for key in READING
+        if backbone.spec.get(key) is not None
+    }
+
+
+def _marks(settings: Mapping[tuple[str, str], object]) -> list[str]:
+    """Write settings, once where all models have the same value: `long_texts=windows`."""
+    by_key = grouped(settings, lambda place: place[1])
+    marks = []
+    for key, places in by_key.items():
+        values = {str(settings[place]) for place in places}
+        if len(values) == 1:
+            marks.append(f"{key}={values.pop()}")
+        else:
+            marks += [f"{name}.{key}={settings[name, key]}" for name, _ in places]
+    return marks
 
 
 def _among(job: FinishedJob) -> str:
