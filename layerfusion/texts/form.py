@@ -320,6 +320,8 @@ def refuse_headless(path: Path, rows: Rows, columns: Columns) -> None:
     what is below it.
     """
     first, width = rows.names, len(rows.names)
+    if not first:
+        return
     by_column = [[row[place] for row in rows.cells] for place in range(width)]
     again = {
         cell
