@@ -111,7 +111,7 @@ def strange_texts(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
             f"{_many(printed)} bytes as Python prints them ({short(printed[0])}); decode them"
             " before they are written, as in text.decode()"
         )
-    if all(_as_number(text) is not None for text in every):
+    if every and all(_as_number(text) is not None for text in every):
         notes.append(
             f"every text is a number ({short(every[0])}); is another column that of the texts?"
         )
@@ -339,10 +339,10 @@ def _of_one_row(
         return ()
     shown = [f"{short(named[labels[index]])} ({table.where(index)})" for index in alone[:_SHOWN]]
     more = f", … ({len(alone)} in all)" if len(alone) > _SHOWN else ""
-    have = "has" if len(alone) == 1 else "have"
-    those = "it is no class, remove its row" if len(alone) == 1 else (
-        "some are no classes, remove their rows")  # fmt: skip
-    return (f"labels: {', '.join(shown)}{more} {have} a single row in train; if {those}",)
+    have, way_out = "have", "if some are no classes, remove their rows"
+    if len(alone) == 1:
+        have, way_out = "has", "if it is no class, remove its row"
+    return (f"labels: {', '.join(shown)}{more} {have} a single row in train; {way_out}",)
 
 
 def _joined(names: Sequence[str]) -> str:
