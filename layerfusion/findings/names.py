@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.records.format import capital, listing
-from layerfusion.records.job import BaselineRecord, LayerRecord
+from layerfusion.records.format import capital, layers_words, listing
+from layerfusion.records.job import BaselineRecord, LayerRecord, RunRecord
 
 READING = ("max_length", "truncation_side", "template", "long_texts", "window_overlap", "dtype")
 """Settings of a model that change what it reads of a text, and how exactly."""
+
+NAMED = ("last", "all", "fixed")
+"""Selections that the words on the layers say already."""
 
 
 def layer_name(layer: str) -> str:
@@ -36,15 +39,30 @@ def baseline_name(baseline: BaselineRecord) -> str:
 
 def job_names(group: DataGroup) -> dict[FinishedJob, str]:
     """Give a distinct name to every job of a group that is not a point of a curve."""
-    names = {job: _fusion_name(job) for job in (*group.fused, *group.repeats)}
-    return told_apart(told_apart(_told_by_reading(names), _among), job_mark)
+    names = {job: job_name(job.record) for job in (*group.fused, *group.repeats)}
+    return told_apart(told_apart(_told_by_settings(names), _among), job_mark)
 
 
-def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]:
-    """Add the settings by which models read texts to names that differ in nothing else."""
+def job_name(record: RunRecord) -> str:
+    """Name a job by what it is made of: `layers 0–4 of minilm (adaptive), gated`.
+
+    Several jobs may have this name; `job_names` tells them apart.
+    """
+    fusion = f"{record.fusion} ({record.chosen_by})" if record.chosen_by else record.fusion
+    return f"{selected_name(record)}, {fusion}"
+
+
+def selected_name(record: RunRecord) -> str:
+    """Name the layers of a job, and how they were selected unless the words say it already."""
+    plain = record.chosen_by or record.selection in NAMED
+    return layers_words(record) + ("" if plain else f" ({record.selection})")
+
+
+def _told_by_settings(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]:
+    """Add the settings of layers and texts to names that differ in nothing else."""
     told = dict(names)
     for jobs in grouped(names, names.__getitem__).values():
-        settings = {job: _reading_settings(job) for job in jobs}
+        settings = {job: _settings(job) for job in jobs}
         for job in jobs:
             apart = {
                 key: value
@@ -56,14 +74,20 @@ def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]
     return told
 
 
-def _reading_settings(job: FinishedJob) -> dict[tuple[str, str], object]:
-    """Return how each model of a job reads texts, by model and setting."""
-    return {
+def _settings(job: FinishedJob) -> dict[tuple[str, str], object]:
+    """Return what may tell a job from others of its name, by model and setting.
+
+    These are how each model reads texts and, of all models at once, selection and poolings.
+    """
+    record = job.record
+    poolings = dict.fromkeys(x.pooling for x in record.layers if x.backbone not in record.lexical)
+    reading = {
         (name, key): backbone.spec[key]
-        for name, backbone in job.record.backbones.items()
+        for name, backbone in record.backbones.items()
         for key in READING
         if backbone.spec.get(key) is not None
     }
+    return {("", "layers"): record.selection, ("", "pooling"): "+".join(poolings)} | reading
 
 
 def _marks(settings: Mapping[tuple[str, str], object]) -> list[str]:
@@ -100,7 +124,7 @@ def shown_names(group: DataGroup) -> dict[FinishedJob, str]:
     named: dict[FinishedJob, str] = {}
     for curve in group.curves:
         if curve.last is not None:
-            also = ", also its best" if curve.last is curve.best else ""
+            also = ", also its best" if curve.last is curve.best and len(curve.points) > 1 else ""
             top = layer_name(curve.last.layer.layer)
             named[curve.last] = f"{curve.label}: last layer ({top}){also}"
     for curve in group.curves:
@@ -125,28 +149,3 @@ def shown_names(group: DataGroup) -> dict[FinishedJob, str]:
 def sentence_case(name: str, job: FinishedJob) -> str:
     """Begin a job's name with a capital, unless it starts with the name of a model."""
     return name if name.startswith(job.record.backbone_names) else capital(name)
-
-
-def _fusion_name(job: FinishedJob) -> str:
-    record = job.record
-    models = listing(record.backbone_names)
-    models_only = [layer for layer in record.layers if layer.backbone not in record.lexical]
-    poolings = list(dict.fromkeys(layer.pooling for layer in models_only))
-    if record.selection == "last":
-        what = f"last layer{'s' if len(record.backbone_names) > 1 else ''} of {models}"
-    elif record.selection == "all":
-        what = f"all layers of {models}"
-    else:
-        what = " + ".join(_layers_of(job, name) for name in record.backbone_names)
-        what += "" if record.selection == "fixed" else f" ({record.selection})"
-    pooled = f", poolings {listing(poolings)}" if len(poolings) > 1 else ""
-    return f"{what}{pooled}, {record.fusion_label}"
-
-
-def _layers_of(job: FinishedJob, backbone: str, *, most: int = 6) -> str:
-    if backbone in job.record.lexical:
-        return backbone
-    chosen = dict.fromkeys(x.layer for x in job.record.layers if x.backbone == backbone)
-    if len(chosen) > most:
-        return f"{backbone} ({len(chosen)} layers)"
-    return f"{backbone} {', '.join(chosen)}"

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from layerfusion.records.job import Estimate, RunRecord
 
+LAYERS_NAMED = 6
+"""Most layers of models that are named one by one; of more, there is the number."""
+
 
 def percent(estimate: Estimate) -> str:
     """Format a share in per cent: mean ± sd over seeds [95 % interval over test rows]."""
@@ -22,6 +25,59 @@ def made_of(record: RunRecord) -> str:
     seeds, sources = plural(len(record.seeds), "seed"), plural(len(record.layers), "source")
     names, rows = "+".join(record.backbone_names), record.dataset.rows["test"]
     return f"({record.fusion_label} of {sources} of {names}, {seeds}, {rows} test rows)"
+
+
+def layers_words(record: RunRecord) -> str:
+    """Name the layers and the lexical sources of a job in a sentence, bottom up.
+
+    A layer that is used with several poolings is named once: `layers 0–4 of minilm and layer 28 of
+    smollm2`, `21 layers of minilm and smollm2 with words and characters`.
+    """
+    lexical = [name for name in record.backbone_names if name in record.lexical]
+    of_model = {
+        name: _bottom_up(record, name) for name in record.backbone_names if name not in lexical
+    }
+    if not of_model:
+        return listing(lexical)
+    models, layers = listing(list(of_model)), sum(map(len, of_model.values()))
+    if record.selection == "last":
+        words = f"last layer{'s' if len(of_model) > 1 else ''} of {models}"
+    elif record.selection == "all":
+        words = f"all layers of {models}"
+    elif layers > LAYERS_NAMED:
+        words = f"{layers} layers of {models}"
+    else:
+        words = listing([f"{_named(own)} of {name}" for name, own in of_model.items()])
+    return f"{words} with {listing(lexical)}" if lexical else words
+
+
+def every_layer(record: RunRecord) -> str:
+    """List every layer of a job, where `layers_words` has only their number; else nothing."""
+    models = [name for name in record.backbone_names if name not in record.lexical]
+    found = {name: _bottom_up(record, name) for name in models}
+    if sum(map(len, found.values())) <= LAYERS_NAMED:
+        return ""
+    return "; ".join(f"{name}: {', '.join(layers)}" for name, layers in found.items())
+
+
+def _bottom_up(record: RunRecord, model: str) -> list[str]:
+    """List the layers of a model that a job uses, each once."""
+    used = {layer.layer for layer in record.layers if layer.backbone == model}
+    return sorted(used, key=record.backbones[model].layers.index)
+
+
+def _named(layers: Sequence[str]) -> str:
+    """Name layers of one model, with three or more in a row as a range: `layers 0–4 and 9`."""
+    if len(layers) == 1:
+        return "the final norm" if layers[0] == "norm" else f"layer {layers[0]}"
+    runs: list[list[str]] = []
+    for layer in layers:
+        if runs and layer.isdigit() and int(layer) == int(runs[-1][-1]) + 1:
+            runs[-1].append(layer)
+        else:
+            runs.append([layer])
+    words = [[f"{run[0]}–{run[-1]}"] if len(run) > 2 else run for run in runs]
+    return f"layers {listing([word for each in words for word in each])}"
 
 
 def result_lines(record: RunRecord, result: str) -> list[str]:

@@ -190,7 +190,8 @@ def _intro(results: Results) -> tuple[str, ...]:
     models = _models(jobs)
     names = {group.data.name for group in groups}
     samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
-    made = f"; frozen language models: {listing(models)}" if models else ""
+    noun = "model" if len(models) == 1 else "models"
+    made = f"; frozen language {noun}: {listing(models)}" if models else ""
     return (f"{plural(len(jobs), 'job')} on {samples}{plural(len(names), 'data set')}{made}.",)
 
 

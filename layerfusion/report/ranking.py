@@ -15,6 +15,7 @@ from layerfusion.findings.choice import Judge, judge_of, order_of, ties_words
 from layerfusion.findings.compare import unpaired_interval
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import no_job
+from layerfusion.findings.names import selected_name
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
@@ -26,15 +27,15 @@ from layerfusion.report.format import (
     decimals,
 )
 from layerfusion.report.metrics import SETS, set_columns, titled
-from layerfusion.report.render.terminal import table_lines, wrapped
+from layerfusion.report.render.terminal import table_lines, width, wrapped
 from layerfusion.report.table import Cell, Column, Table
 
 Found = tuple[Path, RunRecord]
 
 SHOWN = 10
 """Jobs of a data set that a sweep and a search show at their end, the best first."""
-LAYERS_NAMED = 4
-"""Most layers of a job that its row names; of more, the row has the number."""
+BESIDE = 47
+"""Characters of a line that rank, accuracies and fusion take, beside which layers are named."""
 
 
 def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
@@ -84,7 +85,7 @@ def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
     table = Table(title, _columns(ranked, judge), ranked[:most])
     left = len(ranked) - len(table.entries)
     more = [f"and {left:,} more: layerfusion results shows all"] if left else []
-    return [*table_lines(table), *more, *wrapped(note)]
+    return [*table_lines(table, first=width() - BESIDE), *more, *wrapped(note)]
 
 
 def _sure(judge: Judge, best: RunRecord) -> str:
@@ -112,16 +113,15 @@ def _columns(jobs: Sequence[Found], judge: Judge) -> tuple[Column, ...]:
     f1 = set_columns(
         jobs, lambda pair: {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
     )
-    always = {"#", "Fusion", "Models", "Layers", by, test, "Job", *(x.title for x in f1)}
+    always = {"#", "Fusion", "Layers", by, test, "Job", *(x.title for x in f1)}
     accuracies = [choosing(pair) for pair in jobs]
     columns = (
         Column("#", lambda pair: 1 + sum(x > choosing(pair) for x in accuracies), COUNT),
-        Column("Models", lambda pair: "+".join(pair[1].backbone_names)),
-        Column("Layers", lambda pair: _layers(pair[1])),
-        Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
-        Column("Fusion", lambda pair: pair[1].fusion_label),
         Column(by, choosing, PERCENT),
         Column(test, lambda pair: _interval(pair[1].test["accuracy"]), PERCENT),
+        Column("Fusion", lambda pair: pair[1].fusion_label),
+        Column("Layers", lambda pair: selected_name(pair[1])),
+        Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
         *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
@@ -132,13 +132,6 @@ def _columns(jobs: Sequence[Found], judge: Judge) -> tuple[Column, ...]:
         for column in columns
         if column.title in always or len({column.cell(job).text for job in jobs}) > 1
     )
-
-
-def _layers(record: RunRecord) -> str:
-    if len(record.layers) > LAYERS_NAMED:
-        return f"{len(record.layers)} ({record.selection})"
-    one = len(record.backbone_names) == 1
-    return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)
 
 
 def _interval(estimate: Estimate) -> Cell:

@@ -10,6 +10,7 @@ import numpy as np
 
 from layerfusion.findings.mistakes import Answers
 from layerfusion.findings.set_mistakes import SetAnswers
+from layerfusion.records.format import layers_words
 from layerfusion.records.job import LayerRecord, ProbeRecord, RunRecord
 from layerfusion.records.label_words import label_words
 from layerfusion.records.profile import Profile
@@ -52,7 +53,7 @@ def summary(record: RunRecord) -> Figures:
             for part in ("sd", "low", "high"):
                 figures[f"{split}/{metric}_{part}"] = getattr(estimate, part)
     figures["layers/count"] = len(record.layers)
-    figures["layers/names"] = " ".join(_name(layer) for layer in record.layers)
+    figures["layers/names"] = layers_words(record)  # every one is in the table `layers`
     if len(record.layers) == 1:  # a point in the chart of accuracy by depth
         figures["layers/depth"] = record.layers[0].depth
     figures |= {f"baseline/{metric}": value for metric, value in record.baseline.test.items()}

@@ -89,7 +89,8 @@ def test_the_block_is_of_the_job_that_is_used(tmp_path: Path) -> None:
     block = error_block(group, find_all([group])[group])
     assert block is not None
     wrong = int((~group.best.consensus).sum())
-    assert str(block.parts[0]).startswith(f"layer 4 of minilm: {wrong} of 200 test rows are wrong.")
+    said = f"{wrong} of 200 test rows are wrong with layer 4 of minilm."
+    assert str(block.parts[0]).startswith(said)
     assert len(block.figures) == 1
 
 

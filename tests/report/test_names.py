@@ -1,13 +1,18 @@
-"""Names that tell jobs apart which differ in how their models read texts."""
+"""Names of jobs: short, as one would say them, and distinct."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from layerfusion.findings.groups import load_groups
-from layerfusion.findings.names import job_names
+from layerfusion.findings.names import job_name, job_names
+from layerfusion.findings.tests import find_all
+from layerfusion.records.format import every_layer
 from layerfusion.records.job import RunRecord, write_record
+from layerfusion.report.blocks.summary import Summary
 from tests.report.fabricate import dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "4")]
@@ -30,8 +35,8 @@ def test_jobs_that_read_texts_otherwise_are_told_apart_by_that(tmp_path: Path) -
         read_otherwise(tmp_path, record, long_texts=reading)
     (group,) = load_groups(tmp_path)
     assert sorted(job_names(group).values()) == [
-        "minilm 3 + smollm2 4, gated (long_texts=truncate)",
-        "minilm 3 + smollm2 4, gated (long_texts=windows)",
+        "layer 3 of minilm and layer 4 of smollm2, gated (long_texts=truncate)",
+        "layer 3 of minilm and layer 4 of smollm2, gated (long_texts=windows)",
     ]
 
 
@@ -40,5 +45,79 @@ def test_jobs_that_differ_in_nothing_that_is_read_have_their_numbers(tmp_path: P
     jobs = [write_job(tmp_path, data, SOURCES, 0.8, 0.8, salt=salt).job for salt in "ab"]
     (group,) = load_groups(tmp_path)
     assert sorted(job_names(group).values()) == sorted(
-        f"minilm 3 + smollm2 4, gated (job {job[:6]})" for job in jobs
+        f"layer 3 of minilm and layer 4 of smollm2, gated (job {job[:6]})" for job in jobs
     )
+
+
+@pytest.mark.parametrize(
+    ("layers", "settings", "name"),
+    [
+        ("minilm 6 0", {"selection": "greedy"}, "layers 0 and 6 of minilm (greedy), gated"),
+        ("minilm 3 2 4 0 1", {}, "layers 0–4 of minilm, gated"),
+        ("minilm 0 1 3 4 5", {}, "layers 0, 1 and 3–5 of minilm, gated"),
+        ("smollm2 norm 4", {}, "layers 4 and norm of smollm2, gated"),
+        ("minilm 6;smollm2 norm", {}, "layer 6 of minilm and the final norm of smollm2, gated"),
+        (
+            "minilm 6;smollm2 norm",
+            {"selection": "last"},
+            "last layers of minilm and smollm2, gated",
+        ),
+        (
+            "smollm2 0 1 2 3;words 0;minilm 0 1 2;pairs 0",
+            {"selection": "adaptive", "lexical": ["words", "pairs"]},
+            "7 layers of smollm2 and minilm with words and pairs (adaptive), gated",
+        ),
+        (
+            "minilm 3;words 0",
+            {"selection": "adaptive", "lexical": ["words"], "chosen_by": "auto"},
+            "layer 3 of minilm with words, gated (auto)",
+        ),
+        (
+            "words 0;pairs 0",
+            {"lexical": ["words", "pairs"]},
+            "words and pairs, gated",
+        ),
+    ],
+)
+def test_a_name_reads_as_one_would_say_it(
+    tmp_path: Path, layers: str, settings: dict[str, object], name: str
+) -> None:
+    models = [part.split() for part in layers.split(";")]
+    sources = [(model, layer) for model, *own in models for layer in own]
+    record = write_job(tmp_path, dataset(rows=40), sources, 0.8, 0.8)
+    assert job_name(replace(record, **settings)) == name  # type: ignore[arg-type]
+
+
+def test_many_layers_are_counted_in_the_name_and_listed_beside_it(tmp_path: Path) -> None:
+    """A layer in two poolings is one layer."""
+    sources = [("smollm2", str(n)) for n in (3, 1, 2, 0)] + [("minilm", str(n)) for n in (2, 1, 0)]
+    data = dataset(rows=40)
+    record = write_job(tmp_path, data, sources, 0.8, 0.8)
+    twice = [*record.layers, *(replace(x, pooling="last") for x in record.layers)]
+    (folder,) = tmp_path.iterdir()
+    write_record(replace(record, layers=twice), folder)
+    (group,) = load_groups(tmp_path)
+    summary = Summary(group, find_all([group])[group])
+    assert summary.headline == "Use 7 layers of smollm2 and minilm, gated"
+    assert summary.layers == "smollm2: 0, 1, 2, 3; minilm: 0, 1, 2"
+    assert every_layer(replace(record, layers=record.layers[:6])) == ""
+
+
+def test_jobs_that_differ_in_pooling_or_selection_are_told_apart_by_that(tmp_path: Path) -> None:
+    data = dataset(rows=400)
+    for pooling in ("mean", "first"):
+        write_job(tmp_path, data, SOURCES, 0.8, 0.8, pooling=pooling)
+    (group,) = load_groups(tmp_path)
+    name = "layer 3 of minilm and layer 4 of smollm2, gated"
+    assert sorted(job_names(group).values()) == [
+        f"{name} (pooling=first)",
+        f"{name} (pooling=mean)",
+    ]
+
+
+def test_the_answer_has_no_number_of_a_job(tmp_path: Path) -> None:
+    for salt in "ab":
+        write_job(tmp_path, dataset(rows=400), SOURCES, 0.8, 0.8, salt=salt)
+    (group,) = load_groups(tmp_path)
+    headline = Summary(group, find_all([group])[group]).headline
+    assert headline == "Use layer 3 of minilm and layer 4 of smollm2, gated"

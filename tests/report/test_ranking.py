@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,25 @@ def test_jobs_are_ranked_by_validation_and_ties_are_said(tmp_path: Path) -> None
     assert title.endswith("(2 of 3 tie on 50 rows)")
     rows = [line for line in table if "minilm" in line]
     assert [row.split()[0] for row in rows] == ["1", "1", "3"]
-    assert rows[2].split()[1:4] == ["minilm", "3", "gated"]
-    assert "smollm2:4" in "".join(rows)
+    assert "gated   layer 3 of minilm" in rows[2]
+    assert "layer 2 of minilm and layer 4 of smollm2" in "".join(rows)
     assert table[-1] == f"next: layerfusion report {tmp_path}"
+
+
+@pytest.mark.parametrize("columns", [70, 80, 100])
+def test_accuracies_stand_beside_names_on_a_narrow_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    write_job(
+        tmp_path, DATA, [("smollm2", str(n)) for n in range(30)] + [("minilm", "2")], 0.9, 0.8
+    )
+    three_jobs(tmp_path)
+    lines = [line for line in ranking_lines(tmp_path) if str(tmp_path) not in line]
+    assert max(map(len, lines)) <= columns
+    beside = [line for line in lines if re.search(r"layers? [2-6] of minilm|31 layers", line)]
+    assert len(beside) == 4
+    assert all(re.search(r"\[\d+\.\d, \d+\.\d\] +(gated|concat) ", line) for line in beside)
 
 
 def test_a_long_sweep_shows_the_first_and_says_how_many_are_left(tmp_path: Path) -> None:

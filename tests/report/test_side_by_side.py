@@ -94,7 +94,8 @@ def test_the_page_of_another_sweep_is_not_written_over(
 
 def test_each_data_set_says_what_is_better_and_what_it_costs(report: Report) -> None:
     mr = text_of(section_of(report, "data-mr"))
-    assert "minilm 4 + smollm2 17 (greedy), gated of wide against layer 3 of minilm of deep" in mr
+    wide = "wide (layer 4 of minilm and layer 17 of smollm2 (greedy), gated)"
+    assert f"{wide} against deep (layer 3 of minilm): better by" in mr
     assert "better by" in mr
     assert "times as many operations (" in mr
     (_, table) = [t for t in section_of(report, "data-mr").tables if t.title][:2]

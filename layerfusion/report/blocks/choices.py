@@ -12,6 +12,7 @@ from layerfusion.findings.names import job_mark, job_names, layer_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
+from layerfusion.report.blocks.summary import choice_reasons
 from layerfusion.report.format import (
     COUNT,
     GFLOPS,
@@ -33,7 +34,8 @@ def choice_block(group: DataGroup, findings: Findings) -> Block:
     pilots = [job for job in chosen if job.record.pilot is not None]
     judged = [job for job in group.jobs if job.record.candidates]
     tables = [_reasons(chosen, names), *(_candidates(names[job], job) for job in judged)]
-    return Block("How layers were chosen", (*tables, _savings(group, pilots, names)), folded=True)
+    parts = (choice_reasons(group), *tables, _savings(group, pilots, names))
+    return Block("How it was chosen", parts, folded=True)
 
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:

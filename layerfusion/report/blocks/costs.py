@@ -114,7 +114,7 @@ def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
         "Heads",
         (
             Column("What", lambda e: e[0]),
-            Column("K", lambda e: e[1].sources, COUNT),
+            Column("Sources", lambda e: e[1].sources, COUNT),
             Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
             Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
             Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),

@@ -59,10 +59,11 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     read = read_predictions(job.folder, job.record)
     found = answers_of_job(job.record.dataset.label_names, read, group.test_texts)
     wrong = int((~found.right).sum())
-    words = f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong"
+    name, verb = all_names(group)[job], "is" if wrong == 1 else "are"
+    words = f"{COUNT(wrong)} of {COUNT(group.rows)} test rows {verb} wrong with {name}"
     if isinstance(found, SetAnswers):
         parts = (
-            f"{words} in one label or more." + _seeds(job, SET_CONSENSUS) + calibration_words(job),
+            f"{words}, in one label or more." + _seeds(job, SET_CONSENSUS) + calibration_words(job),
             class_table(found),
             _calibration_figure(group, found),
             Folded((likelihood_table(found),)),

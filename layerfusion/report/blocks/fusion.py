@@ -10,9 +10,10 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, shown_names, single_name
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind, outcome_of
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.report.block import Block, Folded
+from layerfusion.report.blocks.summary import all_names, told
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
@@ -64,11 +65,23 @@ def fusion_block(group: DataGroup, findings: Findings) -> Block:
     return Block(
         "Whether fusing helps",
         (
+            _verdict(group, findings),
             _figure(group, group.chosen, rows) if group.chosen else None,
             fusion_table(rows),
             Folded((finding_table(rows, findings, group.data),)),
         ),
     )
+
+
+def _verdict(group: DataGroup, findings: Findings) -> str | None:
+    """Say what the fusion that is chosen is worth against the single layer that is chosen."""
+    fused, alone = group.chosen_fusion, group.chosen
+    if fused is None or alone is None:
+        return None
+    names, finding = all_names(group), findings.between(fused, alone)
+    if finding.lean == "open":
+        return f"Whether {names[fused]}, beats {names[alone]} {told(finding)}."
+    return f"{capital(names[fused])}, is {told(finding, than=names[alone])}."
 
 
 def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
@@ -107,7 +120,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         "Single layers and fusions",
         (
             Column("What", lambda row: row.label),
-            Column("K", lambda row: row.job and row.job.sources, COUNT),
+            Column("Sources", lambda row: row.job and row.job.sources, COUNT),
             accuracy,
             Column("Against chosen layer, points", against, POINTS),
             *others,
@@ -118,7 +131,8 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         "Set off: the single layer that is chosen, with which all else is compared on the"
         " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without a"
         " mark it cannot be told (see the next table). Mean ± standard deviation over seeds, and"
-        f" 95 % intervals over test rows. {LOW_IS_GOOD} K is the number of layers fused."
+        f" 95 % intervals over test rows. {LOW_IS_GOOD} Sources: layers,"
+        " once for each pooling, and lexical sources."
         + (SHARED if any(row.twins for row in rows) else ""),
         lambda row: row.mark,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from layerfusion.findings.compare import accuracy, best_on_test
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.names import single_name
+from layerfusion.findings.names import layer_name, single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
 from layerfusion.report.block import Block, Folded
@@ -21,8 +21,10 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
     probes, measure = _probe_parts(group), group.data.measure
     if not group.curves:
         return Block(title, ("No layer was run alone, and no selection probed the layers.",))
-    if group.probed:
-        return Block(title, (*probes, Folded((layer_table(group),))))
+    table = Folded((layer_table(group),))
+    no_curve = all(len(curve.points) == 1 for curve in group.curves)
+    if group.probed or (no_curve and probes):
+        return Block(title, (_best_probe(group), *probes, table))
     chosen = "; ".join(
         f"{curve.label}: layer {curve.best.layer.layer} chosen,"
         f" {percent(accuracy(curve.best)[0])} on test"
@@ -39,7 +41,29 @@ def layer_block(group: DataGroup, findings: Findings) -> Block:
         " diamond: the last block's output after the model's final norm. Dashed: the baseline. The"
         " rows under the axis number the layers of each model.",
     )
-    return Block(title, (_hindsight(group), figure, Folded((layer_table(group),)), *probes))
+    return Block(title, (_hindsight(group), figure, table, *probes))
+
+
+def _best_probe(group: DataGroup) -> str | None:
+    """Name the layer with the best probe, beside the last one of its model."""
+    lexical = {name for job in group.jobs for name in job.record.lexical}
+    curves = [curve for curve in group.probe_curves if curve.backbone not in lexical]
+    if not curves:
+        return None
+    # The first of equals is the lowest layer.
+    curve, best = min(
+        ((curve, one) for curve in curves for one in curve.points),
+        key=lambda pair: (-round(pair[1].accuracy, 9), round(pair[1].log_loss, 9)),
+    )
+    last = curve.points[-1]
+    pooled = f" ({best.pooling})" if len({one.pooling for one in curves}) > 1 else ""
+    words = (
+        f"Of single layers, {layer_name(best.layer)} of {best.backbone}{pooled} has the best probe:"
+        f" {percent(best.accuracy)} {bracket(best)} on {curve.judged_on}"
+    )
+    if last is best or last.depth < 1:
+        return f"{words}."
+    return f"{words}; the last layer of this model has {percent(last.accuracy)} {bracket(last)}."
 
 
 def _hindsight(group: DataGroup) -> str | None:

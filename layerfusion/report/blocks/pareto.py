@@ -7,13 +7,14 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from layerfusion.findings.choice import order_of
 from layerfusion.findings.compare import accuracy
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import shown_names, single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block
+from layerfusion.report.blocks.summary import all_names
 from layerfusion.report.figures.canvas import (
     LINE,
     drawing,
@@ -47,7 +48,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     if len(jobs) < 2:
         return None
     best = front(jobs)
-    names = _names(group)
+    names = all_names(group)
     shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
@@ -56,8 +57,8 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         + "; ".join(shown),
         caption=f"Test {group.data.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
-        f" and joined: the jobs that none beats in {group.data.measure} on {group.judge.name} for"
-        " the same operations or fewer, with 95 % intervals over test rows. Dashed: the baseline,"
+        f" and joined: the jobs that none beats on {group.judge.name} for the same operations or"
+        " fewer, with 95 % intervals over test rows. Dashed: the baseline,"
         " whose operations do not count."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
@@ -68,25 +69,21 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     )
 
 
-def _names(group: DataGroup) -> dict[FinishedJob, str]:
-    return {job: single_name(group, job) for job in group.singles} | shown_names(group)
-
-
 def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> str:
     judge = group.judge.name
     if len(best) == 1:
         return (
-            f"No dearer job is more accurate on {judge} than the cheapest of the most accurate,"
-            f" {names[best[0]]}."
+            f"No dearer job is better on {judge} than the cheapest of the best, {names[best[0]]}."
         )
     cheap, dear = best[0], best[-1]
     times = flops(dear) / flops(cheap)
     return (
-        f"For {len(best)} jobs, no other is as cheap and as accurate on {judge}. The cheapest of"
-        f" them, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
-        f" {GIGA(flops(cheap))} GFLOPs a text; the dearest, {names[dear]}, reaches"
-        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))}, {times:,.1f} times as many."
-        " Turning a text into tokens is not counted."
+        f"{len(best)} jobs are worth their price: each is better on {judge} than all that cost"
+        f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
+        f" {GIGA(flops(cheap))} GFLOPs a text. The dearest, {names[dear]}, reaches"
+        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))} GFLOPs,"
+        f" {times:,.{0 if times >= 10 else 1}f} times as many. Turning a text into tokens is not"
+        " counted."
     )
 
 
@@ -96,7 +93,7 @@ def _table(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJo
         (
             Column("What", lambda job: names[job]),
             Column("GFLOPs a text", flops, GIGA),
-            Column("K", lambda job: job.sources, COUNT),
+            Column("Sources", lambda job: job.sources, COUNT),
             Column(
                 titled(group.judge.title, group.data),
                 lambda job: job.choosing["accuracy"],
@@ -106,7 +103,8 @@ def _table(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJo
             *set_columns(best, lambda job: job.record.test),
         ),
         best,
-        f"Cheapest first: each is more accurate on {group.judge.name} than all that cost less."
+        f"Cheapest first: each is better on {group.judge.name} than all that cost less, in"
+        f" {group.data.measure} or, on a tie, in log-loss."
         " Neighbours may differ by less than these rows can show; the intervals tell.",
     )
 
@@ -130,16 +128,18 @@ def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
     Returns:
         The jobs, cheapest first.
     """
-    ordered = sorted(jobs, key=lambda job: (flops(job), -_accuracy(job), job.record.job))
+    ordered = sorted(jobs, key=lambda job: (flops(job), _worth(job), job.record.job))
     found: list[FinishedJob] = []
     for job in ordered:
-        if not found or _accuracy(job) > _accuracy(found[-1]):
+        if not found or _worth(job) < _worth(found[-1]):
             found.append(job)
     return tuple(found)
 
 
-def _accuracy(job: FinishedJob) -> float:
-    return round(job.choosing["accuracy"].mean, 9)
+def _worth(job: FinishedJob) -> tuple[float, float]:
+    """Sort the better job first, by the rule of the page without its last ties."""
+    accuracy, loss, *_ = order_of(job.record, job.choosing)
+    return accuracy, loss
 
 
 # -- figure -------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
         fill: dict[str, Any] = {"color": color, "markerfacecolor": color if together else PAPER}
         edge: dict[str, Any] = {"markeredgecolor": INK, "markeredgewidth": 1.4}
         ax.plot(x, y, marker=marker, markersize=11 if together else 8, zorder=4, **fill, **edge)
-    names = _names(group)
+    names = all_names(group)
     for job in jobs:
         right = cell_text(accuracy(job), PERCENT)
         tell(ax, *_point(job), f"{names[job]}: {right} %, {GIGA(flops(job))} GFLOPs")

@@ -283,7 +283,7 @@ def _data_section(sides: SideBySide, data: Shared) -> Block:
                 lines.append(f"{later} and {earlier} chose the same: {a}.")
             else:
                 cost = _cost_words(data.chosen[later], data.chosen[earlier])
-                lines.append(f"{a} of {later} against {b} of {earlier}: {told(finding)}{cost}.")
+                lines.append(f"{later} ({a}) against {earlier} ({b}): {told(finding)}{cost}.")
     rows = plural(next(iter(data.groups.values())).rows, "test row")
     same = f"The same {rows} for all."
     parts = (same, Bullets(tuple(lines)), _choice_table(data, names), _seed_table(data))

@@ -11,10 +11,10 @@ from typing import ClassVar
 from layerfusion.findings.choice import ties_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import job_names, single_name
+from layerfusion.findings.names import job_name, job_names, single_name
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
-from layerfusion.records.format import listing, plural
+from layerfusion.records.format import capital, every_layer, listing, plural
 from layerfusion.records.job import FEW_ROWS, Estimate
 from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
 from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
@@ -83,8 +83,14 @@ class Summary:
 
     @property
     def headline(self) -> str:
-        """What to use."""
-        return f"Use {self._names[self.group.best]}"
+        """What to use, without the marks that tell jobs apart: there is one answer."""
+        best = self.group.best
+        return f"Use {self._names[best] if best in self.group.singles else job_name(best.record)}"
+
+    @property
+    def layers(self) -> str:
+        """Every layer of what is used, where the headline has only their number."""
+        return every_layer(self.group.best.record)
 
     @property
     def accuracy(self) -> tuple[str, str]:
@@ -105,19 +111,23 @@ class Summary:
         if last is best:
             found.append(("Last layer", "it is the last layer of its model"))
         elif last is not None:
-            also = " (best alone)" if last is single else ""
-            name = f"Last layer{also}, {percent(last.accuracy.mean)}"
-            found.append((name, told(self.findings.between(best, last))))
+            of = f" of {last.layer.backbone}" if len(group.models) > 1 else ""
+            also = " (best alone)" if last is single and len(group.singles) > 1 else ""
+            found.append(self._against(f"last layer{of}{also}", last))
         if single is not None and single not in (best, last):
-            name = f"Best single layer, {percent(single.accuracy.mean)}"
-            found.append((name, told(self.findings.between(best, single))))
-        name = f"Baseline, {percent(baseline.test['accuracy'])}"
+            found.append(self._against("best single layer", single))
+        name = f"Against baseline, {percent(baseline.test['accuracy'])}"
         found.append((name, told(self.findings.between(best, None))))
         fused = group.chosen_fusion
         if single is not None and fused is not None and fused is not best:
             name = f"Fused, {percent(fused.accuracy.mean)}"
             found.append((name, told(self.findings.between(fused, single), than="the layer alone")))
         return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
+
+    def _against(self, name: str, other: FinishedJob) -> tuple[str, str]:
+        """Say what is used is worth against another job."""
+        finding = self.findings.between(self.group.best, other)
+        return f"Against {name}, {percent(other.accuracy.mean)}", told(finding)
 
     @property
     def usage(self) -> list[tuple[str, str]]:
@@ -231,37 +241,65 @@ def sample_sentence(group: DataGroup) -> str | None:
         return None
     learn = data.rows["train"] + data.rows["validation"]
     whole = data.available["train"] + data.available.get("validation", 0)
+    test = _part(data.rows["test"], data.available["test"])
     return (
-        f"A sample, for a first look: {COUNT(data.rows['test'])} of"
-        f" {COUNT(data.available['test'])} test rows, {COUNT(learn)} of {COUNT(whole)} rows to"
-        " learn and choose from."
+        f"A sample, for a first look: {test} test rows, {_part(learn, whole)} rows to learn and"
+        " choose from."
     )
 
 
+def _part(rows: int, of: int) -> str:
+    return f"all {COUNT(of)}" if rows == of else f"{COUNT(rows)} of {COUNT(of)}"
+
+
 def choice_words(group: DataGroup) -> str:
-    """Say how the job was chosen, and whether its rows could choose at all."""
-    judge, jobs = group.judge, group.jobs
-    rows, best = judge.rows, group.best.choosing["accuracy"].mean
-    if len(jobs) == 1:
+    """Say in a line by which rows the job was chosen, and whether they could choose at all."""
+    if len(group.jobs) == 1:
         return "it is the only job here"
-    found = [job.choosing["accuracy"].mean for job in jobs]
-    ties = ties_words(found, rows)
-    words = f"on {judge.rows_words}, {percent(best)}{judge.reason}"
-    if ties:
-        words += f"; {ties}, so the lower log-loss decided"
+    words = f"on {group.judge.rows_words}, {percent(group.best.choosing['accuracy'].mean)}"
+    close, error = _close(group)
+    if not close:
+        return words
+    few = ", too few to choose surely" if group.judge.rows < FEW_ROWS else ""
+    return (
+        f"{words}{few}: {COUNT(close)} of {COUNT(len(group.jobs))} jobs lie within one standard"
+        f" error ({REGRET(error)} points)"
+    )
+
+
+def choice_reasons(group: DataGroup) -> str | None:
+    """Say why these rows chose, what decided between ties and what would choose more surely.
+
+    Returns:
+        Sentences; None where nothing is out of the ordinary.
+    """
+    judge, jobs = group.judge, group.jobs
+    if len(jobs) == 1:
+        return None
+    found = [f"{capital(judge.chooses)}{judge.reason}."] if judge.reason else []
+    if ties := ties_words([job.choosing["accuracy"].mean for job in jobs], judge.rows):
+        found.append(f"{ties}, so the lower log-loss decided.")
+    close, error = _close(group)
+    if close:
+        found.append(
+            f"{COUNT(close)} of {COUNT(len(jobs))} jobs lie within one standard error"
+            f" ({REGRET(error)} points) of the best: more rows would choose more surely."
+        )
+        if judge.rows < FEW_ROWS and any(not job.record.chosen_by for job in jobs):
+            train = plural(group.data.rows["train"], "row")
+            found.append(f"fusion=auto chooses layers and fusion on folds of train, {train}.")
+    return " ".join(found) or None
+
+
+def _close(group: DataGroup) -> tuple[int, float]:
+    """Count the jobs within one standard error of the best; 0 where the choice is a clear one."""
+    rows, best = group.judge.rows, group.best.choosing["accuracy"].mean
+    found = [job.choosing["accuracy"].mean for job in group.jobs]
     # Of rows that are all right, one might as well have been wrong.
     error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
     close = sum(one >= best - error for one in found)
-    few = rows < FEW_ROWS
-    if close >= CLOSE or ties or (few and close > 1):
-        words += (
-            f"; {COUNT(close)} of {COUNT(len(jobs))} lie within one standard error"
-            f" ({REGRET(error)} points): more rows would choose more surely"
-        )
-        if few and any(not job.record.chosen_by for job in jobs):
-            train = plural(group.data.rows["train"], "row")
-            words += f", and fusion=auto chooses layers and fusion on folds of train, {train}"
-    return words
+    loose = close >= CLOSE or ties_words(found, rows) or (rows < FEW_ROWS and close > 1)
+    return (close if loose else 0), error
 
 
 def cost_words(job: FinishedJob) -> str:

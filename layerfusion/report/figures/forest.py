@@ -39,16 +39,21 @@ def forest_drawing(
     )
 
 
+def _in_lines(rows: Sequence[ForestRow], width: int) -> list[str]:
+    """Break the names of some rows into two lines at most."""
+    return [textwrap.fill(row.name, width, max_lines=2, placeholder="…") for row in rows]
+
+
 def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -> Axes:
     """Draw points with 95 % intervals around zero, the first row on top.
 
     `label` says what the differences are in, and compared with what.
     """
-    ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
+    wide, narrow = (_in_lines(rows, width) for width in (48, 22))
+    pitch = 34.0 if any("\n" in name for name in wide) else 27.0
+    ax = new_axes(ax, pitch * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
     ax.set_ylim(len(rows) - 0.4, -0.6)
-    # On narrow screens a name has two lines.
-    width, lines = (22, 2) if is_narrow(ax) else (50, 1)
-    names = [textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows]
+    names = narrow if is_narrow(ax) else wide
     ax.set_yticks(range(len(rows)), names, fontsize=11)
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.set_xlabel(label)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
+import shutil
 import textwrap
 from collections.abc import Collection, Sequence
 
 from layerfusion.report.format import SPACE, shortened
 from layerfusion.report.table import Cell, Column, Table
 
-WIDTH = 100
-"""Columns of a terminal."""
+WIDE, NARROW = 100, 60
+"""Most and fewest characters of a line."""
+
+
+def width() -> int:
+    """Return the characters of a line: those of the terminal, if it has one, within bounds."""
+    columns = shutil.get_terminal_size((WIDE, 24)).columns
+    return max(NARROW, min(WIDE, columns))
 
 
 def table_lines(
@@ -35,7 +42,7 @@ def table_lines(
     ]
     lines = wrapped(table.title)
     while len(columns) > 1:
-        room, taken = WIDTH - len(columns[0][0]), 1
+        room, taken = width() - len(columns[0][0]), 1
         while taken < len(columns) and room >= len(gap) + len(columns[taken][0]):
             room -= len(gap) + len(columns[taken][0])
             taken += 1
@@ -58,9 +65,9 @@ def _column(column: Column, cells: Sequence[Cell], most: int) -> list[str]:
     else:
         texts = [shortened(text, most) for text in texts]
     title = shortened(column.title, 40)
-    width = max(len(text) for text in [*texts, *re.split(r"(?<=-)| ", title)])
-    lines = [*(textwrap.wrap(title, width) or [""]), *texts]
-    return [line.rjust(width) if column.numeric else line.ljust(width) for line in lines]
+    broad = max(len(text) for text in [*texts, *re.split(r"(?<=-)| ", title)])
+    lines = [*(textwrap.wrap(title, broad) or [""]), *texts]
+    return [line.rjust(broad) if column.numeric else line.ljust(broad) for line in lines]
 
 
 def _of_one_depth(columns: Sequence[list[str]]) -> list[list[str]]:
@@ -72,5 +79,5 @@ def _of_one_depth(columns: Sequence[list[str]]) -> list[list[str]]:
 def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
     """Break a text into lines that fit a terminal."""
     return textwrap.wrap(
-        text.replace(SPACE, " "), WIDTH, initial_indent=first, subsequent_indent=rest
+        text.replace(SPACE, " "), width(), initial_indent=first, subsequent_indent=rest
     )
