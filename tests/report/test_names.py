@@ -13,7 +13,7 @@ from layerfusion.findings.tests import find_all
 from layerfusion.records.format import every_layer
 from layerfusion.records.job import RunRecord, write_record
 from layerfusion.report.blocks.summary import Summary
-from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate import MODELS, dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "4")]
 
@@ -82,9 +82,10 @@ def test_jobs_that_differ_in_nothing_that_is_read_have_their_numbers(tmp_path: P
 def test_a_name_reads_as_one_would_say_it(
     tmp_path: Path, layers: str, settings: dict[str, object], name: str
 ) -> None:
-    models = [part.split() for part in layers.split(";")]
-    sources = [(model, layer) for model, *own in models for layer in own]
-    record = write_job(tmp_path, dataset(rows=40), sources, 0.8, 0.8)
+    parts = [part.split() for part in layers.split(";")]
+    sources = [(model, layer) for model, *own in parts for layer in own]
+    models = MODELS | {"pairs": ["0"]}
+    record = write_job(tmp_path, dataset(rows=40), sources, 0.8, 0.8, models=models)
     assert job_name(replace(record, **settings)) == name  # type: ignore[arg-type]
 
 

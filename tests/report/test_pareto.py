@@ -126,3 +126,13 @@ def test_unknown_tokens_are_shown_where_there_are_some(tmp_path: Path) -> None:
             shown = ["–", "12.34"] if name == "some" else ["–", "<\u00a00.01"]
             assert table.texts("Tokens unknown %") == shown
     assert "Tokens unknown %" not in titles["none"]
+
+
+def test_on_a_tie_the_front_goes_on_to_what_is_used(tmp_path: Path) -> None:
+    """One rule chooses on a page: the job that is used is never beside the front."""
+    data = dataset(rows=40)
+    for layer, loss in (("2", 0.4), ("4", 0.2), ("6", 0.3)):
+        write_job(tmp_path, data, [("minilm", layer)], 0.7, 0.9, log_loss=loss)
+    (group,) = load_groups(tmp_path)
+    assert [job.layer.layer for job in front(group.jobs)] == ["2", "4"]
+    assert front(group.jobs)[-1] is group.best

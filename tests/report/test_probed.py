@@ -90,7 +90,9 @@ def test_the_best_probe_is_the_single_layer_that_fusing_is_measured_by(group: Da
     assert group.chosen is not None
     findings = find_all([group])[group]
     summary = Summary(group, findings)
-    assert any(name.startswith(("Best single", "Last layer")) for name, _ in summary.facts)
+    assert any(
+        name.startswith(("Against best single", "Against last")) for name, _ in summary.facts
+    )
     for job in group.fused:
         found = findings.between(job, group.chosen)
         assert found.difference.mean == pytest.approx(

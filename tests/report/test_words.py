@@ -9,13 +9,15 @@ import pytest
 
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
-from layerfusion.records.job import Estimate, read_record, write_record
+from layerfusion.records.job import Estimate, ProbeRecord, read_record, write_record
 from layerfusion.report.blocks.choices import choice_block
+from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.layers import layer_block
 from layerfusion.report.blocks.summary import Summary, told
 from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
+from tests.report.reading import text_of
 
 ROWS = 200
 BOTH = "Use layers 3 and 6 of minilm, gated"
@@ -245,3 +247,55 @@ def test_p_values() -> None:
     assert p_value(0.0123) == "0.012"
     assert p_value(0.0123, bound=True).replace("\u00a0", " ") == "≤ 0.012"
     assert p_value(1e-9).replace("\u00a0", " ") == "< 0.001"
+
+
+@pytest.mark.parametrize(
+    ("fused", "says"),
+    [
+        (
+            0.8,
+            "The fusion that validation chooses, layers 3 and 6 of minilm, gated, is better than"
+            " layer 3 of minilm by 10.0 points [",
+        ),
+        (
+            0.705,
+            "Whether the fusion that validation chooses, layers 3 and 6 of minilm, gated, beats"
+            " layer 3 of minilm cannot be told: +0.5 points [",
+        ),
+    ],
+)
+def test_a_sentence_says_whether_fusing_helps(tmp_path: Path, fused: float, says: str) -> None:
+    group = group_with(tmp_path, fused=fused)
+    said = str(fusion_block(group, find_all([group])[group]).parts[0])
+    assert said.replace("\u00a0", " ").startswith(says)
+
+
+def test_the_best_of_one_layer_is_not_called_so(tmp_path: Path) -> None:
+    data = dataset(rows=ROWS)
+    write_job(tmp_path, data, [("minilm", "6")], 0.6, 0.6, selection="last")
+    write_job(tmp_path, data, [("minilm", "3"), ("minilm", "6")], 0.8, 0.8)
+    (group,) = load_groups(tmp_path)
+    assert "Against last layer" in facts(summarise(group))
+    assert "also its best" not in text_of(fusion_block(group, find_all([group])[group]))
+
+
+def test_where_only_last_layers_ran_alone_the_probes_say_which_layer_is_best(
+    tmp_path: Path,
+) -> None:
+    data = dataset(rows=ROWS)
+    write_job(tmp_path, data, [("minilm", "6")], 0.6, 0.6, selection="last")
+    record = write_job(tmp_path, data, [("minilm", "3"), ("minilm", "4")], 0.8, 0.8)
+    right = {"3": 0.9, "4": 0.8, "6": 0.7}
+    probes = [
+        ProbeRecord("minilm", layer, "mean", int(layer) / 6, share, share - 0.1, share + 0.1, 0.3)
+        for layer, share in right.items()
+    ]
+    (folder,) = (path for path in tmp_path.iterdir() if path.name.endswith(record.job))
+    write_record(replace(record, probes=probes, probed_on="5 folds of train"), folder)
+    (group,) = load_groups(tmp_path)
+    block = layer_block(group, find_all([group])[group])
+    assert str(block.parts[0]).replace("\u00a0", " ") == (
+        "Of single layers, layer 3 of minilm has the best probe: 90.0 % [80.0, 100.0] on 5 folds of"
+        " train; the last layer of this model has 70.0 % [60.0, 80.0]."
+    )
+    assert len(block.figures) == 1  # no chart of single points

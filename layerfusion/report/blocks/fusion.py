@@ -79,9 +79,10 @@ def _verdict(group: DataGroup, findings: Findings) -> str | None:
     if fused is None or alone is None:
         return None
     names, finding = all_names(group), findings.between(fused, alone)
+    what = f"the fusion that {group.judge.chooses}, {names[fused]},"
     if finding.lean == "open":
-        return f"Whether {names[fused]}, beats {names[alone]} {told(finding)}."
-    return f"{capital(names[fused])}, is {told(finding, than=names[alone])}."
+        return f"Whether {what} beats {names[alone]} {told(finding)}."
+    return f"{capital(what)} is {told(finding, than=names[alone])}."
 
 
 def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
