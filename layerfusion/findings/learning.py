@@ -27,7 +27,7 @@ from layerfusion.findings.identities import (
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
-from layerfusion.statistics.power_law import PowerLaw, fit_power_law
+from layerfusion.statistics.power_law import Estimated, PowerLaw, fit_power_law
 from layerfusion.statistics.significance import ALPHA, holm
 
 Size = int | None
@@ -131,13 +131,15 @@ class LearningCurve:
 
         return min(there, key=order, default=None)
 
-    def law(self, sizes: Mapping[Size, Sequence[float]]) -> PowerLaw | None:
+    def outlook(self, sizes: Mapping[Size, Sequence[float]]) -> Outlook | None:
         """Fit how errors fall with the rows; none where the samples are too few for that.
 
         Args:
             sizes: test accuracies by size, one for each draw.
         """
-        return fit_power_law({self.rows(size): found for size, found in sizes.items()})
+        law = fit_power_law({self.rows(size): found for size, found in sizes.items()})
+        largest = max(sizes, key=self.rows)
+        return law and Outlook(self.rows(largest), over_draws(sizes[largest]).mean, law)
 
 
 def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
@@ -150,6 +152,33 @@ def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
             first = next((g for g in samples if g.data.per_class is None), samples[0])
             found.append(LearningCurve(samples[0].data.name, first.key, tuple(samples)))
     return tuple(found)
+
+
+A_POINT = 0.01
+FAR = 10
+"""Times the rows at hand beyond which a law that was fitted to them says nothing."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What more labels would give, by the errors on samples of several sizes."""
+
+    rows: float
+    """Rows of each class in the largest samples."""
+    accuracy: float
+    """Mean test accuracy with these."""
+    law: PowerLaw
+
+    @property
+    def doubled(self) -> Estimated:
+        """Accuracy to expect of twice the rows."""
+        return self.law.doubled(self.accuracy)
+
+    @property
+    def rows_for_a_point(self) -> float | None:
+        """Rows of each class that one point more would take; None where that cannot be told."""
+        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
+        return needed if self.law.falls and needed < FAR * self.rows else None
 
 
 def over_draws(values: Sequence[float]) -> Estimate:

@@ -92,16 +92,14 @@ def _table(
     ]
     return Table(
         f"{label}: published against honest",
-        (
-            Column("What", lambda entry: entry[0]),
-            *map(test, TITLES),
-            Column("Padding in the mean %", lambda entry: padding(entry[1]), COUNT),
-            Column("Seeds", lambda entry: len(entry[1].seeds), COUNT),
-            Column("Honest: layer that is chosen %", lambda e: e[2][0], PERCENT),
-            Column("Honest: fusion that is chosen %", lambda e: e[2][1], PERCENT),
-        ),
         entries,
-        _note(records, names, group),
+        Column("What", lambda entry: entry[0]),
+        *map(test, TITLES),
+        Column("Padding in the mean %", lambda entry: padding(entry[1]), COUNT),
+        Column("Seeds", lambda entry: len(entry[1].seeds), COUNT),
+        Column("Honest: layer that is chosen %", lambda e: e[2][0], PERCENT),
+        Column("Honest: fusion that is chosen %", lambda e: e[2][1], PERCENT),
+        note=_note(records, names, group),
     )
 
 
@@ -120,15 +118,13 @@ def _job_table(jobs: Sequence[tuple[str, str, RunRecord]]) -> Table:
 
     return Table(
         "Jobs as published",
-        (
-            Column("Data set", lambda entry: entry[0]),
-            Column("What", lambda entry: entry[1]),
-            Column("Job", lambda entry: entry[2].job),
-            Column("Made", lambda entry: entry[2].created),
-            Column("Fingerprint", lambda entry: entry[2].dataset.fingerprint),
-            Column("Spec hashes", lambda entry: specs(entry[2])),
-        ),
         jobs,
+        Column("Data set", lambda entry: entry[0]),
+        Column("What", lambda entry: entry[1]),
+        Column("Job", lambda entry: entry[2].job),
+        Column("Made", lambda entry: entry[2].created),
+        Column("Fingerprint", lambda entry: entry[2].dataset.fingerprint),
+        Column("Spec hashes", lambda entry: specs(entry[2])),
     )
 
 

@@ -219,6 +219,17 @@ class BaselineRecord:
     micro_f1_high: float | None = None
     """That of micro-F1, where a text has several labels; None in older records."""
 
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The metrics on test, in the form of those of a job."""
+        ends = {
+            "accuracy": (self.low, self.high),
+            "macro_f1": (self.macro_f1_low, self.macro_f1_high),
+            "micro_f1": (self.micro_f1_low, self.micro_f1_high),
+        }
+        nothing = (None, None)
+        return {name: Estimate(x, None, *ends.get(name, nothing)) for name, x in self.test.items()}
+
 
 @dataclass(frozen=True)
 class CostRecord:

@@ -18,6 +18,7 @@ from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.results import Results
+from layerfusion.findings.sweeps import SideBySide
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Folded, Part, Text
@@ -36,11 +37,7 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.blocks.side_by_side import (
-    SideBySide,
-    leader_sections,
-    side_by_side_sections,
-)
+from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.metrics import SETS, drawn_words, measure_of

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from layerfusion.records.format import listing
-from layerfusion.records.job import BaselineRecord, DataRecord, Estimate
+from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
 
@@ -103,16 +103,3 @@ def set_columns(
         for metric in METRICS
         if metric.name in ("micro_f1", "macro_f1")
     ]
-
-
-def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
-    """The metrics of the baseline on test, in the form of those of a job."""
-    intervals = {
-        "accuracy": (baseline.low, baseline.high),
-        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
-        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
-    }
-    return {
-        name: Estimate(value, None, *intervals.get(name, (None, None)))
-        for name, value in baseline.test.items()
-    }

@@ -19,11 +19,12 @@ from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError, unknown
 from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.json_files import Damaged, warn_of
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.report.blocks import gates, pareto
-from layerfusion.report.blocks.fusion import CHOSEN_LAYER, comparisons, forest_rows
+from layerfusion.report.blocks.fusion import CHOSEN_LAYER, forest_rows
 from layerfusion.report.figures import layers, profile_maps
 from layerfusion.report.figures.colors import model_colors
 from layerfusion.report.figures.forest import plot_forest

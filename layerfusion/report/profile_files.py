@@ -79,7 +79,7 @@ def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
         return Column(name.replace("_", " "), score, score_format(profile, name))
 
     layer = Column("layer", lambda place: profile.layers[place].layer, NAME)
-    return Table(source, (layer, *map(column, names)), places if names else ())
+    return Table(source, places if names else (), layer, *map(column, names))
 
 
 def _score_notes(profile: Profile) -> list[str]:
@@ -134,7 +134,7 @@ def write_csv(profile: Profile, path: Path) -> None:
         *(Column(name, attrgetter(name)) for name in costs),
         *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
     )
-    table = Table("", columns, profile.layers)
+    table = Table("", profile.layers, *columns)
     write_atomically(path, table_csv(table).encode())
 
 

@@ -3,8 +3,8 @@
 A table is built from rows, which may be any objects, and from columns. A column is one line: its
 heading, what it shows of a row, and how its numbers are written:
 
-    Table("Layers", (Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
-          PERCENT)), jobs, "Mean ± standard deviation over seeds.")
+    Table("Layers", jobs, Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
+          PERCENT), note="Mean ± standard deviation over seeds.")
 
 Whatever a column takes from a row may be a text, a number, nothing, a `Cell`, any object with a
 `mean` (and perhaps `sd`, `low` and `high`), such as an `Estimate` of a record, or a comparison,
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from layerfusion.report.format import NONE, SPACE, Format, bracket
 
@@ -146,18 +146,30 @@ class Row:
         return tuple(cell.text for cell in self.cells)
 
 
-@dataclass(frozen=True, eq=False)
 class Table:
     """Rows under columns, with a title and a note on how to read them."""
 
-    kind: ClassVar[str] = "table"
-    title: str
-    columns: tuple[Column, ...]
-    entries: Sequence[Any]
-    """One object a row."""
-    note: str = ""
-    mark: Callable[[Any], Mark] = lambda _: ""
-    """Says what sets a row off."""
+    kind = "table"
+
+    def __init__(
+        self,
+        title: str,
+        entries: Sequence[Any],
+        *columns: Column,
+        note: str = "",
+        mark: Callable[[Any], Mark] = lambda _: "",
+    ) -> None:
+        """Keep what the table shows.
+
+        Args:
+            title: stands above it.
+            entries: one object a row.
+            columns: each takes its cells from these objects.
+            note: says how to read it.
+            mark: says what sets a row off.
+        """
+        self.title, self.entries, self.columns = title, entries, columns
+        self.note, self.mark = note, mark
 
     def __bool__(self) -> bool:
         return bool(self.entries)

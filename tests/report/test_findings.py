@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, find_all
-from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
+from layerfusion.report.blocks.fusion import finding_table, fusion_table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA, PairedTest, holm, sign_flips
 from tests.report.fabricate import dataset, write_job, write_sweep

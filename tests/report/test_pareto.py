@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfusion.findings.compare import flops, front
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
-from layerfusion.report.blocks.pareto import flops, front, pareto_block
+from layerfusion.report.blocks.pareto import pareto_block
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import text_of
 

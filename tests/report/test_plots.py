@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from layerfusion.errors import UserError
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate, find_records, write_record
 from layerfusion.records.profile import write_profile
@@ -23,7 +24,7 @@ from layerfusion.report import (
     plot_scores,
     plot_similarity,
 )
-from layerfusion.report.blocks.fusion import comparisons, fusion_table
+from layerfusion.report.blocks.fusion import fusion_table
 from layerfusion.report.format import decimals
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile, stack

@@ -28,7 +28,7 @@ from layerfusion.records.profile import write_profile
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.errors import class_table, likelihood_table, threshold_table
 from layerfusion.report.format import NONE
-from layerfusion.report.metrics import SETS, baseline_estimates, drawn_words, measure_of
+from layerfusion.report.metrics import SETS, drawn_words, measure_of
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
@@ -438,9 +438,9 @@ def test_pages_on_both_kinds_name_both() -> None:
 def test_micro_f1_of_the_baseline_has_an_interval(runs: Path) -> None:
     (group,) = load_groups(runs)
     baseline = group.jobs[0].record.baseline
-    micro = baseline_estimates(baseline)["micro_f1"]
+    micro = baseline.estimates["micro_f1"]
     assert micro.low is not None
     assert micro.high is not None
     assert micro.low < micro.mean < micro.high
     older = replace(baseline, micro_f1_low=None, micro_f1_high=None)
-    assert baseline_estimates(older)["micro_f1"].low is None
+    assert older.estimates["micro_f1"].low is None

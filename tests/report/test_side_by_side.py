@@ -9,9 +9,9 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.findings.jobs import read_job
 from layerfusion.findings.results import Results
+from layerfusion.findings.sweeps import SideBySide
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.side_by_side import (
-    SideBySide,
     leader_sections,
     side_by_side_sections,
 )

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import LATENCY_BATCH, BackboneRecord
 from layerfusion.report.block import Block
-from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.format import COUNT, NAME, NONE, SPACE, Format, decimals, percent
 from layerfusion.report.table import Cell, Column, Table
 
@@ -65,39 +65,38 @@ def model_cost_table(group: DataGroup) -> Table:
     some_unknown = any(unknown.values())
     return Table(
         "Models",
-        (
-            Column("Model", lambda e: e[0]),
-            Column("Up to layer", lambda e: Cell(e[1].highest_layer, note="(chosen)" * e[2]), NAME),
-            Column("Texts", lambda e: e[1].texts, COUNT),
-            Column("Tokens", lambda e: counted(e[1], e[1].tokens), COUNT),
-            Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts, e[1]), COUNT),
-            Column(
-                "Tokens cut",
-                lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens, e[1]),
-                COUNT,
-            ),
-            *(few if some_unknown else ()),
-            Column("Parameters, M", lambda e: e[1].parameters, MEGA),
-            Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),
-            Column(
-                "ms a text, extracting",
-                lambda e: None if e[2] else e[1].milliseconds_per_text,
-                TENTHS,
-            ),
-            Column("ms, one text", lambda e: e[1].milliseconds_one, TENTHS),
-            Column(BATCH, lambda e: e[1].milliseconds_batch, TENTHS),
-            Column("Extraction, min", lambda e: None if e[2] else extraction(e[1]), TENTHS),
-            Column("MB stored", lambda e: e[1].store_bytes, MEGA),
-        ),
         entries,
-        "Over all splits. "
-        + few_note * some_unknown
-        + "Parameters and operations count the embeddings and the blocks up to the"
-        " named layer: a model whose chosen layer lies low can be cut there. Extracting: the pass"
-        " that took all layers, in large batches. One text and batch: up to the named layer, texts"
-        f" of middling length. All times are of the machine that measured them; {NONE}: not"
-        " measured." + elsewhere * any(record.is_given for _, record, _ in entries),
-        lambda e: "chosen" if e[2] else "",
+        Column("Model", lambda e: e[0]),
+        Column("Up to layer", lambda e: Cell(e[1].highest_layer, note="(chosen)" * e[2]), NAME),
+        Column("Texts", lambda e: e[1].texts, COUNT),
+        Column("Tokens", lambda e: counted(e[1], e[1].tokens), COUNT),
+        Column("Texts cut", lambda e: share(e[1].cut_texts, e[1].texts, e[1]), COUNT),
+        Column(
+            "Tokens cut",
+            lambda e: share(e[1].cut_tokens, e[1].tokens + e[1].cut_tokens, e[1]),
+            COUNT,
+        ),
+        *(few if some_unknown else ()),
+        Column("Parameters, M", lambda e: e[1].parameters, MEGA),
+        Column("GFLOPs a text", lambda e: e[1].flops_per_text, GIGA),
+        Column(
+            "ms a text, extracting", lambda e: None if e[2] else e[1].milliseconds_per_text, TENTHS
+        ),
+        Column("ms, one text", lambda e: e[1].milliseconds_one, TENTHS),
+        Column(BATCH, lambda e: e[1].milliseconds_batch, TENTHS),
+        Column("Extraction, min", lambda e: None if e[2] else extraction(e[1]), TENTHS),
+        Column("MB stored", lambda e: e[1].store_bytes, MEGA),
+        note=(
+            "Over all splits. "
+            + few_note * some_unknown
+            + "Parameters and operations count the embeddings and the blocks up to the"
+            " named layer: a model whose chosen layer lies low can be cut there. Extracting: the"
+            " pass that took all layers, in large batches. One text and batch: up to the named"
+            " layer, texts of middling length. All times are of the machine that measured them;"
+            f" {NONE}: not"
+            " measured." + elsewhere * any(record.is_given for _, record, _ in entries)
+        ),
+        mark=lambda e: "chosen" if e[2] else "",
     )
 
 
@@ -112,30 +111,22 @@ def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
 
     return Table(
         "Heads",
-        (
-            Column("What", lambda e: e[0]),
-            Column("K", lambda e: e[1].sources, COUNT),
-            Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
-            Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
-            Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
-            Column(
-                "ms, one text",
-                lambda e: latency(e[1], "milliseconds_one", "head_milliseconds"),
-                TENTHS,
-            ),
-            Column(
-                BATCH,
-                lambda e: latency(e[1], "milliseconds_batch", "head_milliseconds_batch"),
-                TENTHS,
-            ),
-            Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS),
-            Column(
-                "Peak memory, MB", lambda e: e[1].record.cost.peak_memory_bytes, decimals(0, 1e-6)
-            ),
-        ),
         jobs,
-        "Operations are those of all models that the job needs, each up to its highest layer; a"
-        " head's are two for each entry of its matrix products. Milliseconds are those of all"
+        Column("What", lambda e: e[0]),
+        Column("K", lambda e: e[1].sources, COUNT),
+        Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
+        Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
+        Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
+        Column(
+            "ms, one text", lambda e: latency(e[1], "milliseconds_one", "head_milliseconds"), TENTHS
+        ),
+        Column(
+            BATCH, lambda e: latency(e[1], "milliseconds_batch", "head_milliseconds_batch"), TENTHS
+        ),
+        Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS),
+        Column("Peak memory, MB", lambda e: e[1].record.cost.peak_memory_bytes, decimals(0, 1e-6)),
+        note="Operations are those of all models that the job needs, each up to its highest layer;"
+        " a head's are two for each entry of its matrix products. Milliseconds are those of all"
         f" models, one after another, and the head; {NONE}: not measured. Training is over all"
         " seeds, from the store. Peak memory is that of the process while the job ran, including"
         " what earlier jobs left in it and, if the job extracted embeddings, the model. Outside"

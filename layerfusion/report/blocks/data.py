@@ -78,10 +78,8 @@ def _label_table(group: DataGroup) -> Table | None:
     rows = group.jobs[0].target.sum(axis=0)
     return Table(
         "How frequent each label is",
-        (
-            Column("Label", lambda k: group.data.label_names[k]),
-            Column("Test rows", lambda k: int(rows[k]), COUNT),
-            Column("Of all %", lambda k: float(rows[k] / group.rows), PERCENT),
-        ),
         sorted(range(len(rows)), key=lambda k: -rows[k]),
+        Column("Label", lambda k: group.data.label_names[k]),
+        Column("Test rows", lambda k: int(rows[k]), COUNT),
+        Column("Of all %", lambda k: float(rows[k] / group.rows), PERCENT),
     )

@@ -17,20 +17,14 @@ from layerfusion.config.job import NAMED_FROM
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
+from layerfusion.findings.names import all_names
 from layerfusion.findings.set_mistakes import Likelihood, Named, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
 from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.blocks.summary import all_names
 from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
 from layerfusion.report.figures.colors import INK, MUTED
-from layerfusion.report.format import (
-    COUNT,
-    PERCENT,
-    SHARE,
-    decimals,
-    shortened,
-)
+from layerfusion.report.format import COUNT, PERCENT, SHARE, decimals, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import bootstrap_interval
 
@@ -144,16 +138,14 @@ def class_table(found: Answers | SetAnswers) -> Table:
 
     return Table(
         f"Each {thing}",
-        (
-            Column(thing.capitalize(), lambda k: found.names[k]),
-            Column("Rows", lambda k: figures[k].rows, COUNT),
-            Column("Recall %", recall, PERCENT),
-            Column("Precision %", lambda k: known(figures[k].precision), PERCENT),
-            Column("F1 %", lambda k: known(figures[k].f1), PERCENT),
-            last,
-        ),
         range(len(found.names)),
-        note,
+        Column(thing.capitalize(), lambda k: found.names[k]),
+        Column("Rows", lambda k: figures[k].rows, COUNT),
+        Column("Recall %", recall, PERCENT),
+        Column("Precision %", lambda k: known(figures[k].precision), PERCENT),
+        Column("F1 %", lambda k: known(figures[k].f1), PERCENT),
+        last,
+        note=note,
     )
 
 
@@ -173,26 +165,22 @@ def confusion_table(found: Answers) -> Table:
     if len(names) <= MATRIX:
         return Table(
             "What was taken for what",
-            (
-                Column("True class", lambda k: names[k]),
-                *(
-                    Column(name, lambda k, other=other: int(confusion[k, other]), COUNT)
-                    for other, name in enumerate(names)
-                ),
-            ),
             range(len(names)),
-            "Test rows by true class (down) and answer (across).",
+            Column("True class", lambda k: names[k]),
+            *(
+                Column(name, lambda k, other=other: int(confusion[k, other]), COUNT)
+                for other, name in enumerate(names)
+            ),
+            note="Test rows by true class (down) and answer (across).",
         )
     pairs = found.confused(PAIRS)
     return Table(
         "What was taken for what",
-        (
-            Column("True class", lambda pair: names[pair[0]]),
-            Column("Answer", lambda pair: names[pair[1]]),
-            Column("Rows", lambda pair: int(confusion[pair]), COUNT),
-        ),
         pairs,
-        f"The {len(pairs)} most frequent confusions.",
+        Column("True class", lambda pair: names[pair[0]]),
+        Column("Answer", lambda pair: names[pair[1]]),
+        Column("Rows", lambda pair: int(confusion[pair]), COUNT),
+        note=f"The {len(pairs)} most frequent confusions.",
     )
 
 
@@ -228,10 +216,14 @@ def _rows_table(found: Answers | SetAnswers, title: str, *columns: Column, note:
     )
     return Table(
         title,
-        (Column("Row", lambda row: row, COUNT), *columns, *text),
         found.worst()[:WORST].tolist(),
-        f"Rows of test, counted from 0 in the order of predictions.parquet. {note}"
-        + ("" if found.texts else " `layerfusion report --texts` shows the texts too."),
+        Column("Row", lambda row: row, COUNT),
+        *columns,
+        *text,
+        note=(
+            f"Rows of test, counted from 0 in the order of predictions.parquet. {note}"
+            + ("" if found.texts else " `layerfusion report --texts` shows the texts too.")
+        ),
     )
 
 
@@ -247,19 +239,18 @@ def threshold_table(found: SetAnswers) -> Table:
 
     return Table(
         "Other thresholds",
-        (
-            Column("From %", lambda one: one.threshold, SHARE),
-            Column("Labels a row", lambda one: one.labels, decimals(2)),
-            Column("Precision %", share("precision"), PERCENT),
-            Column("Recall %", share("recall"), PERCENT),
-            Column("Micro-F1 %", share("micro_f1"), PERCENT),
-            Column("Exact match %", share("exact"), PERCENT),
-        ),
         found.by_threshold(),
-        "What the answers would be worth if each label counted from another probability on than"
-        f" {SHARE(NAMED_FROM)} %, the marked row: precision, recall and F1 of all labels of all"
-        " rows together. A threshold picked here is picked on test, and its figures are too high.",
-        lambda one: "chosen" if one.threshold == NAMED_FROM else "",
+        Column("From %", lambda one: one.threshold, SHARE),
+        Column("Labels a row", lambda one: one.labels, decimals(2)),
+        Column("Precision %", share("precision"), PERCENT),
+        Column("Recall %", share("recall"), PERCENT),
+        Column("Micro-F1 %", share("micro_f1"), PERCENT),
+        Column("Exact match %", share("exact"), PERCENT),
+        note="What the answers would be worth if each label counted from another probability on"
+        f" than {SHARE(NAMED_FROM)} %, the marked row: precision, recall and F1 of all labels of"
+        " all rows together. A threshold picked here is picked on test, and its figures are too"
+        " high.",
+        mark=lambda one: "chosen" if one.threshold == NAMED_FROM else "",
     )
 
 
@@ -270,14 +261,12 @@ def calibration_table(found: Answers) -> Table:
     """Compare confidence with accuracy, bin by bin."""
     return Table(
         "Confidence and accuracy",
-        (
-            Column("From %", lambda one: one.low, SHARE),
-            Column("Rows", lambda one: one.size, COUNT),
-            Column("Mean confidence %", lambda one: one.probability, PERCENT),
-            Column("Right %", lambda one: (one.share, *one.interval), PERCENT),
-        ),
         found.by_confidence(),
-        "Confidence: the mean probability of the answer over the seeds.",
+        Column("From %", lambda one: one.low, SHARE),
+        Column("Rows", lambda one: one.size, COUNT),
+        Column("Mean confidence %", lambda one: one.probability, PERCENT),
+        Column("Right %", lambda one: (one.share, *one.interval), PERCENT),
+        note="Confidence: the mean probability of the answer over the seeds.",
     )
 
 
@@ -285,15 +274,14 @@ def likelihood_table(found: SetAnswers) -> Table:
     """Compare the probabilities of labels with the shares of the rows that have them."""
     return Table(
         "Probability and share",
-        (
-            Column("From %", lambda one: one.low, SHARE),
-            Column("Labels", lambda one: one.size, COUNT),
-            Column("Mean probability %", lambda one: one.probability, PERCENT),
-            Column("Had %", lambda one: (one.share, *one.interval), PERCENT),
-        ),
         found.by_probability(),
-        "All labels of all test rows by the probability that the job gives them, the mean over the"
-        " seeds. Had: share of them that the row has; rows are resampled with all their labels.",
+        Column("From %", lambda one: one.low, SHARE),
+        Column("Labels", lambda one: one.size, COUNT),
+        Column("Mean probability %", lambda one: one.probability, PERCENT),
+        Column("Had %", lambda one: (one.share, *one.interval), PERCENT),
+        note="All labels of all test rows by the probability that the job gives them, the mean over"
+        " the seeds. Had: share of them that the row has; rows are resampled with all their"
+        " labels.",
     )
 
 

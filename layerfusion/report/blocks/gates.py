@@ -11,16 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from layerfusion.findings.compare import best_chosen
+from layerfusion.findings.gates import leading_sources, telling_classes
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_names, sentence_case, source_name
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
-from layerfusion.records.gates import ClassGates, GateRecord
+from layerfusion.records.gates import GateRecord
 from layerfusion.records.job import DataRecord, LayerRecord
 from layerfusion.report.block import Block, Folded, Part
-from layerfusion.report.blocks.fusion import comparisons
 from layerfusion.report.figures import canvas
 from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
 from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
@@ -30,8 +31,6 @@ from layerfusion.report.figures.profile_maps import TICK, ticks_that_fit
 from layerfusion.report.format import COUNT, NAME, decimals, shortened
 from layerfusion.report.table import Column, Table
 
-MOST_CLASSES, MOST_SOURCES = 8, 12
-"""Classes and sources that are shown. The record has all of them."""
 MOST_OPEN = 6
 """With more gated fusions than these, those without details are folded."""
 MEANING = (
@@ -87,14 +86,12 @@ def mean_table(name: str, job: FinishedJob) -> Table:
     """List the mean gate of every layer of a gated fusion."""
     return Table(
         f"Mean gates: {name}",
-        (
-            Column("Model", lambda layer: layer.backbone),
-            Column("Layer", lambda layer: layer.layer, NAME),
-            Column("Pooling", lambda layer: layer.pooling),
-            Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
-            Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
-        ),
         [layer for layer in job.record.layers if layer.mean_gate is not None],
+        Column("Model", lambda layer: layer.backbone),
+        Column("Layer", lambda layer: layer.layer, NAME),
+        Column("Pooling", lambda layer: layer.pooling),
+        Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
+        Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
     )
 
 
@@ -146,20 +143,18 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
     heading += " and the rows at both ends" * bool(texts)
     by_class = Table(
         f"Mean gates by {data.kind}: {name}",
-        (
-            Column("Source", lambda k: source_name(job.record.layers[k])),
-            Column(
-                "All rows" if data.multilabel else "All classes",
-                lambda k: job.record.layers[k].mean_gate,
-                GATE,
-            ),
-            *(
-                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
-                for x in classes
-            ),
-        ),
         sources,
-        f"Mean over the test rows {_of(data)} a {data.kind} and over seeds.{left}",
+        Column("Source", lambda k: source_name(job.record.layers[k])),
+        Column(
+            "All rows" if data.multilabel else "All classes",
+            lambda k: job.record.layers[k].mean_gate,
+            GATE,
+        ),
+        *(
+            Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
+            for x in classes
+        ),
+        note=f"Mean over the test rows {_of(data)} a {data.kind} and over seeds.{left}",
     )
     parts += [by_class, *([texts] if texts else [])]
     return Folded(tuple(parts), f"{heading}: {name}")
@@ -167,31 +162,6 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
 
 def _of(data: DataRecord) -> str:
     return "with" if data.multilabel else "of"
-
-
-# -- what is shown ------------------------------------------------------------------------------
-
-
-def leading_sources(layers: Sequence[LayerRecord]) -> list[int]:
-    """Find the places of the sources with the largest mean gates, in the order of the selection."""
-    return _largest([layer.mean_gate or 0.0 for layer in layers], MOST_SOURCES)
-
-
-def telling_classes(
-    classes: Sequence[ClassGates], layers: Sequence[LayerRecord]
-) -> list[ClassGates]:
-    """Find the classes whose gates differ most from the mean, in the order of the labels.
-
-    A difference is weighted by the root of the number of rows, since few rows may differ by chance.
-    """
-    mean = np.array([layer.mean_gate or 0.0 for layer in layers])
-    tells = [np.abs(np.array(x.gates) - mean).max() * np.sqrt(x.rows) for x in classes]
-    return [classes[place] for place in _largest(tells, MOST_CLASSES)]
-
-
-def _largest(values: Sequence[float], most: int) -> list[int]:
-    """Find the places of the largest values, in order of place."""
-    return sorted(np.argsort(np.negative(values), kind="stable")[:most].tolist())
 
 
 # -- tables -------------------------------------------------------------------------------------
@@ -216,19 +186,19 @@ def _text_table(
     note = f" {COUNT(left)} sources with smaller gates are left out." if left else ""
     return Table(
         f"Texts with the highest and the lowest gates: {name}",
-        (
-            Column("Source", lambda row: source_name(row[0])),
-            Column("Gate is", lambda row: row[1]),
-            Column("Gate", lambda row: row[2].gate, GATE),
-            Column("Label", lambda row: row[2].label),
-            Column("Row", lambda row: row[2].row, COUNT),
-            *((Column("Text", lambda row: row[2].text),) if with_texts else ()),
-        ),
         rows,
-        "Rows of test, counted from 0 in the order of predictions.parquet; gates are means over"
-        f" seeds. The label is the true one. Sources with the same gate for every text are not"
-        f" listed.{note}"
-        + ("" if with_texts else " `layerfusion report --texts` shows the texts too."),
+        Column("Source", lambda row: source_name(row[0])),
+        Column("Gate is", lambda row: row[1]),
+        Column("Gate", lambda row: row[2].gate, GATE),
+        Column("Label", lambda row: row[2].label),
+        Column("Row", lambda row: row[2].row, COUNT),
+        *((Column("Text", lambda row: row[2].text),) if with_texts else ()),
+        note=(
+            "Rows of test, counted from 0 in the order of predictions.parquet; gates are means over"
+            f" seeds. The label is the true one. Sources with the same gate for every text are not"
+            f" listed.{note}"
+            + ("" if with_texts else " `layerfusion report --texts` shows the texts too.")
+        ),
     )
 
 

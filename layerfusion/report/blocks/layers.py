@@ -82,21 +82,17 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
     )
     table = Table(
         "Probes of all layers",
-        (
-            Column("Model", lambda one: one.backbone),
-            Column("Layer", lambda one: one.layer, NAME),
-            Column("Pooling", lambda one: one.pooling),
-            Column("Depth", lambda one: one.depth, decimals(2)),
-            Column(
-                titled("Held out", group.data),
-                lambda one: (one.accuracy, one.low, one.high),
-                PERCENT,
-            ),
-            Column("Log-loss", lambda one: one.log_loss, decimals(3)),
-        ),
         points,
-        f"Judged on {judged}. Marked: the layers of the job that is used.",
-        lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
+        Column("Model", lambda one: one.backbone),
+        Column("Layer", lambda one: one.layer, NAME),
+        Column("Pooling", lambda one: one.pooling),
+        Column("Depth", lambda one: one.depth, decimals(2)),
+        Column(
+            titled("Held out", group.data), lambda one: (one.accuracy, one.low, one.high), PERCENT
+        ),
+        Column("Log-loss", lambda one: one.log_loss, decimals(3)),
+        note=f"Judged on {judged}. Marked: the layers of the job that is used.",
+        mark=lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
     )
     return (*([figure] if figure else []), Folded((table,)))
 
@@ -106,25 +102,25 @@ def layer_table(group: DataGroup) -> Table:
     entries = [(curve, job) for curve in group.curves for job in curve.points]
     return Table(
         f"{capital(group.data.measure)} by layer",
-        (
-            Column("Model", lambda entry: entry[0].label),
-            Column("Layer", lambda entry: entry[1].layer.layer, NAME),
-            Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
-            Column(
-                titled("Held out" if group.probed else group.judge.title, group.data),
-                lambda entry: entry[1].choosing["accuracy"],
-                PERCENT,
-            ),
-            *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
-        ),
         entries,
-        (
-            f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted"
-            " on. Marked: the layer whose probe is the best of its model."
-            if group.probed
-            else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked:"
-            f" the layer that {group.judge.chooses} for its model."
-        )
-        + " Layer 0 is what enters the first block, norm the output of the model's final norm.",
-        lambda entry: "chosen" if entry[1] is entry[0].best else "",
+        Column("Model", lambda entry: entry[0].label),
+        Column("Layer", lambda entry: entry[1].layer.layer, NAME),
+        Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
+        Column(
+            titled("Held out" if group.probed else group.judge.title, group.data),
+            lambda entry: entry[1].choosing["accuracy"],
+            PERCENT,
+        ),
+        *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
+        note=(
+            (
+                f"Held out: {group.data.measure} of the layer's probe on rows that it was not"
+                " fitted on. Marked: the layer whose probe is the best of its model."
+                if group.probed
+                else "Mean ± standard deviation over seeds, and 95 % intervals over test rows."
+                f" Marked: the layer that {group.judge.chooses} for its model."
+            )
+            + " Layer 0 is what enters the first block, norm the output of the model's final norm."
+        ),
+        mark=lambda entry: "chosen" if entry[1] is entry[0].best else "",
     )

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.identities import models_of
-from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
+from layerfusion.findings.learning import FAR, DrawFinding, LearningCurve, Outlook, Size, over_draws
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate
@@ -34,15 +34,11 @@ from layerfusion.report.format import (
 )
 from layerfusion.report.metrics import titled
 from layerfusion.report.table import Cell, Column, Mark, Table, cell_text
-from layerfusion.statistics.power_law import PowerLaw
 
 BASELINE = "TF-IDF baseline"
-A_POINT = 0.01
-FAR = 10
-"""Times the rows at hand beyond which a law that was fitted to them says nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LearningLine:
     """One line of a learning curve."""
 
@@ -140,44 +136,26 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
 
     return Table(
         f"Test {curve.measure} by {curve.size_words}",
-        (
-            Column("Models", lambda line: line.name),
-            *(
-                Column(
-                    _size(curve, size),
-                    lambda line, size=size: accuracy(line, size),
-                    PERCENT,
-                )
-                for size in curve.sizes
-            ),
-        ),
         lines,
-        ("In %: mean ± standard deviation over the draws" if curve.draws > 1 else "In %: a draw")
-        + ", each the mean of its seeds; in round brackets the number of draws. Rows of validation"
-        " are among those counted.",
-        lambda line: line.mark,
+        Column("Models", lambda line: line.name),
+        *(
+            Column(_size(curve, size), lambda line, size=size: accuracy(line, size), PERCENT)
+            for size in curve.sizes
+        ),
+        note=(
+            (
+                "In %: mean ± standard deviation over the draws"
+                if curve.draws > 1
+                else "In %: a draw"
+            )
+            + ", each the mean of its seeds; in round brackets the number of draws. Rows of"
+            " validation are among those counted."
+        ),
+        mark=lambda line: line.mark,
     )
 
 
 # -- more labels --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outlook:
-    """What more labels would give to one line of a learning curve."""
-
-    line: LearningLine
-    rows: float
-    """Rows of each class in the largest samples."""
-    accuracy: float
-    """Mean test accuracy with these."""
-    law: PowerLaw
-
-    @property
-    def rows_for_a_point(self) -> float | None:
-        """Rows of each class that one point more would take; None where that cannot be told."""
-        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
-        return needed if self.law.falls and needed < FAR * self.rows else None
 
 
 def curve_answer(curve: LearningCurve) -> str | None:
@@ -202,26 +180,19 @@ def _spread(estimate: Estimate) -> str:
 
 def _more_labels(curve: LearningCurve, lines: Sequence[LearningLine]) -> list[str | Table]:
     """Say what more labels would give; nothing where the samples are too few to fit a law."""
-    found = [one for line in lines if (one := _outlook(curve, line))]
+    found = {line: one for line in lines if (one := curve.outlook(line.sizes))}
     words = [_outlook_sentence(line, curve) for line in lines if line.chosen]
     return [*filter(None, words), _outlook_table(found, curve)] if found else []
 
 
-def _outlook(curve: LearningCurve, line: LearningLine) -> Outlook | None:
-    law, largest = curve.law(line.sizes), max(line.sizes, key=curve.rows)
-    if law is None:
-        return None
-    return Outlook(line, curve.rows(largest), over_draws(line.sizes[largest]).mean, law)
-
-
 def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     """Say what more labels would give to a line; nothing where its samples are too few."""
-    found = _outlook(curve, line)
+    found = curve.outlook(line.sizes)
     if found is None:
         return ""
     if not found.law.falls:
         return f"Whether more labels would help {line.short} cannot be told from these samples."
-    twice = found.law.doubled(found.accuracy)
+    twice = found.doubled
     return (
         f"Each doubling of the labels has avoided {percent(found.law.cut.mean)} of the errors of"
         f" {line.short}. If that goes on, {COUNT(2 * found.rows)} {curve.size_words} would give"
@@ -229,24 +200,22 @@ def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     )
 
 
-def _outlook_table(found: Sequence[Outlook], curve: LearningCurve) -> Table:
+def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) -> Table:
     size = curve.size_words
     return Table(
         "What more labels would give",
-        (
-            Column("Models", lambda x: x.line.name),
-            Column(capital(size), lambda x: x.rows, COUNT),
-            Column(titled("Test", curve.data), lambda x: x.accuracy, PERCENT),
-            Column("Errors that a doubling avoids, %", lambda x: x.law.cut, PERCENT),
-            Column("Test % with twice the rows", lambda x: x.law.doubled(x.accuracy), PERCENT),
-            Column(f"{capital(size)} for one point more", lambda x: x.rows_for_a_point, COUNT),
-        ),
-        found,
-        "A power law, fitted to the errors of all samples, with 95 % intervals of the fit. Close to"
-        " the errors that no classifier avoids, curves flatten, so that this is rather too much"
-        f" than too little. {NONE}: the interval does not show that errors fall, or one"
+        tuple(found.items()),
+        Column("Models", lambda x: x[0].name),
+        Column(capital(size), lambda x: x[1].rows, COUNT),
+        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT),
+        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT),
+        Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
+        Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
+        note="A power law, fitted to the errors of all samples, with 95 % intervals of the fit."
+        " Close to the errors that no classifier avoids, curves flatten, so that this is rather too"
+        f" much than too little. {NONE}: the interval does not show that errors fall, or one"
         f" point would take more than {FAR} times the rows.",
-        lambda x: x.line.mark,
+        mark=lambda x: x[0].mark,
     )
 
 
@@ -261,21 +230,19 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
 
     return Table(
         f"Several models and one of them alone, by {size}",
-        (
-            Column("Models", lambda x: x.identity.name),
-            Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
-            Column(capital(size), lambda x: x.size, COUNT),
-            Column("Draws", lambda x: x.difference.draws, COUNT),
-            Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
-            Column("Alone, as chosen", _chosen),
-            Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
-            Column("Difference, points", lambda x: x.difference, POINTS),
-            Column("p", lambda x: x.difference.p, P_VALUE),
-            Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
-            Column("Shown", lambda x: x.mark),
-        ),
         found,
-        "Alone: in each draw the model that is chosen, with the number of draws. Paired"
+        Column("Models", lambda x: x.identity.name),
+        Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
+        Column(capital(size), lambda x: x.size, COUNT),
+        Column("Draws", lambda x: x.difference.draws, COUNT),
+        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
+        Column("Alone, as chosen", _chosen),
+        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
+        Column("Difference, points", lambda x: x.difference, POINTS),
+        Column("p", lambda x: x.difference.p, P_VALUE),
+        Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
+        Column("Shown", lambda x: x.mark),
+        note="Alone: in each draw the model that is chosen, with the number of draws. Paired"
         " differences on the same test rows. Draws and test rows both count as samples, so the"
         " interval tells what to expect of another draw of as many rows and of other test texts."
         " With few draws it is wide, and rather too wide than too narrow. p (Holm): adjusted for"

@@ -73,18 +73,16 @@ def _shown(
     accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)
     table = Table(
         f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
-        (
-            Column("Operator", lambda job: names[job]),
-            accuracy,
-            Column("Against concat, points", found.get, POINTS),
-            Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
-            *others,
-            Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
-            Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
-            Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
-        ),
         jobs,
-        f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
+        Column("Operator", lambda job: names[job]),
+        accuracy,
+        Column("Against concat, points", found.get, POINTS),
+        Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
+        *others,
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
+        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
+        Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."
         " Training is over all seeds.",

@@ -51,18 +51,18 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     by_way = grouped(pairs, lambda row: found[row].way)
     table = Table(
         "Several models and one of them alone",
-        (
-            Column("Models", lambda row: found[row].name),
-            Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
-            Column("Taken", lambda row: taken(row.what)),
-            Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
-            Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
-            Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
-            *test_columns("Rows together has right more often", "Rows alone has"),
-        ),
         list(found),
-        "Taken: the sources that the selection took. It leaves out a model that promises no gain."
-        + _tested(findings, "part", group.data),
+        Column("Models", lambda row: found[row].name),
+        Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
+        Column("Taken", lambda row: taken(row.what)),
+        Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
+        Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
+        Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
+        *test_columns("Rows together has right more often", "Rows alone has"),
+        note=(
+            "Taken: the sources that the selection took. It leaves out a model that promises no"
+            " gain." + _tested(findings, "part", group.data)
+        ),
     )
     return Block(
         "Whether a second model helps",
@@ -186,17 +186,15 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     )
     table = Table(
         "With and without lexical sources",
-        (
-            Column("Models", lambda row: models[row]),
-            Column("Layers, fusion", lambda row: ways[row]),
-            Column("Taken", lambda row: taken(row.what)),
-            Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
-            Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
-            *test_columns("Only with it right", "Only without it right"),
-        ),
         list(models),
-        f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
-        f" may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
+        Column("Models", lambda row: models[row]),
+        Column("Layers, fusion", lambda row: ways[row]),
+        Column("Taken", lambda row: taken(row.what)),
+        Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
+        Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
+        *test_columns("Only with it right", "Only without it right"),
+        note=f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took,"
+        f" which may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
     )
     return Block(
         "What the lexical sources add",

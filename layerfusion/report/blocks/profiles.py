@@ -140,22 +140,20 @@ def best_table(profile: Profile) -> Table:
             Column(f"{which}: log-loss", lambda e, n=place: score(e[n], "log_loss"), decimals(3)),
         ]
     columns.append(Column("Best − last, points", lambda e: lead(e[1], e[2]), POINTS))
-    return Table("Best and last layer by held-out probe", tuple(columns), best_and_last(profile))
+    return Table("Best and last layer by held-out probe", best_and_last(profile), *columns)
 
 
 def pair_table(profile: Profile) -> Table:
     """Tell how far the best layers of two models err on different rows."""
     return Table(
         "How models complement each other",
-        (
-            Column("First", lambda pair: profile.layers[pair.first_layer].name),
-            Column("Second", lambda pair: profile.layers[pair.second_layer].name),
-            Column("Errors in common", lambda pair: pair.error_overlap, decimals(2)),
-            Column("Yule's Q", lambda pair: pair.q_statistic, decimals(2)),
-            Column("Oracle gain, points", lambda pair: pair.oracle_gain, POINTS),
-        ),
         profile.pairs,
-        "Best layers of two models on the rows held out. Errors in common: rows that both get"
+        Column("First", lambda pair: profile.layers[pair.first_layer].name),
+        Column("Second", lambda pair: profile.layers[pair.second_layer].name),
+        Column("Errors in common", lambda pair: pair.error_overlap, decimals(2)),
+        Column("Yule's Q", lambda pair: pair.q_statistic, decimals(2)),
+        Column("Oracle gain, points", lambda pair: pair.oracle_gain, POINTS),
+        note="Best layers of two models on the rows held out. Errors in common: rows that both get"
         " wrong, as a share of those that either gets wrong. Q: 1 where they are right on the same"
         " rows, 0 where independent. Oracle gain: what a judge that always knew which of the two is"
         " right would add to the better one.",
@@ -167,17 +165,16 @@ def agreement_table(profile: Profile) -> Table:
     names = [name for name in score_names(profile) if name != "accuracy"]
     return Table(
         "How far each score can be believed",
-        (
-            Column("Score", lambda name: name),
-            *(
-                Column(source, lambda name, found=found: found.get(name), decimals(2))
-                for source, found in profile.spearman.items()
-            ),
-            Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
-        ),
         names if profile.spearman else [],
-        f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of each"
-        " model and pooling: 1 is the same order. Seconds: for all layers, beyond the extraction.",
+        Column("Score", lambda name: name),
+        *(
+            Column(source, lambda name, found=found: found.get(name), decimals(2))
+            for source, found in profile.spearman.items()
+        ),
+        Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
+        note=f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of"
+        " each model and pooling: 1 is the same order. Seconds: for all layers, beyond the"
+        " extraction.",
     )
 
 
@@ -205,14 +202,12 @@ def selection_table(profile: Profile) -> Table:
 
     return Table(
         "What each selection takes",
-        (
-            Column("Selection", lambda x: x.name),
-            Column("Layers", lambda x: len(x.layers), COUNT),
-            Column("Which", which),
-            *(worth if judged else ()),
-        ),
         profile.selections,
-        "Chosen on train." + note * judged,
+        Column("Selection", lambda x: x.name),
+        Column("Layers", lambda x: len(x.layers), COUNT),
+        Column("Which", which),
+        *(worth if judged else ()),
+        note=("Chosen on train." + note * judged),
     )
 
 
@@ -223,31 +218,29 @@ def layer_table(profile: Profile) -> Table:
     tops = [top for _, top, _ in best_and_last(profile)]
     return Table(
         "Every score of every layer",
-        (
-            Column("Model", lambda layer: layer.source),
-            Column("Layer", lambda layer: layer.layer, NAME),
-            Column("Depth", lambda layer: layer.depth, decimals(2)),
-            *(
-                Column(
-                    _heading(profile, name),
-                    lambda layer, name=name: layer.scores.get(name),
-                    score_format(profile, name),
-                )
-                for name in names
-            ),
-            Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
-            Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
-            *(
-                [Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)]
-                if judged
-                else []
-            ),
-        ),
         profile.layers,
-        f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low is"
-        " good. Operations and milliseconds are those of the forward pass up to the layer. The"
+        Column("Model", lambda layer: layer.source),
+        Column("Layer", lambda layer: layer.layer, NAME),
+        Column("Depth", lambda layer: layer.depth, decimals(2)),
+        *(
+            Column(
+                _heading(profile, name),
+                lambda layer, name=name: layer.scores.get(name),
+                score_format(profile, name),
+            )
+            for name in names
+        ),
+        Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
+        Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
+        *(
+            [Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)]
+            if judged
+            else []
+        ),
+        note=f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low"
+        " is good. Operations and milliseconds are those of the forward pass up to the layer. The"
         " milliseconds are estimated from the measured pass of the whole model.",
-        lambda layer: "chosen" if any(layer is top for top in tops) else "",
+        mark=lambda layer: "chosen" if any(layer is top for top in tops) else "",
     )
 
 
@@ -273,4 +266,4 @@ def _origin_table(profile: Profile) -> Table:
         *(("Note", note) for note in data.notes),
     )
     columns = (Column("What", lambda fact: fact[0]), Column("Value", lambda fact: fact[1]))
-    return Table("Where this profile comes from", columns, facts)
+    return Table("Where this profile comes from", facts, *columns)

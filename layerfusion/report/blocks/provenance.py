@@ -97,7 +97,7 @@ def _text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: 
         Column(name, lambda row, place=place: row[place])
         for place, name in enumerate(titles.split(", "))
     )
-    return Table(title, tuple(columns), rows, note)
+    return Table(title, rows, *columns, note=note)
 
 
 def _all(groups: Sequence[DataGroup]) -> list[FinishedJob]:

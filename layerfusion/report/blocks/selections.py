@@ -128,21 +128,19 @@ def mean_table(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> 
 
     return Table(
         "Selections over all profiles",
-        (
-            Column("Selection", lambda row: row.name),
-            Column("Profiles", lambda row: Cell(row.count, note=f"of {len(judged)}"), COUNT),
-            Column("Layers", lambda row: row.layers, decimals(1)),
-            Column("Regret, points", lambda row: row.regret, REGRET),
-            Column("Cross-fitted regret, points", lambda row: row.cross_fitted, REGRET),
-            Column("Profiles ▼", behind, COUNT),
-            Column("Gain over last, points", lambda row: row.over_last, POINTS),
-        ),
         rows,
-        "Means over profiles. Selections that every profile has come first, as means over different"
-        " profiles do not compare. Cross-fitted: with the layer in hindsight chosen on one half of"
-        " test and judged on the other, which removes the luck of the best of many. ▼: profiles in"
-        " which some single layer is more accurate beyond that luck and the noise of test (max-t"
-        f" test over all layers of the profile, p < {ALPHA:g}).",
+        Column("Selection", lambda row: row.name),
+        Column("Profiles", lambda row: Cell(row.count, note=f"of {len(judged)}"), COUNT),
+        Column("Layers", lambda row: row.layers, decimals(1)),
+        Column("Regret, points", lambda row: row.regret, REGRET),
+        Column("Cross-fitted regret, points", lambda row: row.cross_fitted, REGRET),
+        Column("Profiles ▼", behind, COUNT),
+        Column("Gain over last, points", lambda row: row.over_last, POINTS),
+        note="Means over profiles. Selections that every profile has come first, as means over"
+        " different profiles do not compare. Cross-fitted: with the layer in hindsight chosen on"
+        " one half of test and judged on the other, which removes the luck of the best of many. ▼:"
+        " profiles in which some single layer is more accurate beyond that luck and the noise of"
+        f" test (max-t test over all layers of the profile, p < {ALPHA:g}).",
     )
 
 
@@ -167,8 +165,9 @@ def regret_tables(
         tables.append(
             Table(
                 f"{data}: regret in points",
-                (Column("Selection", lambda row: row.name if row else BEST_LAYER), *columns),
                 [None, *shown],
+                Column("Selection", lambda row: row.name if row else BEST_LAYER),
+                *columns,
                 mark=lambda row: "" if row else "baseline",
             )
         )
@@ -179,23 +178,21 @@ def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> T
     """List what each score agrees with, what its best layer loses, and what it costs."""
     return Table(
         "What each score agrees with, loses and costs",
-        (
-            Column("Score", lambda row: row.name),
-            Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
-            Column(
-                f"Rank correlation with probe {_measure(judged)}",
-                lambda row: row.spearman and row.spearman[0],
-                decimals(2),
-            ),
-            Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
-            Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
-            Column("Against the probe's choice, points", lambda row: row.against, POINTS),
-            Column("Time", lambda row: row.seconds, DURATION),
-        ),
         scores,
-        "Rank correlation (Spearman) over the layers of one model under one pooling, 1 being the"
-        " same order: mean over these and the data sets, and the lowest. Time: for all layers of a"
-        f" profile, beyond the extraction, mean; in seconds in the CSV. The probe is {PROBE};"
+        Column("Score", lambda row: row.name),
+        Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
+        Column(
+            f"Rank correlation with probe {_measure(judged)}",
+            lambda row: row.spearman and row.spearman[0],
+            decimals(2),
+        ),
+        Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
+        Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
+        Column("Against the probe's choice, points", lambda row: row.against, POINTS),
+        Column("Time", lambda row: row.seconds, DURATION),
+        note="Rank correlation (Spearman) over the layers of one model under one pooling, 1 being"
+        " the same order: mean over these and the data sets, and the lowest. Time: for all layers"
+        f" of a profile, beyond the extraction, mean; in seconds in the CSV. The probe is {PROBE};"
         " accuracy comes with it.",
     )
 
@@ -203,16 +200,14 @@ def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> T
 def _origins(judged: Sequence[NamedProfile]) -> Table:
     return Table(
         "Profiles",
-        (
-            Column("Data set", lambda x: x.data),
-            Column("Models", lambda x: x.sources),
-            Column("Layers", lambda x: len(x.profile.layers), COUNT),
-            Column("Rows of train", lambda x: x.profile.rows, COUNT),
-            Column("Test rows", lambda x: x.profile.dataset.rows.get("test", 0), COUNT),
-            Column("Held out", lambda x: x.profile.held_out),
-            Column("Job", lambda x: x.profile.job),
-        ),
         judged,
+        Column("Data set", lambda x: x.data),
+        Column("Models", lambda x: x.sources),
+        Column("Layers", lambda x: len(x.profile.layers), COUNT),
+        Column("Rows of train", lambda x: x.profile.rows, COUNT),
+        Column("Test rows", lambda x: x.profile.dataset.rows.get("test", 0), COUNT),
+        Column("Held out", lambda x: x.profile.held_out),
+        Column("Job", lambda x: x.profile.job),
     )
 
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 from layerfusion.findings.choice import ties_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import job_names, single_name
+from layerfusion.findings.names import all_names
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import listing, plural
@@ -155,25 +155,20 @@ def answer_table(cards: Sequence[Summary]) -> Table:
 
     return Table(
         "What to use on each data set",
-        (
-            Column("Data set", lambda card: card.label),
-            Column("Use", lambda card: card.headline.removeprefix("Use ")),
-            Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
-            *set_columns(cards, lambda card: card.group.best.record.test),
-            Column("Over last layer, points", against(last_layer), POINTS),
-            Column("Over baseline, points", against(lambda _: None), POINTS),
-            Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
-            Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
-        ),
         cards,
-        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
-        + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else ""),
+        Column("Data set", lambda card: card.label),
+        Column("Use", lambda card: card.headline.removeprefix("Use ")),
+        Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
+        *set_columns(cards, lambda card: card.group.best.record.test),
+        Column("Over last layer, points", against(last_layer), POINTS),
+        Column("Over baseline, points", against(lambda _: None), POINTS),
+        Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
+        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
+        note=(
+            "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+            + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else "")
+        ),
     )
-
-
-def all_names(group: DataGroup) -> dict[FinishedJob, str]:
-    """Name every job of a group in a sentence."""
-    return {job: single_name(group, job) for job in group.singles} | job_names(group)
 
 
 # -- verdicts -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 import re
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -161,6 +162,21 @@ def matrix_axes(
     ax.spines["bottom"].set_visible(False)
     ax.set_yticks([place + 0.5 for place in range(len(rows))], rows)
     return width
+
+
+def row_axes(ax: Axes | None, names: Sequence[str]) -> Axes:
+    """Prepare axes with a row for each name, the first on top, and lines down across the rows.
+
+    A name has two lines on narrow screens, and one on wide ones.
+    """
+    ax = new_axes(ax, 27.0 * len(names) + 62, 38.0 * len(names) + 62, grid="x")
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    width, lines = (22, 2) if is_narrow(ax) else (50, 1)
+    shown = [textwrap.fill(name, width, max_lines=lines, placeholder="…") for name in names]
+    ax.set_yticks(range(len(names)), shown, fontsize=11)
+    for label in ax.get_yticklabels():
+        label.set_color(INK)
+    return ax
 
 
 def draw_cell(ax: Axes, place: tuple[int, int], color: str, alpha: float, *lines: str) -> None:

@@ -11,12 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
-from layerfusion.findings.profiles import (
-    best_place,
-    low_is_good,
-    marked_layers,
-    score_names,
-)
+from layerfusion.findings.profiles import best_place, low_is_good, marked_layers, score_names
 from layerfusion.records.profile import Profile
 from layerfusion.report.figures.canvas import (
     LINE,
