@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, unknown
 from layerfusion.findings.choice import Judge, judge_of
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import file_names, grouped, told_apart
@@ -22,7 +22,7 @@ from layerfusion.records.job import (
     RunRecord,
     find_records,
 )
-from layerfusion.records.json_files import Damaged, damaged_told
+from layerfusion.records.json_files import Damaged, damaged_told, warn_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,6 +163,29 @@ def load_groups(runs: Path, damaged: Damaged | None = None) -> tuple[DataGroup, 
     if not found and not damaged:
         raise no_job(runs)
     return group_jobs(found, damaged)
+
+
+def one_group(runs: Path, dataset: str | None = None) -> DataGroup:
+    """Read the finished jobs on one data set under a folder.
+
+    Args:
+        runs: folder with the jobs, at any depth.
+        dataset: label of the data set; None if there is only one.
+
+    Raises:
+        UserError: where there is no finished job, or no such data set, or several without a label.
+
+    Warns:
+        UserWarning: of each job that cannot be read and is left out.
+    """
+    damaged: Damaged = {}
+    groups = {group.label: group for group in load_groups(runs, damaged)}
+    warn_of(damaged, left=bool(groups))
+    if dataset is None and len(groups) == 1:
+        return next(iter(groups.values()))
+    if dataset not in groups:
+        raise unknown("dataset", dataset, groups)
+    return groups[dataset]
 
 
 def group_jobs(

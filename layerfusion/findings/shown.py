@@ -9,8 +9,11 @@ from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, shown_names
-from layerfusion.findings.tests import Finding, Findings, outcome_of
+from layerfusion.findings.tests import Finding, Findings, layers_of, outcome_of
 from layerfusion.records.job import Estimate
+
+LEAST = 3
+"""Fewest operators on the same sources that are compared; the table of fusions has all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,3 +59,21 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
             for job, *twins in same.values()
         ),
     )
+
+
+def operator_sets(group: DataGroup) -> list[list[FinishedJob]]:
+    """Find the fusions of the same sources by several operators, the best on test first.
+
+    They chose among the same models in the same way, and took the same layers.
+    """
+
+    def given(job: FinishedJob) -> tuple[object, ...]:
+        record = job.record
+        considered = frozenset(record.considered), frozenset(record.lexical), record.selection
+        return *considered, layers_of(job)
+
+    return [
+        sorted(jobs, key=lambda job: -round(job.accuracy.mean, 9))
+        for jobs in grouped(group.fused, given).values()
+        if len({job.record.fusion_label for job in jobs}) >= LEAST
+    ]

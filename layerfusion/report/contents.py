@@ -17,6 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import SETS, drawn_words, measure_of
 from layerfusion.findings.results import Results
 from layerfusion.findings.sweeps import SideBySide
 from layerfusion.findings.tests import Findings
@@ -40,7 +41,6 @@ from layerfusion.report.blocks.searches import search_sections
 from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.metrics import SETS, drawn_words, measure_of
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
 

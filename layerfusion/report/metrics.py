@@ -5,7 +5,7 @@ A metric is shown wherever some record holds an estimate of it on test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,31 +39,9 @@ LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
 """A sentence for the notes of tables."""
 
 
-SETS = (
-    "Where a text has several labels, “exact match” stands for accuracy: the share of the texts"
-    " whose labels are all right, none too many and none too few. Micro-F1 counts every label of"
-    " every text by itself, and macro-F1 is the mean F1 over the labels, a rare one counting as"
-    " much as a frequent one. Such texts belong to no class, and their intervals are drawn from all"
-    " rows together."
-)
-"""What the figures of data with several labels a text mean."""
-
-
 def titled(split: str, data: DataRecord) -> str:
     """Give the heading of the accuracy on a split: `Test %`, or `Test, exact match %`."""
     return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
-
-
-def measure_of(data: Iterable[DataRecord]) -> str:
-    """Name the accuracy on several data sets: `exact match` where a text of any has many labels."""
-    return " or ".join(sorted({one.measure for one in data})) or "accuracy"
-
-
-def drawn_words(data: Iterable[DataRecord]) -> str:
-    """Say how the rows of an interval are drawn; texts with several labels have no class."""
-    words = {False: "drawn class by class", True: "drawn from all rows together"}
-    found = [words[several] for several in sorted({one.multilabel for one in data})]
-    return " or, where a text has several labels, ".join(found) or words[False]
 
 
 def metric_columns(

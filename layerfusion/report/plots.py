@@ -18,10 +18,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError, unknown
-from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.groups import DataGroup, one_group
 from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
-from layerfusion.records.json_files import Damaged, warn_of
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.report.blocks import gates, pareto
 from layerfusion.report.blocks.fusion import CHOSEN_LAYER, forest_rows
@@ -106,16 +105,7 @@ def plot_similarity(profile: ProfileLike, ax: Axes | None = None) -> Axes:
 
 
 def _group(source: Jobs, dataset: str | None) -> DataGroup:
-    if isinstance(source, DataGroup):
-        return source
-    damaged: Damaged = {}
-    groups = {group.label: group for group in load_groups(Path(source), damaged)}
-    warn_of(damaged, left=bool(groups))
-    if dataset is None and len(groups) == 1:
-        return next(iter(groups.values()))
-    if dataset not in groups:
-        raise unknown("dataset", dataset, groups)
-    return groups[dataset]
+    return source if isinstance(source, DataGroup) else one_group(Path(source), dataset)
 
 
 def _profile(source: ProfileLike) -> Profile:

@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from layerfusion.findings.choice import ties_words
+from layerfusion.findings.measures import SETS
 from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate, RunRecord
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, REGRET, decimals
-from layerfusion.report.metrics import SETS, set_columns, titled
+from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
 

@@ -13,6 +13,7 @@ such as a `Finding`, which is shown as its difference with its mark.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -63,6 +64,8 @@ class Cell:
         """
         if isinstance(content, Cell):
             return content
+        if isinstance(content, float) and math.isnan(content):
+            content = None  # a share without anything to compute it from
         if content is None or isinstance(content, str | float | int):
             return cls(content, mark=mark, note=note)
         if isinstance(content, tuple):

@@ -8,14 +8,7 @@ from matplotlib.axes import Axes
 
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import (
-    JobIdentity,
-    by_identity,
-    identity_of,
-    models_of,
-    recipe_names,
-    taken,
-)
+from layerfusion.findings.identities import JobIdentity, by_identity, models_of, recipe_names, taken
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Finding, Findings, Kind
 from layerfusion.records.format import listing, plural
@@ -44,7 +37,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     """List all jobs on several models, and draw a matrix of the pairs for each way of fusing."""
     known = by_identity(group.jobs)
     recipes = recipe_names(known)
-    found = _compared(findings, "part", recipes)
+    found = findings.identified("part", recipes)
     if not found:
         return None
     pairs = [row for row in findings.rows if row in found and len(found[row].models) == 2]
@@ -77,23 +70,6 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             table,
         ),
     )
-
-
-def _compared(
-    findings: Findings, kind: Kind, recipes: Mapping[str, str]
-) -> dict[Finding, JobIdentity]:
-    """Map each comparison of a kind to the identity of its job, in the order of the tables."""
-    found = {
-        row: identity
-        for row in findings.rows
-        if row.kind == kind and row.what and (identity := identity_of(row.what))
-    }
-
-    def order(row: Finding) -> tuple[object, ...]:
-        one = found[row]
-        return recipes[one.recipe], sorted(one.lexical), len(one.models), one.model_names
-
-    return {row: found[row] for row in sorted(found, key=order)}
 
 
 def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
@@ -168,7 +144,7 @@ def plot_pairs(
 def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     """Compare every job with lexical sources with the same job without them."""
     recipes = recipe_names(by_identity(group.jobs))
-    found = _compared(findings, "lexical", recipes)
+    found = findings.identified("lexical", recipes)
     if not found:
         return None
     models = {row: " + ".join(identity.model_names) for row, identity in found.items()}

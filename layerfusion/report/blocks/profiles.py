@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from layerfusion.findings import profiles as scores
 from layerfusion.findings.judged import NamedProfile
+from layerfusion.findings.measures import SETS
 from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, listing, plural
@@ -28,7 +29,7 @@ from layerfusion.report.format import (
     percent,
     score_format,
 )
-from layerfusion.report.metrics import SETS, titled
+from layerfusion.report.metrics import titled
 from layerfusion.report.table import Column, Table
 
 

@@ -21,6 +21,7 @@ from layerfusion.findings.judged import (
     score_rows,
     selection_rows,
 )
+from layerfusion.findings.measures import measure_of
 from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Bullets, Folded
 from layerfusion.report.blocks.pareto import MARKERS
@@ -45,7 +46,6 @@ from layerfusion.report.format import (
     decimals,
     shortened,
 )
-from layerfusion.report.metrics import measure_of
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA

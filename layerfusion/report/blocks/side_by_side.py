@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from layerfusion.findings.choice import rule_words
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import SETS, drawn_words, measure_of
 from layerfusion.findings.names import all_names
 from layerfusion.findings.results import Results
 from layerfusion.findings.sweeps import (
@@ -40,7 +41,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
-from layerfusion.report.metrics import SETS, drawn_words, measure_of, set_columns, titled
+from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import LEAST_DATA_SETS, Ranking, first_shares, smallest_p
 from layerfusion.statistics.significance import ALPHA

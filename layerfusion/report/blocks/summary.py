@@ -11,6 +11,7 @@ from typing import ClassVar
 from layerfusion.findings.choice import ties_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import all_names
 from layerfusion.findings.tests import Finding, Findings, last_layer
 from layerfusion.findings.usage import commands
@@ -29,7 +30,7 @@ from layerfusion.report.format import (
     p_value,
     percent,
 )
-from layerfusion.report.metrics import SETS, set_columns
+from layerfusion.report.metrics import set_columns
 from layerfusion.report.table import Column, Table
 from layerfusion.statistics.intervals import Difference
 

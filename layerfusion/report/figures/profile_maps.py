@@ -9,9 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
-from scipy.stats import rankdata
 
-from layerfusion.findings.profiles import best_place, low_is_good, marked_layers, score_names
+from layerfusion.findings.profiles import best_place, low_is_good, marked_layers, ranks, score_names
 from layerfusion.records.profile import Profile
 from layerfusion.report.figures.canvas import (
     LINE,
@@ -98,16 +97,6 @@ def column_width(profile: Profile, width: float) -> float:
 
 def _names_width(names: Sequence[str]) -> float:
     return 30 + 6.6 * max(map(len, names), default=0)
-
-
-def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
-    """Rank values, 1 the best; equals share the mean of theirs, NaN stands where there is none.
-
-    Returns:
-        The ranks. Shape: (values,).
-    """
-    signed = np.array([np.nan if value is None else float(value) for value in values])
-    return rankdata(signed if low_is_good else -signed, nan_policy="omit")
 
 
 def _draw_ranks(
