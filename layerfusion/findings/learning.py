@@ -9,6 +9,7 @@ of as many rows from the same training texts, and for other test texts of the sa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +23,7 @@ from layerfusion.findings.identities import (
     best_part,
     by_identity,
     identity_of,
+    models_of,
     recipe_names,
 )
 from layerfusion.findings.jobs import FinishedJob
@@ -32,6 +34,35 @@ from layerfusion.statistics.significance import ALPHA, holm
 
 Size = int | None
 """Rows drawn of each class; None for all rows."""
+
+
+BASELINE = "TF-IDF baseline"
+
+
+@dataclass(frozen=True, eq=False)
+class LearningLine:
+    """One line of a learning curve."""
+
+    name: str
+    sizes: Mapping[Size, Sequence[float]]
+    """Test accuracies by size, one a draw."""
+    short: str
+    """The name beside the line."""
+    models: Sequence[str] = ()
+    """Models to choose layers of; none for the baseline."""
+    variant: int = 0
+    """Number of its settings and lexical sources among those of the curve."""
+    chosen: bool = False
+    """True for what is chosen with the most rows."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the line without any language model."""
+        return self.name == BASELINE
+
+    def figure(self, size: Size) -> Estimate | None:
+        """Mean accuracy over draws, and its standard deviation; none without a draw."""
+        return over_draws(self.sizes[size]) if size in self.sizes else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +162,27 @@ class LearningCurve:
 
         return min(there, key=order, default=None)
 
+    @property
+    def baseline_line(self) -> LearningLine:
+        """The line of the baseline."""
+        return LearningLine(BASELINE, self.baseline, BASELINE)
+
+    @property
+    def lines(self) -> list[LearningLine]:
+        """A line for each identity; names are short as long as they stay distinct."""
+        recipes = list(dict.fromkeys(identity.recipe for identity in self.accuracies))
+        lines: list[LearningLine] = []
+        for identity, sizes in self.accuracies.items():
+            several = f", {self.recipes[identity.recipe]}" if len(recipes) > 1 else ""
+            name, short = f"{identity.name}{several}", identity.short_name
+            if any(line.short == short for line in lines):
+                short = name
+            models = [model.name for model in identity.models]
+            variant, chosen = recipes.index(identity.recipe), identity == self.chosen
+            variant = 2 * variant + bool(identity.lexical)
+            lines.append(LearningLine(name, sizes, short, models, variant, chosen))
+        return lines
+
     def outlook(self, sizes: Mapping[Size, Sequence[float]]) -> Outlook | None:
         """Fit how errors fall with the rows; none where the samples are too few for that.
 
@@ -203,6 +255,12 @@ class DrawFinding:
     """The p-value after Holm's adjustment over all such comparisons of the report."""
     family: int
     """Number of these comparisons."""
+
+    @property
+    def alone(self) -> str | None:
+        """The models alone, each with its draws: mpnet (2), smollm2 (1)."""
+        names = Counter(models_of(alone) for _, alone in self.pairs)
+        return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
     @property
     def mark(self) -> str:

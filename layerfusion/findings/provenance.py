@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.names import job_names
 from layerfusion.findings.results import Results
+from layerfusion.records.profile import Profile
 from layerfusion.records.sweep import SkippedJob
 
 
@@ -37,3 +39,41 @@ def models_of_jobs(jobs: Iterable[FinishedJob]) -> list[tuple[str, str, str, str
             spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
             rows.add((name, backbone.origin, backbone.spec_hash, spec))
     return sorted(rows)
+
+
+def jobs_of(results: Results) -> list[tuple[str, str, str, str]]:
+    """List every job with its data set, its name, its hash and the time when it was made."""
+    rows = []
+    for group in results.groups:
+        names = job_names(group)
+        for job in group.jobs:
+            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion_label}"
+            rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
+    return rows
+
+
+def time_notes_of(results: Results) -> list[tuple[str, str, str]]:
+    """List what jobs with a time limit left out, with their data set and their hash."""
+    return [
+        (group.label, job.record.job, note)
+        for group in results.groups
+        for job in group.jobs
+        for note in job.record.time_notes
+    ]
+
+
+def facts_of(profile: Profile) -> list[tuple[str, str]]:
+    """List where a layer profile comes from, each fact with its name."""
+    data = profile.dataset
+    models = {
+        name: f"{x.origin}; " + ", ".join(f"{pool} {spec}" for pool, spec in x.spec_hashes.items())
+        for name, x in profile.backbones.items()
+    }
+    return [
+        ("Job", profile.job),
+        ("Made", profile.created),
+        ("Data", f"{data.origin}, fingerprint {data.fingerprint}"),
+        *models.items(),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in profile.versions.items())),
+        *(("Note", note) for note in data.notes),
+    ]

@@ -101,6 +101,16 @@ class SideBySide:
         found = between_sweeps([(data.chosen[a], data.chosen[b]) for data, a, b in pairs])
         return dict(zip(pairs, found, strict=True))
 
+    def wins(self, sweep: str) -> tuple[int, int]:
+        """Count the comparisons in which the choice of a sweep is better, and probably better."""
+        verdicts = [
+            ("gain" if sweep == later else "loss", finding)
+            for (_, later, earlier), finding in self.findings.items()
+            if sweep in (later, earlier)
+        ]
+        sure = sum(finding.verdict == wins for wins, finding in verdicts)
+        return sure, sum(finding.lean == wins != finding.verdict for wins, finding in verdicts)
+
     @property
     def data(self) -> list[DataRecord]:
         """The data that the sweeps share, as each of them recorded it."""

@@ -119,6 +119,11 @@ class Findings:
         """Find the comparison of one kind that a job takes part in, if there is one."""
         return next((row for row in self.rows if row.kind == kind and row.what is what), None)
 
+    def among(self, kinds: Sequence[Kind], jobs: Sequence[FinishedJob | None]) -> list[Finding]:
+        """Find the comparisons of some kinds that some jobs take part in, in the order of both."""
+        found = [row for row in self.rows if row.kind in kinds and row.what in jobs]
+        return sorted(found, key=lambda row: (kinds.index(row.kind), jobs.index(row.what)))
+
     def identified(self, kind: Kind, recipes: Mapping[str, str]) -> dict[Finding, JobIdentity]:
         """Map each comparison of a kind to the identity of its job, in the order of the tables.
 

@@ -18,7 +18,8 @@ from layerfusion.published.settings import AS_PUBLISHED, PUBLISHED_BATCH, PUBLIS
 from layerfusion.records.format import listing
 from layerfusion.records.job import RunRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.format import COUNT, PERCENT, POINTS, percent
+from layerfusion.report.format import COUNT, PERCENT, POINTS
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Cell, Column, Table
 
 

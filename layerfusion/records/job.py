@@ -268,6 +268,11 @@ class PilotRecord:
     full_job: str
     """Hash of the same job without the pilot."""
 
+    def saved(self, what: str) -> float | None:
+        """Share of the FLOPs, bytes or seconds that the pilot saved; None where it is not known."""
+        spent, full = getattr(self, what), getattr(self, f"{what}_full")
+        return None if spent is None or not full else 1 - spent / full
+
 
 @dataclass(frozen=True)
 class CandidateRecord:

@@ -5,12 +5,14 @@ A metric is shown wherever some record holds an estimate of it on test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerfusion.records.format import listing
 from layerfusion.records.job import DataRecord, Estimate
+from layerfusion.records.profile import Profile
 from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
 
@@ -81,3 +83,14 @@ def set_columns(
         for metric in METRICS
         if metric.name in ("micro_f1", "macro_f1")
     ]
+
+
+def score_format(profile: Profile, score: str) -> Format:
+    """Choose how a score of layers is written: with as many decimals as four digits need."""
+    if score == "accuracy":
+        return PERCENT
+    values = [layer.scores.get(score) for layer in profile.layers]
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    size = math.floor(math.log10(largest)) if largest > 0 else 0
+    pattern = f".{max(0, 3 - size)}f" if -4 <= size < 6 else ".2e"
+    return Format(lambda value: f"{value:{pattern}}")

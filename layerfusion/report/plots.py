@@ -18,6 +18,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError, unknown
+from layerfusion.findings.curves import probe_lines
 from layerfusion.findings.groups import DataGroup, one_group
 from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
@@ -51,7 +52,7 @@ def plot_layers(
     group = _group(source, dataset)
     if group.curves and not group.probed:
         return layers.plot_job_layers(group, ax)
-    if not layers.probe_lines(group):
+    if not probe_lines(group):
         raise UserError(
             f"{group.label}: no layer was run alone, and no selection probed enough layers"
         )

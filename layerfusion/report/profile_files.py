@@ -23,12 +23,15 @@ from layerfusion.report.blocks.profiles import (
     pair_table,
     selection_table,
 )
-from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
+from layerfusion.report.figures.axes import WIDE
+from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import COUNT, NAME, score_format, shortened
+from layerfusion.report.format import COUNT, NAME
+from layerfusion.report.metrics import score_format
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Cell, Column, Table
 
 MOST = 8

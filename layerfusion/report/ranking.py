@@ -8,6 +8,7 @@ from pathlib import Path
 
 from layerfusion.findings.choice import ties_words
 from layerfusion.findings.measures import SETS
+from layerfusion.findings.names import layers_in_short
 from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate, RunRecord
@@ -19,8 +20,6 @@ from layerfusion.report.table import Cell, Column, Table
 
 SHOWN = 10
 """Jobs of a data set that a sweep and a search show at their end, the best first."""
-LAYERS_NAMED = 4
-"""Most layers of a job that its row names; of more, the row has the number."""
 
 
 def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
@@ -93,7 +92,7 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     columns = (
         Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),
         Column("Models", lambda pair: "+".join(pair[1].backbone_names)),
-        Column("Layers", lambda pair: _layers(pair[1])),
+        Column("Layers", lambda pair: layers_in_short(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column(by, lambda pair: ranked.choosing(pair[1]), PERCENT),
@@ -108,10 +107,3 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
         for column in columns
         if column.title in always or len({column.cell(job).text for job in jobs}) > 1
     )
-
-
-def _layers(record: RunRecord) -> str:
-    if len(record.layers) > LAYERS_NAMED:
-        return f"{len(record.layers)} ({record.selection})"
-    one = len(record.backbone_names) == 1
-    return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from layerfusion.report.format import NONE, SPACE, Format, bracket
+from layerfusion.report.format import NONE, SPACE, Format
+from layerfusion.report.sentences import bracket
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,11 +195,6 @@ class Table:
         heading = min(len(column.title), len(column.title) // 2 + SPARE)
         texts = [] if column.numeric else [len(row.texts[place]) for row in self.rows]
         return max(heading, min(FEW_WORDS, max(texts, default=0)))
-
-    def texts(self, title: str) -> list[str]:
-        """One column as a reader sees it."""
-        place = [column.title for column in self.columns].index(title)
-        return [row.texts[place] for row in self.rows]
 
     def frame(self) -> pd.DataFrame:
         """The table as a data frame with typed columns.

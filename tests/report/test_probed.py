@@ -21,6 +21,7 @@ from layerfusion.report.blocks.summary import Summary
 from layerfusion.report.figures import layers as figures
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.plots import plot_layers
+from tests.report.reading import column_of
 from tests.tiny import tiny_job
 
 LAYERS = ["0", "1", "2", "3"]
@@ -105,7 +106,7 @@ def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> Non
     assert [figure.key for figure in block.figures] == [f"{group.key}-probes"]
     assert "5 folds of train" in block.figures[0].caption
     table = next(table for table in block.tables if table.title == "Probes of all layers")
-    assert table.texts("Layer") == LAYERS
+    assert column_of(table, "Layer") == LAYERS
     used = {layer.layer for layer in group.best.record.layers}
     assert {row.texts[1] for row in table.rows if row.mark} == used
     (curve,) = Summary(group, find_all([group])[group]).parts

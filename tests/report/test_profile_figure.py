@@ -15,7 +15,8 @@ from scipy.stats import rankdata
 
 from layerfusion.findings.profiles import ranks, score_names
 from layerfusion.records.profile import Profile
-from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
+from layerfusion.report.figures.axes import NARROW, WIDE
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import (
     NOTHING,

@@ -84,9 +84,6 @@ def _savings(
     def difference(job: FinishedJob, pilot: PilotRecord) -> Difference | None:
         return over(job, whole[pilot.full_job]) if pilot.full_job in whole else None
 
-    def saved(spent: float | None, full: float | None) -> float | None:
-        return None if spent is None or not full else 1 - spent / full
-
     def texts(pilot: PilotRecord) -> Cell:
         return Cell(pilot.texts_whole, note=f"of {COUNT(pilot.texts)}")
 
@@ -96,9 +93,9 @@ def _savings(
         Column("What", lambda e: names[e[0]]),
         Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
         Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
-        Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
-        Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),
-        Column("Time saved %", lambda e: saved(e[1].seconds, e[1].seconds_full), SHARE),
+        Column("FLOPs saved %", lambda e: e[1].saved("flops"), SHARE),
+        Column("Bytes saved %", lambda e: e[1].saved("bytes"), SHARE),
+        Column("Time saved %", lambda e: e[1].saved("seconds"), SHARE),
         Column("Against the full way, points", lambda e: difference(*e), POINTS),
         note="Compared with extracting all layers of all models for all texts. Each text is assumed"
         " to cost the mean of the pilot's texts, and time to grow with the number of blocks. The"

@@ -11,7 +11,8 @@ from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import LATENCY_BATCH, BackboneRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import COUNT, NAME, NONE, SPACE, Format, decimals, percent
+from layerfusion.report.format import COUNT, NAME, NONE, SPACE, Format, decimals
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Cell, Column, Table
 
 BATCH = f"ms, batch of {LATENCY_BATCH}"

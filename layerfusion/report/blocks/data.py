@@ -8,7 +8,8 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block, Bullets
-from layerfusion.report.format import COUNT, PERCENT, decimals, percent
+from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table
 
 

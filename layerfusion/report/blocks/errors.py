@@ -22,9 +22,11 @@ from layerfusion.findings.set_mistakes import Likelihood, SetAnswers, answers_of
 from layerfusion.findings.tests import Findings
 from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
+from layerfusion.report.figures.axes import new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED
-from layerfusion.report.format import COUNT, PERCENT, SHARE, decimals, shortened
+from layerfusion.report.format import COUNT, PERCENT, SHARE, decimals
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
 MATRIX = 12

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
 from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, REGRET
@@ -33,15 +31,18 @@ CHOSEN_LAYER = "points against the chosen single layer"
 
 def fusion_block(group: DataGroup, findings: Findings) -> Block:
     """Compare the baseline, single layers and all fusions with the chosen single layer."""
-    rows = comparisons(group, findings)
-    return Block(
-        "Whether fusing helps",
-        (
-            _figure(group, group.chosen, rows) if group.chosen else None,
-            fusion_table(rows),
-            Folded((finding_table(rows, findings, group.data),)),
-        ),
+    rows, reference = comparisons(group, findings), group.chosen
+    figure = reference and forest_drawing(
+        f"{group.key}-fusion",
+        forest_rows(group, rows),
+        CHOSEN_LAYER,
+        alt=f"{group.label}: {group.data.measure} against the chosen single layer, in points.",
+        caption=f"Test {group.data.measure} minus that of the chosen single layer"
+        f" ({single_name(group, reference)}), in points, with 95 % intervals over the same test"
+        " rows. Grey: the baseline.",
     )
+    tests = Folded((finding_table(rows, findings, group.data),))
+    return Block("Whether fusing helps", (figure, fusion_table(rows), tests))
 
 
 def fusion_table(rows: Sequence[Comparison]) -> Table:
@@ -76,11 +77,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
 def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataRecord) -> Table:
     """List every comparison between some rows with its exact test."""
     names = {row.job: row.name for row in rows}  # the baseline is the job None; twins count once
-    order = list(names)
-    shown = sorted(
-        (row for row in findings.rows if row.kind in AGAINST and row.what in names),
-        key=lambda row: (list(AGAINST).index(row.kind), order.index(row.what)),
-    )
+    shown = findings.among(list(AGAINST), list(names))
     family = "; ".join(
         f"{plural(findings.family[kind], 'comparison')} with {what}"
         for kind, what in AGAINST.items()
@@ -135,18 +132,6 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
         Column("p", lambda row: p(row.test.p, row), P_VALUE),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),
-    )
-
-
-def _figure(group: DataGroup, reference: FinishedJob, rows: Sequence[Comparison]) -> Drawing | None:
-    return forest_drawing(
-        f"{group.key}-fusion",
-        forest_rows(group, rows),
-        CHOSEN_LAYER,
-        alt=f"{group.label}: {group.data.measure} against the chosen single layer, in points.",
-        caption=f"Test {group.data.measure} minus that of the chosen single layer"
-        f" ({single_name(group, reference)}), in points, with 95 % intervals over the same test"
-        " rows. Grey: the baseline.",
     )
 
 

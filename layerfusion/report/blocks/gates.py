@@ -22,13 +22,15 @@ from layerfusion.records.gates import GateRecord
 from layerfusion.records.job import LayerRecord
 from layerfusion.report.block import Block, Folded, Part
 from layerfusion.report.blocks.errors import rows_note, text_column
-from layerfusion.report.figures import canvas
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
+from layerfusion.report.figures import axes
+from layerfusion.report.figures.axes import is_narrow, new_axes, width_of
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import TICK, ticks_that_fit
-from layerfusion.report.format import COUNT, NAME, decimals, shortened
+from layerfusion.report.format import COUNT, NAME, decimals
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
 MOST_OPEN = 6
@@ -178,7 +180,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     runs = runs_of(job.record.layers)
     layers = [layer for run in runs for layer in run]
     models = list(dict.fromkeys(layer.backbone for layer in layers))
-    ax = new_axes(ax, 210 + canvas.LINE, grid="y")
+    ax = new_axes(ax, 210 + axes.LINE, grid="y")
     x = np.arange(len(layers)) + np.repeat(np.arange(len(runs)), [len(run) for run in runs])
     # Few layers do not need the whole width: bars have at most 56 pixels.
     pixels = width_of(ax) - 70
@@ -187,7 +189,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     heights = [layer.mean_gate or 0.0 for layer in layers]
     for model in models:
         own = [n for n, layer in enumerate(layers) if layer.backbone == model]
-        with canvas.one_series(ax, model):
+        with axes.one_series(ax, model):
             bars = [heights[n] for n in own]
             ax.bar(x[own], bars, width=0.78, color=colors[model], label=model)
     uniform = 1 / len(layers)
@@ -199,7 +201,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.set_xticks([x[n] for n in ticks], [layers[n].layer for n in ticks])
     if len({layer.pooling for layer in layers if layer.backbone not in job.record.lexical}) > 1:
         _name_poolings(ax, runs, x, pixels / span, job.record.lexical)
-    canvas.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
+    axes.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
     return ax
 
 
@@ -219,7 +221,7 @@ def _name_poolings(
         if run[0].backbone not in lexical and room >= LETTER * len(run[0].pooling):
             look = {"xycoords": ("data", "axes fraction"), "color": MUTED, "fontsize": 10}
             middle = ((first + last) / 2, 0)
-            canvas.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
+            axes.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
             named = True
     ax.xaxis.labelpad = 18 if named else 4
 
@@ -258,7 +260,7 @@ def plot_class_gates(
     narrow = is_narrow(ax)
     names = [shortened(name, 17 if narrow else 28) for name in sources]
     room = 28 + 6.8 * max(map(len, names))
-    cell = canvas.matrix_axes(ax, names, len(labels), names=room, widest=92)
+    cell = axes.matrix_axes(ax, names, len(labels), names=room, widest=92)
     most = int(cell / 6.6)
     upright = any(len(label) > most for label in labels)
     shown = [shortened(label, 14 if upright else most) for label in labels]
@@ -266,7 +268,7 @@ def plot_class_gates(
     for place, gate in np.ndenumerate(gates):
         value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
         depth = 0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max())
-        canvas.draw_cell(ax, place, SERIES[0], depth, value)
+        axes.draw_cell(ax, place, SERIES[0], depth, value)
     return ax
 
 
@@ -278,7 +280,7 @@ def plot_epoch_gates(
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the mean gates of some of the sources by epoch of the training, in per cent."""
-    lines = canvas.LINE * len(layers)
+    lines = axes.LINE * len(layers)
     ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + lines, grid="y")
     seen: Counter[str] = Counter()
     ends = []

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from layerfusion.findings.compare import accuracy, best_on_test
+from layerfusion.findings.curves import probe_lines
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing
-from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves, probe_lines
-from layerfusion.report.format import NAME, PERCENT, bracket, decimals, percent
+from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves
+from layerfusion.report.format import NAME, PERCENT, decimals
 from layerfusion.report.metrics import metric_columns, titled
+from layerfusion.report.sentences import bracket, percent
 from layerfusion.report.table import Column, Table
 
 

@@ -15,9 +15,11 @@ from layerfusion.findings.model_counts import Step, ways_of_fusing
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import LINE, drawing, figure_of, is_narrow, new_axes
+from layerfusion.report.figures.axes import LINE, figure_of, is_narrow, new_axes
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import SERIES
-from layerfusion.report.format import COUNT, PERCENT, decimals, percent, shortened
+from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.sentences import percent, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import mean_sd
 

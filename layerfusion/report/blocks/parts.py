@@ -15,18 +15,13 @@ from layerfusion.records.format import listing, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import test_columns
-from layerfusion.report.figures.canvas import (
-    Drawing,
-    draw_cell,
-    drawing,
-    is_narrow,
-    matrix_axes,
-    new_axes,
-)
+from layerfusion.report.figures.axes import draw_cell, is_narrow, matrix_axes, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import PERCENT, POINTS, shortened
+from layerfusion.report.format import PERCENT, POINTS
 from layerfusion.report.metrics import titled
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0

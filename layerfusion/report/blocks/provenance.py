@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.names import job_names
-from layerfusion.findings.provenance import left_out, models_of_jobs, versions_of
+from layerfusion.findings.provenance import (
+    jobs_of,
+    left_out,
+    models_of_jobs,
+    time_notes_of,
+    versions_of,
+)
 from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS
 from layerfusion.records.sweep import FAILED
@@ -24,13 +28,15 @@ def provenance_sections(results: Results) -> list[Block]:
     jobs = [job for group in results.groups for job in group.jobs]
     tables = (
         skipped_table(results),
-        _text_table("Versions", "Package, Version", versions_of(jobs)),
-        _text_table("Data", "Data set, Origin, Fingerprint", [
+        text_table("Versions", "Package, Version", versions_of(jobs)),
+        text_table("Data", "Data set, Origin, Fingerprint", [
             (group.label, group.data.origin, group.data.fingerprint) for group in results.groups
         ]),
-        _text_table("Models", "Model, Origin, Spec hash, Spec", models_of_jobs(jobs)),
-        _jobs(results.groups),
-        _time_notes(results.groups),
+        text_table("Models", "Model, Origin, Spec hash, Spec", models_of_jobs(jobs)),
+        text_table("Jobs", "Data set, What, Job, Made", jobs_of(results)),
+        text_table(
+            "Jobs with a time limit", "Data set, Job, What was left out", time_notes_of(results)
+        ),
     )  # fmt: skip
     folded = (Folded((table,)) for table in tables)
     parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)
@@ -39,7 +45,7 @@ def provenance_sections(results: Results) -> list[Block]:
 
 def skipped_table(results: Results) -> Table:
     """List every job that failed, is running or was never begun, and every damaged file."""
-    return _text_table(
+    return text_table(
         "Jobs that are not in this report",
         "Job, State, Why",
         left_out(results),
@@ -48,27 +54,7 @@ def skipped_table(results: Results) -> Table:
     )
 
 
-def _jobs(groups: Sequence[DataGroup]) -> Table:
-    rows = []
-    for group in groups:
-        names = job_names(group)
-        for job in group.jobs:
-            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion_label}"
-            rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
-    return _text_table("Jobs", "Data set, What, Job, Made", rows)
-
-
-def _time_notes(groups: Sequence[DataGroup]) -> Table:
-    rows = [
-        (group.label, job.record.job, note)
-        for group in groups
-        for job in group.jobs
-        for note in job.record.time_notes
-    ]
-    return _text_table("Jobs with a time limit", "Data set, Job, What was left out", rows)
-
-
-def _text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
+def text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
     """Make a table of texts, a row of which is a tuple with one text for each title."""
     columns = (
         Column(name, lambda row, place=place: row[place])

@@ -11,7 +11,8 @@ from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legend, new_axes
+from layerfusion.report.figures.axes import is_narrow, legend, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.figures.log_axis import number_log_axis

@@ -15,6 +15,7 @@ from matplotlib.ticker import NullLocator
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.judged import (
     PROBE,
+    UNDECIDED,
     NamedProfile,
     ScoreRow,
     SelectionRow,
@@ -25,27 +26,11 @@ from layerfusion.findings.measures import measure_of
 from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Bullets, Folded
 from layerfusion.report.blocks.pareto import MARKERS
-from layerfusion.report.blocks.summary import says
-from layerfusion.report.figures.canvas import (
-    LINE,
-    Drawing,
-    drawing,
-    is_narrow,
-    legend,
-    new_axes,
-    write,
-)
+from layerfusion.report.figures.axes import LINE, is_narrow, legend, new_axes, write
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
-from layerfusion.report.format import (
-    COUNT,
-    DURATION,
-    PERCENT,
-    POINTS,
-    REGRET,
-    bracket,
-    decimals,
-    shortened,
-)
+from layerfusion.report.format import COUNT, DURATION, PERCENT, POINTS, REGRET, decimals
+from layerfusion.report.sentences import bracket, says, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -63,17 +48,7 @@ INTERVALS = (
     " added up where they share the test rows of a data set, and are independent between data sets."
     " Nothing is said here about other data sets."
 )
-NEGLIGIBLE = 0.01
-"""Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""
-NO_LOSS = (
-    "Worth their price here, at no more than the probe's and with a loss of more than"
-    f" {100 * NEGLIGIBLE:.0f} point ruled out"
-)
 BEST_LAYER = "best layer in hindsight, test %"
-GAINS = "Worth their price here, as they gain"
-UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
-AT_A_LOSS = "Cheaper than the probe, at a loss"
-NOTHING_GAINED = "Not worth their price here, as no gain shows"
 LINEAR = 4.0
 """Points to either side of 0 that are drawn about evenly. Without a limit, a single score that
 fails would press all others together."""
@@ -89,23 +64,7 @@ def regret_block(judged: Sequence[NamedProfile], key: str) -> Block:
         f"{plural(len(rows), 'selection')} in {plural(len(judged), 'profile')} of"
         f" {plural(len(data), 'data set')}: {listing(data)}."
     )
-    return Block(
-        "Which way of choosing layers loses least",
-        (
-            f"{extent} {MEANING.format(measure=_measure(judged))} {INTERVALS}",
-            _figure(judged, rows),
-            Bullets(price_sentences(judged, scores)),
-            mean_table(judged, rows),
-            score_table(judged, scores),
-            *(Folded((table,)) for table in (*regret_tables(judged, rows), _origins(judged))),
-        ),
-        key,
-        key,
-    )
-
-
-def _figure(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Drawing:
-    return drawing(
+    figure = drawing(
         "regret",
         lambda ax: plot_regret(judged, rows, ax),
         alt="Regret of each selection in points, mean over profiles. "
@@ -114,6 +73,19 @@ def _figure(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Dra
         f" {plural(len(judged), 'profile')} (a data set with some models and poolings). Small"
         " marks: profiles, by data set. Diamond and bar: their mean with its 95 % interval. Left of"
         " 0: better than every single layer.",
+    )
+    return Block(
+        "Which way of choosing layers loses least",
+        (
+            f"{extent} {MEANING.format(measure=_measure(judged))} {INTERVALS}",
+            figure,
+            Bullets(price_sentences(judged, scores)),
+            mean_table(judged, rows),
+            score_table(judged, scores),
+            *(Folded((table,)) for table in (*regret_tables(judged, rows), _origins(judged))),
+        ),
+        key,
+        key,
     )
 
 
@@ -150,10 +122,8 @@ def regret_tables(
     """List the regret of every selection in every profile, one table a data set."""
 
     def cell(row: SelectionRow | None, place: int) -> object:
-        if row is None:  # the best layer in hindsight
-            profile = judged[place].profile
-            test = None if profile.hindsight is None else profile.layers[profile.hindsight].test
-            return replace(Cell.of(test), format=PERCENT)
+        if row is None:
+            return replace(Cell.of(judged[place].hindsight), format=PERCENT)
         regret = getattr(row.by_profile[place], "regret", None)
         behind = regret is not None and regret.p is not None and regret.p < ALPHA
         return Cell.of(regret, mark="▼" if behind else "")
@@ -241,8 +211,7 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
             few = row.choice.count < len(judged)
             where = f" ({row.choice.count} of {plural(len(judged), 'profile')})" if few else ""
             sentences.append(f"{row.name} {_price(row.dearer)} and {_brings(row.against)}{where}.")
-            if row.dearer is not None:
-                words = _worth(row.dearer, row.against)
+            if words := row.worth:
                 risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
                 worth.setdefault(words, []).append(row.name + risk)
     return (*sentences, *(f"{words}: {listing(names)}." for words, names in worth.items()))
@@ -263,14 +232,6 @@ def _brings(against: Difference) -> str:
 def _verdict(difference: Difference) -> str:
     words = says(difference, gain="gains", loss="loses")
     return f"makes a difference that {words}" if difference.verdict == "open" else words
-
-
-def _worth(dearer: float, against: Difference) -> str:
-    if dearer > 0:
-        return GAINS if against.verdict == "gain" else NOTHING_GAINED
-    if against.verdict == "loss":
-        return AT_A_LOSS if dearer < 0 else NOTHING_GAINED
-    return NO_LOSS if against.low >= -NEGLIGIBLE else UNDECIDED
 
 
 # -- figure -------------------------------------------------------------------------------------

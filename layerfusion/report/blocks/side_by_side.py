@@ -25,23 +25,13 @@ from layerfusion.findings.tests import same_system
 from layerfusion.records.format import capital, listing, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Bullets, Folded, Part
-from layerfusion.report.blocks.summary import told
-from layerfusion.report.figures.canvas import drawing, row_axes
+from layerfusion.report.figures.axes import row_axes
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import (
-    COUNT,
-    GFLOPS,
-    NONE,
-    P_VALUE,
-    PERCENT,
-    POINTS,
-    SHARE,
-    decimals,
-    p_value,
-    percent,
-)
+from layerfusion.report.format import COUNT, GFLOPS, NONE, P_VALUE, PERCENT, POINTS, SHARE, decimals
 from layerfusion.report.metrics import set_columns, titled
+from layerfusion.report.sentences import p_value, percent, told
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.ranks import LEAST_DATA_SETS, Ranking, first_shares, smallest_p
 from layerfusion.statistics.significance import ALPHA
@@ -139,20 +129,13 @@ def _answer_table(sides: SideBySide) -> Table:
 
 def _counts(sides: SideBySide) -> str:
     """Count the data sets on which one choice is better, and those where it cannot be told."""
-    found = list(sides.findings.items())
-    words = []
+    found, words = list(sides.findings.values()), []
     for sweep in sides.sweeps:
-        verdicts = [
-            ("gain" if sweep == later else "loss", finding)
-            for (_, later, earlier), finding in found
-            if sweep in (later, earlier)
-        ]
-        sure = sum(finding.verdict == wins for wins, finding in verdicts)
-        lean = sum(finding.lean == wins != finding.verdict for wins, finding in verdicts)
+        sure, lean = sides.wins(sweep)
         if sure or lean:
             also = f" and probably better in {COUNT(lean)}" if lean else ""
             words.append(f"{sweep} is better in {COUNT(sure)}{also}")
-    unsure = sum(finding.lean == "open" for _, finding in found)
+    unsure = sum(finding.lean == "open" for finding in found)
     if unsure:
         words.append(f"{COUNT(unsure)} cannot be told")
     return f"Of {plural(len(found), 'comparison')} on the same test rows: {'; '.join(words)}."

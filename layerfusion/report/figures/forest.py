@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 
 from layerfusion.findings.tests import Finding
-from layerfusion.report.figures.canvas import Drawing, drawing, row_axes, tell
+from layerfusion.report.figures.axes import row_axes, tell
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.format import POINTS
 from layerfusion.report.table import cell_text
