@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.records.job import BackboneRecord
+from layerfusion.records.job import BackboneRecord, PilotRecord
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,9 @@ def latency(job: FinishedJob, model: str, head: str) -> float | None:
     backbones = [job.record.backbones[name] for name in job.record.backbone_names]
     parts = [*(getattr(x, model) for x in backbones), getattr(job.record.cost, head)]
     return None if None in parts else sum(parts)
+
+
+def saved(pilot: PilotRecord, what: str) -> float | None:
+    """Share of the `flops`, `bytes` or `seconds` that a pilot saved; None where it is not known."""
+    spent, full = getattr(pilot, what), getattr(pilot, f"{what}_full")
+    return None if spent is None or not full else 1 - spent / full

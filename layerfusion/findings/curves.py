@@ -63,8 +63,8 @@ def answer_lines(group: DataGroup) -> tuple[list[Line], str]:
     Returns:
         The models with enough layers for a curve, and what the accuracy is of.
     """
-    used = _used(group)
-    lines = _job_lines(group, lambda _, job: _key(job.layer) in used)
+    used = used_layers(group)
+    lines = _job_lines(group, lambda _, job: layer_key(job.layer) in used)
     long = [line for line in lines if len(line.points) >= LEAST_POINTS]
     if long:
         return long, "head on one layer, test"
@@ -73,12 +73,12 @@ def answer_lines(group: DataGroup) -> tuple[list[Line], str]:
 
 def probe_lines(group: DataGroup) -> list[Line]:
     """Take the probes of selections, with the layers in use ringed; none where they are too few."""
-    used, several = _used(group), len({curve.pooling for curve in group.probe_curves}) > 1
+    used, several = used_layers(group), len({curve.pooling for curve in group.probe_curves}) > 1
     lines: list[Line] = []
     for curve in group.probe_curves:
         if len(curve.points) < LEAST_POINTS:
             continue
-        ends = [((x.accuracy, x.low, x.high), _key(x) in used) for x in curve.points]
+        ends = [((x.accuracy, x.low, x.high), layer_key(x) in used) for x in curve.points]
         lines.append(
             Line(
                 f"{curve.backbone} {curve.pooling}" if several else curve.backbone,
@@ -125,9 +125,11 @@ def _point(
     return Point(layer.layer, layer.depth, *ends, ringed)
 
 
-def _used(group: DataGroup) -> set[tuple[str, str, str]]:
-    return {_key(layer) for layer in group.best.record.layers}
+def used_layers(group: DataGroup) -> set[tuple[str, str, str]]:
+    """Identify the layers of the job that is used."""
+    return {layer_key(layer) for layer in group.best.record.layers}
 
 
-def _key(layer: LayerRecord | ProbeRecord) -> tuple[str, str, str]:
+def layer_key(layer: LayerRecord | ProbeRecord) -> tuple[str, str, str]:
+    """Identify a layer by its model, its name and its pooling."""
     return layer.backbone, layer.layer, layer.pooling

@@ -12,7 +12,7 @@ from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError, unknown
 from layerfusion.findings.choice import Judge, judge_of
 from layerfusion.findings.compare import best_chosen
-from layerfusion.findings.grouping import file_names, grouped, told_apart
+from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
 from layerfusion.records.job import (
     METRICS,
@@ -215,7 +215,7 @@ def group_jobs(
                         " other jobs with the same fingerprint of the data"
                     )
                 by_data.setdefault(data, []).append(job)
-    labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
+    labels = data_labels(sorted(by_data))
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
     models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))

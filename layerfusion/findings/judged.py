@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.records.format import listing
 from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import Accuracy, Profile, SelectionProfile, find_profiles
@@ -134,10 +134,7 @@ def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]
 
 def named_profiles(profiles: Sequence[Profile]) -> tuple[NamedProfile, ...]:
     """Sort profiles and give them names that tell them apart."""
-    data = told_apart(
-        {(x.dataset.name, x.dataset.fingerprint): x.dataset.name for x in profiles},
-        lambda sample: f"data {sample[1][:8]}",
-    )
+    data = data_labels((x.dataset.name, x.dataset.fingerprint) for x in profiles)
     named = [(data[x.dataset.name, x.dataset.fingerprint], _sources(x), x) for x in profiles]
     seen = Counter((name, sources) for name, sources, _ in named)
     found = []

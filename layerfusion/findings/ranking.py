@@ -14,7 +14,7 @@ from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.findings.choice import Judge, judge_of, order_of
 from layerfusion.findings.compare import unpaired_interval
-from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.findings.groups import no_job
 from layerfusion.records.job import DataRecord, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
@@ -85,5 +85,5 @@ def rank_jobs(folder: Path, damaged: Damaged) -> list[RankedJobs]:
     if not found:
         raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
     by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
-    labels = told_apart({data: data[0] for data in by_data}, lambda data: f"data {data[1][:8]}")
+    labels = data_labels(by_data)
     return [RankedJobs(labels[data], jobs) for data, jobs in by_data.items()]

@@ -10,7 +10,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import baseline_name, shown_names
 from layerfusion.findings.tests import Finding, Findings, layers_of, outcome_of
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import BaselineRecord, Estimate
 
 LEAST = 3
 """Fewest operators on the same sources that are compared; the table of fusions has all."""
@@ -51,7 +51,7 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
     named = shown_names(group)
     same = grouped(named, outcome_of)
     return (
-        Comparison(baseline_name(baseline), None, against(None), baseline.estimates),
+        Comparison(baseline_name(baseline), None, against(None), baseline_estimates(baseline)),
         *(
             Comparison(
                 named[job], job, against(job), job.record.test, job is reference, tuple(twins)
@@ -59,6 +59,19 @@ def comparisons(group: DataGroup, findings: Findings) -> tuple[Comparison, ...]:
             for job, *twins in same.values()
         ),
     )
+
+
+def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
+    """The metrics of the baseline on test, in the form of those of a job."""
+    intervals = {
+        "accuracy": (baseline.low, baseline.high),
+        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
+        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
+    }
+    return {
+        name: Estimate(value, None, *intervals.get(name, (None, None)))
+        for name, value in baseline.test.items()
+    }
 
 
 def operator_sets(group: DataGroup) -> list[list[FinishedJob]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from layerfusion.errors import UserError
 from layerfusion.findings.compare import best_chosen
-from layerfusion.findings.grouping import file_names, grouped, told_apart
+from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, numbered_as
 from layerfusion.findings.results import Results
@@ -60,18 +60,14 @@ class SideBySide:
     @cached_property
     def shared(self) -> tuple[Shared, ...]:
         """The data sets that at least two sweeps have with the same rows."""
-        found = [groups for groups in self._by_data.values() if len(groups) > 1]
-        for groups in found:
+        found = {data: groups for data, groups in self._by_data.items() if len(groups) > 1}
+        for groups in found.values():
             _require_same_labels(groups)
-        data = {n: next(iter(groups.values())).data for n, groups in enumerate(found)}
-        labels = told_apart(
-            {n: one.name for n, one in data.items()}, lambda n: f"data {data[n].fingerprint[:8]}"
+        labels = data_labels(found)
+        shared = zip(
+            labels.values(), file_names(labels.values(), "data"), found.values(), strict=True
         )
-        keys = file_names(labels.values(), "data")
-        return tuple(
-            Shared(labels[n], key, found[n])
-            for n, key in sorted(zip(labels, keys, strict=True), key=lambda pair: labels[pair[0]])
-        )
+        return tuple(Shared(*one) for one in sorted(shared, key=lambda one: one[0]))
 
     @property
     def in_all(self) -> list[Shared]:

@@ -219,17 +219,6 @@ class BaselineRecord:
     micro_f1_high: float | None = None
     """That of micro-F1, where a text has several labels; None in older records."""
 
-    @property
-    def estimates(self) -> dict[str, Estimate]:
-        """The metrics on test, in the form of those of a job."""
-        ends = {
-            "accuracy": (self.low, self.high),
-            "macro_f1": (self.macro_f1_low, self.macro_f1_high),
-            "micro_f1": (self.micro_f1_low, self.micro_f1_high),
-        }
-        nothing = (None, None)
-        return {name: Estimate(x, None, *ends.get(name, nothing)) for name, x in self.test.items()}
-
 
 @dataclass(frozen=True)
 class CostRecord:
@@ -267,11 +256,6 @@ class PilotRecord:
     """Estimated from the time that the pilot took; None if it was not measured."""
     full_job: str
     """Hash of the same job without the pilot."""
-
-    def saved(self, what: str) -> float | None:
-        """Share of the FLOPs, bytes or seconds that the pilot saved; None where it is not known."""
-        spent, full = getattr(self, what), getattr(self, f"{what}_full")
-        return None if spent is None or not full else 1 - spent / full
 
 
 @dataclass(frozen=True)

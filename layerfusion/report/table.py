@@ -31,7 +31,7 @@ PARTS = ("value", "sd", "low", "high", "mark", "note")
 
 
 SPARE = 5
-"""Letters beside half a heading: its words do not divide evenly, and some letters are wide."""
+"""Letters added to half of a heading, as its words rarely fill two lines evenly."""
 FEW_WORDS = 16
 """Letters of a text that stand in one line; a longer one may take several."""
 

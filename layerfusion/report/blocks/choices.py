@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from layerfusion.config.job import STACKS
 from layerfusion.findings.compare import over
+from layerfusion.findings.costs import saved
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_mark, job_names, layer_name
@@ -93,9 +94,9 @@ def _savings(
         Column("What", lambda e: names[e[0]]),
         Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
         Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
-        Column("FLOPs saved %", lambda e: e[1].saved("flops"), SHARE),
-        Column("Bytes saved %", lambda e: e[1].saved("bytes"), SHARE),
-        Column("Time saved %", lambda e: e[1].saved("seconds"), SHARE),
+        Column("FLOPs saved %", lambda e: saved(e[1], "flops"), SHARE),
+        Column("Bytes saved %", lambda e: saved(e[1], "bytes"), SHARE),
+        Column("Time saved %", lambda e: saved(e[1], "seconds"), SHARE),
         Column("Against the full way, points", lambda e: difference(*e), POINTS),
         note="Compared with extracting all layers of all models for all texts. Each text is assumed"
         " to cost the mean of the pilot's texts, and time to grow with the number of blocks. The"

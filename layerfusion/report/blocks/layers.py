@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layerfusion.findings.compare import accuracy, best_on_test
-from layerfusion.findings.curves import probe_lines
+from layerfusion.findings.curves import layer_key, probe_lines, used_layers
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
@@ -67,36 +67,31 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
     curves, judged, measure = group.probe_curves, group.probed_on, group.data.measure
     if not curves:
         return ()
-    used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
-    points = [one for curve in curves for one in curve.points]
-    figure = (
-        None
-        if not probe_lines(group)
-        else drawing(
-            f"{group.key}-probes",
-            lambda ax: plot_probe_curves(group, ax),
-            alt=f"{group.label}: {measure} of the probe of each layer against its depth.",
-            caption=f"{capital(measure)} of a linear probe on each layer: {judged}, on rows that"
-            " the probe was not fitted on, with 95 % intervals over these rows. The probes are"
-            " those that selections and stacks fitted; test has no part in them. Ringed: the"
-            " layers of the job that is used.",
-        )
-    )
+    used = used_layers(group)
     table = Table(
         "Probes of all layers",
-        points,
+        [one for curve in curves for one in curve.points],
         Column("Model", lambda one: one.backbone),
         Column("Layer", lambda one: one.layer, NAME),
         Column("Pooling", lambda one: one.pooling),
         Column("Depth", lambda one: one.depth, decimals(2)),
-        Column(
-            titled("Held out", group.data), lambda one: (one.accuracy, one.low, one.high), PERCENT
-        ),
+        Column(titled("Held out", group.data), lambda x: (x.accuracy, x.low, x.high), PERCENT),
         Column("Log-loss", lambda one: one.log_loss, decimals(3)),
         note=f"Judged on {judged}. Marked: the layers of the job that is used.",
-        mark=lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
+        mark=lambda one: "chosen" if layer_key(one) in used else "",
     )
-    return (*([figure] if figure else []), Folded((table,)))
+    if not probe_lines(group):
+        return (Folded((table,)),)
+    figure = drawing(
+        f"{group.key}-probes",
+        lambda ax: plot_probe_curves(group, ax),
+        alt=f"{group.label}: {measure} of the probe of each layer against its depth.",
+        caption=f"{capital(measure)} of a linear probe on each layer: {judged}, on rows that the"
+        " probe was not fitted on, with 95 % intervals over these rows. The probes are those that"
+        " selections and stacks fitted; test has no part in them. Ringed: the layers of the job"
+        " that is used.",
+    )
+    return figure, Folded((table,))
 
 
 def layer_table(group: DataGroup) -> Table:

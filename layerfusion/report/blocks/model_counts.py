@@ -26,7 +26,7 @@ from layerfusion.statistics.intervals import mean_sd
 FINE = decimals(2, 100)
 """Percentage points with two decimals."""
 FEW = 2
-"""So many numbers of models are no course: the pairs say all that there is."""
+"""With no more than so many numbers of models, the section on pairs says all that there is."""
 
 
 def count_block(group: DataGroup, findings: Findings) -> Block | None:

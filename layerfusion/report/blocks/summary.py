@@ -26,7 +26,7 @@ from layerfusion.report.sentences import bracket, percent, told
 from layerfusion.report.table import Column, Table
 
 CLOSE = 5
-"""From so many jobs within one standard error of the best on, the choice is said to be loose."""
+"""With so many jobs within one standard error of the best, the card asks for more rows."""
 
 
 @dataclass(frozen=True, eq=False)
