@@ -97,7 +97,9 @@ def profile_lines(profile: Profile) -> list[Line]:
     for name, places in sources(profile).items():
         layers = [(place, profile.layers[place]) for place in places]
         known = [(n, x, y) for n, x in layers if (y := x.scores.get("accuracy")) is not None]
-        points = [_point(layer, (value,) * 3, place in marked) for place, layer, value in known]
+        points = [
+            _point(layer, (value, value, value), place in marked) for place, layer, value in known
+        ]
         model = profile.layers[places[0]].backbone
         lines.append(Line(name, model, sum(line.model == model for line in lines), points))
     return lines

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from layerfusion.findings.compare import best_chosen
+from layerfusion.findings.grouping import data_labels
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.results import Results
@@ -39,12 +40,11 @@ def published_sections(results: Results) -> list[Block]:
     by_data: dict[tuple[str, str], list[RunRecord]] = {}
     for record in sorted(records, key=_order):
         by_data.setdefault((record.dataset.name, record.dataset.fingerprint), []).append(record)
-    shared = Counter(name for name, _ in by_data)
+    labels = data_labels(by_data)
     tables, jobs = [], []
     for (name, fingerprint), rows in by_data.items():
         group = honest.get(fingerprint)
-        plain = f"{name} (data {fingerprint[:8]})" if shared[name] > 1 else name
-        label = group.label if group else plain
+        label = group.label if group else labels[name, fingerprint]
         names = _names(rows)
         tables.append(_table(label, rows, names, group))
         jobs += [(label, what, record) for record, what in zip(rows, names, strict=True)]

@@ -94,7 +94,8 @@ def _draw(
         named: True to write the number of each ringed layer above it.
     """
     x = [_across(point.layer, point.depth) for point in line.points]
-    y, low, high = ([100 * one[n] for one in line.points] for n in (2, 3, 4))
+    y = [100 * point.accuracy for point in line.points]
+    low, high = ([100 * getattr(point, end) for point in line.points] for end in ("low", "high"))
     label = label or line.name
     with one_series(ax, label):
         if low != high:
