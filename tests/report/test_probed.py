@@ -186,6 +186,8 @@ def test_the_small_curve_has_room_for_many_models_and_long_names(
         for pooling in ("mean", "last", "first")
     ]
     monkeypatch.setattr(figures, "answer_lines", lambda _group: (many, judged))
+    colors = {line.model: "#0072b2" for line in many}
+    monkeypatch.setattr(figures, "_colors", lambda _group: colors)
     drawn = drawing(  # warns, and so fails, where no room is left for the axes
         "answer", lambda ax: figures.plot_answer_curve(group, ax), alt="", caption="", wide=330.0
     )
