@@ -6,6 +6,7 @@ has that figure on the same rows; else validation again, and the words say that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from layerfusion.records.format import plural
 from layerfusion.records.job import FEW_ROWS, Estimate, RunRecord
 
 FOLDS = "folds of train"
+CLOSE = 5
+"""From so many jobs within one standard error of the best on, the choice is said to be loose."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,23 @@ def ties_words(accuracies: Sequence[float], rows: int) -> str:
     best = max(accuracies)
     ties = sum(round(best - one, 9) == 0 for one in accuracies)
     return f"{ties:,} of {len(accuracies):,} tie on {plural(rows, 'row')}" if ties > 1 else ""
+
+
+def close_words(accuracies: Sequence[float], rows: int) -> str:
+    """Say how many jobs lie within one standard error of the best; nothing of a clear choice.
+
+    A choice is clear where few jobs are so close, none ties with the best and, of few rows, none is
+    close at all. Of rows that are all right, one might as well have been wrong.
+    """
+    best = max(accuracies)
+    error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
+    close = sum(one >= best - error for one in accuracies)
+    if close < CLOSE and not ties_words(accuracies, rows) and (rows >= FEW_ROWS or close < 2):
+        return ""
+    return (
+        f"{close:,} of {len(accuracies):,} jobs lie within one standard error"
+        f" ({100 * error:.1f} points)"
+    )
 
 
 def order_of(

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, unknown
 from layerfusion.findings.choice import Judge, judge_of
 from layerfusion.findings.compare import best_chosen
-from layerfusion.findings.grouping import file_names, grouped, told_apart
+from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
 from layerfusion.records.job import (
     METRICS,
@@ -22,7 +22,7 @@ from layerfusion.records.job import (
     RunRecord,
     find_records,
 )
-from layerfusion.records.json_files import Damaged, damaged_told
+from layerfusion.records.json_files import Damaged, damaged_told, warn_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,6 +130,12 @@ class DataGroup:
         return tuple(found.values())
 
     @property
+    def model_probes(self) -> tuple[ProbeCurve, ...]:
+        """The probes of the layers of models, without those of lexical sources."""
+        lexical = {name for job in self.jobs for name in job.record.lexical}
+        return tuple(curve for curve in self.probe_curves if curve.backbone not in lexical)
+
+    @property
     def probed_on(self) -> str:
         """The rows that the probes of the curves were judged on, in words."""
         return " and ".join(dict.fromkeys(curve.judged_on for curve in self.probe_curves))
@@ -138,6 +144,11 @@ class DataGroup:
     def best(self) -> FinishedJob:
         """The job that is chosen among all."""
         return best_chosen(self.jobs)
+
+    @property
+    def choosing_accuracies(self) -> list[float]:
+        """The accuracy of every job on the rows that choose."""
+        return [job.choosing["accuracy"].mean for job in self.jobs]
 
     @cached_property
     def chosen_fusion(self) -> FinishedJob | None:
@@ -163,6 +174,29 @@ def load_groups(runs: Path, damaged: Damaged | None = None) -> tuple[DataGroup, 
     if not found and not damaged:
         raise no_job(runs)
     return group_jobs(found, damaged)
+
+
+def one_group(runs: Path, dataset: str | None = None) -> DataGroup:
+    """Read the finished jobs on one data set under a folder.
+
+    Args:
+        runs: folder with the jobs, at any depth.
+        dataset: label of the data set; None if there is only one.
+
+    Raises:
+        UserError: where there is no finished job, or no such data set, or several without a label.
+
+    Warns:
+        UserWarning: of each job that cannot be read and is left out.
+    """
+    damaged: Damaged = {}
+    groups = {group.label: group for group in load_groups(runs, damaged)}
+    warn_of(damaged, left=bool(groups))
+    if dataset is None and len(groups) == 1:
+        return next(iter(groups.values()))
+    if dataset not in groups:
+        raise unknown("dataset", dataset, groups)
+    return groups[dataset]
 
 
 def group_jobs(
@@ -192,7 +226,7 @@ def group_jobs(
                         " other jobs with the same fingerprint of the data"
                     )
                 by_data.setdefault(data, []).append(job)
-    labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
+    labels = data_labels(sorted(by_data))
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
     models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))

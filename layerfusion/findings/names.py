@@ -32,6 +32,11 @@ def single_name(group: DataGroup, job: FinishedJob) -> str:
     return f"{layer_name(job.layer.layer)} of {group.curve_of(job).label}"
 
 
+def all_names(group: DataGroup) -> dict[FinishedJob, str]:
+    """Name every job of a group in a sentence."""
+    return {job: single_name(group, job) for job in group.singles} | job_names(group)
+
+
 def baseline_name(baseline: BaselineRecord) -> str:
     """Say what the baseline is made of."""
     return f"TF-IDF ({baseline.features}) + logistic regression"
@@ -81,7 +86,7 @@ def _settings(job: FinishedJob) -> dict[tuple[str, str], object]:
     """
     record = job.record
     poolings = dict.fromkeys(x.pooling for x in record.layers if x.backbone not in record.lexical)
-    reading = {
+    reading: dict[tuple[str, str], object] = {
         (name, key): backbone.spec[key]
         for name, backbone in record.backbones.items()
         for key in READING

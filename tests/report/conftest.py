@@ -14,6 +14,12 @@ BREAKING = """'"></style></title></script><img src=x onerror=a()><a href="javasc
 HOSTILE = "<script>alert('x')</script>|*a*"
 
 
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines are as long as they may be, whatever the terminal that the tests run in."""
+    monkeypatch.setenv("COLUMNS", "100")
+
+
 @pytest.fixture(scope="session")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report on a whole sweep, and on a sample of few rows whose name is hostile."""

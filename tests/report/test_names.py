@@ -86,7 +86,7 @@ def test_a_name_reads_as_one_would_say_it(
     sources = [(model, layer) for model, *own in parts for layer in own]
     models = MODELS | {"pairs": ["0"]}
     record = write_job(tmp_path, dataset(rows=40), sources, 0.8, 0.8, models=models)
-    assert job_name(replace(record, **settings)) == name  # type: ignore[arg-type]
+    assert job_name(replace(record, **settings)) == name
 
 
 def test_many_layers_are_counted_in_the_name_and_listed_beside_it(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_claim_stands_beside_the_honest_jobs_on_the_same_models(runs: Path) ->
     assert "layer 3 of minilm" in alone[7]  # by validation; the better one is another model's
     assert alone[8] == "–"
     assert "layer 9 of smollm2" in both[7]
-    assert "minilm 6" in both[8]
+    assert "layer 6 of minilm" in both[8]
     assert "91.3 % (Sum of minilm and smollm2, the best of 3 rows)" in table.note.replace(
         "\u00a0", " "
     )

@@ -13,8 +13,9 @@ from layerfusion.records.job import Estimate, ProbeRecord, read_record, write_re
 from layerfusion.report.blocks.choices import choice_block
 from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.summary import Summary, told
-from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
+from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.format import PERCENT, POINTS
+from layerfusion.report.sentences import bracket, p_value, told
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import text_of

@@ -7,7 +7,8 @@ import shutil
 import textwrap
 from collections.abc import Collection, Sequence
 
-from layerfusion.report.format import SPACE, shortened
+from layerfusion.report.format import SPACE
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Cell, Column, Table
 
 WIDE, NARROW = 100, 60
@@ -46,7 +47,9 @@ def table_lines(
         while taken < len(columns) and room >= len(gap) + len(columns[taken][0]):
             room -= len(gap) + len(columns[taken][0])
             taken += 1
-        shown = _of_one_depth(columns[:taken])
+        depth = max(map(len, columns[:taken]))
+        # Empty lines stand above the headings that are shorter than others.
+        shown = [[" " * len(x[0])] * (depth - len(x)) + x for x in columns[:taken]]
         lines += [gap.join(texts).rstrip() for texts in zip(*shown, strict=True)]
         columns = [columns[0], *columns[max(taken, 2) :]]
     return lines
@@ -68,12 +71,6 @@ def _column(column: Column, cells: Sequence[Cell], most: int) -> list[str]:
     broad = max(len(text) for text in [*texts, *re.split(r"(?<=-)| ", title)])
     lines = [*(textwrap.wrap(title, broad) or [""]), *texts]
     return [line.rjust(broad) if column.numeric else line.ljust(broad) for line in lines]
-
-
-def _of_one_depth(columns: Sequence[list[str]]) -> list[list[str]]:
-    """Put empty lines above the headings that are shorter than others."""
-    depth = max(map(len, columns))
-    return [[" " * len(lines[0])] * (depth - len(lines)) + lines for lines in columns]
 
 
 def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
