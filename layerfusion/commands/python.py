@@ -332,8 +332,8 @@ def select_layers(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, or your own;
-            or a dict of model to its layers.
+        how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, loes, or
+            your own; or a dict of model to its layers.
         pooling: names in `conf/pooling`.
         **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
 

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
-from layerfusion.config.registry import POOLINGS, SCORES, named_in
+from layerfusion.config.registry import (
+    MULTI_LAYER_PROBES,
+    POOLINGS,
+    SCORES,
+    SELECTIONS,
+    named_in,
+)
 from layerfusion.config.rules import RULE, Rule, above, at_least, between, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -292,8 +298,8 @@ class LayersConfig:
     """The selection of the layers that become sources: `conf/layers/NAME.yaml`."""
 
     name: str = "last"
-    """last, all, even, fixed, top_k, adaptive, greedy, sparse, or `package.module:name` of one of
-    yours."""
+    """last, all, even, fixed, top_k, adaptive, greedy, sparse, loes, or `package.module:name` of
+    one of yours."""
     fixed: dict[str, list[Any]] = field(default_factory=dict)
     """Backbone to its layers, for `fixed`: indices (0 is the input of the first block, -1 the last
     layer), or `norm`."""
@@ -429,6 +435,10 @@ class PathsConfig:
     """Folder of all jobs, sweeps, searches and profiles."""
 
 
+PROFILED_SELECTIONS = ("top_k", "adaptive", "greedy", "sparse", "even")
+"""The selections that a profile compares where `profile.selections` says nothing."""
+
+
 @dataclass
 class ProfileConfig:
     """Settings of `layerfusion profile`."""
@@ -439,6 +449,16 @@ class ProfileConfig:
     """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
     is a score of your own. What a model or labels of any number do not give is left out, with the
     reason."""
+    selections: list[str] = field(
+        default_factory=lambda: list(PROFILED_SELECTIONS), metadata=named_in(SELECTIONS)
+    )
+    """Selections to compare, beside the last layer and the one layer that each score ranks first:
+    names in `conf/layers`, or a `package.module:name` of your own. `even` and `loes` take about as
+    many layers as `adaptive`."""
+    multi_layer: list[str] = field(default_factory=list, metadata=named_in(MULTI_LAYER_PROBES))
+    """Probes of several layers at once to fit: `scalar_mix`, `group_lasso`, or a
+    `package.module:name` of your own. By default none, as with many wide layers they take longer
+    than all else."""
     judge: bool = False
     """After all selections are made, evaluate them on test: the accuracy of every layer, and the
     regret of every selection. This is for studies of the scores; nothing may be chosen by it."""

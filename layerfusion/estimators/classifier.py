@@ -76,8 +76,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         models: language models: names in `conf/backbone`, folders, or `owner/name` on the Hugging
             Face hub; one or a list.
         layers: which layers become sources: a name in `conf/layers` (`last`, `all`, `even`,
-            `adaptive`, `greedy`, `sparse`, `top_k`), or a dict of model to its layers, such as
-            `{"minilm": [3, 6]}`.
+            `adaptive`, `greedy`, `loes`, `sparse`, `top_k`), or a dict of model to its layers, such
+            as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
             fusion by held-out rows.
         pooling: one or more names in `conf/pooling`.

@@ -45,6 +45,8 @@ class ScoreTable:
     """Backbone and layer to the attention entropy of each head."""
     scores: Mapping[str, Score] = field(default_factory=dict)
     """Name of a score to its definition."""
+    candidates: Candidates | None = None
+    """The layers' vectors and labels on train; none where the selection looks at no data."""
 
     def score(self, name: str) -> Score:
         """Find a score by its name in the table, or as `layers.score` names it."""
@@ -217,4 +219,5 @@ def compute_scores(
         {name: score.seconds for name, score in values.items()},
         {backbone: heads for score in values.values() for backbone, heads in score.heads.items()},
         inputs.scores,
+        candidates,
     )

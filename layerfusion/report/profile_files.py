@@ -18,8 +18,11 @@ from layerfusion.findings.profiles import score_names
 from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks.profiles import (
+    WORTH,
     agreement_table,
     best_table,
+    listed_shares,
+    multi_layer_table,
     pair_table,
     selection_table,
 )
@@ -60,6 +63,7 @@ def profile_lines(profile: Profile) -> list[str]:
         table_lines(agreement_table(profile), first=18),
         table_lines(pair_table(profile), first=31),
         _selection_lines(profile),
+        _multi_layer_lines(profile),
         ["On test: " + worth[0], *worth[1:], *wrapped(table.note)] if judged else [],
     ]
     return [line for part in parts if part for line in ("", *part)][1:]
@@ -105,6 +109,18 @@ def _selection_lines(profile: Profile) -> list[str]:
         for line in reasons if len(reasons) > 1 else ():
             lines += wrapped(line, "    ", "      ")
     return lines
+
+
+def _multi_layer_lines(profile: Profile) -> list[str]:
+    """Say what the probes of several layers reach, and which layers they use."""
+    if not profile.multi_layer:
+        return []
+    on_test = [column.title for column in WORTH[1:]]
+    table = multi_layer_table(profile)
+    lines = table_lines(table, leave_out=("Share of each", *on_test), first=18)
+    for probe in profile.multi_layer:
+        lines += wrapped(f"{probe.name}: {listed_shares(profile, probe)}", "  ", "    ")
+    return [*lines, *wrapped(table.note)]
 
 
 def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> list[str]:

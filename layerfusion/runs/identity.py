@@ -16,6 +16,7 @@ from layerfusion.config.job import (
     STACKS,
     UNWEIGHTED,
     FusionConfig,
+    ProfileConfig,
     TrainConfig,
 )
 from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
@@ -81,6 +82,9 @@ def profile_id(config: TrainConfig) -> str:
     """Hash the settings that change a layer profile."""
     settings = _settings(config)
     settings["profile"], settings["probes"] = asdict(config.profile), PROBE_VERSION
+    for key in ("selections", "multi_layer"):  # as in the names of profiles before these keys
+        if getattr(config.profile, key) == getattr(ProfileConfig(), key):
+            settings["profile"].pop(key)
     layers = asdict(config.layers)
     settings["layers"] = {key: layers[key] for key in layers if key not in CHOICE}
     return _hash({key: value for key, value in settings.items() if key not in HEAD})

@@ -11,7 +11,7 @@ from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.runs import identity
-from layerfusion.runs.identity import job_id
+from layerfusion.runs.identity import job_id, profile_id
 
 
 def name_of(*overrides: str) -> str:
@@ -133,3 +133,18 @@ def test_an_operator_of_the_users_is_named_by_its_class_and_arguments(tmp_path: 
             for fusion in ("of_mine", "auto fusion.among=[of_mine]"):
                 names.add(name_of(f"--config-dir={tmp_path}", *f"fusion={fusion}".split()))
     assert len(names) == 8
+
+
+def test_profiles_keep_the_names_that_they_had_before_there_was_more_to_compare() -> None:
+    def named(*overrides: str) -> str:
+        return profile_id(load(compose("profile", list(overrides))))
+
+    usual = named("dataset=mr", "backbone=minilm")
+    assert usual == named(
+        "dataset=mr",
+        "backbone=minilm",
+        "profile.selections=[top_k,adaptive,greedy,sparse,even]",
+        "profile.multi_layer=[]",
+    )
+    assert usual != named("dataset=mr", "backbone=minilm", "profile.multi_layer=[scalar_mix]")
+    assert usual != named("dataset=mr", "backbone=minilm", "profile.selections=[even]")
