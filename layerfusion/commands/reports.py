@@ -94,7 +94,7 @@ def results(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
     if options.mteb:
-        from layerfusion.report.mteb import write_mteb
+        from layerfusion.findings.mteb import write_mteb
 
         for path in write_mteb(folder, Path(options.mteb)):
             print(path)

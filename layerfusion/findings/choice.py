@@ -6,6 +6,7 @@ has that figure on the same rows; else validation again, and the words say that 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,6 +114,15 @@ def ties_words(accuracies: Sequence[float], rows: int) -> str:
     best = max(accuracies)
     ties = sum(round(best - one, 9) == 0 for one in accuracies)
     return f"{ties:,} of {len(accuracies):,} tie on {plural(rows, 'row')}" if ties > 1 else ""
+
+
+def close_to(best: float, accuracies: Sequence[float], rows: int) -> tuple[int, float]:
+    """Count the jobs within one standard error of the best, and give that error.
+
+    Of rows that are all right, one might as well have been wrong.
+    """
+    error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
+    return sum(one >= best - error for one in accuracies), error
 
 
 def order_of(

@@ -41,6 +41,36 @@ def unpaired_interval(
     return Difference(mean, low, high, rows)
 
 
+def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
+    """Find the jobs that no other beats at the same cost or less, by the rows that choose.
+
+    These decide which jobs are on the front, so that test only says what each is worth.
+
+    Args:
+        jobs: with a known cost.
+
+    Returns:
+        The jobs, cheapest first.
+    """
+
+    def right(job: FinishedJob) -> float:
+        return round(job.choosing["accuracy"].mean, 9)
+
+    found: list[FinishedJob] = []
+    for job in sorted(jobs, key=lambda job: (flops(job), -right(job), job.record.job)):
+        if not found or right(job) > right(found[-1]):
+            found.append(job)
+    return tuple(found)
+
+
+def flops(job: FinishedJob) -> float:
+    """Count the operations for one text: all models up to their highest layers, and the head.
+
+    They are 0 where they are not known; such jobs are left out.
+    """
+    return 0.0 if job.flops is None else job.flops + (job.record.cost.head_flops or 0)
+
+
 def over(job: FinishedJob, reference: FinishedJob) -> Difference:
     """Compare the accuracy of a job with that of another one on the same rows."""
     return paired_interval(job.correct, reference.correct, job.target)

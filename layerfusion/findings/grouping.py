@@ -28,6 +28,15 @@ def told_apart(names: Mapping[Key, str], mark: Callable[[Key], str]) -> dict[Key
     }
 
 
+def data_labels(data: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """Name data sets, with the fingerprint where several samples share a name.
+
+    Args:
+        data: name and fingerprint of each.
+    """
+    return told_apart({key: key[0] for key in data}, lambda key: f"data {key[1][:8]}")
+
+
 def file_names(texts: Iterable[str], without: str) -> list[str]:
     """Turn texts into distinct lower-case file names.
 

@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 
 from layerfusion.config.job import HONEST
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, unknown
 from layerfusion.findings.choice import Judge, judge_of
 from layerfusion.findings.compare import best_chosen
-from layerfusion.findings.grouping import file_names, grouped, told_apart
+from layerfusion.findings.grouping import data_labels, file_names, grouped
 from layerfusion.findings.jobs import PROBE, FinishedJob, numbered_as, read_job
 from layerfusion.records.job import (
     METRICS,
@@ -22,7 +22,7 @@ from layerfusion.records.job import (
     RunRecord,
     find_records,
 )
-from layerfusion.records.json_files import Damaged, damaged_told
+from layerfusion.records.json_files import Damaged, damaged_told, warn_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,6 +165,29 @@ def load_groups(runs: Path, damaged: Damaged | None = None) -> tuple[DataGroup, 
     return group_jobs(found, damaged)
 
 
+def one_group(runs: Path, dataset: str | None = None) -> DataGroup:
+    """Read the finished jobs on one data set under a folder.
+
+    Args:
+        runs: folder with the jobs, at any depth.
+        dataset: label of the data set; None if there is only one.
+
+    Raises:
+        UserError: where there is no finished job, or no such data set, or several without a label.
+
+    Warns:
+        UserWarning: of each job that cannot be read and is left out.
+    """
+    damaged: Damaged = {}
+    groups = {group.label: group for group in load_groups(runs, damaged)}
+    warn_of(damaged, left=bool(groups))
+    if dataset is None and len(groups) == 1:
+        return next(iter(groups.values()))
+    if dataset not in groups:
+        raise unknown("dataset", dataset, groups)
+    return groups[dataset]
+
+
 def group_jobs(
     found: Iterable[tuple[Path, RunRecord]], damaged: Damaged | None = None
 ) -> tuple[DataGroup, ...]:
@@ -192,7 +215,7 @@ def group_jobs(
                         " other jobs with the same fingerprint of the data"
                     )
                 by_data.setdefault(data, []).append(job)
-    labels = told_apart({data: data[0] for data in sorted(by_data)}, lambda x: f"data {x[1][:8]}")
+    labels = data_labels(sorted(by_data))
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
     models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))

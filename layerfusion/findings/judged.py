@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.records.format import listing
 from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import (
+    Accuracy,
     MultiLayerProfile,
     Profile,
     SelectionProfile,
@@ -23,6 +24,16 @@ from layerfusion.statistics.significance import ALPHA
 
 PROBE = "log_loss"
 """The default score of selections; the other scores are compared with it."""
+NEGLIGIBLE = 0.01
+"""Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""
+NO_LOSS = (
+    "Worth their price here, at no more than the probe's and with a loss of more than"
+    f" {100 * NEGLIGIBLE:.0f} point ruled out"
+)
+GAINS = "Worth their price here, as they gain"
+UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
+AT_A_LOSS = "Cheaper than the probe, at a loss"
+NOTHING_GAINED = "Not worth their price here, as no gain shows"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +65,12 @@ class NamedProfile:
     def choice(self, name: str) -> SelectionProfile | MultiLayerProfile | None:
         """Find a judged selection, or probe of several layers, by its name."""
         return next((one for one in self.choices if one.name == name), None)
+
+    @property
+    def hindsight(self) -> Accuracy | None:
+        """What the best single layer in hindsight has on test; None where that is not known."""
+        best = self.profile.hindsight
+        return None if best is None else self.profile.layers[best].test
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,22 @@ class ScoreRow:
     dearer: float | None
     """Seconds more than the probe took, mean over the profiles that know both."""
 
+    @property
+    def worth(self) -> str:
+        """Whether the score is worth its price, in words; nothing where that is not known.
+
+        It is if it costs no more than the probe and does not lose a point, or if it costs more and
+        gains; the 95 % intervals decide.
+        """
+        if self.dearer is None or self.against is None:
+            return ""
+        verdict = self.against.verdict
+        if self.dearer > 0:
+            return GAINS if verdict == "gain" else NOTHING_GAINED
+        if verdict == "loss":
+            return AT_A_LOSS if self.dearer < 0 else NOTHING_GAINED
+        return NO_LOSS if self.against.low >= -NEGLIGIBLE else UNDECIDED
+
 
 def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]:
     """Read every profile under a folder, each job once; `damaged` takes what cannot be read."""
@@ -112,10 +145,7 @@ def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]
 
 def named_profiles(profiles: Sequence[Profile]) -> tuple[NamedProfile, ...]:
     """Sort profiles and give them names that tell them apart."""
-    data = told_apart(
-        {(x.dataset.name, x.dataset.fingerprint): x.dataset.name for x in profiles},
-        lambda sample: f"data {sample[1][:8]}",
-    )
+    data = data_labels((x.dataset.name, x.dataset.fingerprint) for x in profiles)
     named = [(data[x.dataset.name, x.dataset.fingerprint], _sources(x), x) for x in profiles]
     seen = Counter((name, sources) for name, sources, _ in named)
     found = []

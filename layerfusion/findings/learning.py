@@ -9,6 +9,7 @@ of as many rows from the same training texts, and for other test texts of the sa
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,16 +23,46 @@ from layerfusion.findings.identities import (
     best_part,
     by_identity,
     identity_of,
+    models_of,
     recipe_names,
 )
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.job import DataRecord, Estimate
 from layerfusion.statistics.intervals import CrossedDifference, crossed_interval, mean_sd
-from layerfusion.statistics.power_law import PowerLaw, fit_power_law
+from layerfusion.statistics.power_law import Estimated, PowerLaw, fit_power_law
 from layerfusion.statistics.significance import ALPHA, holm
 
 Size = int | None
 """Rows drawn of each class; None for all rows."""
+
+
+BASELINE = "TF-IDF baseline"
+
+
+@dataclass(frozen=True, eq=False)
+class LearningLine:
+    """One line of a learning curve."""
+
+    name: str
+    sizes: Mapping[Size, Sequence[float]]
+    """Test accuracies by size, one a draw."""
+    short: str
+    """The name beside the line."""
+    models: Sequence[str] = ()
+    """Models to choose layers of; none for the baseline."""
+    variant: int = 0
+    """Number of its settings and lexical sources among those of the curve."""
+    chosen: bool = False
+    """True for what is chosen with the most rows."""
+
+    @property
+    def is_baseline(self) -> bool:
+        """True for the line without any language model."""
+        return self.name == BASELINE
+
+    def figure(self, size: Size) -> Estimate | None:
+        """Mean accuracy over draws, and its standard deviation; none without a draw."""
+        return over_draws(self.sizes[size]) if size in self.sizes else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,13 +162,36 @@ class LearningCurve:
 
         return min(there, key=order, default=None)
 
-    def law(self, sizes: Mapping[Size, Sequence[float]]) -> PowerLaw | None:
+    @property
+    def baseline_line(self) -> LearningLine:
+        """The line of the baseline."""
+        return LearningLine(BASELINE, self.baseline, BASELINE)
+
+    @property
+    def lines(self) -> list[LearningLine]:
+        """A line for each identity; names are short as long as they stay distinct."""
+        recipes = list(dict.fromkeys(identity.recipe for identity in self.accuracies))
+        lines: list[LearningLine] = []
+        for identity, sizes in self.accuracies.items():
+            several = f", {self.recipes[identity.recipe]}" if len(recipes) > 1 else ""
+            name, short = f"{identity.name}{several}", identity.short_name
+            if any(line.short == short for line in lines):
+                short = name
+            models = [model.name for model in identity.models]
+            variant, chosen = recipes.index(identity.recipe), identity == self.chosen
+            variant = 2 * variant + bool(identity.lexical)
+            lines.append(LearningLine(name, sizes, short, models, variant, chosen))
+        return lines
+
+    def outlook(self, sizes: Mapping[Size, Sequence[float]]) -> Outlook | None:
         """Fit how errors fall with the rows; none where the samples are too few for that.
 
         Args:
             sizes: test accuracies by size, one for each draw.
         """
-        return fit_power_law({self.rows(size): found for size, found in sizes.items()})
+        law = fit_power_law({self.rows(size): found for size, found in sizes.items()})
+        largest = max(sizes, key=self.rows)
+        return law and Outlook(self.rows(largest), over_draws(sizes[largest]).mean, law)
 
 
 def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
@@ -150,6 +204,33 @@ def learning_curves(groups: Sequence[DataGroup]) -> tuple[LearningCurve, ...]:
             first = next((g for g in samples if g.data.per_class is None), samples[0])
             found.append(LearningCurve(samples[0].data.name, first.key, tuple(samples)))
     return tuple(found)
+
+
+A_POINT = 0.01
+FAR = 10
+"""Times the rows at hand beyond which a law that was fitted to them says nothing."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What more labels would give, by the errors on samples of several sizes."""
+
+    rows: float
+    """Rows of each class in the largest samples."""
+    accuracy: float
+    """Mean test accuracy with these."""
+    law: PowerLaw
+
+    @property
+    def doubled(self) -> Estimated:
+        """Accuracy to expect of twice the rows."""
+        return self.law.doubled(self.accuracy)
+
+    @property
+    def rows_for_a_point(self) -> float | None:
+        """Rows of each class that one point more would take; None where that cannot be told."""
+        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
+        return needed if self.law.falls and needed < FAR * self.rows else None
 
 
 def over_draws(values: Sequence[float]) -> Estimate:
@@ -174,6 +255,12 @@ class DrawFinding:
     """The p-value after Holm's adjustment over all such comparisons of the report."""
     family: int
     """Number of these comparisons."""
+
+    @property
+    def alone(self) -> str | None:
+        """The models alone, each with its draws: mpnet (2), smollm2 (1)."""
+        names = Counter(models_of(alone) for _, alone in self.pairs)
+        return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
     @property
     def mark(self) -> str:

@@ -110,9 +110,9 @@ class Answers:
         """True where the answer is the label. Shape: (rows,), bool."""
         return self.answer == self.target
 
-    def recalled(self, label: int) -> np.ndarray:
-        """Tell of each row with a label whether it is answered. Shape: (rows with it,), bool."""
-        return self.answer[self.target == label] == label
+    def recall(self, label: int) -> tuple[float, float, float] | None:
+        """Recall of a class with its 95 % interval; None where no row has the label."""
+        return share_of(self.answer[self.target == label] == label)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -165,6 +165,18 @@ class Answers:
         """Order the rows with a wrong answer by their confidence, the surest first."""
         wrong = np.flatnonzero(~self.right)
         return wrong[np.argsort(-self.confidence[wrong], kind="stable")]
+
+
+def share_of(right: np.ndarray) -> tuple[float, float, float] | None:
+    """Compute the share of some rows that are right, with its 95 % interval; None without a row.
+
+    Args:
+        right: true where a row is right. Shape: (rows,), bool.
+    """
+    if not right.size:
+        return None
+    interval = bootstrap_interval(right.astype(float), np.zeros(right.size, int))
+    return float(right.mean()), *interval
 
 
 def class_figures(

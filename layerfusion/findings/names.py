@@ -8,8 +8,10 @@ from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.records.format import capital, listing
-from layerfusion.records.job import BaselineRecord, LayerRecord
+from layerfusion.records.job import BaselineRecord, LayerRecord, RunRecord
 
+LAYERS_NAMED = 4
+"""Most layers of a job that a narrow column names."""
 READING = ("max_length", "truncation_side", "template", "long_texts", "window_overlap", "dtype")
 """Settings of a model that change what it reads of a text, and how exactly."""
 
@@ -24,9 +26,22 @@ def source_name(layer: LayerRecord) -> str:
     return f"{layer.backbone} {layer.layer} {layer.pooling}"
 
 
+def layers_in_short(record: RunRecord) -> str:
+    """Name the layers of a job in a narrow column; of many, their number."""
+    if len(record.layers) > LAYERS_NAMED:
+        return f"{len(record.layers)} ({record.selection})"
+    one = len(record.backbone_names) == 1
+    return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)
+
+
 def single_name(group: DataGroup, job: FinishedJob) -> str:
     """Name a single layer in a sentence: layer 5 of minilm."""
     return f"{layer_name(job.layer.layer)} of {group.curve_of(job).label}"
+
+
+def all_names(group: DataGroup) -> dict[FinishedJob, str]:
+    """Name every job of a group in a sentence."""
+    return {job: single_name(group, job) for job in group.singles} | job_names(group)
 
 
 def baseline_name(baseline: BaselineRecord) -> str:

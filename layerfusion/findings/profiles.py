@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from scipy.stats import rankdata
+
 from layerfusion.findings.grouping import grouped
 from layerfusion.records.profile import LayerProfile, Profile
 
@@ -34,6 +37,16 @@ def best_place(profile: Profile, score: str, places: Sequence[int]) -> int | Non
     values = [(profile.layers[place].scores.get(score), place) for place in places]
     scored = [(sign * value, place) for value, place in values if value is not None]
     return min(scored)[1] if scored else None
+
+
+def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
+    """Rank values, 1 the best; equals share the mean of theirs, NaN stands where there is none.
+
+    Returns:
+        The ranks. Shape: (values,).
+    """
+    signed = np.array([np.nan if value is None else float(value) for value in values])
+    return rankdata(signed if low_is_good else -signed, nan_policy="omit")
 
 
 def best_and_last(profile: Profile) -> list[tuple[str, LayerProfile | None, LayerProfile]]:

@@ -67,6 +67,27 @@ class Results:
             for group in groups
         )
 
+    @property
+    def lexical(self) -> list[str]:
+        """Names of the lexical sources that some job could choose."""
+        return sorted(
+            {name for group in self.groups for x in group.jobs for name in x.record.lexical}
+        )
+
+    @property
+    def models(self) -> list[str]:
+        """Every model that some job fused, without the lexical sources."""
+        names = {x for group in self.groups for x in group.models}
+        return sorted(names - {*self.lexical})
+
+    @property
+    def given(self) -> list[str]:
+        """Every model whose vectors were computed elsewhere."""
+        jobs = [job for group in self.groups for job in group.jobs]
+        return sorted(
+            {x for job in jobs for x, one in job.record.backbones.items() if one.is_given}
+        )
+
     @cached_property
     def searches(self) -> list[SearchHistory]:
         """Every search."""

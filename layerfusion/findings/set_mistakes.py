@@ -15,6 +15,7 @@ from layerfusion.findings.mistakes import (
     ClassFigures,
     class_figures,
     doubtful_labels,
+    share_of,
 )
 from layerfusion.statistics.answers import answers, right_rows
 from layerfusion.statistics.intervals import ratio_interval
@@ -115,9 +116,9 @@ class SetAnswers:
         told = np.where(self.target, self.probabilities, 1 - self.probabilities)
         return -np.log(told.clip(_LEAST)).sum(axis=1)
 
-    def recalled(self, label: int) -> np.ndarray:
-        """Tell of each row with a label whether it is answered. Shape: (rows with it,), bool."""
-        return self.answer[self.target[:, label], label]
+    def recall(self, label: int) -> tuple[float, float, float] | None:
+        """Recall of a label with its 95 % interval; None where no row has it."""
+        return share_of(self.answer[self.target[:, label], label])
 
     def classes(self) -> list[ClassFigures]:
         """Compute precision, recall and F1 of each label."""

@@ -15,7 +15,7 @@ from typing import Literal
 from layerfusion.findings.compare import best_chosen, over, over_baseline
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import best_part, without_lexical
+from layerfusion.findings.identities import JobIdentity, best_part, identity_of, without_lexical
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names
 from layerfusion.statistics.intervals import Difference, Verdict
@@ -118,6 +118,30 @@ class Findings:
     def of(self, kind: Kind, what: FinishedJob) -> Finding | None:
         """Find the comparison of one kind that a job takes part in, if there is one."""
         return next((row for row in self.rows if row.kind == kind and row.what is what), None)
+
+    def among(self, kinds: Sequence[Kind], jobs: Sequence[FinishedJob | None]) -> list[Finding]:
+        """Find the comparisons of some kinds that some jobs take part in, in the order of both."""
+        found = [row for row in self.rows if row.kind in kinds and row.what in jobs]
+        return sorted(found, key=lambda row: (kinds.index(row.kind), jobs.index(row.what)))
+
+    def identified(self, kind: Kind, recipes: Mapping[str, str]) -> dict[Finding, JobIdentity]:
+        """Map each comparison of a kind to the identity of its job, in the order of the tables.
+
+        Args:
+            kind: the kind.
+            recipes: recipe to its name, by which comparisons are sorted first.
+        """
+        found = {
+            row: identity
+            for row in self.rows
+            if row.kind == kind and row.what and (identity := identity_of(row.what))
+        }
+
+        def order(row: Finding) -> tuple[object, ...]:
+            one = found[row]
+            return recipes[one.recipe], sorted(one.lexical), len(one.models), one.model_names
+
+        return {row: found[row] for row in sorted(found, key=order)}
 
 
 def find_all(groups: Sequence[DataGroup]) -> dict[DataGroup, Findings]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from layerfusion.findings.compare import best_chosen
+from layerfusion.findings.grouping import data_labels
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import job_names, single_name
 from layerfusion.findings.results import Results
@@ -18,7 +19,8 @@ from layerfusion.published.settings import AS_PUBLISHED, PUBLISHED_BATCH, PUBLIS
 from layerfusion.records.format import listing
 from layerfusion.records.job import RunRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.format import COUNT, PERCENT, POINTS, percent
+from layerfusion.report.format import COUNT, PERCENT, POINTS
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Cell, Column, Table
 
 
@@ -38,12 +40,11 @@ def published_sections(results: Results) -> list[Block]:
     by_data: dict[tuple[str, str], list[RunRecord]] = {}
     for record in sorted(records, key=_order):
         by_data.setdefault((record.dataset.name, record.dataset.fingerprint), []).append(record)
-    shared = Counter(name for name, _ in by_data)
+    labels = data_labels(by_data)
     tables, jobs = [], []
     for (name, fingerprint), rows in by_data.items():
         group = honest.get(fingerprint)
-        plain = f"{name} (data {fingerprint[:8]})" if shared[name] > 1 else name
-        label = group.label if group else plain
+        label = group.label if group else labels[name, fingerprint]
         names = _names(rows)
         tables.append(_table(label, rows, names, group))
         jobs += [(label, what, record) for record, what in zip(rows, names, strict=True)]
@@ -92,16 +93,14 @@ def _table(
     ]
     return Table(
         f"{label}: published against honest",
-        (
-            Column("What", lambda entry: entry[0]),
-            *map(test, TITLES),
-            Column("Padding in the mean %", lambda entry: padding(entry[1]), COUNT),
-            Column("Seeds", lambda entry: len(entry[1].seeds), COUNT),
-            Column("Honest: layer that is chosen %", lambda e: e[2][0], PERCENT),
-            Column("Honest: fusion that is chosen %", lambda e: e[2][1], PERCENT),
-        ),
         entries,
-        _note(records, names, group),
+        Column("What", lambda entry: entry[0]),
+        *map(test, TITLES),
+        Column("Padding in the mean %", lambda entry: padding(entry[1]), COUNT),
+        Column("Seeds", lambda entry: len(entry[1].seeds), COUNT),
+        Column("Honest: layer that is chosen %", lambda e: e[2][0], PERCENT),
+        Column("Honest: fusion that is chosen %", lambda e: e[2][1], PERCENT),
+        note=_note(records, names, group),
     )
 
 
@@ -120,15 +119,13 @@ def _job_table(jobs: Sequence[tuple[str, str, RunRecord]]) -> Table:
 
     return Table(
         "Jobs as published",
-        (
-            Column("Data set", lambda entry: entry[0]),
-            Column("What", lambda entry: entry[1]),
-            Column("Job", lambda entry: entry[2].job),
-            Column("Made", lambda entry: entry[2].created),
-            Column("Fingerprint", lambda entry: entry[2].dataset.fingerprint),
-            Column("Spec hashes", lambda entry: specs(entry[2])),
-        ),
         jobs,
+        Column("Data set", lambda entry: entry[0]),
+        Column("What", lambda entry: entry[1]),
+        Column("Job", lambda entry: entry[2].job),
+        Column("Made", lambda entry: entry[2].created),
+        Column("Fingerprint", lambda entry: entry[2].dataset.fingerprint),
+        Column("Spec hashes", lambda entry: specs(entry[2])),
     )
 
 

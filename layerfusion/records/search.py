@@ -65,6 +65,15 @@ class SearchHistory:
             found.append(min(values, default=None))
         return found
 
+    @property
+    def improvements(self) -> list[tuple[int, float]]:
+        """Numbers and values of the trials that were better than all before."""
+        found: list[tuple[int, float]] = []
+        for trial, value in zip(self.trials, self.best_so_far, strict=True):
+            if value is not None and (not found or value < found[-1][1]):
+                found.append((trial.number, value))
+        return found
+
 
 def write_history(history: SearchHistory, folder: Path) -> None:
     """Write `search.json`."""

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from layerfusion.errors import UserError
 from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.measures import SETS, drawn_words, measure_of
 from layerfusion.findings.results import Results
+from layerfusion.findings.sweeps import SideBySide
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Folded, Part, Text
@@ -36,14 +37,9 @@ from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
-from layerfusion.report.blocks.side_by_side import (
-    SideBySide,
-    leader_sections,
-    side_by_side_sections,
-)
+from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
 from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
-from layerfusion.report.metrics import SETS, drawn_words, measure_of
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
 
@@ -187,35 +183,26 @@ def _intro(results: Results) -> tuple[str, ...]:
     jobs = [job for group in groups for job in group.jobs]
     if not jobs:
         return ("No job here followed the honest protocol: this page has no result.",)
-    models = _models(jobs)
     names = {group.data.name for group in groups}
     samples = f"{len(groups)} samples of " if len(names) < len(groups) else ""
-    made = f"; frozen language models: {listing(models)}" if models else ""
+    made = f"; frozen language models: {listing(results.models)}" if results.models else ""
     return (f"{plural(len(jobs), 'job')} on {samples}{plural(len(names), 'data set')}{made}.",)
-
-
-def _models(jobs: Sequence[FinishedJob]) -> list[str]:
-    lexical = {name for job in jobs for name in job.record.lexical}
-    return sorted({x for job in jobs for x in job.record.backbone_names} - lexical)
 
 
 METHOD = "What the figures mean, and how sure they are"
 
 
 def _method(results: Results) -> tuple[str, ...]:
-    jobs = [job for group in results.groups for job in group.jobs]
-    if not jobs:
+    if not results.groups:
         return ()
-    lexical = sorted({name for job in jobs for name in job.record.lexical})
     made = (
         "Each text was passed once through frozen language models; the vectors of every layer were"
         " pooled and kept."
     )
-    if lexical:
-        made += f" TF-IDF of the texts was taken as well, as {listing(lexical)}."
-    given = {x for job in jobs for x, one in job.record.backbones.items() if one.is_given}
-    if given:
-        made += f" The vectors of {listing(sorted(given))} were computed elsewhere."
+    if results.lexical:
+        made += f" TF-IDF of the texts was taken as well, as {listing(results.lexical)}."
+    if results.given:
+        made += f" The vectors of {listing(results.given)} were computed elsewhere."
     data = [group.data for group in results.groups]
     measure, several = measure_of(data), [SETS] if any(one.multilabel for one in data) else []
     return (

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from layerfusion.records.format import duration
-from layerfusion.records.profile import Profile
 
 NONE = "–"
 """Stands where there is no number."""
 SPACE = "\u00a0"
 MINUS = "\u2212"
-
-
-class Interval(Protocol):
-    """Anything with the two ends of a 95 % interval, or with none for them."""
-
-    @property
-    def low(self) -> float | None: ...  # noqa: D102
-    @property
-    def high(self) -> float | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -72,39 +60,3 @@ REGRET = Format(lambda value: _signed(value).lstrip("+"), 100)
 """Percentage points of a loss; only those below zero have a sign."""
 P_VALUE = Format(_p_value)
 DURATION = Format(lambda value: f"{value:.1f} s" if value < 90 else duration(value))
-
-
-def score_format(profile: Profile, score: str) -> Format:
-    """Choose how a score of layers is written: with as many decimals as four digits need."""
-    if score == "accuracy":
-        return PERCENT
-    values = [layer.scores.get(score) for layer in profile.layers]
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
-    size = math.floor(math.log10(largest)) if largest > 0 else 0
-    pattern = f".{max(0, 3 - size)}f" if -4 <= size < 6 else ".2e"
-    return Format(lambda value: f"{value:{pattern}}")
-
-
-# -- in sentences -------------------------------------------------------------------------------
-
-
-def percent(share: float) -> str:
-    """0.8123 → 81.2 %."""
-    return f"{PERCENT(share)}{SPACE}%"
-
-
-def bracket(interval: Interval, form: Format = PERCENT) -> str:
-    """(0.77, 0.853) → [77.0, 85.3]; a dash where there is no interval."""
-    if interval.low is None or interval.high is None:
-        return NONE
-    return f"[{form(interval.low)},{SPACE}{form(interval.high)}]"
-
-
-def p_value(p: float, *, bound: bool = False) -> str:
-    """0.0123 → 0.012; 0.0001 → < 0.001; ≤ 0.012 where p is only known to be no larger."""
-    return f"≤{SPACE}{P_VALUE(p)}" if bound and p >= 0.001 else P_VALUE(p)
-
-
-def shortened(text: str, most: int) -> str:
-    """Cut a text to a number of characters, the last one an ellipsis."""
-    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"

@@ -5,12 +5,14 @@ A metric is shown wherever some record holds an estimate of it on test.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from layerfusion.records.format import listing
-from layerfusion.records.job import BaselineRecord, DataRecord, Estimate
+from layerfusion.records.job import DataRecord, Estimate
+from layerfusion.records.profile import Profile
 from layerfusion.report.format import PERCENT, Format, decimals
 from layerfusion.report.table import Column
 
@@ -39,31 +41,9 @@ LOW_IS_GOOD = f"Low is good for {listing(_LOW)}."
 """A sentence for the notes of tables."""
 
 
-SETS = (
-    "Where a text has several labels, “exact match” stands for accuracy: the share of the texts"
-    " whose labels are all right, none too many and none too few. Micro-F1 counts every label of"
-    " every text by itself, and macro-F1 is the mean F1 over the labels, a rare one counting as"
-    " much as a frequent one. Such texts belong to no class, and their intervals are drawn from all"
-    " rows together."
-)
-"""What the figures of data with several labels a text mean."""
-
-
 def titled(split: str, data: DataRecord) -> str:
     """Give the heading of the accuracy on a split: `Test %`, or `Test, exact match %`."""
     return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
-
-
-def measure_of(data: Iterable[DataRecord]) -> str:
-    """Name the accuracy on several data sets: `exact match` where a text of any has many labels."""
-    return " or ".join(sorted({one.measure for one in data})) or "accuracy"
-
-
-def drawn_words(data: Iterable[DataRecord]) -> str:
-    """Say how the rows of an interval are drawn; texts with several labels have no class."""
-    words = {False: "drawn class by class", True: "drawn from all rows together"}
-    found = [words[several] for several in sorted({one.multilabel for one in data})]
-    return " or, where a text has several labels, ".join(found) or words[False]
 
 
 def metric_columns(
@@ -105,14 +85,12 @@ def set_columns(
     ]
 
 
-def baseline_estimates(baseline: BaselineRecord) -> dict[str, Estimate]:
-    """The metrics of the baseline on test, in the form of those of a job."""
-    intervals = {
-        "accuracy": (baseline.low, baseline.high),
-        "macro_f1": (baseline.macro_f1_low, baseline.macro_f1_high),
-        "micro_f1": (baseline.micro_f1_low, baseline.micro_f1_high),
-    }
-    return {
-        name: Estimate(value, None, *intervals.get(name, (None, None)))
-        for name, value in baseline.test.items()
-    }
+def score_format(profile: Profile, score: str) -> Format:
+    """Choose how a score of layers is written: with as many decimals as four digits need."""
+    if score == "accuracy":
+        return PERCENT
+    values = [layer.scores.get(score) for layer in profile.layers]
+    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    size = math.floor(math.log10(largest)) if largest > 0 else 0
+    pattern = f".{max(0, 3 - size)}f" if -4 <= size < 6 else ".2e"
+    return Format(lambda value: f"{value:{pattern}}")

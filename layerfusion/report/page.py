@@ -59,10 +59,7 @@ def write_report(
     Raises:
         UserError: where there is neither a finished job nor a profile that can be read.
     """
-    results = Results(runs, only, facts, texts or {})
-    results.require_some()
-    for line in results.damaged.values():
-        print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
+    results = _told(Results(runs, only, facts, texts or {}))
     return _write(build_report(results, title=title, blocks=blocks, sections=sections), out)
 
 
@@ -80,17 +77,22 @@ def write_comparison(sweeps: Mapping[str, Path], out: Path, *, title: str) -> Pa
     Raises:
         UserError: where a folder has no finished job of the honest protocol.
     """
-    found = {name: Results(folder) for name, folder in sweeps.items()}
+    found = {name: _told(Results(folder)) for name, folder in sweeps.items()}
     for results in found.values():
-        results.require_some()
-        for line in results.damaged.values():
-            print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
         if not results.groups:
             raise UserError(
                 f"{results.folder}: no finished job of the honest protocol, so there is nothing to"
                 " compare; leave it out"
             )
     return _write(build_comparison(found, title=title), out)
+
+
+def _told(results: Results) -> Results:
+    """Make sure that there is something to report, and name on stderr what cannot be read."""
+    results.require_some()
+    for line in results.damaged.values():
+        print(f"layerfusion: left out: {shown(line)}", file=sys.stderr)
+    return results
 
 
 def _write(report: Report, out: Path) -> Path:

@@ -18,12 +18,13 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from layerfusion.errors import UserError, unknown
-from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.curves import probe_lines
+from layerfusion.findings.groups import DataGroup, one_group
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
-from layerfusion.records.json_files import Damaged, warn_of
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.report.blocks import gates, pareto
-from layerfusion.report.blocks.fusion import CHOSEN_LAYER, comparisons, forest_rows
+from layerfusion.report.blocks.fusion import CHOSEN_LAYER, forest_rows
 from layerfusion.report.figures import layers, profile_maps
 from layerfusion.report.figures.colors import model_colors
 from layerfusion.report.figures.forest import plot_forest
@@ -51,7 +52,7 @@ def plot_layers(
     group = _group(source, dataset)
     if group.curves and not group.probed:
         return layers.plot_job_layers(group, ax)
-    if not layers.probe_lines(group):
+    if not probe_lines(group):
         raise UserError(
             f"{group.label}: no layer was run alone, and no selection probed enough layers"
         )
@@ -105,16 +106,7 @@ def plot_similarity(profile: ProfileLike, ax: Axes | None = None) -> Axes:
 
 
 def _group(source: Jobs, dataset: str | None) -> DataGroup:
-    if isinstance(source, DataGroup):
-        return source
-    damaged: Damaged = {}
-    groups = {group.label: group for group in load_groups(Path(source), damaged)}
-    warn_of(damaged, left=bool(groups))
-    if dataset is None and len(groups) == 1:
-        return next(iter(groups.values()))
-    if dataset not in groups:
-        raise unknown("dataset", dataset, groups)
-    return groups[dataset]
+    return source if isinstance(source, DataGroup) else one_group(Path(source), dataset)
 
 
 def _profile(source: ProfileLike) -> Profile:

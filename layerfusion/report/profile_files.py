@@ -26,12 +26,15 @@ from layerfusion.report.blocks.profiles import (
     pair_table,
     selection_table,
 )
-from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
+from layerfusion.report.figures.axes import WIDE
+from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import COUNT, NAME, score_format, shortened
+from layerfusion.report.format import COUNT, NAME
+from layerfusion.report.metrics import score_format
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Cell, Column, Table
 
 MOST = 8
@@ -83,7 +86,7 @@ def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
         return Column(name.replace("_", " "), score, score_format(profile, name))
 
     layer = Column("layer", lambda place: profile.layers[place].layer, NAME)
-    return Table(source, (layer, *map(column, names)), places if names else ())
+    return Table(source, places if names else (), layer, *map(column, names))
 
 
 def _score_notes(profile: Profile) -> list[str]:
@@ -150,7 +153,7 @@ def write_csv(profile: Profile, path: Path) -> None:
         *(Column(name, attrgetter(name)) for name in costs),
         *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
     )
-    table = Table("", columns, profile.layers)
+    table = Table("", profile.layers, *columns)
     write_atomically(path, table_csv(table).encode())
 
 

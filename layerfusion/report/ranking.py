@@ -1,40 +1,25 @@
-"""The finished jobs under a folder as ranked tables for a terminal, one for each data set.
-
-Jobs are ranked as they are chosen everywhere, by validation or by folds of train, as nothing may be
-chosen on test: see `findings.choice`.
-"""
+"""The finished jobs under a folder as ranked tables for a terminal, one for each data set."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from layerfusion.config.job import HONEST
-from layerfusion.errors import UserError
-from layerfusion.findings.choice import Judge, judge_of, order_of, ties_words
-from layerfusion.findings.compare import unpaired_interval
-from layerfusion.findings.grouping import grouped, told_apart
-from layerfusion.findings.groups import no_job
+from layerfusion.findings.choice import ties_words
+from layerfusion.findings.measures import SETS
+from layerfusion.findings.names import layers_in_short
+from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import Estimate, RunRecord, find_records
+from layerfusion.records.job import Estimate, RunRecord
 from layerfusion.records.json_files import Damaged
-from layerfusion.report.format import (
-    COUNT,
-    GFLOPS,
-    PERCENT,
-    REGRET,
-    decimals,
-)
-from layerfusion.report.metrics import SETS, set_columns, titled
+from layerfusion.report.format import COUNT, GFLOPS, PERCENT, REGRET, decimals
+from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
 
-Found = tuple[Path, RunRecord]
-
 SHOWN = 10
 """Jobs of a data set that a sweep and a search show at their end, the best first."""
-LAYERS_NAMED = 4
-"""Most layers of a job that its row names; of more, the row has the number."""
 
 
 def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
@@ -47,32 +32,22 @@ def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
     Raises:
         UserError: where the folder does not exist, or no record in it can be read.
     """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: there is no such folder")
     damaged: Damaged = {}
-    copies = grouped(find_records(folder, damaged), lambda pair: pair[1].job)
-    found = [first for first, *_ in copies.values() if first[1].protocol == HONEST]
-    if not found:
-        raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
-    by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
-    labels = told_apart({data: data[0] for data in by_data}, lambda data: f"data {data[1][:8]}")
     lines = []
-    for data, jobs in by_data.items():
-        lines += ["", *_ranked(labels[data], jobs, most)]
+    for ranked in rank_jobs(folder, damaged):
+        lines += ["", *_lines(ranked, most)]
     lines += ["", *(f"left out: {' '.join(line.split())}" for line in damaged.values())]
     return [*lines[1:], f"next: layerfusion report {folder}"]
 
 
-def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
-    judge = judge_of([record for _, record in jobs])
-    ranked = sorted(jobs, key=lambda pair: order_of(pair[1], judge.figures(pair[1])))
-    data = ranked[0][1].dataset
-    title = f"{label}: {plural(len(jobs), 'job')}"
+def _lines(ranked: RankedJobs, most: int | None) -> list[str]:
+    jobs, judge, data = ranked.jobs, ranked.judge, ranked.data
+    title = f"{ranked.label}: {plural(len(jobs), 'job')}"
     if len(jobs) > 1:
         title += f" by {data.measure} on {judge.rows_words}"
-    ties = ties_words([judge.figures(x)["accuracy"].mean for _, x in jobs], judge.rows)
+    ties = ties_words([ranked.choosing(x) for _, x in ranked.found], judge.rows)
     title += f" ({ties})" if ties else ""
-    baseline = ranked[0][1].baseline
+    baseline = ranked.best.baseline
     note = (
         f"{titled('Test', data)}: {data.rows['test']:,} rows, with the 95 % interval over them."
         f" Baseline {100 * baseline.test['accuracy']:.1f} % (TF-IDF of {baseline.features} and"
@@ -80,48 +55,48 @@ def _ranked(label: str, jobs: Sequence[Found], most: int | None) -> list[str]:
     )
     note += f" {SETS}" if data.multilabel else ""
     if len(jobs) > 1:
-        note = f"{_sure(judge, ranked[0][1])} {note}"
-    table = Table(title, _columns(ranked, judge), ranked[:most])
-    left = len(ranked) - len(table.entries)
+        note = f"{_sure(ranked)} {note}"
+    table = Table(title, jobs[:most], *_columns(ranked))
+    left = len(jobs) - len(table.entries)
     more = [f"and {left:,} more: layerfusion results shows all"] if left else []
     return [*table_lines(table), *more, *wrapped(note)]
 
 
-def _sure(judge: Judge, best: RunRecord) -> str:
+def _sure(ranked: RankedJobs) -> str:
     """Say what chose and why, and the smallest difference that the rows of test could show."""
-    chosen = f"{capital(judge.chooses)}{judge.reason}."
-    estimate, rows = best.test["accuracy"], best.dataset.rows["test"]
-    if estimate.low is None or estimate.high is None:
+    chosen = f"{capital(ranked.judge.chooses)}{ranked.judge.reason}."
+    if ranked.smallest_shown is None:
         return chosen
-    one = estimate.mean, estimate.low, estimate.high
-    smallest = unpaired_interval(one, one, rows).smallest_shown
     return (
-        f"{chosen} {plural(rows, 'test row')} would show a difference of {REGRET(smallest)} points"
-        " between two jobs, and a smaller one where the report compares them row by row."
+        f"{chosen} {plural(ranked.data.rows['test'], 'test row')} would show a difference of"
+        f" {REGRET(ranked.smallest_shown)} points between two jobs, and a smaller one where the"
+        " report compares them row by row."
     )
 
 
-def _columns(jobs: Sequence[Found], judge: Judge) -> tuple[Column, ...]:
+def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     """Make the columns; those that are the same for all jobs are left to the report."""
-    data, by = jobs[0][1].dataset, "Folds %" if judge.by_folds else "Valid. %"
+    jobs, data = ranked.jobs, ranked.data
+    by, test = "Folds %" if ranked.judge.by_folds else "Valid. %", titled("Test", data)
 
-    def choosing(pair: Found) -> float:
-        return judge.figures(pair[1])["accuracy"].mean
+    def test_of(record: RunRecord) -> Cell:
+        """Take the accuracy without its spread over seeds, for which there is no room."""
+        return replace(Cell.of(record.test["accuracy"]), sd=None)
 
-    test = titled("Test", data)
-    f1 = set_columns(
-        jobs, lambda pair: {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
-    )
+    def means(pair: Found) -> Mapping[str, Estimate]:
+        return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
+
+    f1 = set_columns(jobs, means)
     always = {"#", "Fusion", "Models", "Layers", by, test, "Job", *(x.title for x in f1)}
-    accuracies = [choosing(pair) for pair in jobs]
+    accuracies = [ranked.choosing(record) for _, record in jobs]
     columns = (
-        Column("#", lambda pair: 1 + sum(x > choosing(pair) for x in accuracies), COUNT),
+        Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),
         Column("Models", lambda pair: "+".join(pair[1].backbone_names)),
-        Column("Layers", lambda pair: _layers(pair[1])),
+        Column("Layers", lambda pair: layers_in_short(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
         Column("Fusion", lambda pair: pair[1].fusion_label),
-        Column(by, choosing, PERCENT),
-        Column(test, lambda pair: _interval(pair[1].test["accuracy"]), PERCENT),
+        Column(by, lambda pair: ranked.choosing(pair[1]), PERCENT),
+        Column(test, lambda pair: test_of(pair[1]), PERCENT),
         *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
@@ -132,14 +107,3 @@ def _columns(jobs: Sequence[Found], judge: Judge) -> tuple[Column, ...]:
         for column in columns
         if column.title in always or len({column.cell(job).text for job in jobs}) > 1
     )
-
-
-def _layers(record: RunRecord) -> str:
-    if len(record.layers) > LAYERS_NAMED:
-        return f"{len(record.layers)} ({record.selection})"
-    one = len(record.backbone_names) == 1
-    return " ".join(x.layer if one else f"{x.backbone}:{x.layer}" for x in record.layers)
-
-
-def _interval(estimate: Estimate) -> Cell:
-    return Cell(estimate.mean, None, estimate.low, estimate.high)

@@ -3,8 +3,8 @@
 A table is built from rows, which may be any objects, and from columns. A column is one line: its
 heading, what it shows of a row, and how its numbers are written:
 
-    Table("Layers", (Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
-          PERCENT)), jobs, "Mean ± standard deviation over seeds.")
+    Table("Layers", jobs, Column("Layer", lambda job: job.layer.layer), Column("Test %", accuracy,
+          PERCENT), note="Mean ± standard deviation over seeds.")
 
 Whatever a column takes from a row may be a text, a number, nothing, a `Cell`, any object with a
 `mean` (and perhaps `sd`, `low` and `high`), such as an `Estimate` of a record, or a comparison,
@@ -13,12 +13,14 @@ such as a `Finding`, which is shown as its difference with its mark.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from layerfusion.report.format import NONE, SPACE, Format, bracket
+from layerfusion.report.format import NONE, SPACE, Format
+from layerfusion.report.sentences import bracket
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +31,7 @@ PARTS = ("value", "sd", "low", "high", "mark", "note")
 
 
 SPARE = 5
-"""Letters beside half a heading: its words do not divide evenly, and some letters are wide."""
+"""Letters added to half of a heading, as its words rarely fill two lines evenly."""
 FEW_WORDS = 16
 """Letters of a text that stand in one line; a longer one may take several."""
 
@@ -63,6 +65,8 @@ class Cell:
         """
         if isinstance(content, Cell):
             return content
+        if isinstance(content, float) and math.isnan(content):
+            content = None  # a share without anything to compute it from
         if content is None or isinstance(content, str | float | int):
             return cls(content, mark=mark, note=note)
         if isinstance(content, tuple):
@@ -146,18 +150,30 @@ class Row:
         return tuple(cell.text for cell in self.cells)
 
 
-@dataclass(frozen=True, eq=False)
 class Table:
     """Rows under columns, with a title and a note on how to read them."""
 
-    kind: ClassVar[str] = "table"
-    title: str
-    columns: tuple[Column, ...]
-    entries: Sequence[Any]
-    """One object a row."""
-    note: str = ""
-    mark: Callable[[Any], Mark] = lambda _: ""
-    """Says what sets a row off."""
+    kind = "table"
+
+    def __init__(
+        self,
+        title: str,
+        entries: Sequence[Any],
+        *columns: Column,
+        note: str = "",
+        mark: Callable[[Any], Mark] = lambda _: "",
+    ) -> None:
+        """Keep what the table shows.
+
+        Args:
+            title: stands above it.
+            entries: one object a row.
+            columns: each takes its cells from these objects.
+            note: says how to read it.
+            mark: says what sets a row off.
+        """
+        self.title, self.entries, self.columns = title, entries, columns
+        self.note, self.mark = note, mark
 
     def __bool__(self) -> bool:
         return bool(self.entries)
@@ -179,11 +195,6 @@ class Table:
         heading = min(len(column.title), len(column.title) // 2 + SPARE)
         texts = [] if column.numeric else [len(row.texts[place]) for row in self.rows]
         return max(heading, min(FEW_WORDS, max(texts, default=0)))
-
-    def texts(self, title: str) -> list[str]:
-        """One column as a reader sees it."""
-        place = [column.title for column in self.columns].index(title)
-        return [row.texts[place] for row in self.rows]
 
     def frame(self) -> pd.DataFrame:
         """The table as a data frame with typed columns.

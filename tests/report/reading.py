@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from layerfusion.report.block import Block
 from layerfusion.report.contents import Report
+from layerfusion.report.table import Table
 
 
 def section_of(report: Report, key: str) -> Block:
@@ -17,3 +18,9 @@ def text_of(block: Block) -> str:
     for part in block.parts:
         found += [part] if isinstance(part, str) else getattr(part, "lines", ())
     return " ".join(found)
+
+
+def column_of(table: Table, title: str) -> list[str]:
+    """One column of a table as a reader sees it."""
+    place = [column.title for column in table.columns].index(title)
+    return [row.texts[place] for row in table.rows]

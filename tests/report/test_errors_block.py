@@ -13,7 +13,7 @@ from layerfusion.findings.tests import find_all
 from layerfusion.report.blocks.errors import (
     MATRIX,
     WORST,
-    calibration_table,
+    bin_table,
     calibration_words,
     class_table,
     confusion_table,
@@ -76,7 +76,7 @@ def test_mistakes_come_surest_first_and_show_texts_only_when_given(answers: Answ
 
 
 def test_calibration_counts_every_row_once(answers: Answers) -> None:
-    frame = calibration_table(answers).frame()
+    frame = bin_table(answers).frame()
     assert sum(frame["Rows"].tolist()) == 90
     mean = np.dot(frame["Right %"].tolist(), frame["Rows"].tolist()) / 90
     assert float(mean) == pytest.approx(100 * (answers.answer == answers.target).mean())

@@ -17,10 +17,9 @@ from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
-from layerfusion.report.table import Table
 from layerfusion.statistics.significance import holm, sign_flips
 from tests.report.fabricate import dataset, write_job
-from tests.report.reading import text_of
+from tests.report.reading import column_of, text_of
 
 ROWS = 400
 SEEDS = 3
@@ -72,10 +71,6 @@ def test_a_lexical_source_is_no_language_model(runs: Path) -> None:
     assert report.intro[0].endswith("frozen language models: minilm, mpnet and smollm2.")
     (method,) = (part for part in report.sections[0].parts if isinstance(part, Folded))
     assert "TF-IDF of the texts was taken as well, as words." in str(method.parts[0])
-
-
-def _column(table: Table, title: str) -> list[str]:
-    return table.texts(title)
 
 
 def _job(group: DataGroup, models: str, *, words: bool = False) -> FinishedJob:
@@ -187,12 +182,12 @@ def test_the_table_of_pairs_has_every_job_on_several_models(group: DataGroup) ->
     block = pair_block(group, find_all([group])[group])
     assert block is not None
     (table,) = block.tables
-    assert _column(table, "Models") == [
+    assert column_of(table, "Models") == [
         *("minilm + mpnet", "minilm + smollm2", "mpnet + smollm2", "minilm + mpnet + smollm2")
     ]
-    assert _column(table, "Alone, by validation") == ["mpnet", "smollm2", "smollm2", "smollm2"]
+    assert column_of(table, "Alone, by validation") == ["mpnet", "smollm2", "smollm2", "smollm2"]
     for models, shown in zip(
-        _column(table, "Models"), _column(table, "Difference, points"), strict=True
+        column_of(table, "Models"), column_of(table, "Difference, points"), strict=True
     ):
         job = _job(group, models.replace(" + ", " "))
         difference = 100 * (job.correct.mean() - best_part(group.jobs)[job].correct.mean())
@@ -210,14 +205,14 @@ def test_counts_show_means_and_spreads(group: DataGroup) -> None:
     block = count_block(group, find_all([group])[group])
     assert block is not None
     (table,) = block.tables
-    assert _column(table, "Models") == ["1", "2", "3"]
-    assert _column(table, "Subsets run") == ["3 of 3", "3 of 3", "1 of 1"]
+    assert column_of(table, "Models") == ["1", "2", "3"]
+    assert column_of(table, "Subsets run") == ["3 of 3", "3 of 3", "1 of 1"]
     names = ["minilm", "mpnet", "smollm2"]
     for size, mean, subsets, seeds in zip(
         (1, 2, 3),
-        _column(table, "Mean test %"),
-        _column(table, "Sd over subsets, points"),
-        _column(table, "Sd over seeds, points"),
+        column_of(table, "Mean test %"),
+        column_of(table, "Sd over subsets, points"),
+        column_of(table, "Sd over seeds, points"),
         strict=True,
     ):
         jobs = [_job(group, " ".join(models)) for models in combinations(names, size)]
@@ -226,10 +221,10 @@ def test_counts_show_means_and_spreads(group: DataGroup) -> None:
         if size < 3:
             assert subsets == f"{100 * accuracy.mean(axis=1).std(ddof=1):.2f}"
         assert seeds == f"{100 * np.sqrt(accuracy.var(axis=1, ddof=1).mean()):.2f}"
-    assert _column(table, "Sd over subsets, points")[2] == "–"
+    assert column_of(table, "Sd over subsets, points")[2] == "–"
     # What validation chooses is not the best on test.
     alone = _job(group, "smollm2").record.test["accuracy"].mean
-    assert _column(table, "Chosen on validation %")[0] == f"{100 * alone:.1f}"
+    assert column_of(table, "Chosen on validation %")[0] == f"{100 * alone:.1f}"
 
 
 @pytest.mark.parametrize(("sds", "words"), [((3, 2, 1), "and falls"), ((1, 2, 1), "does not fall")])
@@ -263,20 +258,20 @@ def test_lexical_sources_are_judged_against_the_same_without(group: DataGroup) -
     block = lexical_block(group, findings)
     assert block is not None
     (table,) = block.tables
-    assert _column(table, "Models") == ["minilm", "minilm + mpnet"]
-    assert _column(table, "Taken") == ["minilm, words", "minilm, mpnet, words"]
+    assert column_of(table, "Models") == ["minilm", "minilm + mpnet"]
+    assert column_of(table, "Taken") == ["minilm, words", "minilm, mpnet, words"]
     assert "2 different comparisons" in table.note
     for names, without, having in zip(
         ("minilm", "minilm mpnet"),
-        _column(table, "Without %"),
-        _column(table, "With %"),
+        column_of(table, "Without %"),
+        column_of(table, "With %"),
         strict=True,
     ):
         plain, more = _job(group, names), _job(group, names, words=True)
         assert without.startswith(f"{100 * plain.correct.mean():.1f}")
         assert having.startswith(f"{100 * more.correct.mean():.1f}")
     # 15 points over 400 rows, nested: rows that only one has right nearly all fall to one side.
-    assert _column(table, "Shown") == ["▲", ""]
+    assert column_of(table, "Shown") == ["▲", ""]
 
 
 # -- operators ----------------------------------------------------------------------------------
@@ -292,9 +287,9 @@ def test_operators_on_the_same_sources_stand_together(tmp_path: Path) -> None:
     block = operator_block(group, findings)
     assert block is not None
     (table,) = block.tables
-    assert _column(table, "Operator") == ["gated", "sum", "concat"]
-    assert _column(table, "Head MFLOPs a text") == ["2.500"] * 3
-    against = _column(table, "Against concat, points")
+    assert column_of(table, "Operator") == ["gated", "sum", "concat"]
+    assert column_of(table, "Head MFLOPs a text") == ["2.500"] * 3
+    against = column_of(table, "Against concat, points")
     assert against[0].endswith("▲")
     assert against[2] == "–"
     assert len(block.figures) == 1

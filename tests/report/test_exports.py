@@ -31,7 +31,7 @@ def _read(table: Table) -> list[dict[str, str]]:
 
 
 def _numbers(*cells: object, form: Format = PERCENT) -> Table:
-    return Table("t", (Column("x", lambda cell: cell, form),), cells)
+    return Table("t", cells, Column("x", lambda cell: cell, form))
 
 
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 10**9))
@@ -65,7 +65,7 @@ def test_a_frame_has_types() -> None:
         Column("share", lambda row: row[2], PERCENT),
         Column("layer", lambda row: row[3], NAME),
     )
-    frame = Table("t", columns, [("a", 1, 0.5, "3"), ("b", None, None, "norm")]).frame()
+    frame = Table("t", [("a", 1, 0.5, "3"), ("b", None, None, "norm")], *columns).frame()
     assert [str(kind) for kind in frame.dtypes] == ["object", "Int64", "float64", "object"]
     assert frame["share"].tolist()[0] == 50.0
     assert frame["share"].isna().tolist() == frame["count"].isna().tolist() == [False, True]
@@ -85,7 +85,7 @@ def test_accuracies_of_the_record_are_in_the_file(report: Report, written: Path)
 
 
 def test_texts_stay_as_they_are() -> None:
-    table = Table("t", (Column("a", lambda row: row),), ('say "1,2"\n±',))
+    table = Table("t", ('say "1,2"\n±',), Column("a", lambda row: row))
     assert _read(table) == [{"a": 'say "1,2"\n±'}]
 
 
@@ -94,7 +94,7 @@ FORMULAS = ("=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", " =1", "=cmd|' /
 
 def test_a_spreadsheet_finds_no_formula_in_a_text() -> None:
     columns = (Column("=HYPERLINK(1)", lambda row: row), Column("n", lambda _: -1.5, COUNT))
-    rows = _read(Table("t", columns, (*FORMULAS, "minilm", "-0.5", "+3")))
+    rows = _read(Table("t", (*FORMULAS, "minilm", "-0.5", "+3"), *columns))
     assert [row["'=HYPERLINK(1)"] for row in rows] == [
         *(f"'{text}" for text in FORMULAS),
         *("minilm", "-0.5", "+3"),  # the last two are numbers, whoever reads them

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 from layerfusion.findings.groups import DataGroup, load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, find_all
-from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
+from layerfusion.report.blocks.fusion import finding_table, fusion_table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA, PairedTest, holm, sign_flips
 from tests.report.fabricate import dataset, write_job, write_sweep
+from tests.report.reading import column_of
 
 BOTH = [("minilm", "3"), ("minilm", "6")]
 
@@ -227,7 +229,7 @@ def test_tables_show_every_comparison_with_its_mark(groups: tuple[DataGroup, ...
         assert f"{findings.family['layer']} comparisons with the chosen layer" in table.note
         fusions = fusion_table(rows)
         assert {"Macro-F1 %", "Macro-F1 %, low", "Calibration error %"} <= set(fusions.frame())
-        against = fusions.texts("Against chosen layer, points")
+        against = column_of(fusions, "Against chosen layer, points")
         for comparison, text in zip(rows, against, strict=True):
             if comparison.finding is not None:
                 assert text.endswith(comparison.finding.mark or "]")

@@ -10,19 +10,15 @@ import numpy as np
 import pytest
 from matplotlib.patches import Rectangle
 
+from layerfusion.findings.gates import MOST_CLASSES, MOST_SOURCES, leading_sources, telling_classes
 from layerfusion.findings.results import Results
 from layerfusion.records.gates import ClassGates, gate_record
 from layerfusion.records.job import LayerRecord, read_record
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.blocks.gates import (
-    MOST_CLASSES,
-    MOST_SOURCES,
-    leading_sources,
-    plot_mean_gates,
-    telling_classes,
-)
+from layerfusion.report.blocks.gates import plot_mean_gates
 from layerfusion.report.contents import build_report
-from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
+from layerfusion.report.figures.axes import NARROW, WIDE
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_sets import set_dataset, true_labels, write_set_job

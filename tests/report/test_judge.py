@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from layerfusion.findings.choice import judge_of
+from layerfusion.findings.compare import front
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.format import capital
 from layerfusion.records.job import METRICS, DataRecord, FoldsRecord, read_record, write_record
-from layerfusion.report.blocks.pareto import front
 from layerfusion.report.blocks.summary import Summary
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Annotation, Text
 
-from layerfusion.report.figures.canvas import new_axes, sheet
+from layerfusion.report.figures.axes import new_axes
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.figures.line_ends import LineEnd, name_lines, spread
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from layerfusion.errors import UserError
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import METRICS, PREDICTIONS
-from layerfusion.report.blocks.fusion import comparisons, fusion_table
+from layerfusion.report.blocks.fusion import fusion_table
 from layerfusion.report.blocks.summary import Summary
 from tests.report.fabricate import SWEPT, dataset, write_job, write_sweep
 

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from layerfusion.report.figures.canvas import NARROW, new_axes, sheet
+from layerfusion.report.figures.axes import NARROW, new_axes
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.figures.log_axis import number_log_axis, plain_number
 
 

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from layerfusion.findings.compare import flops, front
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import write_record
 from layerfusion.report.blocks.costs import head_cost_table, model_cost_table
-from layerfusion.report.blocks.pareto import flops, front, pareto_block
+from layerfusion.report.blocks.pareto import pareto_block
 from tests.report.fabricate import dataset, write_job
-from tests.report.reading import text_of
+from tests.report.reading import column_of, text_of
 
 LAYERS = ("0", "2", "4", "6")
 
@@ -81,12 +82,14 @@ def test_latency_of_a_job_is_that_of_its_models_and_its_head(tmp_path: Path) -> 
     write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, seeds=2)
     (group,) = load_groups(tmp_path)
     table = head_cost_table([(job.record.job, job) for job in group.jobs])
-    found = set(zip(table.texts("ms, one text"), table.texts("ms, batch of 32"), strict=True))
+    found = set(
+        zip(column_of(table, "ms, one text"), column_of(table, "ms, batch of 32"), strict=True)
+    )
     # 2.5 and 40 ms a layer are made up there; the head of the second was not measured.
     layers = 7 + 32
     assert found == {(f"{2.5 * layers + 0.5:.1f}", f"{40 * layers + 1:,.1f}"), ("–", "–")}
     models = model_cost_table(group)
-    assert models.texts("ms, one text") == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
+    assert column_of(models, "ms, one text") == [f"{2.5 * 7:.1f}", f"{2.5 * 32:.1f}"]
 
 
 def test_the_figure_and_the_table_show_the_front(tmp_path: Path) -> None:
@@ -124,5 +127,5 @@ def test_unknown_tokens_are_shown_where_there_are_some(tmp_path: Path) -> None:
         if name != "none":
             assert "Tokens unknown: those" in table.note
             shown = ["–", "12.34"] if name == "some" else ["–", "<\u00a00.01"]
-            assert table.texts("Tokens unknown %") == shown
+            assert column_of(table, "Tokens unknown %") == shown
     assert "Tokens unknown %" not in titles["none"]

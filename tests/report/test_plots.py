@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from layerfusion.errors import UserError
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate, find_records, write_record
 from layerfusion.records.profile import write_profile
@@ -23,10 +24,11 @@ from layerfusion.report import (
     plot_scores,
     plot_similarity,
 )
-from layerfusion.report.blocks.fusion import comparisons, fusion_table
+from layerfusion.report.blocks.fusion import fusion_table
 from layerfusion.report.format import decimals
 from tests.report.fabricate import dataset, write_job
 from tests.report.fabricate_profiles import profile, stack
+from tests.report.reading import column_of
 
 
 @pytest.fixture
@@ -74,6 +76,6 @@ def test_a_metric_is_added_in_one_place(runs: Path, monkeypatch: pytest.MonkeyPa
     write_record(replace(record, test=record.test | {"brier": Estimate(0.2345, 0.01)}), folder)
     (group,) = load_groups(runs)
     table = fusion_table(comparisons(group, find_all([group])[group]))
-    shown = table.texts("Brier score")
+    shown = column_of(table, "Brier score")
     assert sorted(set(shown)) == ["0.234\u00a0±\u00a00.010", "–"]
     assert table.frame()["Brier score"].dropna().tolist() == [0.2345]

@@ -21,6 +21,7 @@ from layerfusion.report.blocks.summary import Summary
 from layerfusion.report.figures import layers as figures
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.plots import plot_layers
+from tests.report.reading import column_of
 from tests.tiny import tiny_job
 
 LAYERS = ["0", "1", "2", "3"]
@@ -105,7 +106,7 @@ def test_the_curve_of_the_probes_stands_in_every_report(group: DataGroup) -> Non
     assert [figure.key for figure in block.figures] == [f"{group.key}-probes"]
     assert "5 folds of train" in block.figures[0].caption
     table = next(table for table in block.tables if table.title == "Probes of all layers")
-    assert table.texts("Layer") == LAYERS
+    assert column_of(table, "Layer") == LAYERS
     used = {layer.layer for layer in group.best.record.layers}
     assert {row.texts[1] for row in table.rows if row.mark} == used
     (curve,) = Summary(group, find_all([group])[group]).parts
@@ -179,12 +180,14 @@ def test_the_small_curve_has_room_for_many_models_and_long_names(
         replace(
             line,
             name=f"{number}{name} {pooling}",
-            layers=tuple((f"{number}{name}", layer, pooling) for _, layer, _ in line.layers),
+            model=f"{number}{name}",
         )
         for number in range(models)
         for pooling in ("mean", "last", "first")
     ]
     monkeypatch.setattr(figures, "answer_lines", lambda _group: (many, judged))
+    colors = {line.model: "#0072b2" for line in many}
+    monkeypatch.setattr(figures, "_colors", lambda _group: colors)
     drawn = drawing(  # warns, and so fails, where no room is left for the axes
         "answer", lambda ax: figures.plot_answer_curve(group, ax), alt="", caption="", wide=330.0
     )

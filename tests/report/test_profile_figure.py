@@ -13,16 +13,16 @@ from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from scipy.stats import rankdata
 
-from layerfusion.findings.profiles import score_names
+from layerfusion.findings.profiles import ranks, score_names
 from layerfusion.records.profile import Profile
-from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
+from layerfusion.report.figures.axes import NARROW, WIDE
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import (
     NOTHING,
     RANKS,
     plot_scores,
     plot_similarity,
-    ranks,
     ticks_that_fit,
 )
 from layerfusion.report.profile_files import write_profile_figure

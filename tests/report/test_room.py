@@ -28,7 +28,7 @@ def calibration(group, findings):
         Column("Error of mine %", lambda job: job.record.test["calibration_error"], PERCENT),
         Column("Gain, points", lambda job: findings.between(job, None).difference, PERCENT),
     )
-    return Block("How well fusions are calibrated", (Table("Errors", columns, group.fused),))
+    return Block("How well fusions are calibrated", (Table("Errors", group.fused, *columns),))
 
 
 def broken(group, findings):

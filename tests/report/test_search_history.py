@@ -17,7 +17,8 @@ from layerfusion.records.search import (
     write_history,
 )
 from layerfusion.report.blocks.searches import MARGIN, plot_search, search_sections
-from layerfusion.report.figures.canvas import NARROW, WIDE, sheet
+from layerfusion.report.figures.axes import NARROW, WIDE
+from layerfusion.report.figures.canvas import sheet
 from layerfusion.report.page import write_report
 from tests.report.fabricate import LOSSES, dataset, search_history, write_job
 from tests.report.reading import text_of

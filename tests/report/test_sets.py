@@ -21,14 +21,15 @@ from layerfusion.findings.frame import results
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.learning import find_over_draws, learning_curves
+from layerfusion.findings.measures import SETS, drawn_words, measure_of
 from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job, doubtful_sets
+from layerfusion.findings.shown import baseline_estimates
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import METRICS, PREDICTIONS, find_records, write_record
 from layerfusion.records.profile import write_profile
 from layerfusion.report import write_comparison
-from layerfusion.report.blocks.errors import class_table, likelihood_table, threshold_table
+from layerfusion.report.blocks.errors import bin_table, class_table, threshold_table
 from layerfusion.report.format import NONE
-from layerfusion.report.metrics import SETS, baseline_estimates, drawn_words, measure_of
 from layerfusion.report.page import write_report
 from layerfusion.report.ranking import ranking_lines
 from layerfusion.statistics.answers import answers
@@ -173,7 +174,7 @@ def test_a_label_without_a_row_or_an_answer_has_no_figure() -> None:
 
 
 def test_every_label_of_every_row_has_a_place_among_the_probabilities(found: SetAnswers) -> None:
-    frame = likelihood_table(found).frame()
+    frame = bin_table(found).frame()
     assert sum(frame["Labels"]) == found.target.size
     had = np.dot(frame["Had %"], frame["Labels"]) / found.target.size
     assert float(had) == pytest.approx(100 * found.target.mean())

@@ -9,9 +9,9 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.findings.jobs import read_job
 from layerfusion.findings.results import Results
+from layerfusion.findings.sweeps import SideBySide
 from layerfusion.report import write_comparison
 from layerfusion.report.blocks.side_by_side import (
-    SideBySide,
     leader_sections,
     side_by_side_sections,
 )
@@ -19,7 +19,7 @@ from layerfusion.report.contents import PAGE_SECTIONS, Report, build_comparison
 from layerfusion.statistics.intervals import paired_interval
 from layerfusion.statistics.significance import holm
 from tests.report.fabricate import dataset, write_job
-from tests.report.reading import section_of, text_of
+from tests.report.reading import column_of, section_of, text_of
 
 NAMES = ("mr", "sst2", "trec")
 BOTH = [("minilm", "4"), ("smollm2", "17")]
@@ -98,10 +98,10 @@ def test_each_data_set_says_what_is_better_and_what_it_costs(report: Report) -> 
     assert "better by" in mr
     assert "times as many operations (" in mr
     (_, table) = [t for t in section_of(report, "data-mr").tables if t.title][:2]
-    assert table.texts("First %") == ["0", "100"]
+    assert column_of(table, "First %") == ["0", "100"]
     summary = section_of(report, "summary")
-    assert summary.tables[0].texts("Data set") == list(NAMES)
-    assert summary.tables[0].texts("wide over deep, points")[0].endswith("▲")
+    assert column_of(summary.tables[0], "Data set") == list(NAMES)
+    assert column_of(summary.tables[0], "wide over deep, points")[0].endswith("▲")
     assert "3 comparisons on the same test rows" in text_of(summary)
 
 
@@ -115,16 +115,16 @@ def test_what_differs_in_its_rows_is_not_compared(report: Report) -> None:
 def test_a_leaderboard_says_when_it_can_say_nothing(report: Report) -> None:
     leaders = section_of(report, "leaderboard")
     board = leaders.tables[0]
-    assert board.texts("Sweep") == ["wide", "deep"]
-    ranks = [float(rank) for rank in board.texts("Mean rank")]
+    assert column_of(board, "Sweep") == ["wide", "deep"]
+    ranks = [float(rank) for rank in column_of(board, "Mean rank")]
     accuracy = board.frame()[[f"{name} %" for name in NAMES]].to_numpy()
     wins = (accuracy[0] > accuracy[1]).mean() + (accuracy[0] == accuracy[1]).mean() / 2
     assert ranks == pytest.approx([2 - wins, 1 + wins], abs=0.01)
-    assert board.texts("Not told apart") == ["1", "1"]
+    assert column_of(board, "Not told apart") == ["1", "1"]
     assert "3 data sets cannot tell any two apart" in text_of(leaders)
     assert "would give p 0.250 at best" in text_of(leaders)
     settings = next(t for t in leaders.tables if "settings" in t.title)
-    assert set(settings.texts("Setting")) == {
+    assert set(column_of(settings, "Setting")) == {
         *("minilm 3, gated", "minilm 5, gated", "greedy of minilm and smollm2, gated")
     }
 
@@ -135,7 +135,7 @@ def test_one_folder_has_a_leaderboard_of_its_settings(runs: Path) -> None:
     jobs = [record.job for _, record in results.jobs if record.dataset.name != "r52"]
     (section,) = leader_sections(Results(runs / "deep", jobs))
     board = section.tables[0]
-    assert sorted(board.texts("Setting")) == ["minilm 3, gated", "minilm 5, gated"]
+    assert sorted(column_of(board, "Setting")) == ["minilm 3, gated", "minilm 5, gated"]
     assert "choose by validation" in board.note
     assert leader_sections in PAGE_SECTIONS
 
@@ -150,7 +150,7 @@ def test_two_data_sets_have_no_leaderboard_and_equal_choices_are_said(tmp_path: 
     summary = text_of(section_of(report, "summary"))
     assert "1 cannot be told" in summary
     found = section_of(report, "summary").tables[0]
-    assert found.texts("b over a, points")[0].startswith("0.0")
+    assert column_of(found, "b over a, points")[0].startswith("0.0")
 
 
 def test_three_sweeps_are_compared_in_pairs(runs: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.findings.groups import load_groups
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import find_all
-from layerfusion.report.blocks.fusion import comparisons, finding_table, fusion_table
+from layerfusion.report.blocks.fusion import finding_table, fusion_table
 from layerfusion.report.page import write_report
 from tests.report.fabricate import dataset, write_job
 

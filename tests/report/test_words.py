@@ -11,8 +11,9 @@ from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
 from layerfusion.records.job import Estimate, read_record, write_record
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.summary import Summary, told
-from layerfusion.report.format import PERCENT, POINTS, bracket, p_value
+from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.format import PERCENT, POINTS
+from layerfusion.report.sentences import bracket, p_value, told
 from layerfusion.report.table import Column
 from tests.report.fabricate import dataset, write_job
 

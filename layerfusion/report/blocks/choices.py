@@ -6,20 +6,14 @@ from collections.abc import Mapping
 
 from layerfusion.config.job import STACKS
 from layerfusion.findings.compare import over
+from layerfusion.findings.costs import saved
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_mark, job_names, layer_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
-from layerfusion.report.format import (
-    COUNT,
-    GFLOPS,
-    POINTS,
-    SHARE,
-    Format,
-    decimals,
-)
+from layerfusion.report.format import COUNT, GFLOPS, POINTS, SHARE, Format, decimals
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
@@ -46,15 +40,13 @@ def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table
             rows.append(("", "passed over", "; ".join(job.record.selection_notes), None))
     return Table(
         "Why these layers",
-        (
-            Column("What", lambda row: row[0]),
-            Column("Layer", lambda row: row[1]),
-            Column("Reason", lambda row: row[2]),
-            Column("Weight %", lambda row: row[3], SHARE),
-        ),
         rows,
-        "Chosen without a look at test. The log-loss is in nats, of linear probes on rows that they"
-        " were not fitted on. The weight is what the fusion starts from.",
+        Column("What", lambda row: row[0]),
+        Column("Layer", lambda row: row[1]),
+        Column("Reason", lambda row: row[2]),
+        Column("Weight %", lambda row: row[3], SHARE),
+        note="Chosen without a look at test. The log-loss is in nats, of linear probes on rows that"
+        " they were not fitted on. The weight is what the fusion starts from.",
     )
 
 
@@ -68,21 +60,19 @@ def _candidates(name: str, job: FinishedJob) -> Table:
     signed = Format(lambda value: f"{value:+.4f}")
     return Table(
         f"What auto judged: {name}",
-        (
-            Column("Fusion", lambda x: x.fusion),
-            Column("Width", lambda x: None if x.fusion in STACKS else x.width, COUNT),
-            Column("Layers", lambda x: f"{x.layer_set} ({', '.join(x.layers)})"),
-            Column("Folds", lambda x: x.folds, COUNT),
-            Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
-            Column("Behind the chosen one", behind, signed),
-            Column("Head parameters", lambda x: x.head_parameters, COUNT),
-            Column("GFLOPs a text", lambda x: x.flops_per_text, GFLOPS),
-        ),
         candidates,
-        "Chosen on train alone. The worse half of the trained heads is dropped after one fold, then"
-        " after two and so on, so log-losses compare where the folds are the same. The difference"
-        f" is over the rows that both were judged on, ± its standard error. {reasons}",
-        lambda x: "chosen" if x is candidates[0] else "",
+        Column("Fusion", lambda x: x.fusion),
+        Column("Width", lambda x: None if x.fusion in STACKS else x.width, COUNT),
+        Column("Layers", lambda x: f"{x.layer_set} ({', '.join(x.layers)})"),
+        Column("Folds", lambda x: x.folds, COUNT),
+        Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
+        Column("Behind the chosen one", behind, signed),
+        Column("Head parameters", lambda x: x.head_parameters, COUNT),
+        Column("GFLOPs a text", lambda x: x.flops_per_text, GFLOPS),
+        note="Chosen on train alone. The worse half of the trained heads is dropped after one fold,"
+        " then after two and so on, so log-losses compare where the folds are the same. The"
+        f" difference is over the rows that both were judged on, ± its standard error. {reasons}",
+        mark=lambda x: "chosen" if x is candidates[0] else "",
     )
 
 
@@ -95,26 +85,21 @@ def _savings(
     def difference(job: FinishedJob, pilot: PilotRecord) -> Difference | None:
         return over(job, whole[pilot.full_job]) if pilot.full_job in whole else None
 
-    def saved(spent: float | None, full: float | None) -> float | None:
-        return None if spent is None or not full else 1 - spent / full
-
     def texts(pilot: PilotRecord) -> Cell:
         return Cell(pilot.texts_whole, note=f"of {COUNT(pilot.texts)}")
 
     return Table(
         "What the pilot saved",
-        (
-            Column("What", lambda e: names[e[0]]),
-            Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
-            Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
-            Column("FLOPs saved %", lambda e: saved(e[1].flops, e[1].flops_full), SHARE),
-            Column("Bytes saved %", lambda e: saved(e[1].bytes, e[1].bytes_full), SHARE),
-            Column("Time saved %", lambda e: saved(e[1].seconds, e[1].seconds_full), SHARE),
-            Column("Against the full way, points", lambda e: difference(*e), POINTS),
-        ),
         entries,
-        "Compared with extracting all layers of all models for all texts. Each text is assumed to"
-        " cost the mean of the pilot's texts, and time to grow with the number of blocks. The"
+        Column("What", lambda e: names[e[0]]),
+        Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
+        Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
+        Column("FLOPs saved %", lambda e: saved(e[1], "flops"), SHARE),
+        Column("Bytes saved %", lambda e: saved(e[1], "bytes"), SHARE),
+        Column("Time saved %", lambda e: saved(e[1], "seconds"), SHARE),
+        Column("Against the full way, points", lambda e: difference(*e), POINTS),
+        note="Compared with extracting all layers of all models for all texts. Each text is assumed"
+        " to cost the mean of the pilot's texts, and time to grow with the number of blocks. The"
         f" difference in test {group.data.measure} is paired, with its 95 % interval, against the"
         " same job without a pilot.",
     )

@@ -8,7 +8,8 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block, Bullets
-from layerfusion.report.format import COUNT, PERCENT, decimals, percent
+from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table
 
 
@@ -78,10 +79,8 @@ def _label_table(group: DataGroup) -> Table | None:
     rows = group.jobs[0].target.sum(axis=0)
     return Table(
         "How frequent each label is",
-        (
-            Column("Label", lambda k: group.data.label_names[k]),
-            Column("Test rows", lambda k: int(rows[k]), COUNT),
-            Column("Of all %", lambda k: float(rows[k] / group.rows), PERCENT),
-        ),
         sorted(range(len(rows)), key=lambda k: -rows[k]),
+        Column("Label", lambda k: group.data.label_names[k]),
+        Column("Test rows", lambda k: int(rows[k]), COUNT),
+        Column("Of all %", lambda k: float(rows[k] / group.rows), PERCENT),
     )

@@ -5,10 +5,10 @@ Where texts have several labels, each label is judged by itself, as it was had o
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,22 +17,17 @@ from layerfusion.config.job import NAMED_FROM
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob, read_predictions
 from layerfusion.findings.mistakes import Answers, Confidence
-from layerfusion.findings.set_mistakes import Likelihood, Named, SetAnswers, answers_of_job
+from layerfusion.findings.names import all_names
+from layerfusion.findings.set_mistakes import Likelihood, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
 from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.blocks.summary import all_names
-from layerfusion.report.figures.canvas import Drawing, drawing, new_axes
+from layerfusion.report.figures.axes import new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED
-from layerfusion.report.format import (
-    COUNT,
-    PERCENT,
-    SHARE,
-    decimals,
-    shortened,
-)
-from layerfusion.report.table import Cell, Column, Table
-from layerfusion.statistics.intervals import bootstrap_interval
+from layerfusion.report.format import COUNT, PERCENT, SHARE, decimals
+from layerfusion.report.sentences import shortened
+from layerfusion.report.table import Column, Table
 
 MATRIX = 12
 """Most classes whose confusions are a square table; of more, the most frequent are a list."""
@@ -60,29 +55,17 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     found = answers_of_job(job.record.dataset.label_names, read, group.test_texts)
     wrong = int((~found.right).sum())
     words = f"{all_names(group)[job]}: {COUNT(wrong)} of {COUNT(group.rows)} test rows are wrong"
+    table, figure = bin_table(found), _calibration_figure(group, found)
     if isinstance(found, SetAnswers):
-        parts = (
-            f"{words} in one label or more." + _seeds(job, SET_CONSENSUS) + calibration_words(job),
-            class_table(found),
-            _calibration_figure(group, found),
-            Folded((likelihood_table(found),)),
-            Folded((threshold_table(found),)),
-            Folded((set_mistake_table(found),)),
-        )
+        more, consensus = " in one label or more", SET_CONSENSUS
+        tables = (class_table(found),)
+        folded = (table, threshold_table(found), mistake_table(found))
     else:
-        parts = (
-            f"{words}." + _seeds(job, CONSENSUS) + calibration_words(job),
-            class_table(found),
-            confusion_table(found),
-            _calibration_figure(group, found),
-            Folded((calibration_table(found),)),
-            Folded((mistake_table(found),)),
-        )
-    return Block("Where it errs", parts)
-
-
-def _seeds(job: FinishedJob, words: str) -> str:
-    return "" if len(job.record.seeds) == 1 else words
+        more, consensus = "", CONSENSUS
+        tables = (class_table(found), confusion_table(found))
+        folded = (table, mistake_table(found))
+    words += f"{more}.{consensus if len(job.record.seeds) > 1 else ''}{calibration_words(job)}"
+    return Block("Where it errs", (words, *tables, figure, *(Folded((x,)) for x in folded)))
 
 
 def calibration_words(job: FinishedJob) -> str:
@@ -123,7 +106,8 @@ def class_table(found: Answers | SetAnswers) -> Table:
             "Recall: share of the rows with the label that have it in their answer, with its 95 %"
             " interval. Precision: share of the rows with the label in their answer that have it."
         )
-        last = Column("Answered in % of rows", partial(_answered, found), PERCENT)
+        answer = found.answer
+        last = Column("Answered in % of rows", lambda k: float(answer[:, k].mean()), PERCENT)
     else:
         thing = "class"
         note = (
@@ -131,34 +115,17 @@ def class_table(found: Answers | SetAnswers) -> Table:
             " Precision: share of the rows with this answer that are of the class."
         )
         last = Column("Most often taken for", partial(_taken_for, found))
-
-    def recall(label: int) -> Cell:
-        right = found.recalled(label).astype(float)
-        if not right.size:
-            return Cell()
-        low, high = bootstrap_interval(right, np.zeros(right.size, int))
-        return Cell(float(right.mean()), None, low, high)
-
-    def known(share: float) -> float | None:
-        return None if math.isnan(share) else share
-
     return Table(
         f"Each {thing}",
-        (
-            Column(thing.capitalize(), lambda k: found.names[k]),
-            Column("Rows", lambda k: figures[k].rows, COUNT),
-            Column("Recall %", recall, PERCENT),
-            Column("Precision %", lambda k: known(figures[k].precision), PERCENT),
-            Column("F1 %", lambda k: known(figures[k].f1), PERCENT),
-            last,
-        ),
         range(len(found.names)),
-        note,
+        Column(thing.capitalize(), lambda k: found.names[k]),
+        Column("Rows", lambda k: figures[k].rows, COUNT),
+        Column("Recall %", found.recall, PERCENT),
+        Column("Precision %", lambda k: figures[k].precision, PERCENT),
+        Column("F1 %", lambda k: figures[k].f1, PERCENT),
+        last,
+        note=note,
     )
-
-
-def _answered(found: SetAnswers, label: int) -> float:
-    return float(found.answer[:, label].mean())
 
 
 def _taken_for(found: Answers, label: int) -> str:
@@ -173,127 +140,107 @@ def confusion_table(found: Answers) -> Table:
     if len(names) <= MATRIX:
         return Table(
             "What was taken for what",
-            (
-                Column("True class", lambda k: names[k]),
-                *(
-                    Column(name, lambda k, other=other: int(confusion[k, other]), COUNT)
-                    for other, name in enumerate(names)
-                ),
-            ),
             range(len(names)),
-            "Test rows by true class (down) and answer (across).",
+            Column("True class", lambda k: names[k]),
+            *(
+                Column(name, lambda k, other=other: int(confusion[k, other]), COUNT)
+                for other, name in enumerate(names)
+            ),
+            note="Test rows by true class (down) and answer (across).",
         )
     pairs = found.confused(PAIRS)
     return Table(
         "What was taken for what",
-        (
-            Column("True class", lambda pair: names[pair[0]]),
-            Column("Answer", lambda pair: names[pair[1]]),
-            Column("Rows", lambda pair: int(confusion[pair]), COUNT),
-        ),
         pairs,
-        f"The {len(pairs)} most frequent confusions.",
+        Column("True class", lambda pair: names[pair[0]]),
+        Column("Answer", lambda pair: names[pair[1]]),
+        Column("Rows", lambda pair: int(confusion[pair]), COUNT),
+        note=f"The {len(pairs)} most frequent confusions.",
     )
 
 
-def mistake_table(found: Answers) -> Table:
-    """List the mistakes that the job was most sure of."""
-    return _rows_table(
-        found,
-        "The surest mistakes",
-        Column("True class", lambda row: label_words(found.names, found.target[row])),
-        Column("Answer", lambda row: label_words(found.names, found.answer[row])),
-        Column("Confidence %", lambda row: float(found.confidence[row]), PERCENT),
-        note="A mistake that is very sure may be a wrong label.",
-    )
-
-
-def set_mistake_table(found: SetAnswers) -> Table:
-    """List the rows with a wrong label that cost the job most."""
-    return _rows_table(
-        found,
-        "The worst mistakes",
-        Column("Labels", lambda row: label_words(found.names, found.target[row], most=SHOWN)),
-        Column("Answer", lambda row: label_words(found.names, found.answer[row], most=SHOWN)),
-        Column("Log-loss", lambda row: float(found.losses[row]), decimals(2)),
-        note="Log-loss: that of all labels of the row together, in nats. A very high one may be a"
-        " wrong label.",
-    )
-
-
-def _rows_table(found: Answers | SetAnswers, title: str, *columns: Column, note: str) -> Table:
-    """List the worst rows, with their texts where these are known."""
-    text = (
-        (Column("Text", lambda row: shortened(str(found.texts[row]), LONG)),) if found.texts else ()
-    )
+def mistake_table(found: Answers | SetAnswers) -> Table:
+    """List the mistakes that the job was most sure of; of several labels, those that cost most."""
+    if isinstance(found, SetAnswers):
+        title, true, most = "The worst mistakes", "Labels", SHOWN
+        cost = Column("Log-loss", lambda row: float(found.losses[row]), decimals(2))
+        note = (
+            "Log-loss: that of all labels of the row together, in nats. A very high one may be a"
+            " wrong label."
+        )
+    else:
+        title, true, most = "The surest mistakes", "True class", None
+        cost = Column("Confidence %", lambda row: float(found.confidence[row]), PERCENT)
+        note = "A mistake that is very sure may be a wrong label."
+    texts = found.texts
     return Table(
         title,
-        (Column("Row", lambda row: row, COUNT), *columns, *text),
         found.worst()[:WORST].tolist(),
-        f"Rows of test, counted from 0 in the order of predictions.parquet. {note}"
-        + ("" if found.texts else " `layerfusion report --texts` shows the texts too."),
+        Column("Row", lambda row: row, COUNT),
+        Column(true, lambda row: label_words(found.names, found.target[row], most=most)),
+        Column("Answer", lambda row: label_words(found.names, found.answer[row], most=most)),
+        cost,
+        *text_column(lambda row: shortened(str(texts[row]), LONG), shown=bool(texts)),
+        note=rows_note(f". {note}", shown=bool(texts)),
+    )
+
+
+def text_column(text: Callable[[Any], str], *, shown: bool) -> list[Column]:
+    """Make the column with the texts of test rows; none where they are not to be shown."""
+    return [Column("Text", text)] if shown else []
+
+
+def rows_note(words: str, *, shown: bool) -> str:
+    """Say how the test rows of a table are counted and, where texts are not shown, how to."""
+    return f"Rows of test, counted from 0 in the order of predictions.parquet{words}" + (
+        "" if shown else " `layerfusion report --texts` shows the texts too."
     )
 
 
 def threshold_table(found: SetAnswers) -> Table:
     """Say what is answered if labels are named from other probabilities on."""
-
-    def share(name: str) -> Callable[[Named], float | None]:
-        def of(one: Named) -> float | None:
-            value = getattr(one, name)
-            return None if math.isnan(value) else value
-
-        return of
-
     return Table(
         "Other thresholds",
-        (
-            Column("From %", lambda one: one.threshold, SHARE),
-            Column("Labels a row", lambda one: one.labels, decimals(2)),
-            Column("Precision %", share("precision"), PERCENT),
-            Column("Recall %", share("recall"), PERCENT),
-            Column("Micro-F1 %", share("micro_f1"), PERCENT),
-            Column("Exact match %", share("exact"), PERCENT),
-        ),
         found.by_threshold(),
-        "What the answers would be worth if each label counted from another probability on than"
-        f" {SHARE(NAMED_FROM)} %, the marked row: precision, recall and F1 of all labels of all"
-        " rows together. A threshold picked here is picked on test, and its figures are too high.",
-        lambda one: "chosen" if one.threshold == NAMED_FROM else "",
+        Column("From %", lambda one: one.threshold, SHARE),
+        Column("Labels a row", lambda one: one.labels, decimals(2)),
+        Column("Precision %", lambda one: one.precision, PERCENT),
+        Column("Recall %", lambda one: one.recall, PERCENT),
+        Column("Micro-F1 %", lambda one: one.micro_f1, PERCENT),
+        Column("Exact match %", lambda one: one.exact, PERCENT),
+        note="What the answers would be worth if each label counted from another probability on"
+        f" than {SHARE(NAMED_FROM)} %, the marked row: precision, recall and F1 of all labels of"
+        " all rows together. A threshold picked here is picked on test, and its figures are too"
+        " high.",
+        mark=lambda one: "chosen" if one.threshold == NAMED_FROM else "",
     )
 
 
 # -- calibration --------------------------------------------------------------------------------
 
 
-def calibration_table(found: Answers) -> Table:
-    """Compare confidence with accuracy, bin by bin."""
+def bin_table(found: Answers | SetAnswers) -> Table:
+    """Compare probabilities with what came true, bin by bin."""
+    if isinstance(found, SetAnswers):
+        title, bins, what = "Probability and share", found.by_probability(), "probability"
+        members, right = "Labels", "Had"
+        note = (
+            "All labels of all test rows by the probability that the job gives them, the mean over"
+            " the seeds. Had: share of them that the row has; rows are resampled with all their"
+            " labels."
+        )
+    else:
+        title, bins, what = "Confidence and accuracy", found.by_confidence(), "confidence"
+        members, right = "Rows", "Right"
+        note = "Confidence: the mean probability of the answer over the seeds."
     return Table(
-        "Confidence and accuracy",
-        (
-            Column("From %", lambda one: one.low, SHARE),
-            Column("Rows", lambda one: one.size, COUNT),
-            Column("Mean confidence %", lambda one: one.probability, PERCENT),
-            Column("Right %", lambda one: (one.share, *one.interval), PERCENT),
-        ),
-        found.by_confidence(),
-        "Confidence: the mean probability of the answer over the seeds.",
-    )
-
-
-def likelihood_table(found: SetAnswers) -> Table:
-    """Compare the probabilities of labels with the shares of the rows that have them."""
-    return Table(
-        "Probability and share",
-        (
-            Column("From %", lambda one: one.low, SHARE),
-            Column("Labels", lambda one: one.size, COUNT),
-            Column("Mean probability %", lambda one: one.probability, PERCENT),
-            Column("Had %", lambda one: (one.share, *one.interval), PERCENT),
-        ),
-        found.by_probability(),
-        "All labels of all test rows by the probability that the job gives them, the mean over the"
-        " seeds. Had: share of them that the row has; rows are resampled with all their labels.",
+        title,
+        bins,
+        Column("From %", lambda one: one.low, SHARE),
+        Column(members, lambda one: one.size, COUNT),
+        Column(f"Mean {what} %", lambda one: one.probability, PERCENT),
+        Column(f"{right} %", lambda one: (one.share, *one.interval), PERCENT),
+        note=note,
     )
 
 

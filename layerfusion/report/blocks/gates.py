@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -11,27 +10,29 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from layerfusion.findings.compare import best_chosen
+from layerfusion.findings.gates import GateDetails, runs_of
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_names, sentence_case, source_name
+from layerfusion.findings.shown import comparisons
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
-from layerfusion.records.gates import ClassGates, GateRecord
-from layerfusion.records.job import DataRecord, LayerRecord
+from layerfusion.records.gates import GateRecord
+from layerfusion.records.job import LayerRecord
 from layerfusion.report.block import Block, Folded, Part
-from layerfusion.report.blocks.fusion import comparisons
-from layerfusion.report.figures import canvas
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, width_of
+from layerfusion.report.blocks.errors import rows_note, text_column
+from layerfusion.report.figures import axes
+from layerfusion.report.figures.axes import is_narrow, new_axes, width_of
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
 from layerfusion.report.figures.profile_maps import TICK, ticks_that_fit
-from layerfusion.report.format import COUNT, NAME, decimals, shortened
+from layerfusion.report.format import COUNT, NAME, decimals
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
-MOST_CLASSES, MOST_SOURCES = 8, 12
-"""Classes and sources that are shown. The record has all of them."""
 MOST_OPEN = 6
 """With more gated fusions than these, those without details are folded."""
 MEANING = (
@@ -87,149 +88,85 @@ def mean_table(name: str, job: FinishedJob) -> Table:
     """List the mean gate of every layer of a gated fusion."""
     return Table(
         f"Mean gates: {name}",
-        (
-            Column("Model", lambda layer: layer.backbone),
-            Column("Layer", lambda layer: layer.layer, NAME),
-            Column("Pooling", lambda layer: layer.pooling),
-            Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
-            Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
-        ),
         [layer for layer in job.record.layers if layer.mean_gate is not None],
+        Column("Model", lambda layer: layer.backbone),
+        Column("Layer", lambda layer: layer.layer, NAME),
+        Column("Pooling", lambda layer: layer.pooling),
+        Column("Mean gate", lambda layer: layer.mean_gate, decimals(4)),
+        Column("Times 1/K", lambda layer: layer.mean_gate * job.sources, decimals(2)),
     )
 
 
 def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, key: str) -> Folded:
-    data = job.record.dataset
-    sources = leading_sources(job.record.layers)
-    classes = telling_classes(record.classes, job.record.layers)
-    layers = [job.record.layers[k] for k in sources]
-    labels = [x.label for x in classes]
-    gates = np.array([[x.gates[k] for x in classes] for k in sources])
+    """Show the gates by class, by epoch, and the rows at both ends."""
+    data, found, title = job.record.dataset, GateDetails(job, record), f"{group.label}, {name}"
+    gates, names = found.by_class, [source_name(layer) for layer in found.layers]
+    labels = [x.label for x in found.classes]
+    of, all_rows = ("with", "All rows") if data.multilabel else ("of", "All classes")
     shown = [
         f"the {len(few)} of {len(every)} {what}"
         for few, every, what in (
-            (sources, job.record.layers, "sources with the largest mean gates"),
-            (classes, record.classes, f"{data.kinds} whose gates differ most from the mean"),
+            (names, job.record.layers, "sources with the largest mean gates"),
+            (labels, record.classes, f"{data.kinds} whose gates differ most from the mean"),
         )
         if len(few) < len(every)
     ]
     left = f" Shown: {' and '.join(shown)}." if shown else ""
-    title = f"{group.label}, {name}"
     top, column = divmod(int(gates.argmax()), len(labels))
-    parts: list[Part] = [
+    parts: list[Part | None] = [
         drawing(
             f"{key}-classes",
-            lambda ax: plot_class_gates(layers, labels, gates, ax),
+            lambda ax: plot_class_gates(names, labels, gates, ax),
             alt=f"{title}: mean gate of each source by {data.kind}; the largest is"
-            f" {gates.max():.3f}, of {source_name(layers[top])} for {labels[column]}.",
-            caption=f"Mean gate of each source over the test rows {_of(data)} each {data.kind};"
+            f" {gates.max():.3f}, of {names[top]} for {labels[column]}.",
+            caption=f"Mean gate of each source over the test rows {of} each {data.kind};"
             f" deeper is larger.{left}",
         )
     ]
     if len(record.epochs) > 1:
-        epochs = 100 * np.array(record.epochs)[:, sources]
-        ends = "; ".join(
-            f"{source_name(layer)} {line[0]:.1f} to {line[-1]:.1f}"
-            for layer, line in zip(layers, epochs.T, strict=True)
-        )
+        epochs, colors = 100 * found.by_epoch, model_colors(group.models)
+        each = zip(names, epochs.T, strict=True)
+        ends = "; ".join(f"{source} {line[0]:.1f} to {line[-1]:.1f}" for source, line in each)
         parts.append(
             drawing(
                 f"{key}-epochs",
-                lambda ax: plot_epoch_gates(layers, epochs, record, model_colors(group.models), ax),
+                lambda ax: plot_epoch_gates(found.layers, epochs, job.sources, colors, ax),
                 alt=f"{title}: mean gate of each source over {len(epochs)} epochs, in %. {ends}",
                 caption="Mean gate over validation rows and seeds by epoch, up to the last epoch"
                 " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",
             )
         )
-    texts = _text_table(name, layers, sources, record, with_texts=bool(group.test_texts))
     heading = f"Gates by {data.kind}" + ", by epoch" * (len(parts) > 1)
-    heading += " and the rows at both ends" * bool(texts)
+    heading += " and the rows at both ends" * bool(found.texts)
     by_class = Table(
         f"Mean gates by {data.kind}: {name}",
-        (
-            Column("Source", lambda k: source_name(job.record.layers[k])),
-            Column(
-                "All rows" if data.multilabel else "All classes",
-                lambda k: job.record.layers[k].mean_gate,
-                GATE,
-            ),
-            *(
-                Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
-                for x in classes
-            ),
+        found.sources,
+        Column("Source", lambda k: source_name(job.record.layers[k])),
+        Column(all_rows, lambda k: job.record.layers[k].mean_gate, GATE),
+        *(
+            Column(f"{x.label} ({plural(x.rows, 'row')})", lambda k, x=x: x.gates[k], GATE)
+            for x in found.classes
         ),
-        sources,
-        f"Mean over the test rows {_of(data)} a {data.kind} and over seeds.{left}",
+        note=f"Mean over the test rows {of} a {data.kind} and over seeds.{left}",
     )
-    parts += [by_class, *([texts] if texts else [])]
-    return Folded(tuple(parts), f"{heading}: {name}")
-
-
-def _of(data: DataRecord) -> str:
-    return "with" if data.multilabel else "of"
-
-
-# -- what is shown ------------------------------------------------------------------------------
-
-
-def leading_sources(layers: Sequence[LayerRecord]) -> list[int]:
-    """Find the places of the sources with the largest mean gates, in the order of the selection."""
-    return _largest([layer.mean_gate or 0.0 for layer in layers], MOST_SOURCES)
-
-
-def telling_classes(
-    classes: Sequence[ClassGates], layers: Sequence[LayerRecord]
-) -> list[ClassGates]:
-    """Find the classes whose gates differ most from the mean, in the order of the labels.
-
-    A difference is weighted by the root of the number of rows, since few rows may differ by chance.
-    """
-    mean = np.array([layer.mean_gate or 0.0 for layer in layers])
-    tells = [np.abs(np.array(x.gates) - mean).max() * np.sqrt(x.rows) for x in classes]
-    return [classes[place] for place in _largest(tells, MOST_CLASSES)]
-
-
-def _largest(values: Sequence[float], most: int) -> list[int]:
-    """Find the places of the largest values, in order of place."""
-    return sorted(np.argsort(np.negative(values), kind="stable")[:most].tolist())
-
-
-# -- tables -------------------------------------------------------------------------------------
-
-
-def _text_table(
-    name: str,
-    layers: Sequence[LayerRecord],
-    sources: Sequence[int],
-    record: GateRecord,
-    *,
-    with_texts: bool,
-) -> Table:
-    """List the test rows at both ends of the gates of each source, with their texts if asked."""
-    rows = [
-        (layer, end, text)
-        for layer, k in zip(layers, sources, strict=True)
-        for end, texts in (("highest", record.highest[k]), ("lowest", record.lowest[k]))
-        for text in texts
-    ]
-    left = len(record.highest) - len(sources)
-    note = f" {COUNT(left)} sources with smaller gates are left out." if left else ""
-    return Table(
+    fewer = job.sources - len(names)
+    note = f" {COUNT(fewer)} sources with smaller gates are left out." if fewer else ""
+    at_ends = Table(
         f"Texts with the highest and the lowest gates: {name}",
-        (
-            Column("Source", lambda row: source_name(row[0])),
-            Column("Gate is", lambda row: row[1]),
-            Column("Gate", lambda row: row[2].gate, GATE),
-            Column("Label", lambda row: row[2].label),
-            Column("Row", lambda row: row[2].row, COUNT),
-            *((Column("Text", lambda row: row[2].text),) if with_texts else ()),
+        found.texts,
+        Column("Source", lambda row: source_name(row[0])),
+        Column("Gate is", lambda row: row[1]),
+        Column("Gate", lambda row: row[2].gate, GATE),
+        Column("Label", lambda row: row[2].label),
+        Column("Row", lambda row: row[2].row, COUNT),
+        *text_column(lambda row: row[2].text, shown=bool(group.test_texts)),
+        note=rows_note(
+            "; gates are means over seeds. The label is the true one. Sources with the same gate"
+            f" for every text are not listed.{note}",
+            shown=bool(group.test_texts),
         ),
-        rows,
-        "Rows of test, counted from 0 in the order of predictions.parquet; gates are means over"
-        f" seeds. The label is the true one. Sources with the same gate for every text are not"
-        f" listed.{note}"
-        + ("" if with_texts else " `layerfusion report --texts` shows the texts too."),
     )
+    return Folded(tuple(filter(None, (*parts, by_class, at_ends))), f"{heading}: {name}")
 
 
 # -- figures ------------------------------------------------------------------------------------
@@ -240,10 +177,10 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
 
     The layers of a model stand together, those of each pooling from the bottom up.
     """
-    runs = _runs(job.record.layers)
+    runs = runs_of(job.record.layers)
     layers = [layer for run in runs for layer in run]
     models = list(dict.fromkeys(layer.backbone for layer in layers))
-    ax = new_axes(ax, 210 + canvas.LINE, grid="y")
+    ax = new_axes(ax, 210 + axes.LINE, grid="y")
     x = np.arange(len(layers)) + np.repeat(np.arange(len(runs)), [len(run) for run in runs])
     # Few layers do not need the whole width: bars have at most 56 pixels.
     pixels = width_of(ax) - 70
@@ -252,7 +189,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     heights = [layer.mean_gate or 0.0 for layer in layers]
     for model in models:
         own = [n for n, layer in enumerate(layers) if layer.backbone == model]
-        with canvas.one_series(ax, model):
+        with axes.one_series(ax, model):
             bars = [heights[n] for n in own]
             ax.bar(x[own], bars, width=0.78, color=colors[model], label=model)
     uniform = 1 / len(layers)
@@ -264,22 +201,8 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.set_xticks([x[n] for n in ticks], [layers[n].layer for n in ticks])
     if len({layer.pooling for layer in layers if layer.backbone not in job.record.lexical}) > 1:
         _name_poolings(ax, runs, x, pixels / span, job.record.lexical)
-    canvas.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
+    axes.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
     return ax
-
-
-def _runs(layers: Sequence[LayerRecord]) -> list[list[LayerRecord]]:
-    """Group the layers by model and pooling, as they first occur, each from the bottom up."""
-    models = list(dict.fromkeys(layer.backbone for layer in layers))
-    poolings = list(dict.fromkeys(layer.pooling for layer in layers))
-    found = grouped(
-        layers, lambda layer: (models.index(layer.backbone), poolings.index(layer.pooling))
-    )
-    height = {"norm": math.inf}
-    return [
-        sorted(found[key], key=lambda layer: height.get(layer.layer) or float(layer.layer))
-        for key in sorted(found)
-    ]
 
 
 def _name_poolings(
@@ -298,7 +221,7 @@ def _name_poolings(
         if run[0].backbone not in lexical and room >= LETTER * len(run[0].pooling):
             look = {"xycoords": ("data", "axes fraction"), "color": MUTED, "fontsize": 10}
             middle = ((first + last) / 2, 0)
-            canvas.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
+            axes.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
             named = True
     ax.xaxis.labelpad = 18 if named else 4
 
@@ -330,14 +253,14 @@ def _apart(wanted: Sequence[int], places: np.ndarray, room: float) -> list[int]:
 
 
 def plot_class_gates(
-    layers: Sequence[LayerRecord], labels: Sequence[str], gates: np.ndarray, ax: Axes | None = None
+    sources: Sequence[str], labels: Sequence[str], gates: np.ndarray, ax: Axes | None = None
 ) -> Axes:
     """Draw the mean gate of each source over the test rows of each class as a heat map."""
-    ax = new_axes(ax, ROW * len(layers) + 20 + 7 * min(14, max(map(len, labels))))
+    ax = new_axes(ax, ROW * len(sources) + 20 + 7 * min(14, max(map(len, labels))))
     narrow = is_narrow(ax)
-    names = [shortened(source_name(layer), 17 if narrow else 28) for layer in layers]
+    names = [shortened(name, 17 if narrow else 28) for name in sources]
     room = 28 + 6.8 * max(map(len, names))
-    cell = canvas.matrix_axes(ax, names, len(labels), names=room, widest=92)
+    cell = axes.matrix_axes(ax, names, len(labels), names=room, widest=92)
     most = int(cell / 6.6)
     upright = any(len(label) > most for label in labels)
     shown = [shortened(label, 14 if upright else most) for label in labels]
@@ -345,19 +268,19 @@ def plot_class_gates(
     for place, gate in np.ndenumerate(gates):
         value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
         depth = 0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max())
-        canvas.draw_cell(ax, place, SERIES[0], depth, value)
+        axes.draw_cell(ax, place, SERIES[0], depth, value)
     return ax
 
 
 def plot_epoch_gates(
     layers: Sequence[LayerRecord],
     epochs: np.ndarray,
-    record: GateRecord,
+    sources: int,
     colors: Mapping[str, str],
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the mean gate of each source by epoch of the training."""
-    lines = canvas.LINE * len(layers)
+    """Draw the mean gates of some of the sources by epoch of the training, in per cent."""
+    lines = axes.LINE * len(layers)
     ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + lines, grid="y")
     seen: Counter[str] = Counter()
     ends = []
@@ -367,7 +290,7 @@ def plot_epoch_gates(
         name, x = shortened(source_name(layer), 28), range(1, len(epochs) + 1)
         ax.plot(x, line, color=color, linestyle=style, linewidth=1.7, label=name)
         ends.append(LineEnd(name, len(epochs), line[-1], color))
-    ax.axhline(100 / len(record.epochs[0]), color=INK, linewidth=1, linestyle=DASHED)
+    ax.axhline(100 / sources, color=INK, linewidth=1, linestyle=DASHED)
     ax.set_ylim(bottom=0)
     ax.set_xlim(1, len(epochs))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))

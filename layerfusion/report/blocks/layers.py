@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from layerfusion.findings.compare import accuracy, best_on_test
+from layerfusion.findings.curves import layer_key, probe_lines, used_layers
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.canvas import Drawing, drawing
-from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves, probe_lines
-from layerfusion.report.format import NAME, PERCENT, bracket, decimals, percent
+from layerfusion.report.figures.layers import plot_job_layers, plot_probe_curves
+from layerfusion.report.format import NAME, PERCENT, decimals
 from layerfusion.report.metrics import metric_columns, titled
+from layerfusion.report.sentences import bracket, percent
 from layerfusion.report.table import Column, Table
 
 
@@ -65,40 +67,31 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
     curves, judged, measure = group.probe_curves, group.probed_on, group.data.measure
     if not curves:
         return ()
-    used = {(x.backbone, x.layer, x.pooling) for x in group.best.record.layers}
-    points = [one for curve in curves for one in curve.points]
-    figure = (
-        None
-        if not probe_lines(group)
-        else drawing(
-            f"{group.key}-probes",
-            lambda ax: plot_probe_curves(group, ax),
-            alt=f"{group.label}: {measure} of the probe of each layer against its depth.",
-            caption=f"{capital(measure)} of a linear probe on each layer: {judged}, on rows that"
-            " the probe was not fitted on, with 95 % intervals over these rows. The probes are"
-            " those that selections and stacks fitted; test has no part in them. Ringed: the"
-            " layers of the job that is used.",
-        )
-    )
+    used = used_layers(group)
     table = Table(
         "Probes of all layers",
-        (
-            Column("Model", lambda one: one.backbone),
-            Column("Layer", lambda one: one.layer, NAME),
-            Column("Pooling", lambda one: one.pooling),
-            Column("Depth", lambda one: one.depth, decimals(2)),
-            Column(
-                titled("Held out", group.data),
-                lambda one: (one.accuracy, one.low, one.high),
-                PERCENT,
-            ),
-            Column("Log-loss", lambda one: one.log_loss, decimals(3)),
-        ),
-        points,
-        f"Judged on {judged}. Marked: the layers of the job that is used.",
-        lambda x: "chosen" if (x.backbone, x.layer, x.pooling) in used else "",
+        [one for curve in curves for one in curve.points],
+        Column("Model", lambda one: one.backbone),
+        Column("Layer", lambda one: one.layer, NAME),
+        Column("Pooling", lambda one: one.pooling),
+        Column("Depth", lambda one: one.depth, decimals(2)),
+        Column(titled("Held out", group.data), lambda x: (x.accuracy, x.low, x.high), PERCENT),
+        Column("Log-loss", lambda one: one.log_loss, decimals(3)),
+        note=f"Judged on {judged}. Marked: the layers of the job that is used.",
+        mark=lambda one: "chosen" if layer_key(one) in used else "",
     )
-    return (*([figure] if figure else []), Folded((table,)))
+    if not probe_lines(group):
+        return (Folded((table,)),)
+    figure = drawing(
+        f"{group.key}-probes",
+        lambda ax: plot_probe_curves(group, ax),
+        alt=f"{group.label}: {measure} of the probe of each layer against its depth.",
+        caption=f"{capital(measure)} of a linear probe on each layer: {judged}, on rows that the"
+        " probe was not fitted on, with 95 % intervals over these rows. The probes are those that"
+        " selections and stacks fitted; test has no part in them. Ringed: the layers of the job"
+        " that is used.",
+    )
+    return figure, Folded((table,))
 
 
 def layer_table(group: DataGroup) -> Table:
@@ -106,25 +99,25 @@ def layer_table(group: DataGroup) -> Table:
     entries = [(curve, job) for curve in group.curves for job in curve.points]
     return Table(
         f"{capital(group.data.measure)} by layer",
-        (
-            Column("Model", lambda entry: entry[0].label),
-            Column("Layer", lambda entry: entry[1].layer.layer, NAME),
-            Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
-            Column(
-                titled("Held out" if group.probed else group.judge.title, group.data),
-                lambda entry: entry[1].choosing["accuracy"],
-                PERCENT,
-            ),
-            *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
-        ),
         entries,
-        (
-            f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted"
-            " on. Marked: the layer whose probe is the best of its model."
-            if group.probed
-            else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked:"
-            f" the layer that {group.judge.chooses} for its model."
-        )
-        + " Layer 0 is what enters the first block, norm the output of the model's final norm.",
-        lambda entry: "chosen" if entry[1] is entry[0].best else "",
+        Column("Model", lambda entry: entry[0].label),
+        Column("Layer", lambda entry: entry[1].layer.layer, NAME),
+        Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
+        Column(
+            titled("Held out" if group.probed else group.judge.title, group.data),
+            lambda entry: entry[1].choosing["accuracy"],
+            PERCENT,
+        ),
+        *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
+        note=(
+            (
+                f"Held out: {group.data.measure} of the layer's probe on rows that it was not"
+                " fitted on. Marked: the layer whose probe is the best of its model."
+                if group.probed
+                else "Mean ± standard deviation over seeds, and 95 % intervals over test rows."
+                f" Marked: the layer that {group.judge.chooses} for its model."
+            )
+            + " Layer 0 is what enters the first block, norm the output of the model's final norm."
+        ),
+        mark=lambda entry: "chosen" if entry[1] is entry[0].best else "",
     )

@@ -2,68 +2,38 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.findings.grouping import grouped
-from layerfusion.findings.identities import models_of
-from layerfusion.findings.learning import DrawFinding, LearningCurve, Size, over_draws
+from layerfusion.findings.learning import (
+    FAR,
+    DrawFinding,
+    LearningCurve,
+    LearningLine,
+    Outlook,
+    Size,
+    over_draws,
+)
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import LINE, drawing, is_narrow, new_axes
+from layerfusion.report.figures.axes import LINE, is_narrow, new_axes
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
-from layerfusion.report.format import (
-    COUNT,
-    NONE,
-    P_VALUE,
-    PERCENT,
-    POINTS,
-    SPACE,
-    bracket,
-    percent,
-    shortened,
-)
+from layerfusion.report.format import COUNT, NONE, P_VALUE, PERCENT, POINTS, SPACE
 from layerfusion.report.metrics import titled
+from layerfusion.report.sentences import bracket, percent, shortened
 from layerfusion.report.table import Cell, Column, Mark, Table, cell_text
-from layerfusion.statistics.power_law import PowerLaw
-
-BASELINE = "TF-IDF baseline"
-A_POINT = 0.01
-FAR = 10
-"""Times the rows at hand beyond which a law that was fitted to them says nothing."""
 
 
-@dataclass(frozen=True)
-class LearningLine:
-    """One line of a learning curve."""
-
-    name: str
-    sizes: Mapping[Size, Sequence[float]]
-    """Test accuracies by size, one a draw."""
-    short: str = BASELINE
-    """The name beside the line."""
-    color: str = MUTED
-    style: Any = DASHED
-    chosen: bool = False
-    """True for what is chosen with the most rows."""
-
-    @property
-    def mark(self) -> Mark:
-        """What sets its rows off in tables."""
-        return "baseline" if self.name == BASELINE else "chosen" if self.chosen else ""
-
-    def figure(self, size: Size) -> Estimate | None:
-        """Mean accuracy over draws, and its standard deviation; none without a draw."""
-        return over_draws(self.sizes[size]) if size in self.sizes else None
+def _mark(line: LearningLine) -> Mark:
+    return "baseline" if line.is_baseline else "chosen" if line.chosen else ""
 
 
 def curve_sections(results: Results) -> list[Block]:
@@ -83,11 +53,11 @@ def curve_block(
     `found` compares several models with the best one of them alone, over the draws.
     """
     measure, size = curve.measure, curve.size_words
-    lines = [LearningLine(BASELINE, curve.baseline), *_lines(curve, colors)]
+    lines = [curve.baseline_line, *curve.lines]
     spans = [(x.short, [y.mean for y in map(x.figure, curve.sizes) if y]) for x in lines]
     figure = drawing(
         f"{curve.key}-learning-curves",
-        lambda ax: plot_learning(curve, lines, ax),
+        lambda ax: plot_learning(curve, lines, colors, ax),
         alt=f"{curve.label}: test {measure} by {size}. "
         + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
         caption=f"Test {measure} against the {size} to learn and choose from"
@@ -96,6 +66,8 @@ def curve_block(
         " Broken: with lexical sources, or other settings. Grey: the baseline."
         + _draw_sentence(found, size),
     )
+    outlooks = {line: one for line in lines if (one := curve.outlook(line.sizes))}
+    words = [_outlook_sentence(line, curve) for line in lines if line.chosen]
     rows = plural(curve.groups[0].rows, "test row")
     draws = "several draws" if curve.draws > 1 else "one draw of each size"
     return Block(
@@ -104,28 +76,12 @@ def curve_block(
             f"The same {rows}, and fewer rows to learn and choose from, in {draws}.",
             figure,
             _table(curve, lines),
-            *_more_labels(curve, lines),
+            *words,
+            _outlook_table(outlooks, curve),
             _draw_table(found, curve) if found else None,
         ),
         key,
     )
-
-
-def _lines(curve: LearningCurve, colors: Mapping[str, str]) -> list[LearningLine]:
-    """Make a line for each identity; names are short as long as they stay distinct."""
-    recipes = list(dict.fromkeys(identity.recipe for identity in curve.accuracies))
-    lines: list[LearningLine] = []
-    for identity, sizes in curve.accuracies.items():
-        several = f", {curve.recipes[identity.recipe]}" if len(recipes) > 1 else ""
-        name, short = f"{identity.name}{several}", identity.short_name
-        if any(line.short == short for line in lines):
-            short = name
-        models = [model.name for model in identity.models]
-        color = colors.get(models[0], INK) if len(models) == 1 else INK
-        variant = 2 * recipes.index(identity.recipe) + bool(identity.lexical)
-        style, chosen = LINES[variant % len(LINES)], identity == curve.chosen
-        lines.append(LearningLine(name, sizes, short, color, style, chosen))
-    return lines
 
 
 def _size(curve: LearningCurve, size: Size) -> str:
@@ -138,51 +94,28 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
         draws = len(line.sizes.get(size, ()))
         return Cell.of(line.figure(size), note=f"({draws})" if draws else "")
 
+    several = "In %: mean ± standard deviation over the draws"
+    each = several if curve.draws > 1 else "In %: a draw"
     return Table(
         f"Test {curve.measure} by {curve.size_words}",
-        (
-            Column("Models", lambda line: line.name),
-            *(
-                Column(
-                    _size(curve, size),
-                    lambda line, size=size: accuracy(line, size),
-                    PERCENT,
-                )
-                for size in curve.sizes
-            ),
-        ),
         lines,
-        ("In %: mean ± standard deviation over the draws" if curve.draws > 1 else "In %: a draw")
-        + ", each the mean of its seeds; in round brackets the number of draws. Rows of validation"
-        " are among those counted.",
-        lambda line: line.mark,
+        Column("Models", lambda line: line.name),
+        *(
+            Column(_size(curve, size), lambda line, size=size: accuracy(line, size), PERCENT)
+            for size in curve.sizes
+        ),
+        note=f"{each}, each the mean of its seeds; in round brackets the number of draws. Rows of"
+        " validation are among those counted.",
+        mark=_mark,
     )
 
 
 # -- more labels --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Outlook:
-    """What more labels would give to one line of a learning curve."""
-
-    line: LearningLine
-    rows: float
-    """Rows of each class in the largest samples."""
-    accuracy: float
-    """Mean test accuracy with these."""
-    law: PowerLaw
-
-    @property
-    def rows_for_a_point(self) -> float | None:
-        """Rows of each class that one point more would take; None where that cannot be told."""
-        needed = self.rows * self.law.factor(self.accuracy, A_POINT)
-        return needed if self.law.falls and needed < FAR * self.rows else None
-
-
 def curve_answer(curve: LearningCurve) -> str | None:
     """Say what to use with the most rows, and what more of them would give."""
-    for line in _lines(curve, {}):
+    for line in curve.lines:
         if line.chosen:
             largest = curve.sizes[-1]
             own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
@@ -200,28 +133,14 @@ def _spread(estimate: Estimate) -> str:
     return f"{cell_text(estimate, PERCENT)}{SPACE}%"
 
 
-def _more_labels(curve: LearningCurve, lines: Sequence[LearningLine]) -> list[str | Table]:
-    """Say what more labels would give; nothing where the samples are too few to fit a law."""
-    found = [one for line in lines if (one := _outlook(curve, line))]
-    words = [_outlook_sentence(line, curve) for line in lines if line.chosen]
-    return [*filter(None, words), _outlook_table(found, curve)] if found else []
-
-
-def _outlook(curve: LearningCurve, line: LearningLine) -> Outlook | None:
-    law, largest = curve.law(line.sizes), max(line.sizes, key=curve.rows)
-    if law is None:
-        return None
-    return Outlook(line, curve.rows(largest), over_draws(line.sizes[largest]).mean, law)
-
-
 def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     """Say what more labels would give to a line; nothing where its samples are too few."""
-    found = _outlook(curve, line)
+    found = curve.outlook(line.sizes)
     if found is None:
         return ""
     if not found.law.falls:
         return f"Whether more labels would help {line.short} cannot be told from these samples."
-    twice = found.law.doubled(found.accuracy)
+    twice = found.doubled
     return (
         f"Each doubling of the labels has avoided {percent(found.law.cut.mean)} of the errors of"
         f" {line.short}. If that goes on, {COUNT(2 * found.rows)} {curve.size_words} would give"
@@ -229,24 +148,22 @@ def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
     )
 
 
-def _outlook_table(found: Sequence[Outlook], curve: LearningCurve) -> Table:
+def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) -> Table:
     size = curve.size_words
     return Table(
         "What more labels would give",
-        (
-            Column("Models", lambda x: x.line.name),
-            Column(capital(size), lambda x: x.rows, COUNT),
-            Column(titled("Test", curve.data), lambda x: x.accuracy, PERCENT),
-            Column("Errors that a doubling avoids, %", lambda x: x.law.cut, PERCENT),
-            Column("Test % with twice the rows", lambda x: x.law.doubled(x.accuracy), PERCENT),
-            Column(f"{capital(size)} for one point more", lambda x: x.rows_for_a_point, COUNT),
-        ),
-        found,
-        "A power law, fitted to the errors of all samples, with 95 % intervals of the fit. Close to"
-        " the errors that no classifier avoids, curves flatten, so that this is rather too much"
-        f" than too little. {NONE}: the interval does not show that errors fall, or one"
+        tuple(found.items()),
+        Column("Models", lambda x: x[0].name),
+        Column(capital(size), lambda x: x[1].rows, COUNT),
+        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT),
+        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT),
+        Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
+        Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
+        note="A power law, fitted to the errors of all samples, with 95 % intervals of the fit."
+        " Close to the errors that no classifier avoids, curves flatten, so that this is rather too"
+        f" much than too little. {NONE}: the interval does not show that errors fall, or one"
         f" point would take more than {FAR} times the rows.",
-        lambda x: x.line.mark,
+        mark=lambda x: _mark(x[0]),
     )
 
 
@@ -261,33 +178,25 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
 
     return Table(
         f"Several models and one of them alone, by {size}",
-        (
-            Column("Models", lambda x: x.identity.name),
-            Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
-            Column(capital(size), lambda x: x.size, COUNT),
-            Column("Draws", lambda x: x.difference.draws, COUNT),
-            Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
-            Column("Alone, as chosen", _chosen),
-            Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
-            Column("Difference, points", lambda x: x.difference, POINTS),
-            Column("p", lambda x: x.difference.p, P_VALUE),
-            Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
-            Column("Shown", lambda x: x.mark),
-        ),
         found,
-        "Alone: in each draw the model that is chosen, with the number of draws. Paired"
+        Column("Models", lambda x: x.identity.name),
+        Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
+        Column(capital(size), lambda x: x.size, COUNT),
+        Column("Draws", lambda x: x.difference.draws, COUNT),
+        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
+        Column("Alone, as chosen", lambda x: x.alone),
+        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
+        Column("Difference, points", lambda x: x.difference, POINTS),
+        Column("p", lambda x: x.difference.p, P_VALUE),
+        Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
+        Column("Shown", lambda x: x.mark),
+        note="Alone: in each draw the model that is chosen, with the number of draws. Paired"
         " differences on the same test rows. Draws and test rows both count as samples, so the"
         " interval tells what to expect of another draw of as many rows and of other test texts."
         " With few draws it is wide, and rather too wide than too narrow. p (Holm): adjusted for"
         f" the {plural(found[0].family, 'comparison')} over draws in this report. ▲ better, ▼"
         " worse: adjusted p below 0.05.",
     )
-
-
-def _chosen(finding: DrawFinding) -> str | None:
-    """Name the models alone, each with its draws: mpnet (2), smollm2 (1)."""
-    names = Counter(models_of(alone) for _, alone in finding.pairs)
-    return ", ".join(f"{name} ({times})" for name, times in sorted(names.items())) or None
 
 
 def _draw_sentence(found: Sequence[DrawFinding], rows: str) -> str:
@@ -312,7 +221,10 @@ def _draw_sentence(found: Sequence[DrawFinding], rows: str) -> str:
 
 
 def plot_learning(
-    curve: LearningCurve, lines: Sequence[LearningLine], ax: Axes | None = None
+    curve: LearningCurve,
+    lines: Sequence[LearningLine],
+    colors: Mapping[str, str],
+    ax: Axes | None = None,
 ) -> Axes:
     """Draw test accuracy against the rows of each class, with its standard deviation."""
     ax = new_axes(ax, 362, 292 + LINE * len(lines), grid="y")
@@ -331,10 +243,13 @@ def plot_learning(
         means = np.array([100 * figure.mean for _, figure in known])
         sds = np.array([100 * (figure.sd or 0.0) for _, figure in known])
         name = shortened(line.short, 46 if is_narrow(ax) else 34)
-        style: dict[str, Any] = {"linestyle": line.style, "linewidth": 1.8, "label": name}
-        ax.plot(x, means, color=line.color, **style)
-        ax.vlines(x, means - sds, means + sds, color=line.color, linewidth=1.2, alpha=0.7)
-        ax.plot(x, means, color=line.color, linestyle="none", marker="o", markersize=4)
-        ends.append(LineEnd(name, known[-1][0], float(means[-1]), line.color))
+        color, style = MUTED, DASHED
+        if not line.is_baseline:
+            color = colors.get(line.models[0], INK) if len(line.models) == 1 else INK
+            style = LINES[line.variant % len(LINES)]
+        ax.plot(x, means, color=color, linestyle=style, linewidth=1.8, label=name)
+        ax.vlines(x, means - sds, means + sds, color=color, linewidth=1.2, alpha=0.7)
+        ax.plot(x, means, color=color, linestyle="none", marker="o", markersize=4)
+        ends.append(LineEnd(name, known[-1][0], float(means[-1]), color))
     name_curves(ax, ends)
     return ax

@@ -3,64 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from math import comb
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from layerfusion.findings.compare import best_chosen
-from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import by_identity, recipe_names
-from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.model_counts import Step, ways_of_fusing
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import LINE, drawing, figure_of, is_narrow, new_axes
+from layerfusion.report.figures.axes import LINE, figure_of, is_narrow, new_axes
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import SERIES
-from layerfusion.report.format import COUNT, PERCENT, decimals, percent, shortened
+from layerfusion.report.format import COUNT, PERCENT, decimals
+from layerfusion.report.sentences import percent, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import mean_sd
 
 FINE = decimals(2, 100)
 """Percentage points with two decimals."""
-LEAST = 3
-"""Fewest jobs of a way of fusing that is shown, over at least two numbers of models."""
 FEW = 2
-"""So many numbers of models are no course: the pairs say all that there is."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """All jobs of one way of fusing on one number of models."""
-
-    models: int
-    jobs: tuple[FinishedJob, ...]
-    possible: int
-    """Number of subsets of so many models."""
-
-    @property
-    def accuracies(self) -> list[float]:
-        """Test accuracy of each job, mean over its seeds."""
-        return [job.accuracy.mean for job in self.jobs]
-
-    @property
-    def mean(self) -> float:
-        """Mean accuracy of the jobs."""
-        return float(np.mean(self.accuracies))
-
-    @property
-    def seed_sds(self) -> list[float]:
-        """Standard deviation over the seeds of each job that has several."""
-        return [sd for job in self.jobs if (sd := job.accuracy.sd) is not None]
-
-    @property
-    def seed_sd(self) -> float | None:
-        """Root of the mean variance over seeds."""
-        return float(np.sqrt(np.mean(np.square(self.seed_sds)))) if self.seed_sds else None
+"""With no more than so many numbers of models, the section on pairs says all that there is."""
 
 
 def count_block(group: DataGroup, findings: Findings) -> Block | None:
@@ -114,43 +80,21 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
 
     return Table(
         f"{capital(group.data.measure)} by number of models",
-        (
-            Column("Layers, fusion", lambda e: e[0]),
-            Column("Models", lambda e: e[1].models, COUNT),
-            Column("Subsets run", lambda e: subsets(e[1]), COUNT),
-            Column("Mean test %", lambda e: e[1].mean, PERCENT),
-            Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
-            Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
-            Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
-            Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
-            Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
-        ),
         entries,
-        "The sd over seeds is the root of the mean variance of the subsets. The sd over subsets"
-        " falls by itself, as larger subsets share most of their models, so its fall says little."
-        " The sd over seeds has no such reason to fall, but with few seeds it is only roughly"
-        " known.",
+        Column("Layers, fusion", lambda e: e[0]),
+        Column("Models", lambda e: e[1].models, COUNT),
+        Column("Subsets run", lambda e: subsets(e[1]), COUNT),
+        Column("Mean test %", lambda e: e[1].mean, PERCENT),
+        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
+        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
+        Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
+        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
+        Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
+        note="The sd over seeds is the root of the mean variance of the subsets. The sd over"
+        " subsets falls by itself, as larger subsets share most of their models, so its fall says"
+        " little. The sd over seeds has no such reason to fall, but with few seeds it is only"
+        " roughly known.",
     )
-
-
-def ways_of_fusing(group: DataGroup) -> dict[str, list[Step]]:
-    """Map each way of fusing, by name, to its steps from few to many models.
-
-    Jobs whose layers are fixed by name are left out: a model would count as often as different
-    layers of it were tried.
-    """
-    known = by_identity(job for job in group.jobs if job.record.selection != "fixed")
-    recipes = recipe_names(known)
-    ways: dict[str, list[Step]] = {}
-    for way, own in grouped(known, lambda identity: identity.way).items():
-        models = {model for identity in own for model in identity.models}
-        steps = [
-            Step(size, tuple(known[identity] for identity in alike), comb(len(models), size))
-            for size, alike in sorted(grouped(own, lambda one: len(one.models)).items())
-        ]
-        if len(steps) > 1 and len(own) >= LEAST:
-            ways[way.way_name(recipes)] = steps
-    return ways
 
 
 def plot_counts(ways: Mapping[str, Sequence[Step]], first: Axes, measure: str = "accuracy") -> None:

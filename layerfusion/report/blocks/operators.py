@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerfusion.findings.grouping import grouped, told_apart
+from layerfusion.findings.grouping import told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import taken
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_mark
-from layerfusion.findings.tests import Findings, layers_of
+from layerfusion.findings.shown import operator_sets
+from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
@@ -19,18 +20,12 @@ from layerfusion.report.format import COUNT, P_VALUE, POINTS, decimals
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.table import Column, Table
 
-LEAST = 3
-"""Fewest operators on the same sources that are compared here; the table of fusions has all."""
 MEGA = decimals(3, 1e-6)
 
 
 def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     """Compare the operators on each set of sources that several of them were tried on."""
-    sets = [
-        sorted(jobs, key=lambda job: -round(job.accuracy.mean, 9))
-        for jobs in grouped(group.fused, _given).values()
-        if len({job.record.fusion_label for job in jobs}) >= LEAST
-    ]
+    sets = operator_sets(group)
     if not sets:
         return None
     parts = [_shown(group, jobs, findings, place) for place, jobs in enumerate(sets, start=1)]
@@ -43,12 +38,6 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
             *(table for _, table in parts),
         ),
     )
-
-
-def _given(job: FinishedJob) -> tuple[object, ...]:
-    record = job.record
-    considered = frozenset(record.considered), frozenset(record.lexical), record.selection
-    return *considered, layers_of(job)
 
 
 def _shown(
@@ -73,18 +62,16 @@ def _shown(
     accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)
     table = Table(
         f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
-        (
-            Column("Operator", lambda job: names[job]),
-            accuracy,
-            Column("Against concat, points", found.get, POINTS),
-            Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
-            *others,
-            Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
-            Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
-            Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
-        ),
         jobs,
-        f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
+        Column("Operator", lambda job: names[job]),
+        accuracy,
+        Column("Against concat, points", found.get, POINTS),
+        Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
+        *others,
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
+        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
+        Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."
         " Training is over all seeds.",

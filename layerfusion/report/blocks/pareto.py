@@ -7,27 +7,21 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from layerfusion.findings.compare import accuracy
+from layerfusion.findings.compare import accuracy, flops, front
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import shown_names, single_name
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block
-from layerfusion.report.figures.canvas import (
-    LINE,
-    drawing,
-    is_narrow,
-    legend,
-    new_axes,
-    one_series,
-    tell,
-)
+from layerfusion.report.figures.axes import LINE, is_narrow, legend, new_axes, one_series, tell
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.format import COUNT, PERCENT, Format, percent
+from layerfusion.report.format import COUNT, PERCENT, Format
 from layerfusion.report.metrics import set_columns, titled
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table, cell_text
 
 GIGA = Format(lambda value: f"{value:.3g}", 1e-9)
@@ -62,10 +56,21 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
         " out." * any(job.flops is None for job in group.jobs),
     )
-    return Block(
-        f"What {group.data.measure} costs",
-        (_text(group, best, names), figure, _table(group, best, names)),
+    table = Table(
+        f"The front of {group.data.measure} against cost",
+        best,
+        Column("What", lambda job: names[job]),
+        Column("GFLOPs a text", flops, GIGA),
+        Column("K", lambda job: job.sources, COUNT),
+        Column(
+            titled(group.judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT
+        ),
+        Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
+        *set_columns(best, lambda job: job.record.test),
+        note=f"Cheapest first: each is more accurate on {group.judge.name} than all that cost less."
+        " Neighbours may differ by less than these rows can show; the intervals tell.",
     )
+    return Block(f"What {group.data.measure} costs", (_text(group, best, names), figure, table))
 
 
 def _names(group: DataGroup) -> dict[FinishedJob, str]:
@@ -88,58 +93,6 @@ def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob
         f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))}, {times:,.1f} times as many."
         " Turning a text into tokens is not counted."
     )
-
-
-def _table(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob, str]) -> Table:
-    return Table(
-        f"The front of {group.data.measure} against cost",
-        (
-            Column("What", lambda job: names[job]),
-            Column("GFLOPs a text", flops, GIGA),
-            Column("K", lambda job: job.sources, COUNT),
-            Column(
-                titled(group.judge.title, group.data),
-                lambda job: job.choosing["accuracy"],
-                PERCENT,
-            ),
-            Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
-            *set_columns(best, lambda job: job.record.test),
-        ),
-        best,
-        f"Cheapest first: each is more accurate on {group.judge.name} than all that cost less."
-        " Neighbours may differ by less than these rows can show; the intervals tell.",
-    )
-
-
-# -- front --------------------------------------------------------------------------------------
-
-
-def flops(job: FinishedJob) -> float:
-    """Count the operations for one text: all models up to their highest layers, and the head.
-
-    They are 0 where they are not known; such jobs are left out.
-    """
-    return 0.0 if job.flops is None else job.flops + (job.record.cost.head_flops or 0)
-
-
-def front(jobs: Sequence[FinishedJob]) -> tuple[FinishedJob, ...]:
-    """Find the jobs that no other beats at the same cost or less, by the rows that choose.
-
-    These decide which jobs are on the front, so that test only says what each is worth.
-
-    Returns:
-        The jobs, cheapest first.
-    """
-    ordered = sorted(jobs, key=lambda job: (flops(job), -_accuracy(job), job.record.job))
-    found: list[FinishedJob] = []
-    for job in ordered:
-        if not found or _accuracy(job) > _accuracy(found[-1]):
-            found.append(job)
-    return tuple(found)
-
-
-def _accuracy(job: FinishedJob) -> float:
-    return round(job.choosing["accuracy"].mean, 9)
 
 
 # -- figure -------------------------------------------------------------------------------------

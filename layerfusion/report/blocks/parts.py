@@ -8,32 +8,20 @@ from matplotlib.axes import Axes
 
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.identities import (
-    JobIdentity,
-    by_identity,
-    identity_of,
-    models_of,
-    recipe_names,
-    taken,
-)
+from layerfusion.findings.identities import JobIdentity, by_identity, models_of, recipe_names, taken
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.tests import Finding, Findings, Kind
 from layerfusion.records.format import listing, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import test_columns
-from layerfusion.report.figures.canvas import (
-    Drawing,
-    draw_cell,
-    drawing,
-    is_narrow,
-    matrix_axes,
-    new_axes,
-)
+from layerfusion.report.figures.axes import draw_cell, is_narrow, matrix_axes, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import PERCENT, POINTS, shortened
+from layerfusion.report.format import PERCENT, POINTS
 from layerfusion.report.metrics import titled
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0
@@ -44,25 +32,25 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     """List all jobs on several models, and draw a matrix of the pairs for each way of fusing."""
     known = by_identity(group.jobs)
     recipes = recipe_names(known)
-    found = _compared(findings, "part", recipes)
+    found = findings.identified("part", recipes)
     if not found:
         return None
     pairs = [row for row in findings.rows if row in found and len(found[row].models) == 2]
     by_way = grouped(pairs, lambda row: found[row].way)
     table = Table(
         "Several models and one of them alone",
-        (
-            Column("Models", lambda row: found[row].name),
-            Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
-            Column("Taken", lambda row: taken(row.what)),
-            Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
-            Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
-            Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
-            *test_columns("Rows together has right more often", "Rows alone has"),
-        ),
         list(found),
-        "Taken: the sources that the selection took. It leaves out a model that promises no gain."
-        + _tested(findings, "part", group.data),
+        Column("Models", lambda row: found[row].name),
+        Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
+        Column("Taken", lambda row: taken(row.what)),
+        Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
+        Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
+        Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
+        *test_columns("Rows together has right more often", "Rows alone has"),
+        note=(
+            "Taken: the sources that the selection took. It leaves out a model that promises no"
+            " gain." + _tested(findings, "part", group.data)
+        ),
     )
     return Block(
         "Whether a second model helps",
@@ -77,23 +65,6 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
             table,
         ),
     )
-
-
-def _compared(
-    findings: Findings, kind: Kind, recipes: Mapping[str, str]
-) -> dict[Finding, JobIdentity]:
-    """Map each comparison of a kind to the identity of its job, in the order of the tables."""
-    found = {
-        row: identity
-        for row in findings.rows
-        if row.kind == kind and row.what and (identity := identity_of(row.what))
-    }
-
-    def order(row: Finding) -> tuple[object, ...]:
-        one = found[row]
-        return recipes[one.recipe], sorted(one.lexical), len(one.models), one.model_names
-
-    return {row: found[row] for row in sorted(found, key=order)}
 
 
 def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
@@ -168,7 +139,7 @@ def plot_pairs(
 def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     """Compare every job with lexical sources with the same job without them."""
     recipes = recipe_names(by_identity(group.jobs))
-    found = _compared(findings, "lexical", recipes)
+    found = findings.identified("lexical", recipes)
     if not found:
         return None
     models = {row: " + ".join(identity.model_names) for row, identity in found.items()}
@@ -186,17 +157,15 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     )
     table = Table(
         "With and without lexical sources",
-        (
-            Column("Models", lambda row: models[row]),
-            Column("Layers, fusion", lambda row: ways[row]),
-            Column("Taken", lambda row: taken(row.what)),
-            Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
-            Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
-            *test_columns("Only with it right", "Only without it right"),
-        ),
         list(models),
-        f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took, which"
-        f" may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
+        Column("Models", lambda row: models[row]),
+        Column("Layers, fusion", lambda row: ways[row]),
+        Column("Taken", lambda row: taken(row.what)),
+        Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
+        Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
+        *test_columns("Only with it right", "Only without it right"),
+        note=f"Lexical sources: {listing(lexical)}. Taken: the sources that the selection took,"
+        f" which may leave lexical ones out.{_tested(findings, 'lexical', group.data)}",
     )
     return Block(
         "What the lexical sources add",

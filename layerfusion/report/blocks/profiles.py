@@ -5,9 +5,14 @@ The tables also make the text that `layerfusion profile` prints.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from layerfusion.findings import profiles as scores
 from layerfusion.findings.judged import NamedProfile
+from layerfusion.findings.measures import SETS
 from layerfusion.findings.profiles import best_and_last, lead, score_names
+from layerfusion.findings.provenance import facts_of
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, listing, plural
 from layerfusion.records.profile import (
@@ -17,6 +22,7 @@ from layerfusion.records.profile import (
     SelectionProfile,
 )
 from layerfusion.report.block import Block, Folded
+from layerfusion.report.blocks.provenance import text_table
 from layerfusion.report.blocks.selections import regret_block
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_profile_layers
@@ -30,10 +36,9 @@ from layerfusion.report.format import (
     POINTS,
     REGRET,
     decimals,
-    percent,
-    score_format,
 )
-from layerfusion.report.metrics import SETS, titled
+from layerfusion.report.metrics import score_format, titled
+from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table
 
 LEAST_SHARE = 0.01
@@ -59,6 +64,7 @@ def profile_sections(results: Results) -> list[Block]:
 def profile_block(named: NamedProfile, key: str) -> Block:
     """Show a profile's figures and tables."""
     profile = named.profile
+    origin = text_table("Where this profile comes from", "What, Value", facts_of(profile))
     return Block(
         f"Layer profile of {named.label}",
         (
@@ -70,7 +76,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
             selection_table(profile),
             multi_layer_table(profile),
             Folded((layer_table(profile),)),
-            Folded((_origin_table(profile),)),
+            Folded((origin,)),
         ),
         key,
         key,
@@ -142,37 +148,37 @@ def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
 def best_table(profile: Profile) -> Table:
     """List the best and the last layer of each source by held-out accuracy."""
 
-    def score(layer: LayerProfile | None, name: str) -> float | None:
-        return layer.scores.get(name) if layer else None
+    def columns(which: str, place: int) -> tuple[Column, ...]:
+        def score(name: str) -> Callable[[Any], float | None]:
+            return lambda entry: entry[place] and entry[place].scores.get(name)
 
-    columns = [Column("Model", lambda entry: entry[0])]
-    for which, place in (("Best", 1), ("Last", 2)):
-        columns += [
-            Column(f"{which} layer", lambda e, n=place: e[n] and e[n].layer, NAME),
-            Column(
-                f"{which}: {profile.dataset.measure} %",
-                lambda e, n=place: score(e[n], "accuracy"),
-                PERCENT,
-            ),
-            Column(f"{which}: log-loss", lambda e, n=place: score(e[n], "log_loss"), decimals(3)),
-        ]
-    columns.append(Column("Best − last, points", lambda e: lead(e[1], e[2]), POINTS))
-    return Table("Best and last layer by held-out probe", tuple(columns), best_and_last(profile))
+        return (
+            Column(f"{which} layer", lambda entry: entry[place] and entry[place].layer, NAME),
+            Column(f"{which}: {profile.dataset.measure} %", score("accuracy"), PERCENT),
+            Column(f"{which}: log-loss", score("log_loss"), decimals(3)),
+        )
+
+    return Table(
+        "Best and last layer by held-out probe",
+        best_and_last(profile),
+        Column("Model", lambda entry: entry[0]),
+        *columns("Best", 1),
+        *columns("Last", 2),
+        Column("Best − last, points", lambda entry: lead(entry[1], entry[2]), POINTS),
+    )
 
 
 def pair_table(profile: Profile) -> Table:
     """Tell how far the best layers of two models err on different rows."""
     return Table(
         "How models complement each other",
-        (
-            Column("First", lambda pair: profile.layers[pair.first_layer].name),
-            Column("Second", lambda pair: profile.layers[pair.second_layer].name),
-            Column("Errors in common", lambda pair: pair.error_overlap, decimals(2)),
-            Column("Yule's Q", lambda pair: pair.q_statistic, decimals(2)),
-            Column("Oracle gain, points", lambda pair: pair.oracle_gain, POINTS),
-        ),
         profile.pairs,
-        "Best layers of two models on the rows held out. Errors in common: rows that both get"
+        Column("First", lambda pair: profile.layers[pair.first_layer].name),
+        Column("Second", lambda pair: profile.layers[pair.second_layer].name),
+        Column("Errors in common", lambda pair: pair.error_overlap, decimals(2)),
+        Column("Yule's Q", lambda pair: pair.q_statistic, decimals(2)),
+        Column("Oracle gain, points", lambda pair: pair.oracle_gain, POINTS),
+        note="Best layers of two models on the rows held out. Errors in common: rows that both get"
         " wrong, as a share of those that either gets wrong. Q: 1 where they are right on the same"
         " rows, 0 where independent. Oracle gain: what a judge that always knew which of the two is"
         " right would add to the better one.",
@@ -184,17 +190,16 @@ def agreement_table(profile: Profile) -> Table:
     names = [name for name in score_names(profile) if name != "accuracy"]
     return Table(
         "How far each score can be believed",
-        (
-            Column("Score", lambda name: name),
-            *(
-                Column(source, lambda name, found=found: found.get(name), decimals(2))
-                for source, found in profile.spearman.items()
-            ),
-            Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
-        ),
         names if profile.spearman else [],
-        f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of each"
-        " model and pooling: 1 is the same order. Seconds: for all layers, beyond the extraction.",
+        Column("Score", lambda name: name),
+        *(
+            Column(source, lambda name, found=found: found.get(name), decimals(2))
+            for source, found in profile.spearman.items()
+        ),
+        Column("Seconds", lambda name: profile.seconds.get(name), decimals(1)),
+        note=f"Rank correlation (Spearman) with probe {profile.dataset.measure} over the layers of"
+        " each model and pooling: 1 is the same order. Seconds: for all layers, beyond the"
+        " extraction.",
     )
 
 
@@ -215,14 +220,12 @@ def selection_table(profile: Profile) -> Table:
 
     return Table(
         "What each selection takes",
-        (
-            Column("Selection", lambda x: x.name),
-            Column("Layers", lambda x: len(x.layers), COUNT),
-            Column("Which", which),
-            *(WORTH if judged else ()),
-        ),
         profile.selections,
-        "Chosen on train." + note * judged,
+        Column("Selection", lambda x: x.name),
+        Column("Layers", lambda x: len(x.layers), COUNT),
+        Column("Which", which),
+        *(WORTH if judged else ()),
+        note=("Chosen on train." + note * judged),
     )
 
 
@@ -235,17 +238,15 @@ def multi_layer_table(profile: Profile) -> Table:
     )
     return Table(
         "Probes of several layers at once",
-        (
-            Column("Probe", lambda x: x.name),
-            Column("Layers", lambda x: len(x.layers), COUNT),
-            Column("Share of each", lambda x: listed_shares(profile, x)),
-            Column(f"Held-out {measure} %", lambda x: x.accuracy, PERCENT),
-            Column("Log-loss", lambda x: x.log_loss, decimals(3)),
-            Column("Seconds", lambda x: x.seconds, decimals(1)),
-            *(WORTH if judged else ()),
-        ),
         profile.multi_layer,
-        f"Fitted on train.{best} Layers whose share is below {LEAST_SHARE:g} are not listed.",
+        Column("Probe", lambda x: x.name),
+        Column("Layers", lambda x: len(x.layers), COUNT),
+        Column("Share of each", lambda x: listed_shares(profile, x)),
+        Column(f"Held-out {measure} %", lambda x: x.accuracy, PERCENT),
+        Column("Log-loss", lambda x: x.log_loss, decimals(3)),
+        Column("Seconds", lambda x: x.seconds, decimals(1)),
+        *(WORTH if judged else ()),
+        note=f"Fitted on train.{best} Layers whose share is below {LEAST_SHARE:g} are not listed.",
     )
 
 
@@ -264,59 +265,29 @@ def _one_layer(layer: LayerProfile) -> str:
 
 def layer_table(profile: Profile) -> Table:
     """List every score of every layer."""
-    names = score_names(profile)
     judged = any(layer.test for layer in profile.layers)
     tops = [top for _, top, _ in best_and_last(profile)]
+    test = Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)
+
+    def column(name: str) -> Column:
+        words = name.replace("_", " ").capitalize()
+        if name == "accuracy":
+            words = f"{capital(profile.dataset.measure)} %"
+        title = f"{words} ↓" if scores.low_is_good(profile, name) else words
+        return Column(title, lambda layer: layer.scores.get(name), score_format(profile, name))
+
     return Table(
         "Every score of every layer",
-        (
-            Column("Model", lambda layer: layer.source),
-            Column("Layer", lambda layer: layer.layer, NAME),
-            Column("Depth", lambda layer: layer.depth, decimals(2)),
-            *(
-                Column(
-                    _heading(profile, name),
-                    lambda layer, name=name: layer.scores.get(name),
-                    score_format(profile, name),
-                )
-                for name in names
-            ),
-            Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
-            Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
-            *(
-                [Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)]
-                if judged
-                else []
-            ),
-        ),
         profile.layers,
-        f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low is"
-        " good. Operations and milliseconds are those of the forward pass up to the layer. The"
+        Column("Model", lambda layer: layer.source),
+        Column("Layer", lambda layer: layer.layer, NAME),
+        Column("Depth", lambda layer: layer.depth, decimals(2)),
+        *map(column, score_names(profile)),
+        Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
+        Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
+        *([test] if judged else []),
+        note=f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low"
+        " is good. Operations and milliseconds are those of the forward pass up to the layer. The"
         " milliseconds are estimated from the measured pass of the whole model.",
-        lambda layer: "chosen" if any(layer is top for top in tops) else "",
+        mark=lambda layer: "chosen" if any(layer is top for top in tops) else "",
     )
-
-
-def _heading(profile: Profile, name: str) -> str:
-    words = name.replace("_", " ").capitalize()
-    if name == "accuracy":
-        words = f"{capital(profile.dataset.measure)} %"
-    return f"{words} ↓" if scores.low_is_good(profile, name) else words
-
-
-def _origin_table(profile: Profile) -> Table:
-    data = profile.dataset
-    models = {
-        name: f"{x.origin}; " + ", ".join(f"{pool} {spec}" for pool, spec in x.spec_hashes.items())
-        for name, x in profile.backbones.items()
-    }
-    facts = (
-        ("Job", profile.job),
-        ("Made", profile.created),
-        ("Data", f"{data.origin}, fingerprint {data.fingerprint}"),
-        *models.items(),
-        ("Versions", ", ".join(f"{name} {version}" for name, version in profile.versions.items())),
-        *(("Note", note) for note in data.notes),
-    )
-    columns = (Column("What", lambda fact: fact[0]), Column("Value", lambda fact: fact[1]))
-    return Table("Where this profile comes from", columns, facts)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from layerfusion.findings.grouping import grouped
-from layerfusion.findings.groups import DataGroup
-from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import job_names
+from layerfusion.findings.provenance import (
+    jobs_of,
+    left_out,
+    models_of_jobs,
+    time_notes_of,
+    versions_of,
+)
 from layerfusion.findings.results import Results
 from layerfusion.records.job import METRICS
-from layerfusion.records.sweep import FAILED, SkippedJob
+from layerfusion.records.sweep import FAILED
 from layerfusion.report.block import Block, Bullets, Folded, Text
 from layerfusion.report.table import Column, Table
 
@@ -23,15 +25,18 @@ FILES = (
 
 def provenance_sections(results: Results) -> list[Block]:
     """Make the section on where the report comes from."""
+    jobs = [job for group in results.groups for job in group.jobs]
     tables = (
         skipped_table(results),
-        _versions(results.groups),
-        _text_table("Data", "Data set, Origin, Fingerprint", [
+        text_table("Versions", "Package, Version", versions_of(jobs)),
+        text_table("Data", "Data set, Origin, Fingerprint", [
             (group.label, group.data.origin, group.data.fingerprint) for group in results.groups
         ]),
-        _models(results.groups),
-        _jobs(results.groups),
-        _time_notes(results.groups),
+        text_table("Models", "Model, Origin, Spec hash, Spec", models_of_jobs(jobs)),
+        text_table("Jobs", "Data set, What, Job, Made", jobs_of(results)),
+        text_table(
+            "Jobs with a time limit", "Data set, Job, What was left out", time_notes_of(results)
+        ),
     )  # fmt: skip
     folded = (Folded((table,)) for table in tables)
     parts = (Bullets(tuple(results.facts)), Text(FILES, "note"), *folded)
@@ -40,65 +45,19 @@ def provenance_sections(results: Results) -> list[Block]:
 
 def skipped_table(results: Results) -> Table:
     """List every job that failed, is running or was never begun, and every damaged file."""
-    found = {**results.skipped}
-    for path, line in results.damaged.items():
-        place = path.relative_to(results.folder).as_posix()
-        label = found.pop(path.parent)[0] if path.parent in found else place
-        found[path] = SkippedJob(label, "damaged", line.replace(f"{path}", place))
-    return _text_table(
+    return text_table(
         "Jobs that are not in this report",
         "Job, State, Why",
-        sorted(found.values()),
+        left_out(results),
         f"Failed: the reason is the last line of the job's {FAILED}. Missing: planned, and not"
         f" begun. Running: the job has no {METRICS} yet. Damaged: a file cannot be read.",
     )
 
 
-def _versions(groups: Sequence[DataGroup]) -> Table:
-    pairs = {pair for job in _all(groups) for pair in job.record.versions.items()}
-    by_name = grouped(sorted(pairs), lambda pair: pair[0])
-    rows = [(name, ", ".join(version for _, version in own)) for name, own in by_name.items()]
-    return _text_table("Versions", "Package, Version", rows)
-
-
-def _models(groups: Sequence[DataGroup]) -> Table:
-    rows = set()
-    for job in _all(groups):
-        for name in job.record.backbone_names:
-            backbone = job.record.backbones[name]
-            spec = json.dumps(backbone.spec, sort_keys=True, ensure_ascii=False)
-            rows.add((name, backbone.origin, backbone.spec_hash, spec))
-    return _text_table("Models", "Model, Origin, Spec hash, Spec", sorted(rows))
-
-
-def _jobs(groups: Sequence[DataGroup]) -> Table:
-    rows = []
-    for group in groups:
-        names = job_names(group)
-        for job in group.jobs:
-            point = f"{job.layer.backbone} {job.layer.layer}, {job.record.fusion_label}"
-            rows.append((group.label, names.get(job, point), job.record.job, job.record.created))
-    return _text_table("Jobs", "Data set, What, Job, Made", rows)
-
-
-def _time_notes(groups: Sequence[DataGroup]) -> Table:
-    rows = [
-        (group.label, job.record.job, note)
-        for group in groups
-        for job in group.jobs
-        for note in job.record.time_notes
-    ]
-    return _text_table("Jobs with a time limit", "Data set, Job, What was left out", rows)
-
-
-def _text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
+def text_table(title: str, titles: str, rows: Sequence[tuple[str, ...]], note: str = "") -> Table:
     """Make a table of texts, a row of which is a tuple with one text for each title."""
     columns = (
         Column(name, lambda row, place=place: row[place])
         for place, name in enumerate(titles.split(", "))
     )
-    return Table(title, tuple(columns), rows, note)
-
-
-def _all(groups: Sequence[DataGroup]) -> list[FinishedJob]:
-    return [job for group in groups for job in group.jobs]
+    return Table(title, rows, *columns, note=note)

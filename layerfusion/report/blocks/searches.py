@@ -11,17 +11,12 @@ from layerfusion.findings.results import Results
 from layerfusion.records.format import plural
 from layerfusion.records.search import SearchHistory, TrialRecord
 from layerfusion.report.block import Block, Folded
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, legend, new_axes
+from layerfusion.report.figures.axes import is_narrow, legend, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, SERIES
 from layerfusion.report.figures.line_ends import LineEnd, name_lines
 from layerfusion.report.figures.log_axis import number_log_axis
-from layerfusion.report.format import (
-    DURATION,
-    NAME,
-    NONE,
-    SHARE,
-    decimals,
-)
+from layerfusion.report.format import DURATION, NAME, NONE, SHARE, decimals
 from layerfusion.report.table import Cell, Column, Table
 
 HIDDEN = ("paths.", "logger", "extract.", "--config-dir")
@@ -72,7 +67,7 @@ def _text(history: SearchHistory) -> str:
 
 def _figure(history: SearchHistory, best: TrialRecord, key: str) -> Drawing:
     values = [trial.value for trial in history.trials if trial.value is not None]
-    steps = "; ".join(f"from trial {n} {LOSS(value)}" for n, value in improvements(history))
+    steps = "; ".join(f"from trial {n} {LOSS(value)}" for n, value in history.improvements)
     return drawing(
         f"{key}-history",
         lambda ax: plot_search(history, best, ax),
@@ -90,31 +85,27 @@ def _history_table(history: SearchHistory) -> Table:
     so_far = dict(zip((trial.number for trial in history.trials), history.best_so_far, strict=True))
     return Table(
         f"Search history: {history.name}",
-        (
-            Column("Trial", lambda trial: str(trial.number), NAME),
-            *(Column(key, lambda trial, key=key: _setting(trial.params.get(key))) for key in keys),
-            Column("Validation log-loss", _outcome, LOSS),
-            Column("Best so far", lambda trial: so_far[trial.number], LOSS),
-            Column("Time", lambda trial: trial.seconds, DURATION),
-            Column("Job", lambda trial: trial.job),
-        ),
         history.trials,
-        "A pruned trial was behind the median of the earlier ones at the same epoch.",
-        lambda trial: "chosen" if trial is history.best else "",
+        Column("Trial", lambda trial: str(trial.number), NAME),
+        *(Column(key, lambda trial, key=key: _setting(trial.params.get(key))) for key in keys),
+        Column("Validation log-loss", _outcome, LOSS),
+        Column("Best so far", lambda trial: so_far[trial.number], LOSS),
+        Column("Time", lambda trial: trial.seconds, DURATION),
+        Column("Job", lambda trial: trial.job),
+        note="A pruned trial was behind the median of the earlier ones at the same epoch.",
+        mark=lambda trial: "chosen" if trial is history.best else "",
     )
 
 
 def _importance_table(history: SearchHistory) -> Table:
     return Table(
         f"What mattered: {history.name}",
-        (
-            Column("Setting", lambda entry: entry[0]),
-            Column("Share, %", lambda entry: entry[1], SHARE),
-        ),
         sorted(history.importance.items(), key=lambda item: -item[1]),
-        "Share of the variance of the validation log-loss over the space that each setting explains"
-        " by itself (fANOVA: random forests fitted to the complete trials). With few trials it is"
-        " a rough guide, and it tells nothing about values outside the space.",
+        Column("Setting", lambda entry: entry[0]),
+        Column("Share, %", lambda entry: entry[1], SHARE),
+        note="Share of the variance of the validation log-loss over the space that each setting"
+        " explains by itself (fANOVA: random forests fitted to the complete trials). With few"
+        " trials it is a rough guide, and it tells nothing about values outside the space.",
     )
 
 
@@ -134,15 +125,6 @@ def _setting(value: object) -> str:
 # -- figure -------------------------------------------------------------------------------------
 
 
-def improvements(history: SearchHistory) -> list[tuple[int, float]]:
-    """List the trials that were better than all before, with their values."""
-    found: list[tuple[int, float]] = []
-    for trial, value in zip(history.trials, history.best_so_far, strict=True):
-        if value is not None and (not found or value < found[-1][1]):
-            found.append((trial.number, value))
-    return found
-
-
 def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = None) -> Axes:
     """Draw the validation log-loss of each trial of a search, and the best so far."""
     ax = new_axes(ax, 352, 302, grid="y")
@@ -154,7 +136,7 @@ def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = Non
     if least > 0 and max(values) > WIDE_RANGE * least:
         ax.set_yscale("log")
         number_log_axis(ax.yaxis, values)
-    steps = zip(*[*improvements(history), (last, least)], strict=True)
+    steps = zip(*[*history.improvements, (last, least)], strict=True)
     ax.plot(*zip(*done, strict=True), zorder=4, label="complete", **STYLE["complete"])
     line = {"drawstyle": "steps-post", "color": INK, "linewidth": 1.6, "label": "best so far"}
     ax.plot(*steps, zorder=3, **line)

@@ -15,37 +15,22 @@ from matplotlib.ticker import NullLocator
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.judged import (
     PROBE,
+    UNDECIDED,
     NamedProfile,
     ScoreRow,
     SelectionRow,
     score_rows,
     selection_rows,
 )
+from layerfusion.findings.measures import measure_of
 from layerfusion.records.format import listing, plural
 from layerfusion.report.block import Block, Bullets, Folded
 from layerfusion.report.blocks.pareto import MARKERS
-from layerfusion.report.blocks.summary import says
-from layerfusion.report.figures.canvas import (
-    LINE,
-    Drawing,
-    drawing,
-    is_narrow,
-    legend,
-    new_axes,
-    write,
-)
+from layerfusion.report.figures.axes import LINE, is_narrow, legend, new_axes, write
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
-from layerfusion.report.format import (
-    COUNT,
-    DURATION,
-    PERCENT,
-    POINTS,
-    REGRET,
-    bracket,
-    decimals,
-    shortened,
-)
-from layerfusion.report.metrics import measure_of
+from layerfusion.report.format import COUNT, DURATION, PERCENT, POINTS, REGRET, decimals
+from layerfusion.report.sentences import bracket, says, shortened
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -63,17 +48,7 @@ INTERVALS = (
     " added up where they share the test rows of a data set, and are independent between data sets."
     " Nothing is said here about other data sets."
 )
-NEGLIGIBLE = 0.01
-"""Largest loss of a score that counts as good as the probe. Its interval has to exclude more."""
-NO_LOSS = (
-    "Worth their price here, at no more than the probe's and with a loss of more than"
-    f" {100 * NEGLIGIBLE:.0f} point ruled out"
-)
 BEST_LAYER = "best layer in hindsight, test %"
-GAINS = "Worth their price here, as they gain"
-UNDECIDED = "Undecided, as no loss shows but one is not ruled out either"
-AT_A_LOSS = "Cheaper than the probe, at a loss"
-NOTHING_GAINED = "Not worth their price here, as no gain shows"
 LINEAR = 4.0
 """Points to either side of 0 that are drawn about evenly. Without a limit, a single score that
 fails would press all others together."""
@@ -89,23 +64,7 @@ def regret_block(judged: Sequence[NamedProfile], key: str) -> Block:
         f"{plural(len(rows), 'selection')} in {plural(len(judged), 'profile')} of"
         f" {plural(len(data), 'data set')}: {listing(data)}."
     )
-    return Block(
-        "Which way of choosing layers loses least",
-        (
-            f"{extent} {MEANING.format(measure=_measure(judged))} {INTERVALS}",
-            _figure(judged, rows),
-            Bullets(price_sentences(judged, scores)),
-            mean_table(judged, rows),
-            score_table(judged, scores),
-            *(Folded((table,)) for table in (*regret_tables(judged, rows), _origins(judged))),
-        ),
-        key,
-        key,
-    )
-
-
-def _figure(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Drawing:
-    return drawing(
+    figure = drawing(
         "regret",
         lambda ax: plot_regret(judged, rows, ax),
         alt="Regret of each selection in points, mean over profiles. "
@@ -114,6 +73,19 @@ def _figure(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Dra
         f" {plural(len(judged), 'profile')} (a data set with some models and poolings). Small"
         " marks: profiles, by data set. Diamond and bar: their mean with its 95 % interval. Left of"
         " 0: better than every single layer.",
+    )
+    return Block(
+        "Which way of choosing layers loses least",
+        (
+            f"{extent} {MEANING.format(measure=_measure(judged))} {INTERVALS}",
+            figure,
+            Bullets(price_sentences(judged, scores)),
+            mean_table(judged, rows),
+            score_table(judged, scores),
+            *(Folded((table,)) for table in (*regret_tables(judged, rows), _origins(judged))),
+        ),
+        key,
+        key,
     )
 
 
@@ -128,21 +100,19 @@ def mean_table(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> 
 
     return Table(
         "Selections over all profiles",
-        (
-            Column("Selection", lambda row: row.name),
-            Column("Profiles", lambda row: Cell(row.count, note=f"of {len(judged)}"), COUNT),
-            Column("Layers", lambda row: row.layers, decimals(1)),
-            Column("Regret, points", lambda row: row.regret, REGRET),
-            Column("Cross-fitted regret, points", lambda row: row.cross_fitted, REGRET),
-            Column("Profiles ▼", behind, COUNT),
-            Column("Gain over last, points", lambda row: row.over_last, POINTS),
-        ),
         rows,
-        "Means over profiles. Selections that every profile has come first, as means over different"
-        " profiles do not compare. Cross-fitted: with the layer in hindsight chosen on one half of"
-        " test and judged on the other, which removes the luck of the best of many. ▼: profiles in"
-        " which some single layer is more accurate beyond that luck and the noise of test (max-t"
-        f" test over all layers of the profile, p < {ALPHA:g}).",
+        Column("Selection", lambda row: row.name),
+        Column("Profiles", lambda row: Cell(row.count, note=f"of {len(judged)}"), COUNT),
+        Column("Layers", lambda row: row.layers, decimals(1)),
+        Column("Regret, points", lambda row: row.regret, REGRET),
+        Column("Cross-fitted regret, points", lambda row: row.cross_fitted, REGRET),
+        Column("Profiles ▼", behind, COUNT),
+        Column("Gain over last, points", lambda row: row.over_last, POINTS),
+        note="Means over profiles. Selections that every profile has come first, as means over"
+        " different profiles do not compare. Cross-fitted: with the layer in hindsight chosen on"
+        " one half of test and judged on the other, which removes the luck of the best of many. ▼:"
+        " profiles in which some single layer is more accurate beyond that luck and the noise of"
+        f" test (max-t test over all layers of the profile, p < {ALPHA:g}).",
     )
 
 
@@ -152,10 +122,8 @@ def regret_tables(
     """List the regret of every selection in every profile, one table a data set."""
 
     def cell(row: SelectionRow | None, place: int) -> object:
-        if row is None:  # the best layer in hindsight
-            profile = judged[place].profile
-            test = None if profile.hindsight is None else profile.layers[profile.hindsight].test
-            return replace(Cell.of(test), format=PERCENT)
+        if row is None:
+            return replace(Cell.of(judged[place].hindsight), format=PERCENT)
         regret = getattr(row.by_profile[place], "regret", None)
         behind = regret is not None and regret.p is not None and regret.p < ALPHA
         return Cell.of(regret, mark="▼" if behind else "")
@@ -167,8 +135,9 @@ def regret_tables(
         tables.append(
             Table(
                 f"{data}: regret in points",
-                (Column("Selection", lambda row: row.name if row else BEST_LAYER), *columns),
                 [None, *shown],
+                Column("Selection", lambda row: row.name if row else BEST_LAYER),
+                *columns,
                 mark=lambda row: "" if row else "baseline",
             )
         )
@@ -179,23 +148,21 @@ def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> T
     """List what each score agrees with, what its best layer loses, and what it costs."""
     return Table(
         "What each score agrees with, loses and costs",
-        (
-            Column("Score", lambda row: row.name),
-            Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
-            Column(
-                f"Rank correlation with probe {_measure(judged)}",
-                lambda row: row.spearman and row.spearman[0],
-                decimals(2),
-            ),
-            Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
-            Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
-            Column("Against the probe's choice, points", lambda row: row.against, POINTS),
-            Column("Time", lambda row: row.seconds, DURATION),
-        ),
         scores,
-        "Rank correlation (Spearman) over the layers of one model under one pooling, 1 being the"
-        " same order: mean over these and the data sets, and the lowest. Time: for all layers of a"
-        f" profile, beyond the extraction, mean; in seconds in the CSV. The probe is {PROBE};"
+        Column("Score", lambda row: row.name),
+        Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
+        Column(
+            f"Rank correlation with probe {_measure(judged)}",
+            lambda row: row.spearman and row.spearman[0],
+            decimals(2),
+        ),
+        Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
+        Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
+        Column("Against the probe's choice, points", lambda row: row.against, POINTS),
+        Column("Time", lambda row: row.seconds, DURATION),
+        note="Rank correlation (Spearman) over the layers of one model under one pooling, 1 being"
+        " the same order: mean over these and the data sets, and the lowest. Time: for all layers"
+        f" of a profile, beyond the extraction, mean; in seconds in the CSV. The probe is {PROBE};"
         " accuracy comes with it.",
     )
 
@@ -203,16 +170,14 @@ def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> T
 def _origins(judged: Sequence[NamedProfile]) -> Table:
     return Table(
         "Profiles",
-        (
-            Column("Data set", lambda x: x.data),
-            Column("Models", lambda x: x.sources),
-            Column("Layers", lambda x: len(x.profile.layers), COUNT),
-            Column("Rows of train", lambda x: x.profile.rows, COUNT),
-            Column("Test rows", lambda x: x.profile.dataset.rows.get("test", 0), COUNT),
-            Column("Held out", lambda x: x.profile.held_out),
-            Column("Job", lambda x: x.profile.job),
-        ),
         judged,
+        Column("Data set", lambda x: x.data),
+        Column("Models", lambda x: x.sources),
+        Column("Layers", lambda x: len(x.profile.layers), COUNT),
+        Column("Rows of train", lambda x: x.profile.rows, COUNT),
+        Column("Test rows", lambda x: x.profile.dataset.rows.get("test", 0), COUNT),
+        Column("Held out", lambda x: x.profile.held_out),
+        Column("Job", lambda x: x.profile.job),
     )
 
 
@@ -246,8 +211,7 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
             few = row.choice.count < len(judged)
             where = f" ({row.choice.count} of {plural(len(judged), 'profile')})" if few else ""
             sentences.append(f"{row.name} {_price(row.dearer)} and {_brings(row.against)}{where}.")
-            if row.dearer is not None:
-                words = _worth(row.dearer, row.against)
+            if words := row.worth:
                 risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
                 worth.setdefault(words, []).append(row.name + risk)
     return (*sentences, *(f"{words}: {listing(names)}." for words, names in worth.items()))
@@ -268,14 +232,6 @@ def _brings(against: Difference) -> str:
 def _verdict(difference: Difference) -> str:
     words = says(difference, gain="gains", loss="loses")
     return f"makes a difference that {words}" if difference.verdict == "open" else words
-
-
-def _worth(dearer: float, against: Difference) -> str:
-    if dearer > 0:
-        return GAINS if against.verdict == "gain" else NOTHING_GAINED
-    if against.verdict == "loss":
-        return AT_A_LOSS if dearer < 0 else NOTHING_GAINED
-    return NO_LOSS if against.low >= -NEGLIGIBLE else UNDECIDED
 
 
 # -- figure -------------------------------------------------------------------------------------

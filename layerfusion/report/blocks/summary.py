@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from layerfusion.findings.choice import ties_words
+from layerfusion.findings.choice import close_to, ties_words
+from layerfusion.findings.curves import answer_lines
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import job_names, single_name
-from layerfusion.findings.tests import Finding, Findings, last_layer
+from layerfusion.findings.measures import SETS
+from layerfusion.findings.names import all_names
+from layerfusion.findings.tests import Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import listing, plural
 from layerfusion.records.job import FEW_ROWS, Estimate
-from layerfusion.report.figures.canvas import NARROW, Drawing, drawing
-from layerfusion.report.figures.layers import answer_lines, plot_answer_curve
-from layerfusion.report.format import (
-    COUNT,
-    GFLOPS,
-    PERCENT,
-    POINTS,
-    REGRET,
-    bracket,
-    decimals,
-    p_value,
-    percent,
-)
-from layerfusion.report.metrics import SETS, set_columns
+from layerfusion.report.figures.axes import NARROW
+from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.layers import plot_answer_curve
+from layerfusion.report.format import COUNT, GFLOPS, PERCENT, POINTS, REGRET, decimals
+from layerfusion.report.metrics import set_columns
+from layerfusion.report.sentences import bracket, percent, told
 from layerfusion.report.table import Column, Table
-from layerfusion.statistics.intervals import Difference
 
-OPEN = "cannot be told"
 CLOSE = 5
-"""From so many jobs within one standard error of the best on, the choice is said to be loose."""
+"""With so many jobs within one standard error of the best, the card asks for more rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,22 +92,21 @@ class Summary:
         group, best = self.group, self.group.best
         baseline = group.jobs[0].record.baseline
         last, single = last_layer(group), group.chosen
-        found = _f1_facts(best)
+        fused, found = group.chosen_fusion, _f1_facts(best)
+        compared = []
         if last is best:
             found.append(("Last layer", "it is the last layer of its model"))
         elif last is not None:
             also = " (best alone)" if last is single else ""
-            name = f"Last layer{also}, {percent(last.accuracy.mean)}"
-            found.append((name, told(self.findings.between(best, last))))
+            compared.append((f"Last layer{also}", last.accuracy.mean, best, last, ""))
         if single is not None and single not in (best, last):
-            name = f"Best single layer, {percent(single.accuracy.mean)}"
-            found.append((name, told(self.findings.between(best, single))))
-        name = f"Baseline, {percent(baseline.test['accuracy'])}"
-        found.append((name, told(self.findings.between(best, None))))
-        fused = group.chosen_fusion
+            compared.append(("Best single layer", single.accuracy.mean, best, single, ""))
+        compared.append(("Baseline", baseline.test["accuracy"], best, None, ""))
         if single is not None and fused is not None and fused is not best:
-            name = f"Fused, {percent(fused.accuracy.mean)}"
-            found.append((name, told(self.findings.between(fused, single), than="the layer alone")))
+            compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
+        for name, accuracy, job, against, than in compared:
+            words = told(self.findings.between(job, against), than=than)
+            found.append((f"{name}, {percent(accuracy)}", words))
         return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
 
     @property
@@ -155,70 +145,20 @@ def answer_table(cards: Sequence[Summary]) -> Table:
 
     return Table(
         "What to use on each data set",
-        (
-            Column("Data set", lambda card: card.label),
-            Column("Use", lambda card: card.headline.removeprefix("Use ")),
-            Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
-            *set_columns(cards, lambda card: card.group.best.record.test),
-            Column("Over last layer, points", against(last_layer), POINTS),
-            Column("Over baseline, points", against(lambda _: None), POINTS),
-            Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
-            Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
-        ),
         cards,
-        "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
-        + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else ""),
+        Column("Data set", lambda card: card.label),
+        Column("Use", lambda card: card.headline.removeprefix("Use ")),
+        Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
+        *set_columns(cards, lambda card: card.group.best.record.test),
+        Column("Over last layer, points", against(last_layer), POINTS),
+        Column("Over baseline, points", against(lambda _: None), POINTS),
+        Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
+        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
+        note=(
+            "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+            + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else "")
+        ),
     )
-
-
-def all_names(group: DataGroup) -> dict[FinishedJob, str]:
-    """Name every job of a group in a sentence."""
-    return {job: single_name(group, job) for job in group.singles} | job_names(group)
-
-
-# -- verdicts -----------------------------------------------------------------------------------
-
-
-def told(finding: Finding, *, than: str = "") -> str:
-    """Word a comparison: better or worse, probably so, or not to be told.
-
-    It is better or worse where the test shows it after correction for the number of comparisons,
-    and probably so where it shows it only without. Otherwise the smallest difference is named that
-    so many rows would show.
-
-    Args:
-        finding: the comparison.
-        than: what it is compared with, where the sentence does not say.
-    """
-    difference, bound = finding.difference, not finding.exact
-    p = f"p {p_value(finding.test.p, bound=bound)}"
-    if finding.among > 1:
-        p += f", corrected {p_value(finding.adjusted, bound=bound)}"
-    than = f" than {than}" if than else ""
-    if finding.lean == "open":
-        return f"{open_words(difference, finding.smallest_shown)} ({p})"
-    word = "better" if finding.lean == "gain" else "worse"
-    size = f"by {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"
-    if finding.verdict != "open":
-        return f"{word}{than} {size} ({p})"
-    doubt = f"not after correction for {plural(finding.among, 'comparison')}"
-    return f"probably {word}{than} {size}, but {doubt} ({p})"
-
-
-def open_words(difference: Difference, smallest: float) -> str:
-    """Word a difference that may be chance, and what these rows would show."""
-    return (
-        f"{OPEN}: {POINTS(difference.mean)} points {bracket(difference, POINTS)};"
-        f" {plural(difference.rows, 'row')} would show {REGRET(smallest)} or more"
-    )
-
-
-def says(difference: Difference, *, gain: str, loss: str) -> str:
-    """Word a difference by its interval: `gains 1.2 points [0.3, 2.0]`, or not to be told."""
-    if difference.verdict == "open":
-        return open_words(difference, difference.smallest_shown)
-    verb = gain if difference.verdict == "gain" else loss
-    return f"{verb} {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"
 
 
 # -- facts --------------------------------------------------------------------------------------
@@ -249,10 +189,7 @@ def choice_words(group: DataGroup) -> str:
     words = f"on {judge.rows_words}, {percent(best)}{judge.reason}"
     if ties:
         words += f"; {ties}, so the lower log-loss decided"
-    # Of rows that are all right, one might as well have been wrong.
-    error = math.sqrt(max(best * (1 - best), (1 - 1 / rows) / rows) / rows)
-    close = sum(one >= best - error for one in found)
-    few = rows < FEW_ROWS
+    (close, error), few = close_to(best, found, rows), rows < FEW_ROWS
     if close >= CLOSE or ties or (few and close > 1):
         words += (
             f"; {COUNT(close)} of {COUNT(len(jobs))} lie within one standard error"

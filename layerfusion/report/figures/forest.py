@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 
 from layerfusion.findings.tests import Finding
-from layerfusion.report.figures.canvas import Drawing, drawing, is_narrow, new_axes, tell
+from layerfusion.report.figures.axes import row_axes, tell
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
 from layerfusion.report.format import POINTS
 from layerfusion.report.table import cell_text
@@ -44,16 +44,12 @@ def plot_forest(rows: Sequence[ForestRow], label: str, ax: Axes | None = None) -
 
     `label` says what the differences are in, and compared with what.
     """
-    ax = new_axes(ax, 27.0 * len(rows) + 62, 38.0 * len(rows) + 62, grid="x")
-    ax.set_ylim(len(rows) - 0.4, -0.6)
-    # On narrow screens a name has two lines.
-    width, lines = (22, 2) if is_narrow(ax) else (50, 1)
-    names = [textwrap.fill(row.name, width, max_lines=lines, placeholder="…") for row in rows]
-    ax.set_yticks(range(len(rows)), names, fontsize=11)
+    ax = row_axes(ax, [row.name for row in rows])
     ax.axvline(0, color=INK, linewidth=1.2)
     ax.set_xlabel(label)
     for y, (row, name) in enumerate(zip(rows, ax.get_yticklabels(), strict=True)):
-        name.set_color(MUTED if row.color == MUTED else INK)
+        if row.color == MUTED:
+            name.set_color(MUTED)
         difference = row.finding.difference
         ends = [100 * difference.low, 100 * difference.high]
         ax.plot(ends, [y, y], color=row.color, linewidth=2.4, solid_capstyle="round")

@@ -11,7 +11,7 @@ from matplotlib.transforms import offset_copy
 from scipy.optimize import isotonic_regression
 from scipy.stats import rankdata
 
-from layerfusion.report.figures.canvas import PIXEL, figure_of, is_narrow, legend, one_series
+from layerfusion.report.figures.axes import PIXEL, figure_of, is_narrow, legend, one_series
 
 GAP = 16
 """Pixels from one name to the next."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
-from scipy.stats import rankdata
 
 from layerfusion.findings.profiles import (
     best_place,
     low_is_good,
     marked_layers,
+    ranks,
     score_names,
+    sources,
 )
 from layerfusion.records.profile import Profile
-from layerfusion.report.figures.canvas import (
+from layerfusion.report.figures.axes import (
     LINE,
     WIDE,
     color_bar,
@@ -28,9 +29,10 @@ from layerfusion.report.figures.canvas import (
     width_of,
 )
 from layerfusion.report.figures.colors import INK, MUTED, PAPER
-from layerfusion.report.figures.layers import Series, series_of
+from layerfusion.report.figures.layers import source_label, source_looks
 from layerfusion.report.figures.line_ends import spread
-from layerfusion.report.format import decimals, score_format
+from layerfusion.report.format import decimals
+from layerfusion.report.metrics import score_format
 
 RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0072b2", "#86bfe0", "#eef4f8"])
 LIKENESS = LinearSegmentedColormap.from_list(
@@ -51,6 +53,21 @@ BETWEEN = 2.6
 """Height of the names between two sources, in rows."""
 
 
+class Source(NamedTuple):
+    """The layers of one source, and the colour of its model."""
+
+    name: str
+    places: list[int]
+    """Positions in `Profile.layers`, bottom up."""
+    color: str
+
+
+def sources_of(profile: Profile) -> list[Source]:
+    """List the sources of a profile in order."""
+    looks = source_looks(profile)
+    return [Source(name, places, looks[name][0]) for name, places in sources(profile).items()]
+
+
 # -- ranks --------------------------------------------------------------------------------------
 
 
@@ -59,7 +76,7 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
 
     Rows are scores and columns are layers, bottom up; dark is best.
     """
-    names, series = score_names(profile), series_of(profile)
+    names, series = score_names(profile), sources_of(profile)
     step = len(names) + BETWEEN
     ax = new_axes(ax, 24 * step * len(series) + 40)
     column = column_width(profile, width_of(ax))
@@ -75,7 +92,7 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
     ax.set_yticks(places, labels * len(series))
     chosen = marked_layers(profile)
     for one, top in zip(series, tops, strict=True):
-        ax.text(0, top - 0.9, one.label(60), color=one.color, fontsize=11, va="center")
+        ax.text(0, top - 0.9, source_label(one.name, 60), color=one.color, fontsize=11, va="center")
         for row, name in enumerate(names):
             _draw_ranks(ax, profile, one, name, top + row, column)
         layers = [profile.layers[place].layer for place in one.places]
@@ -98,25 +115,15 @@ def ranks_note(profile: Profile) -> str:
 def column_width(profile: Profile, width: float) -> float:
     """Give the width of a layer in `plot_scores`, in pixels, on a figure of a width."""
     room = width - _names_width(score_names(profile))
-    return min(COLUMN, room / max(len(one.places) for one in series_of(profile)))
+    return min(COLUMN, room / max(len(one.places) for one in sources_of(profile)))
 
 
 def _names_width(names: Sequence[str]) -> float:
     return 30 + 6.6 * max(map(len, names), default=0)
 
 
-def ranks(values: Sequence[float | None], *, low_is_good: bool) -> np.ndarray:
-    """Rank values, 1 the best; equals share the mean of theirs, NaN stands where there is none.
-
-    Returns:
-        The ranks. Shape: (values,).
-    """
-    signed = np.array([np.nan if value is None else float(value) for value in values])
-    return rankdata(signed if low_is_good else -signed, nan_policy="omit")
-
-
 def _draw_ranks(
-    ax: Axes, profile: Profile, one: Series, name: str, y: float, column: float
+    ax: Axes, profile: Profile, one: Source, name: str, y: float, column: float
 ) -> None:
     """Draw the ranks of one source's layers, with the values where there is room."""
     values = [profile.layers[place].scores.get(name) for place in one.places]
@@ -145,7 +152,7 @@ def _draw_ranks(
 
 def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the linear CKA between all layers, sources set apart by lines."""
-    series, side = series_of(profile), CELL * max(len(profile.layers), 4)
+    series, side = sources_of(profile), CELL * max(len(profile.layers), 4)
     ax = new_axes(ax, min(side, 500) + 80, min(side, 320) + 80 + LINE * len(series))
     narrow = is_narrow(ax)
     order = [place for one in series for place in one.places]
@@ -170,7 +177,7 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
             ax.axvline(end, color=PAPER, linewidth=1.6)
         # The source's colour along the left and the lower side.
         edge = {"color": one.color, "linewidth": 5, "clip_on": False, "solid_capstyle": "butt"}
-        ax.plot([-0.012 * size] * 2, [start, end], label=one.label(40), **edge)
+        ax.plot([-0.012 * size] * 2, [start, end], label=source_label(one.name, 40), **edge)
         ax.plot([start, end], [1.012 * size] * 2, **edge)
         layers = [profile.layers[place].layer for place in one.places]
         shown = ticks_that_fit(layers, cell, apart=start == 0)
@@ -181,7 +188,7 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
     ax.tick_params(axis="x", pad=9)
     places = spread(middles, gap=14 / cell)
-    ax.set_yticks(places, [] if narrow else [one.label() for one in series])
+    ax.set_yticks(places, [] if narrow else [source_label(one.name) for one in series])
     ax.tick_params(axis="y", pad=12)
     for label, one in zip(ax.get_yticklabels(), series, strict=False):
         label.set_color(one.color)

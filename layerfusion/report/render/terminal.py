@@ -6,7 +6,8 @@ import re
 import textwrap
 from collections.abc import Collection, Sequence
 
-from layerfusion.report.format import SPACE, shortened
+from layerfusion.report.format import SPACE
+from layerfusion.report.sentences import shortened
 from layerfusion.report.table import Cell, Column, Table
 
 WIDTH = 100
@@ -39,7 +40,9 @@ def table_lines(
         while taken < len(columns) and room >= len(gap) + len(columns[taken][0]):
             room -= len(gap) + len(columns[taken][0])
             taken += 1
-        shown = _of_one_depth(columns[:taken])
+        depth = max(map(len, columns[:taken]))
+        # Empty lines stand above the headings that are shorter than others.
+        shown = [[" " * len(x[0])] * (depth - len(x)) + x for x in columns[:taken]]
         lines += [gap.join(texts).rstrip() for texts in zip(*shown, strict=True)]
         columns = [columns[0], *columns[max(taken, 2) :]]
     return lines
@@ -61,12 +64,6 @@ def _column(column: Column, cells: Sequence[Cell], most: int) -> list[str]:
     width = max(len(text) for text in [*texts, *re.split(r"(?<=-)| ", title)])
     lines = [*(textwrap.wrap(title, width) or [""]), *texts]
     return [line.rjust(width) if column.numeric else line.ljust(width) for line in lines]
-
-
-def _of_one_depth(columns: Sequence[list[str]]) -> list[list[str]]:
-    """Put empty lines above the headings that are shorter than others."""
-    depth = max(map(len, columns))
-    return [[" " * len(lines[0])] * (depth - len(lines)) + lines for lines in columns]
 
 
 def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:

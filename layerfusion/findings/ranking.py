@@ -1,0 +1,89 @@
+"""The finished jobs under a folder, ranked as they are chosen everywhere, a data set at a time.
+
+Nothing may be chosen on test, so validation or folds of train rank them: see `findings.choice`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from layerfusion.config.job import HONEST
+from layerfusion.errors import UserError
+from layerfusion.findings.choice import Judge, judge_of, order_of
+from layerfusion.findings.compare import unpaired_interval
+from layerfusion.findings.grouping import data_labels, grouped
+from layerfusion.findings.groups import no_job
+from layerfusion.records.job import DataRecord, RunRecord, find_records
+from layerfusion.records.json_files import Damaged
+
+Found = tuple[Path, RunRecord]
+"""Folder and record of a job."""
+
+
+@dataclass(frozen=True, eq=False)
+class RankedJobs:
+    """The jobs on one data set."""
+
+    label: str
+    """The data set's name; with its fingerprint where several samples share the name."""
+    found: Sequence[Found]
+
+    @property
+    def data(self) -> DataRecord:
+        """The data, as the best job recorded it."""
+        return self.best.dataset
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The rows that decide between the jobs."""
+        return judge_of([record for _, record in self.found])
+
+    @cached_property
+    def jobs(self) -> list[Found]:
+        """The jobs, the one that is chosen first."""
+        return sorted(self.found, key=lambda x: order_of(x[1], self.judge.figures(x[1])))
+
+    @property
+    def best(self) -> RunRecord:
+        """The job that is chosen."""
+        return self.jobs[0][1]
+
+    def choosing(self, record: RunRecord) -> float:
+        """Return the accuracy of a job by which it is ranked."""
+        return self.judge.figures(record)["accuracy"].mean
+
+    @property
+    def smallest_shown(self) -> float | None:
+        """The smallest difference between two jobs that the test rows would show, unpaired.
+
+        None where the best job has no interval, as in older records.
+        """
+        estimate, rows = self.best.test["accuracy"], self.data.rows["test"]
+        if estimate.low is None or estimate.high is None:
+            return None
+        one = estimate.mean, estimate.low, estimate.high
+        return unpaired_interval(one, one, rows).smallest_shown
+
+
+def rank_jobs(folder: Path, damaged: Damaged) -> list[RankedJobs]:
+    """Read the finished jobs of the honest protocol under a folder, and rank them.
+
+    Args:
+        folder: of a sweep, of a search, or one that holds such folders.
+        damaged: takes the jobs that cannot be read.
+
+    Raises:
+        UserError: where the folder does not exist, or no record in it can be read.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    copies = grouped(find_records(folder, damaged), lambda pair: pair[1].job)
+    found = [first for first, *_ in copies.values() if first[1].protocol == HONEST]
+    if not found:
+        raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
+    by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
+    labels = data_labels(by_data)
+    return [RankedJobs(labels[data], jobs) for data, jobs in by_data.items()]

@@ -1,0 +1,224 @@
+"""Several sweeps on the same rows: what each chose, how that compares, and who leads over all."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from layerfusion.errors import UserError
+from layerfusion.findings.compare import best_chosen
+from layerfusion.findings.grouping import data_labels, file_names, grouped
+from layerfusion.findings.groups import DataGroup
+from layerfusion.findings.jobs import FinishedJob, numbered_as
+from layerfusion.findings.results import Results
+from layerfusion.findings.tests import Finding, between_sweeps
+from layerfusion.records.format import listing
+from layerfusion.records.job import DataRecord
+from layerfusion.statistics.ranks import Ranking, first_shares, rank_systems
+
+MOST_SETTINGS = 30
+"""Most settings of a leaderboard: those with the highest mean accuracy on test."""
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A data set that several sweeps have with the same texts, labels and splits."""
+
+    label: str
+    key: str
+    """The label as part of a file name or anchor."""
+    groups: Mapping[str, DataGroup]
+    """Name of each sweep that has it to its jobs there."""
+
+    @cached_property
+    def group(self) -> DataGroup:
+        """The jobs of the first sweep."""
+        return next(iter(self.groups.values()))
+
+    @property
+    def data(self) -> DataRecord:
+        """The data, as the first sweep recorded it."""
+        return self.group.data
+
+    @property
+    def chosen(self) -> dict[str, FinishedJob]:
+        """What each sweep chose."""
+        return {name: group.best for name, group in self.groups.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class SideBySide:
+    """Several sweeps, and the data sets that they have in common."""
+
+    sweeps: Mapping[str, Results]
+    """Name of each sweep to its results."""
+
+    @cached_property
+    def shared(self) -> tuple[Shared, ...]:
+        """The data sets that at least two sweeps have with the same rows."""
+        found = {data: groups for data, groups in self._by_data.items() if len(groups) > 1}
+        for groups in found.values():
+            _require_same_labels(groups)
+        labels = data_labels(found)
+        shared = zip(
+            labels.values(), file_names(labels.values(), "data"), found.values(), strict=True
+        )
+        return tuple(Shared(*one) for one in sorted(shared, key=lambda one: one[0]))
+
+    @property
+    def in_all(self) -> list[Shared]:
+        """The data sets that every sweep has, with one sample of each."""
+        return one_sample_each(x for x in self.shared if len(x.groups) == len(self.sweeps))
+
+    @cached_property
+    def alone(self) -> dict[str, list[tuple[str, DataGroup]]]:
+        """Name of each data set to the sweeps whose rows of it no other sweep has."""
+        found = [
+            (data[0], *pair)
+            for data, groups in self._by_data.items()
+            if len(groups) == 1
+            for pair in groups.items()
+        ]
+        by_name = grouped(sorted(found, key=lambda one: one[:2]), lambda one: one[0])
+        return {name: [one[1:] for one in own] for name, own in by_name.items()}
+
+    @cached_property
+    def findings(self) -> dict[tuple[Shared, str, str], Finding]:
+        """Every comparison of two choices on a data set, by the two sweeps, the later one first."""
+        pairs = [
+            (data, later, earlier)
+            for data in self.shared
+            for earlier, later in itertools.combinations(data.groups, 2)
+        ]
+        found = between_sweeps([(data.chosen[a], data.chosen[b]) for data, a, b in pairs])
+        return dict(zip(pairs, found, strict=True))
+
+    def wins(self, sweep: str) -> tuple[int, int]:
+        """Count the comparisons in which the choice of a sweep is better, and probably better."""
+        verdicts = [
+            ("gain" if sweep == later else "loss", finding)
+            for (_, later, earlier), finding in self.findings.items()
+            if sweep in (later, earlier)
+        ]
+        sure = sum(finding.verdict == wins for wins, finding in verdicts)
+        return sure, sum(finding.lean == wins != finding.verdict for wins, finding in verdicts)
+
+    @property
+    def data(self) -> list[DataRecord]:
+        """The data that the sweeps share, as each of them recorded it."""
+        return [one.data for data in self.shared for one in data.groups.values()]
+
+    @cached_property
+    def _by_data(self) -> dict[tuple[str, str], dict[str, DataGroup]]:
+        found: dict[tuple[str, str], dict[str, DataGroup]] = {}
+        for name, results in self.sweeps.items():
+            for group in _whole(results.groups):
+                key = group.data.name, group.data.fingerprint
+                found.setdefault(key, {})[name] = group
+        return found
+
+
+def of_one_folder(groups: Iterable[DataGroup]) -> list[Shared]:
+    """Take the data sets of one folder as those of a single sweep, one sample of each."""
+    return one_sample_each(Shared(group.label, group.key, {"": group}) for group in _whole(groups))
+
+
+def one_sample_each(data: Iterable[Shared]) -> list[Shared]:
+    """Keep one sample of each data set, the largest: ranks take data sets as independent."""
+    found: dict[str, Shared] = {}
+    for one in sorted(data, key=lambda one: (sum(one.data.rows.values()), one.key)):
+        found[one.data.name] = one
+    return sorted(found.values(), key=lambda one: one.label)
+
+
+def _whole(groups: Iterable[DataGroup]) -> list[DataGroup]:
+    """Leave out the samples of a learning curve, which are many of one data set."""
+    return [group for group in groups if group.data.per_class is None]
+
+
+def _require_same_labels(groups: Mapping[str, DataGroup]) -> None:
+    """Refuse predictions that cannot be paired although their data have the same fingerprint.
+
+    Raises:
+        UserError: where the test labels of two sweeps differ.
+    """
+    first, *others = (group.jobs[0] for group in groups.values())
+    for name, job in zip(list(groups)[1:], others, strict=True):
+        if not np.array_equal(numbered_as(job, first).target, first.target):
+            raise UserError(
+                f"{job.folder}: other test labels of {groups[name].label} than {first.folder}, with"
+                " the same fingerprint of the data; one of the two is damaged, run it again"
+            )
+
+
+# -- who leads over the data sets ---------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Systems that ran on every one of several data sets, ranked by their accuracy on test."""
+
+    jobs: Mapping[str, Sequence[FinishedJob]]
+    """Name of each system to its job on each data set."""
+    data: Sequence[Shared]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the systems. The rankings number them in this order."""
+        return list(self.jobs)
+
+    @cached_property
+    def accuracy(self) -> np.ndarray:
+        """Test accuracies. Shape: (data sets, systems)."""
+        return np.array([[job.accuracy.mean for job in own] for own in self.jobs.values()]).T
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The mean ranks, and which systems cannot be told apart."""
+        return rank_systems(self.accuracy)
+
+    @cached_property
+    def first(self) -> np.ndarray:
+        """Share of resampled seeds with which each has the best mean rank. Shape: (systems,)."""
+        sets = range(len(self.data))
+        return first_shares([[seeds_of(own[n]) for own in self.jobs.values()] for n in sets])
+
+
+def seeds_of(job: FinishedJob) -> list[float]:
+    """List the test accuracies of the seeds of a job."""
+    return [seed.test["accuracy"] for seed in job.record.seeds]
+
+
+def common_settings(common: Sequence[Shared]) -> dict[str, list[FinishedJob]]:
+    """Find the settings that some sweep ran on every data set, with their jobs.
+
+    Of several jobs with the same name, such as with heads of two widths, it is the chosen one.
+    """
+    by_data = [
+        grouped((job for group in data.groups.values() for job in group.jobs), _setting)
+        for data in common
+    ]
+    everywhere = [name for name in by_data[0] if all(name in jobs for jobs in by_data)]
+    found = {name: [best_chosen(jobs[name]) for jobs in by_data] for name in everywhere}
+    means = {name: float(np.mean([x.accuracy.mean for x in jobs])) for name, jobs in found.items()}
+    kept = sorted(found, key=lambda name: (-means[name], name))[:MOST_SETTINGS]
+    return {name: found[name] for name in kept}
+
+
+def _setting(job: FinishedJob) -> str:
+    """Name the models, the selection and the fusion of a job, whatever its data set."""
+    record = job.record
+    models = list(record.considered) or list(record.backbone_names)
+    what = record.selection
+    if what == "fixed":
+        what = ", ".join(f"{layer.backbone} {layer.layer}" for layer in record.layers)
+    else:
+        what = f"{what} of {listing(models)}"
+    poolings = list(dict.fromkeys(layer.pooling for layer in record.layers))
+    pooled = "" if poolings == ["mean"] else f", {listing(poolings)}"
+    fusion = record.chosen_by or record.fusion
+    return f"{what}{pooled}, {fusion}"
