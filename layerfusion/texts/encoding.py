@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import difflib
 import encodings.aliases
-import gzip
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from layerfusion.config.options import as_option
-from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
 from layerfusion.texts.encoding_guess import guess_encodings, wrong_bytes
+from layerfusion.texts.packed import is_packed, refuse_not_packed, unpacked
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -29,20 +25,6 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ\x00": lzma.decompress,
-}
-"""What packed files begin with, in the order of `PACKED`, to what unpacks them."""
-_OPEN: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
-}
-"""The same to what unpacks them while they are read."""
-BLOCK = 1 << 18
-"""Bytes that are read at once."""
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is too; unpack it, or save it as csv",
     b"PAR1": "a parquet file; give it a name that ends in .parquet",
@@ -94,57 +76,8 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     refuse_no_text(raw, str(path))
-    _refuse_not_packed(path, raw)
+    refuse_not_packed(path, raw)
     return decoded(raw, str(path), encoding, key)
-
-
-def _refuse_not_packed(path: Path, raw: bytes) -> None:
-    """Refuse a file that is packed by its name, and not by its first bytes."""
-    suffix = path.suffix.lower()
-    if suffix in PACKED and not raw.startswith(list(_UNPACK)[PACKED.index(suffix)]):
-        raise UserError(
-            f"{path}: cannot be read: its name ends in {suffix}, and it is not packed so"
-        )
-
-
-def unpacking(file: IO[bytes], begin: bytes) -> IO[bytes]:
-    """Unpack a file while it is read.
-
-    Args:
-        file: the file, at its start.
-        begin: its first bytes, which say how it is packed, if it is.
-    """
-    for mark, opened in _OPEN.items():
-        if begin.startswith(mark) and not begin.isascii():
-            return opened(file)
-    return file
-
-
-@contextmanager
-def unpacking_errors(place: str) -> Iterator[None]:
-    """Turn the error about a file that is not packed as it should be into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{place}: cannot be read: {reason[0]}") from error
-
-
-def blocks_of(path: Path) -> Iterator[bytes]:
-    """Read a text file in unpacked blocks.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    with unpacking_errors(str(path)), path.open("rb") as file:
-        begin = file.read(_TAR_AT)
-        file.seek(0)
-        _refuse_not_packed(path, begin)
-        unpacked = unpacking(file, begin)
-        while block := unpacked.read(BLOCK):
-            yield block
 
 
 def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
@@ -347,18 +280,10 @@ def whole_characters(text: str) -> tuple[str, int]:
 
 def _unpacked(raw: bytes, path: str) -> bytes:
     """Unpack what gzip and its like packed, and refuse files that hold no text."""
-    for mark, unpack in _UNPACK.items():
-        if raw.startswith(mark):
-            try:
-                raw = unpack(raw)
-                break
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                if raw.isascii():
-                    break  # a text that begins with the same letters
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                raise UserError(f"{path}: cannot be read: {reason[0]}") from error
-    if raw.startswith(tuple(_UNPACK)) and not raw.isascii():
-        raise UserError(f"{path}: it is packed twice; unpack it once")
+    if is_packed(raw):
+        raw = b"".join(unpacked([raw], path))
+        if is_packed(raw):
+            raise UserError(f"{path}: it is packed twice; unpack it once")
     refuse_no_text(raw, path)
     return raw
 
