@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +68,7 @@ def require_whole(path: Path, key: str, *, weights: bool) -> None:
     for file in sorted(path.glob("*")) if path.is_dir() and weights else []:
         if not _is_its_blob(file):
             raise UserError(
-                f"{key}: {file.resolve()} has changed since it was downloaded, or is damaged;"
+                f"{key}: {_meant(file)} has changed since it was downloaded, or is damaged;"
                 " remove it, and the same command downloads it again"
             )
 
@@ -89,7 +90,7 @@ def _is_its_blob(file: Path) -> bool:
 
     Large files are named by their sha256, small ones by the sha1 of a blob of Git.
     """
-    blob = file.resolve()
+    blob = _meant(file)
     if not file.is_symlink() or not blob.is_file() or blob.parent.name != "blobs":
         return True
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):
@@ -99,6 +100,11 @@ def _is_its_blob(file: Path) -> bool:
         content = blob.read_bytes()
         return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == blob.name
     return True
+
+
+def _meant(file: Path) -> Path:
+    """The file behind a link; of links that lead to themselves, the one where they begin again."""
+    return Path(os.path.realpath(file))
 
 
 def _sum(path: Path) -> str:

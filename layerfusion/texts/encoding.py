@@ -31,9 +31,14 @@ NO_TEXT = {
     b"ARROW1": "an Arrow file; give it a name that ends in .arrow",
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as csv",
     b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"\x04\x22\x4d\x18": "packed by lz4; unpack it",
+    b"\x1f\x9d": "packed by compress; unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"Rar!\x1a\x07": "a rar archive; unpack it",
     b"SQLite format 3\x00": "an SQLite database; export its table as csv",
+    b"\x89HDF": "an HDF5 file; save its table as csv",
+    b"Obj\x01": "an Avro file; save its table as csv",
+    b"FEA1": "a file of the first version of Feather; write it anew",
     b"%PDF-": "a PDF file; save its texts as csv",
     b"{\\rtf": "a document in RTF; save it as plain text",
     b"\x93NUMPY": "a NumPy array; save its texts as csv",
@@ -221,6 +226,8 @@ class EncodingSigns:
     """Characters that are invisible controls."""
     beyond: int = 0
     """Texts that are not ASCII alone."""
+    marked: int = 0
+    """Those that begin with a byte-order mark."""
     garbled: int = 0
     """Those that look like UTF-8 read as cp1252."""
     example: tuple[str, str] | None = None
@@ -230,6 +237,7 @@ class EncodingSigns:
         """Look at texts; other values are passed over."""
         beyond = [text for text in texts if isinstance(text, str) and not text.isascii()]
         self.beyond += len(beyond)
+        self.marked += sum(text.startswith("\ufeff") for text in beyond)
         self.controls += sum(len(CONTROLS.findall(text)) for text in beyond)
         for text in beyond:
             if (whole := _ungarbled(text)) is not None:
@@ -244,6 +252,12 @@ class EncodingSigns:
             key: the option that sets the encoding.
         """
         notes = []
+        if self.marked:
+            begin = "1 text begins" if self.marked == 1 else f"{self.marked:,} texts begin"
+            notes.append(
+                f"{place}: {begin} with a byte-order mark (U+FEFF), as where files were joined; it"
+                " is read as part of the text"
+            )
         if self.controls:
             notes.append(
                 f"{place}: {self.controls:,} characters are invisible controls; in cp1252 their"

@@ -87,6 +87,8 @@ def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "a Git LFS pointer"),
         (b"# xet version 0\nfilesize = 12\n", "a pointer of Xet"),
         (pickle.dumps(["text"]), "a pickle"),
+        (b"\x04\x22\x4d\x18 and so on", "packed by lz4"),
+        (b"Obj\x01\x04 and so on", "an Avro file"),
     ],
 )
 def test_what_stands_for_data_is_named_whatever_it_is_called(

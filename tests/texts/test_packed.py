@@ -43,9 +43,9 @@ def test_what_stands_behind_a_packed_part_is_not_lost(
     """As of rows that `cat >>` added to a packed file."""
     path = tmp_path / f"a.csv{suffix}"
     path.write_bytes(PACK[suffix](b"text,label\n" * 100) + more)
-    with pytest.raises(UserError, match="a.csv.*: cannot be read: "):
+    with pytest.raises(UserError, match=r"a\.csv.*: cannot be read: "):
         read_text(path, "utf-8")
-    with pytest.raises(UserError, match="a.csv.*: cannot be read: "):
+    with pytest.raises(UserError, match=r"a\.csv.*: cannot be read: "):
         list(blocks_of(path))
 
 
