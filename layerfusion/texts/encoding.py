@@ -151,7 +151,7 @@ def _codec(encoding: str, key: str) -> str:
         with suppress(UnicodeError):
             b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except (LookupError, ValueError) as error:
-        named = {*encodings.aliases.aliases.values()}
+        named = {*encodings.aliases.aliases.values()} - {"mbcs", "oem"}  # on Windows alone
         near = difflib.get_close_matches(encoding.lower().replace("-", "_"), named, n=1)
         meant = f"; did you mean {as_option(key, near[0].replace('_', '-'))}?" if near else ""
         raise UserError(

@@ -44,6 +44,8 @@ _LOOKS_LIKE = str.maketrans(
     "acdehijkmoqpstyxABCEHIJKMOPSTXYABEZHIKMNOPTYXoviI",
 )
 """Letters of Cyrillic and Greek that look like Latin ones."""
+_UNSEEN = re.compile("[\u034f\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Marks without a form of their own, such as that which gives a sign its colours (`❤️`)."""
 _YES_OR_NO = {
     **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), "yes"),
     **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "off"), "no"),
@@ -506,10 +508,12 @@ def alike_names(names: Iterable[str]) -> list[list[str]]:
     alike: dict[str | Decimal, list[str]] = {}
     yes_or_no = len(names) > 2 and all(name.casefold() in _YES_OR_NO for name in names)
     for name in names:
-        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
+        form = _UNSEEN.sub("", unicodedata.normalize("NFKC", name))
+        form = "".join(c for c in form if c.isprintable())
         form = _YES_OR_NO[name.casefold()] if yes_or_no else form.translate(_LOOKS_LIKE)
         form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(f"{_AROUND} \t\r\n").casefold())
-        number = _as_number(form)
+        plain = _as_number(name.strip())  # before the point of `.5` counts as a mark around it
+        number = _as_number(form) if plain is None else plain
         alike.setdefault(form or name if number is None else number, []).append(name)
     return [same for same in alike.values() if len(same) > 1]
 
@@ -526,7 +530,8 @@ def _as_number(form: str) -> Decimal | None:
 def _shown(name: str) -> str:
     """A name in quotes, with marks and letters that nobody sees in their place written out."""
     looks_latin = not name.isascii() and name.translate(_LOOKS_LIKE).isascii()
-    visible = unicodedata.is_normalized("NFC", name) and not looks_latin
+    unseen = looks_latin or _UNSEEN.search(name) is not None
+    visible = unicodedata.is_normalized("NFC", name) and not unseen
     return short(name) if visible else ascii(name)
 
 

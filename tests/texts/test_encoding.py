@@ -177,6 +177,24 @@ def test_a_text_too_short_to_be_sure_is_shown_in_each_encoding_that_fits(
     assert f"to {encoding}, which reads {text!r}" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        *(("gb18030", text) for text in ("很好", "好", "差评", "太差了", "物流很快")),
+        *(("big5", text) for text in ("很棒", "不好", "這個很便宜")),
+        *(("shift_jis", text) for text in ("良い", "最高", "とても良い", "ダメ")),
+        *(("euc_jp", text) for text in ("すごい", "とても良い")),
+        *(("euc_kr", text) for text in ("좋아요", "최고", "별로예요")),
+    ],
+)
+def test_a_few_eastern_characters_are_read_in_their_encoding(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(f"text,label\n{text},bad\n".encode(encoding))
+    with pytest.raises(UserError, match=f"for example to {encoding}, which reads {text!r}"):
+        read_text(tmp_path / "a.csv", "utf-8")
+
+
 def test_a_long_text_has_one_likely_encoding(tmp_path: Path) -> None:
     rows = "хороший фильм, смотреть можно не один раз,good\n" * 20
     (tmp_path / "a.csv").write_bytes(f"text,label\n{rows}".encode("koi8_r"))

@@ -368,6 +368,9 @@ def test_classes_that_may_be_one_or_none_are_noted(tmp_path: Path, load: Load) -
         (("01", "1", "x"), True),
         (("0.0", "+0", "x"), True),
         (("1e0", "1", "x"), True),
+        ((".5", "0.5", "x"), True),
+        ((".5", "5", "x"), False),
+        (("\u2764", "\u2764\ufe0f", "x"), True),  # a heart, and one that is to have its colour
         (("1,000", "1", "x"), False),
         (("1,5", "1.5", "x"), False),
         (("v12345678901234567", "v12345678901234568", "x"), False),
