@@ -108,3 +108,8 @@ def p_value(p: float, *, bound: bool = False) -> str:
 def shortened(text: str, most: int) -> str:
     """Cut a text to a number of characters, the last one an ellipsis."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
+def utf8(text: str) -> bytes:
+    """Write a text; what is no UTF-8, as in the name of a folder, gets a question mark."""
+    return text.encode(errors="replace")

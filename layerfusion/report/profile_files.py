@@ -26,7 +26,7 @@ from layerfusion.report.blocks.profiles import (
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, WIDE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import COUNT, NAME, score_format, shortened
+from layerfusion.report.format import COUNT, NAME, score_format, shortened, utf8
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
 from layerfusion.report.table import Cell, Column, Table
@@ -135,7 +135,7 @@ def write_csv(profile: Profile, path: Path) -> None:
         *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
     )
     table = Table("", columns, profile.layers)
-    write_atomically(path, table_csv(table).encode())
+    write_atomically(path, utf8(table_csv(table)))
 
 
 def write_profile_figure(profile: Profile, path: Path) -> None:

@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerfusion.assets.paths import data_suffix
+from layerfusion.assets.paths import data_suffix, refuse_stream
 from layerfusion.config.registry import BINARY, PACKED
 from layerfusion.errors import UserError, short
 from layerfusion.texts.class_files import header_note
@@ -188,13 +188,14 @@ def read_table(
 
 
 def refuse_no_file(path: Path) -> None:
-    """Refuse a folder, and what does not exist.
+    """Refuse a folder, a pipe, and what does not exist.
 
     Raises:
         UserError: naming it.
     """
     if os.path.isdir(path):
         raise UserError(f"{path}: it is a folder; a file is needed")
+    refuse_stream(path)
     if not os.path.isfile(path):  # a name may be longer than the system allows
         raise UserError(f"{path}: there is no such file")
 
