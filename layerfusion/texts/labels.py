@@ -553,6 +553,8 @@ def _named(
     names = [whole_characters(name)[0] for name in names]
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
+    if not all(name.strip() for name in names):
+        raise UserError(f"one of the label names is empty: {_listed(names)}")
     numbers = any(not isinstance(value, str) for values in labels.values() for value in values)
     named: dict[Label, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
     numbered = {_number(name): name for name in names if _is_number(name)} if numbers else {}

@@ -493,6 +493,12 @@ def test_folders_that_no_split_takes_are_named(
     assert [note for note in found if "not used" in note] == notes
 
 
+def test_a_class_without_a_name_is_refused(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "labels.json").write_text('["a", " "]')
+    write_json(tmp_path / "train.json", TEXTS, [1, 0] * 20)
+    assert "one of the label names is empty" in refused(load, path=tmp_path)
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float16])
 def test_a_table_of_less_precision_has_the_labels_that_are_written(
     kind: type, tmp_path: Path, load: Load
