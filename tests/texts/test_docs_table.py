@@ -622,6 +622,9 @@ CASES: dict[str, Case] = {
         _labelled("bad", "good", "g\u043eod")
     ),
     "yes or no as a label that is written in two ways": _file(_labelled("no", "yes", "False")),
+    "labels as Python prints them (`['good']`, `b'good'`, `tensor(1)`), or in quotation marks": (
+        _file(_labelled("tensor(0)", "tensor(1)"))
+    ),
     "a name for which train has no row": _file(
         _labelled("0", "1"), "utf-8", "dataset.label_names=[bad,good,more]"
     ),
