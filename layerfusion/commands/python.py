@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfusion.assets.paths import real_path
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
 from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
@@ -458,7 +459,7 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     return write_page(
         place,
         place,
-        title=place.resolve().name or "LayerFusion report",
+        title=real_path(place).name or "LayerFusion report",
         blocks=[import_object("blocks", path) for path in blocks],
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )

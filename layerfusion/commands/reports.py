@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerfusion.assets.paths import real_path
 from layerfusion.commands.arguments import ArgumentParser
 
 
@@ -56,7 +57,7 @@ def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
     from layerfusion.records.job import find_records
     from layerfusion.report import write_comparison
 
-    places = [folder.resolve() for folder in folders]
+    places = [real_path(folder) for folder in folders]
     for one, other in itertools.permutations(range(len(places)), 2):
         if places[one].is_relative_to(places[other]):
             what = "is the same as" if places[one] == places[other] else "lies in"
@@ -130,7 +131,7 @@ def _write_page(
     return write_report(
         folder,
         out or folder,
-        title=folder.resolve().name or "LayerFusion report",
+        title=real_path(folder).name or "LayerFusion report",
         blocks=found,
         texts=_test_texts(folder) if texts else None,
         sections=[import_object("report", path) for path in REPORT_SECTIONS],

@@ -279,11 +279,16 @@ def _reader(name: str, model: Any) -> Any:
     """Return the part of a model that reads the text: of an encoder and a decoder the encoder.
 
     Raises:
-        UserError: if it reads images, sound or numbers.
+        UserError: if it reads images, sound or numbers, or its encoder is no model by itself.
     """
     two = getattr(model.config, "is_encoder_decoder", False)
     if two or (hasattr(model, "encoder") and hasattr(model, "decoder")):
-        model = model.get_encoder()
+        whole, model = model, model.get_encoder()
+        if not hasattr(model, "config"):
+            raise UserError(
+                f"backbone {name}: {type(whole).__name__} has an encoder that is no model by"
+                f" itself ({type(model).__name__}); choose another model"
+            )
     refuse_no_text(name, model)
     return model
 

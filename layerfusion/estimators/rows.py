@@ -11,7 +11,7 @@ import numpy as np
 
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import is_missing, joined_labels, plain, written_list
-from layerfusion.texts.labels import alike_names
+from layerfusion.texts.class_doubts import alike_names
 from layerfusion.texts.strings import strings_of
 
 MOST_ROWS = 1_000_000

@@ -30,7 +30,7 @@ from layerfusion.report.figures.axes import WIDE
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import COUNT, NAME
+from layerfusion.report.format import COUNT, NAME, utf8
 from layerfusion.report.metrics import score_format
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
@@ -154,7 +154,7 @@ def write_csv(profile: Profile, path: Path) -> None:
         *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
     )
     table = Table("", profile.layers, *columns)
-    write_atomically(path, table_csv(table).encode())
+    write_atomically(path, utf8(table_csv(table)))
 
 
 def write_profile_figure(profile: Profile, path: Path) -> None:
