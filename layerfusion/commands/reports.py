@@ -163,8 +163,6 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
 def dashboard(arguments: Sequence[str]) -> int:
     """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
     from layerfusion.config.job import LoggerConfig, PathsConfig
-    from layerfusion.tracking.tracker import goes_online
-    from layerfusion.tracking.variables import entity_of, project_of
 
     parser = ArgumentParser(
         "layerfusion dashboard",
@@ -174,6 +172,10 @@ def dashboard(arguments: Sequence[str]) -> int:
     parser.add_argument("--project", help="without it, WANDB_PROJECT or layerfusion")
     parser.add_argument("--entity", help="user or team; without it, WANDB_ENTITY or the key's own")
     options = parser.parse_args(arguments)
+
+    from layerfusion.tracking.tracker import goes_online
+    from layerfusion.tracking.variables import entity_of, project_of
+
     if goes_online():
         from layerfusion.tracking.dashboard import publish
 

@@ -422,7 +422,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPEC_FILE
     try:
-        raw = unseal(json.loads(path.read_text()))
+        raw = unseal(json.loads(path.read_text(encoding="utf-8")))
         schema, _ = raw["schema"], raw["spec"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedDescription(f"{path}: not the description of a store ({error})") from error

@@ -27,6 +27,7 @@ from layerfusion.estimators.rows import (
     classes_from_json,
     classes_to_json,
     indicators_of,
+    names_of,
     repeats_of,
     row_names,
     seed_of,
@@ -254,6 +255,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self._bundle.probabilities(text_list(X, "predict"), _RECENT)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of `predict_proba`. Shape: (texts, classes), float32."""
+        with np.errstate(divide="ignore"):  # a probability of 0 has that of minus infinity
+            return np.log(self.predict_proba(X))
+
     def gates(self, X: Any) -> pd.DataFrame:
         """Return the weight that each source has for each text.
 
@@ -404,7 +410,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         try:
             estimator = cls(**kept["params"])
             estimator.classes_ = classes_from_json(kept["classes"])
-            if [str(label) for label in estimator.classes_.tolist()] != list(bundle.label_names):
+            written = [str(label) for label in estimator.classes_.tolist()]  # 1.0, as it once was
+            if list(bundle.label_names) not in (names_of(estimator.classes_), written):
                 raise ValueError("its classes are not those of its heads")
             importances = [
                 LayerImportance(**{**one, "layer": LayerId(**one["layer"])})

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 from sklearn.base import clone
@@ -88,7 +89,8 @@ def test_labels_by_name_are_those_of_the_binarizer(cell: Any, make: Any, topics:
     ]
     binarizer = MultiLabelBinarizer().fit(names_of(labels))
     expected = make(**PLAIN).fit(texts, binarizer.transform(names_of(labels)))
-    for y in (given, pd.Series(given), pd.DataFrame({"labels": given})):
+    arrow = pa.array([list(map(str, names)) for names in given])
+    for y in (given, pd.Series(given), pd.DataFrame({"labels": given}), arrow):
         classifier = make(**PLAIN).fit(texts, y)
         assert classifier.classes_.tolist() == binarizer.classes_.tolist()
         np.testing.assert_array_equal(

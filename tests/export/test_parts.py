@@ -213,3 +213,18 @@ def test_the_card_of_several_labels_a_text_speaks_of_exact_match(
     micro = f"{100 * record.test['micro_f1'].mean:.1f}"
     assert f"- Micro-F1 of a head on test: {micro}" in said
     assert "Accuracy" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("good", "good"),
+        ("über alles_1", "über alles_1"),
+        ("<b>|[x](y)", r"\<b\>\|\[x\](y)"),
+        ("two\nlines", r"two\\nlines"),
+        (" good", "' good'"),
+    ],
+)
+def test_a_class_is_a_line_of_the_card_whatever_its_name(name: str, shown: str) -> None:
+    bundle: Any = SimpleNamespace(label_names=[name, "bad"], multilabel=False)
+    assert card._names(bundle) == f"- 0: {shown}\n- 1: bad"

@@ -73,7 +73,7 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
 
 def _written_before(out: Path) -> set[str]:
     try:
-        names = json.loads((out / MANIFEST).read_text())
+        names = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return set()  # no report yet, or no valid list: no file is known to be the report's
     paths = [Path(name) for name in names if isinstance(name, str)]
