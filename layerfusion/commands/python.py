@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerfusion.commands.blocks import find_blocks
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
 from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
@@ -459,7 +460,7 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
         place,
         place,
         title=place.resolve().name or "LayerFusion report",
-        blocks=[import_object("blocks", path) for path in blocks],
+        blocks=find_blocks("blocks", blocks),
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
 

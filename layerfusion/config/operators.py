@@ -114,7 +114,12 @@ def settle(fusion: FusionConfig) -> FusionConfig:
         return replace(fusion, arguments=_arguments_of_auto(fusion))
     entry = find_operator(fusion.name)
     if entry is None:
-        if _file_of(fusion.name) is not None:  # a stack, or a head of another protocol
+        file = _file_of(fusion.name)
+        if file is not None and not fusion.target and not file.is_relative_to(config_folder()):
+            raise UserError(
+                f"{file}: it names no operator; add the line {TARGET}: my_module.MyClass"
+            )
+        if file is not None:  # a stack, or a head of another protocol
             for key in fusion.arguments:
                 raise unknown(f"fusion={fusion.name}", key, ())
             return fusion

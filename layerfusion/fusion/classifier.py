@@ -18,6 +18,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from layerfusion.config.user_code import user_code_errors
 from layerfusion.errors import UserError
 from layerfusion.fusion.data import Batch
 from layerfusion.fusion.head import FusionHead, HeadSettings
@@ -124,7 +125,8 @@ class FusionClassifier(FusionHead, LightningModule):
         if weights is not None:
             weights = weights.to(logits)
         loss = self._cross_entropy(logits, target, weights)
-        source_losses = self.operator.source_losses(sources, target)
+        with user_code_errors("operator", type(self.operator)):
+            source_losses = self.operator.source_losses(sources, target)
         if source_losses is not None:
             loss = loss + source_losses
         if gates is not None and self.fusion_config.entropy_penalty > 0:

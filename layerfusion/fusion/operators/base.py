@@ -76,7 +76,7 @@ class FusionOperator(nn.Module):
             The fused vectors, shape (batch, width), and the weight of each source in them, shape
             (batch, K), rows that sum to 1. The weights are None where the operator has none.
         """
-        raise NotImplementedError
+        raise NotImplementedError("it has no method `fuse(self, sources)`")
 
     def forward(self, sources: list[Tensor]) -> Tensor:
         """Return the fused vectors alone. Shape: (batch, width)."""
