@@ -14,7 +14,7 @@ from layerfusion.errors import UserError, naming_extras
 
 _user_folders: list[Path] = []
 _on_path: list[str] = []
-"""Those of the user's folders that `import_from` put on Python's path."""
+"""The user's folders that `import_from` put on Python's path, for it to take them off again."""
 _loaded: dict[str, Path] = {}
 """Top name of each module that was loaded from a folder of the user's, to that folder."""
 

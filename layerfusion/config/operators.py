@@ -21,7 +21,7 @@ TARGET = "_target_"
 EVERY_HEAD = tuple(item.name for item in fields(FusionConfig))
 """Keys of the group `fusion` that belong to every head; all others are the operator's own."""
 OF_AUTO = ("among", "widths", "members", "prefer")
-"""Those of them that only `fusion=auto` reads."""
+"""Keys of `EVERY_HEAD` that only `fusion=auto` reads."""
 FORMER = {"temperature": 1.0, "source_dropout": 0.0, "side": 16, "experts": 4, "heads": 4}
 """Arguments that every fusion had, whatever its operator, with their defaults: old bundles hold
 them, and the names of jobs are still made from them."""

@@ -36,7 +36,7 @@ GAPS = {
 }  # fmt: skip
 """What programs write for a missing value, in lower case."""
 _NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na"}
-"""Those of them that are no texts of people."""
+"""Words of `GAPS` that no person writes as a text."""
 _AROUND = "\"'`“”‘’«».,;:"
 """Marks around a name that make no other class of it."""
 _LOOKS_LIKE = str.maketrans(
