@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from layerfusion.config.imports import import_object
 from layerfusion.config.user_code import name_of, user_code_errors
@@ -37,7 +37,7 @@ def _find_block(key: str, path: str) -> SectionBlock:
 
     def made(group: DataGroup, findings: Findings) -> Block | None:
         with user_code_errors("block", block):
-            found = block(group, findings)
+            found: Any = block(group, findings)
             for table in getattr(found, "tables", ()):
                 _ = (
                     table.rows

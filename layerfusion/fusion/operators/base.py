@@ -53,6 +53,8 @@ class FusionOperator(nn.Module):
         self.class_weights: Tensor | None = None
         """Weight of each class in the training loss, shape (classes,); None if all rows count
         alike. `source_losses` has to count it too."""
+        self.was_finite = False
+        """Whether a batch of training has given finite vectors, which is asked of users' own."""
         self.multilabel = False
         """Whether texts have any number of the classes. An operator that classifies then gives
         log-odds of each, and `target` has the shape (batch, classes)."""

@@ -68,9 +68,9 @@ def _fault_in_training(operator: FusionOperator, fused: Tensor) -> str:
     parameters = [parameter for parameter in operator.parameters() if parameter.requires_grad]
     if parameters and not fused.requires_grad:
         return "`fuse` gave vectors without a gradient, so that its parameters would not be trained"
-    if not vars(operator).get("_was_finite"):  # later, training itself may have diverged
-        operator._was_finite = bool(fused.isfinite().all())
-        if not operator._was_finite:
+    if not operator.was_finite:  # later, training itself may have diverged
+        operator.was_finite = bool(fused.isfinite().all())
+        if not operator.was_finite:
             return "`fuse` gave NaN or infinity in its first batch"
     return ""
 
