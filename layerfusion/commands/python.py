@@ -218,7 +218,7 @@ def extract(
 
 
 @overload
-def embed(
+def embed(  # pyright: ignore[reportOverlappingOverload]  # `all` is a string too
     texts: Sequence[str],
     backbone: str | Path,
     layers: Literal["all"] | Sequence[int] | list[str | int] | tuple[str | int, ...],
