@@ -121,13 +121,14 @@ def results(arguments: Sequence[str]) -> int:
 def _write_page(
     folder: Path, blocks: Sequence[str] = (), *, texts: bool = False, out: Path | None = None
 ) -> Path:
+    from layerfusion.commands.blocks import find_blocks
     from layerfusion.config.imports import import_from, import_object
     from layerfusion.config.registry import REPORT_SECTIONS
     from layerfusion.report import write_report
 
     if blocks:
         import_from([Path()])
-    found = [import_object("--block", path) for path in blocks]
+    found = find_blocks("--block", blocks)
     return write_report(
         folder,
         out or folder,

@@ -21,7 +21,7 @@ TARGET = "_target_"
 EVERY_HEAD = tuple(item.name for item in fields(FusionConfig))
 """Keys of the group `fusion` that belong to every head; all others are the operator's own."""
 OF_AUTO = ("among", "widths", "members", "prefer")
-"""Those of them that only `fusion=auto` reads."""
+"""Keys of `EVERY_HEAD` that only `fusion=auto` reads."""
 FORMER = {"temperature": 1.0, "source_dropout": 0.0, "side": 16, "experts": 4, "heads": 4}
 """Arguments that every fusion had, whatever its operator, with their defaults: old bundles hold
 them, and the names of jobs are still made from them."""
@@ -114,7 +114,12 @@ def settle(fusion: FusionConfig) -> FusionConfig:
         return replace(fusion, arguments=_arguments_of_auto(fusion))
     entry = find_operator(fusion.name)
     if entry is None:
-        if _file_of(fusion.name) is not None:  # a stack, or a head of another protocol
+        file = _file_of(fusion.name)
+        if file is not None and not fusion.target and not file.is_relative_to(config_folder()):
+            raise UserError(
+                f"{file}: it names no operator; add the line {TARGET}: my_module.MyClass"
+            )
+        if file is not None:  # a stack, or a head of another protocol
             for key in fusion.arguments:
                 raise unknown(f"fusion={fusion.name}", key, ())
             return fusion

@@ -30,7 +30,7 @@ class FusionCandidate:
     """A candidate (layers and fusion) that has not been evaluated yet."""
 
     layer_set: LayerSet
-    """Its layers, and how they were chosen."""
+    """The layers that it fuses, and how they were chosen."""
     fusion: FusionConfig
     parameters: int
     """Number of parameters of the head, or of a stack's probes."""

@@ -221,7 +221,7 @@ class _Task:
     held_out: Tensor
     """The rows that some fold holds out. Shape: (held-out rows,)."""
     folds_of: Tensor
-    """Their folds. Shape: (held-out rows,)."""
+    """The fold that holds out each of these rows. Shape: (held-out rows,)."""
     num_classes: int
     device: torch.device | None
 

@@ -398,7 +398,7 @@ class Bundle:
 
     @cached_property
     def _givers(self) -> dict[str, GivenSource | VectorFile | Pipeline]:
-        """Its sources whose vectors are computed elsewhere, and whom it may ask."""
+        """The sources whose vectors are computed elsewhere, and which the classifier may ask."""
         cache, text = Path(self.config.paths.cache), self.config.dataset.text
         dtype = self.config.extract.store_dtype
         found: dict[str, GivenSource | VectorFile | Pipeline] = {}

@@ -72,9 +72,9 @@ class TrainedReference:
 
     probed: ProbedLayer
     column: str
-    """Name of its answers among the predictions of test."""
+    """Name of the column of its answers among the predictions of test."""
     logits: Tensor
-    """Of the test rows. Shape: (rows, classes)."""
+    """Logits of the test rows. Shape: (rows, classes)."""
     parameters: int
     flops: int
 
@@ -331,7 +331,7 @@ class StackSources:
     test: list[Tensor]
     """Regressions have learned from train and validation."""
     regressions: Mapping[str, LexicalRegression]
-    """Those that learned from train and validation, by source."""
+    """Lexical source to the regression that learned from train and validation."""
 
 
 def _stack_sources(

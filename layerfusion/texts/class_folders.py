@@ -26,7 +26,7 @@ _ABOUT = re.compile(
 )
 """Names of files that are about the data, or that a system leaves beside them."""
 _ABOUT_TEXTS = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
-"""Such files among texts of a class are none of them."""
+"""Names of files that are no text of a class, though they lie in its folder."""
 _FORMAT = re.compile(r"\.([a-z][a-z0-9]{0,4}|[a-z]{2,12})", re.IGNORECASE)
 """A suffix that says a format; digits, or a longer one, are part of a name."""
 

@@ -231,7 +231,7 @@ class Row:
     line: int
     """Number of the line that it begins in, counted from 1."""
     raw: Sequence[str]
-    """Its lines."""
+    """The lines that the row takes up in the file."""
 
 
 class _Broken(Exception):

@@ -53,9 +53,9 @@ _PAGES = {
     **dict.fromkeys((b"<!doctype html", b"<html"), "a web page; was its address that of the data?"),
     b"<?xml": "an XML file; save its texts as csv",
 }
-"""The same of files that may be texts themselves."""
+"""First bytes of files that may be texts themselves, to what such a file is."""
 _TAR_AT = 257
-"""Where a tar archive says that it is one."""
+"""Position of the bytes by which a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
 _SHOWN = 20
@@ -229,9 +229,9 @@ class EncodingSigns:
     marked: int = 0
     """Those that begin with a byte-order mark."""
     garbled: int = 0
-    """Those that look like UTF-8 read as cp1252."""
+    """Texts that look like UTF-8 read as cp1252."""
     example: tuple[str, str] | None = None
-    """The first of them, and what it was."""
+    """The first garbled text, and what it was before."""
 
     def add(self, texts: Sequence[Any]) -> None:
         """Look at texts; other values are passed over."""

@@ -72,7 +72,7 @@ ALPHABETS = {
 }
 """Encodings, likeliest first, to the alphabets beyond ASCII of the languages that they are for."""
 _SCRIPTS = tuple(ALPHABETS)[list(ALPHABETS).index("cp1251") :]
-"""Those whose letters do not stand beside letters of ASCII in a word."""
+"""Encodings whose letters never stand beside letters of ASCII in one word."""
 _MARKS = "‘’“”„‚–—…•€£§©®™°´·«»‹›¿¡²½\xa0"
 """Marks that a text of any language may have."""
 _MOSTLY = 4

@@ -31,7 +31,7 @@ from layerfusion.texts.table import Table, each_label
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
 _NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na"}
-"""Those of them that are no texts of people."""
+"""Words of `GAPS` that no person writes as a text."""
 _PRINTED_BYTES = re.compile(r"""b'.*'|b".*\"""", re.DOTALL)
 """Bytes as Python prints them."""
 _REMOVE, _EMPTY = "remove them", "leave their cells empty"
