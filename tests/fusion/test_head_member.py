@@ -68,7 +68,7 @@ def fitted(place: Path, **settings: Any) -> tuple[Stack, Stack, list[Tensor], Te
     some = candidates(place, known, labels[LEARNED])
     found = cross_validate(known, some.labels, some.fold_of, num_classes=LABELS)
     held = [Blend(one.log_probs, one.target, one.strength) for one in found]
-    recipe = member_recipe(LATE, QUICK, some, held, seed=0)
+    recipe = member_recipe(LATE, TRAINER, some, held, seed=0)
     assert recipe is not None
     member = recipe.train(known, some.labels, some.texts)
     plain, dear = (
