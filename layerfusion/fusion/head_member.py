@@ -42,11 +42,20 @@ class HeadMember:
             UserError: saying what it is.
         """
         operator = self.head.classifier.operator
-        if not isinstance(operator, LateFusion) or len(self.sources) != len(operator.widths):
+        takes = len(operator.widths)
+        if takes != len(self.sources) or (takes > 1 and not isinstance(operator, LateFusion)):
             raise UserError(
-                f"stack: its head is a {type(operator).__name__} of {len(operator.widths)} sources,"
-                f" and a LateFusion of {len(self.sources)} is needed"
+                f"stack: its head is a {type(operator).__name__} of {takes} sources, and a"
+                f" LateFusion of {len(self.sources)} is needed"
             )
+
+    @property
+    def shares(self) -> Tensor:
+        """The head's own weights of its sources, which add up to 1. Shape: (sources,)."""
+        operator = self.head.classifier.operator
+        if not isinstance(operator, LateFusion):  # on one source every operator is the plain head
+            return torch.ones(1)
+        return torch.softmax(operator.scores.detach(), dim=0)
 
     @property
     def num_parameters(self) -> int:
@@ -79,11 +88,8 @@ class HeadMember:
         Returns:
             Weights of the sources, with the same sum. Shape: (rows, K).
         """
-        operator = self.head.classifier.operator
-        assert isinstance(operator, LateFusion)
-        shares = torch.softmax(operator.scores.detach().to(gates), dim=0)
         found = gates[:, :-1].clone()
-        found[:, list(self.sources)] += gates[:, -1:] * shares
+        found[:, list(self.sources)] += gates[:, -1:] * self.shares.to(gates)
         return found
 
 

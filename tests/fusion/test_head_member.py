@@ -133,6 +133,16 @@ def test_it_comes_back_from_its_file(both: tuple[Stack, Stack, list[Tensor], Ten
         head_from(tensors, facts)
 
 
+def test_on_one_layer_the_head_is_plain_and_its_weight_is_the_layers(tmp_path: Path) -> None:
+    features, labels = data()
+    some = candidates(tmp_path, features, labels)
+    recipe = MemberRecipe(FusionConfig("late", width=4), QUICK, 0, LABELS, (1,))
+    member = recipe.train(features, labels, some.texts)
+    weights = torch.tensor([[0.5, 0.2, 0.3]])
+    torch.testing.assert_close(member.share_out(weights), torch.tensor([[0.5, 0.5]]))
+    assert member.log_probs(features).shape == (ROWS, LABELS)
+
+
 def test_a_stack_fitted_again_has_the_head_that_it_is_given(tmp_path: Path) -> None:
     dear, _, features, labels = fitted(tmp_path)
     held = [Blend(x.new_zeros(0, LABELS), labels[:0], 0.1) for x in features]
