@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from layerfusion.composing.hydra import compose
+from layerfusion.config.check import load
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.embeddings.lexical import LexicalConfig, open_lexical
 from layerfusion.errors import UserError
@@ -25,6 +27,7 @@ from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import mean_loss
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import cross_validate
+from layerfusion.runs.fitting import needs_validation
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning")
 
@@ -230,3 +233,15 @@ def test_a_head_reads_the_best_layers_and_no_words(tmp_path: Path) -> None:
     assert recipe.sources == (1, 2)
     assert member_recipe(FusionConfig("stacked"), QUICK, some, held, seed=0) is None
     assert member_recipe(LATE, QUICK, some.take([0]), held[:1], seed=0) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        ("fusion=late_stack", False),
+        ("fusion=auto dataset.multilabel=true", False),
+        ("fusion=auto fusion.among=[late_stack,late]", True),
+    ],
+)
+def test_a_stack_with_a_head_keeps_no_row_from_its_fit(words: str, needed: bool) -> None:
+    assert needs_validation(load(compose("train", words.split()))) is needed
