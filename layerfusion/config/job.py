@@ -42,8 +42,9 @@ LONG_TEXTS = TRUNCATE, WINDOWS, _ = ("truncate", "windows", "auto")
 """What a model does with a text that is longer than it takes at once; `auto` decides on train."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
-STACKED, GATED_STACK = STACKS = ("stacked", "gated_stack")
-"""A fusion of what the sources' own probes say, in place of an operator on their vectors."""
+STACKED, GATED_STACK, LATE_STACK = STACKS = ("stacked", "gated_stack", "late_stack")
+"""A fusion of what the sources' own probes say, in place of an operator on their vectors. The last
+one has a trained head as one more member."""
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
 ACCURATE, CHEAP = PREFERENCES = ("accurate", "cheap")
@@ -132,6 +133,11 @@ class DatasetConfig:
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
     """Drop texts from train and validation that also occur in test."""
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Tell whether a text has any number of the labels."""
+        return self.multilabel or bool(self.label_columns)
 
     @property
     def title(self) -> str:
@@ -346,7 +352,7 @@ class FusionConfig:
     """
 
     name: str = "gated"
-    """An operator, `stacked`, `gated_stack`, or `auto`."""
+    """An operator, `stacked`, `gated_stack`, `late_stack`, or `auto`."""
     target: str = ""
     """The operator's class, `package.module.Class`, which is `_target_` in its YAML file. Empty:
     the class that LayerFusion has under `name`."""
@@ -363,8 +369,9 @@ class FusionConfig:
     """Choose the width so that the head has as many parameters as `concat` at `width`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The operator's own arguments. With `auto`: those of all operators that it tries."""
-    among: list[str] = field(default_factory=lambda: [STACKED])
-    """Operators, `stacked` and `gated_stack`, that `auto` chooses among."""
+    among: list[str] | None = None
+    """Operators, `stacked`, `gated_stack` and `late_stack`, that `auto` chooses among; none:
+    `stacked`, and `late_stack` too where a text may have several labels."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
     members: int | None = field(default=None, metadata=at_least(1))

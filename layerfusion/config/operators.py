@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.imports import user_folders
-from layerfusion.config.job import AUTO, STACKS, FusionConfig
+from layerfusion.config.job import AUTO, LATE_STACK, STACKED, STACKS, FusionConfig
 from layerfusion.errors import UserError, unknown
 
 TARGET = "_target_"
@@ -140,6 +140,21 @@ def settle(fusion: FusionConfig) -> FusionConfig:
     return replace(fusion, target=entry.target, arguments={**entry.arguments, **given})
 
 
+def among_of(auto: FusionConfig, *, multilabel: bool) -> list[str]:
+    """Name the fusions that `fusion=auto` tries.
+
+    A trained head is worth most where a text has several labels: there a stack with one as a member
+    is tried too, unless the user says otherwise.
+
+    Args:
+        auto: the settings of `fusion=auto`.
+        multilabel: whether a text has any number of the labels.
+    """
+    if auto.among is not None:
+        return list(auto.among)
+    return [STACKED, LATE_STACK] if multilabel else [STACKED]
+
+
 def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> FusionConfig:
     """One of the fusions that `fusion=auto` tries.
 
@@ -159,7 +174,7 @@ def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> Fus
 def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
     """Check the arguments that the user set for `auto`: some operator has to take each of them."""
     takers: dict[str, Any] = {}
-    for name in fusion.among:
+    for name in fusion.among or ():
         entry = find_operator(name)
         if entry is None and name not in STACKS:
             raise unknown("fusion.among", name, [*operator_names(), *STACKS])

@@ -268,7 +268,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             such as `minilm:3:mean`; the mean over the seeds. The weights of a gated operator or
             stack differ from text to text; others are the same for all texts. They add up to 1, but
             for a stack of many sources: its weights may be negative, and their absolute values
-            add up to 1 (with `gated_stack`, about 1).
+            add up to 1 (with `gated_stack` and `late_stack`, about 1). The weight of the head in a
+            `late_stack` is shared out among the sources that it reads.
 
         Raises:
             UserError: if the operator has no weights, such as `concat`.
@@ -280,7 +281,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             if any(one is None for one in gates):
                 raise UserError(
                     f"gates: fusion={self._bundle.facts['fusion']} has no weights of its sources;"
-                    " gated, scalar_mix, late, stacked and gated_stack have"
+                    " gated, scalar_mix, late, stacked, gated_stack and late_stack have"
                 )
             found.append(torch.stack([one for one in gates if one is not None]).double().mean(0))
         columns = [str(layer) for layer in self._bundle.layers]

@@ -16,7 +16,9 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
-from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
+from layerfusion.fusion.head_files import Head, StackHead
+from layerfusion.fusion.member_training import member_recipe
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import Fitted, calibrate, fit
 from layerfusion.layers.blends import held_out_blends
@@ -249,14 +251,16 @@ def _stack(
     """Stack probes for each seed. The seed assigns the rows to the folds of the held-out probes.
 
     A stack fitted on train is evaluated on validation. The same stack, refitted on train and
-    validation together, is evaluated on test and kept by the job. Strengths are chosen with the
-    first seed; the others try only those that some source took.
+    validation together, is evaluated on test and kept by the job. A trained head that is a member
+    of it is fitted on the same rows. Strengths are chosen with the first seed; the others try only
+    those that some source took.
     """
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
     chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])
     judged = _with_rows(targets)
+    texts = {name: split.texts for name, split in inputs.dataset.splits.items()}
     heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
     for seed in _seeds(config, inputs):
@@ -272,6 +276,13 @@ def _stack(
                 if vectors is not None and probe.strength is not None
             }
             layers = replace(layers, strengths=sorted(own)) if own else layers
+        recipe = member_recipe(inputs.fusion, config.trainer, candidates, held, seed)
+        said = [probe.log_probs for probe in held]
+        beside = None
+        if recipe is not None:
+            said.append(recipe.held_out(candidates))
+            member = recipe.train(sources.train, targets["train"], texts["train"])
+            beside = member, said[-1]
         stack = fit_stack(
             sources.train,
             targets["train"],
@@ -281,15 +292,20 @@ def _stack(
             gated=inputs.fusion.name == GATED_STACK,
             objective=config.objective,
             class_weights=config.class_weights,
+            beside=beside,
             device=device,
         )
         logits, gates, kept = {}, None, stack
         if "validation" in judged:
             logits["validation"] = stack.predict(sources.validation)[0]
-            kept = refit(stack, sources.known, labels, held, device=device)
+            again = None
+            if recipe is not None:
+                known = [*texts["train"], *texts["validation"]]
+                again = recipe.train(sources.known, labels, known)
+            kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:
             logits["test"], gates = kept.predict(sources.test)
-        _, weights = kept.pool(torch.stack([probe.log_probs for probe in held]))
+        _, weights = kept.pool_of(torch.stack(said))
         heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
             logits,

@@ -26,6 +26,7 @@ FUSIONS = [
     {"fusion": "auto", "objective": "micro_f1"},
     {"fusion": "stacked", "layers": "last", "lexical": "words"},
     {"fusion": "gated_stack", "layers": "all", "class_weight": "balanced"},
+    {"fusion": "late_stack", "layers": "all", "lexical": "words"},
     {"fusion": "gated", "layers": "all", "lexical": "words"},
     {"fusion": "late", "layers": "top_k", "objective": "macro_f1"},
     {"fusion": "concat", "layers": "greedy", "class_weight": "balanced"},
