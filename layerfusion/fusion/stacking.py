@@ -7,8 +7,8 @@ see `head_member`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Stack:
     """Why the pool has its form, in one line."""
     member: HeadMember | None = None
     """A trained head that is the last member of the pool; None where it has probes alone."""
+    regressions: Mapping[int, LinearProbe] = field(default_factory=dict)
+    """The logistic regressions within the probes, by source, for `refit` to start from. A stack
+    that was read from a file has none."""
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify rows.
@@ -130,7 +133,7 @@ def fit_stack(
             log-probabilities of held-out rows, shape (rows, classes).
         device: where the probes are fitted; the CPU if None.
     """
-    probes = fit_sources(features, labels, held_out, num_classes, device)
+    probes, regressions = fit_sources(features, labels, held_out, num_classes, {}, device)
     each, member = [source.log_probs for source in held_out], None
     if beside is not None:
         member, said = beside
@@ -144,7 +147,7 @@ def fit_stack(
         objective=objective,
         class_weights=class_weights,
     )
-    return Stack(tuple(probes), pool, losses, reason, member)
+    return Stack(tuple(probes), pool, losses, reason, member, regressions)
 
 
 def refit(
@@ -170,8 +173,9 @@ def refit(
         device: where the probes are fitted; the CPU if None.
     """
     num_classes = len(stack.probes[0].bias)
-    probes = fit_sources(features, labels, held_out, num_classes, device)
-    return replace(stack, probes=tuple(probes), member=member)
+    starts = stack.regressions
+    probes, regressions = fit_sources(features, labels, held_out, num_classes, starts, device)
+    return replace(stack, probes=tuple(probes), member=member, regressions=regressions)
 
 
 def fit_sources(
@@ -179,8 +183,9 @@ def fit_sources(
     labels: Tensor,
     held_out: Sequence[Blend],
     num_classes: int,
+    starts: Mapping[int, LinearProbe],
     device: torch.device | None,
-) -> list[LinearProbe]:
+) -> tuple[list[LinearProbe], dict[int, LinearProbe]]:
     """Fit the probe of each source on all rows, with the settings that held-out rows chose.
 
     Args:
@@ -189,7 +194,11 @@ def fit_sources(
         labels: class indices, shape (rows,), or labels, shape (rows, classes).
         held_out: predictions and settings of each source's probe.
         num_classes: number of classes.
+        starts: regressions to start those of the same sources from; zeros where there are none.
         device: where the probes are fitted; the CPU if None.
+
+    Returns:
+        The probes, and the logistic regressions within them by source.
     """
     vectors = {k: source for k, source in enumerate(features) if source is not None}
     strengths = {k: held_out[k].strength for k in vectors}
@@ -199,6 +208,7 @@ def fit_sources(
         labels,
         list(regressed.values()),
         num_classes=num_classes,
+        starts=[starts[k] for k in regressed] if starts else (),
         device=device,
     )
     logistic = dict(zip(regressed, regressions, strict=True))
@@ -212,4 +222,4 @@ def fit_sources(
 
     found = dict(zip(vectors, each_on_a_core(probe_of, list(vectors), device), strict=True))
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
-    return [found.get(k, identity) for k in range(len(features))]
+    return [found.get(k, identity) for k in range(len(features))], logistic

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel, log_probabilities
-from layerfusion.layers.lexical_regression import LexicalRegression
+from layerfusion.layers.lexical_regression import LexicalRegression, count
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.records.job import SeedRecord
@@ -385,31 +386,27 @@ def _lexical_regressions(
 ) -> dict[tuple[str, str], LexicalRegression]:
     """Fit each lexical source on train, and on the known rows: train and validation together."""
     train, validation = (inputs.dataset.splits[name].texts for name in ("train", "validation"))
-    known = torch.cat([targets["train"], targets["validation"]])
-    rows = {"train": (train, targets["train"]), "known": ([*train, *validation], known)}
+    texts, labels = [*train, *validation], torch.cat([targets["train"], targets["validation"]])
+    known = np.ones(len(texts), bool)
+    rows = {"train": np.arange(len(texts)) < len(train), "known": known}
 
-    def learn(asked: tuple[str, str]) -> LexicalRegression:
-        name, part = asked
-        texts, labels = rows[part]
-        config, strength = lexical[name]
-        return LexicalRegression.fit(
-            config.features,
-            texts,
-            labels.numpy(),
-            strength,
-            num_classes=len(inputs.dataset.label_names),
-            max_features=config.max_features,
-        )
-
-    lexical = {}
+    found: dict[tuple[str, str], LexicalRegression] = {}
     for layer, probe in zip(inputs.selection.layers, held, strict=True):
         source = inputs.sources[layer.backbone]
-        if isinstance(source, LexicalSource):
-            if probe.strength is None:
-                raise ValueError(f"{layer}: a lexical source is a regression")
-            lexical[layer.backbone] = source.config, probe.strength
-    asked = [(name, part) for name in lexical for part in rows]
-    return dict(zip(asked, each_on_a_core(learn, asked), strict=True))
+        if not isinstance(source, LexicalSource):
+            continue
+        if probe.strength is None:
+            raise ValueError(f"{layer}: a lexical source is a regression")
+        learn = partial(
+            LexicalRegression.learn,
+            count(source.config.features, texts, source.config.max_features),
+            labels=labels.numpy(),
+            strength=probe.strength,
+            num_classes=len(inputs.dataset.label_names),
+        )
+        for part, regression in zip(rows, each_on_a_core(learn, [*rows.values()]), strict=True):
+            found[layer.backbone, part] = regression
+    return found
 
 
 def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:
