@@ -186,7 +186,7 @@ def test_frequent_and_rare_features_make_up_the_products_of_rows(
     shares = np.linspace(0, 1, 20)
     dense = rng.random((50, 20)) * (rng.random((50, 20)) < shares)
     features = csr_matrix(dense)
-    assert ((features > 0).mean(axis=0) > lexical_regression.OFTEN).any()
+    assert ((dense > 0).mean(axis=0) > lexical_regression.OFTEN).any()
     found = lexical_regression._products(features).numpy()
     np.testing.assert_allclose(found, dense @ dense.T, rtol=1e-5, atol=1e-6)
 

@@ -95,7 +95,8 @@ def test_the_group_lasso_is_at_its_minimum() -> None:
 
     weight, bias = torch.zeros(x.shape[1]), torch.zeros(())
     for _ in range(4000):  # proximal gradient descent from zeros
-        weight.requires_grad_(), bias.requires_grad_()
+        for one in (weight, bias):
+            one.requires_grad_()
         slopes = torch.autograd.grad(loss(weight, bias), [weight, bias])
         moved = (weight - 0.2 * slopes[0]).detach().view(3, -1)
         norms = moved.norm(dim=1, keepdim=True)
