@@ -187,9 +187,7 @@ def members_of(config: TrainConfig, drawn: TextDataset, sources: Mapping[str, So
         if isinstance(source, LexicalSource):
             said += [regression_on(source, train, test, held[0], classes)]
             continue
-        probes = fit_sources(
-            list(candidates.features), labels, held, num_classes=classes, device=device
-        )
+        probes, _ = fit_sources(list(candidates.features), labels, held, classes, {}, device)
         vectors = read_layers(sources, own, [text_hash(text) for text in test.texts])
         pairs = zip(probes, vectors, strict=True)
         said += [probe.logits(x).log_softmax(dim=1) for probe, x in pairs]

@@ -53,6 +53,7 @@ from layerfusion.config.check import load
 from layerfusion.config.imports import import_from, import_object
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.registry import require_known
+from layerfusion.config.user_code import call_user_code
 from layerfusion.embeddings.source import EmbeddingSource, Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
@@ -283,13 +284,16 @@ def find_rival(name: str) -> Callable[[Contest], Answers]:
 
     def users(contest: Contest) -> Answers:
         begun = time.perf_counter()
-        probabilities = np.asarray(function(contest.vectors, contest.rows), dtype=float)
+        given = call_user_code("rival", function, contest.vectors, contest.rows)
+        probabilities = np.asarray(given, dtype=float)
         shape = (len(contest.rows.test_texts), contest.rows.num_classes)
         if probabilities.shape != shape:
             raise UserError(
                 f"--rival {name}: it gave the shape {probabilities.shape}; (test rows, classes) ="
                 f" {shape} is needed"
             )
+        if not np.isfinite(probabilities).all():
+            raise UserError(f"--rival {name}: it gave probabilities that are not finite")
         yield name, Answer(probabilities, time.perf_counter() - begun), contest.cost
 
     return users

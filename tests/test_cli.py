@@ -233,7 +233,7 @@ def test_every_config_file_lies_in_a_known_group() -> None:
         (
             ["train", "layers=nope"],
             "layers: there is no 'nope'; there are: adaptive, all, even, fixed, greedy, last,"
-            " sparse, top_k",
+            " loes, sparse, top_k",
         ),
         (
             ["train", "fusion=nope"],

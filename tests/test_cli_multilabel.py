@@ -37,6 +37,7 @@ def _record(tmp_path: Path) -> tuple[dict, pd.DataFrame]:  # type: ignore[type-a
     [
         ["layers=all", "fusion=stacked", "lexical=words"],
         ["layers=adaptive", "fusion=gated_stack", "objective=micro_f1"],
+        ["layers=all", "fusion=late_stack", "lexical=words", "trainer.max_epochs=3"],
         ["layers=greedy", "fusion=gated", "class_weights=balanced"],
         ["fusion=auto", "layers=adaptive", "objective=macro_f1", "fusion.among=[stacked,gated]"],
     ],

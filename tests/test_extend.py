@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import layerfusion as lf
 from layerfusion.cli import main
+from layerfusion.commands.overrides import config_of
+from layerfusion.config.imports import import_from
+from layerfusion.embeddings.pooling import pool
 from layerfusion.records.job import find_records, read_record
 from layerfusion.records.profile import read_profile
 from tests.pages import ROOT, Block
@@ -139,6 +145,13 @@ def test_a_reader(job: list[str], place: Path) -> None:
     assert len(Path("xml.csv").read_text().splitlines()) == 81
 
 
+def test_a_launcher(job: list[str], place: Path) -> None:
+    open_door("A launcher", place)
+    sweep = ["-m", *job, "layers=last,all", "hydra/launcher=patient", "hydra.launcher.seconds=0"]
+    assert main(["train", *sweep, "sweep=patient"]) == 0
+    assert len(list(find_records(Path("outputs/sweeps/patient")))) == 2
+
+
 def test_a_block_of_the_report(job: list[str], place: Path) -> None:
     open_door("A block of the report", place)
     (place / "mine").mkdir()
@@ -168,3 +181,100 @@ def test_what_is_misspelt_or_missing_is_told_in_one_line(
         assert main(["train", *job, "layers=top_k", setting]) == 2
         (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("layerfusion: ")]
         assert re.search(message, line), line
+
+
+SCORE = "def own(features, labels):\n    return {}\n"
+POOL = "def own(hidden, start, stop):\n    return {}\n"
+CHOOSE = "def own(scores, similarity, budget, config):\n    return {}\n"
+READ = "def own(path):\n    return {}\n"
+DOORS = {
+    "score": ["layers=top_k", "layers.score=my_code:own"],
+    "pooling": ["layers=last", "pooling.mean.pool=my_code:own"],
+    "selection": ["layers=top_k", "layers.name=my_code:own"],
+    "reader": ["layers=last", "dataset.reader=my_code:own"],
+}
+
+
+@pytest.mark.parametrize(
+    ("role", "code", "says"),
+    [
+        ("score", SCORE.format("1 / 0"), r"ZeroDivisionError: .* \(my_code\.py, line 2\)"),
+        ("score", SCORE.format("features.mean(dim=0)"), r"it gave tensor\(.*; a number is needed"),
+        ("pooling", POOL.format("hidden.men(1)"), "AttributeError: 'Tensor' object has no"),
+        ("pooling", POOL.format("None"), "it returned None; a tensor of the shape"),
+        ("selection", CHOOSE.format("scores.layer"), "AttributeError: .*line 2"),
+        ("pooling", POOL.format("hidden[:, 0] / 0 - hidden[:, 0] / 0"), "it returned NaN or inf"),
+        ("selection", CHOOSE.format("{scores.layers[0]: None}"), "its reason for .* is no text"),
+        ("reader", READ.format("{'text': 'abc', 'label': 'xyx'}"), "column text is one str for"),
+        ("reader", READ.format("path.nothing"), "AttributeError: .*line 2"),
+    ],
+)
+def test_a_mistake_in_a_users_function_is_one_line(
+    job: list[str],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+    role: str,
+    code: str,
+    says: str,
+) -> None:
+    (place / "mine").mkdir()
+    (place / "my_code.py").write_text(code)
+    assert main(["train", *job, *DOORS[role]]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("layerfusion: ")]
+    assert "my_code:own" in line or "score own" in line
+    assert re.search(says, line), line
+
+
+def test_a_file_that_is_no_yaml_is_told_with_its_line(
+    job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine/pooling").mkdir(parents=True)
+    (place / "mine/pooling/broken.yaml").write_text("broken:\n  pool: [\n")
+    assert main(["train", *job, "pooling=[broken]"]) == 2
+    assert "broken.yaml: no valid YAML in line 3: expected" in capsys.readouterr().err
+
+
+BLOCKS = {
+    "def own(group):\n    return None\n": r"block my_block:own: TypeError: own\(\) takes 1",
+    "class own:\n    pass\n": "it is of type type; a function .group, findings.",
+    "def own(group, findings):\n    return 'words'\n": "has to be a Block or None",
+    """
+from layerfusion.report import Block, Column, Table
+def own(group, findings):
+    return Block("B", (Table("T", (Column("C", lambda job: job.nothing),), group.jobs),))
+""": r"block my_block:own: AttributeError: .*'nothing' \(my_block\.py, line 4\)",
+    """
+from layerfusion.report import Block
+def own(group, findings):
+    return Block("B", (3,))
+""": "block my_block:own: a part of type int; paragraphs, tables,",
+}
+
+
+def test_a_mistake_in_a_block_is_one_line(
+    job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (place / "mine").mkdir()
+    assert main(["train", *job, "layers=last", "hydra.run.dir=outputs/job"]) == 0
+    for code, says in BLOCKS.items():
+        (place / "my_block.py").write_text(code)
+        sys.modules.pop("my_block", None)
+        capsys.readouterr()
+        assert main(["report", "outputs", "--block", "my_block:own"]) == 2
+        assert re.search(says, capsys.readouterr().err)
+
+
+def test_a_pooling_that_writes_into_states_changes_none(place: Path) -> None:
+    (place / "my_writing.py").write_text(POOL.format("hidden.zero_()[:, 0]"))
+    import_from([place])
+    hidden = torch.ones(2, 3, 4)
+    pooled = pool(hidden, torch.tensor([0, 0]), torch.tensor([3, 2]), "my_writing:own")
+    assert pooled.eq(0).all()
+    assert hidden.eq(1).all()
+
+
+def test_code_of_ones_own_is_named_in_python_too() -> None:
+    score = lf.Score("own", lambda features, labels: 1.0)
+    for settings in ({"profile.scores": ["probe", score]}, {"fusion.name": lf.FusionOperator}):
+        with pytest.raises(lf.UserError, match="is no value of a setting; code of your own is"):
+            config_of("sms_spam", "minilm", settings, command="profile")

@@ -117,3 +117,24 @@ def test_the_published_protocol_is_a_client_that_few_lines_name() -> None:
         if "published" in line.lower()
     ]
     assert len(mentions) <= MOST_MENTIONS, mentions
+
+
+def names_no_encoding(call: ast.Call) -> bool:
+    """Whether a call reads or writes text in whatever encoding the machine has."""
+    path = ast.unparse(call.func).split(".")
+    attribute = path[-1] if len(path) > 1 else ""
+    named = {keyword.arg for keyword in call.keywords}
+    if attribute in ("read_text", "write_text"):
+        return "encoding" not in named and len(call.args) < 1 + (attribute == "write_text")
+    if path[-1] != "open":
+        return False
+    modes = [one.value for one in call.args if isinstance(one, ast.Constant)]
+    binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
+    other = path[0] in ("os", "webbrowser", "opened")  # no file, or one of an archive
+    return not other and not binary and "encoding" not in named
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
+def test_files_are_in_utf_8_on_every_machine(path: Path) -> None:
+    calls = [x for x in ast.walk(ast.parse(path.read_text())) if isinstance(x, ast.Call)]
+    assert [call.lineno for call in calls if names_no_encoding(call)] == []

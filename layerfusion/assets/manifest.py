@@ -11,6 +11,7 @@ from typing import Any
 import xxhash
 
 from layerfusion.assets.memo import read_facts, write_facts
+from layerfusion.assets.paths import real_path
 from layerfusion.errors import UserError
 
 DEPTH = 4
@@ -67,7 +68,7 @@ def require_whole(path: Path, key: str, *, weights: bool) -> None:
     for file in sorted(path.glob("*")) if path.is_dir() and weights else []:
         if not _is_its_blob(file):
             raise UserError(
-                f"{key}: {file.resolve()} has changed since it was downloaded, or is damaged;"
+                f"{key}: {real_path(file)} has changed since it was downloaded, or is damaged;"
                 " remove it, and the same command downloads it again"
             )
 
@@ -89,7 +90,7 @@ def _is_its_blob(file: Path) -> bool:
 
     Large files are named by their sha256, small ones by the sha1 of a blob of Git.
     """
-    blob = file.resolve()
+    blob = real_path(file)
     if not file.is_symlink() or not blob.is_file() or blob.parent.name != "blobs":
         return True
     if re.fullmatch(r"[0-9a-f]{64}", blob.name):

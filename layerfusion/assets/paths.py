@@ -37,6 +37,7 @@ def find_path(path: str, kind: Kind) -> Path:
 
     Raises:
         SourceUnavailable: if it does not exist, naming the places that were looked at.
+        UserError: if it is neither a file nor a folder.
     """
     wanted = Path(os.path.expanduser(path))  # which keeps the ~ of an unknown user
     variable = FOLDERS[kind]
@@ -46,12 +47,31 @@ def find_path(path: str, kind: Kind) -> Path:
         places = places[:1]  # an absolute path replaces what it is joined to
     for place in places:
         if os.path.exists(place / wanted):  # a name may be longer than the system allows
-            return (place / wanted).resolve()
+            refuse_stream(place / wanted)
+            return real_path(place / wanted)
     if wanted.is_absolute():
         raise SourceUnavailable("it does not exist")
     searched = ", ".join(str(place) for place in places)
     hint = "" if folders else f"; {variable} may name more folders"
     raise SourceUnavailable(f"not found in {searched}{hint}")
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; of links that lead to themselves, what was given."""
+    return Path(os.path.realpath(path))
+
+
+def refuse_stream(path: Path) -> None:
+    """Refuse a pipe or a device, as of `<(zcat reviews.csv.gz)`, which can be read but once.
+
+    Raises:
+        UserError: naming it and what to do.
+    """
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise UserError(
+            f"{path}: it is a pipe or a device, which can be read but once; write what it gives to"
+            " a file, or give it as the standard input, which - stands for"
+        )
 
 
 def is_hub_id(text: str) -> bool:

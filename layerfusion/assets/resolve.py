@@ -38,8 +38,9 @@ def resolve(sources: Sequence[SourceConfig], *, key: str, kind: Kind, cache: Pat
         cache: downloads go to `cache/assets`.
 
     Raises:
-        UserError: if no source has the files, with the reason of each; and immediately for a wrong
-            hash, an unsafe archive, a pickle, or a folder that is no model.
+        NoSource: if no source has the files, with the reason of each.
+        UserError: immediately for a wrong hash, an unsafe archive, a pickle, or a folder that is no
+            model.
     """
     reasons: list[str] = []
     for source in sources:
@@ -81,20 +82,24 @@ def available(
     return None
 
 
+class NoSource(UserError):
+    """No source has the files. The message has the reason of each."""
+
+
 class _NotConverted(SourceUnavailable):
     """The file is a GGUF file that `resolve` would convert."""
 
 
-def _none_serves(key: str, reasons: Sequence[str]) -> UserError:
+def _none_serves(key: str, reasons: Sequence[str]) -> NoSource:
     if not reasons:
-        return UserError(f"{key}: no source is given; {key}.path may name a folder of yours")
+        return NoSource(f"{key}: no source is given; {key}.path may name a folder of yours")
     own = f"{key if key.startswith('backbone.') else 'dataset'}.path"
     hint = (
         f"; files of yours need no hub: {key if key.endswith('.pipeline') else own}=FOLDER"
         if reasons[-1].endswith(hub.UNREACHABLE)
         else ""
     )
-    return UserError(f"{key}: no source can serve: {'; '.join(reasons)}{hint}")
+    return NoSource(f"{key}: no source can serve: {'; '.join(reasons)}{hint}")
 
 
 def _fetch(source: SourceConfig, key: str, kind: Kind, cache: Path) -> Asset:

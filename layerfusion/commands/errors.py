@@ -92,9 +92,10 @@ def error_lines(
     import numpy as np
 
     from layerfusion.findings.set_mistakes import SetAnswers, answers_of_job
+    from layerfusion.records.label_words import shown_name
     from layerfusion.statistics.metrics import evaluate
 
-    names, target = record.dataset.label_names, read.target
+    names, target = tuple(map(shown_name, record.dataset.label_names)), read.target
     found = answers_of_job(names, read)
     figures = evaluate(np.log(read.mean.clip(1e-300)), target)
     wrong = found.worst()
@@ -223,13 +224,15 @@ def _confusion(found: Answers, width: int) -> Iterator[str]:
 
 def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     """Print the rows of train whose label is in doubt; as CSV where `most` is None."""
+    from layerfusion.records.label_words import shown_name
     from layerfusion.runs.held_out_train import held_out_rows
     from layerfusion.runs.inputs import config_of_job, texts_of
 
     config = config_of_job(folder)
     rows = held_out_rows(config, record, texts_of(config, record))
     doubts = _set_doubts if rows.labels.ndim == 2 else _class_doubts
-    columns, found, lines = doubts(record.dataset.label_names, rows)
+    names = record.dataset.label_names
+    columns, found, lines = doubts(names if most is None else [*map(shown_name, names)], rows)
     if most is None:
         print(_as_csv(columns, found), end="")
         return 0

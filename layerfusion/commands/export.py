@@ -78,6 +78,7 @@ def _parser() -> ArgumentParser:
     add_classifier(parser, device=False)
     parser.add_argument("--to", required=True, metavar="|".join(TARGETS))
     parser.add_argument(
+        "-o",
         "--output",
         metavar="FOLDER",
         help="a new folder; if none, JOB/TARGET is made (needed for hub:…)",

@@ -66,7 +66,10 @@ def config_of(
     if isinstance(fixed := groups.get("layers"), Mapping):
         groups["layers"] = "fixed"
         keys["layers.fixed"] = {names.get(str(key), key): own for key, own in fixed.items()}
-    words += [f"{group}={option}" for group, option in groups.items()]
+    for group, option in groups.items():
+        if not isinstance(option, str):
+            raise _no_setting(option)
+        words.append(f"{group}={option}")
     for group in ("pooling", "lexical"):
         if group in keys:
             words.append(f"{group}=[{','.join(map(str, listed(group, keys.pop(group))))}]")
@@ -170,4 +173,13 @@ def _value(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_value(entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, Iterable):
         return "[" + ", ".join(_value(entry) for entry in value) + "]"
-    return repr(value)
+    if isinstance(value, int | float):
+        return repr(value)
+    raise _no_setting(value)
+
+
+def _no_setting(value: object) -> UserError:
+    return UserError(
+        f"settings: an object of type {type(value).__name__} is no value of a setting; code of your"
+        " own is named, 'package.module:name' (docs/extend.md)"
+    )

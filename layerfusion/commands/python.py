@@ -10,17 +10,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 
+from layerfusion.assets.paths import real_path
+from layerfusion.commands.blocks import find_blocks
 from layerfusion.commands.overrides import ANY_MODEL, NO_DATASET, Names, config_of, is_config
 from layerfusion.commands.python_messages import naming_arguments
 from layerfusion.config.check import check_dataset, refuse_time_limit
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import DatasetConfig, LimitConfig
 from layerfusion.config.registry import REPORT_SECTIONS
-from layerfusion.errors import UserError, naming_extras, short, unknown
+from layerfusion.errors import UserError, naming_extras, short
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.dataset import TextDataset, dataset_from_tables
 from layerfusion.texts.from_memory import tables_of
@@ -216,6 +218,30 @@ def extract(
     extract_all(config, dataset_of(config))
 
 
+@overload
+def embed(  # pyright: ignore[reportOverlappingOverload]  # `all` is a string too
+    texts: Sequence[str],
+    backbone: str | Path,
+    layers: Literal["all"] | Sequence[int] | list[str | int] | tuple[str | int, ...],
+    *,
+    pooling: str = "mean",
+    cache: str | Path = "outputs/cache",
+    **settings: Any,
+) -> dict[str, np.ndarray]: ...
+
+
+@overload
+def embed(
+    texts: Sequence[str],
+    backbone: str | Path,
+    layers: str | int = -1,
+    *,
+    pooling: str = "mean",
+    cache: str | Path = "outputs/cache",
+    **settings: Any,
+) -> np.ndarray: ...
+
+
 @naming_extras()
 def embed(
     texts: Sequence[str],
@@ -250,6 +276,7 @@ def embed(
         >>> list(embed(["a good film"], model, "all", cache=cache))
         ['0', '1', '2', '3']
     """
+    from layerfusion.embeddings.shape import layer_name
     from layerfusion.embeddings.spec import text_hash
     from layerfusion.runs.inputs import open_backbones
 
@@ -332,8 +359,8 @@ def select_layers(
     Args:
         dataset: from `load_dataset`, a path, or a name.
         backbone: models, as in `extract`.
-        how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, or your own;
-            or a dict of model to its layers.
+        how: a name in `conf/layers`: last, all, even, top_k, adaptive, greedy, sparse, loes, or
+            your own; or a dict of model to its layers.
         pooling: names in `conf/pooling`.
         **settings: other settings of the job, such as `layers={"max_layers": 4}`: see `train`.
 
@@ -458,21 +485,7 @@ def write_report(folder: str | Path, blocks: Sequence[str] = ()) -> Path:
     return write_page(
         place,
         place,
-        title=place.resolve().name or "LayerFusion report",
-        blocks=[import_object("blocks", path) for path in blocks],
+        title=real_path(place).name or "LayerFusion report",
+        blocks=find_blocks("blocks", blocks),
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
-
-
-def layer_name(layer: str | int, known: Sequence[str]) -> str:
-    """Return the name of a layer of a model, which may be counted from its end.
-
-    Raises:
-        UserError: if the model has no such layer.
-    """
-    name = str(layer)
-    if name.startswith("-") and name[1:].isdigit() and int(name[1:]) <= len(known):
-        return known[int(name)]
-    if name not in known:
-        raise unknown("layers", layer, known)
-    return name

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerfusion.assets.paths import real_path
 from layerfusion.commands.arguments import ArgumentParser
 
 
@@ -56,7 +57,7 @@ def _write_comparison(folders: Sequence[Path], out: Path | None) -> Path:
     from layerfusion.records.job import find_records
     from layerfusion.report import write_comparison
 
-    places = [folder.resolve() for folder in folders]
+    places = [real_path(folder) for folder in folders]
     for one, other in itertools.permutations(range(len(places)), 2):
         if places[one].is_relative_to(places[other]):
             what = "is the same as" if places[one] == places[other] else "lies in"
@@ -120,17 +121,18 @@ def results(arguments: Sequence[str]) -> int:
 def _write_page(
     folder: Path, blocks: Sequence[str] = (), *, texts: bool = False, out: Path | None = None
 ) -> Path:
+    from layerfusion.commands.blocks import find_blocks
     from layerfusion.config.imports import import_from, import_object
     from layerfusion.config.registry import REPORT_SECTIONS
     from layerfusion.report import write_report
 
     if blocks:
         import_from([Path()])
-    found = [import_object("--block", path) for path in blocks]
+    found = find_blocks("--block", blocks)
     return write_report(
         folder,
         out or folder,
-        title=folder.resolve().name or "LayerFusion report",
+        title=real_path(folder).name or "LayerFusion report",
         blocks=found,
         texts=_test_texts(folder) if texts else None,
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
@@ -162,8 +164,6 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
 def dashboard(arguments: Sequence[str]) -> int:
     """`layerfusion dashboard [DIR]`: W&B workspace and report; without a key, the local page."""
     from layerfusion.config.job import LoggerConfig, PathsConfig
-    from layerfusion.tracking.tracker import goes_online
-    from layerfusion.tracking.variables import entity_of, project_of
 
     parser = ArgumentParser(
         "layerfusion dashboard",
@@ -173,6 +173,10 @@ def dashboard(arguments: Sequence[str]) -> int:
     parser.add_argument("--project", help="without it, WANDB_PROJECT or layerfusion")
     parser.add_argument("--entity", help="user or team; without it, WANDB_ENTITY or the key's own")
     options = parser.parse_args(arguments)
+
+    from layerfusion.tracking.tracker import goes_online
+    from layerfusion.tracking.variables import entity_of, project_of
+
     if goes_online():
         from layerfusion.tracking.dashboard import publish
 

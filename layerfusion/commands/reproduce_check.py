@@ -126,7 +126,7 @@ def read_results(path: Path) -> Results:
         UserError: if the file has none.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"check={path}: no figures of an earlier run ({error})") from error
     data = found.get("data") if isinstance(found, dict) else None

@@ -22,7 +22,7 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.config.operators import EVERY_HEAD, TARGET, config_folder
 from layerfusion.config.options import as_option
 from layerfusion.config.secrets import shown
-from layerfusion.errors import UserError, library_errors, raised_in, unknown
+from layerfusion.errors import UserError, library_errors, one_line, raised_in, unknown
 
 MULTIRUN = {"-m", "--multirun"}
 WITH_VALUE = {
@@ -59,6 +59,7 @@ def run_hydra(name: str, task: Callable[[TrainConfig, Path], Any], arguments: Se
     register()
     modules = [*split_config_dirs(arguments)[1], Path()]
     import_from(modules)
+    _refuse_hidden_files(modules[:-1])
     sweep = bool(MULTIRUN & set(arguments))
     if sweep and {"--cfg", "-c", "--info", "-i"} & set(arguments):
         raise UserError("--cfg and --info show a single job: leave -m out")
@@ -118,6 +119,7 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
     register()
     rest, folders = split_config_dirs(user_keys(overrides))
     import_from([*folders, Path()])
+    _refuse_hidden_files(folders)
     places = ",".join(f"file://{folder.resolve()}" for folder in folders)
     search = [f"hydra.searchpath=[{places}]"] if folders else []
     try:
@@ -129,16 +131,25 @@ def compose(name: str, overrides: Sequence[str]) -> Any:
 
 
 def _hydra_errors() -> AbstractContextManager[None]:
-    """Turn what Hydra raises for odd overrides, and is of no kind of its own, into one line.
+    """Turn what Hydra raises for odd overrides or files, and is of no kind of its own, into a line.
 
     Errors of its own kinds, and of a job, pass.
     """
     from hydra.errors import HydraException
+    from yaml import MarkedYAMLError
 
     def passing(error: Exception) -> bool:
+        if isinstance(error, MarkedYAMLError):
+            return False
         return isinstance(error, HydraException) or raised_in(error) != "hydra"
 
-    return library_errors("Hydra cannot read the overrides", passing)
+    def explain(error: Exception) -> str:
+        if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+            place = error.problem_mark
+            return f"{place.name}: no valid YAML in line {place.line + 1}: {error.problem}"
+        return f"Hydra cannot read the overrides: {one_line(error)}"
+
+    return library_errors(explain, passing)
 
 
 # -- keys that no file declares -----------------------------------------------------------------
@@ -211,6 +222,19 @@ def _refuse_numbers_as_options(arguments: Sequence[str]) -> None:
 def _without(own: set[str], names: str) -> str:
     kept = [name for name in names.split(",") if name.strip() not in own]
     return f"[{','.join(kept)}]"
+
+
+def _refuse_hidden_files(folders: Sequence[Path]) -> None:
+    """Refuse a user's YAML file with the place of one of ours, which Hydra would read instead."""
+    shipped = config_folder()
+    for folder in folders:
+        for ours in sorted(shipped.rglob("*.yaml")):
+            file = folder / ours.relative_to(shipped)
+            if file.is_file() and ours.read_bytes() != file.read_bytes():
+                raise UserError(
+                    f"{file}: LayerFusion has a {ours.relative_to(shipped)} of its own, which would"
+                    " be read instead; give your file another name"
+                )
 
 
 def _flags_first(arguments: Sequence[str]) -> list[str]:

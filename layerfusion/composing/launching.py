@@ -221,7 +221,7 @@ def _hide_keys(folder: Path) -> None:
     """Hide keys in what Hydra wrote before the job, and in the words that W&B keeps."""
     sys.argv = [redact_line(word) for word in sys.argv]
     for path in folder.glob("*.yaml") if folder.name == ".hydra" else ():
-        content = path.read_text()
+        content = path.read_text(encoding="utf-8")
         if (hidden := redact_line(content)) != content:
             write_atomically(path, hidden.encode())
 

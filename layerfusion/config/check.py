@@ -237,7 +237,7 @@ def check_dataset(dataset: DatasetConfig) -> None:
     check_rules(dataset, "dataset")
     columns = [str(name).strip() for name in dataset.label_columns]
     separator = dataset.label_separator
-    if separator is not None and not (dataset.multilabel or columns):
+    if separator is not None and not dataset.has_several_labels:
         raise UserError(
             f"dataset.label_separator={separator}: it goes with dataset.multilabel=true, where a"
             " text has any number of labels"
@@ -401,7 +401,7 @@ def _check_fusion(fusion: FusionConfig) -> None:
     if fusion.residual and fusion.name in STACKS:
         raise UserError(f"fusion.residual: {fusion.name} ends in classes and has no residual form")
     for key in ("among", "widths"):
-        if not getattr(fusion, key):
+        if getattr(fusion, key) == []:
             raise UserError(f"fusion.{key}=[]: it must name at least one")
 
 

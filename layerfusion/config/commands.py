@@ -13,7 +13,7 @@ class ReproduceConfig:
     """A whole comparison: `conf/reproduce/NAME.yaml`."""
 
     profile: str
-    """Its name: quick, full or paper."""
+    """Name of the comparison: quick, full or paper."""
     backbone: list[str]
     """Names of backbones; those that cannot be had are skipped with a line that says so."""
     dataset: dict[str, LimitConfig]

@@ -50,10 +50,10 @@ class Key:
     """A setting."""
 
     name: str
-    """As on the command line."""
+    """The key as it is written on the command line."""
     meaning: str
     default: str
-    """As YAML writes it; empty where there is none."""
+    """The default as YAML writes it; empty where there is none."""
     allowed: tuple[str, ...] = ()
     """The values that it may have, where there is a list of them."""
     must: str = ""

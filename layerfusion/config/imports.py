@@ -9,11 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from layerfusion.config.user_code import told
 from layerfusion.errors import UserError, naming_extras
 
 _user_folders: list[Path] = []
 _on_path: list[str] = []
-"""Those of the user's folders that `import_from` put on Python's path."""
+"""The user's folders that `import_from` put on Python's path, for it to take them off again."""
 _loaded: dict[str, Path] = {}
 """Top name of each module that was loaded from a folder of the user's, to that folder."""
 
@@ -48,8 +49,13 @@ def import_object(key: str, path: str) -> Any:
             f"{key}={path}: there is no module {error.name!r}; modules are looked for among the"
             " installed packages, in the folders of --config-dir and in the current folder"
         ) from error
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"{key}={path}: {module_name} cannot be imported: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_of_layerfusion(module_name):
+            raise
+        fault = told(error, module_name)
+        raise UserError(f"{key}={path}: {module_name} cannot be imported: {fault}") from error
     if home is not None and not _lies_in(module, home):
         raise UserError(
             f"{key}={path}: another module of that name,"
@@ -113,7 +119,7 @@ def user_folders() -> tuple[Path, ...]:
 def _make_way(module_name: str) -> Path | None:
     """Find the user's folder with a module, and forget one of that name from another folder."""
     top = module_name.partition(".")[0]
-    if top == __name__.partition(".")[0]:  # a checkout of LayerFusion as the current folder
+    if _is_of_layerfusion(top):  # a checkout of LayerFusion as the current folder
         return None
     home = next((folder for folder in _user_folders if _holds(folder, top)), None)
     if home is not None and _loaded.get(top, home) != home:
@@ -122,6 +128,10 @@ def _make_way(module_name: str) -> Path | None:
     if home is not None and top not in sys.modules:
         _loaded[top] = home
     return home
+
+
+def _is_of_layerfusion(module_name: str) -> bool:
+    return module_name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _holds(folder: Path, top: str) -> bool:

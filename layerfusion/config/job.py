@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.assets import DataSourceConfig, SourceConfig
-from layerfusion.config.registry import POOLINGS, SCORES, named_in
+from layerfusion.config.registry import (
+    MULTI_LAYER_PROBES,
+    POOLINGS,
+    SCORES,
+    SELECTIONS,
+    named_in,
+)
 from layerfusion.config.rules import RULE, Rule, above, at_least, between, one_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -36,8 +42,9 @@ LONG_TEXTS = TRUNCATE, WINDOWS, _ = ("truncate", "windows", "auto")
 """What a model does with a text that is longer than it takes at once; `auto` decides on train."""
 LEXICAL_FEATURES = ("words", "words and pairs", "characters")
 HELD_OUT = ("folds", "validation")
-STACKED, GATED_STACK = STACKS = ("stacked", "gated_stack")
-"""A fusion of what the sources' own probes say, in place of an operator on their vectors."""
+STACKED, GATED_STACK, LATE_STACK = STACKS = ("stacked", "gated_stack", "late_stack")
+"""A fusion of what the sources' own probes say, in place of an operator on their vectors. The last
+one has a trained head as one more member."""
 AUTO = "auto"
 """The fusion, its layers and its width are chosen on train."""
 ACCURATE, CHEAP = PREFERENCES = ("accurate", "cheap")
@@ -126,6 +133,11 @@ class DatasetConfig:
     """Seed that draws the splits which the data lacks."""
     dedupe: bool = False
     """Drop texts from train and validation that also occur in test."""
+
+    @property
+    def has_several_labels(self) -> bool:
+        """Tell whether a text has any number of the labels."""
+        return self.multilabel or bool(self.label_columns)
 
     @property
     def title(self) -> str:
@@ -292,8 +304,8 @@ class LayersConfig:
     """The selection of the layers that become sources: `conf/layers/NAME.yaml`."""
 
     name: str = "last"
-    """last, all, even, fixed, top_k, adaptive, greedy, sparse, or `package.module:name` of one of
-    yours."""
+    """last, all, even, fixed, top_k, adaptive, greedy, sparse, loes, or `package.module:name` of
+    one of yours."""
     fixed: dict[str, list[Any]] = field(default_factory=dict)
     """Backbone to its layers, for `fixed`: indices (0 is the input of the first block, -1 the last
     layer), or `norm`."""
@@ -340,7 +352,7 @@ class FusionConfig:
     """
 
     name: str = "gated"
-    """An operator, `stacked`, `gated_stack`, or `auto`."""
+    """An operator, `stacked`, `gated_stack`, `late_stack`, or `auto`."""
     target: str = ""
     """The operator's class, `package.module.Class`, which is `_target_` in its YAML file. Empty:
     the class that LayerFusion has under `name`."""
@@ -357,8 +369,9 @@ class FusionConfig:
     """Choose the width so that the head has as many parameters as `concat` at `width`."""
     arguments: dict[str, Any] = field(default_factory=dict)
     """The operator's own arguments. With `auto`: those of all operators that it tries."""
-    among: list[str] = field(default_factory=lambda: [STACKED])
-    """Operators, `stacked` and `gated_stack`, that `auto` chooses among."""
+    among: list[str] | None = None
+    """Operators, `stacked`, `gated_stack` and `late_stack`, that `auto` chooses among; none:
+    `stacked`, and `late_stack` too where a text may have several labels."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
     members: int | None = field(default=None, metadata=at_least(1))
@@ -429,6 +442,10 @@ class PathsConfig:
     """Folder of all jobs, sweeps, searches and profiles."""
 
 
+PROFILED_SELECTIONS = ("top_k", "adaptive", "greedy", "sparse", "even")
+"""The selections that a profile compares where `profile.selections` says nothing."""
+
+
 @dataclass
 class ProfileConfig:
     """Settings of `layerfusion profile`."""
@@ -439,6 +456,16 @@ class ProfileConfig:
     """Scores to compute, by default all (`probe` gives `accuracy` as well). `package.module:name`
     is a score of your own. What a model or labels of any number do not give is left out, with the
     reason."""
+    selections: list[str] = field(
+        default_factory=lambda: list(PROFILED_SELECTIONS), metadata=named_in(SELECTIONS)
+    )
+    """Selections to compare, beside the last layer and the one layer that each score ranks first:
+    names in `conf/layers`, or a `package.module:name` of your own. `even` and `loes` take about as
+    many layers as `adaptive`."""
+    multi_layer: list[str] = field(default_factory=list, metadata=named_in(MULTI_LAYER_PROBES))
+    """Probes of several layers at once to fit: `scalar_mix`, `group_lasso`, or a
+    `package.module:name` of your own. By default none, as with many wide layers they take longer
+    than all else."""
     judge: bool = False
     """After all selections are made, evaluate them on test: the accuracy of every layer, and the
     regret of every selection. This is for studies of the scores; nothing may be chosen by it."""

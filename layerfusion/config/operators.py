@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from layerfusion.config.imports import user_folders
-from layerfusion.config.job import AUTO, STACKS, FusionConfig
+from layerfusion.config.job import AUTO, LATE_STACK, STACKED, STACKS, FusionConfig
 from layerfusion.errors import UserError, unknown
 
 TARGET = "_target_"
 EVERY_HEAD = tuple(item.name for item in fields(FusionConfig))
 """Keys of the group `fusion` that belong to every head; all others are the operator's own."""
 OF_AUTO = ("among", "widths", "members", "prefer")
-"""Those of them that only `fusion=auto` reads."""
+"""Keys of `EVERY_HEAD` that only `fusion=auto` reads."""
 FORMER = {"temperature": 1.0, "source_dropout": 0.0, "side": 16, "experts": 4, "heads": 4}
 """Arguments that every fusion had, whatever its operator, with their defaults: old bundles hold
 them, and the names of jobs are still made from them."""
@@ -114,7 +114,12 @@ def settle(fusion: FusionConfig) -> FusionConfig:
         return replace(fusion, arguments=_arguments_of_auto(fusion))
     entry = find_operator(fusion.name)
     if entry is None:
-        if _file_of(fusion.name) is not None:  # a stack, or a head of another protocol
+        file = _file_of(fusion.name)
+        if file is not None and not fusion.target and not file.is_relative_to(config_folder()):
+            raise UserError(
+                f"{file}: it names no operator; add the line {TARGET}: my_module.MyClass"
+            )
+        if file is not None:  # a stack, or a head of another protocol
             for key in fusion.arguments:
                 raise unknown(f"fusion={fusion.name}", key, ())
             return fusion
@@ -133,6 +138,21 @@ def settle(fusion: FusionConfig) -> FusionConfig:
                 raise unknown(f"fusion={fusion.name}", key, _keys(entry.arguments))
         given = {key: _typed_as(key, value, entry.arguments[key]) for key, value in given.items()}
     return replace(fusion, target=entry.target, arguments={**entry.arguments, **given})
+
+
+def among_of(auto: FusionConfig, *, multilabel: bool) -> list[str]:
+    """Name the fusions that `fusion=auto` tries.
+
+    A trained head is worth most where a text has several labels: there a stack with one as a member
+    is tried too, unless the user says otherwise.
+
+    Args:
+        auto: the settings of `fusion=auto`.
+        multilabel: whether a text has any number of the labels.
+    """
+    if auto.among is not None:
+        return list(auto.among)
+    return [STACKED, LATE_STACK] if multilabel else [STACKED]
 
 
 def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> FusionConfig:
@@ -154,7 +174,7 @@ def settled_head(auto: FusionConfig, name: str, width: int | None = None) -> Fus
 def _arguments_of_auto(fusion: FusionConfig) -> dict[str, Any]:
     """Check the arguments that the user set for `auto`: some operator has to take each of them."""
     takers: dict[str, Any] = {}
-    for name in fusion.among:
+    for name in fusion.among or ():
         entry = find_operator(name)
         if entry is None and name not in STACKS:
             raise unknown("fusion.among", name, [*operator_names(), *STACKS])

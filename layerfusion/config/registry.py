@@ -33,8 +33,14 @@ SELECTIONS = {
     "adaptive": "layerfusion.layers.selection:ADAPTIVE",
     "greedy": "layerfusion.layers.selection:GREEDY",
     "sparse": "layerfusion.layers.sparse:SPARSE",
+    "loes": "layerfusion.layers.loes:LOES",
 }
 """Ways to select the layers of a job."""
+MULTI_LAYER_PROBES = {
+    "scalar_mix": "layerfusion.layers.multi_layer:SCALAR_MIX",
+    "group_lasso": "layerfusion.layers.multi_layer:GROUP_LASSO",
+}
+"""Probes of several layers at once that a profile may fit."""
 POOLINGS = {
     "mean": "layerfusion.embeddings.pooling:MEAN",
     "first": "layerfusion.embeddings.pooling:FIRST",

@@ -36,6 +36,7 @@ from layerfusion.embeddings.backbone_checks import (
     warn_of_own_code,
     warn_of_parts,
 )
+from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.packing import PackedBatch, Packing, find_packing, run_packed
 from layerfusion.embeddings.shape import NORM, ModelShape
 from layerfusion.embeddings.taps import (
@@ -114,7 +115,7 @@ class Backbone:
         failed = (
             f"backbone {self.name}: {type(self.model).__name__} fails at {rows} x {tokens} tokens"
         )
-        with library_errors(failed, passing=_out_of_memory):
+        with library_errors(failed, passing=out_of_memory):
             if self.blocks is None:
                 states = self.model(**inputs, output_hidden_states=True).hidden_states
                 for number, state in enumerate(states):
@@ -161,15 +162,6 @@ def _brought_to(device: torch.device, visit: Visit) -> Visit:
         visit(layer, states.to(device))
 
     return bring
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Return true for the error of a pass that ran out of memory; a smaller batch may fit."""
-    return isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, RuntimeError) and out_of_memory(error)
 
 
 # -- loading ------------------------------------------------------------------------------------
@@ -279,11 +271,16 @@ def _reader(name: str, model: Any) -> Any:
     """Return the part of a model that reads the text: of an encoder and a decoder the encoder.
 
     Raises:
-        UserError: if it reads images, sound or numbers.
+        UserError: if it reads images, sound or numbers, or its encoder is no model by itself.
     """
     two = getattr(model.config, "is_encoder_decoder", False)
     if two or (hasattr(model, "encoder") and hasattr(model, "decoder")):
-        model = model.get_encoder()
+        whole, model = model, model.get_encoder()
+        if not hasattr(model, "config"):
+            raise UserError(
+                f"backbone {name}: {type(whole).__name__} has an encoder that is no model by"
+                f" itself ({type(model).__name__}); choose another model"
+            )
     refuse_no_text(name, model)
     return model
 

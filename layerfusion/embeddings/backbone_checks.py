@@ -33,6 +33,11 @@ MOST_PER_BYTE, SMALL_MODEL = 8, 2**26
 needs to hold, as of a pooler or a decoder that is not used."""
 MOST_SPECIAL = 1000
 """Largest vocabulary that may consist of special tokens alone."""
+_OF_QUANTIZED = re.compile(
+    r"(weight_scale(_inv|_2)?|weight_zero_point|input_scale|scales|qzeros|qweight|g_idx|SCB|absmax"
+    r"|quant_map|weight_packed)$"
+)
+"""Ends of the names of arrays that make numbers of quantized weights."""
 GENERIC_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 """Classes that take tokenizer.json as it is."""
 PROBE = "The QUICK fox's naïve café\tpaid 12,345.67 — ﬁne!  Über 東京, don't"
@@ -130,8 +135,9 @@ def check_unused(
 ) -> None:
     """Look for weights inside the blocks that the model has no place for.
 
-    Weights of more blocks than config.json states are refused, others are warned of. Those of heads
-    lie outside of the blocks.
+    Weights of more blocks than config.json states are refused, and so are the scales of quantized
+    weights, without which these have other values; others are warned of. Those of heads lie outside
+    of the blocks.
     """
     path = next((path for path, module in loaded.named_modules() if module is blocks), None)
     if blocks is None or path is None:
@@ -143,6 +149,12 @@ def check_unused(
         raise UserError(
             f"backbone {name}: {folder}: config.json states {len(blocks)} layers, and the weights"
             f" have {above}; correct the number of layers in config.json"
+        )
+    scales = [key for key in found if _OF_QUANTIZED.search(key)]
+    if scales and getattr(loaded, "hf_quantizer", None) is None:
+        raise UserError(
+            f"backbone {name}: {folder}: {scales[0]} belongs to quantized weights, and config.json"
+            " states no quantization that is known here; take the model in float16 or float32"
         )
     if found:
         log.warning(

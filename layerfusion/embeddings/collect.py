@@ -246,4 +246,4 @@ def _write_array(
                 array[start : start + len(part), place] = values[layer]
         array.flush()
     with temporary_beside(out.with_name(f"{out.name}.texts.txt")) as temporary:
-        temporary.write_text("".join(f"{text.hex()}\n" for text in texts))
+        temporary.write_text("".join(f"{text.hex()}\n" for text in texts), encoding="utf-8")

@@ -20,7 +20,7 @@ import torch
 
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, out_of_memory
+from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.forward import (
     TokenBudget,
     Vectors,
@@ -29,6 +29,7 @@ from layerfusion.embeddings.forward import (
     packs,
     refuse_not_finite,
 )
+from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, out_of_memory
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.packing import PackedBatch, pack
 from layerfusion.embeddings.pooling import (
     Spans,

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.assets.memo import read_kept, write_facts
-from layerfusion.embeddings.backbone import Backbone, out_of_memory
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.embeddings.tokens import Batch, TokenizedText, collate
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -13,7 +12,9 @@ from torch import Tensor
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import PoolingConfig
 from layerfusion.config.registry import POOLINGS, import_path
-from layerfusion.errors import UserError
+from layerfusion.config.user_code import call_user_code, is_ours, name_of
+from layerfusion.embeddings.memory import out_of_memory
+from layerfusion.errors import UserError, short
 
 Pool = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Function (hidden, start, stop) -> pooled that pools the tokens start ≤ t < stop of each row.
@@ -95,7 +96,6 @@ FIRST = Pooling(first_token, first_window)
 LAST = Pooling(last_token, last_window)
 
 
-@lru_cache(maxsize=100)
 def find_pooling(name: str) -> Pooling:
     """Find the pooling for a value of `pooling.NAME.pool`.
 
@@ -131,21 +131,31 @@ def pool(hidden: Tensor, start: Tensor, stop: Tensor, how: str) -> Tensor:
         The pooled vectors, summed in float32. Shape: (batch, width), float32.
 
     Raises:
-        UserError: if the name does not exist, or a user's function returns another shape.
+        UserError: if the name does not exist, or a user's function fails or returns another shape,
+            NaN or infinity.
 
     Example:
         >>> hidden = torch.tensor([[[1.0], [3.0], [50.0]]])
         >>> pool(hidden, torch.tensor([0]), torch.tensor([2]), "mean")
         tensor([[2.]])
     """
-    pooled = find_pooling(how).pool(hidden, start, stop)
-    wanted = (hidden.shape[0], hidden.shape[2])
-    if pooled.shape != wanted:
-        raise UserError(
-            f"pool={how}: it returned the shape {tuple(pooled.shape)}; it must return"
-            f" (batch, width) = {wanted}"
-        )
-    return pooled.float()
+    function = find_pooling(how).pool
+    given = call_user_code("pooling", function, hidden, start, stop, passing=out_of_memory)
+    pooled = _checked(given, function, (hidden.shape[0], hidden.shape[2])).float()
+    if not is_ours(function) and bool(hidden.isfinite().all() > pooled.isfinite().all()):
+        raise UserError(f"pooling {name_of(function)}: it returned NaN or infinity")
+    return pooled
+
+
+def _checked(vectors: object, function: object, wanted: tuple[int, int]) -> Tensor:
+    """Return what a function of a pooling gave, if it is a tensor of the shape that is needed."""
+    if isinstance(vectors, Tensor) and vectors.shape == wanted:
+        return vectors
+    found = f"the shape {tuple(vectors.shape)}" if isinstance(vectors, Tensor) else short(vectors)
+    raise UserError(
+        f"pooling {name_of(function)}: it returned {found}; a tensor of the shape {wanted} is"
+        " needed, which is (texts, width)"
+    )
 
 
 def pool_tokens(tokens: Tensor, spans: Spans, how: str) -> Tensor:
@@ -257,8 +267,12 @@ def combine(windows: Tensor, tokens: Tensor, owner: Tensor, texts: int, how: str
         The vectors. Shape: (texts, width).
 
     Raises:
-        UserError: if the name does not exist.
+        UserError: if the name does not exist, or a user's function fails or returns another shape.
     """
     if len(windows) == texts:
         return windows
-    return find_pooling(how).combine(windows, tokens, owner, texts)
+    function = find_pooling(how).combine
+    vectors = call_user_code(
+        "pooling", function, windows, tokens, owner, texts, passing=out_of_memory
+    )
+    return _checked(vectors, function, (texts, windows.shape[1]))

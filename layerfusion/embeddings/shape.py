@@ -94,3 +94,17 @@ class ModelShape:
         if text not in self.layers:
             raise unknown(f"layers of {backbone}", asked, self.layers)
         return text
+
+
+def layer_name(layer: str | int, known: Sequence[str]) -> str:
+    """Return the name of a layer of a model, which may be counted from its end.
+
+    Raises:
+        UserError: if the model has no such layer.
+    """
+    name = str(layer)
+    if name.startswith("-") and name[1:].isdigit() and int(name[1:]) <= len(known):
+        return known[int(name)]
+    if name not in known:
+        raise unknown("layers", layer, known)
+    return name

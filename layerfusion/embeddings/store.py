@@ -81,7 +81,7 @@ class TokenCounts:
     own: np.ndarray
     """Tokens of the text itself, without special ones and the template; 0 if not counted."""
     unknown: np.ndarray
-    """Those of them that the tokenizer does not know."""
+    """Tokens of the text itself that the tokenizer does not know."""
 
     @classmethod
     def of(cls, texts: Iterable[TokenizedText]) -> TokenCounts:
@@ -221,7 +221,7 @@ class EmbeddingStore:
         return self._index.find(hashes, self._with(layers))
 
     def _with(self, layers: AbstractSet[str]) -> np.ndarray:
-        """Return true for each number of a shard with all the layers. Shape: (shards,), bool."""
+        """Mark the shards that hold all the layers, by their number. Shape: (shards,), bool."""
         fits: dict[Layout | None, bool] = {None: False}
         for layout in {shard.layout for shard in self._shards if shard is not None}:
             fits[layout] = layers <= layout.layers
@@ -422,7 +422,7 @@ def read_description(folder: Path) -> dict[str, Any]:
     """
     path = folder / SPEC_FILE
     try:
-        raw = unseal(json.loads(path.read_text()))
+        raw = unseal(json.loads(path.read_text(encoding="utf-8")))
         schema, _ = raw["schema"], raw["spec"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedDescription(f"{path}: not the description of a store ({error})") from error

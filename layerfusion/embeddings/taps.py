@@ -96,6 +96,7 @@ def find_layers(
         )
     reference = getattr(output, "hidden_states", None) or ()
     for number, state in enumerate(reference):
+        _refuse_other_state(f"backbone {name}, layer {number}: {kind}", state, ids)
         if not bool(state.isfinite().all()):
             raise _not_finite(name, model, number)
         if torch.equal(state, state[:, :1].expand_as(state)):
@@ -125,6 +126,17 @@ def find_layers(
         raise UserError(f"backbone {name}: its {count} layers cannot be told apart")
     log.info("%s: its layers are not a list of blocks, so a pass keeps all hidden states", name)
     return None, indices
+
+
+def _refuse_other_state(what: str, state: Any, ids: Tensor) -> None:
+    """Refuse a state that is no vector for each token, as of parts of texts or of a decoder."""
+    if not isinstance(state, Tensor):
+        raise UserError(f"{what} gives a {type(state).__name__} for its states; choose another one")
+    if state.shape[:-1] != ids.shape:
+        raise UserError(
+            f"{what} gives {tuple(state.shape)} numbers for {ids.shape[1]} tokens; a layer needs a"
+            " vector for each"
+        )
 
 
 def _not_finite(name: str, model: nn.Module, layer: int) -> UserError:

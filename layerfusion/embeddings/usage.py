@@ -55,14 +55,14 @@ def note_name(folder: Path, name: str) -> None:
     """Note what the model of a store is called, unless it is noted already."""
     with suppress(OSError):
         if name not in names_of(folder):
-            with (folder / USED).open("a") as file:
+            with (folder / USED).open("a", encoding="utf-8") as file:
                 file.write(f"{name}\n")
 
 
 def names_of(folder: Path) -> list[str]:
     """The names by which the model of a store was called."""
     try:
-        with (folder / USED).open(errors="replace") as file:
+        with (folder / USED).open(encoding="utf-8", errors="replace") as file:
             return [line for line in file.read(MOST_NAMES).splitlines() if line.isprintable()]
     except OSError:
         return []

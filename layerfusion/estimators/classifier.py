@@ -27,6 +27,7 @@ from layerfusion.estimators.rows import (
     classes_from_json,
     classes_to_json,
     indicators_of,
+    names_of,
     repeats_of,
     row_names,
     seed_of,
@@ -76,8 +77,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         models: language models: names in `conf/backbone`, folders, or `owner/name` on the Hugging
             Face hub; one or a list.
         layers: which layers become sources: a name in `conf/layers` (`last`, `all`, `even`,
-            `adaptive`, `greedy`, `sparse`, `top_k`), or a dict of model to its layers, such as
-            `{"minilm": [3, 6]}`.
+            `adaptive`, `greedy`, `loes`, `sparse`, `top_k`), or a dict of model to its layers, such
+            as `{"minilm": [3, 6]}`.
         fusion: an operator, `stacked` or `auto`: a name in `conf/fusion`. `auto` chooses layers and
             fusion by held-out rows.
         pooling: one or more names in `conf/pooling`.
@@ -254,6 +255,11 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self._bundle.probabilities(text_list(X, "predict"), _RECENT)
 
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return the logarithms of `predict_proba`. Shape: (texts, classes), float32."""
+        with np.errstate(divide="ignore"):  # a probability of 0 has that of minus infinity
+            return np.log(self.predict_proba(X))
+
     def gates(self, X: Any) -> pd.DataFrame:
         """Return the weight that each source has for each text.
 
@@ -262,7 +268,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             such as `minilm:3:mean`; the mean over the seeds. The weights of a gated operator or
             stack differ from text to text; others are the same for all texts. They add up to 1, but
             for a stack of many sources: its weights may be negative, and their absolute values
-            add up to 1 (with `gated_stack`, about 1).
+            add up to 1 (with `gated_stack` and `late_stack`, about 1). The weight of the head in a
+            `late_stack` is shared out among the sources that it reads.
 
         Raises:
             UserError: if the operator has no weights, such as `concat`.
@@ -274,7 +281,7 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             if any(one is None for one in gates):
                 raise UserError(
                     f"gates: fusion={self._bundle.facts['fusion']} has no weights of its sources;"
-                    " gated, scalar_mix, late, stacked and gated_stack have"
+                    " gated, scalar_mix, late, stacked, gated_stack and late_stack have"
                 )
             found.append(torch.stack([one for one in gates if one is not None]).double().mean(0))
         columns = [str(layer) for layer in self._bundle.layers]
@@ -404,7 +411,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         try:
             estimator = cls(**kept["params"])
             estimator.classes_ = classes_from_json(kept["classes"])
-            if [str(label) for label in estimator.classes_.tolist()] != list(bundle.label_names):
+            written = [str(label) for label in estimator.classes_.tolist()]  # 1.0, as it once was
+            if list(bundle.label_names) not in (names_of(estimator.classes_), written):
                 raise ValueError("its classes are not those of its heads")
             importances = [
                 LayerImportance(**{**one, "layer": LayerId(**one["layer"])})

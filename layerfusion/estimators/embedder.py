@@ -10,7 +10,8 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from layerfusion.commands.overrides import NO_DATASET, config_of
-from layerfusion.commands.python import embed, layer_name
+from layerfusion.commands.python import embed
+from layerfusion.embeddings.shape import layer_name
 from layerfusion.estimators.rows import text_list
 from layerfusion.runs.inputs import open_backbones
 

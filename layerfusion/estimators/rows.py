@@ -11,7 +11,8 @@ import numpy as np
 
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import is_missing, joined_labels, plain, written_list
-from layerfusion.texts.labels import alike_names
+from layerfusion.texts.class_doubts import alike_names
+from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.strings import strings_of
 
 MOST_ROWS = 1_000_000
@@ -81,8 +82,8 @@ class Targets:
 
     @property
     def names(self) -> list[str]:
-        """The classes as strings."""
-        return [str(name) for name in self.classes.tolist()]
+        """The classes as strings, as `names_of` has them."""
+        return names_of(self.classes)
 
 
 def targets_of(y: Any, rows: int, kept: np.ndarray | None = None) -> Targets:
@@ -128,6 +129,8 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
         raise UserError(f"fit: a list of labels is needed, found an object of type {_kind(y)}")
     if not hasattr(y, "__array__") and not hasattr(y, "toarray"):
         y = _listed_labels([plain(label) for label in y])
+    if hasattr(y, "to_numpy"):
+        y = y.to_numpy()  # so that nullable integers and booleans of pandas stay what they are
     try:
         labels = column_or_1d(y.toarray() if hasattr(y, "toarray") else y, warn=True)
     except ValueError as error:  # such as for three dimensions
@@ -143,20 +146,20 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
             shown = repr(label) if isinstance(label, str) else label
             raise UserError(f"fit: label {number} of {len(labels)} is missing ({shown})")
     labels = _of_one_type(labels)
+    _plain(labels)
     try:
         check_classification_targets(labels)
     except (ValueError, TypeError) as error:
         raise UserError(f"fit: {error}") from error
     classes, codes = np.unique(labels, return_inverse=True)
-    _plain(classes)
     if len(classes) < 2:
         raise UserError(
             f"fit: y has one class only, {short(classes.tolist()[0])}; two classes are needed"
         )
-    names = [str(name) for name in classes.tolist()]
-    _warn_of_joined(names)
-    _warn_of_alike(names)
-    return Targets(classes, codes.reshape(-1))
+    found = Targets(classes, codes.reshape(-1))
+    _warn_of_joined(found.names)
+    _warn_of_alike(found.names)
+    return found
 
 
 def _objects(cells: Sequence[Any]) -> np.ndarray:
@@ -211,6 +214,8 @@ def _of_one_type(labels: np.ndarray) -> np.ndarray:
             raise UserError(f"fit: labels of several types ({names}) have no order; give them one")
         if kinds <= {bool, int, float}:
             labels = np.array(labels.tolist())
+            if labels.dtype.kind == "O":
+                raise UserError("fit: numbers beyond 64 bits are no labels; write them as strings")
     return labels
 
 
@@ -234,6 +239,7 @@ def _several(y: Any, place: str) -> np.ndarray | list[Any] | None:
     if isinstance(y, str | Mapping) or not hasattr(y, "__len__"):
         return None
     cells = list(y) if shape is None or len(shape) == 1 else list(np.asarray(y).reshape(-1))
+    cells = [plain(cell) if hasattr(cell, "as_py") else cell for cell in cells]  # of pyarrow
     lists = [isinstance(cell, COLLECTIONS) for cell in cells]
     if not any(lists):
         return None
@@ -411,6 +417,12 @@ def seed_of(random_state: Any) -> int:
         ) from error
 
 
+def names_of(classes: np.ndarray) -> list[str]:
+    """Name classes by their digits or letters: whole numbers have no point, as in data sets."""
+    whole = classes.astype(np.int64) if classes.dtype.kind == "f" else classes
+    return [str(name) for name in whole.tolist()]
+
+
 def classes_to_json(classes: np.ndarray) -> dict[str, Any]:
     """Write classes as JSON holds them, with their type."""
     return {"dtype": classes.dtype.str if classes.dtype.kind != "O" else "O", **_plain(classes)}
@@ -430,13 +442,20 @@ def _plain(classes: np.ndarray) -> dict[str, Sequence[Any]]:
     """Return the classes as plain Python values.
 
     Raises:
-        UserError: for labels that JSON does not hold, such as dates.
+        UserError: for labels that JSON does not hold, such as dates and half characters.
     """
     values = classes.tolist()
     strange = [value for value in values if not isinstance(value, bool | int | float | str)]
     if strange or classes.dtype.kind not in (*KINDS, "O"):
+        first = (strange or list(classes))[0]
         raise UserError(
-            f"fit: the label {short((strange or values)[0])} is of type"
-            f" {type((strange or values)[0]).__name__}; numbers, strings and booleans are allowed"
+            f"fit: the label {short(first)} is of type {_kind(first)}; numbers, strings and"
+            " booleans are allowed"
         )
+    for value in values:
+        if isinstance(value, str) and whole_characters(value)[1]:
+            raise UserError(
+                f"fit: the label {short(value)} has half a character (a lone surrogate), which no"
+                " file can hold"
+            )
     return {"values": values}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,14 @@ from layerfusion.embeddings.source import asset_sources
 from layerfusion.export import OWN, SENTENCE
 from layerfusion.records.format import capital
 from layerfusion.records.job import METRICS, RunRecord, read_record
+from layerfusion.records.label_words import shown_name
 from layerfusion.runs.bundle import Bundle
 from layerfusion.runs.shared import shared_origin, without_places
 
 TASKS = {SENTENCE: "sentence-similarity"}
 """Target of an export to its task on the hub, where it is not text classification."""
+_MARKS = re.compile(r"[\\`*\[\]<>|~]")
+"""What Markdown takes for more than a letter."""
 _CUT = "Frozen language models, cut above the highest layer that is used,"
 _WHOLE = "Frozen language models, which are not part of this folder,"
 
@@ -49,6 +53,7 @@ def model_card(
         f"## Use\n\n{usage.strip()}\n",
         f"## {'Labels' if bundle.multilabel else 'Classes'}\n\n{_names(bundle)}\n",
         f"## Layers\n\n{_layers(bundle, record)}\n",
+        *[f"{_listed(reading)}\n" for reading in [facts.get("reading")] if reading],
         f"## How good it is\n\n{_figures(bundle, record)}\n",
         f"## Models and licences\n\n{_models(bundle, licences, target)}\n",
     ]
@@ -85,13 +90,24 @@ def _listed(lines: Any) -> str:
 
 def _names(bundle: Bundle) -> str:
     """List the classes or labels by number."""
-    names = _listed(f"{n}: {name}" for n, name in enumerate(bundle.label_names))
+    names = _listed(f"{n}: {in_markdown(name)}" for n, name in enumerate(bundle.label_names))
     if not bundle.multilabel:
         return names
     return (
         "A text may have any number of them. Each has a probability of its own, and is named from"
         f" one half on.\n\n{names}"
     )
+
+
+def in_markdown(name: str) -> str:
+    r"""Write a name so that it shows as it is, in one line.
+
+    Example:
+        >>> in_markdown("good"), in_markdown("good "), in_markdown("x|y")
+        ('good', "'good '", 'x\\|y')
+    """
+    shown = shown_name(name)
+    return _MARKS.sub(r"\\\g<0>", shown if shown == shown.strip() else repr(shown))
 
 
 def _layers(bundle: Bundle, record: RunRecord | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.taps import taps
 from layerfusion.errors import UserError
 from layerfusion.export import modeling_layerfusion as portable
-from layerfusion.fusion.head_files import Head, OperatorHead, head_state, mean_probabilities
+from layerfusion.fusion.head_files import MEMBER, Head, head_state, mean_probabilities
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.operators.residual import ResidualFusion
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.runs.bundle import Bundle
@@ -345,6 +346,19 @@ def _words(bundle: Bundle, name: str) -> tuple[dict[str, Any], dict[str, Tensor]
 
 def _head(head: Head) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Describe a head: its settings and its tensors."""
+    if isinstance(head, OperatorHead):
+        return _operator_head(head)
+    member = head.stack.member
+    about, tensors = _plain_head(replace(head, stack=replace(head.stack, member=None)))
+    if member is not None:
+        of_member, own = _operator_head(member.head)
+        about["member"] = {**of_member, "sources": list(member.sources)}
+        tensors |= {f"{MEMBER}{name}": values for name, values in own.items()}
+    return about, tensors
+
+
+def _plain_head(head: Head) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Describe what every kind of head has, and the form of a stack."""
     tensors, facts = head_state(head)
     tensors = {k.removeprefix("classifier."): v.float() for k, v in tensors.items()}
     about: dict[str, Any] = {
@@ -352,8 +366,11 @@ def _head(head: Head) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "shapes": _shapes(tensors),
         "multilabel": head.multilabel,
     }
-    if not isinstance(head, OperatorHead):
-        return {**about, "form": facts["form"]}, tensors
+    return {**about, **({"form": facts["form"]} if "form" in facts else {})}, tensors
+
+
+def _operator_head(head: OperatorHead) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    about, tensors = _plain_head(head)
     operator: Any = head.classifier.operator
     residual = isinstance(operator, ResidualFusion)
     if residual:
@@ -379,4 +396,7 @@ def _fill(module: Any, tensors: Mapping[str, Tensor]) -> None:
     """Copy tensors into the `Tensors` of a module."""
     with torch.no_grad():
         for name, values in tensors.items():
-            module.tensors[name].copy_(values)
+            owner, own = module, name.removeprefix(MEMBER)
+            if own != name:
+                owner = module.member
+            owner.tensors[own].copy_(values)

@@ -190,6 +190,13 @@ class OperatorHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities of classes, or of labels one by one. Shape: (batch, classes)."""
+        logits = self.logits(features)
+        if self.about["multilabel"]:
+            return log_sigmoid(logits.double()).float()
+        return logits.float().log_softmax(dim=1)
+
+    def logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Return logits of classes, or log-odds of labels. Shape: (batch, classes)."""
         x = self.standardised(features)
         fuse, residual = OPERATORS[self.about["operator"]], self.about["residual"]
         fused = fuse(self, "operator.operator." if residual else "operator.", x)
@@ -198,9 +205,7 @@ class OperatorHead(nn.Module):
             fused = torch.cat([beside, fused], dim=1)
         if "classify.weight" in self.about["shapes"]:
             fused = self.linear("classify", fused)
-        if self.about["multilabel"]:
-            return log_sigmoid(fused.double()).float()
-        return fused.float().log_softmax(dim=1)
+        return fused
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         """Apply a linear layer."""
@@ -349,7 +354,10 @@ OPERATORS: dict[str, Callable[[OperatorHead, str, list[Tensor]], Tensor]] = {
 
 
 class StackHead(nn.Module):
-    """A linear probe for each source, and a logarithmic pool of what the probes say."""
+    """A linear probe for each source, and a logarithmic pool of what the probes say.
+
+    A trained head on some of the sources may be one more member of the pool.
+    """
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         super().__init__()
@@ -357,6 +365,9 @@ class StackHead(nn.Module):
         self.multilabel = about["multilabel"]
         self.shapes = about["shapes"]
         self.tensors = Tensors(about["shapes"])
+        self.member: OperatorHead | None = None
+        if "member" in about:
+            self.member = OperatorHead(about["member"])
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Return log-probabilities of classes, or of labels one by one. Shape: (batch, classes)."""
@@ -365,6 +376,9 @@ class StackHead(nn.Module):
             F.linear(x.double(), tensors[f"weight.{k}"].double(), tensors[f"bias.{k}"].double())
             for k, x in enumerate(features)
         ]
+        if self.member is not None:
+            read = [features[k] for k in self.member.about["sources"]]
+            each.append(self.member.logits(read).double())
         if self.multilabel:
             return self._of_labels(torch.stack(each).float().double())
         each = [logits.float().log_softmax(dim=1) for logits in each]

@@ -89,7 +89,8 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
     _write_tokenizers(cut, folder)
     if cut.tokenizers["lexical"]:
         shutil.copyfile(str(words_layerfusion.__file__), folder / "words_layerfusion.py")
-    (folder / LABELS).write_text(json.dumps(list(bundle.label_names), ensure_ascii=False))
+    names = json.dumps(list(bundle.label_names), ensure_ascii=False)
+    (folder / LABELS).write_text(names, encoding="utf-8")
     _trace(cut, folder / MODEL)
     return difference(bundle, classify(cut, folder / MODEL, SAMPLE)), _usage(bundle, cut)
 
@@ -249,13 +250,14 @@ def _usage(bundle: Bundle, cut: Cut) -> str:
             key = key_of(name, number)
             lines.append(f'inputs["{key}"] = np.array([row.{part} for row in rows], np.int64)')
     if lexical:
-        lines.append('for number, words in enumerate(json.load(open("words.json"))):')
+        lines.append('content = open("words.json", encoding="utf-8")')
+        lines.append("for number, words in enumerate(json.load(content)):")
         lines.append("    ids, weights = Words(words)(texts)")
         lines.append('    inputs[f"lexical_ids_{number}"] = ids')
         lines.append('    inputs[f"lexical_weights_{number}"] = weights')
     lines += [
         f"({OUTPUT},) = session.run(None, inputs)",
-        f'labels = json.load(open("{LABELS}"))',
+        f'labels = json.load(open("{LABELS}", encoding="utf-8"))',
     ]
     if bundle.multilabel:
         lines.append(f"print([[labels[k] for k in np.flatnonzero(x >= 0.5)] for x in {OUTPUT}])")

@@ -173,7 +173,7 @@ def _module(number: int, path: str, kind: str) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=1))
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 @torch.inference_mode()
@@ -183,7 +183,7 @@ def _embedded_by_modules(folder: Path) -> Tensor:
 
     model: Any = AutoModel.from_pretrained(folder, local_files_only=True)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    settings = json.loads((folder / "1_Pooling/config.json").read_text())
+    settings = json.loads((folder / "1_Pooling/config.json").read_text(encoding="utf-8"))
     how = next(how for how, mode in MODES.items() if settings[f"pooling_mode_{mode}"])
     texts = [text.strip() for text in SAMPLE]
     inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

@@ -89,7 +89,7 @@ def write_tokenizers(cut: Cut, folder: Path) -> None:
         "model_max_length": max((model["max_length"] for model in models), default=10**9),
         "pad_token": _pad_token(models[0]) if models else "[PAD]",
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1), encoding="utf-8")
 
 
 def _pad_token(about: dict[str, Any]) -> str:

@@ -12,7 +12,13 @@ from statistics import fmean
 from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.records.format import listing
 from layerfusion.records.json_files import Damaged
-from layerfusion.records.profile import Accuracy, Profile, SelectionProfile, find_profiles
+from layerfusion.records.profile import (
+    Accuracy,
+    MultiLayerProfile,
+    Profile,
+    SelectionProfile,
+    find_profiles,
+)
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
@@ -51,20 +57,25 @@ class NamedProfile:
         return any(selection.regret for selection in self.profile.selections)
 
     @property
+    def choices(self) -> list[SelectionProfile | MultiLayerProfile]:
+        """The judged selections, and the judged probes of several layers."""
+        every = [*self.profile.selections, *self.profile.multi_layer]
+        return [one for one in every if one.regret]
+
+    def choice(self, name: str) -> SelectionProfile | MultiLayerProfile | None:
+        """Find a judged selection, or probe of several layers, by its name."""
+        return next((one for one in self.choices if one.name == name), None)
+
+    @property
     def hindsight(self) -> Accuracy | None:
         """What the best single layer in hindsight has on test; None where that is not known."""
         best = self.profile.hindsight
         return None if best is None else self.profile.layers[best].test
 
-    def selection(self, name: str) -> SelectionProfile | None:
-        """Find a judged selection by its name."""
-        judged = (x for x in self.profile.selections if x.name == name and x.regret)
-        return next(judged, None)
-
 
 @dataclass(frozen=True)
 class SelectionRow:
-    """A selection over all profiles that have it."""
+    """A selection, or a probe of several layers, over all profiles that have it."""
 
     name: str
     regret: Difference
@@ -72,7 +83,7 @@ class SelectionRow:
     over_last: Difference | None
     layers: float
     """Mean number of layers."""
-    by_profile: tuple[SelectionProfile | None, ...]
+    by_profile: tuple[SelectionProfile | MultiLayerProfile | None, ...]
 
     @property
     def count(self) -> int:
@@ -146,7 +157,7 @@ def named_profiles(profiles: Sequence[Profile]) -> tuple[NamedProfile, ...]:
 
 def selection_rows(judged: Sequence[NamedProfile]) -> tuple[SelectionRow, ...]:
     """Make one row for each selection, by mean regret; those that some profiles lack come last."""
-    names = dict.fromkeys(x.name for entry in judged for x in entry.profile.selections)
+    names = dict.fromkeys(x.name for entry in judged for x in entry.choices)
     rows = [row for name in names if (row := _selection_row(name, judged))]
     return tuple(sorted(rows, key=lambda row: (row.count < len(judged), row.regret.mean)))
 
@@ -218,7 +229,7 @@ def _test_rows(judged: Sequence[NamedProfile]) -> int:
 
 
 def _selection_row(name: str, judged: Sequence[NamedProfile]) -> SelectionRow | None:
-    by_profile = tuple(entry.selection(name) for entry in judged)
+    by_profile = tuple(entry.choice(name) for entry in judged)
     present = [(entry, x) for entry, x in zip(judged, by_profile, strict=True) if x]
     regrets = [x.regret for _, x in present if x.regret]
     if not regrets:

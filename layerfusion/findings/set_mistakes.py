@@ -57,9 +57,9 @@ class Likelihood:
     probability: float
     """Mean probability."""
     has: np.ndarray
-    """Of each row, the number of these labels that it has. Shape: (rows,)."""
+    """Number of these labels that each row has. Shape: (rows,)."""
     pairs: np.ndarray
-    """Of each row, the number of labels with such a probability. Shape: (rows,)."""
+    """Number of labels with such a probability in each row. Shape: (rows,)."""
 
     @property
     def share(self) -> float:
@@ -96,7 +96,7 @@ class SetAnswers:
     target: np.ndarray
     """True where a row has a label. Shape: (rows, labels), bool."""
     probabilities: np.ndarray
-    """Of each label, which do not sum to one. Shape: (rows, labels)."""
+    """Probability of each label; those of a row need not sum to one. Shape: (rows, labels)."""
     texts: Sequence[str] = ()
     """Texts of the rows, where they are known."""
 

@@ -18,6 +18,7 @@ from torchmetrics.classification import (
     MultilabelF1Score,
 )
 
+from layerfusion.config.user_code import user_code_errors
 from layerfusion.errors import UserError
 from layerfusion.fusion.data import Batch
 from layerfusion.fusion.head import FusionHead, HeadSettings
@@ -108,11 +109,11 @@ class FusionClassifier(FusionHead, LightningModule):
         self.gate_epochs: list[list[float]] = []
         """Mean gate of each source over validation, after each epoch."""
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the loss of a training batch, and log its mean over the epoch."""
         loss = self.loss(batch)
         rows = len(batch[1])
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, batch_size=rows)
+        self._log_mean("train/loss", loss.detach(), rows)
         return loss
 
     def loss(self, batch: Batch) -> Tensor:
@@ -124,7 +125,8 @@ class FusionClassifier(FusionHead, LightningModule):
         if weights is not None:
             weights = weights.to(logits)
         loss = self._cross_entropy(logits, target, weights)
-        source_losses = self.operator.source_losses(sources, target)
+        with user_code_errors("operator", type(self.operator)):
+            source_losses = self.operator.source_losses(sources, target)
         if source_losses is not None:
             loss = loss + source_losses
         if gates is not None and self.fusion_config.entropy_penalty > 0:
@@ -134,7 +136,7 @@ class FusionClassifier(FusionHead, LightningModule):
             loss = loss + self.fusion_config.entropy_penalty * entropy
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """Gather a batch of validation for the epoch's metrics and mean gates."""
         gates = self._evaluate(batch, "val", self.val_metrics)
         if gates is not None:
@@ -143,25 +145,26 @@ class FusionClassifier(FusionHead, LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Log the epoch's validation metrics and mean gates."""
-        self.log_dict(self.val_metrics.compute())
+        self.log_dict(self.val_metrics.compute(), sync_dist=True)
         self.val_metrics.reset()
         if self._gate_rows:
             means = (self._gate_sum / self._gate_rows).tolist()
             if not self.trainer.sanity_checking:
                 self.gate_epochs.append(means)
-            self.log_dict({f"gates/{name}": m for name, m in zip(self.names, means, strict=True)})
+            gates = {f"gates/{name}": mean for name, mean in zip(self.names, means, strict=True)}
+            self.log_dict(gates, sync_dist=True)
             self._gate_sum, self._gate_rows = torch.zeros(len(self.names)), 0
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int = 0) -> None:
         """Gather a batch of test for its metrics."""
         self._evaluate(batch, "test", self.test_metrics)
 
     def on_test_epoch_end(self) -> None:
         """Log the test metrics."""
-        self.log_dict(self.test_metrics.compute())
+        self.log_dict(self.test_metrics.compute(), sync_dist=True)
         self.test_metrics.reset()
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Tensor:
         """Return the probability of each class or label. Shape: (batch, num_classes)."""
         return self._probabilities(self(batch[0]))
 
@@ -171,10 +174,14 @@ class FusionClassifier(FusionHead, LightningModule):
         self._require_fit(target)
         logits, gates = self.logits_and_gates(sources)
         loss = self._cross_entropy(logits, target)
-        self.log(f"{split}/log_loss", loss, on_step=False, on_epoch=True, batch_size=len(target))
+        self._log_mean(f"{split}/log_loss", loss, len(target))
         # Not the logits: torchmetrics takes logits that all lie in [0, 1] for probabilities.
         metrics.update(self._probabilities(logits), target)
         return gates
+
+    def _log_mean(self, name: str, loss: Tensor, rows: int) -> None:
+        """Log the mean of a loss over the rows of an epoch, and of all processes that share it."""
+        self.log(name, loss, on_step=False, on_epoch=True, batch_size=rows, sync_dist=True)
 
     def _cross_entropy(
         self, logits: Tensor, target: Tensor, weights: Tensor | None = None

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.config.operators import settle
 from layerfusion.config.rules import check_rules
+from layerfusion.config.user_code import user_code_errors
 from layerfusion.fusion.operators import build_operator
 from layerfusion.fusion.operators.capacity import classification_layer, head_flops, matched_width
+from layerfusion.fusion.operators.own import fuse
 
 PREDICT_ROWS = 1024
 """Rows of a batch where no gradients are kept."""
@@ -102,9 +104,10 @@ class FusionHead(nn.Module):
     @property
     def output_layers(self) -> list[nn.Linear]:
         """The linear layers that give the logits; none if an operator of the user's gives them."""
-        layers = (
-            list(self.operator.output_layers()) if self.operator.classifies else [self.classify]
-        )
+        layers = [self.classify]
+        if self.operator.classifies:
+            with user_code_errors("operator", type(self.operator)):
+                layers = list(self.operator.output_layers())
         return [layer for layer in layers if isinstance(layer, nn.Linear)]
 
     @torch.no_grad()
@@ -149,7 +152,7 @@ class FusionHead(nn.Module):
 
     def logits_and_gates(self, sources: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Return the logits of a batch, shape (batch, num_classes), and gates, (batch, K)."""
-        fused, gates = self.operator.fuse(sources)
+        fused, gates = fuse(self.operator, sources)
         return self.classify(self.dropout(fused)), gates
 
 

@@ -15,9 +15,10 @@ from layerfusion.config.operators import former_fusion, gather_arguments
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.fusion.head import FusionHead, HeadSettings, classifier_settings, is_path
+from layerfusion.fusion.head_member import HeadMember
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.pool import Pool
 from layerfusion.fusion.stacking import Stack
-from layerfusion.layers.labels import log_probabilities
 from layerfusion.layers.lexical_regression import LexicalRegression
 from layerfusion.layers.probe import LinearProbe
 
@@ -26,61 +27,8 @@ STACK = "stack"
 OURS = "layerfusion.fusion.operators"
 """The package of our own operators; nothing else of ours is one."""
 POOL = ("bias", "scale", "gate", "mean", "std")
-
-
-@dataclass(frozen=True)
-class OperatorHead:
-    """A trained operator, with the mean and deviation of train that standardise its sources."""
-
-    classifier: FusionHead
-    standardiser: Standardiser
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return int(self.classifier.settings["num_classes"])
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether texts have any number of the classes."""
-        return self.classifier.multilabel
-
-    @property
-    def widths(self) -> list[int]:
-        """Width of the vectors of each source."""
-        return [len(mean) for mean in self.standardiser.mean]
-
-    def log_probs(self, features: Sequence[Tensor]) -> Tensor:
-        """Classify rows.
-
-        Args:
-            features: one tensor for each source, not standardised. Shapes: (rows, d_k).
-
-        Returns:
-            Log-probabilities of classes, or of labels one by one. Shape: (rows, classes), float32.
-        """
-        return self.predict(features)[0]
-
-    def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Classify rows, and give the gates where the operator has any. Shape: (rows, K)."""
-        logits, gates = self.classifier.predict_logits(self.standardiser(features))
-        return self._log_probs(logits), gates
-
-    def each_source(self, features: Sequence[Tensor]) -> Tensor:
-        """Classify rows by each source where all others are at their mean over train.
-
-        Returns:
-            Log-probabilities. Shape: (K, rows, classes).
-        """
-        standard = self.standardiser(features)
-        found = []
-        for k in range(len(standard)):
-            alone = [x if k == n else torch.zeros_like(x) for n, x in enumerate(standard)]
-            found.append(self._log_probs(self.classifier.predict_logits(alone)[0]))
-        return torch.stack(found)
-
-    def _log_probs(self, logits: Tensor) -> Tensor:
-        return log_probabilities(logits.float(), multilabel=self.multilabel)
+MEMBER = "member."
+"""Begins the names of the tensors of a stack's trained head."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +94,10 @@ def head_state(head: Head) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "reason": stack.reason,
         "multilabel": stack.pool.multilabel,
     }
+    if stack.member is not None:
+        own, about = head_state(stack.member.head)
+        tensors |= {f"{MEMBER}{name}": values for name, values in own.items()}
+        facts["member"] = {"sources": list(stack.member.sources), "head": about}
     return {k: v.detach().cpu().clone() for k, v in tensors.items()}, facts
 
 
@@ -186,8 +138,22 @@ def head_from(
             LinearProbe(tensors[f"weight.{k}"], tensors[f"bias.{k}"])
             for k in range(facts["sources"])
         )
-        return StackHead(Stack(probes, pool, dict(facts["held_out"]), facts["reason"]))
+        member = None
+        if "member" in facts:
+            own = {k.removeprefix(MEMBER): v for k, v in tensors.items() if k.startswith(MEMBER)}
+            member = _member(own, facts["member"], modules)
+        return StackHead(Stack(probes, pool, dict(facts["held_out"]), facts["reason"], member))
     raise UserError(f"head: there is no kind {facts['kind']!r}; there are: {OPERATOR}, {STACK}")
+
+
+def _member(
+    tensors: Mapping[str, Tensor], facts: Mapping[str, Any], modules: Sequence[str]
+) -> HeadMember:
+    """Put together the trained head of a stack."""
+    head = head_from(tensors, facts["head"], modules)
+    if not isinstance(head, OperatorHead):
+        raise UserError("head: a stack has a trained head as a member, and no other stack")
+    return HeadMember(head, tuple(facts["sources"]))
 
 
 def _settings(settings: Mapping[str, Any]) -> dict[str, Any]:

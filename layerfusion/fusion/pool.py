@@ -97,7 +97,7 @@ class Pool:
     mean: Tensor
     """Mean of these numbers over the rows. Shape: (E,)."""
     std: Tensor
-    """Their standard deviation. Shape: (E,)."""
+    """Standard deviation of these numbers over the rows. Shape: (E,)."""
     shift: Tensor | None = None
     """Added to the pooled scores, or to the log-odds of labels: an offset of the labels, and what
     `objective.find_shift` finds. None adds nothing. Shape: (classes,)."""

@@ -11,10 +11,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from layerfusion.config.job import LOG_LOSS, STACKS, FusionConfig
-from layerfusion.config.operators import settled_head
+from layerfusion.config.job import LATE_STACK, LOG_LOSS, STACKS, FusionConfig
+from layerfusion.config.operators import among_of, settled_head
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace
+from layerfusion.fusion.head_member import head_of, read_by_head
 from layerfusion.fusion.layer_sets import LayerSet
 from layerfusion.fusion.objective import costs
 from layerfusion.fusion.operators.capacity import head_parameters, matched_width
@@ -30,10 +31,10 @@ class FusionCandidate:
     """A candidate (layers and fusion) that has not been evaluated yet."""
 
     layer_set: LayerSet
-    """Its layers, and how they were chosen."""
+    """The layers that it fuses, and how they were chosen."""
     fusion: FusionConfig
     parameters: int
-    """Number of parameters of the head, or of a stack's probes."""
+    """Number of parameters of the head, or of a stack's probes and its head."""
 
     @property
     def words(self) -> str:
@@ -97,31 +98,43 @@ def list_fusion_candidates(
     settings: FusionConfig,
     widths: Mapping[LayerId, int],
     num_classes: int,
+    *,
+    multilabel: bool = False,
+    losses: Mapping[LayerId, float] | None = None,
 ) -> list[FusionCandidate]:
     """List every fusion that `fusion.among` and `fusion.widths` name, on every set of layers.
 
     On a single layer all operators are the same plain head, so there is one candidate for each
-    width. On large sets of layers only the stack is a candidate. A head that cannot have the
-    capacity that `fusion.match_capacity` asks for is left out.
+    width. On large sets of layers only stacks are candidates. The head of a stack has the first of
+    the widths. A head that cannot have the capacity that `fusion.match_capacity` asks for is left
+    out.
 
     Args:
         layer_sets: the sets of layers.
         settings: the settings of `fusion=auto`.
         widths: width of each layer.
         num_classes: number of classes.
+        multilabel: whether a text has any number of the classes.
+        losses: held-out log-loss of the layers that the head of a stack may read; none if None.
 
     Raises:
         UserError: if no candidate is left.
     """
     candidates = []
     unmatched: UserError | None = None
-    stacks = [name for name in settings.among if name in STACKS]
-    operators = [name for name in settings.among if name not in STACKS]
+    among = among_of(settings, multilabel=multilabel)
+    stacks = [name for name in among if name in STACKS and name != LATE_STACK]
+    operators = [name for name in among if name not in STACKS]
     for layer_set in layer_sets:
         source_widths = [widths[layer] for layer in layer_set.selection.layers]
         size = sum(width + 1 for width in source_widths) * num_classes
         for name in stacks if len(source_widths) > 1 else stacks[:1]:
             candidates.append(FusionCandidate(layer_set, settled_head(settings, name), size))
+        read = read_by_head(layer_set.selection.layers, losses or {})
+        if LATE_STACK in among and read:
+            stack = settled_head(settings, LATE_STACK, settings.widths[0])
+            head = _parameters(head_of(stack), [source_widths[n] for n in read], num_classes)
+            candidates.append(FusionCandidate(layer_set, stack, size + head))
         if layer_set.only_stacked:
             continue
         for name in operators if len(source_widths) > 1 else operators[:1]:
@@ -136,8 +149,11 @@ def list_fusion_candidates(
                     log.info("auto: left out on %s: %s", layer_set.name, error)
                     continue
                 candidates.append(FusionCandidate(layer_set, head, size))
-    if unmatched is not None and not candidates:
-        raise unmatched
+    if not candidates:
+        raise unmatched or UserError(
+            f"fusion.among=[{','.join(among)}]: the head of a stack reads layers of models, and"
+            " there are none to choose; stacked takes words and characters alone"
+        )
     return candidates
 
 
@@ -163,7 +179,8 @@ def race(
     All trained heads are evaluated on one fold, the better half on two, and so on; those that are
     left on all folds (Jamieson and Talwalkar, *Non-stochastic best arm identification and
     hyperparameter optimization*, AISTATS 2016). Stacked fusions cost nearly nothing, so each is
-    evaluated on all rows. Candidates evaluated on all folds rank above those dropped early.
+    evaluated on all rows; one with a trained head costs a head for each fold, so it is tried where
+    the others are best. Candidates evaluated on all folds rank above those dropped early.
 
     Args:
         candidates: the candidates.
@@ -184,17 +201,28 @@ def race(
     def evaluation(candidate: FusionCandidate, log_probs: Tensor, folds: int) -> Evaluation:
         return Evaluation(candidate, log_probs, target, folds, objective)
 
+    deadline = deadline or Deadline()
     folds = int(fold_of.max()) + 1
-    stacks = [candidate for candidate in candidates if _is_stacked(candidate)]
-    finished = [evaluation(candidate, stacked(candidate), folds) for candidate in stacks]
+    plain = [one for one in candidates if one.fusion.name in STACKS and not _has_head(one)]
+    finished = [evaluation(candidate, stacked(candidate), folds) for candidate in plain]
+    candidates = _without_dear_stacks(candidates, _ranked(finished))
+    for candidate in filter(_has_head, candidates):
+        if finished and not deadline.allows(0):
+            deadline.leave_out(f"fusion=auto did not try {candidate.words}; there was no time")
+            continue
+        try:
+            finished.append(evaluation(candidate, stacked(candidate), folds))
+        except UserError as error:
+            if not finished:
+                raise
+            log.info("auto: left out %s: %s", candidate.words, error)
     running = {
         candidate: torch.full((len(target), num_classes), torch.nan, dtype=torch.float64)
         for candidate in candidates
-        if not _is_stacked(candidate)
+        if candidate.fusion.name not in STACKS
     }
     dropped: list[Evaluation] = []
     done = 0
-    deadline = deadline or Deadline()
     pace = Pace(deadline)
     for stop in _rungs(folds):
         ready = []
@@ -240,5 +268,19 @@ def _rungs(folds: int) -> list[int]:
     return [*(2**n for n in range(folds.bit_length()) if 2 * 2**n < folds), folds]
 
 
-def _is_stacked(candidate: FusionCandidate) -> bool:
-    return candidate.fusion.name in STACKS
+def _has_head(candidate: FusionCandidate) -> bool:
+    return candidate.fusion.name == LATE_STACK
+
+
+def _without_dear_stacks(
+    candidates: Sequence[FusionCandidate], ranked: Sequence[Evaluation]
+) -> list[FusionCandidate]:
+    """Leave out stacks with a trained head but on the layers of the best stack without one.
+
+    Args:
+        candidates: all candidates.
+        ranked: the evaluated stacks without a head, the best first. Where there is none, nothing
+            says on which layers a head is worth its time.
+    """
+    best = [one.candidate.layer_set for one in ranked[:1]]
+    return [one for one in candidates if not (_has_head(one) and best) or one.layer_set in best]

@@ -1,18 +1,20 @@
 """Stacked fusion: a linear probe for each source, and a pool of what the probes say of a text.
 
 The probe of a layer is a discriminant, or for the best layers the blend of a logistic regression
-and a discriminant: see `layers.discriminant`.
+and a discriminant: see `layers.discriminant`. A trained head may be one more member of the pool:
+see `head_member`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from layerfusion.config.job import LOG_LOSS, UNWEIGHTED
+from layerfusion.fusion.head_member import HeadMember
 from layerfusion.fusion.pool import Pool, choose_pool
 from layerfusion.layers.discriminant import Blend, blend_probes, fit_discriminant
 from layerfusion.layers.labels import log_probabilities
@@ -30,6 +32,11 @@ class Stack:
     """Cross-validated log-loss of each form of pool, in nats."""
     reason: str
     """Why the pool has its form, in one line."""
+    member: HeadMember | None = None
+    """A trained head that is the last member of the pool; None where it has probes alone."""
+    regressions: Mapping[int, LinearProbe] = field(default_factory=dict)
+    """The logistic regressions within the probes, by source, for `refit` to start from. A stack
+    that was read from a file has none."""
 
     def predict(self, features: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Classify rows.
@@ -38,10 +45,26 @@ class Stack:
             features: one tensor for each source, not standardised. Shapes: (rows, d_k).
 
         Returns:
-            Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float32.
+            Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float32. The
+            weight of a trained head is shared out among the sources that it reads.
         """
-        log_probs, gates = self.pool(self.each_source(features))
+        each = self.each_source(features)
+        if self.member is not None:
+            each = torch.cat([each, self.member.log_probs(features)[None]])
+        log_probs, gates = self.pool_of(each)
         return log_probs.float(), gates.float()
+
+    def pool_of(self, log_probs: Tensor) -> tuple[Tensor, Tensor]:
+        """Pool what the probes, and the head if there is one, say of some rows.
+
+        Args:
+            log_probs: log-probabilities of each member. Shape: (members, rows, classes).
+
+        Returns:
+            Log-probabilities, shape (rows, classes), and gates, shape (rows, K); float64.
+        """
+        pooled, gates = self.pool(log_probs)
+        return pooled, gates if self.member is None else self.member.share_out(gates)
 
     def each_source(self, features: Sequence[Tensor]) -> Tensor:
         """Classify rows by the probe of each source alone. Shape: (K, rows, classes)."""
@@ -51,10 +74,13 @@ class Stack:
 
     @property
     def num_parameters(self) -> int:
-        """Number of learned parameters, of the probes and of the pool in its form."""
+        """Number of learned parameters, of the members and of the pool in its form."""
         probes = sum(probe.weight.numel() + probe.bias.numel() for probe in self.probes)
         sources = len(self.probes)
         probes += self.pool.multilabel  # the offset of the labels
+        if self.member is not None:
+            sources += 1
+            probes += self.member.num_parameters
         if sources == 1:
             return probes + 1
         pool = {
@@ -70,7 +96,11 @@ class Stack:
     def num_flops(self) -> int:
         """Number of floating-point operations for one text: two for each entry of a product."""
         probes = sum(2 * probe.weight.numel() for probe in self.probes)
-        mixed = 2 * len(self.probes) * self.probes[0].bias.numel()
+        members = len(self.probes)
+        if self.member is not None:
+            members += 1
+            probes += self.member.num_flops
+        mixed = 2 * members * self.probes[0].bias.numel()
         return probes + mixed + (2 * self.pool.gate.numel() if "gated" in self.pool.form else 0)
 
 
@@ -84,6 +114,7 @@ def fit_stack(
     gated: bool = False,
     objective: str = LOG_LOSS,
     class_weights: str = UNWEIGHTED,
+    beside: tuple[HeadMember, Tensor] | None = None,
     device: torch.device | None = None,
 ) -> Stack:
     """Fit the probes on all rows, and the pool on their log-probabilities of held-out rows.
@@ -98,10 +129,16 @@ def fit_stack(
         gated: pool with weights that move from text to text.
         objective: what the stack should be best at: log_loss, accuracy, macro_f1 or micro_f1.
         class_weights: none, or balanced to classify as if all classes were equally frequent.
+        beside: a trained head that is one more member, fitted on all rows, and its
+            log-probabilities of held-out rows, shape (rows, classes).
         device: where the probes are fitted; the CPU if None.
     """
-    probes = fit_sources(features, labels, held_out, num_classes, device)
-    log_probs = torch.stack([source.log_probs for source in held_out])
+    probes, regressions = fit_sources(features, labels, held_out, num_classes, {}, device)
+    each, member = [source.log_probs for source in held_out], None
+    if beside is not None:
+        member, said = beside
+        each.append(said)
+    log_probs = torch.stack(each)
     pool, losses, reason = choose_pool(
         log_probs,
         held_out[0].target,
@@ -110,7 +147,7 @@ def fit_stack(
         objective=objective,
         class_weights=class_weights,
     )
-    return Stack(tuple(probes), pool, losses, reason)
+    return Stack(tuple(probes), pool, losses, reason, member, regressions)
 
 
 def refit(
@@ -119,6 +156,7 @@ def refit(
     labels: Tensor,
     held_out: Sequence[Blend],
     *,
+    member: HeadMember | None = None,
     device: torch.device | None = None,
 ) -> Stack:
     """Fit the probes of a stack again on other rows: train and validation together.
@@ -131,11 +169,13 @@ def refit(
         features: one tensor for each source, or None, as for `fit_stack`.
         labels: class indices, shape (rows,), or labels, shape (rows, classes).
         held_out: as the stack was fitted with; each probe keeps its settings.
+        member: the trained head of a stack that has one, fitted on these rows.
         device: where the probes are fitted; the CPU if None.
     """
     num_classes = len(stack.probes[0].bias)
-    probes = fit_sources(features, labels, held_out, num_classes, device)
-    return replace(stack, probes=tuple(probes))
+    starts = stack.regressions
+    probes, regressions = fit_sources(features, labels, held_out, num_classes, starts, device)
+    return replace(stack, probes=tuple(probes), member=member, regressions=regressions)
 
 
 def fit_sources(
@@ -143,8 +183,9 @@ def fit_sources(
     labels: Tensor,
     held_out: Sequence[Blend],
     num_classes: int,
+    starts: Mapping[int, LinearProbe],
     device: torch.device | None,
-) -> list[LinearProbe]:
+) -> tuple[list[LinearProbe], dict[int, LinearProbe]]:
     """Fit the probe of each source on all rows, with the settings that held-out rows chose.
 
     Args:
@@ -153,7 +194,11 @@ def fit_sources(
         labels: class indices, shape (rows,), or labels, shape (rows, classes).
         held_out: predictions and settings of each source's probe.
         num_classes: number of classes.
+        starts: regressions to start those of the same sources from; zeros where there are none.
         device: where the probes are fitted; the CPU if None.
+
+    Returns:
+        The probes, and the logistic regressions within them by source.
     """
     vectors = {k: source for k, source in enumerate(features) if source is not None}
     strengths = {k: held_out[k].strength for k in vectors}
@@ -163,6 +208,7 @@ def fit_sources(
         labels,
         list(regressed.values()),
         num_classes=num_classes,
+        starts=[starts[k] for k in regressed] if starts else (),
         device=device,
     )
     logistic = dict(zip(regressed, regressions, strict=True))
@@ -176,4 +222,4 @@ def fit_sources(
 
     found = dict(zip(vectors, each_on_a_core(probe_of, list(vectors), device), strict=True))
     identity = LinearProbe(torch.eye(num_classes), torch.zeros(num_classes))
-    return [found.get(k, identity) for k in range(len(features))]
+    return [found.get(k, identity) for k in range(len(features))], logistic

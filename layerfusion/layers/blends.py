@@ -29,12 +29,12 @@ from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.probe import NEVER, HeldOut
 from layerfusion.layers.threads import each_on_a_core
 
-VERSION = 1
+VERSION = 2
 """Part of the cache key. Raise it with every change that gives other discriminants."""
-REGRESSIONS = 24
+REGRESSIONS = 16
 """Layers that have a logistic regression beside their discriminant: those with the best of these.
-Stacks of 28 and 92 layers lost and gained nothing by leaving it out for the others, in a quarter of
-the time."""
+Stacks of 28 and 92 layers lost and gained nothing that is sure by leaving it out for the others:
+see `docs/fusion.md`."""
 
 
 def held_out_blends(

@@ -60,7 +60,7 @@ def set_up(
         basis,
         mean,
         std,
-        y.to(device),
+        y[None].to(device),
         masks.to(device),
         penalty.to(device),
         spread,

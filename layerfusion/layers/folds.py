@@ -111,7 +111,7 @@ def _possible(folds: int, counts: np.ndarray) -> int:
 
 
 def _first_rows(texts: Sequence[Hashable]) -> tuple[dict[Hashable, int], np.ndarray]:
-    """Return the first row of each text, and these rows in order."""
+    """Map each text to the first row that has it, and list these rows in ascending order."""
     first = {text: row for row, text in reversed(list(enumerate(texts)))}
     return first, np.array(sorted(first.values()))
 

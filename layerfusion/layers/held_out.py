@@ -19,7 +19,7 @@ from layerfusion.embeddings.source import Source
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import is_multilabel
-from layerfusion.layers.lexical_regression import C_VALUES, predict_folds
+from layerfusion.layers.lexical_regression import C_VALUES, count, predict_folds
 from layerfusion.layers.probe import (
     NEVER,
     TOLERANCE,
@@ -30,7 +30,7 @@ from layerfusion.layers.score import Needs, Score
 
 log = logging.getLogger(__name__)
 
-VERSION = 5
+VERSION = 6
 """Part of the cache key. Raise it with every change that gives other probes."""
 SCORES_FOLDER = "scores"
 """Folder of a cache that keeps scores."""
@@ -115,12 +115,10 @@ def _fit_missing(
 def _fit_lexical(candidates: Candidates, source: LexicalSource) -> HeldOut:
     """Predict held-out rows by regressions on counts; the strength with the lowest loss is kept."""
     predicted = predict_folds(
-        source.config.features,
-        candidates.texts,
+        count(source.config.features, candidates.texts, source.config.max_features),
         candidates.labels.numpy(),
         candidates.fold_of.numpy(),
         num_classes=candidates.num_classes,
-        max_features=source.config.max_features,
     )
     is_held_out = candidates.fold_of != NEVER
     probes = [

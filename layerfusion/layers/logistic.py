@@ -58,7 +58,7 @@ class Problem:
     std: Tensor
     """Standard deviation of each feature. Shape: (L, d)."""
     y: Tensor
-    """Targets. Shape: (K, n), float32."""
+    """Targets of each problem, or those of all of them. Shape: (Q, K, n) or (1, K, n), float32."""
     weights: Tensor
     """1 / number of rows fitted on, for these rows; 0 for all others. Shape: (Q, n)."""
     penalty: Tensor
@@ -78,7 +78,7 @@ class Problem:
             start: weights to start from; zeros if none. Shape: (L, Q, K, D).
         """
         layers, _, width = self.x.shape
-        columns, problems = len(self.y), len(self.penalty)
+        columns, problems = self.y.shape[1], len(self.penalty)
         w = self.x.new_zeros(layers, problems, columns, width) if start is None else start.clone()
         z = self.scores(w)
         squares = self.x.square()
@@ -126,6 +126,7 @@ class Problem:
         """Keep some of the problems. Shape of `problems`: (Q,), bool."""
         return replace(
             self,
+            y=self.y if len(self.y) == 1 else self.y[problems],
             weights=self.weights[problems],
             penalty=self.penalty[problems],
             spread=None if self.spread is None else self.spread[:, problems],
@@ -133,13 +134,13 @@ class Problem:
 
     def on(self, rows: Tensor) -> Problem:
         """Keep some of the rows. Shape of `rows`: (n,), bool, or their positions."""
-        return replace(self, x=self.x[:, rows], y=self.y[:, rows], weights=self.weights[:, rows])
+        x, y, weights = self.x[:, rows], self.y[:, :, rows], self.weights[:, rows]
+        return replace(self, x=x, y=y, weights=weights)
 
     def with_strength(self, strength: float) -> Problem:
-        """Return the first problem with another C."""
-        first = self.take(torch.arange(len(self.penalty), device=self.penalty.device) == 0)
-        rows = (first.weights[0] > 0).sum()
-        return replace(first, penalty=(1 / (strength * rows)).to(self.penalty)[None])
+        """Return the problems with another C."""
+        rows = (self.weights > 0).sum(dim=1)
+        return replace(self, penalty=(1 / (strength * rows)).to(self.penalty))
 
     def scores(self, w: Tensor) -> Tensor:
         """X · w. Shape: (L, Q, K, n), from (L, Q, K, D)."""
@@ -169,7 +170,7 @@ class Problem:
         probs = self.probabilities(logits)
         slopes = torch.addcmul(probs, probs, probs, value=-1).mul_(self.weights[:, None])
         loss = (slopes.flatten(1, 2) @ squares).unflatten(1, slopes.shape[1:3])
-        frequency = self.weights @ self.y.T
+        frequency = (self.weights[:, None] @ self.y.mT)[:, 0]
         prior = (frequency * (1 - frequency)).clamp_min(1 / self.x.shape[1])
         least = LEAST_SLOPE * prior[..., None] * self.spectrum[:, None, None]
         ridge = F.pad(self.penalty[:, None].expand(-1, self.x.shape[2] - 1), (0, 1))
@@ -343,7 +344,7 @@ class Solution:
 
 
 class Path:
-    """Fits of one problem with one strength after the other, each begun where the others lead.
+    """Fits of problems with one strength after the other, each begun where the others lead.
 
     Friedman, Hastie and Tibshirani (Journal of Statistical Software, 2010) begin at the weights of
     the strength before. From the third strength on, we go further along the line through the last
@@ -351,13 +352,13 @@ class Path:
     """
 
     def __init__(self, problem: Problem):
-        """Begin at zeros. The first regression of the problem is fitted, with other penalties."""
+        """Begin at zeros. The problems are fitted with other penalties than their own."""
         self.problem = problem
         self.fitted: list[tuple[float, Tensor]] = []
-        """The logarithms of the last two strengths, and the weights, shape (L, 1, K, D)."""
+        """The logarithms of the last two strengths, and the weights, shape (L, Q, K, D)."""
 
     def fit(self, strength: float, tolerance: float) -> Tensor:
-        """Fit with the next strength; return the weights, shape (L, 1, K, D).
+        """Fit with the next strength; return the weights, shape (L, Q, K, D).
 
         Args:
             strength: C.

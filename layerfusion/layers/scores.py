@@ -16,8 +16,9 @@ import numpy as np
 from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, LayersConfig
+from layerfusion.config.user_code import call_user_code
 from layerfusion.embeddings.backbone import choose_device
-from layerfusion.errors import UserError
+from layerfusion.errors import UserError, short
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.held_out import ACCURACY, LOG_LOSS, held_out_probes
 from layerfusion.layers.labels import COMPARES_CLASSES, is_multilabel, require_classes
@@ -45,6 +46,8 @@ class ScoreTable:
     """Backbone and layer to the attention entropy of each head."""
     scores: Mapping[str, Score] = field(default_factory=dict)
     """Name of a score to its definition."""
+    candidates: Candidates | None = None
+    """The layers' vectors and labels on train; none where the selection looks at no data."""
 
     def score(self, name: str) -> Score:
         """Find a score by its name in the table, or as `layers.score` names it."""
@@ -77,7 +80,7 @@ def oriented(table: ScoreTable, score: str) -> np.ndarray:
     """
     chosen = table.score(score)
     values = table.values[chosen.name]
-    return -values if chosen.low_is_good else values
+    return -values if chosen.low_is_good else values.copy()
 
 
 class ScoreInputs:
@@ -139,13 +142,16 @@ class ScoreInputs:
 
     def _compute(self, score: Score) -> ScoreValues:
         if score.passes_texts:
-            return score.compute(self)
+            return call_user_code("score", score.compute, self)
         if score.needs == Needs.PROBES:
             values = [_mean_over_rows(score, held_out) for held_out in self.held_out]
             return ScoreValues(np.array(values), self._probes[1])
         begun = time.perf_counter()
         labels = self.candidates.labels
-        values = [_number(score, score.compute(x, labels)) for x in self.candidates.features]
+        values = [
+            _number(score, call_user_code("score", score.compute, vectors, labels))
+            for vectors in self.candidates.features
+        ]
         return ScoreValues(np.array(values), time.perf_counter() - begun)
 
     @cached_property
@@ -155,7 +161,7 @@ class ScoreInputs:
 
 
 def _mean_over_rows(score: Score, held_out: HeldOut) -> float:
-    rows = score.compute(held_out)
+    rows = call_user_code("score", score.compute, held_out)
     if not isinstance(rows, Tensor) or rows.shape != held_out.target.shape[:1]:
         shape = tuple(rows.shape) if isinstance(rows, Tensor) else type(rows).__name__
         raise UserError(
@@ -169,7 +175,9 @@ def _number(score: Score, value: Any) -> float:
     try:
         return float(value)
     except (TypeError, ValueError) as error:
-        raise UserError(f"score {score.name}: it gave {value!r}; a number is needed") from error
+        raise UserError(
+            f"score {score.name}: it gave {short(value)}; a number is needed"
+        ) from error
 
 
 def compute_scores(
@@ -217,4 +225,5 @@ def compute_scores(
         {name: score.seconds for name, score in values.items()},
         {backbone: heads for score in values.values() for backbone, heads in score.heads.items()},
         inputs.scores,
+        candidates,
     )

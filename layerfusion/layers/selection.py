@@ -13,6 +13,7 @@ from torch import Tensor
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import LayersConfig
 from layerfusion.config.registry import SELECTIONS, import_path
+from layerfusion.config.user_code import call_user_code
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.labels import by_row, decisions
@@ -117,8 +118,11 @@ class SelectionRule:
             UserError: if the rule gives no layer, an unknown layer, or more than the budget
                 allows.
         """
-        selection = self.choose(table, similarity, budget, config)
+        selection = call_user_code("selection", self.choose, table, similarity, budget, config)
         if isinstance(selection, Mapping):
+            wrong = [layer for layer, reason in selection.items() if not isinstance(reason, str)]
+            if wrong:
+                raise UserError(f"layers={self.name}: its reason for {wrong[0]} is no text")
             reasons = selection.items()
             selection = Selection(tuple(Choice(layer, reason) for layer, reason in reasons))
         if not isinstance(selection, Selection) or not selection.choices:

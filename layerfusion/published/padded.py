@@ -64,7 +64,7 @@ class _Work:
 
 
 def padded_addresses(texts: Sequence[str]) -> list[bytes]:
-    """Where the vectors of a split lie: one 128-bit hash a text, of it and of its neighbour.
+    """Make the address of each text's vectors: a 128-bit hash of the text and its neighbour.
 
     Args:
         texts: a split in the data's order, which says who is batched with whom.

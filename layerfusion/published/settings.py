@@ -57,7 +57,7 @@ def check_settings(config: TrainConfig, default: TrainConfig) -> None:
         )
     if config.fusion.residual and config.fusion.name == "published_concat":
         raise UserError("fusion.residual: published_concat is [x1; x2] and has no residual form")
-    if config.dataset.multilabel or config.dataset.label_columns:
+    if config.dataset.has_several_labels:
         key = "multilabel=true" if config.dataset.multilabel else "label_columns"
         raise UserError(
             f"dataset.{key}: protocol={AS_PUBLISHED} has a softmax over classes, of which a text"

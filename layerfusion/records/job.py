@@ -34,7 +34,7 @@ ENDPOINT = "endpoint"
 BUNDLE = "bundle"
 """Folder of the classifier inside that of its job."""
 FEW_ROWS = 200
-"""Of fewer rows than this, validation cannot judge between jobs; folds of train are asked."""
+"""Fewest rows of validation that can judge between jobs; of fewer, folds of train are asked."""
 LATENCY_BATCH = BATCH
 """Texts in the batch whose latency the record holds as `milliseconds_batch`."""
 
@@ -291,7 +291,7 @@ class ReferenceRecord:
     """Accuracy and log-loss on the rows that the layers' probes were held out from."""
     test: dict[str, Estimate]
     column: str
-    """Its answers among the predictions of test."""
+    """Name of the column of its answers among the predictions of test."""
     head_parameters: int
     head_flops: int
 

@@ -43,3 +43,13 @@ def label_words(
     found = [names[k] for k in np.flatnonzero(label).tolist()]
     more = f" and {len(found) - most} more" if most is not None and len(found) > most else ""
     return between.join(found[:most]) + more or nothing
+
+
+def shown_name(name: str) -> str:
+    r"""Write the name of a class in one line that a terminal shows as it is.
+
+    Example:
+        >>> shown_name("über alles"), shown_name("two\nlines")
+        ('über alles', 'two\\nlines')
+    """
+    return name if name.isprintable() else repr(name)[1:-1]

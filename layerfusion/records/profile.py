@@ -130,6 +130,34 @@ class SelectionProfile:
 
 
 @dataclass(frozen=True)
+class MultiLayerProfile:
+    """A probe of several layers at once and, if it was judged on test, its accuracy there."""
+
+    name: str
+    """`scalar_mix`, `group_lasso`, or that of a user's own."""
+    layers: list[int]
+    """Positions of its layers in `Profile.layers`."""
+    shares: list[float]
+    """Share of each of them; they add up to 1."""
+    accuracy: float
+    """On rows of train that it was not fitted on, as is the log-loss."""
+    log_loss: float
+    strength: float
+    """How strongly it is regularised, in the terms of its kind."""
+    seconds: float
+    """Time of the fits."""
+    test: Accuracy | None = None
+    regret: Regret | None = None
+    over_last: tuple[float, float, float] | None = None
+    """As of a selection."""
+
+    @property
+    def best_by(self) -> str:
+        """Empty, as it is not the one layer that a score ranks first."""
+        return ""
+
+
+@dataclass(frozen=True)
 class BackboneProfile:
     """A backbone of a layer profile."""
 
@@ -191,6 +219,8 @@ class Profile:
     created: str
     score_facts: dict[str, ScoreFacts] = field(default_factory=dict)
     """Score to how its values read, for every score in `layers`."""
+    multi_layer: list[MultiLayerProfile] = field(default_factory=list)
+    """Probes of several layers at once; none in older records."""
     schema: int = SCHEMA
 
     @property
@@ -256,12 +286,15 @@ def _fault(profile: Profile) -> str:
     """Say which parts of a profile do not fit together; nothing where all do."""
     layers, places = len(profile.layers), [n for x in profile.selections for n in x.layers]
     places += [n for pair in profile.pairs for n in (pair.first_layer, pair.second_layer)]
+    places += [n for x in profile.multi_layer for n in x.layers]
     if not layers or any(layer.backbone not in profile.backbones for layer in profile.layers):
         return "layers, backbones: there is none"
     if any(not 0 <= place < layers for place in places):
-        return f"selections, pairs: a layer that is none of the {layers}"
+        return f"selections, multi_layer, pairs: a layer that is none of the {layers}"
     if any(len(x.layers) != len(x.reasons) for x in profile.selections):
         return "selections: not one reason for each layer"
+    if any(len(x.layers) != len(x.shares) for x in profile.multi_layer):
+        return "multi_layer: not one share for each layer"
     if [len(row) for row in profile.similarity] != [layers] * layers:
         return f"similarity: not one number for each pair of {plural(layers, 'layer')}"
     return ""

@@ -67,7 +67,7 @@ def finished_job(folder: Path, command: str) -> str | None:
         None where none did, or the record is damaged.
     """
     try:
-        record = unseal(parse_json((folder / RECORDS[command]).read_text()))
+        record = unseal(parse_json((folder / RECORDS[command]).read_text(encoding="utf-8")))
     except (OSError, ValueError, AttributeError):
         return None
     return record.get("job")
@@ -141,7 +141,7 @@ def skipped_jobs(folder: Path, damaged: Damaged | None = None) -> dict[Path, Ski
         own = failed.parent
         if own not in found and not any((own / name).exists() for name in RECORDS.values()):
             with damaged_told(failed, damaged):
-                command = failed.read_text(errors="replace").split("\n", 1)[0]
+                command = failed.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
                 found[own] = SkippedJob(command, "failed", last_line(failed))
     return found
 
@@ -219,6 +219,6 @@ def _seconds(folder: Path, finished: Path) -> float | None:
 
 def last_line(path: Path) -> str:
     """Return the last line of a failed job's traceback."""
-    text = path.read_text(errors="replace")
+    text = path.read_text(encoding="utf-8", errors="replace")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1].removeprefix("layerfusion.errors.") if lines else ""

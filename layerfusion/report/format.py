@@ -60,3 +60,8 @@ REGRET = Format(lambda value: _signed(value).lstrip("+"), 100)
 """Percentage points of a loss; only those below zero have a sign."""
 P_VALUE = Format(_p_value)
 DURATION = Format(lambda value: f"{value:.1f} s" if value < 90 else duration(value))
+
+
+def utf8(text: str) -> bytes:
+    """Write a text; what is no UTF-8, as in the name of a folder, gets a question mark."""
+    return text.encode(errors="replace")

@@ -21,6 +21,7 @@ from layerfusion.report.contents import (
     build_comparison,
     build_report,
 )
+from layerfusion.report.format import utf8
 from layerfusion.report.render.files import write_exports
 from layerfusion.report.render.markdown import markdown
 
@@ -98,9 +99,9 @@ def _told(results: Results) -> Results:
 def _write(report: Report, out: Path) -> Path:
     write_exports(out, report.tables, report.figures)
     text = markdown(report.title, report.intro, report.sections)
-    write_atomically(out / "report.md", text.encode())
+    write_atomically(out / "report.md", utf8(text))
     page = out / "report.html"
-    write_atomically(page, html(report).encode())
+    write_atomically(page, utf8(html(report)))
     return page
 
 

@@ -18,8 +18,11 @@ from layerfusion.findings.profiles import score_names
 from layerfusion.records.format import listing, plural
 from layerfusion.records.profile import LayerProfile, Profile, SelectionProfile
 from layerfusion.report.blocks.profiles import (
+    WORTH,
     agreement_table,
     best_table,
+    listed_shares,
+    multi_layer_table,
     pair_table,
     selection_table,
 )
@@ -27,7 +30,7 @@ from layerfusion.report.figures.axes import WIDE
 from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, quiet_about_letters, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
-from layerfusion.report.format import COUNT, NAME
+from layerfusion.report.format import COUNT, NAME, utf8
 from layerfusion.report.metrics import score_format
 from layerfusion.report.render.files import table_csv
 from layerfusion.report.render.terminal import table_lines, wrapped
@@ -63,6 +66,7 @@ def profile_lines(profile: Profile) -> list[str]:
         table_lines(agreement_table(profile), first=18),
         table_lines(pair_table(profile), first=31),
         _selection_lines(profile),
+        _multi_layer_lines(profile),
         ["On test: " + worth[0], *worth[1:], *wrapped(table.note)] if judged else [],
     ]
     return [line for part in parts if part for line in ("", *part)][1:]
@@ -110,6 +114,18 @@ def _selection_lines(profile: Profile) -> list[str]:
     return lines
 
 
+def _multi_layer_lines(profile: Profile) -> list[str]:
+    """Say what the probes of several layers reach, and which layers they use."""
+    if not profile.multi_layer:
+        return []
+    on_test = [column.title for column in WORTH[1:]]
+    table = multi_layer_table(profile)
+    lines = table_lines(table, leave_out=("Share of each", *on_test), first=18)
+    for probe in profile.multi_layer:
+        lines += wrapped(f"{probe.name}: {listed_shares(profile, probe)}", "  ", "    ")
+    return [*lines, *wrapped(table.note)]
+
+
 def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> list[str]:
     lines = []
     for place, reason in list(zip(selection.layers, selection.reasons, strict=True))[:MOST]:
@@ -138,7 +154,7 @@ def write_csv(profile: Profile, path: Path) -> None:
         *(Column(x, lambda layer, y=y: getattr(layer.test, y, None)) for x, y in test.items()),
     )
     table = Table("", profile.layers, *columns)
-    write_atomically(path, table_csv(table).encode())
+    write_atomically(path, utf8(table_csv(table)))
 
 
 def write_profile_figure(profile: Profile, path: Path) -> None:

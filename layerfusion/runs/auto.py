@@ -28,7 +28,8 @@ from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
-from layerfusion.fusion.pool import judge_forms
+from layerfusion.fusion.member_training import losses_of_layers, member_recipe
+from layerfusion.fusion.pool import Choose, judge_forms
 from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
@@ -37,7 +38,8 @@ from layerfusion.fusion.race import (
 )
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.budget import Budget
-from layerfusion.layers.candidates import all_layers, read_layers
+from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Selection
 from layerfusion.records.job import CandidateRecord
@@ -95,7 +97,12 @@ def decide(
     )
     widths = {layer: sources[layer.backbone].shape.width for layer in layers}
     fusion_candidates = list_fusion_candidates(
-        layer_sets, config.fusion, widths, len(dataset.label_names)
+        layer_sets,
+        config.fusion,
+        widths,
+        len(dataset.label_names),
+        multilabel=dataset.multilabel,
+        losses=losses_of_layers(candidates, held_out),
     )
     trained = [one for one in fusion_candidates if one.fusion.name not in STACKS]
     trained_on = list(dict.fromkeys(layer for one in trained for layer in one.layers))
@@ -113,7 +120,7 @@ def decide(
     )
     evaluations = race(
         fusion_candidates,
-        lambda candidate: _stacked_predictions(candidate, log_probs, target, config.seed),
+        _StackedPredictions(config, candidates, held_out),
         heads,
         candidates.fold_of,
         candidates.labels,
@@ -140,17 +147,41 @@ def decide(
     return Decision(selection, best.fusion, reasons, records)
 
 
-def _stacked_predictions(
-    candidate: FusionCandidate, log_probs: Tensor, target: Tensor, seed: int
-) -> Tensor:
-    form, predicted = judge_forms(
-        log_probs,
-        target,
-        seed=seed,
-        choose=candidate.layer_set.choose,
-        gated=candidate.fusion.name == GATED_STACK,
-    )
-    return predicted[form]
+@dataclass(frozen=True)
+class _StackedPredictions:
+    """Predicts held-out rows by a stack whose layers, weights and form are chosen without them."""
+
+    config: TrainConfig
+    candidates: Candidates
+    held_out: Sequence[Blend]
+
+    def __call__(self, candidate: FusionCandidate) -> Tensor:
+        """Return log-probabilities of all held-out rows. Shape: (rows, classes), float64."""
+        choose, said = candidate.layer_set.choose, [one.log_probs for one in self.held_out]
+        places = [self.candidates.position(layer) for layer in candidate.layers]
+        recipe = member_recipe(
+            candidate.fusion,
+            self.config.trainer,
+            self.candidates.take(places),
+            [self.held_out[n] for n in places],
+            self.config.seed,
+        )
+        if recipe is not None:
+            said.append(recipe.held_out(self.candidates.take(places)))
+            choose = _with_last(choose)
+        form, predicted = judge_forms(
+            torch.stack(said),
+            self.held_out[0].target,
+            seed=self.config.seed,
+            choose=choose,
+            gated=candidate.fusion.name == GATED_STACK,
+        )
+        return predicted[form]
+
+
+def _with_last(choose: Choose) -> Choose:
+    """Let a rule that chooses layers keep the last member, a head, whatever it chooses."""
+    return lambda log_probs, target: [*choose(log_probs[:-1], target), len(log_probs) - 1]
 
 
 def _as_good(evaluations: Sequence[Evaluation]) -> list[Evaluation]:

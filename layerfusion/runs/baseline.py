@@ -20,6 +20,7 @@ from layerfusion.layers.labels import answers, is_multilabel, log_probabilities,
 from layerfusion.layers.lexical_regression import (
     C_VALUES,
     LexicalRegression,
+    count,
     predict_folds,
 )
 from layerfusion.records.job import BaselineRecord
@@ -27,11 +28,11 @@ from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
 from layerfusion.texts.sampling import strata
-from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS
+from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS, CountedTexts
 
 log = logging.getLogger(__name__)
 
-BASELINE_VERSION = 4
+BASELINE_VERSION = 5
 """Raise it with any change to this file that changes a baseline."""
 
 FOLDS = 3
@@ -45,6 +46,8 @@ class _Choice:
     features: str
     c: float
     cross_validation: dict[str, float]
+    counted: CountedTexts | None
+    """The features of all texts, if the choice was made on all."""
 
 
 def compute_baseline(
@@ -120,9 +123,9 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     num_classes = len(dataset.label_names)
 
     choice = _choose(texts, target, num_classes, seed)
-    regression = LexicalRegression.fit(
-        choice.features,
-        texts,
+    regression = LexicalRegression.learn(
+        choice.counted or count(choice.features, texts),
+        np.ones(len(texts), bool),
         target,
         choice.c,
         num_classes=num_classes,
@@ -163,16 +166,21 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     fold_of = _deal(stratum[sample], FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
+    best, kept = ("", 0.0), None
     for name in FEATURES:
-        predicted = predict_folds(name, some, target, fold_of, num_classes=num_classes, seed=seed)
+        counted = count(name, some)
+        predicted = predict_folds(counted, target, fold_of, num_classes=num_classes, seed=seed)
         for c, log_probs in predicted.items():
             said = torch.from_numpy(log_probs)
             if is_multilabel(truth):
                 worth[name, c] = 1 - float(costs(MICRO_F1, said, truth).mean())
             else:
                 worth[name, c] = float(right_rows(said, truth).double().mean())
-    best = max(worth, key=lambda candidate: worth[candidate])
-    return _Choice(*best, {f"{name}, C={c:g}": value for (name, c), value in worth.items()})
+        best = max(worth, key=lambda candidate: worth[candidate])
+        if best[0] == name and sample.all():
+            kept = counted
+    listed = {f"{name}, C={c:g}": value for (name, c), value in worth.items()}
+    return _Choice(best[0], best[1], listed, kept)
 
 
 def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from layerfusion.assets import Asset, resolve
+from layerfusion.assets import Asset, NoSource, resolve
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.hub_folders import HUB
 from layerfusion.assets.memo import seal, sha256
@@ -398,7 +398,7 @@ class Bundle:
 
     @cached_property
     def _givers(self) -> dict[str, GivenSource | VectorFile | Pipeline]:
-        """Its sources whose vectors are computed elsewhere, and whom it may ask."""
+        """The sources whose vectors are computed elsewhere, and which the classifier may ask."""
         cache, text = Path(self.config.paths.cache), self.config.dataset.text
         dtype = self.config.extract.store_dtype
         found: dict[str, GivenSource | VectorFile | Pipeline] = {}
@@ -407,7 +407,8 @@ class Bundle:
             if name in self.unasked:
                 continue
             if own.pipeline:
-                pipeline = open_pipeline(name, own, cache)
+                with _naming_the_way_out(name):
+                    pipeline = open_pipeline(name, own, cache)
                 self._require_same(name, pipeline.asset, lambda pipeline=pipeline: pipeline.content)
                 found[name] = pipeline
             elif own.vectors:
@@ -465,7 +466,8 @@ class Bundle:
     def _load(self, name: str) -> Backbone:
         config, cache = self.config.backbone[name], Path(self.config.paths.cache)
         sources = asset_sources(config)
-        asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
+        with _naming_the_way_out(name):
+            asset = resolve(sources, key=f"backbone.{name}", kind="backbone", cache=cache)
         self._require_same(name, asset, lambda: content_identity(asset.path, cache))
         key = (self.models[name].content, repr(config), self.config.extract.device)
         backbone = _loaded.get(key)
@@ -488,6 +490,18 @@ class Bundle:
                 f"backbone {name}: {asset.origin} does not hold the files that the classifier was"
                 f" trained with, which came from {model.origin}"
             )
+
+
+@contextmanager
+def _naming_the_way_out(name: str) -> Iterator[None]:
+    """Say how a classifier is told where the files of one of its models are now."""
+    try:
+        yield
+    except NoSource as error:
+        raise UserError(
+            f"{error}; where its files lie now, say with --model {name}=FOLDER (in Python"
+            f' load(…, models={{"{name}": FOLDER}}))'
+        ) from error
 
 
 _together: ContextVar[dict[str, UnknownTally] | None] = ContextVar("together", default=None)

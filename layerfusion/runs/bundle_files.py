@@ -26,9 +26,10 @@ DESCRIPTION = "bundle.json"
 HEADS = "heads.safetensors"
 ESTIMATOR = "estimator"
 """Fact that holds what an estimator of scikit-learn has beside the classifier."""
-SCHEMA = 4
+SCHEMA = 5
 """Schema 1 kept every operator's arguments with each fusion, schema 2 had neither anchored weights
-nor regressions, and schema 3 no texts with several labels; all are still read."""
+nor regressions, schema 3 no texts with several labels, and schema 4 no stacks with a trained head;
+all are still read."""
 DAMAGE = (
     SafetensorError, ValueError, LookupError, TypeError, AttributeError, RuntimeError,
     IsADirectoryError, NotADirectoryError,

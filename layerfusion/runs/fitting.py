@@ -15,7 +15,9 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
-from layerfusion.fusion.head_files import Head, OperatorHead
+from layerfusion.fusion.head_files import Head
+from layerfusion.fusion.member_training import member_recipe
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.pool import judge_forms
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import Candidates, all_layers
@@ -36,7 +38,7 @@ from layerfusion.runs.select_layers import budget_of, candidates_of, select
 from layerfusion.runs.time_limit import keep_in_time
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
-from layerfusion.texts.sampling import hold_out
+from layerfusion.texts.sampling import first_rows, hold_out_texts
 from layerfusion.texts.splits import Split
 
 PROBE = "probe"
@@ -95,11 +97,12 @@ class FittedTexts:
 def needs_validation(config: TrainConfig) -> bool:
     """Tell whether some rows have to be kept from the fit: trained heads stop on them.
 
-    A stack is judged on folds instead, and learns from every row.
+    A stack is judged on folds instead, and learns from every row. All that `auto` tries unless it
+    is told otherwise are stacks.
     """
-    stacks = [config.fusion.name]
+    stacks: Sequence[str] = [config.fusion.name]
     if config.fusion.name == AUTO:
-        stacks = config.fusion.among
+        stacks = config.fusion.among or ()
     return any(name not in STACKS for name in stacks) or config.layers.held_out == "validation"
 
 
@@ -134,19 +137,14 @@ def training_texts(
     order = sorted(range(len(texts)), key=lambda row: (hashes[row], labels[row].tolist()))
     texts, labels = [texts[row] for row in order], labels[order]
     times = np.ones(len(texts), np.int64) if repeats is None else repeats[order]
-    first: dict[str, int] = {}
-    for row, text in enumerate(texts):
-        first.setdefault(text, row)
-    unique = np.array(list(first.values()))
+    unique = np.unique(first_rows(texts))
     if np.bincount(dealt_by(labels[unique])).max() < 2:
         raise UserError(
             "fit: no class has two different texts, so none can be held out; more rows are needed"
         )
     kept = np.zeros(len(texts), bool)
     if validation_size is not None:
-        leaves = hold_out(labels[unique], validation_size, seed=seed, purpose="validation")
-        out = set(unique[leaves].tolist())
-        kept = np.array([first[text] in out for text in texts])
+        kept = hold_out_texts(labels, texts, validation_size, seed=seed, purpose="validation")
     splits = {
         "train": _rows(texts, labels, np.where(kept, 0, times)),
         "validation": _rows(texts, labels, np.where(kept, times, 0)),
@@ -346,8 +344,14 @@ def _stacked_loss(config: TrainConfig, inputs: Inputs) -> float:
     """Compute the cross-validated log-loss of the first seed's stack."""
     candidates = candidates_of(config, inputs.dataset, inputs.sources, inputs.selection.layers)
     held = held_out_blends(candidates, config.layers, choose_device(config.extract.device))
-    log_probs = torch.stack([probe.log_probs for probe in held]).double()
+    said = [probe.log_probs for probe in held]
+    recipe = member_recipe(config.fusion, config.trainer, candidates, held, config.seed)
+    if recipe is not None:
+        said.append(recipe.held_out(candidates))
     form, predicted = judge_forms(
-        log_probs, held[0].target, seed=config.seed, gated=config.fusion.name == GATED_STACK
+        torch.stack(said).double(),
+        held[0].target,
+        seed=config.seed,
+        gated=config.fusion.name == GATED_STACK,
     )
     return float(mean_loss(predicted[form], held[0].target))

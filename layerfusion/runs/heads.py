@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,16 @@ from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.fusion.data import FusionDataModule
-from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
+from layerfusion.fusion.head_files import Head, StackHead
+from layerfusion.fusion.member_training import member_recipe
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.fusion.training import Fitted, calibrate, fit
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.labels import is_multilabel, log_probabilities
-from layerfusion.layers.lexical_regression import LexicalRegression
+from layerfusion.layers.lexical_regression import LexicalRegression, count
 from layerfusion.layers.selection import ProbedLayer
 from layerfusion.layers.threads import each_on_a_core
 from layerfusion.records.job import SeedRecord
@@ -72,9 +75,9 @@ class TrainedReference:
 
     probed: ProbedLayer
     column: str
-    """Name of its answers among the predictions of test."""
+    """Name of the column of its answers among the predictions of test."""
     logits: Tensor
-    """Of the test rows. Shape: (rows, classes)."""
+    """Logits of the test rows. Shape: (rows, classes)."""
     parameters: int
     flops: int
 
@@ -249,14 +252,16 @@ def _stack(
     """Stack probes for each seed. The seed assigns the rows to the folds of the held-out probes.
 
     A stack fitted on train is evaluated on validation. The same stack, refitted on train and
-    validation together, is evaluated on test and kept by the job. Strengths are chosen with the
-    first seed; the others try only those that some source took.
+    validation together, is evaluated on test and kept by the job. A trained head that is a member
+    of it is fitted on the same rows. Strengths are chosen with the first seed; the others try only
+    those that some source took.
     """
     device = choose_device(config.extract.device)
     layers = replace(config.layers, held_out="folds")
     chosen, num_classes = inputs.selection.layers, len(inputs.dataset.label_names)
     labels = torch.cat([targets["train"], targets["validation"]])
     judged = _with_rows(targets)
+    texts = {name: split.texts for name, split in inputs.dataset.splits.items()}
     heads: dict[int, TrainedHead] = {}
     sources: StackSources | None = None
     for seed in _seeds(config, inputs):
@@ -272,6 +277,13 @@ def _stack(
                 if vectors is not None and probe.strength is not None
             }
             layers = replace(layers, strengths=sorted(own)) if own else layers
+        recipe = member_recipe(inputs.fusion, config.trainer, candidates, held, seed)
+        said = [probe.log_probs for probe in held]
+        beside = None
+        if recipe is not None:
+            said.append(recipe.held_out(candidates))
+            member = recipe.train(sources.train, targets["train"], texts["train"])
+            beside = member, said[-1]
         stack = fit_stack(
             sources.train,
             targets["train"],
@@ -281,15 +293,20 @@ def _stack(
             gated=inputs.fusion.name == GATED_STACK,
             objective=config.objective,
             class_weights=config.class_weights,
+            beside=beside,
             device=device,
         )
         logits, gates, kept = {}, None, stack
         if "validation" in judged:
             logits["validation"] = stack.predict(sources.validation)[0]
-            kept = refit(stack, sources.known, labels, held, device=device)
+            again = None
+            if recipe is not None:
+                known = [*texts["train"], *texts["validation"]]
+                again = recipe.train(sources.known, labels, known)
+            kept = refit(stack, sources.known, labels, held, member=again, device=device)
         if "test" in judged:
             logits["test"], gates = kept.predict(sources.test)
-        _, weights = kept.pool(torch.stack([probe.log_probs for probe in held]))
+        _, weights = kept.pool_of(torch.stack(said))
         heads[seed] = TrainedHead(
             StackHead(kept, sources.regressions),
             logits,
@@ -331,7 +348,7 @@ class StackSources:
     test: list[Tensor]
     """Regressions have learned from train and validation."""
     regressions: Mapping[str, LexicalRegression]
-    """Those that learned from train and validation, by source."""
+    """Lexical source to the regression that learned from train and validation."""
 
 
 def _stack_sources(
@@ -369,31 +386,27 @@ def _lexical_regressions(
 ) -> dict[tuple[str, str], LexicalRegression]:
     """Fit each lexical source on train, and on the known rows: train and validation together."""
     train, validation = (inputs.dataset.splits[name].texts for name in ("train", "validation"))
-    known = torch.cat([targets["train"], targets["validation"]])
-    rows = {"train": (train, targets["train"]), "known": ([*train, *validation], known)}
+    texts, labels = [*train, *validation], torch.cat([targets["train"], targets["validation"]])
+    known = np.ones(len(texts), bool)
+    rows = {"train": np.arange(len(texts)) < len(train), "known": known}
 
-    def learn(asked: tuple[str, str]) -> LexicalRegression:
-        name, part = asked
-        texts, labels = rows[part]
-        config, strength = lexical[name]
-        return LexicalRegression.fit(
-            config.features,
-            texts,
-            labels.numpy(),
-            strength,
-            num_classes=len(inputs.dataset.label_names),
-            max_features=config.max_features,
-        )
-
-    lexical = {}
+    found: dict[tuple[str, str], LexicalRegression] = {}
     for layer, probe in zip(inputs.selection.layers, held, strict=True):
         source = inputs.sources[layer.backbone]
-        if isinstance(source, LexicalSource):
-            if probe.strength is None:
-                raise ValueError(f"{layer}: a lexical source is a regression")
-            lexical[layer.backbone] = source.config, probe.strength
-    asked = [(name, part) for name in lexical for part in rows]
-    return dict(zip(asked, each_on_a_core(learn, asked), strict=True))
+        if not isinstance(source, LexicalSource):
+            continue
+        if probe.strength is None:
+            raise ValueError(f"{layer}: a lexical source is a regression")
+        learn = partial(
+            LexicalRegression.learn,
+            count(source.config.features, texts, source.config.max_features),
+            labels=labels.numpy(),
+            strength=probe.strength,
+            num_classes=len(inputs.dataset.label_names),
+        )
+        for part, regression in zip(rows, each_on_a_core(learn, [*rows.values()]), strict=True):
+            found[layer.backbone, part] = regression
+    return found
 
 
 def _predicted(regression: LexicalRegression, texts: Sequence[str]) -> Tensor:

@@ -11,23 +11,25 @@ from typing import Any
 from layerfusion.config.check import load
 from layerfusion.config.job import (
     AUTO,
+    GATED_STACK,
     HONEST,
     LOG_LOSS,
+    STACKED,
     STACKS,
     UNWEIGHTED,
-    FusionConfig,
+    ProfileConfig,
     TrainConfig,
 )
-from layerfusion.config.operators import FORMER, OF_AUTO, find_operator
+from layerfusion.config.operators import FORMER, OF_AUTO, among_of, find_operator
 from layerfusion.errors import UserError
 
 RESULT_VERSION = 4
 """Raise it when the code gives other results for the same settings."""
 HEAD_VERSION = 1
 """Raise it when trained heads alone come out otherwise."""
-STACK_VERSION = 6
+STACK_VERSION = 7
 """Raise it when stacks alone, or the choice of `fusion=auto`, come out otherwise."""
-PROBE_VERSION = 1
+PROBE_VERSION = 2
 """Raise it when probes come out otherwise: they choose layers, and are what profiles show."""
 WEIGHTED_VERSION = 1
 """Raise it when jobs with `class_weights` alone come out otherwise."""
@@ -81,6 +83,9 @@ def profile_id(config: TrainConfig) -> str:
     """Hash the settings that change a layer profile."""
     settings = _settings(config)
     settings["profile"], settings["probes"] = asdict(config.profile), PROBE_VERSION
+    for key in ("selections", "multi_layer"):  # as in the names of profiles before these keys
+        if getattr(config.profile, key) == getattr(ProfileConfig(), key):
+            settings["profile"].pop(key)
     layers = asdict(config.layers)
     settings["layers"] = {key: layers[key] for key in layers if key not in CHOICE}
     return _hash({key: value for key, value in settings.items() if key not in HEAD})
@@ -165,8 +170,8 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         settings.pop("time_limit")
     if config.limit.per_class is None:
         settings["limit"]["draw"] = 0  # without `per_class` there is no draw
-    settings["fusion"] = _fusion_settings(config.fusion)
-    if config.protocol == HONEST and config.fusion.name not in STACKS:
+    settings["fusion"] = _fusion_settings(config)
+    if config.protocol == HONEST and config.fusion.name not in (STACKED, GATED_STACK):
         settings["fusion"]["head"] = HEAD_VERSION
     for key in ("accelerator", "devices"):
         settings["trainer"].pop(key)
@@ -183,15 +188,17 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
     return settings
 
 
-def _fusion_settings(fusion: FusionConfig) -> dict[str, Any]:
+def _fusion_settings(config: TrainConfig) -> dict[str, Any]:
     """The fusion in the form that jobs have always been named by, all arguments side by side."""
+    fusion = config.fusion
     settings = asdict(fusion)
     target, arguments = settings.pop("target"), settings.pop("arguments")
     if fusion.name != AUTO:
         for key in OF_AUTO:
             settings.pop(key)
     else:
-        entries = {name: find_operator(name) for name in fusion.among}
+        settings["among"] = among_of(fusion, multilabel=config.dataset.has_several_labels)
+        entries = {name: find_operator(name) for name in settings["among"]}
         for name, entry in entries.items():
             if entry is not None and not entry.shipped:
                 settings[f"among.{name}"] = [entry.target, dict(entry.arguments)]

@@ -221,6 +221,8 @@ def bundle_facts(record: RunRecord) -> dict[str, Any]:
         "fusion": record.fusion,
         "test_accuracy": asdict(record.test["consensus"]),
         "test_rows": record.dataset.rows["test"],
+        "time_notes": record.time_notes,
+        "reading": record.reading,
         "versions": record.versions,
         "created": record.created,
     }

@@ -74,9 +74,9 @@ class Reading:
     """How a model reads long texts."""
 
     config: BackboneConfig
-    """Its settings, in which `long_texts` is one of the two ways."""
+    """Settings of the model, in which `long_texts` is no longer `auto`, but what was chosen."""
     lengths: Lengths
-    """How long the texts are that decided."""
+    """Lengths of the texts that decided the choice."""
     against: str
     """What spoke against windows; empty where they were chosen."""
 

@@ -5,29 +5,21 @@ from __future__ import annotations
 import datetime
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
 from layerfusion.config.check import refuse_time_limit, require_honest
 from layerfusion.config.job import LayersConfig, TrainConfig
-from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
-from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.layers.budget import Budget
-from layerfusion.layers.candidates import Candidates, all_layers, read_layers
+from layerfusion.layers.candidates import all_layers
 from layerfusion.layers.complementarity import complementarity
-from layerfusion.layers.labels import is_multilabel, log_probabilities, right_rows
-from layerfusion.layers.layer_id import LayerId
-from layerfusion.layers.lexical_regression import LexicalRegression
-from layerfusion.layers.probe import cross_validate, fit_probes
 from layerfusion.layers.scores import ScoreTable, compute_scores, groups, oriented
 from layerfusion.layers.selection import (
     Choice,
@@ -40,12 +32,10 @@ from layerfusion.records.json_files import DamagedRecord
 from layerfusion.records.profile import (
     BEST_BY,
     PROFILE,
-    Accuracy,
     BackboneProfile,
     LayerProfile,
     ModelPair,
     Profile,
-    Regret,
     ScoreFacts,
     SelectionProfile,
     read_profile,
@@ -53,11 +43,12 @@ from layerfusion.records.profile import (
 )
 from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, open_sources
+from layerfusion.runs.judge import Judge
 from layerfusion.runs.long_texts import settled
+from layerfusion.runs.multi_layer import fit_multi_layer_probes
 from layerfusion.runs.preflight import folds_notes
 from layerfusion.runs.recording import data_record, versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, similarity_of
-from layerfusion.statistics.intervals import bootstrap_interval, p_of_any_ahead, paired_interval
 from layerfusion.texts import TextDataset
 from layerfusion.tracking.columns import run_config
 from layerfusion.tracking.lineage import ingredients
@@ -127,10 +118,15 @@ def make_profile(
     layers = all_layers(sources)
     budget = budget_of(config, dataset, sources)
     candidates = candidates_of(config, dataset, sources, layers)
-    names = list(dict.fromkeys(["probe", *config.profile.scores]))
+    rules = map(find_selection, config.profile.selections)
+    needed = [
+        score for rule in rules for score in rule.scores(replace(config.layers, score="probe"))
+    ]
+    names = list(dict.fromkeys(["probe", *config.profile.scores, *needed]))
     table = compute_scores(candidates, names, config.layers, config.extract, lenient=True)
     similarity = similarity_of(candidates)
     selections = _selections(config, table, similarity, budget)
+    together = fit_multi_layer_probes(config.profile.multi_layer, candidates, budget)
     last = selections["last"].layers[0]
     judge = Judge(config, dataset, candidates, table, last) if config.profile.judge else None
     if judge:
@@ -149,9 +145,10 @@ def make_profile(
         missing=dict(table.missing),
         pairs=_pairs(table),
         selections=[
-            judge.selection(name, choice) if judge else _selection(name, choice, table)
-            for name, choice in selections.items()
+            judge.selection(one) if judge else one
+            for one in (_selection(name, found, table) for name, found in selections.items())
         ],
+        multi_layer=[judge.multi_layer(one) if judge else one.record for one in together],
         versions=versions(),
         score_facts={
             name: ScoreFacts(table.score(name).low_is_good, table.score(name).within_model)
@@ -189,13 +186,27 @@ def _selections(
             # If a score is comparable only within a model, log-loss decides between the models.
             best = min(usable, key=lambda n, d=distance: (d[n], losses[n]))
             found[BEST_BY + score] = _single(table, best, score)
-    for name in ("top_k", "adaptive", "greedy", "sparse"):
-        wanted = replace(scored, name=name, k=min(scored.k, len(within)))
-        found[name] = find_selection(name).select(wanted, table, similarity, budget)
-    even = _evenly(scored, table, len(found["adaptive"].layers), budget)
-    if budget.allows(even.layers):
-        found["even"] = even
+    adaptive = _select("adaptive", scored, table, similarity, budget)
+    number = len(adaptive.layers)
+    for name in config.profile.selections:
+        if name == "even":
+            even = _evenly(scored, table, number, budget)
+            if budget.allows(even.layers):
+                found["even"] = even
+        elif name == "loes":
+            found[name] = _select(name, replace(scored, k=number), table, similarity, budget)
+        elif name == "adaptive":
+            found[name] = adaptive
+        elif name not in found:
+            at_most = replace(scored, k=min(scored.k, len(within)))
+            found[name] = _select(name, at_most, table, similarity, budget)
     return found
+
+
+def _select(
+    name: str, config: LayersConfig, table: ScoreTable, similarity: Tensor, budget: Budget
+) -> Selection:
+    return find_selection(name).select(replace(config, name=name), table, similarity, budget)
 
 
 def _evenly(config: LayersConfig, table: ScoreTable, number: int, budget: Budget) -> Selection:
@@ -296,6 +307,7 @@ def _pairs(table: ScoreTable) -> list[ModelPair]:
 
 
 def _selection(name: str, choice: Selection, table: ScoreTable) -> SelectionProfile:
+    """Build the record of a selection as train gives it."""
     return SelectionProfile(
         name=name,
         layers=[table.layers.index(layer) for layer in choice.layers],
@@ -303,113 +315,3 @@ def _selection(name: str, choice: Selection, table: ScoreTable) -> SelectionProf
         notes=list(choice.notes),
         best_by=name.removeprefix(BEST_BY) if name.startswith(BEST_BY) else "",
     )
-
-
-# -- on test ------------------------------------------------------------------------------------
-
-
-class Judge:
-    """Evaluates linear probes on test, after all selections have been made.
-
-    A selection of several layers is judged by a probe on their concatenated, standardised vectors.
-    The strength of its regularisation is chosen on the same folds.
-    """
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        dataset: TextDataset,
-        candidates: Candidates,
-        table: ScoreTable,
-        last: LayerId,
-    ) -> None:
-        test = dataset.splits["test"]
-        self.config = config
-        self.candidates = candidates
-        self.table = table
-        self.target = test.labels
-        hashes = [text_hash(text) for text in test.texts]
-        self.test = read_layers(candidates.sources, candidates.layers, hashes)
-        strengths = [one.strength for one in table.held_out]
-        self.layers = self._right(candidates.features, self.test, strengths)
-        for n, layer in enumerate(candidates.layers):
-            source = candidates.sources[layer.backbone]
-            if isinstance(source, LexicalSource):
-                regression = LexicalRegression.fit(
-                    source.config.features,
-                    candidates.texts,
-                    candidates.labels.numpy(),
-                    strengths[n],
-                    num_classes=candidates.num_classes,
-                    max_features=source.config.max_features,
-                )
-                self.layers[n] = self._rows_right(regression.vectors(test.texts))
-        self.hindsight = max(range(len(self.layers)), key=lambda n: self.layers[n].mean())
-        self.last = self.layers[table.layers.index(last)]
-
-    def _right(
-        self, features: Sequence[Tensor], test: Sequence[Tensor], strengths: Sequence[float]
-    ) -> list[np.ndarray]:
-        """Return 1 for each test row that a probe gets right, else 0. Shapes: (rows,)."""
-        classes = self.candidates.num_classes
-        probes = fit_probes(features, self.candidates.labels, strengths, num_classes=classes)
-        return [
-            self._rows_right(probe.logits(rows)) for probe, rows in zip(probes, test, strict=True)
-        ]
-
-    def _rows_right(self, logits: Tensor) -> np.ndarray:
-        target = torch.from_numpy(self.target)
-        said = log_probabilities(logits, multilabel=is_multilabel(target))
-        return right_rows(said, target).double().numpy()
-
-    def selection(self, name: str, choice: Selection) -> SelectionProfile:
-        """Build the record of a selection, with its accuracy and regret."""
-        places = [self.table.layers.index(layer) for layer in choice.layers]
-        right = self.layers[places[0]] if len(places) == 1 else self._together(places)
-        behind = paired_interval(self.layers[self.hindsight], right, self.target)
-        regret = Regret(
-            behind.mean,
-            behind.low,
-            behind.high,
-            self._cross_fitted(right),
-            p_of_any_ahead(self.layers, right, self.target),
-        )
-        over = paired_interval(right, self.last, self.target)
-        return replace(
-            _selection(name, choice, self.table),
-            test=self.accuracy(right),
-            regret=regret,
-            over_last=(over.mean, over.low, over.high),
-        )
-
-    def accuracy(self, right: np.ndarray) -> Accuracy:
-        """Compute the accuracy and its interval from the rows that are right."""
-        low, high = bootstrap_interval(right, self.target, self.config.seed)
-        return Accuracy(float(right.mean()), low, high)
-
-    def _together(self, places: Sequence[int]) -> np.ndarray:
-        train = [self.candidates.features[n] for n in places]
-        scale = Standardiser.fit(train)
-        side_by_side = torch.cat(scale(train), dim=1)
-        test = torch.cat(scale([self.test[n] for n in places]), dim=1)
-        held = cross_validate(
-            [side_by_side],
-            self.candidates.labels,
-            self.candidates.fold_of,
-            num_classes=self.candidates.num_classes,
-            strengths=self.config.layers.strengths,
-        )
-        strengths = [held[0].strength]
-        return self._right([side_by_side], [test], strengths)[0]
-
-    def _cross_fitted(self, right: np.ndarray) -> float:
-        rng = np.random.default_rng(self.config.seed)
-        layers = np.stack(self.layers)
-        regrets = []
-        for _ in range(HALVES):
-            order = rng.permutation(len(right))
-            for half in (order[: len(order) // 2], order[len(order) // 2 :]):
-                rest = np.setdiff1d(order, half)
-                best = int(layers[:, half].mean(axis=1).argmax())
-                regrets.append(float(layers[best, rest].mean() - right[rest].mean()))
-        return float(np.mean(regrets))

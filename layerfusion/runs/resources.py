@@ -154,13 +154,13 @@ def busy_cores() -> float:
 def forget_peak_memory() -> None:
     """Reset the peak that `peak_memory` returns, on systems that can do so."""
     with suppress(OSError):  # on other systems, the peak covers the whole life of the process
-        FORGET_PEAK.write_text("5")
+        FORGET_PEAK.write_text("5", encoding="utf-8")
 
 
 def peak_memory() -> int:
     """Return the peak resident memory since `forget_peak_memory`, in bytes."""
     try:
-        lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in STATUS.read_text(encoding="utf-8").splitlines())
         return 1024 * int(lines["VmHWM"].split()[0])
     except (OSError, LookupError):
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -172,6 +172,6 @@ def _free_memory() -> float:
 
     free = float(psutil.virtual_memory().available)
     for path in map(Path, MEMORY_LIMITS):
-        if path.exists() and (limit := path.read_text().strip()).isdigit():
+        if path.exists() and (limit := path.read_text(encoding="utf-8").strip()).isdigit():
             free = min(free, float(limit))
     return free

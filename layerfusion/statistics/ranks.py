@@ -22,7 +22,7 @@ class Ranking:
     """Systems ranked over data sets (Demšar, JMLR 7, 2006; Benavoli and others, JMLR 17, 2016)."""
 
     mean_ranks: tuple[float, ...]
-    """Of each system, 1 being the best; systems that tie share the mean of their ranks."""
+    """Mean rank of each system, 1 being the best; systems that tie share their mean rank."""
     order: list[int]
     """The systems, best first."""
     friedman: float | None

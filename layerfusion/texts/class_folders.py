@@ -26,7 +26,7 @@ _ABOUT = re.compile(
 )
 """Names of files that are about the data, or that a system leaves beside them."""
 _ABOUT_TEXTS = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
-"""Such files among texts of a class are none of them."""
+"""Names of files that are no text of a class, though they lie in its folder."""
 _FORMAT = re.compile(r"\.([a-z][a-z0-9]{0,4}|[a-z]{2,12})", re.IGNORECASE)
 """A suffix that says a format; digits, or a longer one, are part of a name."""
 
@@ -83,8 +83,21 @@ def class_folders(folder: Path, files: Mapping[str, str]) -> dict[str, Path]:
         return {split: folder / names[0] for split, names in splits.items()}
     classes = _classes(folder)
     if len(classes) > 1 and not named_parts(classes):
+        _refuse_splits_of_classes(folder, classes)
         return {"train": folder}
     return {}
+
+
+def _refuse_splits_of_classes(folder: Path, classes: Mapping[str, list[Path]]) -> None:
+    """Refuse a file for each split in the folder of each class, as no such file is one text."""
+    if all("train" in named_parts(map(_bare, files)) for files in classes.values()):
+        label, files = next(iter(classes.items()))
+        train = next(file for file in files if "train" in named_parts([_bare(file)]))
+        raise UserError(
+            f"{folder}: {label}/{train.name} is called after a split, and lies in the folder of a"
+            f" class, where each file is one text; if each of its lines is a text, move it to"
+            f" train/{label}{train.suffix}, and so the files of all classes and splits"
+        )
 
 
 def read_class_folders(
@@ -194,12 +207,16 @@ def files_in(folder: Path) -> list[Path]:
     """The files of a folder, in order.
 
     Raises:
-        UserError: for a link to a file that does not exist, as those of git-annex and DVC may be.
+        UserError: for a link to a file that does not exist, as those of git-annex and DVC may be,
+            and for a pipe or a device, which cannot be read twice.
     """
     members = sorted(folder.iterdir())
     for one in members:
-        if one.is_symlink() and not one.exists() and not one.name.startswith("."):
+        if one.is_file() or one.is_dir() or one.name.startswith("."):
+            continue
+        if one.is_symlink() and not one.exists():
             raise UserError(f"{one}: it is a link to {one.readlink()}, which does not exist")
+        raise UserError(f"{one}: it is neither a file nor a folder; write what it gives to a file")
     return [one for one in members if one.is_file()]
 
 

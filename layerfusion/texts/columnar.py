@@ -131,8 +131,6 @@ def read_arrow(path: Path, reading: Reading) -> Table:
     _refuse_others(path, b"ARROW1")
     with path.open("rb") as file:
         begin = file.read(6)
-    if begin.startswith(b"FEA1"):
-        raise UserError(f"{path}: it is of the first version of Feather; write it anew")
     _refuse_cut(path)
     with _faults(path, "arrow"), pyarrow.memory_map(str(path)) as mapped:
         opened = pyarrow.ipc.open_file if begin == b"ARROW1" else pyarrow.ipc.open_stream
@@ -198,7 +196,8 @@ def _as_written(column: pyarrow.ChunkedArray) -> pyarrow.ChunkedArray:
 
     if not (pyarrow.types.is_float16(column.type) or pyarrow.types.is_float32(column.type)):
         return column
-    written = [None if x is None else float(str(np.float32(x))) for x in column.to_pylist()]
+    precise = np.float16 if pyarrow.types.is_float16(column.type) else np.float32
+    written = [None if x is None else float(str(precise(x))) for x in column.to_pylist()]
     return pyarrow.chunked_array([pyarrow.array(written, pyarrow.float64())])
 
 

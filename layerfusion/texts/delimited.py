@@ -231,7 +231,7 @@ class Row:
     line: int
     """Number of the line that it begins in, counted from 1."""
     raw: Sequence[str]
-    """Its lines."""
+    """The lines that the row takes up in the file."""
 
 
 class _Broken(Exception):
@@ -490,8 +490,9 @@ def _swallowed(
 ) -> _Fault | None:
     """Find a row that runs over lines which are rows of this table by themselves.
 
-    Such a line has as many cells as the header and a label that other rows have too. Where no
-    labels are known, all lines of the row must have as many cells: a letter may well have a line
+    Such a line has as many cells as the header and a label that other rows have too. It lies inside
+    a cell, or all lines of the row are such, as where two rows have one quotation mark each. Where
+    no labels are known, all lines of the row must have as many cells: a letter may well have a line
     with one comma in it.
     """
     width = len(rows.names)
@@ -511,11 +512,10 @@ def _swallowed(
         broken = [cell.split("\n") for cell in row if "\n" in cell]
         if not broken:
             continue
+        span = range(rows.lines[number - 1], ends[number - 1])
+        found = all(is_row(line) for at in span if (line := content.get(at, "")).strip())
         if place is not None:
-            found = any(is_row(line) for cell in broken for line in cell[:-1])
-        else:
-            span = range(rows.lines[number - 1], ends[number - 1])
-            found = all(is_row(line) for at in span if (line := content.get(at, "")).strip())
+            found |= any(is_row(line) for cell in broken for line in cell[:-1])
         if found:
             return _Fault(number, rows.lines[number - 1], _swallowing(max(map(len, broken))))
     return None

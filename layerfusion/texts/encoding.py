@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import bz2
 import codecs
 import difflib
 import encodings.aliases
-import gzip
-import lzma
 import re
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from layerfusion.config.options import as_option
-from layerfusion.config.registry import PACKED
 from layerfusion.errors import UserError
 from layerfusion.texts.encoding_guess import guess_encodings, wrong_bytes
+from layerfusion.texts.packed import is_packed, refuse_not_packed, unpacked
 
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -29,29 +25,20 @@ BYTE_ORDER_MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_UNPACK: dict[bytes, Callable[[bytes], bytes]] = {
-    b"\x1f\x8b": gzip.decompress,
-    b"BZh": bz2.decompress,
-    b"\xfd7zXZ\x00": lzma.decompress,
-}
-"""What packed files begin with, in the order of `PACKED`, to what unpacks them."""
-_OPEN: dict[bytes, Callable[[IO[bytes]], Any]] = {
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
-}
-"""The same to what unpacks them while they are read."""
-BLOCK = 1 << 18
-"""Bytes that are read at once."""
 NO_TEXT = {
     b"PK\x03\x04": "a zip archive, as Excel's .xlsx is too; unpack it, or save it as csv",
     b"PAR1": "a parquet file; give it a name that ends in .parquet",
     b"ARROW1": "an Arrow file; give it a name that ends in .arrow",
     b"\xd0\xcf\x11\xe0": "an old Excel file (.xls); save it as csv",
     b"\x28\xb5\x2f\xfd": "packed by zstd; unpack it",
+    b"\x04\x22\x4d\x18": "packed by lz4; unpack it",
+    b"\x1f\x9d": "packed by compress; unpack it",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive; unpack it",
     b"Rar!\x1a\x07": "a rar archive; unpack it",
     b"SQLite format 3\x00": "an SQLite database; export its table as csv",
+    b"\x89HDF": "an HDF5 file; save its table as csv",
+    b"Obj\x01": "an Avro file; save its table as csv",
+    b"FEA1": "a file of the first version of Feather; write it anew",
     b"%PDF-": "a PDF file; save its texts as csv",
     b"{\\rtf": "a document in RTF; save it as plain text",
     b"\x93NUMPY": "a NumPy array; save its texts as csv",
@@ -66,9 +53,9 @@ _PAGES = {
     **dict.fromkeys((b"<!doctype html", b"<html"), "a web page; was its address that of the data?"),
     b"<?xml": "an XML file; save its texts as csv",
 }
-"""The same of files that may be texts themselves."""
+"""First bytes of files that may be texts themselves, to what such a file is."""
 _TAR_AT = 257
-"""Where a tar archive says that it is one."""
+"""Position of the bytes by which a tar archive says that it is one."""
 CONTROLS = re.compile("[\x80-\x9f]")
 """Letters and quotes in cp1252, but invisible controls in latin-1, where no text has them."""
 _SHOWN = 20
@@ -94,57 +81,8 @@ def read_text(path: Path, encoding: str, key: str = "dataset.encoding") -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     refuse_no_text(raw, str(path))
-    _refuse_not_packed(path, raw)
+    refuse_not_packed(path, raw)
     return decoded(raw, str(path), encoding, key)
-
-
-def _refuse_not_packed(path: Path, raw: bytes) -> None:
-    """Refuse a file that is packed by its name, and not by its first bytes."""
-    suffix = path.suffix.lower()
-    if suffix in PACKED and not raw.startswith(list(_UNPACK)[PACKED.index(suffix)]):
-        raise UserError(
-            f"{path}: cannot be read: its name ends in {suffix}, and it is not packed so"
-        )
-
-
-def unpacking(file: IO[bytes], begin: bytes) -> IO[bytes]:
-    """Unpack a file while it is read.
-
-    Args:
-        file: the file, at its start.
-        begin: its first bytes, which say how it is packed, if it is.
-    """
-    for mark, opened in _OPEN.items():
-        if begin.startswith(mark) and not begin.isascii():
-            return opened(file)
-    return file
-
-
-@contextmanager
-def unpacking_errors(place: str) -> Iterator[None]:
-    """Turn the error about a file that is not packed as it should be into one line."""
-    try:
-        yield
-    except UserError:
-        raise
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{place}: cannot be read: {reason[0]}") from error
-
-
-def blocks_of(path: Path) -> Iterator[bytes]:
-    """Read a text file in unpacked blocks.
-
-    Raises:
-        UserError: if it cannot be read.
-    """
-    with unpacking_errors(str(path)), path.open("rb") as file:
-        begin = file.read(_TAR_AT)
-        file.seek(0)
-        _refuse_not_packed(path, begin)
-        unpacked = unpacking(file, begin)
-        while block := unpacked.read(BLOCK):
-            yield block
 
 
 def decoded(raw: bytes, path: str, encoding: str, key: str) -> str:
@@ -213,7 +151,7 @@ def _codec(encoding: str, key: str) -> str:
         with suppress(UnicodeError):
             b"a".decode(codec)  # fails for the codecs that make bytes of bytes, such as hex
     except (LookupError, ValueError) as error:
-        named = {*encodings.aliases.aliases.values()}
+        named = {*encodings.aliases.aliases.values()} - {"mbcs", "oem"}  # on Windows alone
         near = difflib.get_close_matches(encoding.lower().replace("-", "_"), named, n=1)
         meant = f"; did you mean {as_option(key, near[0].replace('_', '-'))}?" if near else ""
         raise UserError(
@@ -288,15 +226,18 @@ class EncodingSigns:
     """Characters that are invisible controls."""
     beyond: int = 0
     """Texts that are not ASCII alone."""
+    marked: int = 0
+    """Those that begin with a byte-order mark."""
     garbled: int = 0
-    """Those that look like UTF-8 read as cp1252."""
+    """Texts that look like UTF-8 read as cp1252."""
     example: tuple[str, str] | None = None
-    """The first of them, and what it was."""
+    """The first garbled text, and what it was before."""
 
     def add(self, texts: Sequence[Any]) -> None:
         """Look at texts; other values are passed over."""
         beyond = [text for text in texts if isinstance(text, str) and not text.isascii()]
         self.beyond += len(beyond)
+        self.marked += sum(text.startswith("\ufeff") for text in beyond)
         self.controls += sum(len(CONTROLS.findall(text)) for text in beyond)
         for text in beyond:
             if (whole := _ungarbled(text)) is not None:
@@ -311,6 +252,12 @@ class EncodingSigns:
             key: the option that sets the encoding.
         """
         notes = []
+        if self.marked:
+            begin = "1 text begins" if self.marked == 1 else f"{self.marked:,} texts begin"
+            notes.append(
+                f"{place}: {begin} with a byte-order mark (U+FEFF), as where files were joined; it"
+                " is read as part of the text"
+            )
         if self.controls:
             notes.append(
                 f"{place}: {self.controls:,} characters are invisible controls; in cp1252 their"
@@ -347,18 +294,10 @@ def whole_characters(text: str) -> tuple[str, int]:
 
 def _unpacked(raw: bytes, path: str) -> bytes:
     """Unpack what gzip and its like packed, and refuse files that hold no text."""
-    for mark, unpack in _UNPACK.items():
-        if raw.startswith(mark):
-            try:
-                raw = unpack(raw)
-                break
-            except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-                if raw.isascii():
-                    break  # a text that begins with the same letters
-                reason = str(error).strip().splitlines() or [type(error).__name__]
-                raise UserError(f"{path}: cannot be read: {reason[0]}") from error
-    if raw.startswith(tuple(_UNPACK)) and not raw.isascii():
-        raise UserError(f"{path}: it is packed twice; unpack it once")
+    if is_packed(raw):
+        raw = b"".join(unpacked([raw], path))
+        if is_packed(raw):
+            raise UserError(f"{path}: it is packed twice; unpack it once")
     refuse_no_text(raw, path)
     return raw
 

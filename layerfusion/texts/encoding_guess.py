@@ -72,7 +72,7 @@ ALPHABETS = {
 }
 """Encodings, likeliest first, to the alphabets beyond ASCII of the languages that they are for."""
 _SCRIPTS = tuple(ALPHABETS)[list(ALPHABETS).index("cp1251") :]
-"""Those whose letters do not stand beside letters of ASCII in a word."""
+"""Encodings whose letters never stand beside letters of ASCII in one word."""
 _MARKS = "‘’“”„‚–—…•€£§©®™°´·«»‹›¿¡²½\xa0"
 """Marks that a text of any language may have."""
 _MOSTLY = 4
@@ -95,6 +95,33 @@ _COMMON = {
     "cp874": "านรอกเงมยลวดท่้ี",
 }
 """Encodings of a script to its commonest letters, which are about three of four in a text."""
+
+
+_KANA = (
+    "".join(map(chr, range(0x3041, 0x30FB)))
+    + "ー最高良悪人気大好本当日年中上下小新店品料理買思見食"
+)
+_HANZI = (
+    "的一是了不在有人中大上我到好和地出也年得就那要下以生自去之可她里小么心多天而能都然日起成"
+    "事只作想看文手用方又如前本面公同三已老工很太差非常喜欢推荐值快慢物流包装服务质量便宜贵电影"
+    "店家客服买卖收货退发商品评垃圾满意失望漂亮精彩最真棒"
+    "這個們說來國對時過沒會還後電價錢買賣貨評質務裝貴氣開讓覺無聊"
+)
+_HANGUL = (
+    "이다는을가에고하지의도로사한어리기자나대시부인보수정그아스일라해서만은들있게제마우주원장과상전"
+    "거구동조여비요오실안신좋습니너무배송최별말안영화추천품질"
+)
+_EASTERN = {
+    "gb18030": ("gb2312", b"\xb0\xa1", b"\xd7\xf9", _HANZI),
+    "big5": ("big5", b"\xa4\x40", b"\xc6\x7e", _HANZI),
+    "shift_jis": ("shift_jis", b"\x82\x9f", b"\x98\x72", _KANA),
+    "euc_jp": ("euc_jp", b"\xa4\xa1", b"\xcf\xd3", _KANA),
+    "euc_kr": ("euc_kr", b"\xb0\xa1", b"\xc8\xfe", _HANGUL),
+}
+"""Eastern encodings to the codec, the first and the last code of their commoner characters, and
+the commonest of these in what people write about things."""
+_HALF = 0.5
+"""Where so many characters are among the commonest, an Eastern encoding is proposed first."""
 
 
 def guess_encodings(raw: bytes, asked: str) -> list[str]:
@@ -122,7 +149,8 @@ def guess_encodings(raw: bytes, asked: str) -> list[str]:
         western = fits.get("cp1252", 0.0) >= _SURE
         first = (None if western else _other_script(sample, asked)) or _likeliest(fits, sample)
         sure = sum(byte >= 0x80 for byte in sample) > _MANY
-        return _ranked(first, fits, sample)[: 1 if sure else _SEVERAL]
+        ranked = _ranked(first, fits, sample)
+        return ranked[:1] if sure else _with_eastern(ranked, sample, asked)[:_SEVERAL]
     return ["utf-8"]
 
 
@@ -144,6 +172,38 @@ def _other_script(sample: bytes, asked: str) -> str | None:
     likely = best.coherence > _COHERENT or (best.encoding in _MANY_BYTES and best.chaos < _CHAOTIC)
     likely = likely and not _is_half_width(sample.decode(best.encoding, errors="replace"))
     return best.encoding if likely and best.encoding in others else None
+
+
+def _with_eastern(names: list[str], sample: bytes, asked: str) -> list[str]:
+    """Add the Eastern encodings that fit a short text, in front where its characters are common.
+
+    A short text may as well be in a single-byte encoding, which the readings tell.
+    """
+    shares = {
+        name: share
+        for name in _EASTERN
+        if codecs.lookup(name).name != asked and (share := _eastern(sample, name)) is not None
+    }
+    order = sorted(shares, key=lambda name: -shares[name])
+    first = [name for name in order if shares[name] >= _HALF][:1]
+    return list(dict.fromkeys([*first, *names[:1], *order, *names[1:]]))
+
+
+def _eastern(sample: bytes, encoding: str) -> float | None:
+    """Share of the commonest among the letters beyond ASCII under an Eastern encoding.
+
+    None unless each of them is one of its first level, which holds what most texts are written in,
+    and stands beside no letter of ASCII.
+    """
+    codec, low, high, common = _EASTERN[encoding]
+    text = sample.decode(encoding, errors="replace")
+    odd = re.compile("[\ufffd\ue000-\uf8ff]")  # what has no meaning of its own
+    letters = [c for c in text if not c.isascii() and (c.isalpha() or odd.match(c))]
+    if not letters or re.search(r"[A-Za-z][^\W\d_a-zA-Z]|[^\W\d_a-zA-Z][A-Za-z]", text):
+        return None
+    if not all(low <= letter.encode(codec, errors="ignore") <= high for letter in letters):
+        return None
+    return sum(letter in common for letter in letters) / len(letters)
 
 
 def _is_half_width(text: str) -> bool:

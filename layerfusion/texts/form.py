@@ -30,7 +30,7 @@ _APART = "\x1f"
 _FEW, _AGAIN = 8, 3
 """Fewer lines, or words that occur less often on average, are not known for labels."""
 _MOST = 0.8
-"""Where this share of the lines has as many cells, more than one, they are rows of a table."""
+"""Smallest share of the lines that must have the same number of cells, two or more, in a table."""
 _NO_NAME = 3
 """A cell of so many words is seldom the name of a column."""
 _RULE = re.compile(r":?-{2,}:?")

@@ -31,7 +31,7 @@ _CLEARLY = 3
 
 
 _OFTEN_SEVERAL = 0.1
-"""Where this share of the rows has a list of labels in the column of labels, it is no mistake."""
+"""Smallest share of rows with a list of labels from which on the lists are taken as meant."""
 
 
 _USUAL = Columns("text", "label", {})

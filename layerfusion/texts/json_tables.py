@@ -10,9 +10,10 @@ from typing import Any
 
 from layerfusion.assets.files import parse_json
 from layerfusion.errors import UserError, short, unknown
-from layerfusion.texts.columns import Columns
+from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.delimited import lines_of
 from layerfusion.texts.encoding import whole_characters
+from layerfusion.texts.form import distinct_columns
 from layerfusion.texts.nested import column_of_path
 from layerfusion.texts.split_names import named_parts
 
@@ -53,8 +54,9 @@ def columns_of_json(path: Path, content: str, columns: Columns, *, lines: bool) 
     """Read the columns of a JSON text.
 
     Rows may be a list of objects, an object a line, a list of lists (columns are then called by
-    their numbers, from 1), an object of lists by column, an object of rows by name, or any of these
-    under the one key of an object that holds a list or an object.
+    their numbers, from 1, unless the first list names them), an object of lists by column, an
+    object of rows by name, or any of these under the one key of an object that holds a list or an
+    object.
 
     Args:
         path: the file, for messages.
@@ -85,9 +87,9 @@ def _columns_of(path: Path, content: str, columns: Columns, *, lines: bool) -> V
             raise UserError(f"{path}: not readable as json: it begins with {begin}") from error
         if not lines and error.msg != "Extra data":  # the error for an object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
-        return _of_rows(path, _lines(content, path))
+        return _of_rows(path, _lines(content, path), columns)
     if isinstance(found, dict) and lines and not _are_whole_columns(found, columns):
-        return _of_rows(path, [found])
+        return _of_rows(path, [found], columns)
     return _of(path, found, columns)
 
 
@@ -152,16 +154,18 @@ def _holds_table(value: Any) -> bool:
 def _of(path: Path, found: Any, columns: Columns) -> Values:
     """Find the columns in a parsed file, or in what an object holds under one key."""
     if isinstance(found, list):
-        return _of_rows(path, found)
+        return _of_rows(path, found, columns)
     if not isinstance(found, dict):
         raise _no_rows(path, found)
     if isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):
-        return _of_lists(path, found["data"], [str(name) for name in found["columns"]])
+        return _of_lists(path, found["data"], [str(name) for name in found["columns"]], columns)
     if _are_columns(found, columns):
         return _by_column(path, found, columns)
     if len(found) > 1 and all(isinstance(value, dict) for value in found.values()):
         if any(columns.are_in(list(value)) for value in found.values()):
-            return _of_rows(path, list(found.values()))  # rows by name, such as their numbers
+            return _of_rows(
+                path, list(found.values()), columns
+            )  # rows by name, such as their numbers
         return _by_column(path, found, columns)
     inside = {key: value for key, value in found.items() if _may_hold_rows(value)}
     named = {key: value for key, value in inside.items() if _names_columns(value, columns)}
@@ -221,23 +225,48 @@ def _by_column(path: Path, found: Mapping[str, Any], columns: Columns) -> Values
     return {name: value for name, value in values.items() if len(value) == total}
 
 
-def _of_rows(path: Path, rows: Sequence[Any]) -> Values:
+def _of_rows(path: Path, rows: Sequence[Any], columns: Columns) -> Values:
     if not rows:
         raise UserError(f"{path}: no rows")
     if all(isinstance(row, list) for row in rows):
+        if _is_header(rows, columns):
+            return _of_lists(path, rows[1:], rows[0], columns)
         width = max(len(row) for row in rows)
-        return _of_lists(path, rows, [str(number) for number in range(1, width + 1)])
-    if not all(isinstance(row, dict) for row in rows):
+        return _of_lists(path, rows, [str(number) for number in range(1, width + 1)], columns)
+    if not isinstance(rows[0], dict):
         raise _no_rows(path, rows)
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise UserError(
+                f"{path}, row {number}: it is {short(row)}, and the rows before it are objects;"
+                " remove it, or write it as they are"
+            )
     names = list(dict.fromkeys(name for row in rows for name in row))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _of_lists(path: Path, rows: Sequence[Any], names: Sequence[str]) -> Values:
+def _is_header(rows: Sequence[Sequence[Any]], columns: Columns) -> bool:
+    """Tell the names of the columns, as the first of rows that are lists, from a row.
+
+    Columns that are asked for are among them; or one is often called so, and no cell of the first
+    row occurs again below it.
+    """
+    first, *others = rows
+    if not others or not all(isinstance(name, str) for name in first):
+        return False
+    if columns.are_in(first):
+        return True
+    often = any(name.strip().casefold() in OFTEN["text"] for name in first)
+    again = (name in row[place : place + 1] for row in others for place, name in enumerate(first))
+    return often and not any(again)
+
+
+def _of_lists(path: Path, rows: Sequence[Any], names: Sequence[str], columns: Columns) -> Values:
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, list) or len(row) != len(names):
             cells = len(row) if isinstance(row, list) else "no"
             raise UserError(f"{path}, row {number}: it has {cells} cells; {len(names)} are needed")
+    names, _ = distinct_columns(path, names, columns)
     return {name: [row[place] for row in rows] for place, name in enumerate(names)}
 
 
@@ -260,6 +289,8 @@ def _way_out(line: str, error: json.JSONDecodeError) -> str:
     """Say what to do about a line that is nearly JSON."""
     if error.msg == "Extra data" and line[error.pos :].strip() == ",":
         return "; each line holds an object alone: remove the commas at the ends of the lines"
+    if line.startswith("\ufeff"):
+        return "; files were joined there: remove the byte-order mark (U+FEFF) before its object"
     if re.match(r"\s*[\[{]+\s*'", line):
         return "; it is as Python prints it: write it with json.dumps"
     return ""

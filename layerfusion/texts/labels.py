@@ -5,11 +5,10 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -25,30 +24,14 @@ from layerfusion.texts.cells import (
     numbers_of,
     written_list,
 )
+from layerfusion.texts.class_doubts import GAPS, alike_names, as_number, notes_on_names, written_out
 from layerfusion.texts.encoding import whole_characters
 from layerfusion.texts.table import Table, each_label
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
 """A number as a label. "01" is none: leading zeros are part of a name."""
-GAPS = {
-    "nan", "nat", "none", "null", "nil", "na", "n/a", "n.a.", "#n/a", "<na>", "\\n", "unknown",
-    "undefined", "missing", "-", "?", "-1",
-}  # fmt: skip
-"""What programs write for a missing value, in lower case."""
 _NO_TEXT = GAPS - {"-", "?", "-1", "unknown", "missing", "undefined", "nil", "na"}
-"""Those of them that are no texts of people."""
-_AROUND = "\"'`“”‘’«».,;:"
-"""Marks around a name that make no other class of it."""
-_LOOKS_LIKE = str.maketrans(
-    "асԁеһіјкмоԛрѕтухАВСЕНІЈКМОРЅТХУΑΒΕΖΗΙΚΜΝΟΡΤΥΧονıΙ",
-    "acdehijkmoqpstyxABCEHIJKMOPSTXYABEZHIKMNOPTYXoviI",
-)
-"""Letters of Cyrillic and Greek that look like Latin ones."""
-_YES_OR_NO = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "on"), "yes"),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "off"), "no"),
-}
-"""What people write for yes and for no, in lower case."""
+"""Words of `GAPS` that no person writes as a text."""
 _PRINTED_BYTES = re.compile(r"""b'.*'|b".*\"""", re.DOTALL)
 """Bytes as Python prints them."""
 _REMOVE, _EMPTY = "remove them", "leave their cells empty"
@@ -111,7 +94,7 @@ def strange_texts(texts: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
             f"{_many(printed)} bytes as Python prints them ({short(printed[0])}); decode them"
             " before they are written, as in text.decode()"
         )
-    if every and all(_as_number(text) is not None for text in every):
+    if every and all(as_number(text) is not None for text in every):
         notes.append(
             f"every text is a number ({short(every[0])}); is another column that of the texts?"
         )
@@ -309,7 +292,7 @@ def _indexed(
             more = f"; if it marks rows without a label, {way_out}" if gaps else ""
             alike = alike_names([*strange, *(named[value] for value in trained)])
             if same := next((names for names in alike if set(names) & {*strange}), None):
-                more += f"; if {' and '.join(map(_shown, same))} are one, write them the same"
+                more += f"; if {' and '.join(map(written_out, same))} are one, write them the same"
             raise UserError(
                 f"{split} has labels that train never has: {_listed(strange)};"
                 f" train has: {known}{more}"
@@ -323,7 +306,10 @@ def _indexed(
     label_names = tuple(named[value] for value in classes)
     empty = [named[value] for value in named if value not in trained]
     unseen = (f"labels: no row of train has {_listed(empty)}",) if empty else ()
-    doubts = (*_doubts(label_names, way_out), *_of_one_row(tables["train"], labels["train"], named))
+    doubts = (
+        *notes_on_names(label_names, way_out),
+        *_of_one_row(tables["train"], labels["train"], named),
+    )
     if not tables["train"].multilabel and (joined := _joined(label_names)):
         doubts += (f"labels: {joined}",)
     return label_names, indices, (*unseen, *doubts)
@@ -477,59 +463,6 @@ def _number(value: Label) -> Label:
     return int(number) if number == int(number) else float(number)
 
 
-def _doubts(names: Sequence[str], way_out: str) -> tuple[str, ...]:
-    """Notes on classes that may be one, or none.
-
-    These are the same but for case, marks around them or marks that nobody sees; or named like a
-    gap.
-    """
-    notes = [
-        f"labels: {' and '.join(map(_shown, same))} are different classes; if they are one, write"
-        " them the same"
-        for same in alike_names(names)
-    ]
-    notes += [
-        f"labels: {short(name)} is a class of its own; if it marks rows without a label, {way_out}"
-        for name in names
-        if name.casefold() in GAPS and not (name == str(NO_LABEL) and len(names) == 2)
-    ]
-    return tuple(notes)
-
-
-def alike_names(names: Iterable[str]) -> list[list[str]]:
-    """Group names that are the same but for case, letters that look alike, and marks.
-
-    The marks are those around a name, and those that nobody sees. Where all names are words of yes
-    and no, those that say the same are grouped.
-    """
-    names = list(names)
-    alike: dict[str | Decimal, list[str]] = {}
-    yes_or_no = len(names) > 2 and all(name.casefold() in _YES_OR_NO for name in names)
-    for name in names:
-        form = "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable())
-        form = _YES_OR_NO[name.casefold()] if yes_or_no else form.translate(_LOOKS_LIKE)
-        form = re.sub(r"(?<=\w)[-_\s]+(?=\w)", " ", form.strip(f"{_AROUND} \t\r\n").casefold())
-        number = _as_number(form)
-        alike.setdefault(form or name if number is None else number, []).append(name)
-    return [same for same in alike.values() if len(same) > 1]
-
-
-def _as_number(form: str) -> Decimal | None:
-    """A number without rounding, so that `01`, `+1` and `1e0` are alike; none for what is none."""
-    try:
-        number = Decimal(form)
-    except InvalidOperation:
-        return None
-    return number if number.is_finite() else None
-
-
-def _shown(name: str) -> str:
-    """A name in quotes, with marks and letters that nobody sees in their place written out."""
-    looks_latin = not name.isascii() and name.translate(_LOOKS_LIKE).isascii()
-    visible = unicodedata.is_normalized("NFC", name) and not looks_latin
-    return short(name) if visible else ascii(name)
-
-
 def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label]]) -> None:
     first: dict[bool, str] = {}
     for split, values in labels.items():
@@ -548,6 +481,8 @@ def _named(
     names = [whole_characters(name)[0] for name in names]
     if len(set(names)) != len(names):
         raise UserError(f"the label names are not all different: {_listed(names)}")
+    if not all(name.strip() for name in names):
+        raise UserError(f"one of the label names is empty: {_listed(names)}")
     numbers = any(not isinstance(value, str) for values in labels.values() for value in values)
     named: dict[Label, str] = dict(enumerate(names)) if numbers else {n: n for n in names}
     numbered = {_number(name): name for name in names if _is_number(name)} if numbers else {}

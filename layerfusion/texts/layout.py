@@ -25,6 +25,7 @@ from layerfusion.texts.columnar import is_saved, not_in_saved, saved_parts, save
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
+from layerfusion.texts.managed import refuse_managed
 from layerfusion.texts.numbered_files import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
@@ -78,6 +79,7 @@ def read_tables(
             f"dataset.reader={reader}: it reads files, and {path} is a folder; name the files by"
             " dataset.train, dataset.validation and dataset.test"
         )
+    refuse_managed(path)
     if is_saved(path):
         return _read_saved(path, source, columns)
     if folders := class_folders(path, source.files):
@@ -198,6 +200,7 @@ def _read_file(
 
 def _read_part(folder: Path, split: str, source: DataSourceConfig, columns: Columns) -> Table:
     """Read all files of the folder of a split as one table."""
+    refuse_managed(folder)
     if is_saved(folder):
         parts = saved_parts(folder)
         if set(parts) != {"train"}:

@@ -11,9 +11,9 @@ from pathlib import Path
 from layerfusion.errors import UserError
 
 _OF = re.compile(r"[-_. ]?(\d+)[-_. ]?of[-_. ]?(\d+)(?:-[0-9a-f]{16})?$")
-"""As of `train-00000-of-00002` and `train-00000-of-00002-0123456789abcdef`."""
+"""Matches the end of `train-00000-of-00002` and `train-00000-of-00002-0123456789abcdef`."""
 _WORDED = re.compile(r"(?:^|[-_. ])(?:part|shard|chunk|piece)[-_. ]?(\d+)(?:-.*)?$")
-"""As of `train_part1`, and of `part-00000-1b6f….c000` as Spark writes it."""
+"""Matches the end of `train_part1`, and all of `part-00000-1b6f….c000`, as Spark writes it."""
 _NUMBERED = re.compile(r"(?:data|file)?[-_]?(\d+)\b")
 """As of `0001`, where all files of a folder are called so."""
 _DATE = re.compile(r"(19|20)\d\d((0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])?)?")

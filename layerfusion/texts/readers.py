@@ -14,6 +14,7 @@ from typing import Any
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.imports import import_object
 from layerfusion.config.registry import READERS
+from layerfusion.config.user_code import call_user_code
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.delimited import Rows, read_rows
@@ -96,12 +97,19 @@ def read_file(
 
 
 def _read_by_user(path: Path, columns: Columns, reader: str) -> Table:
-    table: Any = import_object("dataset.reader", reader)(path)
+    read = import_object("dataset.reader", reader)
+    table = call_user_code("reader", read, path)
     if not isinstance(table, Mapping) and not hasattr(table, "columns"):
         raise UserError(
             f"dataset.reader={reader}: it gave an object of type {type(table).__name__} for {path};"
             " a pandas DataFrame, or a dict of column name to values, is needed"
         )
+    for name in table:
+        if isinstance(table[name], str | bytes):
+            raise UserError(
+                f"dataset.reader={reader}: column {name} is one {type(table[name]).__name__} for"
+                f" {path}; a list of the rows' values is needed"
+            )
     values: dict[str, list[Any]] = {
         # `tolist` of pandas and NumPy gives plain numbers.
         str(name): table[name].tolist() if hasattr(table[name], "tolist") else list(table[name])

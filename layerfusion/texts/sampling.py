@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -85,6 +86,41 @@ def hold_out(labels: np.ndarray, share: float, *, seed: int, purpose: str) -> np
     """
     sizes = _hold_out_sizes(labels, share, purpose)
     return _draw(strata(labels), sizes, ~needed(labels), seed, purpose)
+
+
+def hold_out_texts(
+    labels: np.ndarray, texts: Sequence[str], share: float, *, seed: int, purpose: str
+) -> np.ndarray:
+    """Choose rows as `hold_out` does, where rows with the same text stay or leave together.
+
+    Args:
+        labels: as for `strata`.
+        texts: text of each row.
+        share: share of the texts that leave, between 0 and 1.
+        seed: draws the texts.
+        purpose: the split that they go to.
+
+    Returns:
+        True for the rows that leave. Shape: (rows,).
+
+    Raises:
+        UserError: as `hold_out`.
+    """
+    first = first_rows(texts)
+    unique = np.unique(first)
+    leaves = hold_out(labels[unique], share, seed=seed, purpose=purpose)
+    return np.isin(first, unique[leaves])
+
+
+def first_rows(texts: Sequence[str]) -> np.ndarray:
+    """Return, for each row, the first row that has the same text. Shape: (rows,), int64.
+
+    Example:
+        >>> first_rows(["a", "b", "a"]).tolist()
+        [0, 1, 0]
+    """
+    first: dict[str, int] = {}
+    return np.array([first.setdefault(text, row) for row, text in enumerate(texts)], np.int64)
 
 
 def hold_out_size(labels: np.ndarray, share: float, purpose: str) -> int:

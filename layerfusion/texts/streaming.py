@@ -7,7 +7,6 @@ before its first part is given: its columns, and the rules of its quotation mark
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from layerfusion.assets.paths import data_suffix
+from layerfusion.assets.paths import data_suffix, refuse_stream
 from layerfusion.config.registry import BINARY, PACKED
 from layerfusion.errors import UserError, short
 from layerfusion.texts.class_files import header_note
@@ -35,13 +34,9 @@ from layerfusion.texts.delimited import (
     streamed_rows,
 )
 from layerfusion.texts.encoding import (
-    BLOCK,
-    blocks_of,
     decoded,
     decoded_blocks,
     refuse_page,
-    unpacking,
-    unpacking_errors,
 )
 from layerfusion.texts.fasttext import begins_fasttext, fasttext_table
 from layerfusion.texts.form import (
@@ -53,6 +48,7 @@ from layerfusion.texts.form import (
     refuse_second_header,
 )
 from layerfusion.texts.json_tables import begins_json, object_of
+from layerfusion.texts.packed import BLOCK, blocks_of, is_packed, unpacked
 from layerfusion.texts.readers import delimited_table, json_table, read_file
 from layerfusion.texts.reading import Reading
 from layerfusion.texts.table import Changes, Table, make_table
@@ -192,13 +188,14 @@ def read_table(
 
 
 def refuse_no_file(path: Path) -> None:
-    """Refuse a folder, and what does not exist.
+    """Refuse a folder, a pipe, and what does not exist.
 
     Raises:
         UserError: naming it.
     """
     if os.path.isdir(path):
         raise UserError(f"{path}: it is a folder; a file is needed")
+    refuse_stream(path)
     if not os.path.isfile(path):  # a name may be longer than the system allows
         raise UserError(f"{path}: there is no such file")
 
@@ -343,7 +340,8 @@ def _of_standard_input(reading: Reading) -> Parts:
         return _in_parts(
             _read_lines(place, decoded(head, str(place), reading.encoding, ENCODING_KEY), reading)
         )
-    blocks = _unpacked(chain([head], blocks), head, str(place))
+    blocks = chain([head], blocks)
+    blocks = unpacked(blocks, str(place)) if is_packed(head) else blocks
     texts = decoded_blocks(blocks, str(place), reading.encoding, ENCODING_KEY)
     lines = _Lines(texts, str(place))
     parts = _of_lines(place, lines, reading, LINES, None)
@@ -368,38 +366,6 @@ def _standard_blocks() -> Iterator[bytes]:
         if not block:
             return
         yield block
-
-
-class _Joined(io.RawIOBase):
-    """Blocks of bytes as a file."""
-
-    def __init__(self, blocks: Iterator[bytes]) -> None:
-        self._blocks = filter(None, blocks)
-        self._rest = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._rest = self._rest or next(self._blocks, b"")
-        taken, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
-        buffer[: len(taken)] = taken
-        return len(taken)
-
-
-def _unpacked(blocks: Iterator[bytes], head: bytes, place: str) -> Iterator[bytes]:
-    """Unpack the blocks of a packed file; those of others are given as they are."""
-    packed = io.BufferedReader(_Joined(blocks))
-    unpacked: Any = unpacking(packed, head)
-    if unpacked is packed:
-        return blocks
-
-    def read() -> Iterator[bytes]:
-        with unpacking_errors(place):
-            while block := unpacked.read1(BLOCK):
-                yield block
-
-    return read()
 
 
 # -- what lines hold ----------------------------------------------------------------------------

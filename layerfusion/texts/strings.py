@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import plain
+from layerfusion.texts.encoding import whole_characters
 
 
 def strings_of(texts: Any, place: str) -> list[str]:
     """Read texts, and strip outer white space.
+
+    Half characters, which no tokenizer takes, become U+FFFD as in files, and a warning counts them.
 
     Args:
         texts: strings in an order, of Python, NumPy, pandas or pyarrow.
@@ -32,7 +36,14 @@ def strings_of(texts: Any, place: str) -> list[str]:
                 f"{place}: text {number} of {len(read)} is {short(text)}; a string with a word is"
                 " needed"
             )
-    return [str(text).strip() for text in read]
+    whole = [whole_characters(str(text).strip()) for text in read]
+    if halves := sum(count for _, count in whole):
+        warnings.warn(
+            f"{place}: {halves:,} half characters (lone surrogates) became U+FFFD",
+            UserWarning,
+            stacklevel=3,
+        )
+    return [text for text, _ in whole]
 
 
 def other_order(texts: Any, labels: Any) -> str:

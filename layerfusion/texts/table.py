@@ -210,8 +210,9 @@ def _labels_of(
         return [None] * len(kept), 0, 0
     if not (columns.multilabel or columns.label_columns):
         labels, taken = _changed([values[columns.of_labels[0]][index] for index in kept], _only)
-        labels, halves = _whole(labels)
-        return labels, taken, halves
+        whole, halves = _whole(labels)
+        _refuse_merged(place, labels, whole)
+        return whole, taken, halves
     labels, total = [], 0
     for index in kept:
         try:
@@ -270,6 +271,17 @@ def _whole(values: Sequence[Any]) -> tuple[list[Any], int]:
             total += halves
         result.append(value)
     return result, total
+
+
+def _refuse_merged(place: str, labels: Sequence[Any], whole: Sequence[Any]) -> None:
+    """Refuse labels that only differ in half characters, and would become one class."""
+    known: dict[Any, Any] = {}
+    for label, name in zip(labels, whole, strict=True):
+        if isinstance(label, str) and known.setdefault(name, label) != label:
+            raise UserError(
+                f"{place}: the labels {short(known[name])} and {short(label)} differ in half"
+                " characters alone, which no file can hold; write them in another way"
+            )
 
 
 def join_tables(tables: Sequence[Table]) -> Table:

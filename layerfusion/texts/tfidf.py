@@ -11,7 +11,7 @@ import numpy as np
 from layerfusion.errors import UserError
 
 if TYPE_CHECKING:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import TfidfTransformer, TfidfVectorizer
 
 # A word is a run of anything but spaces and punctuation. So combining marks stay inside the words
 # of Indic and Thai script, which `\w` would cut. Each punctuation mark is a token of its own.
@@ -86,7 +86,9 @@ class CountedTexts:
 
         self.features = features
         self.max_features = max_features
-        self._counts: Sparse = CountVectorizer(**FEATURES[features]).fit_transform(texts)
+        counter = CountVectorizer(**FEATURES[features])
+        self._counts: Sparse = counter.fit_transform(texts)
+        self._vocabulary: np.ndarray = counter.get_feature_names_out()
 
     def weighted(self, inside: np.ndarray) -> tuple[Sparse, Sparse]:
         """Learn TF-IDF from some of the texts, as `tfidf` does, and apply it to all.
@@ -100,6 +102,26 @@ class CountedTexts:
         Raises:
             ValueError: if the texts to learn from have nothing to count.
         """
+        weights, kept, learned = self._learn(inside)
+        return learned, weights.transform(self._counts[~inside][:, kept])
+
+    def learned(self, inside: np.ndarray) -> tuple[TfidfVectorizer, Sparse]:
+        """Learn TF-IDF from some of the texts, as `tfidf` does.
+
+        Args:
+            inside: true for the texts to learn from. Shape: (texts,), bool.
+
+        Returns:
+            The vectoriser, for any texts, and the vectors of those texts, shape (texts, features).
+
+        Raises:
+            ValueError: if the texts to learn from have nothing to count.
+        """
+        weights, kept, learned = self._learn(inside)
+        return counts_from(self.features, weights.idf_, self._vocabulary[kept].tolist()), learned
+
+    def _learn(self, inside: np.ndarray) -> tuple[TfidfTransformer, np.ndarray, Sparse]:
+        """Learn the weights; return them, which features are kept, and the vectors."""
         from sklearn.feature_extraction.text import TfidfTransformer
 
         learned = self._counts[inside]
@@ -112,8 +134,7 @@ class CountedTexts:
             most = (-total[kept]).argsort()[: self.max_features]
             kept = np.sort(np.where(kept)[0][most])
         weights = TfidfTransformer(sublinear_tf=True)
-        others = self._counts[~inside][:, kept]
-        return weights.fit_transform(learned[:, kept]), weights.transform(others)
+        return weights, kept, weights.fit_transform(learned[:, kept])
 
 
 def _least_texts(features: str, rows: int) -> int:

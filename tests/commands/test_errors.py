@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from sklearn import metrics
 from layerfusion.cli import main
 from layerfusion.findings import mistakes
 from layerfusion.findings.mistakes import Answers
+from layerfusion.records.job import read_record, write_record
 from layerfusion.runs import inputs
 from tests.tiny import run, tiny_folder, tiny_texts
 
@@ -154,6 +156,24 @@ def test_a_job_shows_where_it_errs(capsys: pytest.CaptureFixture[str]) -> None:
         target = frame[(frame.row == int(row)) & (frame.seed == 0)].target.item()
         label = pd.read_csv("base.csv").set_index("text").label[text]
         assert label == record["dataset"]["label_names"][target]
+
+
+def test_names_of_classes_break_no_line(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(place / "job", tmp_path / "odd")
+    record = read_record(tmp_path / "odd")
+    names = ["very\nbad \x1b[31m", "good"]
+    write_record(
+        replace(record, dataset=replace(record.dataset, label_names=names)), tmp_path / "odd"
+    )
+    assert main(["errors", "job"]) == 0
+    usual = capsys.readouterr().out
+    assert main(["errors", f"{tmp_path}/odd"]) == 0
+    said = capsys.readouterr().out
+    assert len(said.splitlines()) == len(usual.splitlines())
+    assert r"very\nbad \x1b" in said
+    assert "\x1b" not in said
 
 
 @pytest.mark.usefixtures("place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import shlex
 import sys
@@ -17,6 +18,7 @@ from layerfusion.config.check import load
 from layerfusion.config.job import LimitConfig
 from layerfusion.errors import UserError
 from layerfusion.texts import load_dataset
+from layerfusion.texts.streaming import refuse_no_file
 from tests.tiny import TOPICS, run, tiny_folder, tiny_texts, tiny_topics
 
 
@@ -31,6 +33,33 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     reviews = pd.DataFrame({"id": range(60), "review": frame.text, "stars": stars})
     reviews.to_csv("reviews.csv", index=False)
     return tmp_path
+
+
+@pytest.mark.usefixtures("place")
+def test_a_pipe_or_a_device_in_the_place_of_a_file_is_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As of `layerfusion train <(zcat reviews.csv.gz)`."""
+    reading, writing = os.pipe()
+    try:
+        named = (f"/dev/fd/{reading}", "/dev/null")
+        for words in (["plan", name] for name in named):
+            code, said = run(words, capsys)
+            assert (code, said.count("\n")) == (2, 0), said
+            assert "it is a pipe or a device, which can be read but once" in said
+        for words in (
+            ["dataset=local", f"dataset.path={named[0]}"],
+            ["dataset=local", f"dataset.train={named[0]}"],
+            ["reviews.csv", f"backbone.tiny.path={named[0]}"],
+        ):
+            code, said = run(["plan", *words], capsys)
+            assert code == 2
+            assert "it is a pipe or a device" in said.splitlines()[-1]
+        with pytest.raises(UserError, match="it is a pipe or a device"):
+            refuse_no_file(Path(named[0]))
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def _reviews() -> pd.DataFrame:

@@ -18,6 +18,7 @@ from layerfusion.errors import UserError
 from tests.test_docs import single
 
 HEAVY = {"torch", "hydra", "omegaconf", "numpy", "pandas", "transformers", "lightning", "optuna"}
+BLOCKED = [*sorted(HEAVY - {"numpy"}), "wandb", "sklearn", "fastapi"]
 
 
 @pytest.mark.parametrize("command", COMPOSED)
@@ -49,6 +50,19 @@ def test_help_is_fast_since_it_imports_nothing_heavy(words: list[str]) -> None:
     code = f"import sys, layerfusion.cli as c; c.main({words!r}); print('loaded', *sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not set(ran.stdout.rpartition("loaded")[2].split()) & HEAVY
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_without_any_extra(command: str) -> None:
+    code = (
+        f"import sys; sys.modules |= dict.fromkeys({BLOCKED!r})\n"
+        f"import layerfusion.cli as c; sys.exit(c.main([{command!r}, '--help']))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"layerfusion {command}" in ran.stdout
+    if command in ("predict", "report", "export", "pull"):
+        assert " -o" in ran.stdout  # one option says where what they write goes
 
 
 def test_the_examples_compose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

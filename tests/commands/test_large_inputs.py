@@ -270,7 +270,7 @@ def test_what_is_wrong_in_a_large_file_is_said_before_the_work(
 ) -> None:
     monkeypatch.setattr(parts, "WHOLE", 0)
     monkeypatch.setattr(parts, "BLOCK", 1000)
-    monkeypatch.setattr("layerfusion.texts.encoding.BLOCK", 1000)
+    monkeypatch.setattr("layerfusion.texts.packed.BLOCK", 1000)
     rows = "".join(f"{n},film {n}\n" for n in range(1, 401))
     cases = {
         "a.csv": (

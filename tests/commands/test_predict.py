@@ -232,6 +232,11 @@ def test_it_can_be_taken_elsewhere(
     said = told([*given[1:], "--model", f"bert={folder}/llama"], capsys)
     assert "backbone bert" in said
     assert "does not hold the files" in said
+    said = told([*given[1:], "--model", f"bert={tmp_path}/gone"], capsys)
+    assert said.endswith(
+        f"path {tmp_path}/gone: it does not exist; where its files lie now, say with --model"
+        ' bert=FOLDER (in Python load(…, models={"bert": FOLDER}))'
+    )
     assert "there are: bert, llama" in told([*given[1:], "--model", "brt=x"], capsys)
     assert "NAME=FOLDER" in told([*given[1:], "--model", "bert"], capsys)
 

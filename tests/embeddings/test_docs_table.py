@@ -246,6 +246,11 @@ CASES: dict[str, Case] = {
     "weights stored as integers without a quantisation": _weights(
         lambda arrays: {name: x.to(torch.int8) for name, x in arrays.items()}
     ),
+    "quantised weights whose `config.json` does not say so (`weight_scale`, `SCB`)": _weights(
+        lambda arrays: (
+            arrays | {"encoder.layer.0.attention.self.query.weight_scale": torch.ones(32)}
+        )
+    ),
     "weights with NaN or infinity": _nan("encoder.layer.1.output.dense.weight", 0),
     "weights that are all zero": _zeros(""),
     "norms that are all zero": _zeros("LayerNorm"),

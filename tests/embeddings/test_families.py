@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.taps import find_layers
 from layerfusion.embeddings.tokens import collate, tokenize
 from layerfusion.errors import UserError
-from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, WORDS, tiny_folder
+from tests.tiny import CONFIGS, NO_BLOCKS, WITH_NORM, WORDS, tiny_folder, tiny_tokenizer
 
 UNMASKED = ("fnet", "convbert")
 """They mix positions without heeding the mask: extraction never pads them."""
@@ -261,6 +262,40 @@ def test_roberta_gets_as_many_tokens_as_it_has_positions(tmp_path: Path) -> None
     assert backbone.shape.max_length == 200 - 2  # its table starts after the padding index 1
     found = vectors(backbone, [" ".join(["oil"] * 400)])
     assert all(np.isfinite(vector).all() for vector in found.values())
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "message"),
+    [
+        ("CanineConfig", {}, "gives (1, 1, 32) numbers for 4 tokens; a layer needs a vector for"),
+        ("PegasusXConfig", {"encoder_layers": 3}, "numbers for 4 tokens; a layer needs a vector"),
+    ],
+)
+def test_states_that_are_no_vector_for_each_token_are_refused(
+    kind: str, settings: dict[str, int], message: str
+) -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48, "d_model": 32,
+             "encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48,
+             "decoder_ffn_dim": 48, "num_hidden_layers": 3, "decoder_layers": 1, "vocab_size": 300,
+             "max_position_embeddings": 600}  # fmt: skip
+    config = getattr(transformers, kind)(**{**sizes, **settings})
+    model = transformers.AutoModel.from_config(config).eval()
+    part = model.get_encoder() if kind == "PegasusXConfig" else model
+    with pytest.raises(UserError, match=re.escape(message)):
+        find_layers("tiny", part, torch.device("cpu"))
+
+
+def test_an_encoder_that_is_no_model_by_itself_is_refused(tmp_path: Path) -> None:
+    sizes = {"d_model": 32, "encoder_layers": 3, "decoder_layers": 1, "encoder_ffn_dim": 48,
+             "encoder_attention_heads": 4, "decoder_attention_heads": 4, "decoder_ffn_dim": 48,
+             "src_vocab_size": 300, "tgt_vocab_size": 300, "langs": ["en", "de"]}  # fmt: skip
+    model = transformers.AutoModel.from_config(transformers.FSMTConfig(**sizes))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer(decoder=False).save_pretrained(tmp_path)
+    for load in (load_backbone, empty_shape):
+        more = ("cpu",) if load is load_backbone else ()
+        with pytest.raises(UserError, match=r"no model by itself \(FSMTEncoder\)"):
+            load("tiny", tmp_path, BackboneConfig(), *more)
 
 
 def test_a_quantized_model_that_fails_is_said_to_be_one(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
@@ -18,7 +19,7 @@ from layerfusion.layers import lexical_regression
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.held_out import held_out_probes
-from layerfusion.layers.lexical_regression import C_VALUES, LexicalRegression, predict_folds
+from layerfusion.layers.lexical_regression import C_VALUES, LexicalRegression, count, predict_folds
 from layerfusion.layers.scores import compute_scores
 from layerfusion.texts import tfidf as tfidf_module
 from layerfusion.texts.tfidf import FEATURES, CountedTexts, tfidf
@@ -165,6 +166,31 @@ def test_a_regression_is_that_of_scikit_learn_and_survives_its_file(
         LexicalRegression.fit("words", [" "], np.zeros(1, np.int64), 1.0, num_classes=2)
 
 
+def test_a_part_of_texts_that_were_counted_once_gives_the_regression_of_that_part() -> None:
+    texts, labels = _texts(90)
+    inside = np.arange(90) % 3 != 0
+    part = LexicalRegression.learn(count("words", texts, 30), inside, labels, 3.0, num_classes=2)
+    some = [text for text, kept in zip(texts, inside, strict=True) if kept]
+    alone = LexicalRegression.fit(
+        "words", some, labels[inside], 3.0, num_classes=2, max_features=30
+    )
+    assert part.state()[1] == alone.state()[1]
+    torch.testing.assert_close(part.vectors(texts), alone.vectors(texts))
+
+
+def test_frequent_and_rare_features_make_up_the_products_of_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lexical_regression, "DENSE_FEATURES", 3)
+    rng = np.random.default_rng(0)
+    shares = np.linspace(0, 1, 20)
+    dense = rng.random((50, 20)) * (rng.random((50, 20)) < shares)
+    features = csr_matrix(dense)
+    assert ((dense > 0).mean(axis=0) > lexical_regression.OFTEN).any()
+    found = lexical_regression._products(features).numpy()
+    np.testing.assert_allclose(found, dense @ dense.T, rtol=1e-5, atol=1e-6)
+
+
 def test_fits_of_liblinear_on_several_cores_are_those_on_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -177,7 +203,7 @@ def test_fits_of_liblinear_on_several_cores_are_those_on_one(
     for number in (1, 4):
         torch.set_num_threads(number)
         try:
-            found.append(predict_folds("words", texts, labels, fold_of, num_classes=2))
+            found.append(predict_folds(count("words", texts), labels, fold_of, num_classes=2))
         finally:
             torch.set_num_threads(threads)
     for alone, beside in zip(*(one.values() for one in found), strict=True):
@@ -203,7 +229,7 @@ def test_what_a_fold_learned_is_learned_once(
     torch.testing.assert_close(source.relearned(texts, inside), expected)
     held_out_probes(candidates, LayersConfig(), torch.device("cpu"))
     monkeypatch.setattr(LexicalFit, "learn", None)
-    monkeypatch.setattr(LexicalRegression, "fit", None)
+    monkeypatch.setattr(LexicalRegression, "learn", None)
     torch.testing.assert_close(source.relearned(texts, inside), expected)
     held_out_probes(candidates, LayersConfig(), torch.device("cpu"))
 

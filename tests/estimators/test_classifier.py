@@ -8,6 +8,7 @@ import random
 import shutil
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,52 @@ def test_labels_keep_their_type_through_a_folder(
 
 
 @pytest.mark.parametrize(
+    ("dtype", "values", "names"),
+    [
+        ("Int64", [1, 3], ["1", "3"]),
+        ("boolean", [False, True], ["False", "True"]),
+        ("float64", [1.0, 2.0], ["1", "2"]),
+        ("Float64", [1.0, 2.0], ["1", "2"]),
+    ],
+)
+def test_classes_are_named_as_a_data_set_names_them(
+    dtype: Any, values: list[Any], names: list[str], make: Any, rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    labels = pd.Series(np.array(values)[(rows.label == "pos").to_numpy().astype(int)]).astype(dtype)
+    classifier = make(fusion="stacked", layers="last").fit(rows.text, labels)
+    assert classifier.classes_.tolist() == values
+    assert classifier.classes_.dtype == np.array(values).dtype
+    assert classifier.score(rows.text, labels) > 0.75
+    folder = classifier.save(tmp_path / "saved")
+    assert lf.load(folder).classes_.tolist() == names
+    assert lf.LayerFusionClassifier.load(folder).classes_.tolist() == values
+    assert list(lf.load_dataset(rows.text.tolist(), labels).label_names) == names
+
+
+def test_half_characters_are_those_of_a_file(
+    fitted: lf.LayerFusionClassifier, make: Any, place: Path, rows: pd.DataFrame
+) -> None:
+    halves, whole = ["a good film \ud83d", "\ude00 bad"], ["a good film \ufffd", "\ufffd bad"]
+    asked = [
+        fitted.predict_proba,
+        lambda texts: lf.embed(texts, str(place / "tiny"), cache=str(place / "cache")),
+        lambda texts: make(fusion="stacked", layers="last").fit(
+            [*rows.text, *texts], [*rows.label, "pos", "neg"]
+        ).predict_proba(rows.text),
+    ]  # fmt: skip
+    for ask in asked:
+        with pytest.warns(UserWarning, match="2 half characters .lone surrogates. became U.FFFD"):
+            found = ask(halves)
+        assert np.array_equal(found, ask(whole))
+
+
+def test_logarithms_are_those_of_the_probabilities(
+    fitted: lf.LayerFusionClassifier, new: list[str]
+) -> None:
+    assert np.allclose(np.exp(fitted.predict_log_proba(new)), fitted.predict_proba(new))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda labels: labels.replace("pos", "Pos").where(labels.index > 0, "pos"),
@@ -141,7 +188,12 @@ def test_labels_that_may_be_wrong_are_warned_of(
         (["a", "b"], pd.Series(["x", pd.NA], dtype="string"), "label 2 of 2 is missing .<NA>"),
         (["a", "b"], ["1", 1], r"labels of several types \(int, str\)"),
         (["a", "b"], {"x", "y"}, "found an object of type set"),
-        (["a", "b"], [b"x", b"y"], "fit: Support for labels represented as bytes"),
+        (["a", "b"], [b"x", b"y"], "fit: the label b'x' is of type bytes; numbers, strings and"),
+        (["a", "b"], [date(2020, 1, 1), date(2021, 1, 1)], "the label .* is of type date;"),
+        (["a", "b"], pd.Series(pd.to_datetime(["2020", "2021"])), "the label .* is of type date"),
+        (["a", "b"], [2**70, 1], "fit: numbers beyond 64 bits are no labels"),
+        (["a", "b"], ["x", "y\ud800"], "fit: the label 'y.ud800' has half a character"),
+        (["a", "b"], pd.Series([1, None], dtype="Int64"), "label 2 of 2 is missing"),
         (["a", "b"], [0.5, 1.5], "fit: Unknown label type: continuous"),
         (["a", "b"], ["x", "x"], "fit: y has one class only, 'x'; two classes are needed"),
         (["a", "b"], np.array(["x", 1], object), r"labels of several types \(int, str\)"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from scipy import sparse
 from sklearn.base import clone
@@ -25,6 +26,7 @@ FUSIONS = [
     {"fusion": "auto", "objective": "micro_f1"},
     {"fusion": "stacked", "layers": "last", "lexical": "words"},
     {"fusion": "gated_stack", "layers": "all", "class_weight": "balanced"},
+    {"fusion": "late_stack", "layers": "all", "lexical": "words"},
     {"fusion": "gated", "layers": "all", "lexical": "words"},
     {"fusion": "late", "layers": "top_k", "objective": "macro_f1"},
     {"fusion": "concat", "layers": "greedy", "class_weight": "balanced"},
@@ -88,7 +90,8 @@ def test_labels_by_name_are_those_of_the_binarizer(cell: Any, make: Any, topics:
     ]
     binarizer = MultiLabelBinarizer().fit(names_of(labels))
     expected = make(**PLAIN).fit(texts, binarizer.transform(names_of(labels)))
-    for y in (given, pd.Series(given), pd.DataFrame({"labels": given})):
+    arrow = pa.array([list(map(str, names)) for names in given])
+    for y in (given, pd.Series(given), pd.DataFrame({"labels": given}), arrow):
         classifier = make(**PLAIN).fit(texts, y)
         assert classifier.classes_.tolist() == binarizer.classes_.tolist()
         np.testing.assert_array_equal(

@@ -65,9 +65,11 @@ def run_card(folder: str, texts: list[str], more: str = "") -> str:
     """Run the last lines of the model card, with the texts in the place of its own."""
     *_, code = re.findall(r"```python\n(.*?)```", Path(folder, "README.md").read_text(), re.DOTALL)
     code = code.replace('["a text to classify", "another one"]', repr(texts))
+    strict = ("-X", "warn_default_encoding", "-W", "error::EncodingWarning:__main__")
     ran = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{more}"], cwd=folder, capture_output=True, text=True
-    )
+        [sys.executable, *strict, "-c", f"{code}\n{more}"],
+        cwd=folder, capture_output=True, text=True,
+    )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 

@@ -48,7 +48,7 @@ LICENCE = "---\nlicense: apache-2.0\n---\n# A model\n"
 
 @pytest.fixture(scope="module")
 def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Jobs: gated layers of two models; a stack with words; one layer of one model."""
+    """Jobs: gated layers of two models; stacks with words; one layer of one model."""
     root = tmp_path_factory.mktemp("export")
     for family in ("bert", "llama"):
         (tiny_folder(family, root / family) / "README.md").write_text(LICENCE)
@@ -78,7 +78,7 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }  # fmt: skip
     for name, words in given.items():
         assert main(["train", *common, *words, f"hydra.run.dir={root}/{name}"]) == 0
-    for name, fusion in (("topics", "stacked"), ("topics_late", "late")):
+    for name, fusion in (("topics", "late_stack"), ("topics_late", "late")):
         classifier = LayerFusionClassifier(
             [str(root / "bert"), str(root / "llama")], layers="last", fusion=fusion, seeds=2,
             lexical="words", objective="micro_f1", cache=str(root / "cache"),

@@ -25,7 +25,9 @@ from layerfusion.export import modeling_layerfusion as portable
 from layerfusion.export.tokenization_layerfusion import encoded, tokenizer_of
 from layerfusion.export.words_layerfusion import Words
 from layerfusion.fusion.classifier import FusionClassifier
-from layerfusion.fusion.head_files import Head, OperatorHead, StackHead
+from layerfusion.fusion.head_files import Head, StackHead
+from layerfusion.fusion.head_member import HeadMember
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.operators import FusionOperator, Projections
 from layerfusion.fusion.pool import ANCHORED_GATED, FORMS, fit_pool
 from layerfusion.fusion.stacking import Stack
@@ -179,6 +181,30 @@ def test_every_form_of_a_stack_says_the_same(
     torch.testing.assert_close(rebuilt(head)(rows), head.log_probs(rows), atol=2e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_a_stack_with_a_head_says_the_same(multilabel: bool) -> None:
+    sizes, generator = [5, 7, 3], torch.Generator().manual_seed(3)
+    probes = tuple(
+        LinearProbe(torch.randn(4, size, generator=generator), torch.randn(4, generator=generator))
+        for size in sizes
+    )
+    torch.manual_seed(2)
+    late = FusionClassifier(sizes[::2], 4, "late", width=8, multilabel=multilabel).eval()
+    read = features(sizes, 40)[::2]
+    member = HeadMember(OperatorHead(late, Standardiser.fit(read)), (0, 2))
+    seen = features(sizes, 60)
+    said = [
+        log_probabilities(p.logits(x), multilabel=multilabel)
+        for p, x in zip(probes, seen, strict=True)
+    ]
+    rows = torch.arange(60)
+    target = torch.stack([rows % n == 0 for n in (2, 3, 5, 7)], dim=1) if multilabel else rows % 4
+    pool = fit_pool(torch.stack([*said, member.log_probs(seen)]), target, "anchored")
+    head = StackHead(Stack(probes, pool, {}, "", member))
+    rows = features(sizes)
+    torch.testing.assert_close(rebuilt(head)(rows), head.log_probs(rows), atol=2e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["words", "words and pairs", "characters"])
 def test_words_are_counted_as_scikit_learn_counts_them(kind: str, corpus: list[str]) -> None:
     """In texts of other scripts, with capitals, signs and runs of space between the words."""
@@ -213,3 +239,18 @@ def test_the_card_of_several_labels_a_text_speaks_of_exact_match(
     micro = f"{100 * record.test['micro_f1'].mean:.1f}"
     assert f"- Micro-F1 of a head on test: {micro}" in said
     assert "Accuracy" not in said
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("good", "good"),
+        ("über alles_1", "über alles_1"),
+        ("<b>|[x](y)", r"\<b\>\|\[x\](y)"),
+        ("two\nlines", r"two\\nlines"),
+        (" good", "' good'"),
+    ],
+)
+def test_a_class_is_a_line_of_the_card_whatever_its_name(name: str, shown: str) -> None:
+    bundle: Any = SimpleNamespace(label_names=[name, "bad"], multilabel=False)
+    assert card._names(bundle) == f"- 0: {shown}\n- 1: bad"

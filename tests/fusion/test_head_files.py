@@ -12,7 +12,8 @@ import torch
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
-from layerfusion.fusion.head_files import OperatorHead, head_from, head_state
+from layerfusion.fusion.head_files import head_from, head_state
+from layerfusion.fusion.operator_head import OperatorHead
 
 FORMER = json.loads((Path(__file__).parent / "head_of_schema_1.json").read_text())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -308,3 +309,26 @@ def test_a_class_that_the_head_does_not_have_is_named(label: int, told: str) -> 
     trainer = Trainer(max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.raises(UserError, match=told):
         trainer.fit(FusionClassifier(data.widths, num_classes=3), data)
+
+
+def test_processes_share_the_figures_of_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MASTER_PORT", "")  # put back afterwards, as Lightning chooses one
+    del os.environ["MASTER_PORT"]
+    head = _head()
+    (alone,) = _trainer(tmp_path).validate(head, Data(), verbose=False)
+    shared = _trainer(tmp_path, devices=2, strategy="ddp_fork")
+    (both,) = shared.validate(head, Data(), verbose=False)  # 20 rows, 10 for each process
+    assert both.keys() == alone.keys()
+    assert both == pytest.approx(alone, abs=1e-5)
+
+
+def test_a_step_of_ones_own_may_leave_the_number_of_the_batch_out(tmp_path: Path) -> None:
+    class Own(FusionClassifier):
+        def training_step(self, batch: Any, batch_idx: int = 0) -> Tensor:
+            return super().training_step(batch)
+
+    trainer = _trainer(tmp_path, max_epochs=1)
+    trainer.fit(Own(Data().widths, CLASSES, width=8), Data())
+    assert trainer.callback_metrics["train/loss"].isfinite()

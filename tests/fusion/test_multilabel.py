@@ -16,8 +16,9 @@ from layerfusion.config.job import FusionConfig, TrainerConfig
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.head import classifier_settings
-from layerfusion.fusion.head_files import OperatorHead, StackHead, head_from, head_state
+from layerfusion.fusion.head_files import StackHead, head_from, head_state
 from layerfusion.fusion.objective import find_shift, label_shares, weights_of
+from layerfusion.fusion.operator_head import OperatorHead
 from layerfusion.fusion.pool import FORMS, choose_pool, fit_pool
 from layerfusion.fusion.pursuit import pursue
 from layerfusion.fusion.stacking import Stack, fit_stack

@@ -9,11 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 
 from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.imports import import_from
+from layerfusion.config.job import FusionConfig
+from layerfusion.errors import UserError
 from layerfusion.fusion.layer_sets import LayerSet
+from layerfusion.fusion.operators import build_operator
+from layerfusion.fusion.operators.own import fuse
 from layerfusion.fusion.race import list_fusion_candidates
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.selection import Choice, Selection
@@ -124,3 +130,74 @@ def test_a_file_that_takes_a_name_of_ours_is_refused(
     (tmp_path / "mine/fusion/nameless.yaml").write_text("_target_: my_largest.Largest\n")
     assert main(["train", *job, "fusion=nameless"]) == 2
     assert "give the operator a name of its own, `name: NAME` in its file" in last_line(capsys)
+
+
+def test_a_file_that_names_no_operator_is_refused(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine/fusion/plain.yaml").write_text("name: plain\nwidth: 16\n")
+    assert main(["train", *job, "fusion=plain"]) == 2
+    assert "plain.yaml: it names no operator; add the line _target_: my_" in last_line(capsys)
+
+
+def test_a_file_that_ours_would_hide_is_refused(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine/fusion/gated.yaml").write_text(YAML)
+    assert main(["train", *job, "fusion=gated"]) == 2
+    assert "fusion/gated.yaml: LayerFusion has a fusion/gated.yaml of its own" in last_line(capsys)
+
+
+FUSE = "self.scale * self.projections.activated(sources).amax(dim=1), None"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (FUSE, "self.projections.activated(sources).amax(dim=1)", "two things are needed"),
+        (FUSE, "self.projections(sources)[0][:1], None", "of shape (1, 8); vectors of shape"),
+        (FUSE, "sources[0], None", "vectors of shape (batch, width) ="),
+        (FUSE, "self.projections(sources)[0].double(), None", "torch.float64; those of torch"),
+        (FUSE, "self.projections(sources)[0].long(), None", "torch.int64; those of torch"),
+        (FUSE, "self.projections(sources)[0].detach(), None", "would not be trained"),
+        (FUSE, "self.projections(sources)[0] * float('nan'), None", "NaN or infinity in its first"),
+        (FUSE, "self.projections(sources)[0], 1.0", "1.0 of type float as weights; a tensor of"),
+        (FUSE, "self.projections(sources)[0], sources[0][0]", "as weights; a tensor of shape"),
+        (FUSE, "self.projection(sources), None", "no attribute 'projection' (mine/my_largest.py, "),
+        ("def fuse", "def fused", "NotImplementedError: it has no method `fuse(self, sources)`"),
+        ("self, sources)", "self, *, sources)", "TypeError: Largest.fuse() takes 1 positional"),
+        ("super().__init__(widths, width)", "pass", "cannot assign module before Module.__init__"),
+        ("self, widths, width,", "self, widths,", "does not take `width`; it begins with (self, w"),
+        ("self.scale = scale", "1 / 0", "ZeroDivisionError: division by zero (mine/my_largest.py"),
+    ],
+)
+def test_a_mistake_in_the_class_is_one_line(
+    job: list[str], tmp_path: Path, before: str, after: str, says: str
+) -> None:
+    (tmp_path / "mine/my_largest.py").write_text(CLASS.replace(before, after))
+    import_from([tmp_path / "mine"])
+    fusion = FusionConfig("largest", "my_largest.Largest", width=8)
+    with pytest.raises(UserError) as caught:
+        fuse(build_operator(fusion, [3, 5], 2), [torch.ones(4, 3), torch.ones(4, 5)])
+    assert says in str(caught.value)
+
+
+def test_a_job_tells_the_mistake_in_one_line(
+    job: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine/my_largest.py").write_text(CLASS.replace("sources).amax", "source).amax"))
+    assert main(["train", *job, "fusion=largest"]) == 2
+    line = last_line(capsys)
+    assert "operator my_largest:Largest: NameError: name 'source' is not defined (mine/my" in line
+
+
+def test_an_operator_that_writes_into_its_sources_changes_none(
+    job: list[str], tmp_path: Path
+) -> None:
+    writes = "[source.zero_() for source in sources]\n        return "
+    (tmp_path / "mine/my_largest.py").write_text(CLASS.replace("return ", writes))
+    import_from([tmp_path / "mine"])
+    operator = build_operator(FusionConfig("largest", "my_largest.Largest", width=8), [3, 5], 2)
+    sources = [torch.ones(4, 3), torch.ones(4, 5)]
+    fuse(operator, sources)
+    assert all(source.eq(1).all() for source in sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -160,6 +161,82 @@ def test_candidates_are_all_fusions_of_all_layer_sets_at_all_widths() -> None:
     assert all(one.fusion.dropout == 0.1 for one in found)
     assert found[0].parameters == 7 * 3
     assert found[-1].parameters == head_parameters(found[-1].fusion, [6, 10], 3)
+
+
+def test_a_stack_with_a_head_is_tried_where_a_text_may_have_several_labels() -> None:
+    default, widths = FusionConfig(widths=[4, 16]), {A: 6, B: 10}
+    large = layer_set("large", A, B, only_stacked=True)
+    losses = {A: 0.2, B: 0.3}
+
+    def names(settings: FusionConfig, **facts: Any) -> list[tuple[str, str, int]]:
+        found = list_fusion_candidates([ONE, large], settings, widths, 3, **facts)
+        return [(one.layer_set.name, one.fusion.name, one.parameters) for one in found]
+
+    plain = [("one", "stacked", 7 * 3), ("large", "stacked", 18 * 3)]
+    assert names(default, losses=losses) == plain
+    several = names(default, losses=losses, multilabel=True)
+    late = FusionConfig("late", width=4)
+    heads = [head_parameters(late, [6], 3), head_parameters(late, [6, 10], 3)]
+    assert several == [
+        plain[0],
+        ("one", "late_stack", 7 * 3 + heads[0]),
+        plain[1],
+        ("large", "late_stack", 18 * 3 + heads[1]),
+    ]
+    # What the user says counts, and words have no layer that a head could read.
+    only = FusionConfig(among=["stacked"])
+    assert names(only, losses=losses, multilabel=True) == plain
+    assert names(default, losses={}, multilabel=True) == plain
+    asked = FusionConfig(among=["late_stack"], widths=[4, 16])
+    assert names(asked, losses=losses) == [several[1], several[3]]
+    with pytest.raises(UserError, match="the head of a stack reads layers of models"):
+        names(asked, losses={})
+
+
+def _dear_race(**settings: Any) -> tuple[list[str], list[str]]:
+    """Race stacks of two sets of layers, of which the second is better, with and without heads."""
+    tried: list[str] = []
+
+    def stacked(one: FusionCandidate) -> Tensor:
+        tried.append(one.words)
+        if settings.get("fails") and one.fusion.name == "late_stack":
+            raise UserError("too few rows")
+        worse = {"one": 2.0, "both": 1.0}[one.layer_set.name]
+        return log_probs_of(torch.full((100,), worse - 0.5 * (one.fusion.name == "late_stack")))
+
+    stacks = [
+        FusionCandidate(layers, FusionConfig(name), 1)
+        for layers in (ONE, BOTH)
+        for name in settings.get("among", ("stacked", "late_stack"))
+    ]
+
+    def never(*_: object) -> Tensor:
+        raise AssertionError
+
+    late = Deadline(1, begun=0, now=lambda: 5) if settings.get("late") else None
+    ranked = race(stacks, stacked, never, FOLD_OF, TARGET, 2, deadline=late)
+    if late is not None:
+        assert late.left_out[0].startswith("fusion=auto did not try late_stack on both (K = 2)")
+    return tried, [one.candidate.words for one in ranked]
+
+
+def test_a_stack_with_a_head_is_tried_on_the_layers_where_stacks_are_best() -> None:
+    plain = ["stacked on one (K = 1)", "stacked on both (K = 2)"]
+    dear = ["late_stack on one (K = 1)", "late_stack on both (K = 2)"]
+    assert _dear_race() == ([*plain, dear[1]], [dear[1], plain[1], plain[0]])
+    assert _dear_race(among=["late_stack"]) == (dear, dear[::-1])
+
+
+def test_a_head_that_cannot_be_trained_costs_the_race_its_candidate_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
+    plain = ["stacked on both (K = 2)", "stacked on one (K = 1)"]
+    assert _dear_race(fails=True)[1] == plain
+    assert "left out late_stack on both (K = 2): too few rows" in caplog.text
+    with pytest.raises(UserError, match="too few rows"):
+        _dear_race(fails=True, among=["late_stack"])
+    assert _dear_race(late=True)[1] == plain
 
 
 def test_a_candidate_has_the_parameters_of_the_head_that_is_trained() -> None:

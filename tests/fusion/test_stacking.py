@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from layerfusion.fusion.stacking import fit_stack, refit
 from layerfusion.layers.discriminant import Blend
+from layerfusion.layers.logistic import Problem
 from layerfusion.layers.probe import cross_validate
 from tests.fusion.test_pool import CLASSES, _said
 
@@ -66,3 +70,25 @@ def test_a_stack_refitted_keeps_its_pool_and_strengths_and_learns_from_all_rows(
         np.testing.assert_allclose(logits[:, 1] - logits[:, 0], expected, atol=0.02)
     before = stack.probes[0].logits(x[0])
     assert not torch.allclose(kept.probes[0].logits(x[0]), before, atol=0.02)
+
+
+def test_a_refit_starts_where_the_fit_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(7)
+    x = [torch.randn(400, 20, generator=generator), torch.randn(400, 20, generator=generator)]
+    labels = ((x[0] + x[1])[:, :5].sum(dim=1) + torch.randn(400, generator=generator) > 0).long()
+    inside = [one[:380] for one in x]
+    held = regressions(inside, labels[:380], torch.arange(380) % 5)
+    stack = fit_stack(inside, labels[:380], held, num_classes=2)
+    search, steps = Problem.search, []
+
+    def counting(problem: Problem, *args: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        steps[-1] += 1
+        return search(problem, *args)
+
+    monkeypatch.setattr(Problem, "search", counting)
+    found = []
+    for one in (stack, replace(stack, regressions={})):
+        steps.append(0)
+        found.append(refit(one, x, labels, held).predict(x)[0])
+    assert steps[0] < steps[1]
+    torch.testing.assert_close(found[0], found[1], atol=0.05, rtol=0)

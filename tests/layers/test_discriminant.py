@@ -182,3 +182,25 @@ def test_only_the_best_layers_have_a_regression_too(
     monkeypatch.setattr(blends, "cross_validate_discriminant", None)  # all is read from the cache
     again = blends.held_out_blends(candidates, config, torch.device("cpu"))
     assert all(torch.equal(a.log_probs, b.log_probs) for a, b in zip(fresh, again, strict=True))
+
+
+def test_what_lies_outside_a_fold_is_standardised_by_itself() -> None:
+    """A large feature, one that varies in a single fold alone, and one that never does."""
+    x, labels = clouds(90, 8, 3)
+    fold_of = torch.arange(90) // 3 % 3
+    alone = torch.where(fold_of == 1, torch.arange(90.0), 4.0)
+    x = torch.stack([*x.T, 3000 + 10 * x[:, 4], alone, torch.full((90,), 7.0)], dim=1)
+    predicted, chosen = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
+    for fold in range(3):
+        rest, out = fold_of != fold, fold_of == fold
+        probe = fit_discriminant(x[rest], labels[rest], chosen, num_classes=3)
+        expected = probe.logits(x[out]).log_softmax(1)
+        torch.testing.assert_close(predicted[out], expected, atol=1e-3, rtol=1e-3)
+
+
+def test_a_class_whose_rows_all_lie_in_a_fold_is_unknown_outside_it() -> None:
+    x, labels = clouds(60, 4, 3)
+    fold_of = torch.where(labels == 2, 0, torch.arange(60) % 2)
+    predicted, _ = cross_validate_discriminant(x, labels, fold_of, num_classes=3)
+    assert bool(predicted.isfinite().all())
+    assert float(predicted[fold_of == 0][:, 2].max()) < -5

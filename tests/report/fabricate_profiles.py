@@ -16,6 +16,7 @@ from layerfusion.records.profile import (
     BackboneProfile,
     LayerProfile,
     ModelPair,
+    MultiLayerProfile,
     Profile,
     Regret,
     ScoreFacts,
@@ -82,6 +83,20 @@ def profile(
         score_facts={name: ScoreFacts(name in LOW_IS_GOOD, False) for name in SECONDS},
     )
     return replace(made, **changes)
+
+
+def together(profile: Profile) -> Profile:
+    """The profile with two probes of several layers, judged if its layers are."""
+    places = list(range(len(profile.layers)))
+    known = next((x for x in profile.selections if x.name == "adaptive"), None)
+    probes = []
+    for name, lead in (("scalar_mix", 0.5), ("group_lasso", 0.995)):
+        shares = [lead, *((1 - lead) / (len(places) - 1) for _ in places[1:])]
+        one = MultiLayerProfile(name, places, shares, 0.81, 0.412, 0.01, 3.2)
+        if known is not None:
+            one = replace(one, test=known.test, regret=known.regret, over_last=known.over_last)
+        probes.append(one)
+    return replace(profile, multi_layer=probes)
 
 
 def judge(

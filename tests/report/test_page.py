@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.findings.results import Results
 from layerfusion.report.contents import Report, build_report
@@ -182,6 +184,23 @@ def test_no_finished_job_is_an_error_of_one_line(tmp_path: Path) -> None:
             write_report(folder, tmp_path / "out", title="t")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_name_of_a_folder_need_be_no_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    write_job(tmp_path / "jobs/runs", dataset(rows=40), [("minilm", "6")], 0.7, 0.7, seeds=1)
+    (tmp_path / "jobs").rename(folder)
+    assert main(["report", str(folder)]) == 0
+    assert "caf?" in (folder / "report.html").read_text()
+
+
+def test_a_link_to_itself_holds_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for folders in (["loop"], ["loop", "other"]):
+        assert main(["report", *(str(tmp_path / name) for name in folders)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "loop: " in said
 
 
 @pytest.mark.parametrize("kinds", ["single", "fused"])

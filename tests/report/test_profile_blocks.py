@@ -13,7 +13,7 @@ from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.page import write_report
 from layerfusion.report.table import Table
 from tests.report.fabricate import dataset, write_job
-from tests.report.fabricate_profiles import profile
+from tests.report.fabricate_profiles import profile, together
 from tests.report.reading import text_of
 
 MODELS = {"minilm": ["0", "1", "2"], "smollm2": ["0", "1", "2", "norm"]}
@@ -25,6 +25,10 @@ def profile_blocks(runs: Path, only: list[str] | None = None) -> list[Block]:
 
 def _table(tables: tuple[Table, ...], title: str) -> Table:
     return next(table for table in tables if table.title == title)
+
+
+def titles(tables: tuple[Table, ...]) -> set[str]:
+    return {column.title for table in tables for column in table.columns}
 
 
 def test_a_profile_has_its_figures_and_every_number(tmp_path: Path) -> None:
@@ -54,13 +58,26 @@ def test_nothing_of_test_is_shown_unless_it_was_judged(tmp_path: Path) -> None:
     (plain,) = profile_blocks(tmp_path / "a")
     judged, study = profile_blocks(tmp_path / "b")
 
-    def titles(tables: tuple[Table, ...]) -> set[str]:
-        return {column.title for table in tables for column in table.columns}
-
     assert not {title for title in titles(plain.tables) if "Test" in title}
     shown = [table.title for table in judged.tables if "Test %" in titles((table,))]
     assert shown == ["What each selection takes", "Every score of every layer"]
     assert "behind the best layer in hindsight" in text_of(study)
+
+
+def test_probes_of_several_layers_have_a_table_and_stand_beside_the_selections(
+    tmp_path: Path,
+) -> None:
+    write_profile(together(profile("toy", MODELS, judged=True)), tmp_path / "p")
+    block, study = profile_blocks(tmp_path)
+    table = _table(block.tables, "Probes of several layers at once")
+    assert [row.texts[0] for row in table.rows] == ["scalar_mix", "group_lasso"]
+    assert "Test %" in titles((table,))
+    said = text_of(block)
+    assert "(0.50)" in said
+    assert "(0.00)" not in said
+    assert "The best of one layer is" in said
+    means = _table(study.tables, "Selections over all profiles")
+    assert {"scalar_mix", "group_lasso", "adaptive"} <= {row.texts[0] for row in means.rows}
 
 
 def test_jobs_of_others_are_left_out(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from layerfusion.findings.profiles import sources
 from layerfusion.records.profile import LayerProfile, Profile
 from layerfusion.report.profile_files import BEST, profile_lines, write_csv
-from tests.report.fabricate_profiles import SECONDS, profile, stack
+from tests.report.fabricate_profiles import SECONDS, profile, stack, together
 
 LOW = {"log_loss", "attention_entropy"}
 LONG = {"a-model-with-a-very-long-name-indeed": stack(12), "b" * 40: stack(3, norm=True)}
@@ -36,6 +36,8 @@ CASES = {
     "long names": profile(models=LONG, poolings=("mean", "last"), judged=True),
     "one layer": profile(models={"m": ["0"]}, judged=True),
     "bare": _bare(profile()),
+    "several at once": together(profile(judged=True)),
+    "several of unnamed": together(profile(models=LONG, poolings=("mean", "last"))),
     "ragged": _ragged(profile()),
     "no scores": _bare(
         replace(profile(), layers=[replace(x, scores={}) for x in profile().layers])

@@ -11,7 +11,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from layerfusion.runs import baseline as module
 from layerfusion.runs.baseline import C_VALUES, FEATURES, compute_baseline
 from layerfusion.texts import Split, TextDataset, fingerprint
-from layerfusion.texts.tfidf import tfidf
+from layerfusion.texts.tfidf import CountedTexts, tfidf
 
 
 def _dataset(
@@ -180,16 +180,15 @@ def test_a_large_train_split_is_sampled_for_the_choice_only(
     predict = module.predict_folds
 
     def counting(
-        name: str,
-        texts: Sequence[str],
+        counted: CountedTexts,
         target: np.ndarray,
         fold_of: np.ndarray,
         *,
         num_classes: int,
         seed: int,
     ) -> dict[float, np.ndarray]:
-        sizes.append(len(texts))
-        return predict(name, texts, target, fold_of, num_classes=num_classes, seed=seed)
+        sizes.append(len(fold_of))
+        return predict(counted, target, fold_of, num_classes=num_classes, seed=seed)
 
     monkeypatch.setattr(module, "predict_folds", counting)
     characters = sum(

@@ -11,7 +11,7 @@ from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.runs import identity
-from layerfusion.runs.identity import job_id
+from layerfusion.runs.identity import job_id, profile_id
 
 
 def name_of(*overrides: str) -> str:
@@ -64,10 +64,25 @@ def test_what_changes_no_result_changes_no_name(common: str, one: str, other: st
     [
         ("fusion=gated fusion.temperature=2", "9d8b53085efb"),
         ("fusion=matmul fusion.side=8 dataset=r8", "9ee51f331ab5"),
+        ("fusion=auto", "83ae31d9c6ec"),
+        ("experiment=auto dataset=r8", "f42451d688ef"),
+        ("fusion=auto fusion.among=[stacked,late] dataset=r8", "ad453b2a1652"),
+        ("fusion=stacked dataset.multilabel=true", "a21b99a06e42"),
+        ("fusion=auto dataset.multilabel=true fusion.among=[stacked]", "50ef6edc2ab6"),
     ],
 )
 def test_a_job_keeps_its_name_while_its_results_stay(overrides: str, name: str) -> None:
     assert name_of(*overrides.split()) == name
+
+
+@pytest.mark.parametrize("several", ["dataset.multilabel=true", "dataset.label_columns=[a,b]"])
+def test_what_auto_tries_where_texts_have_several_labels_is_in_the_name(several: str) -> None:
+    named = {
+        among: name_of("fusion=auto", several, *([f"fusion.among=[{among}]"] if among else []))
+        for among in ("", "stacked", "stacked,late_stack")
+    }
+    assert named[""] == named["stacked,late_stack"] != named["stacked"]
+    assert name_of("fusion=auto") == name_of("fusion=auto", "fusion.among=[stacked]")
 
 
 @pytest.mark.parametrize("setting", ["objective=log_loss", "class_weights=none", "time_limit=null"])
@@ -105,9 +120,9 @@ def test_jobs_with_class_weights_have_a_version_of_their_own(
 @pytest.mark.parametrize(
     ("version", "changed"),
     [
-        ("HEAD_VERSION", [False, True, True, True, False]),
-        ("STACK_VERSION", [True, True, False, False, False]),
-        ("PROBE_VERSION", [True, True, False, True, False]),
+        ("HEAD_VERSION", [False, True, True, True, True, False]),
+        ("STACK_VERSION", [True, True, True, False, False, False]),
+        ("PROBE_VERSION", [True, True, True, False, True, False]),
     ],
 )
 def test_what_comes_out_otherwise_has_another_name(
@@ -116,7 +131,7 @@ def test_what_comes_out_otherwise_has_another_name(
     """A record of before answers only for what was computed before."""
     published = "protocol=as_published fusion=published_sum"
     scored = "fusion=gated layers=top_k"
-    jobs = ["fusion=stacked", "fusion=auto", "fusion=gated", scored, published]
+    jobs = ["fusion=stacked", "fusion=late_stack", "fusion=auto", "fusion=gated", scored, published]
     before = [name_of(*job.split()) for job in jobs]
     monkeypatch.setattr(identity, version, getattr(identity, version) + 1)
     after = [name_of(*job.split()) for job in jobs]
@@ -133,3 +148,18 @@ def test_an_operator_of_the_users_is_named_by_its_class_and_arguments(tmp_path: 
             for fusion in ("of_mine", "auto fusion.among=[of_mine]"):
                 names.add(name_of(f"--config-dir={tmp_path}", *f"fusion={fusion}".split()))
     assert len(names) == 8
+
+
+def test_profiles_keep_the_names_that_they_had_before_there_was_more_to_compare() -> None:
+    def named(*overrides: str) -> str:
+        return profile_id(load(compose("profile", list(overrides))))
+
+    usual = named("dataset=mr", "backbone=minilm")
+    assert usual == named(
+        "dataset=mr",
+        "backbone=minilm",
+        "profile.selections=[top_k,adaptive,greedy,sparse,even]",
+        "profile.multi_layer=[]",
+    )
+    assert usual != named("dataset=mr", "backbone=minilm", "profile.multi_layer=[scalar_mix]")
+    assert usual != named("dataset=mr", "backbone=minilm", "profile.selections=[even]")

@@ -19,6 +19,7 @@ from layerfusion.config.check import load
 from layerfusion.config.job import TRUNCATE, WINDOWS, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.errors import UserError
+from layerfusion.export.card import model_card
 from layerfusion.export.cut import cut
 from layerfusion.export.onnx_folder import require_exact
 from layerfusion.fusion.deadline import Deadline
@@ -134,8 +135,10 @@ def test_experiment_auto_reads_long_texts_whole_and_says_so(
 def test_the_classifier_reads_texts_as_its_job_did(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, _, _ = trained(words, capsys)
+    folder, record, _ = trained(words, capsys)
     bundle = load_bundle(folder, device="cpu")
+    assert bundle.facts["reading"] == record.reading
+    assert f"\n- {record.reading[0]}\n" in model_card(bundle, folder, "onnx", "")
     assert bundle.config.backbone["tiny"].long_texts == WINDOWS
     test = dataset_of(config_of(words)).splits["test"]
     said = bundle.probabilities(test.texts).argmax(axis=1)

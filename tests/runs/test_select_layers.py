@@ -261,6 +261,8 @@ def test_a_profile_holds_every_score_of_every_layer(
 ) -> None:
     models = [f"backbone.small.path={folders['bert']}", f"backbone.plain.path={folders['fnet']}"]
     arguments = ["profile", *job, *models, "profile.judge=true"]
+    arguments += ["profile.multi_layer=[scalar_mix,group_lasso]"]
+    arguments += ["profile.selections=[adaptive,greedy,top_k,loes,even,all]"]
     code, said = run(arguments, capsys)
     assert code == 0, said
     ((folder, profile),) = find_profiles(tmp_path / "outputs")
@@ -287,6 +289,20 @@ def test_a_profile_holds_every_score_of_every_layer(
         if len(selection.layers) == 1:
             assert selection.regret.mean >= 0  # hindsight is the best of all single layers
             assert selection.test == profile.layers[selection.layers[0]].test
+    assert {"loes", "even", "all"} < set(names)
+    assert "sparse" not in names
+    by_name = {selection.name: selection for selection in profile.selections}
+    assert len(by_name["loes"].layers) == len(by_name["adaptive"].layers)
+    mix, lasso = profile.multi_layer
+    assert {(profile.layers[n].backbone, profile.layers[n].pooling) for n in mix.layers} in [
+        {(name, pooling)} for name in profile.backbones for pooling in ("mean", "last")
+    ]
+    assert len(lasso.layers) == len(profile.layers)
+    for probe in (mix, lasso):
+        assert abs(sum(probe.shares) - 1) < 1e-5
+        assert probe.test is not None
+        assert probe.regret is not None
+        assert "Probes of several layers at once" in said
     best = max(layer.test.mean for layer in profile.layers if layer.test)
     assert profile.hindsight is not None
     assert profile.layers[profile.hindsight].test.mean == best  # type: ignore[union-attr]

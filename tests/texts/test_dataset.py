@@ -439,6 +439,9 @@ def test_folders_whose_names_say_what_they_hold(
         ({"trainset.csv": TABLE, "testset.csv": TABLE}, "did you mean dataset.files.train=trains"),
         ({"trn.csv": TABLE, "tst.csv": TABLE}, "dataset.files.train=FILE dataset.files.test=FILE"),
         ({"bad.csv": TABLE, "good.csv": TABLE}, "if each is of one class, give each a column of"),
+        ({"good/train.txt": "a\n", "bad/train.txt": "b\n"}, "move it to train/bad.txt, and so"),
+        ({"data/0.csv": TABLE, "metadata/v1.metadata.json": "{}"}, "it is a table of Iceberg"),
+        ({"train/0.csv": TABLE, "train/.hoodie/x": "", "test/0.csv": TABLE}, "a table of Hudi"),
         ({"x.pkl": ""}, "x.pkl: a pickle may run code; save its table as csv"),
     ],
 )
@@ -490,16 +493,55 @@ def test_folders_that_no_split_takes_are_named(
     assert [note for note in found if "not used" in note] == notes
 
 
-def test_a_table_of_single_precision_has_the_labels_that_are_written(
-    tmp_path: Path, load: Load
+def test_a_class_without_a_name_is_refused(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "labels.json").write_text('["a", " "]')
+    write_json(tmp_path / "train.json", TEXTS, [1, 0] * 20)
+    assert "one of the label names is empty" in refused(load, path=tmp_path)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16])
+def test_a_table_of_less_precision_has_the_labels_that_are_written(
+    kind: type, tmp_path: Path, load: Load
 ) -> None:
-    labels = pyarrow.array([0.1, 0.5] * 20, pyarrow.float32())
+    labels = pyarrow.array(np.array([0.1, 0.5] * 20, kind))
     pyarrow.parquet.write_table(
         pyarrow.table({"text": TEXTS, "label": labels}), tmp_path / "train.parquet"
     )
     lines = "".join(f"{text} too,{(0.1, 0.5)[n % 2]}\n" for n, text in enumerate(TEXTS))
     (tmp_path / "test.csv").write_text(f"text,label\n{lines}")
     assert load(path=tmp_path).label_names == ("0.1", "0.5")
+
+
+def test_a_link_to_itself_is_one_line(tmp_path: Path, load: Load) -> None:
+    (tmp_path / "train.csv").symlink_to("train.csv")
+    assert "it is a link to train.csv, which does not exist" in refused(load, path=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "names"),
+    [
+        ([["id", "text", "label"], [1, "a", "x"], [2, "b", "y"]], {"text": "text"}),
+        ([["id", "review", "stars"], [1, "a", "x"], [2, "b", "y"]], {"text": "review"}),
+        ([["a", "x"], ["b", "y"]], {"text": "1", "label": "2"}),
+        ([["text", "x"], ["text", "y"]], {"text": "1", "label": "2"}),
+    ],
+)
+def test_the_first_of_lists_may_name_the_columns(
+    rows: list[list[Any]], names: dict[str, str], tmp_path: Path, load: Load
+) -> None:
+    (tmp_path / "x.json").write_text(json.dumps([rows[0], *rows[-2:] * 10]))
+    named = {"label": rows[0][-1], **names}
+    data = load(path=tmp_path / "x.json", **named)
+    assert data.label_names == ("x", "y")
+    assert sum(data.available.values()) == 20 + (names["text"] == "1")
+
+
+def test_two_columns_of_one_name_in_json_by_columns(tmp_path: Path, load: Load) -> None:
+    """As pandas writes them with orient="split"."""
+    columns = ["text", "text", "label"]
+    rows = [[f"a {n}", f"b {n}", "xy"[n % 2]] for n in range(20)]
+    (tmp_path / "x.json").write_text(json.dumps({"columns": columns, "data": rows}))
+    assert "2 columns are called 'text'" in refused(load, path=tmp_path / "x.json")
 
 
 def test_names_of_classes_may_come_from_test_alone(tmp_path: Path, load: Load) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -110,6 +111,35 @@ def test_wherever_quotes_stand_no_row_is_lost(rows: list[tuple[str, str]], delim
     lines = [delimiter.join(row) for row in [("text", "label"), *rows]]
     found = cells("\n".join(lines) + "\n", delimiter)
     assert [row[1] for row in found] == [label for _, label in rows]
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.tuples(WORDS.map("".join), st.sampled_from(["x", "y"])), min_size=1, max_size=20),
+    st.sampled_from([(0, 1), (1, 0), (2, 0, 1), (2, 1, 0)]),
+)
+def test_wherever_labels_stand_quotes_lose_no_row(
+    rows: list[tuple[str, str]], order: tuple[int, ...]
+) -> None:
+    rows = [*rows, *[("c", "x"), ("d", "y")] * 2]
+    whole = [("text", "label", "id"), *((*row, str(n)) for n, row in enumerate(rows))]
+    lines = [",".join(row[place] for place in order) for row in whole]
+    with suppress(UserError):
+        found = cells("\n".join(lines) + "\n")
+        place = order.index(1)
+        assert [row[place] for row in found] == [label for _, label in rows]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'label,text\nx,a\ny,"b\nx,c"\ny,"d, e"\n',
+        'id,text,label\n1,a,x\n2,"b,y\n3,c",x\n4,"d, e",y\n',
+    ],
+)
+def test_two_rows_with_a_quotation_mark_each_are_no_single_row(text: str) -> None:
+    with pytest.raises(UserError, match=r"row 2 \(line 3\): a cell runs on over 2 lines"):
+        cells(text)
 
 
 @pytest.mark.parametrize("header", ["id,more,text,label", '"id",""id","text","label"'])

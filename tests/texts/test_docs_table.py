@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -156,6 +157,12 @@ def _cut_arrow(folder: Path) -> list[str]:
 def _dead_link(folder: Path) -> list[str]:
     (folder / "train.csv").write_text(_csv())
     (folder / "test.csv").symlink_to("gone.csv")
+    return ["dataset=local", f"dataset.path={folder}"]
+
+
+def _pipe(folder: Path) -> list[str]:
+    (folder / "train.csv").write_text(_csv())
+    os.mkfifo(folder / "test.csv")
     return ["dataset=local", f"dataset.path={folder}"]
 
 
@@ -313,6 +320,7 @@ PAIR = {
 }
 CASES: dict[str, Case] = {
     "UTF-8 with a byte-order mark": _file(_csv(), "utf-8-sig"),
+    "files with byte-order marks, joined to one": _file(f"\ufeff{_csv()}\ufeffa film,good\n"),
     "UTF-16 without `dataset.encoding`": _file(_csv(), "utf-16"),
     "cp1252 without `dataset.encoding`": _file(_csv(extra=f"{TYPED},good\n"), "cp1252"),
     "GB 18030, Shift-JIS, windows-1251 and the like, without `dataset.encoding`": _file(
@@ -381,6 +389,9 @@ CASES: dict[str, Case] = {
             "test.csv.xz": lzma.compress(TEST.encode()),
         }
     ),
+    "rows behind the packed part of a file, as of `cat more.csv >> reviews.csv.gz`": _folder_of(
+        {"train.csv.gz": gzip.compress(_csv().encode()) + b"a film,good\n"}
+    ),
     "`.ndjson`, as `.jsonl`": _file(_lines_of_json(), name="reviews.ndjson"),
     "`.arrow` and `.feather`, also as the `datasets` library caches them": _arrow,
     "a folder of `save_to_disk`, of one data set or of several splits, in any number of shards": (
@@ -399,6 +410,12 @@ CASES: dict[str, Case] = {
     "a split in such a folder that its list does not name": lambda folder: _saved_and(
         folder, "test"
     ),
+    "a table of Delta Lake, Iceberg, Hudi or Lance": _folder_of(
+        {"part-00000-a.csv": _csv(), "part-00001-b.csv": TEST, "_delta_log/0.json": "{}"}
+    ),
+    "the folder in which the hub's client keeps a data set": _folder_of(
+        {"blobs/1": _csv(), "refs/main": "0a", "snapshots/0a/train.csv": _csv()}
+    ),
     "a spreadsheet (`.xlsx`, `.ods`)": _file("PK\x03\x04 and so on", name="reviews.xlsx"),
     "a spreadsheet beside `train.csv`": _folder_of(
         {"train.csv": _csv(), "test.xlsx": "PK\x03\x04"}
@@ -413,7 +430,9 @@ CASES: dict[str, Case] = {
     ),
     "an Arrow file that was cut off": _cut_arrow,
     "a link to a file that does not exist": _dead_link,
+    "a pipe or a device in the place of a file": _pipe,
     "an Excel file or a zip archive named `.csv`": _file("PK\x03\x04 and so on"),
+    "a file of HDF5, Avro or lz4 named `.csv`": _folder_of({"x.csv": b"\x89HDF\r\n and so on"}),
     "a line break inside a quoted cell": _file(_csv(extra='"two\nlines",good\n')),
     "rows that end in carriage returns, as on old Macs": _file(
         _csv().replace("\n", "\r") + '"two\nlines",good\r'
@@ -539,6 +558,9 @@ CASES: dict[str, Case] = {
     ),
     "other files among those of the classes": _class_folders(beside="good/notes.md,README"),
     "a `README.txt` among the texts of a class": _class_folders(beside="good/README.txt"),
+    "a file for each split in the folder of each class (`good/train.txt`)": _folder_of(
+        {f"{label}/{split}.txt": _texts_of(label) for label in LABELS for split in SPLIT}
+    ),
     "a folder without texts among those of the classes": _class_folders(beside="neutral/1.md"),
     "what systems and open programs leave among the texts (`Thumbs.db`, `~$7.txt`)": _class_folders(
         beside="good/Thumbs.db,good/~$7.txt,bad/.DS_Store,__MACOSX/good/._7.txt"
@@ -600,6 +622,9 @@ CASES: dict[str, Case] = {
         _labelled("bad", "good", "g\u043eod")
     ),
     "yes or no as a label that is written in two ways": _file(_labelled("no", "yes", "False")),
+    "labels as Python prints them (`['good']`, `b'good'`, `tensor(1)`), or in quotation marks": (
+        _file(_labelled("tensor(0)", "tensor(1)"))
+    ),
     "a name for which train has no row": _file(
         _labelled("0", "1"), "utf-8", "dataset.label_names=[bad,good,more]"
     ),
@@ -639,6 +664,9 @@ CASES: dict[str, Case] = {
     "half characters in JSON (lone surrogates)": _file(
         _json({"text": "half \ud83d"}), name="reviews.json"
     ),
+    "labels that differ in half characters alone": _file(
+        _json({"label": "\ud83d"}).replace('"bad"', '"\\ud83e"'), name="reviews.json"
+    ),
     'JSON by columns (`{"text": […], "label": […]}`)': _file(
         json.dumps({name: list(column) for name, column in zip(NAMES, COLUMNS, strict=True)}),
         name="reviews.json",
@@ -652,6 +680,10 @@ CASES: dict[str, Case] = {
     "JSON with rows under other keys": _file(
         json.dumps({"mine": json.loads(_json({})), "yours": TEST_ROWS}), name="reviews.json"
     ),
+    "rows of JSON that are lists, the first of which names the columns": _file(
+        json.dumps([NAMES, *_rows()]), name="reviews.json"
+    ),
+    "`null` among the rows of JSON": _file(f"{_lines_of_json()}null\n", name="reviews.jsonl"),
     "an object a line with a comma after each": _file(
         _lines_of_json().replace("\n", ",\n"), name="reviews.jsonl"
     ),

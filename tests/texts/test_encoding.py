@@ -87,6 +87,8 @@ def test_files_that_are_cut_off_and_nul_characters_are_refused(tmp_path: Path) -
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\n", "a Git LFS pointer"),
         (b"# xet version 0\nfilesize = 12\n", "a pointer of Xet"),
         (pickle.dumps(["text"]), "a pickle"),
+        (b"\x04\x22\x4d\x18 and so on", "packed by lz4"),
+        (b"Obj\x01\x04 and so on", "an Avro file"),
     ],
 )
 def test_what_stands_for_data_is_named_whatever_it_is_called(
@@ -173,6 +175,24 @@ def test_a_text_too_short_to_be_sure_is_shown_in_each_encoding_that_fits(
         read_text(tmp_path / "a.csv", "utf-8")
     assert f"for example to {first}, which reads" in str(error.value)
     assert f"to {encoding}, which reads {text!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        *(("gb18030", text) for text in ("很好", "好", "差评", "太差了", "物流很快")),
+        *(("big5", text) for text in ("很棒", "不好", "這個很便宜")),
+        *(("shift_jis", text) for text in ("良い", "最高", "とても良い", "ダメ")),
+        *(("euc_jp", text) for text in ("すごい", "とても良い")),
+        *(("euc_kr", text) for text in ("좋아요", "최고", "별로예요")),
+    ],
+)
+def test_a_few_eastern_characters_are_read_in_their_encoding(
+    tmp_path: Path, encoding: str, text: str
+) -> None:
+    (tmp_path / "a.csv").write_bytes(f"text,label\n{text},bad\n".encode(encoding))
+    with pytest.raises(UserError, match=f"for example to {encoding}, which reads {text!r}"):
+        read_text(tmp_path / "a.csv", "utf-8")
 
 
 def test_a_long_text_has_one_likely_encoding(tmp_path: Path) -> None:

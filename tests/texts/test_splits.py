@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -368,6 +369,10 @@ def test_classes_that_may_be_one_or_none_are_noted(tmp_path: Path, load: Load) -
         (("01", "1", "x"), True),
         (("0.0", "+0", "x"), True),
         (("1e0", "1", "x"), True),
+        ((".5", "0.5", "x"), True),
+        ((".5", "5", "x"), False),
+        (("\u2764", "\u2764\ufe0f", "x"), True),  # a heart, and one that is to have its colour
+        (("R&amp;D", "R&D", "x"), True),
         (("1,000", "1", "x"), False),
         (("1,5", "1.5", "x"), False),
         (("v12345678901234567", "v12345678901234568", "x"), False),
@@ -382,6 +387,30 @@ def test_a_number_that_is_written_in_two_ways_is_noted_and_no_other(
     given = [(f"text {n}", labels[n % 3]) for n in range(60)]
     notes = load(path=write(tmp_path / "x.csv", [(t, f'"{label}"') for t, label in given])).notes
     assert any("are different classes" in note for note in notes) is alike
+
+
+@pytest.mark.parametrize(
+    ("name", "printed"),
+    [
+        ("['good']", True),
+        ("{'good'}", True),
+        ("('good',)", True),
+        ("b'good'", True),
+        ("'good'", True),
+        ("np.str_('good')", True),
+        ("tensor(1)", True),
+        ("[good]", False),
+        ("don't", False),
+        ("good (new)", False),
+    ],
+)
+def test_a_name_as_a_program_prints_it_is_noted(
+    name: str, printed: bool, tmp_path: Path, load: Load
+) -> None:
+    given = [{"text": f"text {n}", "label": (name, "x")[n % 2]} for n in range(40)]
+    (tmp_path / "x.json").write_text(json.dumps(given))
+    notes = load(path=tmp_path / "x.json").notes
+    assert any("what Python or another program prints" in note for note in notes) is printed
 
 
 def test_a_test_without_labels_is_left_out_and_said(tmp_path: Path, load: Load) -> None:

@@ -53,6 +53,8 @@ class FusionOperator(nn.Module):
         self.class_weights: Tensor | None = None
         """Weight of each class in the training loss, shape (classes,); None if all rows count
         alike. `source_losses` has to count it too."""
+        self.was_finite = False
+        """Whether a batch of training has given finite vectors, which is asked of users' own."""
         self.multilabel = False
         """Whether texts have any number of the classes. An operator that classifies then gives
         log-odds of each, and `target` has the shape (batch, classes)."""
@@ -76,7 +78,7 @@ class FusionOperator(nn.Module):
             The fused vectors, shape (batch, width), and the weight of each source in them, shape
             (batch, K), rows that sum to 1. The weights are None where the operator has none.
         """
-        raise NotImplementedError
+        raise NotImplementedError("it has no method `fuse(self, sources)`")
 
     def forward(self, sources: list[Tensor]) -> Tensor:
         """Return the fused vectors alone. Shape: (batch, width)."""

@@ -9,6 +9,7 @@ from typing import Any
 from layerfusion.config.imports import import_object
 from layerfusion.config.job import FusionConfig
 from layerfusion.config.operators import settle
+from layerfusion.config.user_code import name_of, user_code_errors
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.operators.base import FusionOperator
 from layerfusion.fusion.operators.residual import ResidualFusion
@@ -63,7 +64,8 @@ def build_operator(
     head = {"importance": importance, "num_classes": num_classes, "dropout": fusion.dropout}
     taken = inspect.signature(operator).parameters
     given: dict[str, Any] = {key: value for key, value in head.items() if key in taken}
-    built = operator(widths=widths, width=fusion.width, **given, **arguments)
+    with user_code_errors("operator", operator):
+        built = operator(widths=widths, width=fusion.width, **given, **arguments)
     return ResidualFusion(built, fusion.width) if fusion.residual else built
 
 
@@ -81,6 +83,12 @@ def own_arguments(fusion: FusionConfig, operator: type[FusionOperator]) -> dict[
         if key not in GIVEN and parameter.kind is not parameter.VAR_KEYWORD
     }
     anything = any(item.kind is item.VAR_KEYWORD for item in parameters.values())
+    for key in ("widths", "width"):
+        if key not in parameters and not anything:
+            raise UserError(
+                f"operator {name_of(operator)}: its constructor does not take `{key}`; it begins"
+                " with (self, widths, width)"
+            )
     for key in arguments:
         if key not in accepted and not anything:
             raise unknown(f"fusion={fusion.name}: arguments of {operator.__name__}", key, accepted)
@@ -93,7 +101,9 @@ def own_arguments(fusion: FusionConfig, operator: type[FusionOperator]) -> dict[
 def width_step(fusion: FusionConfig) -> int:
     """Return the number that the width of a fusion has to be a multiple of."""
     operator = operator_class(fusion)
-    return operator.multiple_of(**own_arguments(fusion, operator))
+    arguments = own_arguments(fusion, operator)
+    with user_code_errors("operator", operator):
+        return operator.multiple_of(**arguments)
 
 
 def check_sources(sources: Sequence[object]) -> None:

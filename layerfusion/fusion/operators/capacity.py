@@ -47,7 +47,7 @@ def check_operators(fusion: FusionConfig) -> None:
     """
     heads = [fusion]
     if fusion.name == AUTO:
-        pairs = product(fusion.among, fusion.widths)
+        pairs = product(fusion.among or (), fusion.widths)
         heads = [settled_head(fusion, name, width) for name, width in pairs]
     for head in map(settle, heads):
         if head.target:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from layerfusion.fusion.operators.base import FusionOperator, Projections
+from layerfusion.fusion.operators.own import fuse
 
 
 class ResidualFusion(FusionOperator):
@@ -32,6 +33,6 @@ class ResidualFusion(FusionOperator):
 
     def fuse(self, sources: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Fuse one batch, with the operator's gates."""
-        fused, gates = self.operator.fuse(sources)
+        fused, gates = fuse(self.operator, sources)
         projected = F.gelu(torch.cat(self.projections(sources), dim=1))
         return torch.cat([projected, fused], dim=1), gates

@@ -15,7 +15,12 @@ from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.provenance import facts_of
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.records.profile import Profile, SelectionProfile
+from layerfusion.records.profile import (
+    LayerProfile,
+    MultiLayerProfile,
+    Profile,
+    SelectionProfile,
+)
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.provenance import text_table
 from layerfusion.report.blocks.selections import regret_block
@@ -35,6 +40,17 @@ from layerfusion.report.format import (
 from layerfusion.report.metrics import score_format, titled
 from layerfusion.report.sentences import percent
 from layerfusion.report.table import Column, Table
+
+LEAST_SHARE = 0.01
+"""Smallest share of a probe of several layers that is listed."""
+WORTH = (
+    Column("Test %", lambda x: x.test, PERCENT),
+    Column("Regret, points", lambda x: x.regret, REGRET),
+    Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
+    Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
+    Column("Gain over last, points", lambda x: x.over_last, POINTS),
+)
+"""What a judged selection, or probe of several layers, is worth on test."""
 
 
 def profile_sections(results: Results) -> list[Block]:
@@ -58,6 +74,7 @@ def profile_block(named: NamedProfile, key: str) -> Block:
             pair_table(profile),
             agreement_table(profile),
             selection_table(profile),
+            multi_layer_table(profile),
             Folded((layer_table(profile),)),
             Folded((origin,)),
         ),
@@ -189,13 +206,6 @@ def agreement_table(profile: Profile) -> Table:
 def selection_table(profile: Profile) -> Table:
     """List what each selection takes and, if it was judged, what that is worth."""
     judged = any(x.test for x in profile.selections)
-    worth = (
-        Column("Test %", lambda x: x.test, PERCENT),
-        Column("Regret, points", lambda x: x.regret, REGRET),
-        Column("Cross-fitted regret, points", lambda x: x.regret and x.regret.cross_fitted, REGRET),
-        Column("p", lambda x: x.regret and x.regret.p, P_VALUE),
-        Column("Gain over last, points", lambda x: x.over_last, POINTS),
-    )
     note = (
         f" Test was looked at once all choices were made: {profile.dataset.measure} of a linear"
         " probe on the layers side by side, points behind the best single layer in hindsight, and"
@@ -214,9 +224,43 @@ def selection_table(profile: Profile) -> Table:
         Column("Selection", lambda x: x.name),
         Column("Layers", lambda x: len(x.layers), COUNT),
         Column("Which", which),
-        *(worth if judged else ()),
+        *(WORTH if judged else ()),
         note=("Chosen on train." + note * judged),
     )
+
+
+def multi_layer_table(profile: Profile) -> Table:
+    """List the probes of several layers at once, and which layers they use."""
+    measure, judged = profile.dataset.measure, any(x.test for x in profile.multi_layer)
+    place = scores.best_place(profile, "log_loss", range(len(profile.layers)))
+    best = (
+        "" if place is None else f" The best of one layer is {_one_layer(profile.layers[place])}."
+    )
+    return Table(
+        "Probes of several layers at once",
+        profile.multi_layer,
+        Column("Probe", lambda x: x.name),
+        Column("Layers", lambda x: len(x.layers), COUNT),
+        Column("Share of each", lambda x: listed_shares(profile, x)),
+        Column(f"Held-out {measure} %", lambda x: x.accuracy, PERCENT),
+        Column("Log-loss", lambda x: x.log_loss, decimals(3)),
+        Column("Seconds", lambda x: x.seconds, decimals(1)),
+        *(WORTH if judged else ()),
+        note=f"Fitted on train.{best} Layers whose share is below {LEAST_SHARE:g} are not listed.",
+    )
+
+
+def listed_shares(profile: Profile, probe: MultiLayerProfile) -> str:
+    """List the layers of a probe with their shares, the largest first, without the smallest."""
+    shares = sorted(zip(probe.shares, probe.layers, strict=True), key=lambda x: (-x[0], x[1]))
+    named = [(profile.layers[place], share) for share, place in shares if share >= LEAST_SHARE]
+    return ", ".join(f"{layer.source} {layer.layer} ({share:.2f})" for layer, share in named)
+
+
+def _one_layer(layer: LayerProfile) -> str:
+    accuracy, loss = layer.scores.get("accuracy"), layer.scores.get("log_loss")
+    said = f", {percent(accuracy)} and {loss:.3f}" if accuracy is not None and loss else ""
+    return f"{layer.name}{said}"
 
 
 def layer_table(profile: Profile) -> Table:

@@ -11,6 +11,7 @@ from layerfusion.assets.files import write_atomically
 from layerfusion.findings.grouping import file_names
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
+from layerfusion.report.format import utf8
 from layerfusion.report.render.latex import table_latex
 from layerfusion.report.table import Table
 
@@ -60,8 +61,8 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
         files[f"figures/{figure.key}.png"] = figure.png
         files[f"figures/{figure.key}.pdf"] = figure.pdf
     for name, table in tables.items():
-        files[f"tables/{name}.csv"] = table_csv(table).encode()
-        files[f"tables/{name}.tex"] = table_latex(table).encode()
+        files[f"tables/{name}.csv"] = utf8(table_csv(table))
+        files[f"tables/{name}.tex"] = utf8(table_latex(table))
     for name in _written_before(out) - files.keys():
         (out / name).unlink(missing_ok=True)
     # The list is written first, so that a report that is cut off leaves no file outside of it.
@@ -72,7 +73,7 @@ def write_exports(out: Path, tables: Mapping[str, Table], figures: Iterable[Draw
 
 def _written_before(out: Path) -> set[str]:
     try:
-        names = json.loads((out / MANIFEST).read_text())
+        names = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return set()  # no report yet, or no valid list: no file is known to be the report's
     paths = [Path(name) for name in names if isinstance(name, str)]
