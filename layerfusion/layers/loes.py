@@ -1,8 +1,8 @@
 """Selection `loes`: layers whose vectors are isotropic, and explain what others leave unexplained.
 
-Layer-wise Optimal Embedding Selection (Batra et al., ICML 2026, arXiv 2605.23033) is a published
-rival of the selections here. This is a version of our own, with the terms, weights and random
-triangles of the authors' implementation.
+Layer-wise Optimal Embedding Selection (Batra et al., ICML 2026, arXiv 2605.23033) is a rival of the
+selections here. This is a version of our own, with the terms, weights and random triangles of the
+authors' implementation.
 """
 
 from __future__ import annotations

@@ -332,7 +332,9 @@ def test_importance_must_be_one_positive_number_a_source(importance: list[float]
 
 
 def test_an_unknown_operator_names_those_there_are() -> None:
-    with pytest.raises(UserError, match=r"no 'add'; there are: attention, .*, gated_stack, auto"):
+    with pytest.raises(
+        UserError, match=r"no 'add'; there are: attention, .*, gated_stack, late_stack, auto"
+    ):
         build_operator(FusionConfig("add"), WIDTHS, CLASSES)
 
 

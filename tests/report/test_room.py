@@ -79,7 +79,7 @@ def test_what_is_no_block_is_an_error_that_names_it(
 ) -> None:
     (tmp_path / "wrong_blocks.py").write_text(CALIBRATION)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="block broken: returned 'text'; it has to be a Block"):
+    with pytest.raises(UserError, match="block wrong_blocks:broken: returned 'text'; it has"):
         run_report(runs, "wrong_blocks:broken")
     with pytest.raises(UserError, match="--block=wrong_blocks:none: wrong_blocks has no 'none'"):
         run_report(runs, "wrong_blocks:none")
