@@ -131,8 +131,13 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 @LIGHTNING_WARNS
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_a_page_is_followed_word_for_word(
-    page: Path, place: Path, shelf: Path, capfd: pytest.CaptureFixture[str]
+    page: Path,
+    place: Path,
+    shelf: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "100")  # pages show lines of a wide terminal
     if name(page) in GIVEN:
         model = place / GIVEN[name(page)]
         model.parent.mkdir(parents=True)

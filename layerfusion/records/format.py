@@ -61,9 +61,10 @@ def every_layer(record: RunRecord) -> str:
 
 
 def _bottom_up(record: RunRecord, model: str) -> list[str]:
-    """List the layers of a model that a job uses, each once."""
+    """List the layers of a model that a job uses, each once; unknown ones come last."""
     used = {layer.layer for layer in record.layers if layer.backbone == model}
-    return sorted(used, key=record.backbones[model].layers.index)
+    known = record.backbones[model].layers
+    return [*(name for name in known if name in used), *sorted(used.difference(known))]
 
 
 def _named(layers: Sequence[str]) -> str:
