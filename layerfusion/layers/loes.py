@@ -85,8 +85,11 @@ def select_loes(
         chosen.append(best)
         reasons.append(f"LOES {found[best][0]:.4g}")
         left = left - found[best][1]
+    choices = zip(chosen, reasons, strict=True)
+    short = f"only {len(chosen)} of k={config.k}: no more may be chosen among"
     return Selection(
-        tuple(Choice(table.layers[n], why) for n, why in zip(chosen, reasons, strict=True))
+        tuple(Choice(table.layers[n], why) for n, why in choices),
+        (short,) if len(chosen) < config.k else (),
     )
 
 

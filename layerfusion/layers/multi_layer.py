@@ -81,7 +81,8 @@ def scalar_mix(
     h = γ Σ_k s_k x_k with s = softmax(a) (Peters et al., NAACL 2018). γ is not learned: it gives
     the features of h variance 1 on average, as those of a single layer have, so that one C means
     the same for every mix. Without that, layers whose mix has the largest variance would be
-    preferred, as the penalty costs them least, and nearly all weight would go to one layer.
+    preferred, as the penalty costs them least, and nearly all weight would go to one layer. C is
+    one of the default `layers.strengths`.
 
     Args:
         features: the vectors of each layer, of one width d. Shapes: (rows, d).

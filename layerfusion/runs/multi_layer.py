@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerfusion.config.user_code import call_user_code
+from layerfusion.errors import UserError, short
 from layerfusion.layers.budget import Budget
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.multi_layer import MultiLayerKind, MultiLayerProbe, find_multi_layer
 from layerfusion.layers.scores import groups
 from layerfusion.records.profile import MultiLayerProfile
+
+log = logging.getLogger(__name__)
+
+NO_MODEL = "there is no layer of a language model"
+"""Why no probe of several layers can be fitted where all sources are lexical."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +37,14 @@ class FittedTogether:
         """Fit a kind of probe on some of the candidates."""
         features = [candidates.features[n] for n in places]
         begun = time.perf_counter()
-        probe = kind.fit(features, candidates.labels, candidates.fold_of, candidates.num_classes)
+        rows = candidates.labels, candidates.fold_of, candidates.num_classes
+        role = "probe of several layers"
+        probe = call_user_code(role, kind.fit, features, *rows)
+        if not isinstance(probe, MultiLayerProbe) or len(probe.shares) != len(places):
+            raise UserError(
+                f"{role} {kind.name}: it gave {short(probe)}; a MultiLayerProbe with a share for"
+                f" each of {len(places)} layers is needed"
+            )
         record = MultiLayerProfile(
             name=kind.name,
             layers=list(places),
@@ -47,8 +62,9 @@ def fit_multi_layer_probes(
 ) -> list[FittedTogether]:
     """Fit the probes of several layers that `profile.multi_layer` names, on train.
 
-    They see the layers of language models that the budget allows together. A probe that adds
-    vectors is fitted for each model and pooling, and that with the lowest held-out log-loss counts.
+    They see the layers of language models that the budget allows. A probe that adds vectors is
+    fitted for each model and pooling, and that with the lowest held-out log-loss counts. A line
+    says where the budget does not allow the layers of a probe together, so that it is left out.
     """
     allowed = set(budget.affordable(candidates.layers))
     places = [
@@ -56,14 +72,16 @@ def fit_multi_layer_probes(
         for n, layer in enumerate(candidates.layers)
         if layer in allowed and layer.backbone in candidates.models
     ]
-    if not places or not budget.allows([candidates.layers[n] for n in places]):
-        return []
     found = []
     for kind in map(find_multi_layer, names):
-        sets = [places]
-        if kind.same_width:
-            owned = groups(candidates.layers).values()
-            sets = [own for every in owned if (own := [int(n) for n in every if n in places])]
-        fitted = [FittedTogether.fit(kind, candidates, own) for own in sets]
+        owned = groups(candidates.layers).values() if kind.same_width else [places]
+        sets = [own for every in owned if (own := [int(n) for n in every if n in places])]
+        within = [own for own in sets if budget.allows([candidates.layers[n] for n in own])]
+        if not within:
+            limits = budget.limits()
+            why = f"layers.budget ({limits}) allows no such layers together" if limits else NO_MODEL
+            log.warning("profile.multi_layer: %s is left out: %s", kind.name, why)
+            continue
+        fitted = [FittedTogether.fit(kind, candidates, own) for own in within]
         found.append(min(fitted, key=lambda one: one.probe.held_out.log_loss))
     return found

@@ -60,6 +60,7 @@ def test_all_layers_are_taken_where_there_are_fewer_than_k() -> None:
     scores = with_vectors([1.0] * 8)
     chosen = LOES.select(LayersConfig("loes", k=20), scores, DIFFERENT, budget())
     assert len(chosen.layers) == len(LAYERS)
+    assert "only 8 of k=20" in chosen.notes[0]
 
 
 def test_without_vectors_it_says_so() -> None:
