@@ -202,29 +202,66 @@ def judge_forms(
     Returns:
         The form, and the log-probabilities of each form. Shapes: (rows, classes), float64.
     """
+    (judged,) = judge_pools([PoolTask(log_probs, target, choose, gated)], seed=seed)
+    return judged
+
+
+@dataclass(frozen=True, eq=False)
+class PoolTask:
+    """Sources to pool, as `judge_forms` has them."""
+
+    log_probs: Tensor
+    """Log-probabilities of held-out rows by source. Shape: (K, rows, classes)."""
+    target: Tensor
+    """Labels of these rows."""
+    choose: Choose | None = None
+    gated: bool = False
+
+    def chosen(self, rows: Tensor) -> list[int]:
+        """Choose sources by some rows alone. Shape of `rows`: (rows,), bool."""
+        if self.choose is None:
+            return list(range(len(self.log_probs)))
+        return self.choose(self.log_probs[:, rows], self.target[rows])
+
+    def predict(self, rows: Tensor, positions: Sequence[int], forms: Sequence[str]) -> list[Tensor]:
+        """Fit a pool of each form on some rows; return what each says of the others."""
+        sources = self.log_probs[positions]
+        known, others = sources[:, rows], sources[:, ~rows]
+        return [fit_pool(known, self.target[rows], form)(others)[0] for form in forms]
+
+
+def judge_pools(tasks: Sequence[PoolTask], *, seed: int = 0) -> list[tuple[str, dict[str, Tensor]]]:
+    """Do what `judge_forms` does for several pools, all their folds side by side."""
+    folds = [(task, rows) for task in tasks for rows in _rows_without_each_fold(task.target, seed)]
+    chosen = [*each_on_a_core(lambda fold: fold[0].chosen(fold[1]), folds)]
+    most: dict[PoolTask, int] = {}
+    for (task, _), positions in zip(folds, chosen, strict=True):
+        most[task] = max(most.get(task, 0), len(positions))
+    forms = {task: _forms_for(sources, task.gated) for task, sources in most.items()}
+    predicted = {
+        task: {form: task.log_probs.new_zeros(task.log_probs.shape[1:]).double() for form in some}
+        for task, some in forms.items()
+    }
+
+    def predict(n: int) -> list[Tensor]:
+        task, rows = folds[n]
+        return task.predict(rows, chosen[n], forms[task])
+
+    found = each_on_a_core(predict, range(len(folds)))
+    for (task, rows), said in zip(folds, found, strict=True):
+        for form, others in zip(forms[task], said, strict=True):
+            predicted[task][form][~rows] = others
+    return [
+        (_supported({form: costs(LOG_LOSS, said, task.target) for form, said in one.items()}), one)
+        for task, one in predicted.items()
+    ]
+
+
+def _rows_without_each_fold(target: Tensor, seed: int) -> list[Tensor]:
+    """Deal rows to folds; give the rows outside of each. Shapes: (rows,), bool."""
     generator = torch.Generator().manual_seed(seed)
     fold_of = torch.randperm(len(target), generator=generator) % min(FOLDS, len(target))
-    inside = [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
-    chosen = [
-        list(range(len(log_probs))) if choose is None else choose(log_probs[:, rows], target[rows])
-        for rows in inside
-    ]
-    forms = _forms_for(max(map(len, chosen)), gated)
-    shape = len(target), log_probs.shape[2]
-    predicted = {form: torch.zeros(shape, dtype=torch.float64) for form in forms}
-
-    def predict(fold: tuple[Tensor, list[int]]) -> list[Tensor]:
-        rows, positions = fold
-        sources = log_probs[positions]
-        known, others = sources[:, rows], sources[:, ~rows]
-        return [fit_pool(known, target[rows], form)(others)[0] for form in forms]
-
-    folds = list(zip(inside, chosen, strict=True))
-    for rows, found in zip(inside, each_on_a_core(predict, folds), strict=True):
-        for form, others in zip(forms, found, strict=True):
-            predicted[form][~rows] = others
-    losses = {form: costs(LOG_LOSS, found, target) for form, found in predicted.items()}
-    return _supported(losses), predicted
+    return [fold_of != fold for fold in range(int(fold_of.max()) + 1)]
 
 
 def _forms_for(sources: int, gated: bool) -> tuple[str, ...]:

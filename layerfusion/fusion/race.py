@@ -166,7 +166,7 @@ def _parameters(head: FusionConfig, widths: Sequence[int], num_classes: int) -> 
 
 def race(
     candidates: Sequence[FusionCandidate],
-    stacked: Callable[[FusionCandidate], Tensor],
+    stacked: Callable[[Sequence[FusionCandidate]], Sequence[Tensor]],
     trained: Predict,
     fold_of: Tensor,
     target: Tensor,
@@ -184,7 +184,7 @@ def race(
 
     Args:
         candidates: the candidates.
-        stacked: returns log-probabilities of a stacked candidate for all held-out rows. Shape:
+        stacked: returns log-probabilities of stacked candidates for all held-out rows. Shapes:
             (rows, classes).
         trained: returns those of any other candidate for the rows of a fold.
         fold_of: the fold that holds out each row, -1 for rows that none does. Shape: (rows of
@@ -204,14 +204,16 @@ def race(
     deadline = deadline or Deadline()
     folds = int(fold_of.max()) + 1
     plain = [one for one in candidates if one.fusion.name in STACKS and not _has_head(one)]
-    finished = [evaluation(candidate, stacked(candidate), folds) for candidate in plain]
+    said = zip(plain, stacked(plain), strict=True)
+    finished = [evaluation(candidate, log_probs, folds) for candidate, log_probs in said]
     candidates = _without_dear_stacks(candidates, _ranked(finished))
     for candidate in filter(_has_head, candidates):
         if finished and not deadline.allows(0):
             deadline.leave_out(f"fusion=auto did not try {candidate.words}; there was no time")
             continue
         try:
-            finished.append(evaluation(candidate, stacked(candidate), folds))
+            (log_probs,) = stacked([candidate])
+            finished.append(evaluation(candidate, log_probs, folds))
         except UserError as error:
             if not finished:
                 raise

@@ -6,6 +6,8 @@ Every layer has a discriminant, which is quick. The best of them have a logistic
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -79,6 +81,7 @@ def _discriminants(
     candidates: Candidates, device: torch.device
 ) -> dict[int, tuple[Tensor, Discriminant]]:
     """Predict the held-out rows of every layer by its discriminant, by the layer's position."""
+    layers = candidates.layers
     key = {
         "kind": "held-out discriminants",
         "version": VERSION,
@@ -96,17 +99,22 @@ def _discriminants(
         )
 
     found: dict[int, tuple[Tensor, Discriminant]] = {}
+    cached: dict[Path, dict[str, tuple[Tensor, Discriminant]]] = {}
+    missing: dict[Path, list[int]] = {}
     for path, places in cache_files(candidates, lambda _: key).items():
         if isinstance(candidates.sources[candidates.layers[places[0]].backbone], LexicalSource):
             continue
-        cached = _read(path)
-        names = {n: candidates.layers[n].layer for n in places}
-        missing = [n for n, name in names.items() if name not in cached]
-        if missing:
-            fresh = each_on_a_core(judge, missing, device)
-            cached |= {names[n]: one for n, one in zip(missing, fresh, strict=True)}
-            _write(path, cached)
-        found |= {n: cached[name] for n, name in names.items()}
+        cached[path] = _read(path)
+        for n in places:
+            if layers[n].layer in cached[path]:
+                found[n] = cached[path][layers[n].layer]
+            else:
+                missing.setdefault(path, []).append(n)
+    with closing(each_on_a_core(judge, [*chain(*missing.values())], device)) as judged:
+        for path, places in missing.items():
+            fresh = dict(zip(places, islice(judged, len(places)), strict=True))
+            _write(path, cached[path] | {layers[n].layer: one for n, one in fresh.items()})
+            found |= fresh
     return found
 
 

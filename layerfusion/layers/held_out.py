@@ -87,7 +87,7 @@ def held_out_probes(
 def _fit_missing(
     candidates: Candidates, places: Sequence[int], config: LayersConfig, device: torch.device
 ) -> Iterator[dict[int, _TimedProbe]]:
-    """Fit the layers of all models in one optimisation, then the lexical sources one by one.
+    """Fit the layers of all models in one optimisation, then all lexical sources side by side.
 
     A lexical source is a regression on counts that are learned anew for each fold.
     """
@@ -106,26 +106,29 @@ def _fit_missing(
     ):
         seconds = batch.seconds / len(batch.probes)
         yield {layers[place]: _TimedProbe(probe, seconds) for place, probe in batch.probes.items()}
-    for n, source in lexical.items():
-        begun = time.perf_counter()
-        probe = _fit_lexical(candidates, source)
+    begun = time.perf_counter()
+    for n, probe in zip(lexical, _fit_lexical(candidates, [*lexical.values()]), strict=True):
         yield {n: _TimedProbe(probe, time.perf_counter() - begun)}
+        begun = time.perf_counter()
 
 
-def _fit_lexical(candidates: Candidates, source: LexicalSource) -> HeldOut:
+def _fit_lexical(candidates: Candidates, sources: Sequence[LexicalSource]) -> Iterator[HeldOut]:
     """Predict held-out rows by regressions on counts; the strength with the lowest loss is kept."""
+    texts = candidates.texts
     predicted = predict_folds(
-        count(source.config.features, candidates.texts, source.config.max_features),
+        [count(one.config.features, texts, one.config.max_features) for one in sources],
         candidates.labels.numpy(),
         candidates.fold_of.numpy(),
         num_classes=candidates.num_classes,
     )
     is_held_out = candidates.fold_of != NEVER
-    probes = [
-        HeldOut(torch.from_numpy(found)[is_held_out], candidates.labels[is_held_out], strength)
-        for strength, found in predicted.items()
-    ]
-    return min(probes, key=lambda probe: probe.log_loss)
+    target = candidates.labels[is_held_out]
+    for by_strength in predicted:
+        probes = [
+            HeldOut(torch.from_numpy(found)[is_held_out], target, strength)
+            for strength, found in by_strength.items()
+        ]
+        yield min(probes, key=lambda probe: probe.log_loss)
 
 
 def _key(source: Source, config: LayersConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ way, three with threads that spin, and three to four when each core has layers o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 def each_on_a_core(
     compute: Callable[[Item], Result], items: Sequence[Item], device: torch.device | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Compute something of each item, as many at a time as PyTorch has threads.
 
     Args:

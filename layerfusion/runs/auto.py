@@ -29,7 +29,7 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets
 from layerfusion.fusion.member_training import losses_of_layers, member_recipe
-from layerfusion.fusion.pool import Choose, judge_forms
+from layerfusion.fusion.pool import Choose, PoolTask, judge_pools
 from layerfusion.fusion.race import (
     Evaluation,
     FusionCandidate,
@@ -120,7 +120,7 @@ def decide(
     )
     evaluations = race(
         fusion_candidates,
-        _StackedPredictions(config, candidates, held_out),
+        _StackedPredictions(config, candidates, held_out, log_probs),
         heads,
         candidates.fold_of,
         candidates.labels,
@@ -149,15 +149,22 @@ def decide(
 
 @dataclass(frozen=True)
 class _StackedPredictions:
-    """Predicts held-out rows by a stack whose layers, weights and form are chosen without them."""
+    """Predicts held-out rows by stacks whose layers, weights and form are chosen without them."""
 
     config: TrainConfig
     candidates: Candidates
     held_out: Sequence[Blend]
+    log_probs: Tensor
+    """Log-probabilities of all sources. Shape: (K, rows, classes)."""
 
-    def __call__(self, candidate: FusionCandidate) -> Tensor:
-        """Return log-probabilities of all held-out rows. Shape: (rows, classes), float64."""
-        choose, said = candidate.layer_set.choose, [one.log_probs for one in self.held_out]
+    def __call__(self, candidates: Sequence[FusionCandidate]) -> list[Tensor]:
+        """Return log-probabilities of all held-out rows. Shapes: (rows, classes), float64."""
+        judged = judge_pools([*map(self._pool, candidates)], seed=self.config.seed)
+        return [predicted[form] for form, predicted in judged]
+
+    def _pool(self, candidate: FusionCandidate) -> PoolTask:
+        """Give what the pool of a stack has to choose among."""
+        choose, log_probs = candidate.layer_set.choose, self.log_probs
         places = [self.candidates.position(layer) for layer in candidate.layers]
         recipe = member_recipe(
             candidate.fusion,
@@ -167,16 +174,10 @@ class _StackedPredictions:
             self.config.seed,
         )
         if recipe is not None:
-            said.append(recipe.held_out(self.candidates.take(places)))
-            choose = _with_last(choose)
-        form, predicted = judge_forms(
-            torch.stack(said),
-            self.held_out[0].target,
-            seed=self.config.seed,
-            choose=choose,
-            gated=candidate.fusion.name == GATED_STACK,
-        )
-        return predicted[form]
+            head = recipe.held_out(self.candidates.take(places))
+            choose, log_probs = _with_last(choose), torch.cat([log_probs, head[None]])
+        gated = candidate.fusion.name == GATED_STACK
+        return PoolTask(log_probs, self.held_out[0].target, choose, gated)
 
 
 def _with_last(choose: Choose) -> Choose:

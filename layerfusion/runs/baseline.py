@@ -166,21 +166,20 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     fold_of = _deal(stratum[sample], FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
-    best, kept = ("", 0.0), None
-    for name in FEATURES:
-        counted = count(name, some)
-        predicted = predict_folds(counted, target, fold_of, num_classes=num_classes, seed=seed)
-        for c, log_probs in predicted.items():
+    counted = {name: count(name, some) for name in FEATURES}
+    predicted = predict_folds(
+        [*counted.values()], target, fold_of, num_classes=num_classes, seed=seed
+    )
+    for name, by_strength in zip(counted, predicted, strict=True):
+        for c, log_probs in by_strength.items():
             said = torch.from_numpy(log_probs)
             if is_multilabel(truth):
                 worth[name, c] = 1 - float(costs(MICRO_F1, said, truth).mean())
             else:
                 worth[name, c] = float(right_rows(said, truth).double().mean())
-        best = max(worth, key=lambda candidate: worth[candidate])
-        if best[0] == name and sample.all():
-            kept = counted
+    features, c = max(worth, key=lambda candidate: worth[candidate])
     listed = {f"{name}, C={c:g}": value for (name, c), value in worth.items()}
-    return _Choice(best[0], best[1], listed, kept)
+    return _Choice(features, c, listed, counted[features] if sample.all() else None)
 
 
 def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:

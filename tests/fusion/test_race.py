@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_the_best_wins_and_the_worse_half_is_dropped_at_each_rung(seed: int) -> 
     stack = candidate("stacked")
     evaluations = race(
         [*heads, stack],
-        lambda _: log_probs_of(torch.full((100,), 3.5, dtype=torch.float64)),
+        lambda some: [log_probs_of(torch.full((100,), 3.5, dtype=torch.float64))] * len(some),
         trained,
         FOLD_OF,
         TARGET,
@@ -113,7 +114,7 @@ def test_no_head_is_begun_that_would_end_too_late(
 
     candidates = [*(candidate("gated", width) for width in range(1, 5)), candidate("stacked")]
     stack = log_probs_of(torch.full((100,), 3.5, dtype=torch.float64))
-    found = race(candidates, lambda _: stack, trained, FOLD_OF, TARGET, 2, deadline=deadline)
+    found = race(candidates, lambda _: [stack], trained, FOLD_OF, TARGET, 2, deadline=deadline)
     assert [one.folds for one in found] == folds
     assert all(bool(one.seen.sum() == 20 * one.folds) for one in found)
     assert deadline.left_out == ([f"fusion=auto {line}; there was no time for more"
@@ -125,7 +126,7 @@ def test_without_stacks_one_head_is_evaluated_whatever_the_time() -> None:
     heads = [candidate("gated", width) for width in (1, 2, 3)]
     deadline = Deadline(1, begun=0, now=lambda: 5)
     (only,) = race(
-        heads, lambda _: TARGET, lambda *_: log_probs_of(torch.ones(20)), FOLD_OF, TARGET, 2,
+        heads, lambda _: [], lambda *_: log_probs_of(torch.ones(20)), FOLD_OF, TARGET, 2,
         deadline=deadline,
     )  # fmt: skip
     assert only.candidate is heads[0]
@@ -138,7 +139,7 @@ def test_a_stack_alone_needs_no_heads() -> None:
         raise AssertionError
 
     alone = [candidate("stacked")]
-    (only,) = race(alone, lambda _: log_probs_of(torch.ones(100)), never, FOLD_OF, TARGET, 2)
+    (only,) = race(alone, lambda _: [log_probs_of(torch.ones(100))], never, FOLD_OF, TARGET, 2)
     assert only.log_loss == 1
     assert only.folds == 5
 
@@ -197,12 +198,15 @@ def _dear_race(**settings: Any) -> tuple[list[str], list[str]]:
     """Race stacks of two sets of layers, of which the second is better, with and without heads."""
     tried: list[str] = []
 
-    def stacked(one: FusionCandidate) -> Tensor:
+    def log_probs(one: FusionCandidate) -> Tensor:
         tried.append(one.words)
         if settings.get("fails") and one.fusion.name == "late_stack":
             raise UserError("too few rows")
         worse = {"one": 2.0, "both": 1.0}[one.layer_set.name]
         return log_probs_of(torch.full((100,), worse - 0.5 * (one.fusion.name == "late_stack")))
+
+    def stacked(some: Sequence[FusionCandidate]) -> list[Tensor]:
+        return [*map(log_probs, some)]
 
     stacks = [
         FusionCandidate(layers, FusionConfig(name), 1)

@@ -168,7 +168,9 @@ def test_folds_share_out_the_rarest_label() -> None:
 def test_a_lexical_regression_of_labels_finds_each_and_knows_constant_ones() -> None:
     texts = [f"{'warm ' * (n % 2)}{'long ' * (n % 3 == 0)}film {n}" for n in range(60)]
     labels = np.array([[n % 2 == 1, n % 3 == 0, True, False] for n in range(60)])
-    predicted = predict_folds(count("words", texts), labels, np.arange(60) // 6 % 3, num_classes=4)
+    (predicted,) = predict_folds(
+        [count("words", texts)], labels, np.arange(60) // 6 % 3, num_classes=4
+    )
     right = right_rows(torch.from_numpy(predicted[C_VALUES[-1]]), torch.from_numpy(labels))
     assert float(right.double().mean()) > 0.9
     fitted = LexicalRegression.fit("words", texts, labels, 100.0, num_classes=4)
