@@ -20,6 +20,7 @@ from layerfusion.config.options import as_option
 from layerfusion.config.rules import check_rules
 from layerfusion.errors import UserError
 from layerfusion.texts.columns import Columns
+from layerfusion.texts.data_card import read_card
 from layerfusion.texts.labels import (
     class_indices,
     class_matrix,
@@ -196,6 +197,8 @@ def _read(
         path, origin = asset.path, asset.origin
     beside = None if config.label_columns else read_label_names(path)
     names = tuple(config.label_names) or beside
+    if names is None and not config.label_columns and path.is_dir():
+        names = read_card(path).class_names(config.label, tables) or None
     by_name = read_by_own_names(list(tables.values()), names or ())
     tables = dict(zip(tables, by_name, strict=True))
     if names and not config.label_names and path.is_file():

@@ -23,6 +23,7 @@ from layerfusion.texts.class_folders import (
 from layerfusion.texts.class_tables import class_tables, read_class_tables
 from layerfusion.texts.columnar import is_saved, not_in_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
+from layerfusion.texts.data_card import read_card
 from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
 from layerfusion.texts.managed import refuse_managed
@@ -82,6 +83,8 @@ def read_tables(
     refuse_managed(path)
     if is_saved(path):
         return _read_saved(path, source, columns)
+    if not source.files and (files := (card := read_card(path)).files()):
+        return _with_notes(_read_files(files, source, columns), card.notes(files))
     if folders := class_folders(path, source.files):
         tables = read_class_folders(path, folders, columns, source.encoding)
         notes = _tables_beside(path, folders, source, columns)
@@ -109,12 +112,20 @@ def read_tables(
     if len(files) == len(files["train"]) == 1 and not source.files:
         tables = _read_file(files["train"][0], source, columns, alone=False)
     else:
-        tables = {}
-        for split, members in files.items():
-            if split != "train":
-                columns = replace(columns, without_label=_without(split, files["train"][0].name))
-            tables[split] = join_tables([_read(file, source, columns) for file in members])
+        tables = _read_files(files, source, columns)
     return _with_notes(tables, notes)
+
+
+def _read_files(
+    files: Mapping[str, Sequence[Path]], source: DataSourceConfig, columns: Columns
+) -> dict[str, Table]:
+    """Read the files of each split as one table."""
+    tables = {}
+    for split, members in files.items():
+        if split != "train":
+            columns = replace(columns, without_label=_without(split, files["train"][0].name))
+        tables[split] = join_tables([_read(file, source, columns) for file in members])
+    return tables
 
 
 def _with_notes(tables: dict[str, Table], notes: Iterable[str]) -> dict[str, Table]:

@@ -195,7 +195,7 @@ def _of_pattern(folder: Path, name: str) -> list[Path]:
     if (folder / name).is_file() or not re.search(r"[*?[]", name):
         return [folder / name] if (folder / name).is_file() else []
     found = [file for file in folder.glob(name) if file.is_file()]
-    return sorted(found, key=lambda file: _in_numbers(file.name))
+    return sorted(found, key=lambda file: in_numbers(file.name))
 
 
 def _pattern(names: Sequence[str]) -> str:
@@ -208,7 +208,7 @@ def _pattern(names: Sequence[str]) -> str:
     return f"{start}*{data_suffix(Path(names[0]))}"
 
 
-def _in_numbers(name: str) -> list[tuple[int, str]]:
+def in_numbers(name: str) -> list[tuple[int, str]]:
     """Order names as people do: `part10` after `part9`."""
     return [(int(part or -1), word) for word, part in re.findall(r"(\D+)|(\d+)", name)]
 
