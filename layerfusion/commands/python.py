@@ -82,7 +82,8 @@ def load_dataset(
 
     Args:
         data: a file or folder; the name of a data set in `conf/dataset`; a pandas DataFrame; a
-            `datasets.Dataset`; a mapping of split to one of these two, such as a
+            `datasets.Dataset`; a list of rows, each a dict of column to cell or a pair of a text
+            and its label; a mapping of split to one of these three, such as a
             `datasets.DatasetDict`; or texts, with their labels beside them.
         labels: one for each text, where `data` holds texts alone; or a list of any number of them
             for each, or a matrix of 0 and 1 (of NumPy, SciPy or pandas) of shape (texts, labels).
