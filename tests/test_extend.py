@@ -88,6 +88,10 @@ def test_an_operator(job: list[str], place: Path) -> None:
     sweep = ["-m", *job, "layers=all", "fusion=sharpest", "fusion.power=2,8"]
     assert main(["train", *sweep, f"paths.outputs={place / 'sweep'}"]) == 0
     assert len(find_records(place / "sweep")) == 2
+    assert sorted(lf.results(place / "sweep").settings) == ["fusion.power=2", "fusion.power=8"]
+    assert main(["report", str(place / "sweep")]) == 0
+    page = (place / "sweep/report.md").read_text()
+    assert "sharpest (fusion.power=2)" in page.replace("\\", "")
     profile(job, "profile.scores=[logme]")
 
 

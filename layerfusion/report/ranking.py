@@ -10,6 +10,7 @@ from layerfusion.findings.choice import ties_words
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import selected_name
 from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
+from layerfusion.findings.settings import settings_words
 from layerfusion.records.format import capital, plural
 from layerfusion.records.job import Estimate, RunRecord
 from layerfusion.records.json_files import Damaged
@@ -89,6 +90,8 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
         return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
 
     f1 = set_columns(jobs, means)
+    words = settings_words([record for _, record in jobs])
+    settings = {path: own for (path, _), own in zip(jobs, words, strict=True)}
     always = {"#", "Fusion", "Layers", by, test, "Job", *(x.title for x in f1)}
     accuracies = [ranked.choosing(record) for _, record in jobs]
     columns = (
@@ -98,6 +101,7 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Layers", lambda pair: selected_name(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
+        Column("Settings", lambda pair: settings[pair[0]]),
         *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),
