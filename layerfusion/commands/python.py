@@ -400,7 +400,7 @@ class FinishedJob:
 
     def load(self) -> Bundle:
         """Load the classifier that the job left."""
-        from layerfusion.runs.bundle import load_bundle
+        from layerfusion.runs.bundle_loading import load_bundle
 
         return load_bundle(self.folder)
 

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.extract import cut_shards
 from layerfusion.embeddings.forward import refuse_not_finite
 from layerfusion.embeddings.progress import TokenBar

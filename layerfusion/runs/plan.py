@@ -20,7 +20,8 @@ from layerfusion.config.job import (
     PoolingConfig,
     TrainConfig,
 )
-from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone_loading import empty_shape, load_tokenizer
 from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.shape import ModelShape

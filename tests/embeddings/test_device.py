@@ -13,7 +13,8 @@ import torch
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import extract as extract_module
 from layerfusion.embeddings import forward
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.packing import find_packing

@@ -14,7 +14,8 @@ import transformers
 
 from layerfusion.assets.models import is_causal
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, empty_shape, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import empty_shape, load_backbone
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import pool_layers
 from layerfusion.embeddings.shape import NORM
