@@ -277,8 +277,8 @@ def embed(
         >>> list(embed(["a good film"], model, "all", cache=cache))
         ['0', '1', '2', '3']
     """
+    from layerfusion.embeddings.cache_key import text_hash
     from layerfusion.embeddings.shape import layer_name
-    from layerfusion.embeddings.spec import text_hash
     from layerfusion.runs.inputs import open_backbones
 
     stripped = strings_of(texts, "texts")

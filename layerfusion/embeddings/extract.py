@@ -19,6 +19,7 @@ import numpy as np
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.batch_size import CALIBRATION_TEXTS, calibrated_budget, packed_budget
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import (
     TokenBudget,
     Vectors,
@@ -27,7 +28,6 @@ from layerfusion.embeddings.forward import (
     refuse_not_finite,
 )
 from layerfusion.embeddings.progress import TokenBar
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, UnknownTally
 

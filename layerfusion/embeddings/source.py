@@ -16,8 +16,8 @@ from layerfusion.assets.models import is_causal
 from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.errors import UserError

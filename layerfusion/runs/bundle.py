@@ -33,12 +33,12 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.source import asset_sources
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
 from layerfusion.errors import UserError, unknown

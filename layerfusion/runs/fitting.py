@@ -12,7 +12,7 @@ import torch
 
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
-from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.head_files import Head

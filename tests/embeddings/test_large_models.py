@@ -15,8 +15,8 @@ from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig,
 from layerfusion.embeddings import backbone_loading
 from layerfusion.embeddings.backbone import Backbone, is_spread
 from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.runs import resources
 from tests.tiny import tiny_folder

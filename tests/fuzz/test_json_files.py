@@ -20,7 +20,7 @@ from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.records.sweep import PLANS, read_jobs
 from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
 from layerfusion.runs.bundle_loading import load_bundle
-from layerfusion.texts.layout import read_label_names
+from layerfusion.texts.labels import read_label_names
 from layerfusion.texts.split_files import LABELS_FILE
 from tests.fuzz.fuzzing import attempt, changed_json, examples, mutations
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
