@@ -12,12 +12,12 @@ from layerfusion.findings.names import selected_name
 from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
 from layerfusion.findings.settings import settings_words
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import Estimate, RunRecord
+from layerfusion.records.job import Estimate
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, REGRET, decimals
 from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.render.terminal import table_lines, width, wrapped
-from layerfusion.report.table import Cell, Column, Table
+from layerfusion.report.table import Column, Table
 
 SHOWN = 10
 """Jobs of a data set that a sweep and a search show at their end, the best first."""
@@ -82,10 +82,6 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     jobs, data = ranked.jobs, ranked.data
     by, test = "Folds %" if ranked.judge.by_folds else "Valid. %", titled("Test", data)
 
-    def test_of(record: RunRecord) -> Cell:
-        """Take the accuracy without its spread over seeds, for which there is no room."""
-        return replace(Cell.of(record.test["accuracy"]), sd=None)
-
     def means(pair: Found) -> Mapping[str, Estimate]:
         return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
 
@@ -97,7 +93,8 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     columns = (
         Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),
         Column(by, lambda pair: ranked.choosing(pair[1]), PERCENT),
-        Column(test, lambda pair: test_of(pair[1]), PERCENT),
+        # There is no room for the spread over seeds.
+        Column(test, lambda pair: replace(pair[1].test["accuracy"], sd=None), PERCENT),
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Layers", lambda pair: selected_name(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),

@@ -57,8 +57,7 @@ def _shown(
         alt=f"{group.label}: {group.data.measure} of operators on the same layers against concat,"
         " in points.",
         caption=f"Test {group.data.measure} minus that of concat on the same layers"
-        f" ({taken(jobs[0])}), with"
-        " 95 % intervals over the same test rows.",
+        f" ({taken(jobs[0])}), with 95 % intervals over the same test rows.",
     )
     sizes = [job.record.cost.head_parameters for job in jobs]
     accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)
