@@ -42,9 +42,9 @@ from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.stacking import fit_sources
 from layerfusion.layers.blends import held_out_blends
 from layerfusion.layers.candidates import all_layers, read_layers

@@ -35,8 +35,9 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone, backbone_of
-from layerfusion.embeddings.extract import extract, packed_budget
-from layerfusion.embeddings.spec import backbone_spec
+from layerfusion.embeddings.batch_size import packed_budget
+from layerfusion.embeddings.cache_key import backbone_spec
+from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import Batch, batches, collate, tokenize
 

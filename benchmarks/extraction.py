@@ -16,10 +16,11 @@ import numpy as np
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import ExtractConfig, TrainConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.runs.inputs import dataset_of
 

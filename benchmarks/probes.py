@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
-from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.probe import cross_validate, fit_probes

@@ -54,8 +54,8 @@ from layerfusion.config.imports import import_from, import_object
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.registry import require_known
 from layerfusion.config.user_code import call_user_code
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import EmbeddingSource, Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.findings.jobs import read_job
 from layerfusion.layers.candidates import read_layers

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 
 from layerfusion.config.job import BackboneConfig, PoolingConfig
+from layerfusion.embeddings.cache_key import backbone_spec
 from layerfusion.embeddings.compact import compact
-from layerfusion.embeddings.spec import backbone_spec
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 
 SIZES = (10_000, 30_000, 100_000, 300_000, 1_000_000, 2_000_000)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch  # before the measurement, since a job has loaded it
 
-from layerfusion.embeddings.spec import BackboneSpec
+from layerfusion.embeddings.cache_key import BackboneSpec
 from layerfusion.embeddings.store import EmbeddingStore, read_description
 
 SAMPLE = 20_000

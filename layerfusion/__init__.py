@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from layerfusion.report.plots import plot_cost as plot_cost
     from layerfusion.report.plots import plot_fusion as plot_fusion
     from layerfusion.report.plots import plot_layers as plot_layers
-    from layerfusion.runs.bundle import load_bundle as load
+    from layerfusion.runs.bundle_loading import load_bundle as load
     from layerfusion.texts.dataset import TextDataset as TextDataset
 
 _PUBLIC = {
@@ -58,7 +58,7 @@ _PUBLIC = {
     "TrainerConfig": "layerfusion.config.job:TrainerConfig",
     "fit": "layerfusion.fusion.training:fit",
     "train": "layerfusion.commands.python:train",
-    "load": "layerfusion.runs.bundle:load_bundle",
+    "load": "layerfusion.runs.bundle_loading:load_bundle",
     "push_to_hub": "layerfusion.commands.hub:push_to_hub",
     "results": "layerfusion.findings.frame:results",
     "write_report": "layerfusion.commands.python:write_report",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,10 @@ def test_an_operator(job: list[str], place: Path) -> None:
     sweep = ["-m", *job, "layers=all", "fusion=sharpest", "fusion.power=2,8"]
     assert main(["train", *sweep, f"paths.outputs={place / 'sweep'}"]) == 0
     assert len(find_records(place / "sweep")) == 2
+    assert sorted(lf.results(place / "sweep").settings) == ["fusion.power=2", "fusion.power=8"]
+    assert main(["report", str(place / "sweep")]) == 0
+    page = (place / "sweep/report.md").read_text()
+    assert "sharpest (fusion.power=2)" in page.replace("\\", "")
     profile(job, "profile.scores=[logme]")
 
 
@@ -185,6 +190,25 @@ def test_what_is_misspelt_or_missing_is_told_in_one_line(
         assert main(["train", *job, "layers=top_k", setting]) == 2
         (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("layerfusion: ")]
         assert re.search(message, line), line
+
+
+def test_a_selection_of_ones_own_needs_a_name_in_its_file(
+    job: list[str], place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = place / "mine" / "layers"
+    folder.mkdir(parents=True)
+    (folder / "few.yaml").write_text("k: 2\nscore: logme\n")
+    (folder / "fewest.yaml").write_text("defaults: [top_k]\nk: 1\n")
+    capsys.readouterr()
+    assert main(["train", *job, "layers=few"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.match(r"layerfusion: layers\.name: there is none; .*`name: top_k`", line), line
+    for choice in (["layers=few", "layers.name=top_k", "layers.k=1"], ["layers=fewest"]):
+        words = ["train", *job, *choice, "hydra.run.dir=outputs/named"]
+        assert main(words) == 0
+        record = read_record(Path("outputs/named"))
+        assert (record.selection, len(record.layers)) == ("top_k", 1)
+        shutil.rmtree("outputs/named")
 
 
 SCORE = "def own(features, labels):\n    return {}\n"

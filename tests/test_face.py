@@ -136,6 +136,32 @@ def test_the_same_content_has_the_same_fingerprint_however_it_comes(
     columns = pa.array(names["texts"]), pa.array(names["labels"])
     assert lf.load_dataset(*columns).fingerprint == expected
     assert lf.load_dataset(pa.table(columns, ["text", "label"])).fingerprint == expected
+    rows = frame.to_dict("records")
+    assert lf.load_dataset(rows).fingerprint == expected
+    assert lf.load_dataset(datasets.Dataset.from_list(rows)).fingerprint == expected
+    assert lf.load_dataset(
+        renamed.to_dict("records"), text="review", label="stars"
+    ).fingerprint == (expected)
+    pairs = list(zip(names["texts"], names["labels"], strict=True))
+    assert lf.load_dataset(pairs).fingerprint == expected
+    assert lf.load_dataset([list(pair) for pair in pairs], label="stars").fingerprint == expected
+
+
+def test_rows_in_lists_keep_splits_and_several_labels(names: dict[str, Any]) -> None:
+    pairs = list(zip(names["texts"], names["labels"], strict=True))
+    split = lf.load_dataset({"train": pairs[:60], "test": pairs[60:]})
+    assert list(split.splits["test"].texts) == names["texts"][60:]
+    tags = [["drama"], ["drama", "war"], [], ["war"]] * 20
+    expected = lf.load_dataset(names["texts"], tags)
+    several = lf.load_dataset(list(zip(names["texts"], tags, strict=True)))
+    assert several.multilabel
+    assert several.fingerprint == expected.fingerprint
+    marks = [
+        {"text": text, "drama": "drama" in own, "war": "war" in own}
+        for text, own in zip(names["texts"], tags, strict=True)
+    ]
+    columns = lf.load_dataset(marks, label_columns=["drama", "war"])
+    assert columns.fingerprint == expected.fingerprint
 
 
 def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
@@ -162,6 +188,13 @@ def test_splits_that_are_given_stay(names: dict[str, Any]) -> None:
         (lambda: lf.load_dataset(["a", "b"], ["x"]), "2 texts and 1 labels"),
         (lambda: lf.load_dataset(["a", "b"]), "of type list is no labelled data"),
         (lambda: lf.load_dataset(3), "of type int is no labelled data"),
+        (lambda: lf.load_dataset([]), "of type list is no labelled data"),
+        (lambda: lf.load_dataset([("a", "b", "c")]), "of type list is no labelled data"),
+        (lambda: lf.load_dataset([{"text": "a"}, ("b", "c")]), "list is no labelled data"),
+        (
+            lambda: lf.load_dataset([{"text": "a", "label": 1}, {"text": "b"}]),
+            "row 2: the label is missing",
+        ),
         (lambda: lf.load_dataset({"a", "b"}, ["x", "y"]), "texts are an object of type set, which"),
         (lambda: lf.load_dataset(["a", "b"], {"x": 1}), "labels are an object of type dict, which"),
         (

@@ -68,7 +68,7 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
     Raises:
         UserError: if there is none, or it is damaged.
     """
-    from layerfusion.runs.bundle import load_bundle
+    from layerfusion.runs.bundle_loading import load_bundle
 
     DEVICE.check("--device", device)
     return load_bundle(

@@ -89,7 +89,7 @@ def push_to_hub(
         ...
         layerfusion.errors.UserError: films: OWNER/NAME is needed, such as ada/spam
     """
-    from layerfusion.runs.bundle import load_bundle
+    from layerfusion.runs.bundle_loading import load_bundle
 
     _require_repo(repo)
     bundle = load_bundle(job, device="cpu", modules=modules)

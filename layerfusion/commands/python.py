@@ -82,7 +82,8 @@ def load_dataset(
 
     Args:
         data: a file or folder; the name of a data set in `conf/dataset`; a pandas DataFrame; a
-            `datasets.Dataset`; a mapping of split to one of these two, such as a
+            `datasets.Dataset`; a list of rows, each a dict of column to cell or a pair of a text
+            and its label; a mapping of split to one of these three, such as a
             `datasets.DatasetDict`; or texts, with their labels beside them.
         labels: one for each text, where `data` holds texts alone; or a list of any number of them
             for each, or a matrix of 0 and 1 (of NumPy, SciPy or pandas) of shape (texts, labels).
@@ -276,8 +277,8 @@ def embed(
         >>> list(embed(["a good film"], model, "all", cache=cache))
         ['0', '1', '2', '3']
     """
+    from layerfusion.embeddings.cache_key import text_hash
     from layerfusion.embeddings.shape import layer_name
-    from layerfusion.embeddings.spec import text_hash
     from layerfusion.runs.inputs import open_backbones
 
     stripped = strings_of(texts, "texts")
@@ -399,7 +400,7 @@ class FinishedJob:
 
     def load(self) -> Bundle:
         """Load the classifier that the job left."""
-        from layerfusion.runs.bundle import load_bundle
+        from layerfusion.runs.bundle_loading import load_bundle
 
         return load_bundle(self.folder)
 

@@ -21,6 +21,7 @@ from layerfusion.config.job import (
     LONG_TEXTS,
     OBJECTIVES,
     STACKS,
+    UNSET,
     UPLOADS,
     WANDB_MODES,
     BackboneConfig,
@@ -107,7 +108,15 @@ def _hand_down(settings: Any) -> None:
 
 
 def _refuse_unnamed(settings: Any) -> None:
-    """Refuse keys that do not stand under the name of their option, where a group takes several."""
+    """Refuse keys that do not stand under the name of their option, where a group takes several.
+
+    A selection of layers without a name is refused too.
+    """
+    if (settings.get("layers") or {}).get("name") == UNSET:
+        raise UserError(
+            f"layers.name: there is none; a file of yours in layers/ says which selection it sets:"
+            f" `name: top_k`, another of {', '.join(SELECTIONS)}, or `name: my_module:my_selection`"
+        )
     for group in ("backbone", "pooling", "lexical"):
         for key, value in (settings.get(group) or {}).items():
             if not isinstance(value, dict):

@@ -524,13 +524,19 @@ def _every_head() -> dict[str, Any]:
     return {key: keys[key] for key in keys if key not in ("target", "arguments")}
 
 
+UNSET = "???"
+"""What OmegaConf holds in the place of a value that no file and no override gives."""
+
+
 @dataclass
 class ComposedConfig(TrainConfig):
     """The config that Hydra composes, before `load` checks it.
 
     Two groups are plain dicts here: Hydra can neither set keys of a new backbone in a typed dict,
-    nor take an operator's own arguments beside the keys that every head has.
+    nor take an operator's own arguments beside the keys that every head has. The selection has no
+    name yet, so that a file of the user's without one does not stand for the default.
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)
+    layers: LayersConfig = field(default_factory=lambda: LayersConfig(name=UNSET))
     fusion: Any = field(default_factory=_every_head)

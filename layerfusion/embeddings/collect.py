@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from layerfusion.assets.files import disk_errors_told, temporary_beside
+from layerfusion.embeddings.cache_key import BackboneSpec
 from layerfusion.embeddings.compact import LOCK
 from layerfusion.embeddings.inspect import SHARD, is_store, stores
 from layerfusion.embeddings.latency import LATENCY_FILE
 from layerfusion.embeddings.shards import DamagedShard, Shard, open_shard
-from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.embeddings.store import (
     ATTEMPTS,
     FILLING,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import platform
 import sys
 import time
 from collections import deque
@@ -11,50 +10,30 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, cycle, islice
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-import torch
 
-from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.batch_size import CALIBRATION_TEXTS, calibrated_budget, packed_budget
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import (
     TokenBudget,
     Vectors,
     embed_groups,
-    launch,
     packs,
     refuse_not_finite,
 )
-from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.progress import TokenBar
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.tokens import TokenizedText, UnknownTally
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-CPU_BUDGETS = (512, 1024, 2048)
-"""Batch sizes in tokens that the calibration tries on a CPU."""
-GPU_BUDGETS = (8192, 16384, 32768, 65536, 131072)
-"""Batch sizes in tokens that the calibration tries on a GPU."""
-LEAST_PACKED, MOST_PACKED = 4096, 131_072
-"""Smallest and largest number of tokens in a batch of packed texts."""
-PACKED_WORK = 6e14
-"""Limit on the floating-point operations of a batch of packed texts."""
-TOKEN_WIDTHS = 24
-"""Upper estimate of the numbers that a token takes in a block, in multiples of the width."""
-CALIBRATION_BLOCKS = 3
-"""Number of blocks that the calibration runs."""
-CALIBRATION_TEXTS = 512
-"""Number of texts that the calibration on a GPU reads."""
-ENOUGH = 0.97
-"""Share of the best rate on a GPU at which a smaller batch is chosen, as it needs less memory."""
 
 CPU_LOSS, GPU_LOSS = 16_384, 524_288
 """Tokens of work, a few seconds, that a kill may lose if `extract.shard_tokens` is not set."""
@@ -182,13 +161,15 @@ def extract(
             return Extraction(0, 0, 0.0)
         budget = TokenBudget(options.token_budget or 0)
         if gpu and not budget.tokens:  # measured before the tokenizer occupies the cores
+            some = [item.tokens for item in ahead.items(_evenly(texts, CALIBRATION_TEXTS))]
             budget.tokens = packed_budget(backbone) or calibrated_budget(
-                backbone, ahead.items(_evenly(texts, CALIBRATION_TEXTS)), calibrations
+                backbone, some, calibrations
             )
         waves = ahead.tokenized(chain([head], plan))
         first = next(waves)
         if not budget.tokens:
-            budget.tokens = calibrated_budget(backbone, first.items, calibrations)
+            read = [item.tokens for item in first.items]
+            budget.tokens = calibrated_budget(backbone, read, calibrations)
         characters = sum(map(len, texts))
         characters_read = 0
         shard = _OpenShard(backbone, layers, options, gpu)
@@ -536,77 +517,3 @@ def _write(
             counts.rows(new),
             seconds=seconds * len(new) / len(items),
         )
-
-
-# -- batch size ---------------------------------------------------------------------------------
-
-
-def packed_budget(backbone: Backbone) -> int | None:
-    """Compute the tokens of a batch of packed texts; None for a model whose texts are padded.
-
-    Without padding, the rate hardly depends on the size of a batch that fills the device. With a
-    model of 7 billion parameters, an H200 reaches 480 TFLOP/s at 16,384 tokens and 490 at 65,536.
-    We therefore measure nothing. Batches of small models are large enough to hide the launching of
-    kernels, those of large models take about a second, and all fit into a part of the memory.
-    """
-    if backbone.packing is None:
-        return None
-    free, _ = torch.cuda.mem_get_info(backbone.device)
-    weights = sum(backbone.shape.block_weights)
-    by_work = PACKED_WORK / (2 * max(1, weights))
-    numbers = free / 4 / 2  # numbers of two bytes in a quarter of the free memory
-    by_memory = numbers / (TOKEN_WIDTHS * backbone.shape.width)
-    tokens = MOST_PACKED
-    while tokens > LEAST_PACKED and tokens > min(by_work, by_memory):
-        tokens //= 2
-    return tokens
-
-
-def calibrated_budget(backbone: Backbone, items: Sequence[_Item], path: Path) -> int:
-    """Measure the batch size, in tokens, at which this model is fastest on this machine.
-
-    A few real texts of about median length pass through the lowest blocks with each candidate size.
-    The result is saved, so that a job that resumes after an interruption forms the same batches.
-    """
-    saved = read_facts(path, "batch sizes") or {}
-    key = f"{platform.node()} {backbone.device} {backbone.model.dtype} {backbone.shape.layers[-1]}"
-    key += f" {backbone.shape.width}x{backbone.shape.num_blocks} {torch.get_num_threads()} threads"
-    if key not in saved:
-        saved[key] = _fastest_budget(backbone, items)
-        write_facts(path, saved)
-        log.info("%s: batches of %d tokens are fastest here", backbone.name, saved[key])
-    return saved[key]
-
-
-def _fastest_budget(backbone: Backbone, items: Sequence[_Item]) -> int:
-    gpu = backbone.device.type != "cpu"
-    candidates = GPU_BUDGETS if gpu else CPU_BUDGETS
-    middle = [window for item in items for window in item.tokens.windows]
-    middle.sort(key=lambda window: len(window.ids))
-    length = len(middle[len(middle) // 2].ids)
-    near = sorted(middle, key=lambda window: abs(len(window.ids) - length))
-    layers = {"mean": backbone.shape.layers[: CALIBRATION_BLOCKS + 1]}
-    rates: dict[int, float] = {}
-    for budget in candidates:
-        rows = near[: max(1, budget // length)]
-        if gpu:  # a few texts are repeated to fill the batch
-            rows = list(islice(cycle(near), max(1, budget // length)))
-        times = []
-        for _ in range(3):
-            begun = time.perf_counter()
-            try:
-                launch(backbone, rows, layers, {"mean": PoolingConfig()}).land()
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-                return _smallest_of_best(rates, gpu) if rates else candidates[0]
-            times.append(time.perf_counter() - begun)
-        rates[budget] = sum(len(row.ids) for row in rows) / min(times)
-        if not gpu and len(rows) == len(near):
-            break
-    return _smallest_of_best(rates, gpu)
-
-
-def _smallest_of_best(rates: Mapping[int, float], gpu: bool) -> int:
-    enough = max(rates.values()) * (ENOUGH if gpu else 1.0)
-    return min(budget for budget, rate in rates.items() if rate >= enough)

@@ -17,13 +17,13 @@ import numpy as np
 from filelock import FileLock
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig
+from layerfusion.embeddings.cache_key import GIVEN, BackboneSpec, given_spec, text_hash
 from layerfusion.embeddings.endpoint import Endpoint
 from layerfusion.embeddings.extract import lacking
 from layerfusion.embeddings.latency import Latency, read_latency, write_latency
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shape import BATCH, ModelShape
-from layerfusion.embeddings.spec import GIVEN, BackboneSpec, given_spec, text_hash
 from layerfusion.embeddings.store import FILLING, EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.embeddings.vector_files import VectorFile

@@ -24,8 +24,8 @@ from torch import Tensor
 
 from layerfusion.assets.memo import read_arrays, read_facts, write_arrays, write_facts
 from layerfusion.config.job import ExtractConfig, LexicalConfig
+from layerfusion.embeddings.cache_key import TFIDF, text_hash
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.embeddings.store import TokenCounts
 from layerfusion.errors import UserError
 from layerfusion.texts.tfidf import FEATURES, countable, counts_from, counts_state, tfidf

@@ -21,7 +21,8 @@ from layerfusion.assets import Asset, available, resolve
 from layerfusion.assets.paths import content_identity, is_hub_id
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig
-from layerfusion.embeddings.backbone import choose_device, quiet_transformers
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone_loading import quiet_transformers
 from layerfusion.embeddings.endpoint import Answer, OutOfTime
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.errors import UserError, library_errors, short

@@ -16,8 +16,8 @@ from layerfusion.assets.models import is_causal
 from layerfusion.assets.sentence import sentence_settings
 from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import TRUNCATE, BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.shape import ModelShape
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.embeddings.usage import note_name
 from layerfusion.errors import UserError
@@ -141,14 +141,14 @@ class EmbeddingSource:
 
     def expected_shape(self) -> ModelShape:
         """Return the model's shape, from the model's config if nothing has been extracted yet."""
-        from layerfusion.embeddings.backbone import empty_shape
+        from layerfusion.embeddings.backbone_loading import empty_shape
 
         known = (store.shape for store in self.stores.values() if store.shape is not None)
         return next(known, None) or empty_shape(self.name, self.asset.path, self.config)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text that the model will see, special tokens included."""
-        from layerfusion.embeddings.backbone import load_tokenizer
+        from layerfusion.embeddings.backbone_loading import load_tokenizer
         from layerfusion.embeddings.tokens import tokenize
 
         tokenizer = load_tokenizer(self.name, self.asset.path, self.config)
@@ -193,7 +193,7 @@ class EmbeddingSource:
         if not lacking(self.stores, texts, layers, options) and not untimed:
             tally.warn()
             return
-        from layerfusion.embeddings.backbone import load_backbone
+        from layerfusion.embeddings.backbone_loading import load_backbone
 
         backbone = load_backbone(self.name, self.asset.path, self.config, options.device)
         for part in parts:

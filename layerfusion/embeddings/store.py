@@ -27,6 +27,7 @@ import numpy as np
 
 from layerfusion.assets.files import remove_leftovers, write_atomically
 from layerfusion.assets.memo import read_kept, seal, unseal, warn_of_damage, write_facts
+from layerfusion.embeddings.cache_key import BackboneSpec
 from layerfusion.embeddings.index import HashIndex, as_hashes
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import (
@@ -40,7 +41,6 @@ from layerfusion.embeddings.shards import (
     save_undamaged,
     write_shard,
 )
-from layerfusion.embeddings.spec import BackboneSpec
 from layerfusion.embeddings.usage import hold
 from layerfusion.errors import UserError
 

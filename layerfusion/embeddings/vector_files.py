@@ -14,8 +14,8 @@ from layerfusion.assets.paths import data_suffix, file_hash, find_path
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.job import BackboneConfig
 from layerfusion.config.registry import READERS
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.endpoint import as_vector
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError, library_errors, short, unknown
 from layerfusion.texts.columns import Columns
 from layerfusion.texts.readers import read_file

@@ -35,8 +35,8 @@ from layerfusion.estimators.rows import (
     text_list,
 )
 from layerfusion.layers.layer_id import LayerId
-from layerfusion.runs.bundle import load_bundle
 from layerfusion.runs.bundle_files import ESTIMATOR
+from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.fitting import (
     LayerImportance,
     Trial,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from layerfusion.embeddings.backbone import quiet_transformers
+from layerfusion.embeddings.backbone_loading import quiet_transformers
 from layerfusion.errors import UserError, naming_extras
 from layerfusion.export import (
     ONNX,

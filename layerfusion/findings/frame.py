@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfusion.errors import UserError
+from layerfusion.findings.settings import settings_words
 from layerfusion.records.job import Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged, warn_of
 
@@ -20,11 +21,13 @@ def results(folder: Path | str) -> DataFrame:
         folder: of a sweep, of a job, or one that holds such folders.
 
     Returns:
-        Columns: dataset, models, layers, pooling, selection, fusion, protocol, seeds, train_rows,
-        test_rows; validation_accuracy, folds_accuracy (on folds of train, where the job was judged
-        on them), test_accuracy, test_sd, test_low, test_high, macro_f1, micro_f1 (of texts with
-        several labels, whose accuracy is that all of them are right),
-        log_loss, all as shares or nats, with a 95 % interval over test rows; baseline_accuracy;
+        Columns: dataset, models, layers, pooling, selection, fusion, settings (those of selection,
+        fusion and training in which jobs of one selection and fusion differ: `fusion.width=64`),
+        protocol, seeds, train_rows, test_rows; validation_accuracy, folds_accuracy (on folds of
+        train, where the job was judged on them), test_accuracy, test_sd, test_low, test_high,
+        macro_f1, micro_f1 (of texts with several labels, whose accuracy is that all of them are
+        right), log_loss, all as shares or nats, with a 95 % interval over test rows;
+        baseline_accuracy;
         ms_per_text, gflops_per_text (up to the highest layer of each model), head_parameters,
         train_seconds; job and folder. A figure that a job does not have is NaN.
 
@@ -47,14 +50,19 @@ def results(folder: Path | str) -> DataFrame:
     damaged: Damaged = {}
     found = find_records(place, damaged)
     warn_of(damaged, left=bool(found))
-    rows = [{**_row(record), "folder": str(path)} for path, record in found]
+    settings = settings_words([record for _, record in found])
+    rows = [
+        {**_row(record), "settings": words, "folder": str(path)}
+        for (path, record), words in zip(found, settings, strict=True)
+    ]
     frame = pandas.DataFrame(rows, columns=list(COLUMNS))
     return frame.astype(COLUMNS)
 
 
 COLUMNS = {
     **dict.fromkeys(
-        ["dataset", "models", "layers", "pooling", "selection", "fusion", "protocol"], "string"
+        ["dataset", "models", "layers", "pooling", "selection", "fusion", "settings", "protocol"],
+        "string",
     ),
     **dict.fromkeys(["seeds", "train_rows", "test_rows"], "int64"),
     **dict.fromkeys(["validation_accuracy", "folds_accuracy", "test_accuracy"], "float64"),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.settings import with_settings
 from layerfusion.records.format import listing
 
 
@@ -140,11 +141,10 @@ def models_of(job: FinishedJob) -> str:
 
 def recipe_names(known: Mapping[JobIdentity, FinishedJob]) -> dict[str, str]:
     """Map each recipe to a distinct name: how layers are selected and what fuses them."""
-    plain = {
-        identity.recipe: f"{job.record.selection}, {job.record.fusion_label}"
-        for identity, job in known.items()
-    }
-    return told_apart(plain, lambda recipe: f"settings {recipe[:6]}")
+    records = {identity.recipe: job.record for identity, job in known.items()}
+    plain = {recipe: f"{x.selection}, {x.fusion_label}" for recipe, x in records.items()}
+    told = with_settings(plain, records.__getitem__)
+    return told_apart(told, lambda recipe: f"settings {recipe[:6]}")
 
 
 def taken(job: FinishedJob) -> str:

@@ -238,6 +238,7 @@ def _reference(
         recipe="",
         references=[],
         on_folds=None,
+        settings={},
     )
     right = right_rows(answer, target)
     return FinishedJob(alone, target, right.astype(float), right, baseline)

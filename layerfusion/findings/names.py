@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from layerfusion.findings.grouping import grouped, told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.settings import with_settings
 from layerfusion.records.format import capital, layers_words, listing
 from layerfusion.records.job import BaselineRecord, LayerRecord, RunRecord
 
@@ -45,7 +46,11 @@ def baseline_name(baseline: BaselineRecord) -> str:
 def job_names(group: DataGroup) -> dict[FinishedJob, str]:
     """Give a distinct name to every job of a group that is not a point of a curve."""
     names = {job: job_name(job.record) for job in (*group.fused, *group.repeats)}
-    return told_apart(told_apart(_told_by_settings(names), _among), job_mark)
+    # A layer with one setting is no point of a curve, and with another one it is.
+    every = with_settings({job: job_name(job.record) for job in group.jobs}, lambda x: x.record)
+    read = _told_by_reading(names)
+    told = {job: every[job] + read[job].removeprefix(names[job]) for job in names}
+    return told_apart(told_apart(told, _among), job_mark)
 
 
 def job_name(record: RunRecord) -> str:
@@ -63,8 +68,8 @@ def selected_name(record: RunRecord) -> str:
     return layers_words(record) + ("" if plain else f" ({record.selection})")
 
 
-def _told_by_settings(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]:
-    """Add the settings of layers and texts to names that differ in nothing else."""
+def _told_by_reading(names: Mapping[FinishedJob, str]) -> dict[FinishedJob, str]:
+    """Add how texts are read, and layers selected, to names that differ in nothing else."""
     told = dict(names)
     for jobs in grouped(names, names.__getitem__).values():
         settings = {job: _settings(job) for job in jobs}

@@ -17,11 +17,9 @@ from torch.nn import functional as F
 from layerfusion.config.job import ACCURACY, BALANCED, LOG_LOSS, MICRO_F1
 from layerfusion.layers.labels import (
     answers,
-    classification_loss,
     is_multilabel,
     label_counts,
     log_odds,
-    log_probabilities,
     right_rows,
     row_losses,
 )
@@ -31,10 +29,6 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the classes' log-frequencies that are tried, to be taken off the log-probabilities."""
 THRESHOLDS = (0.4, 0.3, 0.2)
 """Probabilities that are tried as the least from which a label is named, beside one half."""
-TEMPERATURE_ROWS = 2.0
-"""Strength of the pull of the temperature towards 1, in rows."""
-MAX_STEPS = 50
-"""Most steps of L-BFGS."""
 
 
 def costs(objective: str, log_probs: Tensor, target: Tensor) -> Tensor:
@@ -158,41 +152,6 @@ def _share(share: float, whole: Tensor, *, multilabel: bool) -> Shift:
 def _threshold(threshold: float, whole: Tensor) -> Shift:
     shift = torch.full_like(whole, math.log(1 - threshold) - math.log(threshold))
     return Shift(shift, f"; a label is named from a probability of {threshold:.0%} on")
-
-
-def temperature_of(logits: Tensor, target: Tensor) -> float:
-    """Return the temperature that makes held-out probabilities fit (Guo et al., ICML 2017).
-
-    It is 1 unless it lowers their log-loss by more than the standard error of the difference. A
-    head that stopped on the log-loss of these rows is calibrated on them as it is: with every
-    temperature taken, the log-loss on test rose in four of five jobs, by up to 5 %.
-
-    Args:
-        logits: of rows that the classifier did not learn from. Shape: (rows, classes).
-        target: labels of these rows.
-    """
-    logits = logits.double()
-    multilabel = is_multilabel(target)
-    log_temperature = torch.zeros((), dtype=torch.float64, requires_grad=True)
-    optimiser = torch.optim.LBFGS(
-        [log_temperature], max_iter=MAX_STEPS, line_search_fn="strong_wolfe"
-    )
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        pull = TEMPERATURE_ROWS * log_temperature.square() / len(target)
-        loss = classification_loss(logits / log_temperature.exp(), target) + pull
-        loss.backward()
-        return loss
-
-    optimiser.step(closure)
-    temperature = float(log_temperature.detach().exp())
-    before, after = (
-        row_losses(log_probabilities(scores, multilabel=multilabel), target)
-        for scores in (logits, logits / temperature)
-    )
-    gain = before - after
-    return temperature if float(gain.mean()) > standard_error(gain) else 1.0
 
 
 def weights_of(class_weights: str, target: Tensor, num_classes: int) -> Tensor | None:

@@ -29,6 +29,7 @@ from layerfusion.config.job import (
     TrainerConfig,
 )
 from layerfusion.errors import UserError
+from layerfusion.fusion.calibration import temperature_of
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule, TensorBatches
 from layerfusion.fusion.head import classifier_settings
@@ -36,7 +37,6 @@ from layerfusion.fusion.objective import (
     Shift,
     find_shift,
     label_shares,
-    temperature_of,
     weights_of,
 )
 from layerfusion.layers.labels import is_multilabel, log_probabilities

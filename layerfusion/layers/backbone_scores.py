@@ -16,12 +16,13 @@ from torch import Tensor
 
 from layerfusion.assets.memo import hash_of, read_facts, write_facts
 from layerfusion.config.job import TRUNCATE, ExtractConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import TokenBudget, not_finite, pass_batches
 from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.source import EmbeddingSource
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import Batch, Window, collate
 from layerfusion.errors import UserError
 from layerfusion.layers.attention import attention_entropy

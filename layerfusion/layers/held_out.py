@@ -14,9 +14,9 @@ import torch
 
 from layerfusion.assets.memo import hash_of, read_arrays, write_arrays
 from layerfusion.config.job import STRENGTHS, LayersConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.lexical import LexicalSource
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.labels import is_multilabel
 from layerfusion.layers.lexical_regression import C_VALUES, count, predict_folds

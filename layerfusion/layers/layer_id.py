@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from layerfusion.embeddings.spec import TFIDF
+from layerfusion.embeddings.cache_key import TFIDF
 
 
 @dataclass(frozen=True, order=True)

@@ -379,6 +379,9 @@ class RunRecord:
     few are, and in older records."""
     long_texts: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Model to the settings that `long_texts=auto` has chosen for it."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings of the selection, the fusion and the training by their keys, such as `fusion.width`,
+    without those that are not set; empty in older records."""
     schema: int = SCHEMA
 
     @property

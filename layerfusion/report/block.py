@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from layerfusion.report.table import Table
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from layerfusion.report.figures.canvas import Drawing
 
 Part: TypeAlias = "str | Text | Bullets | Drawing | Table | Folded | Summary | Block"
-Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,17 @@ class Block:
     @property
     def tables(self) -> tuple[Table, ...]:
         """Every table in the block, in order."""
-        return tuple(parts_of(self, Table))
+        return tuple(parts_of(self, "table"))
 
     @property
     def figures(self) -> tuple[Drawing, ...]:
         """Every figure in the block, in order."""
-        from layerfusion.report.figures.canvas import Drawing
-
-        return tuple(parts_of(self, Drawing))
+        return tuple(parts_of(self, "figure"))
 
 
-def parts_of(node: object, kind: type[Kind]) -> Iterator[Kind]:
+def parts_of(node: object, kind: str) -> Iterator[Any]:
     """Find the parts of one kind in a block, at any depth, in order."""
-    if isinstance(node, kind):
+    if getattr(node, "kind", "") == kind:
         yield node
     for part in getattr(node, "parts", ()):
         yield from parts_of(part, kind)

@@ -169,9 +169,6 @@ def _left_out(results: Results, *, most: int = 5) -> list[str]:
     ]
 
 
-# -- introduction -------------------------------------------------------------------------------
-
-
 def _intro(results: Results) -> tuple[str, ...]:
     if not results.jobs:
         return (

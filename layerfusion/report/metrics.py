@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from layerfusion.records.format import listing
@@ -56,32 +56,30 @@ def metric_columns(
         test: takes the estimates from a row.
         data: of the rows.
     """
-    return [
-        Column(
-            titled("Test", data) if metric.name == "accuracy" else metric.title,
-            lambda row, name=metric.name: test(row).get(name),
-            metric.format,
-        )
-        for metric in METRICS
-        if any(metric.name in test(entry) for entry in entries)
-    ]
+    accuracy, *others = METRICS
+    shown = [replace(accuracy, title=titled("Test", data)), *others]
+    return _columns(shown, entries, test)
 
 
 def set_columns(
     entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
 ) -> list[Column]:
     """Make columns of both F1, which stand beside an exact match; none where no row has one."""
-    if not any("micro_f1" in test(entry) for entry in entries):
-        return []
 
-    def estimate(row: Any, name: str) -> Estimate | None:
-        found = test(row)
-        return found.get(name) if "micro_f1" in found else None
+    def f1(row: Any) -> Mapping[str, Estimate]:
+        return found if "micro_f1" in (found := test(row)) else {}
 
+    both = [metric for metric in METRICS if metric.name in ("micro_f1", "macro_f1")]
+    return _columns(both, entries, f1)
+
+
+def _columns(
+    metrics: Sequence[Metric], entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
+) -> list[Column]:
     return [
-        Column(metric.title, lambda row, name=metric.name: estimate(row, name), metric.format)
-        for metric in METRICS
-        if metric.name in ("micro_f1", "macro_f1")
+        Column(metric.title, lambda row, name=metric.name: test(row).get(name), metric.format)
+        for metric in metrics
+        if any(metric.name in test(entry) for entry in entries)
     ]
 
 

@@ -45,10 +45,9 @@ def plot_layers(
         >>> type(plot_layers(profile)).__name__
         'Axes'
     """
-    if isinstance(source, Profile):
-        return layers.plot_profile_layers(source, ax)
-    if isinstance(source, str | Path) and (Path(source) / PROFILE).is_file():
-        return layers.plot_profile_layers(read_profile(Path(source)), ax)
+    is_folder = isinstance(source, str | Path)
+    if isinstance(source, Profile) or (is_folder and (Path(source) / PROFILE).is_file()):
+        return layers.plot_profile_layers(_profile(source), ax)
     group = _group(source, dataset)
     if group.curves and not group.probed:
         return layers.plot_job_layers(group, ax)

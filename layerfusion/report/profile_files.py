@@ -139,9 +139,6 @@ def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> lis
     return lines
 
 
-# -- files --------------------------------------------------------------------------------------
-
-
 def write_csv(profile: Profile, path: Path) -> None:
     """Write one row a layer, as RFC 4180 has it: all digits, and nothing for no number."""
     names = ["backbone", "layer", "pooling", "depth"]

@@ -10,13 +10,14 @@ from layerfusion.findings.choice import ties_words
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import selected_name
 from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
+from layerfusion.findings.settings import settings_words
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import Estimate, RunRecord
+from layerfusion.records.job import Estimate
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, REGRET, decimals
 from layerfusion.report.metrics import set_columns, titled
 from layerfusion.report.render.terminal import table_lines, width, wrapped
-from layerfusion.report.table import Cell, Column, Table
+from layerfusion.report.table import Column, Table
 
 SHOWN = 10
 """Jobs of a data set that a sweep and a search show at their end, the best first."""
@@ -81,23 +82,23 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     jobs, data = ranked.jobs, ranked.data
     by, test = "Folds %" if ranked.judge.by_folds else "Valid. %", titled("Test", data)
 
-    def test_of(record: RunRecord) -> Cell:
-        """Take the accuracy without its spread over seeds, for which there is no room."""
-        return replace(Cell.of(record.test["accuracy"]), sd=None)
-
     def means(pair: Found) -> Mapping[str, Estimate]:
         return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
 
     f1 = set_columns(jobs, means)
+    words = settings_words([record for _, record in jobs])
+    settings = {path: own for (path, _), own in zip(jobs, words, strict=True)}
     always = {"#", "Fusion", "Layers", by, test, "Job", *(x.title for x in f1)}
     accuracies = [ranked.choosing(record) for _, record in jobs]
     columns = (
         Column("#", lambda pair: 1 + sum(x > ranked.choosing(pair[1]) for x in accuracies), COUNT),
         Column(by, lambda pair: ranked.choosing(pair[1]), PERCENT),
-        Column(test, lambda pair: test_of(pair[1]), PERCENT),
+        # There is no room for the spread over seeds.
+        Column(test, lambda pair: replace(pair[1].test["accuracy"], sd=None), PERCENT),
         Column("Fusion", lambda pair: pair[1].fusion_label),
         Column("Layers", lambda pair: selected_name(pair[1])),
         Column("Pooling", lambda pair: "+".join(dict.fromkeys(x.pooling for x in pair[1].layers))),
+        Column("Settings", lambda pair: settings[pair[0]]),
         *f1,
         Column("ms", lambda pair: pair[1].milliseconds_one, decimals(1)),
         Column("GFLOPs", lambda pair: pair[1].flops_per_text, GFLOPS),

@@ -43,9 +43,6 @@ def shortened(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
 
 
-# -- verdicts -----------------------------------------------------------------------------------
-
-
 def told(finding: Finding, *, than: str = "") -> str:
     """Word a comparison: better or worse, probably so, or not to be told.
 
@@ -80,9 +77,10 @@ def open_words(difference: Difference, smallest: float) -> str:
     )
 
 
-def says(difference: Difference, *, gain: str, loss: str) -> str:
+def says(difference: Difference) -> str:
     """Word a difference by its interval: `gains 1.2 points [0.3, 2.0]`, or not to be told."""
     if difference.verdict == "open":
-        return open_words(difference, difference.smallest_shown)
-    verb = gain if difference.verdict == "gain" else loss
+        words = open_words(difference, difference.smallest_shown)
+        return f"makes a difference that {words}"
+    verb = "gains" if difference.verdict == "gain" else "loses"
     return f"{verb} {REGRET(abs(difference.mean))} points {bracket(difference, POINTS)}"

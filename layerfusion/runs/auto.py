@@ -23,8 +23,8 @@ from layerfusion.config.job import (
     TrainConfig,
 )
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.held_out_heads import HeldOutHeads
 from layerfusion.fusion.layer_sets import propose_layer_sets

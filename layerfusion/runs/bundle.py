@@ -23,61 +23,44 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from safetensors.torch import load, save
 from torch import Tensor
 
 from layerfusion.assets import Asset, NoSource, resolve
-from layerfusion.assets.files import parse_json, write_atomically
-from layerfusion.assets.hub_folders import HUB
-from layerfusion.assets.memo import seal, sha256
 from layerfusion.assets.paths import content_identity
 from layerfusion.assets.staging import write_new_folder
 from layerfusion.config.check import check_backbone
-from layerfusion.config.check import load as load_settings
-from layerfusion.config.job import PathsConfig, TrainConfig
-from layerfusion.config.secrets import redacted
-from layerfusion.embeddings.backbone import Backbone, load_backbone
-from layerfusion.embeddings.extract import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
-from layerfusion.embeddings.lexical import LexicalFit, LexicalSource
+from layerfusion.embeddings.lexical import LexicalFit
 from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
-from layerfusion.embeddings.source import EmbeddingSource, Source, asset_sources
-from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.source import asset_sources
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
 from layerfusion.errors import UserError, unknown
-from layerfusion.fusion.head_files import Head, StackHead, head_from, head_state, mean_probabilities
+from layerfusion.fusion.head_files import Head, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
-from layerfusion.records.job import BUNDLE
 from layerfusion.runs.bundle_files import (
-    DESCRIPTION,
-    HEADS,
-    SCHEMA,
-    Description,
     Model,
-    damage_told,
     files_of,
-    read_files,
+    write_bundle,
 )
-from layerfusion.runs.fetching import shared_folder
 from layerfusion.runs.naming import labels_of
 from layerfusion.runs.recent import RecentVectors, Vectors
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.trust import (
     is_given,
-    is_pipeline,
-    known_cache,
-    let_ask,
-    refuse_code,
-    refuse_interpolation,
 )
 from layerfusion.statistics.answers import answers
 from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
-    from layerfusion.runs.inputs import Inputs
+    pass
 
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
@@ -309,7 +292,7 @@ class Bundle:
 
         def write(place: Path) -> None:
             if self.folder is None:
-                _write_bundle(self, place)
+                write_bundle(self, place)
                 return
             for name in files_of(self.lexical):
                 shutil.copyfile(self.folder / name, place / name)  # no other file that lies there
@@ -533,239 +516,3 @@ _loaded: WeakValueDictionary[tuple[str, str, str], Backbone] = WeakValueDictiona
 """Language models in use. Classifiers that live at the same time share them."""
 _passing = threading.Lock()
 """Held while texts pass through a model, whose hooks would take the states of another thread's."""
-
-
-def save_bundle(
-    folder: Path, config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: dict[str, Any]
-) -> None:
-    """Save a job's classifier.
-
-    Args:
-        folder: folder of the bundle, created if it is missing.
-        config: config of the job.
-        inputs: inputs of the job.
-        heads: trained heads, one for each seed.
-        facts: facts for a reader.
-
-    Raises:
-        UserError: if a lexical source cannot be fitted again.
-    """
-    _write_bundle(make_bundle(config, inputs, heads, facts), folder)
-
-
-def make_bundle(
-    config: TrainConfig, inputs: Inputs, heads: Sequence[Head], facts: Mapping[str, Any]
-) -> Bundle:
-    """Put a classifier together in memory, from the arguments of `save_bundle`.
-
-    Raises:
-        UserError: if a lexical source cannot be fitted again.
-    """
-    used = dict.fromkeys(layer.backbone for layer in inputs.selection.layers)
-    sources = {name: inputs.sources[name] for name in used}
-    # As they were read, where the job left it open how long texts are.
-    models = {name: x.config for name, x in sources.items() if isinstance(x, EmbeddingSource)}
-    config = replace(config, backbone={**config.backbone, **models})
-    return Bundle(
-        None,
-        inputs.dataset.label_names,
-        tuple(inputs.selection.layers),
-        config,
-        _models(sources),
-        tuple(heads),
-        {
-            name: _lexical_part(name, one, heads[0])
-            for name, one in sources.items()
-            if isinstance(one, LexicalSource)
-        },
-        facts,
-    )
-
-
-def _models(sources: Mapping[str, Source]) -> dict[str, Model]:
-    """Identify the files of the language models and pipelines among the sources."""
-    found: dict[str, Model] = {}
-    for name, one in sources.items():
-        if isinstance(one, EmbeddingSource):
-            content = content_identity(one.asset.path, one.cache)
-            found[name] = Model(one.origin, one.asset.identity, content)
-        elif isinstance(one, GivenSource) and isinstance(one.giver, Pipeline):
-            found[name] = Model(one.origin, one.giver.asset.identity, one.giver.content)
-    return found
-
-
-def _write_bundle(bundle: Bundle, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / DESCRIPTION).unlink(
-        missing_ok=True
-    )  # the bundle is incomplete until it is written again
-    tensors: dict[str, Tensor] = {}
-    described = []
-    for number, head in enumerate(bundle.heads):
-        state, about = head_state(head)
-        tensors |= {f"{number}.{name}": values for name, values in state.items()}
-        described.append(about)
-    files = {HEADS: save(tensors)}
-    for name, part in bundle.lexical.items():
-        state, vocabulary = part.state()
-        files[f"{name}.safetensors"] = save(state)
-        files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-    description = {
-        "schema": SCHEMA,
-        "label_names": list(bundle.label_names),
-        "layers": [asdict(layer) for layer in bundle.layers],
-        "models": {name: asdict(model) for name, model in bundle.models.items()},
-        "heads": described,
-        "config": redacted(asdict(bundle.config)),
-        "facts": bundle.facts,
-        "files": {name: sha256(content) for name, content in files.items()},
-    }
-    text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / DESCRIPTION, text.encode())
-
-
-def _lexical_from(
-    features: str, tensors: Mapping[str, Tensor], vocabulary: Sequence[str]
-) -> LexicalFit | LexicalRegression:
-    """Rebuild what `_lexical_part` returned; in a file of a projection there is no bias."""
-    kind = LexicalRegression if "bias" in tensors else LexicalFit
-    return kind.from_state(features, tensors, vocabulary)
-
-
-def _lexical_part(name: str, source: LexicalSource, head: Head) -> LexicalFit | LexicalRegression:
-    """Return what turns texts into features of a head: a regression in a stack, else vectors."""
-    if isinstance(head, StackHead):
-        return head.regressions[name]
-    return source.refitted()
-
-
-def load_bundle(
-    folder: Path | str,
-    *,
-    device: str = "auto",
-    cache: str | None = None,
-    models: Mapping[str, str] | None = None,
-    modules: Sequence[str] = (),
-    endpoints: Mapping[str, str] | None = None,
-    tokens: Mapping[str, str] | None = None,
-) -> Bundle:
-    """Read a classifier that a job left.
-
-    Args:
-        folder: folder of the bundle, or of its job; or `hub:owner/name`, with `@REVISION` or not,
-            which is fetched once.
-        device: device that the language models run on.
-        cache: folder of downloaded models; None means that of the job, if there is one here, or
-            else the usual one.
-        models: for some backbones, a folder with their files that replaces the job's origin.
-        modules: modules outside LayerFusion that its operator and its poolings may be imported
-            from.
-        endpoints: for some backbones whose vectors come from a server, the address to ask, which
-            is needed even if the classifier names one.
-        tokens: for some of these, the name of the environment variable that holds their token.
-
-    Raises:
-        UserError: if there is no bundle, or it is damaged, has another schema, links to other files
-            or would run code that the user has not named.
-
-    Example:
-        >>> classifier = load_bundle(outputs / "job")
-        >>> classifier.predict_proba(["a good film", "a bad plot"]).shape
-        (2, 2)
-    """
-    place = Path(folder)
-    if str(folder).startswith(HUB):
-        place = shared_folder(str(folder), Path(cache or PathsConfig().cache))
-    if not place.is_dir():
-        raise UserError(f"{place}: there is no such folder")
-    if not (place / DESCRIPTION).is_file():
-        place = place / BUNDLE
-    about, files = read_files(place)
-    with damage_told(place):
-        refuse_interpolation(about.config, place)
-        config = load_settings(about.config)
-        refuse_code(config, modules)
-        layers = tuple(about.layers)
-        for layer in layers:  # a KeyError is a description whose parts do not fit each other
-            known = (about.models, config.backbone)
-            if is_pipeline(config, layer.backbone):
-                _ = about.models[layer.backbone]
-            elif layer.backbone not in config.lexical and not is_given(config, layer.backbone):
-                _ = config.pooling[layer.pooling], *(group[layer.backbone] for group in known)
-        tensors = load(files[HEADS])
-        heads = tuple(
-            head_from(_below(tensors, f"{number}."), facts, modules)
-            for number, facts in enumerate(about.heads)
-        )
-        _check_heads(heads, tensors, about)
-        names = dict.fromkeys(layer.backbone for layer in layers)
-        lexical = {
-            name: _lexical_from(
-                config.lexical[name].features,
-                load(files[f"{name}.safetensors"]),
-                parse_json(files[f"{name}.json"]),
-            )
-            for name in names
-            if name in config.lexical
-        }
-        _check_regressions(lexical, heads)
-    for name, path in (models or {}).items():
-        if name not in about.models:
-            raise unknown("model", name, about.models)
-        key = "pipeline" if is_pipeline(config, name) else "path"
-        config.backbone[name] = replace(config.backbone[name], **{key: path})
-    unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
-    config = replace(
-        config,
-        extract=replace(config.extract, device=device),
-        paths=PathsConfig(cache=cache or known_cache(config.paths.cache)),
-    )
-    return Bundle(
-        place,
-        tuple(about.label_names),
-        layers,
-        config,
-        about.models,
-        heads,
-        lexical,
-        about.facts,
-        unasked,
-    )
-
-
-def _check_heads(heads: Sequence[Head], tensors: Mapping[str, Tensor], about: Description) -> None:
-    """Check that a description has all heads of its file, with their sources and classes.
-
-    Raises:
-        ValueError: saying what differs.
-    """
-    kept = {name.partition(".")[0] for name in tensors}
-    if not heads or kept != {str(number) for number in range(len(heads))}:
-        raise ValueError(f"it describes {len(heads)} heads, and {HEADS} holds {len(kept)}")
-    for what, named, of_heads in (
-        ("classes", about.label_names, {head.num_classes for head in heads}),
-        ("layers", about.layers, {len(head.widths) for head in heads}),
-    ):
-        if wrong := of_heads - {len(named)}:
-            raise ValueError(f"it names {len(named)} {what}, and a head has {wrong.pop()}")
-    if len({head.multilabel for head in heads}) > 1:
-        raise ValueError("some of its heads give a text one class, and others several labels")
-
-
-def _check_regressions(
-    lexical: Mapping[str, LexicalFit | LexicalRegression], heads: Sequence[Head]
-) -> None:
-    """Check that regressions give what the heads take: scores of classes, or of labels.
-
-    Raises:
-        ValueError: naming the one that does not.
-    """
-    for name, part in lexical.items():
-        if isinstance(part, LexicalRegression) and part.multilabel != heads[0].multilabel:
-            raise ValueError(f"{name} and the heads differ in whether a text has several labels")
-
-
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

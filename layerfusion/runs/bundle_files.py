@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
+from safetensors.torch import save
+from torch import Tensor
 
-from layerfusion.assets.memo import sha256
+from layerfusion.assets.files import write_atomically
+from layerfusion.assets.memo import seal, sha256
 from layerfusion.config.operators import former_fusion
 from layerfusion.config.rules import check_name
+from layerfusion.config.secrets import redacted
 from layerfusion.errors import UserError
+from layerfusion.fusion.head_files import head_state
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import BUNDLE
 from layerfusion.records.json_files import Upgrade, read_json, require_schema
 from layerfusion.records.sweep import finished_job
 from layerfusion.runs.trust import own_file
+
+if TYPE_CHECKING:
+    from layerfusion.runs.bundle import Bundle
 
 DESCRIPTION = "bundle.json"
 """File that is written last, so a bundle that has it is complete."""
@@ -121,6 +130,38 @@ def read_files(place: Path) -> tuple[Description, dict[str, bytes]]:
         if finished not in (None, about.facts["job"]):
             raise ValueError(f"it is of job {about.facts['job']}, not of {finished}")
     return about, files
+
+
+def write_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write a classifier; the file that completes it comes last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # The bundle is incomplete until it is written again.
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    tensors: dict[str, Tensor] = {}
+    described = []
+    for number, head in enumerate(bundle.heads):
+        state, about = head_state(head)
+        tensors |= {f"{number}.{name}": values for name, values in state.items()}
+        described.append(about)
+    files = {HEADS: save(tensors)}
+    for name, part in bundle.lexical.items():
+        state, vocabulary = part.state()
+        files[f"{name}.safetensors"] = save(state)
+        files[f"{name}.json"] = json.dumps(vocabulary, ensure_ascii=False).encode()
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    description = {
+        "schema": SCHEMA,
+        "label_names": list(bundle.label_names),
+        "layers": [asdict(layer) for layer in bundle.layers],
+        "models": {name: asdict(model) for name, model in bundle.models.items()},
+        "heads": described,
+        "config": redacted(asdict(bundle.config)),
+        "facts": bundle.facts,
+        "files": {name: sha256(content) for name, content in files.items()},
+    }
+    text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / DESCRIPTION, text.encode())
 
 
 def files_of(lexical: Iterable[str]) -> list[str]:

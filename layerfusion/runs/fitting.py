@@ -12,7 +12,7 @@ import torch
 
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
-from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.head_files import Head
@@ -29,7 +29,8 @@ from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import HeldOut, Predictions
 from layerfusion.layers.score import Needs, find_score
 from layerfusion.layers.selection import find_selection
-from layerfusion.runs.bundle import Bundle, make_bundle
+from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.bundle_saving import make_bundle
 from layerfusion.runs.heads import TrainedHead, fit_heads
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import Inputs, check_inputs, prepare_texts, read_targets

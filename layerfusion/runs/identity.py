@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,38 @@ def recipe_id(config: TrainConfig) -> str:
     for key in ("per_class", "draw"):
         settings["limit"].pop(key)
     return _hash(settings)
+
+
+def recorded_settings(config: TrainConfig) -> dict[str, Any]:
+    """Return the settings of a job's selection, fusion and training by their keys.
+
+    These are the settings in its name that its record says nowhere else. Those that are not set are
+    left out.
+    """
+    fusion = asdict(config.fusion)
+    arguments = fusion.pop("arguments")
+    settings = {
+        "layers": _settings(config)["layers"],
+        "fusion": fusion | arguments,
+        "trainer": asdict(config.trainer),
+        **{key: getattr(config, key) for key in ("objective", "class_weights", "time_limit")},
+    }
+    for group, keys in {
+        "layers": ("name", "fixed"),  # the record has them
+        "fusion": ("name", "target", *(() if config.fusion.name == AUTO else OF_AUTO)),
+        "trainer": ("accelerator", "devices"),
+    }.items():
+        for key in keys:
+            settings[group].pop(key, None)
+    return {key: value for key, value in _flat(settings) if value is not None}
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", value
 
 
 def profile_id(config: TrainConfig) -> str:

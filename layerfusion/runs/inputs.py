@@ -17,10 +17,10 @@ from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import GivenSource, open_given
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError, one_line
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.operators.capacity import check_operators

@@ -22,8 +22,8 @@ from layerfusion.layers import labels
 from layerfusion.records.job import BUNDLE, CONFIG, METRICS, RunRecord, read_record, write_record
 from layerfusion.records.json_files import DamagedRecord
 from layerfusion.runs.baseline import compute_baseline
-from layerfusion.runs.bundle import save_bundle
 from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
+from layerfusion.runs.bundle_saving import save_bundle
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.lexical import LexicalSource
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.candidates import Candidates, read_layers
 from layerfusion.layers.labels import is_multilabel, log_probabilities, right_rows

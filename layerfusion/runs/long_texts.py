@@ -16,10 +16,10 @@ import numpy as np
 
 from layerfusion.assets import Asset, resolve
 from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, BackboneConfig, TrainConfig
-from layerfusion.embeddings.backbone import empty_shape, load_tokenizer
+from layerfusion.embeddings.backbone_loading import empty_shape, load_tokenizer
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EmbeddingSource, Source, asset_sources
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.tokens import TokenizedText, tokenize
 from layerfusion.layers.budget import too_high
 from layerfusion.records.job import RunRecord

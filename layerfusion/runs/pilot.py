@@ -11,9 +11,9 @@ from itertools import chain
 import numpy as np
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import GivenSource
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline, Pace

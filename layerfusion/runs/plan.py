@@ -20,12 +20,13 @@ from layerfusion.config.job import (
     PoolingConfig,
     TrainConfig,
 )
-from layerfusion.embeddings.backbone import choose_device, empty_shape, load_tokenizer
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone_loading import empty_shape, load_tokenizer
+from layerfusion.embeddings.cache_key import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.given import LAYER, given_spec_of, giver_of
 from layerfusion.embeddings.pipeline import Pipeline
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_that_see
-from layerfusion.embeddings.spec import backbone_spec, model_identity, text_hash
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from layerfusion.embeddings.spec import text_hash
+from layerfusion.embeddings.cache_key import text_hash
 
 MOST_BYTES = 256 * 2**20
 """Bytes of vectors that are kept; those that were used longest ago are dropped first."""

@@ -37,7 +37,7 @@ from layerfusion.records.job import (
     RunRecord,
 )
 from layerfusion.runs.heads import TrainedReference, TrainingResult
-from layerfusion.runs.identity import job_id, recipe_id
+from layerfusion.runs.identity import job_id, recipe_id, recorded_settings
 from layerfusion.runs.inputs import SPLITS, Inputs
 from layerfusion.runs.long_texts import decided_readings
 from layerfusion.runs.protocol import protocol_of
@@ -153,6 +153,7 @@ def make_record(
         time_notes=inputs.deadline.notes(),
         reading=inputs.reading,
         long_texts=decided_readings(config, inputs.sources),
+        settings=recorded_settings(config),
     )
 
 

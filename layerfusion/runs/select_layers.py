@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import Source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.embeddings.standardise import Standardiser
 from layerfusion.layers.budget import Budget, measure
 from layerfusion.layers.candidates import Candidates, all_layers, read_lazily

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.endpoint import OutOfTime
 from layerfusion.embeddings.given import LAYER, GivenSource
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import duration

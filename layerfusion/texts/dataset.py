@@ -25,11 +25,12 @@ from layerfusion.texts.labels import (
     class_indices,
     class_matrix,
     clean_texts,
+    read_label_names,
     refuse_constant,
     strange_texts,
     without_unlabelled,
 )
-from layerfusion.texts.layout import read_label_names, read_tables
+from layerfusion.texts.layout import read_tables
 from layerfusion.texts.split_files import LABELS_FILE
 from layerfusion.texts.splits import Split, complete_splits
 from layerfusion.texts.table import SPLITS, Table, read_by_own_names

@@ -1,4 +1,4 @@
-"""Labelled texts that are in memory already: lists, a DataFrame, or a data set of `datasets`."""
+"""Labelled texts that are in memory: lists, rows, a DataFrame, or a data set of `datasets`."""
 
 from __future__ import annotations
 
@@ -35,8 +35,9 @@ def tables_of(
     label.
 
     Args:
-        data: texts, with `labels` beside them; a pandas DataFrame; a `datasets.Dataset`; or a
-            mapping of split to one of the last two, such as a `datasets.DatasetDict`.
+        data: texts, with `labels` beside them; a pandas DataFrame; a `datasets.Dataset`; a list of
+            rows, each a mapping of column to cell, or a text and its label; or a mapping of split
+            to one of the last three, such as a `datasets.DatasetDict`.
         labels: one for each text, or a list of them, or a matrix (of NumPy, SciPy or pandas), where
             `data` holds texts alone.
         columns: which columns have the texts and labels.
@@ -49,16 +50,21 @@ def tables_of(
     if labels is not None:
         texts = _texts_of(data, labels, place)
         return {"train": _table_beside(texts, labels, columns, place, label_names)}
-    if isinstance(data, Mapping) and data and all(_is_table(part) for part in data.values()):
-        parts = {_split_name(place, name): (f"{place}, {name}", part)
-                 for name, part in data.items()}  # fmt: skip
-    elif _is_table(data):
-        parts = {"train": (place, data)}
-    else:
+    in_splits = isinstance(data, Mapping)
+    tables = {
+        name: _table_of(part, columns)
+        for name, part in (data.items() if in_splits else [("train", data)])
+    }
+    if not tables or not all(map(_is_table, tables.values())):
         raise UserError(
             f"{place}: an object of type {type(data).__name__} is no labelled data; a path, a name,"
-            " a DataFrame, a datasets.Dataset, or texts with labels= are"
+            " a DataFrame, a datasets.Dataset, a list of dicts or of (text, label), or texts with"
+            " labels= are"
         )
+    parts = {
+        _split_name(place, name): (f"{place}, {name}" if in_splits else place, table)
+        for name, table in tables.items()
+    }
     values = {split: _values(called, part, columns) for split, (called, part) in parts.items()}
     cells = [cell for part in values.values() for cell in part.get(columns.label or "", ())]
     if _have_several(cells):
@@ -179,6 +185,21 @@ def write_parquet(dataset: TextDataset, folder: Path) -> Path:
             table = pa.table({"text": list(rows.texts), "label": pa.array(names, kind)})
             pq.write_table(table, temporary, write_page_checksum=True)
     return place
+
+
+def _table_of(data: Any, columns: Columns) -> Any:
+    """Make a DataFrame of a list of rows, which may be mappings or pairs; leave others alone."""
+    if not isinstance(data, list | tuple) or not data:
+        return data
+    import pandas
+
+    if all(isinstance(row, Mapping) for row in data):
+        return pandas.DataFrame(list(data), dtype=object)
+    pairs = all(isinstance(row, list | tuple) and len(row) == 2 for row in data)
+    if pairs and columns.label is not None:
+        cells = {name: [row[n] for row in data] for n, name in enumerate(("text", "label"))}
+        return pandas.DataFrame(cells, dtype=object).set_axis([columns.text, columns.label], axis=1)
+    return data
 
 
 def _is_table(data: Any) -> bool:

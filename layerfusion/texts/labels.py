@@ -5,14 +5,17 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from layerfusion.assets.files import parse_json
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError, short
 from layerfusion.texts.cells import (
@@ -25,7 +28,8 @@ from layerfusion.texts.cells import (
     written_list,
 )
 from layerfusion.texts.class_doubts import GAPS, alike_names, as_number, notes_on_names, written_out
-from layerfusion.texts.encoding import whole_characters
+from layerfusion.texts.encoding import refuse_no_text, whole_characters
+from layerfusion.texts.split_files import LABELS_FILE
 from layerfusion.texts.table import Table, each_label
 
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,15})(?:\.[0-9]+)?")
@@ -107,6 +111,30 @@ def _many(texts: Sequence[str]) -> str:
 
 Label = int | float | str
 """A class as found: a number, which is a float where it is not whole, or a stripped string."""
+
+
+def read_label_names(path: Path) -> tuple[str, ...] | None:
+    """Read the class names in `labels.json` beside the data: a list, or an object of index to name.
+
+    Raises:
+        UserError: if the file has another form.
+    """
+    file = (path if path.is_dir() else path.parent) / LABELS_FILE
+    if not file.is_file():
+        return None
+    content = file.read_bytes()
+    refuse_no_text(content, str(file))
+    try:
+        names = parse_json(content.removeprefix(BOM_UTF8))
+        if isinstance(names, dict):
+            if all(isinstance(value, int) for value in names.values()):
+                names = {str(index): name for name, index in names.items()}
+            names = [names[str(index)] for index in range(len(names))]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{file}: a list of names, or {{index: name}} from 0, is needed") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{file}: a list of names, or {{index: name}} from 0, is needed")
+    return tuple(names)
 
 
 def class_indices(

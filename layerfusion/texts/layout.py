@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from layerfusion.assets.files import parse_json
 from layerfusion.assets.paths import data_suffix
 from layerfusion.config.assets import DataSourceConfig
 from layerfusion.config.options import as_option
@@ -24,13 +22,11 @@ from layerfusion.texts.class_tables import class_tables, read_class_tables
 from layerfusion.texts.columnar import is_saved, not_in_saved, saved_parts, saved_table
 from layerfusion.texts.columns import OFTEN, Columns
 from layerfusion.texts.data_card import read_card
-from layerfusion.texts.encoding import refuse_no_text
 from layerfusion.texts.line_pairs import labels_beside, line_pairs, read_line_pairs, read_pair
 from layerfusion.texts.managed import refuse_managed
 from layerfusion.texts.numbered_files import refuse_gap
 from layerfusion.texts.readers import read_file, read_json_splits
 from layerfusion.texts.split_files import (
-    LABELS_FILE,
     assign_splits,
     bare,
     beside,
@@ -243,30 +239,6 @@ def _without(split: str, train: str) -> str:
         f"if its rows have none, {as_option('dataset.files.train', train)} alone leaves it out, and"
         f" {split} is made from train"
     )
-
-
-def read_label_names(path: Path) -> tuple[str, ...] | None:
-    """Read the class names in `labels.json` beside the data: a list, or an object of index to name.
-
-    Raises:
-        UserError: if the file has another form.
-    """
-    file = (path if path.is_dir() else path.parent) / LABELS_FILE
-    if not file.is_file():
-        return None
-    content = file.read_bytes()
-    refuse_no_text(content, str(file))
-    try:
-        names = parse_json(content.removeprefix(BOM_UTF8))
-        if isinstance(names, dict):
-            if all(isinstance(value, int) for value in names.values()):
-                names = {str(index): name for name, index in names.items()}
-            names = [names[str(index)] for index in range(len(names))]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{file}: a list of names, or {{index: name}} from 0, is needed") from error
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{file}: a list of names, or {{index: name}} from 0, is needed")
-    return tuple(names)
 
 
 def _read(

@@ -20,7 +20,7 @@ import pytest
 
 from layerfusion.cli import main
 from layerfusion.commands import outputs
-from layerfusion.runs import bundle
+from layerfusion.runs import bundle_loading
 from layerfusion.texts import streaming as parts
 
 LENGTHS = 97
@@ -54,7 +54,7 @@ class ByLength:
 @pytest.fixture
 def classifier(monkeypatch: pytest.MonkeyPatch) -> ByLength:
     found = ByLength()
-    monkeypatch.setattr(bundle, "load_bundle", lambda *_args, **_options: found)
+    monkeypatch.setattr(bundle_loading, "load_bundle", lambda *_args, **_options: found)
     monkeypatch.setattr(parts, "ROWS", 50)
     return found
 
@@ -346,8 +346,8 @@ import sys
 from tests.commands.test_large_inputs import ByLength
 from layerfusion.cli import main
 from layerfusion.commands import outputs
-from layerfusion.runs import bundle
-bundle.load_bundle = lambda *_args, **_options: ByLength()
+from layerfusion.runs import bundle_loading
+bundle_loading.load_bundle = lambda *_args, **_options: ByLength()
 code = main(["predict", "job", "-", *sys.argv[1:]])
 assert not {"wandb", "hydra", "optuna", "datasets", "submitit", "ray"} & {*sys.modules}
 sys.exit(code)

@@ -13,13 +13,14 @@ import torch
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import extract as extract_module
 from layerfusion.embeddings import forward
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.packing import find_packing
 from layerfusion.embeddings.pooling import find_spans, pool_tokens
 from layerfusion.embeddings.shards import open_shard
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import tokenize
 from layerfusion.errors import UserError

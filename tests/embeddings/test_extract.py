@@ -14,11 +14,13 @@ import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import forward
-from layerfusion.embeddings.backbone import choose_device, load_backbone
-from layerfusion.embeddings.extract import calibrated_budget, extract
+from layerfusion.embeddings.backbone import choose_device
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.batch_size import calibrated_budget
+from layerfusion.embeddings.cache_key import backbone_spec, text_hash
+from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.errors import UserError
 from tests.tiny import tiny_folder

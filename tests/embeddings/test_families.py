@@ -14,12 +14,13 @@ import transformers
 
 from layerfusion.assets.models import is_causal
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, empty_shape, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import empty_shape, load_backbone
+from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.forward import pool_layers
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.taps import find_layers
 from layerfusion.embeddings.tokens import collate, tokenize

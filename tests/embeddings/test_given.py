@@ -15,8 +15,8 @@ import pytest
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig
 from layerfusion.embeddings import endpoint
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import Unavailable, UserError
 from tests.embeddings.fake_endpoint import FakeEndpoint, entries, vector_of
 

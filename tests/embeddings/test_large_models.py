@@ -12,10 +12,11 @@ import torch
 import transformers
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig, TrainConfig
-from layerfusion.embeddings import backbone as backbone_module
-from layerfusion.embeddings.backbone import Backbone, is_spread, load_backbone
+from layerfusion.embeddings import backbone_loading
+from layerfusion.embeddings.backbone import Backbone, is_spread
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.errors import UserError
 from layerfusion.runs import resources
 from tests.tiny import tiny_folder
@@ -122,7 +123,7 @@ def test_weights_of_fewer_bits_have_vectors_of_their_own(
 def test_without_bitsandbytes_the_way_out_is_told(
     tmp_path: Path, llama_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backbone_module, "find_spec", lambda _name: None)
+    monkeypatch.setattr(backbone_loading, "find_spec", lambda _name: None)
     with pytest.raises(
         UserError, match=r"backbone.tiny.dtype=nf4: needs bitsandbytes; pip install"
     ):

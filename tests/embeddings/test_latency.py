@@ -6,7 +6,7 @@ import pytest
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
 from layerfusion.embeddings import latency as latency_module
-from layerfusion.embeddings.backbone import load_backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.latency import LATENCY_FILE, measure_latency, read_latency
 from layerfusion.embeddings.shape import BATCH
 from layerfusion.embeddings.source import open_source

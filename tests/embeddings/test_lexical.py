@@ -12,8 +12,8 @@ from sklearn.multiclass import OneVsRestClassifier
 from torch.nn import functional as F
 
 from layerfusion.config.job import ExtractConfig, LayersConfig, LexicalConfig
+from layerfusion.embeddings.cache_key import TFIDF, text_hash
 from layerfusion.embeddings.lexical import LAYER, LexicalFit, LexicalSource, open_lexical
-from layerfusion.embeddings.spec import TFIDF, text_hash
 from layerfusion.errors import UserError
 from layerfusion.layers import lexical_regression
 from layerfusion.layers.candidates import Candidates, all_layers, read_layers

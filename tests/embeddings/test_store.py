@@ -16,10 +16,10 @@ from safetensors.numpy import load, load_file, save
 from layerfusion.assets.memo import seal, unseal
 from layerfusion.config.job import BackboneConfig, PoolingConfig
 from layerfusion.embeddings import store as store_module
+from layerfusion.embeddings.cache_key import BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.inspect import list_stores, verify_stores
 from layerfusion.embeddings.shape import ModelShape
 from layerfusion.embeddings.shards import read_header
-from layerfusion.embeddings.spec import BackboneSpec, backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore, TokenCounts
 from layerfusion.errors import UserError
 

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
+from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
-from layerfusion.embeddings.spec import backbone_spec, text_hash
 from layerfusion.embeddings.store import EmbeddingStore
 from layerfusion.embeddings.tokens import UnknownTally, batches, collate, tokenize
 from layerfusion.errors import UserError

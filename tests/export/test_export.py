@@ -39,7 +39,8 @@ from layerfusion.fusion.pool import SINGLE, fit_pool
 from layerfusion.fusion.stacking import Stack
 from layerfusion.layers.probe import LinearProbe
 from layerfusion.records.job import BUNDLE
-from layerfusion.runs.bundle import Bundle, load_bundle
+from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.bundle_loading import load_bundle
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts, tiny_topics
 
 TEXTS = ["the good film", "  an awful plot, said the bank\n", "oil " * 40, "Profit rose & FELL"]

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from layerfusion.config.job import BackboneConfig, LexicalConfig, PoolingConfig
 from layerfusion.config.operators import operator_names
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.lexical import LexicalFit
 from layerfusion.embeddings.standardise import Standardiser

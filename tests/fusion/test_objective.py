@@ -9,13 +9,13 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, recall_score
 from torch import Tensor
 
 from layerfusion.config.job import FusionConfig, TrainerConfig
+from layerfusion.fusion.calibration import temperature_of
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.data import FusionDataModule
 from layerfusion.fusion.objective import (
     costs,
     find_shift,
     label_shares,
-    temperature_of,
     weights_of,
 )
 from layerfusion.fusion.training import Fitted, calibrate, fit

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import FusionConfig, LexicalConfig, TrainerConfig
+from layerfusion.embeddings.cache_key import TFIDF
 from layerfusion.embeddings.lexical import LexicalSource, open_lexical
-from layerfusion.embeddings.spec import TFIDF
 from layerfusion.errors import UserError
 from layerfusion.fusion.classifier import FusionClassifier
 from layerfusion.fusion.deadline import Deadline

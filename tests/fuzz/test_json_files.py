@@ -18,9 +18,9 @@ from layerfusion.errors import UserError
 from layerfusion.records.job import BUNDLE, METRICS, RunRecord, read_record
 from layerfusion.records.profile import PROFILE, Profile, read_profile
 from layerfusion.records.sweep import PLANS, read_jobs
-from layerfusion.runs.bundle import load_bundle
 from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
-from layerfusion.texts.layout import read_label_names
+from layerfusion.runs.bundle_loading import load_bundle
+from layerfusion.texts.labels import read_label_names
 from layerfusion.texts.split_files import LABELS_FILE
 from tests.fuzz.fuzzing import attempt, changed_json, examples, mutations
 from tests.tiny import tiny_folder, tiny_job, tiny_texts

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerfusion.config.job import BackboneConfig, PoolingConfig
-from layerfusion.embeddings.backbone import load_backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.source import open_source

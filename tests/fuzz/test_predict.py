@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from layerfusion.cli import main
 from layerfusion.errors import UserError
-from layerfusion.runs import bundle
+from layerfusion.runs import bundle_loading
 from layerfusion.runs.naming import labels_of
 from layerfusion.texts import streaming as parts
 from layerfusion.texts.form import distinct_names
@@ -48,7 +48,7 @@ class Constant:
 
 @pytest.fixture
 def folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(bundle, "load_bundle", lambda *_args, **_options: Constant())
+    monkeypatch.setattr(bundle_loading, "load_bundle", lambda *_args, **_options: Constant())
     with tempfile.TemporaryDirectory() as place:
         yield Path(place)
 

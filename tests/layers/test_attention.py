@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from layerfusion.config.job import BackboneConfig
-from layerfusion.embeddings.backbone import load_backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.tokens import collate, tokenize
 from layerfusion.layers.attention import attention_entropy
 from tests.tiny import CONFIGS, tiny_folder

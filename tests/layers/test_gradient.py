@@ -13,7 +13,8 @@ from torch import Tensor
 from transformers.models.bert.modeling_bert import BertEmbeddings
 
 from layerfusion.config.job import BackboneConfig, PoolingConfig
-from layerfusion.embeddings.backbone import Backbone, load_backbone
+from layerfusion.embeddings.backbone import Backbone
+from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.shape import NORM
 from layerfusion.embeddings.tokens import Batch, collate, tokenize
 from layerfusion.errors import UserError

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import open_source
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.published.padded import (
     PADDED_MEAN,
     PADDED_POOLING,

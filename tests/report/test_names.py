@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from layerfusion.findings.frame import results
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.names import job_name, job_names
 from layerfusion.findings.tests import find_all
 from layerfusion.records.format import every_layer
 from layerfusion.records.job import RunRecord, write_record
 from layerfusion.report.blocks.summary import Summary
+from layerfusion.report.ranking import ranking_lines
 from tests.report.fabricate import MODELS, dataset, write_job
 
 SOURCES = [("minilm", "3"), ("smollm2", "4")]
@@ -38,6 +40,40 @@ def test_jobs_that_read_texts_otherwise_are_told_apart_by_that(tmp_path: Path) -
         "layer 3 of minilm and layer 4 of smollm2, gated (long_texts=truncate)",
         "layer 3 of minilm and layer 4 of smollm2, gated (long_texts=windows)",
     ]
+
+
+def test_jobs_with_other_settings_are_told_apart_by_those_that_differ(tmp_path: Path) -> None:
+    data, common = dataset(rows=400), {"trainer.batch_size": 64, "fusion.width": 256}
+    settings = {
+        "a": {**common, "fusion.hidden": 8},
+        "b": {**common, "fusion.hidden": 16, "fusion.names": ["x", "y"]},
+    }
+    for salt, own in settings.items():
+        record = write_job(tmp_path, data, SOURCES, 0.8, 0.8, salt=salt)
+        write_record(replace(record, settings=own), next(tmp_path.glob(f"*-{record.job}")))
+    (group,) = load_groups(tmp_path)
+    name = "layer 3 of minilm and layer 4 of smollm2, gated"
+    apart = ["fusion.hidden=8", 'fusion.hidden=16, fusion.names=["x", "y"]']
+    assert sorted(job_names(group).values()) == sorted(f"{name} ({words})" for words in apart)
+    assert sorted(results(tmp_path).settings) == sorted(apart)
+    lines = ranking_lines(tmp_path)
+    assert any("Settings" in line for line in lines)
+    assert any("fusion.hidden=8" in line for line in lines)
+    # Beside a record that has no settings, as it is older, nothing can be said.
+    old = write_job(tmp_path, data, SOURCES, 0.8, 0.8, salt="c")
+    (group,) = load_groups(tmp_path)
+    assert f"{name} (job {old.job[:6]})" in job_names(group).values()
+    assert set(results(tmp_path).settings) == {""}
+
+
+def test_a_layer_that_was_run_with_other_settings_is_named_by_them(tmp_path: Path) -> None:
+    for salt, rate in (("a", 0.1), ("b", 0.2)):
+        record = write_job(tmp_path, dataset(), [("minilm", "3")], 0.8, 0.8, salt=salt)
+        settings = {"trainer.learning_rate": rate}
+        write_record(replace(record, settings=settings), next(tmp_path.glob(f"*-{record.job}")))
+    (group,) = load_groups(tmp_path)
+    (name,) = job_names(group).values()
+    assert name.startswith("layer 3 of minilm, gated (trainer.learning_rate=0.")
 
 
 def test_jobs_that_differ_in_nothing_that_is_read_have_their_numbers(tmp_path: Path) -> None:

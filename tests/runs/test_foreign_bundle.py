@@ -15,8 +15,8 @@ import pytest
 from layerfusion.cli import main
 from layerfusion.config.imports import import_from
 from layerfusion.errors import UserError
-from layerfusion.runs.bundle import load_bundle
 from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
+from layerfusion.runs.bundle_loading import load_bundle
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 Settings = dict[str, Any]

@@ -11,7 +11,7 @@ from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.runs import identity
-from layerfusion.runs.identity import job_id, profile_id
+from layerfusion.runs.identity import job_id, profile_id, recorded_settings
 
 
 def name_of(*overrides: str) -> str:
@@ -163,3 +163,23 @@ def test_profiles_keep_the_names_that_they_had_before_there_was_more_to_compare(
     )
     assert usual != named("dataset=mr", "backbone=minilm", "profile.multi_layer=[scalar_mix]")
     assert usual != named("dataset=mr", "backbone=minilm", "profile.selections=[even]")
+
+
+def test_a_record_has_the_settings_of_selection_fusion_and_training() -> None:
+    words = ["fusion=gated", "fusion.temperature=2", "layers=top_k", "layers.k=3"]
+    budget = ["layers.budget.flops_per_text=1e9", "objective=macro_f1", "trainer.batch_size=8"]
+    settings = recorded_settings(load(compose("train", [*words, *budget])))
+    expected = {
+        "fusion.temperature": 2.0,
+        "layers.k": 3,
+        "layers.score": "probe",
+        "layers.budget.flops_per_text": 1e9,
+        "objective": "macro_f1",
+        "trainer.batch_size": 8,
+    }
+    assert settings == settings | expected
+    told_elsewhere = {"fusion.name", "fusion.target", "fusion.widths", "layers.name", "time_limit"}
+    assert not settings.keys() & told_elsewhere
+    last = recorded_settings(load(compose("train", ["layers=last", "fusion=concat"])))
+    assert not any(key.startswith("layers.") for key in last)
+    assert recorded_settings(load(compose("train", ["fusion=auto"])))["fusion.widths"] == [64, 256]

@@ -25,7 +25,7 @@ from layerfusion.export.onnx_folder import require_exact
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import RunRecord, read_record, write_record
 from layerfusion.runs import long_texts
-from layerfusion.runs.bundle import load_bundle
+from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.held_out_train import held_out_rows
 from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, open_sources

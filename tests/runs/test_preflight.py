@@ -8,8 +8,8 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.source import EmbeddingSource
-from layerfusion.embeddings.spec import text_hash
 from layerfusion.findings.profiles import missing_scores
 from layerfusion.layers.budget import expect, measure
 from layerfusion.records.job import read_record

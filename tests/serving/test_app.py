@@ -26,7 +26,7 @@ from benchmarks.serving import Connections, load
 from layerfusion.cli import main
 from layerfusion.commands.serve import _listen
 from layerfusion.errors import Unavailable, UserError
-from layerfusion.runs.bundle import load_bundle
+from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.serving.app import Classifier, make_app
 from layerfusion.serving.batching import Limits
 from tests.tiny import tiny_folder, tiny_job, tiny_texts

@@ -28,7 +28,7 @@ PRELOADED = [
     "layerfusion.commands.hydra_jobs",
     "layerfusion.report",
     "layerfusion.report.blocks.selections",
-    "layerfusion.runs.bundle",
+    "layerfusion.runs.bundle_loading",
     "layerfusion.runs.job",
     "layerfusion.runs.profile",
     "layerfusion.fusion.training",

@@ -36,13 +36,15 @@ def model_cost_table(group: DataGroup) -> Table:
             return Cell(None)
         return Cell(part, note=f"({percent(part / whole)})" if part else "")
 
-    few = [Column("Tokens unknown %", lambda x: x.unknown or None, FEW)]
-    few_note = "Tokens unknown: those in whose place the model reads the token for unknown text. "
+    unknown = [Column("Tokens unknown %", lambda x: x.unknown or None, FEW)]
+    unknown *= any(x.unknown for x in entries)
+    unknown_note = (
+        "Tokens unknown: those in whose place the model reads the token for unknown text. "
+    )
     elsewhere = (
         " Where no operations stand, the vectors were computed elsewhere, so that their cost is not"
         " measured; the time is that of the answers of a server or a pipeline to several texts."
     )
-    some_unknown = any(x.unknown for x in entries)
     return Table(
         "Models",
         entries,
@@ -58,7 +60,7 @@ def model_cost_table(group: DataGroup) -> Table:
             lambda x: share(x.record.cut_tokens, x.record.tokens + x.record.cut_tokens, x.record),
             COUNT,
         ),
-        *(few if some_unknown else ()),
+        *unknown,
         Column("Parameters, M", lambda x: x.record.parameters, MEGA),
         Column("GFLOPs a text", lambda x: x.record.flops_per_text, GIGA),
         Column("ms a text, extracting", lambda x: x.milliseconds, TENTHS),
@@ -66,16 +68,12 @@ def model_cost_table(group: DataGroup) -> Table:
         Column(BATCH, lambda x: x.record.milliseconds_batch, TENTHS),
         Column("Extraction, min", lambda x: x.minutes, TENTHS),
         Column("MB stored", lambda x: x.record.store_bytes, MEGA),
-        note=(
-            "Over all splits. "
-            + few_note * some_unknown
-            + "Parameters and operations count the embeddings and the blocks up to the"
-            " named layer: a model whose chosen layer lies low can be cut there. Extracting: the"
-            " pass that took all layers, in large batches. One text and batch: up to the named"
-            " layer, texts of middling length. All times are of the machine that measured them;"
-            f" {NONE}: not"
-            " measured." + elsewhere * any(x.record.is_given for x in entries)
-        ),
+        note=f"Over all splits. {unknown_note * bool(unknown)}"
+        "Parameters and operations count the embeddings and the blocks up to the"
+        " named layer: a model whose chosen layer lies low can be cut there. Extracting: the"
+        " pass that took all layers, in large batches. One text and batch: up to the named"
+        " layer, texts of middling length. All times are of the machine that measured them;"
+        f" {NONE}: not measured." + elsewhere * any(x.record.is_given for x in entries),
         mark=lambda x: "chosen" if x.chosen else "",
     )
 

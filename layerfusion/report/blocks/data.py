@@ -44,19 +44,13 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         if data.overlap
         else "No text of test occurs in train.",
         *data.notes,
-        *_reading(group),
+        *dict.fromkeys(f"{line}." for job in group.jobs for line in job.record.reading),
         *missing,
         "Protocol honest: layer, operator and epoch are chosen on train and validation, and test is"
         f" evaluated once, at the end. Between jobs {group.judge.chooses}{group.judge.reason}.",
         f"Seeds: {written}.",
     )
     return Block("Data and protocol", (Bullets(lines), _label_table(group)), folded=True)
-
-
-def _reading(group: DataGroup) -> list[str]:
-    """Say how the models read long texts, each way once."""
-    lines = dict.fromkeys(line for job in group.jobs for line in job.record.reading)
-    return [f"{line}." for line in lines]
 
 
 def _sets(group: DataGroup) -> list[str]:

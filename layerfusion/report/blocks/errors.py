@@ -56,15 +56,14 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     wrong = int((~found.right).sum())
     name, verb = all_names(group)[job], "is" if wrong == 1 else "are"
     words = f"{COUNT(wrong)} of {COUNT(group.rows)} test rows {verb} wrong with {name}"
-    table, figure = bin_table(found), _calibration_figure(group, found)
+    tables, folded = [class_table(found)], [bin_table(found), mistake_table(found)]
     if isinstance(found, SetAnswers):
         more, consensus = ", in one label or more", SET_CONSENSUS
-        tables = (class_table(found),)
-        folded = (table, threshold_table(found), mistake_table(found))
+        folded.insert(1, threshold_table(found))
     else:
         more, consensus = "", CONSENSUS
-        tables = (class_table(found), confusion_table(found))
-        folded = (table, mistake_table(found))
+        tables.append(confusion_table(found))
+    figure = _calibration_figure(group, found)
     words += f"{more}.{consensus if len(job.record.seeds) > 1 else ''}{calibration_words(job)}"
     return Block("Where it errs", (words, *tables, figure, *(Folded((x,)) for x in folded)))
 
@@ -75,13 +74,8 @@ def calibration_words(job: FinishedJob) -> str:
     if not seeds:
         return ""
     temperature = mean(seed.temperature or 1.0 for seed in seeds)
-    before, after = (
-        100 * mean(figures["calibration_error"] for figures in each)
-        for each in (
-            [seed.uncalibrated or seed.test for seed in seeds],
-            [seed.test for seed in seeds],
-        )
-    )
+    after = 100 * mean(seed.test["calibration_error"] for seed in seeds)
+    before = 100 * mean((seed.uncalibrated or seed.test)["calibration_error"] for seed in seeds)
     if not any(seed.uncalibrated for seed in seeds):
         return (
             " Validation asked for no temperature: the probabilities are those of the trained head,"

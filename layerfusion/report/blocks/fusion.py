@@ -77,13 +77,11 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         *others,
         Column("Head parameters", lambda r: r.job and r.job.record.cost.head_parameters, COUNT),
         Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT),
-        note=(
-            "Set off: the single layer that is chosen, with which all else is compared on the"
-            " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without"
-            " a mark it cannot be told (see the next table). Mean ± standard deviation over seeds,"
-            f" and 95 % intervals over test rows. {LOW_IS_GOOD} Sources: layers, once for each"
-            " pooling, and lexical sources." + (SHARED if any(row.twins for row in rows) else "")
-        ),
+        note="Set off: the single layer that is chosen, with which all else is compared on the"
+        " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without"
+        " a mark it cannot be told (see the next table). Mean ± standard deviation over seeds,"
+        f" and 95 % intervals over test rows. {LOW_IS_GOOD} Sources: layers, once for each"
+        f" pooling, and lexical sources.{SHARED * any(row.twins for row in rows)}",
         mark=lambda row: "baseline" if row.job is None else "chosen" if row.is_reference else "",
     )
 
@@ -104,6 +102,8 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
     loose = (
         " Some jobs did not keep the baseline's predictions. Their intervals are unpaired and"
         " wider, and p (≤) is the largest that the two accuracies allow."
+        if not all(row.exact for row in shown)
+        else ""
     )
     return Table(
         "What the test rows show",
@@ -111,18 +111,14 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         Column("What", lambda row: names[row.what]),
         Column("Against", lambda row: AGAINST[row.kind]),
         *test_columns("Rows it has right more often", "Rows the other has"),
-        note=(
-            f"The difference is that of the {means} over seeds, with a 95 % paired bootstrap"
-            f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
-            " (McNemar's test where each has one seed), on the rows that one of the two has right"
-            f" more often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer"
-            " the questions of this data set (in bold type) or, of the others, for all of their"
-            f" kind in this report, over all data sets ({family}). ▲ better, ▼ worse: p (Holm)"
-            " below 0.05. △ probably better, ▽ probably worse: only p is. Without a mark it cannot"
-            " be told; a difference of “would show” is found four times out of five."
-            + loose
-            * (not all(row.exact for row in shown))
-        ),
+        note=f"The difference is that of the {means} over seeds, with a 95 % paired bootstrap"
+        f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
+        " (McNemar's test where each has one seed), on the rows that one of the two has right"
+        f" more often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer"
+        " the questions of this data set (in bold type) or, of the others, for all of their"
+        f" kind in this report, over all data sets ({family}). ▲ better, ▼ worse: p (Holm)"
+        " below 0.05. △ probably better, ▽ probably worse: only p is. Without a mark it cannot"
+        f" be told; a difference of “would show” is found four times out of five.{loose}",
         mark=lambda row: "chosen" if row.family == PRIMARY else "",
     )
 

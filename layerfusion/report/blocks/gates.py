@@ -169,9 +169,6 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
     return Folded(tuple(filter(None, (*parts, by_class, at_ends))), f"{heading}: {name}")
 
 
-# -- figures ------------------------------------------------------------------------------------
-
-
 def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None = None) -> Axes:
     """Draw the mean gate of each layer of a fusion as a bar, and the gate of equal weights.
 
@@ -196,8 +193,7 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ax.axhline(uniform, color=INK, linewidth=1, linestyle=DASHED)
     ax.set_ylim(1.12 * min(0.0, *heights), 1.12 * max(*heights, uniform))
     ax.set(xlabel="layer", ylabel="mean gate")
-    at = x * pixels / span
-    ticks = _apart(_wanted(runs, pixels / span, job.record.lexical), at, 1.5 * TICK)
+    ticks = _numbered(runs, x * pixels / span, pixels / span, job.record.lexical)
     ax.set_xticks([x[n] for n in ticks], [layers[n].layer for n in ticks])
     if len({layer.pooling for layer in layers if layer.backbone not in job.record.lexical}) > 1:
         _name_poolings(ax, runs, x, pixels / span, job.record.lexical)
@@ -226,10 +222,10 @@ def _name_poolings(
     ax.xaxis.labelpad = 18 if named else 4
 
 
-def _wanted(
-    runs: Sequence[Sequence[LayerRecord]], pixels: float, lexical: Sequence[str]
+def _numbered(
+    runs: Sequence[Sequence[LayerRecord]], at: np.ndarray, pixels: float, lexical: Sequence[str]
 ) -> list[int]:
-    """List the bars that should have the number of their layer, the last ones of runs first.
+    """Choose the bars that have the number of their layer, the last ones of runs before others.
 
     A lexical source has one layer, whose number says nothing.
     """
@@ -240,14 +236,9 @@ def _wanted(
             lasts.append(first + last)
             others += [first + n for n in some]
         first += len(run)
-    return [*lasts, *others]
-
-
-def _apart(wanted: Sequence[int], places: np.ndarray, room: float) -> list[int]:
-    """Keep those of some bars that have room beside the ones before them in the list."""
     kept: list[int] = []
-    for n in wanted:
-        if all(abs(places[n] - places[other]) >= room for other in kept):
+    for n in (*lasts, *others):
+        if all(abs(at[n] - at[other]) >= 1.5 * TICK for other in kept):
             kept.append(n)
     return sorted(kept)
 

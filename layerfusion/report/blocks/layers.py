@@ -116,6 +116,13 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
 def layer_table(group: DataGroup) -> Table:
     """List every layer that was run alone, with its metrics."""
     entries = [(curve, job) for curve in group.curves for job in curve.points]
+    marked = (
+        f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted on."
+        " Marked: the layer whose probe is the best of its model."
+        if group.probed
+        else "Mean ± standard deviation over seeds, and 95 % intervals over test rows. Marked: the"
+        f" layer that {group.judge.chooses} for its model."
+    )
     return Table(
         f"{capital(group.data.measure)} by layer",
         entries,
@@ -128,15 +135,7 @@ def layer_table(group: DataGroup) -> Table:
             PERCENT,
         ),
         *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
-        note=(
-            (
-                f"Held out: {group.data.measure} of the layer's probe on rows that it was not"
-                " fitted on. Marked: the layer whose probe is the best of its model."
-                if group.probed
-                else "Mean ± standard deviation over seeds, and 95 % intervals over test rows."
-                f" Marked: the layer that {group.judge.chooses} for its model."
-            )
-            + " Layer 0 is what enters the first block, norm the output of the model's final norm."
-        ),
+        note=f"{marked} Layer 0 is what enters the first block, norm the output of the model's"
+        " final norm.",
         mark=lambda entry: "chosen" if entry[1] is entry[0].best else "",
     )

@@ -19,7 +19,6 @@ from layerfusion.findings.learning import (
 )
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import Estimate
 from layerfusion.report.block import Block
 from layerfusion.report.figures.axes import LINE, is_narrow, new_axes
 from layerfusion.report.figures.canvas import drawing
@@ -119,18 +118,15 @@ def curve_answer(curve: LearningCurve) -> str | None:
         if line.chosen:
             largest = curve.sizes[-1]
             own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
+            worth, simple = (f"{cell_text(one, PERCENT)}{SPACE}%" for one in (own, baseline))
             less = ", no less and without a language model" if baseline.mean >= own.mean else ""
             rows = plural(curve.groups[0].rows, "test row")
             use = (
-                f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {_spread(own)}"
-                f" {curve.measure} on {rows}. The baseline has {_spread(baseline)}{less}."
+                f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {worth}"
+                f" {curve.measure} on {rows}. The baseline has {simple}{less}."
             )
             return f"{use} {_outlook_sentence(line, curve)}".rstrip()
     return None
-
-
-def _spread(estimate: Estimate) -> str:
-    return f"{cell_text(estimate, PERCENT)}{SPACE}%"
 
 
 def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
@@ -215,9 +211,6 @@ def _draw_sentence(found: Sequence[DrawFinding], rows: str) -> str:
         " Several models against the best one of them alone, in points, with 95 % intervals over"
         f" draws and test rows: {'; '.join(sentences)}."
     )
-
-
-# -- figure -------------------------------------------------------------------------------------
 
 
 def plot_learning(

@@ -9,6 +9,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import taken
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_mark
+from layerfusion.findings.settings import with_settings
 from layerfusion.findings.shown import operator_sets
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import plural
@@ -44,7 +45,8 @@ def _shown(
     group: DataGroup, jobs: Sequence[FinishedJob], findings: Findings, number: int
 ) -> tuple[Drawing | None, Table]:
     """Draw and list the operators on one set of sources; no figure where concat is not one."""
-    names = told_apart({job: job.record.fusion_label for job in jobs}, job_mark)
+    names = with_settings({job: job.record.fusion_label for job in jobs}, lambda job: job.record)
+    names = told_apart(names, job_mark)
     found = {job: row for job in jobs if (row := findings.of("concat", job)) is not None}
     colors = {"open": MUTED, "gain": INK, "loss": INK}
     rows = [ForestRow(names[job], row, colors[row.verdict]) for job, row in found.items()]
@@ -55,8 +57,7 @@ def _shown(
         alt=f"{group.label}: {group.data.measure} of operators on the same layers against concat,"
         " in points.",
         caption=f"Test {group.data.measure} minus that of concat on the same layers"
-        f" ({taken(jobs[0])}), with"
-        " 95 % intervals over the same test rows.",
+        f" ({taken(jobs[0])}), with 95 % intervals over the same test rows.",
     )
     sizes = [job.record.cost.head_parameters for job in jobs]
     accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)

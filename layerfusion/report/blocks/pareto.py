@@ -92,9 +92,6 @@ def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob
     )
 
 
-# -- figure -------------------------------------------------------------------------------------
-
-
 def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     """Draw the test accuracy of every job of a data set against its operations, and the front."""
     jobs = [job for job in group.jobs if flops(job) > 0]

@@ -47,10 +47,8 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
         Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
         Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
         *test_columns("Rows together has right more often", "Rows alone has"),
-        note=(
-            "Taken: the sources that the selection took. It leaves out a model that promises no"
-            " gain." + _tested(findings, "part", group.data)
-        ),
+        note="Taken: the sources that the selection took. It leaves out a model that promises no"
+        f" gain.{_tested(findings, 'part', group.data)}",
     )
     return Block(
         "Whether a second model helps",

@@ -15,12 +15,7 @@ from layerfusion.findings.profiles import best_and_last, lead, score_names
 from layerfusion.findings.provenance import facts_of
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, listing, plural
-from layerfusion.records.profile import (
-    LayerProfile,
-    MultiLayerProfile,
-    Profile,
-    SelectionProfile,
-)
+from layerfusion.records.profile import LayerProfile, MultiLayerProfile, Profile, SelectionProfile
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.blocks.provenance import text_table
 from layerfusion.report.blocks.selections import regret_block
@@ -92,19 +87,15 @@ def _text(profile: Profile) -> str:
             high = percent(top.scores["accuracy"] or 0.0)
             gain = "its last" if top is last else f"{POINTS(ahead)} points against its last layer"
             best.append(f"of {source}, layer {top.layer} with {high} ({gain})")
-    return " ".join(
-        [
-            f"{plural(len(profile.layers), 'layer')} of {listing(list(profile.backbones))} on"
-            f" {plural(profile.rows, 'row')} of {sample}; held out: {profile.held_out}.",
-            *([f"Best by held-out probe {measure}: {'; '.join(best)}."] if best else []),
-            *(["The best of many is a little lucky on the rows it was chosen on."] if best else []),
-            *scores.missing_scores(profile),
-            *([SETS] if profile.dataset.multilabel else []),
-        ]
-    )
-
-
-# -- figures ------------------------------------------------------------------------------------
+    lines = [
+        f"{plural(len(profile.layers), 'layer')} of {listing(list(profile.backbones))} on"
+        f" {plural(profile.rows, 'row')} of {sample}; held out: {profile.held_out}."
+    ]
+    if best:
+        lines.append(f"Best by held-out probe {measure}: {'; '.join(best)}.")
+        lines.append("The best of many is a little lucky on the rows it was chosen on.")
+    sets = [SETS] if profile.dataset.multilabel else []
+    return " ".join([*lines, *scores.missing_scores(profile), *sets])
 
 
 def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
@@ -140,9 +131,6 @@ def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
         " each other.",
     )
     return [accuracy, *([ranks] if names else []), similarity]
-
-
-# -- tables -------------------------------------------------------------------------------------
 
 
 def best_table(profile: Profile) -> Table:
@@ -225,7 +213,7 @@ def selection_table(profile: Profile) -> Table:
         Column("Layers", lambda x: len(x.layers), COUNT),
         Column("Which", which),
         *(WORTH if judged else ()),
-        note=("Chosen on train." + note * judged),
+        note="Chosen on train." + note * judged,
     )
 
 

@@ -122,9 +122,6 @@ def _setting(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-# -- figure -------------------------------------------------------------------------------------
-
-
 def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = None) -> Axes:
     """Draw the validation log-loss of each trial of a search, and the best so far."""
     ax = new_axes(ax, 352, 302, grid="y")

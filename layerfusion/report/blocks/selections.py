@@ -32,7 +32,6 @@ from layerfusion.report.figures.colors import INK, MUTED, PAPER, SERIES
 from layerfusion.report.format import COUNT, DURATION, PERCENT, POINTS, REGRET, decimals
 from layerfusion.report.sentences import bracket, says, shortened
 from layerfusion.report.table import Cell, Column, Table
-from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
 
 MEANING = (
@@ -87,9 +86,6 @@ def regret_block(judged: Sequence[NamedProfile], key: str) -> Block:
         key,
         key,
     )
-
-
-# -- tables -------------------------------------------------------------------------------------
 
 
 def mean_table(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow]) -> Table:
@@ -185,9 +181,6 @@ def _measure(judged: Sequence[NamedProfile]) -> str:
     return measure_of(entry.profile.dataset for entry in judged)
 
 
-# -- sentences ----------------------------------------------------------------------------------
-
-
 def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> tuple[str, ...]:
     """Tell what each score costs and brings against the probe, and which are worth their price.
 
@@ -200,17 +193,19 @@ def price_sentences(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) 
         return ()
     cost = "" if probe.seconds is None else f" takes {DURATION(probe.seconds)} a profile;"
     regret, over = probe.choice.regret, probe.choice.over_last
-    brings = f", and against the last layer {_verdict(over)}" if over else ""
+    ahead = f", and against the last layer {says(over)}" if over else ""
     sentences = [
         f"The probe ({PROBE}){cost} its choice is {REGRET(regret.mean)} points"
-        f" {bracket(regret, REGRET)} behind the best layer in hindsight{brings}."
+        f" {bracket(regret, REGRET)} behind the best layer in hindsight{ahead}."
     ]
     worth: dict[str, list[str]] = {}
     for row in scores:
         if row.against:
             few = row.choice.count < len(judged)
             where = f" ({row.choice.count} of {plural(len(judged), 'profile')})" if few else ""
-            sentences.append(f"{row.name} {_price(row.dearer)} and {_brings(row.against)}{where}.")
+            same = row.against.low == row.against.high == 0
+            brings = "takes the same layer" if same else says(row.against)
+            sentences.append(f"{row.name} {_price(row.dearer)} and {brings}{where}.")
             if words := row.worth:
                 risk = f" (up to {REGRET(-row.against.low)} points)" if words == UNDECIDED else ""
                 worth.setdefault(words, []).append(row.name + risk)
@@ -223,18 +218,6 @@ def _price(dearer: float | None) -> str:
     if dearer == 0:
         return "costs what the probe does"
     return f"costs {DURATION(abs(dearer))} {'more' if dearer > 0 else 'less'} than the probe"
-
-
-def _brings(against: Difference) -> str:
-    return "takes the same layer" if against.low == against.high == 0 else _verdict(against)
-
-
-def _verdict(difference: Difference) -> str:
-    words = says(difference, gain="gains", loss="loses")
-    return f"makes a difference that {words}" if difference.verdict == "open" else words
-
-
-# -- figure -------------------------------------------------------------------------------------
 
 
 def plot_regret(

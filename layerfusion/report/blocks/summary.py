@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -16,7 +16,7 @@ from layerfusion.findings.names import job_name, single_name
 from layerfusion.findings.tests import Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import every_layer, listing, plural
-from layerfusion.records.job import FEW_ROWS, Estimate
+from layerfusion.records.job import FEW_ROWS
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
@@ -118,31 +118,24 @@ class Summary:
 
 def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
     """Give both F1 of a job on texts with several labels; nothing of others."""
-    if not job.record.dataset.multilabel:
-        return []
-    of = {"Micro-F1": "over all labels of all texts", "Macro-F1": "mean over the labels"}
-    test = job.record.test
-    return [
-        (name, f"{percent(one.mean)}{_interval(one)}, {what}")
-        for name, what in of.items()
-        if (one := test.get(name.lower().replace("-", "_")))
-    ]
-
-
-def _interval(estimate: Estimate) -> str:
-    return "" if estimate.low is None else f" {bracket(estimate)}"
+    facts = []
+    for name, what in (
+        ("Micro", "over all labels of all texts"),
+        ("Macro", "mean over the labels"),
+    ):
+        one = job.record.test.get(f"{name.lower()}_f1")
+        if one is not None and job.record.dataset.multilabel:
+            interval = "" if one.low is None else f" {bracket(one)}"
+            facts.append((f"{name}-F1", f"{percent(one.mean)}{interval}, {what}"))
+    return facts
 
 
 def answer_table(cards: Sequence[Summary]) -> Table:
     """List the answers of several data sets, a row each."""
 
-    def against(job: Callable[[DataGroup], FinishedJob | None]) -> Callable[[Summary], object]:
-        def finding(card: Summary) -> object:
-            best, other = card.group.best, job(card.group)
-            same = other is best or (other is None and job is last_layer)
-            return None if same else card.findings.between(best, other)
-
-        return finding
+    def over_last(card: Summary) -> object:
+        best, last = card.group.best, last_layer(card.group)
+        return None if last in (None, best) else card.findings.between(best, last)
 
     return Table(
         "What to use on each data set",
@@ -151,18 +144,13 @@ def answer_table(cards: Sequence[Summary]) -> Table:
         Column("Use", lambda card: card.headline.removeprefix("Use ")),
         Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
         *set_columns(cards, lambda card: card.group.best.record.test),
-        Column("Over last layer, points", against(last_layer), POINTS),
-        Column("Over baseline, points", against(lambda _: None), POINTS),
+        Column("Over last layer, points", over_last, POINTS),
+        Column("Over baseline, points", lambda c: c.findings.between(c.group.best, None), POINTS),
         Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
         Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
-        note=(
-            "▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
-            + (f" {SETS}" if any(card.group.data.multilabel for card in cards) else "")
-        ),
+        note="▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
+        + f" {SETS}" * any(card.group.data.multilabel for card in cards),
     )
-
-
-# -- facts --------------------------------------------------------------------------------------
 
 
 def sample_sentence(group: DataGroup) -> str | None:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 
-from layerfusion.findings.profiles import (
-    best_place,
-    low_is_good,
-    marked_layers,
-    ranks,
-    score_names,
-    sources,
-)
+from layerfusion.findings import profiles as scores
 from layerfusion.records.profile import Profile
 from layerfusion.report.figures.axes import (
     LINE,
@@ -53,21 +46,6 @@ BETWEEN = 2.6
 """Height of the names between two sources, in rows."""
 
 
-class Source(NamedTuple):
-    """The layers of one source, and the colour of its model."""
-
-    name: str
-    places: list[int]
-    """Positions in `Profile.layers`, bottom up."""
-    color: str
-
-
-def sources_of(profile: Profile) -> list[Source]:
-    """List the sources of a profile in order."""
-    looks = source_looks(profile)
-    return [Source(name, places, looks[name][0]) for name, places in sources(profile).items()]
-
-
 # -- ranks --------------------------------------------------------------------------------------
 
 
@@ -76,7 +54,8 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
 
     Rows are scores and columns are layers, bottom up; dark is best.
     """
-    names, series = score_names(profile), sources_of(profile)
+    names, series = scores.score_names(profile), scores.sources(profile)
+    looks = source_looks(profile)
     step = len(names) + BETWEEN
     ax = new_axes(ax, 24 * step * len(series) + 40)
     column = column_width(profile, width_of(ax))
@@ -86,17 +65,18 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
         xticks=[],
     )
     ax.spines["bottom"].set_visible(False)
-    labels = [f"{name} ↓" if low_is_good(profile, name) else name for name in names]
+    labels = [f"{name} ↓" if scores.low_is_good(profile, name) else name for name in names]
     tops = [step * number + 1.4 for number in range(len(series))]
     places = [top + row + 0.5 for top in tops for row in range(len(names))]
     ax.set_yticks(places, labels * len(series))
-    chosen = marked_layers(profile)
-    for one, top in zip(series, tops, strict=True):
-        ax.text(0, top - 0.9, source_label(one.name, 60), color=one.color, fontsize=11, va="center")
+    chosen = scores.marked_layers(profile)
+    for (source, own), top in zip(series.items(), tops, strict=True):
+        style = {"color": looks[source][0], "fontsize": 11, "va": "center"}
+        ax.text(0, top - 0.9, source_label(source, 60), **style)
         for row, name in enumerate(names):
-            _draw_ranks(ax, profile, one, name, top + row, column)
-        layers = [profile.layers[place].layer for place in one.places]
-        for index, place in enumerate(one.places):
+            _draw_ranks(ax, profile, own, name, top + row, column)
+        layers = [profile.layers[place].layer for place in own]
+        for index, place in enumerate(own):
             if place in chosen:
                 ax.text(index + 0.5, top - 0.25, "▼", fontsize=7, **CENTRED)
         for index in ticks_that_fit(layers, column):
@@ -114,8 +94,8 @@ def ranks_note(profile: Profile) -> str:
 
 def column_width(profile: Profile, width: float) -> float:
     """Give the width of a layer in `plot_scores`, in pixels, on a figure of a width."""
-    room = width - _names_width(score_names(profile))
-    return min(COLUMN, room / max(len(one.places) for one in sources_of(profile)))
+    room = width - _names_width(scores.score_names(profile))
+    return min(COLUMN, room / max(map(len, scores.sources(profile).values())))
 
 
 def _names_width(names: Sequence[str]) -> float:
@@ -123,14 +103,14 @@ def _names_width(names: Sequence[str]) -> float:
 
 
 def _draw_ranks(
-    ax: Axes, profile: Profile, one: Source, name: str, y: float, column: float
+    ax: Axes, profile: Profile, places: Sequence[int], name: str, y: float, column: float
 ) -> None:
     """Draw the ranks of one source's layers, with the values where there is room."""
-    values = [profile.layers[place].scores.get(name) for place in one.places]
-    ranked = ranks(values, low_is_good=low_is_good(profile, name))
+    values = [profile.layers[place].scores.get(name) for place in places]
+    ranked = scores.ranks(values, low_is_good=scores.low_is_good(profile, name))
     most = max(1, int(np.isfinite(ranked).sum()) - 1)
-    best, form = best_place(profile, name, one.places), score_format(profile, name)
-    for index, (place, rank, value) in enumerate(zip(one.places, ranked, values, strict=True)):
+    best, form = scores.best_place(profile, name, places), score_format(profile, name)
+    for index, (place, rank, value) in enumerate(zip(places, ranked, values, strict=True)):
         box = Rectangle((index, y), 1, 1, linewidth=0.7, edgecolor=PAPER)
         box.set_in_layout(False)
         ax.add_patch(box)
@@ -152,10 +132,11 @@ def _draw_ranks(
 
 def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     """Draw the linear CKA between all layers, sources set apart by lines."""
-    series, side = sources_of(profile), CELL * max(len(profile.layers), 4)
+    series, looks = scores.sources(profile), source_looks(profile)
+    side = CELL * max(len(profile.layers), 4)
     ax = new_axes(ax, min(side, 500) + 80, min(side, 320) + 80 + LINE * len(series))
     narrow = is_narrow(ax)
-    order = [place for one in series for place in one.places]
+    order = [place for own in series.values() for place in own]
     matrix = np.array(profile.similarity)[np.ix_(order, order)]
     size = float(len(order))
     # The extent is in layers, so that separators stand between cells.
@@ -170,16 +151,17 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     ticks: list[tuple[float, str]] = []
     middles: list[float] = []
     start = 0
-    for one in series:
-        end = start + len(one.places)
+    for source, own in series.items():
+        end = start + len(own)
         if end < size:
             ax.axhline(end, color=PAPER, linewidth=1.6)
             ax.axvline(end, color=PAPER, linewidth=1.6)
         # The source's colour along the left and the lower side.
-        edge = {"color": one.color, "linewidth": 5, "clip_on": False, "solid_capstyle": "butt"}
-        ax.plot([-0.012 * size] * 2, [start, end], label=source_label(one.name, 40), **edge)
+        edge: dict[str, Any] = {"color": looks[source][0], "linewidth": 5, "clip_on": False}
+        edge["solid_capstyle"] = "butt"
+        ax.plot([-0.012 * size] * 2, [start, end], label=source_label(source, 40), **edge)
         ax.plot([start, end], [1.012 * size] * 2, **edge)
-        layers = [profile.layers[place].layer for place in one.places]
+        layers = [profile.layers[place].layer for place in own]
         shown = ticks_that_fit(layers, cell, apart=start == 0)
         ticks += [(start + index + 0.5, layers[index]) for index in shown]
         middles.append((start + end) / 2)
@@ -188,10 +170,10 @@ def plot_similarity(profile: Profile, ax: Axes | None = None) -> Axes:
     ax.set_xticks([x for x, _ in ticks], [name for _, name in ticks], fontsize=9)
     ax.tick_params(axis="x", pad=9)
     places = spread(middles, gap=14 / cell)
-    ax.set_yticks(places, [] if narrow else [source_label(one.name) for one in series])
+    ax.set_yticks(places, [] if narrow else [source_label(source) for source in series])
     ax.tick_params(axis="y", pad=12)
-    for label, one in zip(ax.get_yticklabels(), series, strict=False):
-        label.set_color(one.color)
+    for label, source in zip(ax.get_yticklabels(), series, strict=False):
+        label.set_color(looks[source][0])
     ax.set_ylim(size, 0)
     color_bar(ax, LIKENESS, ("0", "1"))
     if narrow:

@@ -1,4 +1,4 @@
-"""Specs: every setting that changes a vector, in a form that can be hashed and compared."""
+"""Keys of the cache: every setting that changes a vector, to be hashed and compared."""
 
 from __future__ import annotations
 
