@@ -588,10 +588,16 @@ def _models(sources: Mapping[str, Source]) -> dict[str, Model]:
     for name, one in sources.items():
         if isinstance(one, EmbeddingSource):
             content = content_identity(one.asset.path, one.cache)
-            found[name] = Model(one.origin, one.asset.identity, content)
+            found[name] = Model(one.origin, one.asset.identity, content, _own_folder(one.asset))
         elif isinstance(one, GivenSource) and isinstance(one.giver, Pipeline):
-            found[name] = Model(one.origin, one.giver.asset.identity, one.giver.content)
+            asset, content = one.giver.asset, one.giver.content
+            found[name] = Model(one.origin, asset.identity, content, _own_folder(asset))
     return found
+
+
+def _own_folder(asset: Asset) -> str:
+    """Return the absolute path of files that lie in a folder of the user's; empty for others."""
+    return str(asset.path.resolve()) if asset.origin.startswith("path ") else ""
 
 
 def _write_bundle(bundle: Bundle, folder: Path) -> None:
@@ -711,9 +717,10 @@ def load_bundle(
             if name in config.lexical
         }
         _check_regressions(lexical, heads)
-    for name, path in (models or {}).items():
+    for name in models or {}:
         if name not in about.models:
             raise unknown("model", name, about.models)
+    for name, path in {**_moved_folders(config, about.models), **(models or {})}.items():
         key = "pipeline" if is_pipeline(config, name) else "path"
         config.backbone[name] = replace(config.backbone[name], **{key: path})
     unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
@@ -733,6 +740,21 @@ def load_bundle(
         about.facts,
         unasked,
     )
+
+
+def _moved_folders(config: TrainConfig, models: Mapping[str, Model]) -> dict[str, str]:
+    """Find the folders of models whose relative path leads nowhere from the present directory.
+
+    The path itself is tried first, so that a tree of folders can be moved as a whole.
+    """
+    found = {}
+    for name, model in models.items():
+        own = config.backbone[name]
+        named = [own.pipeline or own.path, *(source.path for source in own.sources)]
+        there = any(Path(place).expanduser().exists() for place in named if place)
+        if model.folder and not there and Path(model.folder).is_dir():
+            found[name] = model.folder
+    return found
 
 
 def _check_heads(heads: Sequence[Head], tensors: Mapping[str, Tensor], about: Description) -> None:
