@@ -149,5 +149,5 @@ def _parser() -> ArgumentParser:
     ):
         value = getattr(usual, name.replace("-", "_"))
         value = value * 1000 if name == "max-wait" else value
-        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{what} ({value:g})")
+        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{what} ({value:.12g})")
     return parser

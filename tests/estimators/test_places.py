@@ -12,6 +12,7 @@ import pytest
 import layerfusion as lf
 from layerfusion.errors import UserError
 from layerfusion.runs.shared import shareable
+from tests.embeddings.fake_endpoint import FakeEndpoint
 
 
 def test_a_model_of_a_relative_folder_is_found_from_elsewhere(
@@ -36,3 +37,22 @@ def test_a_model_of_a_relative_folder_is_found_from_elsewhere(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="say with --model tiny=FOLDER"):
         lf.load(saved).predict(["a good film"])
+
+
+def test_a_server_of_vectors_is_named_anew_for_a_saved_estimator(
+    rows: pd.DataFrame, tmp_path: Path
+) -> None:
+    with FakeEndpoint() as fake:
+        settings = {"backbone.paid.endpoint": fake.url, "backbone.paid.model": "words"}
+        given = {"layers": "last", "fusion": "stacked", "seeds": 1, "cache": tmp_path / "cache"}
+        classifier = lf.LayerFusionClassifier("paid", **given, settings=settings)
+        saved = classifier.fit(rows.text, rows.label).save(tmp_path / "saved")
+        expected = classifier.predict_proba(rows.text[:3])
+        with pytest.raises(UserError, match="which no classifier asks without your word"):
+            lf.LayerFusionClassifier.load(saved).predict(rows.text[:3])
+        again = lf.LayerFusionClassifier.load(saved, endpoints={"paid": fake.url})
+        np.testing.assert_allclose(again.predict_proba(rows.text[:3]), expected, atol=1e-6)
+        with pytest.raises(UserError, match="A_TOKEN"):
+            lf.LayerFusionClassifier.load(
+                saved, endpoints={"paid": fake.url}, tokens={"paid": "A_TOKEN"}
+            ).predict(["a new one"])
