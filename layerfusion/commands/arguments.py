@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 from layerfusion.config.secrets import shown
@@ -13,6 +14,42 @@ from layerfusion.errors import UserError
 def say(line: str) -> None:
     """Print a line of progress to stderr."""
     print(shown(line), file=sys.stderr, flush=True)
+
+
+def add_models(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say where the models' files lie now."""
+    parser.add_argument("--cache", metavar="FOLDER", help="the cache, with downloaded models")
+    parser.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME=FOLDER",
+        help="folder of a language model's files, if they are not where the job found them",
+    )
+
+
+def pairs(option: str, given: Sequence[str], form: str, example: str) -> dict[str, str]:
+    """Read the words of an option that may be given several times, of a form like `NAME=FOLDER`.
+
+    Raises:
+        UserError: for a word without `=`.
+    """
+    found = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not value:
+            raise UserError(f"{option} {word}: {form} is needed, such as {example}")
+        found[name] = value
+    return found
+
+
+def model_folders(given: Sequence[str]) -> dict[str, str]:
+    """Read the words of `--model`.
+
+    Raises:
+        UserError: for a word without `=`.
+    """
+    return pairs("--model", given, "NAME=FOLDER", "minilm=models/minilm")
 
 
 class ArgumentParser(argparse.ArgumentParser):

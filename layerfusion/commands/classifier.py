@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfusion.assets.hub_folders import HUB
+from layerfusion.commands.arguments import add_models, model_folders, pairs
 from layerfusion.config.imports import import_from
 from layerfusion.config.job import DEVICE
-from layerfusion.errors import UserError
 from layerfusion.records.job import BUNDLE
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ def add_classifier(parser: ArgumentParser, *, device: bool = True) -> None:
     )
     if device:
         parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
-    parser.add_argument("--cache", metavar="FOLDER", help="folder of downloaded models")
-    parser.add_argument(
-        "--model",
-        action="append",
-        default=[],
-        metavar="NAME=FOLDER",
-        help="folder of a language model's files, if they are not where the job found them",
-    )
+    add_models(parser)
     parser.add_argument(
         "--endpoint",
         action="append",
@@ -75,7 +68,7 @@ def open_classifier(options: Namespace, modules: Sequence[str], device: str) -> 
         options.bundle,
         device=device,
         cache=options.cache,
-        models=pairs("--model", options.model, "NAME=FOLDER", "minilm=models/minilm"),
+        models=model_folders(options.model),
         modules=modules,
         endpoints=pairs(
             "--endpoint", options.endpoint, "NAME=URL", "paid=http://localhost:8000/v1"
@@ -108,18 +101,3 @@ def user_modules(folders: Sequence[str]) -> list[str]:
     places = [Path(folder) for folder in folders]
     import_from(places)
     return [path.stem for place in places for path in place.iterdir() if path.stem.isidentifier()]
-
-
-def pairs(option: str, given: Sequence[str], form: str, example: str) -> dict[str, str]:
-    """Read the words of an option that may be given several times, of a form like `NAME=FOLDER`.
-
-    Raises:
-        UserError: for a word without `=`.
-    """
-    found = {}
-    for word in given:
-        name, equals, value = word.partition("=")
-        if not equals or not value:
-            raise UserError(f"{option} {word}: {form} is needed, such as {example}")
-        found[name] = value
-    return found

@@ -6,16 +6,19 @@ import csv
 import io
 import shlex
 import sys
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.errors import UserError
+from layerfusion.commands.arguments import ArgumentParser, add_models, model_folders
+from layerfusion.errors import UserError, unknown
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from layerfusion.config.job import TrainConfig
     from layerfusion.findings.jobs import JobPredictions
     from layerfusion.findings.mistakes import Answers, Confidence
     from layerfusion.findings.set_mistakes import Likelihood, SetAnswers
@@ -53,9 +56,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--csv", action="store_true", help="print every test row, or with --train every such row"
     )
+    add_models(parser)
     options = parser.parse_args(arguments)
     if options.n < 0:
         raise UserError(f"-n {options.n}: it must be at least 0")
+    if not options.train and (options.model or options.cache):
+        raise UserError("--model, --cache: they are for --train alone, which asks the models")
     folder = Path(options.job)
     from layerfusion.findings.jobs import read_predictions
     from layerfusion.records.job import METRICS, read_record
@@ -64,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{folder}: it holds no finished job (no {METRICS}); outputs/runs has jobs")
     record = read_record(folder)
     if options.train:
-        return _train(folder, record, most=None if options.csv else options.n)
+        return _train(folder, record, options)
     read = read_predictions(folder, record)
     texts, why = _texts(folder, record)
     if options.csv:
@@ -222,14 +228,22 @@ def _confusion(found: Answers, width: int) -> Iterator[str]:
 # -- rows of train --------------------------------------------------------------------------------
 
 
-def _train(folder: Path, record: RunRecord, most: int | None) -> int:
-    """Print the rows of train whose label is in doubt; as CSV where `most` is None."""
+def _train(folder: Path, record: RunRecord, options: Namespace) -> int:
+    """Print the rows of train whose label is in doubt, by vectors of the job's models."""
+    from layerfusion.assets import NoSource
     from layerfusion.records.label_words import shown_name
     from layerfusion.runs.held_out_train import held_out_rows
     from layerfusion.runs.inputs import config_of_job, texts_of
 
-    config = config_of_job(folder)
-    rows = held_out_rows(config, record, texts_of(config, record))
+    most = None if options.csv else options.n
+    config = with_models(config_of_job(folder), options.model, options.cache)
+    dataset = texts_of(config, record)
+    try:
+        rows = held_out_rows(config, record, dataset)
+    except NoSource as error:
+        raise UserError(
+            f"{error}; where a model's files lie now, say with --model NAME=FOLDER"
+        ) from error
     doubts = _set_doubts if rows.labels.ndim == 2 else _class_doubts
     names = record.dataset.label_names
     columns, found, lines = doubts(names if most is None else [*map(shown_name, names)], rows)
@@ -244,6 +258,27 @@ def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     for line in lines[:most]:
         print(line)
     return 0
+
+
+def with_models(config: TrainConfig, models: Sequence[str], cache: str | None) -> TrainConfig:
+    """Return the config of a job whose models or cache lie elsewhere now.
+
+    Args:
+        config: the config.
+        models: words of `--model`, NAME=FOLDER.
+        cache: folder of the cache; None for that of the job.
+
+    Raises:
+        UserError: for a word without `=`, and for a model that the job does not have.
+    """
+    backbone = dict(config.backbone)
+    for name, folder in model_folders(models).items():
+        if name not in backbone:
+            raise unknown("model", name, backbone)
+        key = "path" if backbone[name].pipeline is None else "pipeline"
+        backbone[name] = replace(backbone[name], **{key: folder})
+    paths = config.paths if cache is None else replace(config.paths, cache=cache)
+    return replace(config, backbone=backbone, paths=paths)
 
 
 Doubtful = tuple[list[str], list[list[str]], list[str]]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from layerfusion import __version__
 from layerfusion.assets.paths import data_suffix
-from layerfusion.commands.arguments import ArgumentParser
-from layerfusion.commands.classifier import add_classifier, open_classifier, pairs, user_modules
+from layerfusion.commands.arguments import ArgumentParser, pairs
+from layerfusion.commands.classifier import add_classifier, open_classifier, user_modules
 from layerfusion.commands.outputs import GZ, Partial, Printed
 from layerfusion.config.imports import require_named
 from layerfusion.config.registry import BINARY, PACKED, READERS

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from errno import EACCES, EADDRINUSE
+from functools import partial
 from importlib.util import find_spec
 from ipaddress import ip_address
 
@@ -71,7 +72,8 @@ def main(arguments: Sequence[str]) -> int:
     classifier = Classifier(
         bundle.label_names,
         str(bundle.facts.get("job", "")),
-        bundle.probabilities,
+        # A server of vectors that is asked again and again holds up all other requests.
+        partial(bundle.probabilities, seconds=limits.deadline),
         multilabel=bundle.multilabel,
     )
     config = uvicorn.Config(
@@ -147,5 +149,5 @@ def _parser() -> ArgumentParser:
     ):
         value = getattr(usual, name.replace("-", "_"))
         value = value * 1000 if name == "max-wait" else value
-        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{what} ({value:g})")
+        parser.add_argument(f"--{name}", type=kind, default=value, help=f"{what} ({value:.12g})")
     return parser

@@ -101,8 +101,8 @@ class Endpoint:
         Args:
             texts: the texts, without their template and without repeats.
             alone: number of the first texts that have a request each.
-            left: gives the seconds that are left for it; no request is begun, and none waited for
-                that is to be repeated, if it is over.
+            left: gives the seconds that are left for it; no request is begun when they are over,
+                none waits longer for its answer, and none is waited for that is to be repeated.
 
         Yields:
             The vectors of the next texts, one request after the other.
@@ -166,12 +166,14 @@ class Endpoint:
             body["dimensions"] = self.config.dimensions
         content = json.dumps(body).encode()  # which writes half a surrogate pair as an escape
         for number in range(1, TRIES + 1):
-            if sent.left() <= 0:
+            if (left := sent.left()) <= 0:
                 raise OutOfTime
             begun = time.perf_counter()
             asked_wait = 0.0
             try:
-                response = sent.client.post(self.url, content=content)
+                response = sent.client.post(
+                    self.url, content=content, timeout=min(left, self.config.timeout)
+                )
             except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
                 raise self._unavailable(self._line(error)) from error
             except httpx.ConnectError as error:

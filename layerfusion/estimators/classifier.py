@@ -381,6 +381,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
         cache: str | Path | None = None,
         models: Mapping[str, str] | None = None,
         modules: Sequence[str] = (),
+        endpoints: Mapping[str, str] | None = None,
+        tokens: Mapping[str, str] | None = None,
     ) -> Self:
         """Read a classifier that `save` wrote.
 
@@ -391,6 +393,9 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             models: for some models, a folder with their files that replaces where they came from.
             modules: modules outside LayerFusion that its operator and its poolings may be imported
                 from.
+            endpoints: for some models whose vectors come from a server, the address to ask, which
+                is needed even if the classifier names one.
+            tokens: for some of these, the name of the environment variable that holds their token.
 
         Raises:
             UserError: if there is no such classifier, or it is damaged.
@@ -401,6 +406,8 @@ class LayerFusionClassifier(ClassifierMixin, BaseEstimator):
             cache=None if cache is None else str(cache),
             models=models,
             modules=modules,
+            endpoints=endpoints,
+            tokens=tokens,
         )
         if ESTIMATOR not in bundle.facts:
             raise UserError(

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from layerfusion.errors import UserError, short
+from layerfusion.errors import UserError, one_line, short
 from layerfusion.texts.cells import is_missing, joined_labels, plain, written_list
 from layerfusion.texts.class_doubts import alike_names
 from layerfusion.texts.encoding import whole_characters
@@ -127,6 +127,8 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     ordered = hasattr(y, "__len__") or hasattr(y, "__array__")
     if isinstance(y, str | Mapping | Set) or not ordered:
         raise UserError(f"fit: a list of labels is needed, found an object of type {_kind(y)}")
+    if hasattr(y, "to_pylist"):  # of pyarrow, which gives NumPy no copy of strings
+        y = y.to_pylist()
     if not hasattr(y, "__array__") and not hasattr(y, "toarray"):
         y = _listed_labels([plain(label) for label in y])
     if hasattr(y, "to_numpy"):
@@ -134,7 +136,9 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     try:
         labels = column_or_1d(y.toarray() if hasattr(y, "toarray") else y, warn=True)
     except ValueError as error:  # such as for three dimensions
-        raise UserError(f"fit: {error}") from error
+        raise UserError(f"fit: {one_line(error)}") from error
+    if labels.dtype.kind == "T":  # NumPy's strings of any length
+        labels = labels.astype(object)
     if len(labels) != rows:
         raise UserError(
             f"fit: {rows} texts and {len(labels)} labels; one label is needed for each text"
@@ -150,7 +154,7 @@ def _of_classes(y: Any, rows: int, kept: np.ndarray | None) -> Targets:
     try:
         check_classification_targets(labels)
     except (ValueError, TypeError) as error:
-        raise UserError(f"fit: {error}") from error
+        raise UserError(f"fit: {one_line(error)}") from error
     classes, codes = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise UserError(

@@ -472,9 +472,10 @@ class LayerFusionModel(PreTrainedModel):
             ids, mask = (inputs[key_of(name, number)] for name in ("input_ids", "attention_mask"))
             layers = list(dict.fromkeys(one["layer"] for one in own.values()))
             if ids.ndim == 3:  # windows: all tokens of a text that count are pooled together
-                longest = int(mask.sum(dim=2).max())
                 counts = inputs[key_of("pooled_tokens", number)]
-                ids, mask, counts = (x[:, :, :longest] for x in (ids, mask, counts))
+                if not torch.jit.is_tracing():
+                    longest = int(mask.sum(dim=2).max())
+                    ids, mask, counts = (x[:, :, :longest] for x in (ids, mask, counts))
                 states, mask = self._of_windows(number, ids, mask, layers), counts.flatten(1, 2)
             else:
                 states = self._states(number, ids, mask, layers)
@@ -495,8 +496,13 @@ class LayerFusionModel(PreTrainedModel):
     ) -> dict[str, Tensor]:
         """Compute layers of texts in windows. Shapes: (batch, windows * tokens, width).
 
-        Windows without a token only fill the batch up. They do not pass through the model.
+        Windows without a token only fill the batch up. They do not pass through the model, but for
+        that of a graph, whose steps are fixed: there they have one token, which does not count.
         """
+        if torch.jit.is_tracing():
+            mask = torch.cat([torch.ones_like(mask[:, :, :1]), mask[:, :, 1:]], dim=2)
+            states = self._states(number, ids.flatten(0, 1), mask.flatten(0, 1), layers)
+            return {k: x.reshape(ids.shape[0], -1, x.shape[2]) for k, x in states.items()}
         there = mask.any(dim=2)
         found = {}
         for layer, rows in self._states(number, ids[there], mask[there], layers).items():

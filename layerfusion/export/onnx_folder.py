@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from layerfusion.config.job import WINDOWS
 from layerfusion.errors import UserError, library_errors
 from layerfusion.export import tokenization_layerfusion, words_layerfusion
 from layerfusion.export.cut import SAMPLE, Cut, difference
@@ -36,6 +36,28 @@ OPSET = 18
 OUTPUT = "probabilities"
 ROWS = 32
 """Texts that pass through a graph together."""
+ROWS_OF_WINDOWS = 4
+"""The same, where each may have many windows."""
+WITH_WINDOWS = 3
+"""Dimensions of the input of a model that reads windows: texts, windows and tokens."""
+WINDOWS_OF = """\
+
+def windows_of(tokenizer, texts, overlap):
+    texts = [[row, *row.overflowing] for row in tokenizer.encode_batch(texts)]
+    shape = len(texts), max(map(len, texts)), len(texts[0][0].ids)
+    ids, mask, counted = (np.zeros(shape, np.int64) for _ in range(3))
+    for row, windows in enumerate(texts):
+        for at, one in enumerate(windows):  # of the tokens of the one before, none counts again
+            own = np.flatnonzero(np.array(one.special_tokens_mask) == 0)
+            start = own[min(overlap, len(own) - 1)] if at > 0 else 0
+            stop = own[-1] + 1 if at < len(windows) - 1 else sum(one.attention_mask)
+            ids[row, at], mask[row, at], counted[row, at, start:stop] = (
+                one.ids, one.attention_mask, 1,
+            )
+    return ids, mask, counted
+
+"""
+"""The lines that take texts apart into windows, in the model card."""
 USAGE = """\
 Needs {needs}; run these lines in this folder.
 
@@ -56,12 +78,6 @@ def require_exact(bundle: Bundle) -> None:
     missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UserError(f"export: needs {missing[0]}; pip install 'layerfusion[export]'")
-    windows = [x for x in bundle.models if bundle.config.backbone[x].long_texts == WINDOWS]
-    if windows:
-        raise UserError(
-            f"export: {windows[0]} reads long texts in several windows, and a graph in one pass;"
-            " --to transformers has them, and a job with long_texts=truncate can be exported so"
-        )
     dtypes = {bundle.config.backbone[name].dtype for name in bundle.models} - {"float32"}
     if dtypes:
         raise UserError(
@@ -86,6 +102,12 @@ def write_onnx(bundle: Bundle, cut: Cut, folder: Path) -> tuple[float, str]:
         UserError: if a model has no form in ONNX, or the graph does not give the classifier's
             probabilities.
     """
+    if reads_alone(cut) and reads_windows(cut):
+        raise UserError(
+            "export: a model of this job changes with padding, so that its windows pass one by one,"
+            " and those of a graph together; --to transformers has them, and a job with"
+            " long_texts=truncate can be exported so"
+        )
     _write_tokenizers(cut, folder)
     if cut.tokenizers["lexical"]:
         shutil.copyfile(str(words_layerfusion.__file__), folder / "words_layerfusion.py")
@@ -120,9 +142,12 @@ def _trace(cut: Cut, path: Path) -> None:
     model.config = copy.deepcopy(model.config)
     for about in model.config.backbones:
         about["masks_padding"] = True  # with one text there is no padding
-    axes: dict[str, dict[int, str]] = {
-        name: {1: f"length_of_{name.replace('attention_mask', 'input_ids')}"} for name in inputs
-    }
+    axes: dict[str, dict[int, str]] = {}
+    for name, values in inputs.items():
+        of = re.sub("attention_mask|pooled_tokens", "input_ids", name)
+        axes[name] = {values.ndim - 1: f"length_of_{of}"}
+        if values.ndim == WITH_WINDOWS:
+            axes[name][1] = f"windows_of_{of}"
     axes[OUTPUT] = {}
     if not alone:
         for named in axes.values():
@@ -162,6 +187,11 @@ def reads_alone(cut: Cut) -> bool:
     return not all(about["masks_padding"] for about in cut.model.config.backbones)
 
 
+def reads_windows(cut: Cut) -> bool:
+    """Return True if a model of a classifier reads long texts in windows."""
+    return any(about["window_overlap"] is not None for about in cut.tokenizers["models"])
+
+
 def preparation(cut: Cut) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
     """Build the function that prepares texts for the graph, as the lines in the model card do."""
     models = [
@@ -174,6 +204,8 @@ def preparation(cut: Cut) -> Callable[[Sequence[str]], dict[str, np.ndarray]]:
         arrays: dict[str, np.ndarray] = {}
         for number, (tokenizer, about) in enumerate(models):
             found = tokenization_layerfusion.encoded(tokenizer, about, texts)
+            longest = int(found["attention_mask"].sum(axis=-1).max())
+            found = {name: values[..., :longest] for name, values in found.items()}
             arrays |= {key_of(name, number): values for name, values in found.items()}
         for number, words in enumerate(lexical):
             ids, weights = words(texts)
@@ -198,7 +230,7 @@ def classify(cut: Cut, path: Path, texts: Sequence[str]) -> np.ndarray:
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     prepare = preparation(cut)  # once, since a large vocabulary takes long to read
-    size = 1 if reads_alone(cut) else ROWS
+    size = 1 if reads_alone(cut) else ROWS_OF_WINDOWS if reads_windows(cut) else ROWS
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     found: list[Any] = [
         session.run(None, prepare([texts[row] for row in order[at : at + size]]))[0]
@@ -229,6 +261,7 @@ def _usage(bundle: Bundle, cut: Cut) -> str:
     lines = ["import json", "", "import numpy as np", "import onnxruntime"]
     lines += ["from tokenizers import Tokenizer"] if models else []
     lines += ["from words_layerfusion import Words"] if lexical else []
+    lines += WINDOWS_OF.splitlines() if reads_windows(cut) else []
     lines += [
         "",
         f'session = onnxruntime.InferenceSession("{MODEL}")',
@@ -245,6 +278,12 @@ def _usage(bundle: Bundle, cut: Cut) -> str:
         prompts = "texts"
         if about["template"] != "{text}":
             prompts = f'[{about["template"]!r}.replace("{{text}}", text) for text in texts]'
+        if about["window_overlap"] is not None:
+            keys = ("input_ids", "attention_mask", "pooled_tokens")
+            inputs = ", ".join(f'inputs["{key_of(name, number)}"]' for name in keys)
+            overlap = about["window_overlap"]
+            lines.append(f"{inputs} = windows_of(tokenizer, {prompts}, {overlap})")
+            continue
         lines.append(f"rows = tokenizer.encode_batch({prompts})")
         for name, part in (("input_ids", "ids"), ("attention_mask", "attention_mask")):
             key = key_of(name, number)

@@ -10,8 +10,10 @@ other files, unless the user says so.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -34,6 +36,7 @@ from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
 from layerfusion.embeddings.cache_key import text_hash
+from layerfusion.embeddings.endpoint import OutOfTime
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit
@@ -41,7 +44,7 @@ from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
-from layerfusion.errors import UserError, unknown
+from layerfusion.errors import Unavailable, UserError, unknown
 from layerfusion.fusion.head_files import Head, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
@@ -110,7 +113,11 @@ class Bundle:
         return self.heads[0].multilabel
 
     def probabilities(
-        self, texts: Sequence[str], recent: RecentVectors | None = None
+        self,
+        texts: Sequence[str],
+        recent: RecentVectors | None = None,
+        *,
+        seconds: float = math.inf,
     ) -> np.ndarray:
         """Classify texts.
 
@@ -119,6 +126,7 @@ class Bundle:
         Args:
             texts: texts to classify. Outer white space is stripped, as in training.
             recent: as for `vectors`.
+            seconds: as for `vectors`.
 
         Returns:
             Probabilities in the order of `label_names`, shape (texts, classes), float32. Rows add
@@ -130,7 +138,7 @@ class Bundle:
         """
         found = [
             mean_probabilities(self.heads, [vectors[layer] for layer in self.layers]).numpy()
-            for vectors in self.vectors(texts, recent)
+            for vectors in self.vectors(texts, recent, seconds=seconds)
         ]
         return np.concatenate(found or [np.empty((0, len(self.label_names)), np.float32)])
 
@@ -160,13 +168,18 @@ class Bundle:
         )
 
     def vectors(
-        self, texts: Sequence[str], recent: RecentVectors | None = None
+        self,
+        texts: Sequence[str],
+        recent: RecentVectors | None = None,
+        *,
+        seconds: float = math.inf,
     ) -> Iterator[dict[LayerId, Tensor]]:
         """Compute the vectors of each of its layers, for some texts after the other.
 
         Args:
             texts: texts in any number. Outer white space is stripped, as in training.
             recent: vectors of other classifiers, to read from and to add to; none if None.
+            seconds: time within which servers of vectors have to answer, with all repeats.
 
         Yields:
             Layer to vectors of the next texts. Shapes: (texts, width), float32.
@@ -174,12 +187,13 @@ class Bundle:
         Raises:
             UserError: as `probabilities`.
         """
+        end = time.monotonic() + seconds
         share_cores()
         stripped = strings_of(texts, "predict")
         together = _together.get()
         tallies: dict[str, UnknownTally] = {} if together is None else together
         for start in range(0, len(stripped), PIECE):
-            found = self._vectors(stripped[start : start + PIECE], tallies, recent)
+            found = self._vectors(stripped[start : start + PIECE], tallies, recent, end)
             self._refuse_other_widths(found)
             yield found
         if together is None:
@@ -316,6 +330,7 @@ class Bundle:
         texts: Sequence[str],
         tallies: dict[str, UnknownTally],
         recent: RecentVectors | None,
+        end: float,
     ) -> dict[LayerId, Tensor]:
         """Compute the vectors of each source. Shapes: (texts, width), float32.
 
@@ -323,6 +338,7 @@ class Bundle:
             texts: the texts.
             tallies: counts of the unknown tokens by backbone; those of the texts are added.
             recent: vectors that need not be computed.
+            end: time, on the monotonic clock, until which servers of vectors may take.
         """
         found: dict[LayerId, Tensor] = {}
         for name in dict.fromkeys(layer.backbone for layer in self.layers):
@@ -331,7 +347,7 @@ class Bundle:
                 found |= {layer: self.lexical[name].vectors(texts) for layer in own}
                 continue
             if is_given(self.config, name):
-                vectors = self._given_vectors(name, texts)
+                vectors = self._given_vectors(name, texts, end)
                 found |= {layer: torch.from_numpy(vectors) for layer in own}
                 continue
 
@@ -350,7 +366,7 @@ class Bundle:
             }
         return found
 
-    def _given_vectors(self, name: str, texts: Sequence[str]) -> np.ndarray:
+    def _given_vectors(self, name: str, texts: Sequence[str], end: float) -> np.ndarray:
         """Get vectors that are computed elsewhere. Shape: (texts, width), float32.
 
         What a server gives is kept in the cache, since it may have a price. A classifier that was
@@ -376,7 +392,12 @@ class Bundle:
         if isinstance(source, Pipeline):
             with _passing:
                 return source.find(texts, self.config.extract.device)
-        source.extract([texts], replace(self.config.extract, shard=0, num_shards=1))
+        alone = replace(self.config.extract, shard=0, num_shards=1)
+        try:
+            source.extract([texts], alone, left=lambda: end - time.monotonic())
+        except OutOfTime as error:
+            where = f"backbone {name}: {source.origin}"
+            raise Unavailable(f"{where} gave no vectors in the time for them", where) from error
         return source.store.read([text_hash(text) for text in texts], [LAYER])[LAYER]
 
     @cached_property

@@ -56,6 +56,8 @@ class Model:
     """Identity of that origin: pinned hashes, a commit, or the content of a folder."""
     content: str
     """sha256 of the files themselves, which identifies them if they come from another origin."""
+    folder: str = ""
+    """Absolute path of a folder of the user's; empty for other origins, and in older bundles."""
 
 
 @dataclass(frozen=True)

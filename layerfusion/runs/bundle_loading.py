@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from safetensors.torch import load
 from torch import Tensor
@@ -13,7 +12,7 @@ from torch import Tensor
 from layerfusion.assets.files import parse_json
 from layerfusion.assets.hub_folders import HUB
 from layerfusion.config.check import load as load_settings
-from layerfusion.config.job import PathsConfig
+from layerfusion.config.job import PathsConfig, TrainConfig
 from layerfusion.embeddings.lexical import LexicalFit
 from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, head_from
@@ -24,6 +23,7 @@ from layerfusion.runs.bundle_files import (
     DESCRIPTION,
     HEADS,
     Description,
+    Model,
     damage_told,
     read_files,
 )
@@ -36,9 +36,6 @@ from layerfusion.runs.trust import (
     refuse_code,
     refuse_interpolation,
 )
-
-if TYPE_CHECKING:
-    pass
 
 
 def load_bundle(
@@ -111,9 +108,10 @@ def load_bundle(
             if name in config.lexical
         }
         _check_regressions(lexical, heads)
-    for name, path in (models or {}).items():
+    for name in models or {}:
         if name not in about.models:
             raise unknown("model", name, about.models)
+    for name, path in {**_moved_folders(config, about.models), **(models or {})}.items():
         key = "pipeline" if is_pipeline(config, name) else "path"
         config.backbone[name] = replace(config.backbone[name], **{key: path})
     unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
@@ -133,6 +131,21 @@ def load_bundle(
         about.facts,
         unasked,
     )
+
+
+def _moved_folders(config: TrainConfig, models: Mapping[str, Model]) -> dict[str, str]:
+    """Find the folders of models whose relative path leads nowhere from the present directory.
+
+    The path itself is tried first, so that a tree of folders can be moved as a whole.
+    """
+    found = {}
+    for name, model in models.items():
+        own = config.backbone[name]
+        named = [own.pipeline or own.path, *(source.path for source in own.sources)]
+        there = any(Path(place).expanduser().exists() for place in named if place)
+        if model.folder and not there and Path(model.folder).is_dir():
+            found[name] = model.folder
+    return found
 
 
 def _check_heads(heads: Sequence[Head], tensors: Mapping[str, Tensor], about: Description) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from layerfusion.assets import Asset
 from layerfusion.assets.paths import content_identity
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.given import GivenSource
@@ -78,10 +79,16 @@ def _models(sources: Mapping[str, Source]) -> dict[str, Model]:
     for name, one in sources.items():
         if isinstance(one, EmbeddingSource):
             content = content_identity(one.asset.path, one.cache)
-            found[name] = Model(one.origin, one.asset.identity, content)
+            found[name] = Model(one.origin, one.asset.identity, content, _own_folder(one.asset))
         elif isinstance(one, GivenSource) and isinstance(one.giver, Pipeline):
-            found[name] = Model(one.origin, one.giver.asset.identity, one.giver.content)
+            asset, content = one.giver.asset, one.giver.content
+            found[name] = Model(one.origin, asset.identity, content, _own_folder(asset))
     return found
+
+
+def _own_folder(asset: Asset) -> str:
+    """Return the absolute path of files that lie in a folder of the user's; empty for others."""
+    return str(asset.path.resolve()) if asset.origin.startswith("path ") else ""
 
 
 def _lexical_part(name: str, source: LexicalSource, head: Head) -> LexicalFit | LexicalRegression:

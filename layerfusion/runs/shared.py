@@ -38,7 +38,7 @@ def shareable(bundle: Bundle) -> Bundle:
             settings["backbone"][name]["pipeline"] = Path(own.pipeline).name
     shared = replace(load_settings(settings), logger=LoggerConfig(), paths=PathsConfig())
     models = {
-        name: replace(model, origin=shared_origin(model.origin))
+        name: replace(model, origin=shared_origin(model.origin), folder="")
         for name, model in bundle.models.items()
     }
     facts = dict(bundle.facts)

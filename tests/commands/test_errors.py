@@ -261,6 +261,19 @@ def test_damaged_settings_are_one_line(
     assert says in error
 
 
+def test_models_and_cache_of_a_job_may_have_moved(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = run(["errors", "job", "--train"], capsys)
+    copy = shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(copy)
+    (copy / "tiny").rename("elsewhere")
+    (copy / "outputs/cache").rename("vectors")
+    moved = ["--model", "tiny=elsewhere", "--cache", "vectors"]
+    assert run(["errors", "job", "--train", *moved], capsys) == expected
+    assert expected[0] == 0
+
+
 @pytest.mark.parametrize(
     ("gone", "words", "says"),
     [
@@ -272,6 +285,9 @@ def test_damaged_settings_are_one_line(
             "it lacks vectors of this job's texts",
         ),
         ("tiny", ["--train"], "backbone.tiny: no source can serve: path tiny: not found"),
+        ("tiny", ["--train"], "files lie now, say with --model NAME=FOLDER"),
+        ("tiny", ["--train", "--model", "tinny=x"], "model: there is no 'tinny'; there are: tiny"),
+        ("tiny", ["--model", "tiny=x"], "they are for --train alone"),
     ],
 )
 def test_what_is_gone_is_named(

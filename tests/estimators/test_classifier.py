@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from sklearn.base import clone
@@ -71,6 +72,9 @@ def test_texts_come_in_any_container(make: Any, rows: pd.DataFrame, new: list[st
         (rows[["text"]], rows.label.astype("category")),
         (rows.text.to_numpy(object)[:, None], rows.label),
         (shuffled.text.astype("string"), shuffled.label),
+        (pa.array(rows.text), pa.array(rows.label)),
+        (pa.chunked_array([rows.text]), pa.array(rows.label).dictionary_encode()),
+        (rows.text.to_numpy("T"), rows.label.to_numpy("T")),
     ):
         other = make(fusion="stacked", layers="last").fit(X, y)
         np.testing.assert_allclose(other.predict_proba(np.array(new)), expected, atol=1e-6)
@@ -195,6 +199,7 @@ def test_labels_that_may_be_wrong_are_warned_of(
         (["a", "b"], ["x", "y\ud800"], "fit: the label 'y.ud800' has half a character"),
         (["a", "b"], pd.Series([1, None], dtype="Int64"), "label 2 of 2 is missing"),
         (["a", "b"], [0.5, 1.5], "fit: Unknown label type: continuous"),
+        (["a", "b"], [1j, 2j], "fit: Complex data not supported"),
         (["a", "b"], ["x", "x"], "fit: y has one class only, 'x'; two classes are needed"),
         (["a", "b"], np.array(["x", 1], object), r"labels of several types \(int, str\)"),
         (["a", "b"], ["x", "y"], "no class has two different texts"),

@@ -97,6 +97,7 @@ FOLDERS = {
     "windows_embedding": ("windows", "sentence-transformers"),
     "gated_graph": ("gated", "onnx"),
     "stacked_graph": ("stacked", "onnx"),
+    "windows_graph": ("windows", "onnx"),
     "topics": ("topics", "transformers"),
     "topics_late": ("topics_late", "transformers"),
     "topics_graph": ("topics", "onnx"),
@@ -135,7 +136,8 @@ def own_vectors(bundle: Bundle) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    "name", ["gated", "stacked", "windows", "gated_graph", "stacked_graph", *TOPICS]
+    "name",
+    ["gated", "stacked", "windows", "gated_graph", "stacked_graph", "windows_graph", *TOPICS],
 )
 def test_probabilities_are_those_of_predict(name: str, jobs: Path, outside: dict) -> None:
     expected = load_bundle(jobs / FOLDERS[name][0], device="cpu").probabilities(TEXTS)
@@ -346,7 +348,6 @@ def test_texts_are_read_as_the_job_read_its_own(
     [
         ("stacked", "sentence-transformers", "words counts words"),
         ("one", "onnx", "a graph is of float32, and the models of this job run in bfloat16"),
-        ("windows", "onnx", "a job with long_texts=truncate can be exported so"),
     ],
 )
 def test_what_a_target_lacks_is_told_before_a_model_is_loaded(
@@ -357,6 +358,14 @@ def test_what_a_target_lacks_is_told_before_a_model_is_loaded(
     monkeypatch.setattr(targets, "cut", None)
     with pytest.raises(UserError, match=said):
         targets.write_target(bundle, jobs / job, target, tmp_path)
+
+
+def test_windows_that_padding_would_change_have_no_graph(jobs: Path, tmp_path: Path) -> None:
+    bundle = load_bundle(jobs / "windows", device="cpu")
+    part = cut(bundle)
+    part.model.config.backbones[0]["masks_padding"] = False
+    with pytest.raises(UserError, match="a job with long_texts=truncate can be exported so"):
+        write_onnx(bundle, part, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,8 @@ from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import check_backbone, load
 from layerfusion.config.job import BackboneConfig
-from layerfusion.errors import UserError
+from layerfusion.embeddings import endpoint
+from layerfusion.errors import Unavailable, UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import read_profile
@@ -304,6 +307,29 @@ def test_the_token_that_a_classifier_names_is_not_sent(
     named = {"paid": "MY_SECRETS"}
     lf.load(bundle, endpoints={"paid": fake.url}, tokens=named).predict(["and another"])
     assert fake.tokens[-1] == "Bearer abcdefgh"
+
+
+def test_serve_waits_for_a_server_of_vectors_no_longer_than_its_deadline(
+    root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[Any] = []
+
+    def keep(*arguments: Any, **_: Any) -> None:
+        found.extend(arguments)
+        raise UserError("enough")
+
+    monkeypatch.setattr("layerfusion.commands.serve._listen", lambda *_: None)
+    monkeypatch.setattr("layerfusion.serving.app.Classifier", keep)
+    monkeypatch.setattr(endpoint, "FIRST_WAIT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setattr(fake, "replies", [(503, {}, "busy")] * 9)
+        for address in (fake.url, f"http://127.0.0.1:{silent.getsockname()[1]}/v1"):
+            command = ["serve", f"{root}/jobs/both", "--endpoint", f"paid={address}"]
+            assert main([*command, "--deadline", "0.5"]) == 2
+            begun = time.monotonic()
+            with pytest.raises(Unavailable, match="gave no vectors in the time for them"):
+                found[-1]([f"a text that is new to {address}"])
+            assert time.monotonic() - begun < 2
 
 
 @pytest.mark.parametrize("target", ["transformers", "onnx", "sentence-transformers"])
