@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from layerfusion.findings.tests import Finding
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.report.format import NONE, P_VALUE, PERCENT, POINTS, REGRET, SPACE, Format
 from layerfusion.statistics.intervals import Difference
 
@@ -70,6 +70,13 @@ def told(finding: Finding, *, than: str = "") -> str:
         return f"{word}{than} {size} ({p})"
     doubt = f"not after correction for {plural(finding.among, 'comparison')}"
     return f"probably {word}{than} {size}, but {doubt} ({p})"
+
+
+def verdict(what: str, finding: Finding, against: str) -> str:
+    """Say in a sentence whether something is better than something else: see `told`."""
+    if finding.lean == "open":
+        return f"Whether {what} beats {against} {told(finding)}."
+    return f"{capital(what)} is {told(finding, than=against)}."
 
 
 def open_words(difference: Difference, smallest: float) -> str:

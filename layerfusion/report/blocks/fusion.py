@@ -8,14 +8,14 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
-from layerfusion.records.format import capital, plural
+from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, REGRET
 from layerfusion.report.metrics import LOW_IS_GOOD, metric_columns
-from layerfusion.report.sentences import told
+from layerfusion.report.sentences import verdict
 from layerfusion.report.table import Cell, Column, Table
 
 SHARED = " =: jobs that ended in the same sources and gave the same predictions share a row."
@@ -52,11 +52,9 @@ def _verdict(group: DataGroup, findings: Findings) -> str | None:
     fused, alone = group.chosen_fusion, group.chosen
     if fused is None or alone is None:
         return None
-    names, finding = all_names(group), findings.between(fused, alone)
+    names = all_names(group)
     what = f"the fusion that {group.judge.chooses}, {names[fused]},"
-    if finding.lean == "open":
-        return f"Whether {what} beats {names[alone]} {told(finding)}."
-    return f"{capital(what)} is {told(finding, than=names[alone])}."
+    return verdict(what, findings.between(fused, alone), names[alone])
 
 
 def fusion_table(rows: Sequence[Comparison]) -> Table:
