@@ -83,10 +83,11 @@ def _verdict(group: DataGroup, found: Mapping[Finding, JobIdentity]) -> str:
 
 def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
     """Say in the note of a table how its findings were tested."""
+    number = findings.family.get(kind, 0)
     return (
         f" Paired differences of the mean {data.measure} over seeds; exact sign-flip test,"
-        f" corrected (Holm) for the {plural(findings.family.get(kind, 0), 'different comparison')} of"
-        " this kind in the report."
+        f" corrected (Holm) for the {plural(number, 'different comparison')} of this kind in the"
+        " report."
     )
 
 
