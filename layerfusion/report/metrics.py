@@ -61,6 +61,7 @@ def metric_columns(
             titled("Test", data) if metric.name == "accuracy" else metric.title,
             lambda row, name=metric.name: test(row).get(name),
             metric.format,
+            later=metric.name != "accuracy",
         )
         for metric in METRICS
         if any(metric.name in test(entry) for entry in entries)

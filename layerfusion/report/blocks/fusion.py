@@ -69,12 +69,17 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         "Single layers and fusions",
         rows,
         Column("What", lambda row: row.label),
-        Column("Sources", lambda row: row.job and row.job.sources, COUNT),
+        Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
         accuracy,
         Column("Against chosen layer, points", against, POINTS),
         *others,
-        Column("Head parameters", lambda r: r.job and r.job.record.cost.head_parameters, COUNT),
-        Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT),
+        Column(
+            "Head parameters",
+            lambda r: r.job and r.job.record.cost.head_parameters,
+            COUNT,
+            later=True,
+        ),
+        Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT, later=True),
         note=(
             "Set off: the single layer that is chosen, with which all else is compared on the"
             " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without"
@@ -138,10 +143,10 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
 
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
-        Column("Would show, points", lambda row: row.smallest_shown, REGRET),
-        Column(only, lambda row: row.test.only_a if row.exact else None, COUNT),
-        Column(other, lambda row: row.test.only_b if row.exact else None, COUNT),
-        Column("p", lambda row: p(row.test.p, row), P_VALUE),
+        Column("Would show, points", lambda row: row.smallest_shown, REGRET, later=True),
+        Column(only, lambda row: row.test.only_a if row.exact else None, COUNT, later=True),
+        Column(other, lambda row: row.test.only_b if row.exact else None, COUNT, later=True),
+        Column("p", lambda row: p(row.test.p, row), P_VALUE, later=True),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),
     )

@@ -94,9 +94,11 @@ def _shown(
         Column("Against concat, points", found.get, POINTS),
         Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
         *others,
-        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
-        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
-        Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
+        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA, later=True),
+        Column(
+            "Training seconds", lambda job: job.record.cost.train_seconds, decimals(1), later=True
+        ),
         note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."
