@@ -225,8 +225,9 @@ def _confusion(found: Answers, width: int) -> Iterator[str]:
 def _train(folder: Path, record: RunRecord, most: int | None) -> int:
     """Print the rows of train whose label is in doubt; as CSV where `most` is None."""
     from layerfusion.records.label_words import shown_name
+    from layerfusion.records.settings import config_of_job
     from layerfusion.runs.held_out_train import held_out_rows
-    from layerfusion.runs.inputs import config_of_job, texts_of
+    from layerfusion.runs.inputs import texts_of
 
     config = config_of_job(folder)
     rows = held_out_rows(config, record, texts_of(config, record))
@@ -289,7 +290,8 @@ def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 
 def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
     """Read the test texts again, or say why that cannot be done."""
-    from layerfusion.runs.inputs import config_of_job, texts_of
+    from layerfusion.records.settings import config_of_job
+    from layerfusion.runs.inputs import texts_of
 
     try:
         return texts_of(config_of_job(folder), record).splits["test"].texts, ""
