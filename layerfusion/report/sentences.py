@@ -58,9 +58,9 @@ def told(finding: Finding, *, than: str = "") -> str:
         than: what it is compared with, where the sentence does not say.
     """
     difference, bound = finding.difference, not finding.exact
-    p = f"p {p_value(finding.test.p, bound=bound)}"
+    p = f"p{SPACE}{p_value(finding.test.p, bound=bound)}"
     if finding.among > 1:
-        p += f", corrected {p_value(finding.adjusted, bound=bound)}"
+        p += f", corrected{SPACE}{p_value(finding.adjusted, bound=bound)}"
     than = f" than {than}" if than else ""
     if finding.lean == "open":
         return f"{open_words(difference, finding.smallest_shown)} ({p})"
