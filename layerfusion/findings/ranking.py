@@ -90,5 +90,6 @@ def rank_jobs(
     if not found:
         raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
     by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
-    labels = data_labels(by_data)
+    drawn = [data for data, jobs in by_data.items() if jobs[0][1].dataset.per_class is not None]
+    labels = data_labels(by_data, drawn)
     return [RankedJobs(labels[data], jobs) for data, jobs in by_data.items()]
