@@ -50,6 +50,7 @@ from benchmarks.rival_tables import Race, Result, as_json, as_text
 from layerfusion.assets.files import write_atomically
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id
 from layerfusion.config.imports import import_from, import_object
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.registry import require_known
@@ -62,7 +63,6 @@ from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import METRICS, BaselineRecord, RunRecord
 from layerfusion.runs.baseline import compute_baseline
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all, open_models
 from layerfusion.runs.job import run_job
 from layerfusion.runs.select_layers import budget_of, select

@@ -17,8 +17,8 @@ import layerfusion as lf
 from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id
 from layerfusion.errors import UserError
-from layerfusion.runs.identity import job_id
 from layerfusion.texts import fingerprint
 from tests.tiny import tiny_folder, tiny_texts
 

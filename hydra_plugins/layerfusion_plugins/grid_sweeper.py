@@ -267,8 +267,8 @@ class GridSweeper(BasicSweeper):
 
         The usual folder of a job is named by the hash of its settings, and no two share it.
         """
+        from layerfusion.config.identity import composed_id, refuse_other_job
         from layerfusion.records.sweep import finished_job
-        from layerfusion.runs.identity import composed_id, refuse_other_job
 
         finished = finished_job(folder, command)
         if other is None and finished in (None, folder.name):

@@ -232,8 +232,9 @@ def _train(folder: Path, record: RunRecord, options: Namespace) -> int:
     """Print the rows of train whose label is in doubt, by vectors of the job's models."""
     from layerfusion.assets import NoSource
     from layerfusion.records.label_words import shown_name
+    from layerfusion.records.settings import config_of_job
     from layerfusion.runs.held_out_train import held_out_rows
-    from layerfusion.runs.inputs import config_of_job, texts_of
+    from layerfusion.runs.inputs import texts_of
 
     most = None if options.csv else options.n
     config = with_models(config_of_job(folder), options.model, options.cache)
@@ -324,7 +325,8 @@ def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 
 def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
     """Read the test texts again, or say why that cannot be done."""
-    from layerfusion.runs.inputs import config_of_job, texts_of
+    from layerfusion.records.settings import config_of_job
+    from layerfusion.runs.inputs import texts_of
 
     try:
         return texts_of(config_of_job(folder), record).splits["test"].texts, ""

@@ -334,7 +334,7 @@ def profile_layers(
         >>> profile.frame()[["backbone", "layer"]].values.tolist()[0]
         ['tiny', '0']
     """
-    from layerfusion.runs.identity import profile_id
+    from layerfusion.config.identity import profile_id
     from layerfusion.runs.profile import run_profile
 
     keys = {"pooling": pooling, **settings}
@@ -452,7 +452,7 @@ def train(
         >>> classifier.predict(["a good film"]).shape
         (1,)
     """
-    from layerfusion.runs.identity import job_id
+    from layerfusion.config.identity import job_id
     from layerfusion.runs.job import run_job
 
     begun = time.monotonic()

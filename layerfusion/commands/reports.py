@@ -35,15 +35,20 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--texts", action="store_true", help="show the texts of the worst mistakes, not just rows"
     )
+    _add_older(parser)
     options = parser.parse_args(arguments)
     folders = [Path(folder) for folder in options.folders]
     out = None if options.out is None else Path(options.out)
     if len(folders) > 1:
-        if options.block or options.texts:
-            parser.error("--block and --texts go with one DIR; give each its own page")
+        if options.block or options.texts or options.older:
+            parser.error("--block, --texts and --older go with one DIR; give each its own page")
         print(_write_comparison(folders, out))
     else:
-        print(_write_page(folders[0], options.block, texts=options.texts, out=out))
+        print(
+            _write_page(
+                folders[0], options.block, texts=options.texts, out=out, older=options.older
+            )
+        )
     return 0
 
 
@@ -92,6 +97,7 @@ def results(arguments: Sequence[str]) -> int:
         metavar="FOLDER",
         help="write the figures of jobs on MTEB's tasks there, in the JSON of its library",
     )
+    _add_older(parser)
     options = parser.parse_args(arguments)
     folder = Path(options.folder)
     if options.mteb:
@@ -109,17 +115,30 @@ def results(arguments: Sequence[str]) -> int:
         from layerfusion.findings.frame import results as frame_of
         from layerfusion.report.render.files import disarmed
 
-        print(frame_of(folder).map(disarmed).to_csv(index=False), end="")
+        print(frame_of(folder, older=options.older).map(disarmed).to_csv(index=False), end="")
         return 0
     from layerfusion.report.ranking import ranking_lines
 
-    for line in ranking_lines(folder):
+    for line in ranking_lines(folder, older=options.older):
         print(line)
     return 0
 
 
+def _add_older(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--older",
+        action="store_true",
+        help="show older records too, of jobs that newer code has run again",
+    )
+
+
 def _write_page(
-    folder: Path, blocks: Sequence[str] = (), *, texts: bool = False, out: Path | None = None
+    folder: Path,
+    blocks: Sequence[str] = (),
+    *,
+    texts: bool = False,
+    out: Path | None = None,
+    older: bool = False,
 ) -> Path:
     from layerfusion.commands.blocks import find_blocks
     from layerfusion.config.imports import import_from, import_object
@@ -135,6 +154,7 @@ def _write_page(
         title=real_path(folder).name or "LayerFusion report",
         blocks=found,
         texts=_test_texts(folder) if texts else None,
+        older=older,
         sections=[import_object("report", path) for path in REPORT_SECTIONS],
     )
 
@@ -147,7 +167,8 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
     """
     from layerfusion.errors import UserError
     from layerfusion.records.job import find_records
-    from layerfusion.runs.inputs import config_of_job, texts_of
+    from layerfusion.records.settings import config_of_job
+    from layerfusion.runs.inputs import texts_of
 
     found: dict[str, tuple[str, ...]] = {}
     for place, record in find_records(folder):

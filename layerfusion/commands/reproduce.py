@@ -21,6 +21,7 @@ from layerfusion.commands.reproduce_check import (
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load
 from layerfusion.config.commands import ReproduceCommand
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import STACKED, FusionConfig, LayersConfig, TrainConfig
 from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redact_line
@@ -29,7 +30,6 @@ from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report import write_report
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, extract_all
 from layerfusion.runs.job import run_job
 from layerfusion.runs.plan import make_plan, plan_lines, together

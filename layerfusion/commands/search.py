@@ -25,6 +25,7 @@ from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import compose, split_config_dirs
 from layerfusion.config.check import load, require_honest
 from layerfusion.config.commands import SearchCommand, SearchConfig
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.rules import check_name
 from layerfusion.config.secrets import redact_line
@@ -32,7 +33,6 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.training import MONITOR
 from layerfusion.records.search import SearchHistory, TrialRecord, write_history
 from layerfusion.report.ranking import SHOWN, ranking_lines
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.job import run_job
 from layerfusion.runs.sweep import JobBusy, clear_failure, held, write_failure
 from layerfusion.tracking.tracker import EndedEarly

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from layerfusion.config.commands import ReproduceCommand, SearchCommand
+from layerfusion.config.identity import register_resolver
 from layerfusion.config.job import ComposedConfig, TrainConfig
-from layerfusion.runs.identity import register_resolver
 from layerfusion.runs.resources import processes_that_fit
 
 VERSION_BASE = "1.3"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from layerfusion.errors import UserError
+from layerfusion.findings.renewed import older_records
 from layerfusion.findings.settings import settings_words
 from layerfusion.records.job import Estimate, RunRecord, find_records
 from layerfusion.records.json_files import Damaged, warn_of
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
-def results(folder: Path | str) -> DataFrame:
+def results(folder: Path | str, *, older: bool = False) -> DataFrame:
     """Read every finished job under a folder, a row each.
 
     Args:
         folder: of a sweep, of a job, or one that holds such folders.
+        older: True for a row for every record of a job that newer code has run again; else the
+            newest of them has one.
 
     Returns:
         Columns: dataset, models, layers, pooling, selection, fusion, settings (those of selection,
@@ -50,6 +53,8 @@ def results(folder: Path | str) -> DataFrame:
     damaged: Damaged = {}
     found = find_records(place, damaged)
     warn_of(damaged, left=bool(found))
+    left_out = {} if older else older_records(found)
+    found = [(path, record) for path, record in found if path not in left_out]
     settings = settings_words([record for _, record in found])
     rows = [
         {**_row(record), "settings": words, "folder": str(path)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from typing import TypeVar
 
 Thing = TypeVar("Thing")
@@ -28,13 +28,23 @@ def told_apart(names: Mapping[Key, str], mark: Callable[[Key], str]) -> dict[Key
     }
 
 
-def data_labels(data: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+def data_labels(
+    data: Iterable[tuple[str, str]], drawn: Collection[tuple[str, str]] = ()
+) -> dict[tuple[str, str], str]:
     """Name data sets, with the fingerprint where several samples share a name.
 
     Args:
         data: name and fingerprint of each.
+        drawn: those that are the draws of a learning curve. They leave the plain name to the data
+            that they are drawn from.
     """
-    return told_apart({key: key[0] for key in data}, lambda key: f"data {key[1][:8]}")
+    names = {key: key[0] for key in data}
+    whole = {key: name for key, name in names.items() if key not in drawn}
+
+    def mark(key: tuple[str, str]) -> str:
+        return f"data {key[1][:8]}"
+
+    return told_apart(names, mark) | told_apart(whole, mark)
 
 
 def file_names(texts: Iterable[str], without: str) -> list[str]:

@@ -226,7 +226,8 @@ def group_jobs(
                         " other jobs with the same fingerprint of the data"
                     )
                 by_data.setdefault(data, []).append(job)
-    labels = data_labels(sorted(by_data))
+    drawn = [data for data, own in by_data.items() if own[0].record.dataset.per_class is not None]
+    labels = data_labels(sorted(by_data), drawn)
     keys = file_names(labels.values(), "data")
     jobs = [job for own in by_data.values() for job in own]
     models = tuple(sorted({name for job in jobs for name in job.record.backbone_names}))

@@ -14,8 +14,11 @@ from layerfusion.records.sweep import SkippedJob
 
 
 def left_out(results: Results) -> list[SkippedJob]:
-    """List every job that failed, is running or was never begun, and every damaged file."""
+    """List every job that failed, is running or was never begun, is older, or is damaged."""
     found = {**results.skipped}
+    for path, newer in results.older.items():
+        place, why = path.relative_to(results.folder).as_posix(), f"run again as {newer.job}"
+        found[path] = SkippedJob(place, "older", why)
     for path, line in results.damaged.items():
         place = path.relative_to(results.folder).as_posix()
         label = found.pop(path.parent)[0] if path.parent in found else place

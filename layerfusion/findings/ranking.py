@@ -16,11 +16,9 @@ from layerfusion.findings.choice import Judge, judge_of, order_of
 from layerfusion.findings.compare import unpaired_interval
 from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.findings.groups import no_job
+from layerfusion.findings.renewed import Found, older_records
 from layerfusion.records.job import DataRecord, RunRecord, find_records
 from layerfusion.records.json_files import Damaged
-
-Found = tuple[Path, RunRecord]
-"""Folder and record of a job."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +66,30 @@ class RankedJobs:
         return unpaired_interval(one, one, rows).smallest_shown
 
 
-def rank_jobs(folder: Path, damaged: Damaged) -> list[RankedJobs]:
+def rank_jobs(
+    folder: Path, damaged: Damaged, older: dict[Path, RunRecord] | None = None
+) -> list[RankedJobs]:
     """Read the finished jobs of the honest protocol under a folder, and rank them.
 
     Args:
         folder: of a sweep, of a search, or one that holds such folders.
         damaged: takes the jobs that cannot be read.
+        older: takes the records of jobs that newer code has run again; None to rank them too.
 
     Raises:
         UserError: where the folder does not exist, or no record in it can be read.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: there is no such folder")
-    copies = grouped(find_records(folder, damaged), lambda pair: pair[1].job)
+    every = find_records(folder, damaged)
+    if older is not None:
+        older |= older_records(every)
+    kept = [pair for pair in every if older is None or pair[0] not in older]
+    copies = grouped(kept, lambda pair: pair[1].job)
     found = [first for first, *_ in copies.values() if first[1].protocol == HONEST]
     if not found:
         raise UserError(next(iter(damaged.values()))) if damaged else no_job(folder)
     by_data = grouped(found, lambda pair: (pair[1].dataset.name, pair[1].dataset.fingerprint))
-    labels = data_labels(by_data)
+    drawn = [data for data, jobs in by_data.items() if jobs[0][1].dataset.per_class is not None]
+    labels = data_labels(by_data, drawn)
     return [RankedJobs(labels[data], jobs) for data, jobs in by_data.items()]

@@ -18,6 +18,7 @@ from layerfusion.findings.learning import (
     find_over_draws,
     learning_curves,
 )
+from layerfusion.findings.renewed import older_records
 from layerfusion.findings.tests import Findings, find_all
 from layerfusion.records.format import plural
 from layerfusion.records.job import RunRecord, find_records
@@ -37,6 +38,8 @@ class Results:
     """Sentences or commands for the section on where the report comes from."""
     texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Texts of the test rows by the fingerprint of their data, as far as they may be shown."""
+    keep_older: bool = False
+    """True to show every record of a job that newer code has run again: see `findings.renewed`."""
     found_damaged: Damaged = field(default_factory=dict, init=False)
     """What could not be read so far."""
 
@@ -47,10 +50,19 @@ class Results:
         return named_profiles([x for x in found if self.only is None or x.job in self.only])
 
     @cached_property
-    def copies(self) -> list[tuple[Path, RunRecord]]:
-        """Folder and record of every finished job, of any protocol, with copies of a job."""
+    def _found(self) -> list[tuple[Path, RunRecord]]:
         found = find_records(self.folder, self.found_damaged)
         return [pair for pair in found if self.only is None or pair[1].job in self.only]
+
+    @cached_property
+    def older(self) -> dict[Path, RunRecord]:
+        """Folder of each record that is left out to the newer record of the same job."""
+        return {} if self.keep_older else older_records(self._found)
+
+    @property
+    def copies(self) -> list[tuple[Path, RunRecord]]:
+        """Folder and record of every finished job, of any protocol, with copies of a job."""
+        return [pair for pair in self._found if pair[0] not in self.older]
 
     @property
     def jobs(self) -> list[tuple[Path, RunRecord]]:

@@ -34,9 +34,7 @@ def layers_words(record: RunRecord) -> str:
     smollm2`, `21 layers of minilm and smollm2 with words and characters`.
     """
     lexical = [name for name in record.backbone_names if name in record.lexical]
-    of_model = {
-        name: _bottom_up(record, name) for name in record.backbone_names if name not in lexical
-    }
+    of_model = layers_of_models(record)
     if not of_model:
         return listing(lexical)
     models, layers = listing(list(of_model)), sum(map(len, of_model.values()))
@@ -53,11 +51,16 @@ def layers_words(record: RunRecord) -> str:
 
 def every_layer(record: RunRecord) -> str:
     """List every layer of a job, where `layers_words` has only their number; else nothing."""
-    models = [name for name in record.backbone_names if name not in record.lexical]
-    found = {name: _bottom_up(record, name) for name in models}
+    found = layers_of_models(record)
     if sum(map(len, found.values())) <= LAYERS_NAMED:
         return ""
     return "; ".join(f"{name}: {', '.join(layers)}" for name, layers in found.items())
+
+
+def layers_of_models(record: RunRecord) -> dict[str, list[str]]:
+    """Map each language model of a job to its layers, bottom up, each once for all poolings."""
+    models = [name for name in record.backbone_names if name not in record.lexical]
+    return {name: _bottom_up(record, name) for name in models}
 
 
 def _bottom_up(record: RunRecord, model: str) -> list[str]:

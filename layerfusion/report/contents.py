@@ -17,6 +17,7 @@ from layerfusion.errors import UserError
 from layerfusion.findings.choice import rule_words
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.measures import SETS, drawn_words, measure_of
+from layerfusion.findings.renewed import older_words
 from layerfusion.findings.results import Results
 from layerfusion.findings.sweeps import SideBySide
 from layerfusion.findings.tests import Findings
@@ -158,14 +159,16 @@ def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Blo
 
 
 def _left_out(results: Results, *, most: int = 5) -> list[str]:
-    """Name what cannot be read."""
+    """Name what cannot be read, and count what newer code has run again."""
+    older = [older_words(len(results.older))] if results.older else []
     names = [path.relative_to(results.folder).as_posix() for path in results.damaged]
     if not names:
-        return []
+        return older
     named = names if len(names) <= most else [*names[:most], f"{len(names) - most} more"]
     return [
+        *older,
         f"Left out, as {plural(len(names), 'file')} cannot be read: {listing(named)}. The reasons"
-        " stand at the end, among the jobs that are not in this report."
+        " stand at the end, among the jobs that are not in this report.",
     ]
 
 

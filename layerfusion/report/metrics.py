@@ -58,7 +58,8 @@ def metric_columns(
     """
     accuracy, *others = METRICS
     shown = [replace(accuracy, title=titled("Test", data)), *others]
-    return _columns(shown, entries, test)
+    first, *more = _columns(shown, entries, test)
+    return [first, *(replace(one, later=True) for one in more)]
 
 
 def set_columns(

@@ -124,6 +124,39 @@
   }
 })();
 
+// Where a table is wider than its room, the columns that are not needed at first are folded, the last
+// one first, until it fits. A button shows them. Paper and CSV files have all of them.
+for (const region of document.querySelectorAll(".scroll:has([data-later])")) {
+  const table = region.querySelector("table"), heads = [...table.tHead.rows[0].cells];
+  const later = heads.filter((head) => "later" in head.dataset).reverse();
+  const button = Object.assign(document.createElement("button"), { type: "button", className: "columns" });
+  region.nextElementSibling.prepend(button);
+  let all = false, width = 0;
+  const fold = (head, folded) => {
+    for (const row of table.rows) row.cells[head.cellIndex].classList.toggle("folded", folded);
+  };
+  const fit = () => {
+    width = region.clientWidth;
+    later.forEach((head) => fold(head, false));
+    const folded = later.filter((head) => {
+      const wide = region.scrollWidth > region.clientWidth + 1;
+      if (wide) fold(head, true);
+      return wide;
+    });
+    button.hidden = !folded.length;
+    if (all) folded.forEach((head) => fold(head, false));
+    const names = folded.map((head) => head.textContent).reverse().join(", ");
+    button.textContent = all ? "fewer columns" : `more columns: ${names}`;
+  };
+  button.addEventListener("click", () => {
+    all = !all;
+    fit();
+  });
+  new ResizeObserver(() => {
+    if (region.clientWidth && region.clientWidth !== width) fit();
+  }).observe(region);
+}
+
 // The nearest point says what it is when the pointer is near it, or where one taps.
 (() => {
   const REACH = 14; // pixels of the figure

@@ -36,6 +36,7 @@ def write_report(
     blocks: Sequence[SectionBlock] = (),
     sections: Sequence[PageSections] = (),
     texts: Mapping[str, Sequence[str]] | None = None,
+    older: bool = False,
 ) -> Path:
     """Write `report.html`, `report.md`, `figures/` and `tables/` on every job under a folder.
 
@@ -53,6 +54,7 @@ def write_report(
         sections: further sections for the page: see `contents.PAGE_SECTIONS`.
         texts: texts of the test rows by the fingerprint of their data, for the list of mistakes;
             without them it names rows only.
+        older: True to show every record of a job that newer code has run again; else the newest.
 
     Returns:
         Path of the HTML page, which needs no other file.
@@ -60,7 +62,7 @@ def write_report(
     Raises:
         UserError: where there is neither a finished job nor a profile that can be read.
     """
-    results = _told(Results(runs, only, facts, texts or {}))
+    results = _told(Results(runs, only, facts, texts or {}, keep_older=older))
     return _write(build_report(results, title=title, blocks=blocks, sections=sections), out)
 
 

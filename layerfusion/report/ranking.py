@@ -9,10 +9,11 @@ from pathlib import Path
 from layerfusion.findings.choice import ties_words
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import selected_name
-from layerfusion.findings.ranking import Found, RankedJobs, rank_jobs
+from layerfusion.findings.ranking import RankedJobs, rank_jobs
+from layerfusion.findings.renewed import Found, older_words
 from layerfusion.findings.settings import settings_words
 from layerfusion.records.format import capital, plural
-from layerfusion.records.job import Estimate
+from layerfusion.records.job import Estimate, RunRecord
 from layerfusion.records.json_files import Damaged
 from layerfusion.report.format import COUNT, GFLOPS, PERCENT, REGRET, decimals
 from layerfusion.report.metrics import set_columns, titled
@@ -25,21 +26,25 @@ BESIDE = 47
 """Characters of a line that rank, accuracies and fusion take, beside which layers are named."""
 
 
-def ranking_lines(folder: Path, *, most: int | None = None) -> list[str]:
+def ranking_lines(folder: Path, *, most: int | None = None, older: bool = False) -> list[str]:
     """Rank the finished jobs under a folder, and name the command that compares them.
 
     Args:
         folder: of a sweep, of a search, or one that holds such folders.
         most: most jobs of a data set that are shown; all if None.
+        older: True to rank every record of a job that newer code has run again.
 
     Raises:
         UserError: where the folder does not exist, or no record in it can be read.
     """
     damaged: Damaged = {}
     lines = []
-    for ranked in rank_jobs(folder, damaged):
+    left_out: dict[Path, RunRecord] = {}
+    for ranked in rank_jobs(folder, damaged, None if older else left_out):
         lines += ["", *_lines(ranked, most)]
     lines += ["", *(f"left out: {' '.join(line.split())}" for line in damaged.values())]
+    if left_out:
+        lines += wrapped(older_words(len(left_out)))
     return [*lines[1:], f"next: layerfusion report {folder}"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from layerfusion.findings.tests import Finding
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.report.format import NONE, P_VALUE, PERCENT, POINTS, REGRET, SPACE, Format
 from layerfusion.statistics.intervals import Difference
 
@@ -55,9 +55,9 @@ def told(finding: Finding, *, than: str = "") -> str:
         than: what it is compared with, where the sentence does not say.
     """
     difference, bound = finding.difference, not finding.exact
-    p = f"p {p_value(finding.test.p, bound=bound)}"
+    p = f"p{SPACE}{p_value(finding.test.p, bound=bound)}"
     if finding.among > 1:
-        p += f", corrected {p_value(finding.adjusted, bound=bound)}"
+        p += f", corrected{SPACE}{p_value(finding.adjusted, bound=bound)}"
     than = f" than {than}" if than else ""
     if finding.lean == "open":
         return f"{open_words(difference, finding.smallest_shown)} ({p})"
@@ -67,6 +67,13 @@ def told(finding: Finding, *, than: str = "") -> str:
         return f"{word}{than} {size} ({p})"
     doubt = f"not after correction for {plural(finding.among, 'comparison')}"
     return f"probably {word}{than} {size}, but {doubt} ({p})"
+
+
+def verdict(what: str, finding: Finding, against: str) -> str:
+    """Say in a sentence whether something is better than something else: see `told`."""
+    if finding.lean == "open":
+        return f"Whether {what} beats {against} {told(finding)}."
+    return f"{capital(what)} is {told(finding, than=against)}."
 
 
 def open_words(difference: Difference, smallest: float) -> str:

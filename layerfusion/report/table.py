@@ -120,6 +120,8 @@ class Column:
     """Takes the cell, or what a cell can be made of, from a row."""
     format: Format | None = None
     """Format of the numbers; a column without a format holds texts and stands to the left."""
+    later: bool = False
+    """True for what is not needed at first: the page folds it where the table is too wide."""
 
     @property
     def numeric(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import AUTO, GATED_STACK, STACKS, LayersConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.cache_key import text_hash
@@ -32,7 +33,6 @@ from layerfusion.layers.selection import find_selection
 from layerfusion.runs.bundle import Bundle
 from layerfusion.runs.bundle_saving import make_bundle
 from layerfusion.runs.heads import TrainedHead, fit_heads
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import Inputs, check_inputs, prepare_texts, read_targets
 from layerfusion.runs.recording import versions
 from layerfusion.runs.select_layers import budget_of, candidates_of, select

@@ -10,23 +10,21 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from yaml import YAMLError, safe_load
 
 from layerfusion.assets.paths import find_path, state_of
 from layerfusion.assets.source import SourceUnavailable
-from layerfusion.config.check import load
 from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import GivenSource, open_given
 from layerfusion.embeddings.lexical import open_lexical
 from layerfusion.embeddings.source import EmbeddingSource, Source, open_source
-from layerfusion.errors import UserError, one_line
+from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
-from layerfusion.records.job import CONFIG, PilotRecord, RunRecord
+from layerfusion.records.job import PilotRecord, RunRecord
 from layerfusion.runs.auto import Decision, decide
 from layerfusion.runs.long_texts import reading_lines, settled
 from layerfusion.runs.pilot import run_pilot
@@ -158,24 +156,6 @@ def dataset_of(config: TrainConfig) -> TextDataset:
             config.dataset, config.limit, seed=config.seed, cache=Path(config.paths.cache)
         )
     return _datasets[key]
-
-
-def config_of_job(folder: Path) -> TrainConfig:
-    """Read the settings of a job again.
-
-    Raises:
-        UserError: if its config.yaml is gone or damaged.
-    """
-    file = folder / CONFIG
-    if not file.is_file():
-        raise UserError(f"{file}: missing, so the texts of the job cannot be found")
-    try:
-        settings = safe_load(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{file}: it cannot be read ({one_line(error)})") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{file}: it is damaged, as it holds no settings")
-    return load(settings)
 
 
 def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:

@@ -13,6 +13,7 @@ import yaml
 
 from layerfusion.assets.files import temporary_beside, write_atomically
 from layerfusion.assets.memo import sha256
+from layerfusion.config.identity import job_id, refuse_other_job, sweep_of
 from layerfusion.config.job import BUNDLE_UPLOAD, HONEST, TrainConfig
 from layerfusion.config.secrets import redacted
 from layerfusion.findings.jobs import read_predictions
@@ -26,7 +27,6 @@ from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
 from layerfusion.runs.bundle_saving import save_bundle
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.heads import TrainingResult
-from layerfusion.runs.identity import job_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, find, open_sources
 from layerfusion.runs.long_texts import as_recorded
 from layerfusion.runs.protocol import CallbackFactory, protocol_of

@@ -10,6 +10,7 @@ from itertools import chain
 
 import numpy as np
 
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.embeddings.given import GivenSource
@@ -24,7 +25,6 @@ from layerfusion.layers.scores import compute_scores
 from layerfusion.layers.selection import Selection, pooled_losses, standard_error
 from layerfusion.records.format import duration
 from layerfusion.records.job import PilotRecord
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.select_layers import (
     budget_of,
     candidates_of,

@@ -14,6 +14,7 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from layerfusion.config.check import refuse_time_limit, require_honest
+from layerfusion.config.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.config.job import LayersConfig, TrainConfig
 from layerfusion.embeddings.source import Source
 from layerfusion.errors import UserError
@@ -41,7 +42,6 @@ from layerfusion.records.profile import (
     read_profile,
     write_profile,
 )
-from layerfusion.runs.identity import profile_id, refuse_other_job, sweep_of
 from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, open_sources
 from layerfusion.runs.judge import Judge
 from layerfusion.runs.long_texts import settled

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerfusion.config.identity import job_id, recipe_id, recorded_settings
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
 from layerfusion.embeddings.lexical import LexicalSource, LexicalStore
@@ -37,7 +38,6 @@ from layerfusion.records.job import (
     RunRecord,
 )
 from layerfusion.runs.heads import TrainedReference, TrainingResult
-from layerfusion.runs.identity import job_id, recipe_id, recorded_settings
 from layerfusion.runs.inputs import SPLITS, Inputs
 from layerfusion.runs.long_texts import decided_readings
 from layerfusion.runs.protocol import protocol_of

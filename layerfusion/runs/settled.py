@@ -22,8 +22,8 @@ import xxhash
 from layerfusion import __version__
 from layerfusion.assets.files import parse_json, write_atomically
 from layerfusion.assets.memo import hash_of, seal, unseal
+from layerfusion.config.identity import result_versions
 from layerfusion.config.secrets import redact_line
-from layerfusion.runs.identity import result_versions
 
 NOTES = ".settled"
 """Folder of a sweep that holds a note for each of its grids."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from layerfusion.findings.mistakes import Answers
 from layerfusion.findings.set_mistakes import SetAnswers
-from layerfusion.records.format import layers_words
+from layerfusion.records.format import layers_of_models, layers_words
 from layerfusion.records.job import LayerRecord, ProbeRecord, RunRecord
 from layerfusion.records.label_words import label_words
 from layerfusion.records.profile import Profile
@@ -52,7 +52,9 @@ def summary(record: RunRecord) -> Figures:
             figures[f"{split}/{metric}"] = estimate.mean
             for part in ("sd", "low", "high"):
                 figures[f"{split}/{metric}_{part}"] = getattr(estimate, part)
-    figures["layers/count"] = len(record.layers)
+    # A layer under two poolings is one layer, and two sources; TF-IDF is a source and no layer.
+    figures["layers/count"] = sum(map(len, layers_of_models(record).values()))
+    figures["layers/sources"] = len(record.layers)
     figures["layers/names"] = layers_words(record)  # every one is in the table `layers`
     if len(record.layers) == 1:  # a point in the chart of accuracy by depth
         figures["layers/depth"] = record.layers[0].depth
@@ -193,7 +195,7 @@ def profile_summary(profile: Profile) -> Figures:
     figures: Figures = {
         "job": profile.job,
         "data/fingerprint": profile.dataset.fingerprint,
-        "layers/count": len(profile.layers),
+        "layers/count": len({(layer.backbone, layer.layer) for layer in profile.layers}),
     }
     for source, layers in _by_source(profile).items():
         best = max(layers, key=lambda layer: layer[1])

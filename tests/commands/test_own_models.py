@@ -11,9 +11,9 @@ import pytest
 from layerfusion.assets import resolve
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import BackboneConfig
 from layerfusion.errors import UserError
-from layerfusion.runs.identity import job_id
 from tests.tiny import run, tiny_folder, tiny_texts
 
 

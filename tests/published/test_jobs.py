@@ -13,10 +13,10 @@ import transformers
 from layerfusion.cli import main
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import TrainConfig
 from layerfusion.published.record import published_facts
 from layerfusion.records.job import METRICS, RunRecord, find_records
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import read_features
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.statistics.intervals import bootstrap_interval

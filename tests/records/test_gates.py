@@ -7,9 +7,9 @@ import pytest
 
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id, recipe_id
 from layerfusion.records.gates import EXAMPLES, LONGEST, GateRecord, clipped, gate_record
 from layerfusion.records.json_files import read_json, write_json
-from layerfusion.runs.identity import job_id, recipe_id
 
 GATES = np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5], [0.4, 0.6], [0.7, 0.3]])
 TARGET = np.array([0, 0, 2, 2, 2])

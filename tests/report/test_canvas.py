@@ -12,7 +12,8 @@ from matplotlib.axes import Axes
 
 import layerfusion.report
 from layerfusion.report.blocks.pareto import MARKERS
-from layerfusion.report.figures.canvas import drawing
+from layerfusion.report.figures.axes import NARROW, row_axes
+from layerfusion.report.figures.canvas import drawing, sheet
 from layerfusion.report.figures.colors import SERIES
 from layerfusion.report.figures.layers import LINES
 from layerfusion.report.figures.profile_maps import LIKENESS, RANKS
@@ -108,3 +109,14 @@ def test_a_name_that_the_font_cannot_write_is_in_the_page_and_warns_of_nothing()
     drawn = drawing("key", plot, alt="", caption="")  # warnings are errors here
     assert "精彩" in drawn.wide
     assert "精彩" in drawn.narrow
+
+
+def test_a_long_name_of_a_row_keeps_its_end() -> None:
+    name = "8 layers of granite and minilm (adaptive), "
+    figure = sheet(NARROW)
+    axes = row_axes(figure.add_subplot(), [f"{name}stacked", f"{name}concat", "the last layer"])
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "8 layers of granite\n…(adaptive), stacked",
+        "8 layers of granite\n…(adaptive), concat",
+        "the last layer",
+    ]

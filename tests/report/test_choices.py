@@ -73,6 +73,19 @@ def test_without_its_full_job_a_pilot_stands_alone(tmp_path: Path) -> None:
     assert savings.rows[0].texts[-2:] == ("–", "–")
 
 
+def test_jobs_that_chose_the_same_layers_for_the_same_reasons_share_rows(tmp_path: Path) -> None:
+    for fusion in ("gated", "sum"):
+        write_job(
+            tmp_path, dataset(), SOURCES, 0.8, 0.8, selection="greedy", fusion=fusion, gates=[1, 0]
+        )
+    write_job(tmp_path, dataset(), SOURCES[:1], 0.8, 0.8, selection="greedy")
+    (reasons,) = choice_tables(load_groups(tmp_path)[0])
+    assert [row.texts[:2] for row in reasons.rows[1:]] == [
+        ("layer 3 of minilm and layer 15 of smollm2 (greedy), 2 jobs", "minilm, layer 3, mean"),
+        ("layer 3 of minilm and layer 15 of smollm2 (greedy), 2 jobs", "smollm2, layer 15, mean"),
+    ]
+
+
 def test_plain_selections_need_no_table(tmp_path: Path) -> None:
     write_job(tmp_path, dataset(), SOURCES, 0.7, 0.7, selection="all")
     assert choice_tables(load_groups(tmp_path)[0]) == ()

@@ -7,6 +7,7 @@ import pytest
 
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.learning import DrawFinding, find_over_draws, learning_curves
+from layerfusion.findings.ranking import rank_jobs
 from layerfusion.findings.results import Results
 from layerfusion.report.contents import build_report
 from layerfusion.report.render.markdown import markdown
@@ -154,3 +155,13 @@ def test_nothing_is_compared_without(tmp_path: Path, missing: str) -> None:
     curve = section_of(build_report(Results(tmp_path), title="t"), "curve-1")
     assert len(curve.tables) == 1
     assert "best one of them alone" not in curve.figures[0].caption
+
+
+def test_draws_leave_the_plain_name_to_the_data_that_they_are_drawn_from(tmp_path: Path) -> None:
+    write(tmp_path, 10, 0.05, draws=2)
+    write_job(tmp_path, dataset("toyt", rows=ROWS), [("minilm", "6")], 0.7, 0.7)
+    labels = [group.label for group in load_groups(tmp_path)]
+    assert sorted(labels) == ["toyt", "toyt (data t1000000)", "toyt (data t1010000)"]
+    assert [
+        ranked.label for ranked in rank_jobs(tmp_path, {}) if ranked.data.per_class is None
+    ] == ["toyt"]

@@ -17,6 +17,7 @@ from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.parts import lexical_block, pair_block
 from layerfusion.report.contents import build_report
+from layerfusion.report.sentences import told
 from layerfusion.statistics.significance import holm, sign_flips
 from tests.report.fabricate import dataset, write_job
 from tests.report.reading import column_of, text_of
@@ -198,6 +199,39 @@ def test_the_table_of_pairs_has_every_job_on_several_models(group: DataGroup) ->
     assert figure.wide.count(">alone</text>") == 3
 
 
+def test_the_pairs_begin_with_what_the_chosen_one_is_worth(group: DataGroup) -> None:
+    findings = find_all([group])[group]
+    block = pair_block(group, findings)
+    assert block is not None
+    (row,) = findings.among(["part"], [_job(group, "minilm mpnet smollm2")])
+    assert row.verdict == "gain"
+    assert block.parts[0] == (
+        "The combination that validation chooses, minilm + mpnet + smollm2, is"
+        f" {told(row, than='smollm2 alone')}."
+    )
+    lexical = lexical_block(group, findings)
+    assert lexical is not None
+    (row,) = findings.among(["lexical"], [_job(group, "minilm", words=True)])
+    assert lexical.parts[0] == (
+        "The combination that validation chooses, minilm with words, is"
+        f" {told(row, than='the same without')}."
+    )
+
+
+def test_a_combination_that_took_one_of_its_models_says_so(tmp_path: Path) -> None:
+    alone = _right(0.7, 1)
+    for considered in (("minilm",), ("mpnet",), ("minilm", "mpnet")):
+        judged = 0.8 if "mpnet" in considered else 0.7
+        _write(tmp_path, considered[-1:], 0.7, judged, considered=considered, right=alone)
+    (group,) = load_groups(tmp_path)
+    block = pair_block(group, find_all([group])[group])
+    assert block is not None
+    assert block.parts[0] == (
+        "The combination that validation chooses, minilm + mpnet, ended in the layers of mpnet"
+        " alone: nothing more promised a gain."
+    )
+
+
 # -- number of models ---------------------------------------------------------------------------
 
 
@@ -293,6 +327,39 @@ def test_operators_on_the_same_sources_stand_together(tmp_path: Path) -> None:
     assert against[0].endswith("▲")
     assert against[2] == "–"
     assert len(block.figures) == 1
+
+
+@pytest.mark.parametrize(
+    ("chosen", "words"),
+    [
+        ("gated", "The operator that validation chooses, gated, is better than concat by"),
+        (
+            "concat",
+            "The operator that validation chooses, concat, is worse than the next, gated, by",
+        ),
+        ("sum", "Whether the operator that validation chooses, sum, beats concat cannot be told:"),
+    ],
+)
+def test_the_operators_begin_with_what_the_chosen_one_is_worth(
+    tmp_path: Path, chosen: str, words: str
+) -> None:
+    for fusion, accuracy in {"gated": 0.8, "concat": 0.7, "sum": 0.7}.items():
+        judged = 0.9 if fusion == chosen else accuracy
+        right = _right(accuracy, 1)
+        _write(tmp_path, ("minilm", "mpnet"), accuracy, judged, fusion=fusion, right=right)
+    (group,) = load_groups(tmp_path)
+    block = operator_block(group, find_all([group])[group])
+    assert block is not None
+    assert str(block.parts[0]).startswith(words)
+
+
+def test_operators_without_concat_say_what_is_missing(tmp_path: Path) -> None:
+    for fusion, judged in {"gated": 0.8, "mean": 0.7, "sum": 0.7}.items():
+        _write(tmp_path, ("minilm", "mpnet"), 0.7, judged, fusion=fusion)
+    (group,) = load_groups(tmp_path)
+    block = operator_block(group, find_all([group])[group])
+    assert block is not None
+    assert block.parts[0] == "Validation chooses gated; concat was not run on these layers."
 
 
 def test_two_operators_are_no_comparison_of_operators(group: DataGroup) -> None:

@@ -17,7 +17,7 @@ def test_numbers_of_a_logarithmic_axis_are_plain() -> None:
 
 
 @pytest.mark.parametrize("low", [3e-7, 0.004, 0.7])
-@pytest.mark.parametrize("ratio", [8, 90, 110, 1500, 1e7])
+@pytest.mark.parametrize("ratio", [1.001, 1.3, 3, 8, 90, 110, 1500, 1e7])
 def test_numbers_of_a_logarithmic_axis_stand_apart(low: float, ratio: float) -> None:
     figure = sheet(NARROW)
     axes = new_axes(figure.add_subplot(), 300)

@@ -248,7 +248,7 @@ def test_layers_that_a_source_lacks_are_refused_before_anything_is_asked(
 
 
 def test_new_requests_do_not_rename_a_job(root: Path, fake: FakeEndpoint) -> None:
-    from layerfusion.runs.identity import job_id, without_hydra
+    from layerfusion.config.identity import job_id, without_hydra
 
     def name(*words: str) -> str:
         return job_id(load(without_hydra(compose("train", [*words_of(root, fake), *words]))))

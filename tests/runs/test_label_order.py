@@ -12,7 +12,8 @@ import pytest
 import layerfusion as lf
 from layerfusion.errors import UserError
 from layerfusion.records.job import read_record
-from layerfusion.runs.inputs import config_of_job, texts_of
+from layerfusion.records.settings import config_of_job
+from layerfusion.runs.inputs import texts_of
 from tests.tiny import TOPICS, tiny_folder, tiny_topics
 
 

@@ -16,6 +16,7 @@ from layerfusion import LayerFusionClassifier
 from layerfusion.assets.memo import CHECKSUM, seal
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
+from layerfusion.config.identity import job_id
 from layerfusion.config.job import TRUNCATE, WINDOWS, TrainConfig
 from layerfusion.embeddings.source import EmbeddingSource
 from layerfusion.errors import UserError
@@ -27,7 +28,6 @@ from layerfusion.records.job import RunRecord, read_record, write_record
 from layerfusion.runs import long_texts
 from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.held_out_train import held_out_rows
-from layerfusion.runs.identity import job_id
 from layerfusion.runs.inputs import dataset_of, open_sources
 from layerfusion.runs.long_texts import Lengths, reading_of, settled
 from layerfusion.runs.plan import make_plan, plan_lines

@@ -127,7 +127,7 @@ def test_code_that_gives_other_results_does_not_recognise_a_sweep(
 ) -> None:
     before = sources_id("train", [["fusion=stacked"]], [])
     assert sources_id("train", [["fusion=stacked"]], []) == before
-    monkeypatch.setattr(f"layerfusion.runs.identity.{name}_VERSION", 99)
+    monkeypatch.setattr(f"layerfusion.config.identity.{name}_VERSION", 99)
     assert sources_id("train", [["fusion=stacked"]], []) != before
 
 

@@ -22,9 +22,9 @@ import layerfusion
 from layerfusion.commands.overrides import ANY_MODEL, config_of
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load as load_config
+from layerfusion.config.identity import _settings, job_id
 from layerfusion.config.job import LimitConfig
 from layerfusion.errors import UserError
-from layerfusion.runs.identity import _settings, job_id
 from layerfusion.texts import TextDataset
 from layerfusion.texts import load_dataset as load_texts
 from layerfusion.texts.cells import labels_in, written_list

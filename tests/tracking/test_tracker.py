@@ -458,6 +458,20 @@ def test_the_mean_curve_covers_the_epochs_of_all_seeds() -> None:
     assert mean_curves({}) == []
 
 
+def test_a_layer_counts_once_for_all_poolings_and_tf_idf_is_none(record: RunRecord) -> None:
+    layer = record.layers[0]
+    words = replace(layer, backbone="words", layer="0", pooling="tfidf")
+    backbones = {**record.backbones, "words": record.backbones["minilm"]}
+    several = replace(
+        record,
+        layers=[layer, replace(layer, pooling="last"), words],
+        backbones=backbones,
+        lexical=["words"],
+    )
+    figures = summary(several)
+    assert (figures["layers/count"], figures["layers/sources"]) == (1, 3)
+
+
 def test_summary_has_the_figures_that_are_known(record: RunRecord) -> None:
     figures = summary(record)
     assert figures["validation/accuracy"] == 0.81

@@ -18,8 +18,9 @@ import yaml
 from layerfusion.cli import main
 from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import read_record
+from layerfusion.records.settings import config_of_job
 from layerfusion.runs import honest
-from layerfusion.runs.inputs import config_of_job, texts_of
+from layerfusion.runs.inputs import texts_of
 from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
 from tests.pages import ROOT, blocks

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from layerfusion.config.job import STACKS
 from layerfusion.findings.compare import over
 from layerfusion.findings.costs import saved
+from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.names import job_mark, job_names, layer_name
+from layerfusion.findings.names import job_mark, job_names, layer_name, selected_name
 from layerfusion.findings.reasons import choice_reasons
 from layerfusion.findings.tests import Findings
+from layerfusion.records.format import LAYERS_NAMED, plural
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
 from layerfusion.report.format import COUNT, GFLOPS, POINTS, SHARE, Format, decimals
@@ -34,12 +36,15 @@ def choice_block(group: DataGroup, findings: Findings) -> Block:
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
     rows: list[tuple[str, str, str, float | None]] = []
-    for job in jobs:
-        for x in job.record.layers:
-            place = f"{x.backbone}, {layer_name(x.layer)}, {x.pooling}"
-            rows.append((names[job], place, x.reason, x.weight))
-        if job.record.selection_notes:
-            rows.append(("", "passed over", "; ".join(job.record.selection_notes), None))
+    for (layers, notes), same in grouped(jobs, _choice).items():
+        first = same[0]
+        name = names[first]
+        if len(same) > 1:
+            name = f"{selected_name(first.record)}, {plural(len(same), 'job')}"
+        for place, reason, weight in layers:
+            rows.append((name, place, reason, weight))
+        if notes:
+            rows.append(("", "passed over", "; ".join(notes), None))
     return Table(
         "Why these layers",
         rows,
@@ -52,11 +57,25 @@ def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table
     )
 
 
+def _choice(job: FinishedJob) -> tuple[tuple[tuple[str, str, float | None], ...], tuple[str, ...]]:
+    """Name the layers of a job with their reasons and weights, and what was passed over."""
+    record = job.record
+    layers = tuple(
+        (f"{x.backbone}, {layer_name(x.layer)}, {x.pooling}", x.reason, x.weight)
+        for x in record.layers
+    )
+    return layers, tuple(record.selection_notes)
+
+
 def _candidates(name: str, job: FinishedJob) -> Table:
     candidates = job.record.candidates
 
     def behind(x: CandidateRecord) -> Cell:
         return Cell() if x is candidates[0] else Cell(x.behind, x.behind_error)
+
+    def layers(x: CandidateRecord) -> str:
+        few = len(x.layers) <= LAYERS_NAMED
+        return ", ".join(x.layers) if few else plural(len(x.layers), "layer")
 
     reasons = " ".join(f"{line}." for line in job.record.decision)
     signed = Format(lambda value: f"{value:+.4f}")
@@ -65,7 +84,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         candidates,
         Column("Fusion", lambda x: x.fusion),
         Column("Width", lambda x: None if x.fusion in STACKS else x.width, COUNT),
-        Column("Layers", lambda x: f"{x.layer_set} ({', '.join(x.layers)})"),
+        Column("Layers", lambda x: f"{x.layer_set} ({layers(x)})"),
         Column("Folds", lambda x: x.folds, COUNT),
         Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
         Column("Behind the chosen one", behind, signed),

@@ -52,8 +52,8 @@ def model_cost_table(group: DataGroup) -> Table:
         Column(
             "Up to layer", lambda x: Cell(x.record.highest_layer, note="(chosen)" * x.chosen), NAME
         ),
-        Column("Texts", lambda x: x.record.texts, COUNT),
-        Column("Tokens", lambda x: x.tokens, COUNT),
+        Column("Texts", lambda x: x.record.texts, COUNT, later=True),
+        Column("Tokens", lambda x: x.tokens, COUNT, later=True),
         Column("Texts cut", lambda x: share(x.record.cut_texts, x.record.texts, x.record), COUNT),
         Column(
             "Tokens cut",
@@ -66,8 +66,8 @@ def model_cost_table(group: DataGroup) -> Table:
         Column("ms a text, extracting", lambda x: x.milliseconds, TENTHS),
         Column("ms, one text", lambda x: x.record.milliseconds_one, TENTHS),
         Column(BATCH, lambda x: x.record.milliseconds_batch, TENTHS),
-        Column("Extraction, min", lambda x: x.minutes, TENTHS),
-        Column("MB stored", lambda x: x.record.store_bytes, MEGA),
+        Column("Extraction, min", lambda x: x.minutes, TENTHS, later=True),
+        Column("MB stored", lambda x: x.record.store_bytes, MEGA, later=True),
         note=f"Over all splits. {unknown_note * bool(unknown)}"
         "Parameters and operations count the embeddings and the blocks up to the"
         " named layer: a model whose chosen layer lies low can be cut there. Extracting: the"
@@ -87,15 +87,25 @@ def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
         Column("Sources", lambda e: e[1].sources, COUNT),
         Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
         Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
-        Column("Head MFLOPs a text", lambda e: e[1].record.cost.head_flops, decimals(3, 1e-6)),
+        Column(
+            "Head MFLOPs a text",
+            lambda e: e[1].record.cost.head_flops,
+            decimals(3, 1e-6),
+            later=True,
+        ),
         Column(
             "ms, one text", lambda e: latency(e[1], "milliseconds_one", "head_milliseconds"), TENTHS
         ),
         Column(
             BATCH, lambda e: latency(e[1], "milliseconds_batch", "head_milliseconds_batch"), TENTHS
         ),
-        Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS),
-        Column("Peak memory, MB", lambda e: e[1].record.cost.peak_memory_bytes, decimals(0, 1e-6)),
+        Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS, later=True),
+        Column(
+            "Peak memory, MB",
+            lambda e: e[1].record.cost.peak_memory_bytes,
+            decimals(0, 1e-6),
+            later=True,
+        ),
         note="Operations are those of all models that the job needs, each up to its highest layer;"
         " a head's are two for each entry of its matrix products. Milliseconds are those of all"
         f" models, one after another, and the head; {NONE}: not measured. Training is over all"

@@ -8,14 +8,14 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
-from layerfusion.records.format import capital, plural
+from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, REGRET
 from layerfusion.report.metrics import LOW_IS_GOOD, metric_columns
-from layerfusion.report.sentences import told
+from layerfusion.report.sentences import verdict
 from layerfusion.report.table import Cell, Column, Table
 
 SHARED = " =: jobs that ended in the same sources and gave the same predictions share a row."
@@ -52,11 +52,9 @@ def _verdict(group: DataGroup, findings: Findings) -> str | None:
     fused, alone = group.chosen_fusion, group.chosen
     if fused is None or alone is None:
         return None
-    names, finding = all_names(group), findings.between(fused, alone)
+    names = all_names(group)
     what = f"the fusion that {group.judge.chooses}, {names[fused]},"
-    if finding.lean == "open":
-        return f"Whether {what} beats {names[alone]} {told(finding)}."
-    return f"{capital(what)} is {told(finding, than=names[alone])}."
+    return verdict(what, findings.between(fused, alone), names[alone])
 
 
 def fusion_table(rows: Sequence[Comparison]) -> Table:
@@ -71,12 +69,17 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
         "Single layers and fusions",
         rows,
         Column("What", lambda row: row.label),
-        Column("Sources", lambda row: row.job and row.job.sources, COUNT),
+        Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
         accuracy,
         Column("Against chosen layer, points", against, POINTS),
         *others,
-        Column("Head parameters", lambda r: r.job and r.job.record.cost.head_parameters, COUNT),
-        Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT),
+        Column(
+            "Head parameters",
+            lambda r: r.job and r.job.record.cost.head_parameters,
+            COUNT,
+            later=True,
+        ),
+        Column("Seeds", lambda row: row.job and len(row.job.record.seeds), COUNT, later=True),
         note="Set off: the single layer that is chosen, with which all else is compared on the"
         " same test rows (paired bootstrap). ▲ better and ▼ worse, △ and ▽ probably so; without"
         " a mark it cannot be told (see the next table). Mean ± standard deviation over seeds,"
@@ -136,10 +139,10 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
 
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
-        Column("Would show, points", lambda row: row.smallest_shown, REGRET),
-        Column(only, lambda row: row.test.only_a if row.exact else None, COUNT),
-        Column(other, lambda row: row.test.only_b if row.exact else None, COUNT),
-        Column("p", lambda row: p(row.test.p, row), P_VALUE),
+        Column("Would show, points", lambda row: row.smallest_shown, REGRET, later=True),
+        Column(only, lambda row: row.test.only_a if row.exact else None, COUNT, later=True),
+        Column(other, lambda row: row.test.only_b if row.exact else None, COUNT, later=True),
+        Column("p", lambda row: p(row.test.p, row), P_VALUE, later=True),
         Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
         Column("Shown", lambda row: row.mark),
     )

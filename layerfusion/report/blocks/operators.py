@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import told_apart
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import taken
@@ -12,13 +13,14 @@ from layerfusion.findings.names import job_mark
 from layerfusion.findings.settings import with_settings
 from layerfusion.findings.shown import operator_sets
 from layerfusion.findings.tests import Findings
-from layerfusion.records.format import plural
+from layerfusion.records.format import capital, plural
 from layerfusion.report.block import Block
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import COUNT, P_VALUE, POINTS, decimals
 from layerfusion.report.metrics import metric_columns
+from layerfusion.report.sentences import verdict
 from layerfusion.report.table import Column, Table
 
 MEGA = decimals(3, 1e-6)
@@ -30,9 +32,13 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     if not sets:
         return None
     parts = [_shown(group, jobs, findings, place) for place, jobs in enumerate(sets, start=1)]
+    lines = [_verdict(group, jobs, findings) for jobs in sets]
+    if len(sets) > 1:
+        lines = [f"On {taken(jobs[0])}: {line}" for jobs, line in zip(sets, lines, strict=True)]
     return Block(
         "Which operator fuses best",
         (
+            *lines,
             "The same layers, fused in different ways. An operator is worth its name where it is"
             " more accurate than concat with a head of the same size.",
             *(figure for figure, _ in parts),
@@ -41,12 +47,32 @@ def operator_block(group: DataGroup, findings: Findings) -> Block | None:
     )
 
 
+def _verdict(group: DataGroup, jobs: Sequence[FinishedJob], findings: Findings) -> str:
+    """Say what the chosen operator is worth against concat, or what concat is against the next."""
+    chosen, names = best_chosen(jobs), _names(jobs)
+    against = {job: found for job in jobs if (found := findings.of("concat", job))}
+    what = f"the operator that {group.judge.chooses}, {names[chosen]},"
+    if chosen in against:
+        return verdict(what, against[chosen], "concat")
+    if not against:
+        return (
+            f"{capital(group.judge.chooses)} {names[chosen]}; concat was not run on these layers."
+        )
+    rival = best_chosen([*against])
+    return verdict(what, against[rival].flipped, f"the next, {names[rival]},")
+
+
+def _names(jobs: Sequence[FinishedJob]) -> dict[FinishedJob, str]:
+    """Name jobs by their operators, and by settings of these where they differ."""
+    names = with_settings({job: job.record.fusion_label for job in jobs}, lambda job: job.record)
+    return told_apart(names, job_mark)
+
+
 def _shown(
     group: DataGroup, jobs: Sequence[FinishedJob], findings: Findings, number: int
 ) -> tuple[Drawing | None, Table]:
     """Draw and list the operators on one set of sources; no figure where concat is not one."""
-    names = with_settings({job: job.record.fusion_label for job in jobs}, lambda job: job.record)
-    names = told_apart(names, job_mark)
+    names = _names(jobs)
     found = {job: row for job in jobs if (row := findings.of("concat", job)) is not None}
     colors = {"open": MUTED, "gain": INK, "loss": INK}
     rows = [ForestRow(names[job], row, colors[row.verdict]) for job, row in found.items()]
@@ -69,9 +95,11 @@ def _shown(
         Column("Against concat, points", found.get, POINTS),
         Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
         *others,
-        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
-        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA),
-        Column("Training seconds", lambda job: job.record.cost.train_seconds, decimals(1)),
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
+        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA, later=True),
+        Column(
+            "Training seconds", lambda job: job.record.cost.train_seconds, decimals(1), later=True
+        ),
         note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."

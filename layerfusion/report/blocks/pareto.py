@@ -82,13 +82,15 @@ def _text(group: DataGroup, best: Sequence[FinishedJob], names: dict[FinishedJob
         )
     cheap, dear = best[0], best[-1]
     times = flops(dear) / flops(cheap)
+    many = (
+        f"{times:,.{0 if times >= 10 else 1}f} times as many" if times >= 1.05 else "nearly as many"
+    )
     return (
         f"{len(best)} jobs are worth their price: each is better on {judge} than all that cost"
         f" less. The cheapest, {names[cheap]}, reaches {percent(accuracy(cheap)[0])} on test with"
         f" {GIGA(flops(cheap))} GFLOPs a text. The dearest, {names[dear]}, reaches"
-        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))} GFLOPs,"
-        f" {times:,.{0 if times >= 10 else 1}f} times as many. Turning a text into tokens is not"
-        " counted."
+        f" {percent(accuracy(dear)[0])} with {GIGA(flops(dear))} GFLOPs, {many}. Turning a text"
+        " into tokens is not counted."
     )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 
+from layerfusion.findings.compare import best_chosen
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.identities import JobIdentity, by_identity, models_of, recipe_names, taken
 from layerfusion.findings.jobs import FinishedJob
-from layerfusion.findings.tests import Finding, Findings, Kind
-from layerfusion.records.format import listing, plural
+from layerfusion.findings.tests import Finding, Findings, Kind, same_system
+from layerfusion.records.format import capital, listing, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block
 from layerfusion.report.blocks.fusion import test_columns
@@ -21,7 +22,7 @@ from layerfusion.report.figures.colors import GRID, MUTED, SERIES
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
 from layerfusion.report.format import PERCENT, POINTS
 from layerfusion.report.metrics import titled
-from layerfusion.report.sentences import shortened
+from layerfusion.report.sentences import shortened, verdict
 from layerfusion.report.table import Column, Table
 
 DEEPEST = 5.0
@@ -53,6 +54,7 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     return Block(
         "Whether a second model helps",
         (
+            _verdict(group, found),
             "Several models against one of them alone, under the same settings: the one that"
             f" {group.judge.chooses}, which need not be the one that does better on test.",
             *(
@@ -65,12 +67,25 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
     )
 
 
+def _verdict(group: DataGroup, found: Mapping[Finding, JobIdentity]) -> str:
+    """Say what the chosen one of some jobs is worth against the job that it is held against."""
+    best = best_chosen([row.what for row in found if row.what])
+    row = next(row for row in found if row.what is best)
+    rival = row.against or best
+    against = "the same without" if row.kind == "lexical" else f"{models_of(rival)} alone"
+    what = f"the combination that {group.judge.chooses}, {found[row].name},"
+    if same_system(best, rival):
+        return f"{capital(what)} ended in the layers of {against}: nothing more promised a gain."
+    return verdict(what, row, against)
+
+
 def _tested(findings: Findings, kind: Kind, data: DataRecord) -> str:
     """Say in the note of a table how its findings were tested."""
+    number = findings.family.get(kind, 0)
     return (
         f" Paired differences of the mean {data.measure} over seeds; exact sign-flip test,"
-        f" corrected (Holm) for the {plural(findings.family[kind], 'different comparison')} of"
-        " this kind in the report."
+        f" corrected (Holm) for the {plural(number, 'different comparison')} of this kind in the"
+        " report."
     )
 
 
@@ -168,6 +183,7 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
     return Block(
         "What the lexical sources add",
         (
+            _verdict(group, found),
             "TF-IDF of the texts as further sources, beside the layers of the models: the same jobs"
             " with them and without.",
             figure,

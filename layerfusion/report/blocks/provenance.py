@@ -44,13 +44,14 @@ def provenance_sections(results: Results) -> list[Block]:
 
 
 def skipped_table(results: Results) -> Table:
-    """List every job that failed, is running or was never begun, and every damaged file."""
+    """List what `findings.provenance.left_out` finds."""
     return text_table(
         "Jobs that are not in this report",
         "Job, State, Why",
         left_out(results),
         f"Failed: the reason is the last line of the job's {FAILED}. Missing: planned, and not"
-        f" begun. Running: the job has no {METRICS} yet. Damaged: a file cannot be read.",
+        f" begun. Running: the job has no {METRICS} yet. Damaged: a file cannot be read."
+        " Older: newer code has run the same job again; its record is untouched.",
     )
 
 

@@ -119,10 +119,7 @@ def row_axes(ax: Axes | None, names: Sequence[str]) -> Axes:
 
     A long name is broken into two lines.
     """
-    wide, narrow = (
-        [textwrap.fill(name, width, max_lines=2, placeholder="…") for name in names]
-        for width in (48, 22)
-    )
+    wide, narrow = ([_two_lines(name, width) for name in names] for width in (48, 22))
     pitch = 34.0 if any("\n" in name for name in wide) else 27.0
     ax = new_axes(ax, pitch * len(names) + 62, 38.0 * len(names) + 62, grid="x")
     ax.set_ylim(len(names) - 0.4, -0.6)
@@ -130,6 +127,15 @@ def row_axes(ax: Axes | None, names: Sequence[str]) -> Axes:
     for label in ax.get_yticklabels():
         label.set_color(INK)
     return ax
+
+
+def _two_lines(name: str, width: int) -> str:
+    """Break a name; a longer one loses its middle, as names mostly differ at their ends."""
+    lines = textwrap.wrap(name, width)
+    if len(lines) > 2:
+        end = textwrap.wrap(name[::-1], width - 1)[0][::-1]
+        return f"{lines[0]}\n…{end}"
+    return "\n".join(lines)
 
 
 def draw_cell(ax: Axes, place: tuple[int, int], color: str, alpha: float, *lines: str) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 
 from matplotlib.axis import Axis
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 FINE_DECADES = 2
 """An axis over at most so many powers of ten has room for 1, 2 and 5 of each."""
@@ -20,8 +20,12 @@ def number_log_axis(axis: Axis, values: Collection[float]) -> None:
         axis: an axis with a logarithmic scale.
         values: the values along it, all positive.
     """
-    fine = max(values) <= 10**FINE_DECADES * min(values)
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if fine else (1,)))
+    low, high = min(values), max(values)
+    parts = (1, 2, 5) if high <= 10**FINE_DECADES * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = [step for n in powers for part in parts if low <= (step := part * 10.0**n) <= high]
+    # Values close together may have no two of these between them.
+    axis.set_major_locator(LogLocator(subs=parts) if len(steps) > 1 else MaxNLocator(3))
     axis.set_major_formatter(lambda value, _: plain_number(value))
     axis.set_minor_formatter(lambda value, _: "")
     axis.set_tick_params(which="minor", length=0)

@@ -9,9 +9,9 @@ import pytest
 
 from layerfusion.commands.overrides import config_of
 from layerfusion.composing.hydra import compose
+from layerfusion.config import identity
 from layerfusion.config.check import load
-from layerfusion.runs import identity
-from layerfusion.runs.identity import job_id, profile_id, recorded_settings
+from layerfusion.config.identity import job_id, profile_id, recorded_settings
 
 
 def name_of(*overrides: str) -> str:

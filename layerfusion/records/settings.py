@@ -1,0 +1,32 @@
+"""The settings of a finished job, as it keeps them beside its record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from layerfusion.config.check import load
+from layerfusion.config.job import TrainConfig
+from layerfusion.errors import UserError, one_line
+from layerfusion.records.job import CONFIG
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def config_of_job(folder: Path) -> TrainConfig:
+    """Read the settings of a job again.
+
+    Raises:
+        UserError: if its config.yaml is gone or damaged.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise UserError(f"{file}: missing, so the settings of the job cannot be found")
+    try:
+        settings = yaml.load(file.read_text("utf-8"), Loader=LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{file}: it cannot be read ({one_line(error)})") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{file}: it is damaged, as it holds no settings")
+    return load(settings)
