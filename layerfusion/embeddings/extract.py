@@ -161,9 +161,10 @@ def extract(
             return Extraction(0, 0, 0.0)
         budget = TokenBudget(options.token_budget or 0)
         if gpu and not budget.tokens:  # measured before the tokenizer occupies the cores
-            some = [item.tokens for item in ahead.items(_evenly(texts, CALIBRATION_TEXTS))]
             budget.tokens = packed_budget(backbone) or calibrated_budget(
-                backbone, some, calibrations
+                backbone,
+                [item.tokens for item in ahead.items(_evenly(texts, CALIBRATION_TEXTS))],
+                calibrations,
             )
         waves = ahead.tokenized(chain([head], plan))
         first = next(waves)
