@@ -127,6 +127,10 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
     from layerfusion.texts.guess import LabelsInColumns, LabelsInLists, likely_columns
 
     own = _own(rest)
+    if "dataset.encoding" not in own and (marked := _marked(path)):
+        say(f"{path}: reading it as {marked}, whose mark it begins with")
+        own["dataset.encoding"] = marked
+        words = [words[0], _word("dataset.encoding", marked), *words[1:]]
     given = {kind: own[f"dataset.{kind}"].strip("'\"") for kind in ("text", "label")
              if f"dataset.{kind}" in own}  # fmt: skip
     several = any(re.search(r"[,(]", value) for value in given.values())
@@ -182,6 +186,18 @@ def _with_columns(command: str, path: str, words: Sequence[str], rest: Sequence[
         others = " ".join(f"dataset.{kind}=COLUMN" for kind in likely)
         say(f"{path}: taking {found} (to choose others: {others})")
     return [*words, *guessed, *_named_folder(command, words, rest)]
+
+
+def _marked(path: str) -> str | None:
+    """Return the encoding that a file's byte-order mark names, unless it is the usual one."""
+    from layerfusion.texts.encoding import marked_encoding
+
+    try:
+        with find_path(path, "dataset").open("rb") as file:
+            marked = marked_encoding(file.read(4))
+    except (UserError, SourceUnavailable, OSError):  # the job says what is wrong
+        return None
+    return None if marked == DatasetConfig("").encoding else marked
 
 
 def _named_standard_input(words: Sequence[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -40,6 +41,9 @@ if TYPE_CHECKING:
 OUTPUTS = (".csv", ".tsv", ".jsonl", ".parquet")
 TABLES = (".csv", ".tsv")
 """Forms in whose cells the labels of a text are joined; the others hold lists."""
+WITHOUT_SPACES = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""A letter of a script that has no space between words: Thai, Lao, Burmese, Khmer, Japanese and
+Chinese."""
 SEPARATOR = ";"
 """Stands between the labels of a text, unless its job read them with another one."""
 
@@ -306,7 +310,8 @@ def _how(
 def _is_text(name: str) -> bool:
     """Tell a text of several words from the name of a file that is not there."""
     named = data_suffix(Path(name)) in (*READERS, LINES)
-    return len(name.split()) > 1 and not named and not os.path.exists(name)
+    words = len(name.split()) > 1 or (WITHOUT_SPACES.search(name) and os.sep not in name)
+    return bool(words) and not named and not os.path.exists(name)
 
 
 def _needs_reader(name: str) -> bool:

@@ -473,7 +473,7 @@ class LayerFusionModel(PreTrainedModel):
             layers = list(dict.fromkeys(one["layer"] for one in own.values()))
             if ids.ndim == 3:  # windows: all tokens of a text that count are pooled together
                 counts = inputs[key_of("pooled_tokens", number)]
-                if not torch.jit.is_tracing():
+                if not torch.onnx.is_in_onnx_export():
                     longest = int(mask.sum(dim=2).max())
                     ids, mask, counts = (x[:, :, :longest] for x in (ids, mask, counts))
                 states, mask = self._of_windows(number, ids, mask, layers), counts.flatten(1, 2)
@@ -499,7 +499,7 @@ class LayerFusionModel(PreTrainedModel):
         Windows without a token only fill the batch up. They do not pass through the model, but for
         that of a graph, whose steps are fixed: there they have one token, which does not count.
         """
-        if torch.jit.is_tracing():
+        if torch.onnx.is_in_onnx_export():
             mask = torch.cat([torch.ones_like(mask[:, :, :1]), mask[:, :, 1:]], dim=2)
             states = self._states(number, ids.flatten(0, 1), mask.flatten(0, 1), layers)
             return {k: x.reshape(ids.shape[0], -1, x.shape[2]) for k, x in states.items()}

@@ -160,9 +160,19 @@ def _codec(encoding: str, key: str) -> str:
     return codec
 
 
+def marked_encoding(raw: bytes) -> str | None:
+    """Return the encoding whose byte-order mark some bytes begin with; None if with no mark.
+
+    Example:
+        >>> marked_encoding("a".encode("utf-16")), marked_encoding(b"a")
+        ('utf-16', None)
+    """
+    return next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
+
+
 def _refuse_other_mark(raw: bytes, path: str, codec: str, key: str) -> None:
     """Refuse a byte-order mark that is of another encoding than the one that is set."""
-    marked = next((name for mark, name in BYTE_ORDER_MARKS.items() if raw.startswith(mark)), None)
+    marked = marked_encoding(raw)
     if marked is not None and not codec.startswith(marked):
         raise UserError(
             f"{path}: it begins with the mark of {marked}; set {as_option(key, marked)}"

@@ -102,6 +102,25 @@ def test_every_form_of_data_is_a_first_word(name: str, capsys: pytest.CaptureFix
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("columns", [("text", "label"), ("review", "stars")])
+def test_a_mark_of_utf_16_is_read_as_excel_writes_it(
+    columns: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = _reviews()[["review", "stars"]].set_axis([*columns], axis=1)
+    frame.to_csv("unicode.txt", index=False, sep="\t", encoding="utf-16")
+    config = load(compose("plan", with_data("plan", ["unicode.txt"])))
+    found = config.dataset.encoding, config.dataset.text, config.dataset.label
+    assert found == ("utf-16", *columns)
+    said = capsys.readouterr().err
+    assert said.startswith("unicode.txt: reading it as utf-16, whose mark it begins with\n")
+    frame.to_csv("unicode.txt", index=False, sep="\t", encoding="utf-8-sig")
+    assert load(compose("plan", with_data("plan", ["unicode.txt"]))).dataset.encoding == "utf-8"
+    assert "mark" not in capsys.readouterr().err
+    own = with_data("plan", ["unicode.txt", "dataset.encoding=latin-1", "dataset.text=a"])
+    assert own.count("dataset.encoding=utf-16") == 0
+
+
+@pytest.mark.usefixtures("place")
 def test_usual_columns_are_taken_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     words = with_data("plan", ["base.csv", "seeds=1"])
     assert words == ["dataset=local", "dataset.path=base.csv", "seeds=1"]

@@ -231,14 +231,16 @@ def test_words_that_are_no_file_are_a_text(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    text = "a good film, is it? " + 300 * "long "  # longer than the name of a file may be
-    assert main(["predict", f"{folder}/gated", text]) == 0
-    out, err = capsys.readouterr()
-    (row,) = csv.DictReader(io.StringIO(out))
-    assert row["text"] == text
-    assert 0 < float(row["probability"]) <= 1
-    assert "no such file, so the words are taken as a text" in err
-    assert "there is no such file" in told([f"{folder}/gated", "a good film.csv"], capsys)
+    long = "a good film, is it? " + 300 * "long "  # longer than the name of a file may be
+    for text in (long, "这部电影很好看", "とても良い映画だ", "หนังเรื่องนี้ดีมาก"):
+        assert main(["predict", f"{folder}/gated", text]) == 0
+        out, err = capsys.readouterr()
+        (row,) = csv.DictReader(io.StringIO(out))
+        assert row["text"] == text
+        assert 0 < float(row["probability"]) <= 1
+        assert "no such file, so the words are taken as a text" in err
+    for name in ("a good film.csv", "电影.csv", "数据/电影", "großartig"):
+        assert "there is no such file" in told([f"{folder}/gated", name], capsys)
 
 
 def test_what_is_wrong_with_the_texts_is_one_line(
