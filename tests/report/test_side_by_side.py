@@ -206,7 +206,7 @@ def test_the_command_writes_beside_the_first_folder_and_changes_neither(
         (["deep", "deep"], "is the same as"),
         (["deep", "."], "lies in"),
         (["deep", "empty"], "no finished job"),
-        (["deep", "wide", "--texts"], "--block and --texts go with one DIR"),
+        (["deep", "wide", "--texts"], "--block, --texts and --older go with one DIR"),
     ],
 )
 def test_mistakes_are_one_line(

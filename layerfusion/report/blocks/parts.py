@@ -73,6 +73,8 @@ def _verdict(group: DataGroup, found: Mapping[Finding, JobIdentity]) -> str:
     row = next(row for row in found if row.what is best)
     rival = row.against or best
     against = "the same without" if row.kind == "lexical" else f"{models_of(rival)} alone"
+    if row.kind == "part" and found[row].lexical:  # the one model has them too
+        against += f" (also with {listing(sorted(found[row].lexical))})"
     what = f"the combination that {group.judge.chooses}, {found[row].name},"
     if same_system(best, rival):
         return f"{capital(what)} ended in the layers of {against}: nothing more promised a gain."
