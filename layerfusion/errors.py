@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -123,7 +124,7 @@ def library_errors(
     The files of a user may be wrong in more ways than we can list kinds of errors. So we look at
     where an error was raised: one of our own code is a fault of ours, or a `UserError` already, and
     passes unchanged. Compiled libraries have no frames of their own, but they raise `Exception`
-    itself or a kind of their own.
+    itself or a kind of their own. A full disk is no fault of what a library reads, and passes too.
 
     Args:
         explain: what failed, in front of the library's own words; or a function that makes the
@@ -136,10 +137,14 @@ def library_errors(
     try:
         yield
     except Exception as error:
-        if passing(error) or not _is_foreign(error):
+        if passing(error) or not _is_foreign(error) or _is_full_disk(error):
             raise
         line = f"{explain}: {one_line(error)}" if isinstance(explain, str) else explain(error)
         raise UserError(line) from error
+
+
+def _is_full_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _is_foreign(error: Exception) -> bool:

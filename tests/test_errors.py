@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from safetensors import safe_open
@@ -44,3 +46,12 @@ def test_a_users_mistake_keeps_its_line() -> None:
 def test_an_error_that_the_caller_handles_passes() -> None:
     with pytest.raises(json.JSONDecodeError), library_errors("reading", lambda error: True):
         json.loads("")
+
+
+def test_a_full_disk_passes_as_it_is_no_fault_of_what_was_read() -> None:
+    class Full:
+        def write(self, _: str) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"), library_errors("reading"):
+        json.dump({"a": 1}, cast(Any, Full()))
