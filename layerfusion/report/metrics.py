@@ -58,8 +58,8 @@ def metric_columns(
     """
     accuracy, *others = METRICS
     shown = [replace(accuracy, title=titled("Test", data)), *others]
-    first, *more = _columns(shown, entries, test)
-    return [first, *(replace(one, later=True) for one in more)]
+    columns = _columns(shown, entries, test)
+    return [replace(one, later=place > 0) for place, one in enumerate(columns)]
 
 
 def set_columns(

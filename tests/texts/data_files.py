@@ -318,3 +318,10 @@ PAIR = {
     ),
     "y_train.csv": "\n".join(["id,label", *LABEL_ROWS]),
 }
+
+
+def cloned(facts: str, without: str = "") -> Case:
+    files = {"data/a.csv": csv_of(), "data/b.csv": csv_of(rows_of_both()[::-1])}
+    card = f"---\n{facts}\n---\n# About\n"
+    kept = {name: content for name, content in files.items() if name != without}
+    return folder_of({**kept, "README.md": card})

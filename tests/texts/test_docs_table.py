@@ -37,6 +37,7 @@ from tests.texts.data_files import (
     class_files,
     class_folders,
     class_tables,
+    cloned,
     csv_of,
     cut_arrow,
     dead_link,
@@ -159,6 +160,23 @@ CASES: dict[str, Case] = {
     ),
     "a split in such a folder that its list does not name": lambda folder: saved_and(
         folder, "test"
+    ),
+    "a folder cloned from the hub, whose `README.md` lists the files of each split": cloned(
+        "configs: [{config_name: default, data_files: {train: data/a.csv, test: data/b*.csv}}]"
+    ),
+    "such a folder, whose `README.md` lists files of a split that are not there": cloned(
+        "configs: [{config_name: default, data_files: {train: data/a.csv, test: data/b*.csv}}]",
+        without="data/b.csv",
+    ),
+    "such a folder with several subsets, none of them the default": cloned(
+        "configs: [{config_name: one, data_files: data/a.csv},"
+        " {config_name: two, data_files: data/b.csv}]"
+    ),
+    "numbers that the `README.md` or `dataset_info.json` of such a folder names": folder_of(
+        {
+            "train.csv": labelled_csv("0", "1"),
+            "dataset_info.json": '{"features": {"label": {"names": ["bad", "good"]}}}',
+        }
     ),
     "a table of Delta Lake, Iceberg, Hudi or Lance": folder_of(
         {"part-00000-a.csv": csv_of(), "part-00001-b.csv": TEST, "_delta_log/0.json": "{}"}
