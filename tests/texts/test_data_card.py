@@ -23,13 +23,13 @@ def _rows(name: str, rows: int = 30, labels: str = "012") -> str:
     return "text,label\n" + "".join(lines)
 
 
-def _load(folder: Path, files: dict[str, str], card: str, **settings: str) -> TextDataset:
+def _load(folder: Path, files: dict[str, str], card: str) -> TextDataset:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     if card:
         (folder / "README.md").write_text(f"---\nlicense: mit\n{card}---\n# About\n")
-    config = DatasetConfig("cloned", path=str(folder), **settings)
+    config = DatasetConfig("cloned", path=str(folder))
     return load_dataset(config, LimitConfig(), seed=0, cache=folder.parent / "cache")
 
 
