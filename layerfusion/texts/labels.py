@@ -495,9 +495,8 @@ def _refuse_mixture(tables: Mapping[str, Table], labels: Mapping[str, list[Label
     first: dict[bool, str] = {}
     for split, values in labels.items():
         for index, value in enumerate(values):
-            first.setdefault(
-                isinstance(value, str), f"{short(value)} in {split} ({tables[split].where(index)})"
-            )
+            if (kind := isinstance(value, str)) not in first:
+                first[kind] = f"{short(value)} in {split} ({tables[split].where(index)})"
     if len(first) > 1:
         raise UserError(f"labels are numbers and strings at once: {' and '.join(first.values())}")
 
