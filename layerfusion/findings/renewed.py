@@ -8,7 +8,8 @@ settings the same name, and their data are the same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from layerfusion.config.identity import job_id
@@ -32,7 +33,7 @@ def older_records(found: Iterable[Found]) -> dict[Path, RunRecord]:
         Folder of each older record to the record that counts in its place.
     """
     older: dict[Path, RunRecord] = {}
-    for alike in grouped(found, _alike).values():
+    for alike in _alike(found):
         if len({record.job for _, record in alike}) == 1:
             continue  # nothing here can be the same job under another name
         for same in grouped(alike, _name_today).values():
@@ -49,8 +50,19 @@ def older_words(number: int) -> str:
     )
 
 
-def _alike(pair: Found) -> tuple[object, ...]:
-    """Tell apart by their records what need not be told apart by settings, which take longer."""
+def _alike(found: Iterable[Found]) -> Iterator[list[Found]]:
+    """Tell apart by their records what need not be told apart by config files, which take longer.
+
+    A setting that newer code has added is missing in older records, so that those which all have
+    are compared.
+    """
+    for same in grouped(found, _facts).values():
+        common = sorted(set.intersection(*(set(record.settings) for _, record in same)))
+        values = {id(record): [record.settings[key] for key in common] for _, record in same}
+        yield from grouped(same, lambda pair, of=values: json.dumps(of[id(pair[1])])).values()
+
+
+def _facts(pair: Found) -> tuple[object, ...]:
     record = pair[1]
     return (
         record.dataset.fingerprint,

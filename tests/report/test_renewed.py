@@ -11,6 +11,7 @@ import yaml
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.secrets import redacted
+from layerfusion.findings import renewed
 from layerfusion.findings.frame import results
 from layerfusion.findings.renewed import older_records
 from layerfusion.findings.results import Results
@@ -83,3 +84,20 @@ def test_other_data_and_unknown_settings_are_other_jobs(tmp_path: Path) -> None:
     write(tmp_path, WIDTHS["a"], "two", "2026-02-01T00:00:00+00:00", fingerprint="f" * 64)
     write(tmp_path, WIDTHS["a"], "three", "2026-03-01T00:00:00+00:00", keep=False)
     assert older_records(find_records(tmp_path)) == {}
+
+
+def test_config_files_are_read_only_where_records_are_alike(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: Path) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(renewed, "config_of_job", never)
+    found = find_records(runs)
+    told = [
+        (path, replace(record, settings={"fusion.width": place, f"new.{place}": 1}))
+        for place, (path, record) in enumerate(found)
+    ]
+    assert older_records(told) == {}
+    with pytest.raises(AssertionError):
+        older_records([(path, replace(record, settings={})) for path, record in told])
