@@ -311,7 +311,7 @@ def project_texts() -> tuple[list[str], Path, Path]:
     from layerfusion.composing.hydra import compose
     from layerfusion.config.check import load
     from layerfusion.embeddings.source import open_source
-    from layerfusion.runs.inputs import dataset_of
+    from layerfusion.runs.job_texts import dataset_of
 
     config = load(compose("train", ["dataset=r8", "backbone=[minilm,smollm2]"]))
     splits = dataset_of(config).splits

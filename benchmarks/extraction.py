@@ -22,7 +22,7 @@ from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.store import EmbeddingStore
-from layerfusion.runs.inputs import dataset_of
+from layerfusion.runs.job_texts import dataset_of
 
 
 def main(rows: int = 400, repeats: int = 3) -> None:

@@ -13,7 +13,7 @@ import pytest
 from layerfusion.cli import COMMANDS, main
 from layerfusion.composing.hydra import compose, config_folder, group_options
 from layerfusion.config.check import load
-from layerfusion.runs import inputs
+from layerfusion.runs import job_texts
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 
@@ -90,7 +90,7 @@ def test_changed_texts_are_not_answered_from_an_old_record(
     (path,) = (tmp_path / "outputs/runs").glob("*/metrics.json")
     before = json.loads(path.read_text())["dataset"]["fingerprint"]
     data.write_text(reviews.read_text().replace("plot", "wheat"))
-    inputs._datasets.clear()  # as in a new process
+    job_texts._datasets.clear()  # as in a new process
     code, said = run(arguments, capsys)
     assert code == 0
     assert "have changed since" in said

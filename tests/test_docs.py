@@ -31,7 +31,7 @@ from layerfusion.commands.guesses import with_data
 from layerfusion.commands.hub import pull_parser, push_parser
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
-from layerfusion.runs import inputs
+from layerfusion.runs import job_texts
 from tests.pages import PAGES, ROOT, Block, Command, blocks, commands, inline_commands, name
 from tests.tiny import WORDS, tiny_folder
 
@@ -115,7 +115,7 @@ def place(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("LAYERFUSION_MODELS", str(shelf / "models"))
     monkeypatch.setenv("LAYERFUSION_DATA", str(shelf / "data"))
     monkeypatch.setattr(webbrowser, "open", lambda _address: True)
-    monkeypatch.setattr(inputs, "_datasets", {})
+    monkeypatch.setattr(job_texts, "_datasets", {})
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     monkeypatch.undo()

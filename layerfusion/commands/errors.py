@@ -234,7 +234,7 @@ def _train(folder: Path, record: RunRecord, options: Namespace) -> int:
     from layerfusion.records.label_words import shown_name
     from layerfusion.records.settings import config_of_job
     from layerfusion.runs.held_out_train import held_out_rows
-    from layerfusion.runs.inputs import texts_of
+    from layerfusion.runs.job_texts import texts_of
 
     most = None if options.csv else options.n
     config = with_models(config_of_job(folder), options.model, options.cache)
@@ -326,7 +326,7 @@ def _set_doubts(names: Sequence[str], rows: HeldOutRows) -> Doubtful:
 def _texts(folder: Path, record: RunRecord) -> tuple[Sequence[str] | None, str]:
     """Read the test texts again, or say why that cannot be done."""
     from layerfusion.records.settings import config_of_job
-    from layerfusion.runs.inputs import texts_of
+    from layerfusion.runs.job_texts import texts_of
 
     try:
         return texts_of(config_of_job(folder), record).splits["test"].texts, ""

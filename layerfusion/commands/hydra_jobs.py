@@ -47,7 +47,7 @@ def extract(arguments: Sequence[str]) -> int:
 
 def _extract_job(config: TrainConfig, _folder: Path) -> None:
     from layerfusion.embeddings.store import EmbeddingStore
-    from layerfusion.runs.inputs import dataset_of
+    from layerfusion.runs.job_texts import dataset_of
     from layerfusion.runs.protocol import protocol_of
 
     refuse_time_limit(config, "`layerfusion extract`")

@@ -142,7 +142,7 @@ def load_dataset(
             settings["dataset.label_names"] = list(label_names)
         if name is not None:
             settings["dataset.name"] = name
-        from layerfusion.runs.inputs import dataset_of
+        from layerfusion.runs.job_texts import dataset_of
 
         return dataset_of(config_of(data, ANY_MODEL, settings))
     called = name or "data"
@@ -212,7 +212,8 @@ def extract(
     Example:
         >>> extract(data, model, cache=cache)
     """
-    from layerfusion.runs.inputs import dataset_of, extract_all
+    from layerfusion.runs.inputs import extract_all
+    from layerfusion.runs.job_texts import dataset_of
 
     config = config_of(dataset, backbone, {"pooling": pooling, **settings})
     refuse_time_limit(config, "extract")
@@ -377,7 +378,8 @@ def select_layers(
         >>> [str(choice.layer) for choice in selection.choices]
         ['tiny:3:mean']
     """
-    from layerfusion.runs.inputs import dataset_of, extract_all
+    from layerfusion.runs.inputs import extract_all
+    from layerfusion.runs.job_texts import dataset_of
     from layerfusion.runs.select_layers import select
 
     config = config_of(dataset, backbone, {"pooling": pooling, **settings}, layers=how)

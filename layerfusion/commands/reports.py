@@ -168,7 +168,7 @@ def _test_texts(folder: Path) -> dict[str, tuple[str, ...]]:
     from layerfusion.errors import UserError
     from layerfusion.records.job import find_records
     from layerfusion.records.settings import config_of_job
-    from layerfusion.runs.inputs import texts_of
+    from layerfusion.runs.job_texts import texts_of
 
     found: dict[str, tuple[str, ...]] = {}
     for place, record in find_records(folder):

@@ -18,6 +18,7 @@ from layerfusion.export import (
 from layerfusion.export.card import model_card
 from layerfusion.export.cut import Cut, cut
 from layerfusion.runs.bundle import Bundle
+from layerfusion.runs.job_texts import dataset_of
 
 MOST = 1000
 """Most texts that 8 bits are compared with float32 on."""
@@ -79,9 +80,7 @@ def _cost_of_int8(bundle: Bundle, cut: Cut, folder: Path, texts: Sequence[str] |
         return onnx_folder.cost_of_int8(cut, folder, texts[:MOST], None, "yours")
     try:
         with naming_extras():
-            from layerfusion.runs.inputs import dataset_of  # which imports what trains
-
-        dataset = dataset_of(bundle.config)
+            dataset = dataset_of(bundle.config)
     except UserError:
         dataset = None
     known = bundle.facts.get("fingerprint"), bundle.label_names

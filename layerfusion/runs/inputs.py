@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from layerfusion.assets.paths import find_path, state_of
-from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, FusionConfig, TrainConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.cache_key import text_hash
@@ -24,22 +21,20 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.fusion.operators.capacity import check_operators
 from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.selection import Selection, find_selection
-from layerfusion.records.job import PilotRecord, RunRecord
+from layerfusion.records.job import PilotRecord
 from layerfusion.runs.auto import Decision, decide
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.long_texts import reading_lines, settled
 from layerfusion.runs.pilot import run_pilot
 from layerfusion.runs.preflight import require_possible
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import share_cores
 from layerfusion.runs.select_layers import select
-from layerfusion.texts import TextDataset, load_dataset
+from layerfusion.texts import TextDataset
 
 log = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
-DATASETS_KEPT = 4
-
-_datasets: dict[str, TextDataset] = {}
 
 
 @dataclass(frozen=True)
@@ -130,58 +125,6 @@ def check_inputs(config: TrainConfig) -> None:
             f"extract.num_shards={config.extract.num_shards}: parts of the texts are for"
             " `layerfusion extract`; training needs all of them"
         )
-
-
-def dataset_of(config: TrainConfig) -> TextDataset:
-    """Load the texts of a job. The last few data sets stay in memory, as sweeps use them again.
-
-    A file that has changed since is read again.
-    """
-    places = [config.dataset.path, config.dataset.train, config.dataset.validation]
-    places += [config.dataset.test, *config.dataset.files.values()]
-    places += [source.path for source in config.dataset.sources]
-    key = json.dumps(
-        [
-            asdict(config.dataset),
-            asdict(config.limit),
-            config.seed,
-            config.paths.cache,
-            [_state(place) for place in places if place is not None],
-        ]
-    )
-    if key not in _datasets:
-        while len(_datasets) >= DATASETS_KEPT:
-            _datasets.pop(next(iter(_datasets)))
-        _datasets[key] = load_dataset(
-            config.dataset, config.limit, seed=config.seed, cache=Path(config.paths.cache)
-        )
-    return _datasets[key]
-
-
-def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
-    """Read the texts of a job again.
-
-    Args:
-        config: settings of the job, as `config_of_job` reads them.
-        record: of the job.
-
-    Raises:
-        UserError: if its texts cannot be read, or they or the order of the labels are others now.
-    """
-    dataset = dataset_of(config)
-    if dataset.coding != (record.dataset.fingerprint, tuple(record.dataset.label_names)):
-        raise UserError(
-            f"dataset {dataset.name}: its texts or labels have changed since the job ran, or the"
-            " order of the labels has"
-        )
-    return dataset
-
-
-def _state(place: str) -> list[list[int]]:
-    try:
-        return state_of(find_path(place, "dataset"))
-    except SourceUnavailable:  # told when the data set is loaded
-        return []
 
 
 def extract_all(config: TrainConfig, dataset: TextDataset) -> dict[str, Source]:

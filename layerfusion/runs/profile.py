@@ -42,7 +42,8 @@ from layerfusion.records.profile import (
     read_profile,
     write_profile,
 )
-from layerfusion.runs.inputs import dataset_of, extract_all, open_backbones, open_sources
+from layerfusion.runs.inputs import extract_all, open_backbones, open_sources
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.judge import Judge
 from layerfusion.runs.long_texts import settled
 from layerfusion.runs.multi_layer import fit_multi_layer_probes

@@ -19,7 +19,7 @@ from layerfusion.cli import main
 from layerfusion.findings import mistakes
 from layerfusion.findings.mistakes import Answers
 from layerfusion.records.job import read_record, write_record
-from layerfusion.runs import inputs
+from layerfusion.runs import job_texts
 from tests.tiny import run, tiny_folder, tiny_texts
 
 FLIPPED = (3, 20, 41, 58, 77)
@@ -135,7 +135,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def in_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs, "_datasets", {})
+    monkeypatch.setattr(job_texts, "_datasets", {})
     if "place" in request.fixturenames:
         monkeypatch.chdir(request.getfixturevalue("place"))
 
@@ -193,7 +193,7 @@ def test_labels_of_train_that_were_flipped_are_in_doubt(
     assert main(["errors", "job", "--train", "--csv"]) == 0
     found = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     flipped = {pd.read_csv("base.csv").text[row] for row in FLIPPED}
-    data = next(iter(inputs._datasets.values()))
+    data = next(iter(job_texts._datasets.values()))
     of_train = flipped & {*data.splits["train"].texts}
     assert of_train
     assert of_train <= {row["text"] for row in found}

@@ -14,7 +14,8 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.records.job import METRICS, read_record
 from layerfusion.runs import by_folds
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
-from layerfusion.runs.inputs import dataset_of, prepare_texts
+from layerfusion.runs.inputs import prepare_texts
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.texts import TextDataset
 from tests.tiny import run, tiny_job, tiny_texts
 

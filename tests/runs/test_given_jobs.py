@@ -25,7 +25,8 @@ from layerfusion.errors import Unavailable, UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import read_profile
-from layerfusion.runs.inputs import dataset_of, prepare_texts
+from layerfusion.runs.inputs import prepare_texts
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.time_limit import extract_in_time, models_in_time
 from tests.embeddings.fake_endpoint import FakeEndpoint, vector_of
 from tests.tiny import run, tiny_folder, tiny_job, tiny_texts

@@ -10,7 +10,7 @@ from layerfusion.assets import paths
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.job import TrainConfig
-from layerfusion.runs.inputs import dataset_of
+from layerfusion.runs.job_texts import dataset_of
 
 ROWS = "text,label\n" + "".join(f"text {n},{'ab'[n % 2]}\n" for n in range(40))
 

@@ -13,7 +13,7 @@ import layerfusion as lf
 from layerfusion.errors import UserError
 from layerfusion.records.job import read_record
 from layerfusion.records.settings import config_of_job
-from layerfusion.runs.inputs import texts_of
+from layerfusion.runs.job_texts import texts_of
 from tests.tiny import TOPICS, tiny_folder, tiny_topics
 
 

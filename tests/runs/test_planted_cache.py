@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.runs import inputs, select_layers
+from layerfusion.runs import job_texts, select_layers
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 
@@ -44,7 +44,7 @@ def test_no_file_of_the_cache_is_unpickled(
         shutil.copytree(kept, tmp_path / "cache")
         (tmp_path / "cache" / path.relative_to(kept)).write_bytes(pickle.dumps(Touch()))
         monkeypatch.setattr(select_layers, "_selections", {})
-        monkeypatch.setattr(inputs, "_datasets", {})
+        monkeypatch.setattr(job_texts, "_datasets", {})
         shutil.rmtree("second", ignore_errors=True)
         code = main([*job, "paths.outputs=second"])
         said = capsys.readouterr().err.splitlines()

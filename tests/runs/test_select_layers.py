@@ -15,7 +15,7 @@ from layerfusion.layers.candidates import Candidates
 from layerfusion.layers.similarity import linear_cka
 from layerfusion.records.job import find_records
 from layerfusion.records.profile import find_profiles
-from layerfusion.runs import inputs, select_layers
+from layerfusion.runs import job_texts, select_layers
 from tests.tiny import run
 
 SCORED = ("layers=top_k layers.k=2", "layers=adaptive", "layers=greedy")
@@ -67,7 +67,7 @@ def test_test_labels_change_no_choice(
     found = []
     for folder, name in ((texts, "first"), (copy, "second")):
         outputs = tmp_path / name
-        inputs._datasets.clear()  # as in a new process
+        job_texts._datasets.clear()  # as in a new process
         arguments = ["train", *job, *selection.split(), f"dataset.path={folder}"]
         assert run([*arguments, f"paths.outputs={outputs}"], capsys)[0] == 0
         ((_, record),) = find_records(outputs)

@@ -11,7 +11,7 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig
 
 from layerfusion.cli import main
-from layerfusion.runs.inputs import _datasets
+from layerfusion.runs.job_texts import _datasets
 from layerfusion.runs.settled import NOTES, inputs_id, read_note, sources_id
 from layerfusion.runs.sweep import status_lines
 from tests.tiny import tiny_folder, tiny_job, tiny_texts

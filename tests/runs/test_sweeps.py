@@ -23,7 +23,7 @@ from layerfusion.cli import main
 from layerfusion.errors import UserError
 from layerfusion.records.sweep import FAILED, is_held, read_jobs, short_labels
 from layerfusion.runs import honest
-from layerfusion.runs.inputs import _datasets
+from layerfusion.runs.job_texts import _datasets
 from layerfusion.runs.sweep import JobBusy, held, status_lines, write_plan
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 

@@ -18,7 +18,8 @@ from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.job import METRICS, RunRecord, read_record
 from layerfusion.runs import time_limit
-from layerfusion.runs.inputs import dataset_of, prepare_texts
+from layerfusion.runs.inputs import prepare_texts
+from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.plan import BackbonePlan, Plan, plan_texts
 from layerfusion.runs.time_limit import extract_in_time, plans_in_time
 from tests.tiny import run, tiny_folder, tiny_texts

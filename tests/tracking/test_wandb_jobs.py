@@ -20,7 +20,7 @@ from layerfusion.findings.jobs import read_predictions
 from layerfusion.records.job import read_record
 from layerfusion.records.settings import config_of_job
 from layerfusion.runs import honest
-from layerfusion.runs.inputs import texts_of
+from layerfusion.runs.job_texts import texts_of
 from layerfusion.statistics.metrics import METRICS
 from layerfusion.tracking import tracker as tracking
 from tests.pages import ROOT, blocks
