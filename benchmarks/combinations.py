@@ -51,7 +51,7 @@ from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.discriminant import Blend
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
-from layerfusion.runs.inputs import extract_all, open_sources
+from layerfusion.runs.job_sources import extract_all, open_sources
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.texts import TextDataset

@@ -21,7 +21,7 @@ from layerfusion.embeddings.cache_key import text_hash
 from layerfusion.layers.candidates import all_layers, read_layers
 from layerfusion.layers.folds import stratified_folds
 from layerfusion.layers.probe import cross_validate, fit_probes
-from layerfusion.runs.inputs import extract_all
+from layerfusion.runs.job_sources import extract_all
 from layerfusion.runs.job_texts import dataset_of
 
 

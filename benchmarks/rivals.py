@@ -63,8 +63,8 @@ from layerfusion.layers.candidates import read_layers
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.records.job import METRICS, BaselineRecord, RunRecord
 from layerfusion.runs.baseline import compute_baseline
-from layerfusion.runs.inputs import extract_all, open_models
 from layerfusion.runs.job import run_job
+from layerfusion.runs.job_sources import extract_all, open_models
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.select_layers import budget_of, select
 from layerfusion.statistics.intervals import metric_intervals

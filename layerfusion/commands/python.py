@@ -188,7 +188,7 @@ def open_backbones(
         >>> shape.layers, shape.width
         (('0', '1', '2', '3'), 32)
     """
-    from layerfusion.runs.inputs import open_backbones
+    from layerfusion.runs.job_sources import open_backbones
 
     return open_backbones(config_of(NO_DATASET, backbone, {"pooling": pooling, **settings}))
 
@@ -212,7 +212,7 @@ def extract(
     Example:
         >>> extract(data, model, cache=cache)
     """
-    from layerfusion.runs.inputs import extract_all
+    from layerfusion.runs.job_sources import extract_all
     from layerfusion.runs.job_texts import dataset_of
 
     config = config_of(dataset, backbone, {"pooling": pooling, **settings})
@@ -280,7 +280,7 @@ def embed(
     """
     from layerfusion.embeddings.cache_key import text_hash
     from layerfusion.embeddings.shape import layer_name
-    from layerfusion.runs.inputs import open_backbones
+    from layerfusion.runs.job_sources import open_backbones
 
     stripped = strings_of(texts, "texts")
     if not stripped:
@@ -378,7 +378,7 @@ def select_layers(
         >>> [str(choice.layer) for choice in selection.choices]
         ['tiny:3:mean']
     """
-    from layerfusion.runs.inputs import extract_all
+    from layerfusion.runs.job_sources import extract_all
     from layerfusion.runs.job_texts import dataset_of
     from layerfusion.runs.select_layers import select
 

@@ -30,8 +30,8 @@ from layerfusion.errors import UserError
 from layerfusion.records.format import duration, percent
 from layerfusion.records.job import METRICS, RunRecord
 from layerfusion.report import write_report
-from layerfusion.runs.inputs import extract_all
 from layerfusion.runs.job import run_job
+from layerfusion.runs.job_sources import extract_all
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.plan import make_plan, plan_lines, together
 

@@ -13,7 +13,7 @@ from layerfusion.commands.overrides import NO_DATASET, config_of
 from layerfusion.commands.python import embed
 from layerfusion.embeddings.shape import layer_name
 from layerfusion.estimators.rows import text_list
-from layerfusion.runs.inputs import open_backbones
+from layerfusion.runs.job_sources import open_backbones
 
 
 class TextEmbedder(TransformerMixin, BaseEstimator):

@@ -19,7 +19,8 @@ from layerfusion.published.padded import PADDED_POOLING
 from layerfusion.records.format import percent
 from layerfusion.records.job import BackboneRecord, Estimate, RunRecord
 from layerfusion.runs.heads import TrainingResult
-from layerfusion.runs.inputs import Inputs, check_inputs, open_models
+from layerfusion.runs.inputs import Inputs, check_inputs
+from layerfusion.runs.job_sources import open_models
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.protocol import CallbackFactory, Protocol
 from layerfusion.texts import TextDataset

@@ -15,7 +15,7 @@ from layerfusion.layers.labels import is_multilabel, log_odds
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.probe import NEVER
 from layerfusion.records.job import RunRecord
-from layerfusion.runs.inputs import open_sources
+from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.long_texts import as_recorded
 from layerfusion.runs.select_layers import candidates_of
 from layerfusion.texts import TextDataset

@@ -11,7 +11,8 @@ from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import percent
 from layerfusion.records.job import PREDICTIONS, Estimate, RunRecord
 from layerfusion.runs.heads import TrainingResult, train_heads
-from layerfusion.runs.inputs import Inputs, extract_all, prepare
+from layerfusion.runs.inputs import Inputs, prepare
+from layerfusion.runs.job_sources import extract_all
 from layerfusion.runs.protocol import CallbackFactory, Protocol
 from layerfusion.runs.references import fit_references, with_probes
 from layerfusion.statistics.answers import answers, consensus, right_rows

@@ -27,7 +27,8 @@ from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
 from layerfusion.runs.bundle_saving import save_bundle
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
 from layerfusion.runs.heads import TrainingResult
-from layerfusion.runs.inputs import find, open_sources
+from layerfusion.runs.inputs import find
+from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.long_texts import as_recorded
 from layerfusion.runs.protocol import CallbackFactory, protocol_of

@@ -30,10 +30,10 @@ from layerfusion.embeddings.source import EMBEDDINGS, asset_sources, poolings_th
 from layerfusion.embeddings.store import SPEC_FILE, EmbeddingStore
 from layerfusion.embeddings.tokens import tally_unknown, tokenize
 from layerfusion.records.format import duration, size
-from layerfusion.runs.inputs import SPLITS
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.long_texts import MANY, Lengths, reading_line, reading_of
 from layerfusion.texts import TextDataset
+from layerfusion.texts.table import SPLITS
 
 CHARACTERS_PER_TOKEN = 4.0
 """Rule of thumb for a model whose tokenizer has not been downloaded yet."""

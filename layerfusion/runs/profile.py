@@ -42,7 +42,7 @@ from layerfusion.records.profile import (
     read_profile,
     write_profile,
 )
-from layerfusion.runs.inputs import extract_all, open_backbones, open_sources
+from layerfusion.runs.job_sources import extract_all, open_backbones, open_sources
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.judge import Judge
 from layerfusion.runs.long_texts import settled

@@ -38,13 +38,14 @@ from layerfusion.records.job import (
     RunRecord,
 )
 from layerfusion.runs.heads import TrainedReference, TrainingResult
-from layerfusion.runs.inputs import SPLITS, Inputs
+from layerfusion.runs.inputs import Inputs
 from layerfusion.runs.long_texts import decided_readings
 from layerfusion.runs.protocol import protocol_of
 from layerfusion.runs.resources import peak_memory
 from layerfusion.statistics.intervals import mean_sd, metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts import TextDataset, fingerprint
+from layerfusion.texts.table import SPLITS
 
 PACKAGES = ("layerfusion", "torch", "transformers", "lightning", "hydra-core", "scikit-learn")
 """Packages whose versions a record keeps."""

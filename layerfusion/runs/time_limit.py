@@ -19,10 +19,12 @@ from layerfusion.embeddings.given import LAYER, GivenSource
 from layerfusion.errors import UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import duration
-from layerfusion.runs.inputs import SPLITS, check_inputs, open_sources
+from layerfusion.runs.inputs import check_inputs
+from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.plan import BackbonePlan, Plan, plan_texts
 from layerfusion.runs.preflight import require_possible
 from layerfusion.texts import TextDataset
+from layerfusion.texts.table import SPLITS
 
 DOWNLOAD_SPEED = 10e6
 """Bytes that a download is assumed to bring in a second. Nobody knows before it begins."""

@@ -28,7 +28,7 @@ from layerfusion.records.job import RunRecord, read_record, write_record
 from layerfusion.runs import long_texts
 from layerfusion.runs.bundle_loading import load_bundle
 from layerfusion.runs.held_out_train import held_out_rows
-from layerfusion.runs.inputs import open_sources
+from layerfusion.runs.job_sources import open_sources
 from layerfusion.runs.job_texts import dataset_of
 from layerfusion.runs.long_texts import Lengths, reading_of, settled
 from layerfusion.runs.plan import make_plan, plan_lines

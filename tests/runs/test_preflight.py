@@ -14,7 +14,7 @@ from layerfusion.findings.profiles import missing_scores
 from layerfusion.layers.budget import expect, measure
 from layerfusion.records.job import read_record
 from layerfusion.records.profile import find_profiles, read_profile
-from layerfusion.runs.inputs import extract_all, open_sources
+from layerfusion.runs.job_sources import extract_all, open_sources
 from layerfusion.runs.job_texts import dataset_of
 from tests.tiny import TOPICS, run, tiny_topics
 
