@@ -278,7 +278,7 @@ def test_models_and_cache_of_a_job_may_have_moved(
     ("gone", "words", "says"),
     [
         ("job/predictions.parquet", [], "predictions.parquet: missing; run job"),
-        ("job/config.yaml", ["--train"], "config.yaml: missing, so the texts of the job cannot"),
+        ("job/config.yaml", ["--train"], "config.yaml: missing, so the settings of the job cannot"),
         (
             "outputs/cache/embeddings outputs/cache/scores",
             ["--train"],

@@ -146,8 +146,7 @@ def test_the_classifier_reads_texts_as_its_job_did(
     assert (said == np.asarray(test.labels)).mean() > 0.9
     (tokenizer,) = cut(bundle).tokenizers["models"]
     assert tokenizer["window_overlap"] == bundle.config.backbone["tiny"].window_overlap
-    with pytest.raises(UserError, match=r"a job with long_texts=truncate can be exported"):
-        require_exact(bundle)
+    require_exact(bundle)  # a graph of ONNX has windows too
 
 
 def test_a_finished_job_is_checked_as_it_read_and_its_train_rows_predicted(
