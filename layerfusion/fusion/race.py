@@ -40,7 +40,8 @@ class FusionCandidate:
     def words(self) -> str:
         """Describe the candidate to a reader: operator, width where it has one, and layers."""
         width = "" if self.fusion.name in STACKS else f" of width {self.fusion.width}"
-        return f"{self.fusion.name}{width} on {self.layer_set.name} (K = {len(self.layers)})"
+        sources = f"{len(self.layers)} source{'s' * (len(self.layers) != 1)}"
+        return f"{self.fusion.name}{width} on {self.layer_set.name} ({sources})"
 
     @property
     def layers(self) -> list[LayerId]:

@@ -220,13 +220,13 @@ def _dear_race(**settings: Any) -> tuple[list[str], list[str]]:
     late = Deadline(1, begun=0, now=lambda: 5) if settings.get("late") else None
     ranked = race(stacks, stacked, never, FOLD_OF, TARGET, 2, deadline=late)
     if late is not None:
-        assert late.left_out[0].startswith("fusion=auto did not try late_stack on both (K = 2)")
+        assert late.left_out[0].startswith("fusion=auto did not try late_stack on both (2 sources)")
     return tried, [one.candidate.words for one in ranked]
 
 
 def test_a_stack_with_a_head_is_tried_on_the_layers_where_stacks_are_best() -> None:
-    plain = ["stacked on one (K = 1)", "stacked on both (K = 2)"]
-    dear = ["late_stack on one (K = 1)", "late_stack on both (K = 2)"]
+    plain = ["stacked on one (1 source)", "stacked on both (2 sources)"]
+    dear = ["late_stack on one (1 source)", "late_stack on both (2 sources)"]
     assert _dear_race() == ([*plain, dear[1]], [dear[1], plain[1], plain[0]])
     assert _dear_race(among=["late_stack"]) == (dear, dear[::-1])
 
@@ -235,9 +235,9 @@ def test_a_head_that_cannot_be_trained_costs_the_race_its_candidate_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO")
-    plain = ["stacked on both (K = 2)", "stacked on one (K = 1)"]
+    plain = ["stacked on both (2 sources)", "stacked on one (1 source)"]
     assert _dear_race(fails=True)[1] == plain
-    assert "left out late_stack on both (K = 2): too few rows" in caplog.text
+    assert "left out late_stack on both (2 sources): too few rows" in caplog.text
     with pytest.raises(UserError, match="too few rows"):
         _dear_race(fails=True, among=["late_stack"])
     assert _dear_race(late=True)[1] == plain
