@@ -276,8 +276,7 @@ def with_models(config: TrainConfig, models: Sequence[str], cache: str | None) -
     for name, folder in model_folders(models).items():
         if name not in backbone:
             raise unknown("model", name, backbone)
-        key = "path" if backbone[name].pipeline is None else "pipeline"
-        backbone[name] = replace(backbone[name], **{key: folder})
+        backbone[name] = backbone[name].moved_to(folder)
     paths = config.paths if cache is None else replace(config.paths, cache=cache)
     return replace(config, backbone=backbone, paths=paths)
 

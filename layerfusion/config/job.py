@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +235,10 @@ class BackboneConfig:
     def is_given(self) -> bool:
         """Tell whether its vectors are computed elsewhere, and not by a model of ours."""
         return any(place is not None for place in (self.endpoint, self.vectors, self.pipeline))
+
+    def moved_to(self, folder: str) -> BackboneConfig:
+        """Return the same model, the files of which lie in another folder."""
+        return replace(self, **{"path" if self.pipeline is None else "pipeline": folder})
 
 
 @dataclass

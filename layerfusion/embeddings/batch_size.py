@@ -14,9 +14,7 @@ import torch
 from layerfusion.assets.memo import read_facts, write_facts
 from layerfusion.config.job import PoolingConfig
 from layerfusion.embeddings.backbone import Backbone
-from layerfusion.embeddings.forward import (
-    launch,
-)
+from layerfusion.embeddings.forward import launch
 from layerfusion.embeddings.memory import out_of_memory
 from layerfusion.embeddings.tokens import TokenizedText
 

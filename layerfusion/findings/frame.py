@@ -30,9 +30,8 @@ def results(folder: Path | str, *, older: bool = False) -> DataFrame:
         train, where the job was judged on them), test_accuracy, test_sd, test_low, test_high,
         macro_f1, micro_f1 (of texts with several labels, whose accuracy is that all of them are
         right), log_loss, all as shares or nats, with a 95 % interval over test rows;
-        baseline_accuracy;
-        ms_per_text, gflops_per_text (up to the highest layer of each model), head_parameters,
-        train_seconds; job and folder. A figure that a job does not have is NaN.
+        baseline_accuracy; ms_per_text, gflops_per_text (up to the highest layer of each model),
+        head_parameters, train_seconds; job and folder. A figure that a job does not have is NaN.
 
     Raises:
         UserError: where the folder does not exist, or none of its records can be read.

@@ -112,8 +112,7 @@ def load_bundle(
         if name not in about.models:
             raise unknown("model", name, about.models)
     for name, path in {**_moved_folders(config, about.models), **(models or {})}.items():
-        key = "pipeline" if is_pipeline(config, name) else "path"
-        config.backbone[name] = replace(config.backbone[name], **{key: path})
+        config.backbone[name] = config.backbone[name].moved_to(path)
     unasked = let_ask(config, dict.fromkeys(x.backbone for x in layers), endpoints, tokens)
     config = replace(
         config,

@@ -7,7 +7,6 @@ Older ones have the names in `dataset_info.json` or `dataset_infos.json`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from layerfusion.assets.files import parse_json
 from layerfusion.config.options import as_option
 from layerfusion.errors import UserError
 from layerfusion.texts.numbered_files import refuse_gap
@@ -32,27 +32,37 @@ class DataCard:
     """What a folder says of itself; nothing where it says nothing."""
 
     folder: Path
-    patterns: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Its own name of each split to the patterns of its files."""
+    subsets: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
+    """Subset to its own names of its splits to the patterns of their files. A default is alone."""
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Column to the names of the classes 0, 1, …."""
+    """Column to the names of the classes 0, 1, …, in which all subsets that may be read agree."""
 
     def files(self) -> dict[str, list[Path]]:
         """Find the files of each split, in order; empty where the card lists none.
 
         Raises:
-            UserError: if there is no train, a part is missing, or a split has no file.
+            UserError: if there are several subsets, there is no train, a part is missing, or a
+                split has no file.
         """
-        if not self.patterns:
+        if not self.subsets:
             return {}
-        place = str(self.folder / CARD)
-        named = assign_splits(place, {name: name.lower() for name in self.patterns})
-        if "train" not in named:
-            raise UserError(
-                f"{place}: it names no split train; there are: {', '.join(self.patterns)};"
-                f" {as_option('dataset.files.train', self._first())} reads that file as train"
+        place, (patterns, *others) = str(self.folder / CARD), self.subsets.values()
+        if others:
+            words = (
+                as_option(f"dataset.files.{split}", some[0]) for split, some in patterns.items()
             )
-        return {split: self._of_split(names[0]) for split, names in named.items()}
+            raise UserError(
+                f"{place}: it describes several subsets ({', '.join(self.subsets)}); name the files"
+                f" of one: {' '.join(words)}"
+            )
+        named = assign_splits(place, {name: name.lower() for name in patterns})
+        if "train" not in named:
+            first = next(iter(patterns.values()))[0]
+            raise UserError(
+                f"{place}: it names no split train; there are: {', '.join(patterns)};"
+                f" {as_option('dataset.files.train', first)} reads that file as train"
+            )
+        return {split: self._of_split(names[0], patterns) for split, names in named.items()}
 
     def notes(self, used: Mapping[str, Sequence[Path]]) -> Iterator[str]:
         """Say whose word was taken, and which files it leaves out.
@@ -89,12 +99,9 @@ class DataCard:
         each = (one for label in labels for one in (label if isinstance(label, list) else [label]))
         return names if all(str(one).strip() in numbers for one in each) else ()
 
-    def _first(self) -> str:
-        return next(iter(self.patterns.values()))[0]
-
-    def _of_split(self, split: str) -> list[Path]:
+    def _of_split(self, split: str, patterns: Mapping[str, Sequence[str]]) -> list[Path]:
         found: dict[Path, None] = {}
-        for pattern in self.patterns[split]:
+        for pattern in patterns[split]:
             if "://" in pattern or Path(pattern).is_absolute() or ".." in Path(pattern).parts:
                 raise UserError(f"{self.folder / CARD}: {pattern} of {split} lies outside of it")
             try:
@@ -106,44 +113,35 @@ class DataCard:
         files = sorted(found, key=lambda file: in_numbers(str(file)))
         if not files:
             raise UserError(
-                f"{self.folder / CARD}: no file is called {', '.join(self.patterns[split])}, which"
+                f"{self.folder / CARD}: no file is called {', '.join(patterns[split])}, which"
                 f" it names for {split}"
             )
         refuse_gap(files[0].parent, {file.name: bare(file) for file in files})
         return files
 
 
-def read_card(folder: Path) -> DataCard:
+def read_card(folder: Path, *, named: bool = False) -> DataCard:
     """Read what a folder says of itself.
 
-    Raises:
-        UserError: if it describes several subsets, and none of them is the default.
+    Args:
+        folder: the folder.
+        named: whether the user names the files, which may then be those of any subset.
     """
     facts = _front_matter(folder / CARD)
-    subsets = [one for one in _listed(facts.get("configs")) if one.get("data_files") is not None]
+    subsets = [one for one in _listed(facts.get("configs")) if one.get("data_files")]
+    default = [one for one in subsets if one.get("default") or one.get("config_name") == "default"]
+    names = {str(one.get("config_name")): one for one in default[:1] or subsets}
     infos = _listed(facts.get("dataset_info")) or [*_infos(folder)]
-    patterns: Mapping[str, Sequence[str]] = {}
-    if subsets:
-        default = [
-            one for one in subsets if one.get("default") or one.get("config_name") == "default"
-        ]
-        chosen = default[0] if default else subsets[0]
-        patterns = _patterns(chosen["data_files"], str(chosen.get("data_dir") or ""))
-        if len(subsets) > 1 and not default:
-            names = ", ".join(str(one.get("config_name")) for one in subsets)
-            words = " ".join(
-                as_option(f"dataset.files.{split}", some[0]) for split, some in patterns.items()
-            )
-            raise UserError(
-                f"{folder / CARD}: it describes several subsets ({names}); name the files of one:"
-                f" {words}"
-            )
-        own = [one for one in infos if one.get("config_name") == chosen.get("config_name")]
-        infos = own or infos
-    classes: dict[str, tuple[str, ...]] = {}
-    for info in infos[:1]:
-        classes |= _classes(info.get("features"))
-    return DataCard(folder, patterns, classes)
+    own = [one for one in infos if not named and str(one.get("config_name")) in names]
+    classes = [dict(_classes(info.get("features"))) for info in own or infos]
+    return DataCard(
+        folder,
+        {
+            name: _patterns(one["data_files"], str(one.get("data_dir") or ""))
+            for name, one in names.items()
+        },
+        classes[0] if classes and all(one == classes[0] for one in classes) else {},
+    )
 
 
 def _front_matter(card: Path) -> Mapping[str, Any]:
@@ -155,7 +153,7 @@ def _front_matter(card: Path) -> Mapping[str, Any]:
         return {}
     try:
         found = yaml.safe_load("\n".join(lines[: ends.index(_FENCE)]))
-    except (yaml.YAMLError, ValueError):  # some other README; a date of month 13 is a ValueError
+    except (yaml.YAMLError, ValueError, RecursionError):  # some other README, or a month 13
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -166,7 +164,7 @@ def _infos(folder: Path) -> Iterator[Mapping[str, Any]]:
         if not (folder / name).is_file():
             continue
         try:
-            found = json.loads((folder / name).read_bytes())
+            found = parse_json((folder / name).read_bytes())
         except ValueError:
             continue
         if isinstance(found, dict):
@@ -204,9 +202,9 @@ def _classes(features: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
             yield column, names
 
 
-def _names_in(feature: Any) -> tuple[str, ...]:
+def _names_in(feature: Any, levels: int = 4) -> tuple[str, ...]:
     """Return the names of the classes of a feature, or of those that a list of it has."""
-    if not isinstance(feature, dict):
+    if not isinstance(feature, dict) or not levels:  # YAML can hold what contains itself
         return ()
     names = feature.get("names")
     if isinstance(names, dict):
@@ -217,4 +215,4 @@ def _names_in(feature: Any) -> tuple[str, ...]:
     if isinstance(names, list):
         return tuple(map(str, names))
     inner = (feature.get(key) for key in ("class_label", "dtype", "sequence", "list", "feature"))
-    return next(filter(None, map(_names_in, inner)), ())
+    return next(filter(None, (_names_in(one, levels - 1) for one in inner)), ())

@@ -199,7 +199,8 @@ def _read(
     beside = None if config.label_columns else read_label_names(path)
     names = tuple(config.label_names) or beside
     if names is None and not config.label_columns and path.is_dir():
-        names = read_card(path).class_names(config.label, tables) or None
+        card = read_card(path, named=bool(config.files))
+        names = card.class_names(config.label, tables) or None
     by_name = read_by_own_names(list(tables.values()), names or ())
     tables = dict(zip(tables, by_name, strict=True))
     if names and not config.label_names and path.is_file():

@@ -23,13 +23,15 @@ def _rows(name: str, rows: int = 30, labels: str = "012") -> str:
     return "text,label\n" + "".join(lines)
 
 
-def _load(folder: Path, files: dict[str, str], card: str) -> TextDataset:
+def _load(
+    folder: Path, files: dict[str, str], card: str, named: dict[str, str] | None = None
+) -> TextDataset:
     for name, content in files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     if card:
         (folder / "README.md").write_text(f"---\nlicense: mit\n{card}---\n# About\n")
-    config = DatasetConfig("cloned", path=str(folder))
+    config = DatasetConfig("cloned", path=str(folder), files=named or {})
     return load_dataset(config, LimitConfig(), seed=0, cache=folder.parent / "cache")
 
 
@@ -98,6 +100,28 @@ def test_of_several_subsets_the_default_is_read_and_without_one_none(tmp_path: P
     with pytest.raises(UserError, match=r"several subsets \(one, two\)") as error:
         _load(tmp_path / "set", PARTS, f"{subsets}}}\n")
     assert "dataset.files.train=data/a-0.csv" in str(error.value)
+    dataset = _load(tmp_path / "set", PARTS, f"{subsets}}}\n", {"train": "data/a-0.csv"})
+    assert dataset.splits["train"].texts[0].endswith("of a")  # what the line proposes
+
+
+@pytest.mark.parametrize(("second", "names"), [("good", "bad good"), ("fine", "0 1")])
+def test_subsets_that_name_the_classes_otherwise_name_none(
+    second: str, names: str, tmp_path: Path
+) -> None:
+    infos = "".join(
+        f"- {{config_name: {name}, features: [{{name: label, dtype: {{class_label: {{names: "
+        f"[bad, {good}]}}}}}}]}}\n"
+        for name, good in (("one", "good"), ("two", second))
+    )
+    files = {"train.csv": _rows("a", labels="01"), "test.csv": _rows("b", labels="01")}
+    dataset = _load(tmp_path / "set", files, f"dataset_info:\n{infos}")
+    assert " ".join(dataset.label_names) == names
+    # Named files may be those of another subset than the default one.
+    card = "configs: [{config_name: one, default: true, data_files: train.csv}]\n"
+    card += f"dataset_info:\n{infos}"
+    assert _load(tmp_path / "set", files, card).label_names == ("bad", "good")
+    dataset = _load(tmp_path / "set", files, card, {"train": "test.csv"})
+    assert " ".join(dataset.label_names) == names
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "dataset_infos.json"])
@@ -120,8 +144,20 @@ def test_names_that_do_not_fit_the_labels_are_not_taken(tmp_path: Path) -> None:
     assert _load(tmp_path / "other", words, FEATURES).label_names == ("x", "y", "z")
 
 
-def test_a_readme_that_is_no_card_changes_nothing(tmp_path: Path) -> None:
-    files = {"train.csv": _rows("a"), "test.csv": _rows("b"), "README.md": "---\n: [\n---\n"}
+@pytest.mark.parametrize(
+    "content",
+    [
+        ": [",
+        "a: " + "[" * 5000,
+        "date: 2020-13-01",
+        "- a list",
+        "configs: {data_files: {}}",
+        "dataset_info: {features: &a {label: *a, dtype: *a}}",
+    ],
+)
+def test_a_readme_that_is_no_card_changes_nothing(content: str, tmp_path: Path) -> None:
+    files = {"train.csv": _rows("a"), "test.csv": _rows("b")}
+    files["README.md"] = f"---\n{content}\n---\n"
     dataset = _load(tmp_path / "set", files, "")
     assert dataset.label_names == ("0", "1", "2")
     assert not [note for note in dataset.notes if "README" in note]
