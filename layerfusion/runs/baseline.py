@@ -28,7 +28,7 @@ from layerfusion.statistics.intervals import metric_intervals
 from layerfusion.statistics.metrics import evaluate
 from layerfusion.texts.dataset import TextDataset
 from layerfusion.texts.sampling import strata
-from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS, CountedTexts
+from layerfusion.texts.tfidf import FEATURES, PRUNE_ROWS
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +46,6 @@ class _Choice:
     features: str
     c: float
     cross_validation: dict[str, float]
-    counted: CountedTexts | None
-    """The features of all texts, if the choice was made on all."""
 
 
 def compute_baseline(
@@ -123,13 +121,8 @@ def _compute(dataset: TextDataset, seed: int) -> tuple[BaselineRecord, np.ndarra
     num_classes = len(dataset.label_names)
 
     choice = _choose(texts, target, num_classes, seed)
-    regression = LexicalRegression.learn(
-        choice.counted or count(choice.features, texts),
-        np.ones(len(texts), bool),
-        target,
-        choice.c,
-        num_classes=num_classes,
-        seed=seed,
+    regression = LexicalRegression.fit(
+        choice.features, texts, target, choice.c, num_classes=num_classes, seed=seed
     )
     multilabel = dataset.multilabel
     log_probs = regression.vectors(test.texts)
@@ -166,11 +159,9 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
     fold_of = _deal(stratum[sample], FOLDS, seed)
     truth = torch.from_numpy(target)
     worth: dict[tuple[str, float], float] = {}
-    counted = {name: count(name, some) for name in FEATURES}
-    predicted = predict_folds(
-        [*counted.values()], target, fold_of, num_classes=num_classes, seed=seed
-    )
-    for name, by_strength in zip(counted, predicted, strict=True):
+    kinds = [count(name, some) for name in FEATURES]
+    predicted = predict_folds(kinds, target, fold_of, num_classes=num_classes, seed=seed)
+    for name, by_strength in zip(FEATURES, predicted, strict=True):
         for c, log_probs in by_strength.items():
             said = torch.from_numpy(log_probs)
             if is_multilabel(truth):
@@ -179,7 +170,7 @@ def _choose(texts: Sequence[str], target: np.ndarray, num_classes: int, seed: in
                 worth[name, c] = float(right_rows(said, truth).double().mean())
     features, c = max(worth, key=lambda candidate: worth[candidate])
     listed = {f"{name}, C={c:g}": value for (name, c), value in worth.items()}
-    return _Choice(features, c, listed, counted[features] if sample.all() else None)
+    return _Choice(features, c, listed)
 
 
 def _deal(target: np.ndarray, parts: int, seed: int) -> np.ndarray:

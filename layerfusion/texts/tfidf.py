@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +30,8 @@ Sparse = Any
 """A scipy.sparse matrix. Its class depends on the version of scikit-learn."""
 PRUNE_ROWS = 1000
 """With at least this many rows, runs of characters that occur in only one text are left out."""
+REMEMBERED = 5_000_000
+"""Most characters of texts whose counts are kept for the next regression: about 100 MB of them."""
 
 
 def tfidf(features: str, rows: int, max_features: int | None = None) -> TfidfVectorizer:
@@ -68,7 +72,8 @@ class CountedTexts:
     """Texts whose features are counted once, to be weighted by several parts of them.
 
     Cross-validation learns TF-IDF anew from the texts outside each fold. Cutting a text into its
-    features takes far longer than that.
+    features takes far longer than that, so that the baseline, the held-out regressions and those of
+    a stack share the counts too.
 
     Args:
         features: one of `FEATURES`.
@@ -82,13 +87,14 @@ class CountedTexts:
     def __init__(
         self, features: str, texts: Sequence[str], max_features: int | None = None
     ) -> None:
-        from sklearn.feature_extraction.text import CountVectorizer
-
         self.features = features
         self.max_features = max_features
-        counter = CountVectorizer(**FEATURES[features])
-        self._counts: Sparse = counter.fit_transform(texts)
-        self._vocabulary: np.ndarray = counter.get_feature_names_out()
+        counted = _counted(features, texts)
+        self._vocabulary = counted.vocabulary
+        self._counts: Sparse = counted.counts[[counted.rows[text] for text in texts]]
+        self._counts.sort_indices()  # sums in another order differ in the last digit
+        if not self._counts.nnz:
+            raise ValueError("they have nothing of the kind")
 
     def weighted(self, inside: np.ndarray) -> tuple[Sparse, Sparse]:
         """Learn TF-IDF from some of the texts, as `tfidf` does, and apply it to all.
@@ -135,6 +141,67 @@ class CountedTexts:
             kept = np.sort(np.where(kept)[0][most])
         weights = TfidfTransformer(sublinear_tf=True)
         return weights, kept, weights.fit_transform(learned[:, kept])
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """Counts of different texts."""
+
+    rows: Mapping[str, int]
+    """The row of each text."""
+    counts: Sparse
+    """Shape: (texts, features)."""
+    vocabulary: np.ndarray
+    """What each column counts, in order. Shape: (features,)."""
+
+    @classmethod
+    def of(cls, features: str, texts: Sequence[str]) -> _Counts:
+        """Count the features of different texts."""
+        from scipy.sparse import csr_matrix
+        from sklearn.feature_extraction.text import CountVectorizer
+
+        rows = {text: row for row, text in enumerate(texts)}
+        counter = CountVectorizer(**FEATURES[features])
+        try:
+            counts = counter.fit_transform(texts)
+        except ValueError:  # none of them has a feature
+            return cls(rows, csr_matrix((len(texts), 0), dtype=np.int64), np.empty(0, object))
+        return cls(rows, counts, counter.get_feature_names_out())
+
+    def __add__(self, other: _Counts) -> _Counts:
+        """Join the counts of other texts."""
+        from scipy.sparse import csr_matrix, vstack
+
+        if not self.rows:
+            return other
+        vocabulary = np.union1d(self.vocabulary, other.vocabulary)
+        widened = []
+        for part in (self, other):
+            counts, columns = part.counts, np.searchsorted(vocabulary, part.vocabulary)
+            parts = counts.data, columns[counts.indices], counts.indptr
+            widened.append(csr_matrix(parts, shape=(len(part.rows), len(vocabulary))))
+        rows = {text: len(self.rows) + row for text, row in other.rows.items()}
+        return _Counts({**self.rows, **rows}, vstack(widened, format="csr"), vocabulary)
+
+
+_remembered: dict[str, _Counts] = {}
+_REMEMBERING = threading.Lock()
+
+
+def _counted(features: str, texts: Sequence[str]) -> _Counts:
+    """Count the features of texts that have not been counted before; return all counts."""
+    nothing = _Counts({}, None, np.empty(0, object))
+    with _REMEMBERING:
+        before = _remembered.get(features, nothing)
+        new = [text for text in dict.fromkeys(texts) if text not in before.rows]
+        if sum(map(len, before.rows)) + sum(map(len, new)) > REMEMBERED:
+            before, new = nothing, list(dict.fromkeys(texts))
+        counted = before + _Counts.of(features, new) if new else before
+        if sum(map(len, counted.rows)) <= REMEMBERED:
+            _remembered[features] = counted
+        else:
+            _remembered.pop(features, None)
+    return counted
 
 
 def _least_texts(features: str, rows: int) -> int:

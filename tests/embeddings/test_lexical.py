@@ -269,6 +269,35 @@ def test_texts_counted_once_are_weighted_as_if_each_part_were_counted_alone(feat
         assert abs(others - held_out).max() < 1e-12
 
 
+@pytest.mark.parametrize("features", list(FEATURES))
+def test_texts_are_counted_once_whatever_other_texts_come_with_them(
+    features: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tfidf_module, "_remembered", {})
+    calls: list[int] = []
+    of = tfidf_module._Counts.of
+    monkeypatch.setattr(
+        tfidf_module._Counts,
+        "of",
+        lambda features, texts: calls.append(len(texts)) or of(features, texts),
+    )
+    texts, more = [*_texts(30)[0], "rare wörds only here"], ["日本語。", " ", "a", "日本語。"]
+    CountedTexts(features, texts)
+    together = CountedTexts(features, [*more, *texts[::-1]])
+    assert calls == [len(set(texts)), 3]
+    CountedTexts(features, texts[5:20])
+    assert calls == [len(set(texts)), 3]
+    with pytest.raises(ValueError, match="nothing"):
+        CountedTexts(features, [" "])
+    monkeypatch.setattr(tfidf_module, "REMEMBERED", 0)
+    alone = CountedTexts(features, [*more, *texts[::-1]])
+    inside = np.arange(len(texts) + len(more)) % 3 > 0
+    for one, other in zip(together.weighted(inside), alone.weighted(inside), strict=True):
+        assert one.shape == other.shape
+        assert abs(one - other).nnz == 0
+    assert tfidf_module._remembered == {}
+
+
 def test_features_of_a_single_text_are_left_out_where_there_are_many_texts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
