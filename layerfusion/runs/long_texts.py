@@ -8,13 +8,14 @@ that there is a bound.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from layerfusion.assets import Asset, resolve
+from layerfusion.assets.memo import computed_once, hash_of, read_kept, write_facts
 from layerfusion.config.job import AUTO, TRUNCATE, WINDOWS, BackboneConfig, TrainConfig
 from layerfusion.embeddings.backbone_loading import empty_shape, load_tokenizer
 from layerfusion.embeddings.cache_key import text_hash
@@ -36,8 +37,13 @@ OVERLAP = 8
 """A window repeats at most one part in so many of the one before where `auto` has chosen windows;
 an overlap that is longer would cost more than the texts themselves."""
 
-_decided: dict[tuple[str, str, str], Reading] = {}
-"""By backbone, model's files and data set, as the jobs of a sweep ask again."""
+VERSION = 1
+"""Part of the cache key. Raise it with every change that gives other decisions."""
+FOLDER = "readings"
+"""Folder of a cache that holds what the texts have decided."""
+
+_decided: dict[str, Reading] = {}
+"""By the hash of all that decides, as the jobs of a sweep ask again."""
 
 
 @dataclass(frozen=True)
@@ -135,23 +141,54 @@ def reading_of(
         dataset: texts, of which a sample of train decides, whatever their order.
         asset: files of the model; looked up, or fetched, if None.
     """
+    cache = Path(config.paths.cache)
+    planned = asset is not None
     if asset is None:
-        cache = Path(config.paths.cache)
         asset = resolve(
             asset_sources(backbone), key=f"backbone.{name}", kind="backbone", cache=cache
         )
-    key = asset.identity, repr((backbone, config.layers.budget)), dataset.fingerprint
+    settings = asdict(backbone), asdict(config.layers.budget), (MANY, MOST_TIMES, SAMPLE, OVERLAP)
+    key = hash_of([VERSION, asset.identity, settings, dataset.fingerprint])[:32]
     if key not in _decided:
-        shape = empty_shape(name, asset.path, backbone)
-        windows = _in_windows(backbone, shape.max_length)
-        texts = sorted(set(dataset.splits["train"].texts), key=text_hash)[:SAMPLE]
-        tokenizer = load_tokenizer(name, asset.path, backbone)
-        read = tokenize(tokenizer, texts, windows, shape.max_length, name=name)
-        lengths = Lengths.of([text.seen for text in read], shape.max_length)
-        against = lengths.against() or _beyond_budget(config, shape, read)
-        chosen = replace(backbone, long_texts=TRUNCATE) if against else windows
-        _decided[key] = Reading(chosen, lengths, against)
+
+        def measure() -> _Measured:
+            return _measure(name, asset, backbone, config, dataset)
+
+        # A plan leaves the cache as it is.
+        path = cache / FOLDER / f"{key}.json"
+        measured = measure() if planned else computed_once(path, measure, _write, _read)
+        windows = _in_windows(backbone, measured.lengths.limit)
+        chosen = replace(backbone, long_texts=TRUNCATE) if measured.against else windows
+        _decided[key] = Reading(chosen, measured.lengths, measured.against)
     return _decided[key]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the texts of train have decided."""
+
+    lengths: Lengths
+    against: str
+
+
+def _measure(
+    name: str, asset: Asset, backbone: BackboneConfig, config: TrainConfig, dataset: TextDataset
+) -> _Measured:
+    shape = empty_shape(name, asset.path, backbone)
+    windows = _in_windows(backbone, shape.max_length)
+    texts = sorted(set(dataset.splits["train"].texts), key=text_hash)[:SAMPLE]
+    tokenizer = load_tokenizer(name, asset.path, backbone)
+    read = tokenize(tokenizer, texts, windows, shape.max_length, name=name)
+    lengths = Lengths.of([text.seen for text in read], shape.max_length)
+    return _Measured(lengths, lengths.against() or _beyond_budget(config, shape, read))
+
+
+def _write(path: Path, measured: _Measured) -> None:
+    write_facts(path, asdict(measured))
+
+
+def _read(path: Path) -> _Measured | None:
+    return read_kept(path, _Measured, "reading of long texts")
 
 
 def _in_windows(backbone: BackboneConfig, limit: int) -> BackboneConfig:

@@ -13,12 +13,13 @@ import pytest
 
 import layerfusion as lf
 from layerfusion import LayerFusionClassifier
+from layerfusion.assets import resolve
 from layerfusion.assets.memo import CHECKSUM, seal
 from layerfusion.composing.hydra import compose
 from layerfusion.config.check import load
 from layerfusion.config.identity import job_id
 from layerfusion.config.job import TRUNCATE, WINDOWS, TrainConfig
-from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.source import EmbeddingSource, asset_sources
 from layerfusion.errors import UserError
 from layerfusion.export.card import model_card
 from layerfusion.export.cut import cut
@@ -147,6 +148,31 @@ def test_the_classifier_reads_texts_as_its_job_did(
     (tokenizer,) = cut(bundle).tokenizers["models"]
     assert tokenizer["window_overlap"] == bundle.config.backbone["tiny"].window_overlap
     require_exact(bundle)  # a graph of ONNX has windows too
+
+
+def test_a_decision_is_kept_in_the_cache_and_a_plan_keeps_none(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = config_of(words)
+    asset = resolve(
+        asset_sources(config.backbone["tiny"]),
+        key="backbone.tiny",
+        kind="backbone",
+        cache=tmp_path / "cache",
+    )
+    planned = reading_of("tiny", config.backbone["tiny"], config, dataset_of(config), asset)
+    kept = tmp_path / "cache" / "readings"
+    assert not kept.exists()
+    monkeypatch.setattr(long_texts, "_decided", {})
+    assert reading_of("tiny", config.backbone["tiny"], config, dataset_of(config)) == planned
+    (file,) = kept.glob("*.json")
+    monkeypatch.setattr(long_texts, "_decided", {})
+    monkeypatch.delattr(long_texts, "tokenize")
+    assert reading_of("tiny", config.backbone["tiny"], config, dataset_of(config)) == planned
+    file.write_text("{}")
+    monkeypatch.setattr(long_texts, "_decided", {})
+    with pytest.raises(NameError, match="tokenize"):
+        reading_of("tiny", config.backbone["tiny"], config, dataset_of(config))
 
 
 def test_a_finished_job_is_checked_as_it_read_and_its_train_rows_predicted(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from layerfusion.cli import main
-from layerfusion.runs import job_texts, select_layers
+from layerfusion.runs import job_texts, long_texts, select_layers
 from tests.tiny import tiny_folder, tiny_job, tiny_texts
 
 
@@ -28,7 +28,8 @@ def test_no_file_of_the_cache_is_unpickled(
     monkeypatch.chdir(tmp_path)
     texts, model = tiny_texts(tmp_path / "texts.csv", 40), tiny_folder("bert", tmp_path / "bert")
     words = ["lexical=[words]", "layers=adaptive", "logger=none", "seeds=1", "fusion.width=4"]
-    job = ["train", *tiny_job(texts, model, tmp_path / "cache"), *words, "trainer.max_epochs=1"]
+    words += ["trainer.max_epochs=1", "long_texts=auto"]
+    job = ["train", *tiny_job(texts, model, tmp_path / "cache"), *words]
     assert main([*job, "paths.outputs=first"]) == 0
     kept = shutil.copytree(tmp_path / "cache", tmp_path / "kept")
     planted = {}
@@ -38,13 +39,15 @@ def test_no_file_of_the_cache_is_unpickled(
             planted[path.relative_to(kept).parts[0], path.suffix, path.stem[:5]] = path
     kinds = {key[:2]: path for key, path in planted.items() if key[1] == ".safetensors"}
     kinds |= {key: path for key, path in planted.items() if key[1] != ".safetensors"}
-    assert {key[0] for key in kinds} == {"assets", "embeddings", "floors", "lexical", "scores"}
+    folders = {"assets", "embeddings", "floors", "lexical", "readings", "scores"}
+    assert {key[0] for key in kinds} == folders
     for path in kinds.values():
         shutil.rmtree(tmp_path / "cache")
         shutil.copytree(kept, tmp_path / "cache")
         (tmp_path / "cache" / path.relative_to(kept)).write_bytes(pickle.dumps(Touch()))
         monkeypatch.setattr(select_layers, "_selections", {})
         monkeypatch.setattr(job_texts, "_datasets", {})
+        monkeypatch.setattr(long_texts, "_decided", {})
         shutil.rmtree("second", ignore_errors=True)
         code = main([*job, "paths.outputs=second"])
         said = capsys.readouterr().err.splitlines()

@@ -39,6 +39,7 @@ KINDS = (
     Kind("latency", "cache/embeddings/*/latency.json", ("train",), NEEDED),
     Kind("calibration", "cache/calibrations.json", ("train",), (*NEEDED, "cache/embeddings")),
     Kind("baseline", "cache/floors/*.json", ("train",), NEEDED),
+    Kind("reading", "cache/readings/*.json", ("train",), NEEDED),
     Kind("lexical", "cache/lexical/*.safetensors", ("train",), NEEDED),
     Kind("probes", "cache/scores/*.safetensors", ("train",), NEEDED),
     Kind("score", "cache/scores/*.json", ("profile",), NEEDED),

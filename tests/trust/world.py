@@ -195,7 +195,7 @@ class World:
         """The job that uses everything: a fetched model, a lexical source, scores."""
         return [
             "--config-dir=mine", "dataset=local", "dataset.path=texts.csv", "backbone=[packed]",
-            "lexical=[words]", "layers=greedy", "layers.folds=2", *self._shared,
+            "lexical=[words]", "layers=greedy", "layers.folds=2", "long_texts=auto", *self._shared,
         ]  # fmt: skip
 
     @property
