@@ -16,6 +16,7 @@ import layerfusion as lf
 from layerfusion.cli import main
 from layerfusion.commands.overrides import config_of
 from layerfusion.config.imports import import_from
+from layerfusion.embeddings.cache_key import pooling_identity
 from layerfusion.embeddings.pooling import pool
 from layerfusion.records.job import find_records, read_record
 from layerfusion.records.profile import read_profile
@@ -126,6 +127,21 @@ def test_a_pooling(job: list[str], place: Path) -> None:
     (own,) = {store["spec"]["pool"] for store in stores} - {"mean"}
     assert re.fullmatch(r"my_poolings:median [0-9a-f]{16}", own)
     profile(job, "pooling=[median]", "profile.scores=[logme]")
+
+
+def test_a_partial_is_known_by_the_file_that_names_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The module of a partial is functools, which does not change when its numbers do."""
+    monkeypatch.syspath_prepend(place)
+    known = set()
+    for power in (1, 2):
+        name = f"partial_poolings_{power}"
+        code = f"from functools import partial\nown = partial(pow, {power})\n"
+        (place / f"{name}.py").write_text(code)
+        known.add(pooling_identity(f"{name}:own").partition(" ")[2])
+    assert len(known) == 2
+    assert "" not in known
 
 
 def test_a_selection(job: list[str], place: Path) -> None:

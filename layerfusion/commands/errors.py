@@ -142,7 +142,7 @@ def error_lines(
 def _by_confidence(found: Answers, calibration: str) -> Iterator[str]:
     """Say how far the probabilities of answers can be believed, and what a threshold leaves."""
     yield calibration
-    yield from _ranges("confidence     rows  mean probability  accuracy", found.by_confidence())
+    yield from _ranges("confidence     rows  mean probability  accuracy", found.ranges())
     yield ""
     yield "answers with a probability of at least   share answered  accuracy  mistakes"
     for level in found.by_threshold():
@@ -178,7 +178,7 @@ def _by_probability(found: SetAnswers, calibration: str) -> Iterator[str]:
     """Say how far the probabilities of labels can be believed, and what thresholds would give."""
     yield calibration
     head = "probability  labels  mean probability  rows that have it"
-    yield from _ranges(head, found.by_probability())
+    yield from _ranges(head, found.ranges())
     yield ""
     yield "labels named from   labels a row  precision   recall  micro-F1  exact match"
     for level in found.by_threshold():

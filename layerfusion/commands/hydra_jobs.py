@@ -10,6 +10,7 @@ from pathlib import Path
 
 from layerfusion.commands.guesses import with_data
 from layerfusion.composing.hydra import MULTIRUN, run_hydra
+from layerfusion.composing.launching import SHOWN
 from layerfusion.config.check import refuse_time_limit
 from layerfusion.config.job import TrainConfig
 
@@ -70,7 +71,7 @@ def _profile_job(config: TrainConfig, folder: Path) -> None:
     write_csv(made, folder / "profile.csv")
     write_profile_figure(made, folder / "profile.png")
     for line in profile_lines(made):
-        log.info(line)
+        log.info(line, extra=SHOWN)
     log.info("profile: %s (profile.json, profile.csv, profile.png)", folder)
 
 
@@ -86,6 +87,6 @@ def _plan_job(config: TrainConfig, _folder: Path) -> None:
 
     made = make_plan(config)
     for line in plan_lines(made):
-        log.info(line)
+        log.info(line, extra=SHOWN)
     if config.time_limit is not None:
         plans_in_time(made, config, Deadline(config.time_limit))

@@ -53,7 +53,7 @@ class Printed:
         pass
 
     def has(self, number: int, table: Table) -> bool:
-        """Return False: nothing that was printed is known."""
+        """Return False: a part that was printed cannot be looked up."""
         return False
 
     def add(self, frame: DataFrame) -> None:
@@ -308,7 +308,7 @@ def _united(first: pyarrow.Schema | None, second: pyarrow.Schema) -> pyarrow.Sch
     if first is None or first.equals(second):
         return second if first is None else first
     united = pyarrow.unify_schemas([first, second], promote_options="permissive")
-    # What pandas notes on the columns is that of the part whose types they are.
+    # Pandas' notes on the columns are taken from the part that has the united types.
     source = second if united.types == second.types else first
     return united.with_metadata(source.metadata)
 

@@ -30,11 +30,11 @@ def main(arguments: Sequence[str]) -> int:
     """Serve a classifier until the process is told to stop.
 
     Returns:
-        0 once it was stopped and has answered what it had taken.
+        0, when it was stopped and has answered the requests that it had accepted.
 
     Raises:
         UserError: for a damaged classifier, a missing model, a port that cannot be had, or a limit
-            that is none.
+            that is out of range.
     """
     options = _parser().parse_args(arguments)
     limits = Limits(
@@ -85,7 +85,8 @@ def main(arguments: Sequence[str]) -> int:
         server_header=False,
     )
     server = uvicorn.Server(config)
-    # The server hands a signal on to what handled it before, once it has answered what it took.
+    # Uvicorn raises a signal again after its last answer. These handlers take it, so that we end
+    # with 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     host, port = listening.getsockname()[:2]

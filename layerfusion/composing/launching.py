@@ -76,8 +76,15 @@ class DatedFormatter(logging.Formatter):
         return redact_line(super().format(record))
 
 
+SHOWN = {"shown": True}
+"""The `extra` of lines that are shown as they stand, such as those of a table."""
+
+
 class OncePerJob(logging.Filter):
-    """Lets each line of a job pass once; what a job looks up again it would say again."""
+    """Lets each line of a job pass once; what a job looks up again it would say again.
+
+    Lines that belong together, logged with `extra=SHOWN`, all pass.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,6 +92,8 @@ class OncePerJob(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return False for a line that has passed before."""
+        if hasattr(record, "shown"):
+            return True
         line = record.getMessage()
         new = line not in self._said
         self._said.add(line)

@@ -124,7 +124,8 @@ class DatasetConfig:
     """Encoding of a csv or tsv file of yours."""
     reader: str | None = None
     """`package.module:name` of a function of yours that reads the files of `path`, `train`,
-    `validation` and `test`: from a path to a pandas DataFrame or a dict of columns."""
+    `validation` and `test`: from a path to a pandas DataFrame, a dict of columns or a list of rows,
+    each a dict."""
     validation_size: float = field(default=0.1, metadata=between(0, 1, ends="()"))
     """Share of train that becomes validation if the data has none."""
     test_size: float = field(default=0.2, metadata=between(0, 1, ends="()"))
@@ -374,8 +375,8 @@ class FusionConfig:
     arguments: dict[str, Any] = field(default_factory=dict)
     """The operator's own arguments. With `auto`: those of all operators that it tries."""
     among: list[str] | None = None
-    """Operators, `stacked`, `gated_stack` and `late_stack`, that `auto` chooses among; none:
-    `stacked`, and `late_stack` too where a text may have several labels."""
+    """Names of the operators and stacks that `auto` chooses among. Without a list, these are
+    `stacked` and, where a text may have several labels, `late_stack`."""
     widths: list[int] = field(default_factory=lambda: [64, 256], metadata=at_least(1))
     """Widths that `auto` tries each operator with."""
     members: int | None = field(default=None, metadata=at_least(1))
@@ -538,7 +539,7 @@ class ComposedConfig(TrainConfig):
 
     Two groups are plain dicts here: Hydra can neither set keys of a new backbone in a typed dict,
     nor take an operator's own arguments beside the keys that every head has. The selection has no
-    name yet, so that a file of the user's without one does not stand for the default.
+    name yet: a file of the user's that gives none must not mean the default.
     """
 
     backbone: dict[str, Any] = field(default_factory=dict)

@@ -121,14 +121,18 @@ def given_spec(model: str, template: str, store_dtype: str) -> BackboneSpec:
 def pooling_identity(name: str) -> str:
     """Identify a pooling by its name, and a user's function also by its module's source.
 
-    We hash the whole module, since a function may call others in it. If the source cannot be
-    read, for example of a compiled module, the import path alone identifies the pooling.
+    We hash the whole module, since a function may call others in it. For a `functools.partial`, or
+    another object that is called, it is the module that `name` says, where its values stand. If the
+    source cannot be read, for example of a compiled module, the import path alone identifies the
+    pooling.
     """
     if not is_import_path(name):
         return name
     function = import_object("pool", name)
     try:
-        source = inspect.getsource(sys.modules[function.__module__])
+        is_function = inspect.isroutine(function)
+        module = function.__module__ if is_function else name.partition(":")[0]
+        source = inspect.getsource(sys.modules[module])
     except (OSError, TypeError, AttributeError, KeyError):
         return name
     return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"

@@ -331,7 +331,7 @@ class _Sent:
 
 
 def as_vector(values: object) -> np.ndarray | None:
-    """Return a list of numbers as float32; None for anything else, and for a value that is none.
+    """Return a list of numbers as float32; None for anything else, and where one is not finite.
 
     Example:
         >>> as_vector([0.5, 1]), as_vector("0.5"), as_vector([0.5, float("nan")])

@@ -101,7 +101,7 @@ class GivenSource:
             left: gives the seconds that are left for a server or a pipeline.
 
         Raises:
-            UserError: for a text without a vector, or one that is none or has another width.
+            UserError: for a text without a vector of numbers, or with one of another width.
             OutOfTime: if no time is left before there are vectors of all texts; what there is, is
                 kept.
         """

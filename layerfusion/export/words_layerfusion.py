@@ -24,7 +24,7 @@ def padded(rows: Sequence[Sequence[float]], filling: float, kind: type) -> np.nd
 
 
 class Words:
-    """Counts words, words and pairs, or runs of characters, weighted by TF-IDF."""
+    """Counts words, words and pairs of words, or runs of characters, and weights them by TF-IDF."""
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         self.features = about["features"]

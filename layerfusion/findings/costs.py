@@ -55,17 +55,18 @@ def model_costs(group: DataGroup) -> list[ModelCost]:
     return found
 
 
-def latency(job: FinishedJob, model: str, head: str) -> float | None:
-    """Add up the latencies of all models of a job and of its head; None where one is not known.
+def latency(job: FinishedJob, *, batch: bool = False) -> float | None:
+    """Add up the milliseconds of all models of a job and of its head; None where one is unknown.
 
-    Args:
-        job: the job.
-        model: name of the latency in the record of a model.
-        head: name of the latency in the record of the job's costs.
+    They are those of one text or, with `batch`, of a batch of texts.
     """
-    backbones = [job.record.backbones[name] for name in job.record.backbone_names]
-    parts = [*(getattr(x, model) for x in backbones), getattr(job.record.cost, head)]
-    return None if None in parts else sum(parts)
+    head, cost = job.record.cost, [job.record.backbones[x] for x in job.record.backbone_names]
+    if batch:
+        parts = [*(one.milliseconds_batch for one in cost), head.head_milliseconds_batch]
+    else:
+        parts = [*(one.milliseconds_one for one in cost), head.head_milliseconds]
+    known = [part for part in parts if part is not None]
+    return sum(known) if len(known) == len(parts) else None
 
 
 def saved(pilot: PilotRecord, what: str) -> float | None:

@@ -131,7 +131,7 @@ class Answers:
         order = np.argsort(-off, axis=None, kind="stable")[:most]
         return [divmod(int(place), len(self.names)) for place in order if off.flat[place]]
 
-    def by_confidence(self) -> list[Confidence]:
+    def ranges(self) -> list[Confidence]:
         """Sort the rows into equal ranges of confidence; ranges without a row are left out."""
         place = np.minimum((self.confidence * BINS).astype(int), BINS - 1)
         return [

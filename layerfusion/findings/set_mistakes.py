@@ -126,7 +126,7 @@ class SetAnswers:
         rows, said = self.target.sum(axis=0), self.answer.sum(axis=0)
         return class_figures(self.names, right, rows, said)
 
-    def by_probability(self) -> list[Likelihood]:
+    def ranges(self) -> list[Likelihood]:
         """Sort all labels of all rows into equal ranges of probability; empty ones are left out."""
         place = np.minimum((self.probabilities * BINS).astype(int), BINS - 1)
         return [

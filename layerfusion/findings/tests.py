@@ -53,7 +53,8 @@ class Finding:
     test: PairedTest
     """Test of the same difference."""
     exact: bool
-    """False where the answers of one are not known row by row; p is then an upper bound."""
+    """False where the answers of one of the two are not known row by row; p is then an upper
+    bound."""
     adjusted: float
     """The p-value after Holm's adjustment over the family."""
     family: str = ""
@@ -120,7 +121,7 @@ class Findings:
         return next((row for row in self.rows if row.kind == kind and row.what is what), None)
 
     def among(self, kinds: Sequence[Kind], jobs: Sequence[FinishedJob | None]) -> list[Finding]:
-        """Find the comparisons of some kinds that some jobs take part in, in the order of both."""
+        """Find the comparisons of some kinds for some jobs, ordered by kind and then by job."""
         found = [row for row in self.rows if row.kind in kinds and row.what in jobs]
         return sorted(found, key=lambda row: (kinds.index(row.kind), jobs.index(row.what)))
 

@@ -346,8 +346,8 @@ def _sureness(pooled: Tensor, target: Tensor) -> Tensor:
     which leaves the most probable class as it is.
 
     Args:
-        pooled: log-probabilities of held-out rows up to a number for each row, which does not
-            count. Shape: (rows, classes), float64.
+        pooled: log-probabilities of held-out rows; a number that is added to all of a row changes
+            nothing. Shape: (rows, classes), float64.
         target: class indices of these rows. Shape: (rows,).
 
     Returns:

@@ -1,9 +1,10 @@
 """Linear discriminants with a shrunken covariance, beside the logistic probes.
 
-A discriminant sees each class as a cloud around its mean, and all clouds as of one shape. The score
-of class c is s · (xᵀ D⁻¹ m_c − ½ m_cᵀ D⁻¹ m_c) + log π_c. D is the covariance within the classes,
-shrunken towards a multiple of the unit matrix (Ledoit and Wolf, Journal of Multivariate Analysis
-88, 2004), m_c the mean of the class, π_c its share of the rows, and s a scale.
+A discriminant treats each class as a cloud around its mean, and supposes that all clouds have the
+same shape. The score of class c is s · (xᵀ D⁻¹ m_c − ½ m_cᵀ D⁻¹ m_c) + log π_c. D is the
+covariance within the classes, shrunken towards a multiple of the unit matrix (Ledoit and Wolf,
+Journal of Multivariate Analysis 88, 2004), m_c the mean of the class, π_c its share of the rows,
+and s a scale.
 
 Like a logistic probe, a discriminant is a linear map, but it is fitted in closed form: with 150
 classes in a fortieth of the time. The two err on different rows, so that a stack uses their average

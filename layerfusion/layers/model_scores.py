@@ -65,7 +65,7 @@ def _attention_entropy(inputs: ScoreInputs) -> ScoreValues:
 
 
 def _gradient_entropy(inputs: ScoreInputs) -> ScoreValues:
-    """Combine the two scores above within each model."""
+    """Combine gradient and attention entropy within each model."""
     gradient, entropy = inputs.compute(GRADIENT), inputs.compute(ATTENTION_ENTROPY)
     values = gradient_entropy(
         gradient.values,

@@ -83,7 +83,7 @@ class ModelPair:
     second_layer: int
     """Positions of the two layers in `Profile.layers`."""
     error_overlap: float | None
-    """Rows that both get wrong, as a share of those that either does; None if neither errs."""
+    """Rows that both get wrong, as a share of those that one or both get wrong; None without."""
     q_statistic: float | None
     """Yule's Q: 1 if both are right on the same rows, 0 if their errors are independent."""
     oracle_gain: float

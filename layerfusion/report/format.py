@@ -43,10 +43,6 @@ def _signed(value: float) -> str:
     return "0.0" if float(text) == 0 else text
 
 
-def _p_value(p: float) -> str:
-    return f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}"
-
-
 NAME = Format(str)
 """For columns of short names, such as layers, that stand to the right like numbers."""
 COUNT = decimals(0)
@@ -58,7 +54,7 @@ POINTS = Format(_signed, 100)
 """Percentage points of a difference, with their sign."""
 REGRET = Format(lambda value: _signed(value).lstrip("+"), 100)
 """Percentage points of a loss; only those below zero have a sign."""
-P_VALUE = Format(_p_value)
+P_VALUE = Format(lambda p: f"<{SPACE}0.001" if p < 0.001 else f"{p:.3f}")
 DURATION = Format(lambda value: f"{value:.1f} s" if value < 90 else duration(value))
 
 

@@ -46,41 +46,33 @@ def titled(split: str, data: DataRecord) -> str:
     return f"{split}, {data.measure} %" if data.multilabel else f"{split} %"
 
 
-def metric_columns(
-    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]], data: DataRecord
-) -> list[Column]:
-    """Make a column for each metric that some row has.
+def metric_columns(test: Callable[[Any], Mapping[str, Estimate]], data: DataRecord) -> list[Column]:
+    """Make a column for each metric, which a table leaves out where no row has it.
 
     Args:
-        entries: the rows.
         test: takes the estimates from a row.
         data: of the rows.
     """
     accuracy, *others = METRICS
     shown = [replace(accuracy, title=titled("Test", data)), *others]
-    columns = _columns(shown, entries, test)
-    return [replace(one, later=place > 0) for place, one in enumerate(columns)]
+    return [replace(one, later=place > 0) for place, one in enumerate(_columns(shown, test))]
 
 
-def set_columns(
-    entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
-) -> list[Column]:
-    """Make columns of both F1, which stand beside an exact match; none where no row has one."""
+def set_columns(test: Callable[[Any], Mapping[str, Estimate]]) -> list[Column]:
+    """Make columns of both F1, for the rows that have one beside an exact match."""
 
     def f1(row: Any) -> Mapping[str, Estimate]:
         return found if "micro_f1" in (found := test(row)) else {}
 
-    both = [metric for metric in METRICS if metric.name in ("micro_f1", "macro_f1")]
-    return _columns(both, entries, f1)
+    return _columns([metric for metric in METRICS if metric.name in ("micro_f1", "macro_f1")], f1)
 
 
 def _columns(
-    metrics: Sequence[Metric], entries: Sequence[Any], test: Callable[[Any], Mapping[str, Estimate]]
+    metrics: Sequence[Metric], test: Callable[[Any], Mapping[str, Estimate]]
 ) -> list[Column]:
     return [
-        Column(metric.title, lambda row, name=metric.name: test(row).get(name), metric.format)
-        for metric in metrics
-        if any(metric.name in test(entry) for entry in entries)
+        Column(x.title, lambda row, name=x.name: test(row).get(name), x.format, optional=True)
+        for x in metrics
     ]
 
 

@@ -8,7 +8,6 @@ from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imsave
 
@@ -27,7 +26,7 @@ from layerfusion.report.blocks.profiles import (
     selection_table,
 )
 from layerfusion.report.figures.axes import WIDE
-from layerfusion.report.figures.canvas import DPI, NO_MAKER, STYLE, quiet_about_letters, sheet
+from layerfusion.report.figures.canvas import DPI, NO_MAKER, own_style, sheet
 from layerfusion.report.figures.layers import plot_profile_layers
 from layerfusion.report.figures.profile_maps import plot_scores, plot_similarity, ranks_note
 from layerfusion.report.format import COUNT, NAME, utf8
@@ -80,8 +79,7 @@ def _score_table(profile: Profile, source: str, places: Sequence[int]) -> Table:
         best = scores.best_place(profile, name, places)
 
         def score(place: int) -> Cell:
-            value = profile.layers[place].scores.get(name)
-            return Cell(value, mark=BEST if place == best else "")
+            return Cell(profile.layers[place].scores.get(name), mark=BEST * (place == best))
 
         return Column(name.replace("_", " "), score, score_format(profile, name))
 
@@ -106,10 +104,9 @@ def _selection_lines(profile: Profile) -> list[str]:
     """Say what each selection takes, and why."""
     lines = ["What each selection takes, and why"] if profile.selections else []
     for selection in profile.selections:
-        reasons = _reasons(selection, profile.layers)
-        alone = reasons[0] if len(reasons) == 1 else plural(len(selection.layers), "layer")
-        lines += wrapped(f"{selection.name}: {alone}", "  ", "    ")
-        for line in reasons if len(reasons) > 1 else ():
+        first, *more = _reasons(selection, profile.layers)
+        lines += wrapped(f"{selection.name}: {first}", "  ", "    ")
+        for line in more:
             lines += wrapped(line, "    ", "      ")
     return lines
 
@@ -127,6 +124,7 @@ def _multi_layer_lines(profile: Profile) -> list[str]:
 
 
 def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> list[str]:
+    """Say why each layer was taken; before several reasons stands how many layers there are."""
     lines = []
     for place, reason in list(zip(selection.layers, selection.reasons, strict=True))[:MOST]:
         name = layers[place].name
@@ -136,7 +134,7 @@ def _reasons(selection: SelectionProfile, layers: Sequence[LayerProfile]) -> lis
     if selection.notes:
         number = plural(len(selection.notes), "note")
         lines.append(f"{number}, the first: {selection.notes[0]}")
-    return lines
+    return lines if len(lines) == 1 else [plural(len(selection.layers), "layer"), *lines]
 
 
 def write_csv(profile: Profile, path: Path) -> None:
@@ -161,15 +159,18 @@ def write_profile_figure(profile: Profile, path: Path) -> None:
     score gives to a layer within its model and pooling, and the linear CKA between all layers.
     Nothing in them comes from test.
     """
-    panels = [
-        (plot_profile_layers, f"{_heading(profile)}\n\nHeld-out {profile.dataset.measure} by depth")
-    ]
+    facts = f"{plural(profile.rows, 'row')} of train, held out: {profile.held_out}"
+    if scores.marked_layers(profile):
+        facts += ". Rings and triangles: the layers that the selection adaptive takes"
+    title = f"Layer profile: {shortened(profile.dataset.name, 60)}\n{facts}."
+    by_depth = f"{title}\n\nHeld-out {profile.dataset.measure} by depth"
+    panels = [(plot_profile_layers, by_depth)]
     if score_names(profile):
         panels.append((plot_scores, f"Rank by score. {ranks_note(profile)}"))
     panels.append((plot_similarity, "Linear CKA between layers"))
     images = []
     for plot, title in panels:
-        with rc_context(STYLE), quiet_about_letters():
+        with own_style():
             figure = sheet(WIDE)
             plot(profile, figure.add_subplot())
             figure.suptitle(title, x=0.01, ha="left", fontsize=11.5)
@@ -180,10 +181,3 @@ def write_profile_figure(profile: Profile, path: Path) -> None:
     png = io.BytesIO()
     imsave(png, np.concatenate(images), format="png", dpi=DPI, metadata=NO_MAKER)
     write_atomically(path, png.getvalue())
-
-
-def _heading(profile: Profile) -> str:
-    facts = f"{plural(profile.rows, 'row')} of train, held out: {profile.held_out}"
-    if scores.marked_layers(profile):
-        facts += ". Rings and triangles: the layers that the selection adaptive takes"
-    return f"Layer profile: {shortened(profile.dataset.name, 60)}\n{facts}."

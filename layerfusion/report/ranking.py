@@ -90,7 +90,7 @@ def _columns(ranked: RankedJobs) -> tuple[Column, ...]:
     def means(pair: Found) -> Mapping[str, Estimate]:
         return {x: Estimate(y.mean, None) for x, y in pair[1].test.items()}
 
-    f1 = set_columns(jobs, means)
+    f1 = set_columns(means)
     words = settings_words([record for _, record in jobs])
     settings = {path: own for (path, _), own in zip(jobs, words, strict=True)}
     always = {"#", "Fusion", "Layers", by, test, "Job", *(x.title for x in f1)}

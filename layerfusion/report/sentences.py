@@ -9,8 +9,6 @@ from layerfusion.records.format import capital, plural
 from layerfusion.report.format import NONE, P_VALUE, PERCENT, POINTS, REGRET, SPACE, Format
 from layerfusion.statistics.intervals import Difference
 
-OPEN = "cannot be told"
-
 
 class Interval(Protocol):
     """Anything with the two ends of a 95 % interval, or with none for them."""
@@ -79,7 +77,7 @@ def verdict(what: str, finding: Finding, against: str) -> str:
 def open_words(difference: Difference, smallest: float) -> str:
     """Word a difference that may be chance, and what these rows would show."""
     return (
-        f"{OPEN}: {POINTS(difference.mean)} points {bracket(difference, POINTS)};"
+        f"cannot be told: {POINTS(difference.mean)} points {bracket(difference, POINTS)};"
         f" {plural(difference.rows, 'row')} would show {REGRET(smallest)} or more"
     )
 

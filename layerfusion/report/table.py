@@ -122,6 +122,8 @@ class Column:
     """Format of the numbers; a column without a format holds texts and stands to the left."""
     later: bool = False
     """True for what is not needed at first: the page folds it where the table is too wide."""
+    optional: bool = False
+    """True for what a table leaves out where no row has it."""
 
     @property
     def numeric(self) -> bool:
@@ -174,8 +176,12 @@ class Table:
             note: says how to read it.
             mark: says what sets a row off.
         """
-        self.title, self.entries, self.columns = title, entries, columns
-        self.note, self.mark = note, mark
+        self.title, self.entries, self.note, self.mark = title, entries, note, mark
+        self.columns = tuple(
+            column
+            for column in columns
+            if not column.optional or any(column.cell(x).value is not None for x in entries)
+        )
 
     def __bool__(self) -> bool:
         return bool(self.entries)

@@ -134,13 +134,13 @@ def extract_in_time(
         extracted.append(plan.name)
         store = next(iter(source.stores.values()))
         each = store.seconds_per_text(hashes, source.shape.layers[-1])
-        if plan.seconds and each is not None:  # nobody knows what vectors from elsewhere take
+        if plan.seconds and each is not None:  # the time of vectors from elsewhere is not planned
             planned, measured = planned + plan.seconds, measured + plan.missing * each
     return _with(config, extracted)
 
 
 def _is_asked(one: BackbonePlan, config: TrainConfig) -> bool:
-    """Tell whether a server or pipeline gives vectors, which takes nobody knows how long."""
+    """Tell whether vectors come from a server or a pipeline, whose time cannot be foreseen."""
     backbone = config.backbone[one.name]
     return one.missing > 0 and not (backbone.endpoint is None and backbone.pipeline is None)
 

@@ -267,11 +267,11 @@ def _bare(file: Path) -> str:
 
 
 def is_hidden(path: Path, above: Path) -> bool:
-    """Tell what a system leaves below a folder, and the names of the classes, from the data."""
+    """Tell whether a file is no data: a system left it there, or it names the classes."""
     parts = path.relative_to(above).parts
     return any(is_of_system(part) for part in parts) or path.name == "labels.json"
 
 
 def is_of_system(name: str) -> bool:
-    """Tell the name of what a system, or an office program with a file open, leaves in a folder."""
+    """Tell whether a system, or an office program with a file open, leaves files of this name."""
     return name.startswith((".", "__MACOSX", "~$")) or name.lower() in ("thumbs.db", "desktop.ini")

@@ -76,7 +76,7 @@ _SCRIPTS = tuple(ALPHABETS)[list(ALPHABETS).index("cp1251") :]
 _MARKS = "‘’“”„‚–—…•€£§©®™°´·«»‹›¿¡²½\xa0"
 """Marks that a text of any language may have."""
 _MOSTLY = 4
-"""A file is UTF-8 but for some bytes if it has so many whole characters for each of them."""
+"""A file with invalid bytes is UTF-8 if it has so many valid characters for each such byte."""
 _SURE = 0.98
 """A text with such a fit is of a Western language, however its letters are counted elsewhere."""
 _BETTER = 0.1

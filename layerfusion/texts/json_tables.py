@@ -85,7 +85,7 @@ def _columns_of(path: Path, content: str, columns: Columns, *, lines: bool) -> V
         if (first := content.lstrip("\ufeff \t\r\n"))[0] not in '[{"':
             begin = short(first.partition("\n")[0][:60])
             raise UserError(f"{path}: not readable as json: it begins with {begin}") from error
-        if not lines and error.msg != "Extra data":  # the error for an object a line
+        if not lines and error.msg != "Extra data":  # this one says one object a line
             raise UserError(f"{path}: not readable as json: {error}") from error
         return _of_rows(path, _lines(content, path), columns)
     if isinstance(found, dict) and lines and not _are_whole_columns(found, columns):

@@ -78,7 +78,8 @@ def read_file(
         encoding: of a text file; a byte-order mark is tolerated.
         skip_rows: line numbers (0 = first) of a csv-like file that are not data.
         reader: `package.module:name` of a function of the user's, which takes the path and returns
-            a pandas DataFrame or a dict of column name to values; the suffix then means nothing.
+            a pandas DataFrame, a dict of column name to values or a list of dicts, one a row; the
+            suffix then means nothing.
 
     Raises:
         UserError: naming the file and what is wrong with it.
@@ -96,13 +97,22 @@ def read_file(
         raise UserError(f"{path}: cannot be read: {_first_line(error)}") from error
 
 
+def _columns_of(found: Any) -> Any:
+    """Turn a list of rows, each a dict, into columns; leave all else as it is."""
+    if not (isinstance(found, list) and found and all(isinstance(row, Mapping) for row in found)):
+        return found
+    names = dict.fromkeys(name for row in found for name in row)
+    return {name: [row.get(name) for row in found] for name in names}
+
+
 def _read_by_user(path: Path, columns: Columns, reader: str) -> Table:
     read = import_object("dataset.reader", reader)
-    table = call_user_code("reader", read, path)
+    table = _columns_of(call_user_code("reader", read, path))
     if not isinstance(table, Mapping) and not hasattr(table, "columns"):
         raise UserError(
             f"dataset.reader={reader}: it gave an object of type {type(table).__name__} for {path};"
-            " a pandas DataFrame, or a dict of column name to values, is needed"
+            " a pandas DataFrame, a dict of column name to values or a list of dicts, one a row, is"
+            " needed"
         )
     for name in table:
         if isinstance(table[name], str | bytes):

@@ -38,7 +38,7 @@ class Split:
         return Split(texts, self.labels[chosen])
 
     def ordered(self, ranks: np.ndarray) -> np.ndarray:
-        """The labels with their classes, or the columns of their matrix, in the order of ranks."""
+        """Return the labels as ranks of their classes, or a matrix with its columns by rank."""
         return ranks[self.labels] if self.labels.ndim == 1 else self.labels[:, np.argsort(ranks)]
 
 

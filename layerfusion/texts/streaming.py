@@ -276,7 +276,7 @@ class _Lines:
         return text
 
     def rest(self) -> str:
-        """Give all of the text that was not given as lines."""
+        """Return what is left of the text after the lines that were given."""
         return "".join(self._blocks)
 
     def ready(self) -> bool:

@@ -157,7 +157,7 @@ def _answer_media(answers: Answers | SetAnswers) -> dict[str, Any]:
     columns, rows = prediction_table(answers)
     shown: dict[str, Any] = {"predictions": wandb.Table(columns=columns, data=rows)}
     several = isinstance(answers, SetAnswers)
-    parts = answers.by_probability() if several else answers.by_confidence()
+    parts = answers.ranges()
     shown["calibration"] = _lines(
         [[part.probability for part in parts], [0.0, 1.0]],
         [[part.share for part in parts], [0.0, 1.0]],

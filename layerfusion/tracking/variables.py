@@ -115,8 +115,8 @@ def _alone(name: str) -> dict[str, Any]:
 def _own_resume() -> str | None:
     """Let a job go on with the run that it left in its folder when it was killed or failed.
 
-    W&B's mode `auto` keeps the id of a run beside its files until the run has succeeded. It would
-    be the run of another job where all jobs have one folder for W&B's files.
+    W&B's mode `auto` keeps the id of a run beside its files until the run has succeeded. Where all
+    jobs share one folder for W&B's files, that might be the run of another job.
     """
     return None if _variable("DIR") else "auto"
 

@@ -63,12 +63,12 @@ def test_a_class_without_a_row_or_an_answer_has_no_figure() -> None:
 
 def test_ranges_of_confidence_hold_every_row_once() -> None:
     probabilities, labels = _made(200, 3)
-    parts = _answers(probabilities, labels).by_confidence()
+    parts = _answers(probabilities, labels).ranges()
     assert sum(part.right.size for part in parts) == 200
     right = sum(part.right.sum() for part in parts)
     assert right == pytest.approx((probabilities.argmax(axis=1) == labels).sum())
     assert all(part.low <= part.probability <= part.high for part in parts)
-    sure = _answers(np.array([[0.0, 1.0]]), np.array([1])).by_confidence()
+    sure = _answers(np.array([[0.0, 1.0]]), np.array([1])).ranges()
     assert (sure[0].low, sure[0].high, sure[0].right.size) == (0.9, 1.0, 1)
 
 

@@ -299,6 +299,14 @@ def test_a_head_of_another_kind_than_its_data_is_refused(
             run(FusionClassifier(data.widths, **head), data)
 
 
+def test_a_trainer_may_clip_gradients_in_mixed_precision(tmp_path: Path) -> None:
+    data, settings = Data(), {"precision": "bf16-mixed", "accumulate_grad_batches": 2}
+    trainer, head = _trainer(tmp_path, gradient_clip_val=0.5, **settings), _head()
+    trainer.fit(head, data)
+    found = {torch.as_tensor(batch).dtype for batch in trainer.predict(head, data) or ()}
+    assert found == {torch.float32}  # numpy has no numbers of 16 bits like these
+
+
 @pytest.mark.parametrize(
     ("label", "told"),
     [(5, "need num_classes=6; this head has 3 classes, 0 to 2"), (-1, "class -1 is below 0")],

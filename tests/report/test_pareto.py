@@ -81,7 +81,7 @@ def test_latency_of_a_job_is_that_of_its_models_and_its_head(tmp_path: Path) -> 
     write_job(tmp_path, data, both, 0.7, 0.7, seeds=2, head_milliseconds=(0.5, 1.0))
     write_job(tmp_path, data, [("minilm", "6")], 0.7, 0.7, seeds=2)
     (group,) = load_groups(tmp_path)
-    table = head_cost_table([(job.record.job, job) for job in group.jobs])
+    table = head_cost_table({job: job.record.job for job in group.jobs})
     found = set(
         zip(column_of(table, "ms, one text"), column_of(table, "ms, batch of 32"), strict=True)
     )

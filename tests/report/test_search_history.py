@@ -64,7 +64,8 @@ def test_trials_without_a_value_lie_below_all_values(
     one = search_history(values=values)
     assert one.best is not None
     figure = sheet(width)
-    axes = plot_search(one, one.best, figure.add_subplot())
+    axes = figure.add_subplot()
+    plot_search(one, one.best, axes)
     figure.draw_without_rendering()
     done = sum(value is not None for value in values)
     points, rest = heights(axes, "o"), [*heights(axes, "|"), *heights(axes, "x")]

@@ -266,6 +266,9 @@ def frame(path):
 def columns(path):
     return {"text": path.read_text().split("|"), "label": ["1", "0"]}
 
+def rows(path):
+    return [{"text": text, "label": n} for n, text in enumerate(path.read_text().split("|"))]
+
 def uneven(path):
     return {"text": ["a"], "label": ["x", "y"]}
 
@@ -283,7 +286,7 @@ def own_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_reader_of_the_user_reads_any_suffix(own_readers: Path) -> None:
-    for name, labels in (("frame", [1, 0]), ("columns", ["1", "0"])):
+    for name, labels in (("frame", [1, 0]), ("columns", ["1", "0"]), ("rows", [0, 1])):
         table = read_file(own_readers, COLUMNS, reader=f"own_readers:{name}")
         assert (table.texts, table.labels) == (["one", "two"], labels)
 
@@ -292,7 +295,7 @@ def test_a_reader_of_the_user_reads_any_suffix(own_readers: Path) -> None:
     ("name", "message"),
     [
         ("uneven", "columns of different length for .*: text 1, label 2"),
-        ("nothing", "it gave an object of type list for .*; a pandas DataFrame, or a dict"),
+        ("nothing", "it gave an object of type list for .*; a pandas DataFrame, a dict"),
         ("missing", "own_readers has no 'missing'; it has: columns, frame"),
     ],
 )

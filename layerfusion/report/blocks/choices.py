@@ -20,6 +20,8 @@ from layerfusion.report.format import COUNT, GFLOPS, POINTS, SHARE, Format, deci
 from layerfusion.report.table import Cell, Column, Table
 from layerfusion.statistics.intervals import Difference
 
+PASSED_OVER = "passed over"
+
 
 def choice_block(group: DataGroup, findings: Findings) -> Block:
     """Show the reasons of every automatic choice, and the savings of every pilot."""
@@ -36,15 +38,11 @@ def choice_block(group: DataGroup, findings: Findings) -> Block:
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
     rows: list[tuple[str, str, str, float | None]] = []
-    for (layers, notes), same in grouped(jobs, _choice).items():
-        first = same[0]
+    for choice, (first, *others) in grouped(jobs, _choice).items():
         name = names[first]
-        if len(same) > 1:
-            name = f"{selected_name(first.record)}, {plural(len(same), 'job')}"
-        for place, reason, weight in layers:
-            rows.append((name, place, reason, weight))
-        if notes:
-            rows.append(("", "passed over", "; ".join(notes), None))
+        if others:
+            name = f"{selected_name(first.record)}, {plural(1 + len(others), 'job')}"
+        rows += [("" if x[0] == PASSED_OVER else name, *x) for x in choice]
     return Table(
         "Why these layers",
         rows,
@@ -57,14 +55,12 @@ def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table
     )
 
 
-def _choice(job: FinishedJob) -> tuple[tuple[tuple[str, str, float | None], ...], tuple[str, ...]]:
-    """Name the layers of a job with their reasons and weights, and what was passed over."""
-    record = job.record
-    layers = tuple(
-        (f"{x.backbone}, {layer_name(x.layer)}, {x.pooling}", x.reason, x.weight)
-        for x in record.layers
-    )
-    return layers, tuple(record.selection_notes)
+def _choice(job: FinishedJob) -> tuple[tuple[str, str, float | None], ...]:
+    """Name the layers of a job with their reasons and weights, then what was passed over."""
+    layers, notes = job.record.layers, job.record.selection_notes
+    named = [(f"{x.backbone}, {layer_name(x.layer)}, {x.pooling}", x) for x in layers]
+    last = [(PASSED_OVER, "; ".join(notes), None)] if notes else []
+    return (*((name, x.reason, x.weight) for name, x in named), *last)
 
 
 def _candidates(name: str, job: FinishedJob) -> Table:
@@ -100,25 +96,25 @@ def _candidates(name: str, job: FinishedJob) -> Table:
 def _savings(
     group: DataGroup, pilots: list[FinishedJob], names: Mapping[FinishedJob, str]
 ) -> Table:
-    entries = [(job, job.record.pilot) for job in pilots]
     whole = {job.record.job: job for job in group.jobs}
 
-    def difference(job: FinishedJob, pilot: PilotRecord) -> Difference | None:
-        return over(job, whole[pilot.full_job]) if pilot.full_job in whole else None
+    def difference(job: FinishedJob) -> Difference | None:
+        full = job.record.pilot and whole.get(job.record.pilot.full_job)
+        return over(job, full) if full else None
 
     def texts(pilot: PilotRecord) -> Cell:
         return Cell(pilot.texts_whole, note=f"of {COUNT(pilot.texts)}")
 
     return Table(
         "What the pilot saved",
-        entries,
-        Column("What", lambda e: names[e[0]]),
-        Column("Rows tried", lambda e: " → ".join(COUNT(size) for size in e[1].rows), COUNT),
-        Column("Texts extracted whole", lambda e: texts(e[1]), COUNT),
-        Column("FLOPs saved %", lambda e: saved(e[1], "flops"), SHARE),
-        Column("Bytes saved %", lambda e: saved(e[1], "bytes"), SHARE),
-        Column("Time saved %", lambda e: saved(e[1], "seconds"), SHARE),
-        Column("Against the full way, points", lambda e: difference(*e), POINTS),
+        pilots,
+        Column("What", names.get),
+        Column("Rows tried", lambda x: " → ".join(map(COUNT, x.record.pilot.rows)), COUNT),
+        Column("Texts extracted whole", lambda x: texts(x.record.pilot), COUNT),
+        Column("FLOPs saved %", lambda x: saved(x.record.pilot, "flops"), SHARE),
+        Column("Bytes saved %", lambda x: saved(x.record.pilot, "bytes"), SHARE),
+        Column("Time saved %", lambda x: saved(x.record.pilot, "seconds"), SHARE),
+        Column("Against the full way, points", difference, POINTS),
         note="Compared with extracting all layers of all models for all texts. Each text is assumed"
         " to cost the mean of the pilot's texts, and time to grow with the number of blocks. The"
         f" difference in test {group.data.measure} is paired, with its 95 % interval, against the"

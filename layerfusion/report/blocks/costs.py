@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from layerfusion.findings.costs import latency, model_costs
 from layerfusion.findings.groups import DataGroup
@@ -17,14 +17,18 @@ from layerfusion.report.table import Cell, Column, Table
 
 BATCH = f"ms, batch of {LATENCY_BATCH}"
 FEW = Format(lambda value: f"<{SPACE}0.01" if value < 0.01 else f"{value:.2f}", 100)
-TENTHS, GIGA, MEGA = decimals(1), decimals(1, 1e-9), decimals(1, 1e-6)
+TENTHS, GIGA, MEGA, MB = decimals(1), decimals(1, 1e-9), decimals(1, 1e-6), decimals(0, 1e-6)
+HEAD_FLOPS = Column(
+    "Head MFLOPs a text", lambda job: job.record.cost.head_flops, decimals(3, 1e-6), later=True
+)
+TRAINING = Column("Training seconds", lambda job: job.record.cost.train_seconds, TENTHS, later=True)
 
 
 def cost_block(group: DataGroup, findings: Findings) -> Block:
     """List the costs of the models and of the heads."""
     rows = comparisons(group, findings)
-    jobs = [(row.name, row.job) for row in rows if row.job is not None]
-    return Block("What it costs", (model_cost_table(group), head_cost_table(jobs)), folded=True)
+    names = {row.job: row.name for row in rows if row.job is not None}
+    return Block("What it costs", (model_cost_table(group), head_cost_table(names)), folded=True)
 
 
 def model_cost_table(group: DataGroup) -> Table:
@@ -36,15 +40,11 @@ def model_cost_table(group: DataGroup) -> Table:
             return Cell(None)
         return Cell(part, note=f"({percent(part / whole)})" if part else "")
 
-    unknown = [Column("Tokens unknown %", lambda x: x.unknown or None, FEW)]
-    unknown *= any(x.unknown for x in entries)
-    unknown_note = (
-        "Tokens unknown: those in whose place the model reads the token for unknown text. "
-    )
     elsewhere = (
         " Where no operations stand, the vectors were computed elsewhere, so that their cost is not"
         " measured; the time is that of the answers of a server or a pipeline to several texts."
     )
+    read = "Tokens unknown: those in whose place the model reads the token for unknown text. "
     return Table(
         "Models",
         entries,
@@ -60,7 +60,7 @@ def model_cost_table(group: DataGroup) -> Table:
             lambda x: share(x.record.cut_tokens, x.record.tokens + x.record.cut_tokens, x.record),
             COUNT,
         ),
-        *unknown,
+        Column("Tokens unknown %", lambda x: x.unknown or None, FEW, optional=True),
         Column("Parameters, M", lambda x: x.record.parameters, MEGA),
         Column("GFLOPs a text", lambda x: x.record.flops_per_text, GIGA),
         Column("ms a text, extracting", lambda x: x.milliseconds, TENTHS),
@@ -68,7 +68,7 @@ def model_cost_table(group: DataGroup) -> Table:
         Column(BATCH, lambda x: x.record.milliseconds_batch, TENTHS),
         Column("Extraction, min", lambda x: x.minutes, TENTHS, later=True),
         Column("MB stored", lambda x: x.record.store_bytes, MEGA, later=True),
-        note=f"Over all splits. {unknown_note * bool(unknown)}"
+        note=f"Over all splits. {read * any(x.unknown for x in entries)}"
         "Parameters and operations count the embeddings and the blocks up to the"
         " named layer: a model whose chosen layer lies low can be cut there. Extracting: the"
         " pass that took all layers, in large batches. One text and batch: up to the named"
@@ -78,34 +78,20 @@ def model_cost_table(group: DataGroup) -> Table:
     )
 
 
-def head_cost_table(jobs: Sequence[tuple[str, FinishedJob]]) -> Table:
+def head_cost_table(names: Mapping[FinishedJob, str]) -> Table:
     """List what named jobs cost beyond their models, which they share through the store."""
     return Table(
         "Heads",
-        jobs,
-        Column("What", lambda e: e[0]),
-        Column("Sources", lambda e: e[1].sources, COUNT),
-        Column("GFLOPs a text", lambda e: e[1].flops, GIGA),
-        Column("Head parameters", lambda e: e[1].record.cost.head_parameters, COUNT),
-        Column(
-            "Head MFLOPs a text",
-            lambda e: e[1].record.cost.head_flops,
-            decimals(3, 1e-6),
-            later=True,
-        ),
-        Column(
-            "ms, one text", lambda e: latency(e[1], "milliseconds_one", "head_milliseconds"), TENTHS
-        ),
-        Column(
-            BATCH, lambda e: latency(e[1], "milliseconds_batch", "head_milliseconds_batch"), TENTHS
-        ),
-        Column("Training seconds", lambda e: e[1].record.cost.train_seconds, TENTHS, later=True),
-        Column(
-            "Peak memory, MB",
-            lambda e: e[1].record.cost.peak_memory_bytes,
-            decimals(0, 1e-6),
-            later=True,
-        ),
+        list(names),
+        Column("What", names.get),
+        Column("Sources", lambda job: job.sources, COUNT),
+        Column("GFLOPs a text", lambda job: job.flops, GIGA),
+        Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT),
+        HEAD_FLOPS,
+        Column("ms, one text", latency, TENTHS),
+        Column(BATCH, lambda job: latency(job, batch=True), TENTHS),
+        TRAINING,
+        Column("Peak memory, MB", lambda job: job.record.cost.peak_memory_bytes, MB, later=True),
         note="Operations are those of all models that the job needs, each up to its highest layer;"
         " a head's are two for each entry of its matrix products. Milliseconds are those of all"
         f" models, one after another, and the head; {NONE}: not measured. Training is over all"

@@ -33,11 +33,10 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         for curve in group.curves
         if len(curve.points) < len(curve.layers)
     ]
+    several, table = _labels(group) if data.multilabel else ((), None)
     lines = (
-        f"Rows used: {rows}; {plural(classes, 'label')}."
-        if data.multilabel
-        else f"Rows used: {rows}; {COUNT(classes)} {'class' if classes == 1 else 'classes'}.",
-        *_sets(group),
+        f"Rows used: {rows}; {COUNT(classes)} {data.kind if classes == 1 else data.kinds}.",
+        *several,
         "The rows are a seeded, stratified sample." if data.sampled else "All rows were used.",
         f"{plural(data.overlap, 'test row')} also {'occurs' if data.overlap == 1 else 'occur'} in"
         " train with the same text."
@@ -50,28 +49,19 @@ def data_block(group: DataGroup, findings: Findings) -> Block:
         f" evaluated once, at the end. Between jobs {group.judge.chooses}{group.judge.reason}.",
         f"Seeds: {written}.",
     )
-    return Block("Data and protocol", (Bullets(lines), _label_table(group)), folded=True)
+    return Block("Data and protocol", (Bullets(lines), table), folded=True)
 
 
-def _sets(group: DataGroup) -> list[str]:
-    """Say how many labels the test rows have, where they may have several."""
-    if not group.data.multilabel:
-        return []
-    counts = group.jobs[0].target.sum(axis=1)
+def _labels(group: DataGroup) -> tuple[tuple[str], Table]:
+    """Say how many labels the test rows have, and list how frequent each is."""
+    counts, rows = (group.jobs[0].target.sum(axis=axis) for axis in (1, 0))
     without = int((counts == 0).sum())
-    return [
+    words = (
         f"A row has any number of the labels: {decimals(2)(float(counts.mean()))} on average in"
         f" test, at most {COUNT(int(counts.max()))}; {plural(without, 'row')} without any"
         f" ({percent(without / len(counts))})."
-    ]
-
-
-def _label_table(group: DataGroup) -> Table | None:
-    """List how frequent each label is, where rows may have several."""
-    if not group.data.multilabel:
-        return None
-    rows = group.jobs[0].target.sum(axis=0)
-    return Table(
+    )
+    return (words,), Table(
         "How frequent each label is",
         sorted(range(len(rows)), key=lambda k: -rows[k]),
         Column("Label", lambda k: group.data.label_names[k]),

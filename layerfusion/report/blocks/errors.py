@@ -5,10 +5,9 @@ Where texts have several labels, each label is judged by itself, as it was had o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from statistics import mean
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,6 +19,7 @@ from layerfusion.findings.mistakes import Answers, Confidence
 from layerfusion.findings.names import all_names
 from layerfusion.findings.set_mistakes import Likelihood, SetAnswers, answers_of_job
 from layerfusion.findings.tests import Findings
+from layerfusion.records.format import capital
 from layerfusion.records.label_words import SHOWN, label_words
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.axes import new_axes
@@ -40,12 +40,6 @@ LEAST = 5
 """Fewest rows of a bin that is drawn."""
 
 
-CONSENSUS = " An answer here is the class with the highest mean probability over the seeds."
-SET_CONSENSUS = (
-    " An answer here is every label with a mean probability over the seeds of one half or more."
-)
-
-
 def error_block(group: DataGroup, findings: Findings) -> Block | None:
     """Show where the job that is used errs."""
     job = group.best
@@ -58,13 +52,15 @@ def error_block(group: DataGroup, findings: Findings) -> Block | None:
     words = f"{COUNT(wrong)} of {COUNT(group.rows)} test rows {verb} wrong with {name}"
     tables, folded = [class_table(found)], [bin_table(found), mistake_table(found)]
     if isinstance(found, SetAnswers):
-        more, consensus = ", in one label or more", SET_CONSENSUS
+        words += ", in one label or more"
+        answer = "every label with a mean probability over the seeds of one half or more"
         folded.insert(1, threshold_table(found))
     else:
-        more, consensus = "", CONSENSUS
+        answer = "the class with the highest mean probability over the seeds"
         tables.append(confusion_table(found))
     figure = _calibration_figure(group, found)
-    words += f"{more}.{consensus if len(job.record.seeds) > 1 else ''}{calibration_words(job)}"
+    words += f". An answer here is {answer}." if len(job.record.seeds) > 1 else "."
+    words += calibration_words(job)
     return Block("Where it errs", (words, *tables, figure, *(Folded((x,)) for x in folded)))
 
 
@@ -175,14 +171,9 @@ def mistake_table(found: Answers | SetAnswers) -> Table:
         Column(true, lambda row: label_words(found.names, found.target[row], most=most)),
         Column("Answer", lambda row: label_words(found.names, found.answer[row], most=most)),
         cost,
-        *text_column(lambda row: shortened(str(texts[row]), LONG), shown=bool(texts)),
+        *([Column("Text", lambda row: shortened(str(texts[row]), LONG))] if texts else []),
         note=rows_note(f". {note}", shown=bool(texts)),
     )
-
-
-def text_column(text: Callable[[Any], str], *, shown: bool) -> list[Column]:
-    """Make the column with the texts of test rows; none where they are not to be shown."""
-    return [Column("Text", text)] if shown else []
 
 
 def rows_note(words: str, *, shown: bool) -> str:
@@ -217,43 +208,46 @@ def threshold_table(found: SetAnswers) -> Table:
 def bin_table(found: Answers | SetAnswers) -> Table:
     """Compare probabilities with what came true, bin by bin."""
     if isinstance(found, SetAnswers):
-        title, bins, what = "Probability and share", found.by_probability(), "probability"
-        members, right = "Labels", "Had"
+        title, members = "Probability and share", "Labels"
         note = (
             "All labels of all test rows by the probability that the job gives them, the mean over"
             " the seeds. Had: share of them that the row has; rows are resampled with all their"
             " labels."
         )
     else:
-        title, bins, what = "Confidence and accuracy", found.by_confidence(), "confidence"
-        members, right = "Rows", "Right"
+        title, members = "Confidence and accuracy", "Rows"
         note = "Confidence: the mean probability of the answer over the seeds."
+    what, right = _axes(found)
     return Table(
         title,
-        bins,
+        found.ranges(),
         Column("From %", lambda one: one.low, SHARE),
         Column(members, lambda one: one.size, COUNT),
-        Column(f"Mean {what} %", lambda one: one.probability, PERCENT),
-        Column(f"{right} %", lambda one: (one.share, *one.interval), PERCENT),
+        Column(f"{capital(what)} %", lambda one: one.probability, PERCENT),
+        Column(f"{capital(right)} %", lambda one: (one.share, *one.interval), PERCENT),
         note=note,
     )
 
 
+def _axes(found: Answers | SetAnswers) -> tuple[str, str]:
+    """Name what is compared: a mean probability, and the share that came true."""
+    several = isinstance(found, SetAnswers)
+    return ("mean probability", "had") if several else ("mean confidence", "right")
+
+
 def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawing | None:
+    drawn = [one for one in found.ranges() if one.size >= LEAST]
+    if len(drawn) < 2:
+        return None
     if isinstance(found, SetAnswers):
-        bins, axes = found.by_probability(), ("mean probability, %", "had, %")
         words = "Share of the labels that rows have against the probability of the labels"
         count, sure = "labels", "probability is what it says; below it, the job names too much."
     else:
-        bins, axes = found.by_confidence(), ("mean confidence, %", "right, %")
         words = "Share of right answers against their confidence"
         count, sure = "rows", "confidence is what it says; below it, the job is too sure."
-    drawn = [one for one in bins if one.size >= LEAST]
-    if len(drawn) < 2:
-        return None
     return drawing(
         f"{group.key}-calibration",
-        lambda ax: plot_calibration(drawn, ax, axes),
+        lambda ax: plot_calibration(drawn, ax, _axes(found)),
         alt=f"{group.label}: {words[0].lower()}{words[1:]}.",
         caption=f"{words}, in bins of ten points with at least {LEAST} {count}, with 95 %"
         f" intervals. On the line, {sure}",
@@ -262,12 +256,10 @@ def _calibration_figure(group: DataGroup, found: Answers | SetAnswers) -> Drawin
 
 
 def plot_calibration(
-    bins: Sequence[Confidence | Likelihood],
-    ax: Axes | None = None,
-    axes: tuple[str, str] = ("mean confidence, %", "right, %"),
-) -> Axes:
+    bins: Sequence[Confidence | Likelihood], ax: Axes, names: tuple[str, str]
+) -> None:
     """Draw the share of each bin that is right, or had, against its mean probability."""
-    ax = new_axes(ax, 260, 260, grid="y")
+    new_axes(ax, 260, 260, grid="y")
     least = 100 * min(one.low for one in bins)
     ax.plot([least, 100], [least, 100], color=MUTED, linewidth=1)
     for one in bins:
@@ -275,5 +267,4 @@ def plot_calibration(
         x = 100 * one.probability
         ax.plot([x, x], [100 * low, 100 * high], color=INK, linewidth=1.6)
         ax.plot(x, 100 * one.share, marker="o", markersize=6, color=INK)
-    ax.set(xlabel=axes[0], ylabel=axes[1])
-    return ax
+    ax.set(xlabel=f"{names[0]}, %", ylabel=f"{names[1]}, %")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
-from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
+from layerfusion.findings.tests import PRIMARY, Findings, Kind
 from layerfusion.records.format import plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
@@ -59,19 +59,20 @@ def _verdict(group: DataGroup, findings: Findings) -> str | None:
 
 def fusion_table(rows: Sequence[Comparison]) -> Table:
     """List everything with its metrics and its difference from the chosen single layer."""
-
-    def against(row: Comparison) -> object:
-        return row.finding or Cell(note="chosen" if row.is_reference else "")
-
     data = next(row.job.record.dataset for row in rows if row.job)
-    accuracy, *others = metric_columns(rows, lambda row: row.test, data)
+    accuracy, *others = metric_columns(lambda row: row.test, data)
+    chosen = Cell(note="chosen")
     return Table(
         "Single layers and fusions",
         rows,
         Column("What", lambda row: row.label),
         Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
         accuracy,
-        Column("Against chosen layer, points", against, POINTS),
+        Column(
+            "Against chosen layer, points",
+            lambda x: chosen if x.is_reference else x.finding,
+            POINTS,
+        ),
         *others,
         Column(
             "Head parameters",
@@ -133,17 +134,13 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
         only: heading of the rows that only the one has right.
         other: heading of the rows that only the other has right.
     """
-
-    def p(value: float, row: Finding) -> Cell:
-        return Cell(value, mark="" if row.exact else "≤")
-
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
         Column("Would show, points", lambda row: row.smallest_shown, REGRET, later=True),
         Column(only, lambda row: row.test.only_a if row.exact else None, COUNT, later=True),
         Column(other, lambda row: row.test.only_b if row.exact else None, COUNT, later=True),
-        Column("p", lambda row: p(row.test.p, row), P_VALUE, later=True),
-        Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
+        Column("p", lambda row: Cell(row.test.p, mark="≤" * (not row.exact)), P_VALUE, later=True),
+        Column("p (Holm)", lambda row: Cell(row.adjusted, mark="≤" * (not row.exact)), P_VALUE),
         Column("Shown", lambda row: row.mark),
     )
 

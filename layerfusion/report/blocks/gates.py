@@ -21,10 +21,9 @@ from layerfusion.records.format import plural
 from layerfusion.records.gates import GateRecord
 from layerfusion.records.job import LayerRecord
 from layerfusion.report.block import Block, Folded, Part
-from layerfusion.report.blocks.errors import rows_note, text_column
+from layerfusion.report.blocks.errors import rows_note
 from layerfusion.report.figures import axes
-from layerfusion.report.figures.axes import is_narrow, new_axes, width_of
-from layerfusion.report.figures.canvas import Drawing, drawing
+from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, SERIES, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
@@ -62,7 +61,16 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
     parts: list[Part | None] = [MEANING]
     for number, job in enumerate(gated, start=1):
         name, key = names[job], f"{group.key}-gates-{number}"
-        figure, table = _mean_figure(group, job, name, key), mean_table(name, job)
+        largest = sorted(job.record.layers, key=lambda layer: -(layer.mean_gate or 0))[:3]
+        figure = drawing(
+            key,
+            lambda ax, job=job: plot_mean_gates(job, model_colors(group.models), ax),
+            alt=f"{group.label}, {name}: mean gate of each of {job.sources} layers; the largest"
+            " are " + ", ".join(f"{x.backbone} {x.layer} {x.mean_gate:.3f}" for x in largest),
+            caption=f"{sentence_case(name, job)}. Dashed: 1/{job.sources}, what equal weights would"
+            " give.",
+        )
+        table = mean_table(name, job)
         record = job.record.gates
         details = _details(group, job, record, name, key) if record and job in detailed else None
         if details or len(gated) <= MOST_OPEN:
@@ -70,18 +78,6 @@ def gate_block(group: DataGroup, findings: Findings) -> Block | None:
         else:
             parts.append(Folded((figure, table), table.title))
     return Block("What the fusion leans on", parts, folded=True)
-
-
-def _mean_figure(group: DataGroup, job: FinishedJob, name: str, key: str) -> Drawing:
-    largest = sorted(job.record.layers, key=lambda layer: -(layer.mean_gate or 0))[:3]
-    return drawing(
-        key,
-        lambda ax: plot_mean_gates(job, model_colors(group.models), ax),
-        alt=f"{group.label}, {name}: mean gate of each of {job.sources} layers; the largest are "
-        + ", ".join(f"{x.backbone} {x.layer} {x.mean_gate:.3f}" for x in largest),
-        caption=f"{sentence_case(name, job)}. Dashed: 1/{job.sources}, what equal weights would"
-        " give.",
-    )
 
 
 def mean_table(name: str, job: FinishedJob) -> Table:
@@ -130,7 +126,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         parts.append(
             drawing(
                 f"{key}-epochs",
-                lambda ax: plot_epoch_gates(found.layers, epochs, job.sources, colors, ax),
+                lambda ax: plot_epoch_gates(found, epochs, colors, ax),
                 alt=f"{title}: mean gate of each source over {len(epochs)} epochs, in %. {ends}",
                 caption="Mean gate over validation rows and seeds by epoch, up to the last epoch"
                 " that all seeds trained; each seed keeps its best epoch. Dashed: equal weights.",
@@ -159,7 +155,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
         Column("Gate", lambda row: row[2].gate, GATE),
         Column("Label", lambda row: row[2].label),
         Column("Row", lambda row: row[2].row, COUNT),
-        *text_column(lambda row: row[2].text, shown=bool(group.test_texts)),
+        *([Column("Text", lambda row: row[2].text)] if group.test_texts else []),
         note=rows_note(
             "; gates are means over seeds. The label is the true one. Sources with the same gate"
             f" for every text are not listed.{note}",
@@ -177,10 +173,10 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     runs = runs_of(job.record.layers)
     layers = [layer for run in runs for layer in run]
     models = list(dict.fromkeys(layer.backbone for layer in layers))
-    ax = new_axes(ax, 210 + axes.LINE, grid="y")
-    x = np.arange(len(layers)) + np.repeat(np.arange(len(runs)), [len(run) for run in runs])
+    ax = axes.new_axes(ax, 210 + axes.LINE, grid="y")
+    x = np.arange(len(layers)) + np.repeat(np.arange(len(runs)), [*map(len, runs)])
     # Few layers do not need the whole width: bars have at most 56 pixels.
-    pixels = width_of(ax) - 70
+    pixels = axes.width_of(ax) - 70
     span = max(float(x[-1]) + 1.6, pixels / 56)
     ax.set_xlim(-0.8, span - 0.8)
     heights = [layer.mean_gate or 0.0 for layer in layers]
@@ -196,30 +192,24 @@ def plot_mean_gates(job: FinishedJob, colors: Mapping[str, str], ax: Axes | None
     ticks = _numbered(runs, x * pixels / span, pixels / span, job.record.lexical)
     ax.set_xticks([x[n] for n in ticks], [layers[n].layer for n in ticks])
     if len({layer.pooling for layer in layers if layer.backbone not in job.record.lexical}) > 1:
-        _name_poolings(ax, runs, x, pixels / span, job.record.lexical)
-    axes.legend(ax, columns=2 if is_narrow(ax) else 4, handlelength=0.8)
+        _name_poolings(ax, runs, x, LETTER * span / pixels, job.record.lexical)
+    axes.legend(ax, columns=4, handlelength=0.8)
     return ax
 
 
 def _name_poolings(
-    ax: Axes,
-    runs: Sequence[Sequence[LayerRecord]],
-    x: np.ndarray,
-    pixels: float,
-    lexical: Sequence[str],
+    ax: Axes, runs: Sequence[Sequence[LayerRecord]], x: np.ndarray, wide: float, lexical: list[str]
 ) -> None:
-    """Write the pooling below each run of bars that is wide enough for it."""
-    ends = np.cumsum([len(run) for run in runs])
-    named = False
-    for run, end in zip(runs, ends, strict=True):
-        first, last = float(x[end - len(run)]), float(x[end - 1])
-        room = (last - first + 2) * pixels
-        if run[0].backbone not in lexical and room >= LETTER * len(run[0].pooling):
-            look = {"xycoords": ("data", "axes fraction"), "color": MUTED, "fontsize": 10}
-            middle = ((first + last) / 2, 0)
-            axes.write(ax, run[0].pooling, middle, (0, -25), ha="center", **look)
-            named = True
-    ax.xaxis.labelpad = 18 if named else 4
+    """Write the pooling below each run of bars that is wide enough for it.
+
+    A letter is as wide as `wide` steps from one bar to the next.
+    """
+    look = {"xycoords": ("data", "axes fraction"), "color": MUTED, "fontsize": 10, "ha": "center"}
+    for run, own in zip(runs, np.split(x, np.cumsum([*map(len, runs)])[:-1]), strict=True):
+        pooling, ends = run[0].pooling, own[[0, -1]]
+        if run[0].backbone not in lexical and np.ptp(ends) + 2 >= wide * len(pooling):
+            axes.write(ax, pooling, (ends.mean(), 0), (0, -25), **look)
+            ax.xaxis.labelpad = 18
 
 
 def _numbered(
@@ -244,11 +234,11 @@ def _numbered(
 
 
 def plot_class_gates(
-    sources: Sequence[str], labels: Sequence[str], gates: np.ndarray, ax: Axes | None = None
-) -> Axes:
+    sources: Sequence[str], labels: Sequence[str], gates: np.ndarray, ax: Axes
+) -> None:
     """Draw the mean gate of each source over the test rows of each class as a heat map."""
-    ax = new_axes(ax, ROW * len(sources) + 20 + 7 * min(14, max(map(len, labels))))
-    narrow = is_narrow(ax)
+    axes.new_axes(ax, ROW * len(sources) + 20 + 7 * min(14, max(map(len, labels))))
+    narrow = axes.is_narrow(ax)
     names = [shortened(name, 17 if narrow else 28) for name in sources]
     room = 28 + 6.8 * max(map(len, names))
     cell = axes.matrix_axes(ax, names, len(labels), names=room, widest=92)
@@ -260,31 +250,25 @@ def plot_class_gates(
         value = f"{gate:.2f}".lstrip("0") if narrow else f"{gate:.3f}"
         depth = 0.04 + (DEEPEST - 0.04) * max(0.0, gate / gates.max())
         axes.draw_cell(ax, place, SERIES[0], depth, value)
-    return ax
 
 
 def plot_epoch_gates(
-    layers: Sequence[LayerRecord],
-    epochs: np.ndarray,
-    sources: int,
-    colors: Mapping[str, str],
-    ax: Axes | None = None,
-) -> Axes:
+    found: GateDetails, epochs: np.ndarray, colors: Mapping[str, str], ax: Axes
+) -> None:
     """Draw the mean gates of some of the sources by epoch of the training, in per cent."""
-    lines = axes.LINE * len(layers)
-    ax = new_axes(ax, max(240, 16 * len(layers)) + 58, 270 + lines, grid="y")
+    number = len(found.layers)
+    axes.new_axes(ax, max(240, 16 * number) + 58, 270 + axes.LINE * number, grid="y")
     seen: Counter[str] = Counter()
     ends = []
-    for layer, line in zip(layers, epochs.T, strict=True):
+    for layer, line in zip(found.layers, epochs.T, strict=True):
         style, color = LINES[seen[layer.backbone] % len(LINES)], colors[layer.backbone]
         seen[layer.backbone] += 1
         name, x = shortened(source_name(layer), 28), range(1, len(epochs) + 1)
         ax.plot(x, line, color=color, linestyle=style, linewidth=1.7, label=name)
         ends.append(LineEnd(name, len(epochs), line[-1], color))
-    ax.axhline(100 / sources, color=INK, linewidth=1, linestyle=DASHED)
+    ax.axhline(100 / found.job.sources, color=INK, linewidth=1, linestyle=DASHED)
     ax.set_ylim(bottom=0)
     ax.set_xlim(1, len(epochs))
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set(xlabel="epoch", ylabel="mean gate, %")
     name_curves(ax, ends)
-    return ax

@@ -116,6 +116,7 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
 def layer_table(group: DataGroup) -> Table:
     """List every layer that was run alone, with its metrics."""
     entries = [(curve, job) for curve in group.curves for job in curve.points]
+    chosen_on = "Held out" if group.probed else group.judge.title
     marked = (
         f"Held out: {group.data.measure} of the layer's probe on rows that it was not fitted on."
         " Marked: the layer whose probe is the best of its model."
@@ -129,12 +130,8 @@ def layer_table(group: DataGroup) -> Table:
         Column("Model", lambda entry: entry[0].label),
         Column("Layer", lambda entry: entry[1].layer.layer, NAME),
         Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
-        Column(
-            titled("Held out" if group.probed else group.judge.title, group.data),
-            lambda entry: entry[1].choosing["accuracy"],
-            PERCENT,
-        ),
-        *metric_columns(entries, lambda entry: entry[1].record.test, group.data),
+        Column(titled(chosen_on, group.data), lambda x: x[1].choosing["accuracy"], PERCENT),
+        *metric_columns(lambda entry: entry[1].record.test, group.data),
         note=f"{marked} Layer 0 is what enters the first block, norm the output of the model's"
         " final norm.",
         mark=lambda entry: "chosen" if entry[1] is entry[0].best else "",

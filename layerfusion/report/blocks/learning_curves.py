@@ -114,19 +114,18 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
 
 def curve_answer(curve: LearningCurve) -> str | None:
     """Say what to use with the most rows, and what more of them would give."""
-    for line in curve.lines:
-        if line.chosen:
-            largest = curve.sizes[-1]
-            own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
-            worth, simple = (f"{cell_text(one, PERCENT)}{SPACE}%" for one in (own, baseline))
-            less = ", no less and without a language model" if baseline.mean >= own.mean else ""
-            rows = plural(curve.groups[0].rows, "test row")
-            use = (
-                f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {worth}"
-                f" {curve.measure} on {rows}. The baseline has {simple}{less}."
-            )
-            return f"{use} {_outlook_sentence(line, curve)}".rstrip()
-    return None
+    line = next((one for one in curve.lines if one.chosen), None)
+    if line is None:
+        return None
+    largest = curve.sizes[-1]
+    own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
+    worth, simple = (f"{cell_text(one, PERCENT)}{SPACE}%" for one in (own, baseline))
+    less = ", no less and without a language model" if baseline.mean >= own.mean else ""
+    return (
+        f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {worth} {curve.measure} on"
+        f" {plural(curve.groups[0].rows, 'test row')}. The baseline has {simple}{less}."
+        f" {_outlook_sentence(line, curve)}"
+    ).rstrip()
 
 
 def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
@@ -214,13 +213,10 @@ def _draw_sentence(found: Sequence[DrawFinding], rows: str) -> str:
 
 
 def plot_learning(
-    curve: LearningCurve,
-    lines: Sequence[LearningLine],
-    colors: Mapping[str, str],
-    ax: Axes | None = None,
-) -> Axes:
+    curve: LearningCurve, lines: Sequence[LearningLine], colors: Mapping[str, str], ax: Axes
+) -> None:
     """Draw test accuracy against the rows of each class, with its standard deviation."""
-    ax = new_axes(ax, 362, 292 + LINE * len(lines), grid="y")
+    new_axes(ax, 362, 292 + LINE * len(lines), grid="y")
     ax.set_xscale("log")
     places = [curve.rows(size) for size in curve.sizes]
     ax.set_xticks(places, [str(size) if size is not None else "all" for size in curve.sizes])
@@ -245,4 +241,3 @@ def plot_learning(
         ax.plot(x, means, color=color, linestyle="none", marker="o", markersize=4)
         ends.append(LineEnd(name, known[-1][0], float(means[-1]), color))
     name_curves(ax, ends)
-    return ax

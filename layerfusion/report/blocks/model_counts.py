@@ -75,15 +75,12 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
     def chosen(step: Step) -> float:
         return best_chosen(step.jobs).accuracy.mean
 
-    def subsets(step: Step) -> Cell:
-        return Cell(len(step.jobs), note=f"of {step.possible:,}")
-
     return Table(
         f"{capital(group.data.measure)} by number of models",
         entries,
         Column("Layers, fusion", lambda e: e[0]),
         Column("Models", lambda e: e[1].models, COUNT),
-        Column("Subsets run", lambda e: subsets(e[1]), COUNT),
+        Column("Subsets run", lambda e: Cell(len(e[1].jobs), note=f"of {e[1].possible:,}"), COUNT),
         Column("Mean test %", lambda e: e[1].mean, PERCENT),
         Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
         Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),

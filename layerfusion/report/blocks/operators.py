@@ -15,15 +15,14 @@ from layerfusion.findings.shown import operator_sets
 from layerfusion.findings.tests import Findings
 from layerfusion.records.format import capital, plural
 from layerfusion.report.block import Block
+from layerfusion.report.blocks.costs import HEAD_FLOPS, TRAINING
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import INK, MUTED
 from layerfusion.report.figures.forest import ForestRow, forest_drawing
-from layerfusion.report.format import COUNT, P_VALUE, POINTS, decimals
+from layerfusion.report.format import COUNT, P_VALUE, POINTS
 from layerfusion.report.metrics import metric_columns
 from layerfusion.report.sentences import verdict
 from layerfusion.report.table import Column, Table
-
-MEGA = decimals(3, 1e-6)
 
 
 def operator_block(group: DataGroup, findings: Findings) -> Block | None:
@@ -74,11 +73,9 @@ def _shown(
     """Draw and list the operators on one set of sources; no figure where concat is not one."""
     names = _names(jobs)
     found = {job: row for job in jobs if (row := findings.of("concat", job)) is not None}
-    colors = {"open": MUTED, "gain": INK, "loss": INK}
-    rows = [ForestRow(names[job], row, colors[row.verdict]) for job, row in found.items()]
     figure = forest_drawing(
         f"{group.key}-operators-{number}",
-        rows,
+        [ForestRow(names[x], y, MUTED if y.verdict == "open" else INK) for x, y in found.items()],
         "points against concat",
         alt=f"{group.label}: {group.data.measure} of operators on the same layers against concat,"
         " in points.",
@@ -86,7 +83,7 @@ def _shown(
         f" ({taken(jobs[0])}), with 95 % intervals over the same test rows.",
     )
     sizes = [job.record.cost.head_parameters for job in jobs]
-    accuracy, *others = metric_columns(jobs, lambda job: job.record.test, group.data)
+    accuracy, *others = metric_columns(lambda job: job.record.test, group.data)
     table = Table(
         f"Operators on {plural(jobs[0].sources, 'source')}: {taken(jobs[0])}",
         jobs,
@@ -96,10 +93,8 @@ def _shown(
         Column("p (Holm)", lambda job: getattr(found.get(job), "adjusted", None), P_VALUE),
         *others,
         Column("Head parameters", lambda job: job.record.cost.head_parameters, COUNT, later=True),
-        Column("Head MFLOPs a text", lambda job: job.record.cost.head_flops, MEGA, later=True),
-        Column(
-            "Training seconds", lambda job: job.record.cost.train_seconds, decimals(1), later=True
-        ),
+        HEAD_FLOPS,
+        TRAINING,
         note=f"Sorted by test {group.data.measure}, which nobody can choose by. The heads have"
         f" {COUNT(min(sizes))} to {COUNT(max(sizes))} trained parameters. ▲ and ▼: better or worse"
         " than concat, after correction for the number of comparisons; △ and ▽: probably so."

@@ -14,7 +14,7 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import all_names
 from layerfusion.findings.tests import Findings
 from layerfusion.report.block import Block
-from layerfusion.report.figures.axes import LINE, is_narrow, legend, new_axes, one_series, tell
+from layerfusion.report.figures.axes import LINE, legend, new_axes, one_series, tell
 from layerfusion.report.figures.canvas import drawing
 from layerfusion.report.figures.colors import INK, MUTED, PAPER, model_colors
 from layerfusion.report.figures.layers import DASHED
@@ -40,8 +40,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
     jobs = [job for job in group.jobs if flops(job) > 0]
     if len(jobs) < 2:
         return None
-    best = front(jobs)
-    names = all_names(group)
+    best, names, judge = front(jobs), all_names(group), group.judge
     shown = [f"{names[x]}, {GIGA(flops(x))} GFLOPs, {percent(accuracy(x)[0])}" for x in best]
     figure = drawing(
         f"{group.key}-cost",
@@ -50,7 +49,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         + "; ".join(shown),
         caption=f"Test {group.data.measure} against the operations that one text takes, on a"
         " logarithmic scale. Small: every job, by model; stars: several models together. Ringed"
-        f" and joined: the jobs that none beats on {group.judge.name} for the same operations or"
+        f" and joined: the jobs that none beats on {judge.name} for the same operations or"
         " fewer, with 95 % intervals over test rows. Dashed: the baseline,"
         " whose operations do not count."
         + " Jobs with vectors that were computed elsewhere, at a cost that nobody knows, are left"
@@ -62,12 +61,10 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         Column("What", lambda job: names[job]),
         Column("GFLOPs a text", flops, GIGA),
         Column("Sources", lambda job: job.sources, COUNT),
-        Column(
-            titled(group.judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT
-        ),
+        Column(titled(judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT),
         Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
-        *set_columns(best, lambda job: job.record.test),
-        note=f"Cheapest first: each is better on {group.judge.name} than all that cost less, in"
+        *set_columns(lambda job: job.record.test),
+        note=f"Cheapest first: each is better on {judge.name} than all that cost less, in"
         f" {group.data.measure} or, on a tie, in log-loss."
         " Neighbours may differ by less than these rows can show; the intervals tell.",
     )
@@ -134,7 +131,7 @@ def plot_cost(group: DataGroup, ax: Axes | None = None) -> Axes:
     for job in jobs:
         right = cell_text(accuracy(job), PERCENT)
         tell(ax, *_point(job), f"{names[job]}: {right} %, {GIGA(flops(job))} GFLOPs")
-    legend(ax, columns=2 if is_narrow(ax) else 5, markerscale=1.3)
+    legend(ax, columns=5, markerscale=1.3)
     return ax
 
 

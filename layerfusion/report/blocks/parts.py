@@ -125,14 +125,14 @@ def plot_pairs(
     names: Sequence[str],
     alone: Sequence[float],
     pairs: Mapping[tuple[int, int], tuple[float, Finding]],
-    ax: Axes | None = None,
-) -> Axes:
+    ax: Axes,
+) -> None:
     """Draw test accuracies of models alone (on the diagonal) and in pairs (below it).
 
     `pairs` maps row and column to the test accuracy of the pair, and to its comparison with the
     better model alone.
     """
-    ax = new_axes(ax, 56.0 * len(names) + 46)
+    new_axes(ax, 56.0 * len(names) + 46)
     narrow = is_narrow(ax)
     rows = [shortened(name, 11 if narrow else 18) for name in names]
     cell = matrix_axes(ax, rows, len(names), names=94 if narrow else 140, widest=104)
@@ -145,7 +145,6 @@ def plot_pairs(
         color = SERIES[0] if difference > 0 else SERIES[1] if difference < 0 else MUTED
         depth = 0.06 + 0.4 * min(1.0, abs(100 * difference) / DEEPEST)
         draw_cell(ax, place, color, depth, PERCENT(value), f"{POINTS(difference)} {finding.mark}")
-    return ax
 
 
 # -- lexical sources ----------------------------------------------------------------------------

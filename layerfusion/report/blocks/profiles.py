@@ -135,23 +135,21 @@ def profile_figures(profile: Profile, key: str, label: str) -> list[Drawing]:
 
 def best_table(profile: Profile) -> Table:
     """List the best and the last layer of each source by held-out accuracy."""
+    measure = profile.dataset.measure
 
-    def columns(which: str, place: int) -> tuple[Column, ...]:
-        def score(name: str) -> Callable[[Any], float | None]:
-            return lambda entry: entry[place] and entry[place].scores.get(name)
-
-        return (
-            Column(f"{which} layer", lambda entry: entry[place] and entry[place].layer, NAME),
-            Column(f"{which}: {profile.dataset.measure} %", score("accuracy"), PERCENT),
-            Column(f"{which}: log-loss", score("log_loss"), decimals(3)),
-        )
+    def score(place: int, name: str) -> Callable[[Any], float | None]:
+        return lambda entry: entry[place] and entry[place].scores.get(name)
 
     return Table(
         "Best and last layer by held-out probe",
         best_and_last(profile),
         Column("Model", lambda entry: entry[0]),
-        *columns("Best", 1),
-        *columns("Last", 2),
+        Column("Best layer", lambda entry: entry[1] and entry[1].layer, NAME),
+        Column(f"Best: {measure} %", score(1, "accuracy"), PERCENT),
+        Column("Best: log-loss", score(1, "log_loss"), decimals(3)),
+        Column("Last layer", lambda entry: entry[2].layer, NAME),
+        Column(f"Last: {measure} %", score(2, "accuracy"), PERCENT),
+        Column("Last: log-loss", score(2, "log_loss"), decimals(3)),
         Column("Best − last, points", lambda entry: lead(entry[1], entry[2]), POINTS),
     )
 
@@ -253,9 +251,7 @@ def _one_layer(layer: LayerProfile) -> str:
 
 def layer_table(profile: Profile) -> Table:
     """List every score of every layer."""
-    judged = any(layer.test for layer in profile.layers)
     tops = [top for _, top, _ in best_and_last(profile)]
-    test = Column(titled("Test", profile.dataset), lambda layer: layer.test, PERCENT)
 
     def column(name: str) -> Column:
         words = name.replace("_", " ").capitalize()
@@ -273,7 +269,7 @@ def layer_table(profile: Profile) -> Table:
         *map(column, score_names(profile)),
         Column("GFLOPs a text", lambda layer: layer.flops_per_text, GFLOPS),
         Column("ms a text", lambda layer: layer.milliseconds_per_text, decimals(1)),
-        *([test] if judged else []),
+        Column(titled("Test", profile.dataset), lambda x: x.test, PERCENT, optional=True),
         note=f"Marked: the best held-out {profile.dataset.measure} of its model and pooling. ↓: low"
         " is good. Operations and milliseconds are those of the forward pass up to the layer. The"
         " milliseconds are estimated from the measured pass of the whole model.",

@@ -34,23 +34,20 @@ WIDE_RANGE = 10
 
 
 def search_sections(results: Results) -> list[Block]:
-    """Make one section for each search."""
-    return [search_block(x, f"search-{place}") for place, x in enumerate(results.searches, start=1)]
-
-
-def search_block(history: SearchHistory, key: str) -> Block:
-    """Show the course of a search, what mattered, and all trials."""
-    best = history.best
-    return Block(
-        f"Search: {history.name}",
-        (
-            _text(history),
-            _figure(history, best, key) if best else None,
-            _importance_table(history),
-            Folded((_history_table(history),)),
-        ),
-        key,
-    )
+    """Show the course of each search, what mattered, and all trials, in a section of its own."""
+    return [
+        Block(
+            f"Search: {history.name}",
+            (
+                _text(history),
+                history.best and _figure(history, history.best, f"search-{place}"),
+                _importance_table(history),
+                Folded((_history_table(history),)),
+            ),
+            f"search-{place}",
+        )
+        for place, history in enumerate(results.searches, start=1)
+    ]
 
 
 def _text(history: SearchHistory) -> str:
@@ -122,9 +119,9 @@ def _setting(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = None) -> Axes:
+def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes) -> None:
     """Draw the validation log-loss of each trial of a search, and the best so far."""
-    ax = new_axes(ax, 352, 302, grid="y")
+    new_axes(ax, 352, 302, grid="y")
     ax.set(xlabel="trial", ylabel="validation log-loss")
     ax.margins(y=MARGIN)
     done = [(t.number, t.value) for t in history.trials if t.value is not None]
@@ -148,7 +145,6 @@ def plot_search(history: SearchHistory, best: TrialRecord, ax: Axes | None = Non
         if numbers:
             heights = [height] * len(numbers)
             ax.plot(numbers, heights, transform=foot, zorder=4, label=name, **STYLE[name])
-    legend(ax, columns=2 if is_narrow(ax) else 4, labelcolor=MUTED)
+    legend(ax, columns=4, labelcolor=MUTED)
     if not is_narrow(ax):
         name_lines(ax, [LineEnd(f"best {least:.4f}", last, least, INK)])
-    return ax

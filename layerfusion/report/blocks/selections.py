@@ -142,16 +142,13 @@ def regret_tables(
 
 def score_table(judged: Sequence[NamedProfile], scores: Sequence[ScoreRow]) -> Table:
     """List what each score agrees with, what its best layer loses, and what it costs."""
+    correlation = f"Rank correlation with probe {_measure(judged)}"
     return Table(
         "What each score agrees with, loses and costs",
         scores,
         Column("Score", lambda row: row.name),
         Column("Profiles", lambda r: Cell(r.choice.count, note=f"of {len(judged)}"), COUNT),
-        Column(
-            f"Rank correlation with probe {_measure(judged)}",
-            lambda row: row.spearman and row.spearman[0],
-            decimals(2),
-        ),
+        Column(correlation, lambda row: row.spearman and row.spearman[0], decimals(2)),
         Column("Lowest", lambda row: row.spearman and row.spearman[1], decimals(2)),
         Column("Regret of its best layer, points", lambda row: row.choice.regret, REGRET),
         Column("Against the probe's choice, points", lambda row: row.against, POINTS),
@@ -220,16 +217,14 @@ def _price(dearer: float | None) -> str:
     return f"costs {DURATION(abs(dearer))} {'more' if dearer > 0 else 'less'} than the probe"
 
 
-def plot_regret(
-    judged: Sequence[NamedProfile], rows: Sequence[SelectionRow], ax: Axes | None = None
-) -> Axes:
+def plot_regret(judged: Sequence[NamedProfile], rows: Sequence[SelectionRow], ax: Axes) -> None:
     """Draw the regret of every selection: a mark for each profile, and the mean with its interval.
 
     The first row is on top.
     """
     data = list(dict.fromkeys(entry.data for entry in judged))
     keys = [LINE * -(-len(data) // columns) + 52 for columns in (5, 2)]
-    ax = new_axes(ax, 36 * len(rows) + keys[0], 56 * len(rows) + keys[1], grid="x")
+    new_axes(ax, 36 * len(rows) + keys[0], 56 * len(rows) + keys[1], grid="x")
     narrow = is_narrow(ax)
     ax.set_ylim(len(rows) - 0.4, -0.7 if narrow else -0.6)
     ax.set_yticks([])
@@ -249,9 +244,7 @@ def plot_regret(
         _draw_mean(ax, row, y, of=len(judged), narrow=narrow)
     ax.set_xlim(min(1.15 * min(drawn), -1.0), max(1.15 * max(drawn), 1.0))
     handles = [Line2D([], [], markersize=6.5, **_mark(number)) for number in range(len(data))]
-    columns = 2 if narrow else 5
-    legend(ax, columns=columns, handles=handles, labels=data, labelcolor=INK, handlelength=0.8)
-    return ax
+    legend(ax, columns=5, handles=handles, labels=data, labelcolor=INK, handlelength=0.8)
 
 
 def _draw_mean(ax: Axes, row: SelectionRow, y: int, *, of: int, narrow: bool) -> None:

@@ -161,11 +161,10 @@ def _cost_words(job: FinishedJob, other: FinishedJob) -> str:
     """Say how many operations a text takes, compared with another choice."""
     if not (job.flops and other.flops):
         return ""
-    if round(job.flops / other.flops, 2) == 1:
+    times = job.flops / other.flops
+    if round(times, 2) == 1:
         return ". A text costs the same operations"
-    more, what = job.flops / other.flops, "as many"
-    if more < 1:
-        more, what = 1 / more, "fewer"
+    more, what = (times, "as many") if times > 1 else (1 / times, "fewer")
     return (
         f". A text costs {decimals(1)(more)} times {what} operations ({GFLOPS(job.flops)} against"
         f" {GFLOPS(other.flops)} GFLOPs)"
@@ -176,18 +175,18 @@ def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
     jobs, record = data.chosen, data.data
     judges = {name: group.judge for name, group in data.groups.items()}
     doubts = [f"{name}: chosen by {x.name}{x.reason}." for name, x in judges.items() if x.doubt]
+
+    def chosen_by(name: str) -> Cell:
+        return Cell.of(jobs[name].choosing["accuracy"], note=f"({judges[name].name})")
+
     return Table(
         f"What each sweep chose on {data.label}",
         list(jobs),
         Column("Sweep", lambda name: name),
         Column("Use", lambda name: names[name]),
-        Column(
-            titled("Chosen by", record),
-            lambda x: Cell.of(jobs[x].choosing["accuracy"], note=f"({judges[x].name})"),
-            PERCENT,
-        ),
+        Column(titled("Chosen by", record), chosen_by, PERCENT),
         Column(titled("Test", record), lambda x: jobs[x].accuracy, PERCENT),
-        *set_columns(list(jobs), lambda x: jobs[x].record.test),
+        *set_columns(lambda x: jobs[x].record.test),
         Column("Baseline %", lambda x: jobs[x].record.baseline.test["accuracy"], PERCENT),
         Column("ms a text", lambda x: jobs[x].record.milliseconds_one, MS),
         Column("GFLOPs a text", lambda x: jobs[x].flops, GFLOPS),
@@ -200,15 +199,14 @@ def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
 def _seed_table(data: Shared) -> Table:
     """Say how often each choice would have been first with other seeds."""
     jobs = data.chosen
-    shares = first_shares([[seeds_of(job) for job in jobs.values()]])
-    entries = list(zip(jobs, shares.tolist(), strict=True))
+    shares = first_shares([[seeds_of(job) for job in jobs.values()]]).tolist()
     return Table(
         f"Whether other seeds would change the order on {data.label}",
-        entries,
-        Column("Sweep", lambda entry: entry[0]),
-        Column(titled("Test", data.data), lambda x: jobs[x[0]].accuracy.mean, PERCENT),
-        Column("Seeds", lambda entry: len(jobs[entry[0]].record.seeds), COUNT),
-        Column("First %", lambda entry: entry[1], SHARE),
+        list(jobs),
+        Column("Sweep", lambda name: name),
+        Column(titled("Test", data.data), lambda name: jobs[name].accuracy.mean, PERCENT),
+        Column("Seeds", lambda name: len(jobs[name].record.seeds), COUNT),
+        Column("First %", dict(zip(jobs, shares, strict=True)).get, SHARE),
         note=f"How often each is first when its seeds are resampled; ties are shared. {ONE_SEED}",
     )
 
@@ -319,10 +317,10 @@ def _rank_words(names: Sequence[str], ranking: Ranking, data_sets: int) -> str:
     return f"{words} {COUNT(sure)} of {pairs} can be told apart over the data sets."
 
 
-def plot_ranks(names: Sequence[str], ranking: Ranking, ax: Axes | None = None) -> Axes:
+def plot_ranks(names: Sequence[str], ranking: Ranking, ax: Axes) -> None:
     """Draw the mean ranks, the best on top, with a bar for those that cannot be told apart."""
     order = ranking.order
-    ax = row_axes(ax, [names[one] for one in order])
+    row_axes(ax, [names[one] for one in order])
     ranks = [ranking.mean_ranks[one] for one in order]
     ax.plot(ranks, range(len(order)), "o", color=INK, markersize=8, zorder=3)
     room = 0.06 * max(len(order) - 1, 1)
@@ -333,7 +331,6 @@ def plot_ranks(names: Sequence[str], ranking: Ranking, ax: Axes | None = None) -
     ax.set_xlim(1 - room, len(order) + room * (len(ranking.cliques) + 1))
     ax.set_xticks(np.unique(np.linspace(1, len(order), min(len(order), 8)).round().astype(int)))
     ax.set_xlabel("Mean rank over the data sets, 1 is best")
-    return ax
 
 
 # -- what is not compared -----------------------------------------------------------------------

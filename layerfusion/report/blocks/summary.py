@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
 
 from layerfusion.findings.choice import close_words
 from layerfusion.findings.curves import answer_lines
@@ -26,37 +24,39 @@ from layerfusion.report.sentences import bracket, percent, told
 from layerfusion.report.table import Column, Table
 
 
-@dataclass(frozen=True, eq=False)
 class Summary:
-    """The answer on a data set; what is better or worse needs a test that shows it."""
+    """The answer on a data set; what is better or worse needs a test that shows it.
 
-    kind: ClassVar[str] = "summary"
-    group: DataGroup
-    findings: Findings
+    Attributes:
+        sample: tells that the rows are a sample; None where all rows were used.
+        headline: what to use, without the marks that tell jobs apart: there is one answer.
+        layers: every layer of what is used, where the headline has only their number.
+        accuracy: that of what is used, and its interval with the rows that it is over.
+        usage: what to type: a heading, and a command or lines of Python.
+    """
 
-    @property
-    def label(self) -> str:
-        """Name of the data set."""
-        return self.group.label
+    kind = "summary"
 
-    @property
-    def sample(self) -> str | None:
-        """Tells that the rows are a sample; none where all rows were used."""
-        return sample_sentence(self.group)
-
-    @property
-    def parts(self) -> tuple[Drawing, ...]:
-        """The figure."""
-        return () if self.figure is None else (self.figure,)
+    def __init__(self, group: DataGroup, findings: Findings) -> None:
+        self.group, self.findings, self.sample = group, findings, sample_sentence(group)
+        best = group.best
+        alone = best in group.singles
+        self.headline = f"Use {single_name(group, best) if alone else job_name(best.record)}"
+        self.layers = every_layer(best.record)
+        words = f"{bracket(best.accuracy)} on {plural(group.rows, 'test row')}"
+        if group.data.multilabel:
+            words = f"of the texts have all their labels right (exact match) {words}"
+        self.accuracy = percent(best.accuracy.mean), words
+        self.usage = commands(best)
 
     @cached_property
-    def figure(self) -> Drawing | None:
+    def parts(self) -> tuple[Drawing, ...]:
         """A small curve of accuracy by layer; none where no layers can be compared."""
         group = self.group
         lines, judged = answer_lines(group)
         if not lines:
-            return None
-        return drawing(
+            return ()
+        figure = drawing(
             f"{group.key}-answer",
             lambda ax: plot_answer_curve(group, ax),
             alt=f"{group.label}: {group.data.measure} by depth of the layer ({judged}). Ringed:"
@@ -64,27 +64,7 @@ class Summary:
             caption="",
             wide=NARROW - 10,
         )
-
-    @property
-    def headline(self) -> str:
-        """What to use, without the marks that tell jobs apart: there is one answer."""
-        group, best = self.group, self.group.best
-        alone = best in group.singles
-        return f"Use {single_name(group, best) if alone else job_name(best.record)}"
-
-    @property
-    def layers(self) -> str:
-        """Every layer of what is used, where the headline has only their number."""
-        return every_layer(self.group.best.record)
-
-    @property
-    def accuracy(self) -> tuple[str, str]:
-        """The accuracy of what is used, and its interval with the rows that it is over."""
-        best = self.group.best
-        words = f"{bracket(best.accuracy)} on {plural(self.group.rows, 'test row')}"
-        if self.group.data.multilabel:
-            words = f"of the texts have all their labels right (exact match) {words}"
-        return percent(best.accuracy.mean), words
+        return (figure,)
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -100,29 +80,22 @@ class Summary:
             of = f" of {last.layer.backbone}" if len(group.models) > 1 else ""
             also = " (best alone)" if last is single and len(group.singles) > 1 else ""
             compared.append((f"Against last layer{of}{also}", last.accuracy.mean, best, last, ""))
-        if single is not None and single not in (best, last):
+        if single and single not in (best, last):
             compared.append(("Against best single layer", single.accuracy.mean, best, single, ""))
         compared.append(("Against baseline", baseline.test["accuracy"], best, None, ""))
-        if single is not None and fused is not None and fused is not best:
+        if single and fused and fused is not best:
             compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
         for name, accuracy, job, against, than in compared:
             words = told(self.findings.between(job, against), than=than)
             found.append((f"{name}, {percent(accuracy)}", words))
         return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
 
-    @property
-    def usage(self) -> list[tuple[str, str]]:
-        """What to type: a heading, and a command or lines of Python."""
-        return commands(self.group.best)
-
 
 def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
     """Give both F1 of a job on texts with several labels; nothing of others."""
     facts = []
-    for name, what in (
-        ("Micro", "over all labels of all texts"),
-        ("Macro", "mean over the labels"),
-    ):
+    kinds = {"Micro": "over all labels of all texts", "Macro": "mean over the labels"}
+    for name, what in kinds.items():
         one = job.record.test.get(f"{name.lower()}_f1")
         if one is not None and job.record.dataset.multilabel:
             interval = "" if one.low is None else f" {bracket(one)}"
@@ -140,10 +113,10 @@ def answer_table(cards: Sequence[Summary]) -> Table:
     return Table(
         "What to use on each data set",
         cards,
-        Column("Data set", lambda card: card.label),
+        Column("Data set", lambda card: card.group.label),
         Column("Use", lambda card: card.headline.removeprefix("Use ")),
         Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
-        *set_columns(cards, lambda card: card.group.best.record.test),
+        *set_columns(lambda card: card.group.best.record.test),
         Column("Over last layer, points", over_last, POINTS),
         Column("Over baseline, points", lambda c: c.findings.between(c.group.best, None), POINTS),
         Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.patches import Rectangle
 
 from layerfusion.report.figures.colors import GRID, INK, MUTED
@@ -156,8 +157,12 @@ def write(ax: Axes, text: str, place: Point, offset: Point = (0, 0), **look: Any
     ax.annotate(text, place, offset, **{**plain, **look})
 
 
-def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
-    """Name the labelled lines and marks above the axes, each in its own colour."""
+def legend(ax: Axes, *, columns: int = 1, **options: Any) -> Legend:
+    """Name the labelled lines and marks above the axes, each in its own colour.
+
+    Narrow screens have room for two columns.
+    """
+    columns = min(columns, 2) if is_narrow(ax) else columns
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": columns}
     look = {"labelcolor": "linecolor", "fontsize": 11, "handlelength": 1.8, "labelspacing": 0.35}
     box = ax.legend(**{**place, **look, "frameon": False, "borderaxespad": 0.2, **options})
@@ -165,6 +170,7 @@ def legend(ax: Axes, *, columns: int = 1, **options: Any) -> None:
         for part in (handle, text):
             if part is not None:
                 part.set_gid(SERIES_ID + text.get_text())
+    return box
 
 
 def color_bar(ax: Axes, colors: Colormap, ends: tuple[str, str]) -> None:

@@ -62,12 +62,13 @@ class Drawing:
 
 
 @contextmanager
-def quiet_about_letters() -> Iterator[None]:
-    """Ignore letters that DejaVu Sans lacks, such as Chinese ones in the name of a class.
+def own_style(salt: str = "") -> Iterator[None]:
+    """Draw in the letters of the report, and ignore those that DejaVu Sans lacks, as Chinese ones.
 
-    The page's letters are the browser's, so that only PNG and PDF have boxes in their place.
+    The page's letters are the browser's, so that only PNG and PDF have boxes in their place. The
+    salt makes ids of clip paths and markers repeatable, and distinct within the page.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rc_context({**STYLE, "svg.hashsalt": salt}):
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         yield
 
@@ -87,9 +88,7 @@ def drawing(
     drawn: list[str] = []
     png, pdf = io.BytesIO(), io.BytesIO()
     for width in (wide, NARROW):
-        # The salt makes ids of clip paths and markers repeatable, and distinct within the page.
-        salt: dict[Any, Any] = {"svg.hashsalt": f"{key}-{width:.0f}"}
-        with quiet_about_letters(), rc_context(STYLE | salt):
+        with own_style(f"{key}-{width:.0f}"):
             figure = sheet(width)
             plot(figure.add_subplot())
             drawn.append(_svg(figure, alt))

@@ -177,7 +177,7 @@ def _draw_ruler(ax: Axes, curve: Curve, below: float, color: str) -> None:
             write(ax, job.layer.layer, (x, 0), (0, -below), **where, **look)
 
 
-def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
+def plot_answer_curve(group: DataGroup, ax: Axes) -> None:
     """Draw a small curve of each model, and ring the layers of the job that is chosen.
 
     Of several poolings it is the one with a layer that is used, or else the one that is best on
@@ -189,14 +189,11 @@ def plot_answer_curve(group: DataGroup, ax: Axes | None = None) -> Axes:
         best[line.model] = replace(line, name=shortened(line.name, NAME_LETTERS), choosing=())
     lines = [best[model] for model in dict.fromkeys(line.model for line in found)]
     columns = 1 + (len(lines) > 1 and max(len(line.name) for line in lines) <= NAME_LETTERS // 2)
-    ax = _depth_axes(ax, 200, 180 + LINE * math.ceil(len(lines) / columns))
+    _depth_axes(ax, 200, 180 + LINE * math.ceil(len(lines) / columns))
     _draw_all(ax, lines, _colors(group))
     ax.set(xlabel="relative depth of the layer", ylabel="")
-    legend(ax, columns=columns, title=f"% right: {judged}", alignment="left", title_fontsize=11)
-    box = ax.get_legend()
-    if box is not None:
-        box.get_title().set_color(MUTED)
-    return ax
+    title = {"title": f"% right: {judged}", "title_fontsize": 11, "alignment": "left"}
+    legend(ax, columns=columns, **title).get_title().set_color(MUTED)
 
 
 def plot_probe_curves(group: DataGroup, ax: Axes | None = None) -> Axes:

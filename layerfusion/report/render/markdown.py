@@ -28,11 +28,10 @@ def _paragraphs(part: Part, level: int) -> list[str]:
         return ["\n".join(f"- {plain(line)}" for line in part.lines)]
     if isinstance(part, Table):
         return table_markdown(part)
-    if isinstance(part, Block):
-        inner = [paragraph for one in part.parts for paragraph in _paragraphs(one, level + 1)]
-        return [f"{'#' * level} {plain(part.title)}", *inner]
-    if isinstance(part, Folded):
-        return [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
+    if isinstance(part, Block | Folded):
+        head = [f"{'#' * level} {plain(part.title)}"] if isinstance(part, Block) else []
+        level += len(head)
+        return head + [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
     if isinstance(part, Summary):
         return _summary(part, level)
     caption = [f"*{plain(part.caption)}*"] if part.caption else []
@@ -44,7 +43,7 @@ def _summary(summary: Summary, level: int) -> list[str]:
     figures = [paragraph for one in summary.parts for paragraph in _paragraphs(one, level)]
     usage = [f"{title}:\n\n```\n{text.replace('`', '')}\n```" for title, text in summary.usage]
     return [
-        f"{'#' * level} {plain(summary.label)}",
+        f"{'#' * level} {plain(summary.group.label)}",
         *([f"**{plain(summary.sample)}**"] if summary.sample else []),
         f"**{plain(summary.headline)}:** {plain(value)} {plain(interval)}.",
         "\n".join(f"- {plain(name)}: {plain(words)}" for name, words in summary.facts),
