@@ -22,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerfusion import __version__
+from layerfusion.embeddings.breaker import PAUSE
 from layerfusion.errors import UserError, one_line
 from layerfusion.runs.naming import labels_of
 from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull, VectorsMissing
@@ -35,7 +36,7 @@ NOT_EMPTY = r"[^\s\x1c-\x1f\x85]"
 PREDICT = "/predict"
 LEFT = 499
 """Status under which a request is counted whose client left before its answer."""
-LATER = 10
+LATER = round(PAUSE)
 """Seconds after which a request may be tried again that a server of vectors let fail."""
 ABOUT = (
     """Labels and probabilities of texts, from a classifier that a job of LayerFusion trained."""

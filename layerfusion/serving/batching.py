@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerfusion.embeddings.breaker import PAUSE
 from layerfusion.errors import Unavailable, UserError
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,7 @@ class Batcher:
         """Number of texts that pass the models now."""
         self._since = 0.0
         """When these began to, on the monotonic clock."""
+        self._silent_until = 0.0
         self._seconds, self._texts = 0.01, 1.0
         """What the last batches took and held, the latest counting most."""
 
@@ -216,7 +218,11 @@ class Batcher:
                 if not one.answer.done():
                     one.answer.set_result(rows)
         elif isinstance(error, Unavailable):  # each request alone would fail too, after its waits
-            log.warning("a batch of %d texts failed: no vectors from %s", len(texts), error.where)
+            if self._since >= self._silent_until:  # once, and not for each batch of the same pause
+                self._silent_until = time.monotonic() + PAUSE
+                log.warning(
+                    "a batch of %d texts failed: no vectors from %s", len(texts), error.where
+                )
             for one in batch:
                 if not one.answer.done():
                     one.answer.set_exception(VectorsMissing())
