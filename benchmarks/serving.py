@@ -1,9 +1,10 @@
 """Load a server with requests over HTTP: python -m benchmarks.serving JOB [--seconds 20].
 
 Requests of one text each come at a fixed rate, whether earlier ones are answered or not. First the
-rate is found that the server sustains: no refusal, and 99 % answered within half a second. Then
-come four times as many, while /health is asked ten times a second; and then the sustained rate
-again. Texts are those of `TEXTS`, with a number so that none is the same.
+rate is found that the server sustains: no refusal, and 99 % answered within half a second; or
+`--rate` gives it, so that two versions get the same load. Then come four times as many, while
+/health is asked ten times a second; and then the sustained rate again. Texts are those of `TEXTS`,
+with a number so that none is the same.
 """
 
 from __future__ import annotations
@@ -168,10 +169,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("job")
     parser.add_argument("--seconds", type=float, default=20, help="length of each load")
+    parser.add_argument("--rate", type=float, help="requests a second, in place of the search")
     parser.add_argument("--cache", default="outputs/cache")
     options = parser.parse_args()
     with served(options.job, "--cache", options.cache) as url:
-        usual = sustained(url, options.seconds)
+        if options.rate:
+            asyncio.run(load(url, 5, 2))  # warms up
+            usual = asyncio.run(load(url, options.rate, options.seconds))
+        else:
+            usual = sustained(url, options.seconds)
         print(f"sustained: {usual}")
         print(f"{OVERLOAD} times as many:")
         print(asyncio.run(load(url, OVERLOAD * usual.rate, options.seconds)), flush=True)

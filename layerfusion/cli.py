@@ -72,6 +72,9 @@ COMMANDS = {
 COMPOSED = ("plan", "extract", "profile", "train", "search", "reproduce")
 """Commands whose config Hydra composes; their help needs neither Hydra nor torch."""
 
+OF_THE_HOME = ("MPLCONFIGDIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR")
+"""Variables of the folders that matplotlib and W&B have in the home if nothing else is said."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -101,9 +104,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch starts: its threads then sleep while they wait for each other. Threads that spin
     # keep the one that they wait for from running, wherever another process is busy too.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _give_others_a_place()
     # A line of a log that a full disk cannot take is lost without a traceback; the command tells of
     # the disk itself.
     logging.raiseExceptions = False
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it tells that it has listed fonts
     try:
         if words[0] not in COMMANDS:
             raise unknown("command", words[0], COMMANDS)
@@ -129,6 +134,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("layerfusion: stopped; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _give_others_a_place() -> None:
+    """Let libraries that keep files in the home do so in a temporary folder, if it takes none.
+
+    Each would say so in lines of its own, some of them a dozen, though nothing is lost with them.
+    """
+    home = os.path.expanduser("~")
+    places = (os.environ.get("XDG_CONFIG_HOME") or os.path.join(home, ".config"), home)
+    place = next((one for one in places if os.path.isdir(one)), None)
+    unset = [name for name in OF_THE_HOME if name not in os.environ]
+    if not unset or (place is not None and os.access(place, os.W_OK)):
+        return
+    import atexit
+    import shutil
+    import tempfile
+
+    folder = tempfile.mkdtemp(prefix="layerfusion-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ.update(dict.fromkeys(unset, folder))
 
 
 def _print_traceback(

@@ -29,6 +29,10 @@ class Unavailable(UserError):
         self.where = where
 
 
+class OutOfTime(Exception):
+    """The time was over before all texts had vectors."""
+
+
 EXTRA_OF = {
     "datasets": "train",
     "hydra": "train",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -363,3 +364,26 @@ def test_a_kept_file_that_is_a_link_to_nothing_is_one_line(
     assert capsys.readouterr().err == (
         f"layerfusion: {plan}: it is a link to nothing; remove it, or bring back its file\n"
     )
+
+
+def test_a_home_that_takes_no_files_is_no_matter_for_a_user(tmp_path: Path) -> None:
+    names = ("MPLCONFIGDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "WANDB_CACHE_DIR")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    code = (
+        "import os; from layerfusion.cli import main; main(['explain', 'layers.mass'])\n"
+        "import matplotlib; folder = matplotlib.get_cachedir(); print(folder)\n"
+        "print(os.environ.get('WANDB_CACHE_DIR'))"
+    )
+    for home, own in ((tmp_path, True), (tmp_path / "none", False)):
+        environment |= {"HOME": str(home), "TMPDIR": str(tmp_path)}
+        ran = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=environment
+        )
+        *_, folder, of_wandb = ran.stdout.splitlines()
+        assert (ran.returncode, ran.stderr) == (0, "")
+        if own:
+            assert (folder, of_wandb) == (str(tmp_path / ".cache/matplotlib"), "None")
+        else:
+            assert folder == of_wandb
+            assert Path(folder).parent == tmp_path
+            assert not Path(folder).exists()

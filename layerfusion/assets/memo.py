@@ -13,12 +13,14 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 from filelock import FileLock
 
 from layerfusion.assets.files import write_atomically
+
+if TYPE_CHECKING:
+    import numpy as np
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ CHECKSUM = "checksum"
 SHA256 = "sha256:"
 """Prefix of a sealed content's checksum, so that it is found under a damaged name too."""
 Result = TypeVar("Result")
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, "np.ndarray"]
 
 
 def hash_of(content: Any, *, spaced: bool = False) -> str:
@@ -177,6 +179,7 @@ def _checksum(facts: Mapping[str, Any], of: str) -> str:
 
 def write_arrays(path: Path, arrays: Arrays, facts: Mapping[str, Any]) -> None:
     """Keep arrays as safetensors, with facts beside them and a checksum over both."""
+    import numpy as np
     from safetensors.numpy import save
 
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}

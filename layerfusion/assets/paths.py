@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 from layerfusion.assets.files import DiskError
@@ -23,6 +25,8 @@ FOLDERS = {
 }
 """Environment variables with folders to look in, separated as in PATH."""
 
+_also: ContextVar[tuple[str, ...]] = ContextVar("also", default=())
+"""Folders in which relative paths are looked for after all others."""
 MODEL_FILES = ("*.safetensors", "*.gguf", "*.json", "*.txt", "*.model")
 """Files whose content identifies a model. A data set is identified by its texts and labels."""
 
@@ -41,8 +45,8 @@ def find_path(path: str, kind: Kind) -> Path:
     """
     wanted = Path(os.path.expanduser(path))  # which keeps the ~ of an unknown user
     variable = FOLDERS[kind]
-    folders = [folder for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
-    places = [Path.cwd(), *(Path(os.path.expanduser(folder)) for folder in folders)]
+    folders = _named_folders(variable)
+    places = [Path.cwd(), *folders, *map(Path, _also.get())]
     if wanted.is_absolute():
         places = places[:1]  # an absolute path replaces what it is joined to
     for place in places:
@@ -51,9 +55,35 @@ def find_path(path: str, kind: Kind) -> Path:
             return real_path(place / wanted)
     if wanted.is_absolute():
         raise SourceUnavailable("it does not exist")
-    searched = ", ".join(str(place) for place in places)
+    searched = ", ".join(dict.fromkeys(map(str, places)))
     hint = "" if folders else f"; {variable} may name more folders"
     raise SourceUnavailable(f"not found in {searched}{hint}")
+
+
+def _named_folders(variable: str) -> list[Path]:
+    """Return the folders that a variable of the environment names."""
+    named = os.environ.get(variable, "").split(os.pathsep)
+    return [Path(os.path.expanduser(folder)) for folder in named if folder]
+
+
+def folders_looked_in() -> list[str]:
+    """Return where relative paths are looked for now: here, and in what the environment names."""
+    named = [folder for variable in FOLDERS.values() for folder in _named_folders(variable)]
+    return list(dict.fromkeys(os.path.abspath(place) for place in [Path.cwd(), *named]))
+
+
+@contextmanager
+def looking_also_in(folders: Sequence[str]) -> Iterator[None]:
+    """Find relative paths in some folders too, after all others, inside the block.
+
+    Args:
+        folders: those of an earlier job, as `folders_looked_in` gave them.
+    """
+    token = _also.set(tuple(folders))
+    try:
+        yield
+    finally:
+        _also.reset(token)
 
 
 def real_path(path: Path) -> Path:

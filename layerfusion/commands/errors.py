@@ -231,16 +231,20 @@ def _confusion(found: Answers, width: int) -> Iterator[str]:
 def _train(folder: Path, record: RunRecord, options: Namespace) -> int:
     """Print the rows of train whose label is in doubt, by vectors of the job's models."""
     from layerfusion.assets import NoSource
+    from layerfusion.assets.paths import looking_also_in
     from layerfusion.records.label_words import shown_name
     from layerfusion.records.settings import config_of_job
     from layerfusion.runs.held_out_train import held_out_rows
-    from layerfusion.runs.job_texts import texts_of
+    from layerfusion.runs.job_texts import texts_of, with_own_cache
 
     most = None if options.csv else options.n
     config = with_models(config_of_job(folder), options.model, options.cache)
+    if options.cache is None:
+        config = with_own_cache(config, record)
     dataset = texts_of(config, record)
     try:
-        rows = held_out_rows(config, record, dataset)
+        with looking_also_in(record.looked_in):
+            rows = held_out_rows(config, record, dataset)
     except NoSource as error:
         raise UserError(
             f"{error}; where a model's files lie now, say with --model NAME=FOLDER"

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 GZ = ".gz"
 """A second suffix, for a file that gzip packs."""
+COMMA, TAB = ",", "\t"
 _MADE = "layerfusion predict"
 """Stands in the first line of a journal."""
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
@@ -40,11 +41,12 @@ _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 64 << 20
 
 
 class Printed:
-    """Parts of a table that are printed as csv."""
+    """Parts of a table that are printed as csv, with the delimiter of the input."""
 
     def __init__(self) -> None:
         self.notes: list[str] = []
         self._begun = False
+        self._delimiter = COMMA
 
     def __enter__(self) -> Printed:
         return self
@@ -54,11 +56,12 @@ class Printed:
 
     def has(self, number: int, table: Table) -> bool:
         """Return False: a part that was printed cannot be looked up."""
+        self._delimiter = table.delimiter or COMMA
         return False
 
     def add(self, frame: DataFrame) -> None:
         """Print a part in UTF-8, whatever the terminal's encoding."""
-        content = encoded(frame, ".csv", header=not self._begun)
+        content = encoded(frame, self._delimiter, header=not self._begun)
         self._begun = True
         binary = getattr(sys.stdout, "buffer", None)  # none where a program put its own text there
         if binary is None:
@@ -87,6 +90,7 @@ class Partial:
         self._identity = dict(identity)
         self._parts: list[dict[str, Any]] = []
         self._asked = ""
+        self._delimiter = ""
         self._going_on = False
         self._listed = False
         self._journal_end = 0
@@ -112,7 +116,8 @@ class Partial:
             number: of the part, from 0.
             table: the rows of the input that it is made of.
         """
-        self._asked = _digest(table)
+        self._delimiter = self._form(table)
+        self._asked = _digest(table, self._delimiter)
         if number < len(self._parts) and self._parts[number]["of"] == self._asked:
             return True
         if number < len(self._parts):
@@ -122,6 +127,20 @@ class Partial:
             self._tell("", "had them")
         self._going_on = True
         return False
+
+    def _form(self, table: Table) -> str:
+        """Return what stands between the cells of the file; nothing where it has none.
+
+        A csv has the delimiter of the file that it is made of, for the program that wrote that one.
+        A tab is taken over only if that file says .csv too: .tsv to .csv is a wish for commas.
+        """
+        suffix = data_suffix(self._out)
+        if suffix == ".tsv":
+            return TAB
+        if suffix != ".csv":
+            return ""
+        other = table.delimiter == TAB and data_suffix(Path(table.place)) != suffix
+        return COMMA if other else table.delimiter or COMMA
 
     def _tell(self, anew: str, kept: str) -> None:
         """Say what stayed of an earlier run."""
@@ -136,7 +155,7 @@ class Partial:
         if data_suffix(self._out) == ".parquet":
             content = self._arrow(frame)
         else:
-            content = encoded(frame, data_suffix(self._out), header=not self._parts)
+            content = encoded(frame, self._delimiter, header=not self._parts)
             # A member of its own for each part, without the time, so that the file stays the same.
             content = gzip.compress(content, mtime=0) if self._out.suffix.lower() == GZ else content
         with disk_errors_told(self._out.parent):
@@ -266,9 +285,9 @@ class Partial:
                     _write_group(writer, group)
 
 
-def _digest(table: Table) -> str:
-    """Hash the rows of a table, with all columns."""
-    digest = hashlib.sha256()
+def _digest(table: Table, delimiter: str) -> str:
+    """Hash the rows of a table, with all columns, and a delimiter of the output that is unusual."""
+    digest = hashlib.sha256(b"" if delimiter in ("", COMMA, TAB) else delimiter.encode())
     for name, column in table.others.items():
         digest.update(f"{name!r}\0{list(column)!r}\n".encode(errors="backslashreplace"))
     return digest.hexdigest()
@@ -335,15 +354,15 @@ def _write_group(writer: Any, tables: list[pyarrow.Table]) -> None:
 # -- csv and JSON -------------------------------------------------------------------------------
 
 
-def encoded(frame: DataFrame, suffix: str, *, header: bool) -> bytes:
-    """Write rows as `.csv`, `.tsv` or `.jsonl`.
+def encoded(frame: DataFrame, delimiter: str, *, header: bool) -> bytes:
+    """Write rows as a table, or as an object a line.
 
     Args:
         frame: the rows.
-        suffix: the form.
-        header: begin with the names of the columns, where the form has such a line.
+        delimiter: what stands between the cells; nothing for objects.
+        header: begin with the names of the columns, where there are cells.
     """
-    if suffix == ".jsonl":
+    if not delimiter:
         return _json_lines(frame)
     import pandas
 
@@ -358,7 +377,7 @@ def encoded(frame: DataFrame, suffix: str, *, header: bool) -> bytes:
         text,
         index=False,
         header=header,
-        sep="\t" if suffix == ".tsv" else ",",
+        sep=delimiter,
         lineterminator="\r\n",
     )
     return text.getvalue().encode()

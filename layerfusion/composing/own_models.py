@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,6 +101,8 @@ def named_models(arguments: Sequence[str], known: set[str]) -> tuple[list[str], 
     for entry in entries:
         kept.setdefault(checked_place(entry), entry)
     places = list(kept.values())
+    for place in places:
+        _say_if_of_the_hub(place)
     names = distinct_names([place.partition("@")[0] for place in places], sorted(known))
     for name, place in zip(names, places, strict=True):
         _register(name, place)
@@ -146,6 +149,18 @@ def checked_place(place: str) -> str:
     if path.is_dir() and not any(next(path.glob(one), None) for one in _OF_MODELS):
         raise UserError(f"backbone={place}: the folder has no config.json; {_FORMS}")
     return str(path)
+
+
+def _say_if_of_the_hub(place: str) -> None:
+    """Say that a place is taken for an id of the hub, as a folder that is not here may be meant.
+
+    Each command says so before it does anything, also one that would not ask the hub.
+    """
+    try:
+        find_path(place, "backbone")
+    except SourceUnavailable as error:
+        said = f"backbone={place}: {error}; taken for a model of the Hugging Face hub"
+        print(said, file=sys.stderr)
 
 
 def place_settings(place: str) -> dict[str, Any]:

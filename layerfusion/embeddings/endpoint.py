@@ -23,7 +23,7 @@ import numpy as np
 
 from layerfusion.config.job import BackboneConfig
 from layerfusion.config.secrets import HIDDEN, redact
-from layerfusion.errors import Unavailable, UserError, one_line, short
+from layerfusion.errors import OutOfTime, Unavailable, UserError, one_line, short
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +54,6 @@ class Answer:
     """Shape: (texts, width), float32."""
     seconds: float
     """From the request to its answer, without the tries that failed."""
-
-
-class OutOfTime(Exception):
-    """The time was over before all texts had vectors."""
 
 
 class _Refused(Exception):

@@ -23,9 +23,9 @@ from layerfusion.config.assets import SourceConfig
 from layerfusion.config.job import BackboneConfig
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.backbone_loading import quiet_transformers
-from layerfusion.embeddings.endpoint import Answer, OutOfTime
+from layerfusion.embeddings.endpoint import Answer
 from layerfusion.embeddings.shape import BATCH
-from layerfusion.errors import UserError, library_errors, short
+from layerfusion.errors import OutOfTime, UserError, library_errors, short
 
 PIECE = 1024
 """Texts that are given to the pipeline at once, and kept together."""

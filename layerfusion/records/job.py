@@ -382,6 +382,9 @@ class RunRecord:
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings of the selection, the fusion and the training by their keys, such as `fusion.width`,
     without those that are not set; empty in older records."""
+    looked_in: list[str] = field(default_factory=list)
+    """Folders in which relative paths of data and models were looked for: where the job ran, first,
+    and those that the environment named. Records of before have none."""
     schema: int = SCHEMA
 
     @property

@@ -35,8 +35,8 @@ from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.backbone import Backbone
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import CPU_BUDGETS, GPU_BUDGETS
+from layerfusion.embeddings.breaker import Breaker
 from layerfusion.embeddings.cache_key import text_hash
-from layerfusion.embeddings.endpoint import OutOfTime
 from layerfusion.embeddings.forward import embed
 from layerfusion.embeddings.given import LAYER, GivenSource, open_given
 from layerfusion.embeddings.lexical import LexicalFit
@@ -44,7 +44,7 @@ from layerfusion.embeddings.pipeline import Pipeline, open_pipeline
 from layerfusion.embeddings.source import asset_sources
 from layerfusion.embeddings.tokens import UnknownTally
 from layerfusion.embeddings.vector_files import VectorFile
-from layerfusion.errors import Unavailable, UserError, unknown
+from layerfusion.errors import UserError, unknown
 from layerfusion.fusion.head_files import Head, mean_probabilities
 from layerfusion.layers.layer_id import LayerId
 from layerfusion.layers.lexical_regression import LexicalRegression
@@ -316,7 +316,7 @@ class Bundle:
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the language models out of a pickle; they are loaded again on use."""
-        opened = ("_backbones", "_givers")
+        opened = ("_backbones", "_givers", "_breakers")
         return {name: value for name, value in vars(self).items() if name not in opened}
 
     def __repr__(self) -> str:
@@ -393,12 +393,15 @@ class Bundle:
             with _passing:
                 return source.find(texts, self.config.extract.device)
         alone = replace(self.config.extract, shard=0, num_shards=1)
-        try:
-            source.extract([texts], alone, left=lambda: end - time.monotonic())
-        except OutOfTime as error:
-            where = f"backbone {name}: {source.origin}"
-            raise Unavailable(f"{where} gave no vectors in the time for them", where) from error
+        where = f"backbone {name}: {source.origin}"
+        with self._breakers.setdefault(name, Breaker(where)).asking(end) as left:
+            source.extract([texts], alone, left=left)
         return source.store.read([text_hash(text) for text in texts], [LAYER])[LAYER]
+
+    @cached_property
+    def _breakers(self) -> dict[str, Breaker]:
+        """Server of vectors to what keeps texts from it while it fails."""
+        return {}
 
     @cached_property
     def _givers(self) -> dict[str, GivenSource | VectorFile | Pipeline]:

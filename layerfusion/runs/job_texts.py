@@ -6,10 +6,11 @@ It imports nothing that trains, so that reading a data set takes no longer than 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from layerfusion.assets.paths import find_path, state_of
+from layerfusion.assets.paths import find_path, looking_also_in, state_of
 from layerfusion.assets.source import SourceUnavailable
 from layerfusion.config.job import TrainConfig
 from layerfusion.errors import UserError
@@ -48,7 +49,7 @@ def dataset_of(config: TrainConfig) -> TextDataset:
 
 
 def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
-    """Read the texts of a job again.
+    """Read the texts of a job again, from here or from where the job has found them.
 
     Args:
         config: settings of the job, as `config_of_job` reads them.
@@ -57,13 +58,28 @@ def texts_of(config: TrainConfig, record: RunRecord) -> TextDataset:
     Raises:
         UserError: if its texts cannot be read, or they or the order of the labels are others now.
     """
-    dataset = dataset_of(config)
+    with looking_also_in(record.looked_in):
+        dataset = dataset_of(config)
     if dataset.coding != (record.dataset.fingerprint, tuple(record.dataset.label_names)):
         raise UserError(
             f"dataset {dataset.name}: its texts or labels have changed since the job ran, or the"
             " order of the labels has"
         )
     return dataset
+
+
+def with_own_cache(config: TrainConfig, record: RunRecord) -> TrainConfig:
+    """Return the settings of a job with the cache that it has used, if there is none here.
+
+    Args:
+        config: settings of the job, as `config_of_job` reads them.
+        record: of the job.
+    """
+    for place in record.looked_in[:1]:
+        own = Path(place, config.paths.cache)
+        if own.is_dir() and not os.path.isdir(config.paths.cache):
+            return replace(config, paths=replace(config.paths, cache=str(own)))
+    return config
 
 
 def _state(place: str) -> list[list[int]]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from layerfusion.assets.paths import folders_looked_in
 from layerfusion.config.identity import job_id, recipe_id, recorded_settings
 from layerfusion.config.job import AUTO, STACKS, LimitConfig, TrainConfig
 from layerfusion.embeddings.latency import read_latency
@@ -155,6 +156,7 @@ def make_record(
         reading=inputs.reading,
         long_texts=decided_readings(config, inputs.sources),
         settings=recorded_settings(config),
+        looked_in=folders_looked_in(),
     )
 
 

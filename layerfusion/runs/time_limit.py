@@ -14,9 +14,8 @@ from dataclasses import replace
 
 from layerfusion.config.job import TrainConfig
 from layerfusion.embeddings.cache_key import text_hash
-from layerfusion.embeddings.endpoint import OutOfTime
 from layerfusion.embeddings.given import LAYER, GivenSource
-from layerfusion.errors import UserError
+from layerfusion.errors import OutOfTime, UserError
 from layerfusion.fusion.deadline import Deadline
 from layerfusion.records.format import duration
 from layerfusion.runs.inputs import check_inputs

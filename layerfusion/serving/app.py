@@ -2,7 +2,9 @@
 
 # Annotations are evaluated here, since FastAPI reads those of functions inside a function.
 import asyncio
+import gc
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from layerfusion import __version__
+from layerfusion.embeddings.breaker import PAUSE
 from layerfusion.errors import UserError, one_line
 from layerfusion.runs.naming import labels_of
 from layerfusion.serving.batching import Batcher, Limits, NotClassified, QueueFull, VectorsMissing
@@ -30,7 +33,10 @@ SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Upper ends of the histogram of answers' times."""
 NOT_EMPTY = r"[^\s\x1c-\x1f\x85]"
 """A character that `str.strip` keeps, in a form that every dialect of patterns reads alike."""
-LATER = 10
+PREDICT = "/predict"
+LEFT = 499
+"""Status under which a request is counted whose client left before its answer."""
+LATER = round(PAUSE)
 """Seconds after which a request may be tried again that a server of vectors let fail."""
 ABOUT = (
     """Labels and probabilities of texts, from a classifier that a job of LayerFusion trained."""
@@ -124,6 +130,13 @@ def problem(
     return JSONResponse(body.model_dump(), status, headers)
 
 
+def too_many(seconds: float) -> JSONResponse:
+    """Make the answer to a request for which there is no room for some seconds."""
+    wait = str(math.ceil(seconds))
+    said = f"too many texts wait; try again in {wait} s"
+    return problem(503, "queue_full", said, {"Retry-After": wait})
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Describe refusals for the OpenAPI document."""
     told = {
@@ -188,6 +201,10 @@ def make_app(
         if error is not None:
             failed(UserError(f"serve: the models cannot be loaded: {one_line(error)}"))
             return
+        # The models and their libraries are a million objects that stay. Whenever the collector of
+        # garbage walks through them, nothing is answered for half a second.
+        gc.collect()
+        gc.freeze()
         state.batcher = batcher
         metrics.ready.set(1)
 
@@ -209,7 +226,7 @@ def make_app(
     )
 
     @app.post(
-        "/predict",
+        PREDICT,
         response_model=MultilabelAnswer if classifier.multilabel else Answer,
         responses=refusals(400, 408, 413, 422, 500, 503, 504),
     )
@@ -223,9 +240,7 @@ def make_app(
             async with asyncio.timeout(limits.deadline):
                 found = await state.batcher.submit(body.texts)
         except QueueFull as full:
-            seconds = str(round(full.seconds))
-            return problem(503, "queue_full", f"too many texts wait; try again in {seconds} s",
-                           {"Retry-After": seconds})  # fmt: skip
+            return too_many(full.seconds)
         except TimeoutError:
             return problem(504, "deadline", f"no answer within {limits.deadline:g} s")
         except NotClassified:
@@ -264,7 +279,7 @@ def make_app(
     async def refused(_request: Request, error: HTTPException) -> JSONResponse:
         return problem(error.status_code, "http", str(error.detail), dict(error.headers or {}))
 
-    app.add_middleware(_Guard, limits=limits, metrics=metrics)
+    app.add_middleware(_Guard, limits=limits, metrics=metrics, state=state)
     return app
 
 
@@ -281,13 +296,33 @@ def _fault(error: dict[str, Any]) -> str:
     return f"{place or 'body'}: {error['msg']}"
 
 
-class _Guard:
-    """Refuses bodies that are too large or too slow, before anything reads them, and counts."""
+class _Counted:
+    """Sends an answer, and keeps its status."""
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: _Metrics) -> None:
+    def __init__(self, send: Send) -> None:
+        self.send = send
+        self.status = LEFT
+
+    async def __call__(self, message: Message) -> None:
+        """Send the next part."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self.send(message)
+
+
+class _Guard:
+    """Stands before everything else: refuses what need not be read, forgets who left, and counts.
+
+    Under a load that is too high nearly all that the server does is to refuse. So a request for
+    which there is no room is refused unread, and a body that is too large or too slow before
+    anything takes it in.
+    """
+
+    def __init__(self, app: ASGIApp, limits: Limits, metrics: _Metrics, state: _State) -> None:
         self.app = app
         self.limits = limits
         self.metrics = metrics
+        self.state = state
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -295,30 +330,38 @@ class _Guard:
             await self.app(scope, receive, send)
             return
         begun = time.perf_counter()
-        status = 499  # the client left
-        known = ("/predict", "/health", "/metrics")
+        known = (PREDICT, "/health", "/metrics")
         path = scope["path"] if scope["path"] in known else "other"
+        counted = _Counted(send)
+        if refused := self._no_room(scope):
+            await refused(scope, receive, counted)
+        else:
+            await self._read_and_answer(scope, receive, counted)
+        self.metrics.requests.labels(path, str(counted.status)).inc()
+        self.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
 
-        async def counted(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
+    async def _read_and_answer(self, scope: Scope, receive: Receive, counted: _Counted) -> None:
         try:
             async with asyncio.timeout(self.limits.deadline):
                 body = await self._body(scope, receive)
         except TimeoutError:
             await problem(408, "slow", "the body did not arrive in time")(scope, receive, counted)
-        else:
-            if body is None:
-                said = f"the body has more than {self.limits.max_bytes:,} bytes"
-                answer = problem(413, "too_large", said, {"Connection": "close"})
-                await answer(scope, receive, counted)
-            elif body:
-                await self.app(scope, _Replay(body, receive), counted)
-        self.metrics.requests.labels(path, str(status)).inc()
-        self.metrics.seconds.labels(path).observe(time.perf_counter() - begun)
+            return
+        if body is None:
+            said = f"the body has more than {self.limits.max_bytes:,} bytes"
+            answer = problem(413, "too_large", said, {"Connection": "close"})
+            await answer(scope, receive, counted)
+        elif body:
+            answering = asyncio.ensure_future(self.app(scope, _Replay(body, receive), counted))
+            await _while_there(answering, receive, counted)
+
+    def _no_room(self, scope: Scope) -> JSONResponse | None:
+        """Make the answer to a request for which there is no room, whatever its texts are."""
+        batcher = self.state.batcher
+        if batcher is None or scope["path"] != PREDICT or scope["method"] != "POST":
+            return None
+        seconds = batcher.full()
+        return None if seconds is None else too_many(seconds)
 
     async def _body(self, scope: Scope, receive: Receive) -> list[Message] | None:
         """Read the body; None if it is too large, and nothing if the client left."""
@@ -348,3 +391,25 @@ class _Replay:
     async def __call__(self) -> Message:
         """Return the next message."""
         return self.messages.pop() if self.messages else await self.receive()
+
+
+async def _while_there(
+    answering: asyncio.Future[None], receive: Receive, counted: _Counted
+) -> None:
+    """Wait for an answer, and stop it if the client leaves, so that its texts are not computed."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    leaving = asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if counted.status == LEFT and not answering.done():
+            answering.cancel()
+        await asyncio.wait({answering})
+    finally:
+        answering.cancel()
+        leaving.cancel()
+    if not answering.cancelled():
+        answering.result()

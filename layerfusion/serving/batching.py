@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from layerfusion.embeddings.breaker import PAUSE
 from layerfusion.errors import Unavailable, UserError
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,15 @@ class Limits:
     """Longest time in seconds that a text waits for company while the models are idle."""
     max_queue: int = 128
     """Most texts that wait; a request that would make them more is refused."""
+    max_delay: float = 1.0
+    """Longest time in seconds that the texts before a request may be expected to take. A request
+    that would stand behind more is refused, unless it is the only one that waits."""
     deadline: float = 30.0
     """Seconds after which a request is given up."""
+
+
+FORGET = 0.8
+"""Part that each batch leaves of what earlier ones say about the time of a text."""
 
 
 class QueueFull(Exception):
@@ -88,13 +96,45 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._closed = False
         self._thread = ThreadPoolExecutor(1, "models")
-        self._seconds_per_text = 0.01
-        """Running mean over the last batches, to say when there will be room."""
+        self._passing = 0
+        """Number of texts that pass the models now."""
+        self._since = 0.0
+        """When these began to, on the monotonic clock."""
+        self._silent_until = 0.0
+        self._seconds, self._texts = 0.01, 1.0
+        """What the last batches took and held, the latest counting most."""
 
     @property
     def queued(self) -> int:
         """Number of texts that wait."""
         return sum(len(one.texts) for one in self._waiting if not one.answer.done())
+
+    @property
+    def delay(self) -> float:
+        """Seconds that a request of now is expected to wait before its own texts are classified."""
+        each = self._seconds / self._texts
+        if not self._passing:
+            return self.queued * each
+        passed = time.monotonic() - self._since
+        # Models that are slower than before show it here first, and not once the batch has ended.
+        each = max(each, passed / self._passing)
+        return self.queued * each + max(0.0, self._passing * each - passed)
+
+    def full(self, texts: int = 1) -> float | None:
+        """Return the seconds after which a request may be tried again that is refused now.
+
+        Args:
+            texts: number of its texts.
+
+        Returns:
+            None for one that is taken.
+        """
+        queued, delay = self.queued, self.delay
+        many = queued + texts > self._limits.max_queue or delay > self._limits.max_delay
+        # What would be given up before its turn is refused even where nothing waits.
+        if self._closed or (queued and many) or delay > self._limits.deadline:
+            return max(1.0, delay)
+        return None
 
     def submit(self, texts: Sequence[str]) -> asyncio.Future[np.ndarray]:
         """Queue the texts of a request.
@@ -105,14 +145,10 @@ class Batcher:
             none. Cancel it when the answer is no longer wanted.
 
         Raises:
-            QueueFull: if too many texts wait already, or so many that the deadline would pass.
+            QueueFull: if too many texts wait already, or for too long.
         """
-        queued = self.queued
-        wait = queued * self._seconds_per_text
-        # What would be given up before its turn is refused at once.
-        full = queued + len(texts) > self._limits.max_queue or wait > self._limits.deadline
-        if self._closed or (queued and full):
-            raise QueueFull(max(1.0, wait))
+        if (seconds := self.full(len(texts))) is not None:
+            raise QueueFull(seconds)
         answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(texts, answer))
         self._arrived.set()
@@ -165,14 +201,16 @@ class Batcher:
     async def _answer(self, batch: Sequence[_Waiting]) -> None:
         """Classify requests together, or each alone if one of them makes the others fail."""
         texts = [text for one in batch for text in one.texts]
-        begun = time.perf_counter()
+        self._passing, self._since = len(texts), time.monotonic()
         passing = asyncio.get_running_loop().run_in_executor(self._thread, self._classify, texts)
         await asyncio.wait({passing})
-        seconds = time.perf_counter() - begun
+        seconds = time.monotonic() - self._since
+        self._passing = 0
         error = passing.exception()
         if error is None:
             self._passed(len(texts), seconds)
-            self._seconds_per_text += 0.2 * (seconds / len(texts) - self._seconds_per_text)
+            self._seconds = FORGET * self._seconds + seconds
+            self._texts = FORGET * self._texts + len(texts)
             start = 0
             for one in batch:
                 rows = passing.result()[start : start + len(one.texts)]
@@ -180,7 +218,11 @@ class Batcher:
                 if not one.answer.done():
                     one.answer.set_result(rows)
         elif isinstance(error, Unavailable):  # each request alone would fail too, after its waits
-            log.warning("a batch of %d texts failed: no vectors from %s", len(texts), error.where)
+            if self._since >= self._silent_until:  # once, and not for each batch of the same pause
+                self._silent_until = time.monotonic() + PAUSE
+                log.warning(
+                    "a batch of %d texts failed: no vectors from %s", len(texts), error.where
+                )
             for one in batch:
                 if not one.answer.done():
                     one.answer.set_exception(VectorsMissing())

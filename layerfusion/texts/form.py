@@ -60,6 +60,11 @@ class Form:
     numbered: bool = False
     """Columns were asked for by their numbers."""
 
+    @property
+    def own_delimiter(self) -> str:
+        """Return the delimiter, if the file has one and was not only cut at its first words."""
+        return "" if self.by_words else self.delimiter
+
     def parted(self, text: str) -> str:
         """Put the delimiter of `by_words` into a line, or into each line of a text."""
         return _FIRST_WORD.sub(rf"\1{_APART}", text) if self.by_words else text

@@ -222,7 +222,8 @@ def delimited_table(path: Path, text: str, reading: Reading, usual: str | None =
     names, renamed = distinct_columns(path, rows.names, form.columns)
     values = {name: [row[place] for row in rows.cells] for place, name in enumerate(names)}
     notes = form.notes(path.name, rows.note)
-    return make_table(path.name, values, form.columns, typed=False, notes=(*notes, *renamed))
+    found = make_table(path.name, values, form.columns, typed=False, notes=(*notes, *renamed))
+    return replace(found, delimiter=form.own_delimiter)
 
 
 def read_commas(path: Path, reading: Reading) -> Table:

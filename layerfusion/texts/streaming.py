@@ -555,12 +555,13 @@ def _of_rows(
         next(rows)  # the names
         before = 0
         for part in _gathered(rows, lambda row: sum(map(len, row.cells)), lines.ready):
-            found = Rows(some.names, [row.cells for row in part], [row.line for row in part])
+            cells = Rows(some.names, [row.cells for row in part], [row.line for row in part])
             if form.headed:
-                refuse_second_header(path, found, before)
+                refuse_second_header(path, cells, before)
             before += len(part)
-            values = {name: [row[n] for row in found.cells] for n, name in enumerate(names)}
-            yield make_table(path.name, values, columns, typed=False, changes=changes)
+            values = {name: [row[n] for row in cells.cells] for n, name in enumerate(names)}
+            found = make_table(path.name, values, columns, typed=False, changes=changes)
+            yield replace(found, delimiter=form.own_delimiter)
 
     notes = (*form.notes(path.name, rules[0].note), *renamed)
     return Parts(path.name, tables(), lambda: (*notes, *changes.notes(path.name, columns)))

@@ -43,6 +43,8 @@ class Table:
     """All columns of the rows as they were read; empty unless they were asked for."""
     multilabel: bool = False
     """True where a row has any number of labels, and not one."""
+    delimiter: str = ""
+    """What stands between the cells of its file, where that has such a delimiter."""
 
     def where(self, index: int) -> str:
         """Name a row, for messages: `train.csv, row 7`."""

@@ -15,6 +15,8 @@ import pandas as pd
 import pytest
 from sklearn import metrics
 
+from layerfusion.assets.paths import find_path, folders_looked_in, looking_also_in
+from layerfusion.assets.source import SourceUnavailable
 from layerfusion.cli import main
 from layerfusion.findings import mistakes
 from layerfusion.findings.mistakes import Answers
@@ -261,6 +263,35 @@ def test_damaged_settings_are_one_line(
     assert says in error
 
 
+def test_from_another_folder_texts_model_and_cache_are_those_of_where_the_job_ran(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = [run(["errors", "job", *words], capsys) for words in ([], ["--train"])]
+    monkeypatch.chdir(tmp_path)
+    job = str(place / "job")
+    found = [run(["errors", job, *words], capsys) for words in ([], ["--train"])]
+    assert [one[0] for one in found] == [0, 0]
+    assert found[1] == expected[1]
+    assert main(["report", job, "--texts", "-o", "page"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]  # no cache, no model
+
+
+def test_folders_that_the_environment_named_are_looked_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/base.csv").write_text("text,label\n")
+    monkeypatch.delenv("LAYERFUSION_MODELS", raising=False)
+    monkeypatch.setenv("LAYERFUSION_DATA", f"{tmp_path}/none:{tmp_path}/mine")
+    folders = folders_looked_in()
+    monkeypatch.delenv("LAYERFUSION_DATA")
+    assert folders[1:3] == [f"{tmp_path}/none", f"{tmp_path}/mine"]
+    with pytest.raises(SourceUnavailable, match="not found in"):
+        find_path("base.csv", "dataset")
+    with looking_also_in(folders):
+        assert find_path("base.csv", "dataset") == tmp_path.resolve() / "mine/base.csv"
+
+
 def test_models_and_cache_of_a_job_may_have_moved(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -301,6 +332,8 @@ def test_what_is_gone_is_named(
 ) -> None:
     copy = shutil.copytree(place, tmp_path / "copy")
     monkeypatch.chdir(copy)
+    elsewhere = replace(read_record(copy / "job"), looked_in=["/another/machine"])
+    write_record(elsewhere, copy / "job")
     for path in map(copy.joinpath, gone.split()):
         if path.is_dir():
             shutil.rmtree(path)

@@ -88,6 +88,19 @@ def test_a_mistake_is_one_line(word: str, says: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("command", ["plan", "extract", "profile", "train"])
+def test_every_command_says_that_a_place_is_taken_for_an_id_of_the_hub(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compose(command, ["backbone=[mine]"])
+    assert capsys.readouterr().err == ""
+    compose(command, ["backbone=[mine,models/none]"])
+    said = capsys.readouterr().err
+    assert said.startswith(f"backbone=models/none: not found in {Path.cwd()}")
+    assert said.endswith("; taken for a model of the Hugging Face hub\n")
+
+
 @pytest.mark.usefixtures("place", "offline")
 def test_a_hub_that_cannot_be_reached_names_the_key_that_needs_none(tmp_path: Path) -> None:
     sources = _models("backbone=owner/name")["name"].sources

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 
 from layerfusion.cli import main
+from layerfusion.commands.outputs import Partial
 from layerfusion.errors import UserError
 from layerfusion.runs.bundle_files import DESCRIPTION, HEADS
 from layerfusion.runs.bundle_loading import load_bundle
@@ -336,7 +337,9 @@ def predicted(
         patch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(given)))
         patch.setattr("sys.stdout", io.TextIOWrapper(printed, "ascii"))
         assert main(["predict", *arguments]) == 0
-        return list(csv.DictReader(io.StringIO(printed.getvalue().decode("utf-8"))))
+        table = printed.getvalue().decode("utf-8")
+        delimiter = ";" if ";" in table.partition("\n")[0] else ","
+        return list(csv.DictReader(io.StringIO(table), delimiter=delimiter))
 
 
 @pytest.mark.parametrize(
@@ -360,6 +363,51 @@ def test_the_standard_input_and_output_are_a_dash(
     assert list(rows[0]) == [*columns, "label", "probability", "p(neg)", "p(pos)"]
     texts = [row[next(name for name in columns if name.strip() == "text")] for row in rows]
     assert texts == ["good film é", "bad film"]
+
+
+def test_a_csv_has_the_delimiter_of_the_file_that_it_is_made_of(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = ["text;número;a", "un film;1,5;x", '"good; and, so";2;y', "awful;3;", "great;4;z"]
+    Path("in.csv").write_text("\n".join(rows) + "\n")
+    Path("in.tsv").write_text("text\tn\ngood\t1\nbad, so\t2\n")
+    command = ["predict", str(folder / "concat")]
+
+    def header(given: str, out: str) -> str:
+        assert main([*command, given, "-o", out]) == 0
+        return Path(out).read_text().splitlines()[0]
+
+    assert header("in.csv", "out.csv") == "text;número;a;label;probability;p(neg);p(pos)"
+    frame = pd.read_csv("out.csv", sep=";", dtype=str)
+    assert frame["número"].tolist() == ["1,5", "2", "3", "4"]
+    assert frame["text"].tolist()[1] == "good; and, so"
+    whole = Path("out.csv").read_bytes()
+    assert header("in.csv", "out.tsv").startswith("text\tnúmero\t")
+    assert header("in.tsv", "of_tabs.csv").startswith("text,n,label")
+    Path("in.tsv").rename("tabs.csv")
+    assert header("tabs.csv", "out2.csv").startswith("text\tn\tlabel")
+    capfdbinary.readouterr()
+    assert main([*command, "in.csv"]) == 0
+    assert capfdbinary.readouterr().out == whole
+
+    # In parts, and by a run that goes on; one after which the delimiter is another starts anew.
+    monkeypatch.setattr("layerfusion.texts.streaming.ROWS", 2)
+    monkeypatch.setattr("layerfusion.texts.streaming.WHOLE", 1)
+    for other in (False, True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Partial, "finish", lambda _: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                main([*command, "in.csv", "-o", "parts.csv"])
+        if other:
+            pd.read_csv("in.csv", sep=";", dtype=str).to_csv("in.csv", index=False)
+            assert header("in.csv", "parts.csv").startswith("text,número,a,label")
+        else:
+            assert header("in.csv", "parts.csv").startswith("text;número;a;label")
+            assert pd.read_csv("parts.csv", sep=";", dtype=str)["a"].tolist()[:2] == ["x", "y"]
 
 
 def test_gzip_and_upper_case_suffixes(folder: Path, tmp_path: Path) -> None:

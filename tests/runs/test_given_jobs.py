@@ -333,6 +333,24 @@ def test_serve_waits_for_a_server_of_vectors_no_longer_than_its_deadline(
             assert time.monotonic() - begun < 2
 
 
+def test_a_server_of_vectors_that_fails_again_and_again_is_not_asked_for_a_while(
+    root: Path, fake: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    classifier = lf.load(root / "jobs/both", endpoints={"paid": fake.url})
+    known = classifier.predict_proba(["a text of before"])
+    monkeypatch.setattr(fake, "replies", [(404, {}, "no such model")] * 3)
+    for number in range(3):
+        with pytest.raises(Unavailable, match=r"404 no such model$"):
+            classifier.predict([f"a text that never came, {number}"])
+    asked = len(fake.bodies)
+    with pytest.raises(Unavailable, match="it is not asked for another 10 s"):
+        classifier.predict(["a text that never came"])
+    assert len(fake.bodies) == asked
+    assert (classifier.predict_proba(["a text of before"]) == known).all()  # it lies in the cache
+    classifier._breakers["paid"]._until = 0.0
+    assert len(classifier.predict(["a text that never came"])) == 1
+
+
 @pytest.mark.parametrize("target", ["transformers", "onnx", "sentence-transformers"])
 def test_there_is_no_export(
     root: Path, target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -238,6 +240,70 @@ def test_a_refusal_says_when_to_come_again(serve: Serve) -> None:
         assert refused.json()["code"] == "queue_full"
 
 
+def test_without_room_a_request_is_refused_unread_and_who_has_left_is_not_computed(
+    serve: Serve,
+) -> None:
+    go, passed = threading.Event(), list[str]()
+
+    def held_up(texts: Sequence[str]) -> np.ndarray:
+        if "held up" in texts:
+            go.wait(10)
+        passed.extend(texts)
+        return classify(texts)
+
+    url = ready(serve(held_up))
+    host, port = url.removeprefix("http://").split(":")
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+
+    def sent(texts: Sequence[str]) -> socket.socket:
+        body = json.dumps({"texts": texts}).encode()
+        connection = socket.create_connection((host, int(port)))
+        connection.sendall(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        return connection
+
+    def waiting() -> float:
+        counts = httpx.get(f"{url}/metrics").text
+        return float(re.findall(r"(?m)^layerfusion_queue_texts (\S+)", counts)[0])
+
+    def until(count: int) -> None:
+        for _ in range(200):
+            if waiting() == count:
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"{waiting()} texts wait, and not {count}")
+
+    first = sent(["held up"])
+    time.sleep(0.05)
+    others = [sent(["gone"] * 4), sent(["gone too"] * 4)]
+    until(8)  # the queue is full
+    with socket.create_connection((host, int(port))) as unread:
+        unread.settimeout(0.5)
+        unread.sendall(head + b"content-length: 1000\r\n\r\n")  # and nothing of its body
+        assert unread.recv(100).startswith(b"HTTP/1.1 503")
+    for other in others:
+        other.close()
+    until(0)
+    go.set()
+    assert first.recv(100).startswith(b"HTTP/1.1 200")
+    first.close()
+    assert httpx.post(f"{url}/predict", json={"texts": ["p"]}).status_code == 200
+    assert passed == ["a first text", "held up", "p"]
+    counts = httpx.get(f"{url}/metrics").text
+    assert 'layerfusion_requests_total{path="/predict",status="499"} 2.0' in counts
+
+
+def test_answers_are_sent_at_once_and_what_was_loaded_is_not_walked_through(serve: Serve) -> None:
+    url = ready(serve(classify))
+    assert gc.get_freeze_count() > 0  # a full collection of garbage would stop all answers
+    with _listen("127.0.0.1", 0) as listening:
+        client = socket.create_connection(listening.getsockname())
+        taken, _ = listening.accept()
+        assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        for one in (client, taken):
+            one.close()
+    assert httpx.get(f"{url}/health").status_code == 200
+
+
 def test_its_document_describes_the_refusals_that_it_sends(serve: Serve) -> None:
     url = ready(serve(classify))
     document = httpx.get(f"{url}/openapi.json").json()
@@ -332,6 +398,7 @@ def test_mistakes_are_told_in_a_line(job: Path, capsys: pytest.CaptureFixture[st
             (["--deadline", "nan"], "--deadline nan: a number above 0 is needed"),
             (["--deadline", "inf"], "--deadline inf: a number above 0 is needed"),
             (["--max-batch", "-2"], "--max-batch -2: a number above 0 is needed"),
+            (["--max-delay", "0"], "--max-delay 0.0: a number above 0 is needed"),
             (["--max-wait", "-1"], "--max-wait -1.0: a number from 0 on is needed"),
             (["--host", "a" * 70], "it is no name of a host"),
             (

@@ -136,13 +136,34 @@ def test_what_could_not_be_answered_in_time_is_refused_at_once() -> None:
         model.go.clear()
         first = batcher.submit(["a"])
         await asyncio.sleep(0.05)
-        waiting = batcher.submit(["a"])
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFull) as full:
             batcher.submit(["a"])
+        assert full.value.seconds >= 1
         model.go.set()
-        await asyncio.gather(first, waiting)
+        await first
 
     run(model, steps, replace(LIMITS, deadline=0.02, max_queue=100))
+
+
+def test_the_queue_is_as_long_as_its_texts_may_be_expected_to_wait() -> None:
+    """Models that get ten times slower have a queue that is ten times shorter, at once."""
+    model = Model()
+
+    async def steps(batcher: Batcher) -> None:
+        model.go.clear()
+        passing = [batcher.submit(["a"] * 4)]
+        await asyncio.sleep(0.05)  # it passes the models, and a text seems to take 10 ms
+        passing += [batcher.submit(["b"]) for _ in range(6)]
+        assert batcher.full() is None
+        await asyncio.sleep(0.4)  # four texts have not passed in 0.45 s: six more take longer
+        assert batcher.delay > 0.5
+        with pytest.raises(QueueFull):
+            batcher.submit(["c"])
+        model.go.set()
+        await asyncio.gather(*passing)
+        assert len(await batcher.submit(["c"])) == 1
+
+    run(model, steps, replace(LIMITS, max_queue=100, max_delay=0.5))
 
 
 def test_a_request_that_was_given_up_is_not_computed_and_makes_room() -> None:
