@@ -7,9 +7,14 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+SHORT = 5.0
+"""Seconds of an extraction that no log tells of."""
+
 
 class TokenBar:
     """Progress bar of an extraction. It moves on a terminal and adds a line to a log now and then.
+
+    A log has none of what takes a few seconds alone, such as the texts of a request to a server.
 
     Args:
         name: the model, for the label of the bar.
@@ -25,6 +30,7 @@ class TokenBar:
             unit=unit,
             unit_scale=True,
             mininterval=0.2 if terminal else 15.0,
+            delay=0.0 if terminal else SHORT,
             ascii=not terminal,
             ncols=None if terminal else 100,
             file=sys.stderr,
@@ -33,7 +39,8 @@ class TokenBar:
     def expect(self, tokens: int) -> None:
         """Set the total number of tokens, as far as it is known so far."""
         self._bar.total = tokens
-        self._bar.refresh()
+        if not self._bar.delay:  # which a refresh would not wait for
+            self._bar.refresh()
 
     def update(self, tokens: int) -> None:
         """Count tokens that have passed through the model."""

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from layerfusion.config.job import BackboneConfig, ExtractConfig, PoolingConfig
-from layerfusion.embeddings import forward
+from layerfusion.embeddings import forward, progress
 from layerfusion.embeddings.backbone import choose_device
 from layerfusion.embeddings.backbone_loading import load_backbone
 from layerfusion.embeddings.batch_size import calibrated_budget
 from layerfusion.embeddings.cache_key import backbone_spec, text_hash
 from layerfusion.embeddings.extract import extract
+from layerfusion.embeddings.progress import TokenBar
 from layerfusion.embeddings.shards import open_shard
 from layerfusion.embeddings.source import open_source
 from layerfusion.embeddings.store import EmbeddingStore
@@ -264,3 +265,13 @@ def test_a_device_that_is_not_there_is_one_line(bert_folder: Path) -> None:
 
 def test_a_model_that_is_spread_takes_its_inputs_where_one_model_would() -> None:
     assert choose_device("spread") == choose_device("auto")
+
+
+def test_a_log_has_no_bar_of_what_takes_no_time(capsys: pytest.CaptureFixture[str]) -> None:
+    for seconds, lines in ((0.0, False), (progress.SHORT, True)):
+        with TokenBar("tiny", 100) as bar:
+            bar._bar.start_t -= seconds
+            bar._bar.last_print_t -= 15.0 if seconds else 0.0
+            bar.expect(100)
+            bar.update(100)
+        assert ("extract tiny" in capsys.readouterr().err) == lines
