@@ -144,6 +144,32 @@ def test_a_partial_is_known_by_the_file_that_names_it(
     assert "" not in known
 
 
+@pytest.mark.parametrize(
+    ("title", "settings", "own"),
+    [
+        ("An operator", ("layers=all", "fusion=sharpest"), "my_operator.Sharpest"),
+        ("A pooling", ("layers=all", "pooling=[median]"), "my_poolings:median"),
+    ],
+)
+def test_code_that_changed_after_the_training_is_told(
+    title: str,
+    settings: tuple[str, ...],
+    own: str,
+    job: list[str],
+    place: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    open_door(title, place)
+    follow(job, *settings)
+    line = f"the file of {own} is another one than in training"
+    assert line not in capsys.readouterr().err
+    (file,) = place.rglob(f"{re.split('[.:]', own)[0]}.py")
+    file.write_text(file.read_text() + "\n# another\n")
+    predict = ["predict", "outputs/job", "texts.csv", "--config-dir=mine"]
+    assert main(predict) == 0
+    assert capsys.readouterr().err.count(line) == 1
+
+
 def test_a_selection(job: list[str], place: Path) -> None:
     open_door("A selection", place)
     record = read_record(follow(job, "layers=best_of_each"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import inspect
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -71,6 +73,32 @@ def import_object(key: str, path: str) -> Any:
         ) from error
 
 
+def code_hash(key: str, path: str) -> str | None:
+    """Hash the source of the module with a user's function or class.
+
+    We hash the whole module, since a function may call others in it. For a `functools.partial`, or
+    another object that is called, it is the module that `path` names, where its values stand.
+
+    Args:
+        key: the config key that names the object, for messages.
+        path: as for `import_object`.
+
+    Returns:
+        16 hex digits; None if the source cannot be read, for example of a compiled module.
+
+    Raises:
+        UserError: as `import_object`.
+    """
+    named = import_object(key, path)
+    own = inspect.isroutine(named) or inspect.isclass(named)
+    try:
+        module = named.__module__ if own else _module_of(path)
+        source = inspect.getsource(sys.modules[module])
+    except (OSError, TypeError, AttributeError, KeyError):
+        return None
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
 def import_from(folders: Iterable[Path]) -> None:
     """Let `import_object` find the modules in some folders, and in none of an earlier command's.
 
@@ -101,7 +129,7 @@ def require_named(key: str, path: str, modules: Iterable[str]) -> None:
     Raises:
         UserError: for any other module; the message says how to name it.
     """
-    module = path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
+    module = _module_of(path)
     if any(f"{module}.".startswith(f"{name}.") for name in modules):
         return
     top = module.partition(".")[0]
@@ -114,6 +142,10 @@ def require_named(key: str, path: str, modules: Iterable[str]) -> None:
 def user_folders() -> tuple[Path, ...]:
     """The folders that `import_from` was given last."""
     return tuple(_user_folders)
+
+
+def _module_of(path: str) -> str:
+    return path.partition(":")[0] if ":" in path else path.rpartition(".")[0]
 
 
 def _make_way(module_name: str) -> Path | None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from layerfusion.assets.source import Asset
-from layerfusion.config.imports import import_object, is_import_path
+from layerfusion.config.imports import code_hash, is_import_path
 from layerfusion.config.job import WINDOWS, BackboneConfig, PoolingConfig
 
 TFIDF = "tfidf"
@@ -121,21 +119,13 @@ def given_spec(model: str, template: str, store_dtype: str) -> BackboneSpec:
 def pooling_identity(name: str) -> str:
     """Identify a pooling by its name, and a user's function also by its module's source.
 
-    We hash the whole module, since a function may call others in it. For a `functools.partial`, or
-    another object that is called, it is the module that `name` says, where its values stand. If the
-    source cannot be read, for example of a compiled module, the import path alone identifies the
-    pooling.
+    If the source cannot be read, for example of a compiled module, the import path alone identifies
+    the pooling.
     """
     if not is_import_path(name):
         return name
-    function = import_object("pool", name)
-    try:
-        is_function = inspect.isroutine(function)
-        module = function.__module__ if is_function else name.partition(":")[0]
-        source = inspect.getsource(sys.modules[module])
-    except (OSError, TypeError, AttributeError, KeyError):
-        return name
-    return f"{name} {hashlib.sha256(source.encode()).hexdigest()[:16]}"
+    source = code_hash("pool", name)
+    return f"{name} {source}" if source else name
 
 
 def tokenizer_hash(folder: Path) -> str:

@@ -146,6 +146,15 @@ def head_from(
     raise UserError(f"head: there is no kind {facts['kind']!r}; there are: {OPERATOR}, {STACK}")
 
 
+def operators_of(head: Head) -> list[str]:
+    """Return the import paths of a head's operators that are not LayerFusion's."""
+    if isinstance(head, StackHead):
+        return operators_of(head.stack.member.head) if head.stack.member else []
+    operator = str(head.classifier.settings["operator"])
+    ours = not is_path(operator) or operator.startswith(f"{OURS}.")
+    return [] if ours else [operator]
+
+
 def _member(
     tensors: Mapping[str, Tensor], facts: Mapping[str, Any], modules: Sequence[str]
 ) -> HeadMember:

@@ -103,6 +103,8 @@ class Bundle:
     lexical: Mapping[str, LexicalFit | LexicalRegression]
     facts: Mapping[str, Any]
     """Facts for a reader: job, data, versions and figures."""
+    code: Mapping[str, str] = field(default_factory=dict)
+    """Hash of the source of each pooling and operator of the user's, by its import path."""
     unasked: Mapping[str, str] = field(default_factory=dict)
     """Sources whose vectors are computed elsewhere, to the servers and files that the classifier
     names for them, and that are only asked once the user says so."""

@@ -72,6 +72,8 @@ class Description:
     facts: dict[str, Any]
     files: dict[str, str] = field(default_factory=dict)
     """sha256 of the other files by name; older bundles have none."""
+    code: dict[str, str] = field(default_factory=dict)
+    """Hash of the source of each pooling and operator of the user's; older bundles have none."""
 
 
 def has_bundle(folder: Path) -> bool:
@@ -160,6 +162,7 @@ def write_bundle(bundle: Bundle, folder: Path) -> None:
         "heads": described,
         "config": redacted(asdict(bundle.config)),
         "facts": bundle.facts,
+        "code": bundle.code,
         "files": {name: sha256(content) for name, content in files.items()},
     }
     text = json.dumps(seal(description), indent=1, ensure_ascii=False, allow_nan=False)

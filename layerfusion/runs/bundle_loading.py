@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,9 +34,12 @@ from layerfusion.runs.trust import (
     is_pipeline,
     known_cache,
     let_ask,
+    own_code,
     refuse_code,
     refuse_interpolation,
 )
+
+log = logging.getLogger(__name__)
 
 
 def load_bundle(
@@ -108,6 +112,7 @@ def load_bundle(
             if name in config.lexical
         }
         _check_regressions(lexical, heads)
+    _warn_of_other_code(place, about.code, own_code(config, layers, heads))
     for name in models or {}:
         if name not in about.models:
             raise unknown("model", name, about.models)
@@ -128,8 +133,22 @@ def load_bundle(
         heads,
         lexical,
         about.facts,
+        about.code,
         unasked,
     )
+
+
+def _warn_of_other_code(place: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Warn of a user's code that has changed since the training."""
+    for name, source in now.items():
+        if then.get(name, source) != source:
+            log.warning(
+                "%s: the file of %s is another one than in training, so answers and probabilities"
+                " may differ from those that were judged: train again, or name the folder of the"
+                " file as it was",
+                place,
+                name,
+            )
 
 
 def _moved_folders(config: TrainConfig, models: Mapping[str, Model]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from layerfusion.runs.bundle_files import (
     Model,
     write_bundle,
 )
+from layerfusion.runs.trust import own_code
 
 if TYPE_CHECKING:
     from layerfusion.runs.inputs import Inputs
@@ -70,6 +71,7 @@ def make_bundle(
             if isinstance(one, LexicalSource)
         },
         facts,
+        own_code(config, inputs.selection.layers, heads),
     )
 
 

@@ -15,13 +15,15 @@ from typing import Any
 from yaml import YAMLError
 
 from layerfusion.config.check import check_backbone
-from layerfusion.config.imports import require_named, user_folders
+from layerfusion.config.imports import code_hash, require_named, user_folders
 from layerfusion.config.job import BackboneConfig, PathsConfig, TrainConfig
 from layerfusion.config.operators import config_folder
 from layerfusion.config.registry import POOLINGS
 from layerfusion.embeddings.endpoint import base_url
 from layerfusion.embeddings.source import EMBEDDINGS
 from layerfusion.errors import UserError, unknown
+from layerfusion.fusion.head_files import Head, operators_of
+from layerfusion.layers.layer_id import LayerId
 
 
 def is_given(config: TrainConfig, name: str) -> bool:
@@ -100,6 +102,22 @@ def refuse_code(config: TrainConfig, modules: Sequence[str]) -> None:
                 f" name a folder of yours, --config-dir FOLDER, with a file backbone/{name}.yaml"
                 " that has the same sources and says trust_remote_code: true"
             )
+
+
+def own_code(
+    config: TrainConfig, layers: Iterable[LayerId], heads: Iterable[Head]
+) -> dict[str, str]:
+    """Hash the source of each pooling and operator that is not LayerFusion's, by import path."""
+    lexical = config.lexical
+    named = [
+        (f"pooling.{layer.pooling}.pool", config.pooling[layer.pooling].pool)
+        for layer in layers
+        if layer.backbone not in lexical and not is_given(config, layer.backbone)
+    ]
+    paths = {path: key for key, path in named if path not in POOLINGS}
+    paths |= {path: "operator" for head in heads for path in operators_of(head)}
+    hashes = {path: code_hash(key, path) for path, key in paths.items()}
+    return {path: source for path, source in hashes.items() if source is not None}
 
 
 def _trusted(name: str, backbone: BackboneConfig) -> bool:
