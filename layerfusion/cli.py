@@ -33,6 +33,7 @@ usage: layerfusion COMMAND [...]
              left
   results    DIR: rank the finished jobs under DIR in a table; --csv for all columns
   errors     JOB: show where a job's classifier errs: by class, by confidence, with the texts
+  drift      JOB INPUT: show whether new texts are of the kind that a classifier was judged on
   report     DIR: write tables, figures and one HTML page about the jobs under DIR
   dashboard  DIR: create a W&B workspace and report; without a key, open the report in the browser
   reproduce  run the whole comparison, downloads included, and write a report
@@ -61,6 +62,7 @@ COMMANDS = {
     "status": "layerfusion.commands.status:main",
     "results": "layerfusion.commands.reports:results",
     "errors": "layerfusion.commands.errors:main",
+    "drift": "layerfusion.commands.drift:main",
     "report": "layerfusion.commands.reports:report",
     "dashboard": "layerfusion.commands.reports:dashboard",
     "reproduce": "layerfusion.commands.reproduce:main",

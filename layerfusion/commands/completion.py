@@ -61,7 +61,7 @@ HOW = {
     "fish": "layerfusion completion fish > ~/.config/fish/completions/layerfusion.fish",
 }
 _FLAGS = ("--multirun", "--config-dir", "--cfg", "--help")
-_OF_JOB = ("predict", "errors", "export", "serve")
+_OF_JOB = ("predict", "errors", "drift", "export", "serve")
 _OF_FOLDER = ("report", "results", "status", "dashboard")
 _WORDS = {
     "cache": ("ls", "verify", "compact", "gc", "export"),

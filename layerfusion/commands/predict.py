@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     out = None if options.out in (None, STANDARD) else _output(options.out, options.input)
     modules = user_modules(options.config_dir)
     bundle = open_classifier(options, modules, options.device)
-    bundle = _with_vectors(bundle, options)
+    bundle = with_vectors(bundle, options)
     parts = parts_in(options.input, options, bundle, modules)
     output = Printed() if out is None else Partial(out, _identity(bundle, options, out))
     from layerfusion.runs.bundle import counted_together
@@ -180,7 +180,7 @@ def _classified(
     return with_columns(table, kept, new | more)
 
 
-def _with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
+def with_vectors(bundle: Bundle, options: Namespace) -> Bundle:
     """Give a classifier the files of vectors that the user names, or else the input's own column.
 
     Raises:
@@ -269,6 +269,17 @@ def add_reading(parser: ArgumentParser) -> None:
         "--text", metavar="COLUMN", help="column of the texts; as in the job's data"
     )
     parser.add_argument("--encoding", default="utf-8", help="of the texts; utf-8 if none")
+
+
+def add_vectors(parser: ArgumentParser) -> None:
+    """Add the argument that `with_vectors` reads."""
+    parser.add_argument(
+        "--vectors",
+        action="append",
+        default=[],
+        metavar="NAME=FILE",
+        help="vectors of a source that come from a file: a table, or a .npy of INPUT's rows",
+    )
 
 
 def texts_in(name: str, options: Namespace, bundle: Bundle, modules: Sequence[str]) -> Table:
@@ -375,13 +386,7 @@ def _parser() -> ArgumentParser:
         help=f"output file: {', '.join(OUTPUTS)}, also with .gz; - or none prints csv",
     )
     add_reading(parser)
-    parser.add_argument(
-        "--vectors",
-        action="append",
-        default=[],
-        metavar="NAME=FILE",
-        help="vectors of a source that come from a file: a table, or a .npy of INPUT's rows",
-    )
+    add_vectors(parser)
     parser.add_argument(
         "--gates",
         action="store_true",

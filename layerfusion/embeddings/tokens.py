@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from layerfusion.config.job import WINDOWS
 from layerfusion.errors import UserError, library_errors, one_line
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
     from layerfusion.config.job import BackboneConfig
 
 
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MOSTLY_UNKNOWN, ALL_UNKNOWN = 0.5, 0.95
 """Shares of unknown tokens from which texts are read with a warning, or are refused."""
+UNKNOWN_SHARES = (0.0, 0.05, 0.2, 0.5)
+"""Upper limits of the ranges in which texts are counted by their share of unknown tokens."""
 RARE_LETTER = "\U00010600"
 """A letter of Linear A, which hardly any vocabulary has."""
 
@@ -227,13 +231,19 @@ class UnknownTally:
     """Name of the backbone."""
     own: int = 0
     unknown: int = 0
+    texts: int = 0
     cut: int = 0
     """Texts that were cut off."""
+    shares: np.ndarray = field(default_factory=lambda: unknown_shares((), ()))
+    """Texts by their share of unknown tokens: see `unknown_shares`."""
 
     def add(self, own: Iterable[int], unknown: Iterable[int]) -> UnknownTally:
         """Add the counts of texts, one number for each."""
-        self.own += int(sum(own))
-        self.unknown += int(sum(unknown))
+        tokens, unknown_tokens = list(own), list(unknown)
+        self.own += int(sum(tokens))
+        self.unknown += int(sum(unknown_tokens))
+        self.texts += len(tokens)
+        self.shares = self.shares + unknown_shares(tokens, unknown_tokens)
         return self
 
     def refuse(self) -> None:
@@ -257,6 +267,21 @@ class UnknownTally:
             " to its tokenizer; choose a model that knows the language of the texts, or give this"
             " one the tokenizer that belongs to it"
         )
+
+
+def unknown_shares(own: ArrayLike, unknown: ArrayLike) -> np.ndarray:
+    """Count texts by their share of unknown tokens.
+
+    Args:
+        own: tokens of each text itself. Shape: (texts,).
+        unknown: those that its tokenizer does not know. Shape: (texts,).
+
+    Returns:
+        Texts up to each limit of `UNKNOWN_SHARES`, and above the last. Shape: (ranges,), int64.
+    """
+    shares = np.asarray(unknown) / np.maximum(1, np.asarray(own))
+    places = np.searchsorted(UNKNOWN_SHARES, shares, "left")
+    return np.bincount(places, minlength=len(UNKNOWN_SHARES) + 1)
 
 
 def tally_unknown(name: str, texts: Sequence[TokenizedText]) -> UnknownTally:

@@ -63,7 +63,9 @@ from layerfusion.statistics.answers import answers
 from layerfusion.texts.strings import strings_of
 
 if TYPE_CHECKING:
-    pass
+    from pandas import DataFrame
+
+    from layerfusion.runs.familiar import Familiar
 
 PIECE = 1024
 """Number of texts that are embedded and classified together."""
@@ -278,6 +280,42 @@ class Bundle:
     def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
         """Return the probability of each class, under the name that scikit-learn gives it."""
         return self.probabilities(texts)
+
+    def drift(self, texts: Sequence[str]) -> DataFrame:
+        """Compare texts with those that the classifier was trained and judged on.
+
+        Args:
+            texts: texts to classify, as for `probabilities`.
+
+        Returns:
+            A row for each comparison: see `layerfusion.runs.familiar.compared`.
+
+        Raises:
+            UserError: as `probabilities`, or if the classifier has no counts of its own texts.
+        """
+        from layerfusion.runs.familiar import Familiar, compared
+
+        before = self.familiar
+        with counted_together() as tallies:
+            now = Familiar.of(self.probabilities(texts), multilabel=self.multilabel)
+        now.add_read(tallies)
+        return compared(before, now, self.label_names, multilabel=self.multilabel)
+
+    @property
+    def familiar(self) -> Familiar:
+        """Counts of the texts that it was trained and judged on.
+
+        Raises:
+            UserError: if it has none.
+        """
+        from layerfusion.runs.familiar import FACT, Familiar
+
+        if FACT not in self.facts:
+            raise UserError(
+                f"{self.folder or 'classifier'}: it has no counts of the texts that it was judged"
+                " on; the command that trained it leaves them when it trains again"
+            )
+        return Familiar.from_facts(self.facts[FACT])
 
     def labels_of(self, probabilities: np.ndarray) -> list[str] | list[list[str]]:
         """Name what probabilities of the classes or labels stand for.

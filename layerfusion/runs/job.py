@@ -26,6 +26,7 @@ from layerfusion.runs.baseline import compute_baseline
 from layerfusion.runs.bundle_files import has_bundle, is_whole_bundle
 from layerfusion.runs.bundle_saving import save_bundle
 from layerfusion.runs.by_folds import judge_on_folds, wants_folds
+from layerfusion.runs.familiar import FACT, Familiar
 from layerfusion.runs.heads import TrainingResult
 from layerfusion.runs.inputs import find
 from layerfusion.runs.job_sources import open_sources
@@ -117,7 +118,9 @@ def run_job(
         if wants_folds(config, inputs.dataset, in_sweep=group is not None):
             record = replace(record, on_folds=judge_on_folds(config, inputs.dataset))
         if keeps:
-            save_bundle(folder / BUNDLE, config, inputs, result.heads, bundle_facts(record))
+            facts = bundle_facts(record)
+            facts[FACT] = Familiar.of_job(inputs, result.probabilities).facts()
+            save_bundle(folder / BUNDLE, config, inputs, result.heads, facts)
         write_record(record, folder)
         tracker.finish_with(record, _answers_of(config, folder, record, inputs.dataset))
     return record

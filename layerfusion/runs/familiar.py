@@ -1,0 +1,188 @@
+"""Counts of the texts that a classifier was trained and judged on, and of new ones beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerfusion.embeddings.source import EmbeddingSource
+from layerfusion.embeddings.tokens import UNKNOWN_SHARES, UnknownTally, unknown_shares
+from layerfusion.statistics.drift import (
+    CONFIDENCES,
+    MOST_LABELS,
+    SOMEWHAT,
+    UNLIKE,
+    Shift,
+    answer_counts,
+    compare_counts,
+    confidence_counts,
+)
+from layerfusion.statistics.significance import ALPHA, holm
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from layerfusion.runs.inputs import Inputs
+
+FACT = "familiar"
+"""Fact of a classifier that holds these counts."""
+ALIKE = "alike"
+"""Verdict where nothing shows a difference that matters."""
+
+
+@dataclass
+class ReadTexts:
+    """How a language model reads some texts."""
+
+    texts: int = 0
+    cut: int = 0
+    """Texts that are cut off."""
+    unknown: list[int] = field(default_factory=list)
+    """Texts by their share of unknown tokens: see `unknown_shares`."""
+
+
+@dataclass
+class Familiar:
+    """Counts of texts: answers to rows of test, or to new texts, and how models read them."""
+
+    texts: int
+    """Texts that were answered."""
+    confidence: np.ndarray
+    """Answers in each range of confidence: see `statistics.drift`. Shape: (ranges,), int64."""
+    answers: np.ndarray
+    """Texts by answer: see `statistics.drift`. Shape: (classes,) or (numbers of labels,), int64."""
+    models: dict[str, ReadTexts]
+    """How each language model reads texts of train, or the new ones."""
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray, *, multilabel: bool) -> Familiar:
+        """Count answers. Shape of the probabilities: (texts, classes)."""
+        return cls(
+            len(probabilities),
+            confidence_counts(probabilities, multilabel=multilabel),
+            answer_counts(probabilities, multilabel=multilabel),
+            {},
+        )
+
+    @classmethod
+    def of_job(cls, inputs: Inputs, probabilities: np.ndarray) -> Familiar:
+        """Count the answers to the rows of test, and how models read the texts of train.
+
+        Args:
+            inputs: of the job.
+            probabilities: of each seed, for each row of test. Shape: (seeds, rows, classes).
+        """
+        found = cls.of(probabilities.mean(axis=0), multilabel=inputs.dataset.multilabel)
+        train = set(inputs.hashes["train"])
+        for name in dict.fromkeys(layer.backbone for layer in inputs.selection.layers):
+            source = inputs.sources[name]
+            if isinstance(source, EmbeddingSource):
+                store = next(iter(source.stores.values()))
+                counts = store.tokens(store.holds(train))
+                unknown = unknown_shares(counts.own, counts.unknown).tolist()
+                cut = int((counts.cut > 0).sum())
+                found.models[name] = ReadTexts(len(counts.cut), cut, unknown)
+        return found
+
+    @classmethod
+    def from_facts(cls, facts: Mapping[str, Any]) -> Familiar:
+        """Read what `facts` has returned."""
+        models = {name: ReadTexts(**one) for name, one in facts["models"].items()}
+        confidence, answers = (np.array(facts[x], np.int64) for x in ("confidence", "answers"))
+        return cls(facts["texts"], confidence, answers, models)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the counts as JSON can hold them."""
+        return {
+            "texts": self.texts,
+            "confidence": self.confidence.tolist(),
+            "answers": self.answers.tolist(),
+            "models": {name: vars(one) for name, one in self.models.items()},
+        }
+
+    def plus(self, other: Familiar) -> Familiar:
+        """Return the counts of these texts and others, without how models read them."""
+        return Familiar(
+            self.texts + other.texts,
+            self.confidence + other.confidence,
+            self.answers + other.answers,
+            {},
+        )
+
+    def add_read(self, tallies: Mapping[str, UnknownTally]) -> None:
+        """Add how models have read the texts."""
+        for name, one in tallies.items():
+            self.models[name] = ReadTexts(one.texts, one.cut, one.shares.tolist())
+
+
+def compared(
+    before: Familiar, now: Familiar, names: Sequence[str], *, multilabel: bool
+) -> DataFrame:
+    """Compare new texts with those that a classifier was trained and judged on.
+
+    Args:
+        before: counts of its job.
+        now: counts of the new texts.
+        names: names of the classes.
+        multilabel: whether texts have any number of them.
+
+    Returns:
+        A row for each comparison. `what` is compared; `where` has the largest difference, and
+        `before` and `now` are the shares there; `index` is the population stability index; `shown`
+        is the least one that could be told from chance; `p`, and `p_holm` over all comparisons;
+        `verdict`: alike, somewhat unlike or unlike.
+    """
+    import pandas
+
+    rows = list(_rows(before, now, () if multilabel else names))
+    adjusted = holm([shift.p for *_, shift in rows])
+    return pandas.DataFrame(
+        [
+            (*row, shift.index, shift.shown, shift.p, p, _verdict(shift.index, p))
+            for (*row, shift), p in zip(rows, adjusted, strict=True)
+        ],
+        columns=["what", "where", "before", "now", "index", "shown", "p", "p_holm", "verdict"],
+    )
+
+
+def _rows(
+    before: Familiar, now: Familiar, names: Sequence[str]
+) -> Iterator[tuple[str, str, float, float, Shift]]:
+    limits = [f"{100 * limit:g}" for limit in CONFIDENCES]
+    ranges = [f"below {limits[0]} %"]
+    ranges += [f"{low} to {high} %" for low, high in pairwise(limits)]
+    yield _row(
+        "confidence", [*ranges, f"{limits[-1]} % or more"], before.confidence, now.confidence
+    )
+    numbers = [*map(str, range(MOST_LABELS)), f"{MOST_LABELS} or more"]
+    what, kinds = ("answers", names) if names else ("labels of a text", numbers)
+    yield _row(what, kinds, before.answers, now.answers)
+    ends = [f"{100 * limit:g}" for limit in UNKNOWN_SHARES[1:]]
+    shares = ["none", *(f"up to {end} %" for end in ends), f"more than {ends[-1]} %"]
+    for name, read in now.models.items():
+        if name not in before.models:
+            continue
+        own = before.models[name]
+        cut = (np.array([one.cut, one.texts - one.cut]) for one in (own, read))
+        yield _row(f"texts that {name} cuts off", [""], *cut)
+        unknown = (np.array(one.unknown) for one in (own, read))
+        yield _row(f"share of tokens unknown to {name}", shares, *unknown)
+
+
+def _row(
+    what: str, kinds: Sequence[str], before: np.ndarray, now: np.ndarray
+) -> tuple[str, str, float, float, Shift]:
+    """Compare counts, and find the kind whose share differs most."""
+    first, second = before / max(1, before.sum()), now / max(1, now.sum())
+    most = int(np.abs(second - first)[: len(kinds)].argmax())
+    return what, kinds[most], first[most], second[most], compare_counts(before, now)
+
+
+def _verdict(index: float, p: float) -> str:
+    if p >= ALPHA or index < SOMEWHAT:
+        return ALIKE
+    return "unlike" if index >= UNLIKE else "somewhat unlike"
