@@ -176,9 +176,9 @@ def _rows(
 def _row(
     what: str, kinds: Sequence[str], before: np.ndarray, now: np.ndarray
 ) -> tuple[str, str, float, float, Shift]:
-    """Compare counts, and find the kind whose share differs most."""
+    """Compare counts, and find the kind whose share differs most; of those, the most frequent."""
     first, second = before / max(1, before.sum()), now / max(1, now.sum())
-    most = int(np.abs(second - first)[: len(kinds)].argmax())
+    most = max(range(len(kinds)), key=lambda kind: (abs(second - first)[kind], first[kind]))
     return what, kinds[most], first[most], second[most], compare_counts(before, now)
 
 
