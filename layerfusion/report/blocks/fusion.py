@@ -8,7 +8,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
 from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
-from layerfusion.records.format import plural
+from layerfusion.records.format import every_layer, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
@@ -68,7 +68,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     return Table(
         "Single layers and fusions",
         rows,
-        Column("What", lambda row: row.label),
+        Column("What", lambda x: Cell(x.label, layers=every_layer(x.job.record) if x.job else "")),
         Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
         accuracy,
         Column("Against chosen layer, points", against, POINTS),
@@ -143,7 +143,7 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
         Column(only, lambda row: row.test.only_a if row.exact else None, COUNT, later=True),
         Column(other, lambda row: row.test.only_b if row.exact else None, COUNT, later=True),
         Column("p", lambda row: p(row.test.p, row), P_VALUE, later=True),
-        Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE),
+        Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE, later=True),
         Column("Shown", lambda row: row.mark),
     )
 

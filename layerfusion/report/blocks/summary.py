@@ -11,12 +11,14 @@ from layerfusion.findings.choice import close_words
 from layerfusion.findings.curves import answer_lines
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.learning import LearningCurve, LearningLine, over_draws
 from layerfusion.findings.measures import SETS
 from layerfusion.findings.names import job_name, single_name
 from layerfusion.findings.tests import Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import every_layer, listing, plural
 from layerfusion.records.job import FEW_ROWS
+from layerfusion.report.blocks.learning_curves import chosen_line, curve_facts, curve_figure
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
@@ -33,6 +35,8 @@ class Summary:
     kind: ClassVar[str] = "summary"
     group: DataGroup
     findings: Findings
+    curve: LearningCurve | None = None
+    """Samples with the same test rows, where there are some."""
 
     @property
     def label(self) -> str:
@@ -51,8 +55,10 @@ class Summary:
 
     @cached_property
     def figure(self) -> Drawing | None:
-        """A small curve of accuracy by layer; none where no layers can be compared."""
-        group = self.group
+        """A small curve by training rows or by layer; none where there is neither."""
+        group, line = self.group, self.curve and chosen_line(self.curve)
+        if self.curve and line:
+            return curve_figure(self.curve, line)
         lines, judged = answer_lines(group)
         if not lines:
             return None
@@ -106,14 +112,70 @@ class Summary:
         if single is not None and fused is not None and fused is not best:
             compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
         for name, accuracy, job, against, than in compared:
-            words = told(self.findings.between(job, against), than=than)
+            finding = self.findings.between(job, against)
+            words = told(finding, than=than)
+            if against is None and finding.verdict == "open":
+                words += "; the baseline needs no language model"
             found.append((f"{name}, {percent(accuracy)}", words))
+        if self.curve and (line := chosen_line(self.curve)):
+            found += curve_facts(self.curve, line)
         return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
 
     @property
     def usage(self) -> list[tuple[str, str]]:
         """What to type: a heading, and a command or lines of Python."""
         return commands(self.group.best)
+
+
+@dataclass(frozen=True, eq=False)
+class CurveSummary:
+    """The answer on a data set of which only samples were learned from."""
+
+    kind: ClassVar[str] = "summary"
+    curve: LearningCurve
+    line: LearningLine
+    """What is chosen with the most rows."""
+    layers: ClassVar[str] = ""
+    usage: ClassVar[tuple[tuple[str, str], ...]] = ()
+
+    @property
+    def label(self) -> str:
+        """Name of the data set."""
+        return self.curve.label
+
+    @property
+    def sample(self) -> str:
+        """Tells what was learned from."""
+        rows, draws = self.curve.groups[0].rows, self.curve.draws
+        made = f", in {draws} draws" if draws > 1 else ""
+        return f"Samples of each {self.curve.kind}{made}, on the same {plural(rows, 'test row')}."
+
+    @property
+    def parts(self) -> tuple[Drawing]:
+        """The figure."""
+        return (curve_figure(self.curve, self.line),)
+
+    @property
+    def headline(self) -> str:
+        """What to use with the most rows."""
+        return f"Use {self.line.name}"
+
+    @property
+    def accuracy(self) -> tuple[str, str]:
+        """What it reaches with the most rows, and its spread over draws."""
+        size, own = self.curve.sizes[-1], over_draws(self.line.sizes[self.curve.sizes[-1]])
+        sd = "" if own.sd is None else f"± {PERCENT(own.sd)} over the draws, "
+        return percent(own.mean), f"{sd}with {size} {self.curve.size_words}"
+
+    @property
+    def facts(self) -> list[tuple[str, str]]:
+        """How far it is from the baseline, and what fewer and more rows would give."""
+        size = self.curve.sizes[-1]
+        own, baseline = (over_draws(x[size]) for x in (self.line.sizes, self.curve.baseline))
+        name = f"Against baseline, {percent(baseline.mean)}"
+        less = "" if own.mean > baseline.mean else ": no more than without a language model"
+        words = f"{POINTS(own.mean - baseline.mean)} points on average{less}"
+        return [(name, words), *curve_facts(self.curve, self.line)]
 
 
 def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
@@ -146,8 +208,10 @@ def answer_table(cards: Sequence[Summary]) -> Table:
         *set_columns(cards, lambda card: card.group.best.record.test),
         Column("Over last layer, points", over_last, POINTS),
         Column("Over baseline, points", lambda c: c.findings.between(c.group.best, None), POINTS),
-        Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
-        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
+        Column(
+            "ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1), later=True
+        ),
+        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS, later=True),
         note="▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
         + f" {SETS}" * any(card.group.data.multilabel for card in cards),
     )
