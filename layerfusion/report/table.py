@@ -198,8 +198,9 @@ class Table:
 
     @property
     def widest_room(self) -> int:
-        """The most letters that a column after the first is at least wide."""
-        return max(map(self.room, range(1, len(self.columns))), default=0)
+        """The most letters that a column after the first, needed at first, is at least wide."""
+        places = (n for n, column in enumerate(self.columns) if n and not column.later)
+        return max(map(self.room, places), default=0)
 
     def room(self, place: int) -> int:
         """Count the letters that a column is at least wide: its heading in two lines.

@@ -64,7 +64,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     block = curve_block(trial, model_colors(groups[0].models), (), "curve-1")
     table, _ = block.tables
     titles = [column.title for column in table.columns]
-    assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]
+    assert titles == ["Models", "10 a class", "50 a class", "All (250)"]
     baseline, row = table.rows
     assert baseline.texts[0] == "TF-IDF baseline"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.

@@ -85,8 +85,7 @@ def curve_block(
 
 
 def _size(curve: LearningCurve, size: Size) -> str:
-    each = f"a {curve.kind}"
-    return f"{size} {each}" if size is not None else f"All ({COUNT(curve.rows(size))} {each})"
+    return f"{size} a {curve.kind}" if size is not None else f"All ({COUNT(curve.rows(size))})"
 
 
 def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
@@ -171,9 +170,9 @@ def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) 
         "What more labels would give",
         tuple(found.items()),
         Column("Models", lambda x: x[0].name),
-        Column(capital(size), lambda x: x[1].rows, COUNT),
-        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT),
-        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT),
+        Column(capital(size), lambda x: x[1].rows, COUNT, later=True),
+        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT, later=True),
+        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT, later=True),
         Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
         Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
         note="A power law, fitted to the errors of all samples, with 95 % intervals of the fit."
@@ -199,13 +198,13 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
         Column("Models", lambda x: x.identity.name),
         Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
         Column(capital(size), lambda x: x.size, COUNT),
-        Column("Draws", lambda x: x.difference.draws, COUNT),
-        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
-        Column("Alone, as chosen", lambda x: x.alone),
-        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
+        Column("Draws", lambda x: x.difference.draws, COUNT, later=True),
+        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT, later=True),
+        Column("Alone, as chosen", lambda x: x.alone, later=True),
+        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT, later=True),
         Column("Difference, points", lambda x: x.difference, POINTS),
-        Column("p", lambda x: x.difference.p, P_VALUE),
-        Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
+        Column("p", lambda x: x.difference.p, P_VALUE, later=True),
+        Column("p (Holm)", lambda x: x.adjusted, P_VALUE, later=True),
         Column("Shown", lambda x: x.mark),
         note="Alone: in each draw the model that is chosen, with the number of draws. Paired"
         " differences on the same test rows. Draws and test rows both count as samples, so the"

@@ -83,12 +83,12 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
         entries,
         Column("Layers, fusion", lambda e: e[0]),
         Column("Models", lambda e: e[1].models, COUNT),
-        Column("Subsets run", lambda e: subsets(e[1]), COUNT),
+        Column("Subsets run", lambda e: subsets(e[1]), COUNT, later=True),
         Column("Mean test %", lambda e: e[1].mean, PERCENT),
-        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
-        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
+        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT, later=True),
+        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT, later=True),
         Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
-        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
+        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE, later=True),
         Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         note="The sd over seeds is the root of the mean variance of the subsets. The sd over"
         " subsets falls by itself, as larger subsets share most of their models, so its fall says"
