@@ -13,7 +13,7 @@ from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.learning import LearningCurve, LearningLine, over_draws
 from layerfusion.findings.measures import SETS
-from layerfusion.findings.names import job_name, single_name
+from layerfusion.findings.names import job_name, layer_name, single_name
 from layerfusion.findings.tests import Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import every_layer, listing, plural
@@ -114,8 +114,8 @@ class Summary:
         for name, accuracy, job, against, than in compared:
             finding = self.findings.between(job, against)
             words = told(finding, than=than)
-            if against is None and finding.verdict == "open":
-                words += "; the baseline needs no language model"
+            if finding.verdict == "open":
+                words += _cheaper(job, against)
             found.append((f"{name}, {percent(accuracy)}", words))
         if self.curve and (line := chosen_line(self.curve)):
             found += curve_facts(self.curve, line)
@@ -176,6 +176,17 @@ class CurveSummary:
         less = "" if own.mean > baseline.mean else ": no more than without a language model"
         words = f"{POINTS(own.mean - baseline.mean)} points on average{less}"
         return [(name, words), *curve_facts(self.curve, self.line)]
+
+
+def _cheaper(job: FinishedJob, against: FinishedJob | None) -> str:
+    """Say that what may be as good costs less; nothing where it does not."""
+    if against is None:
+        return "; the baseline needs no language model"
+    dear, cheap = job.flops, against.flops
+    if dear is None or cheap is None or cheap >= dear:
+        return ""
+    layer = f"{layer_name(against.layer.layer)} of {against.layer.backbone}"
+    return f"; {layer} takes {GFLOPS(cheap)} GFLOPs, this {GFLOPS(dear)}"
 
 
 def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
