@@ -98,6 +98,8 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         for kind, what in AGAINST.items()
         if findings.family.get(kind)
     )
+    others = " or, of the others, for all of their kind in this report, over all data sets"
+    others = f"{others} ({family})" if family else ""
     primary = findings.family.get(PRIMARY, 0)
     means, drawn = "mean accuracies", ", stratified by class"
     if data.multilabel:
@@ -118,8 +120,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
         " (McNemar's test where each has one seed), on the rows that one of the two has right"
         f" more often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer"
-        " the questions of this data set (in bold type) or, of the others, for all of their"
-        f" kind in this report, over all data sets ({family}). ▲ better, ▼ worse: p (Holm)"
+        f" the questions of this data set (in bold type){others}. ▲ better, ▼ worse: p (Holm)"
         " below 0.05. △ probably better, ▽ probably worse: only p is. Without a mark it cannot"
         f" be told; a difference of “would show” is found four times out of five.{loose}",
         mark=lambda row: "chosen" if row.family == PRIMARY else "",

@@ -218,7 +218,12 @@ def answer_table(cards: Sequence[Summary]) -> Table:
         Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
         *set_columns(cards, lambda card: card.group.best.record.test),
         Column("Over last layer, points", over_last, POINTS),
-        Column("Over baseline, points", lambda c: c.findings.between(c.group.best, None), POINTS),
+        Column(
+            "Over baseline, points",
+            lambda c: c.findings.between(c.group.best, None),
+            POINTS,
+            later=True,
+        ),
         Column(
             "ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1), later=True
         ),
