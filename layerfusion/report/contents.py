@@ -39,7 +39,7 @@ from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
 from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
-from layerfusion.report.blocks.summary import CurveSummary, Summary, answer_table, sample_sentence
+from layerfusion.report.blocks.summary import Summary, answer_table, curve_card, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -140,7 +140,7 @@ def _answers(results: Results) -> list[Part]:
     cards = [Summary(group, results.findings[group], of.get(group)) for group in groups]
     sampled = [(x, chosen_line(x)) for x in results.curves if not {*x.groups} & {*groups}]
     table = [answer_table(cards)] if len(cards) > IN_SIGHT else []
-    return [*table, *cards, *(CurveSummary(curve, line) for curve, line in sampled if line)]
+    return [*table, *cards, *(curve_card(curve, line) for curve, line in sampled if line)]
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:

@@ -11,7 +11,7 @@ from layerfusion.findings.groups import load_groups
 from layerfusion.findings.learning import learning_curves
 from layerfusion.findings.results import Results
 from layerfusion.report.blocks.learning_curves import chosen_line, curve_block
-from layerfusion.report.blocks.summary import CurveSummary, Summary
+from layerfusion.report.blocks.summary import Card, Summary
 from layerfusion.report.contents import build_report
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import model_colors
@@ -107,7 +107,7 @@ def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> N
             shutil.rmtree(record)
     report = build_report(Results(tmp_path), title="t")
     card = report.sections[0].parts[0]
-    assert isinstance(card, CurveSummary)
+    assert isinstance(card, Card)
     assert card.headline == "Use minilm 6"
     assert plain(*card.accuracy) == "71.0 % ± 1.4 over the draws, with 50 rows a class"
     facts = {name: plain(words) for name, words in card.facts}

@@ -127,55 +127,37 @@ class Summary:
         return commands(self.group.best)
 
 
-@dataclass(frozen=True, eq=False)
-class CurveSummary:
-    """The answer on a data set of which only samples were learned from."""
+@dataclass(frozen=True)
+class Card:
+    """An answer whose parts are made: see the properties of `Summary`."""
 
     kind: ClassVar[str] = "summary"
-    curve: LearningCurve
-    line: LearningLine
-    """What is chosen with the most rows."""
     layers: ClassVar[str] = ""
     usage: ClassVar[tuple[tuple[str, str], ...]] = ()
+    label: str
+    sample: str
+    headline: str
+    accuracy: tuple[str, str]
+    facts: list[tuple[str, str]]
+    parts: tuple[Drawing]
 
-    @property
-    def label(self) -> str:
-        """Name of the data set."""
-        return self.curve.label
 
-    @property
-    def sample(self) -> str:
-        """Tells what was learned from."""
-        rows, draws = self.curve.groups[0].rows, self.curve.draws
-        made = f", in {draws} draws" if draws > 1 else ""
-        return f"Samples of each {self.curve.kind}{made}, on the same {plural(rows, 'test row')}."
-
-    @property
-    def parts(self) -> tuple[Drawing]:
-        """The figure."""
-        return (curve_figure(self.curve, self.line),)
-
-    @property
-    def headline(self) -> str:
-        """What to use with the most rows."""
-        return f"Use {self.line.name}"
-
-    @property
-    def accuracy(self) -> tuple[str, str]:
-        """What it reaches with the most rows, and its spread over draws."""
-        size, own = self.curve.sizes[-1], over_draws(self.line.sizes[self.curve.sizes[-1]])
-        sd = "" if own.sd is None else f"± {PERCENT(own.sd)} over the draws, "
-        return percent(own.mean), f"{sd}with {size} {self.curve.size_words}"
-
-    @property
-    def facts(self) -> list[tuple[str, str]]:
-        """How far it is from the baseline, and what fewer and more rows would give."""
-        size = self.curve.sizes[-1]
-        own, baseline = (over_draws(x[size]) for x in (self.line.sizes, self.curve.baseline))
-        name = f"Against baseline, {percent(baseline.mean)}"
-        less = "" if own.mean > baseline.mean else ": no more than without a language model"
-        words = f"{POINTS(own.mean - baseline.mean)} points on average{less}"
-        return [(name, words), *curve_facts(self.curve, self.line)]
+def curve_card(curve: LearningCurve, line: LearningLine) -> Card:
+    """Answer for a data set of which only samples were learned from, by what the largest say."""
+    size, rows = curve.sizes[-1], plural(curve.groups[0].rows, "test row")
+    own, baseline = over_draws(line.sizes[size]), over_draws(curve.baseline[size])
+    draws = f", in {curve.draws} draws" if curve.draws > 1 else ""
+    sd = "" if own.sd is None else f"± {PERCENT(own.sd)} over the draws, "
+    less = "" if own.mean > baseline.mean else ": no more than without a language model"
+    gain = f"{POINTS(own.mean - baseline.mean)} points on average{less}"
+    return Card(
+        curve.label,
+        f"Samples of each {curve.kind}{draws}, on the same {rows}.",
+        f"Use {line.name}",
+        (percent(own.mean), f"{sd}with {size} {curve.size_words}"),
+        [(f"Against baseline, {percent(baseline.mean)}", gain), *curve_facts(curve, line)],
+        (curve_figure(curve, line),),
+    )
 
 
 def _cheaper(job: FinishedJob, against: FinishedJob | None) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from layerfusion.report.block import Block, Bullets, Folded, Part, Text
-from layerfusion.report.blocks.summary import CurveSummary, Summary
+from layerfusion.report.blocks.summary import Card, Summary
 from layerfusion.report.table import Table
 
 
@@ -33,13 +33,13 @@ def _paragraphs(part: Part, level: int) -> list[str]:
         return [f"{'#' * level} {plain(part.title)}", *inner]
     if isinstance(part, Folded):
         return [paragraph for one in part.parts for paragraph in _paragraphs(one, level)]
-    if isinstance(part, Summary | CurveSummary):
+    if isinstance(part, Summary | Card):
         return _summary(part, level)
     caption = [f"*{plain(part.caption)}*"] if part.caption else []
     return [f"![{plain(part.alt)}](figures/{part.key}.png)", *caption]
 
 
-def _summary(summary: Summary | CurveSummary, level: int) -> list[str]:
+def _summary(summary: Summary | Card, level: int) -> list[str]:
     value, interval = summary.accuracy
     figures = [paragraph for one in summary.parts for paragraph in _paragraphs(one, level)]
     usage = [f"{title}:\n\n```\n{text.replace('`', '')}\n```" for title, text in summary.usage]
