@@ -6,18 +6,15 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from layerfusion.findings.grouping import data_labels, grouped
 from layerfusion.records.format import listing
-from layerfusion.records.json_files import Damaged
 from layerfusion.records.profile import (
     Accuracy,
     MultiLayerProfile,
     Profile,
     SelectionProfile,
-    find_profiles,
 )
 from layerfusion.statistics.intervals import Difference
 from layerfusion.statistics.significance import ALPHA
@@ -134,13 +131,6 @@ class ScoreRow:
         if verdict == "loss":
             return AT_A_LOSS if self.dearer < 0 else NOTHING_GAINED
         return NO_LOSS if self.against.low >= -NEGLIGIBLE else UNDECIDED
-
-
-def read_profiles(folder: Path, damaged: Damaged | None = None) -> list[Profile]:
-    """Read every profile under a folder, each job once; `damaged` takes what cannot be read."""
-    profiles = [profile for _, profile in find_profiles(folder, damaged)]
-    copies = grouped(profiles, lambda profile: (profile.job, profile.dataset.fingerprint))
-    return [first for first, *_ in copies.values()]
 
 
 def named_profiles(profiles: Sequence[Profile]) -> tuple[NamedProfile, ...]:

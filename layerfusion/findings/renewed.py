@@ -9,19 +9,23 @@ settings the same name, and their data are the same.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from layerfusion.config.identity import job_id
+from layerfusion.config.identity import job_id, profile_id
 from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.findings.grouping import grouped
 from layerfusion.records.format import plural
-from layerfusion.records.job import RunRecord
-from layerfusion.records.settings import config_of_job
+from layerfusion.records.job import RunRecord, find_records
+from layerfusion.records.json_files import Damaged
+from layerfusion.records.profile import Profile, find_profiles
+from layerfusion.records.settings import PROFILED, config_of_job
 
 Found = tuple[Path, RunRecord]
 """Folder and record of a job."""
+Kept = TypeVar("Kept", RunRecord, Profile)
 
 
 def older_records(found: Iterable[Found]) -> dict[Path, RunRecord]:
@@ -34,12 +38,44 @@ def older_records(found: Iterable[Found]) -> dict[Path, RunRecord]:
     """
     older: dict[Path, RunRecord] = {}
     for alike in _alike(found):
-        if len({record.job for _, record in alike}) == 1:
-            continue  # nothing here can be the same job under another name
-        for same in grouped(alike, _name_today).values():
-            newest = max((record for _, record in same), key=lambda x: (x.created, x.job))
-            older |= {folder: newest for folder, record in same if record.job != newest.job}
+        older |= _older(alike, _name_today)
     return older
+
+
+def older_profiles(found: Iterable[tuple[Path, Profile]]) -> dict[Path, Profile]:
+    """Find the layer profiles of which there is a newer one, made by other code.
+
+    Returns:
+        Folder of each older profile to the one that counts in its place.
+    """
+    older: dict[Path, Profile] = {}
+    alike = grouped(found, lambda pair: (pair[1].dataset.fingerprint, frozenset(pair[1].backbones)))
+    for same in alike.values():
+        older |= _older(same, _profile_name_today)
+    return older
+
+
+def _older(
+    alike: Sequence[tuple[Path, Kept]], name: Callable[[tuple[Path, Kept]], str]
+) -> dict[Path, Kept]:
+    """Find those that share the name of today's code with a newer one, which counts."""
+    older: dict[Path, Kept] = {}
+    if len({record.job for _, record in alike}) == 1:
+        return older  # nothing here can be the same job under another name
+    for same in grouped(alike, name).values():
+        newest = max((record for _, record in same), key=lambda x: (x.created, x.job))
+        older |= {folder: newest for folder, record in same if record.job != newest.job}
+    return older
+
+
+def older_folders(folder: Path) -> set[Path]:
+    """Find the folders of all finished jobs and profiles that newer code has run again.
+
+    What cannot be read is passed over.
+    """
+    damaged: Damaged = {}
+    jobs, profiles = find_records(folder, damaged), find_profiles(folder, damaged)
+    return {*older_records(jobs), *older_profiles(profiles)}
 
 
 def older_words(number: int) -> str:
@@ -83,3 +119,11 @@ def _name_today(pair: Found) -> str:
         return job_id(config_of_job(folder))
     except UserError:
         return record.job
+
+
+def _profile_name_today(pair: tuple[Path, Profile]) -> str:
+    folder, profile = pair
+    try:
+        return profile_id(config_of_job(folder, PROFILED))
+    except UserError:
+        return profile.job

@@ -11,18 +11,19 @@ from layerfusion.config.job import HONEST
 from layerfusion.errors import UserError
 from layerfusion.findings.grouping import grouped
 from layerfusion.findings.groups import DataGroup, group_jobs, no_job
-from layerfusion.findings.judged import NamedProfile, named_profiles, read_profiles
+from layerfusion.findings.judged import NamedProfile, named_profiles
 from layerfusion.findings.learning import (
     DrawFinding,
     LearningCurve,
     find_over_draws,
     learning_curves,
 )
-from layerfusion.findings.renewed import older_records
+from layerfusion.findings.renewed import older_profiles, older_records
 from layerfusion.findings.tests import Findings, find_all
 from layerfusion.records.format import plural
 from layerfusion.records.job import RunRecord, find_records
 from layerfusion.records.json_files import Damaged
+from layerfusion.records.profile import Profile, find_profiles
 from layerfusion.records.search import SearchHistory, find_histories
 from layerfusion.records.sweep import SkippedJob, skipped_jobs
 
@@ -46,8 +47,14 @@ class Results:
     @cached_property
     def profiles(self) -> tuple[NamedProfile, ...]:
         """Every layer profile."""
-        found = read_profiles(self.folder, self.found_damaged)
-        return named_profiles([x for x in found if self.only is None or x.job in self.only])
+        kept = [pair for pair in self._found_profiles if pair[0] not in self.older]
+        copies = grouped(kept, lambda pair: (pair[1].job, pair[1].dataset.fingerprint))
+        return named_profiles([profile for (_, profile), *_ in copies.values()])
+
+    @cached_property
+    def _found_profiles(self) -> list[tuple[Path, Profile]]:
+        found = find_profiles(self.folder, self.found_damaged)
+        return [pair for pair in found if self.only is None or pair[1].job in self.only]
 
     @cached_property
     def _found(self) -> list[tuple[Path, RunRecord]]:
@@ -55,9 +62,11 @@ class Results:
         return [pair for pair in found if self.only is None or pair[1].job in self.only]
 
     @cached_property
-    def older(self) -> dict[Path, RunRecord]:
+    def older(self) -> dict[Path, RunRecord | Profile]:
         """Folder of each record that is left out to the newer record of the same job."""
-        return {} if self.keep_older else older_records(self._found)
+        if self.keep_older:
+            return {}
+        return {**older_records(self._found), **older_profiles(self._found_profiles)}
 
     @property
     def copies(self) -> list[tuple[Path, RunRecord]]:

@@ -14,13 +14,21 @@ from layerfusion.records.job import CONFIG
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def config_of_job(folder: Path) -> TrainConfig:
+PROFILED = ".hydra/config.yaml"
+"""The settings that a layer profile keeps; those of a trained job are in `CONFIG`."""
+
+
+def config_of_job(folder: Path, name: str = CONFIG) -> TrainConfig:
     """Read the settings of a job again.
 
+    Args:
+        folder: of the job.
+        name: file with the settings, in that folder.
+
     Raises:
-        UserError: if its config.yaml is gone or damaged.
+        UserError: if the file is gone or damaged.
     """
-    file = folder / CONFIG
+    file = folder / name
     if not file.is_file():
         raise UserError(f"{file}: missing, so the settings of the job cannot be found")
     try:

@@ -111,9 +111,30 @@ def read_jobs(folder: Path) -> list[SweepJob]:
 
 
 def _jobs(folder: Path, damaged: Damaged | None = None) -> list[SweepJob]:
+    """Return every planned job, without those that newer code has planned again in their place.
+
+    A job of the same words has another name under newer code. What the older one has finished, or
+    does now, still counts.
+    """
     planned = _read_plans(folder, damaged)
     labels = short_labels({name: words for name, (_, words) in planned.items()})
-    return [_job(folder / name, labels[name], command) for name, (command, _) in planned.items()]
+    newest = {_asked(*plan): name for name, plan in planned.items()}
+    jobs = {name: _job(folder / name, labels[name], plan[0]) for name, plan in planned.items()}
+    return [
+        job
+        for name, job in jobs.items()
+        if job.state in ("done", "running") or newest[_asked(*planned[name])] == name
+    ]
+
+
+def _asked(command: str, words: Sequence[str]) -> tuple[str, ...]:
+    """Return what tells apart jobs that were planned by the same code."""
+    return command, *sorted(_own(words))
+
+
+def _own(words: Sequence[str]) -> list[str]:
+    """Return the overrides that are not Hydra's."""
+    return [word for word in words if not word.lstrip("+").startswith("hydra")]
 
 
 class SkippedJob(NamedTuple):
@@ -132,14 +153,16 @@ def skipped_jobs(folder: Path, damaged: Damaged | None = None) -> dict[Path, Ski
         damaged: takes the plans and notes that cannot be read; None if that is an error.
     """
     found: dict[Path, SkippedJob] = {}
+    planned: set[Path] = set()
     for plans in find_named(folder, PLANS):
         with damaged_told(plans, damaged):
+            planned |= {plans.parent / name for name in _read_plans(plans.parent, damaged)}
             for job in _jobs(plans.parent, damaged):
                 if job.state != "done":
                     found[job.folder] = SkippedJob(job.label, job.state, job.reason)
     for failed in find_named(folder, FAILED):
         own = failed.parent
-        if own not in found and not any((own / name).exists() for name in RECORDS.values()):
+        if own not in planned and not any((own / name).exists() for name in RECORDS.values()):
             with damaged_told(failed, damaged):
                 command = failed.read_text(encoding="utf-8", errors="replace").split("\n", 1)[0]
                 found[own] = SkippedJob(command, "failed", last_line(failed))
@@ -183,10 +206,7 @@ def plan_name(content: bytes) -> str:
 
 def short_labels(planned: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """Return each job's overrides without Hydra's own and without those that all jobs share."""
-    own = {
-        name: [word for word in words if not word.lstrip("+").startswith("hydra")]
-        for name, words in planned.items()
-    }
+    own = {name: _own(words) for name, words in planned.items()}
     shared = set.intersection(*(set(words) for words in own.values())) if len(own) > 1 else set()
     return {
         name: " ".join(word for word in words if word not in shared) or " ".join(words)

@@ -30,7 +30,7 @@ from layerfusion.report.blocks.errors import error_block
 from layerfusion.report.blocks.fusion import fusion_block
 from layerfusion.report.blocks.gates import gate_block
 from layerfusion.report.blocks.layers import layer_block
-from layerfusion.report.blocks.learning_curves import curve_answer, curve_sections
+from layerfusion.report.blocks.learning_curves import chosen_line, curve_sections
 from layerfusion.report.blocks.model_counts import count_block
 from layerfusion.report.blocks.operators import operator_block
 from layerfusion.report.blocks.pareto import pareto_block
@@ -39,7 +39,7 @@ from layerfusion.report.blocks.profiles import profile_sections
 from layerfusion.report.blocks.provenance import provenance_sections
 from layerfusion.report.blocks.searches import search_sections
 from layerfusion.report.blocks.side_by_side import leader_sections, side_by_side_sections
-from layerfusion.report.blocks.summary import Summary, answer_table, sample_sentence
+from layerfusion.report.blocks.summary import Summary, answer_table, curve_card, sample_sentence
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.render.files import named_tables
 from layerfusion.report.table import Table
@@ -62,8 +62,8 @@ SECTION_BLOCKS: tuple[SectionBlock, ...] = (
     data_block,
 )
 """Blocks of the section of a data set, in order."""
-PAGE_SECTIONS: tuple[PageSections, ...] = (leader_sections, curve_sections, search_sections)
-"""Sections after those of the data sets; profiles and the origin of the report come last."""
+PAGE_SECTIONS: tuple[PageSections, ...] = (leader_sections, search_sections)
+"""Sections after those of curves and data sets; profiles and the origin of the report come last."""
 NAMED = 3
 """Most data sets that the title names."""
 IN_SIGHT = 2
@@ -99,6 +99,7 @@ def build_report(
     """Gather what the pages show; `blocks` and `sections` come on top, as in `write_report`."""
     found = [
         Block("What to use", (*_answers(results), Folded(_method(results), METHOD)), "summary"),
+        *curve_sections(results),
         *_data_sections(results, blocks),
     ]
     for make in (*PAGE_SECTIONS, *sections, profile_sections, provenance_sections):
@@ -133,14 +134,13 @@ def _title(title: str, results: Results) -> str:
 def _answers(results: Results) -> list[Part]:
     """Make a card for each data set and, for many of them, a table before the cards.
 
-    A data set of which only samples were learned from has a sentence in the place of a card.
+    A data set with samples of several sizes has the curve over them in its card.
     """
-    groups = results.sections
-    cards = [Summary(group, results.findings[group]) for group in groups]
-    sampled = [curve for curve in results.curves if not {*curve.groups} & {*groups}]
-    answers = filter(None, map(curve_answer, sampled))
+    groups, of = results.sections, {group: x for x in results.curves for group in x.groups}
+    cards = [Summary(group, results.findings[group], of.get(group)) for group in groups]
+    sampled = [(x, chosen_line(x)) for x in results.curves if not {*x.groups} & {*groups}]
     table = [answer_table(cards)] if len(cards) > IN_SIGHT else []
-    return [*table, *cards, *answers]
+    return [*table, *cards, *(curve_card(curve, line) for curve, line in sampled if line)]
 
 
 def _data_sections(results: Results, blocks: Sequence[SectionBlock]) -> list[Block]:

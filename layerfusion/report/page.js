@@ -79,7 +79,7 @@
   // A number stays one, with a minus that spreadsheets know. A text that begins like a formula, which
   // they would run, gets an apostrophe, but not a number with its interval.
   const content = (cell) => {
-    const text = cell.textContent.trim().replace(/\u2212/g, "-").replace(/\u00a0/g, " ");
+    const text = `${cell.textContent.trim()}${cell.title && ` (${cell.title})`}`.replace(/\u2212/g, "-").replace(/\u00a0/g, " ");
     const formula = /^\s*[=+\-@\t\r＝＋－＠]/.test(text) && !cell.dataset.order;
     return `"${(formula ? `'${text}` : text).replaceAll('"', '""')}"`;
   };

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Mark = Literal["", "chosen", "baseline"]
-PARTS = ("value", "sd", "low", "high", "mark", "note")
+PARTS = ("value", "sd", "low", "high", "mark", "note", "layers")
 """Parts of a cell. Each part that some cell of a column has is a column of the data frame."""
 
 
@@ -53,6 +53,8 @@ class Cell:
     """Words that belong to the number: `of 7`."""
     format: Format | None = None
     """Format of the number; None for that of the column."""
+    layers: str = ""
+    """Every layer, where the text has only their number; the page has it as the cell's title."""
 
     @classmethod
     def of(cls, content: object, *, mark: str = "", note: str = "") -> Cell:
@@ -193,6 +195,18 @@ class Table:
             Row(tuple(column.cell(entry) for column in self.columns), self.mark(entry))
             for entry in self.entries
         )
+
+    @property
+    def is_long(self) -> bool:
+        """True where the names of rows, in their first two cells, do not fit beside figures."""
+        places = [n for n, column in enumerate(self.columns[:2]) if not column.numeric]
+        return any(len(row.texts[n]) > FEW_WORDS for row in self.rows for n in places)
+
+    @property
+    def widest_room(self) -> int:
+        """The most letters that a column after the first, needed at first, is at least wide."""
+        places = (n for n, column in enumerate(self.columns) if n and not column.later)
+        return max(map(self.room, places), default=0)
 
     def room(self, place: int) -> int:
         """Count the letters that a column is at least wide: its heading in two lines.

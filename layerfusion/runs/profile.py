@@ -91,7 +91,7 @@ def run_profile(config: TrainConfig, folder: Path) -> Profile:
         group=sweep_of(config, folder),
         job_type="profile",
         tags=["profile", dataset.name, *config.backbone],
-        config=run_config(config),
+        config=run_config(config, of_profile=True),
     ) as tracker:
         sources = extract_all(config, dataset)
         tracker.uses(ingredients(dataset, sources))

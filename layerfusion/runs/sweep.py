@@ -91,8 +91,16 @@ def clear_failure(folder: Path) -> None:
 
 
 def status_lines(folder: Path) -> list[str]:
-    """Describe the state of a sweep: counts, time left, and each failure with its reason."""
+    """Describe the state of a sweep: counts, time left, and each failure with its reason.
+
+    Jobs that newer code has run again count once, as in the report.
+    """
     jobs = read_jobs(folder)
+    if len(list((folder / PLANS).glob("*.json"))) > 1:  # one plan holds the jobs of one code
+        from layerfusion.findings.renewed import older_folders
+
+        older = older_folders(folder)
+        jobs = [job for job in jobs if job.folder not in older]
     by_state: dict[State, list[SweepJob]] = {
         state: [job for job in jobs if job.state == state]
         for state in ("done", "failed", "running", "missing")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from layerfusion.config.identity import HEAD
 from layerfusion.config.job import TrainConfig
 from layerfusion.config.secrets import redacted
 
@@ -20,13 +21,14 @@ ROWS = {"n_train": "train", "n_validation": "validation", "n_test": "test"}
 """Columns with the rows of a split, which are known once the texts have been read."""
 
 
-def run_config(config: TrainConfig) -> dict[str, Any]:
+def run_config(config: TrainConfig, *, of_profile: bool = False) -> dict[str, Any]:
     """Return the flat config of a run, keys and passwords left out.
 
     It begins with `models`, `layers`, `pooling`, `fusion` and `dataset`, each one word. A name is
     the value of the option, as in `layers=last`, so that a sweep of W&B over these options has the
     same columns; layers that are fixed by name stand for themselves. Then comes every setting that
-    is set, such as `fusion/width`.
+    is set, such as `fusion/width`. A layer profile trains no head and takes every layer, so that it
+    has neither `layers` and `fusion` nor any setting of heads.
     """
     layers = config.layers.name
     if layers == "fixed":
@@ -39,7 +41,12 @@ def run_config(config: TrainConfig) -> dict[str, Any]:
         "fusion": config.fusion.name,
         "dataset": config.dataset.title,
     }
-    return {**redacted(first), **flatten(redacted(asdict(config)))}
+    settings = asdict(config)
+    for key in (*HEAD, "layers") if of_profile else ():
+        first.pop(key, None)
+    for key in HEAD if of_profile else ():
+        settings.pop(key)
+    return {**redacted(first), **flatten(redacted(settings))}
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -329,6 +329,28 @@ def test_a_table_that_is_too_wide_folds_what_is_not_needed_at_first(
     page.context.close()
 
 
+def test_a_phone_shows_the_main_table_without_scrolling(browser: Browser, source: Path) -> None:
+    """What, its accuracy with interval and its gain, for each row."""
+    page = _open(browser, source, 390).page
+    table = page.locator("section[id^=data-] > .scroll table.named").first
+    for row in table.locator("tr").all():
+        cells = row.locator("th, td").all()
+        what, accuracy, gain = (cells[n].bounding_box() for n in (0, 2, 3))
+        assert what is not None
+        assert accuracy is not None
+        assert gain is not None
+        assert what["y"] + what["height"] <= accuracy["y"] + 1  # a line of its own above them
+        assert what["width"] > 300
+        for box in (what, accuracy, gain):
+            assert 0 <= box["x"] < box["x"] + box["width"] <= 390
+    assert table.evaluate("t => t.parentElement.scrollWidth <= t.parentElement.clientWidth")
+    texts = table.locator("tbody td.number").evaluate_all(
+        "all => all.filter(td => td.checkVisibility()).map(td => td.textContent)"
+    )
+    assert sum("[" in text for text in texts) >= 5
+    page.context.close()
+
+
 def test_no_table_of_a_data_set_scrolls_on_a_desk(browser: Browser, source: Path) -> None:
     page = _open(browser, source, 1400).page
     page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
@@ -406,6 +428,32 @@ def test_light_and_dark_can_be_read(desk: Page) -> None:
     ground, contrast = _contrast(desk)
     assert ground < 0.1
     assert contrast > 7
+
+
+def test_nothing_of_a_figure_is_lost_in_the_dark(desk: Page) -> None:
+    """What is no cell takes the colours of the page; the cells of maps keep theirs."""
+    fills = """() => [...document.querySelectorAll("figure .wide svg")].map(svg => [
+      [...svg.querySelectorAll("text")].filter(x => x.textContent.trim())
+        .map(x => [x.textContent, getComputedStyle(x).fill]),
+      [...svg.querySelectorAll("path")].map(x => getComputedStyle(x).fill)])"""
+    desk.emulate_media(color_scheme="light")
+    light = desk.evaluate(fills)
+    desk.emulate_media(color_scheme="dark")
+    dark = desk.evaluate(fills)
+    assert len(light) == len(dark) > 5
+    black = [text for texts, _ in dark for text, fill in texts if fill == "rgb(0, 0, 0)"]
+    assert black == []
+    maps = [
+        (one, other)
+        for (_, one), (_, other) in zip(light, dark, strict=True)
+        if "rgb(8, 48, 107)" in one  # the best of a map of ranks
+    ]
+    assert len(maps) >= 2
+    frame = {"none", "rgb(92, 98, 107)", "rgb(31, 35, 40)"}
+    for one, other in maps:
+        cells = [(a, b) for a, b in zip(one, other, strict=True) if a not in frame]
+        assert len(cells) > 50
+        assert all(a == b for a, b in cells)
 
 
 def test_paper_is_light_and_short_and_cuts_nothing_that_it_shows(desk: Page) -> None:

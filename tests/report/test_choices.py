@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from layerfusion.findings.groups import DataGroup, load_groups
 from layerfusion.findings.tests import find_all
@@ -118,3 +119,23 @@ def test_auto_shows_all_that_it_judged_the_chosen_one_first(tmp_path: Path) -> N
     assert "gated: the lowest." in table.note
     assert "seed 0" not in table.note
     assert "What auto judged" in write_report(tmp_path, tmp_path, title="t").read_text()
+
+
+def test_layers_that_a_cell_only_counts_are_its_title_and_in_the_csv(tmp_path: Path) -> None:
+    sources = [("minilm", str(n)) for n in range(7)]
+    made = write_job(tmp_path, dataset(), sources, 0.8, 0.8, selection="greedy", fusion="gated")
+    names = [f"minilm:{n}:mean" for n in range(7)]
+    candidate = CandidateRecord("gated", 64, "greedy", folds=5, log_loss=0.4, behind=0.0,
+                                behind_error=0.0, layers=names, head_parameters=1,
+                                flops_per_text=1.0)  # fmt: skip
+    amend(tmp_path, made, candidates=[candidate])
+    page = write_report(tmp_path, tmp_path, title="t").read_text()
+    every = "minilm: 0, 1, 2, 3, 4, 5, 6"
+    assert f'<td title="{every}">7 layers of minilm (greedy)' in page
+    assert f'title="{", ".join(names)}">greedy (7 layers)</td>' in page
+    found = {path.stem: pd.read_csv(path) for path in (tmp_path / "tables").glob("*.csv")}
+    for end in ("why-these-layers", "single-layers-and-fusions"):
+        (table,) = [frame for name, frame in found.items() if name.endswith(end)]
+        assert every in table["What, layers"].to_list()
+    (judged,) = [frame for name, frame in found.items() if "what-auto-judged" in name]
+    assert judged["Layers, layers"].to_list() == [", ".join(names)]

@@ -9,7 +9,8 @@ import pytest
 from layerfusion.findings.groups import load_groups
 from layerfusion.findings.learning import learning_curves
 from layerfusion.findings.results import Results
-from layerfusion.report.blocks.learning_curves import curve_answer, curve_block
+from layerfusion.report.blocks.learning_curves import chosen_line, curve_block
+from layerfusion.report.blocks.summary import Card, Summary
 from layerfusion.report.contents import build_report
 from layerfusion.report.figures.canvas import Drawing
 from layerfusion.report.figures.colors import model_colors
@@ -18,6 +19,11 @@ from tests.report.fabricate import dataset, write_job
 
 ACCURACIES = {10: (0.55, 0.65, 0.60), 50: (0.7, 0.72), None: (0.8,)}
 ROWS = 200
+
+
+def plain(*words: str) -> str:
+    """The words of a card with ordinary spaces."""
+    return " ".join(words).replace("\u00a0", " ")
 
 
 def _write(runs: Path, *, test: str = "t" * 64, models: tuple[str, ...] = ("minilm",)) -> None:
@@ -57,7 +63,7 @@ def test_a_curve_joins_samples_with_the_same_test_rows(tmp_path: Path) -> None:
     block = curve_block(trial, model_colors(groups[0].models), (), "curve-1")
     table, _ = block.tables
     titles = [column.title for column in table.columns]
-    assert titles == ["Models", "10 a class", "50 a class", "All (250 a class)"]
+    assert titles == ["Models", "10 a class", "50 a class", "All (250)"]
     baseline, row = table.rows
     assert baseline.texts[0] == "TF-IDF baseline"
     # Sample deviations by hand: 5, 5 and 0 points off 60 make 5; 70 and 72 make the root of 2.
@@ -99,13 +105,34 @@ def test_samples_alone_are_answered_by_what_the_largest_say(tmp_path: Path) -> N
         if '"per_class": null' in (record / "metrics.json").read_text():
             shutil.rmtree(record)
     report = build_report(Results(tmp_path), title="t")
-    answer = report.sections[0].parts[0]
-    assert isinstance(answer, str)
-    assert answer.replace("\u00a0", " ").startswith(
-        "toy, with 50 a class: use minilm 6, 71.0 ± 1.4 % accuracy on 200 test rows. The baseline"
-        " has 76.5 ± 0.0 %, no less and without a language model. Each doubling of the labels has"
-        " avoided"
+    card = report.sections[0].parts[0]
+    assert isinstance(card, Card)
+    assert card.headline == "Use minilm 6"
+    assert plain(*card.accuracy) == "71.0 % ± 1.4 over the draws, with 50 rows a class"
+    facts = {name: plain(words) for name, words in card.facts}
+    assert facts["Against baseline, 76.5\u00a0%"] == (
+        "\u22125.5 points on average: no more than without a language model"
     )
+    assert facts["With fewer rows"] == ("10 rows a class: 60.0 ± 5.0 % (baseline 76.5 ± 0.0 %)")
+    assert facts["With more"].startswith("Each doubling of the labels has avoided")
+
+
+def test_the_curve_is_in_the_card_where_there_are_samples_and_all_rows(tmp_path: Path) -> None:
+    _write(tmp_path)
+    report = build_report(Results(tmp_path), title="t")
+    card = report.sections[0].parts[0]
+    assert isinstance(card, Summary)
+    (figure,) = card.parts
+    assert figure.key.endswith("-answer-curve")
+    assert "minilm 6" in figure.wide
+    assert "TF-IDF baseline" in figure.wide
+    fewer = plain(dict(card.facts)["With fewer rows"])
+    assert fewer.startswith("10 rows a class: 60.0 ± 5.0 % (baseline ")
+    assert "; 50 rows a class: 71.0 ± 1.4 % (" in fewer
+    # Without samples the card has the curve over layers, if any.
+    alone = Summary(card.group, card.findings)
+    assert alone.parts == ()
+    assert "With fewer rows" not in dict(alone.facts)
 
 
 def test_one_draw_of_each_size_is_called_so(tmp_path: Path) -> None:
@@ -145,9 +172,9 @@ def test_validation_chooses_what_a_curve_names(tmp_path: Path) -> None:
                 considered=(model,),
             )
     (curve,) = learning_curves(load_groups(tmp_path))
-    answer = curve_answer(curve)
-    assert answer is not None
-    assert "use minilm 6" in answer
+    line = chosen_line(curve)
+    assert line is not None
+    assert line.name == "minilm 6"
 
 
 def test_samples_that_do_not_agree_promise_nothing() -> None:
@@ -163,7 +190,7 @@ def test_samples_of_a_curve_have_no_section_of_their_own(tmp_path: Path) -> None
     _write(tmp_path)
     report = build_report(Results(tmp_path), title="t")
     assert [section.key[:5] for section in report.sections] == [
-        *("summa", "data-", "curve", "prove")
+        *("summa", "curve", "data-", "prove")
     ]
     assert "6 jobs on 6 samples of 1 data set;" in report.intro[0]
     jobs = report.tables["jobs"]

@@ -15,11 +15,10 @@ from hypothesis import strategies as st
 from layerfusion.findings.judged import (
     NamedProfile,
     mean_over_profiles,
-    named_profiles,
-    read_profiles,
     score_rows,
     selection_rows,
 )
+from layerfusion.findings.results import Results
 from layerfusion.records.profile import Profile, SelectionProfile, write_profile
 from layerfusion.report.blocks.selections import price_sentences
 from layerfusion.report.page import write_report
@@ -250,7 +249,7 @@ def test_cells_are_named_apart_and_copies_count_once(tmp_path: Path) -> None:
             profile("c", SMALL),
         ],
     )
-    cells = [x for x in named_profiles(read_profiles(tmp_path)) if x.is_judged]
+    cells = [x for x in Results(tmp_path).profiles if x.is_judged]
     mark = f"a (data {one.dataset.fingerprint[:8]})"
     assert {cell.label for cell in cells} == {
         f"{mark}: minilm, job {one.job[:6]}",

@@ -16,9 +16,13 @@ from layerfusion.findings.frame import results
 from layerfusion.findings.renewed import older_records
 from layerfusion.findings.results import Results
 from layerfusion.records.job import CONFIG, RunRecord, find_records, write_record
+from layerfusion.records.profile import write_profile
+from layerfusion.records.settings import PROFILED
 from layerfusion.report.contents import build_report
 from layerfusion.report.ranking import ranking_lines
+from layerfusion.runs.sweep import status_lines, write_plan
 from tests.report.fabricate import dataset, write_job
+from tests.report.fabricate_profiles import profile
 from tests.report.reading import section_of
 
 SOURCES = [("minilm", "3"), ("minilm", "5")]
@@ -101,3 +105,34 @@ def test_config_files_are_read_only_where_records_are_alike(
     assert older_records(told) == {}
     with pytest.raises(AssertionError):
         older_records([(path, replace(record, settings={})) for path, record in told])
+
+
+def test_the_newest_profile_of_the_same_settings_counts(tmp_path: Path) -> None:
+    made = {"old": ("a", 1), "new": ("a", 2), "other": ("b", 3), "damaged": ("c", 4)}
+    for name, (settings, day) in made.items():
+        folder = tmp_path / name
+        (folder / PROFILED).parent.mkdir(parents=True)
+        found = profile("toy", {"minilm": ["0", "1", "2"]}, judged=True)
+        write_profile(replace(found, job=name, created=f"2026-01-0{day}"), folder)
+        config = load(compose("profile", ["dataset=mr", f"limit.train={ord(settings)}"]))
+        text = yaml.safe_dump(redacted(asdict(config))) if settings != "c" else "{"
+        (folder / PROFILED).write_text(text)
+    found = Results(tmp_path)
+    assert {one.profile.job for one in found.profiles} == {"new", "other", "damaged"}
+    assert len(Results(tmp_path, keep_older=True).profiles) == 4
+    report = build_report(found, title="t")
+    assert "1 older record" in report.intro[-1]
+    assert sum(one.title.startswith("Layer profile of") for one in report.sections) == 3
+
+
+def test_status_counts_what_the_report_counts(runs: Path) -> None:
+    older, other, newer = (
+        folder.name for folder, _ in sorted(find_records(runs), key=lambda x: x[1].created)
+    )
+    write_plan(runs, "train", {older: ["w=64"], other: ["w=65"], "begun": ["w=66"], "no": ["w=67"]})
+    (runs / "begun").mkdir()
+    (runs / "begun/failed.txt").write_text("UserError: why")
+    newest = {newer: ["w=64"], "again": ["w=66", "hydra.run.dir=x"]}
+    write_plan(runs, "train", newest)
+    assert "4 jobs: 2 done, 0 failed, 0 running, 2 missing" in status_lines(runs)[0]
+    assert {folder.name for folder in Results(runs).skipped} == {"again", "no"}

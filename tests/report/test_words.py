@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,11 @@ def test_the_card_says_what_to_use_and_what_fusing_is_worth(
     assert summary.headline == headline
     assert facts(summary)[fact].startswith(says)
     assert ("200 rows would show" in facts(summary)[fact]) == ("cannot be told" in says)
+    cheaper = re.search(
+        r"; layer 3 of minilm takes ([\d.]+) GFLOPs, this ([\d.]+)$", facts(summary)[fact]
+    )
+    assert (cheaper is not None) == ("cannot be told" in says)
+    assert cheaper is None or float(cheaper[1]) < float(cheaper[2])
 
 
 def test_a_gain_that_the_number_of_comparisons_takes_away_is_probable(tmp_path: Path) -> None:
@@ -113,6 +119,20 @@ def test_a_gain_that_the_number_of_comparisons_takes_away_is_probable(tmp_path: 
         "probably better by 3.0 points [+1.0, +5.5], but not after correction for 2 comparisons"
         " (p 0.031, corrected 0.062)"
     )
+
+
+def test_a_note_counts_no_comparisons_that_there_are_not(tmp_path: Path) -> None:
+    for runs, fused in ((tmp_path / "one", False), (tmp_path / "more", True)):
+        for layers in ([("minilm", "3")], [("minilm", "6")]):
+            write_job(runs, dataset(rows=ROWS), layers, 0.6, 0.6)
+        if fused:
+            for fusion in ("gated", "sum"):
+                sources = [("minilm", "3"), ("minilm", "6")]
+                write_job(runs, dataset(rows=ROWS), sources, 0.7, 0.7, fusion=fusion)
+        (group,) = load_groups(runs)
+        *_, table = fusion_block(group, find_all([group])[group]).tables
+        assert ("of the others" in table.note) == fused
+        assert "()" not in table.note
 
 
 def words(group: DataGroup) -> str:
@@ -145,7 +165,9 @@ def test_baseline_is_beaten_only_beyond_the_interval(
     tmp_path: Path, baseline: float, expected: str
 ) -> None:
     summary = summarise(group_with(tmp_path, fused=0.6, baseline=baseline))
-    assert facts(summary)["Against baseline"].startswith(expected)
+    against = facts(summary)["Against baseline"]
+    assert against.startswith(expected)
+    assert ("; the baseline needs no language model" in against) == ("cannot" in expected)
 
 
 def test_a_choice_by_few_rows_is_said_to_be_loose(tmp_path: Path) -> None:

@@ -399,6 +399,14 @@ def test_a_run_has_columns_to_group_by(words: str, layers: str) -> None:
     assert not [key for key, value in config.items() if "sources" in key or value is None]
 
 
+def test_a_run_of_a_profile_names_no_head_that_it_does_not_train() -> None:
+    config = run_config(load(compose("profile", ["dataset=r8"])), of_profile=True)
+    assert (config["pooling"], config["dataset"]) == ("mean", "r8")
+    assert "profile/scores" in config
+    heads = ("fusion", "trainer", "seeds", "objective")
+    assert not [key for key in config if key == "layers" or key.split("/")[0] in heads]
+
+
 def test_predictions_begin_with_the_surest_mistakes_and_have_texts_only_on_request() -> None:
     columns, rows = prediction_table(ANSWERS)
     assert columns == ["row", "label", "answer", "probability"]

@@ -13,7 +13,7 @@ from layerfusion.findings.jobs import FinishedJob
 from layerfusion.findings.names import job_mark, job_names, layer_name, selected_name
 from layerfusion.findings.reasons import choice_reasons
 from layerfusion.findings.tests import Findings
-from layerfusion.records.format import LAYERS_NAMED, plural
+from layerfusion.records.format import LAYERS_NAMED, every_layer, plural
 from layerfusion.records.job import CandidateRecord, PilotRecord
 from layerfusion.report.block import Block
 from layerfusion.report.format import COUNT, GFLOPS, POINTS, SHARE, Format, decimals
@@ -37,12 +37,13 @@ def choice_block(group: DataGroup, findings: Findings) -> Block:
 
 
 def _reasons(jobs: list[FinishedJob], names: Mapping[FinishedJob, str]) -> Table:
-    rows: list[tuple[str, str, str, float | None]] = []
+    rows: list[tuple[Cell | str, str, str, float | None]] = []
     for choice, (first, *others) in grouped(jobs, _choice).items():
         name = names[first]
         if others:
             name = f"{selected_name(first.record)}, {plural(1 + len(others), 'job')}"
-        rows += [("" if x[0] == PASSED_OVER else name, *x) for x in choice]
+        what = Cell(name, layers=every_layer(first.record))
+        rows += [("" if x[0] == PASSED_OVER else what, *x) for x in choice]
     return Table(
         "Why these layers",
         rows,
@@ -69,9 +70,10 @@ def _candidates(name: str, job: FinishedJob) -> Table:
     def behind(x: CandidateRecord) -> Cell:
         return Cell() if x is candidates[0] else Cell(x.behind, x.behind_error)
 
-    def layers(x: CandidateRecord) -> str:
+    def layers(x: CandidateRecord) -> Cell:
+        number, names = plural(len(x.layers), "layer"), ", ".join(x.layers)
         few = len(x.layers) <= LAYERS_NAMED
-        return ", ".join(x.layers) if few else plural(len(x.layers), "layer")
+        return Cell(f"{x.layer_set} ({names if few else number})", layers="" if few else names)
 
     reasons = " ".join(f"{line}." for line in job.record.decision)
     signed = Format(lambda value: f"{value:+.4f}")
@@ -80,7 +82,7 @@ def _candidates(name: str, job: FinishedJob) -> Table:
         candidates,
         Column("Fusion", lambda x: x.fusion),
         Column("Width", lambda x: None if x.fusion in STACKS else x.width, COUNT),
-        Column("Layers", lambda x: f"{x.layer_set} ({layers(x)})"),
+        Column("Layers", layers),
         Column("Folds", lambda x: x.folds, COUNT),
         Column("Held-out log-loss", lambda x: x.log_loss, decimals(4)),
         Column("Behind the chosen one", behind, signed),

@@ -105,12 +105,12 @@ def class_table(found: Answers | SetAnswers) -> Table:
             "Recall: share of the rows of the class that are found, with its 95 % interval."
             " Precision: share of the rows with this answer that are of the class."
         )
-        last = Column("Most often taken for", partial(_taken_for, found))
+        last = Column("Most often taken for", partial(_taken_for, found), later=True)
     return Table(
         f"Each {thing}",
         range(len(found.names)),
         Column(thing.capitalize(), lambda k: found.names[k]),
-        Column("Rows", lambda k: figures[k].rows, COUNT),
+        Column("Rows", lambda k: figures[k].rows, COUNT, later=True),
         Column("Recall %", found.recall, PERCENT),
         Column("Precision %", lambda k: figures[k].precision, PERCENT),
         Column("F1 %", lambda k: figures[k].f1, PERCENT),

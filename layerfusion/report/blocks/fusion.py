@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.names import all_names, single_name
 from layerfusion.findings.shown import Comparison, comparisons
-from layerfusion.findings.tests import PRIMARY, Findings, Kind
-from layerfusion.records.format import plural
+from layerfusion.findings.tests import PRIMARY, Finding, Findings, Kind
+from layerfusion.records.format import every_layer, plural
 from layerfusion.records.job import DataRecord
 from layerfusion.report.block import Block, Folded
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
@@ -65,7 +65,7 @@ def fusion_table(rows: Sequence[Comparison]) -> Table:
     return Table(
         "Single layers and fusions",
         rows,
-        Column("What", lambda row: row.label),
+        Column("What", lambda x: Cell(x.label, layers=every_layer(x.job.record) if x.job else "")),
         Column("Sources", lambda row: row.job and row.job.sources, COUNT, later=True),
         accuracy,
         Column(
@@ -99,6 +99,8 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         for kind, what in AGAINST.items()
         if findings.family.get(kind)
     )
+    others = " or, of the others, for all of their kind in this report, over all data sets"
+    others = f"{others} ({family})" if family else ""
     primary = findings.family.get(PRIMARY, 0)
     means, drawn = "mean accuracies", ", stratified by class"
     if data.multilabel:
@@ -119,8 +121,7 @@ def finding_table(rows: Sequence[Comparison], findings: Findings, data: DataReco
         f" interval{drawn}. p: exact two-sided sign-flip test of the same difference"
         " (McNemar's test where each has one seed), on the rows that one of the two has right"
         f" more often. p (Holm): corrected for the {plural(primary, 'comparison')} that answer"
-        " the questions of this data set (in bold type) or, of the others, for all of their"
-        f" kind in this report, over all data sets ({family}). ▲ better, ▼ worse: p (Holm)"
+        f" the questions of this data set (in bold type){others}. ▲ better, ▼ worse: p (Holm)"
         " below 0.05. △ probably better, ▽ probably worse: only p is. Without a mark it cannot"
         f" be told; a difference of “would show” is found four times out of five.{loose}",
         mark=lambda row: "chosen" if row.family == PRIMARY else "",
@@ -134,13 +135,17 @@ def test_columns(only: str, other: str) -> tuple[Column, ...]:
         only: heading of the rows that only the one has right.
         other: heading of the rows that only the other has right.
     """
+
+    def p(value: float, row: Finding) -> Cell:
+        return Cell(value, mark="≤" * (not row.exact))
+
     return (
         Column("Difference, points", lambda row: row.difference, POINTS),
         Column("Would show, points", lambda row: row.smallest_shown, REGRET, later=True),
         Column(only, lambda row: row.test.only_a if row.exact else None, COUNT, later=True),
         Column(other, lambda row: row.test.only_b if row.exact else None, COUNT, later=True),
-        Column("p", lambda row: Cell(row.test.p, mark="≤" * (not row.exact)), P_VALUE, later=True),
-        Column("p (Holm)", lambda row: Cell(row.adjusted, mark="≤" * (not row.exact)), P_VALUE),
+        Column("p", lambda row: p(row.test.p, row), P_VALUE, later=True),
+        Column("p (Holm)", lambda row: p(row.adjusted, row), P_VALUE, later=True),
         Column("Shown", lambda row: row.mark),
     )
 

@@ -116,7 +116,7 @@ def _details(group: DataGroup, job: FinishedJob, record: GateRecord, name: str, 
             alt=f"{title}: mean gate of each source by {data.kind}; the largest is"
             f" {gates.max():.3f}, of {names[top]} for {labels[column]}.",
             caption=f"Mean gate of each source over the test rows {of} each {data.kind};"
-            f" deeper is larger.{left}",
+            f" the stronger the colour, the larger.{left}",
         )
     ]
     if len(record.epochs) > 1:

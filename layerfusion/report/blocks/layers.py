@@ -93,9 +93,9 @@ def _probe_parts(group: DataGroup) -> tuple[Drawing | Folded, ...]:
         Column("Model", lambda one: one.backbone),
         Column("Layer", lambda one: one.layer, NAME),
         Column("Pooling", lambda one: one.pooling),
-        Column("Depth", lambda one: one.depth, decimals(2)),
+        Column("Depth", lambda one: one.depth, decimals(2), later=True),
         Column(titled("Held out", group.data), lambda x: (x.accuracy, x.low, x.high), PERCENT),
-        Column("Log-loss", lambda one: one.log_loss, decimals(3)),
+        Column("Log-loss", lambda one: one.log_loss, decimals(3), later=True),
         note=f"Judged on {judged}. Marked: the layers of the job that is used.",
         mark=lambda one: "chosen" if layer_key(one) in used else "",
     )
@@ -129,7 +129,7 @@ def layer_table(group: DataGroup) -> Table:
         entries,
         Column("Model", lambda entry: entry[0].label),
         Column("Layer", lambda entry: entry[1].layer.layer, NAME),
-        Column("Depth", lambda entry: entry[1].layer.depth, decimals(2)),
+        Column("Depth", lambda entry: entry[1].layer.depth, decimals(2), later=True),
         Column(titled(chosen_on, group.data), lambda x: x[1].choosing["accuracy"], PERCENT),
         *metric_columns(lambda entry: entry[1].record.test, group.data),
         note=f"{marked} Layer 0 is what enters the first block, norm the output of the model's"

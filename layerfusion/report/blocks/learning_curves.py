@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,12 +21,12 @@ from layerfusion.findings.learning import (
 from layerfusion.findings.results import Results
 from layerfusion.records.format import capital, plural
 from layerfusion.report.block import Block
-from layerfusion.report.figures.axes import LINE, is_narrow, new_axes
-from layerfusion.report.figures.canvas import drawing
+from layerfusion.report.figures.axes import LINE, NARROW, is_narrow, new_axes
+from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.colors import INK, MUTED, model_colors
 from layerfusion.report.figures.layers import DASHED, LINES
 from layerfusion.report.figures.line_ends import LineEnd, name_curves
-from layerfusion.report.format import COUNT, NONE, P_VALUE, PERCENT, POINTS, SPACE
+from layerfusion.report.format import COUNT, NONE, P_VALUE, PERCENT, POINTS
 from layerfusion.report.metrics import titled
 from layerfusion.report.sentences import bracket, percent, shortened
 from layerfusion.report.table import Cell, Column, Mark, Table, cell_text
@@ -61,7 +62,7 @@ def curve_block(
         + "; ".join(f"{x} {PERCENT(y[0])} to {PERCENT(y[-1])} %" for x, y in spans),
         caption=f"Test {measure} against the {size} to learn and choose from"
         + ("; bars: one standard deviation over the draws, up and down" if curve.draws > 1 else "")
-        + ". Black: several models, coloured: one."
+        + ". In the colour of the text: several models; in another one: one model."
         " Broken: with lexical sources, or other settings. Grey: the baseline."
         + _draw_sentence(found, size),
     )
@@ -84,8 +85,7 @@ def curve_block(
 
 
 def _size(curve: LearningCurve, size: Size) -> str:
-    each = f"a {curve.kind}"
-    return f"{size} {each}" if size is not None else f"All ({COUNT(curve.rows(size))} {each})"
+    return f"{size} a {curve.kind}" if size is not None else f"All ({COUNT(curve.rows(size))})"
 
 
 def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
@@ -112,20 +112,39 @@ def _table(curve: LearningCurve, lines: Sequence[LearningLine]) -> Table:
 # -- more labels --------------------------------------------------------------------------------
 
 
-def curve_answer(curve: LearningCurve) -> str | None:
-    """Say what to use with the most rows, and what more of them would give."""
-    line = next((one for one in curve.lines if one.chosen), None)
-    if line is None:
-        return None
-    largest = curve.sizes[-1]
-    own, baseline = over_draws(line.sizes[largest]), over_draws(curve.baseline[largest])
-    worth, simple = (f"{cell_text(one, PERCENT)}{SPACE}%" for one in (own, baseline))
-    less = ", no less and without a language model" if baseline.mean >= own.mean else ""
-    return (
-        f"{curve.label}, with {_size(curve, largest)}: use {line.name}, {worth} {curve.measure} on"
-        f" {plural(curve.groups[0].rows, 'test row')}. The baseline has {simple}{less}."
-        f" {_outlook_sentence(line, curve)}"
-    ).rstrip()
+def chosen_line(curve: LearningCurve) -> LearningLine | None:
+    """Find the line of what is chosen with the most rows."""
+    return next((line for line in curve.lines if line.chosen), None)
+
+
+def curve_facts(curve: LearningCurve, line: LearningLine) -> list[tuple[str, str]]:
+    """Say what a line reaches with fewer rows, beside the baseline, and what more would give."""
+    fewer = [
+        f"{COUNT(size)} {curve.size_words}: {_sure(line, size)} % (baseline"
+        f" {_sure(curve.baseline_line, size)} %)"
+        for size in curve.sizes[:-1]
+        if size in line.sizes and size is not None
+    ]
+    outlook = _outlook_sentence(line, curve)
+    return [("With fewer rows", "; ".join(fewer)), *([("With more", outlook)] if outlook else [])]
+
+
+def _sure(line: LearningLine, size: Size) -> str:
+    return cell_text(line.figure(size), PERCENT)
+
+
+def curve_figure(curve: LearningCurve, line: LearningLine) -> Drawing:
+    """Draw the line of what is chosen, beside the baseline, small enough for a card."""
+    lines = [curve.baseline_line, replace(line, variant=0)]
+    colors = model_colors(curve.groups[0].models)
+    return drawing(
+        f"{curve.key}-answer-curve",
+        lambda ax: plot_learning(curve, lines, colors, ax),
+        alt=f"{curve.label}: test {curve.measure} by {curve.size_words}, of {line.name} and of the"
+        " baseline.",
+        caption="",
+        wide=NARROW - 10,
+    )
 
 
 def _outlook_sentence(line: LearningLine, curve: LearningCurve) -> str:
@@ -149,9 +168,9 @@ def _outlook_table(found: Mapping[LearningLine, Outlook], curve: LearningCurve) 
         "What more labels would give",
         tuple(found.items()),
         Column("Models", lambda x: x[0].name),
-        Column(capital(size), lambda x: x[1].rows, COUNT),
-        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT),
-        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT),
+        Column(capital(size), lambda x: x[1].rows, COUNT, later=True),
+        Column(titled("Test", curve.data), lambda x: x[1].accuracy, PERCENT, later=True),
+        Column("Errors that a doubling avoids, %", lambda x: x[1].law.cut, PERCENT, later=True),
         Column("Test % with twice the rows", lambda x: x[1].doubled, PERCENT),
         Column(f"{capital(size)} for one point more", lambda x: x[1].rows_for_a_point, COUNT),
         note="A power law, fitted to the errors of all samples, with 95 % intervals of the fit."
@@ -177,13 +196,13 @@ def _draw_table(found: Sequence[DrawFinding], curve: LearningCurve) -> Table:
         Column("Models", lambda x: x.identity.name),
         Column("Layers, fusion", lambda x: recipes[x.identity.recipe]),
         Column(capital(size), lambda x: x.size, COUNT),
-        Column("Draws", lambda x: x.difference.draws, COUNT),
-        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT),
-        Column("Alone, as chosen", lambda x: x.alone),
-        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT),
+        Column("Draws", lambda x: x.difference.draws, COUNT, later=True),
+        Column(titled("Test", curve.data), lambda x: test(x, 0), PERCENT, later=True),
+        Column("Alone, as chosen", lambda x: x.alone, later=True),
+        Column(titled("Its test", curve.data), lambda x: test(x, 1), PERCENT, later=True),
         Column("Difference, points", lambda x: x.difference, POINTS),
-        Column("p", lambda x: x.difference.p, P_VALUE),
-        Column("p (Holm)", lambda x: x.adjusted, P_VALUE),
+        Column("p", lambda x: x.difference.p, P_VALUE, later=True),
+        Column("p (Holm)", lambda x: x.adjusted, P_VALUE, later=True),
         Column("Shown", lambda x: x.mark),
         note="Alone: in each draw the model that is chosen, with the number of draws. Paired"
         " differences on the same test rows. Draws and test rows both count as samples, so the"
@@ -216,7 +235,7 @@ def plot_learning(
     curve: LearningCurve, lines: Sequence[LearningLine], colors: Mapping[str, str], ax: Axes
 ) -> None:
     """Draw test accuracy against the rows of each class, with its standard deviation."""
-    new_axes(ax, 362, 292 + LINE * len(lines), grid="y")
+    new_axes(ax, 362, (292 if len(lines) > 2 else 212) + LINE * len(lines), grid="y")
     ax.set_xscale("log")
     places = [curve.rows(size) for size in curve.sizes]
     ax.set_xticks(places, [str(size) if size is not None else "all" for size in curve.sizes])

@@ -75,17 +75,20 @@ def _table(ways: dict[str, list[Step]], group: DataGroup) -> Table:
     def chosen(step: Step) -> float:
         return best_chosen(step.jobs).accuracy.mean
 
+    def subsets(step: Step) -> Cell:
+        return Cell(len(step.jobs), note=f"of {step.possible:,}")
+
     return Table(
         f"{capital(group.data.measure)} by number of models",
         entries,
         Column("Layers, fusion", lambda e: e[0]),
         Column("Models", lambda e: e[1].models, COUNT),
-        Column("Subsets run", lambda e: Cell(len(e[1].jobs), note=f"of {e[1].possible:,}"), COUNT),
+        Column("Subsets run", lambda e: subsets(e[1]), COUNT, later=True),
         Column("Mean test %", lambda e: e[1].mean, PERCENT),
-        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT),
-        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT),
+        Column("Lowest %", lambda e: min(e[1].accuracies), PERCENT, later=True),
+        Column("Highest %", lambda e: max(e[1].accuracies), PERCENT, later=True),
         Column(f"Chosen on {group.judge.name} %", lambda e: chosen(e[1]), PERCENT),
-        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE),
+        Column("Sd over subsets, points", lambda e: mean_sd(e[1].accuracies)[1], FINE, later=True),
         Column("Sd over seeds, points", lambda e: e[1].seed_sd, FINE),
         note="The sd over seeds is the root of the mean variance of the subsets. The sd over"
         " subsets falls by itself, as larger subsets share most of their models, so its fall says"

@@ -60,7 +60,7 @@ def pareto_block(group: DataGroup, findings: Findings) -> Block | None:
         best,
         Column("What", lambda job: names[job]),
         Column("GFLOPs a text", flops, GIGA),
-        Column("Sources", lambda job: job.sources, COUNT),
+        Column("Sources", lambda job: job.sources, COUNT, later=True),
         Column(titled(judge.title, group.data), lambda job: job.choosing["accuracy"], PERCENT),
         Column(titled("Test", group.data), lambda job: job.accuracy, PERCENT),
         *set_columns(lambda job: job.record.test),

@@ -43,10 +43,12 @@ def pair_block(group: DataGroup, findings: Findings) -> Block | None:
         list(found),
         Column("Models", lambda row: found[row].name),
         Column("Layers, fusion", lambda row: recipes[found[row].recipe]),
-        Column("Taken", lambda row: taken(row.what)),
+        Column("Taken", lambda row: taken(row.what), later=True),
         Column(titled("Test", group.data), lambda row: row.what.accuracy, PERCENT),
-        Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against)),
-        Column(titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT),
+        Column(f"Alone, by {group.judge.name}", lambda row: models_of(row.against), later=True),
+        Column(
+            titled("Its test", group.data), lambda row: row.against.accuracy, PERCENT, later=True
+        ),
         *test_columns("Rows together has right more often", "Rows alone has"),
         note="Taken: the sources that the selection took. It leaves out a model that promises no"
         f" gain.{_tested(findings, 'part', group.data)}",
@@ -174,7 +176,7 @@ def lexical_block(group: DataGroup, findings: Findings) -> Block | None:
         list(models),
         Column("Models", lambda row: models[row]),
         Column("Layers, fusion", lambda row: ways[row]),
-        Column("Taken", lambda row: taken(row.what)),
+        Column("Taken", lambda row: taken(row.what), later=True),
         Column(titled("Without", group.data), lambda row: row.against.accuracy, PERCENT),
         Column(titled("With", group.data), lambda row: row.what.accuracy, PERCENT),
         *test_columns("Only with it right", "Only without it right"),

@@ -117,10 +117,12 @@ def _answer_table(sides: SideBySide) -> Table:
         *(Column(f"{x} %", of(x, lambda job: job.accuracy.mean), PERCENT) for x in names),
         *(Column(f"{x} over {names[0]}, points", lead(x), POINTS) for x in names[1:]),
         *(
-            Column(f"{x}, ms a text", of(x, lambda job: job.record.milliseconds_one), MS)
+            Column(
+                f"{x}, ms a text", of(x, lambda job: job.record.milliseconds_one), MS, later=True
+            )
             for x in names
         ),
-        *(Column(f"{x}, GFLOPs", of(x, lambda job: job.flops), GFLOPS) for x in names),
+        *(Column(f"{x}, GFLOPs", of(x, lambda job: job.flops), GFLOPS, later=True) for x in names),
         note=f"{measure} on test; ▲ ▼ better or worse; △ ▽ probably, but not after correction; no"
         " mark: cannot be told. The cost of a text is that of the models up to the highest layer"
         " used.",
@@ -187,11 +189,13 @@ def _choice_table(data: Shared, names: Mapping[str, str]) -> Table:
         Column(titled("Chosen by", record), chosen_by, PERCENT),
         Column(titled("Test", record), lambda x: jobs[x].accuracy, PERCENT),
         *set_columns(lambda x: jobs[x].record.test),
-        Column("Baseline %", lambda x: jobs[x].record.baseline.test["accuracy"], PERCENT),
-        Column("ms a text", lambda x: jobs[x].record.milliseconds_one, MS),
-        Column("GFLOPs a text", lambda x: jobs[x].flops, GFLOPS),
-        Column("Head parameters", lambda x: jobs[x].record.cost.head_parameters, COUNT),
-        Column("Jobs tried", lambda x: len(data.groups[x].jobs), COUNT),
+        Column(
+            "Baseline %", lambda x: jobs[x].record.baseline.test["accuracy"], PERCENT, later=True
+        ),
+        Column("ms a text", lambda x: jobs[x].record.milliseconds_one, MS, later=True),
+        Column("GFLOPs a text", lambda x: jobs[x].flops, GFLOPS, later=True),
+        Column("Head parameters", lambda x: jobs[x].record.cost.head_parameters, COUNT, later=True),
+        Column("Jobs tried", lambda x: len(data.groups[x].jobs), COUNT, later=True),
         note=" ".join(["The cost is that of the models up to the highest layer used.", *doubts]),
     )
 

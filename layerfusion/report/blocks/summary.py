@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from layerfusion.findings.choice import close_words
 from layerfusion.findings.curves import answer_lines
 from layerfusion.findings.groups import DataGroup
 from layerfusion.findings.jobs import FinishedJob
+from layerfusion.findings.learning import LearningCurve, LearningLine, over_draws
 from layerfusion.findings.measures import SETS
-from layerfusion.findings.names import job_name, single_name
+from layerfusion.findings.names import job_name, layer_name, single_name
 from layerfusion.findings.tests import Findings, last_layer
 from layerfusion.findings.usage import commands
 from layerfusion.records.format import every_layer, listing, plural
 from layerfusion.records.job import FEW_ROWS
+from layerfusion.report.blocks.learning_curves import chosen_line, curve_facts, curve_figure
 from layerfusion.report.figures.axes import NARROW
 from layerfusion.report.figures.canvas import Drawing, drawing
 from layerfusion.report.figures.layers import plot_answer_curve
@@ -28,6 +32,8 @@ class Summary:
     """The answer on a data set; what is better or worse needs a test that shows it.
 
     Attributes:
+        curve: over samples with the same test rows; None where there is none.
+        label: name of the data set.
         sample: tells that the rows are a sample; None where all rows were used.
         headline: what to use, without the marks that tell jobs apart: there is one answer.
         layers: every layer of what is used, where the headline has only their number.
@@ -37,8 +43,11 @@ class Summary:
 
     kind = "summary"
 
-    def __init__(self, group: DataGroup, findings: Findings) -> None:
-        self.group, self.findings, self.sample = group, findings, sample_sentence(group)
+    def __init__(
+        self, group: DataGroup, findings: Findings, curve: LearningCurve | None = None
+    ) -> None:
+        self.group, self.findings, self.curve = group, findings, curve
+        self.label, self.sample = group.label, sample_sentence(group)
         best = group.best
         alone = best in group.singles
         self.headline = f"Use {single_name(group, best) if alone else job_name(best.record)}"
@@ -51,8 +60,10 @@ class Summary:
 
     @cached_property
     def parts(self) -> tuple[Drawing, ...]:
-        """A small curve of accuracy by layer; none where no layers can be compared."""
-        group = self.group
+        """A small curve by training rows or by layer; none where there is neither."""
+        group, line = self.group, self.curve and chosen_line(self.curve)
+        if self.curve and line:
+            return (curve_figure(self.curve, line),)
         lines, judged = answer_lines(group)
         if not lines:
             return ()
@@ -86,9 +97,58 @@ class Summary:
         if single and fused and fused is not best:
             compared.append(("Fused", fused.accuracy.mean, fused, single, "the layer alone"))
         for name, accuracy, job, against, than in compared:
-            words = told(self.findings.between(job, against), than=than)
+            finding = self.findings.between(job, against)
+            words = told(finding, than=than)
+            if finding.verdict == "open":
+                words += _cheaper(job, against)
             found.append((f"{name}, {percent(accuracy)}", words))
+        if self.curve and (line := chosen_line(self.curve)):
+            found += curve_facts(self.curve, line)
         return [*found, ("Cost of a text", cost_words(best)), ("Chosen", choice_words(group))]
+
+
+@dataclass(frozen=True)
+class Card:
+    """An answer whose parts are made: see the attributes of `Summary`."""
+
+    kind: ClassVar[str] = "summary"
+    layers: ClassVar[str] = ""
+    usage: ClassVar[tuple[tuple[str, str], ...]] = ()
+    label: str
+    sample: str
+    headline: str
+    accuracy: tuple[str, str]
+    facts: list[tuple[str, str]]
+    parts: tuple[Drawing]
+
+
+def curve_card(curve: LearningCurve, line: LearningLine) -> Card:
+    """Answer for a data set of which only samples were learned from, by what the largest say."""
+    size, rows = curve.sizes[-1], plural(curve.groups[0].rows, "test row")
+    own, baseline = over_draws(line.sizes[size]), over_draws(curve.baseline[size])
+    draws = f", in {curve.draws} draws" if curve.draws > 1 else ""
+    sd = "" if own.sd is None else f"± {PERCENT(own.sd)} over the draws, "
+    less = "" if own.mean > baseline.mean else ": no more than without a language model"
+    gain = f"{POINTS(own.mean - baseline.mean)} points on average{less}"
+    return Card(
+        curve.label,
+        f"Samples of each {curve.kind}{draws}, on the same {rows}.",
+        f"Use {line.name}",
+        (percent(own.mean), f"{sd}with {size} {curve.size_words}"),
+        [(f"Against baseline, {percent(baseline.mean)}", gain), *curve_facts(curve, line)],
+        (curve_figure(curve, line),),
+    )
+
+
+def _cheaper(job: FinishedJob, against: FinishedJob | None) -> str:
+    """Say that what may be as good costs less; nothing where it does not."""
+    if against is None:
+        return "; the baseline needs no language model"
+    dear, cheap = job.flops, against.flops
+    if dear is None or cheap is None or cheap >= dear:
+        return ""
+    layer = f"{layer_name(against.layer.layer)} of {against.layer.backbone}"
+    return f"; {layer} takes {GFLOPS(cheap)} GFLOPs, this {GFLOPS(dear)}"
 
 
 def _f1_facts(job: FinishedJob) -> list[tuple[str, str]]:
@@ -113,14 +173,21 @@ def answer_table(cards: Sequence[Summary]) -> Table:
     return Table(
         "What to use on each data set",
         cards,
-        Column("Data set", lambda card: card.group.label),
+        Column("Data set", lambda card: card.label),
         Column("Use", lambda card: card.headline.removeprefix("Use ")),
         Column("Test %", lambda card: card.group.best.accuracy, PERCENT),
         *set_columns(lambda card: card.group.best.record.test),
         Column("Over last layer, points", over_last, POINTS),
-        Column("Over baseline, points", lambda c: c.findings.between(c.group.best, None), POINTS),
-        Column("ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1)),
-        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS),
+        Column(
+            "Over baseline, points",
+            lambda c: c.findings.between(c.group.best, None),
+            POINTS,
+            later=True,
+        ),
+        Column(
+            "ms a text", lambda c: c.group.best.record.milliseconds_one, decimals(1), later=True
+        ),
+        Column("GFLOPs a text", lambda c: c.group.best.flops, GFLOPS, later=True),
         note="▲ ▼ better or worse; △ ▽ probably, but not after correction; no mark: cannot be told."
         + f" {SETS}" * any(card.group.data.multilabel for card in cards),
     )

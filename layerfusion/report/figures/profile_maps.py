@@ -27,11 +27,12 @@ from layerfusion.report.figures.line_ends import spread
 from layerfusion.report.format import decimals
 from layerfusion.report.metrics import score_format
 
-RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0072b2", "#86bfe0", "#eef4f8"])
+RANKS = LinearSegmentedColormap.from_list("ranks", ["#08306b", "#0071b1", "#86bfe0", "#eef4f8"])
 LIKENESS = LinearSegmentedColormap.from_list(
     "likeness", ["#fff8ef", "#f6cf9c", "#e08a2e", "#b04a00", "#3d1400"]
 )
-"""Each map has one hue, light to dark, so that it reads in grey and to the colour-blind."""
+"""Each map has one hue, light to dark, so that it reads in grey and to the colour-blind. None is a
+colour of the page, as those are others in the dark and would change the order of the cells."""
 ON_LIGHT, ON_DARK = "#1f2329", "#ffffff"
 """Colours of the numbers in cells, which keep them on a dark page as the cells do."""
 NOTHING, HATCH = "#eceef0", "#c3c8ce"
@@ -78,7 +79,7 @@ def plot_scores(profile: Profile, ax: Axes | None = None) -> Axes:
         layers = [profile.layers[place].layer for place in own]
         for index, place in enumerate(own):
             if place in chosen:
-                ax.text(index + 0.5, top - 0.25, "▼", fontsize=7, **CENTRED)
+                ax.text(index + 0.5, top - 0.25, "▼", color=INK, fontsize=7, **CENTRED)
         for index in ticks_that_fit(layers, column):
             below = top + len(names) + 0.4
             ax.text(index + 0.5, below, layers[index], color=MUTED, fontsize=9, **CENTRED)
